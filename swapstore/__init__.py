@@ -1,0 +1,109 @@
+"""swapstore: publish versions of something to Redis, Valkey or SQLite; readers never see half of one.
+
+    import swapstore
+
+    store = swapstore.connect("redis://localhost:6379/0")
+    store.publish("mena", {"regime": "calm"})
+    store.read_latest("mena").value
+
+The module-level functions work on the default store: `$SWAPSTORE_URL`, or an embedded SQLite file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from swapstore.connection import connect, default_store
+from swapstore.errors import (
+    AccessDenied,
+    Conflict,
+    Contended,
+    Corrupt,
+    Damaged,
+    IdConflict,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    PayloadMissing,
+    PayloadTooLarge,
+    ReadOnly,
+    Refused,
+    Rejected,
+    ReplyLost,
+    StoreClosed,
+    StoreFull,
+    SwapstoreError,
+    Unavailable,
+    UnsupportedFormat,
+)
+from swapstore.models import Candidate, Commit, Entry, LiveView, Row, Snapshot, Status
+from swapstore.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime, timedelta
+
+__all__ = [
+    "AccessDenied",
+    "Candidate",
+    "Commit",
+    "Conflict",
+    "Contended",
+    "Corrupt",
+    "Damaged",
+    "Entry",
+    "IdConflict",
+    "InvalidInput",
+    "LiveView",
+    "NotFound",
+    "OutcomeUnknown",
+    "PayloadMissing",
+    "PayloadTooLarge",
+    "ReadOnly",
+    "Refused",
+    "Rejected",
+    "ReplyLost",
+    "Row",
+    "Snapshot",
+    "Status",
+    "Store",
+    "StoreClosed",
+    "StoreFull",
+    "SwapstoreError",
+    "Unavailable",
+    "UnsupportedFormat",
+    "connect",
+    "publish",
+    "read_latest",
+]
+
+
+def publish(
+    dataset: str,
+    value: Any,
+    *,
+    id: str | None = None,  # noqa: A002
+    ts: int | datetime | None = None,
+    labels: Mapping[str, str] | None = None,
+    dedupe_key: str | None = None,
+    expected_version: int | None = None,
+    validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
+    codec: str = "json",
+) -> Commit:
+    """Publish to the default store; see `Store.publish`."""
+    return default_store().publish(
+        dataset,
+        value,
+        id=id,
+        ts=ts,
+        labels=labels,
+        dedupe_key=dedupe_key,
+        expected_version=expected_version,
+        validate=validate,
+        codec=codec,
+    )
+
+
+def read_latest(dataset: str, *, max_staleness: float | timedelta = 0.0) -> Snapshot | None:
+    """Read the latest snapshot from the default store; see `Store.read_latest`."""
+    return default_store().read_latest(dataset, max_staleness=max_staleness)

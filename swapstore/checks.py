@@ -1,0 +1,149 @@
+"""What a name, a time, a label and a size may be. Each check raises `InvalidInput`, before any write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from swapstore.errors import InvalidInput, PayloadTooLarge
+
+MAX_TS_MS = 253_402_300_799_999  # the end of the year 9999, the last that datetime can show
+MAX_LABELS_BYTES = 1024
+MIN_LIVE_TTL_S = 0.001
+MAX_LIVE_TTL_S = 366 * 86_400
+
+_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
+_ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
+_ETAG = re.compile(r"[0-9a-f]{1,40}\.[0-9]{1,20}\.[0-9a-f]{1,40}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def dataset(name: Any) -> str:
+    """Return a dataset name that is well-formed."""
+    return _matching(
+        name,
+        _DATASET,
+        "dataset name",
+        "1 to 128 of A-Z a-z 0-9 . _ / - beginning with a letter or digit",
+    )
+
+
+def namespace(name: Any) -> str:
+    """Return a namespace that is well-formed; braces would move the keys to another cluster slot."""
+    return _matching(
+        name,
+        _NAMESPACE,
+        "namespace",
+        "1 to 128 of A-Z a-z 0-9 . _ / : - beginning with a letter or digit",
+    )
+
+
+def snapshot_id(value: Any) -> str:
+    """Return a snapshot id that is well-formed."""
+    return _matching(value, _ID, "id", "1 to 200 of A-Z a-z 0-9 . _ : / @ + -")
+
+
+def dedupe_key(value: Any) -> str:
+    """Return a dedupe key that is well-formed: the alphabet of ids."""
+    return _matching(value, _ID, "dedupe_key", "1 to 200 of A-Z a-z 0-9 . _ : / @ + -")
+
+
+def _matching(value: Any, pattern: re.Pattern[str], what: str, rule: str) -> str:
+    if isinstance(value, str) and pattern.fullmatch(value):
+        return value
+    shown = repr(value)
+    if len(shown) > 80:  # noqa: PLR2004 - a long name is shown by its beginning
+        shown = f"{shown[:60]}… ({len(shown)} characters)"
+    raise InvalidInput(f"{what} {shown} is not allowed; use {rule}")
+
+
+def timestamp_ms(value: Any, what: str = "ts") -> int:
+    """Return milliseconds since the Unix epoch, from an int of them or an aware datetime."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None or value.utcoffset() is None:
+            raise InvalidInput(
+                f"{what} {value.isoformat()} is a naive datetime; give it a timezone (datetime.UTC)"
+            )
+        value = (value - _EPOCH) // timedelta(milliseconds=1)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidInput(
+            f"{what} must be an aware datetime or an int of milliseconds since 1970, "
+            f"not {type(value).__name__}"
+        )
+    if not 0 <= value <= MAX_TS_MS:
+        raise InvalidInput(
+            f"{what} {value} is not between 1970 and 9999 in milliseconds (micro- or nanoseconds, perhaps?)"
+        )
+    return value
+
+
+def labels(value: Any) -> dict[str, str]:
+    """Return labels as a dict of their own: strings to strings, at most 1 KiB as JSON, keys in order."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"labels must be a mapping of strings to strings, not {type(value).__name__}")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise InvalidInput(f"label {key!r} must be a string with a string value; convert it with str()")
+    ordered = {str(key): str(value[key]) for key in sorted(value)}
+    try:
+        size = len(msgspec.json.encode(ordered))
+    except UnicodeEncodeError as error:
+        raise InvalidInput("a label holds a lone surrogate, which UTF-8 cannot carry") from error
+    if size > MAX_LABELS_BYTES:
+        raise InvalidInput(
+            f"labels take {size} bytes as JSON and may take {MAX_LABELS_BYTES}; put the rest in the value"
+        )
+    return ordered
+
+
+def expected_version(value: Any) -> int:
+    """Return a version to expect: 0 (nothing published) or more."""
+    return whole(value, "expected_version", least=0)
+
+
+def whole(value: Any, what: str, *, least: int) -> int:
+    """Return an int that is at least `least`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return value
+    raise InvalidInput(f"{what} must be a whole number, {least} or more, not {value!r}")
+
+
+def ttl_ms(value: Any) -> int:
+    """Return a live view's time to live in ms, from seconds or a timedelta."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not MIN_LIVE_TTL_S <= seconds <= MAX_LIVE_TTL_S
+    ):
+        raise InvalidInput(f"ttl must be between 1 ms and 366 days, in seconds or a timedelta, not {value!r}")
+    return int(seconds * 1000)
+
+
+def staleness_s(value: Any) -> float:
+    """Return a staleness bound in seconds, from seconds or a timedelta."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise InvalidInput(f"max_staleness must be 0 or more seconds, or a timedelta, not {value!r}")
+    return float(seconds)
+
+
+def payload_size(size_bytes: int, limit_bytes: int) -> None:
+    """Refuse a payload over the limit."""
+    if size_bytes > limit_bytes:
+        raise PayloadTooLarge(
+            f"the payload takes {size_bytes:,} bytes and max_payload is {limit_bytes:,}; "
+            "publish less, or raise max_payload in connect()",
+            size_bytes=size_bytes,
+            limit_bytes=limit_bytes,
+        )
+
+
+def etag(value: Any) -> str:
+    """Return an etag that is well-formed."""
+    return _matching(value, _ETAG, "etag", "the etag of a Snapshot or a Commit")

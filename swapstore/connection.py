@@ -1,0 +1,114 @@
+"""From an address to a `Store`: which driver serves it, and which store is the default."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from swapstore import checks
+from swapstore.cache import Cache
+from swapstore.errors import InvalidInput
+from swapstore.keys import Keys
+from swapstore.operations.context import Context, Policy
+from swapstore.store import Store
+
+if TYPE_CHECKING:
+    from swapstore.drivers.base import Driver
+    from swapstore.drivers.redis import RedisDriver
+
+URL_VARIABLE = "SWAPSTORE_URL"
+DEFAULT_NAMESPACE = "swapstore"
+DEFAULT_MAX_PAYLOAD = 64 * 1024 * 1024
+DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
+
+
+def connect(
+    target: Any = None,
+    *,
+    namespace: str = DEFAULT_NAMESPACE,
+    max_payload: int = DEFAULT_MAX_PAYLOAD,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+) -> Store:
+    """Return a `Store`. It connects when it is first used.
+
+    - `target`: `redis://`, `rediss://`, `unix://` or `sqlite:///path.db` (three slashes: relative to the
+      working directory, four: absolute), or a `redis.Redis` client, which is borrowed and never closed.
+      Unless given: `$SWAPSTORE_URL`, or else an embedded SQLite file in the user's data directory.
+    - `namespace`: the first part of every key; stores of different namespaces do not see each other.
+    - `max_payload`: the largest encoded payload in bytes that `publish` takes.
+    - `cache_bytes`: how many bytes of immutable records a reader remembers; 0 remembers none.
+
+    Raises `InvalidInput` for an address or option that cannot be used.
+    """
+    context = Context(
+        keys=Keys(checks.namespace(namespace)),
+        cache=Cache(checks.whole(cache_bytes, "cache_bytes", least=0)),
+        policy=Policy(max_payload_bytes=checks.whole(max_payload, "max_payload", least=1)),
+    )
+    return Store(_driver_for(target), context)
+
+
+def default_path() -> Path:
+    """Return where the embedded store lives unless a URL says otherwise."""
+    import platformdirs  # noqa: PLC0415 - only the default needs it
+
+    return Path(platformdirs.user_data_dir("swapstore", appauthor=False)) / "swapstore.db"
+
+
+def _driver_for(target: Any) -> Driver:
+    if target is None:
+        target = os.environ.get(URL_VARIABLE) or None
+    if target is None:
+        path = default_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _sqlite(path)
+    if not isinstance(target, str):
+        return _redis().from_client(target)
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme in {"redis", "rediss", "unix"}:
+        return _redis().from_url(target)
+    if separator and scheme == "sqlite":
+        return _sqlite(_path(rest))
+    # The address is not shown: what cannot be read may hold a password anywhere.
+    raise InvalidInput(
+        f"unknown kind of store{f' {scheme!r}' if separator and scheme.isalnum() else ''}; "
+        "use redis://, rediss://, unix:// or sqlite:///path.db"
+    )
+
+
+def _path(rest: str) -> Path:
+    """Return the path of `sqlite:///<path>`, a URL without host, options or fragment."""
+    path = unquote(rest[1:]) if rest.startswith("/") else ""
+    if not path or "?" in rest or "#" in rest or "\0" in path:
+        raise InvalidInput(
+            "a SQLite store needs a path and nothing else: sqlite:///relative.db or sqlite:////absolute/path.db"
+        )
+    return Path(path)
+
+
+def _sqlite(path: Path) -> Driver:
+    from swapstore.drivers.sqlite import SqliteDriver  # noqa: PLC0415 - import what is used
+
+    return SqliteDriver(path.absolute())
+
+
+def _redis() -> type[RedisDriver]:
+    from swapstore.drivers.redis import RedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
+
+    return RedisDriver
+
+
+_default: Store | None = None
+_default_lock = threading.Lock()
+
+
+def default_store() -> Store:
+    """Return the default store, the same one for the whole process: `connect()` without arguments."""
+    global _default  # noqa: PLW0603 - that is what a default store is
+    with _default_lock:
+        if _default is None:
+            _default = connect()
+        return _default

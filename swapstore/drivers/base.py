@@ -1,0 +1,32 @@
+"""What every driver does. The contract is tested by one suite for all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swapstore.commands import Command
+
+
+class Driver(Protocol):
+    """Carries out batches of commands.
+
+    A driver may be used by several threads, and in a child process after a fork.
+    """
+
+    @property
+    def where(self) -> str:
+        """The store's address, for messages. It holds no password."""
+
+    def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Carry out the commands in their order and return one reply each, refused ones as `Failed`.
+
+        Sends each command once: a driver never tries again by itself. Raises `Unavailable` (or a child)
+        when nothing was sent, and `ReplyLost` when something may have been applied and the replies are
+        not known.
+        """
+
+    def close(self) -> None:
+        """Let go of what the driver opened itself. Closing twice is harmless."""

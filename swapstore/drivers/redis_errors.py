@@ -1,0 +1,94 @@
+"""What redis-py raises and what servers answer, as this library's errors. No message holds a secret."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import redis
+from redis import exceptions as raised
+
+from swapstore.errors import (
+    AccessDenied,
+    Corrupt,
+    InvalidInput,
+    ReadOnly,
+    ReplyLost,
+    StoreFull,
+    SwapstoreError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def while_connecting(where: str) -> Iterator[None]:
+    """Nothing was sent yet: every failure is `Unavailable`, `AccessDenied`, or a bad option."""
+    try:
+        yield
+    except (raised.AuthenticationError, raised.AuthorizationError, raised.NoPermissionError) as error:
+        raise _denied(where, error) from error
+    except raised.AuthenticationWrongNumberOfArgsError as error:
+        raise _denied(where, error) from error
+    except raised.BusyLoadingError as error:
+        raise _loading(where) from error
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable(
+            f"cannot connect to {where}: {error}. Is the server running and the address right?"
+        ) from error
+    except TypeError as error:
+        raise InvalidInput(
+            f"the URL of {where} has an option that redis-py does not know: {error}"
+        ) from error
+
+
+@contextmanager
+def while_exchanging(connection: Any, where: str, *, reads_only: bool) -> Iterator[None]:
+    """Commands are on their way: a failure now loses replies. The connection is not used again."""
+    try:
+        yield
+    except BaseException as error:
+        connection.disconnect()
+        if isinstance(error, raised.AuthenticationError | raised.AuthorizationError):
+            raise _denied(where, error) from error  # such a connection carries out nothing
+        if isinstance(error, raised.BusyLoadingError) and reads_only:
+            raise _loading(where) from error
+        if isinstance(error, redis.RedisError | OSError):
+            raise ReplyLost(
+                f"the connection to {where} failed before the reply came: {error}. Is the server healthy "
+                "and the network stable?"
+            ) from error
+        raise
+
+
+def refusal(error: redis.RedisError, where: str, key: str | None) -> SwapstoreError:
+    """Turn an error that came as a command's reply into this library's."""
+    code = getattr(error, "status_code", None) or ""
+    text = f"{code} {error}".strip()
+    if isinstance(error, raised.OutOfMemoryError) or "OOM command not allowed" in text:
+        return StoreFull(f"{where} is full ({text}); raise maxmemory, or let old data go", key=key)
+    if isinstance(error, raised.ReadOnlyError) or "READONLY" in text:
+        return ReadOnly(f"{where} is a read-only replica; connect to the primary", key=key)
+    if "MISCONF" in text:
+        return ReadOnly(
+            f"{where} has stopped taking writes: it cannot save to disk. See the server's log", key=key
+        )
+    if isinstance(error, raised.NoPermissionError) or "NOPERM" in text:
+        return AccessDenied(f"{where} does not allow what swapstore needs: {text}", key=key)
+    if "WRONGTYPE" in text:
+        return Corrupt(
+            f"{key} holds no swapstore record (another type of value): something else writes to this key; "
+            "give swapstore a namespace of its own",
+            key=key,
+        )
+    return Unavailable(f"{where} refused a command: {text}", key=key)
+
+
+def _denied(where: str, error: Exception) -> AccessDenied:
+    return AccessDenied(f"{where} refused the credentials ({error}); check user and password in the URL")
+
+
+def _loading(where: str) -> Unavailable:
+    return Unavailable(f"{where} is still loading its data from disk; try again in a moment")

@@ -1,0 +1,89 @@
+"""What SQLite raises, as this library's errors: before, during and after the moment that counts."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from swapstore.errors import (
+    AccessDenied,
+    Corrupt,
+    ReadOnly,
+    ReplyLost,
+    StoreFull,
+    SwapstoreError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def while_reading(where: str) -> Iterator[None]:
+    """Nothing changes: say what is wrong."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translated(error, where) from error
+
+
+@contextmanager
+def while_writing(connection: sqlite3.Connection, where: str) -> Iterator[None]:
+    """Nothing is on disk yet: roll back, and say what is wrong."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(sqlite3.Error):
+            connection.rollback()
+        if isinstance(error, sqlite3.Error):
+            raise translated(error, where) from error
+        raise
+
+
+@contextmanager
+def while_committing(connection: sqlite3.Connection, where: str) -> Iterator[None]:
+    """The transaction may be on disk, or not: only reading again will tell.
+
+    A busy or full database refuses the COMMIT as a whole, and that is an answer.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        with suppress(sqlite3.Error):
+            connection.rollback()
+        known = translated(error, where)
+        if isinstance(known, StoreFull) or _code(error) == sqlite3.SQLITE_BUSY:
+            raise known from error
+        raise ReplyLost(f"{where} failed while committing ({error}); is its disk healthy?") from error
+
+
+def translated(error: sqlite3.Error, where: str) -> SwapstoreError:
+    """Turn an error of SQLite into this library's."""
+    code = _code(error)
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return Unavailable(
+            f"{where} stayed busy for longer than its timeout: another process holds the write lock. "
+            "Try again; if it persists, look for a process that is stuck in a transaction"
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull(f"{where} cannot grow: the disk is full ({error})")
+    if code == sqlite3.SQLITE_READONLY:
+        return ReadOnly(
+            f"{where} cannot be written ({error}); check the permissions of the file and its directory"
+        )
+    if code in {sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}:
+        return AccessDenied(f"{where} may not be opened ({error}); check its permissions")
+    if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        return Corrupt(f"{where} is not a usable SQLite file ({error}); restore it, or choose another path")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return Unavailable(
+            f"{where} cannot be opened ({error}); does its directory exist, and may you write there?"
+        )
+    return Unavailable(f"{where} failed ({error})")
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return the primary result code, without the extension in its upper bits."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

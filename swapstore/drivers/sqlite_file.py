@@ -1,0 +1,96 @@
+"""Opening a SQLite file: its settings, its tables, and whose file it is."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+from swapstore.drivers.sqlite_errors import translated
+from swapstore.errors import Corrupt, UnsupportedFormat
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BUSY_TIMEOUT_S = 10.0
+APPLICATION_ID = 0x73776170  # "swap": what `file` and `PRAGMA application_id` show
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE records (key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL, expires_at INTEGER);
+CREATE INDEX records_by_expiry ON records (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE members (key TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (key, member)) WITHOUT ROWID;
+"""
+
+
+def open_file(path: Path, where: str, timeout_s: float) -> sqlite3.Connection:
+    """Open the file, creating it and its tables if need be.
+
+    Raises `Unavailable` when it cannot be opened, `Corrupt` when it is not a file of swapstore's.
+    """
+    try:
+        connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise translated(error, where) from error
+    try:
+        _prepare(connection, where, timeout_s)
+    except sqlite3.Error as error:
+        connection.close()
+        raise translated(error, where) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float) -> None:
+    if not _is_ours(connection, where):
+        _use_wal(connection, timeout_s)
+        _create(connection, where)
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _is_ours(connection: sqlite3.Connection, where: str) -> bool:
+    """Say whether the tables are there; refuse a file of somebody else's, or of a newer schema."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application == APPLICATION_ID:
+        if version > SCHEMA_VERSION:
+            raise UnsupportedFormat(
+                f"{where} has schema {version} and this version of swapstore reads up to {SCHEMA_VERSION}; "
+                "upgrade swapstore"
+            )
+        return True
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application or tables:
+        raise Corrupt(f"{where} is another application's database; give swapstore a file of its own")
+    return False
+
+
+def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
+    """Switch to write-ahead logging, once in the file's life.
+
+    The switch needs the file for itself and, unlike other statements, does not wait for it: two processes
+    that open a new file at once would see 'database is locked'.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _create(connection: sqlite3.Connection, where: str) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if not _is_ours(connection, where):  # another process may have been first
+        for statement in _SCHEMA.strip().split(";")[:-1]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")

@@ -1,0 +1,41 @@
+"""Runs an operation on a driver."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from swapstore.errors import SwapstoreError
+from swapstore.operations.steps import Operation, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swapstore.drivers.base import Driver
+
+T = TypeVar("T")
+
+
+def run(operation: Operation[T], driver: Driver, sleep: Callable[[float], None] = time.sleep) -> T:
+    """Run an operation to its end: send its batches, let its waits pass, throw failures in.
+
+    Returns the operation's result, or raises what it raises.
+    """
+    try:
+        step = next(operation)
+        while True:
+            replies: list[Any] = []
+            try:
+                if isinstance(step, Wait):
+                    sleep(step.seconds)
+                else:
+                    replies = driver.execute(step.commands)
+            except SwapstoreError as error:
+                step = operation.throw(error)
+            else:
+                step = operation.send(replies)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        operation.close()

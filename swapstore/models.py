@@ -1,0 +1,159 @@
+"""The nouns: what is stored, and what callers get back. Values, without behaviour beyond themselves."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Protocol
+
+import attrs
+
+from swapstore import codecs
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """The description of a snapshot.
+
+    `ts` is milliseconds since the Unix epoch (UTC), `size` the payload's length in bytes, `sha256` its
+    digest in hexadecimal.
+    """
+
+    id: str
+    ts: int
+    size: int
+    sha256: str
+    codec: str
+    labels: dict[str, str]
+
+
+@attrs.frozen(kw_only=True)
+class Row(Entry):
+    """An entry with the manifest version that committed it.
+
+    `committed_at` is when, in ms since the Unix epoch, by the producer's clock.
+    """
+
+    version: int
+    committed_at: int
+    dedupe_key: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Ref:
+    """A reference to a page: where it is, and what versions and times it spans."""
+
+    key: str
+    count: int
+    first_version: int
+    last_version: int
+    min_ts: int
+    max_ts: int
+
+
+class _Encoded(Protocol):
+    raw: bytes
+    codec: str
+
+
+class _Decoding:
+    """Decodes `raw` the first time `value` is asked for."""
+
+    @cached_property
+    def value(self: _Encoded) -> Any:
+        """The payload, decoded by its codec on first use.
+
+        Raises `Corrupt` if the bytes are not what the codec writes.
+        """
+        return codecs.decode(self.raw, self.codec)
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Snapshot(_Decoding):
+    """One published value of a dataset, whole.
+
+    `version` is the manifest version that committed it; `etag` identifies the manifest it was read
+    through; `ts` and `committed_at` are milliseconds since the Unix epoch.
+    """
+
+    dataset: str
+    id: str
+    ts: int
+    version: int
+    etag: str
+    committed_at: int
+    size: int
+    sha256: str
+    codec: str
+    labels: dict[str, str]
+    raw: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Candidate(_Decoding):
+    """What is about to be published, as `validate` sees it."""
+
+    dataset: str
+    id: str
+    ts: int
+    size: int
+    sha256: str
+    codec: str
+    labels: dict[str, str]
+    raw: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class LiveView(_Decoding):
+    """A value computed on one committed version, and shown only while that version is current."""
+
+    dataset: str
+    etag: str
+    size: int
+    sha256: str
+    codec: str
+    raw: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Commit:
+    """The outcome of a publish.
+
+    `created` is False when the snapshot was committed before (the same id or dedupe key): the fields
+    then describe that earlier commit, and `etag` the manifest as it is now. `is_latest` says whether the
+    dataset's `latest` is this snapshot.
+    """
+
+    dataset: str
+    version: int
+    etag: str
+    id: str
+    ts: int
+    sha256: str
+    size: int
+    created: bool
+    is_latest: bool
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """A dataset at a glance, from one small read.
+
+    `version` counts every swap (pins and confirmations included); `count` is the number of snapshots in
+    the history. `committed_at` is when the manifest was last swapped, `confirmed_at` when a producer last
+    published or confirmed (ms since the epoch). `serving` is what `read_latest` returns.
+    """
+
+    dataset: str
+    version: int
+    etag: str
+    committed_at: int
+    confirmed_at: int
+    count: int
+    first_version: int
+    latest: Row
+    pinned: Row | None
+
+    @property
+    def serving(self) -> Row:
+        """The row that `read_latest` serves: the pinned one if there is one, else the latest."""
+        return self.pinned or self.latest

@@ -1,0 +1,75 @@
+"""What is handed to an operation: names, bounds, the clock, randomness and the client's memory."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from typing import Protocol
+
+import attrs
+
+from swapstore.cache import Cache
+from swapstore.keys import Keys
+
+
+class Clock(Protocol):
+    """The two clocks an operation needs."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for measuring ages."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+
+@attrs.frozen(kw_only=True)
+class Policy:
+    """Bounds. Every loop of an operation ends by one of them."""
+
+    max_payload_bytes: int = 64 * 1024 * 1024
+    staging_ttl_ms: int = 10 * 60_000  # how long what a crashed publish left behind stays
+    reader_grace_ms: int = 10 * 60_000  # how long an unlinked record can still be read
+    commit_attempts: int = 200  # against eight busy producers, losing them all has odds of 1 in 10^11
+    read_attempts: int = 4
+    first_wait_s: float = 0.001
+    longest_wait_s: float = 0.05
+
+
+@attrs.frozen(kw_only=True)
+class Context:
+    """One client of one namespace."""
+
+    keys: Keys
+    cache: Cache
+    policy: Policy = Policy()
+    clock: Clock = attrs.field(factory=SystemClock)
+    random: random.Random = attrs.field(factory=random.SystemRandom, repr=False)
+
+    def token(self, characters: int) -> str:
+        """Return random lowercase hexadecimal characters."""
+        return f"{self.random.getrandbits(4 * characters):0{characters}x}"
+
+    def new_id(self) -> str:
+        """Return a UUIDv7: it sorts by the time it was made, and nobody else makes the same."""
+        bits = (self.clock.now_ms() & (2**48 - 1)) << 80 | self.random.getrandbits(80)
+        bits = bits & ~(0xF << 76) | 0x7 << 76  # version 7
+        bits = bits & ~(0x3 << 62) | 0x2 << 62  # the RFC 9562 variant
+        return str(uuid.UUID(int=bits))
+
+    def backoff(self, attempt: int) -> float:
+        """Return the seconds to wait before another attempt: exponential, with full jitter."""
+        bound = min(self.policy.longest_wait_s, self.policy.first_wait_s * 2 ** min(attempt, 30))
+        return self.random.uniform(0, bound)

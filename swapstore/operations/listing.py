@@ -1,0 +1,65 @@
+"""Which datasets there are, and how one is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swapstore.commands import Failed, Members, Peek
+from swapstore.errors import Damaged
+from swapstore.manifest import ETAG_PREFIX
+from swapstore.models import Status
+from swapstore.operations.steps import Operation, ask, ask_all, current_manifest, value_of
+
+if TYPE_CHECKING:
+    from swapstore.manifest import Manifest
+    from swapstore.models import Row
+    from swapstore.operations.context import Context
+
+CHUNK = 500
+
+
+def datasets(ctx: Context) -> Operation[list[str]]:
+    """List the datasets that have a manifest. The set of names is a hint: each is checked."""
+    names = sorted((yield from ask(ctx, Members(ctx.keys.datasets()))))
+    found: list[str] = []
+    for start in range(0, len(names), CHUNK):
+        chunk = names[start : start + CHUNK]
+        peeks = [Peek(ctx.keys.manifest(name), len(ETAG_PREFIX)) for name in chunk]
+        replies = yield from ask_all(ctx, peeks)
+        found.extend(name for name, reply in zip(chunk, replies, strict=True) if _is_there(reply))
+    return found
+
+
+def _is_there(reply: bytes | Failed) -> bool:
+    """Say whether a manifest has bytes. A damaged one is listed too: hiding it would hide the damage."""
+    if isinstance(reply, Failed) and isinstance(reply.error, Damaged):
+        return True
+    return bool(value_of(reply))
+
+
+def status(ctx: Context, dataset: str) -> Operation[Status | None]:
+    """Read the manifest's header; None when nothing is published."""
+    manifest = yield from current_manifest(ctx, dataset)
+    return None if manifest is None else status_of(manifest)
+
+
+def status_of(manifest: Manifest) -> Status:
+    """Show a manifest to a caller."""
+    head = manifest.head
+    return Status(
+        dataset=head.dataset,
+        version=head.version,
+        etag=head.etag,
+        committed_at=head.committed_at,
+        confirmed_at=head.confirmed_at,
+        count=head.count,
+        first_version=head.first_version,
+        latest=_own(head.latest),
+        pinned=_own(head.pinned) if head.pinned else None,
+    )
+
+
+def _own(row: Row) -> Row:
+    return attrs.evolve(row, labels=dict(row.labels))

@@ -1,0 +1,60 @@
+"""From a manifest to a row, and from a row to its snapshot: what reading and publishing share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swapstore import records, search
+from swapstore.commands import Get
+from swapstore.models import Row, Snapshot
+from swapstore.operations.steps import Operation, ask, find
+
+if TYPE_CHECKING:
+    from swapstore.manifest import Manifest
+    from swapstore.operations.context import Context
+
+
+def find_id(ctx: Context, manifest: Manifest, id: str) -> Operation[Row | None]:  # noqa: A002
+    """Find the row of an id. A record that no row names is not there, however whole it is.
+
+    Older rows are found by their time, which the id record tells.
+    """
+    head, dataset = manifest.head, manifest.head.dataset
+    for row in (head.latest, head.serving, *reversed(manifest.log.rows)):
+        if row.id == id and head.keeps(row):
+            return row
+    key = ctx.keys.id(dataset, id)
+    record = yield from ask(ctx, Get(key))
+    if record is None:
+        return None
+    entry = records.read_entry(records.split(record, key)[0], key)
+    return (yield from find(ctx, dataset, search.search(manifest, search.ById(id, entry.ts))))
+
+
+def load_snapshot(ctx: Context, manifest: Manifest, row: Row) -> Operation[Snapshot]:
+    """Read the record of a row, check it against the row, and remember its payload."""
+    dataset = manifest.head.dataset
+    key = ctx.keys.id(dataset, row.id)
+    payload = ctx.cache.record(key, row.sha256)
+    if payload is None:
+        record = yield from ask(ctx, Get(key))
+        payload = records.payload_of(record, row, key)
+        ctx.cache.keep(key, row.sha256, payload)
+    return snapshot(manifest, row, payload)
+
+
+def snapshot(manifest: Manifest, row: Row, payload: bytes) -> Snapshot:
+    """Build what a reader gets. Its labels are its own: changing them changes nothing that is remembered."""
+    return Snapshot(
+        dataset=manifest.head.dataset,
+        id=row.id,
+        ts=row.ts,
+        version=row.version,
+        etag=manifest.etag,
+        committed_at=row.committed_at,
+        size=row.size,
+        sha256=row.sha256,
+        codec=row.codec,
+        labels=dict(row.labels),
+        raw=payload,
+    )

@@ -1,0 +1,259 @@
+"""Publish: copy, then swap.
+
+1. Know the manifest: the one remembered, or one `GET`.
+2. Decide on it. Is this id or dedupe key committed already? Does `expected_version` hold? Does `validate`
+   agree? An answer that stops the publish is never given from memory: the manifest is read first.
+3. Draft the next manifest and `swap` it: records and commit in one round trip.
+4. When another commit came first, decide again on the manifest it left. Records that are staged already
+   are not sent again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swapstore import manifest, records
+from swapstore.errors import (
+    Conflict,
+    Contended,
+    Corrupt,
+    Damaged,
+    IdConflict,
+    InvalidInput,
+    Refused,
+    Rejected,
+)
+from swapstore.models import Candidate, Commit, Entry, Row, Snapshot
+from swapstore.operations.lookup import find_id, load_snapshot
+from swapstore.operations.steps import Operation, Wait, load_manifest
+from swapstore.operations.swap import Moved, Record, Staging, Swapped, Taken, swap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swapstore.manifest import Draft, Manifest
+    from swapstore.operations.context import Context
+
+
+@attrs.frozen(kw_only=True)
+class Publication:
+    """What a caller wants published, checked and encoded. None for `id` and `ts`: choose them."""
+
+    dataset: str
+    payload: bytes = attrs.field(repr=False)
+    codec: str
+    id: str | None = None
+    ts: int | None = None
+    labels: dict[str, str] = attrs.field(factory=dict)
+    dedupe_key: str | None = None
+    expected_version: int | None = None
+    validate: Callable[[Candidate, Snapshot | None], str | None] | None = None
+
+
+@attrs.frozen
+class _Publish:
+    """A publication with its id and digest."""
+
+    wanted: Publication
+    id: str
+    sha256: str
+
+    def entry(self, ctx: Context, base: Manifest | None) -> Entry:
+        """Describe the snapshot. Unless the caller set a `ts` it is now, and never older than `latest`.
+
+        So what is published last without a `ts` is the latest, also when two producers' clocks differ.
+        """
+        ts = self.wanted.ts
+        if ts is None:
+            ts = max(ctx.clock.now_ms(), base.head.latest.ts if base else 0)
+        return Entry(
+            id=self.id,
+            ts=ts,
+            size=len(self.wanted.payload),
+            sha256=self.sha256,
+            codec=self.wanted.codec,
+            labels=self.wanted.labels,
+        )
+
+    def is_content_of(self, row: Row) -> bool:
+        """Say whether a committed row is what the caller wants published under this id."""
+        wanted = self.wanted
+        ours = (self.sha256, len(wanted.payload), wanted.codec, wanted.labels)
+        return (row.sha256, row.size, row.codec, row.labels) == ours and wanted.ts in {None, row.ts}
+
+
+def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
+    """Publish a snapshot, once, whatever is lost or raced on the way. See the outcome table in the docs."""
+    this = _Publish(wanted, wanted.id or ctx.new_id(), records.digest(wanted.payload))
+    staging = Staging()
+    known = ctx.cache.known(ctx.keys.manifest(wanted.dataset))
+    base = known.manifest if known else (yield from load_manifest(ctx, wanted.dataset))
+    for attempt in range(ctx.policy.commit_attempts):
+        if attempt > 1:
+            # The first retry uses what the conflict returned. Losing again means a crowd: step back.
+            yield Wait(ctx.backoff(attempt))
+            base = yield from load_manifest(ctx, wanted.dataset)
+        from_memory = known is not None and attempt == 0
+        base, existing = yield from _decide(ctx, this, base, from_memory=from_memory)
+        if existing is not None:
+            return existing
+        draft = _draft(ctx, this, base)
+        listed = known is not None and base is not None
+        verdict = yield from swap(
+            ctx, draft, _records(ctx, draft, wanted.payload), staging, register=not listed
+        )
+        match verdict:
+            case Swapped():
+                return _created(draft)
+            case Taken():
+                return (yield from _resolve_taken(ctx, this, base))
+            case Moved(current):
+                base = current
+    raise Contended(
+        f"other producers committed first, {ctx.policy.commit_attempts} times in a row; nothing was "
+        "published. Try again, or let fewer producers publish to this dataset"
+    )
+
+
+# --- step 2: decide --------------------------------------------------------------------------------
+
+
+def _decide(
+    ctx: Context, this: _Publish, base: Manifest | None, *, from_memory: bool
+) -> Operation[tuple[Manifest | None, Commit | None]]:
+    """Return the manifest to build on, and the commit that makes this publish needless, if there is one."""
+    try:
+        existing = yield from _judge(ctx, this, base)
+        if existing is None or not from_memory:
+            return base, existing
+    except (Refused, Damaged):
+        if not from_memory:
+            raise
+    base = yield from load_manifest(ctx, this.wanted.dataset)
+    return base, (yield from _judge(ctx, this, base))
+
+
+def _judge(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Commit | None]:
+    if base is not None:
+        for row in reversed(base.log.rows):
+            if row.id == this.id and base.head.keeps(row):
+                return _existing(this, base, row)
+        for row in reversed(base.log.rows):
+            if (
+                row.dedupe_key is not None
+                and row.dedupe_key == this.wanted.dedupe_key
+                and base.head.shows(row)
+            ):
+                return _known(base, row)
+    _check_version(this, base)
+    yield from _validate(ctx, this, base)
+    return None
+
+
+def _check_version(this: _Publish, base: Manifest | None) -> None:
+    expected = this.wanted.expected_version
+    latest = base.head.latest.version if base else 0
+    if expected is None or expected in {latest, base.version if base else 0}:
+        return
+    raise Conflict(
+        f"expected_version={expected} does not hold: the latest snapshot is version {latest}"
+        f"{'' if base else ' (nothing is published)'}; read it again and decide",
+        current_version=latest,
+    )
+
+
+def _validate(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[None]:
+    validate = this.wanted.validate
+    if validate is None:
+        return
+    previous = (yield from load_snapshot(ctx, base, base.head.latest)) if base else None
+    entry = attrs.asdict(this.entry(ctx, base))
+    candidate = Candidate(dataset=this.wanted.dataset, raw=this.wanted.payload, **entry)
+    try:
+        reason = validate(candidate, previous)
+    except Rejected:
+        raise
+    except Exception as error:
+        raise Rejected(f"validate refused the publish: {type(error).__name__}: {error}") from error
+    if isinstance(reason, str):
+        raise Rejected(f"validate refused the publish: {reason}")
+    if reason is not None:
+        raise InvalidInput(
+            f"validate returned {type(reason).__name__}; return None to accept, raise or return a str to refuse"
+        )
+
+
+def _existing(this: _Publish, base: Manifest, row: Row) -> Commit:
+    """Answer for an id that is committed: the same content is a success, other content is not."""
+    if this.is_content_of(row):
+        return _known(base, row)
+    raise IdConflict(
+        f"id {this.id!r} is committed already (version {row.version}) with another payload, ts or labels; "
+        "an id names one content for ever: publish under a new id, or without one"
+    )
+
+
+def _resolve_taken(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Commit]:
+    """Answer for an id whose record is permanent although the tail does not name it: it lies deeper."""
+    row = (yield from find_id(ctx, base, this.id)) if base else None
+    if base is not None and row is not None:
+        return _existing(this, base, row)
+    raise Corrupt(
+        f"the record of id {this.id!r} is permanent but no version names it: the manifest was lost or "
+        "replaced. Publish under another id",
+        key=ctx.keys.id(this.wanted.dataset, this.id),
+    )
+
+
+# --- step 3: draft ---------------------------------------------------------------------------------
+
+
+def _draft(ctx: Context, this: _Publish, base: Manifest | None) -> Draft:
+    return manifest.append(
+        base,
+        this.entry(ctx, base),
+        dataset=this.wanted.dataset,
+        dedupe_key=this.wanted.dedupe_key,
+        now_ms=ctx.clock.now_ms(),
+        nonce=ctx.token(16),
+        new_epoch=ctx.token(12),
+        keys=ctx.keys,
+    )
+
+
+def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
+    """Return the records the draft relies on: by id with the payload, by time without, sealed pages."""
+    row, dataset = draft.row, draft.manifest.head.dataset
+    assert row is not None  # noqa: S101 - a publish always adds a row
+    fields = records.entry_fields(row)
+    return [
+        Record(ctx.keys.id(dataset, row.id), records.pack(fields, payload)),
+        Record(ctx.keys.ts(dataset, row.ts, row.id), records.pack(fields)),
+        *(Record(page.ref.key, page.record, shared=True) for page in draft.pages),
+    ]
+
+
+def _created(draft: Draft) -> Commit:
+    row = draft.row
+    assert row is not None  # noqa: S101 - a publish always adds a row
+    return _commit(draft.manifest, row, created=True)
+
+
+def _known(base: Manifest, row: Row) -> Commit:
+    return _commit(base, row, created=False)
+
+
+def _commit(current: Manifest, row: Row, *, created: bool) -> Commit:
+    return Commit(
+        dataset=current.head.dataset,
+        version=row.version,
+        etag=current.etag,
+        id=row.id,
+        ts=row.ts,
+        sha256=row.sha256,
+        size=row.size,
+        created=created,
+        is_latest=current.head.latest.version == row.version,
+    )

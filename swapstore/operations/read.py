@@ -1,0 +1,87 @@
+"""Reading: start at the manifest and nowhere else.
+
+A record that is missing or differs means that the manifest has moved on, or that a replica lags: the
+manifest is read again, bounded. Only when it persists is it an error, and then it says what is damaged.
+`None` means one thing: nothing is published (or, when asking for one snapshot, no row names it).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from swapstore import search
+from swapstore.errors import Corrupt, PayloadMissing
+from swapstore.models import Row, Snapshot
+from swapstore.operations.lookup import find_id, load_snapshot, snapshot
+from swapstore.operations.steps import Operation, Wait, current_manifest, find, load_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swapstore.manifest import Manifest
+    from swapstore.operations.context import Context
+
+T = TypeVar("T")
+
+
+def through_manifest(
+    ctx: Context, dataset: str, view: Callable[[Manifest], Operation[T]]
+) -> Operation[T | None]:
+    """Run `view` on the manifest that is stored now; on another one when records do not match it."""
+    manifest = yield from current_manifest(ctx, dataset)
+    for attempt in range(1, ctx.policy.read_attempts):
+        if manifest is None:
+            return None
+        try:
+            return (yield from view(manifest))
+        except (PayloadMissing, Corrupt):
+            yield Wait(ctx.backoff(attempt))
+            manifest = yield from load_manifest(ctx, dataset)
+    return None if manifest is None else (yield from view(manifest))
+
+
+def read_latest(ctx: Context, dataset: str, *, max_staleness_s: float = 0.0) -> Operation[Snapshot | None]:
+    """Read the pinned snapshot, or else the latest.
+
+    Within `max_staleness_s` of the last look at the manifest, what is remembered is served without asking.
+    """
+    known = ctx.cache.known(ctx.keys.manifest(dataset))
+    if known and max_staleness_s > 0 and ctx.clock.monotonic() - known.read_at <= max_staleness_s:
+        row = known.manifest.head.serving
+        payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
+        if payload is not None:
+            return snapshot(known.manifest, row, payload)
+
+    def view(manifest: Manifest) -> Operation[Snapshot]:
+        return load_snapshot(ctx, manifest, manifest.head.serving)
+
+    return (yield from through_manifest(ctx, dataset, view))
+
+
+def read_id(ctx: Context, dataset: str, id: str) -> Operation[Snapshot | None]:  # noqa: A002
+    """Read the snapshot with this id."""
+    return (yield from _read_row(ctx, dataset, lambda manifest: find_id(ctx, manifest, id)))
+
+
+def read_version(ctx: Context, dataset: str, version: int) -> Operation[Snapshot | None]:
+    """Read the snapshot that this version committed; None for versions that were no publish."""
+    return (yield from _read_row(ctx, dataset, _searching(ctx, search.ByVersion(version))))
+
+
+def read_as_of(ctx: Context, dataset: str, ts: int) -> Operation[Snapshot | None]:
+    """Read the snapshot with the greatest `ts` up to this one."""
+    return (yield from _read_row(ctx, dataset, _searching(ctx, search.AsOf(ts))))
+
+
+def _searching(ctx: Context, query: search.Query) -> Callable[[Manifest], Operation[Row | None]]:
+    return lambda manifest: find(ctx, manifest.head.dataset, search.search(manifest, query))
+
+
+def _read_row(
+    ctx: Context, dataset: str, find_row: Callable[[Manifest], Operation[Row | None]]
+) -> Operation[Snapshot | None]:
+    def view(manifest: Manifest) -> Operation[Snapshot | None]:
+        row = yield from find_row(manifest)
+        return None if row is None else (yield from load_snapshot(ctx, manifest, row))
+
+    return (yield from through_manifest(ctx, dataset, view))

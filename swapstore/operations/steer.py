@@ -1,0 +1,101 @@
+"""Operators' swaps: pin, unpin, roll back, confirm. The header changes, the log stays.
+
+They commit through the same swap as a publish. They add no row, so when a reply is lost and others have
+committed since, nothing tells whether this one took effect: that is `OutcomeUnknown`, never a second swap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swapstore import manifest
+from swapstore.errors import Contended, NotFound
+from swapstore.models import Status
+from swapstore.operations.listing import status_of
+from swapstore.operations.lookup import find_id, load_snapshot
+from swapstore.operations.steps import Operation, Wait, current_manifest, load_manifest
+from swapstore.operations.swap import Moved, Staging, Swapped, swap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swapstore.manifest import Draft, Manifest
+    from swapstore.models import Row
+    from swapstore.operations.context import Context
+
+
+def pin(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002
+    """Serve this snapshot as the latest until it is unpinned. Publishing goes on behind it."""
+
+    def change(base: Manifest) -> Operation[Draft | None]:
+        row = yield from _committed(ctx, base, id)
+        return None if base.head.pinned == row else _repoint(ctx, base, pinned=row)
+
+    return (yield from _steer(ctx, dataset, change))
+
+
+def unpin(ctx: Context, dataset: str) -> Operation[Status]:
+    """Serve the latest again."""
+
+    def change(base: Manifest) -> Operation[Draft | None]:
+        yield from ()
+        return None if base.head.pinned is None else _repoint(ctx, base, pinned=None)
+
+    return (yield from _steer(ctx, dataset, change))
+
+
+def rollback(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002
+    """Make this snapshot the latest; the next publish that is not older than it takes over."""
+
+    def change(base: Manifest) -> Operation[Draft | None]:
+        row = yield from _committed(ctx, base, id)
+        return None if base.head.latest == row else _repoint(ctx, base, latest=row)
+
+    return (yield from _steer(ctx, dataset, change))
+
+
+def confirm(ctx: Context, dataset: str) -> Operation[Status]:
+    """Note that the producer ran and found nothing new: `confirmed_at` becomes now."""
+
+    def change(base: Manifest) -> Operation[Draft | None]:
+        yield from ()
+        return _repoint(ctx, base, confirmed_at=ctx.clock.now_ms())
+
+    return (yield from _steer(ctx, dataset, change))
+
+
+def _steer(
+    ctx: Context, dataset: str, change: Callable[[Manifest], Operation[Draft | None]]
+) -> Operation[Status]:
+    base = yield from current_manifest(ctx, dataset)
+    for attempt in range(ctx.policy.commit_attempts):
+        if attempt > 1:
+            yield Wait(ctx.backoff(attempt))
+            base = yield from load_manifest(ctx, dataset)
+        if base is None:
+            raise NotFound("nothing is published; publish a snapshot first")
+        draft = yield from change(base)
+        if draft is None:
+            return status_of(base)
+        match (yield from swap(ctx, draft, [], Staging())):
+            case Swapped():
+                return status_of(draft.manifest)
+            case Moved(current):
+                base = current
+    raise Contended(
+        f"other producers committed first, {ctx.policy.commit_attempts} times in a row; "
+        "nothing was changed. Try again"
+    )
+
+
+def _repoint(ctx: Context, base: Manifest, **changes: Row | int | None) -> Draft:
+    return manifest.repoint(base, now_ms=ctx.clock.now_ms(), nonce=ctx.token(16), keys=ctx.keys, **changes)
+
+
+def _committed(ctx: Context, base: Manifest, id: str) -> Operation[Row]:  # noqa: A002
+    """Find a committed snapshot that can be served: its record is there and whole."""
+    row = yield from find_id(ctx, base, id)
+    if row is None:
+        raise NotFound(f"no committed snapshot has id {id!r}; `swapstore history` lists those there are")
+    yield from load_snapshot(ctx, base, row)
+    return row

@@ -1,0 +1,186 @@
+"""Records: one immutable stored value, a header line of JSON and the body bytes after it.
+
+Header bytes are canonical: compact JSON in UTF-8, keys in the order written down here, labels sorted. So
+the same entry always has the same bytes, whoever writes it, and a commit can compare them on the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
+from swapstore.models import Entry, LiveView, Ref, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FORMAT = 1
+
+
+def digest(body: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def to_json(value: Any) -> bytes:
+    """Canonical JSON of plain dicts and lists: compact, in the order they are built."""
+    return msgspec.json.encode(value)
+
+
+def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
+    """Join a header and a body into a record."""
+    return to_json(header) + b"\n" + body
+
+
+def split(record: bytes, key: str) -> tuple[bytes, bytes]:
+    """Return a record's header line (newline excluded) and body; `Corrupt` if it has no header line."""
+    end = record.find(b"\n")
+    if end < 0:
+        raise Corrupt(f"{key} holds no swapstore record: it has no header line. {_WHO}", key=key)
+    return record[:end], record[end + 1 :]
+
+
+_WHO = "Something else writes to this key, or damaged it; give swapstore a namespace of its own."
+
+
+# --- entries and rows ------------------------------------------------------------------------------
+
+
+def entry_fields(entry: Entry) -> dict[str, Any]:
+    """An entry's fields in canonical order."""
+    return {
+        "id": entry.id,
+        "ts": entry.ts,
+        "size": entry.size,
+        "sha256": entry.sha256,
+        "codec": entry.codec,
+        "labels": {name: entry.labels[name] for name in sorted(entry.labels)},
+    }
+
+
+def row_fields(row: Row) -> dict[str, Any]:
+    """A row's fields in canonical order."""
+    return {
+        **entry_fields(row),
+        "version": row.version,
+        "committed_at": row.committed_at,
+        "dedupe_key": row.dedupe_key,
+    }
+
+
+def ref_fields(ref: Ref) -> dict[str, Any]:
+    """A page reference's fields in canonical order."""
+    return {
+        "key": ref.key,
+        "count": ref.count,
+        "first_version": ref.first_version,
+        "last_version": ref.last_version,
+        "min_ts": ref.min_ts,
+        "max_ts": ref.max_ts,
+    }
+
+
+_ENTRY = msgspec.json.Decoder(Entry)
+
+
+def read_entry(line: bytes, key: str) -> Entry:
+    """Parse the header line of an id or ts record."""
+    try:
+        return _ENTRY.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Corrupt(
+            f"{key} holds a record whose header is not an entry ({error}). {_WHO}", key=key
+        ) from error
+
+
+def payload_of(record: bytes | None, row: Row, key: str) -> bytes:
+    """Return the payload of an id record, checked against the row that names it.
+
+    A missing or different record is raised as `PayloadMissing` or `Corrupt`: the reader decides whether
+    the manifest has moved on or the store is damaged.
+    """
+    if record is None:
+        raise PayloadMissing(
+            f"version {row.version} (id {row.id!r}) is committed but its record {key} is not there: it was "
+            "deleted or evicted. Publish again under a new id, or pin or roll back to another version",
+            key=key,
+        )
+    line, body = split(record, key)
+    entry = read_entry(line, key)
+    if entry_fields(entry) != entry_fields(row):
+        raise Corrupt(f"{key} holds another entry than version {row.version} of the manifest names", key=key)
+    check_body(body, row.size, row.sha256, key)
+    return body
+
+
+def check_body(body: bytes, size: int, sha256: str, key: str) -> None:
+    """Raise `Corrupt` unless the body has this size and digest."""
+    if len(body) != size or digest(body) != sha256:
+        raise Corrupt(
+            f"the bytes of {key} were altered: {len(body)} bytes with another SHA-256 than its header's "
+            f"{sha256[:12]}… ({size} bytes). Pin or roll back to another version, or publish again",
+            key=key,
+        )
+
+
+# --- live views ------------------------------------------------------------------------------------
+
+
+def pack_live(*, etag: str, codec: str, payload: bytes) -> bytes:
+    """Build a live view's record: bound to the etag, which stands first."""
+    header = {"etag": etag, "format": FORMAT, "size": len(payload), "sha256": digest(payload), "codec": codec}
+    return pack(header, payload)
+
+
+class _LiveHeader(msgspec.Struct):
+    etag: str
+    format: int
+    size: int
+    sha256: str
+    codec: str
+
+
+def read_live(record: bytes, dataset: str, key: str) -> LiveView:
+    """Parse and check a live view's record."""
+    line, body = split(record, key)
+    try:
+        header = msgspec.json.decode(line, type=_LiveHeader)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Corrupt(f"{key} is not a live view ({error}). {_WHO}", key=key) from error
+    if header.format > FORMAT:
+        raise newer_format(key, header.format)
+    check_body(body, header.size, header.sha256, key)
+    return LiveView(
+        dataset=dataset,
+        etag=header.etag,
+        size=header.size,
+        sha256=header.sha256,
+        codec=header.codec,
+        raw=body,
+    )
+
+
+def newer_format(key: str, found: int) -> UnsupportedFormat:
+    """Build the error for a record of a format this version does not read."""
+    return UnsupportedFormat(
+        f"{key} has format {found} and this version of swapstore reads up to {FORMAT}; upgrade swapstore",
+        key=key,
+    )
+
+
+def spans(rows: Iterable[Row]) -> tuple[int, int]:
+    """Return the least and the greatest `ts` of some rows."""
+    times = [row.ts for row in rows]
+    return min(times), max(times)
+
+
+def page_missing(ref: Ref) -> PayloadMissing:
+    """Build the error for a page that is referenced and not there."""
+    return PayloadMissing(
+        f"the page {ref.key} (versions {ref.first_version} to {ref.last_version}) is not there: it was "
+        "deleted or evicted, so that part of the history cannot be read",
+        key=ref.key,
+    )

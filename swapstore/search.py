@@ -1,0 +1,157 @@
+"""Finding rows in a manifest and its pages, as pure code.
+
+A search is a generator that yields the reference of each page it needs and is sent the page, so it does
+no I/O and runs the same under any driver. It goes best first: rows and references wait in one heap under
+the best score they could hold, and the first row to come out is the answer. In a log whose times are in
+order that opens one page a level.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from swapstore.models import Ref, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from swapstore.manifest import Manifest, Page
+
+Score = tuple[int, int]
+
+
+class Query(Protocol):
+    """What is sought: the score of a row, and the best score any row below a reference could have.
+
+    None means: not what is sought.
+    """
+
+    def row(self, row: Row) -> Score | None:
+        """Score a row; the greatest score is the answer."""
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Bound the scores of the rows below a reference."""
+
+
+@attrs.frozen
+class ByVersion:
+    """The row that this version committed."""
+
+    version: int
+
+    def row(self, row: Row) -> Score | None:
+        """Match the version."""
+        return (0, 0) if row.version == self.version else None
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Open what spans the version."""
+        return (0, 0) if ref.first_version <= self.version <= ref.last_version else None
+
+
+@attrs.frozen
+class ById:
+    """The row with this id, whose `ts` the id record told."""
+
+    id: str
+    ts: int
+
+    def row(self, row: Row) -> Score | None:
+        """Match the id; there is at most one row per id."""
+        return (row.version, 0) if row.id == self.id else None
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Open what spans the time, newest first."""
+        return (ref.last_version, 0) if ref.min_ts <= self.ts <= ref.max_ts else None
+
+
+@attrs.frozen
+class AsOf:
+    """The row with the greatest `ts` up to a moment; the later commit among equals."""
+
+    ts: int
+
+    def row(self, row: Row) -> Score | None:
+        """Prefer the newest that is not too new."""
+        return (row.ts, row.version) if row.ts <= self.ts else None
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Nothing below can be newer than its newest, or than the moment."""
+        return (min(ref.max_ts, self.ts), ref.last_version) if ref.min_ts <= self.ts else None
+
+
+def search(manifest: Manifest, query: Query) -> Generator[Ref, Page, Row | None]:
+    """Find the best readable row, or None. Yields references, is sent their pages."""
+    head = manifest.head
+    heap: list[tuple[int, int, int, int, Row | Ref]] = []
+    order = itertools.count()
+
+    def consider(rows: Iterable[Row], refs: Iterable[Ref]) -> None:
+        # Rows go before references of the same score: they need no page.
+        for row in rows:
+            if head.keeps(row) and (score := query.row(row)):
+                heapq.heappush(heap, (-score[0], -score[1], 0, next(order), row))
+        for ref in refs:
+            if head.opens(ref) and (score := query.bound(ref)):
+                heapq.heappush(heap, (-score[0], -score[1], 1, next(order), ref))
+
+    kept = [head.latest] if head.pinned is None else [head.latest, head.pinned]
+    consider([*kept, *manifest.log.rows], [ref for level in manifest.log.pages for ref in level])
+    while heap:
+        best = heapq.heappop(heap)[-1]
+        if isinstance(best, Row):
+            return best
+        page = yield best
+        consider(page.rows, page.pages)
+    return None
+
+
+@attrs.frozen
+class Cursor:
+    """A walk through the history, newest first: what is still ahead, as an immutable value.
+
+    It belongs to one manifest, so a history that is read slowly shows one committed version throughout.
+    """
+
+    manifest: Manifest
+    ahead: tuple[Row | Ref, ...]  # oldest first
+    before: int | None
+
+    def step(self) -> tuple[list[Row], Ref | None, Cursor]:
+        """Return the rows that are at hand, the page to load next (None at the end), and the rest."""
+        found: list[Row] = []
+        ahead = list(self.ahead)
+        while ahead:
+            item = ahead.pop()
+            if self.before is not None and _first_version(item) >= self.before:
+                continue
+            if isinstance(item, Row):
+                found.append(item)
+            else:
+                return found, item, attrs.evolve(self, ahead=tuple(ahead))
+        return found, None, attrs.evolve(self, ahead=())
+
+    def opened(self, page: Page) -> Cursor:
+        """Go on with what a page holds."""
+        return attrs.evolve(self, ahead=(*self.ahead, *_shown(self.manifest, page.rows, page.pages)))
+
+
+def walk(manifest: Manifest, *, before: int | None) -> Cursor:
+    """Begin at the newest row, or at the newest with a version below `before`."""
+    levels = [ref for level in reversed(manifest.log.pages) for ref in level]
+    return Cursor(manifest, tuple(_shown(manifest, manifest.log.rows, levels)), before)
+
+
+def _first_version(item: Row | Ref) -> int:
+    return item.version if isinstance(item, Row) else item.first_version
+
+
+def _shown(manifest: Manifest, rows: Iterable[Row], refs: Iterable[Ref]) -> list[Row | Ref]:
+    head = manifest.head
+    return [
+        *(ref for ref in refs if head.opens(ref)),
+        *(row for row in rows if head.shows(row)),
+    ]
