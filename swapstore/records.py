@@ -15,7 +15,7 @@ from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
 from swapstore.models import Entry, LiveView, Ref, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 FORMAT = 1
 
@@ -168,19 +168,4 @@ def newer_format(key: str, found: int) -> UnsupportedFormat:
     return UnsupportedFormat(
         f"{key} has format {found} and this version of swapstore reads up to {FORMAT}; upgrade swapstore",
         key=key,
-    )
-
-
-def spans(rows: Iterable[Row]) -> tuple[int, int]:
-    """Return the least and the greatest `ts` of some rows."""
-    times = [row.ts for row in rows]
-    return min(times), max(times)
-
-
-def page_missing(ref: Ref) -> PayloadMissing:
-    """Build the error for a page that is referenced and not there."""
-    return PayloadMissing(
-        f"the page {ref.key} (versions {ref.first_version} to {ref.last_version}) is not there: it was "
-        "deleted or evicted, so that part of the history cannot be read",
-        key=ref.key,
     )

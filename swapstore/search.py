@@ -19,7 +19,8 @@ from swapstore.models import Ref, Row
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from swapstore.manifest import Manifest, Page
+    from swapstore.manifest import Manifest
+    from swapstore.pages import Page
 
 Score = tuple[int, int]
 

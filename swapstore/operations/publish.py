@@ -181,7 +181,7 @@ def _validate(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[
         raise Rejected(f"validate refused the publish: {reason}")
     if reason is not None:
         raise InvalidInput(
-            f"validate returned {type(reason).__name__}; return None to accept, raise or return a str to refuse"
+            f"validate returned {type(reason).__name__}; return None to accept, or a reason as str to refuse"
         )
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from swapstore import cache, manifest, records
+from swapstore import cache, manifest, pages
 from swapstore.commands import Command, Failed, Get, Peek
 from swapstore.errors import ReplyLost
-from swapstore.manifest import Manifest, Page
+from swapstore.manifest import Manifest
+from swapstore.pages import Page
 
 if TYPE_CHECKING:
     from swapstore.models import Ref
@@ -104,11 +105,11 @@ def load_page(ctx: Context, dataset: str, ref: Ref) -> Operation[Page]:
     """Read a page and check it. Pages are immutable, and cached by their key."""
     record = ctx.cache.record(ref.key, "")
     if record is not None:
-        return manifest.parse_page(record, ref, dataset)
+        return pages.parse(record, ref, dataset)
     record = yield from ask(ctx, Get(ref.key))
     if record is None:
-        raise records.page_missing(ref)
-    page = manifest.parse_page(record, ref, dataset)
+        raise pages.missing(ref)
+    page = pages.parse(record, ref, dataset)
     ctx.cache.keep(ref.key, "", record)
     return page
 
