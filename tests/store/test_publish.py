@@ -1,0 +1,318 @@
+"""Publishing, as a caller sees it, on every kind of store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import swapstore
+from swapstore import Candidate, Commit, Snapshot, Store
+from swapstore.errors import Conflict, IdConflict, InvalidInput, PayloadTooLarge, Rejected
+from tests.support.drivers import another, meddled
+
+
+def versions(store: Store, dataset: str = "mena") -> list[int]:
+    return [row.version for row in store.history(dataset, limit=None)]
+
+
+def test_a_published_value_is_read_back(store: Store) -> None:
+    """The main job: publish in one client, read the same value and description in another."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+    commit = store.publish("mena", {"regime": "calm"}, id="r1", ts=moment, labels={"trigger": "cron"})
+    snap = another(store).read_latest("mena")
+    assert snap is not None
+    assert snap.value == {"regime": "calm"}
+    assert snap.raw == b'{"regime":"calm"}'
+    assert (snap.id, snap.ts, snap.labels) == ("r1", 1_767_323_045_678, {"trigger": "cron"})
+    assert (snap.version, snap.etag, snap.sha256) == (1, commit.etag, commit.sha256)
+    assert commit == Commit(
+        dataset="mena",
+        version=1,
+        etag=snap.etag,
+        id="r1",
+        ts=snap.ts,
+        sha256=snap.sha256,
+        size=17,
+        created=True,
+        is_latest=True,
+    )
+
+
+def test_versions_are_dense_and_history_is_complete(store: Store) -> None:
+    """Every publish is one row, through the sealing of pages too."""
+    for number in range(1, 101):
+        assert store.publish("mena", number).version == number
+    assert versions(another(store)) == list(range(100, 0, -1))
+    status = store.status("mena")
+    assert status is not None
+    assert (status.count, status.version, status.latest.version) == (100, 100, 100)
+
+
+def test_datasets_do_not_mix(store: Store) -> None:
+    """Each dataset has a line of versions of its own, also when one name begins with the other."""
+    for name in ("mena", "mena/2", "mena-2"):
+        store.publish(name, name)
+    for name in ("mena", "mena/2", "mena-2"):
+        snap = another(store).read_latest(name)
+        assert snap is not None
+        assert (snap.value, snap.version) == (name, 1)
+    assert store.datasets() == ["mena", "mena-2", "mena/2"]
+
+
+def test_ids_are_made_in_the_order_of_time(store: Store) -> None:
+    """An id that nobody chose still sorts by when it was made, and is never made twice."""
+    ids = [store.publish("mena", 1).id for _ in range(5)]
+    assert len(set(ids)) == 5
+    assert all(identifier[14] == "7" for identifier in ids)
+    assert [identifier[:13] for identifier in ids] == sorted(identifier[:13] for identifier in ids)
+
+
+def test_an_older_snapshot_leaves_latest_alone(store: Store) -> None:
+    """A slow producer that started earlier and finishes later must not move latest back in time."""
+    store.publish("mena", "new", ts=2000)
+    late = store.publish("mena", "old", ts=1000)
+    assert not late.is_latest
+    snap = store.read_latest("mena")
+    assert snap is not None
+    assert snap.value == "new"
+    assert versions(store) == [2, 1]
+    assert store.publish("mena", "equal", ts=2000).is_latest
+
+
+def test_without_a_ts_the_last_publish_is_the_latest(store: Store) -> None:
+    """A producer whose clock is behind still publishes something that readers see."""
+    ahead = store.publish("mena", "ahead", ts=datetime(2190, 1, 1, tzinfo=UTC))
+    commit = store.publish("mena", "now")
+    assert commit.is_latest
+    assert commit.ts == ahead.ts
+
+
+def test_publishing_an_id_again_is_idempotent(store: Store) -> None:
+    """A cron job that retries after a crash, with the same id, does not publish twice."""
+    first = store.publish("mena", {"a": 1}, id="run-1")
+    store.publish("mena", {"b": 1})
+    for client in (store, another(store)):
+        again = client.publish("mena", {"a": 1}, id="run-1")
+        assert (again.version, again.id, again.ts, again.created) == (1, "run-1", first.ts, False)
+        assert not again.is_latest
+    assert versions(store) == [2, 1]
+
+
+def test_publishing_an_id_again_is_idempotent_at_any_depth(store: Store) -> None:
+    """An id whose row was sealed into a page long ago is found all the same."""
+    store.publish("mena", "first", id="run-1", ts=1)
+    for number in range(100):
+        store.publish("mena", number)
+    again = another(store).publish("mena", "first", id="run-1")
+    assert (again.version, again.created) == (1, False)
+    with pytest.raises(IdConflict, match="run-1"):
+        store.publish("mena", "other", id="run-1")
+    assert len(versions(store)) == 101
+
+
+@pytest.mark.parametrize("change", [{"value": 2}, {"labels": {"a": "b"}}, {"ts": 7}])
+def test_an_id_names_one_content_for_ever(store: Store, change: dict[str, Any]) -> None:
+    """Another payload, time or label under a committed id is refused, and nothing changes."""
+    given: dict[str, Any] = {"value": 1, "labels": {}, "ts": 5}
+    store.publish("mena", **given, id="x")
+    for client in (store, another(store)):
+        with pytest.raises(IdConflict, match=r"dataset 'mena': id 'x' is committed already \(version 1\)"):
+            client.publish("mena", **{**given, **change}, id="x")
+    assert versions(store) == [1]
+
+
+def test_dedupe_returns_the_first_commit(store: Store) -> None:
+    """Two schedulers fire for the same hour: one publish."""
+    first = store.publish("mena", 1, dedupe_key="6h:100")
+    second = store.publish("mena", 2, dedupe_key="6h:101")
+    for client in (store, another(store)):
+        again = client.publish("mena", "different", dedupe_key="6h:100")
+        assert (again.version, again.id, again.created) == (1, first.id, False)
+    assert (second.version, second.created) == (2, True)
+    assert versions(store) == [2, 1]
+
+
+def test_dedupe_reaches_at_least_the_last_32_commits(store: Store) -> None:
+    """The promise of the design, at the worst moment: right after a page was sealed."""
+    for number in range(1, 65):
+        store.publish("mena", number, dedupe_key=f"k:{number}")
+    for number in range(33, 65):
+        assert store.publish("mena", "again", dedupe_key=f"k:{number}").version == number
+    assert len(versions(store)) == 64
+
+
+def test_dedupe_is_not_answered_from_memory(store: Store) -> None:
+    """After the store was flushed behind a producer's back, its next publish is not a duplicate."""
+    client, meddler = meddled(store)
+    client.publish("mena", 1, dedupe_key="k")
+    wipe(store)
+    assert client.publish("mena", 1, dedupe_key="k").created
+    assert versions(store) == [1]
+    assert meddler.commits() == 2
+
+
+def wipe(store: Store) -> None:
+    driver: Any = store._driver
+    if hasattr(driver, "_pool"):
+        import redis  # noqa: PLC0415
+
+        redis.Redis(connection_pool=driver._pool).flushall()
+        return
+    with driver._connection() as connection:
+        connection.execute("DELETE FROM records")
+        connection.execute("DELETE FROM members")
+
+
+def test_after_a_flush_a_producer_goes_on(store: Store) -> None:
+    """FLUSHALL between two publishes: the next one starts afresh, in a new epoch, with stale memory."""
+    before = store.publish("mena", 1)
+    store.publish("mena", 2)
+    wipe(store)
+    after = store.publish("mena", 3)
+    assert after.version == 1
+    assert after.etag.split(".")[0] != before.etag.split(".")[0]
+    assert store.datasets() == ["mena"]
+    snap = another(store).read_latest("mena")
+    assert snap is not None
+    assert snap.value == 3
+
+
+def test_expected_version_holds_or_conflicts(store: Store) -> None:
+    """Read, modify, publish: a second writer that did not see the first one's version is refused."""
+    with pytest.raises(Conflict, match="nothing is published"):
+        store.publish("mena", 1, expected_version=1)
+    first = store.publish("mena", 1, expected_version=0)
+    rival = another(store)
+    rival.read_latest("mena")
+    second = store.publish("mena", 2, expected_version=first.version)
+    for client in (rival, store):
+        for stale in (0, first.version, 99):
+            with pytest.raises(Conflict, match="dataset 'mena': expected_version") as caught:
+                client.publish("mena", 3, expected_version=stale)
+            assert caught.value.current_version == second.version
+    assert versions(store) == [2, 1]
+
+
+def test_expected_version_survives_what_does_not_move_the_data(store: Store) -> None:
+    """A confirmation or a backfill in between is no reason to refuse; a rollback is."""
+    first = store.publish("mena", 1, ts=1000)
+    store.confirm("mena")
+    second = store.publish("mena", 2, ts=2000, expected_version=first.version)
+    backfill = store.publish("mena", 0, ts=500)
+    assert not backfill.is_latest
+    assert store.publish("mena", 3, ts=1500, expected_version=backfill.version).version == 5
+    store.rollback("mena", id=first.id)
+    with pytest.raises(Conflict):
+        store.publish("mena", 4, expected_version=second.version)
+    assert store.publish("mena", 4, expected_version=first.version).is_latest
+
+
+def test_validate_sees_candidate_and_previous(store: Store) -> None:
+    """A validator compares what is about to be published with the last good version."""
+    seen: list[tuple[Candidate, Snapshot | None]] = []
+
+    def validate(candidate: Candidate, previous: Snapshot | None) -> None:
+        seen.append((candidate, previous))
+
+    store.publish("mena", [1], validate=validate, id="a", labels={"x": "y"})
+    store.publish("mena", [1, 2], validate=validate)
+    (first, nothing), (second, previous) = seen
+    assert (first.id, first.value, first.labels, nothing) == ("a", [1], {"x": "y"}, None)
+    assert previous is not None
+    assert (second.value, previous.value, previous.version) == ([1, 2], [1], 1)
+
+
+def test_a_rejected_candidate_leaves_the_last_good_version(store: Store) -> None:
+    """A half-empty result of a broken upstream is not published; nothing is even staged."""
+    store.publish("mena", [1, 2, 3])
+    client, meddler = meddled(store)
+
+    def shrinks(candidate: Candidate, previous: Snapshot | None) -> str | None:
+        return "shrank" if previous and len(candidate.value) < len(previous.value) else None
+
+    def raises(candidate: Candidate, previous: Snapshot | None) -> None:
+        raise ValueError("no regions")
+
+    with pytest.raises(Rejected, match="dataset 'mena': .*shrank"):
+        client.publish("mena", [], validate=shrinks)
+    with pytest.raises(Rejected, match="ValueError: no regions"):
+        client.publish("mena", [], validate=raises)
+    with pytest.raises(InvalidInput, match="return None to accept"):
+        client.publish("mena", [], validate=lambda _candidate, _previous: False)  # type: ignore[arg-type, return-value]
+    assert meddler.commits() == 0
+    assert versions(store) == [1]
+
+
+def test_validate_is_not_held_against_a_stale_previous(store: Store) -> None:
+    """A producer that remembers an old version validates against the current one before refusing."""
+    store.publish("mena", 10)
+    client = another(store)
+    client.read_latest("mena")
+    store.publish("mena", 1)
+
+    def must_grow(candidate: Candidate, previous: Snapshot | None) -> str | None:
+        return "shrank" if previous and candidate.value < previous.value else None
+
+    assert client.publish("mena", 5, validate=must_grow).version == 3
+
+
+def test_max_payload(store: Store) -> None:
+    """A payload over the limit is refused before anything is sent, with both figures."""
+    client, meddler = meddled(store, policy=swapstore.operations.context.Policy(max_payload_bytes=10))
+    client.publish("mena", b"x" * 10, codec="bytes")
+    sent = len(meddler.batches)
+    with pytest.raises(PayloadTooLarge, match="dataset 'mena': .*11 bytes"):
+        client.publish("mena", b"x" * 11, codec="bytes")
+    assert len(meddler.batches) == sent
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"dataset": "bad name"},
+        {"dataset": ""},
+        {"id": "bad id"},
+        {"id": ""},
+        {"ts": -1},
+        {"ts": datetime(2026, 1, 1)},  # noqa: DTZ001 - naive on purpose
+        {"labels": {"a": 1}},
+        {"labels": {"a": "x" * 2000}},
+        {"dedupe_key": "bad key"},
+        {"expected_version": -1},
+        {"value": float("nan")},
+        {"value": {1, 2}},
+        {"value": b"bytes"},
+        {"value": "\ud800"},
+        {"codec": "pickle"},
+        {"validate": "not a function"},
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(store: Store, arguments: dict[str, Any]) -> None:
+    """Nothing is written, not even staged, and the error can be caught as ValueError too."""
+    client, meddler = meddled(store)
+    call: dict[str, Any] = {"dataset": "mena", "value": 1, **arguments}
+    with pytest.raises(InvalidInput) as caught:
+        client.publish(call.pop("dataset"), call.pop("value"), **call)
+    assert isinstance(caught.value, ValueError)
+    assert "dataset" in str(caught.value)
+    assert meddler.batches == []
+
+
+def test_changing_what_was_returned_changes_nothing(store: Store) -> None:
+    """Labels and values that a caller alters do not leak into what is remembered or published next."""
+    labels = {"a": "1"}
+    store.publish("mena", {"k": [1]}, labels=labels, id="x")
+    labels["a"] = "changed"
+    snap = store.read_latest("mena")
+    status = store.status("mena")
+    assert snap is not None
+    assert status is not None
+    for given in (snap.labels, next(store.history("mena")).labels, status.latest.labels):
+        given["a"] = "changed"
+    snap.value["k"].append(2)
+    store.publish("mena", 2)
+    again = another(store).read("mena", id="x")
+    assert again is not None
+    assert (again.labels, again.value) == ({"a": "1"}, {"k": [1]})

@@ -1,0 +1,72 @@
+"""Drivers that watch or meddle: they stand between a store and its real driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from swapstore import Store
+from swapstore.cache import Cache
+from swapstore.commands import Command, Commit
+from swapstore.drivers.base import Driver
+from swapstore.errors import ReplyLost
+
+
+class Meddler:
+    """Notes every batch; runs what is planned before or after the one with a given number (from 0).
+
+    A planned function that raises makes the driver raise: before, so that nothing was sent; after, so that
+    the reply is lost although everything was applied.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.where = driver.where
+        self.batches: list[tuple[Command[Any], ...]] = []
+        self._before: dict[int, Callable[[], object]] = {}
+        self._after: dict[int, Callable[[], object]] = {}
+        self._replies: dict[int, Callable[[list[Any]], list[Any]]] = {}
+
+    def before(self, number: int, plan: Callable[[], object]) -> None:
+        self._before[number] = plan
+
+    def after(self, number: int, plan: Callable[[], object]) -> None:
+        self._after[number] = plan
+
+    def replies(self, number: int, change: Callable[[list[Any]], list[Any]]) -> None:
+        self._replies[number] = change
+
+    def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        number = len(self.batches)
+        self.batches.append(tuple(commands))
+        if number in self._before:
+            self._before[number]()
+        replies = self._driver.execute(commands)
+        if number in self._after:
+            self._after[number]()
+        return self._replies.get(number, list)(replies)
+
+    def commits(self) -> int:
+        return sum(isinstance(command, Commit) for batch in self.batches for command in batch)
+
+    def close(self) -> None:
+        """The driver belongs to another store."""
+
+
+def lose() -> None:
+    """The reply does not come."""
+    raise ReplyLost("the reply was lost, on purpose")
+
+
+def meddled(store: Store, *, cache_bytes: int = 1 << 20, **changes: Any) -> tuple[Store, Meddler]:
+    """Return another client of the same store, with an empty memory, behind a meddler."""
+    meddler = Meddler(store._driver)
+    context = attrs.evolve(store._context, cache=Cache(cache_bytes), **changes)
+    return Store(meddler, context), meddler
+
+
+def another(store: Store) -> Store:
+    """Return another client of the same store, with an empty memory."""
+    return meddled(store)[0]

@@ -1,0 +1,33 @@
+"""A clock that ticks once a look, and randomness with a seed: the same run, byte for byte."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+
+from swapstore.cache import Cache
+from swapstore.keys import Keys
+from swapstore.operations.context import Context
+
+
+@attrs.define
+class TickingClock:
+    """Every look at the clock is a second later."""
+
+    ms: int = 1_800_000_000_000
+
+    def now_ms(self) -> int:
+        self.ms += 1000
+        return self.ms
+
+    def monotonic(self) -> float:
+        self.ms += 1000
+        return self.ms / 1000
+
+
+def fixed_context(seed: int = 7, namespace: str = "snapshot") -> Context:
+    """A context without any source of surprise."""
+    return Context(
+        keys=Keys(namespace), cache=Cache(1 << 20), clock=TickingClock(), random=random.Random(seed)
+    )

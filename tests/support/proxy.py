@@ -1,0 +1,83 @@
+"""A TCP proxy between a client and a server, that loses replies when told to."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Self
+
+
+class Proxy:
+    """Forwards bytes both ways; counts the requests; drops the connection instead of a reply.
+
+    `lose_reply_of(marker)`: the next request that holds the marker is delivered to the server, its reply
+    is read and thrown away, and the client's connection is closed.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._marker: bytes | None = None
+        self.lost = 0
+        self.requests: list[bytes] = []
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def lose_reply_of(self, marker: bytes) -> None:
+        self._marker = marker
+
+    def __enter__(self) -> Self:
+        self._spawn(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            sockets = [self._listener, *self._sockets]
+        for each in sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        for thread in self._threads:
+            thread.join(5)
+
+    def _spawn(self, target: object, *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                with self._lock:
+                    self._sockets += [client, server]
+                losing = threading.Event()
+                self._spawn(self._upwards, client, server, losing)
+                self._spawn(self._downwards, client, server, losing)
+
+    def _upwards(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(1 << 20):
+                self.requests.append(data)
+                if self._marker is not None and self._marker in data:
+                    self._marker = None
+                    losing.set()
+                server.sendall(data)
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _downwards(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(1 << 20):
+                if losing.is_set():
+                    self.lost += 1
+                    break
+                client.sendall(data)
+            client.shutdown(socket.SHUT_RDWR)

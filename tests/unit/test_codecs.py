@@ -1,0 +1,168 @@
+"""Values to bytes and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import json
+from collections import OrderedDict, namedtuple
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swapstore import codecs
+from swapstore.errors import Corrupt, InvalidInput
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_every_json_value_comes_back_equal(value: Any) -> None:
+    """What is read back equals what was published, and the standard parser agrees."""
+    raw = codecs.encode(value, "json")
+    assert codecs.decode(raw, "json") == value
+    assert json.loads(raw) == value
+
+
+@attrs.define
+class Actor:
+    name: str
+    weight: float
+
+
+@dataclasses.dataclass
+class Trigger:
+    at: int
+    actor: Actor
+
+
+class Regime(msgspec.Struct, rename="camel"):
+    short_name: str
+
+
+class Level(enum.Enum):
+    HIGH = "high"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+Point = namedtuple("Point", "x y")  # noqa: PYI024 - the plain kind is what is tested
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Actor("a", 0.5), '{"name":"a","weight":0.5}'),
+        (Trigger(3, Actor("b", 1.0)), '{"at":3,"actor":{"name":"b","weight":1.0}}'),
+        ([Regime("calm")], '[{"shortName":"calm"}]'),
+        ({"level": Level.HIGH}, '{"level":"high"}'),
+        (Text("x"), '"x"'),
+        (Point(1, 2), "[1,2]"),
+        (OrderedDict(a=1), '{"a":1}'),
+        ((1, None, True), "[1,null,true]"),
+    ],
+)
+def test_classes_of_values_encode_as_json(value: Any, text: str) -> None:
+    """attrs classes, dataclasses, structs, enums and subclasses of the plain types need no conversion."""
+    assert codecs.encode(value, "json").decode() == text
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        ({"a": [1, float("nan")]}, r"at \$\.a\[1\]: nan is not a JSON number"),
+        (float("inf"), r"at \$: inf"),
+        ([Actor("a", float("-inf"))], r"at \$\[0\]\.weight: -inf"),
+        ({"s": {1, 2}}, r"at \$\.s: set has no JSON form"),
+        ({"s": frozenset()}, "frozenset has no JSON form"),
+        (b"bytes", "bytes has no JSON form"),
+        (bytearray(b"x"), "bytearray has no JSON form"),
+        ({1: "a"}, r"the key 1 is not a string"),
+        ({None: "a"}, "the key None is not a string"),
+        (dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "datetime has no JSON form"),
+        (decimal.Decimal(1), "Decimal has no JSON form"),
+        (object(), "object has no JSON form"),
+        ({"t": "\ud800"}, "lone surrogate"),
+        ({"\udfff": 1}, "lone surrogate"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_with_its_place(value: Any, match: str) -> None:
+    """NaN must not become null on the way, nor a set a list: the publish is refused and says where."""
+    with pytest.raises(InvalidInput, match=match):
+        codecs.encode(value, "json")
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_nesting_is_bounded() -> None:
+    """A document that a reader's interpreter could not decode is refused at the producer."""
+    deepest = nested(codecs.MAX_DEPTH - 1)
+    assert codecs.decode(codecs.encode(deepest, "json"), "json") == deepest
+    for too_deep in (nested(codecs.MAX_DEPTH), nested(100_000)):
+        with pytest.raises(InvalidInput, match="nested deeper"):
+            codecs.encode(too_deep, "json")
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(InvalidInput, match="refers to itself"):
+        codecs.encode(loop, "json")
+
+
+def test_json_text_is_kept_as_it_is() -> None:
+    """A file published from the command line is stored byte for byte: no number is rewritten."""
+    text = b'{ "a" : 1.10, "b":1e5 }\n'
+    assert codecs.encode(msgspec.Raw(text), "json") == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"NaN", b"[Infinity]", b"{'a':1}", b"\xff", b"1 2", b"\xef\xbb\xbf1", b"[" * 5000 + b"]" * 5000],
+)
+def test_text_that_is_not_json_is_refused(text: bytes) -> None:
+    """A reader must be able to decode what was published."""
+    with pytest.raises(InvalidInput, match="not JSON|nested"):
+        codecs.encode(msgspec.Raw(text), "json")
+
+
+def test_bytes_are_bytes() -> None:
+    """The bytes codec takes bytes and nothing that would have to be guessed."""
+    for value in (b"\x00\xff", bytearray(b"ab"), memoryview(b"cd")):
+        assert codecs.decode(codecs.encode(value, "bytes"), "bytes") == bytes(value)
+    for wrong in ("text", 1, None, [1]):
+        with pytest.raises(InvalidInput, match="takes bytes"):
+            codecs.encode(wrong, "bytes")
+
+
+def test_unknown_codecs_are_named() -> None:
+    """pickle is not a codec, now or ever."""
+    with pytest.raises(InvalidInput, match="unknown codec 'pickle'"):
+        codecs.encode(1, "pickle")
+    with pytest.raises(Corrupt, match="upgrade"):
+        codecs.decode(b"1", "cbor")
+    with pytest.raises(Corrupt, match="not JSON"):
+        codecs.decode(b"{", "json")
+
+
+def test_a_value_that_changed_while_it_was_read_is_still_an_error() -> None:
+    """Numbers that are whole when encoded stay what they are: a big int is not a float."""
+    assert codecs.encode(10**30, "json") == b"1" + b"0" * 30

@@ -1,0 +1,57 @@
+"""The stored bytes, pinned. A change of format must break a test, and be decided on purpose.
+
+To accept a change on purpose: delete the file under `tests/golden/` and run this test once; it writes the
+file anew and fails, so that the new bytes are looked at before they are committed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from swapstore import Store
+from swapstore.drivers.sqlite import SqliteDriver
+from tests.support.fixed import fixed_context
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+def stored(path: Path) -> dict[str, bytes]:
+    with sqlite3.connect(path) as connection:
+        rows = dict(connection.execute("SELECT key, value FROM records ORDER BY key"))
+    connection.close()
+    return rows
+
+
+def compare(name: str, records: dict[str, bytes]) -> None:
+    text = b"".join(b"=== " + key.encode() + b"\n" + value + b"\n" for key, value in records.items())
+    file = GOLDEN / name
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(text)
+        pytest.fail(f"{name} was written anew: look at it, then run the tests again")
+    assert text == file.read_bytes()
+
+
+def test_the_stored_bytes_of_a_small_dataset(tmp_path: Path) -> None:
+    """Id and ts records, manifest with pin and dedupe key, live view: a reader in any language relies on these."""
+    path = tmp_path / "golden.db"
+    with Store(SqliteDriver(path), fixed_context()) as store:
+        first = store.publish("mena", {"regime": "calm", "score": 0.5}, labels={"z": "1", "a": "é"})
+        store.publish("mena", b"\x00\x01\xff", id="raw/1", ts=1_700_000_000_000, codec="bytes")
+        store.publish("mena", [1, 2, 3], id="run:3", dedupe_key="hourly:3")
+        status = store.pin("mena", id=first.id)
+        store.put_live("mena", {"now": True}, ttl=60, etag=status.etag)
+    compare("small.txt", stored(path))
+
+
+def test_the_stored_bytes_of_a_page(tmp_path: Path) -> None:
+    """A sealed page and the manifest that refers to it: history written today is read in ten years."""
+    path = tmp_path / "golden.db"
+    with Store(SqliteDriver(path), fixed_context()) as store:
+        for number in range(64):
+            store.publish("region/a", number, id=f"id-{number}", ts=number * 1000)
+    records = stored(path)
+    compare("page.txt", {key: value for key, value in records.items() if ":page:" in key or ":manifest:" in key})

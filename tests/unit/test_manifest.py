@@ -1,0 +1,237 @@
+"""The manifest and its pages, as pure code: append, seal, parse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import attrs
+import pytest
+
+from swapstore import manifest, pages, records
+from swapstore.errors import Corrupt, UnsupportedFormat
+from swapstore.keys import Keys
+from swapstore.manifest import F, Manifest
+from swapstore.models import Entry, Ref, Row
+
+KEYS = Keys("ns")
+KEY = KEYS.manifest("mena")
+
+
+def entry(number: int, ts: int | None = None) -> Entry:
+    payload = str(number).encode()
+    return Entry(
+        id=f"id-{number}",
+        ts=number * 1000 if ts is None else ts,
+        size=len(payload),
+        sha256=records.digest(payload),
+        codec="json",
+        labels={},
+    )
+
+
+def append(base: Manifest | None, number: int, ts: int | None = None) -> manifest.Draft:
+    return manifest.append(
+        base,
+        entry(number, ts),
+        dataset="mena",
+        dedupe_key=None,
+        now_ms=number * 1000 + 1,
+        nonce=f"{number:016x}",
+        new_epoch="e" * 12,
+        keys=KEYS,
+    )
+
+
+def grow(count: int) -> tuple[Manifest, dict[str, bytes]]:
+    """A manifest with so many versions, and the records of its pages."""
+    current: Manifest | None = None
+    stored: dict[str, bytes] = {}
+    for number in range(1, count + 1):
+        draft = append(current, number)
+        for page in draft.pages:
+            assert page.ref.key not in stored
+            stored[page.ref.key] = page.record
+        current = draft.manifest
+    assert current is not None
+    return current, stored
+
+
+def all_rows(current: Manifest, stored: dict[str, bytes]) -> list[Row]:
+    def below(refs: tuple[Ref, ...]) -> Iterator[Row]:
+        for ref in refs:
+            page = pages.parse(stored[ref.key], ref, "mena")
+            rows = [*below(page.pages), *page.rows]
+            assert ref.count == len(rows)
+            assert (ref.first_version, ref.last_version) == (rows[0].version, rows[-1].version)
+            assert (ref.min_ts, ref.max_ts) == (min(r.ts for r in rows), max(r.ts for r in rows))
+            yield from rows
+
+    levels = reversed(current.log.pages)
+    return [*(row for level in levels for row in below(level)), *current.log.rows]
+
+
+def test_the_first_publish_makes_version_one() -> None:
+    """A fresh dataset begins at version 1 in an epoch of its own."""
+    draft = append(None, 1)
+    head = draft.manifest.head
+    assert head.etag == f"{'e' * 12}.1.{1:016x}"
+    assert (head.version, head.count, head.first_version, head.floor) == (1, 1, 1, 0)
+    assert head.latest == draft.row
+    assert draft.pages == ()
+
+
+@pytest.mark.parametrize("count", [1, 2 * F - 1, 2 * F, 2 * F + 1, 3 * F, 300, F * 2 * F + F, 2 * F * F * 2 + 77])
+def test_no_row_is_ever_dropped(count: int) -> None:
+    """Sealing into pages, at any depth, keeps every row exactly once and in order."""
+    current, stored = grow(count)
+    assert [row.version for row in all_rows(current, stored)] == list(range(1, count + 1))
+    assert current.head.count == count
+
+
+def test_the_manifest_stays_small_at_any_depth() -> None:
+    """A publish costs the same at ten versions and at five thousand."""
+    current, _ = grow(5000)
+    assert F <= len(current.log.rows) < 2 * F
+    assert [len(level) < 2 * F for level in current.log.pages] == [True] * len(current.log.pages)
+    assert len(current.log.pages) == 2
+    assert len(current.raw) < 35_000
+
+
+def test_several_levels_seal_in_one_publish() -> None:
+    """The publish that fills the tail and a level at once seals both, the upper page naming the lower."""
+    count = 2 * F + F * (2 * F - 1)
+    before, _ = grow(count - 1)
+    draft = append(before, count)
+    assert [page.ref.count for page in draft.pages] == [F, F * F]
+    assert len(draft.manifest.log.pages) == 2
+
+
+def test_the_same_rows_seal_into_the_same_bytes() -> None:
+    """Two producers that seal at once stage the same page, and do not disturb each other."""
+    base, _ = grow(2 * F - 1)
+    one = append(base, 900)
+    two = append(manifest.parse(base.raw, "mena", KEY), 901)
+    assert one.pages == two.pages
+    assert one.manifest.raw != two.manifest.raw
+
+
+def test_parse_gives_back_what_was_built() -> None:
+    """What a producer remembers equals what a reader parses."""
+    built, _ = grow(100)
+    parsed = manifest.parse(built.raw, "mena", KEY)
+    assert parsed.head == built.head
+    assert parsed.log == built.log
+    assert parsed.raw.startswith(manifest.prefix(built.etag))
+
+
+def test_latest_is_the_greatest_ts() -> None:
+    """A backfill joins the history and leaves latest alone; among equals the later commit wins."""
+    first = append(None, 1, ts=5000).manifest
+    older = append(first, 2, ts=4999).manifest
+    equal = append(older, 3, ts=5000).manifest
+    newer = append(equal, 4, ts=5001).manifest
+    assert [m.head.latest.version for m in (first, older, equal, newer)] == [1, 1, 3, 4]
+    assert newer.head.count == 4
+
+
+def test_repoint_changes_the_header_alone() -> None:
+    """A pin or a confirmation is a swap of its own: next version, same log."""
+    base, _ = grow(70)
+    pinned = base.log.rows[0]
+    changed = manifest.repoint(base, now_ms=99, nonce="f" * 16, keys=KEYS, pinned=pinned).manifest
+    assert changed.version == 71
+    assert changed.epoch == base.epoch
+    assert changed.head.pinned == pinned
+    assert changed.head.serving == pinned
+    assert changed.head.latest == base.head.latest
+    assert changed.log == base.log
+    following = append(changed, 72)
+    assert following.manifest.head.pinned == pinned
+    assert following.row is not None
+    assert following.row.version == 72
+
+
+@pytest.mark.parametrize(
+    ("raw", "error", "match"),
+    [
+        (b"", Corrupt, "not a swapstore manifest"),
+        (b'{"version":7}', Corrupt, "not a swapstore manifest"),
+        (b"plain text", Corrupt, "not a swapstore manifest"),
+        (b'{"etag":"e.1.n"', Corrupt, "no header line"),
+        (b'{"etag":"e.1.n"}\n{}', Corrupt, "damaged"),
+        (b'{"etag":"\xff"}\n', Corrupt, "damaged"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(raw: bytes, error: type[Exception], match: str) -> None:
+    """Something else under the manifest key is named as such, not taken for an empty dataset."""
+    with pytest.raises(error, match=match):
+        manifest.parse(raw, "mena", KEY)
+
+
+def test_a_newer_format_is_refused_with_what_to_do() -> None:
+    """An old reader beside a newer writer says: upgrade. Also when it cannot parse the rest."""
+    raw = append(None, 1).manifest.raw
+    newer = raw.replace(b'"format":1', b'"format":2')
+    with pytest.raises(UnsupportedFormat, match="upgrade swapstore"):
+        manifest.parse(newer, "mena", KEY)
+    with pytest.raises(UnsupportedFormat, match="upgrade swapstore"):
+        manifest.parse(newer.replace(b'"count"', b'"tally"'), "mena", KEY)
+
+
+def test_another_datasets_manifest_is_refused() -> None:
+    """A key copied by hand must not show one region's data as another's."""
+    with pytest.raises(Corrupt, match="another dataset, 'mena'"):
+        manifest.parse(append(None, 1).manifest.raw, "europe", KEY)
+
+
+def test_an_etag_of_another_version_is_damage() -> None:
+    """The etag is the identity that commits compare; it must be that of the header it stands in."""
+    raw = append(None, 1).manifest.raw
+    with pytest.raises(Corrupt, match="etag"):
+        manifest.parse(raw.replace(b'"version":1,"committed_at":1001,"confirmed', b'"version":2,"committed_at":1001,"confirmed'), "mena", KEY)
+
+
+def test_a_truncated_body_is_damage_only_where_it_is_needed() -> None:
+    """A reader of latest needs the header alone; the log of a cut manifest is refused."""
+    raw = append(None, 1).manifest.raw[:-5]
+    parsed = manifest.parse(raw, "mena", KEY)
+    assert parsed.head.latest.version == 1
+    with pytest.raises(Corrupt, match="body"):
+        _ = parsed.log
+
+
+def test_a_page_is_checked_against_its_reference() -> None:
+    """An altered, foreign, swapped or newer page is not read as history."""
+    current, stored = grow(3 * F)
+    one, two = current.log.pages[0]
+    good = stored[one.key]
+    with pytest.raises(Corrupt, match="altered"):
+        pages.parse(good[:-9] + b"0" + good[-8:], one, "mena")
+    with pytest.raises(Corrupt, match="another page"):
+        pages.parse(stored[two.key], one, "mena")
+    with pytest.raises(Corrupt, match="another page"):
+        pages.parse(good, one, "europe")
+    with pytest.raises(Corrupt, match="not a page"):
+        pages.parse(b"[]\n", one, "mena")
+    with pytest.raises(UnsupportedFormat):
+        pages.parse(good.replace(b'"format":1', b'"format":9', 1), one, "mena")
+
+
+def test_the_stored_order_of_header_fields_is_fixed() -> None:
+    """Other languages read `latest` from the first line; etag stands first, so that it is a fixed prefix."""
+    line, body = records.split(append(None, 1).manifest.raw, KEY)
+    assert list(json.loads(line)) == [
+        *("etag", "format", "dataset", "version", "committed_at", "confirmed_at", "latest", "pinned"),
+        *("count", "first_version", "floor"),
+    ]
+    assert list(json.loads(body)) == ["rows", "pages"]
+
+
+def test_hidden_rows_are_hidden_and_kept_rows_are_read() -> None:
+    """What retention let go of is not there, but what latest and pinned point at can be read."""
+    current, _ = grow(10)
+    rows = current.log.rows
+    head = attrs.evolve(current.head, first_version=4, floor=6000, latest=rows[1], pinned=rows[0])
+    assert [row.version for row in rows if head.shows(row)] == [6, 7, 8, 9, 10]
+    assert [row.version for row in rows if head.keeps(row)] == [1, 2, 6, 7, 8, 9, 10]

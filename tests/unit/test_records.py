@@ -1,0 +1,104 @@
+"""Records and their bytes."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+
+from swapstore import records
+from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
+from swapstore.models import Row
+
+PAYLOAD = b'{"regime":"calm"}'
+ROW = Row(
+    id="r1",
+    ts=1_700_000_000_000,
+    size=len(PAYLOAD),
+    sha256=records.digest(PAYLOAD),
+    codec="json",
+    labels={"b": "2", "a": "é\n"},
+    version=1,
+    committed_at=1_700_000_000_500,
+)
+KEY = "ns:id:{mena}:r1"
+
+
+def record(row: Row = ROW, payload: bytes = PAYLOAD) -> bytes:
+    return records.pack(records.entry_fields(row), payload)
+
+
+def test_a_header_is_one_canonical_line() -> None:
+    """Another writer of the same entry must produce the same bytes, or commits would refuse each other."""
+    line, body = records.split(record(), KEY)
+    assert body == PAYLOAD
+    assert line == (
+        '{"id":"r1","ts":1700000000000,"size":17,"sha256":"' + ROW.sha256 + '",'
+        '"codec":"json","labels":{"a":"é\\n","b":"2"}}'
+    ).encode()
+
+
+def test_any_language_reads_a_record_with_a_json_parser() -> None:
+    """The header is plain JSON up to the first newline; the payload is all that follows."""
+    raw = record(payload=b"x\ny\n")
+    header, _, body = raw.partition(b"\n")
+    assert json.loads(header)["id"] == "r1"
+    assert body == b"x\ny\n"
+
+
+def test_payload_of_a_matching_record() -> None:
+    """A reader gets exactly the payload."""
+    assert records.payload_of(record(), ROW, KEY) == PAYLOAD
+
+
+@pytest.mark.parametrize("position", range(len(PAYLOAD)))
+def test_one_altered_payload_byte_is_corrupt(position: int) -> None:
+    """A reader never gets bytes that nobody published."""
+    raw = bytearray(record())
+    raw[-1 - position] ^= 1
+    with pytest.raises(Corrupt, match="altered"):
+        records.payload_of(bytes(raw), ROW, KEY)
+
+
+def test_a_truncated_or_extended_payload_is_corrupt() -> None:
+    """Half a payload is not a payload."""
+    for raw in (record()[:-1], record() + b" "):
+        with pytest.raises(Corrupt, match="altered"):
+            records.payload_of(raw, ROW, KEY)
+
+
+@pytest.mark.parametrize("raw", [b"", b"no newline", b"not json\n", b"[]\n", b'{"id":1}\n', b"\xff\xfe\n"])
+def test_what_is_no_record_is_corrupt(raw: bytes) -> None:
+    """Something else wrote to the key: say so instead of failing in a parser."""
+    with pytest.raises(Corrupt, match="r1"):
+        records.payload_of(raw, ROW, KEY)
+
+
+@pytest.mark.parametrize(
+    "change", [{"ts": 5}, {"id": "r2"}, {"labels": {}}, {"codec": "bytes"}, {"sha256": "0" * 64}]
+)
+def test_another_entry_is_corrupt(change: dict[str, object]) -> None:
+    """The record under an id must be the one that the manifest committed."""
+    with pytest.raises(Corrupt, match="another entry"):
+        records.payload_of(record(attrs.evolve(ROW, **change)), ROW, KEY)
+
+
+def test_a_missing_record_says_what_to_do() -> None:
+    """An evicted payload is named, with its version and key."""
+    with pytest.raises(PayloadMissing, match=r"version 1 .*id 'r1'.*ns:id:\{mena\}:r1.*Publish again") as caught:
+        records.payload_of(None, ROW, KEY)
+    assert caught.value.key == KEY
+
+
+def test_a_live_view_is_checked_like_any_record() -> None:
+    """A live view with altered bytes, of a newer format, or no record at all is refused."""
+    raw = records.pack_live(etag="e.1.n", codec="json", payload=b"[1]")
+    assert raw.startswith(b'{"etag":"e.1.n"')
+    assert records.read_live(raw, "mena", "k").value == [1]
+    with pytest.raises(Corrupt):
+        records.read_live(raw + b"x", "mena", "k")
+    with pytest.raises(Corrupt):
+        records.read_live(b"{}\n", "mena", "k")
+    with pytest.raises(UnsupportedFormat):
+        records.read_live(raw.replace(b'"format":1', b'"format":2'), "mena", "k")
