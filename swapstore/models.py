@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 
@@ -50,16 +50,17 @@ class Ref:
     max_ts: int
 
 
-class _Encoded(Protocol):
-    raw: bytes
+@attrs.frozen(kw_only=True, slots=False)
+class _Payload:
+    """Payload bytes, decoded the first time `value` is asked for."""
+
+    size: int
+    sha256: str
     codec: str
-
-
-class _Decoding:
-    """Decodes `raw` the first time `value` is asked for."""
+    raw: bytes = attrs.field(repr=False)
 
     @cached_property
-    def value(self: _Encoded) -> Any:
+    def value(self) -> Any:
         """The payload, decoded by its codec on first use.
 
         Raises `Corrupt` if the bytes are not what the codec writes.
@@ -68,7 +69,7 @@ class _Decoding:
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Snapshot(_Decoding):
+class Snapshot(_Payload):
     """One published value of a dataset, whole.
 
     `version` is the manifest version that committed it; `etag` identifies the manifest it was read
@@ -81,37 +82,25 @@ class Snapshot(_Decoding):
     version: int
     etag: str
     committed_at: int
-    size: int
-    sha256: str
-    codec: str
     labels: dict[str, str]
-    raw: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Candidate(_Decoding):
+class Candidate(_Payload):
     """What is about to be published, as `validate` sees it."""
 
     dataset: str
     id: str
     ts: int
-    size: int
-    sha256: str
-    codec: str
     labels: dict[str, str]
-    raw: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class LiveView(_Decoding):
+class LiveView(_Payload):
     """A value computed on one committed version, and shown only while that version is current."""
 
     dataset: str
     etag: str
-    size: int
-    sha256: str
-    codec: str
-    raw: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)

@@ -9,6 +9,7 @@ and it is known whether anything was sent when the connection fails.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -78,17 +79,15 @@ class RedisDriver:
     def from_url(cls, url: str) -> RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
         where = _place(url)
-        try:
+        with suppress(ValueError, TypeError):
             pool = redis.ConnectionPool.from_url(
                 url,
                 socket_connect_timeout=CONNECT_TIMEOUT_S,
                 socket_timeout=REPLY_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 0),
             )
-        except (ValueError, TypeError):
-            # Without its cause: redis-py quotes the part of the URL it could not read, password and all.
-            raise InvalidInput(f"the URL of {where} is malformed; percent-encode its password") from None
-        return cls(pool, where=where, owned=True)
+            return cls(pool, where=where, owned=True)
+        raise _malformed()
 
     @classmethod
     def from_client(cls, client: Any) -> RedisDriver:
@@ -210,16 +209,19 @@ _READERS: dict[type[Command[Any]], Callable[[Any], Any]] = {
 
 def _place(url: str) -> str:
     """Show a URL without user, password and query. Refuse a database that redis-py would ignore."""
-    try:
+    with suppress(ValueError):
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise InvalidInput("the redis URL is malformed (host or port); percent-encode its password") from None
-    if parts.scheme == "unix":
-        return f"unix://{parts.path}"
-    if not host:
-        raise InvalidInput(f"the URL has no host; write {parts.scheme}://localhost:6379/0")
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        raise InvalidInput(f"the database in a redis URL is a number, not {database!r}; write …/0")
-    return f"{parts.scheme}://{host}:{port or 6379}/{database or 0}"
+        if parts.scheme == "unix":
+            return f"unix://{parts.path}"
+        database = parts.path.strip("/") or "0"
+        if parts.hostname and database.isdecimal():
+            return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}/{database}"
+    raise _malformed()
+
+
+def _malformed() -> InvalidInput:
+    """Build the error for a bad URL: without any part of it, and without a cause, which would quote it."""
+    return InvalidInput(
+        "the redis URL is malformed: write redis://user:password@host:6379/0, with a number for the database "
+        "and the password percent-encoded (urllib.parse.quote(password, safe=''))"
+    )

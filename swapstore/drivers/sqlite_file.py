@@ -44,7 +44,10 @@ def open_file(path: Path, where: str, timeout_s: float) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float) -> None:
-    if not _is_ours(connection, where):
+    connection.execute("BEGIN")  # what is looked at belongs together: another process may be creating it
+    ours = _is_ours(connection, where)
+    connection.execute("COMMIT")
+    if not ours:
         _use_wal(connection, timeout_s)
         _create(connection, where)
     connection.execute("PRAGMA synchronous = FULL")

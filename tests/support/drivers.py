@@ -28,12 +28,17 @@ class Meddler:
         self._before: dict[int, Callable[[], object]] = {}
         self._after: dict[int, Callable[[], object]] = {}
         self._replies: dict[int, Callable[[list[Any]], list[Any]]] = {}
+        self._between: dict[tuple[int, int], Callable[[], object]] = {}
 
     def before(self, number: int, plan: Callable[[], object]) -> None:
         self._before[number] = plan
 
     def after(self, number: int, plan: Callable[[], object]) -> None:
         self._after[number] = plan
+
+    def between(self, number: int, index: int, plan: Callable[[], object]) -> None:
+        """Plan something right before one command of a batch; the batch is then sent one by one."""
+        self._between[number, index] = plan
 
     def replies(self, number: int, change: Callable[[list[Any]], list[Any]]) -> None:
         self._replies[number] = change
@@ -43,10 +48,19 @@ class Meddler:
         self.batches.append(tuple(commands))
         if number in self._before:
             self._before[number]()
-        replies = self._driver.execute(commands)
+        replies = self._carry_out(number, commands)
         if number in self._after:
             self._after[number]()
         return self._replies.get(number, list)(replies)
+
+    def _carry_out(self, number: int, commands: Sequence[Command[Any]]) -> list[Any]:
+        if not any(planned == number for planned, _ in self._between):
+            return self._driver.execute(commands)
+        replies = []
+        for index, command in enumerate(commands):
+            self._between.get((number, index), int)()
+            replies += self._driver.execute([command])
+        return replies
 
     def commits(self) -> int:
         return sum(isinstance(command, Commit) for batch in self.batches for command in batch)

@@ -58,6 +58,7 @@ class Server:
                     self.binary,
                     *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
                     *("--save", "", "--appendonly", "no", "--protected-mode", "yes"),
+                    *("--repl-diskless-sync-delay", "0"),
                     *self.options,
                 ],
                 stdout=output,

@@ -89,7 +89,9 @@ def test_good_times() -> None:
     assert checks.timestamp_ms(datetime(1970, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))) == 0
 
 
-@pytest.mark.parametrize("value", [{"a": 1}, {1: "a"}, {"a": None}, [("a", "b")], "a", {"a": "x" * 1100}, {"a": "\ud800"}])
+@pytest.mark.parametrize(
+    "value", [{"a": 1}, {1: "a"}, {"a": None}, [("a", "b")], "a", {"a": "x" * 1100}, {"a": "\ud800"}]
+)
 def test_bad_labels(value: Any) -> None:
     """Labels ride in every row, so they are strings and small."""
     with pytest.raises(InvalidInput, match="label"):
@@ -105,7 +107,9 @@ def test_labels_are_copied_and_ordered() -> None:
     assert "c" not in taken
 
 
-@pytest.mark.parametrize("value", [0, -1, 0.0001, float("nan"), float("inf"), True, "60", None, timedelta(days=400)])
+@pytest.mark.parametrize(
+    "value", [0, -1, 0.0001, float("nan"), float("inf"), True, "60", None, timedelta(days=400)]
+)
 def test_bad_ttls(value: Any) -> None:
     """A live view always expires."""
     with pytest.raises(InvalidInput, match="ttl"):

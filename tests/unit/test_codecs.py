@@ -79,7 +79,7 @@ Point = namedtuple("Point", "x y")  # noqa: PYI024 - the plain kind is what is t
     ],
 )
 def test_classes_of_values_encode_as_json(value: Any, text: str) -> None:
-    """attrs classes, dataclasses, structs, enums and subclasses of the plain types need no conversion."""
+    """Attrs classes, dataclasses, structs, enums and subclasses of the plain types need no conversion."""
     assert codecs.encode(value, "json").decode() == text
 
 
@@ -136,7 +136,17 @@ def test_json_text_is_kept_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"NaN", b"[Infinity]", b"{'a':1}", b"\xff", b"1 2", b"\xef\xbb\xbf1", b"[" * 5000 + b"]" * 5000],
+    [
+        b"",
+        b"{",
+        b"NaN",
+        b"[Infinity]",
+        b"{'a':1}",
+        b"\xff",
+        b"1 2",
+        b"\xef\xbb\xbf1",
+        b"[" * 5000 + b"]" * 5000,
+    ],
 )
 def test_text_that_is_not_json_is_refused(text: bytes) -> None:
     """A reader must be able to decode what was published."""
@@ -154,7 +164,7 @@ def test_bytes_are_bytes() -> None:
 
 
 def test_unknown_codecs_are_named() -> None:
-    """pickle is not a codec, now or ever."""
+    """Pickle is not a codec, now or ever."""
     with pytest.raises(InvalidInput, match="unknown codec 'pickle'"):
         codecs.encode(1, "pickle")
     with pytest.raises(Corrupt, match="upgrade"):

@@ -36,7 +36,7 @@ def compare(name: str, records: dict[str, bytes]) -> None:
 
 
 def test_the_stored_bytes_of_a_small_dataset(tmp_path: Path) -> None:
-    """Id and ts records, manifest with pin and dedupe key, live view: a reader in any language relies on these."""
+    """Records, a manifest with a pin and a dedupe key, a live view: what readers in any language rely on."""
     path = tmp_path / "golden.db"
     with Store(SqliteDriver(path), fixed_context()) as store:
         first = store.publish("mena", {"regime": "calm", "score": 0.5}, labels={"z": "1", "a": "é"})
@@ -54,4 +54,6 @@ def test_the_stored_bytes_of_a_page(tmp_path: Path) -> None:
         for number in range(64):
             store.publish("region/a", number, id=f"id-{number}", ts=number * 1000)
     records = stored(path)
-    compare("page.txt", {key: value for key, value in records.items() if ":page:" in key or ":manifest:" in key})
+    compare(
+        "page.txt", {key: value for key, value in records.items() if ":page:" in key or ":manifest:" in key}
+    )

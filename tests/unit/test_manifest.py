@@ -81,7 +81,9 @@ def test_the_first_publish_makes_version_one() -> None:
     assert draft.pages == ()
 
 
-@pytest.mark.parametrize("count", [1, 2 * F - 1, 2 * F, 2 * F + 1, 3 * F, 300, F * 2 * F + F, 2 * F * F * 2 + 77])
+@pytest.mark.parametrize(
+    "count", [1, 2 * F - 1, 2 * F, 2 * F + 1, 3 * F, 300, F * 2 * F + F, 2 * F * F * 2 + 77]
+)
 def test_no_row_is_ever_dropped(count: int) -> None:
     """Sealing into pages, at any depth, keeps every row exactly once and in order."""
     current, stored = grow(count)
@@ -189,7 +191,13 @@ def test_an_etag_of_another_version_is_damage() -> None:
     """The etag is the identity that commits compare; it must be that of the header it stands in."""
     raw = append(None, 1).manifest.raw
     with pytest.raises(Corrupt, match="etag"):
-        manifest.parse(raw.replace(b'"version":1,"committed_at":1001,"confirmed', b'"version":2,"committed_at":1001,"confirmed'), "mena", KEY)
+        manifest.parse(
+            raw.replace(
+                b'"version":1,"committed_at":1001,"confirmed', b'"version":2,"committed_at":1001,"confirmed'
+            ),
+            "mena",
+            KEY,
+        )
 
 
 def test_a_truncated_body_is_damage_only_where_it_is_needed() -> None:

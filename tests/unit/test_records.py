@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import attrs
 import pytest
@@ -33,10 +34,13 @@ def test_a_header_is_one_canonical_line() -> None:
     """Another writer of the same entry must produce the same bytes, or commits would refuse each other."""
     line, body = records.split(record(), KEY)
     assert body == PAYLOAD
-    assert line == (
-        '{"id":"r1","ts":1700000000000,"size":17,"sha256":"' + ROW.sha256 + '",'
-        '"codec":"json","labels":{"a":"é\\n","b":"2"}}'
-    ).encode()
+    assert (
+        line
+        == (
+            '{"id":"r1","ts":1700000000000,"size":17,"sha256":"' + ROW.sha256 + '",'
+            '"codec":"json","labels":{"a":"é\\n","b":"2"}}'
+        ).encode()
+    )
 
 
 def test_any_language_reads_a_record_with_a_json_parser() -> None:
@@ -78,7 +82,7 @@ def test_what_is_no_record_is_corrupt(raw: bytes) -> None:
 @pytest.mark.parametrize(
     "change", [{"ts": 5}, {"id": "r2"}, {"labels": {}}, {"codec": "bytes"}, {"sha256": "0" * 64}]
 )
-def test_another_entry_is_corrupt(change: dict[str, object]) -> None:
+def test_another_entry_is_corrupt(change: dict[str, Any]) -> None:
     """The record under an id must be the one that the manifest committed."""
     with pytest.raises(Corrupt, match="another entry"):
         records.payload_of(record(attrs.evolve(ROW, **change)), ROW, KEY)
@@ -86,7 +90,9 @@ def test_another_entry_is_corrupt(change: dict[str, object]) -> None:
 
 def test_a_missing_record_says_what_to_do() -> None:
     """An evicted payload is named, with its version and key."""
-    with pytest.raises(PayloadMissing, match=r"version 1 .*id 'r1'.*ns:id:\{mena\}:r1.*Publish again") as caught:
+    with pytest.raises(
+        PayloadMissing, match=r"version 1 .*id 'r1'.*ns:id:\{mena\}:r1.*Publish again"
+    ) as caught:
         records.payload_of(None, ROW, KEY)
     assert caught.value.key == KEY
 

@@ -1,0 +1,116 @@
+"""Several processes publish to one dataset at once, on a SQLite file and on a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import swapstore
+from tests.support import invariants
+
+PRODUCER = """
+import json, sys
+import swapstore
+url, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with swapstore.connect(url) as store:
+    sys.stdin.readline()
+    for number in range(count):
+        commit = store.publish("mena", {"by": name, "n": number}, id=f"{name}-{number}")
+        print(json.dumps([commit.id, commit.version, commit.created]), flush=True)
+"""
+
+READER = """
+import sys
+import swapstore
+with swapstore.connect(sys.argv[1]) as store:
+    sys.stdin.readline()
+    last, seen = 0, 0
+    while last < int(sys.argv[2]):
+        snap = store.read_latest("mena")
+        if snap is None:
+            continue
+        assert snap.version >= last, (snap.version, last)
+        assert f"{snap.value['by']}-{snap.value['n']}" == snap.id
+        last, seen = snap.version, seen + 1
+    print(seen)
+"""
+
+
+def spawn(script: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> list[list[Any]]:
+    """Let them all go at once; return what each printed, line by line."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = []
+    for process in processes:
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        results.append([json.loads(line) for line in output.splitlines()])
+    return results
+
+
+@pytest.mark.parametrize("producers", [2, 4, 8])
+def test_every_acknowledged_publish_is_in_the_history_once(real_url: str, producers: int) -> None:
+    """No acknowledged publish is lost under contention, versions are dense, and readers never go back."""
+    each = 100 // producers
+    total = producers * each
+    reader = spawn(READER, real_url, total)
+    processes = [spawn(PRODUCER, real_url, f"p{number}", each) for number in range(producers)]
+    *acknowledged, (seen,) = finish([*processes, reader])
+    commits = sorted(((version, identifier) for lines in acknowledged for identifier, version, _ in lines))
+    assert all(created for lines in acknowledged for _, _, created in lines)
+    assert [version for version, _ in commits] == list(range(1, total + 1))
+    with swapstore.connect(real_url) as store:
+        rows = invariants.check(store)
+        assert [(row.version, row.id) for row in rows] == commits
+        assert [row.version for row in store.history("mena", limit=None)] == list(range(total, 0, -1))
+    assert seen > 0
+
+
+def test_many_processes_with_one_id_make_one_commit(real_url: str) -> None:
+    """Eight hosts run the same job with the same id: one creates it, all are told the same version."""
+    script = PRODUCER.replace('id=f"{name}-{number}"', 'id="job", ts=5').replace(
+        '{"by": name, "n": number}', '"same"'
+    )
+    results = finish([spawn(script, real_url, f"p{number}", 1) for number in range(8)])
+    outcomes = [line for lines in results for line in lines]
+    assert {(identifier, version) for identifier, version, _ in outcomes} == {("job", 1)}
+    assert sum(created for _, _, created in outcomes) == 1
+    with swapstore.connect(real_url) as store:
+        assert len(invariants.check(store)) == 1
+
+
+def test_killed_producers_leave_a_store_that_works(real_url: str) -> None:
+    """SIGKILL at any moment: what was acknowledged is there, and the next producer goes on at once."""
+    acknowledged: set[str] = set()
+    for round_number in range(6):
+        process = spawn(PRODUCER, real_url, f"r{round_number}", 100_000)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        lines = [process.stdout.readline() for _ in range(5 + 3 * round_number)]
+        process.kill()
+        rest, _ = process.communicate(timeout=30)
+        whole = [line for line in ("".join(lines) + rest).splitlines() if line.endswith("]")]
+        acknowledged |= {json.loads(line)[0] for line in whole}
+    with swapstore.connect(real_url) as store:
+        committed = {row.id for row in invariants.check(store)}
+        assert acknowledged <= committed
+        assert len(committed - acknowledged) <= 6, "at most the publish that each was killed in"
+        assert store.publish("mena", "next").created

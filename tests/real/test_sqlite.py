@@ -1,0 +1,199 @@
+"""What only a SQLite file does: be busy, read-only, somebody else's, or on a full disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import swapstore
+from swapstore import Store
+from swapstore.cache import Cache
+from swapstore.commands import Get, Stage
+from swapstore.drivers.sqlite import SqliteDriver
+from swapstore.errors import Corrupt, ReadOnly, StoreFull, Unavailable, UnsupportedFormat
+from swapstore.keys import Keys
+from swapstore.operations.context import Context
+from tests.support import invariants
+
+
+def open_store(path: Path, timeout_s: float = 10.0) -> Store:
+    return Store(
+        SqliteDriver(path, timeout_s=timeout_s), Context(keys=Keys("swapstore"), cache=Cache(1 << 20))
+    )
+
+
+def test_a_busy_file_waits_and_then_is_unavailable(tmp_path: Path) -> None:
+    """A writer waits for another's transaction, bounded; readers do not wait at all."""
+    path = tmp_path / "s.db"
+    with open_store(path, timeout_s=0.2) as store:
+        store.publish("mena", 1)
+        blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        blocker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="dataset 'mena': .*busy"):
+            store.publish("mena", 2)
+        snap = store.read_latest("mena")
+        assert snap is not None
+        assert snap.value == 1
+        patient = open_store(path)
+        release = threading.Timer(0.3, lambda: blocker.execute("ROLLBACK"))
+        release.start()
+        assert patient.publish("mena", 3).version == 2
+        release.join()
+        blocker.close()
+        patient.close()
+
+
+def test_acknowledged_means_on_disk(tmp_path: Path) -> None:
+    """The file is in WAL mode with synchronous=FULL: a commit is synced before it is acknowledged."""
+    path = tmp_path / "s.db"
+    with open_store(path) as store:
+        store.publish("mena", 1)
+        driver: Any = store._driver
+        with driver._connection() as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+            assert connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
+
+
+def test_a_full_disk_is_store_full(tmp_path: Path) -> None:
+    """The file cannot grow: StoreFull, the previous version stays, and later publishes work."""
+    path = tmp_path / "s.db"
+    with open_store(path) as store:
+        store.publish("mena", 1)
+        driver: Any = store._driver
+        with driver._connection() as connection:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(StoreFull, match="dataset 'mena': .*full"):
+            store.publish("mena", b"x" * 500_000, codec="bytes")
+        snap = store.read_latest("mena")
+        assert snap is not None
+        assert snap.value == 1
+    with open_store(path) as store:
+        assert store.publish("mena", b"x" * 500_000, codec="bytes").version == 2
+        invariants.check(store)
+
+
+def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+    """Another application's database, a text file and a newer schema are left alone, and named."""
+    foreign = tmp_path / "foreign.db"
+    with sqlite3.connect(foreign) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = foreign.read_bytes()
+    with open_store(foreign) as store, pytest.raises(Corrupt, match="another application"):
+        store.publish("mena", 1)
+    assert foreign.read_bytes() == before
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, but long enough to look at " * 50)
+    with open_store(text) as store, pytest.raises(Corrupt, match="not a usable SQLite file"):
+        store.read_latest("mena")
+    newer = tmp_path / "newer.db"
+    with open_store(newer) as store:
+        store.publish("mena", 1)
+    with sqlite3.connect(newer) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with open_store(newer) as store, pytest.raises(UnsupportedFormat, match="upgrade swapstore"):
+        store.read_latest("mena")
+
+
+def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
+    """A missing directory or a directory in place of the file is told apart from an empty store."""
+    for path in (tmp_path / "missing" / "s.db", tmp_path):
+        with open_store(path) as store, pytest.raises(Unavailable, match="cannot be opened"):
+            store.read_latest("mena")
+
+
+def test_a_read_only_file_serves_readers_and_refuses_producers(tmp_path: Path) -> None:
+    """The write is refused with what to check; opened by a user who may write, as root may, it just works."""
+    path = tmp_path / "s.db"
+    with open_store(path) as store:
+        store.publish("mena", 1)
+        driver: Any = store._driver
+        with driver._connection() as connection:
+            connection.execute("PRAGMA query_only = ON")
+        with pytest.raises(ReadOnly, match="permissions"):
+            store.publish("mena", 2)
+        snap = store.read_latest("mena")
+        assert snap is not None
+        assert snap.value == 1
+
+
+def test_expired_rows_are_removed_a_few_at_a_time(tmp_path: Path) -> None:
+    """What crashed publishes left behind does not fill the disk, and no write pays for all of it."""
+    now = [1_000_000]
+    driver = SqliteDriver(tmp_path / "s.db", now_ms=lambda: now[0])
+    driver.execute([Stage(f"k{number}", b"x\n", 1000) for number in range(100)])
+    now[0] += 5000
+    assert driver.execute([Get("k0")]) == [None]
+    counts = []
+    for number in range(8):
+        driver.execute([Stage(f"new{number}", b"x\n", 10**9)])
+        with driver._connection() as connection:
+            counts.append(
+                connection.execute("SELECT count(*) FROM records WHERE key LIKE 'k%'").fetchone()[0]
+            )
+    assert counts == [84, 68, 52, 36, 20, 4, 0, 0]
+    driver.close()
+
+
+def test_threads_share_a_store(tmp_path: Path) -> None:
+    """A store used by eight threads loses nothing and mixes nothing up."""
+    with open_store(tmp_path / "s.db") as store:
+
+        def work(name: int) -> None:
+            for number in range(10):
+                store.publish("mena", [name, number], id=f"{name}-{number}")
+                snap = store.read_latest("mena")
+                assert snap is not None
+                assert snap.id == "-".join(map(str, snap.value))
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(invariants.check(store)) == 80
+
+
+def _child(store: Store, results: Any) -> None:
+    results.put(store.publish("mena", "child").version)
+    results.close()
+    results.join_thread()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_store_survives_a_fork(real_url: str) -> None:
+    """A web server that forks its workers after connecting: parent and child both go on."""
+    context = multiprocessing.get_context("fork")
+    with swapstore.connect(real_url) as store:
+        store.publish("mena", "parent")
+        results = context.Queue()
+        child = context.Process(target=_child, args=(store, results))
+        child.start()
+        assert results.get(timeout=20) == 2
+        child.join(20)
+        assert child.exitcode == 0
+        assert store.publish("mena", "parent again").version == 3
+        assert len(invariants.check(store)) == 3
+
+
+def test_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """The first opening creates tables and switches the journal; eight at once all succeed."""
+    url = f"sqlite:///{tmp_path}/new.db"
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(8) as pool:
+        versions = pool.map(_publish_one, [url] * 8)
+    assert sorted(versions) == list(range(1, 9))
+
+
+def _publish_one(url: str) -> int:
+    with swapstore.connect(url) as store:
+        return store.publish("mena", os.getpid()).version

@@ -1,0 +1,68 @@
+"""A producer is killed between any two commands: what readers see, what is left, and what comes next."""
+
+from __future__ import annotations
+
+import pytest
+
+from swapstore import Store
+from swapstore.commands import Commit
+from swapstore.testing import Crash, cut_short
+from tests.support import invariants
+from tests.support.drivers import another
+
+
+def publish_cut(store: Store, after: int, *, id: str) -> bool:  # noqa: A002
+    """Publish and die after so many commands; say whether the publish came to its end."""
+    client, driver = cut_short(store, after=after)
+    try:
+        client.publish("mena", "half?", id=id)
+    except Crash:
+        assert not any(isinstance(command, Commit) for command in driver.done)
+        return False
+    return True
+
+
+@pytest.mark.parametrize("earlier", [0, 1, 63])
+def test_a_crash_at_any_command_leaves_the_previous_version(store: Store, earlier: int) -> None:
+    """Readers see the previous version whole, leftovers expire, and the next publish works at once.
+
+    With 63 earlier versions the publish seals a page as well.
+    """
+    for number in range(earlier):
+        store.publish("mena", number, id=f"id-{number}")
+    before = another(store).read_latest("mena")
+    cuts = 0
+    while not publish_cut(store, cuts, id=f"cut-{cuts}"):
+        rows = invariants.check(store)
+        assert len(rows) == earlier
+        after = another(store).read_latest("mena")
+        assert (after and after.value, after and after.version) == (
+            before and before.value,
+            before and before.version,
+        )
+        assert another(store).read("mena", id=f"cut-{cuts}") is None
+        cuts += 1
+    assert cuts == (6 if earlier == 63 else 5)
+    assert len(invariants.check(store)) == earlier + 1
+    assert store.publish("mena", "next").version == earlier + 2
+    assert len(invariants.check(store)) == earlier + 2
+
+
+def test_a_crash_between_commit_and_acknowledgement_is_settled_by_a_retry(store: Store) -> None:
+    """The process dies knowing nothing; run again with the same id it finds its own commit."""
+    store.publish("mena", 1)
+    client, _ = cut_short(store, after=5)
+    client.publish("mena", 2, id="run-7")
+    again = another(store).publish("mena", 2, id="run-7")
+    assert (again.created, again.version) == (False, 2)
+
+
+def test_a_cut_publish_can_be_repeated_with_its_id(store: Store) -> None:
+    """What was staged by the dead process is used or taken over: same content, or other."""
+    for after in range(5):
+        assert not publish_cut(store, after, id=f"same-{after}")
+        assert another(store).publish("mena", "half?", id=f"same-{after}").created
+        assert not publish_cut(store, after, id=f"other-{after}")
+        assert another(store).publish("mena", "other content", id=f"other-{after}").created
+        invariants.check(store)
+    assert len(invariants.check(store)) == 10

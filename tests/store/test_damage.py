@@ -1,0 +1,185 @@
+"""Somebody else damaged the store: each case ends in a clear error, and never in a wrong answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from swapstore import Store
+from swapstore.errors import Corrupt, Damaged, PayloadMissing, UnsupportedFormat
+from tests.support.drivers import another
+
+MANIFEST = "swapstore:manifest:{mena}"
+
+
+def raw_client(store: Store) -> Any:
+    import redis  # noqa: PLC0415
+
+    driver: Any = store._driver
+    return redis.Redis(connection_pool=driver._pool)
+
+
+def is_sqlite(store: Store) -> bool:
+    return store._driver.where.startswith("sqlite")
+
+
+def delete(store: Store, key: str) -> None:
+    if is_sqlite(store):
+        with store._driver._connection() as connection:  # type: ignore[attr-defined]
+            connection.execute("DELETE FROM records WHERE key = ?", (key,))
+    else:
+        raw_client(store).delete(key)
+
+
+def alter(store: Store, key: str, change: Callable[[bytes], bytes]) -> None:
+    if is_sqlite(store):
+        with store._driver._connection() as connection:  # type: ignore[attr-defined]
+            (value,) = connection.execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone()
+            connection.execute("UPDATE records SET value = ? WHERE key = ?", (change(value), key))
+    else:
+        client = raw_client(store)
+        client.set(key, change(client.get(key)))
+
+
+@pytest.fixture
+def damaged(store: Store) -> Store:
+    """Three committed versions, about to be damaged."""
+    for number in (1, 2, 3):
+        store.publish("mena", {"n": number}, id=f"id-{number}", ts=number)
+    return store
+
+
+def test_an_altered_payload_is_corrupt(damaged: Store) -> None:
+    """One wrong byte is not served; the error names key, id and version."""
+    alter(damaged, "swapstore:id:{mena}:id-3", lambda raw: raw[:-2] + b"9}")
+    with pytest.raises(Corrupt, match="dataset 'mena': .*swapstore:id:{mena}:id-3") as caught:
+        another(damaged).read_latest("mena")
+    assert caught.value.key == "swapstore:id:{mena}:id-3"
+    snap = another(damaged).read("mena", version=2)
+    assert snap is not None
+    assert snap.value == {"n": 2}
+
+
+def test_a_deleted_payload_is_missing_and_not_nothing(damaged: Store) -> None:
+    """An evicted payload must not look like `nothing published yet`."""
+    delete(damaged, "swapstore:id:{mena}:id-3")
+    reader = another(damaged)
+    reads: list[Callable[[], object]] = [
+        lambda: reader.read_latest("mena"),
+        lambda: reader.read("mena", version=3),
+        lambda: reader.read("mena", id="id-3"),
+        lambda: reader.read("mena", as_of=3),
+    ]
+    for read in reads:
+        with pytest.raises(
+            PayloadMissing, match=r"dataset 'mena': version 3 \(id 'id-3'\).*deleted or evicted"
+        ):
+            read()
+
+
+def test_the_next_publish_heals_what_readers_see(damaged: Store) -> None:
+    """A lost payload does not block the producer."""
+    delete(damaged, "swapstore:id:{mena}:id-3")
+    assert another(damaged).publish("mena", "next").version == 4
+    snap = another(damaged).read_latest("mena")
+    assert snap is not None
+    assert snap.value == "next"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (lambda _: b'{"other":"application"}', Corrupt, "not a swapstore manifest"),
+        (lambda _: b"", Corrupt, "not a swapstore manifest"),
+        (lambda raw: raw[:40], Corrupt, "no header line"),
+        (lambda raw: raw.replace(b'"mena"', b'"asia"'), Corrupt, "another dataset"),
+        (lambda raw: raw.replace(b'"format":1', b'"format":2'), UnsupportedFormat, "upgrade swapstore"),
+        (lambda raw: raw.replace(b'"count":3', b'"count":"3"'), Corrupt, "damaged"),
+    ],
+)
+def test_a_damaged_manifest_is_refused_by_all(
+    damaged: Store, change: Callable[[bytes], bytes], error: type[Damaged], match: str
+) -> None:
+    """Readers say what is wrong; producers refuse and write nothing over it."""
+    alter(damaged, MANIFEST, change)
+    client = another(damaged)
+    for use in (
+        lambda: client.read_latest("mena"),
+        lambda: client.read("mena", version=1),
+        lambda: list(client.history("mena")),
+        lambda: client.status("mena"),
+        lambda: client.publish("mena", 4, id="id-4"),
+        lambda: client.pin("mena", id="id-1"),
+    ):
+        with pytest.raises(error, match=match) as caught:
+            use()
+        assert "dataset 'mena'" in str(caught.value)
+    found: list[bytes] = []
+    alter(damaged, MANIFEST, lambda raw: found.append(raw) or raw)  # type: ignore[func-returns-value]
+    assert b'"id-4"' not in found[0]
+    assert damaged.datasets() == (["mena"] if found[0] else [])
+
+
+def test_a_client_that_knew_the_manifest_notices_that_it_was_replaced(damaged: Store) -> None:
+    """Memory does not hide that somebody overwrote the manifest, from readers or from producers."""
+    alter(damaged, MANIFEST, lambda _: b'{"other":"application"}')
+    for use in (lambda: damaged.read_latest("mena"), lambda: damaged.publish("mena", 4)):
+        with pytest.raises(Corrupt, match="not a swapstore manifest"):
+            use()
+
+
+def test_a_manifest_with_a_damaged_body_still_serves_latest(damaged: Store) -> None:
+    """Readers of latest need the header alone; a producer refuses to build on a broken log."""
+    alter(damaged, MANIFEST, lambda raw: raw[:-10])
+    snap = another(damaged).read_latest("mena")
+    assert snap is not None
+    assert snap.value == {"n": 3}
+    with pytest.raises(Corrupt, match="body"):
+        another(damaged).publish("mena", 4)
+
+
+def test_a_damaged_page_is_named(store: Store) -> None:
+    """A page that was deleted or altered takes only its own part of the history with it."""
+    for number in range(1, 101):
+        store.publish("mena", number, id=f"id-{number}", ts=number)
+    status = store.status("mena")
+    assert status is not None
+    page = f"swapstore:page:{{mena}}:{status.etag.split('.')[0]}.1-32"
+    alter(store, page, lambda raw: raw.replace(b'"id-7"', b'"id-x"'))
+    reader = another(store)
+    with pytest.raises(Corrupt, match="page:.*1-32"):
+        reader.read("mena", version=7)
+    assert len(list(reader.history("mena", limit=68))) == 68
+    delete(store, page)
+    with pytest.raises(PayloadMissing, match=r"page:.*versions 1 to 32"):
+        list(another(store).history("mena", limit=None))
+    assert store.publish("mena", "goes on").version == 101
+
+
+def test_a_live_view_that_was_altered_is_corrupt(store: Store) -> None:
+    """A live view is checked like everything else."""
+    store.publish("mena", 1)
+    store.put_live("mena", [1], ttl=60)
+    alter(store, "swapstore:live:{mena}", lambda raw: raw + b" ")
+    with pytest.raises(Corrupt, match="live"):
+        store.read_live("mena")
+
+
+def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
+    """With the manifest gone its records are still permanent: an id is not silently given other content."""
+    delete(damaged, MANIFEST)
+    with pytest.raises(Corrupt, match="'id-2' is permanent but no version names it"):
+        another(damaged).publish("mena", "other", id="id-2")
+    assert another(damaged).publish("mena", "new", id="id-9").version == 1
+
+
+def test_another_type_of_value_is_named(store: Store) -> None:
+    """A list under the manifest key is somebody else's: say so, on the servers that have types."""
+    if is_sqlite(store):
+        return
+    raw_client(store).rpush(MANIFEST, "x")
+    for use in (lambda: store.read_latest("mena"), lambda: store.publish("mena", 1)):
+        with pytest.raises(Corrupt, match="dataset 'mena': .*another type of value"):
+            use()

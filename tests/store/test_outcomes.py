@@ -1,0 +1,361 @@
+"""The outcome table of a publish: what is lost, late, raced or refused on the way, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import pytest
+
+from swapstore import Store
+from swapstore.commands import Command, Commit, Failed, Replace, Stage
+from swapstore.errors import Contended, IdConflict, OutcomeUnknown, StoreFull, Unavailable
+from swapstore.manifest import parse, repoint
+from swapstore.operations.context import Policy
+from tests.support import invariants
+from tests.support.drivers import Meddler, another, lose, meddled
+
+PATIENT = Policy(first_wait_s=0, longest_wait_s=0)
+
+
+def warm(store: Store) -> tuple[Store, Meddler, int]:
+    """A producer that knows the manifest, its meddler, and the number of its next batch."""
+    store.publish("mena", "before", id="before")
+    client, meddler = meddled(store, policy=PATIENT)
+    client.read_latest("mena")
+    return client, meddler, len(meddler.batches)
+
+
+def ids(store: Store) -> list[str]:
+    """The committed ids, oldest first; every invariant is checked on the way."""
+    return [row.id for row in invariants.check(store)]
+
+
+def test_a_conflict_is_rebuilt_on_the_current_manifest(store: Store) -> None:
+    """Another producer commits first: both publishes are in the history, and the payload is sent once."""
+    client, meddler, batch = warm(store)
+    meddler.before(batch, lambda: store.publish("mena", "rival", id="rival"))
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (3, True)
+    assert ids(store) == ["before", "rival", "mine"]
+    snap = another(store).read_latest("mena")
+    assert snap is not None
+    assert snap.value == "mine"
+
+
+def test_a_conflict_does_not_send_the_payload_again(store: Store) -> None:
+    """With a time of its own the records are still good, so only the commit is sent again."""
+    client, meddler, batch = warm(store)
+    meddler.before(batch, lambda: store.publish("mena", "rival", id="rival"))
+    client.publish("mena", "mine", id="mine", ts=5)
+    assert [type(command) for command in meddler.batches[batch + 1]] == [Commit]
+    assert ids(store) == ["before", "rival", "mine"]
+
+
+def test_losing_every_time_is_contended(store: Store) -> None:
+    """A publish that never gets its turn ends with a clear error, and nothing of it is visible."""
+    store.publish("mena", "before", id="before")
+    client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=5))
+    client.read_latest("mena")
+    rivals = iter(range(1000))
+    for number in range(100):
+        meddler.before(number + 2, lambda: store.publish("mena", "rival", id=f"rival-{next(rivals)}"))
+    with pytest.raises(Contended, match="dataset 'mena': .*5 times"):
+        client.publish("mena", "mine", id="mine")
+    assert "mine" not in ids(store)
+    assert another(store).read("mena", id="mine") is None
+
+
+def test_a_record_that_vanished_is_staged_again(store: Store) -> None:
+    """A staged record expires between its stage and the commit: the commit refuses, the publish goes on."""
+    client, meddler, batch = warm(store)
+    meddler.between(batch, 2, lambda: expire(store, "swapstore:id:{mena}:mine"))
+    assert client.publish("mena", "mine", id="mine").created
+    assert [type(command) for command in meddler.batches[batch + 1]] == [Stage, Commit]
+    assert ids(store) == ["before", "mine"]
+
+
+def expire(store: Store, key: str) -> None:
+    from tests.store.test_damage import delete  # noqa: PLC0415
+
+    delete(store, key)
+
+
+def test_a_crashed_producers_record_is_taken_over(store: Store) -> None:
+    """Somebody staged other content under the id and died: the id is not blocked until it expires."""
+    client, meddler, batch = warm(store)
+    dead = another(store)
+    stop_before_commit(dead, "theirs", id="shared")
+    commit = client.publish("mena", "ours", id="shared")
+    assert commit.created
+    kinds = [[type(command) for command in sent] for sent in meddler.batches[batch:]]
+    assert kinds[0] == [Stage, Stage, Commit]
+    assert kinds[1] == [Replace, Commit]
+    snap = another(store).read("mena", id="shared")
+    assert snap is not None
+    assert snap.value == "ours"
+    assert ids(store) == ["before", "shared"]
+
+
+def stop_before_commit(client: Store, value: object, *, id: str) -> tuple[Command[Any], ...]:  # noqa: A002
+    """Stage a publish and never commit it; return the batch that was to be sent."""
+    meddler: Any = client._driver
+    client.read_latest("mena")
+
+    def die() -> None:
+        meddler._driver.execute(meddler.batches[-1][:-1])
+        raise KeyboardInterrupt
+
+    meddler.before(len(meddler.batches), die)
+    with pytest.raises(KeyboardInterrupt):
+        client.publish("mena", value, id=id, ts=9)
+    batch: tuple[Command[Any], ...] = meddler.batches[-1]
+    return batch
+
+
+def test_after_a_take_over_the_other_commit_refuses(store: Store) -> None:
+    """The producer that was thought dead wakes up and commits: it must not commit our payload as its own."""
+    store.publish("mena", "before", id="before")
+    sleeper = another(store)
+    batch = stop_before_commit(sleeper, "theirs", id="shared")
+    client, meddler = meddled(store)
+    client.read_latest("mena")
+    woken: list[Any] = []
+
+    def wake() -> None:
+        woken.extend(store._driver.execute(batch[-1:]))
+
+    meddler.between(len(meddler.batches) + 1, 1, wake)
+    assert client.publish("mena", "ours", id="shared", ts=9).created
+    rows = invariants.check(store)
+    assert [row.id for row in rows] == ["before", "shared"]
+    snap = another(store).read("mena", id="shared")
+    assert snap is not None
+    assert snap.value == "ours"
+    assert type(woken[0]).__name__ == "Unstaged"
+
+
+def test_the_same_id_and_content_from_two_producers_is_one_commit(store: Store) -> None:
+    """Two cron hosts run the same job with the same id: one creates, the other is told so."""
+    client, meddler, batch = warm(store)
+    first: list[Any] = []
+    meddler.between(batch, 2, lambda: first.append(another(store).publish("mena", 7, id="job", ts=9)))
+    second = client.publish("mena", 7, id="job", ts=9)
+    assert (first[0].created, second.created) == (True, False)
+    assert second.version == first[0].version
+    assert ids(store) == ["before", "job"]
+
+
+def test_the_same_id_with_other_content_from_two_producers_is_a_conflict(store: Store) -> None:
+    """The later of two different publishes under one id is refused; the first stays as it was."""
+    client, meddler, batch = warm(store)
+    meddler.between(batch, 2, lambda: another(store).publish("mena", "theirs", id="job"))
+    with pytest.raises(IdConflict):
+        client.publish("mena", "ours", id="job")
+    snap = another(store).read("mena", id="job")
+    assert snap is not None
+    assert snap.value == "theirs"
+    assert ids(store) == ["before", "job"]
+
+
+def test_the_same_dedupe_key_from_two_producers_is_one_commit(store: Store) -> None:
+    """Dedupe is decided at the swap: a race ends with one row, and the loser is told which."""
+    client, meddler, batch = warm(store)
+    meddler.before(batch, lambda: another(store).publish("mena", 1, id="first", dedupe_key="k"))
+    commit = client.publish("mena", 2, id="second", dedupe_key="k")
+    assert (commit.id, commit.created) == ("first", False)
+    assert ids(store) == ["before", "first"]
+
+
+# --- lost replies ----------------------------------------------------------------------------------
+
+
+def test_a_lost_reply_of_an_applied_commit_is_one_commit(store: Store) -> None:
+    """The connection dies after the commit was applied: acknowledged as created, once."""
+    client, meddler, batch = warm(store)
+    meddler.after(batch, lose)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (2, True)
+    assert meddler.commits() == 1
+    assert ids(store) == ["before", "mine"]
+
+
+@pytest.mark.parametrize("others", [1, 31, 70])
+def test_a_lost_reply_is_settled_however_far_others_went_on(store: Store, others: int) -> None:
+    """Later versions stand on ours: its row is found in the tail or in a page, and nothing is sent twice."""
+    client, meddler, batch = warm(store)
+
+    def overtake() -> None:
+        for number in range(others):
+            store.publish("mena", number)
+        lose()
+
+    meddler.after(batch, overtake)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (2, True)
+    assert meddler.commits() == 1
+    assert ids(store).count("mine") == 1
+
+
+def test_a_lost_commit_is_sent_again_with_the_same_bytes(store: Store) -> None:
+    """Nothing was applied: the very same commit is sent again, so it can only ever count once."""
+    client, meddler, batch = warm(store)
+    meddler.before(batch, lose)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (2, True)
+    sent = [
+        command for number in meddler.batches[batch:] for command in number if isinstance(command, Commit)
+    ]
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+    assert ids(store) == ["before", "mine"]
+
+
+def test_a_lost_commit_that_another_overtook_is_rebuilt(store: Store) -> None:
+    """Nothing was applied and somebody else committed: try again on top, once."""
+    client, meddler, batch = warm(store)
+
+    def overtake() -> None:
+        store.publish("mena", "rival", id="rival")
+        lose()
+
+    meddler.before(batch, overtake)
+    assert client.publish("mena", "mine", id="mine").version == 3
+    assert ids(store) == ["before", "rival", "mine"]
+
+
+def test_a_delayed_packet_does_not_commit_twice(store: Store) -> None:
+    """The first send arrives after the second was acknowledged, or between: one row either way."""
+    for late in ("before the second", "after the second"):
+        name = late.replace(" ", "-")
+        client, meddler = meddled(store, policy=PATIENT)
+        client.publish("mena", "x", id=f"x-{name}")
+        batch = len(meddler.batches)
+        meddler.before(batch, lose)
+
+        def arrive(meddler: Meddler = meddler, batch: int = batch) -> None:
+            store._driver.execute(meddler.batches[batch])
+
+        if late == "before the second":
+            meddler.before(batch + 2, arrive)
+        else:
+            meddler.after(batch + 2, arrive)
+        assert client.publish("mena", "mine", id=name).created
+        arrive()
+        store.publish("mena", "y", id=f"y-{name}")
+        arrive()
+        assert ids(store).count(name) == 1
+
+
+def test_a_late_first_publish_does_not_disturb_a_rebuilt_one(store: Store) -> None:
+    """The lost send was overtaken, the publish rebuilt; then the lost send arrives: it finds another etag."""
+    client, meddler, batch = warm(store)
+
+    def overtake() -> None:
+        store.publish("mena", "rival", id="rival")
+        lose()
+
+    meddler.before(batch, overtake)
+    client.publish("mena", "mine", id="mine")
+    store._driver.execute(meddler.batches[batch])
+    assert ids(store) == ["before", "rival", "mine"]
+
+
+def test_an_unreachable_store_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
+    """Nobody can say whether it committed: the error says so and how to settle it, and that works."""
+    client, meddler, batch = warm(store)
+    meddler.after(batch, lose)
+    meddler.before(batch + 1, unreachable)
+    with pytest.raises(OutcomeUnknown, match="dataset 'mena': .*publish again with id=") as caught:
+        client.publish("mena", "mine")
+    assert caught.value.id is not None
+    again = client.publish("mena", "mine", id=caught.value.id)
+    assert (again.created, again.version) == (False, 2)
+    assert ids(store) == ["before", caught.value.id]
+
+
+def unreachable() -> None:
+    raise Unavailable("cannot connect, on purpose")
+
+
+def test_a_refusal_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
+    """The first send may still arrive, so `store full` for the second is not the whole truth."""
+    client, meddler, batch = warm(store)
+    meddler.before(batch, lose)
+    meddler.before(batch + 2, unreachable)
+    with pytest.raises(OutcomeUnknown):
+        client.publish("mena", "mine", id="mine")
+    store._driver.execute(meddler.batches[batch])
+    assert client.publish("mena", "mine", id="mine").created is False
+    assert ids(store) == ["before", "mine"]
+
+
+def test_a_pruned_row_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
+    """Retention has passed version n+1: nothing tells whose it was, and nothing is guessed."""
+    client, meddler, batch = warm(store)
+
+    def prune_past_it() -> None:
+        other = another(store)
+        for number in range(3):
+            other.publish("mena", number, id=f"other-{number}")
+        known = other._context.cache.known("swapstore:manifest:{mena}")
+        assert known is not None
+        base = known.manifest
+        pruned = repoint(base, now_ms=1, nonce="f" * 16, keys=other._context.keys, first_version=4).manifest
+        commit = next(c for c in meddler.batches[batch] if isinstance(c, Commit))
+        swap = attrs.evolve(
+            commit,
+            expected=b'{"etag":"' + base.etag.encode() + b'"',
+            prefix=b'{"etag":"' + pruned.etag.encode() + b'"',
+            manifest=pruned.raw,
+            staged=(),
+        )
+        assert type(store._driver.execute([swap])[0]).__name__ == "Committed"
+        assert parse(pruned.raw, "mena", pruned.key).head.first_version == 4
+        lose()
+
+    meddler.after(batch, prune_past_it)
+    with pytest.raises(OutcomeUnknown):
+        client.publish("mena", "mine", id="mine")
+
+
+def test_losing_every_reply_ends(store: Store) -> None:
+    """A network that eats every reply does not keep a producer busy for ever."""
+    store.publish("mena", "before", id="before")
+    client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=4, read_attempts=2))
+    client.read_latest("mena")
+    for number in range(100):
+        meddler.before(number + 2, lose)
+    with pytest.raises(OutcomeUnknown):
+        client.publish("mena", "mine", id="mine")
+    assert ids(store) == ["before"]
+
+
+# --- refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refused", [0, 1, 2])
+def test_a_refused_command_is_an_error_whatever_its_neighbours_say(store: Store, refused: int) -> None:
+    """A success status around a failed command is a failure: nothing is committed, and it says why."""
+    client, meddler, batch = warm(store)
+    real = meddler._driver
+
+    class Refusing:
+        where = real.where
+
+        def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+            full = Failed(StoreFull("full, on purpose"))
+            return [full if i == refused else real.execute([c])[0] for i, c in enumerate(commands)]
+
+        def close(self) -> None:
+            pass
+
+    meddler._driver = Refusing()
+    with pytest.raises(StoreFull, match="dataset 'mena': full"):
+        client.publish("mena", "mine", id="mine")
+    meddler._driver = real
+    assert ids(store) == ["before"]
+    assert len(meddler.batches) == batch + 1
+    assert client.publish("mena", "mine", id="mine").created
+    assert ids(store) == ["before", "mine"]

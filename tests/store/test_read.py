@@ -1,0 +1,207 @@
+"""Reading, as a caller sees it, on every kind of store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from swapstore import Store
+from swapstore.commands import Get, Peek
+from swapstore.errors import InvalidInput, StoreClosed
+from tests.support.drivers import another, lose, meddled
+
+
+def fill(store: Store, count: int, dataset: str = "mena") -> None:
+    for number in range(1, count + 1):
+        store.publish(dataset, {"n": number}, id=f"id-{number}", ts=number * 1000)
+
+
+def test_nothing_published_is_none_and_nothing_else(store: Store) -> None:
+    """None means one thing: no manifest."""
+    assert store.read_latest("mena") is None
+    assert store.read("mena", id="x") is None
+    assert store.read("mena", version=1) is None
+    assert store.read("mena", as_of=1) is None
+    assert store.status("mena") is None
+    assert store.read_live("mena") is None
+    assert list(store.history("mena")) == []
+    assert store.datasets() == []
+
+
+def test_any_version_is_read_by_id_version_and_time(store: Store) -> None:
+    """History stays readable at any depth, in the tail and in pages, from memory and cold."""
+    fill(store, 150)
+    for client in (store, another(store)):
+        for number in (1, 2, 31, 32, 33, 64, 65, 96, 128, 149, 150):
+            for snap in (
+                client.read("mena", id=f"id-{number}"),
+                client.read("mena", version=number),
+                client.read("mena", as_of=number * 1000),
+                client.read("mena", as_of=number * 1000 + 999),
+                client.read("mena", as_of=datetime.fromtimestamp(number, UTC)),
+            ):
+                assert snap is not None
+                assert (snap.value, snap.version, snap.id) == ({"n": number}, number, f"id-{number}")
+        assert client.read("mena", id="id-151") is None
+        assert client.read("mena", version=151) is None
+        assert client.read("mena", as_of=999) is None
+
+
+def test_read_takes_exactly_one_way_of_naming(store: Store) -> None:
+    """An ambiguous question is refused instead of guessed at."""
+    ambiguous: list[dict[str, Any]] = [{}, {"id": "a", "version": 1}, {"version": 1, "as_of": 1}]
+    wrong: list[dict[str, Any]] = [{"id": 7}, {"version": 0}, {"version": "1"}, {"as_of": -1}]
+    for arguments in ambiguous + wrong:
+        with pytest.raises(InvalidInput, match="dataset 'mena'"):
+            store.read("mena", **arguments)
+
+
+def test_a_staged_record_is_not_there(store: Store) -> None:
+    """An id record that no row names is not found by its id, however whole it is."""
+    fill(store, 3)
+    client, meddler = meddled(store)
+    meddler.before(1, lambda: drop_commit(meddler))
+    with pytest.raises(RuntimeError):
+        client.publish("mena", "staged only", id="orphan")
+    assert another(store).read("mena", id="orphan") is None
+    assert [row.id for row in another(store).history("mena")] == ["id-3", "id-2", "id-1"]
+
+
+def drop_commit(meddler: Any) -> None:
+    meddler._driver.execute(meddler.batches[-1][:-1])
+    raise RuntimeError("the producer dies before its commit")
+
+
+def test_history_pages_newest_first(store: Store) -> None:
+    """Any limit and any start give the same rows as the whole, in pieces."""
+    fill(store, 140)
+    reader = another(store)
+    whole = list(reader.history("mena", limit=None))
+    assert [row.version for row in whole] == list(range(140, 0, -1))
+    assert list(reader.history("mena")) == whole[:50]
+    assert list(reader.history("mena", limit=0)) == []
+    pieces = []
+    before = None
+    while piece := list(reader.history("mena", limit=17, before=before)):
+        pieces += piece
+        before = piece[-1].version
+    assert pieces == whole
+
+
+def test_history_that_is_read_slowly_shows_one_version(store: Store) -> None:
+    """Publishing in between neither repeats nor drops a row."""
+    fill(store, 100)
+    rows = []
+    for row in another(store).history("mena", limit=None):
+        rows.append(row.version)
+        if len(rows) % 20 == 0:
+            store.publish("mena", "more")
+    assert rows == list(range(100, 0, -1))
+
+
+def test_history_loads_pages_as_they_are_reached(store: Store) -> None:
+    """The first rows of a long history cost no page."""
+    fill(store, 140)
+    client, meddler = meddled(store)
+    rows = client.history("mena", limit=None)
+    next(rows)
+    assert len(meddler.batches) == 1
+    list(rows)
+    assert len(meddler.batches) == 4
+
+
+def test_history_checks_its_arguments_at_once(store: Store) -> None:
+    """A wrong argument is reported where it was given, not at the first row."""
+    wrong: list[dict[str, Any]] = [{"limit": -1}, {"limit": 1.5}, {"before": "x"}]
+    for arguments in wrong:
+        with pytest.raises(InvalidInput):
+            store.history("mena", **arguments)
+
+
+def test_a_warm_reader_sees_a_new_version_at_once(store: Store) -> None:
+    """Caching never serves an old version without asking, unless that was asked for."""
+    reader = another(store)
+    for number in range(5):
+        store.publish("mena", number)
+        snap = reader.read_latest("mena")
+        assert snap is not None
+        assert snap.value == number
+
+
+def test_within_max_staleness_nothing_is_asked(store: Store) -> None:
+    """A busy web handler serves from memory; beyond the bound it looks again."""
+    store.publish("mena", 1)
+    reader, meddler = meddled(store)
+    reader.read_latest("mena", max_staleness=60)
+    asked = len(meddler.batches)
+    store.publish("mena", 2)
+    snap = reader.read_latest("mena", max_staleness=60)
+    assert snap is not None
+    assert snap.value == 1
+    assert len(meddler.batches) == asked
+    snap = reader.read_latest("mena")
+    assert snap is not None
+    assert snap.value == 2
+    snap = reader.read_latest("mena", max_staleness=60)
+    assert snap is not None
+    assert snap.value == 2, "never back in time"
+
+
+def test_a_lost_reply_is_asked_for_again(store: Store) -> None:
+    """A read whose connection broke once is answered; the caller notices nothing."""
+    store.publish("mena", 1)
+    reader, meddler = meddled(store)
+    for number in (0, 2):
+        meddler.after(number, lose)
+    snap = reader.read_latest("mena")
+    assert snap is not None
+    assert snap.value == 1
+    assert [type(batch[0]) for batch in meddler.batches] == [Get] * 4
+
+
+def test_round_trips(store: Store) -> None:
+    """The cost model of the design, counted: each batch is one round trip."""
+    producer, sent = meddled(store)
+    producer.publish("mena", 1)
+    assert len(sent.batches) == 2, "cold publish: the manifest, then everything else"
+    producer.publish("mena", 2)
+    assert len(sent.batches) == 3, "warm publish: one"
+    reader, asked = meddled(store)
+    reader.read_latest("mena")
+    assert len(asked.batches) == 2, "cold read: the manifest, then the record"
+    reader.read_latest("mena")
+    assert len(asked.batches) == 3, "warm read: one"
+    (revalidation,) = asked.batches[-1]
+    assert isinstance(revalidation, Peek)
+    assert revalidation.size < 80, "and a small one"
+
+
+def test_confirm_and_status(store: Store) -> None:
+    """`ran, nothing new` is told apart from `did not run`, without a new version of the data."""
+    commit = store.publish("mena", 1)
+    before = store.status("mena")
+    after = another(store).confirm("mena")
+    assert before is not None
+    assert after == another(store).status("mena")
+    assert after.confirmed_at >= before.confirmed_at
+    assert (after.version, after.count, after.latest) == (2, 1, before.latest)
+    snap = store.read_latest("mena")
+    assert snap is not None
+    assert (snap.version, snap.etag) == (commit.version, after.etag)
+
+
+def test_a_closed_store_says_so(store: Store) -> None:
+    """Use after close is a clear error, and closing twice none."""
+    client = another(store)
+    client.close()
+    client.close()
+    for use in (
+        lambda: client.read_latest("mena"),
+        lambda: client.publish("mena", 1),
+        client.datasets,
+        lambda: list(client.history("mena")),
+    ):
+        with pytest.raises(StoreClosed, match="closed"):
+            use()

@@ -1,0 +1,181 @@
+"""Pin, unpin, roll back, and the live view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from swapstore import Store
+from swapstore.errors import InvalidInput, NotFound, OutcomeUnknown, PayloadMissing
+from tests.support.drivers import another, lose, meddled
+
+
+def served(store: Store) -> object:
+    snap = another(store).read_latest("mena")
+    return snap.value if snap else None
+
+
+def test_pin_serves_one_snapshot_until_unpin(store: Store) -> None:
+    """An operator holds readers on a good version while publishing goes on."""
+    good = store.publish("mena", "good")
+    store.publish("mena", "bad")
+    status = store.pin("mena", id=good.id)
+    assert (status.serving.id, status.latest.version) == (good.id, 2)
+    assert served(store) == "good"
+    commit = store.publish("mena", "newer")
+    assert commit.is_latest
+    assert served(store) == "good"
+    assert store.unpin("mena").pinned is None
+    assert served(store) == "newer"
+
+
+def test_pinning_what_is_pinned_changes_nothing(store: Store) -> None:
+    """Operators' commands can be repeated."""
+    good = store.publish("mena", "good")
+    first = store.pin("mena", id=good.id)
+    assert store.pin("mena", id=good.id) == first
+    done = store.unpin("mena")
+    assert store.unpin("mena") == done
+
+
+def test_rollback_makes_an_older_snapshot_the_latest(store: Store) -> None:
+    """A bad publish is taken back; the next one, not older than the good one, takes over."""
+    good = store.publish("mena", "good", ts=1000)
+    store.publish("mena", "bad", ts=3000)
+    status = store.rollback("mena", id=good.id)
+    assert (status.latest.version, status.version, status.count) == (1, 3, 2)
+    assert served(store) == "good"
+    assert [row.version for row in store.history("mena")] == [2, 1]
+    assert store.publish("mena", "fixed", ts=2000).is_latest
+    assert served(store) == "fixed"
+
+
+def test_old_snapshots_can_be_pinned_and_rolled_back_to(store: Store) -> None:
+    """What lies in a page is as good as what lies in the tail."""
+    first = store.publish("mena", 0)
+    for number in range(1, 100):
+        store.publish("mena", number)
+    assert store.pin("mena", id=first.id).serving.version == 1
+    assert store.rollback("mena", id=first.id).latest.version == 1
+    assert served(store) == 0
+
+
+def test_only_what_is_committed_can_be_served(store: Store) -> None:
+    """A typo in an id must not take readers down."""
+    acts: list[Callable[[], object]] = [
+        lambda: store.pin("mena", id="x"),
+        lambda: store.unpin("mena"),
+        lambda: store.confirm("mena"),
+    ]
+    for act in acts:
+        with pytest.raises(NotFound, match="dataset 'mena': nothing is published"):
+            act()
+    store.publish("mena", 1)
+    for steer in (store.pin, store.rollback):
+        with pytest.raises(NotFound, match="no committed snapshot has id 'x'"):
+            steer("mena", id="x")
+        with pytest.raises(InvalidInput):
+            steer("mena", id="bad id")
+
+
+def test_a_lost_reply_of_a_pin_is_settled(store: Store) -> None:
+    """The etag tells whether the pin took effect, so it is neither lost nor done twice."""
+    commit = store.publish("mena", 1)
+    client, meddler = meddled(store)
+    client.status("mena")
+    client.read_latest("mena")
+    meddler.after(len(meddler.batches) + 1, lose)
+    status = client.pin("mena", id=commit.id)
+    assert status.pinned is not None
+    assert status.version == 2
+    assert status == another(store).status("mena")
+
+
+def test_a_pin_whose_fate_nobody_can_know_says_so(store: Store) -> None:
+    """When others committed after a lost reply, nothing tells: it is not silently done twice."""
+    commit = store.publish("mena", 1)
+    client, meddler = meddled(store)
+    client.read_latest("mena")
+
+    def lose_and_overtake() -> None:
+        store.publish("mena", 2)
+        store.publish("mena", 3)
+        lose()
+
+    meddler.after(len(meddler.batches) + 1, lose_and_overtake)
+    with pytest.raises(OutcomeUnknown, match="read the status"):
+        client.pin("mena", id=commit.id)
+
+
+def test_steering_follows_a_conflict(store: Store) -> None:
+    """A publish between an operator's look and swap is kept, and the pin happens all the same."""
+    commit = store.publish("mena", 1)
+    client, meddler = meddled(store)
+    client.read_latest("mena")
+    meddler.before(len(meddler.batches) + 1, lambda: store.publish("mena", 2))
+    status = client.pin("mena", id=commit.id)
+    assert (status.version, status.count, status.serving.version) == (3, 2, 1)
+
+
+def test_a_live_view_is_shown_while_its_version_is_current(store: Store) -> None:
+    """A view computed on one version is never shown for another."""
+    commit = store.publish("mena", 1)
+    assert store.put_live("mena", {"now": 5}, ttl=60) == commit.etag
+    view = another(store).read_live("mena")
+    assert view is not None
+    assert (view.value, view.etag) == ({"now": 5}, commit.etag)
+    store.publish("mena", 2)
+    assert another(store).read_live("mena") is None
+
+
+def test_a_late_live_view_of_an_old_version_stays_hidden(store: Store) -> None:
+    """A worker that computed on the old version and writes after the commit does not mislead readers."""
+    old = store.publish("mena", 1)
+    worker = another(store)
+    worker.read_latest("mena")
+    new = store.publish("mena", 2)
+    assert worker.put_live("mena", "stale", ttl=60) == old.etag
+    assert store.read_live("mena") is None
+    worker.put_live("mena", "stale", ttl=60, etag=old.etag)
+    assert store.read_live("mena") is None
+    worker.put_live("mena", "fresh", ttl=60, etag=new.etag)
+    view = store.read_live("mena")
+    assert view is not None
+    assert view.value == "fresh"
+
+
+def test_a_live_view_expires(store: Store) -> None:
+    """A view lives as long as it was given, no longer."""
+    store.publish("mena", 1)
+    store.put_live("mena", b"x", ttl=timedelta(milliseconds=60), codec="bytes")
+    assert store.read_live("mena") is not None
+    time.sleep(0.1)
+    assert store.read_live("mena") is None
+
+
+def test_a_live_view_needs_something_to_be_a_view_of(store: Store) -> None:
+    """Bad input and an empty dataset are refused."""
+    with pytest.raises(NotFound, match="nothing is published"):
+        store.put_live("mena", 1, ttl=60)
+    store.publish("mena", 1)
+    with pytest.raises(InvalidInput, match="ttl"):
+        store.put_live("mena", 1, ttl=0)
+    with pytest.raises(InvalidInput, match="NaN|nan"):
+        store.put_live("mena", float("nan"), ttl=1)
+    with pytest.raises(InvalidInput, match="etag"):
+        store.put_live("mena", 1, ttl=1, etag="not one")
+
+
+def test_a_snapshot_whose_payload_is_gone_cannot_be_pinned(store: Store) -> None:
+    """Pinning must not turn readers over to something that cannot be read."""
+    from tests.store.test_damage import delete  # noqa: PLC0415
+
+    commit = store.publish("mena", 1, id="gone")
+    store.publish("mena", 2)
+    delete(store, "swapstore:id:{mena}:gone")
+    with pytest.raises(PayloadMissing, match="gone"):
+        another(store).pin("mena", id=commit.id)
+    assert served(store) == 2

@@ -1,0 +1,73 @@
+"""What must hold of a store at every moment, read behind the library's back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+
+from swapstore import Store, manifest, pages
+from swapstore.keys import Keys
+from swapstore.models import Ref, Row
+from swapstore.records import payload_of
+
+Contents = dict[str, tuple[bytes, bool]]  # the value, and whether it has a TTL
+
+
+def contents(store: Store) -> Contents:
+    """Every key of the store: its value, and whether it has a TTL."""
+    driver: Any = store._driver
+    while hasattr(driver, "_driver"):
+        driver = driver._driver
+    if hasattr(driver, "_pool"):
+        client: Any = redis.Redis(connection_pool=driver._pool)
+        names = [key for key in client.keys("*") if client.type(key) == b"string"]
+        return {key.decode(): (client.get(key), client.pttl(key) >= 0) for key in names}
+    with driver._connection() as connection:
+        found = connection.execute(
+            "SELECT key, value, expires_at FROM records WHERE expires_at IS NULL OR expires_at > ?",
+            (driver._now_ms(),),
+        )
+        return {key: (value, expires_at is not None) for key, value, expires_at in found}
+
+
+def check(store: Store, dataset: str = "mena") -> list[Row]:
+    """Assert invariants 1, 4, 6 and 7 of the design for a dataset; return its rows, oldest first."""
+    keys = store._context.keys
+    found = contents(store)
+    manifest_key = keys.manifest(dataset)
+    if manifest_key not in found:
+        assert not [key for key, (_, expires) in found.items() if f"{{{dataset}}}" in key and not expires]
+        return []
+    current = manifest.parse(found[manifest_key][0], dataset, manifest_key)
+    reachable = {manifest_key}
+    rows = [*_sealed(current.log.pages, found, dataset, reachable), *current.log.rows]
+    for row in rows:
+        _check_row(row, found, keys, dataset, reachable)
+    versions = [row.version for row in rows]
+    assert versions == sorted(set(versions)), "each version commits at most one row, in order"
+    assert len({row.id for row in rows}) == len(rows), "one row per id"
+    assert current.head.count == len(rows)
+    for key, (_, expires) in found.items():
+        if f"{{{dataset}}}" in key:
+            assert expires == (key not in reachable), f"{key}: no TTL if and only if committed"
+    return rows
+
+
+def _check_row(row: Row, found: Contents, keys: Keys, dataset: str, reachable: set[str]) -> None:
+    id_key, ts_key = keys.id(dataset, row.id), keys.ts(dataset, row.ts, row.id)
+    assert payload_of(found[id_key][0], row, id_key) is not None
+    assert found[ts_key][0] == found[id_key][0].split(b"\n")[0] + b"\n"
+    reachable |= {id_key, ts_key}
+
+
+def _sealed(
+    levels: tuple[tuple[Ref, ...], ...], found: Contents, dataset: str, reachable: set[str]
+) -> Iterator[Row]:
+    for level in reversed(levels):
+        for ref in level:
+            reachable.add(ref.key)
+            page = pages.parse(found[ref.key][0], ref, dataset)
+            yield from _sealed((page.pages,), found, dataset, reachable)
+            yield from page.rows
