@@ -56,14 +56,17 @@ def decode(raw: bytes, codec: str) -> Any:
 def _encode_json(value: Any) -> bytes:
     if isinstance(value, msgspec.Raw):
         return _checked_text(bytes(value))
-    _refuse_what_json_cannot_hold(value)
     try:
+        if _refuse_what_json_cannot_hold(value):
+            value = _without_records(value)
         return msgspec.json.encode(value, enc_hook=_plain)
     except UnicodeEncodeError as error:
         raise InvalidInput(
             "the value holds a string with a lone surrogate, which UTF-8 cannot carry; clean the text first"
         ) from error
-    except (TypeError, ValueError, RecursionError) as error:
+    except InvalidInput:
+        raise
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"the value cannot be encoded as JSON: {error}") from error
 
 
@@ -76,9 +79,13 @@ def _checked_text(text: bytes) -> bytes:
     return text
 
 
-def _refuse_what_json_cannot_hold(value: Any) -> None:
-    """Walk the value level by level; a value that refers to itself ends at the depth limit."""
+def _refuse_what_json_cannot_hold(value: Any) -> bool:
+    """Walk the value level by level; a value that refers to itself ends at the depth limit.
+
+    Returns whether it holds attrs classes or dataclasses.
+    """
     level = [value]
+    records = False
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
@@ -86,9 +93,10 @@ def _refuse_what_json_cannot_hold(value: Any) -> None:
                 continue
             if _fault(item):
                 raise InvalidInput(f"JSON cannot hold the value: {_locate(value)}")
+            records = records or _is_record(item)
             below.extend(_children(item))
         if not below:
-            return
+            return records
         level = below
     raise InvalidInput(f"the value is nested deeper than {MAX_DEPTH} levels, or refers to itself")
 
@@ -115,6 +123,25 @@ def _fault(item: Any) -> str | None:
 def _is_record(item: Any) -> bool:
     kind = type(item)
     return isinstance(item, msgspec.Struct) or attrs.has(kind) or dataclasses.is_dataclass(kind)
+
+
+def _without_records(item: Any) -> Any:
+    """Turn attrs classes and dataclasses into dicts of their fields.
+
+    msgspec would encode their `__dict__`, cached properties included, and leave out names that begin with
+    an underscore. It does treat its own structs as they declare.
+    """
+    if isinstance(item, dict):
+        return {key: _without_records(child) for key, child in item.items()}
+    if isinstance(item, list | tuple):
+        return [_without_records(child) for child in item]
+    if isinstance(item, msgspec.Struct):
+        return msgspec.structs.replace(
+            item, **{name: _without_records(child) for name, child in _fields(item)}
+        )
+    if _is_record(item):
+        return {name: _without_records(child) for name, child in _fields(item)}
+    return item
 
 
 def _fields(item: Any) -> Iterator[tuple[str, Any]]:

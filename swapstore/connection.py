@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from swapstore import checks
 from swapstore.cache import Cache
-from swapstore.errors import InvalidInput
+from swapstore.errors import InvalidInput, Unavailable
 from swapstore.keys import Keys
 from swapstore.operations.context import Context, Policy
 from swapstore.store import Store
@@ -41,7 +41,8 @@ def connect(
     - `max_payload`: the largest encoded payload in bytes that `publish` takes.
     - `cache_bytes`: how many bytes of immutable records a reader remembers; 0 remembers none.
 
-    Raises `InvalidInput` for an address or option that cannot be used.
+    Raises `InvalidInput` for an address or option that cannot be used, and `Unavailable` when there is no
+    place for the default file.
     """
     context = Context(
         keys=Keys(checks.namespace(namespace)),
@@ -62,9 +63,7 @@ def _driver_for(target: Any) -> Driver:
     if target is None:
         target = os.environ.get(URL_VARIABLE) or None
     if target is None:
-        path = default_path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _sqlite(path)
+        return _sqlite(_default_file())
     if not isinstance(target, str):
         return _redis().from_client(target)
     scheme, separator, rest = target.partition("://")
@@ -77,6 +76,17 @@ def _driver_for(target: Any) -> Driver:
         f"unknown kind of store{f' {scheme!r}' if separator and scheme.isalnum() else ''}; "
         "use redis://, rediss://, unix:// or sqlite:///path.db"
     )
+
+
+def _default_file() -> Path:
+    path = default_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"the default store has no place, its directory cannot be made ({error}); set ${URL_VARIABLE}"
+        ) from error
+    return path
 
 
 def _path(rest: str) -> Path:

@@ -93,8 +93,8 @@ class Contended(Unavailable):
 class ReplyLost(Unavailable):
     """Commands were sent and no reply came: they may have been applied, in part or in whole.
 
-    Drivers raise it; operations settle it. It reaches a caller only from a read that kept losing its
-    connection.
+    Drivers raise it; operations settle it. It reaches a caller from a read that kept losing its
+    connection, and from `put_live`, which can simply be called again.
     """
 
 

@@ -75,7 +75,7 @@ def refusal(error: redis.RedisError, where: str, key: str | None) -> SwapstoreEr
         return ReadOnly(
             f"{where} has stopped taking writes: it cannot save to disk. See the server's log", key=key
         )
-    if isinstance(error, raised.NoPermissionError) or "NOPERM" in text:
+    if isinstance(error, raised.NoPermissionError) or "NOPERM" in text or "ACL failure" in text:
         return AccessDenied(f"{where} does not allow what swapstore needs: {text}", key=key)
     if "WRONGTYPE" in text:
         return Corrupt(

@@ -54,20 +54,21 @@ class Publication:
 
 @attrs.frozen
 class _Publish:
-    """A publication with its id and digest."""
+    """A publication with its id and digest, and when it began."""
 
     wanted: Publication
     id: str
     sha256: str
+    began_ms: int
 
-    def entry(self, ctx: Context, base: Manifest | None) -> Entry:
+    def entry(self, base: Manifest | None) -> Entry:
         """Describe the snapshot. Unless the caller set a `ts` it is now, and never older than `latest`.
 
         So what is published last without a `ts` is the latest, also when two producers' clocks differ.
         """
         ts = self.wanted.ts
         if ts is None:
-            ts = max(ctx.clock.now_ms(), base.head.latest.ts if base else 0)
+            ts = max(self.began_ms, base.head.latest.ts if base else 0)
         return Entry(
             id=self.id,
             ts=ts,
@@ -86,7 +87,9 @@ class _Publish:
 
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     """Publish a snapshot, once, whatever is lost or raced on the way. See the outcome table in the docs."""
-    this = _Publish(wanted, wanted.id or ctx.new_id(), records.digest(wanted.payload))
+    this = _Publish(
+        wanted, wanted.id or ctx.new_id(), records.digest(wanted.payload), began_ms=ctx.clock.now_ms()
+    )
     staging = Staging()
     known = ctx.cache.known(ctx.keys.manifest(wanted.dataset))
     base = known.manifest if known else (yield from load_manifest(ctx, wanted.dataset))
@@ -169,7 +172,7 @@ def _validate(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[
     if validate is None:
         return
     previous = (yield from load_snapshot(ctx, base, base.head.latest)) if base else None
-    entry = attrs.asdict(this.entry(ctx, base))
+    entry = attrs.asdict(this.entry(base))
     candidate = Candidate(dataset=this.wanted.dataset, raw=this.wanted.payload, **entry)
     try:
         reason = validate(candidate, previous)
@@ -190,8 +193,8 @@ def _existing(this: _Publish, base: Manifest, row: Row) -> Commit:
     if this.is_content_of(row):
         return _known(base, row)
     raise IdConflict(
-        f"id {this.id!r} is committed already (version {row.version}) with another payload, ts or labels; "
-        "an id names one content for ever: publish under a new id, or without one"
+        f"id {this.id!r} is committed already (version {row.version}) with another payload, codec, ts "
+        "or labels; an id names one content for ever: publish under a new id, or without one"
     )
 
 
@@ -213,7 +216,7 @@ def _resolve_taken(ctx: Context, this: _Publish, base: Manifest | None) -> Opera
 def _draft(ctx: Context, this: _Publish, base: Manifest | None) -> Draft:
     return manifest.append(
         base,
-        this.entry(ctx, base),
+        this.entry(base),
         dataset=this.wanted.dataset,
         dedupe_key=this.wanted.dedupe_key,
         now_ms=ctx.clock.now_ms(),

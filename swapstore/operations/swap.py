@@ -195,7 +195,10 @@ def _judge(
         return None
     if current.epoch != ours.epoch or current.version <= ours.version:
         return Moved(current)
-    # Later versions stand on version n+1. If that row is ours, so was the commit.
+    # Later versions stand on version n+1. If that row is ours, so was the commit. Without a lost reply it
+    # can only be ours if something in between resends commands; the tail, which is at hand, tells that too.
+    if lost is None and not any(row.version == ours.version for row in current.log.rows):
+        return Moved(current)
     if draft.row is not None and ours.version >= current.head.first_version:
         try:
             row = yield from find(

@@ -85,7 +85,9 @@ def test_documented_tables_are_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     written(path)
     with closing(sqlite3.connect(path)) as connection:
-        statements = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        statements = [
+            sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+        ]
         assert connection.execute("PRAGMA application_id").fetchone() == (0x73776170,)
     text = " ".join(PAGE.read_text("utf-8").split())
     for statement in statements:

@@ -74,12 +74,20 @@ class Server:
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 break
-            with socket.socket() as probe:
-                probe.settimeout(1)
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if self._answers():
+                return
             time.sleep(0.01)
         raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+    def _answers(self) -> bool:
+        """Say whether it takes commands: it listens before it has loaded its data."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+                probe.sendall(b"PING\r\n")
+                reply = probe.recv(100)
+        except OSError:
+            return False
+        return bool(reply) and not reply.startswith(b"-LOADING")
 
     def client(self, **options: object) -> redis.Redis:
         """A plain client, for looking behind the library's back."""

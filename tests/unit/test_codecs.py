@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
 import json
 from collections import OrderedDict, namedtuple
 from typing import Any
@@ -54,6 +55,26 @@ class Regime(msgspec.Struct, rename="camel"):
     short_name: str
 
 
+@attrs.frozen(slots=False)
+class Score:
+    points: list[int]
+    _weight: int = 2
+
+    @functools.cached_property
+    def distinct(self) -> set[int]:
+        return set(self.points)
+
+
+class Report(msgspec.Struct):
+    score: Score
+
+
+def used_score() -> Score:
+    score = Score([1, 1])
+    assert score.distinct == {1}
+    return score
+
+
 class Level(enum.Enum):
     HIGH = "high"
 
@@ -71,6 +92,8 @@ Point = namedtuple("Point", "x y")  # noqa: PYI024 - the plain kind is what is t
         (Actor("a", 0.5), '{"name":"a","weight":0.5}'),
         (Trigger(3, Actor("b", 1.0)), '{"at":3,"actor":{"name":"b","weight":1.0}}'),
         ([Regime("calm")], '[{"shortName":"calm"}]'),
+        (used_score(), '{"points":[1,1],"_weight":2}'),
+        ([Report(used_score())], '[{"score":{"points":[1,1],"_weight":2}}]'),
         ({"level": Level.HIGH}, '{"level":"high"}'),
         (Text("x"), '"x"'),
         (Point(1, 2), "[1,2]"),

@@ -1,0 +1,132 @@
+"""The examples in README.md and docs/ run as tests.
+
+```python blocks run in their order, in one namespace a document. ```console blocks run their `$` lines in a
+shell; each must succeed, and print what stands below it, where `...` stands for anything. Every document
+has an empty directory, a default store and (if it names one) a real Valkey server of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sybil import Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser
+from sybil.region import Lexeme
+
+from swapstore import Store, connection
+from tests.support.valkey import Server
+
+if TYPE_CHECKING:
+    from sybil import Example
+
+SERVER_IN_DOCS = "redis://localhost:6379/0"
+TIMEOUT_S = 60
+
+
+class Surroundings:
+    """What the examples of one document find around them."""
+
+    def __init__(self) -> None:
+        self._undo = ExitStack()
+        self._patch = pytest.MonkeyPatch()
+        self._directory = Path()
+        self._server: Server | None = None
+        self._python = PythonEvaluator()
+
+    def set_up(self, _: dict[str, Any]) -> None:
+        """Begin a document."""
+        self._directory = Path(self._undo.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
+        self._patch = self._undo.enter_context(pytest.MonkeyPatch.context())
+        self._patch.chdir(self._directory)
+        self._patch.setenv("SWAPSTORE_URL", f"sqlite:///{self._directory}/default.db")
+        self._patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        self._patch.setattr(connection, "_default", None)
+
+    def tear_down(self, namespace: dict[str, Any]) -> None:
+        """End a document: close its stores, stop its server, remove its directory."""
+        for value in [*namespace.values(), connection._default]:  # noqa: SLF001
+            if isinstance(value, Store):
+                value.close()
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+        self._undo.close()
+
+    def run_python(self, example: Example) -> None:
+        """Run a block of Python."""
+        block = example.parsed
+        example.parsed = Lexeme(self._here(block), block.offset, block.line_offset)
+        self._python(example)
+
+    def run_console(self, example: Example) -> str | None:
+        """Run a block of commands; return what is wrong with the first that is not as documented."""
+        for command, expected in commands_of(textwrap.dedent(example.parsed)):
+            if fault := self._run(self._here(command), expected):
+                return fault
+        return None
+
+    def _run(self, command: str, expected: str) -> str | None:
+        if export := re.fullmatch(r"export (\w+)=(\S+)", command):
+            self._patch.setenv(*export.groups())
+            return None
+        done = subprocess.run(  # noqa: S602 - the documents are ours
+            command,
+            shell=True,
+            check=False,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIMEOUT_S,
+        )
+        if done.returncode:
+            return f"$ {command}\nexited with {done.returncode}:\n{done.stdout}"
+        if expected and not pattern_of(expected).fullmatch(done.stdout.strip()):
+            return f"$ {command}\nis documented to print:\n{expected}\nand prints:\n{done.stdout}"
+        return None
+
+    def _here(self, text: str) -> str:
+        """Put the address of a server of this document's own in the place of the one that docs write."""
+        if SERVER_IN_DOCS not in text:
+            return text
+        if self._server is None:
+            self._server = Server(self._directory / "server").start()
+        return text.replace(SERVER_IN_DOCS, self._server.url)
+
+
+def commands_of(block: str) -> list[tuple[str, str]]:
+    """Split a console session into commands (`$ …`, continued after a backslash) and their output."""
+    found: list[tuple[str, str]] = []
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        lines = part.splitlines()
+        last = next(i for i, line in enumerate(lines) if not line.endswith("\\"))
+        found.append(("\n".join(lines[: last + 1]), "\n".join(lines[last + 1 :]).strip()))
+    return found
+
+
+def pattern_of(expected: str) -> re.Pattern[str]:
+    """Return what matches the documented output, `...` standing for anything."""
+    return re.compile(".*".join(map(re.escape, expected.split("..."))), re.DOTALL)
+
+
+surroundings = Surroundings()
+
+pytest_collect_file = Sybil(
+    parsers=[
+        CodeBlockParser("python", surroundings.run_python),
+        CodeBlockParser("console", surroundings.run_console),
+    ],
+    patterns=["README.md", "docs/*.md", "docs/*/*.md"],
+    setup=surroundings.set_up,
+    teardown=surroundings.tear_down,
+).pytest()
