@@ -50,11 +50,11 @@ class Surroundings:
         self._patch.chdir(self._directory)
         self._patch.setenv("SWAPSTORE_URL", f"sqlite:///{self._directory}/default.db")
         self._patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        self._patch.setattr(connection, "_default", None)
+        self._patch.setattr(connection, "_default", connection._Default())  # noqa: SLF001
 
     def tear_down(self, namespace: dict[str, Any]) -> None:
         """End a document: close its stores, stop its server, remove its directory."""
-        for value in [*namespace.values(), connection._default]:  # noqa: SLF001
+        for value in [*namespace.values(), connection._default.store]:  # noqa: SLF001
             if isinstance(value, Store):
                 value.close()
         if self._server is not None:

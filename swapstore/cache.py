@@ -1,6 +1,8 @@
 """What one client remembers: the last manifest of each dataset, and immutable records, bounded by bytes.
 
-Shared by the threads of a `Store`; every method takes the lock and does no I/O.
+Shared by the threads of a `Store`; every method takes the lock and does no I/O. Two threads may ask the
+store at once and be answered in any order, so what is remembered changes by compare-and-set: an answer
+that came late never takes the client back in time.
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from swapstore.forks import survive_forks
+
 if TYPE_CHECKING:
     from swapstore.manifest import Manifest
 
 MAX_MANIFESTS = 10_000
+ENTRY_BYTES = 400  # what a remembered record takes beside its data
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Known:
     """A manifest as last seen: it was the stored one at `read_at` (monotonic seconds) or later."""
 
@@ -33,31 +38,69 @@ class Cache:
         self._size = 0
         self._records: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._manifests: OrderedDict[str, Known] = OrderedDict()
+        self._listed: set[str] = set()
         self._lock = threading.Lock()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process: another thread may have been in the middle of a change."""
+        self.__init__(self._limit)  # type: ignore[misc]
+
+    # --- manifests ---------------------------------------------------------------------------------
 
     def known(self, key: str) -> Known | None:
         """Return the last manifest seen under this key."""
         with self._lock:
             return self._manifests.get(key)
 
-    def learn(self, manifest: Manifest, read_at: float, *, retreat: bool = False) -> None:
-        """Remember a manifest, unless a later version of it is known: a client never goes back in time.
+    def learn(
+        self, manifest: Manifest, read_at: float, *, basis: Known | None, retreat: bool = False
+    ) -> None:
+        """Remember a manifest that the store showed.
 
-        `retreat` accepts an older one, when the store itself has gone back.
+        A later version of the same epoch always counts. Another epoch, or (`retreat`) an older version of
+        the same because the store itself has gone back, counts only if nothing else was learned since
+        `basis`, which is what was known when the store was asked.
         """
         with self._lock:
             known = self._manifests.get(manifest.key)
-            if known and not retreat and is_newer(known.manifest, manifest):
-                return
+            if known is not None and known is not basis:
+                if known.manifest.epoch != manifest.epoch or is_newer(known.manifest, manifest):
+                    return
+            elif known is not None and is_newer(known.manifest, manifest):
+                if not retreat:
+                    return
+                self._drop_records()
             self._manifests[manifest.key] = Known(manifest, read_at)
             self._manifests.move_to_end(manifest.key)
             if len(self._manifests) > MAX_MANIFESTS:
                 self._manifests.popitem(last=False)
 
-    def forget(self, key: str) -> None:
-        """Forget the manifest under this key: the store has none."""
+    def touch(self, known: Known, read_at: float) -> None:
+        """Note that the store still showed this manifest at `read_at`."""
         with self._lock:
-            self._manifests.pop(key, None)
+            if self._manifests.get(known.manifest.key) is known:
+                self._manifests[known.manifest.key] = Known(known.manifest, max(read_at, known.read_at))
+
+    def forget(self, key: str, *, basis: Known | None) -> None:
+        """Note that the store has no manifest under this key, unless one was learned since `basis`."""
+        with self._lock:
+            if self._manifests.get(key) is basis:
+                self._manifests.pop(key, None)
+                self._listed.discard(key)
+                self._drop_records()
+
+    def is_listed(self, key: str) -> bool:
+        """Say whether this client has put the dataset of this manifest on the list of names."""
+        with self._lock:
+            return key in self._listed
+
+    def note_listed(self, key: str) -> None:
+        """Note that the dataset of this manifest is on the list of names."""
+        with self._lock:
+            self._listed.add(key)
+
+    # --- records -----------------------------------------------------------------------------------
 
     def record(self, key: str, sha256: str) -> bytes | None:
         """Return the cached bytes of an immutable record, verified when they were stored here."""
@@ -69,15 +112,20 @@ class Cache:
 
     def keep(self, key: str, sha256: str, data: bytes) -> None:
         """Remember an immutable record; the least recently used ones make room."""
-        if len(data) > self._limit:
+        if len(data) + ENTRY_BYTES > self._limit:
             return
         with self._lock:
-            replaced = self._records.pop((key, sha256), None)
-            self._size += len(data) - (len(replaced) if replaced is not None else 0)
+            if self._records.pop((key, sha256), None) is None:
+                self._size += len(data) + ENTRY_BYTES
             self._records[key, sha256] = data
             while self._size > self._limit:
                 _, dropped = self._records.popitem(last=False)
-                self._size -= len(dropped)
+                self._size -= len(dropped) + ENTRY_BYTES
+
+    def _drop_records(self) -> None:
+        """The store went back, so a page's name may stand for other rows than before."""
+        self._records.clear()
+        self._size = 0
 
 
 def is_newer(one: Manifest, other: Manifest) -> bool:

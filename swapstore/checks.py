@@ -13,6 +13,7 @@ from swapstore.errors import InvalidInput, PayloadTooLarge
 
 MAX_TS_MS = 253_402_300_799_999  # the end of the year 9999, the last that datetime can show
 MAX_LABELS_BYTES = 1024
+LONGEST_SHOWN = 80
 MIN_LIVE_TTL_S = 0.001
 MAX_LIVE_TTL_S = 366 * 86_400
 
@@ -55,11 +56,17 @@ def dedupe_key(value: Any) -> str:
 
 def _matching(value: Any, pattern: re.Pattern[str], what: str, rule: str) -> str:
     if isinstance(value, str) and pattern.fullmatch(value):
-        return value
-    shown = repr(value)
-    if len(shown) > 80:  # noqa: PLR2004 - a long name is shown by its beginning
-        shown = f"{shown[:60]}… ({len(shown)} characters)"
-    raise InvalidInput(f"{what} {shown} is not allowed; use {rule}")
+        return str.__str__(value)  # a plain string: an enum member would show its own name in a key
+    raise InvalidInput(f"{what} {shown(value)} is not allowed; use {rule}")
+
+
+def shown(value: Any) -> str:
+    """Show a value in a message: by its beginning if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more than 4300 digits
+        return f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:60]}… ({len(text)} characters)"
 
 
 def timestamp_ms(value: Any, what: str = "ts") -> int:
@@ -77,7 +84,8 @@ def timestamp_ms(value: Any, what: str = "ts") -> int:
         )
     if not 0 <= value <= MAX_TS_MS:
         raise InvalidInput(
-            f"{what} {value} is not between 1970 and 9999 in milliseconds (micro- or nanoseconds, perhaps?)"
+            f"{what} {shown(value)} is not between 1970 and 9999 in milliseconds "
+            "(micro- or nanoseconds, perhaps?)"
         )
     return value
 
@@ -89,7 +97,7 @@ def labels(value: Any) -> dict[str, str]:
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise InvalidInput(f"label {key!r} must be a string with a string value; convert it with str()")
-    ordered = {str(key): str(value[key]) for key in sorted(value)}
+    ordered = {str.__str__(key): str.__str__(value[key]) for key in sorted(value)}
     try:
         size = len(msgspec.json.encode(ordered))
     except UnicodeEncodeError as error:
@@ -110,7 +118,7 @@ def whole(value: Any, what: str, *, least: int) -> int:
     """Return an int that is at least `least`."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
-    raise InvalidInput(f"{what} must be a whole number, {least} or more, not {value!r}")
+    raise InvalidInput(f"{what} must be a whole number, {least} or more, not {shown(value)}")
 
 
 def ttl_ms(value: Any) -> int:
@@ -121,7 +129,9 @@ def ttl_ms(value: Any) -> int:
         or not isinstance(seconds, int | float)
         or not MIN_LIVE_TTL_S <= seconds <= MAX_LIVE_TTL_S
     ):
-        raise InvalidInput(f"ttl must be between 1 ms and 366 days, in seconds or a timedelta, not {value!r}")
+        raise InvalidInput(
+            f"ttl must be between 1 ms and 366 days, in seconds or a timedelta, not {shown(value)}"
+        )
     return int(seconds * 1000)
 
 
@@ -129,7 +139,7 @@ def staleness_s(value: Any) -> float:
     """Return a staleness bound in seconds, from seconds or a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-        raise InvalidInput(f"max_staleness must be 0 or more seconds, or a timedelta, not {value!r}")
+        raise InvalidInput(f"max_staleness must be 0 or more seconds, or a timedelta, not {shown(value)}")
     return float(seconds)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from swapstore import checks
 from swapstore.cache import Cache
 from swapstore.errors import InvalidInput, Unavailable
+from swapstore.forks import survive_forks
 from swapstore.keys import Keys
 from swapstore.operations.context import Context, Policy
 from swapstore.store import Store
@@ -92,9 +93,10 @@ def _default_file() -> Path:
 def _path(rest: str) -> Path:
     """Return the path of `sqlite:///<path>`, a URL without host, options or fragment."""
     path = unquote(rest[1:]) if rest.startswith("/") else ""
-    if not path or "?" in rest or "#" in rest or "\0" in path:
+    if not path or path == ":memory:" or "?" in rest or "#" in rest or "\0" in path:
         raise InvalidInput(
-            "a SQLite store needs a path and nothing else: sqlite:///relative.db or sqlite:////absolute/path.db"
+            "a SQLite store needs a path and nothing else: sqlite:///relative.db or "
+            "sqlite:////absolute/path.db (for a store in memory see swapstore.testing)"
         )
     return Path(path)
 
@@ -111,14 +113,27 @@ def _redis() -> type[RedisDriver]:
     return RedisDriver
 
 
-_default: Store | None = None
-_default_lock = threading.Lock()
+class _Default:
+    """The one store that the module-level functions share, made when it is first used."""
+
+    def __init__(self) -> None:
+        self.store: Store | None = None
+        self._lock = threading.Lock()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def get(self) -> Store:
+        with self._lock:
+            if self.store is None:
+                self.store = connect()
+            return self.store
+
+
+_default = _Default()
 
 
 def default_store() -> Store:
     """Return the default store, the same one for the whole process: `connect()` without arguments."""
-    global _default  # noqa: PLW0603 - that is what a default store is
-    with _default_lock:
-        if _default is None:
-            _default = connect()
-        return _default
+    return _default.get()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swapstore.errors import SwapstoreError
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run(operation: Operation[T], driver: Driver, sleep: Callable[[float], None] = time.sleep) -> T:
+def run(operation: Operation[T], driver: Driver, sleep: Callable[[float], None]) -> T:
     """Run an operation to its end: send its batches, let its waits pass, throw failures in.
 
     Returns the operation's result, or raises what it raises.

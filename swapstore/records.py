@@ -103,17 +103,22 @@ def payload_of(record: bytes | None, row: Row, key: str) -> bytes:
     the manifest has moved on or the store is damaged.
     """
     if record is None:
-        raise PayloadMissing(
-            f"version {row.version} (id {row.id!r}) is committed but its record {key} is not there: it was "
-            "deleted or evicted. Publish again under a new id, or pin or roll back to another version",
-            key=key,
-        )
+        raise payload_missing(row, key)
     line, body = split(record, key)
     entry = read_entry(line, key)
     if entry_fields(entry) != entry_fields(row):
         raise Corrupt(f"{key} holds another entry than version {row.version} of the manifest names", key=key)
     check_body(body, row.size, row.sha256, key)
     return body
+
+
+def payload_missing(row: Row, key: str) -> PayloadMissing:
+    """Build the error for a committed record that is not there."""
+    return PayloadMissing(
+        f"version {row.version} (id {row.id!r}) is committed but its record {key} is not there: it was "
+        "deleted or evicted. Publish again under a new id, or pin or roll back to another version",
+        key=key,
+    )
 
 
 def check_body(body: bytes, size: int, sha256: str, key: str) -> None:

@@ -84,8 +84,11 @@ class AsOf:
         return (min(ref.max_ts, self.ts), ref.last_version) if ref.min_ts <= self.ts else None
 
 
-def search(manifest: Manifest, query: Query) -> Generator[Ref, Page, Row | None]:
-    """Find the best readable row, or None. Yields references, is sent their pages."""
+def search(manifest: Manifest, query: Query, *, hidden: bool = False) -> Generator[Ref, Page, Row | None]:
+    """Find the best readable row, or None. Yields references, is sent their pages.
+
+    `hidden` also finds what retention hides and has not unlinked yet.
+    """
     head = manifest.head
     heap: list[tuple[int, int, int, int, Row | Ref]] = []
     order = itertools.count()
@@ -93,10 +96,10 @@ def search(manifest: Manifest, query: Query) -> Generator[Ref, Page, Row | None]
     def consider(rows: Iterable[Row], refs: Iterable[Ref]) -> None:
         # Rows go before references of the same score: they need no page.
         for row in rows:
-            if head.keeps(row) and (score := query.row(row)):
+            if (hidden or head.keeps(row)) and (score := query.row(row)):
                 heapq.heappush(heap, (-score[0], -score[1], 0, next(order), row))
         for ref in refs:
-            if head.opens(ref) and (score := query.bound(ref)):
+            if (hidden or head.opens(ref)) and (score := query.bound(ref)):
                 heapq.heappush(heap, (-score[0], -score[1], 1, next(order), ref))
 
     kept = [head.latest] if head.pinned is None else [head.latest, head.pinned]

@@ -78,9 +78,9 @@ class Store:
           first one's commit (`created=False`).
         - `expected_version`: publish only if the latest snapshot is still this version, or this is the
           dataset's own current version; 0: only if nothing is published.
-        - `validate`: called with the candidate and the latest snapshot (or None) before anything is
-          written; raising, or returning a reason, refuses the publish. It may be called again when
-          another producer commits first.
+        - `validate`: called with the candidate and the latest snapshot (None: nothing is published, or its
+          payload was lost) before anything is written; raising, or returning a reason, refuses the publish.
+          It may be called again when another producer commits first.
         - `codec`: `json` (any JSON value, attrs classes, dataclasses, msgspec structs, or JSON text as
           `msgspec.Raw`) or `bytes`.
 
@@ -88,18 +88,17 @@ class Store:
         `OutcomeUnknown` when the reply was lost and the store could not be asked again: publish again
         with its `id`. Whatever is raised, the previous version is served, whole.
         """
-        with self._about(dataset):
-            payload = codecs.encode(value, codec)
-            checks.payload_size(len(payload), self._context.policy.max_payload_bytes)
+        with self._about(dataset) as name:
+            payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
             if validate is not None and not callable(validate):
                 raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
             wanted = publish.Publication(
-                dataset=dataset,
+                dataset=name,
                 payload=payload,
                 codec=codec,
                 id=None if id is None else checks.snapshot_id(id),
                 ts=None if ts is None else checks.timestamp_ms(ts),
-                labels=checks.labels(labels or {}),
+                labels=checks.labels({} if labels is None else labels),
                 dedupe_key=None if dedupe_key is None else checks.dedupe_key(dedupe_key),
                 expected_version=None
                 if expected_version is None
@@ -113,8 +112,8 @@ class Store:
 
         Raises `NotFound` when nothing is published.
         """
-        with self._about(dataset):
-            return self._run(steer.confirm(self._context, dataset))
+        with self._about(dataset) as name:
+            return self._run(steer.confirm(self._context, name))
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -124,9 +123,9 @@ class Store:
         With `max_staleness` (seconds, or a timedelta) what this store last saw is served without asking,
         if it looked within that time.
         """
-        with self._about(dataset):
+        with self._about(dataset) as name:
             bound = checks.staleness_s(max_staleness)
-            return self._run(read.read_latest(self._context, dataset, max_staleness_s=bound))
+            return self._run(read.read_latest(self._context, name, max_staleness_s=bound))
 
     def read(
         self,
@@ -142,16 +141,16 @@ class Store:
         to that moment. None: there is no such snapshot in the history. A record that was staged and never
         committed is not there, whatever its id.
         """
-        with self._about(dataset):
+        with self._about(dataset) as name:
             match (id, version, as_of):
                 case (str(), None, None):
-                    return self._run(read.read_id(self._context, dataset, checks.snapshot_id(id)))
+                    return self._run(read.read_id(self._context, name, checks.snapshot_id(id)))
                 case (None, None, moment) if moment is not None:
                     ts = checks.timestamp_ms(moment, "as_of")
-                    return self._run(read.read_as_of(self._context, dataset, ts))
+                    return self._run(read.read_as_of(self._context, name, ts))
                 case (None, number, None) if number is not None:
                     number = checks.whole(number, "version", least=1)
-                    return self._run(read.read_version(self._context, dataset, number))
+                    return self._run(read.read_version(self._context, name, number))
             raise InvalidInput("read takes exactly one of id=, version= and as_of=")
 
     def history(self, dataset: str, *, limit: int | None = 50, before: int | None = None) -> Iterator[Row]:
@@ -160,10 +159,10 @@ class Store:
         `limit` bounds how many (None: all of them); `before` starts below a version. All rows come from
         one manifest, however slowly they are read.
         """
-        with self._about(dataset):
+        with self._about(dataset) as name:
             most = None if limit is None else checks.whole(limit, "limit", least=0)
             below = None if before is None else checks.whole(before, "before", least=0)
-        return self._history(dataset, most, below)
+        return self._history(name, most, below)
 
     def _history(self, dataset: str, limit: int | None, before: int | None) -> Iterator[Row]:
         if limit == 0:
@@ -189,8 +188,8 @@ class Store:
 
     def status(self, dataset: str) -> Status | None:
         """Return a dataset at a glance, without reading its payload. None: nothing is published."""
-        with self._about(dataset):
-            return self._run(listing.status(self._context, dataset))
+        with self._about(dataset) as name:
+            return self._run(listing.status(self._context, name))
 
     # --- the live view -----------------------------------------------------------------------------
 
@@ -209,19 +208,18 @@ class Store:
         else to the version this store saw last; returns that etag. Give `etag` where several threads share
         the store. Raises `NotFound` when nothing is published.
         """
-        with self._about(dataset):
-            payload = codecs.encode(value, codec)
-            checks.payload_size(len(payload), self._context.policy.max_payload_bytes)
+        with self._about(dataset) as name:
+            payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
             bound_to = None if etag is None else checks.etag(etag)
             putting = live.put_live(
-                self._context, dataset, payload, codec=codec, ttl_ms=checks.ttl_ms(ttl), etag=bound_to
+                self._context, name, payload, codec=codec, ttl_ms=checks.ttl_ms(ttl), etag=bound_to
             )
             return self._run(putting)
 
     def read_live(self, dataset: str) -> LiveView | None:
         """Return the live view, if there is one and the version it was computed on is still current."""
-        with self._about(dataset):
-            return self._run(live.read_live(self._context, dataset))
+        with self._about(dataset) as name:
+            return self._run(live.read_live(self._context, name))
 
     # --- steering ----------------------------------------------------------------------------------
 
@@ -230,26 +228,26 @@ class Store:
 
         Raises `NotFound` unless the id is committed, `PayloadMissing` or `Corrupt` if it cannot be read.
         """
-        with self._about(dataset):
-            return self._run(steer.pin(self._context, dataset, checks.snapshot_id(id)))
+        with self._about(dataset) as name:
+            return self._run(steer.pin(self._context, name, checks.snapshot_id(id)))
 
     def unpin(self, dataset: str) -> Status:
         """Serve the latest snapshot again. Harmless when nothing is pinned."""
-        with self._about(dataset):
-            return self._run(steer.unpin(self._context, dataset))
+        with self._about(dataset) as name:
+            return self._run(steer.unpin(self._context, name))
 
     def rollback(self, dataset: str, *, id: str) -> Status:  # noqa: A002
         """Make this snapshot the latest, until a publish that is not older than it.
 
         Snapshots after it stay in the history. Raises like `pin`.
         """
-        with self._about(dataset):
-            return self._run(steer.rollback(self._context, dataset, checks.snapshot_id(id)))
+        with self._about(dataset) as name:
+            return self._run(steer.rollback(self._context, name, checks.snapshot_id(id)))
 
     # --- inside ------------------------------------------------------------------------------------
 
     def _run(self, operation: Operation[T]) -> T:
-        return run(operation, self._driver)
+        return run(operation, self._driver, self._context.clock.sleep)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -268,8 +266,8 @@ class _About:
     def __init__(self, dataset: str) -> None:
         self._dataset = dataset
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> str:
+        return self._dataset
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, SwapstoreError) and error.dataset is None:

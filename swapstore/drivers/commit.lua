@@ -40,7 +40,7 @@ for i = 1, staged do
   if ttl == -1 and shared == '0' then
     return {'held', key}
   end
-  if redis.call('GETRANGE', key, 0, #header - 1) ~= header then
+  if redis.pcall('GETRANGE', key, 0, #header - 1) ~= header then
     return {'unstaged', key, 1}
   end
 end

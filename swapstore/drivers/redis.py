@@ -12,7 +12,7 @@ import hashlib
 from contextlib import suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -36,7 +36,8 @@ from swapstore.commands import (
     Unstaged,
 )
 from swapstore.drivers import redis_errors
-from swapstore.errors import InvalidInput
+from swapstore.errors import InvalidInput, ReplyLost
+from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,8 +56,8 @@ class _Script:
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self.sent = False
 
-    def frame(self, keys: Sequence[str], arguments: Sequence[bytes | int]) -> Frame:
-        how = ("EVALSHA", self.sha) if self.sent else ("EVAL", self.text)
+    def frame(self, keys: Sequence[str], arguments: Sequence[bytes | int], *, as_text: bool) -> Frame:
+        how = ("EVALSHA", self.sha) if self.sent and not as_text else ("EVAL", self.text)
         self.sent = True
         return (*how, len(keys), *keys, *arguments)
 
@@ -68,25 +69,38 @@ class RedisDriver:
     connection pool and never closes it.
     """
 
-    def __init__(self, pool: redis.ConnectionPool, *, where: str, owned: bool) -> None:
+    def __init__(
+        self, pool: redis.ConnectionPool, *, where: str, renew: Callable[[], redis.ConnectionPool] | None
+    ) -> None:
         self._pool = pool
-        self._owned = owned
+        self._inherited: list[redis.ConnectionPool] = []
+        self._renew = renew  # None: the pool is borrowed
         self._commit = _Script("commit.lua")
         self._replace = _Script("replace.lua")
         self.where = where
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Leave the parent's pool alone: its lock may be held by a thread that the child does not have."""
+        if self._renew is not None:
+            self._inherited.append(self._pool)
+            self._pool = self._renew()
 
     @classmethod
     def from_url(cls, url: str) -> RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
         where = _place(url)
-        with suppress(ValueError, TypeError):
-            pool = redis.ConnectionPool.from_url(
+
+        def pool() -> redis.ConnectionPool:
+            return redis.ConnectionPool.from_url(
                 url,
                 socket_connect_timeout=CONNECT_TIMEOUT_S,
                 socket_timeout=REPLY_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 0),
             )
-            return cls(pool, where=where, owned=True)
+
+        with suppress(ValueError, TypeError):
+            return cls(pool(), where=where, renew=pool)
         raise _malformed()
 
     @classmethod
@@ -97,31 +111,37 @@ class RedisDriver:
                 f"cannot use a {type(client).__module__}.{type(client).__name__}: "
                 "pass a URL or a redis.Redis client"
             )
+        pool = client.connection_pool
+        if getattr(pool, "cache", None) is not None:
+            raise InvalidInput(
+                "cannot use a client with a client-side cache: pass a URL, or a client without cache_config"
+            )
         options = client.get_connection_kwargs()
-        place = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-        return cls(client.connection_pool, where=f"redis {place}/{options.get('db') or 0}", owned=False)
+        address = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+        place = getattr(pool, "service_name", None) or options.get("path") or address
+        return cls(pool, where=f"redis {place}/{options.get('db') or 0}", renew=None)
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `Driver.execute`."""
-        with redis_errors.while_connecting(self.where):
-            connection = self._pool.get_connection()
+        connection = redis_errors.connected(self._pool, self.where)
         try:
             replies = self._exchange(connection, commands)
             unknown = [
                 i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)
             ]
             if unknown:  # the server was restarted, or its scripts flushed: nothing ran, so send the text
-                self._commit.sent = self._replace.sent = False
-                again = self._exchange(connection, [commands[i] for i in unknown])
+                again = self._exchange(connection, [commands[i] for i in unknown], as_text=True)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
         finally:
             self._pool.release(connection)
         return [self._read(command, reply) for command, reply in zip(commands, replies, strict=True)]
 
-    def _exchange(self, connection: Any, commands: Sequence[Command[Any]]) -> list[Any]:
+    def _exchange(
+        self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
+    ) -> list[Any]:
         """Write every command, then read every reply: values, or the errors that came as replies."""
-        frames = [self._frame(command) for command in commands]
+        frames = [self._frame(command, as_text=as_text) for command in commands]
         reads_only = all(isinstance(command, Get | Peek | Members) for command in commands)
         replies: list[Any] = []
         with redis_errors.while_exchanging(connection, self.where, reads_only=reads_only):
@@ -133,7 +153,7 @@ class RedisDriver:
                     replies.append(error)
         return replies
 
-    def _frame(self, command: Command[Any]) -> Frame:
+    def _frame(self, command: Command[Any], *, as_text: bool) -> Frame:
         match command:
             case Get(key):
                 return ("GET", key)
@@ -148,9 +168,9 @@ class RedisDriver:
             case Register(key, member):
                 return ("SADD", key, member)
             case Replace(key, record, ttl_ms):
-                return self._replace.frame([key], [record, ttl_ms])
+                return self._replace.frame([key], [record, ttl_ms], as_text=as_text)
             case Commit():
-                return self._commit.frame(*_commit_arguments(command))
+                return self._commit.frame(*_commit_arguments(command), as_text=as_text)
             case _:
                 raise TypeError(f"unknown command {command!r}")
 
@@ -161,7 +181,7 @@ class RedisDriver:
 
     def close(self) -> None:
         """Close the connections, if they are the driver's own."""
-        if self._owned:
+        if self._renew is not None:
             self._pool.disconnect()
 
 
@@ -180,7 +200,7 @@ def _commit_arguments(commit: Commit) -> tuple[list[str], list[bytes | int]]:
     return keys, arguments
 
 
-def _commit_reply(reply: list[Any]) -> Any:
+def _commit_reply(reply: Any) -> Any:
     match reply:
         case [b"committed"]:
             return Committed()
@@ -192,7 +212,7 @@ def _commit_reply(reply: list[Any]) -> Any:
             return Unstaged(key.decode(), bool(present))
         case [b"held", key]:
             return Held(key.decode())
-    raise TypeError(f"the commit script answered {reply!r}")
+    raise ReplyLost(f"the commit script gave an answer that is none of its own ({type(reply).__name__})")
 
 
 _READERS: dict[type[Command[Any]], Callable[[Any], Any]] = {
@@ -213,8 +233,11 @@ def _place(url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme == "unix":
             return f"unix://{parts.path}"
-        database = parts.path.strip("/") or "0"
-        if parts.hostname and database.isdecimal():
+        options = dict(parse_qsl(parts.query))
+        database = options.get("db") or parts.path.strip("/") or "0"
+        # A password that is not encoded moves the rest of the URL to where it does not belong.
+        misplaced = parts.fragment or "@" in parts.query
+        if parts.hostname and database.isdecimal() and not misplaced:
             return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}/{database}"
     raise _malformed()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from redis import exceptions as raised
+from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
 from swapstore.errors import (
     AccessDenied,
@@ -23,25 +24,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@contextmanager
-def while_connecting(where: str) -> Iterator[None]:
-    """Nothing was sent yet: every failure is `Unavailable`, `AccessDenied`, or a bad option."""
+def connected(pool: Any, where: str) -> Any:
+    """Take a connection that is ready. Nothing was sent yet: a failure is `Unavailable` or its like."""
+    cause: Exception | None = None
     try:
-        yield
-    except (raised.AuthenticationError, raised.AuthorizationError, raised.NoPermissionError) as error:
-        raise _denied(where, error) from error
-    except raised.AuthenticationWrongNumberOfArgsError as error:
-        raise _denied(where, error) from error
+        return pool.get_connection()
+    except (MasterNotFoundError, SlaveNotFoundError):
+        # Without its cause, which quotes the options of the sentinels, password and all.
+        failure: SwapstoreError = Unavailable(f"the sentinels know no server for {where} that is up")
+    except _DENIALS as error:
+        failure, cause = _denied(where, error), error
     except raised.BusyLoadingError as error:
-        raise _loading(where) from error
+        failure, cause = _loading(where), error
+    except raised.MaxConnectionsError as error:
+        failure, cause = Unavailable(f"all connections of the pool to {where} are in use; enlarge it"), error
     except (redis.RedisError, OSError) as error:
-        raise Unavailable(
-            f"cannot connect to {where}: {error}. Is the server running and the address right?"
-        ) from error
+        text = f"cannot connect to {where}: {error}. Is the server running and the address right?"
+        failure, cause = Unavailable(text), error
     except TypeError as error:
-        raise InvalidInput(
-            f"the URL of {where} has an option that redis-py does not know: {error}"
-        ) from error
+        text = f"the URL of {where} has an option that redis-py does not know: {error}"
+        failure, cause = InvalidInput(text), error
+    raise failure from cause
+
+
+_DENIALS = (
+    raised.AuthenticationError,
+    raised.AuthorizationError,
+    raised.NoPermissionError,
+    raised.AuthenticationWrongNumberOfArgsError,
+)
 
 
 @contextmanager
@@ -51,7 +62,7 @@ def while_exchanging(connection: Any, where: str, *, reads_only: bool) -> Iterat
         yield
     except BaseException as error:
         connection.disconnect()
-        if isinstance(error, raised.AuthenticationError | raised.AuthorizationError):
+        if isinstance(error, _DENIALS):
             raise _denied(where, error) from error  # such a connection carries out nothing
         if isinstance(error, raised.BusyLoadingError) and reads_only:
             raise _loading(where) from error

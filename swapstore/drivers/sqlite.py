@@ -7,12 +7,13 @@ writing batch removes a few of them.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from swapstore.commands import (
     Already,
@@ -32,6 +33,7 @@ from swapstore.commands import (
     Unstaged,
 )
 from swapstore.drivers import sqlite_errors, sqlite_file
+from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -69,11 +71,16 @@ class SqliteDriver:
         self._path = path
         self._timeout_s = timeout_s
         self._now_ms = now_ms
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[_Opened] = []
+        self._inherited: list[_Opened] = []
         self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._inherited: list[sqlite3.Connection] = []
         self._closed = False
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone: they must not cross a fork, not even to be closed."""
+        self._lock = threading.Lock()
+        self._inherited, self._idle = self._idle, []
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands, in one transaction if any of them writes; see `Driver.execute`."""
@@ -125,31 +132,59 @@ class SqliteDriver:
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """Lend an idle connection, or open one. It is lent again only if the batch ended cleanly."""
-        with self._lock:
-            if self._pid != os.getpid():  # a connection must not cross a fork, not even to be closed
-                self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = sqlite_file.open_file(self._path, self.where, self._timeout_s)
+        opened = self._idle_one() or self._open()
         try:
-            yield connection
+            yield opened.connection
         except BaseException:
-            connection.close()
+            opened.connection.close()
             raise
         with self._lock:
             if not self._closed:
-                self._idle.append(connection)
+                self._idle.append(opened)
                 return
-        connection.close()
+        opened.connection.close()
+
+    def _idle_one(self) -> _Opened | None:
+        """Take an idle connection whose file is still the one at the path.
+
+        A file that was deleted or replaced behind our back would go on acknowledging what nobody can read.
+        """
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                opened = self._idle.pop()
+            if opened.identity == _identity(self._path):
+                return opened
+            opened.connection.close()
+
+    def _open(self) -> _Opened:
+        connection = sqlite_file.open_file(self._path, self.where, self._timeout_s)
+        return _Opened(connection, _identity(self._path))
 
     def close(self) -> None:
         """Close the idle connections; one that is at work is closed when its batch ends."""
         with self._lock:
             self._closed = True
-            if self._pid == os.getpid():
-                for connection in self._idle:
-                    connection.close()
-                self._idle = []
+            for opened in self._idle:
+                opened.connection.close()
+            self._idle = []
+
+
+@attrs.frozen
+class _Opened:
+    """A connection, and which file it is on."""
+
+    connection: sqlite3.Connection
+    identity: tuple[int, int] | None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _value(found: sqlite3.Cursor) -> bytes | None:

@@ -17,7 +17,9 @@ APPLICATION_ID = 0x73776170  # "swap": what `file` and `PRAGMA application_id` s
 SCHEMA_VERSION = 1
 
 _SCHEMA = """
-CREATE TABLE records (key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL, expires_at INTEGER);
+CREATE TABLE records (
+  key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL CHECK (typeof(value) = 'blob'), expires_at INTEGER
+);
 CREATE INDEX records_by_expiry ON records (expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE members (key TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (key, member)) WITHOUT ROWID;
 """

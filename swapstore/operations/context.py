@@ -14,13 +14,16 @@ from swapstore.keys import Keys
 
 
 class Clock(Protocol):
-    """The two clocks an operation needs."""
+    """The clocks an operation needs, and waiting, which is the engine's part."""
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch."""
 
     def monotonic(self) -> float:
         """Seconds that never go back, for measuring ages."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
 
 
 class SystemClock:
@@ -34,6 +37,10 @@ class SystemClock:
         """Seconds that never go back."""
         return time.monotonic()
 
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
 
 @attrs.frozen(kw_only=True)
 class Policy:
@@ -43,8 +50,9 @@ class Policy:
     staging_ttl_ms: int = 10 * 60_000  # how long what a crashed publish left behind stays
     reader_grace_ms: int = 10 * 60_000  # how long an unlinked record can still be read
     commit_attempts: int = 200  # against eight busy producers, losing them all has odds of 1 in 10^11
-    read_attempts: int = 4
-    first_wait_s: float = 0.001
+    lost_attempts: int = 4  # how often a commit is sent that loses its connection each time
+    read_attempts: int = 6
+    first_wait_s: float = 0.002
     longest_wait_s: float = 0.05
 
 

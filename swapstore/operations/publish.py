@@ -5,7 +5,7 @@
    agree? An answer that stops the publish is never given from memory: the manifest is read first.
 3. Draft the next manifest and `swap` it: records and commit in one round trip.
 4. When another commit came first, decide again on the manifest it left. Records that are staged already
-   are not sent again.
+   are not sent again, unless the snapshot's `ts` had to move up with that of the new latest.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swapstore import manifest, records
+from swapstore.checks import shown
+from swapstore.commands import Peek
 from swapstore.errors import (
     Conflict,
     Contended,
     Corrupt,
-    Damaged,
     IdConflict,
     InvalidInput,
+    PayloadMissing,
     Refused,
     Rejected,
 )
 from swapstore.models import Candidate, Commit, Entry, Row, Snapshot
 from swapstore.operations.lookup import find_id, load_snapshot
-from swapstore.operations.steps import Operation, Wait, load_manifest
+from swapstore.operations.steps import Operation, Wait, ask, load_manifest
 from swapstore.operations.swap import Moved, Record, Staging, Swapped, Taken, swap
 
 if TYPE_CHECKING:
@@ -103,10 +105,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         if existing is not None:
             return existing
         draft = _draft(ctx, this, base)
-        listed = known is not None and base is not None
-        verdict = yield from swap(
-            ctx, draft, _records(ctx, draft, wanted.payload), staging, register=not listed
-        )
+        verdict = yield from swap(ctx, draft, _records(ctx, draft, wanted.payload), staging)
         match verdict:
             case Swapped():
                 return _created(draft)
@@ -131,7 +130,7 @@ def _decide(
         existing = yield from _judge(ctx, this, base)
         if existing is None or not from_memory:
             return base, existing
-    except (Refused, Damaged):
+    except Refused:
         if not from_memory:
             raise
     base = yield from load_manifest(ctx, this.wanted.dataset)
@@ -139,19 +138,21 @@ def _decide(
 
 
 def _judge(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Commit | None]:
-    if base is not None:
-        for row in reversed(base.log.rows):
-            if row.id == this.id and base.head.keeps(row):
-                return _existing(this, base, row)
-        for row in reversed(base.log.rows):
-            if (
-                row.dedupe_key is not None
-                and row.dedupe_key == this.wanted.dedupe_key
-                and base.head.shows(row)
-            ):
-                return _known(base, row)
-    _check_version(this, base)
-    yield from _validate(ctx, this, base)
+    for row in reversed(base.log.rows) if base else ():
+        if base and row.id == this.id and base.head.keeps(row):
+            return (yield from _existing(ctx, this, base, row))
+    for row in reversed(base.log.rows) if base and this.wanted.dedupe_key is not None else ():
+        if base and row.dedupe_key == this.wanted.dedupe_key and base.head.shows(row):
+            return _known(base, row)
+    try:
+        _check_version(this, base)
+        yield from _validate(ctx, this, base)
+    except Refused:
+        # A retry of what was committed long ago is a success, whatever has come since.
+        row_below = (yield from find_id(ctx, base, this.id)) if base and this.wanted.id else None
+        if base is None or row_below is None:
+            raise
+        return (yield from _existing(ctx, this, base, row_below))
     return None
 
 
@@ -160,9 +161,12 @@ def _check_version(this: _Publish, base: Manifest | None) -> None:
     latest = base.head.latest.version if base else 0
     if expected is None or expected in {latest, base.version if base else 0}:
         return
+    aside = "" if base else " (nothing is published)"
+    if base and base.head.pinned:
+        aside = f" (readers are served version {base.head.pinned.version}, which is pinned)"
     raise Conflict(
-        f"expected_version={expected} does not hold: the latest snapshot is version {latest}"
-        f"{'' if base else ' (nothing is published)'}; read it again and decide",
+        f"expected_version={shown(expected)} does not hold: the latest snapshot is version {latest}{aside}; "
+        "read it again and decide",
         current_version=latest,
     )
 
@@ -171,7 +175,7 @@ def _validate(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[
     validate = this.wanted.validate
     if validate is None:
         return
-    previous = (yield from load_snapshot(ctx, base, base.head.latest)) if base else None
+    previous = (yield from _previous(ctx, base)) if base else None
     entry = attrs.asdict(this.entry(base))
     candidate = Candidate(dataset=this.wanted.dataset, raw=this.wanted.payload, **entry)
     try:
@@ -188,21 +192,35 @@ def _validate(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[
         )
 
 
-def _existing(this: _Publish, base: Manifest, row: Row) -> Commit:
+def _previous(ctx: Context, base: Manifest) -> Operation[Snapshot | None]:
+    """Read the latest snapshot for a validator; None when its payload is lost.
+
+    Then readers have nothing either, and a validator that waited for it would keep it so.
+    """
+    try:
+        return (yield from load_snapshot(ctx, base, base.head.latest))
+    except (PayloadMissing, Corrupt):
+        return None
+
+
+def _existing(ctx: Context, this: _Publish, base: Manifest, row: Row) -> Operation[Commit]:
     """Answer for an id that is committed: the same content is a success, other content is not."""
-    if this.is_content_of(row):
-        return _known(base, row)
-    raise IdConflict(
-        f"id {this.id!r} is committed already (version {row.version}) with another payload, codec, ts "
-        "or labels; an id names one content for ever: publish under a new id, or without one"
-    )
+    if not this.is_content_of(row):
+        raise IdConflict(
+            f"id {this.id!r} is committed already (version {row.version}) with another payload, codec, ts "
+            "or labels; an id names one content for ever: publish under a new id, or without one"
+        )
+    key = ctx.keys.id(this.wanted.dataset, row.id)
+    if not (yield from ask(ctx, Peek(key, 1))):
+        raise records.payload_missing(row, key)
+    return _known(base, row)
 
 
 def _resolve_taken(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Commit]:
     """Answer for an id whose record is permanent although the tail does not name it: it lies deeper."""
     row = (yield from find_id(ctx, base, this.id)) if base else None
     if base is not None and row is not None:
-        return _existing(this, base, row)
+        return (yield from _existing(ctx, this, base, row))
     raise Corrupt(
         f"the record of id {this.id!r} is permanent but no version names it: the manifest was lost or "
         "replaced. Publish under another id",

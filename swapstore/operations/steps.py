@@ -81,9 +81,9 @@ def load_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         if known is None or (found is not None and not cache.is_newer(known.manifest, found)):
             break
     if found is None:
-        ctx.cache.forget(key)
+        ctx.cache.forget(key, basis=known)
     else:
-        ctx.cache.learn(found, read_at, retreat=known is not None and cache.is_newer(known.manifest, found))
+        ctx.cache.learn(found, read_at, basis=known, retreat=True)
     return found
 
 
@@ -97,7 +97,7 @@ def current_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     read_at = ctx.clock.monotonic()
     if (yield from ask(ctx, Peek(key, len(prefix)))) != prefix:
         return (yield from load_manifest(ctx, dataset))
-    ctx.cache.learn(known.manifest, read_at)
+    ctx.cache.touch(known, read_at)
     return known.manifest
 
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore import manifest, search
-from swapstore.cache import is_newer
 from swapstore.commands import (
     Already,
     Command,
@@ -34,11 +33,20 @@ from swapstore.commands import (
     Staged,
     Unstaged,
 )
-from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, SwapstoreError, Unavailable
+from swapstore.errors import (
+    Contended,
+    Corrupt,
+    Damaged,
+    OutcomeUnknown,
+    ReplyLost,
+    SwapstoreError,
+    Unavailable,
+)
 from swapstore.operations.steps import Batch, Operation, Wait, find, load_manifest
 
 if TYPE_CHECKING:
     from swapstore.manifest import Draft, Manifest
+    from swapstore.models import Row
     from swapstore.operations.context import Context
 
 
@@ -79,6 +87,7 @@ class Staging:
     def __init__(self) -> None:
         self._staged: dict[str, bytes] = {}
         self._taken_over: set[str] = set()
+        self._unmovable: set[str] = set()
 
     def commands(self, ctx: Context, needed: list[Record]) -> list[Command[bool]]:
         """Return what has still to be sent so that each record is staged."""
@@ -97,45 +106,52 @@ class Staging:
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, Failed):
                 failure = failure or reply.error
+            elif isinstance(command, Replace) and not reply:
+                self._unmovable.add(command.key)
             elif isinstance(command, Stage | Replace):
                 self._staged[command.key] = command.record[: command.record.index(b"\n") + 1]
         return failure
 
     def missed(self, unstaged: Unstaged) -> None:
         """Take note that a record is not there, or that another's is, which will be taken over."""
+        if unstaged.key in self._unmovable:
+            raise Corrupt(
+                f"{unstaged.key} is permanent and holds something else than what belongs there: it was left "
+                "by a damaged or restored store; publishing cannot go on before it is removed",
+                key=unstaged.key,
+            )
         self._staged.pop(unstaged.key, None)
         if unstaged.present:
             self._taken_over.add(unstaged.key)
 
 
 def swap(
-    ctx: Context, draft: Draft, needed: list[Record], staging: Staging, *, register: bool = False
+    ctx: Context, draft: Draft, needed: list[Record], staging: Staging
 ) -> Operation[Swapped | Moved | Taken]:
     """Send a draft until the store has decided.
 
-    `register` also lists the dataset's name. Raises what the store refused a command with (nothing was
+    Raises what the store refused a command with (nothing was
     committed), `Contended` when records keep being taken over, and `OutcomeUnknown` when a reply was lost
     and the store cannot be asked.
     """
     lost: ReplyLost | None = None
+    losses = 0
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
             yield Wait(ctx.backoff(attempt))
-        sent_at = ctx.clock.monotonic()
         try:
-            outcome = yield from _send(ctx, draft, needed, staging, register=register)
+            outcome = yield from _send(ctx, draft, needed, staging)
             match outcome:
                 case Committed() | Already():
-                    ctx.cache.learn(draft.manifest, sent_at)
                     return Swapped()
-                case Conflict(raw):
-                    current = _parse(ctx, draft, raw, sent_at)
+                case Moved(current):
+                    pass
                 case Held():
                     return Taken()
                 case _:
                     continue  # unstaged: the staging knows what to do about it
         except ReplyLost as error:
-            lost = error
+            lost, losses = error, losses + 1
             current = yield from _ask_after_loss(ctx, draft, error)
         except SwapstoreError as error:
             if lost is None:
@@ -144,6 +160,8 @@ def swap(
         verdict = yield from _judge(ctx, draft, current, lost)
         if verdict is not None:
             return verdict
+        if losses == ctx.policy.lost_attempts:
+            break
     if lost is not None:
         raise _unknown(draft, lost) from lost
     raise Contended(
@@ -153,33 +171,50 @@ def swap(
 
 
 def _send(
-    ctx: Context, draft: Draft, needed: list[Record], staging: Staging, *, register: bool
-) -> Operation[Committed | Already | Conflict | Unstaged | Held]:
+    ctx: Context, draft: Draft, needed: list[Record], staging: Staging
+) -> Operation[Committed | Already | Moved | Unstaged | Held]:
     """Send one batch: what has to be staged, then the commit. The commit's own reply decides."""
+    key, dataset = draft.manifest.key, draft.manifest.head.dataset
+    names = [] if ctx.cache.is_listed(key) else [Register(ctx.keys.datasets(), dataset)]
     stages = staging.commands(ctx, needed)
-    head = draft.manifest.head
-    names = [Register(ctx.keys.datasets(), head.dataset)] if register else []
-    commit = Commit(
+    known, sent_at = ctx.cache.known(key), ctx.clock.monotonic()
+    replies = yield Batch((*names, *stages, _commit(ctx, draft, needed)))
+    if names and not isinstance(replies[0], Failed):
+        ctx.cache.note_listed(key)
+    refusal = staging.note(stages, replies[len(names) : -1])
+    match replies[-1]:
+        case Failed(error):
+            raise refusal or error
+        case Unstaged() as unstaged:
+            if refusal is not None:
+                raise refusal  # the record is not there because the store would not take it
+            staging.missed(unstaged)
+            return unstaged
+        case Conflict(raw):
+            current = manifest.parse(raw, dataset, key) if raw is not None else None
+            if current is None:
+                ctx.cache.forget(key, basis=known)
+            else:
+                ctx.cache.learn(current, sent_at, basis=known, retreat=True)
+            return Moved(current)
+        case decided:
+            if isinstance(decided, Committed | Already):
+                ctx.cache.learn(draft.manifest, sent_at, basis=known)
+            outcome: Committed | Already | Held = decided
+            return outcome
+
+
+def _commit(ctx: Context, draft: Draft, needed: list[Record]) -> Commit:
+    return Commit(
         key=draft.manifest.key,
         expected=manifest.prefix(draft.base.etag) if draft.base else b"",
         prefix=manifest.prefix(draft.manifest.etag),
         manifest=draft.manifest.raw,
-        live_key=ctx.keys.live(head.dataset),
+        live_key=ctx.keys.live(draft.manifest.head.dataset),
         staged=tuple(Staged(record.key, record.header, record.shared) for record in needed),
         staging_ttl_ms=ctx.policy.staging_ttl_ms,
         grace_ms=ctx.policy.reader_grace_ms,
     )
-    replies = yield Batch((*names, *stages, commit))
-    refusal = staging.note(stages, replies[len(names) : -1])
-    outcome: Any = replies[-1]
-    if isinstance(outcome, Failed):
-        raise refusal or outcome.error
-    if isinstance(outcome, Unstaged):
-        if refusal is not None:
-            raise refusal  # the record is not there because the store would not take it
-        staging.missed(outcome)
-    reply: Committed | Already | Conflict | Unstaged | Held = outcome
-    return reply
 
 
 def _judge(
@@ -195,23 +230,32 @@ def _judge(
         return None
     if current.epoch != ours.epoch or current.version <= ours.version:
         return Moved(current)
-    # Later versions stand on version n+1. If that row is ours, so was the commit. Without a lost reply it
-    # can only be ours if something in between resends commands; the tail, which is at hand, tells that too.
-    if lost is None and not any(row.version == ours.version for row in current.log.rows):
-        return Moved(current)
-    if draft.row is not None and ours.version >= current.head.first_version:
-        try:
-            row = yield from find(
-                ctx, ours.head.dataset, search.search(current, search.ByVersion(ours.version))
-            )
-        except (Damaged, Unavailable) as error:
-            if lost is None:
-                return Moved(current)
-            raise _unknown(draft, error) from error
-        return Swapped() if row == draft.row else Moved(current)
-    if lost is None:
-        return Moved(current)
-    raise _unknown(draft, lost) from lost
+    # Later versions stand on version n+1: if that row is ours, so was the commit.
+    row = _in_tail(current, ours.version)
+    if row is None and lost is not None:
+        row = yield from _in_pages(ctx, draft, current, lost)
+    if row is None and lost is not None and (draft.row is None or ours.version < _oldest(current)):
+        raise _unknown(draft, lost) from lost
+    return Swapped() if row is not None and row == draft.row else Moved(current)
+
+
+def _in_tail(current: Manifest, version: int) -> Row | None:
+    return next((row for row in current.log.rows if row.version == version), None)
+
+
+def _in_pages(ctx: Context, draft: Draft, current: Manifest, lost: ReplyLost) -> Operation[Row | None]:
+    """Find the row in the pages, hidden or not: retention may hide what was committed a moment ago."""
+    query = search.ByVersion(draft.manifest.version)
+    try:
+        return (yield from find(ctx, current.head.dataset, search.search(current, query, hidden=True)))
+    except (Damaged, Unavailable) as error:
+        raise _unknown(draft, error) from lost
+
+
+def _oldest(current: Manifest) -> int:
+    """The oldest version that the log still holds; below it nobody knows what was a publish."""
+    refs = [level[0].first_version for level in current.log.pages if level]
+    return min([*refs, *(row.version for row in current.log.rows[:1])], default=current.version + 1)
 
 
 def _ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Manifest | None]:
@@ -221,23 +265,12 @@ def _ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Ma
         raise _unknown(draft, error) from lost
 
 
-def _parse(ctx: Context, draft: Draft, raw: bytes | None, sent_at: float) -> Manifest | None:
-    """Parse the manifest that a conflict returned: the stored one, so the client follows it even back."""
-    key = draft.manifest.key
-    if raw is None:
-        ctx.cache.forget(key)
-        return None
-    current = manifest.parse(raw, draft.manifest.head.dataset, key)
-    gone_back = draft.base is not None and is_newer(draft.base, current)
-    ctx.cache.learn(current, sent_at, retreat=gone_back)
-    return current
-
-
 def _unknown(draft: Draft, cause: SwapstoreError) -> OutcomeUnknown:
     row = draft.row
+    size = len(draft.manifest.raw) + (row.size if row else 0)
     todo = f"publish again with id={row.id!r}" if row else "read the status, and repeat the call if need be"
     return OutcomeUnknown(
         f"the commit of version {draft.manifest.version} was sent and its outcome could not be learned "
-        f"({cause.args[0]}); {todo}",
+        f"({cause.args[0]}); {todo}. If it persists: does the store take requests of {size:,} bytes?",
         id=row.id if row else None,
     )

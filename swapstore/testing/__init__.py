@@ -1,5 +1,18 @@
-"""Faults on purpose: for the tests of this library, for its demo, and for the tests of its users."""
+"""Faults on purpose, and a store to let them happen in: for this library's tests, its demo, and its users."""
 
-from swapstore.testing.cuts import Crash, CutShort, cut_short
+from swapstore.testing.faults import Crash, Fault, FaultyDriver, Kind, every_fault, failing_at, faulty
+from swapstore.testing.keyspace import Keyspace
+from swapstore.testing.simulated import SimulatedStore, VirtualClock
 
-__all__ = ["Crash", "CutShort", "cut_short"]
+__all__ = [
+    "Crash",
+    "Fault",
+    "FaultyDriver",
+    "Keyspace",
+    "Kind",
+    "SimulatedStore",
+    "VirtualClock",
+    "every_fault",
+    "failing_at",
+    "faulty",
+]

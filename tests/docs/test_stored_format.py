@@ -27,6 +27,9 @@ class StoppedClock:
     def monotonic(self) -> float:
         return 0.0
 
+    def sleep(self, seconds: float) -> None:
+        pass
+
 
 def written(path: Path) -> dict[str, bytes]:
     """Publish what the page shows, and return every record."""

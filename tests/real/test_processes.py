@@ -106,7 +106,11 @@ def test_killed_producers_leave_a_store_that_works(real_url: str) -> None:
         process.stdin.flush()
         lines = [process.stdout.readline() for _ in range(5 + 3 * round_number)]
         process.kill()
-        rest, _ = process.communicate(timeout=30)
+        rest = process.stdout.read()  # not communicate(): it would leave out what is buffered already
+        process.wait(30)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
         whole = [line for line in ("".join(lines) + rest).splitlines() if line.endswith("]")]
         acknowledged |= {json.loads(line)[0] for line in whole}
     with swapstore.connect(real_url) as store:

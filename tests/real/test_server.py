@@ -202,6 +202,10 @@ def everything_about(error: BaseException | None) -> str:
         f"redis://user:{SECRET}@localhost:notaport/0",
         f"redis://user:{SECRET}@localhost/notadatabase",
         f"redis://:{SECRET}@/0",
+        f"redis://default:123#{SECRET}@localhost/0",
+        f"redis://default:123?{SECRET}@localhost/0",
+        f"redis://default:123/{SECRET}@localhost/0",
+        "sqlite:///:memory:",
         f"redis://:{SECRET}@[::1",
         f"mysql://user:{SECRET}@localhost",
         f"user:{SECRET}@localhost:6379",
@@ -239,7 +243,7 @@ def test_a_command_that_the_acl_forbids_is_access_denied(valkey: Server) -> None
         with swapstore.connect(f"redis://reader:x@127.0.0.1:{valkey.port}/0") as reader:
             snap = reader.read_latest("mena")
             assert snap is not None
-            with pytest.raises(AccessDenied, match="dataset 'mena': .*NOPERM"):
+            with pytest.raises(AccessDenied, match="dataset 'mena': .*does not allow"):
                 reader.publish("mena", 2)
         with swapstore.connect(f"redis://mute:x@127.0.0.1:{valkey.port}/0") as mute:
             assert mute.publish("mena", 3).version == 2, "the hint on the channel is not part of the commit"
@@ -305,6 +309,28 @@ def test_a_borrowed_client_with_retries_sends_a_commit_once(valkey: Server) -> N
         assert store.publish("mena", 2).version == 2
         assert sum(b"EVAL" in request for request in proxy.requests) == before + 1
         assert len(invariants.check(store)) == 2
+
+
+def test_a_client_with_a_client_side_cache_is_refused(valkey: Server) -> None:
+    """Its connections answer from the client's own cache, so what they answer is not ours to trust."""
+    from redis.cache import CacheConfig  # noqa: PLC0415
+
+    with (
+        redis.Redis(host="127.0.0.1", port=valkey.port, protocol=3, cache_config=CacheConfig()) as client,
+        pytest.raises(InvalidInput, match="client-side cache"),
+    ):
+        swapstore.connect(client)
+
+
+def test_sentinels_that_know_no_server_do_not_show_their_password() -> None:
+    """redis-py quotes the sentinels' options in its error; it must go no further."""
+    make: Any = redis.Sentinel
+    sentinel = make([("127.0.0.1", free_port())], sentinel_kwargs={"password": SECRET})
+    with swapstore.connect(sentinel.master_for("mymaster")) as store:
+        assert "mymaster" in repr(store)
+        with pytest.raises(Unavailable, match="sentinels know no server for redis mymaster") as caught:
+            store.read_latest("mena")
+        assert SECRET not in everything_about(caught.value)
 
 
 @pytest.mark.parametrize("thing", [42, object(), redis.asyncio.Redis])

@@ -126,6 +126,66 @@ def test_a_read_only_file_serves_readers_and_refuses_producers(tmp_path: Path) -
         assert snap.value == 1
 
 
+def test_a_file_that_was_deleted_or_replaced_is_opened_anew(tmp_path: Path) -> None:
+    """A long-running producer does not go on acknowledging into a file that nobody else can see."""
+    path = tmp_path / "s.db"
+    with open_store(path) as store:
+        store.publish("mena", 1)
+        for file in tmp_path.glob("s.db*"):
+            file.unlink()
+        assert store.publish("mena", 2).version == 1
+        with open_store(path) as other:
+            snap = other.read_latest("mena")
+            assert snap is not None
+            assert snap.value == 2
+
+
+def test_a_hand_edit_cannot_turn_bytes_into_text(tmp_path: Path) -> None:
+    """SQLite would take text for bytes; the table does not."""
+    path = tmp_path / "s.db"
+    with open_store(path) as store:
+        store.publish("mena", 1)
+        driver: Any = store._driver
+        with driver._connection() as connection, pytest.raises(sqlite3.IntegrityError, match="blob"):
+            connection.execute("UPDATE records SET value = CAST(value AS TEXT)")
+
+
+def _read_in_child(store: Store, results: Any) -> None:
+    store.read_latest("mena")
+    results.put("read")
+    results.close()
+    results.join_thread()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_in_the_middle_of_other_threads_work_does_not_hang(real_url: str) -> None:
+    """A server that forks while its threads read: no child waits for a lock that nobody holds any more."""
+    context = multiprocessing.get_context("fork")
+    stop = threading.Event()
+    with swapstore.connect(real_url) as store:
+        store.publish("mena", 1)
+
+        def busy() -> None:
+            while not stop.is_set():
+                store.read_latest("mena")
+
+        threads = [threading.Thread(target=busy) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(8):
+                results = context.Queue()
+                child = context.Process(target=_read_in_child, args=(store, results))
+                child.start()
+                child.join(20)
+                assert child.exitcode == 0, "the child hung or failed"
+                assert results.get(timeout=5) == "read"
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
 def test_expired_rows_are_removed_a_few_at_a_time(tmp_path: Path) -> None:
     """What crashed publishes left behind does not fill the disk, and no write pays for all of it."""
     now = [1_000_000]

@@ -15,8 +15,10 @@ PACKAGE = ROOT / "swapstore"
 
 # Bottom first. A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors"},
-    {"codecs", "checks"},
+    {"errors", "forks"},
+    {"checks"},
+    {"json_values"},
+    {"codecs"},
     {"models", "keys"},
     {"records"},
     {"pages"},

@@ -6,14 +6,14 @@ import pytest
 
 from swapstore import Store
 from swapstore.commands import Commit
-from swapstore.testing import Crash, cut_short
+from swapstore.testing import Crash, failing_at, faulty
 from tests.support import invariants
 from tests.support.drivers import another
 
 
 def publish_cut(store: Store, after: int, *, id: str) -> bool:  # noqa: A002
     """Publish and die after so many commands; say whether the publish came to its end."""
-    client, driver = cut_short(store, after=after)
+    client, driver = faulty(store, failing_at(after))
     try:
         client.publish("mena", "half?", id=id)
     except Crash:
@@ -51,7 +51,7 @@ def test_a_crash_at_any_command_leaves_the_previous_version(store: Store, earlie
 def test_a_crash_between_commit_and_acknowledgement_is_settled_by_a_retry(store: Store) -> None:
     """The process dies knowing nothing; run again with the same id it finds its own commit."""
     store.publish("mena", 1)
-    client, _ = cut_short(store, after=5)
+    client, _ = faulty(store, failing_at(5))
     client.publish("mena", 2, id="run-7")
     again = another(store).publish("mena", 2, id="run-7")
     assert (again.created, again.version) == (False, 2)

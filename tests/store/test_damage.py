@@ -79,6 +79,37 @@ def test_a_deleted_payload_is_missing_and_not_nothing(damaged: Store) -> None:
             read()
 
 
+def test_a_retry_of_a_lost_snapshot_is_not_called_a_success(damaged: Store) -> None:
+    """The id is committed but its payload is gone: the producer is told, instead of `done already`."""
+    delete(damaged, "swapstore:id:{mena}:id-3")
+    with pytest.raises(PayloadMissing, match="new id"):
+        another(damaged).publish("mena", {"n": 3}, id="id-3")
+
+
+def test_a_validator_does_not_keep_a_lost_payload_lost(damaged: Store) -> None:
+    """When the latest payload is gone the validator is given None, and the publish heals the dataset."""
+    delete(damaged, "swapstore:id:{mena}:id-3")
+    seen: list[object] = []
+    commit = another(damaged).publish("mena", 4, validate=lambda _c, previous: seen.append(previous))
+    assert (commit.version, seen) == (4, [None])
+
+
+def test_a_permanent_page_with_other_rows_is_named(store: Store) -> None:
+    """A restored manifest beside newer pages cannot be published to: said clearly, after one attempt."""
+    for number in range(63):
+        store.publish("mena", number, id=f"id-{number}")
+    status = store.status("mena")
+    assert status is not None
+    page = f"swapstore:page:{{mena}}:{status.etag.split('.')[0]}.1-32"
+    if is_sqlite(store):
+        with store._driver._connection() as connection:  # type: ignore[attr-defined]
+            connection.execute("INSERT INTO records VALUES (?, ?, NULL)", (page, b"other page\n"))
+    else:
+        raw_client(store).set(page, b"other page\n")
+    with pytest.raises(Corrupt, match=r"page:.*permanent and holds something else"):
+        store.publish("mena", "next")
+
+
 def test_the_next_publish_heals_what_readers_see(damaged: Store) -> None:
     """A lost payload does not block the producer."""
     delete(damaged, "swapstore:id:{mena}:id-3")

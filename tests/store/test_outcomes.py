@@ -11,7 +11,7 @@ import pytest
 from swapstore import Store
 from swapstore.commands import Command, Commit, Failed, Replace, Stage
 from swapstore.errors import Contended, IdConflict, OutcomeUnknown, StoreFull, Unavailable
-from swapstore.manifest import parse, repoint
+from swapstore.manifest import _build, parse, repoint
 from swapstore.operations.context import Policy
 from tests.support import invariants
 from tests.support.drivers import Meddler, another, lose, meddled
@@ -24,6 +24,7 @@ def warm(store: Store) -> tuple[Store, Meddler, int]:
     store.publish("mena", "before", id="before")
     client, meddler = meddled(store, policy=PATIENT)
     client.read_latest("mena")
+    client._context.cache.note_listed("swapstore:manifest:{mena}")
     return client, meddler, len(meddler.batches)
 
 
@@ -302,7 +303,9 @@ def test_a_pruned_row_after_a_lost_reply_is_outcome_unknown(store: Store) -> Non
         known = other._context.cache.known("swapstore:manifest:{mena}")
         assert known is not None
         base = known.manifest
-        pruned = repoint(base, now_ms=1, nonce="f" * 16, keys=other._context.keys, first_version=4).manifest
+        swapped = repoint(base, now_ms=1, nonce="f" * 16, keys=other._context.keys, first_version=4)
+        log = attrs.evolve(base.log, rows=tuple(row for row in base.log.rows if row.version >= 4))
+        pruned = _build(swapped.manifest.head, log, other._context.keys)
         commit = next(c for c in meddler.batches[batch] if isinstance(c, Commit))
         swap = attrs.evolve(
             commit,
@@ -329,6 +332,45 @@ def test_losing_every_reply_ends(store: Store) -> None:
         meddler.before(number + 2, lose)
     with pytest.raises(OutcomeUnknown):
         client.publish("mena", "mine", id="mine")
+    assert ids(store) == ["before"]
+
+
+def test_a_row_that_retention_hides_is_still_found(store: Store) -> None:
+    """Hidden and not yet unlinked: the row tells that the lost commit was applied, and it is not repeated."""
+    client, meddler, batch = warm(store)
+
+    def hide_it() -> None:
+        other = another(store)
+        other.publish("mena", "newer", id="newer", ts=10**14)
+        known = other._context.cache.known("swapstore:manifest:{mena}")
+        assert known is not None
+        base = known.manifest
+        hidden = repoint(base, now_ms=1, nonce="f" * 16, keys=other._context.keys, floor=10**14).manifest
+        commit = next(c for c in meddler.batches[batch] if isinstance(c, Commit))
+        swap = attrs.evolve(
+            commit,
+            expected=b'{"etag":"' + base.etag.encode() + b'"',
+            prefix=b'{"etag":"' + hidden.etag.encode() + b'"',
+            manifest=hidden.raw,
+            staged=(),
+        )
+        store._driver.execute([swap])
+        lose()
+
+    meddler.after(batch, hide_it)
+    assert client.publish("mena", "mine", id="mine").created
+    assert meddler.commits() == 1
+
+
+def test_a_server_that_drops_the_request_is_not_flooded(store: Store) -> None:
+    """A request too large for the server kills its connection each time: a few attempts, then a hint."""
+    client, meddler, batch = warm(store)
+    for number in range(batch, batch + 400, 2):
+        meddler.before(number, lose)
+    with pytest.raises(OutcomeUnknown, match="does the store take requests of [0-9,]+ bytes") as caught:
+        client.publish("mena", "x" * 1000, id="large")
+    assert caught.value.id == "large"
+    assert meddler.commits() == PATIENT.lost_attempts
     assert ids(store) == ["before"]
 
 

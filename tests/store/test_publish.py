@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 import swapstore
 from swapstore import Candidate, Commit, Snapshot, Store
-from swapstore.errors import Conflict, IdConflict, InvalidInput, PayloadTooLarge, Rejected
+from swapstore.commands import Failed, Register
+from swapstore.errors import Conflict, IdConflict, InvalidInput, PayloadTooLarge, Rejected, StoreFull
 from tests.support.drivers import another, meddled
 
 
@@ -179,6 +181,53 @@ def test_after_a_flush_a_producer_goes_on(store: Store) -> None:
     assert snap.value == 3
 
 
+def test_a_retry_of_an_old_id_is_a_success_whatever_else_was_asked(store: Store) -> None:
+    """`Publish again with its id` holds at any depth, with expected_version and validate too."""
+    store.publish("mena", 1, id="old", expected_version=0)
+    for number in range(70):
+        store.publish("mena", number)
+    again = another(store).publish("mena", 1, id="old", expected_version=0, validate=lambda _c, _p: "no")
+    assert (again.version, again.created) == (1, False)
+    with pytest.raises(IdConflict):
+        another(store).publish("mena", 2, id="old", expected_version=0)
+
+
+def test_a_pinned_dataset_says_why_expected_version_fails(store: Store) -> None:
+    """Reading again does not help while something else than the latest is served: the error says so."""
+    first = store.publish("mena", 1)
+    store.publish("mena", 2)
+    store.pin("mena", id=first.id)
+    with pytest.raises(Conflict, match="readers are served version 1, which is pinned"):
+        store.publish("mena", 3, expected_version=1)
+
+
+class Name(str, enum.Enum):  # noqa: UP042 - the older way is what is tested
+    MENA = "mena"
+    RUN = "run-1"
+
+
+def test_names_that_are_members_of_an_enum_are_plain_names(store: Store) -> None:
+    """`Region.MENA` and "mena" are the same dataset, for producers and readers alike."""
+    store.publish(Name.MENA, 1, id=Name.RUN, labels={Name.RUN: Name.MENA}, dedupe_key=Name.RUN)
+    snap = another(store).read_latest("mena")
+    assert snap is not None
+    assert (snap.id, snap.labels) == ("run-1", {"run-1": "mena"})
+    assert store.datasets() == ["mena"]
+    assert store.publish("mena", 2, dedupe_key="run-1").created is False
+
+
+def test_a_name_that_could_not_be_listed_is_listed_by_the_next_publish(store: Store) -> None:
+    """The list is a hint, so a refusal does not fail the publish; it is made good later."""
+    client, meddler = meddled(store)
+    refused = Failed(StoreFull("no room for the name"))
+    meddler.replies(1, lambda replies: [refused, *replies[1:]])
+    client.publish("mena", 1)
+    client.publish("mena", 2)
+    client.publish("mena", 3)
+    listed = [any(isinstance(command, Register) for command in batch) for batch in meddler.batches]
+    assert listed == [False, True, True, False]
+
+
 def test_expected_version_holds_or_conflicts(store: Store) -> None:
     """Read, modify, publish: a second writer that did not see the first one's version is refused."""
     with pytest.raises(Conflict, match="nothing is published"):
@@ -281,6 +330,9 @@ def test_max_payload(store: Store) -> None:
         {"labels": {"a": "x" * 2000}},
         {"dedupe_key": "bad key"},
         {"expected_version": -1},
+        {"expected_version": 10**5000 * -1},
+        {"ts": 10**5000},
+        {"labels": []},
         {"value": float("nan")},
         {"value": {1, 2}},
         {"value": b"bytes"},

@@ -21,6 +21,9 @@ class TickingClock:
         self.ms += 1000
         return self.ms
 
+    def sleep(self, seconds: float) -> None:
+        self.ms += int(seconds * 1000)
+
     def monotonic(self) -> float:
         self.ms += 1000
         return self.ms / 1000

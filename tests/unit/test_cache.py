@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-from swapstore.cache import Cache
-from tests.unit.test_manifest import KEY, append
+from swapstore import manifest
+from swapstore.cache import ENTRY_BYTES, Cache, Known
+from tests.unit.test_manifest import KEY, KEYS, append, entry
+
+
+def room_for(entries: int, size: int) -> int:
+    return entries * (size + ENTRY_BYTES)
 
 
 def test_records_are_bounded_by_bytes_and_the_oldest_use_goes_first() -> None:
-    """A reader's memory does not grow with the number of versions it has seen."""
-    cache = Cache(100)
+    """A reader's memory does not grow with the number of versions it has seen, however small they are."""
+    cache = Cache(room_for(3, 30))
     for name in ("a", "b", "c"):
         cache.keep(name, "", bytes(30))
     assert cache.record("a", "") is not None
     cache.keep("d", "", bytes(30))
     assert [name for name in "abcd" if cache.record(name, "") is not None] == ["a", "c", "d"]
-    cache.keep("huge", "", bytes(101))
+    cache.keep("huge", "", bytes(5000))
     assert cache.record("huge", "") is None
     assert cache.record("a", "") is not None
+    nothing = Cache(0)
+    nothing.keep("a", "", b"")
+    assert nothing.record("a", "") is None
 
 
 def test_keeping_a_record_twice_counts_it_once() -> None:
     """Two threads that load the same record do not eat the bound."""
-    cache = Cache(100)
+    cache = Cache(room_for(2, 60))
     for _ in range(10):
         cache.keep("a", "", bytes(60))
-    cache.keep("b", "", bytes(40))
+    cache.keep("b", "", bytes(60))
     assert cache.record("a", "") is not None
     assert cache.record("b", "") is not None
 
 
 def test_a_record_is_remembered_by_its_digest() -> None:
     """The same id with other content, in another epoch, is another record."""
-    cache = Cache(100)
+    cache = Cache(room_for(2, 60))
     cache.keep("k", "sha-1", b"one")
     assert cache.record("k", "sha-2") is None
+
+
+def known(cache: Cache) -> Known:
+    found = cache.known(KEY)
+    assert found is not None
+    return found
 
 
 def test_an_older_manifest_does_not_replace_a_newer_one() -> None:
@@ -41,14 +55,49 @@ def test_an_older_manifest_does_not_replace_a_newer_one() -> None:
     cache = Cache(0)
     one = append(None, 1).manifest
     two = append(one, 2).manifest
-    cache.learn(two, 1.0)
-    cache.learn(one, 2.0)
-    known = cache.known(KEY)
-    assert known is not None
-    assert known.manifest is two
-    cache.learn(one, 3.0, retreat=True)
-    known = cache.known(KEY)
-    assert known is not None
-    assert known.manifest is one
-    cache.forget(KEY)
+    three = append(two, 3).manifest
+    cache.learn(one, 0.5, basis=None)
+    late = known(cache)
+    cache.learn(two, 1.0, basis=late)
+    cache.learn(one, 2.0, basis=late, retreat=True)
+    assert known(cache).manifest is two
+    cache.learn(three, 2.0, basis=late)
+    assert known(cache).manifest is three
+    cache.learn(one, 3.0, basis=known(cache))
+    assert known(cache).manifest is three
+
+
+def test_a_store_that_went_back_is_followed_and_its_pages_forgotten() -> None:
+    """After a restored backup the names of pages stand for other rows: none is served from memory."""
+    cache = Cache(room_for(2, 60))
+    one = append(None, 1).manifest
+    two = append(one, 2).manifest
+    cache.learn(two, 1.0, basis=None)
+    cache.keep("page", "", b"x")
+    cache.learn(one, 3.0, basis=known(cache), retreat=True)
+    assert known(cache).manifest is one
+    assert cache.record("page", "") is None
+
+
+def test_another_epoch_counts_only_if_nothing_was_learned_meanwhile() -> None:
+    """A slow thread that still saw the old epoch does not bring it back after a flush."""
+    cache = Cache(0)
+    old = append(None, 1).manifest
+    cache.learn(old, 1.0, basis=None)
+    before = known(cache)
+    new = manifest.append(
+        None, entry(9), dataset="mena", dedupe_key=None, now_ms=1, nonce="1", new_epoch="f" * 12, keys=KEYS
+    ).manifest
+    cache.learn(new, 2.0, basis=before)
+    assert known(cache).manifest is new
+    cache.touch(before, 5.0)
+    cache.learn(old, 5.0, basis=before)
+    cache.forget(KEY, basis=before)
+    assert known(cache).manifest is new
+    assert known(cache).read_at == 2.0
+    cache.touch(known(cache), 7.0)
+    assert known(cache).read_at == 7.0
+    cache.note_listed(KEY)
+    cache.forget(KEY, basis=known(cache))
     assert cache.known(KEY) is None
+    assert not cache.is_listed(KEY)

@@ -18,7 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swapstore import codecs
-from swapstore.errors import Corrupt, InvalidInput
+from swapstore.errors import Corrupt, InvalidInput, PayloadTooLarge
+from swapstore.json_values import MAX_DEPTH
+
+
+def encode(value: Any, codec: str) -> bytes:
+    return codecs.encode(value, codec, limit_bytes=1 << 20)
+
 
 JSON = st.recursive(
     st.none()
@@ -34,7 +40,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_every_json_value_comes_back_equal(value: Any) -> None:
     """What is read back equals what was published, and the standard parser agrees."""
-    raw = codecs.encode(value, "json")
+    raw = encode(value, "json")
     assert codecs.decode(raw, "json") == value
     assert json.loads(raw) == value
 
@@ -69,6 +75,20 @@ class Report(msgspec.Struct):
     score: Score
 
 
+class Optional(msgspec.Struct):
+    a: int
+    b: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class Holder(enum.Enum):
+    NAN = float("nan")
+
+
+class Sly(dict[str, Any]):
+    def values(self) -> Any:
+        return []
+
+
 def used_score() -> Score:
     score = Score([1, 1])
     assert score.distinct == {1}
@@ -93,7 +113,7 @@ Point = namedtuple("Point", "x y")  # noqa: PYI024 - the plain kind is what is t
         (Trigger(3, Actor("b", 1.0)), '{"at":3,"actor":{"name":"b","weight":1.0}}'),
         ([Regime("calm")], '[{"shortName":"calm"}]'),
         (used_score(), '{"points":[1,1],"_weight":2}'),
-        ([Report(used_score())], '[{"score":{"points":[1,1],"_weight":2}}]'),
+        ([Optional(a=1)], '[{"a":1}]'),
         ({"level": Level.HIGH}, '{"level":"high"}'),
         (Text("x"), '"x"'),
         (Point(1, 2), "[1,2]"),
@@ -103,7 +123,7 @@ Point = namedtuple("Point", "x y")  # noqa: PYI024 - the plain kind is what is t
 )
 def test_classes_of_values_encode_as_json(value: Any, text: str) -> None:
     """Attrs classes, dataclasses, structs, enums and subclasses of the plain types need no conversion."""
-    assert codecs.encode(value, "json").decode() == text
+    assert encode(value, "json").decode() == text
 
 
 @pytest.mark.parametrize(
@@ -121,6 +141,10 @@ def test_classes_of_values_encode_as_json(value: Any, text: str) -> None:
         (dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "datetime has no JSON form"),
         (decimal.Decimal(1), "Decimal has no JSON form"),
         (object(), "object has no JSON form"),
+        ([Report(used_score())], r"at \$\[0\]\.score: attrs classes and dataclasses cannot be inside"),
+        ({"e": Holder.NAN}, r"at \$\.e\.value: nan"),
+        (Sly(a=float("nan")), r"at \$\.a: nan"),
+        (msgspec.UNSET, "UnsetType has no JSON form"),
         ({"t": "\ud800"}, "lone surrogate"),
         ({"\udfff": 1}, "lone surrogate"),
     ],
@@ -128,7 +152,7 @@ def test_classes_of_values_encode_as_json(value: Any, text: str) -> None:
 def test_what_json_cannot_hold_is_refused_with_its_place(value: Any, match: str) -> None:
     """NaN must not become null on the way, nor a set a list: the publish is refused and says where."""
     with pytest.raises(InvalidInput, match=match):
-        codecs.encode(value, "json")
+        encode(value, "json")
 
 
 def nested(depth: int) -> Any:
@@ -140,21 +164,38 @@ def nested(depth: int) -> Any:
 
 def test_nesting_is_bounded() -> None:
     """A document that a reader's interpreter could not decode is refused at the producer."""
-    deepest = nested(codecs.MAX_DEPTH - 1)
-    assert codecs.decode(codecs.encode(deepest, "json"), "json") == deepest
-    for too_deep in (nested(codecs.MAX_DEPTH), nested(100_000)):
+    deepest = nested(MAX_DEPTH)
+    assert codecs.decode(encode(deepest, "json"), "json") == deepest
+    for too_deep in (nested(MAX_DEPTH + 1), nested(100_000)):
         with pytest.raises(InvalidInput, match="nested deeper"):
-            codecs.encode(too_deep, "json")
+            encode(too_deep, "json")
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(InvalidInput, match="refers to itself"):
-        codecs.encode(loop, "json")
+        encode(loop, "json")
+
+
+def test_a_value_that_refers_back_in_many_places_is_refused_at_once() -> None:
+    """A tree whose children know their parent must not keep the producer busy for ever."""
+    parent: dict[str, Any] = {"children": []}
+    parent["children"] = [{"parent": parent, "also": parent} for _ in range(9)]
+    with pytest.raises(InvalidInput, match=r"at \$\.children\[0\]\.parent: it refers to itself"):
+        encode(parent, "json")
+
+
+def test_a_value_that_grows_without_bound_is_refused_before_it_is_encoded() -> None:
+    """The same part a million times over takes little memory as a value and all of it as JSON."""
+    value: Any = [1, 2]
+    for _ in range(60):
+        value = [value, value]
+    with pytest.raises(PayloadTooLarge):
+        encode(value, "json")
 
 
 def test_json_text_is_kept_as_it_is() -> None:
     """A file published from the command line is stored byte for byte: no number is rewritten."""
     text = b'{ "a" : 1.10, "b":1e5 }\n'
-    assert codecs.encode(msgspec.Raw(text), "json") == text
+    assert encode(msgspec.Raw(text), "json") == text
 
 
 @pytest.mark.parametrize(
@@ -174,22 +215,22 @@ def test_json_text_is_kept_as_it_is() -> None:
 def test_text_that_is_not_json_is_refused(text: bytes) -> None:
     """A reader must be able to decode what was published."""
     with pytest.raises(InvalidInput, match="not JSON|nested"):
-        codecs.encode(msgspec.Raw(text), "json")
+        encode(msgspec.Raw(text), "json")
 
 
 def test_bytes_are_bytes() -> None:
     """The bytes codec takes bytes and nothing that would have to be guessed."""
     for value in (b"\x00\xff", bytearray(b"ab"), memoryview(b"cd")):
-        assert codecs.decode(codecs.encode(value, "bytes"), "bytes") == bytes(value)
+        assert codecs.decode(encode(value, "bytes"), "bytes") == bytes(value)
     for wrong in ("text", 1, None, [1]):
         with pytest.raises(InvalidInput, match="takes bytes"):
-            codecs.encode(wrong, "bytes")
+            encode(wrong, "bytes")
 
 
 def test_unknown_codecs_are_named() -> None:
     """Pickle is not a codec, now or ever."""
     with pytest.raises(InvalidInput, match="unknown codec 'pickle'"):
-        codecs.encode(1, "pickle")
+        encode(1, "pickle")
     with pytest.raises(Corrupt, match="upgrade"):
         codecs.decode(b"1", "cbor")
     with pytest.raises(Corrupt, match="not JSON"):
@@ -198,4 +239,4 @@ def test_unknown_codecs_are_named() -> None:
 
 def test_a_value_that_changed_while_it_was_read_is_still_an_error() -> None:
     """Numbers that are whole when encoded stay what they are: a big int is not a float."""
-    assert codecs.encode(10**30, "json") == b"1" + b"0" * 30
+    assert encode(10**30, "json") == b"1" + b"0" * 30
