@@ -1,0 +1,61 @@
+"""The command explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+
+import pytest
+from cyclopts import App
+
+from swapstore.cli.app import app
+from tests.cli.conftest import Swapstore
+
+COMMANDS = (
+    "publish",
+    "latest",
+    "read",
+    "history",
+    "datasets",
+    "status",
+    "confirm",
+    "pin",
+    "unpin",
+    "rollback",
+    "demo",
+)
+
+
+def documented(command: App) -> Iterator[tuple[str, str | None]]:
+    """The parameters of a command that a user can give, and their help."""
+    for argument in command.assemble_argument_collection(parse_docstring=True):
+        if argument.parameter.parse is not False and argument.parameter.show is not False:
+            yield argument.name, argument.parameter.help
+
+
+def test_every_command_is_there() -> None:
+    """A command that the documentation names would be unknown."""
+    assert [name for name in app if not name.startswith("-")] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_parameter_has_help(name: str) -> None:
+    """`--help` would name an option and leave its user to guess what it does."""
+    command = app[name]
+    assert command.help.strip()
+    for parameter, text in [*documented(command), *documented(app.meta)]:
+        assert text, f"{name} {parameter}"
+
+
+def test_help_names_the_options_of_every_command_and_the_exit_codes(swapstore: Swapstore) -> None:
+    """Who asks `swapstore read --help` would not learn that it takes --url, nor what its exit codes mean."""
+    read = swapstore("read", "--help")
+    assert (read.code, read.err) == (0, "")
+    for word in ("--version", "--as-of", "--url", "$SWAPSTORE_URL", "--namespace", "--json"):
+        assert word in read.out.decode()
+    assert "5  what is stored is damaged" in swapstore("--help").out.decode()
+
+
+def test_version(swapstore: Swapstore) -> None:
+    """A bug report could not say which version it is about."""
+    assert swapstore("--version").out.decode() == f"{metadata.version('swapstore')}\n"

@@ -1,0 +1,86 @@
+"""What the command says of datasets and their history."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from swapstore import NotFound, Row, Store, connect
+from swapstore.cli import listing
+from tests.cli.conftest import Swapstore
+
+
+def test_history_lists_everything_when_piped(swapstore: Swapstore) -> None:
+    """`swapstore history mena | wc -l` would count a page of it, and say nothing."""
+    with connect(swapstore.url) as store:
+        for number in range(120):
+            store.publish("mena", number)
+    versions = [row["version"] for row in swapstore.inside("history", "mena").lines]
+    assert versions == list(range(120, 0, -1))
+    some = swapstore.inside("history", "mena", "--limit", "3", "--before", "100").lines
+    assert [row["version"] for row in some] == [99, 98, 97]
+    assert swapstore.inside("history", "mena", "--limit", "0").out == b""
+
+
+def test_history_is_printed_while_it_is_read(swapstore: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A history of millions would have to fit in memory before its first line is printed."""
+    printed = []
+
+    def endless(store: Store, dataset: str, **_: Any) -> Iterator[Row]:
+        status = store.status(dataset)
+        assert status is not None
+        yield from itertools.repeat(status.latest)
+
+    def emit(row: Row) -> None:
+        printed.append(row)
+        if len(printed) == 3:
+            raise NotFound("enough")
+
+    with connect(swapstore.url) as store:
+        store.publish("mena", 1)
+    monkeypatch.setattr(Store, "history", endless)
+    monkeypatch.setattr(listing, "emit_json", emit)
+    assert swapstore.inside("history", "mena").err == "swapstore: enough\n"
+
+
+def test_datasets_and_status_say_the_same(swapstore: Swapstore) -> None:
+    """A monitor that reads the list would see another state than one that asks for each dataset."""
+    for name in ("mena", "europe"):
+        swapstore.inside("publish", name, stdin=b"1")
+    listed = swapstore.inside("datasets").lines
+    assert [status["dataset"] for status in listed] == ["europe", "mena"]
+    assert listed[1] == swapstore.inside("status", "mena").json
+    assert (listed[1]["version"], listed[1]["count"], listed[1]["pinned"]) == (1, 1, None)
+
+
+def test_a_damaged_dataset_hides_none_of_the_others(swapstore: Swapstore) -> None:
+    """One broken manifest would take the list of all datasets away, or go unnoticed in it."""
+    for name in ("africa", "europe", "mena"):
+        swapstore.inside("publish", name, stdin=b"1")
+    with sqlite3.connect(swapstore.path) as file:
+        file.execute("UPDATE records SET value = x'00' WHERE key LIKE '%manifest:{europe}'")
+    file.close()
+    done = swapstore.inside("datasets")
+    assert done.code == 5
+    assert [status["dataset"] for status in done.lines] == ["africa", "mena"]
+    first, last = done.err.splitlines()
+    assert first.startswith("swapstore: dataset 'europe': ")
+    assert last == "swapstore: 1 of 3 datasets cannot be read: europe"
+
+
+def test_steering_prints_the_status_after_it(swapstore: Swapstore) -> None:
+    """An operator who pins in an incident could not tell from the output what is served now."""
+    for name in ("a", "b"):
+        swapstore.inside("publish", "mena", "--id", name, stdin=b'"%s"' % name.encode())
+    assert swapstore.inside("pin", "mena", "--id", "a").json["pinned"]["id"] == "a"
+    assert swapstore.inside("latest", "mena").out == b'"a"\n'
+    assert swapstore.inside("unpin", "mena").json["pinned"] is None
+    assert swapstore.inside("rollback", "mena", "--id", "a").json["latest"]["id"] == "a"
+    before = swapstore.inside("status", "mena").json
+    after = swapstore.inside("confirm", "mena").json
+    assert after["version"] == before["version"] + 1
+    assert after["confirmed_at"] >= before["confirmed_at"]

@@ -1,0 +1,99 @@
+"""What a person sees: tables, on a terminal of any width."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from swapstore import connect
+from tests.cli.conftest import Swapstore
+
+DOCUMENT = {"note": "x" * 500, "days": list(range(60))}
+ID = "01a2021c-40f4-7609-8550-9c9bc2b3b117"
+
+
+@pytest.fixture
+def published(swapstore: Swapstore) -> Swapstore:
+    with connect(swapstore.url) as store:
+        store.publish("mena", {"regime": "calm"}, id="first", ts=1_000)
+        store.publish("mena", DOCUMENT, id=ID, ts=1_769_882_400_250, labels={"trigger": "6h"})
+        store.publish("tiles", b"\x00\x1b[31m", codec="bytes", labels={"note": "[bold]\x1b]0;title\x07"})
+    return swapstore
+
+
+def test_latest_shows_what_it_is_and_how_it_begins(published: Swapstore) -> None:
+    """A person would get a wall of JSON in the terminal, or miss how to get all of it."""
+    seen = published.on_a_terminal("latest", "mena").out.decode()
+    for words in (
+        "mena",
+        ID,
+        "2026-01-31T18:00:00.250Z",
+        "trigger=6h",
+        '"days": [',
+        "… 41 more lines",
+        "xxx…\n",
+    ):
+        assert words in seen
+    assert "swapstore read mena --version 2 --json" in seen
+    assert '"days"' not in published.on_a_terminal("latest", "mena", "--meta").out.decode()
+
+
+def test_json_on_a_terminal_is_what_is_printed_when_piped(published: Swapstore) -> None:
+    """The command that a preview suggests for all of the payload would print the preview again."""
+    seen = published.on_a_terminal("read", "mena", "--version", "2", "--json").out
+    assert json.loads(seen) == DOCUMENT
+    assert published.inside("latest", "mena").out == published.inside("latest", "mena", "--json").out
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_history_fits_the_terminal(published: Swapstore, columns: int) -> None:
+    """Rows would break into each other, or the id that a person copies would be cut."""
+    published.inside("pin", "mena", "--id", "first")
+    seen = published.on_a_terminal("history", "mena", columns=columns).out.decode()
+    assert all(len(line) <= columns for line in seen.splitlines())
+    for word in ("version", "committed at", "latest", "pinned", "first", "trigger=6h", "18:00:00.250Z"):
+        assert word in seen
+    assert (ID in seen) == (columns >= 80)
+
+
+def test_history_says_where_it_goes_on(published: Swapstore) -> None:
+    """A person would take the first rows for all of them."""
+    seen = published.on_a_terminal("history", "mena", "--limit", "1", "--namespace", "swapstore").out.decode()
+    hint = seen.splitlines()[-1].split()
+    assert hint == ["swapstore", "--namespace", "swapstore", "history", "mena", "--before", "2"]
+    assert [row["id"] for row in published.inside(*hint[1:]).lines] == ["first"]
+
+
+def test_status_and_datasets_say_how_old(published: Swapstore) -> None:
+    """A person would have to compute from milliseconds whether the data is stale."""
+    published.inside("pin", "mena", "--id", "first")
+    status = published.on_a_terminal("status", "mena").out.decode()
+    assert "1970-01-01T00:00:01Z" in status
+    assert "days" in status
+    assert "just now" in status or "s ago" in status
+    assert "served instead" in status
+    assert "(pinned)" in published.on_a_terminal("latest", "mena").out.decode()
+    listed = published.on_a_terminal("datasets").out.decode()
+    assert "mena" in listed
+    assert "pinned" in listed
+
+
+def test_foreign_text_cannot_steer_the_terminal(published: Swapstore) -> None:
+    """A label or a payload could set the window's title, move the cursor, or vanish as markup."""
+    for command in ("latest", "history"):
+        seen = published.on_a_terminal(command, "tiles").out
+        assert b"[bold]\\x1b]0;title\\x07" in seen
+        assert b"\x1b" not in seen
+    assert b"swapstore read tiles --version 1 > FILE" in published.on_a_terminal("latest", "tiles").out
+
+
+def test_publish_and_errors(published: Swapstore) -> None:
+    """A person would read JSON after a publish, or an error between the rows of a table."""
+    file = published.path.with_name("value.json")
+    file.write_text("1")
+    seen = published.on_a_terminal("publish", "mena", str(file), "--ts", "5")
+    assert [line.split() for line in seen.out.decode().splitlines()][-1] == ["latest", "no"]
+    failed = published.on_a_terminal("latest", "nowhere")
+    assert (failed.code, failed.out) == (1, b"")
+    assert failed.err.startswith("swapstore: dataset 'nowhere'")
