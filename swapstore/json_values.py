@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 200  # well below what a reader's interpreter can decode, whatever its own stack looks like
 _LEAVES = frozenset({str, int, bool, type(None)})
+_PLAIN = frozenset({dict, list, tuple, float})
 
 
 def plain(value: Any, limit_bytes: int) -> Any:
@@ -65,15 +66,17 @@ class _Walk:
 
     def enter(self, item: Any) -> None:
         """Check an item and all that is in it."""
+        if type(item) not in _PLAIN:
+            self.found_records = self.found_records or _is_record(item)
         fault = _fault(item, self._inside)
         if fault:
             raise self._refusal(fault)
-        self.found_records = self.found_records or _is_record(item)
         children = _children(item)
         if not children:
             return
         self._visited += len(children)
-        payload_size(self._visited, self._limit)
+        if self._visited > self._limit:
+            payload_size(self._visited, self._limit)
         if id(item) in self._ids:
             raise self._refusal("it refers to itself")
         if len(self._inside) == MAX_DEPTH:
@@ -109,16 +112,18 @@ def _step(container: Any, number: int) -> str:
 
 def _fault(item: Any, inside: list[Any]) -> str | None:
     """Say why JSON cannot hold this one item (its children aside), or None."""
+    if isinstance(item, dict):
+        for key in dict.keys(item):
+            if not isinstance(key, str):
+                return f"the key {shown(key)} is not a string; object keys must be, convert it with str()"
+        return None
+    if isinstance(item, list | tuple):
+        return None
     if isinstance(item, float):
         return None if math.isfinite(item) else f"{item!r} is not a JSON number; use None"
-    if isinstance(item, dict):
-        wrong = next((key for key in dict.keys(item) if not isinstance(key, str)), "")
-        if isinstance(wrong, str):
-            return None
-        return f"the key {shown(wrong)} is not a string; object keys must be, convert it with str()"
     if _is_record(item):
         return "attrs classes and dataclasses cannot be inside a msgspec.Struct" if _struct(inside) else None
-    if isinstance(item, str | int | list | tuple | enum.Enum | msgspec.Struct | None):
+    if isinstance(item, str | int | enum.Enum | msgspec.Struct | None):
         return None
     if item is msgspec.UNSET and _struct(inside):
         return None

@@ -36,7 +36,17 @@ class Store:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<swapstore.Store {self._driver.where}, namespace {self._context.keys.namespace!r}>"
+        return f"<swapstore.Store {self.where}, namespace {self.namespace!r}>"
+
+    @property
+    def where(self) -> str:
+        """The store's address, for messages: without user, password and options."""
+        return self._driver.where
+
+    @property
+    def namespace(self) -> str:
+        """The first part of every key."""
+        return self._context.keys.namespace
 
     def __enter__(self) -> Self:
         return self

@@ -58,7 +58,7 @@ def datasets(*, session: Here) -> None:
     with session.connect() as store:
         names = store.datasets()
         if not names:
-            raise NotFound(f"nothing is published in {store!r}")
+            raise NotFound(f"nothing is published in {store.where}, namespace {store.namespace!r}")
         damaged: list[str] = []
         statuses = _statuses(store, names, damaged)
         if session.for_a_person:

@@ -68,4 +68,4 @@ def status_of(store: Store, dataset: str) -> Status:
 
 def nothing_published(store: Store, dataset: str) -> NotFound:
     """Make the error that says so, and where it was looked for: most often it is the wrong place."""
-    return NotFound(f"nothing is published in {store!r}", dataset=dataset)
+    return NotFound(f"nothing is published in {store.where}, namespace {store.namespace!r}", dataset=dataset)

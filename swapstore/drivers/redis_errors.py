@@ -39,7 +39,7 @@ def connected(pool: Any, where: str) -> Any:
     except raised.MaxConnectionsError as error:
         failure, cause = Unavailable(f"all connections of the pool to {where} are in use; enlarge it"), error
     except (redis.RedisError, OSError) as error:
-        text = f"cannot connect to {where}: {error}. Is the server running and the address right?"
+        text = f"cannot connect to {where}: {_said(error)}. Is the server running and the address right?"
         failure, cause = Unavailable(text), error
     except TypeError as error:
         text = f"the URL of {where} has an option that redis-py does not know: {error}"
@@ -68,7 +68,7 @@ def while_exchanging(connection: Any, where: str, *, reads_only: bool) -> Iterat
             raise _loading(where) from error
         if isinstance(error, redis.RedisError | OSError):
             raise ReplyLost(
-                f"the connection to {where} failed before the reply came: {error}. Is the server healthy "
+                f"the connection to {where} failed before the reply came: {_said(error)}. Is the server healthy "
                 "and the network stable?"
             ) from error
         raise
@@ -95,6 +95,10 @@ def refusal(error: redis.RedisError, where: str, key: str | None) -> SwapstoreEr
             key=key,
         )
     return Unavailable(f"{where} refused a command: {text}", key=key)
+
+
+def _said(error: Exception) -> str:
+    return str(error).rstrip(".")
 
 
 def _denied(where: str, error: Exception) -> AccessDenied:
