@@ -68,8 +68,8 @@ def while_exchanging(connection: Any, where: str, *, reads_only: bool) -> Iterat
             raise _loading(where) from error
         if isinstance(error, redis.RedisError | OSError):
             raise ReplyLost(
-                f"the connection to {where} failed before the reply came: {_said(error)}. Is the server healthy "
-                "and the network stable?"
+                f"the connection to {where} failed before the reply came: {_said(error)}. Is the server "
+                "healthy and the network stable?"
             ) from error
         raise
 

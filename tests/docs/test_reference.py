@@ -35,10 +35,11 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in vars(swapstore.Store) if not name.startswith("_")])
 def test_every_method_has_its_heading(name: str) -> None:
-    """Each method of a store is found by its name, and its heading shows every parameter."""
-    headings = [line for line in page("api.md").splitlines() if re.match(rf"### .*`{name}\(", line)]
+    """Each method and property of a store is found by its name, and its heading shows every parameter."""
+    headings = [line for line in page("api.md").splitlines() if re.match(rf"### .*`{name}[(`]", line)]
     assert len(headings) == 1
-    parameters = inspect.signature(getattr(swapstore.Store, name)).parameters
+    member = getattr(swapstore.Store, name)
+    parameters = {} if isinstance(member, property) else inspect.signature(member).parameters
     for parameter in parameters:
         assert parameter == "self" or parameter in headings[0]
 
