@@ -93,11 +93,16 @@ def test_ctrl_c_is_quiet(swapstore: Swapstore) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=swapstore.env,
+        # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
-    os.close(theirs)
-    assert process.stderr is not None
-    assert process.stderr.readline() == b"swapstore: reading from the terminal; end with Ctrl-D\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    os.close(ours)
+    try:
+        os.close(theirs)
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"swapstore: reading from the terminal; end with Ctrl-D\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        os.close(ours)
     assert (process.returncode, out, err) == (130, b"", b"")
