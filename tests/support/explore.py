@@ -1,0 +1,243 @@
+"""Exhaustive exploration of the real operations: every interleaving of their commands, times the faults.
+
+An operation is deterministic given its replies, so a client's state **is** the history of its replies: it is
+rebuilt by replaying them. A state of the whole is the content of the store, each client's history with the
+replies of its unfinished batch, the packets still under way, and the faults that may yet happen. Every
+state is visited once, so the search is complete, and its size can be pinned.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+
+from swapstore.cache import Cache
+from swapstore.commands import Command, Commit
+from swapstore.errors import ReplyLost, SwapstoreError
+from swapstore.keys import Keys
+from swapstore.operations.context import Context, Policy
+from swapstore.operations.steps import Operation, Wait
+from swapstore.testing import Keyspace, VirtualClock
+
+KEYS = Keys("x")
+POLICY = Policy(commit_attempts=4, read_attempts=3)
+LOST = "lost"
+
+History = tuple[Any, ...]
+Check = Callable[[Keyspace], Any]
+
+
+@attrs.frozen
+class Faults:
+    """How many of each fault may still happen."""
+
+    crash: int = 0
+    lost: int = 0
+    late: int = 0
+    expire: int = 0
+    torn: int = 0
+
+
+@attrs.frozen
+class Client:
+    """A client's past: the replies of each batch, and those of the batch that is under way."""
+
+    history: History = ()
+    replies: tuple[Any, ...] = ()
+    dead: bool = False
+    began: int | None = None  # the manifest's version when its first command was carried out
+
+
+@attrs.frozen
+class Next:
+    """What a client does next: send a batch, or end with a result or an error."""
+
+    batch: tuple[Command[Any], ...] | None = None
+    result: Any = None
+    error: SwapstoreError | None = None
+
+
+@attrs.frozen
+class State:
+    """Everything that decides what can happen from here."""
+
+    clients: tuple[Client, ...]
+    late: tuple[tuple[Command[Any], ...], ...]
+    faults: Faults
+
+
+@attrs.define
+class Outcome:
+    """What a search found."""
+
+    states: int = 0
+    ends: Counter[tuple[str, ...]] = attrs.field(factory=Counter)
+
+
+class Explorer:
+    """Explores a number of operations on one store, from a given content on."""
+
+    def __init__(
+        self,
+        operations: list[Callable[[Context], Operation[Any]]],
+        *,
+        start: Keyspace,
+        faults: Faults,
+        judge: Callable[[Keyspace, list[Next | None], State], None],
+    ) -> None:
+        self._operations = operations
+        self._start = start
+        self._faults = faults
+        self._judge = judge
+        self._next: dict[tuple[int, History], Next] = {}
+
+    def run(self) -> Outcome:
+        """Visit every reachable state once, judging each."""
+        outcome = Outcome()
+        first = State(tuple(Client() for _ in self._operations), (), self._faults)
+        stack = [(self._start, first)]
+        seen = {(self._start.fingerprint(), first)}
+        while stack:
+            keyspace, state = stack.pop()
+            outcome.states += 1
+            steps = [
+                None if client.dead else self.next(index, client.history)
+                for index, client in enumerate(state.clients)
+            ]
+            self._judge(keyspace, steps, state)
+            if all(step is None or step.batch is None for step in steps):
+                outcome.ends[tuple(_describe(step) for step in steps)] += 1
+            for after in self._successors(keyspace, state, steps):
+                mark = (after[0].fingerprint(), after[1])
+                if mark not in seen:
+                    seen.add(mark)
+                    stack.append(after)
+        return outcome
+
+    def next(self, index: int, history: History) -> Next:
+        """Replay a client's history and say what it does next."""
+        known = self._next.get((index, history))
+        if known is None:
+            known = self._next[index, history] = self._replay(index, history)
+        return known
+
+    def _replay(self, index: int, history: History) -> Next:
+        context = Context(
+            keys=KEYS,
+            cache=Cache(1 << 20),
+            policy=POLICY,
+            clock=VirtualClock(1_000_000 + index),
+            random=random.Random(index),
+        )
+        operation = self._operations[index](context)
+        replies = iter(history)
+        try:
+            step = next(operation)
+            while True:
+                if isinstance(step, Wait):
+                    step = operation.send([])
+                    continue
+                reply = next(replies, None)
+                if reply is None:
+                    return Next(batch=step.commands)
+                lost = reply == LOST
+                step = operation.throw(ReplyLost("lost")) if lost else operation.send(list(reply))
+        except StopIteration as stop:
+            return Next(result=stop.value)
+        except SwapstoreError as error:
+            return Next(error=error)
+        finally:
+            operation.close()
+
+    # --- what can happen ---------------------------------------------------------------------------
+
+    def _successors(
+        self, keyspace: Keyspace, state: State, steps: list[Next | None]
+    ) -> Iterator[tuple[Keyspace, State]]:
+        for index, step in enumerate(steps):
+            if step is not None and step.batch is not None:
+                yield from self._client_moves(keyspace, state, index, step.batch)
+        for number, packet in enumerate(state.late):
+            after = keyspace.copy()
+            after.apply(packet[0], 0)
+            rest = (packet[1:],) if len(packet) > 1 else ()
+            late = (*state.late[:number], *rest, *state.late[number + 1 :])
+            yield after, attrs.evolve(state, late=late)
+        if state.faults.expire:
+            faults = attrs.evolve(state.faults, expire=state.faults.expire - 1)
+            for key, value in keyspace.values.items():
+                if value.expires_at is not None:
+                    after = keyspace.copy()
+                    del after.values[key]
+                    yield after, attrs.evolve(state, faults=faults)
+
+    def _client_moves(
+        self, keyspace: Keyspace, state: State, index: int, batch: tuple[Command[Any], ...]
+    ) -> Iterator[tuple[Keyspace, State]]:
+        client = state.clients[index]
+        done = len(client.replies)
+        if client.began is None:
+            client = attrs.evolve(client, began=version_of(keyspace))
+        after = keyspace.copy()
+        replies = (*client.replies, _frozen(after.apply(batch[done], 0)))
+        if len(replies) < len(batch):
+            yield after, _with(state, index, attrs.evolve(client, replies=replies))
+        else:
+            history = (*client.history, replies)
+            yield after, _with(state, index, attrs.evolve(client, history=history, replies=()))
+        yield from self._faulty_moves(keyspace, after, state, index, batch)
+
+    def _faulty_moves(
+        self, before: Keyspace, after: Keyspace, state: State, index: int, batch: tuple[Command[Any], ...]
+    ) -> Iterator[tuple[Keyspace, State]]:
+        client, faults = state.clients[index], state.faults
+        done = len(client.replies)
+        lost = attrs.evolve(client, history=(*client.history, LOST), replies=())
+        if client.began is None:
+            lost = attrs.evolve(lost, began=version_of(before))
+        if faults.crash:
+            fewer = attrs.evolve(state, faults=attrs.evolve(faults, crash=faults.crash - 1))
+            yield before, _with(fewer, index, Client(dead=True))
+        if faults.lost:
+            fewer = attrs.evolve(state, faults=attrs.evolve(faults, lost=faults.lost - 1))
+            yield before, _with(fewer, index, lost)
+            if done + 1 == len(batch):
+                yield after, _with(fewer, index, lost)
+        if faults.late:
+            fewer = attrs.evolve(state, faults=attrs.evolve(faults, late=faults.late - 1))
+            yield before, attrs.evolve(_with(fewer, index, lost), late=(*state.late, batch[done:]))
+        command = batch[done]
+        if faults.torn and isinstance(command, Commit):
+            fewer = attrs.evolve(state, faults=attrs.evolve(faults, torn=faults.torn - 1))
+            for writes in range(1, len(command.staged) + len(command.unlinked) + 2):
+                torn = before.copy()
+                torn.commit(command, 0, writes=writes)
+                yield torn, _with(fewer, index, lost)
+
+
+def version_of(keyspace: Keyspace) -> int:
+    """The version of the stored manifest, 0 without one."""
+    value = keyspace.values.get(KEYS.manifest("d"))
+    return int(value.data.split(b".", 2)[1]) if value else 0
+
+
+def _with(state: State, index: int, client: Client) -> State:
+    clients = (*state.clients[:index], client, *state.clients[index + 1 :])
+    return attrs.evolve(state, clients=clients)
+
+
+def _frozen(reply: Any) -> Any:
+    return tuple(reply) if isinstance(reply, list) else reply
+
+
+def _describe(step: Next | None) -> str:
+    if step is None:
+        return "dead"
+    if step.error is not None:
+        return type(step.error).__name__
+    created = getattr(step.result, "created", None)
+    return type(step.result).__name__ if created is None else f"created={created}"
