@@ -70,6 +70,10 @@ def _encode_json(value: Any, limit_bytes: int) -> bytes:
 
 
 def _parsed(text: bytes) -> Any:
+    if not text.strip():
+        raise InvalidInput("the text is empty; JSON holds one value at least")
+    if text.startswith(b"\xef\xbb\xbf"):
+        raise InvalidInput("the text begins with a byte order mark, which JSON may not; save it without one")
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

@@ -72,7 +72,9 @@ def _driver_for(target: Any) -> Driver:
         return _redis().from_url(target)
     if separator and scheme == "sqlite":
         return _sqlite(_path(rest))
-    # The address is not shown: what cannot be read may hold a password anywhere.
+    # An address is not shown unless it is plain: what cannot be read may hold a password anywhere.
+    if not set(target) & set(":@?#") and target.endswith((".db", ".sqlite", ".sqlite3")):
+        raise InvalidInput(f"a store is named by a URL: sqlite:///{target}")
     raise InvalidInput(
         f"unknown kind of store{f' {scheme!r}' if separator and scheme.isalnum() else ''}; "
         "use redis://, rediss://, unix:// or sqlite:///path.db"

@@ -116,7 +116,8 @@ def payload_missing(row: Row, key: str) -> PayloadMissing:
     """Build the error for a committed record that is not there."""
     return PayloadMissing(
         f"version {row.version} (id {row.id!r}) is committed but its record {key} is not there: it was "
-        "deleted or evicted. Publish again under a new id, or pin or roll back to another version",
+        "deleted or evicted. Publish again under a new id, or pin "
+        "or roll back to another version",
         key=key,
     )
 
@@ -126,7 +127,8 @@ def check_body(body: bytes, size: int, sha256: str, key: str) -> None:
     if len(body) != size or digest(body) != sha256:
         raise Corrupt(
             f"the bytes of {key} were altered: {len(body)} bytes with another SHA-256 than its header's "
-            f"{sha256[:12]}… ({size} bytes). Pin or roll back to another version, or publish again",
+            f"{sha256[:12]}… ({size} bytes). Publish again under a new id, or pin "
+            "or roll back to another version",
             key=key,
         )
 

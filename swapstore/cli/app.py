@@ -17,8 +17,8 @@ from swapstore.cli.steering import confirm, pin, rollback, unpin
 HELP = """\
 Publish versions of something to Redis, Valkey or SQLite; readers never see half of one.
 
-On a terminal commands print tables. Piped they print JSON; latest and read print
-the payload, byte for byte.
+On a terminal commands print tables. Piped they print JSON;
+latest and read print the payload, byte for byte.
 
 Exit codes:
   0  done

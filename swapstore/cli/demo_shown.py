@@ -26,7 +26,7 @@ def show(session: Session, facts: Iterator[Publish | Cut]) -> list[str]:
             else:
                 cuts.append(fact)
                 progress.update(f"cut short after {fact.commands} commands")
-    _show_publishes(publishes)
+    _show_publishes(session, publishes)
     _show_cuts(cuts)
     faults = [cut.fault for cut in cuts if cut.fault is not None]
     if not faults:
@@ -34,7 +34,10 @@ def show(session: Session, facts: Iterator[Publish | Cut]) -> list[str]:
     return faults
 
 
-def _show_publishes(publishes: list[Publish]) -> None:
+def _show_publishes(session: Session, publishes: list[Publish]) -> None:
+    with session.connect() as store:
+        say(f"On {store.where}, in namespace {store.namespace!r}:")
+    say()
     show_rows(
         ("dataset", "version", "id", "size"),
         ((fact.dataset, str(fact.version), fact.id, human.size(fact.size)) for fact in publishes),

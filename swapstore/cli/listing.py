@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
+import attrs
 from cyclopts import Parameter
 
 from swapstore.cli import human
@@ -65,7 +66,7 @@ def datasets(*, session: Here) -> None:
             _show_datasets(statuses)
         else:
             for status in statuses:
-                emit_json(status)
+                emit_json(as_json(status))
     if damaged:
         raise Damaged(f"{len(damaged)} of {len(names)} datasets cannot be read: {', '.join(damaged)}")
 
@@ -76,10 +77,15 @@ def status(dataset: Dataset, /, *, session: Here) -> None:
         print_status(session, status_of(store, dataset))
 
 
+def as_json(status: Status) -> dict[str, Any]:
+    """A status as JSON, with the row that readers are served."""
+    return {**attrs.asdict(status), "serving": attrs.asdict(status.serving)}
+
+
 def print_status(session: Session, status: Status) -> None:
     """Print a status, the way every command that returns one does."""
     if not session.for_a_person:
-        emit_json(status)
+        emit_json(as_json(status))
         return
     from swapstore.cli.tables import show_facts  # noqa: PLC0415 - only a person waits for rich
 

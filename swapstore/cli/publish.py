@@ -81,7 +81,7 @@ def publish(
             codec=codec,
         )
     if session.for_a_person:
-        _show(commit)
+        _show(commit, by_key=dedupe_key is not None and commit.id != snapshot_id)
     else:
         emit_json(commit)
 
@@ -123,9 +123,10 @@ def _read(stream: BinaryIO, name: str) -> bytes:
     return payload
 
 
-def _show(commit: Commit) -> None:
+def _show(commit: Commit, *, by_key: bool) -> None:
     from swapstore.cli.tables import show_facts  # noqa: PLC0415 - only a person waits for rich
 
+    before = "a publish with this dedupe key" if by_key else "this content, under this id"
     show_facts(
         {
             "dataset": commit.dataset,
@@ -133,7 +134,7 @@ def _show(commit: Commit) -> None:
             "id": commit.id,
             "ts": human.instant(commit.ts),
             "size": f"{commit.size:,} bytes",
-            "committed": "now" if commit.created else "before: this content was published already",
+            "committed": "now" if commit.created else f"before: {before}",
             "latest": "yes" if commit.is_latest else "no",
         }
     )

@@ -25,7 +25,7 @@ Meta = Annotated[
 def latest(dataset: Dataset, /, *, meta: Meta = False, session: Here) -> None:
     """Print the snapshot that is served: the pinned one, or else the latest.
 
-    When piped, the payload byte for byte (JSON ends with a newline, one is added if there is none).
+    When piped, the payload, byte for byte.
     """
     with session.connect() as store:
         snapshot = store.read_latest(dataset)
@@ -55,7 +55,7 @@ def read(
 ) -> None:
     """Print one snapshot of the history, named by --id, --version or --as-of.
 
-    When piped, the payload byte for byte (JSON ends with a newline, one is added if there is none).
+    When piped, the payload, byte for byte.
     """
     given = {"--id": snapshot_id, "--version": version, "--as-of": as_of}
     named = [f"{option} {value}" for option, value in given.items() if value is not None]
@@ -80,8 +80,6 @@ def _print(session: Session, snapshot: Snapshot, *, meta: bool, pinned: bool = F
         emit_json(attrs.asdict(snapshot, filter=lambda field, _: field.name != "raw"))
     else:
         emit(snapshot.raw)
-        if snapshot.codec == "json" and not snapshot.raw.endswith(b"\n"):
-            emit(b"\n")
 
 
 def _show(session: Session, snapshot: Snapshot, *, meta: bool, pinned: bool) -> None:
@@ -95,7 +93,8 @@ def _show(session: Session, snapshot: Snapshot, *, meta: bool, pinned: bool) -> 
             "ts": f"{human.instant(snapshot.ts)} ({human.age(snapshot.ts)})",
             "version": f"{snapshot.version}{' (pinned)' if pinned else ''}",
             "etag": snapshot.etag,
-            "size": f"{snapshot.size:,} bytes ({snapshot.codec})",
+            "size": f"{snapshot.size:,} bytes",
+            "codec": snapshot.codec,
             "labels": human.labels(snapshot.labels),
             "committed at": human.instant(snapshot.committed_at),
         }

@@ -38,6 +38,11 @@ def connected(pool: Any, where: str) -> Any:
         failure, cause = _loading(where), error
     except raised.MaxConnectionsError as error:
         failure, cause = Unavailable(f"all connections of the pool to {where} are in use; enlarge it"), error
+    except (raised.TimeoutError, TimeoutError) as error:
+        failure, cause = (
+            Unavailable(f"{where} did not answer in time ({_said(error)}). Is it overloaded?"),
+            error,
+        )
     except (redis.RedisError, OSError) as error:
         text = f"cannot connect to {where}: {_said(error)}. Is the server running and the address right?"
         failure, cause = Unavailable(text), error
@@ -102,6 +107,8 @@ def _said(error: Exception) -> str:
 
 
 def _denied(where: str, error: Exception) -> AccessDenied:
+    if "HELLO must be called" in str(error) or "Authentication required" in str(error):
+        return AccessDenied(f"{where} refused the credentials: it wants a password and was given none")
     return AccessDenied(f"{where} refused the credentials ({error}); check user and password in the URL")
 
 

@@ -16,7 +16,6 @@ import attrs
 
 from swapstore import manifest, records
 from swapstore.checks import shown
-from swapstore.commands import Peek
 from swapstore.errors import (
     Conflict,
     Contended,
@@ -29,7 +28,7 @@ from swapstore.errors import (
 )
 from swapstore.models import Candidate, Commit, Entry, Row, Snapshot
 from swapstore.operations.lookup import find_id, load_snapshot
-from swapstore.operations.steps import Operation, Wait, ask, load_manifest
+from swapstore.operations.steps import Operation, Wait, load_manifest
 from swapstore.operations.swap import Moved, Record, Staging, Swapped, Taken, swap
 
 if TYPE_CHECKING:
@@ -210,9 +209,7 @@ def _existing(ctx: Context, this: _Publish, base: Manifest, row: Row) -> Operati
             f"id {this.id!r} is committed already (version {row.version}) with another payload, codec, ts "
             "or labels; an id names one content for ever: publish under a new id, or without one"
         )
-    key = ctx.keys.id(this.wanted.dataset, row.id)
-    if not (yield from ask(ctx, Peek(key, 1))):
-        raise records.payload_missing(row, key)
+    yield from load_snapshot(ctx, base, row)  # whole, or the caller must not be told that all is well
     return _known(base, row)
 
 

@@ -130,7 +130,7 @@ def test_2_a_time_without_offset(swapstore: Swapstore) -> None:
 @pytest.mark.parametrize("text", [b"", b"{", b"NaN", b'{"a": Infinity}', b"\xff", b"\xef\xbb\xbf{}"])
 def test_2_bad_json(swapstore: Swapstore, text: bytes) -> None:
     """A producer that dies halfway down the pipe would publish half a document."""
-    refused(swapstore.inside("publish", "mena", stdin=text), 2, "not JSON")
+    refused(swapstore.inside("publish", "mena", stdin=text), 2, "the text")
     assert swapstore.inside("latest", "mena").code == 1
 
 

@@ -77,7 +77,7 @@ def test_steering_prints_the_status_after_it(swapstore: Swapstore) -> None:
     for name in ("a", "b"):
         swapstore.inside("publish", "mena", "--id", name, stdin=b'"%s"' % name.encode())
     assert swapstore.inside("pin", "mena", "--id", "a").json["pinned"]["id"] == "a"
-    assert swapstore.inside("latest", "mena").out == b'"a"\n'
+    assert swapstore.inside("latest", "mena").out == b'"a"'
     assert swapstore.inside("unpin", "mena").json["pinned"] is None
     assert swapstore.inside("rollback", "mena", "--id", "a").json["latest"]["id"] == "a"
     before = swapstore.inside("status", "mena").json

@@ -19,7 +19,7 @@ PINNED = Path(__file__).with_name("states.json")
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_state_keeps_the_promises(scenario: str, budget: str) -> None:
-    """In some order of commands and faults a reader sees half, a publish is lost or doubled, or a key leaks."""
+    """In some order of commands and faults a reader sees half, a publish is lost or a key leaks."""
     outcome = explore(SCENARIOS[scenario], BUDGETS[budget])
     ends = sorted({end for clients in outcome.ends for end in clients})
     found = {"states": outcome.states, "ends": ends}

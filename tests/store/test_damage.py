@@ -80,7 +80,10 @@ def test_a_deleted_payload_is_missing_and_not_nothing(damaged: Store) -> None:
 
 
 def test_a_retry_of_a_lost_snapshot_is_not_called_a_success(damaged: Store) -> None:
-    """The id is committed but its payload is gone: the producer is told, instead of `done already`."""
+    """The id is committed but its payload is damaged or gone: the producer must not see `done already`."""
+    alter(damaged, "swapstore:id:{mena}:id-3", lambda raw: raw[:-2] + b"9}")
+    with pytest.raises(Corrupt, match="new id"):
+        another(damaged).publish("mena", {"n": 3}, id="id-3")
     delete(damaged, "swapstore:id:{mena}:id-3")
     with pytest.raises(PayloadMissing, match="new id"):
         another(damaged).publish("mena", {"n": 3}, id="id-3")

@@ -74,6 +74,12 @@ def test_bad_options_are_refused(options: dict[str, object]) -> None:
         swapstore.connect("sqlite:///x.db", **options)  # type: ignore[arg-type]
 
 
+def test_a_path_in_place_of_a_url_says_what_to_write() -> None:
+    """The likeliest first mistake is answered with the address that was meant."""
+    with pytest.raises(InvalidInput, match="sqlite:///snap.db"):
+        swapstore.connect("snap.db")
+
+
 def test_namespaces_do_not_see_each_other(tmp_path: Path) -> None:
     """Staging and production can share a server."""
     url = f"sqlite:///{tmp_path}/s.db"
