@@ -5,6 +5,7 @@ With a `redis-server` or `valkey-server` on PATH, what runs on a real server run
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,8 +17,18 @@ import swapstore
 from swapstore import Store
 from tests.support.valkey import Server, binaries
 
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60)
-hypothesis.settings.load_profile("ci")
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=5000, print_blob=True)
+PROFILE = os.environ.get("SWAPSTORE_FUZZ", "ci")
+hypothesis.settings.load_profile(PROFILE)
+
+
+def steps(examples: int, each: int) -> hypothesis.settings:
+    """Settings of a state machine: so many runs of so many steps; the random profile has its own number."""
+    chosen = hypothesis.settings.get_profile(PROFILE)
+    runs = examples if PROFILE == "ci" else chosen.max_examples
+    return hypothesis.settings(chosen, stateful_step_count=each, max_examples=runs)
+
 
 REAL_SERVERS = sorted(binaries())
 

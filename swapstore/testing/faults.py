@@ -62,13 +62,17 @@ class FaultyDriver:
         self, driver: Driver, faults: Sequence[Fault], expire: Callable[[], None] | None = None
     ) -> None:
         self._driver = driver
-        self._faults = {fault.at: fault.kind for fault in faults}
         self._expire = expire
         self._number = 0
         self._dead = False
+        self.plan(*faults)
         self.done: list[Command[Any]] = []
         self.late: list[Command[Any]] = []
         self.where = driver.where
+
+    def plan(self, *faults: Fault) -> None:
+        """Replace the faults by these, at commands that are counted from now on."""
+        self._faults = {self._number + fault.at: fault.kind for fault in faults}
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out what the faults allow; see `Driver.execute`."""

@@ -20,6 +20,11 @@ def contents(store: Store) -> Contents:
     driver: Any = store._driver
     while hasattr(driver, "_driver"):
         driver = driver._driver
+    if hasattr(driver, "keyspace"):
+        driver.keyspace.expire(driver.clock.now_ms())
+        return {
+            key: (value.data, value.expires_at is not None) for key, value in driver.keyspace.values.items()
+        }
     if hasattr(driver, "_pool"):
         client: Any = redis.Redis(connection_pool=driver._pool)
         names = [key for key in client.keys("*") if client.type(key) == b"string"]

@@ -1,0 +1,269 @@
+"""The state machine: the public operations, by several clients with stale memories, against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import assume
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from swapstore import Commit, Snapshot, Store, manifest
+from swapstore.errors import Conflict, IdConflict, NotFound, SwapstoreError, Unavailable
+from swapstore.testing import Crash, Fault, FaultyDriver, Kind, faulty
+from tests.machine.model import Attempt, Model
+
+DATASETS = ("a", "b/c")
+CLIENTS = 3
+IDS = st.sampled_from([f"id-{number}" for number in range(12)])
+PAYLOADS = st.sampled_from([b"", b"x", b"yy", b"zzz" * 50])
+TIMES = st.none() | st.integers(0, 40)
+KEYS = st.none() | st.sampled_from(["k1", "k2", "k3"])
+FAULTS = st.none() | st.builds(Fault, st.sampled_from(Kind), st.integers(0, 8))
+WHO = st.integers(0, CLIENTS - 1)
+WHICH = st.sampled_from(DATASETS)
+
+
+class Machine(RuleBasedStateMachine):
+    """Rules that every store must keep. Subclasses say which store, and whether faults happen."""
+
+    faults_happen = False
+    page_rows = 2  # so that a short run seals pages at several levels
+
+    def connect(self) -> Store:
+        raise NotImplementedError
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._usual_f, manifest.F = manifest.F, self.page_rows
+        self.models = {name: Model(name) for name in DATASETS}
+
+    @initialize()
+    def begin(self) -> None:
+        self.observer = self.connect()
+        self.clients: list[tuple[Store, FaultyDriver]] = [faulty(self.observer) for _ in range(CLIENTS)]
+        self.seen: list[dict[str, int]] = [{} for _ in range(CLIENTS)]
+
+    def teardown(self) -> None:
+        manifest.F = self._usual_f
+        if hasattr(self, "observer"):
+            self.observer.close()
+
+    # --- running one operation, with or without a fault --------------------------------------------
+
+    def run(self, who: int, fault: Fault | None, act: Callable[[Store], Any]) -> Any:
+        """Run an operation of a client; return its result, or the error, or the crash."""
+        client, driver = self.clients[who]
+        driver.plan(*([fault] if fault is not None and self.faults_happen else []))
+        try:
+            return act(client)
+        except SwapstoreError as error:
+            return error
+        except Crash as crash:
+            late = driver.late
+            self.clients[who] = faulty(self.observer)
+            self.clients[who][1].late = late
+            self.seen[who] = {}
+            return crash
+        finally:
+            driver.plan()
+
+    def observe(self, *, steered: bool = False) -> None:
+        for model in self.models.values():
+            model.observe(self.observer, steered=steered)
+
+    # --- publishing --------------------------------------------------------------------------------
+
+    @rule(who=WHO, name=WHICH, id=IDS, payload=PAYLOADS, ts=TIMES, key=KEYS, fault=FAULTS)
+    def publish(
+        self,
+        who: int,
+        name: str,
+        id: str,
+        payload: bytes,
+        ts: int | None,
+        key: str | None,
+        fault: Fault | None,
+    ) -> None:
+        model = self.models[name]
+        before = list(model.rows)
+        attempt = Attempt(id, payload)
+        model.attempts.append(attempt)
+        result = self.run(
+            who,
+            fault,
+            lambda store: store.publish(name, payload, id=id, ts=ts, dedupe_key=key, codec="bytes"),
+        )
+        driver = self.clients[who][1]
+        attempt.late = bool(driver.late)
+        self.observe()
+        existing = next((row for row in before if row.id == id), None)
+        if isinstance(result, Commit):
+            self._check_commit(model, result, before, id=id, key=key)
+            if not attempt.late and attempt in model.attempts:
+                model.attempts.remove(attempt)
+        elif isinstance(result, IdConflict):
+            assert existing is not None, "an id is refused that nobody committed"
+            if attempt in model.attempts:
+                model.attempts.remove(attempt)
+        else:
+            assert self.faults_happen, result
+            assert isinstance(result, Unavailable | Crash), result
+
+    def _check_commit(
+        self, model: Model, commit: Commit, before: list[Any], *, id: str, key: str | None
+    ) -> None:
+        row = model.row(commit.version)
+        assert (row.id, row.ts, row.sha256) == (commit.id, commit.ts, commit.sha256)
+        assert commit.is_latest == (model.latest == commit.version)
+        if commit.created:
+            assert row not in before
+            assert commit.id == id
+            return
+        assert row in before, "its own commit is called somebody else's"
+        if commit.id != id:
+            assert key is not None
+            assert row.dedupe_key == key
+
+    @rule(who=WHO, name=WHICH, payload=PAYLOADS, offset=st.integers(-2, 1), fault=FAULTS)
+    def publish_if(self, who: int, name: str, payload: bytes, offset: int, fault: Fault | None) -> None:
+        model = self.models[name]
+        expected = model.latest + offset
+        assume(expected >= 0)
+        holds = expected in {model.latest, model.version}
+        id = f"if-{len(model.rows)}-{expected}-{model.version}"
+        attempt = Attempt(id, payload)
+        model.attempts.append(attempt)
+        result = self.run(
+            who,
+            fault,
+            lambda store: store.publish(name, payload, id=id, expected_version=expected, codec="bytes"),
+        )
+        attempt.late = bool(self.clients[who][1].late)
+        self.observe()
+        if isinstance(result, Commit):
+            assert holds or not result.created
+        elif isinstance(result, Conflict):
+            assert not holds
+        else:
+            assert self.faults_happen, result
+
+    @rule(who=WHO)
+    def late_packets_arrive(self, who: int) -> None:
+        driver = self.clients[who][1]
+        driver.deliver_late()
+        self.observe(steered=True)
+        for model in self.models.values():
+            for attempt in model.attempts:
+                attempt.late = any(driver.late for _, driver in self.clients)
+
+    # --- steering ----------------------------------------------------------------------------------
+
+    @rule(who=WHO, name=WHICH, what=st.sampled_from(["pin", "rollback"]), data=st.data(), fault=FAULTS)
+    def steer(self, who: int, name: str, what: str, data: Any, fault: Fault | None) -> None:
+        model = self.models[name]
+        id = data.draw(st.sampled_from([*(row.id for row in model.rows), "never"]))
+        result = self.run(who, fault, lambda store: getattr(store, what)(name, id=id))
+        self.observe(steered=True)
+        if isinstance(result, NotFound):
+            assert id == "never"
+        elif isinstance(result, SwapstoreError | Crash):
+            assert self.faults_happen, result
+        else:
+            target = next(row.version for row in model.rows if row.id == id)
+            assert (model.pinned if what == "pin" else model.latest) == target
+
+    @rule(who=WHO, name=WHICH, what=st.sampled_from(["unpin", "confirm"]), fault=FAULTS)
+    def steer_back(self, who: int, name: str, what: str, fault: Fault | None) -> None:
+        result = self.run(who, fault, lambda store: getattr(store, what)(name))
+        model = self.models[name]
+        pinned = model.pinned
+        self.observe(steered=True)
+        if isinstance(result, NotFound):
+            assert not model.rows
+        elif isinstance(result, SwapstoreError | Crash):
+            assert self.faults_happen, result
+        else:
+            assert model.pinned == (0 if what == "unpin" else pinned)
+
+    # --- reading -----------------------------------------------------------------------------------
+
+    def check_snapshot(self, model: Model, snapshot: Any, row: Any) -> None:
+        if isinstance(snapshot, SwapstoreError | Crash):
+            assert self.faults_happen, snapshot
+        elif row is None:
+            assert snapshot is None
+        else:
+            assert isinstance(snapshot, Snapshot)
+            assert (snapshot.id, snapshot.version, snapshot.ts) == (row.id, row.version, row.ts)
+            assert snapshot.raw == model.payloads[row.id]
+
+    @rule(who=WHO, name=WHICH, fault=FAULTS)
+    def read_latest(self, who: int, name: str, fault: Fault | None) -> None:
+        model = self.models[name]
+        snapshot = self.run(who, fault, lambda store: store.read_latest(name))
+        self.check_snapshot(model, snapshot, model.serving)
+        if isinstance(snapshot, Snapshot):
+            self.seen[who][name] = int(snapshot.etag.split(".")[1])
+
+    @rule(who=WHO, name=WHICH)
+    def read_stale(self, who: int, name: str) -> None:
+        snapshot = self.run(who, None, lambda store: store.read_latest(name, max_staleness=3600))
+        if isinstance(snapshot, Snapshot):
+            through = int(snapshot.etag.split(".")[1])
+            assert self.seen[who].get(name, 0) <= through <= self.models[name].version
+            assert snapshot.raw == self.models[name].payloads[snapshot.id]
+            self.seen[who][name] = through
+        else:
+            assert snapshot is None
+            assert not self.models[name].rows
+
+    @rule(who=WHO, name=WHICH, data=st.data(), fault=FAULTS)
+    def read_one(self, who: int, name: str, data: Any, fault: Fault | None) -> None:
+        model = self.models[name]
+        row = data.draw(st.sampled_from(model.rows) if model.rows else st.none())
+        if row is None:
+            assert self.run(who, None, lambda store: store.read(name, id="id-1")) is None
+            return
+        by_id = self.run(who, fault, lambda store: store.read(name, id=row.id))
+        self.check_snapshot(model, by_id, row)
+        by_version = self.run(who, None, lambda store: store.read(name, version=row.version))
+        self.check_snapshot(model, by_version, row)
+        moment = row.ts + data.draw(st.integers(-1, 1))
+        assume(moment >= 0)
+        as_of = self.run(who, None, lambda store: store.read(name, as_of=moment))
+        self.check_snapshot(model, as_of, model.as_of(moment))
+
+    @rule(who=WHO, name=WHICH, limit=st.none() | st.integers(0, 9), data=st.data())
+    def history(self, who: int, name: str, limit: int | None, data: Any) -> None:
+        model = self.models[name]
+        before = data.draw(st.none() | st.integers(0, model.version + 1))
+        rows = self.run(who, None, lambda store: list(store.history(name, limit=limit, before=before)))
+        expected = [row for row in reversed(model.rows) if before is None or row.version < before]
+        assert rows == expected[: len(expected) if limit is None else limit]
+
+    @rule(who=WHO)
+    def datasets(self, who: int) -> None:
+        listed = self.run(who, None, lambda store: store.datasets())
+        published = [name for name, model in self.models.items() if model.rows]
+        assert set(listed) <= set(published)
+        if not self.faults_happen:
+            assert listed == published
+
+    # --- the live view -----------------------------------------------------------------------------
+
+    @rule(who=WHO, name=WHICH, payload=PAYLOADS)
+    def live(self, who: int, name: str, payload: bytes) -> None:
+        model = self.models[name]
+        assume(model.rows)
+        self.run(
+            who, None, lambda store: store.put_live(name, payload, ttl=60, etag=model.etag, codec="bytes")
+        )
+        view = self.run(who, None, lambda store: store.read_live(name))
+        assert view.raw == payload
+
+    @rule(who=WHO, name=WHICH)
+    def read_live(self, who: int, name: str) -> None:
+        view = self.run(who, None, lambda store: store.read_live(name))
+        assert view is None or view.etag == self.models[name].etag

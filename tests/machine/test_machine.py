@@ -1,0 +1,62 @@
+"""The state machine on the simulated store with faults, and on fakeredis and a real server without.
+
+A failing run prints its steps and, under the random profile, a `@reproduce_failure` line; put that above the
+class to run it again. `make fuzz` runs the random profile for as long as one likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import fakeredis
+import pytest
+from hypothesis.stateful import run_state_machine_as_test
+
+import swapstore
+from swapstore import Store
+from swapstore.testing import SimulatedStore
+from tests.conftest import steps
+from tests.machine.machine import Machine
+from tests.support.valkey import Server
+
+
+class Simulated(Machine):
+    """Every fault at every command."""
+
+    faults_happen = True
+
+    def connect(self) -> Store:
+        return SimulatedStore().connect()
+
+
+class FakeRedis(Machine):
+    """The real driver and the real scripts, without a server."""
+
+    def connect(self) -> Store:
+        return swapstore.connect(fakeredis.FakeRedis(server=fakeredis.FakeServer()))
+
+
+def test_the_promises_hold_under_every_fault() -> None:
+    """Some sequence of operations and faults breaks a promise of the design."""
+    run_state_machine_as_test(Simulated, settings=steps(200, 40))
+
+
+def test_the_promises_hold_on_fakeredis() -> None:
+    """The scripts mean something else than the simulated store, and so would be proved by nothing."""
+    run_state_machine_as_test(FakeRedis, settings=steps(15, 25))
+
+
+@pytest.fixture
+def flushed(servers: Callable[[str], Server]) -> Callable[[], Server]:
+    """The real server, empty each time it is asked for."""
+    return lambda: servers("valkey")
+
+
+def test_the_promises_hold_on_a_real_server(flushed: Callable[[], Server]) -> None:
+    """A real server does something else than fakeredis and the simulated store."""
+
+    class Valkey(Machine):
+        def connect(self) -> Store:
+            return swapstore.connect(flushed().url)
+
+    run_state_machine_as_test(Valkey, settings=steps(12, 25))
