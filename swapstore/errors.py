@@ -93,8 +93,9 @@ class Contended(Unavailable):
 class ReplyLost(Unavailable):
     """Commands were sent and no reply came: they may have been applied, in part or in whole.
 
-    Drivers raise it; operations settle it. It reaches a caller from a read that kept losing its
-    connection, and from `put_live`, which can simply be called again.
+    Drivers raise it; operations settle it. It reaches a caller from a read that kept losing its connection
+    (the first read of a publish too: then nothing was committed), and from `put_live`, which can simply be
+    called again.
     """
 
 

@@ -103,7 +103,9 @@ def _swap(draft: manifest.Draft, base: manifest.Manifest | None) -> Commit:
 # --- what is explored ------------------------------------------------------------------------------
 
 ONE, TWO, THREE = (producer(b"%d" % n, id=f"new-{n}", ts=10 + n) for n in (1, 2, 3))
-KEYED_ONE, KEYED_TWO = (producer(b"%d" % n, id=f"new-{n}", ts=10 + n, dedupe_key="k") for n in (1, 2))
+KEYED_ONE, KEYED_TWO, KEYED_THREE = (
+    producer(b"%d" % n, id=f"new-{n}", ts=10 + n, dedupe_key="k") for n in (1, 2, 3)
+)
 SAME = producer(b"same", id="x", ts=5)
 OTHER = producer(b"other", id="x", ts=5)
 
@@ -127,7 +129,9 @@ SCENARIOS = {
     "two producers that seal a page": Scenario((ONE, TWO), history=3, page_rows=2),
     "two producers and a reader": Scenario((ONE, TWO, reader)),
     "two producers and a reader that remembers": Scenario((ONE, TWO, remembering(reader))),
-    "three producers": Scenario((ONE, TWO, THREE)),
+    "three producers, different ids": Scenario((ONE, TWO, THREE)),
+    "three producers, the same id and content": Scenario((SAME, SAME, SAME)),
+    "three producers, the same dedupe key": Scenario((KEYED_ONE, KEYED_TWO, KEYED_THREE)),
 }
 BUDGETS = {
     "none": Faults(),

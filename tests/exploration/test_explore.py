@@ -34,7 +34,11 @@ def test_every_state_keeps_the_promises(scenario: str, budget: str) -> None:
 @pytest.mark.parametrize("budget", ["none", "one crash", "one lost reply", "one late command"])
 def test_producers_of_different_ids_all_succeed(budget: str) -> None:
     """Nobody who is not killed is turned away: every producer ends with a commit of its own."""
-    for scenario in ("two producers, different ids", "two producers that seal a page", "three producers"):
+    for scenario in (
+        "two producers, different ids",
+        "two producers that seal a page",
+        "three producers, different ids",
+    ):
         outcome = explore(SCENARIOS[scenario], BUDGETS[budget])
         assert {end for clients in outcome.ends for end in clients} <= {"created=True", "dead"}
 

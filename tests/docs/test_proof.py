@@ -1,0 +1,19 @@
+"""The figures in the explanation are those of the search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.exploration.scenarios import BUDGETS, SCENARIOS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_table_of_states_is_that_of_the_search() -> None:
+    """A reader of the explanation would be told of a search that is not made."""
+    page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
+    pinned = json.loads((ROOT / "tests/exploration/states.json").read_text("utf-8"))
+    for scenario in SCENARIOS:
+        counts = [f"{pinned[scenario][budget]['states']:,}" for budget in BUDGETS]
+        assert f"| {scenario} | {' | '.join(counts)} | " in page

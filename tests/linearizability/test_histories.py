@@ -1,0 +1,158 @@
+"""Recorded histories of real stores are linearizable, also while replies are lost and requests are late."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+import swapstore
+from swapstore import Store
+from tests.linearizability import process, recorder
+from tests.linearizability.chaos import FAULTS, Chaos, disturbed
+from tests.linearizability.chaos_proxy import ChaosProxy
+from tests.linearizability.checker import violations
+from tests.linearizability.events import Event, save
+from tests.linearizability.recorder import DATASET, Plan
+from tests.support import invariants
+from tests.support.valkey import Server
+
+SEEDS = [11, 12]
+
+
+def plans(seed: int, *, calls: int, readers: int = 1, impatient: bool = False) -> list[Plan]:
+    """Three clients that publish and read, and some that only read."""
+    mixed = [
+        Plan(client=name, seed=seed + number, calls=calls, share=0.6, impatient=impatient)
+        for number, name in enumerate("abc")
+    ]
+    reading = [
+        Plan(client=f"reader{number}", seed=seed, calls=2 * calls, share=0, impatient=impatient)
+        for number in range(readers)
+    ]
+    return mixed + reading
+
+
+def run_threads(jobs: list[tuple[Plan, Store]]) -> list[Event]:
+    """Carry out each plan on its store, all at once."""
+    barrier = Barrier(len(jobs), timeout=30)
+
+    def work(plan: Plan, store: Store) -> list[Event]:
+        barrier.wait()
+        return recorder.run(store, plan)
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [event for future in [pool.submit(work, *job) for job in jobs] for event in future.result()]
+
+
+def check(events: list[Event], url: str, keep: Path) -> Counter[str]:
+    """Assert that a history is linearizable and the store whole; count the outcomes."""
+    with swapstore.connect(url) as store:
+        rows = [(row.version, row.id) for row in store.history(DATASET, limit=None)][::-1]
+        save(keep / "history.jsonl", events, rows)
+        found = violations(events, rows)
+        assert not found, "\n".join([f"see {keep}/history.jsonl", *found])
+        assert [(row.version, row.id) for row in invariants.check(store)] == rows
+    counts = Counter(f"{event.kind} {event.outcome}" for event in events)
+    acknowledged = {event.id for event in events if event.outcome == "ok" and event.kind == "publish"}
+    counts["unknown and committed"] = len({identifier for _, identifier in rows} - acknowledged)
+    return counts
+
+
+@contextmanager
+def stores(urls: Iterable[str], *, shared: bool) -> Iterator[list[Store]]:
+    """A store for each address; or one, given out again and again."""
+    with ExitStack() as stack:
+        made = [stack.enter_context(swapstore.connect(url)) for url in urls]
+        yield [made[0]] * len(made) if shared else made
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one store", "a store each"])
+def test_threads(real_url: str, tmp_path: Path, *, shared: bool) -> None:
+    """A thread could read what was replaced before it asked, or lose what it was told is kept."""
+    work = plans(1, calls=70, readers=2)
+    with stores([real_url] * len(work), shared=shared) as clients:
+        events = run_threads(list(zip(work, clients, strict=True)))
+    counts = check(events, real_url, tmp_path)
+    assert set(counts) - {"unknown and committed"} == {"publish ok", "read ok"}, "nothing was disturbed"
+
+
+def test_processes(real_url: str, tmp_path: Path) -> None:
+    """Several hosts could each see another order of the same versions."""
+    events = process.run_all(dict.fromkeys(plans(1, calls=60), real_url))
+    counts = check(events, real_url, tmp_path)
+    assert set(counts) - {"unknown and committed"} == {"publish ok", "read ok"}, "nothing was disturbed"
+
+
+# --- with delays, lost replies and late requests ---------------------------------------------------------
+
+
+@contextmanager
+def proxied(server: Server, seed: int, count: int) -> Iterator[list[ChaosProxy]]:
+    """Ways to the server that are disturbed, each by a seed of its own. At the end nothing is on its way."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(ChaosProxy(server.port, Chaos(100 * seed + number)))
+            for number in range(count)
+        ]
+
+
+def was_disturbed(chaos: Iterable[Chaos], counts: Counter[str]) -> None:
+    """A history in which nothing went wrong would prove nothing here."""
+    drawn = sum((each.drawn for each in chaos), Counter[str]())
+    assert all(drawn[fault] for fault in FAULTS), drawn
+    assert counts["publish ok"] > counts["publish unknown"] > 0, counts
+    assert counts["read ok"] > counts["read failed"], counts
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("shared", [True, False], ids=["one store", "a store each"])
+def test_threads_on_a_bad_network(valkey: Server, seed: int, tmp_path: Path, *, shared: bool) -> None:
+    """A retry after a lost reply could commit twice, or a late request undo a newer version."""
+    work = plans(seed, calls=50, impatient=True)
+    count = 1 if shared else len(work)
+    with proxied(valkey, seed, count) as ways, stores([way.url for way in ways], shared=False) as clients:
+        events = run_threads(list(zip(work, clients * (len(work) // count), strict=True)))
+    counts = check(events, valkey.url, tmp_path)
+    was_disturbed([way.chaos for way in ways], counts)
+
+
+def test_patient_threads_on_a_bad_network(valkey: Server, tmp_path: Path) -> None:
+    """The library's own settling of lost replies could give a producer a wrong answer."""
+    work = plans(SEEDS[0], calls=50)
+    with (
+        proxied(valkey, SEEDS[0], len(work)) as ways,
+        stores([way.url for way in ways], shared=False) as clients,
+    ):
+        events = run_threads(list(zip(work, clients, strict=True)))
+    counts = check(events, valkey.url, tmp_path)
+    assert counts["publish ok"] > 5 * counts["publish unknown"], "it settles nearly all"
+
+
+def test_processes_on_a_bad_network(valkey: Server, tmp_path: Path) -> None:
+    """Several hosts on a bad network could lose or repeat a version between them."""
+    work = plans(SEEDS[0], calls=50, impatient=True)
+    with proxied(valkey, SEEDS[0], len(work)) as ways:
+        events = process.run_all({plan: way.url for plan, way in zip(work, ways, strict=True)})
+    counts = check(events, valkey.url, tmp_path)
+    was_disturbed([way.chaos for way in ways], counts)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_threads_on_a_file_that_loses_replies(seed: int, tmp_path: Path) -> None:
+    """A file on a bad disk, which is what SQLite's lost replies are, could commit twice."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    work = plans(seed, calls=50, impatient=True)
+    chaos = [Chaos(100 * seed + number) for number in range(len(work))]
+    with stores([url] * len(work), shared=False) as clients, ExitStack() as stack:
+        shaky = [
+            stack.enter_context(disturbed(store, each)) for store, each in zip(clients, chaos, strict=True)
+        ]
+        events = run_threads(list(zip(work, shaky, strict=True)))
+    counts = check(events, url, tmp_path)
+    was_disturbed(chaos, counts)
