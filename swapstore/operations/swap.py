@@ -130,9 +130,8 @@ def swap(
 ) -> Operation[Swapped | Moved | Taken]:
     """Send a draft until the store has decided.
 
-    Raises what the store refused a command with (nothing was
-    committed), `Contended` when records keep being taken over, and `OutcomeUnknown` when a reply was lost
-    and the store cannot be asked.
+    Raises what the store refused a command with (nothing was committed), `Contended` when records keep
+    being taken over, and `OutcomeUnknown` when a reply was lost and the store cannot be asked.
     """
     lost: ReplyLost | None = None
     losses = 0

@@ -106,6 +106,7 @@ ONE, TWO, THREE = (producer(b"%d" % n, id=f"new-{n}", ts=10 + n) for n in (1, 2,
 KEYED_ONE, KEYED_TWO, KEYED_THREE = (
     producer(b"%d" % n, id=f"new-{n}", ts=10 + n, dedupe_key="k") for n in (1, 2, 3)
 )
+TIMELESS_ONE, TIMELESS_TWO = (producer(b"%d" % n, id=f"new-{n}") for n in (1, 2))
 SAME = producer(b"same", id="x", ts=5)
 OTHER = producer(b"other", id="x", ts=5)
 
@@ -125,6 +126,7 @@ SCENARIOS = {
     "two producers that remember an old version": Scenario((remembering(ONE), remembering(TWO))),
     "two producers, the same id and content": Scenario((SAME, SAME)),
     "two producers, the same id, other content": Scenario((SAME, OTHER)),
+    "two producers that leave the time to the library": Scenario((TIMELESS_ONE, TIMELESS_TWO)),
     "two producers, the same dedupe key": Scenario((KEYED_ONE, KEYED_TWO)),
     "two producers that seal a page": Scenario((ONE, TWO), history=3, page_rows=2),
     "two producers and a reader": Scenario((ONE, TWO, reader)),
