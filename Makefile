@@ -5,13 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test fuzz mutants lint format clean
 
 demo: $(READY)  ## publish, read, and cut a publish short at every point, on the embedded store
 	$(BIN)/swapstore demo
 
 test: $(READY)  ## the whole test suite, against a real Valkey server too
 	$(BIN)/python -m pytest
+
+fuzz: $(READY)  ## the state machine with random seeds, until it is stopped or finds something
+	while SWAPSTORE_FUZZ=nightly $(BIN)/python -m pytest -q tests/machine tests/testing; do :; done
+
+mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and the test that notices each
+	$(BIN)/python -m tests.mutants
 
 lint: $(READY)  ## ruff and mypy --strict
 	$(BIN)/ruff check .

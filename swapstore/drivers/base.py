@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class Driver(Protocol):
     """Carries out batches of commands.
 
-    A driver may be used by several threads, and in a child process after a fork.
+    A driver may be used by several threads, and in a child process after a fork (on SQLite: a fork while no
+    other thread was using it, for SQLite has locks of its own inside).
     """
 
     @property

@@ -1,0 +1,16 @@
+"""All mutants."""
+
+from __future__ import annotations
+
+from tests.mutants import in_drivers, in_log, in_publish, in_reading, in_store
+from tests.mutants.mutant import Mutant
+
+MUTANTS = (
+    *in_store.MUTANTS,
+    *in_drivers.MUTANTS,
+    *in_publish.MUTANTS,
+    *in_reading.MUTANTS,
+    *in_log.MUTANTS,
+)
+CHECKS = tuple(dict.fromkeys(check for mutant in MUTANTS for check in mutant.checks))
+UNCHANGED = Mutant("(the code as it is)", "The named checks pass without a mutant.", CHECKS, ())

@@ -1,0 +1,71 @@
+"""Mistakes between the protocol and the wire: resending, replies that are not looked at, weaker settings."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, mutant
+
+CONTRACT = "drivers/test_contract.py::TestDrivers::test_"
+SERVER = "real/test_server.py::test_"
+REDIS = "drivers/redis.py"
+
+MUTANTS = (
+    mutant(
+        "the driver resends a batch",
+        "What may have been applied is not sent again behind the operation's back.",
+        SERVER + "a_borrowed_client_with_retries_sends_a_commit_once",
+        Edit(
+            REDIS,
+            "            replies = self._exchange(connection, commands)\n",
+            "            try:\n"
+            "                replies = self._exchange(connection, commands)\n"
+            "            except ReplyLost:\n"
+            "                replies = self._exchange(connection, commands)\n",
+        ),
+    ),
+    mutant(
+        "NOSCRIPT not handled",
+        "A restart or SCRIPT FLUSH between two publishes is not noticed by the caller.",
+        SERVER + "flushed_scripts_cost_one_round_trip_and_nothing_else",
+        Edit(REDIS, "            if unknown:", "            if False:"),
+    ),
+    mutant(
+        "an error reply taken for a value",
+        "A success status around a failed command is a failure.",
+        "store/test_damage.py::test_another_type_of_value_is_named[fakeredis]",
+        Edit(REDIS, "if isinstance(reply, redis.RedisError):", "if False:"),
+    ),
+    mutant(
+        "a lost connection taken for a refusal",
+        "A commit whose connection broke may have been applied; it is never reported as refused.",
+        SERVER + "a_reply_lost_on_the_wire_is_one_commit",
+        Edit("drivers/redis_errors.py", "            raise ReplyLost(\n", "            raise Unavailable(\n"),
+    ),
+    mutant(
+        "staged without NX",
+        "A second producer with one id does not overwrite what the first staged.",
+        CONTRACT + "stage_writes_only_a_free_key[fakeredis]",
+        Edit(
+            REDIS,
+            'return ("SET", key, record, "NX", "PX", ttl_ms)',
+            'return ("SET", key, record, "PX", ttl_ms)',
+        ),
+    ),
+    mutant(
+        "staged without a TTL",
+        "What a crashed publish left behind goes away by itself.",
+        CONTRACT + "a_staged_record_expires[fakeredis]",
+        Edit(REDIS, 'return ("SET", key, record, "NX", "PX", ttl_ms)', 'return ("SET", key, record, "NX")'),
+    ),
+    mutant(
+        "SQLite synchronous weakened",
+        "An acknowledged publish is on disk.",
+        "real/test_sqlite.py::test_acknowledged_means_on_disk",
+        Edit("drivers/sqlite_file.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"),
+    ),
+    mutant(
+        "SQLite writes into a deleted file",
+        "A producer does not acknowledge into a file that nobody else can see.",
+        "real/test_sqlite.py::test_a_file_that_was_deleted_or_replaced_is_opened_anew",
+        Edit("drivers/sqlite.py", "if opened.identity == _identity(self._path):", "if True:"),
+    ),
+)

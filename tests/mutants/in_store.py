@@ -1,0 +1,183 @@
+"""Mistakes on the store's side: in the Lua scripts, in the SQLite driver, in the simulated keyspace."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, mutant
+
+CONTRACT = "drivers/test_contract.py::TestDrivers::test_"
+GAPS = "mutants/test_gaps.py::test_"
+LUA, REPLACE, SQLITE, KEYSPACE = (
+    "drivers/commit.lua",
+    "drivers/replace.lua",
+    "drivers/sqlite.py",
+    "testing/keyspace.py",
+)
+
+MUTANTS = (
+    # --- compare
+    mutant(
+        "blind SET (Lua)",
+        "A commit built on an old version never overwrites a newer one.",
+        CONTRACT + "commit_refuses_another_manifest[fakeredis]",
+        Edit(LUA, "if not as_expected then", "if false then"),
+    ),
+    mutant(
+        "blind SET (SQLite)",
+        "A commit built on an old version never overwrites a newer one.",
+        CONTRACT + "commit_refuses_another_manifest[sqlite]",
+        Edit(SQLITE, "    if not as_expected:\n", "    if False:\n"),
+    ),
+    mutant(
+        "blind SET (simulated)",
+        "Two producers at once: neither's acknowledged publish is lost.",
+        "exploration/test_explore.py::test_one_id_is_created_once",
+        Edit(KEYSPACE, "        if not as_expected:\n", "        if False:\n"),
+    ),
+    mutant(
+        "an empty manifest passes for an absent one",
+        "A manifest that something cut to nothing is damage, never a fresh start over committed data.",
+        CONTRACT + "an_empty_value_is_not_an_absent_manifest[fakeredis]",
+        Edit(LUA, "stored == '' and redis.call('EXISTS', manifest) == 0", "stored == ''"),
+    ),
+    mutant(
+        "a resent commit is not recognised",
+        "A commit that was applied already answers so, whoever delivers it again.",
+        CONTRACT + "commit_sent_twice_is_applied_once[fakeredis]",
+        Edit(LUA, "if stored_begins_with(ours) then", "if false then"),
+    ),
+    # --- verify
+    mutant(
+        "no verification of staged records (Lua)",
+        "A pointer to a payload that was refused or lost is never committed.",
+        CONTRACT + "commit_verifies_each_record[fakeredis]",
+        Edit(LUA, "for i = 1, staged do\n  local key, shared", "for i = 1, 0 do\n  local key, shared"),
+    ),
+    mutant(
+        "manifest before payload, and no verification",
+        "A crash at any command leaves no manifest that points at nothing.",
+        "store/test_crashes.py::test_a_crash_at_any_command_leaves_the_previous_version[sqlite-1]",
+        Edit(
+            "operations/swap.py",
+            "replies = yield Batch((*names, *stages, _commit(ctx, draft, needed)))",
+            "replies = yield Batch((*names, _commit(ctx, draft, needed), *stages))\n"
+            "    replies = [*replies[: len(names)], *replies[len(names) + 1 :], replies[len(names)]]",
+        ),
+        Edit(SQLITE, "    for staged in commit.staged:\n", "    for staged in ():\n"),
+    ),
+    mutant(
+        "no header check (Lua)",
+        "A commit never makes another producer's record its own.",
+        CONTRACT + "commit_verifies_each_record[fakeredis]",
+        Edit(LUA, "#header - 1) ~= header then", "#header - 1) == false then"),
+    ),
+    mutant(
+        "no header check (SQLite)",
+        "A commit never makes another producer's record its own.",
+        CONTRACT + "commit_verifies_each_record[sqlite]",
+        Edit(
+            SQLITE,
+            "return None if header == staged.header else Unstaged",
+            "return None if header else Unstaged",
+        ),
+    ),
+    mutant(
+        "no header check (simulated)",
+        "A producer whose record was taken over does not commit the other's payload.",
+        "exploration/test_explore.py::test_every_state_keeps_the_promises"
+        "[two producers, the same id, other content-none]",
+        Edit(KEYSPACE, "value.data.startswith(staged.header) else", "value.data else"),
+    ),
+    mutant(
+        "no TTL check (Lua)",
+        "An id that is committed is taken: one row per id.",
+        CONTRACT + "commit_refuses_a_record_that_is_permanent[fakeredis]",
+        Edit(LUA, "if ttl == -1 and shared == '0' then", "if false then"),
+    ),
+    mutant(
+        "no TTL check (SQLite)",
+        "An id that is committed is taken: one row per id.",
+        CONTRACT + "commit_refuses_a_record_that_is_permanent[sqlite]",
+        Edit(SQLITE, "if expires_at is None and not staged.shared:", "if False:"),
+    ),
+    # --- make permanent, swap
+    mutant(
+        "committed records not persisted (Lua)",
+        "What is committed has no TTL: it does not vanish ten minutes after it was acknowledged.",
+        CONTRACT + "commit_swaps_an_absent_manifest[fakeredis]",
+        Edit(LUA, "if redis.call('PERSIST', key) == 1 then", "if false then"),
+    ),
+    mutant(
+        "committed records not persisted (SQLite)",
+        "What is committed has no TTL: it does not vanish ten minutes after it was acknowledged.",
+        CONTRACT + "commit_swaps_an_absent_manifest[sqlite]",
+        Edit(SQLITE, '"UPDATE records SET expires_at = NULL WHERE key = ?"', '"SELECT 1 WHERE ? = 0"'),
+    ),
+    mutant(
+        "swap before the records are permanent (Lua)",
+        "A commit that is refused half-way leaves no manifest whose records expire.",
+        GAPS + "a_commit_that_is_refused_half_way_changes_nothing[persist]",
+        Edit(LUA, "-- 3. make permanent,", "redis.call('SET', manifest, value)\n--"),
+    ),
+    mutant(
+        "swap before the records are permanent (simulated)",
+        "A server that dies inside a commit leaves no manifest whose records expire.",
+        "exploration/test_explore.py::test_every_state_keeps_the_promises"
+        "[two producers, different ids-a commit is cut]",
+        Edit(KEYSPACE, '            ("swap", commit.key),\n', ""),
+        Edit(KEYSPACE, "        steps = [\n", '        steps = [\n            ("swap", commit.key),\n'),
+    ),
+    mutant(
+        "PERSIST not undone when the SET is refused",
+        "A commit that is refused leaves nothing behind that never expires.",
+        GAPS + "a_commit_that_is_refused_half_way_changes_nothing[set]",
+        Edit(LUA, "  for _, key in ipairs(persisted) do", "  for _, key in ipairs({}) do"),
+    ),
+    mutant(
+        "unlink before the swap",
+        "A commit that is refused lets go of nothing: what it would have unlinked stays committed.",
+        GAPS + "a_commit_that_is_refused_half_way_changes_nothing[set]",
+        Edit(
+            LUA,
+            "-- 4. the commit point\n",
+            "for i = 3 + staged, #KEYS do\n  redis.pcall('PEXPIRE', KEYS[i], grace)\nend\n",
+        ),
+    ),
+    # --- housekeeping
+    mutant(
+        "unlinking the staged keys",
+        "A commit gives no TTL to the records that it has just committed.",
+        CONTRACT + "commit_swaps_an_absent_manifest[fakeredis]",
+        Edit(LUA, "for i = 3 + staged, #KEYS do", "for i = 3, #KEYS do"),
+    ),
+    mutant(
+        "a failing hint fails the commit",
+        "After the swap nothing is reported as a failure: the producer would publish again.",
+        "real/test_server.py::test_a_command_that_the_acl_forbids_is_access_denied",
+        Edit(LUA, "redis.pcall('PUBLISH'", "redis.call('PUBLISH'"),
+    ),
+    mutant(
+        "a failing unlink fails the commit",
+        "After the swap nothing is reported as a failure: the producer would publish again.",
+        GAPS + "a_commit_stands_whatever_fails_after_its_swap[pexpire]",
+        Edit(LUA, "redis.pcall('PEXPIRE', KEYS[i], grace)", "redis.call('PEXPIRE', KEYS[i], grace)"),
+    ),
+    mutant(
+        "live view not removed",
+        "A commit removes the live view in the same step.",
+        CONTRACT + "commit_swaps_an_absent_manifest[fakeredis]",
+        Edit(LUA, "redis.pcall('UNLINK', live)\n", ""),
+    ),
+    # --- taking over
+    mutant(
+        "take-over of permanent records (Lua)",
+        "Committed data is never replaced by a publish that reuses its id.",
+        CONTRACT + "replace_takes_over_what_is_staged_but_never_what_is_permanent[fakeredis]",
+        Edit(REPLACE, "== -1 then", "== -7 then"),
+    ),
+    mutant(
+        "take-over of permanent records (SQLite)",
+        "Committed data is never replaced by a publish that reuses its id.",
+        CONTRACT + "replace_takes_over_what_is_staged_but_never_what_is_permanent[sqlite]",
+        Edit(SQLITE, "if state is not None and state[0] is None:", "if False:"),
+    ),
+)

@@ -1,0 +1,101 @@
+"""Protocol mistakes, one by one: each must be noticed by the check that is named for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mutants.catalogue import MUTANTS, UNCHANGED
+from tests.mutants.mutant import Edit, Mutant, mutant
+from tests.mutants.workshop import WORKERS, Copy, Fate, Verdict, Workshop
+
+CHEAP = "unit/test_records.py::test_payload_of_a_matching_record"
+HARMLESS = mutant("harmless", "None.", CHEAP, Edit("keys.py", "class Keys:\n", "class Keys:\n\n"))
+MISFITTING = mutant("misfitting", "None.", CHEAP, Edit("keys.py", "no such text", ""))
+UNTESTED = mutant("untested", "None.", "unit/test_records.py::test_no_such_test", *HARMLESS.edits)
+BROKEN = mutant("broken", "None.", CHEAP, Edit("keys.py", "class Keys:\n", "class Keys\n"))
+
+Judge = Callable[[Mutant], Verdict]
+
+
+@pytest.fixture(scope="module")
+def judge(request: pytest.FixtureRequest) -> Iterator[Judge]:
+    """Judges mutants. All that the chosen tests ask for are begun at once, and judged in parallel.
+
+    Where pytest itself works in parallel (xdist), each of its processes judges one after the other.
+    """
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    items: list[Any] = list(request.session.items)
+    params = [
+        item.callspec.params for item in items if item.path == request.path and hasattr(item, "callspec")
+    ]
+    with Workshop(WORKERS if alone else 1) as workshop:
+        begun: dict[str, Future[Verdict]] = {}
+        for each in params if alone else ():
+            begun[each["suspect"].name] = workshop.judge(each["suspect"])
+        yield lambda suspect: (begun.get(suspect.name) or workshop.judge(suspect)).result()
+
+
+@pytest.mark.parametrize("suspect", [UNCHANGED], ids=["unchanged"])
+def test_the_checks_pass_without_a_mutant(judge: Judge, suspect: Mutant) -> None:
+    """A check that fails anyway would seem to kill whatever it is named for."""
+    verdict = judge(suspect)
+    assert verdict.fate is Fate.SURVIVED, verdict.output
+
+
+@pytest.mark.parametrize("suspect", MUTANTS, ids=lambda suspect: suspect.name)
+def test_a_protocol_mistake_is_noticed(judge: Judge, suspect: Mutant) -> None:
+    """Somebody can break this promise of the protocol, and no test tells."""
+    verdict = judge(suspect)
+    assert verdict.is_dead, f"{suspect.promise} {verdict.fate.value}: {verdict.by}\n{verdict.output}"
+
+
+@pytest.mark.parametrize(
+    ("suspect", "fate"),
+    [
+        (HARMLESS, Fate.SURVIVED),
+        (MISFITTING, Fate.ERROR),
+        (UNTESTED, Fate.ERROR),
+        (BROKEN, Fate.ERROR),
+    ],
+    ids=lambda each: getattr(each, "name", ""),
+)
+def test_only_a_failed_test_kills(judge: Judge, suspect: Mutant, fate: Fate) -> None:
+    """A harmless patch, one that no longer fits, or tests that did not run must not count as a kill."""
+    assert judge(suspect).fate is fate
+
+
+def test_tests_that_do_not_end_are_stopped(tmp_path: Path) -> None:
+    """A mistake that makes a publish wait for ever must not keep the suite waiting: it counts as noticed."""
+    assert Copy(tmp_path, timeout_s=0.1).judge(HARMLESS).fate is Fate.TIMEOUT
+
+
+def test_the_installed_library_is_not_what_is_tested(tmp_path: Path) -> None:
+    """Were the installed library tested, mutants would seem to survive, or broken checks to kill."""
+    copy = Copy(tmp_path)
+    shutil.rmtree(copy.root / "swapstore")
+    verdict = copy.run([CHEAP])
+    assert verdict.fate is Fate.ERROR
+    assert "not from the mutated copy" in verdict.output
+
+
+def test_a_mutant_is_undone(tmp_path: Path) -> None:
+    """What one mutant left behind would be judged with the next."""
+    copy = Copy(tmp_path)
+    before = (copy.root / "swapstore" / "keys.py").read_text()
+    assert copy.judge(BROKEN).fate is Fate.ERROR
+    assert (copy.root / "swapstore" / "keys.py").read_text() == before
+    assert copy.run([CHEAP]).fate is Fate.SURVIVED
+
+
+def test_mutants_have_names_of_their_own() -> None:
+    """A table with one name twice does not tell which mistake went unnoticed."""
+    names = [suspect.name for suspect in MUTANTS]
+    assert len(set(names)) == len(names)
+    assert len(names) >= 24

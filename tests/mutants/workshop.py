@@ -1,0 +1,173 @@
+"""Where mutants are tried: copies of the repository, patched, tested and restored, one mutant at a time."""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import enum
+import os
+import py_compile
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import attrs
+
+from tests.mutants.mutant import Edit, Mutant
+
+ROOT = Path(__file__).parents[2]
+WORKERS = 2
+TIMEOUT_S = 60.0
+FAILED = 1  # pytest's exit code for: tests ran, and some failed. 2 to 5 say that they did not run
+
+NOT_NEEDED = shutil.ignore_patterns("__pycache__", ".hypothesis")
+
+
+class Fate(enum.Enum):
+    """What became of a mutant."""
+
+    KILLED = "killed"
+    TIMEOUT = "timeout"  # its tests did not end: that counts as killed
+    SURVIVED = "survived"
+    ERROR = "error"  # the patch did not fit, or the tests did not run: nothing is known
+
+
+@attrs.frozen
+class Verdict:
+    """What became of a mutant, the test that failed first, and what pytest said."""
+
+    fate: Fate
+    by: str
+    seconds: float
+    output: str = attrs.field(repr=False, default="")
+
+    @property
+    def is_dead(self) -> bool:
+        """Say whether a check caught the mistake."""
+        return self.fate in {Fate.KILLED, Fate.TIMEOUT}
+
+
+class Misfit(Exception):  # noqa: N818 - the term
+    """A patch whose old text does not stand in its file exactly once: the code has moved on."""
+
+
+class Copy:
+    """A copy of the library and its tests."""
+
+    def __init__(self, directory: Path, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self.root = directory / "repository"
+        self._scratch = directory / "scratch"
+        for name in ("swapstore", "tests"):
+            shutil.copytree(ROOT / name, self.root / name, ignore=NOT_NEEDED)
+        shutil.copy(ROOT / "pyproject.toml", self.root)
+        # Byte code is found by the hash of its source: a patch within the same second must not be missed.
+        compileall.compile_dir(
+            self.root / "swapstore", quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
+        )
+
+    def judge(self, mutant: Mutant) -> Verdict:
+        """Apply a mutant, run its checks, and restore the copy."""
+        began = time.monotonic()
+        try:
+            with self._patched(mutant.edits):
+                return self.run(mutant.checks)
+        except Misfit as error:
+            return Verdict(Fate.ERROR, "its patch", time.monotonic() - began, str(error))
+
+    @contextlib.contextmanager
+    def _patched(self, edits: Sequence[Edit]) -> Iterator[None]:
+        before = {self.root / "swapstore" / edit.file: "" for edit in edits}
+        for path in before:
+            before[path] = path.read_text("utf-8")
+        try:
+            for edit in edits:
+                path = self.root / "swapstore" / edit.file
+                text = path.read_text("utf-8")
+                if text.count(edit.old) != 1:
+                    raise Misfit(f"{edit.file} holds {text.count(edit.old)} times:\n{edit.old}")
+                path.write_text(text.replace(edit.old, edit.new), "utf-8")
+            yield
+        finally:
+            for path, text in before.items():
+                path.write_text(text, "utf-8")
+
+    def run(self, checks: Sequence[str]) -> Verdict:
+        """Run tests on the copy as it stands now."""
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
+                *("-p", "tests.mutants.verify", "--rootdir", self.root, "--basetemp", self._scratch),
+                *(f"tests/{check}" for check in checks),
+            ],
+            cwd=self.root,
+            env=_environment(self.root),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # so that the servers it starts can be stopped with it
+        )
+        try:
+            output, _ = process.communicate(timeout=self._timeout_s)
+        except subprocess.TimeoutExpired:
+            return Verdict(Fate.TIMEOUT, "timeout", time.monotonic() - began)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        return _verdict(process.returncode, output, time.monotonic() - began)
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """Import from the copy, and load no plugin that the checks do not need."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**inherited, "PYTHONPATH": str(root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def _verdict(code: int, output: str, seconds: float) -> Verdict:
+    failed = re.search(r"^FAILED tests/(.+?)(?: - .*)?$", output, re.MULTILINE)
+    if code == 0:
+        return Verdict(Fate.SURVIVED, "", seconds, output)
+    if code == FAILED and failed is not None:
+        return Verdict(Fate.KILLED, failed[1], seconds, output)
+    return Verdict(Fate.ERROR, f"pytest's exit code {code}", seconds, output)
+
+
+class Workshop:
+    """Several copies, at work in parallel."""
+
+    def __init__(self, workers: int = WORKERS) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="swapstore-mutants-")
+        self._idle: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+        for number in range(workers):
+            self._idle.put(Copy(Path(self._directory.name) / str(number)))
+        self._pool = ThreadPoolExecutor(workers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._directory.cleanup()
+
+    def judge(self, mutant: Mutant) -> Future[Verdict]:
+        """Begin to judge a mutant. One without edits is the code as it is."""
+        return self._pool.submit(self._judge, mutant)
+
+    def _judge(self, mutant: Mutant) -> Verdict:
+        copy = self._idle.get()
+        try:
+            return copy.judge(mutant)
+        finally:
+            self._idle.put(copy)
