@@ -12,6 +12,7 @@ import attrs
 
 from swapstore import search
 from swapstore.models import Row
+from swapstore.operations.lookup import own
 from swapstore.operations.read import through_manifest
 from swapstore.operations.steps import Operation, load_page
 
@@ -47,12 +48,7 @@ def _walk(ctx: Context, dataset: str, cursor: Cursor) -> Operation[Stretch]:
     while True:
         rows, page_ref, rest = cursor.step()
         if page_ref is None:
-            return Stretch(_own(rows), None)
+            return Stretch(list(map(own, rows)), None)
         if rows:
-            return Stretch(_own(rows), attrs.evolve(rest, ahead=(*rest.ahead, page_ref)))
+            return Stretch(list(map(own, rows)), attrs.evolve(rest, ahead=(*rest.ahead, page_ref)))
         cursor = rest.opened((yield from load_page(ctx, dataset, page_ref)))
-
-
-def _own(rows: list[Row]) -> list[Row]:
-    """Give the caller labels of its own: changing them changes nothing that is remembered."""
-    return [attrs.evolve(row, labels=dict(row.labels)) for row in rows]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from swapstore.commands import Failed, Members, Peek
 from swapstore.errors import Damaged
 from swapstore.manifest import ETAG_PREFIX
 from swapstore.models import Status
+from swapstore.operations.lookup import own
 from swapstore.operations.steps import Operation, ask, ask_all, current_manifest, value_of
 
 if TYPE_CHECKING:
     from swapstore.manifest import Manifest
-    from swapstore.models import Row
     from swapstore.operations.context import Context
 
 CHUNK = 500
@@ -56,10 +54,6 @@ def status_of(manifest: Manifest) -> Status:
         confirmed_at=head.confirmed_at,
         count=head.count,
         first_version=head.first_version,
-        latest=_own(head.latest),
-        pinned=_own(head.pinned) if head.pinned else None,
+        latest=own(head.latest),
+        pinned=own(head.pinned) if head.pinned else None,
     )
-
-
-def _own(row: Row) -> Row:
-    return attrs.evolve(row, labels=dict(row.labels))

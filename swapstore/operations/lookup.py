@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from swapstore import records, search
 from swapstore.commands import Get
 from swapstore.models import Row, Snapshot
@@ -58,3 +60,8 @@ def snapshot(manifest: Manifest, row: Row, payload: bytes) -> Snapshot:
         labels=dict(row.labels),
         raw=payload,
     )
+
+
+def own(row: Row) -> Row:
+    """Give a caller a row with labels of its own: changing them changes nothing that is remembered."""
+    return attrs.evolve(row, labels=dict(row.labels))
