@@ -129,7 +129,7 @@ def _decide(
         existing = yield from _judge(ctx, this, base)
         if existing is None or not from_memory:
             return base, existing
-    except Refused:
+    except (Refused, PayloadMissing, Corrupt):
         if not from_memory:
             raise
     base = yield from load_manifest(ctx, this.wanted.dataset)

@@ -167,6 +167,15 @@ def wipe(store: Store) -> None:
         connection.execute("DELETE FROM members")
 
 
+def test_after_a_flush_the_same_id_is_published_anew(store: Store) -> None:
+    """A retry with memory of a commit that the flush took: it is made again, not called missing."""
+    store.publish("mena", 1, id="run-1")
+    wipe(store)
+    again = store.publish("mena", 1, id="run-1")
+    assert (again.version, again.created) == (1, True)
+    assert versions(store) == [1]
+
+
 def test_after_a_flush_a_producer_goes_on(store: Store) -> None:
     """FLUSHALL between two publishes: the next one starts afresh, in a new epoch, with stale memory."""
     before = store.publish("mena", 1)
