@@ -7,7 +7,7 @@ effect in their order. A driver answers with one reply a command. A command that
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -18,6 +18,12 @@ R = TypeVar("R")
 
 class Command(Generic[R]):
     """Something the store does at once, with a reply of type R."""
+
+    __slots__ = ()
+
+
+class Reading(Command[R]):
+    """A command that changes nothing: it may be sent again when its reply is lost."""
 
     __slots__ = ()
 
@@ -33,14 +39,14 @@ class Failed:
 
 
 @attrs.frozen
-class Get(Command[bytes | None]):
+class Get(Reading[bytes | None]):
     """The value of a key, None if there is none."""
 
     key: str
 
 
 @attrs.frozen
-class Peek(Command[bytes]):
+class Peek(Reading[bytes]):
     """The first `size` bytes of a key's value, empty if there is none."""
 
     key: str
@@ -48,10 +54,48 @@ class Peek(Command[bytes]):
 
 
 @attrs.frozen
-class Members(Command[frozenset[str]]):
+class Members(Reading[frozenset[str]]):
     """The members of a set."""
 
     key: str
+
+
+ABSENT = -2
+PERMANENT = -1
+
+
+@attrs.frozen
+class Ttl(Reading[int]):
+    """How long a key has still to live, in ms: `PERMANENT` without a TTL, `ABSENT` without a key."""
+
+    key: str
+
+
+@attrs.frozen
+class Scanned:
+    """Some keys, and where to go on (None: that was all). A key may come twice."""
+
+    keys: tuple[str, ...]
+    cursor: str | None
+
+
+@attrs.frozen
+class Scan(Reading[Scanned]):
+    """Some of the keys that match a pattern (`*`: any characters), about `limit` a time.
+
+    Every key that is there from the first call to the last is returned; others may be.
+    """
+
+    pattern: str
+    cursor: str
+    limit: int
+
+
+@attrs.frozen
+class Ask(Reading[Any]):
+    """A question about the store itself, in the words of its driver, for the driver's own diagnosis."""
+
+    words: tuple[str, ...]
 
 
 # --- writing ---------------------------------------------------------------------------------------
@@ -85,6 +129,14 @@ class Put(Command[None]):
 
 
 @attrs.frozen
+class Write(Command[None]):
+    """Write a value without a TTL, whatever was there. For keys of others: swapstore's own are committed."""
+
+    key: str
+    value: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
 class Register(Command[None]):
     """Add a member to a set."""
 
@@ -113,7 +165,9 @@ class Commit(Command["CommitReply"]):
     """Swap the manifest, atomically, in this order.
 
     1. compare the stored manifest's first bytes: `prefix` → `Already`; not `expected` → `Conflict`
-       (`expected` is empty when no manifest must be there);
+       (`expected` is empty when no manifest must be there). With `whole` a value must be there, and
+       `expected` is all of it (empty too for a value of another type): so repair replaces what is no
+       manifest, and only that;
     2. verify each staged record: absent → `Unstaged`; without a TTL → `Held` (unless shared); with
        another header → `Unstaged`;
     3. make the staged records permanent;
@@ -130,6 +184,7 @@ class Commit(Command["CommitReply"]):
     prefix: bytes
     manifest: bytes = attrs.field(repr=False)
     live_key: str
+    whole: bool = False
     staged: tuple[Staged, ...] = ()
     unlinked: tuple[str, ...] = ()
     staging_ttl_ms: int

@@ -8,9 +8,7 @@ and it is known whether anything was sent when the connection fails.
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,25 +16,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from swapstore.commands import (
-    Already,
-    Command,
-    Commit,
-    Committed,
-    Conflict,
-    Failed,
-    Get,
-    Held,
-    Members,
-    Peek,
-    Put,
-    Register,
-    Replace,
-    Stage,
-    Unstaged,
-)
+from swapstore.commands import Command, Failed, Reading
 from swapstore.drivers import redis_errors
-from swapstore.errors import InvalidInput, ReplyLost
+from swapstore.drivers.redis_wire import Wire, value
+from swapstore.errors import InvalidInput
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -44,22 +27,6 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 10.0
-
-Frame = tuple[Any, ...]
-
-
-class _Script:
-    """A Lua script. Its text is sent the first time, which also loads it; after that its digest is."""
-
-    def __init__(self, name: str) -> None:
-        self.text = resources.files("swapstore.drivers").joinpath(name).read_text("utf-8")
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-        self.sent = False
-
-    def frame(self, keys: Sequence[str], arguments: Sequence[bytes | int], *, as_text: bool) -> Frame:
-        how = ("EVALSHA", self.sha) if self.sent and not as_text else ("EVAL", self.text)
-        self.sent = True
-        return (*how, len(keys), *keys, *arguments)
 
 
 class RedisDriver:
@@ -75,8 +42,7 @@ class RedisDriver:
         self._pool = pool
         self._inherited: list[redis.ConnectionPool] = []
         self._renew = renew  # None: the pool is borrowed
-        self._commit = _Script("commit.lua")
-        self._replace = _Script("replace.lua")
+        self._wire = Wire()
         self.where = where
         survive_forks(self)
 
@@ -141,8 +107,8 @@ class RedisDriver:
         self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
     ) -> list[Any]:
         """Write every command, then read every reply: values, or the errors that came as replies."""
-        frames = [self._frame(command, as_text=as_text) for command in commands]
-        reads_only = all(isinstance(command, Get | Peek | Members) for command in commands)
+        frames = [self._wire.frame(command, as_text=as_text) for command in commands]
+        reads_only = all(isinstance(command, Reading) for command in commands)
         replies: list[Any] = []
         with redis_errors.while_exchanging(connection, self.where, reads_only=reads_only):
             connection.send_packed_command(connection.pack_commands(frames), check_health=False)
@@ -153,78 +119,15 @@ class RedisDriver:
                     replies.append(error)
         return replies
 
-    def _frame(self, command: Command[Any], *, as_text: bool) -> Frame:
-        match command:
-            case Get(key):
-                return ("GET", key)
-            case Peek(key, size):
-                return ("GETRANGE", key, 0, size - 1)
-            case Members(key):
-                return ("SMEMBERS", key)
-            case Stage(key, record, ttl_ms):
-                return ("SET", key, record, "NX", "PX", ttl_ms)
-            case Put(key, value, ttl_ms):
-                return ("SET", key, value, "PX", ttl_ms)
-            case Register(key, member):
-                return ("SADD", key, member)
-            case Replace(key, record, ttl_ms):
-                return self._replace.frame([key], [record, ttl_ms], as_text=as_text)
-            case Commit():
-                return self._commit.frame(*_commit_arguments(command), as_text=as_text)
-            case _:
-                raise TypeError(f"unknown command {command!r}")
-
     def _read(self, command: Command[Any], reply: Any) -> Any:
         if isinstance(reply, redis.RedisError):
             return Failed(redis_errors.refusal(reply, self.where, getattr(command, "key", None)))
-        return _READERS[type(command)](reply)
+        return value(command, reply)
 
     def close(self) -> None:
         """Close the connections, if they are the driver's own."""
         if self._renew is not None:
             self._pool.disconnect()
-
-
-def _commit_arguments(commit: Commit) -> tuple[list[str], list[bytes | int]]:
-    keys = [commit.key, commit.live_key, *(staged.key for staged in commit.staged), *commit.unlinked]
-    arguments: list[bytes | int] = [
-        commit.expected,
-        commit.prefix,
-        commit.manifest,
-        len(commit.staged),
-        commit.staging_ttl_ms,
-        commit.grace_ms,
-    ]
-    for staged in commit.staged:
-        arguments += [int(staged.shared), staged.header]
-    return keys, arguments
-
-
-def _commit_reply(reply: Any) -> Any:
-    match reply:
-        case [b"committed"]:
-            return Committed()
-        case [b"already"]:
-            return Already()
-        case [b"conflict", current]:
-            return Conflict(current)
-        case [b"unstaged", key, present]:
-            return Unstaged(key.decode(), bool(present))
-        case [b"held", key]:
-            return Held(key.decode())
-    raise ReplyLost(f"the commit script gave an answer that is none of its own ({type(reply).__name__})")
-
-
-_READERS: dict[type[Command[Any]], Callable[[Any], Any]] = {
-    Get: lambda reply: reply,
-    Peek: lambda reply: reply,
-    Members: lambda reply: frozenset(member.decode("utf-8", "replace") for member in reply),
-    Stage: lambda reply: reply is not None,
-    Put: lambda reply: None,  # noqa: ARG005
-    Register: lambda reply: None,  # noqa: ARG005
-    Replace: bool,
-    Commit: _commit_reply,
-}
 
 
 def _place(url: str) -> str:

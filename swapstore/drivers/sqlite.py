@@ -15,24 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import (
-    Already,
-    Command,
-    Commit,
-    Committed,
-    Conflict,
-    Get,
-    Held,
-    Members,
-    Peek,
-    Put,
-    Register,
-    Replace,
-    Stage,
-    Staged,
-    Unstaged,
-)
+from swapstore.commands import Command, Reading
 from swapstore.drivers import sqlite_errors, sqlite_file
+from swapstore.drivers.sqlite_commands import carry_out
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -41,16 +26,6 @@ if TYPE_CHECKING:
 
 SWEEP = 16  # expired rows removed by each writing batch: more than one batch leaves behind
 
-_GET = "SELECT value FROM records WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
-_PEEK = "SELECT substr(value, 1, ?) FROM records WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
-_STATE = (
-    "SELECT expires_at, substr(value, 1, ?) FROM records "
-    "WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
-)
-_SET = (
-    "INSERT INTO records (key, value, expires_at) VALUES (?, ?, ?) "
-    "ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at"
-)
 _SWEEP = (
     "DELETE FROM records WHERE rowid IN "
     "(SELECT rowid FROM records WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"
@@ -84,50 +59,18 @@ class SqliteDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands, in one transaction if any of them writes; see `Driver.execute`."""
-        writes = not all(isinstance(command, Get | Peek | Members) for command in commands)
+        writes = not all(isinstance(command, Reading) for command in commands)
         with self._connection() as connection:
             if not writes:
                 with sqlite_errors.while_reading(self.where):
-                    return [self._carry_out(connection, command) for command in commands]
+                    return [carry_out(connection, command, self._now_ms()) for command in commands]
             with sqlite_errors.while_writing(connection, self.where):
                 connection.execute("BEGIN IMMEDIATE")
-                replies = [self._carry_out(connection, command) for command in commands]
+                replies = [carry_out(connection, command, self._now_ms()) for command in commands]
                 connection.execute(_SWEEP, (self._now_ms(), SWEEP))
             with sqlite_errors.while_committing(connection, self.where):
                 connection.execute("COMMIT")
             return replies
-
-    def _carry_out(self, connection: sqlite3.Connection, command: Command[Any]) -> Any:
-        now = self._now_ms()
-        match command:
-            case Get(key):
-                return _value(connection.execute(_GET, (key, now)))
-            case Peek(key, size):
-                return _value(connection.execute(_PEEK, (size, key, now))) or b""
-            case Members(key):
-                found = connection.execute("SELECT member FROM members WHERE key = ?", (key,))
-                return frozenset(member for (member,) in found)
-            case Stage(key, record, ttl_ms):
-                if _state(connection, key, 0, now) is not None:
-                    return False
-                connection.execute(_SET, (key, record, now + ttl_ms))
-                return True
-            case Replace(key, record, ttl_ms):
-                state = _state(connection, key, 0, now)
-                if state is not None and state[0] is None:
-                    return False
-                connection.execute(_SET, (key, record, now + ttl_ms))
-                return True
-            case Put(key, value, ttl_ms):
-                connection.execute(_SET, (key, value, now + ttl_ms))
-                return None
-            case Register(key, member):
-                connection.execute("INSERT OR IGNORE INTO members (key, member) VALUES (?, ?)", (key, member))
-                return None
-            case Commit():
-                return _commit(connection, command, now)
-            case _:
-                raise TypeError(f"unknown command {command!r}")
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -185,50 +128,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _value(found: sqlite3.Cursor) -> bytes | None:
-    row = found.fetchone()
-    return None if row is None else row[0]
-
-
-def _state(connection: sqlite3.Connection, key: str, size: int, now: int) -> tuple[int | None, bytes] | None:
-    """Return when a key expires (None: never) and its first bytes, or None if there is no such key."""
-    row: tuple[int | None, bytes] | None = connection.execute(_STATE, (size, key, now)).fetchone()
-    return row
-
-
-def _commit(connection: sqlite3.Connection, commit: Commit, now: int) -> Any:
-    """The steps of `Commit`, in their order. The transaction makes them one."""
-    stored = _value(connection.execute(_GET, (commit.key, now)))
-    if stored is not None and stored.startswith(commit.prefix):
-        return Already()
-    as_expected = (
-        stored is None if not commit.expected else stored is not None and stored.startswith(commit.expected)
-    )
-    if not as_expected:
-        return Conflict(stored)
-    for staged in commit.staged:
-        fault = _verify(connection, staged, now)
-        if fault is not None:
-            return fault
-    connection.executemany(
-        "UPDATE records SET expires_at = NULL WHERE key = ?", [(staged.key,) for staged in commit.staged]
-    )
-    connection.execute(_SET, (commit.key, commit.manifest, None))
-    connection.executemany(
-        "UPDATE records SET expires_at = ? WHERE key = ?",
-        [(now + commit.grace_ms, key) for key in commit.unlinked],
-    )
-    connection.execute("DELETE FROM records WHERE key = ?", (commit.live_key,))
-    return Committed()
-
-
-def _verify(connection: sqlite3.Connection, staged: Staged, now: int) -> Unstaged | Held | None:
-    state = _state(connection, staged.key, len(staged.header), now)
-    if state is None:
-        return Unstaged(staged.key, present=False)
-    expires_at, header = state
-    if expires_at is None and not staged.shared:
-        return Held(staged.key)
-    return None if header == staged.header else Unstaged(staged.key, present=True)

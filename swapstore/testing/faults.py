@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.cache import Cache
-from swapstore.commands import Command, Failed, Get, Members, Peek
+from swapstore.commands import Command, Failed, Reading
 from swapstore.errors import ReplyLost, StoreFull
 from swapstore.store import Store
 
@@ -99,7 +99,7 @@ class FaultyDriver:
         return replies
 
     def _carry_out(self, command: Command[Any], kind: Kind | None) -> Any:
-        if kind is Kind.REFUSED and not isinstance(command, Get | Peek | Members):
+        if kind is Kind.REFUSED and not isinstance(command, Reading):
             return Failed(StoreFull("the store is full, as planned"))
         (reply,) = self._driver.execute([command])
         self.done.append(command)

@@ -6,11 +6,14 @@ same state, byte for byte. A copy is cheap, which is what exploring many futures
 
 from __future__ import annotations
 
+import fnmatch
 from typing import Any
 
 import attrs
 
 from swapstore.commands import (
+    ABSENT,
+    PERMANENT,
     Already,
     Command,
     Commit,
@@ -21,11 +24,16 @@ from swapstore.commands import (
     Members,
     Peek,
     Put,
+    Reading,
     Register,
     Replace,
+    Scan,
+    Scanned,
     Stage,
     Staged,
+    Ttl,
     Unstaged,
+    Write,
 )
 
 
@@ -67,6 +75,11 @@ class Keyspace:
     def apply(self, command: Command[Any], now_ms: int) -> Any:
         """Carry out one command at a moment, and return its reply."""
         self.expire(now_ms)
+        if isinstance(command, Commit):
+            return self.commit(command, now_ms)
+        return self._read(command, now_ms) if isinstance(command, Reading) else self._write(command, now_ms)
+
+    def _read(self, command: Command[Any], now_ms: int) -> Any:
         match command:
             case Get(key):
                 return self._data(key)
@@ -74,6 +87,15 @@ class Keyspace:
                 return (self._data(key) or b"")[:size]
             case Members(key):
                 return self.sets.get(key, frozenset())
+            case Ttl(key):
+                return self._ttl(key, now_ms)
+            case Scan(pattern, cursor, limit):
+                return self._scan(pattern, cursor, limit)
+            case _:
+                raise TypeError(f"unknown command {command!r}")
+
+    def _write(self, command: Command[Any], now_ms: int) -> bool | None:
+        match command:
             case Stage(key, record, ttl_ms):
                 return key not in self.values and self._set(key, record, now_ms + ttl_ms)
             case Replace(key, record, ttl_ms):
@@ -81,11 +103,12 @@ class Keyspace:
             case Put(key, value, ttl_ms):
                 self._set(key, value, now_ms + ttl_ms)
                 return None
+            case Write(key, value):
+                self._set(key, value, None)
+                return None
             case Register(key, member):
                 self.sets[key] = self.sets.get(key, frozenset()) | {member}
                 return None
-            case Commit():
-                return self.commit(command, now_ms)
             case _:
                 raise TypeError(f"unknown command {command!r}")
 
@@ -114,7 +137,9 @@ class Keyspace:
         stored = self._data(commit.key)
         if stored is not None and stored.startswith(commit.prefix):
             return Already()
-        if commit.expected:
+        if commit.whole:
+            as_expected = stored == commit.expected
+        elif commit.expected:
             as_expected = stored is not None and stored.startswith(commit.expected)
         else:
             as_expected = stored is None
@@ -130,6 +155,17 @@ class Keyspace:
         if value.expires_at is None and not staged.shared:
             return Held(staged.key)
         return None if value.data.startswith(staged.header) else Unstaged(staged.key, present=True)
+
+    def _ttl(self, key: str, now_ms: int) -> int:
+        value = self.values.get(key)
+        if value is None:
+            return ABSENT
+        return PERMANENT if value.expires_at is None else value.expires_at - now_ms
+
+    def _scan(self, pattern: str, cursor: str, limit: int) -> Scanned:
+        names = [key for key in self.values if key > cursor and fnmatch.fnmatchcase(key, pattern)]
+        found = sorted(names)[:limit]
+        return Scanned(tuple(found), found[-1] if len(found) == limit else None)
 
     def _data(self, key: str) -> bytes | None:
         value = self.values.get(key)

@@ -1,0 +1,138 @@
+"""The commands in the words of Redis, and its replies in ours: without any I/O, for every client of Redis."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from swapstore.commands import (
+    Already,
+    Ask,
+    Command,
+    Commit,
+    Committed,
+    Conflict,
+    Get,
+    Held,
+    Members,
+    Peek,
+    Put,
+    Register,
+    Replace,
+    Scan,
+    Scanned,
+    Stage,
+    Ttl,
+    Unstaged,
+    Write,
+)
+from swapstore.errors import ReplyLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Frame = tuple[Any, ...]
+
+
+class _Script:
+    """A Lua script. Its text is sent the first time, which also loads it; after that its digest is."""
+
+    def __init__(self, name: str) -> None:
+        self.text = resources.files("swapstore.drivers").joinpath(name).read_text("utf-8")
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        self.sent = False
+
+    def frame(self, keys: Sequence[str], arguments: Sequence[bytes | int], *, as_text: bool) -> Frame:
+        how = ("EVALSHA", self.sha) if self.sent and not as_text else ("EVAL", self.text)
+        self.sent = True
+        return (*how, len(keys), *keys, *arguments)
+
+
+class Wire:
+    """Turns commands into what is sent. It remembers which scripts a server has been sent."""
+
+    def __init__(self) -> None:
+        self._commit = _Script("commit.lua")
+        self._replace = _Script("replace.lua")
+
+    def frame(self, command: Command[Any], *, as_text: bool = False) -> Frame:
+        """Return the words of one command. `as_text`: the server does not know our scripts, send them."""
+        if isinstance(command, Commit):
+            return self._commit.frame(*_commit_arguments(command), as_text=as_text)
+        if isinstance(command, Replace):
+            return self._replace.frame([command.key], [command.record, command.ttl_ms], as_text=as_text)
+        return _FRAMES[type(command)](command)
+
+
+_FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
+    Get: lambda get: ("GET", get.key),
+    Peek: lambda peek: ("GETRANGE", peek.key, 0, peek.size - 1),
+    Members: lambda members: ("SMEMBERS", members.key),
+    Ttl: lambda ttl: ("PTTL", ttl.key),
+    Scan: lambda scan: ("SCAN", scan.cursor or "0", "MATCH", scan.pattern, "COUNT", scan.limit),
+    Ask: lambda ask: ask.words,
+    Stage: lambda stage: ("SET", stage.key, stage.record, "NX", "PX", stage.ttl_ms),
+    Put: lambda put: ("SET", put.key, put.value, "PX", put.ttl_ms),
+    Write: lambda write: ("SET", write.key, write.value),
+    Register: lambda register: ("SADD", register.key, register.member),
+}
+
+
+def value(command: Command[Any], reply: Any) -> Any:
+    """Return the value that a reply of the server's stands for."""
+    return _VALUES[type(command)](reply)
+
+
+def _commit_arguments(commit: Commit) -> tuple[list[str], list[bytes | int]]:
+    keys = [commit.key, commit.live_key, *(staged.key for staged in commit.staged), *commit.unlinked]
+    arguments: list[bytes | int] = [
+        commit.expected,
+        commit.prefix,
+        commit.manifest,
+        len(commit.staged),
+        commit.staging_ttl_ms,
+        commit.grace_ms,
+        int(commit.whole),
+    ]
+    for staged in commit.staged:
+        arguments += [int(staged.shared), staged.header]
+    return keys, arguments
+
+
+def _commit_reply(reply: Any) -> Any:
+    match reply:
+        case [b"committed"]:
+            return Committed()
+        case [b"already"]:
+            return Already()
+        case [b"conflict", current]:
+            return Conflict(current)
+        case [b"unstaged", key, present]:
+            return Unstaged(key.decode(), bool(present))
+        case [b"held", key]:
+            return Held(key.decode())
+    raise ReplyLost(f"the commit script gave an answer that is none of its own ({type(reply).__name__})")
+
+
+def _scanned(reply: Any) -> Scanned:
+    cursor, keys = reply
+    return Scanned(
+        tuple(key.decode("utf-8", "replace") for key in keys), None if cursor == b"0" else cursor.decode()
+    )
+
+
+_VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
+    Get: lambda reply: reply,
+    Peek: lambda reply: reply,
+    Members: lambda reply: frozenset(member.decode("utf-8", "replace") for member in reply),
+    Ttl: int,
+    Scan: _scanned,
+    Ask: lambda reply: reply,
+    Stage: lambda reply: reply is not None,
+    Put: lambda reply: None,  # noqa: ARG005
+    Write: lambda reply: None,  # noqa: ARG005
+    Register: lambda reply: None,  # noqa: ARG005
+    Replace: bool,
+    Commit: _commit_reply,
+}

@@ -1,0 +1,184 @@
+"""What each command means on SQLite: one function each, within a transaction that the driver holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from swapstore.commands import (
+    ABSENT,
+    PERMANENT,
+    Already,
+    Command,
+    Commit,
+    Committed,
+    Conflict,
+    Get,
+    Held,
+    Members,
+    Peek,
+    Put,
+    Register,
+    Replace,
+    Scan,
+    Scanned,
+    Stage,
+    Staged,
+    Ttl,
+    Unstaged,
+    Write,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+_GET = "SELECT value FROM records WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
+_PEEK = "SELECT substr(value, 1, ?) FROM records WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
+_STATE = (
+    "SELECT expires_at, substr(value, 1, ?) FROM records "
+    "WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
+)
+_SCAN = (
+    "SELECT key FROM records WHERE key GLOB ? AND key > ? AND (expires_at IS NULL OR expires_at > ?) "
+    "ORDER BY key LIMIT ?"
+)
+_SET = (
+    "INSERT INTO records (key, value, expires_at) VALUES (?, ?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at"
+)
+
+
+def carry_out(connection: sqlite3.Connection, command: Command[Any], now: int) -> Any:
+    """Carry out one command at a moment (ms since the epoch), and return its reply."""
+    return _MEANING[type(command)](connection, command, now)
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def _get(connection: sqlite3.Connection, command: Get, now: int) -> bytes | None:
+    return _value(connection.execute(_GET, (command.key, now)))
+
+
+def _peek(connection: sqlite3.Connection, command: Peek, now: int) -> bytes:
+    return _value(connection.execute(_PEEK, (command.size, command.key, now))) or b""
+
+
+def _members(connection: sqlite3.Connection, command: Members, _now: int) -> frozenset[str]:
+    found = connection.execute("SELECT member FROM members WHERE key = ?", (command.key,))
+    return frozenset(member for (member,) in found)
+
+
+def _ttl(connection: sqlite3.Connection, command: Ttl, now: int) -> int:
+    state = _state(connection, command.key, 0, now)
+    if state is None:
+        return ABSENT
+    return PERMANENT if state[0] is None else state[0] - now
+
+
+def _scan(connection: sqlite3.Connection, command: Scan, now: int) -> Scanned:
+    found = connection.execute(_SCAN, (command.pattern, command.cursor, now, command.limit))
+    keys = tuple(key for (key,) in found)
+    return Scanned(keys, keys[-1] if len(keys) == command.limit else None)
+
+
+def _value(found: sqlite3.Cursor) -> bytes | None:
+    row = found.fetchone()
+    return None if row is None else row[0]
+
+
+def _state(connection: sqlite3.Connection, key: str, size: int, now: int) -> tuple[int | None, bytes] | None:
+    """Return when a key expires (None: never) and its first bytes, or None if there is no such key."""
+    row: tuple[int | None, bytes] | None = connection.execute(_STATE, (size, key, now)).fetchone()
+    return row
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+def _stage(connection: sqlite3.Connection, command: Stage, now: int) -> bool:
+    if _state(connection, command.key, 0, now) is not None:
+        return False
+    connection.execute(_SET, (command.key, command.record, now + command.ttl_ms))
+    return True
+
+
+def _replace(connection: sqlite3.Connection, command: Replace, now: int) -> bool:
+    state = _state(connection, command.key, 0, now)
+    if state is not None and state[0] is None:
+        return False
+    connection.execute(_SET, (command.key, command.record, now + command.ttl_ms))
+    return True
+
+
+def _put(connection: sqlite3.Connection, command: Put, now: int) -> None:
+    connection.execute(_SET, (command.key, command.value, now + command.ttl_ms))
+
+
+def _write(connection: sqlite3.Connection, command: Write, _now: int) -> None:
+    connection.execute(_SET, (command.key, command.value, None))
+
+
+def _register(connection: sqlite3.Connection, command: Register, _now: int) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO members (key, member) VALUES (?, ?)", (command.key, command.member)
+    )
+
+
+# --- the commit ------------------------------------------------------------------------------------
+
+
+def _commit(connection: sqlite3.Connection, commit: Commit, now: int) -> Any:
+    """The steps of `Commit`, in their order. The transaction makes them one."""
+    stored = _value(connection.execute(_GET, (commit.key, now)))
+    if stored is not None and stored.startswith(commit.prefix):
+        return Already()
+    if not _is_expected(stored, commit):
+        return Conflict(stored)
+    for staged in commit.staged:
+        fault = _verify(connection, staged, now)
+        if fault is not None:
+            return fault
+    connection.executemany(
+        "UPDATE records SET expires_at = NULL WHERE key = ?", [(staged.key,) for staged in commit.staged]
+    )
+    connection.execute(_SET, (commit.key, commit.manifest, None))
+    connection.executemany(
+        "UPDATE records SET expires_at = ? WHERE key = ?",
+        [(now + commit.grace_ms, key) for key in commit.unlinked],
+    )
+    connection.execute("DELETE FROM records WHERE key = ?", (commit.live_key,))
+    return Committed()
+
+
+def _is_expected(stored: bytes | None, commit: Commit) -> bool:
+    if commit.whole:
+        return stored == commit.expected
+    if not commit.expected:
+        return stored is None
+    return stored is not None and stored.startswith(commit.expected)
+
+
+def _verify(connection: sqlite3.Connection, staged: Staged, now: int) -> Unstaged | Held | None:
+    state = _state(connection, staged.key, len(staged.header), now)
+    if state is None:
+        return Unstaged(staged.key, present=False)
+    expires_at, header = state
+    if expires_at is None and not staged.shared:
+        return Held(staged.key)
+    return None if header == staged.header else Unstaged(staged.key, present=True)
+
+
+_MEANING: dict[type[Command[Any]], Callable[[sqlite3.Connection, Any, int], Any]] = {
+    Get: _get,
+    Peek: _peek,
+    Members: _members,
+    Ttl: _ttl,
+    Scan: _scan,
+    Stage: _stage,
+    Replace: _replace,
+    Put: _put,
+    Write: _write,
+    Register: _register,
+    Commit: _commit,
+}
