@@ -33,10 +33,12 @@ from swapstore.errors import (
     StoreClosed,
     StoreFull,
     SwapstoreError,
+    TooOld,
     Unavailable,
     UnsupportedFormat,
 )
-from swapstore.models import Candidate, Commit, Entry, LiveView, Row, Snapshot, Status
+from swapstore.layout import Mirror
+from swapstore.models import Candidate, Commit, Entry, LiveView, Pruned, Retention, Row, Snapshot, Status
 from swapstore.store import Store
 
 if TYPE_CHECKING:
@@ -55,14 +57,17 @@ __all__ = [
     "IdConflict",
     "InvalidInput",
     "LiveView",
+    "Mirror",
     "NotFound",
     "OutcomeUnknown",
     "PayloadMissing",
     "PayloadTooLarge",
+    "Pruned",
     "ReadOnly",
     "Refused",
     "Rejected",
     "ReplyLost",
+    "Retention",
     "Row",
     "Snapshot",
     "Status",
@@ -70,6 +75,7 @@ __all__ = [
     "StoreClosed",
     "StoreFull",
     "SwapstoreError",
+    "TooOld",
     "Unavailable",
     "UnsupportedFormat",
     "connect",

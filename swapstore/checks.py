@@ -154,6 +154,14 @@ def payload_size(size_bytes: int, limit_bytes: int) -> None:
         )
 
 
+def retention(max_age: Any, max_count: Any) -> None:
+    """Refuse bounds that are none: a duration of 1 ms or more, a count of 1 or more."""
+    if max_age is not None and (not isinstance(max_age, timedelta) or max_age < timedelta(milliseconds=1)):
+        raise InvalidInput(f"max_age must be a timedelta of 1 ms or more, not {shown(max_age)}")
+    if max_count is not None:
+        whole(max_count, "max_count", least=1)
+
+
 def etag(value: Any) -> str:
     """Return an etag that is well-formed."""
     return _matching(value, _ETAG, "etag", "the etag of a Snapshot or a Commit")

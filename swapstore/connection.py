@@ -13,6 +13,8 @@ from swapstore.cache import Cache
 from swapstore.errors import InvalidInput, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.keys import Keys
+from swapstore.layout import Mirror
+from swapstore.models import Retention
 from swapstore.operations.context import Context, Policy
 from swapstore.store import Store
 
@@ -32,6 +34,8 @@ def connect(
     namespace: str = DEFAULT_NAMESPACE,
     max_payload: int = DEFAULT_MAX_PAYLOAD,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    retention: Retention | None = None,
+    mirror: Mirror | None = None,
 ) -> Store:
     """Return a `Store`. It connects when it is first used.
 
@@ -41,6 +45,8 @@ def connect(
     - `namespace`: the first part of every key; stores of different namespaces do not see each other.
     - `max_payload`: the largest encoded payload in bytes that `publish` takes.
     - `cache_bytes`: how many bytes of immutable records a reader remembers; 0 remembers none.
+    - `retention`: how much history this store's publishes keep; all of it unless given.
+    - `mirror`: old keys to write after each swap, for readers that have not moved yet; Redis and Valkey only.
 
     Raises `InvalidInput` for an address or option that cannot be used, and `Unavailable` when there is no
     place for the default file.
@@ -49,8 +55,32 @@ def connect(
         keys=Keys(checks.namespace(namespace)),
         cache=Cache(checks.whole(cache_bytes, "cache_bytes", least=0)),
         policy=Policy(max_payload_bytes=checks.whole(max_payload, "max_payload", least=1)),
+        retention=_retention(retention),
+        mirror=_mirror(mirror),
     )
-    return Store(_driver_for(target), context)
+    driver = _driver_for(target)
+    if mirror is not None:
+        _refuse_mirror_on_a_file(driver)
+    return Store(driver, context)
+
+
+def _retention(value: Any) -> Retention:
+    if value is None or isinstance(value, Retention):
+        return value or Retention()
+    raise InvalidInput(f"retention must be a Retention (max_age=, max_count=), not {type(value).__name__}")
+
+
+def _mirror(value: Any) -> Mirror | None:
+    if value is None or isinstance(value, Mirror):
+        return value
+    raise InvalidInput(f"mirror must be a Mirror (prefix=…), not {type(value).__name__}")
+
+
+def _refuse_mirror_on_a_file(driver: Driver) -> None:
+    from swapstore.drivers.sqlite import SqliteDriver  # noqa: PLC0415 - import what is used
+
+    if isinstance(driver, SqliteDriver):
+        raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
 
 
 def default_path() -> Path:

@@ -66,6 +66,10 @@ class IdConflict(Refused):
     """The id is already committed with other content. Ids name one content for ever."""
 
 
+class TooOld(Refused):
+    """The snapshot's `ts` is older than retention keeps: nobody could read it."""
+
+
 class Rejected(Refused):
     """`validate` refused the candidate; the last good version stays."""
 

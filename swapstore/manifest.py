@@ -1,29 +1,27 @@
-"""The manifest: the one mutable record of a dataset, as pure code.
+"""The manifest: the one mutable record of a dataset, as it is stored.
 
 A manifest is a header line, which readers of `latest` parse alone, and a body: the tail of the commit log
-(`rows`) and references to pages of older rows. The log is ordered by version and only ever appended to.
-When the tail reaches 2F rows, the oldest F are sealed into a page; when a level of references reaches 2F,
-the oldest F of them are sealed into a page one level up. So the manifest stays a few KB at any depth, and
-the same rows always seal into the same bytes under the same key.
+(`rows`) and references to pages of older rows. The log is ordered by version. How the next manifest comes
+from this one is in `growth.py`, what retention takes away in `retention.py`.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
 
 from swapstore import records
 from swapstore.errors import Corrupt
-from swapstore.models import Entry, Ref, Row
-from swapstore.pages import SealedPage, seal
+from swapstore.models import Ref, Row
 
 if TYPE_CHECKING:
     from swapstore.keys import Keys
 
-F = 32
+F = 32  # rows in a page; the tail holds F to 2F of them
+G = 8  # references in a page of references
 ETAG_PREFIX = b'{"etag":"'
 
 
@@ -59,17 +57,28 @@ class Head:
         """Say whether retention leaves anything in the history below this reference."""
         return ref.last_version >= self.first_version and ref.max_ts >= self.floor
 
+    def shows_all(self, ref: Ref) -> bool:
+        """Say whether retention leaves all rows below this reference in the history."""
+        return ref.first_version >= self.first_version and ref.min_ts >= self.floor
+
+    @property
+    def kept(self) -> tuple[Row, ...]:
+        """The rows that stay alive whatever retention says: `latest` and `pinned`."""
+        if self.pinned is None or self.pinned.version == self.latest.version:
+            return (self.latest,)
+        return (self.latest, self.pinned)
+
     def keeps(self, row: Row) -> bool:
         """Say whether this row may be read: it is in the history, or `latest` or `pinned` keeps it alive."""
-        return self.shows(row) or row.version in {self.latest.version, self.serving.version}
+        return self.shows(row) or any(row.version == kept.version for kept in self.kept)
 
 
 @attrs.frozen(kw_only=True)
 class Log:
-    """The body: the tail, oldest first, and the references of each level, oldest first."""
+    """The body: the tail, and the references to the pages before it; both oldest first."""
 
     rows: tuple[Row, ...]
-    pages: tuple[tuple[Ref, ...], ...]
+    pages: tuple[Ref, ...]
 
 
 @attrs.frozen(slots=False, eq=False, repr=False)
@@ -151,90 +160,11 @@ def _refuse_newer_format(line: bytes, key: str) -> None:
         raise records.newer_format(key, kind.format)
 
 
-# --- the next manifest -----------------------------------------------------------------------------
+# --- building --------------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class Draft:
-    """The manifest that a swap would make current, and what it stands on.
-
-    `row` is what a publish adds; `pages` are the pages sealed by it.
-    """
-
-    base: Manifest | None
-    manifest: Manifest
-    row: Row | None = None
-    pages: tuple[SealedPage, ...] = ()
-
-
-def append(
-    base: Manifest | None,
-    entry: Entry,
-    *,
-    dataset: str,
-    dedupe_key: str | None,
-    now_ms: int,
-    nonce: str,
-    new_epoch: str,
-    keys: Keys,
-) -> Draft:
-    """Add a snapshot to the log. `new_epoch` is used only when there is no manifest yet.
-
-    `latest` is the row with the greatest `ts`, the later commit among equals, so a snapshot older than
-    the current latest joins the history and leaves `latest` alone.
-    """
-    version = base.version + 1 if base else 1
-    epoch = base.epoch if base else new_epoch
-    row = Row(
-        **attrs.asdict(entry, recurse=False), version=version, committed_at=now_ms, dedupe_key=dedupe_key
-    )
-    log = base.log if base else Log(rows=(), pages=())
-    log, sealed = _sealed(attrs.evolve(log, rows=(*log.rows, row)), dataset=dataset, epoch=epoch, keys=keys)
-    head = Head(
-        etag=f"{epoch}.{version}.{nonce}",
-        format=records.FORMAT,
-        dataset=dataset,
-        version=version,
-        committed_at=now_ms,
-        confirmed_at=now_ms,
-        latest=base.head.latest if base and base.head.latest.ts > row.ts else row,
-        pinned=base.head.pinned if base else None,
-        count=base.head.count + 1 if base else 1,
-        first_version=base.head.first_version if base else 1,
-        floor=base.head.floor if base else 0,
-    )
-    return Draft(base=base, manifest=_build(head, log, keys), row=row, pages=sealed)
-
-
-def repoint(base: Manifest, *, now_ms: int, nonce: str, keys: Keys, **changes: Any) -> Draft:
-    """Swap the header alone: `latest`, `pinned` or `confirmed_at` change, the log stays."""
-    version = base.version + 1
-    etag = f"{base.epoch}.{version}.{nonce}"
-    head = attrs.evolve(base.head, etag=etag, version=version, committed_at=now_ms, **changes)
-    return Draft(base=base, manifest=_build(head, base.log, keys))
-
-
-def _sealed(log: Log, *, dataset: str, epoch: str, keys: Keys) -> tuple[Log, tuple[SealedPage, ...]]:
-    """Seal what has reached 2F, from the tail upwards, as far as it goes."""
-    rows, pages = log.rows, list(log.pages)
-    if len(rows) < 2 * F:
-        return log, ()
-    page = seal(rows[:F], level=0, dataset=dataset, epoch=epoch, keys=keys)
-    sealed = [page]
-    rows = rows[F:]
-    level = 0
-    while True:
-        refs = (*(pages[level] if level < len(pages) else ()), page.ref)
-        pages[level : level + 1] = [refs]
-        if len(refs) < 2 * F:
-            return Log(rows=rows, pages=tuple(pages)), tuple(sealed)
-        page = seal(refs[:F], level=level + 1, dataset=dataset, epoch=epoch, keys=keys)
-        sealed.append(page)
-        pages[level] = refs[F:]
-        level += 1
-
-
-def _build(head: Head, log: Log, keys: Keys) -> Manifest:
+def build(head: Head, log: Log, keys: Keys) -> Manifest:
+    """Build the manifest with this header and this log."""
     header = {
         "etag": head.etag,
         "format": head.format,
@@ -250,7 +180,7 @@ def _build(head: Head, log: Log, keys: Keys) -> Manifest:
     }
     body = {
         "rows": [records.row_fields(row) for row in log.rows],
-        "pages": [[records.ref_fields(ref) for ref in level] for level in log.pages],
+        "pages": [records.ref_fields(ref) for ref in log.pages],
     }
     manifest = Manifest(records.pack(header, records.to_json(body)), head, keys.manifest(head.dataset))
     manifest.__dict__["log"] = log  # it is known already: spare the warm publish a parse

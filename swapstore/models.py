@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
 import attrs
 
-from swapstore import codecs
+from swapstore import checks, codecs
 
 
 @attrs.frozen(kw_only=True)
@@ -124,12 +125,53 @@ class Commit:
 
 
 @attrs.frozen(kw_only=True)
+class Retention:
+    """How much history to keep; None is no bound.
+
+    `max_age` (a timedelta) is compared with each snapshot's `ts`, by the clock of whoever publishes or
+    prunes. `max_count` is a number of commits, the newest; 1 or more. What is past a bound is hidden at
+    once and let go of soon. The latest and the pinned snapshot stay, whatever their age.
+    """
+
+    max_age: timedelta | None = None
+    max_count: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        checks.retention(self.max_age, self.max_count)
+
+    @property
+    def max_age_ms(self) -> int | None:
+        """The greatest age in milliseconds."""
+        return None if self.max_age is None else self.max_age // timedelta(milliseconds=1)
+
+
+@attrs.frozen(kw_only=True)
+class Pruned:
+    """What `prune` did, and how the dataset is now.
+
+    `let_go` is the number of snapshots that this call took out of the log; their records expire after the
+    reader grace (10 minutes). `count` is what the log still holds: snapshots in the history, and the last
+    32 commits whether hidden or not. Snapshots below `first_version`, or with a `ts` below `floor` (ms
+    since the Unix epoch), are hidden.
+    """
+
+    dataset: str
+    version: int
+    etag: str
+    let_go: int
+    count: int
+    first_version: int
+    floor: int
+
+
+@attrs.frozen(kw_only=True)
 class Status:
     """A dataset at a glance, from one small read.
 
-    `version` counts every swap (pins and confirmations included); `count` is the number of snapshots in
-    the history. `committed_at` is when the manifest was last swapped, `confirmed_at` when a producer last
-    published or confirmed (ms since the epoch). `serving` is what `read_latest` returns.
+    `version` counts every swap (pins and confirmations included). `count` is the number of snapshots in the
+    log, those included that retention hides and has not let go of yet. `committed_at` is when the manifest
+    was last swapped, `confirmed_at` when a producer last published or confirmed (ms since the epoch).
+    `serving` is what `read_latest` returns.
     """
 
     dataset: str

@@ -7,15 +7,13 @@ the same entry always has the same bytes, whoever writes it, and a commit can co
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import attrs
 import msgspec
 
 from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
 from swapstore.models import Entry, LiveView, Ref, Row
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = 1
 
@@ -83,6 +81,38 @@ def ref_fields(ref: Ref) -> dict[str, Any]:
     }
 
 
+@attrs.frozen(kw_only=True)
+class Origin:
+    """Which commit a ts record was staged for: what a lost manifest is rebuilt from.
+
+    Whoever was outrun by another commit has a later version than this, never an earlier one.
+    """
+
+    epoch: str
+    version: int
+    committed_at: int
+    dedupe_key: str | None = None
+
+
+def pack_ts(row: Row, epoch: str) -> bytes:
+    """Build a ts record: the entry as its header, its origin as its body."""
+    origin = {"epoch": epoch, "version": row.version, "committed_at": row.committed_at}
+    if row.dedupe_key is not None:
+        origin["dedupe_key"] = row.dedupe_key
+    return pack(entry_fields(row), to_json(origin))
+
+
+def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:
+    """Parse a ts record. Its origin is None when it is not readable: the entry counts without it."""
+    line, body = split(record, key)
+    entry = read_entry(line, key)
+    try:
+        return entry, _ORIGIN.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return entry, None
+
+
+_ORIGIN = msgspec.json.Decoder(Origin)
 _ENTRY = msgspec.json.Decoder(Entry)
 
 

@@ -102,8 +102,7 @@ def search(manifest: Manifest, query: Query, *, hidden: bool = False) -> Generat
             if (hidden or head.opens(ref)) and (score := query.bound(ref)):
                 heapq.heappush(heap, (-score[0], -score[1], 1, next(order), ref))
 
-    kept = [head.latest] if head.pinned is None else [head.latest, head.pinned]
-    consider([*kept, *manifest.log.rows], [ref for level in manifest.log.pages for ref in level])
+    consider([*head.kept, *manifest.log.rows], manifest.log.pages)
     while heap:
         best = heapq.heappop(heap)[-1]
         if isinstance(best, Row):
@@ -111,6 +110,18 @@ def search(manifest: Manifest, query: Query, *, hidden: bool = False) -> Generat
         page = yield best
         consider(page.rows, page.pages)
     return None
+
+
+def is_in_log(manifest: Manifest, version: int) -> Generator[Ref, Page, bool]:
+    """Say whether the log itself holds the row of a version, hidden or not. Yields what `search` does."""
+    rows, refs = manifest.log.rows, manifest.log.pages
+    while not any(row.version == version for row in rows):
+        ref = next((ref for ref in refs if ref.first_version <= version <= ref.last_version), None)
+        if ref is None:
+            return False
+        page = yield ref
+        rows, refs = page.rows, page.pages
+    return True
 
 
 @attrs.frozen
@@ -145,8 +156,7 @@ class Cursor:
 
 def walk(manifest: Manifest, *, before: int | None) -> Cursor:
     """Begin at the newest row, or at the newest with a version below `before`."""
-    levels = [ref for level in reversed(manifest.log.pages) for ref in level]
-    return Cursor(manifest, tuple(_shown(manifest, manifest.log.rows, levels)), before)
+    return Cursor(manifest, tuple(_shown(manifest, manifest.log.rows, manifest.log.pages)), before)
 
 
 def _first_version(item: Row | Ref) -> int:

@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from swapstore import checks, codecs
-from swapstore.engine import run
-from swapstore.errors import InvalidInput, StoreClosed, SwapstoreError
-from swapstore.operations import history, listing, live, publish, read, steer
+from swapstore.errors import InvalidInput
+from swapstore.operations import history, listing, live, mirror, publish, read, steer
+from swapstore.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime, timedelta
-    from types import TracebackType
 
-    from swapstore.drivers.base import Driver
     from swapstore.models import Candidate, Commit, LiveView, Row, Snapshot, Status
-    from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
-
-T = TypeVar("T")
 
 
-class Store:
+class Store(Upkeep):
     """Datasets in one namespace of one store. Made by `swapstore.connect`; also a context manager.
 
     A store may be shared by threads. Every method raises `InvalidInput` for arguments it cannot use (then
     nothing was written), `Unavailable` or one of its children when the server or file cannot serve, and
     `Damaged` or one of its children when what is stored is not what swapstore wrote.
     """
-
-    def __init__(self, driver: Driver, context: Context) -> None:
-        self._driver = driver
-        self._context = context
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"<swapstore.Store {self.where}, namespace {self.namespace!r}>"
-
-    @property
-    def where(self) -> str:
-        """The store's address, for messages: without user, password and options."""
-        return self._driver.where
-
-    @property
-    def namespace(self) -> str:
-        """The first part of every key."""
-        return self._context.keys.namespace
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections that the store opened. Closing twice is harmless."""
-        self._closed = True
-        self._driver.close()
 
     # --- publishing --------------------------------------------------------------------------------
 
@@ -115,7 +78,7 @@ class Store:
                 else checks.expected_version(expected_version),
                 validate=validate,
             )
-            return self._run(publish.publish(self._context, wanted))
+            return self._run(mirror.publish(self._context, wanted))
 
     def confirm(self, dataset: str) -> Status:
         """Note that the producer ran and found nothing new: `confirmed_at` becomes now, the data stays.
@@ -123,7 +86,7 @@ class Store:
         Raises `NotFound` when nothing is published.
         """
         with self._about(dataset) as name:
-            return self._run(steer.confirm(self._context, name))
+            return self._run(mirror.after(self._context, steer.confirm(self._context, name)))
 
     # --- reading -----------------------------------------------------------------------------------
 
@@ -239,12 +202,14 @@ class Store:
         Raises `NotFound` unless the id is committed, `PayloadMissing` or `Corrupt` if it cannot be read.
         """
         with self._about(dataset) as name:
-            return self._run(steer.pin(self._context, name, checks.snapshot_id(id)))
+            return self._run(
+                mirror.after(self._context, steer.pin(self._context, name, checks.snapshot_id(id)))
+            )
 
     def unpin(self, dataset: str) -> Status:
         """Serve the latest snapshot again. Harmless when nothing is pinned."""
         with self._about(dataset) as name:
-            return self._run(steer.unpin(self._context, name))
+            return self._run(mirror.after(self._context, steer.unpin(self._context, name)))
 
     def rollback(self, dataset: str, *, id: str) -> Status:  # noqa: A002
         """Make this snapshot the latest, until a publish that is not older than it.
@@ -252,33 +217,6 @@ class Store:
         Snapshots after it stay in the history. Raises like `pin`.
         """
         with self._about(dataset) as name:
-            return self._run(steer.rollback(self._context, name, checks.snapshot_id(id)))
-
-    # --- inside ------------------------------------------------------------------------------------
-
-    def _run(self, operation: Operation[T]) -> T:
-        return run(operation, self._driver, self._context.clock.sleep)
-
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise StoreClosed("the store is closed; connect() makes a new one")
-
-    def _about(self, dataset: str) -> _About:
-        self._refuse_if_closed()
-        return _About(checks.dataset(dataset))
-
-
-class _About:
-    """Puts the dataset's name on every error that passes."""
-
-    __slots__ = ("_dataset",)
-
-    def __init__(self, dataset: str) -> None:
-        self._dataset = dataset
-
-    def __enter__(self) -> str:
-        return self._dataset
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SwapstoreError) and error.dataset is None:
-            error.dataset = self._dataset
+            return self._run(
+                mirror.after(self._context, steer.rollback(self._context, name, checks.snapshot_id(id)))
+            )

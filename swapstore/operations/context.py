@@ -10,7 +10,10 @@ from typing import Protocol
 import attrs
 
 from swapstore.cache import Cache
+from swapstore.growth import Stamp
 from swapstore.keys import Keys
+from swapstore.layout import Mirror
+from swapstore.models import Retention
 
 
 class Clock(Protocol):
@@ -63,12 +66,20 @@ class Context:
     keys: Keys
     cache: Cache
     policy: Policy = Policy()
+    retention: Retention = attrs.field(factory=Retention)
+    mirror: Mirror | None = None
     clock: Clock = attrs.field(factory=SystemClock)
     random: random.Random = attrs.field(factory=random.SystemRandom, repr=False)
 
     def token(self, characters: int) -> str:
         """Return random lowercase hexadecimal characters."""
         return f"{self.random.getrandbits(4 * characters):0{characters}x}"
+
+    def stamp(self) -> Stamp:
+        """Return the time and the names of a new manifest."""
+        return Stamp(
+            now_ms=self.clock.now_ms(), nonce=self.token(16), new_epoch=self.token(12), keys=self.keys
+        )
 
     def new_id(self) -> str:
         """Return a UUIDv7: it sorts by the time it was made, and nobody else makes the same."""

@@ -16,21 +16,28 @@ if TYPE_CHECKING:
     from swapstore.operations.context import Context
 
 
-def find_id(ctx: Context, manifest: Manifest, id: str) -> Operation[Row | None]:  # noqa: A002
+def find_id(
+    ctx: Context,
+    manifest: Manifest,
+    id: str,  # noqa: A002
+    *,
+    hidden: bool = False,
+) -> Operation[Row | None]:
     """Find the row of an id. A record that no row names is not there, however whole it is.
 
-    Older rows are found by their time, which the id record tells.
+    Older rows are found by their time, which the id record tells. `hidden` also finds what retention hides
+    and has not let go of.
     """
     head, dataset = manifest.head, manifest.head.dataset
-    for row in (head.latest, head.serving, *reversed(manifest.log.rows)):
-        if row.id == id and head.keeps(row):
+    for row in (*head.kept, *reversed(manifest.log.rows)):
+        if row.id == id and (hidden or head.keeps(row)):
             return row
     key = ctx.keys.id(dataset, id)
     record = yield from ask(ctx, Get(key))
     if record is None:
         return None
     entry = records.read_entry(records.split(record, key)[0], key)
-    return (yield from find(ctx, dataset, search.search(manifest, search.ById(id, entry.ts))))
+    return (yield from find(ctx, dataset, search.search(manifest, search.ById(id, entry.ts), hidden=hidden)))
 
 
 def load_snapshot(ctx: Context, manifest: Manifest, row: Row) -> Operation[Snapshot]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import manifest, records
+from swapstore import growth, records
 from swapstore.checks import shown
 from swapstore.errors import (
     Conflict,
@@ -25,16 +25,19 @@ from swapstore.errors import (
     PayloadMissing,
     Refused,
     Rejected,
+    TooOld,
 )
 from swapstore.models import Candidate, Commit, Entry, Row, Snapshot
 from swapstore.operations.lookup import find_id, load_snapshot
+from swapstore.operations.retain import limits, retained
 from swapstore.operations.steps import Operation, Wait, load_manifest
 from swapstore.operations.swap import Moved, Record, Staging, Swapped, Taken, swap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swapstore.manifest import Draft, Manifest
+    from swapstore.growth import Draft
+    from swapstore.manifest import Manifest
     from swapstore.operations.context import Context
 
 
@@ -103,7 +106,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         base, existing = yield from _decide(ctx, this, base, from_memory=from_memory)
         if existing is not None:
             return existing
-        draft = _draft(ctx, this, base)
+        draft = yield from _draft(ctx, this, base)
         verdict = yield from swap(ctx, draft, _records(ctx, draft, wanted.payload), staging)
         match verdict:
             case Swapped():
@@ -137,18 +140,20 @@ def _decide(
 
 
 def _judge(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Commit | None]:
-    for row in reversed(base.log.rows) if base else ():
-        if base and row.id == this.id and base.head.keeps(row):
+    # What retention hides is committed all the same, until it is let go of.
+    for row in (*base.head.kept, *reversed(base.log.rows)) if base else ():
+        if base and row.id == this.id:
             return (yield from _existing(ctx, this, base, row))
     for row in reversed(base.log.rows) if base and this.wanted.dedupe_key is not None else ():
-        if base and row.dedupe_key == this.wanted.dedupe_key and base.head.shows(row):
+        if base and row.dedupe_key == this.wanted.dedupe_key:
             return _known(base, row)
     try:
         _check_version(this, base)
+        _check_age(ctx, this, base)
         yield from _validate(ctx, this, base)
     except Refused:
         # A retry of what was committed long ago is a success, whatever has come since.
-        row_below = (yield from find_id(ctx, base, this.id)) if base and this.wanted.id else None
+        row_below = (yield from find_id(ctx, base, this.id, hidden=True)) if base and this.wanted.id else None
         if base is None or row_below is None:
             raise
         return (yield from _existing(ctx, this, base, row_below))
@@ -168,6 +173,19 @@ def _check_version(this: _Publish, base: Manifest | None) -> None:
         "read it again and decide",
         current_version=latest,
     )
+
+
+def _check_age(ctx: Context, this: _Publish, base: Manifest | None) -> None:
+    """Refuse what nobody would ever see: retention would hide it in its own commit."""
+    entry = this.entry(base)
+    if base is None or entry.ts >= base.head.latest.ts:
+        return
+    floor = max(base.head.floor, limits(ctx).floor)
+    if entry.ts < floor:
+        raise TooOld(
+            f"ts {entry.ts} is older than retention keeps (it hides what is before {floor}), so nobody "
+            "could read this snapshot; publish with a longer max_age, or leave it out"
+        )
 
 
 def _validate(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[None]:
@@ -215,7 +233,7 @@ def _existing(ctx: Context, this: _Publish, base: Manifest, row: Row) -> Operati
 
 def _resolve_taken(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Commit]:
     """Answer for an id whose record is permanent although the tail does not name it: it lies deeper."""
-    row = (yield from find_id(ctx, base, this.id)) if base else None
+    row = (yield from find_id(ctx, base, this.id, hidden=True)) if base else None
     if base is not None and row is not None:
         return (yield from _existing(ctx, this, base, row))
     raise Corrupt(
@@ -228,16 +246,20 @@ def _resolve_taken(ctx: Context, this: _Publish, base: Manifest | None) -> Opera
 # --- step 3: draft ---------------------------------------------------------------------------------
 
 
-def _draft(ctx: Context, this: _Publish, base: Manifest | None) -> Draft:
-    return manifest.append(
+def _draft(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Draft]:
+    entry = this.entry(base)
+    taken = None
+    if base is not None:
+        stays = [row for row in base.head.kept if row != base.head.latest or row.ts > entry.ts]
+        keeping = [row.version for row in (*stays, base.head.pinned) if row is not None]
+        taken = yield from retained(ctx, base, limits(ctx), keeping=keeping)
+    return growth.append(
         base,
-        this.entry(base),
+        entry,
         dataset=this.wanted.dataset,
         dedupe_key=this.wanted.dedupe_key,
-        now_ms=ctx.clock.now_ms(),
-        nonce=ctx.token(16),
-        new_epoch=ctx.token(12),
-        keys=ctx.keys,
+        stamp=ctx.stamp(),
+        retained=taken,
     )
 
 
@@ -248,7 +270,7 @@ def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
     fields = records.entry_fields(row)
     return [
         Record(ctx.keys.id(dataset, row.id), records.pack(fields, payload)),
-        Record(ctx.keys.ts(dataset, row.ts, row.id), records.pack(fields)),
+        Record(ctx.keys.ts(dataset, row.ts, row.id), records.pack_ts(row, draft.manifest.epoch)),
         *(Record(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import manifest
+from swapstore import growth
 from swapstore.errors import Contended, NotFound
 from swapstore.models import Status
 from swapstore.operations.listing import status_of
 from swapstore.operations.lookup import find_id, load_snapshot
+from swapstore.operations.retain import retained
 from swapstore.operations.steps import Operation, Wait, current_manifest, load_manifest
 from swapstore.operations.swap import Moved, Staging, Swapped, swap
+from swapstore.retention import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swapstore.manifest import Draft, Manifest
+    from swapstore.growth import Draft
+    from swapstore.manifest import Manifest
     from swapstore.models import Row
     from swapstore.operations.context import Context
 
@@ -29,7 +32,9 @@ def pin(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002
 
     def change(base: Manifest) -> Operation[Draft | None]:
         row = yield from _committed(ctx, base, id)
-        return None if base.head.pinned == row else _repoint(ctx, base, pinned=row)
+        if base.head.pinned == row:
+            return None
+        return (yield from _repoint(ctx, base, latest=base.head.latest, pinned=row))
 
     return (yield from _steer(ctx, dataset, change))
 
@@ -38,8 +43,9 @@ def unpin(ctx: Context, dataset: str) -> Operation[Status]:
     """Serve the latest again."""
 
     def change(base: Manifest) -> Operation[Draft | None]:
-        yield from ()
-        return None if base.head.pinned is None else _repoint(ctx, base, pinned=None)
+        if base.head.pinned is None:
+            return None
+        return (yield from _repoint(ctx, base, latest=base.head.latest, pinned=None))
 
     return (yield from _steer(ctx, dataset, change))
 
@@ -49,7 +55,9 @@ def rollback(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa:
 
     def change(base: Manifest) -> Operation[Draft | None]:
         row = yield from _committed(ctx, base, id)
-        return None if base.head.latest == row else _repoint(ctx, base, latest=row)
+        if base.head.latest == row:
+            return None
+        return (yield from _repoint(ctx, base, latest=row, pinned=base.head.pinned))
 
     return (yield from _steer(ctx, dataset, change))
 
@@ -59,7 +67,7 @@ def confirm(ctx: Context, dataset: str) -> Operation[Status]:
 
     def change(base: Manifest) -> Operation[Draft | None]:
         yield from ()
-        return _repoint(ctx, base, confirmed_at=ctx.clock.now_ms())
+        return growth.repoint(base, stamp=ctx.stamp(), confirmed_at=ctx.clock.now_ms())
 
     return (yield from _steer(ctx, dataset, change))
 
@@ -88,8 +96,11 @@ def _steer(
     )
 
 
-def _repoint(ctx: Context, base: Manifest, **changes: Row | int | None) -> Draft:
-    return manifest.repoint(base, now_ms=ctx.clock.now_ms(), nonce=ctx.token(16), keys=ctx.keys, **changes)
+def _repoint(ctx: Context, base: Manifest, *, latest: Row, pinned: Row | None) -> Operation[Draft]:
+    """Serve other rows. A row that only this kept alive, because retention let go of it, is unlinked."""
+    keeping = {row.version for row in (latest, pinned) if row is not None}
+    released = yield from retained(ctx, base, Limits(), keeping=keeping, most=0)
+    return growth.repoint(base, stamp=ctx.stamp(), retained=released, latest=latest, pinned=pinned)
 
 
 def _committed(ctx: Context, base: Manifest, id: str) -> Operation[Row]:  # noqa: A002

@@ -45,7 +45,8 @@ from swapstore.errors import (
 from swapstore.operations.steps import Batch, Operation, Wait, find, load_manifest
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Draft, Manifest
+    from swapstore.growth import Draft
+    from swapstore.manifest import Manifest
     from swapstore.models import Row
     from swapstore.operations.context import Context
 
@@ -212,6 +213,7 @@ def _commit(ctx: Context, draft: Draft, needed: list[Record]) -> Commit:
         live_key=ctx.keys.live(draft.manifest.head.dataset),
         staged=tuple(Staged(record.key, record.header, record.shared) for record in needed),
         staging_ttl_ms=ctx.policy.staging_ttl_ms,
+        unlinked=draft.unlinked,
         grace_ms=ctx.policy.reader_grace_ms,
     )
 
@@ -233,7 +235,7 @@ def _judge(
     row = _in_tail(current, ours.version)
     if row is None and lost is not None:
         row = yield from _in_pages(ctx, draft, current, lost)
-    if row is None and lost is not None and (draft.row is None or ours.version < _oldest(current)):
+    if row is None and lost is not None and _may_be_gone(draft, current):
         raise _unknown(draft, lost) from lost
     return Swapped() if row is not None and row == draft.row else Moved(current)
 
@@ -251,10 +253,16 @@ def _in_pages(ctx: Context, draft: Draft, current: Manifest, lost: ReplyLost) ->
         raise _unknown(draft, error) from lost
 
 
-def _oldest(current: Manifest) -> int:
-    """The oldest version that the log still holds; below it nobody knows what was a publish."""
-    refs = [level[0].first_version for level in current.log.pages if level]
-    return min([*refs, *(row.version for row in current.log.rows[:1])], default=current.version + 1)
+def _may_be_gone(draft: Draft, current: Manifest) -> bool:
+    """Say whether the draft, were it committed, might have left no trace in the log.
+
+    It leaves none without a row of its own. A row leaves the log only when it is hidden, and not while it
+    is one of the last F.
+    """
+    if draft.row is None:
+        return True
+    last = current.log.rows[-manifest.F :]
+    return not current.head.shows(draft.row) and bool(last) and draft.row.version < last[0].version
 
 
 def _ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Manifest | None]:

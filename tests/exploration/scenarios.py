@@ -7,9 +7,10 @@ from typing import Any
 
 import attrs
 
-from swapstore import manifest, pages, records
+from swapstore import growth, manifest, pages, records
 from swapstore.commands import Commit, Stage, Staged
 from swapstore.errors import SwapstoreError
+from swapstore.growth import Stamp
 from swapstore.models import Commit as Published
 from swapstore.models import Entry, Row, Snapshot
 from swapstore.operations.context import Context
@@ -59,12 +60,17 @@ def with_history(count: int) -> Keyspace:
             codec="bytes",
             labels={},
         )
-        draft = manifest.append(
-            base, entry, dataset=D, dedupe_key=None, now_ms=0, nonce="0" * 16, new_epoch="e" * 12, keys=KEYS
+        draft = growth.append(
+            base,
+            entry,
+            dataset=D,
+            dedupe_key=None,
+            stamp=Stamp(now_ms=0, nonce="0" * 16, new_epoch="e" * 12, keys=KEYS),
         )
+        assert draft.row is not None
         staged = {
             KEYS.id(D, entry.id): records.pack(records.entry_fields(entry), payload),
-            KEYS.ts(D, entry.ts, entry.id): records.pack(records.entry_fields(entry)),
+            KEYS.ts(D, entry.ts, entry.id): records.pack_ts(draft.row, "e" * 12),
             **{page.ref.key: page.record for page in draft.pages},
         }
         for key, data in staged.items():
@@ -88,7 +94,7 @@ def _making_permanent(key: str) -> Commit:
     )
 
 
-def _swap(draft: manifest.Draft, base: manifest.Manifest | None) -> Commit:
+def _swap(draft: growth.Draft, base: manifest.Manifest | None) -> Commit:
     return Commit(
         key=MANIFEST,
         expected=manifest.prefix(base.etag) if base else b"",
@@ -203,12 +209,11 @@ def check_content(keyspace: Keyspace, *, leaks_allowed: bool) -> tuple[Row, ...]
     current = manifest.parse(stored.data, D, MANIFEST)
     reachable = {MANIFEST}
     rows: list[Row] = []
-    for level in reversed(current.log.pages):
-        for ref in level:
-            reachable.add(ref.key)
-            rows += manifest_page(keyspace, ref).rows
+    for ref in current.log.pages:
+        reachable.add(ref.key)
+        rows += manifest_page(keyspace, ref).rows
     rows += current.log.rows
-    for row in rows:
+    for row in (*rows, *current.head.kept):
         id_key, ts_key = KEYS.id(D, row.id), KEYS.ts(D, row.ts, row.id)
         records.payload_of(values[id_key].data, row, id_key)
         assert values[ts_key].data == records.pack(records.entry_fields(row))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from swapstore import Store
+from swapstore import Retention, Store
 from swapstore.commands import Commit
 from swapstore.errors import (
     Corrupt,
     OutcomeUnknown,
     ReplyLost,
 )
-from swapstore.manifest import _build, repoint
+from swapstore.growth import Stamp, repoint
 from tests.store.test_damage import MANIFEST, delete
 from tests.support import invariants
 from tests.support.crowd import PATIENT, known_to, put_in_place, warm
@@ -48,7 +48,9 @@ def test_a_row_that_retention_hides_in_a_page_is_still_found(store: Store) -> No
             other.publish("mena", number, ts=number + 3)
         other.publish("mena", "newer", ts=10**14)
         hidden = repoint(
-            known_to(other), now_ms=1, nonce="f" * 16, keys=other._context.keys, floor=10**14
+            known_to(other),
+            stamp=Stamp(now_ms=1, nonce="f" * 16, new_epoch="", keys=other._context.keys),
+            floor=10**14,
         ).manifest
         put_in_place(store, hidden)
         lose()
@@ -85,10 +87,11 @@ def test_a_log_that_was_let_go_of_after_a_lost_reply_is_outcome_unknown(store: S
 
     def let_go() -> None:
         other = another(store)
-        other.publish("mena", 1)
-        base = known_to(other)
-        bare = _build(base.head, attrs.evolve(base.log, rows=(), pages=()), other._context.keys)
-        put_in_place(store, bare)
+        keeping_one = attrs.evolve(other._context, retention=Retention(max_count=1))
+        other = Store(other._driver, keeping_one)
+        for number in range(40):
+            other.publish("mena", number)
+        assert 2 not in {row.version for row in known_to(other).log.rows}
         lose()
 
     meddler.after(batch, let_go)

@@ -11,7 +11,8 @@ import pytest
 from swapstore import Store
 from swapstore.commands import Command, Commit, Failed, Replace, Stage
 from swapstore.errors import Contended, IdConflict, OutcomeUnknown, StoreFull, Unavailable
-from swapstore.manifest import _build, parse, repoint
+from swapstore.growth import Stamp, repoint
+from swapstore.manifest import build, parse
 from swapstore.operations.context import Policy
 from tests.support import invariants
 from tests.support.drivers import Meddler, another, lose, meddled
@@ -303,9 +304,13 @@ def test_a_pruned_row_after_a_lost_reply_is_outcome_unknown(store: Store) -> Non
         known = other._context.cache.known("swapstore:manifest:{mena}")
         assert known is not None
         base = known.manifest
-        swapped = repoint(base, now_ms=1, nonce="f" * 16, keys=other._context.keys, first_version=4)
+        swapped = repoint(
+            base,
+            stamp=Stamp(now_ms=1, nonce="f" * 16, new_epoch="", keys=other._context.keys),
+            first_version=4,
+        )
         log = attrs.evolve(base.log, rows=tuple(row for row in base.log.rows if row.version >= 4))
-        pruned = _build(swapped.manifest.head, log, other._context.keys)
+        pruned = build(swapped.manifest.head, log, other._context.keys)
         commit = next(c for c in meddler.batches[batch] if isinstance(c, Commit))
         swap = attrs.evolve(
             commit,
@@ -345,7 +350,9 @@ def test_a_row_that_retention_hides_is_still_found(store: Store) -> None:
         known = other._context.cache.known("swapstore:manifest:{mena}")
         assert known is not None
         base = known.manifest
-        hidden = repoint(base, now_ms=1, nonce="f" * 16, keys=other._context.keys, floor=10**14).manifest
+        hidden = repoint(
+            base, stamp=Stamp(now_ms=1, nonce="f" * 16, new_epoch="", keys=other._context.keys), floor=10**14
+        ).manifest
         commit = next(c for c in meddler.batches[batch] if isinstance(c, Commit))
         swap = attrs.evolve(
             commit,

@@ -48,7 +48,7 @@ def check(store: Store, dataset: str = "mena") -> list[Row]:
     current = manifest.parse(found[manifest_key][0], dataset, manifest_key)
     reachable = {manifest_key}
     rows = [*_sealed(current.log.pages, found, dataset, reachable), *current.log.rows]
-    for row in rows:
+    for row in (*rows, *current.head.kept):
         _check_row(row, found, keys, dataset, reachable)
     versions = [row.version for row in rows]
     assert versions == sorted(set(versions)), "each version commits at most one row, in order"
@@ -63,16 +63,13 @@ def check(store: Store, dataset: str = "mena") -> list[Row]:
 def _check_row(row: Row, found: Contents, keys: Keys, dataset: str, reachable: set[str]) -> None:
     id_key, ts_key = keys.id(dataset, row.id), keys.ts(dataset, row.ts, row.id)
     assert payload_of(found[id_key][0], row, id_key) is not None
-    assert found[ts_key][0] == found[id_key][0].split(b"\n")[0] + b"\n"
+    assert found[ts_key][0].split(b"\n")[0] == found[id_key][0].split(b"\n")[0]
     reachable |= {id_key, ts_key}
 
 
-def _sealed(
-    levels: tuple[tuple[Ref, ...], ...], found: Contents, dataset: str, reachable: set[str]
-) -> Iterator[Row]:
-    for level in reversed(levels):
-        for ref in level:
-            reachable.add(ref.key)
-            page = pages.parse(found[ref.key][0], ref, dataset)
-            yield from _sealed((page.pages,), found, dataset, reachable)
-            yield from page.rows
+def _sealed(refs: tuple[Ref, ...], found: Contents, dataset: str, reachable: set[str]) -> Iterator[Row]:
+    for ref in refs:
+        reachable.add(ref.key)
+        page = pages.parse(found[ref.key][0], ref, dataset)
+        yield from _sealed(page.pages, found, dataset, reachable)
+        yield from page.rows

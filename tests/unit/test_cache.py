@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from swapstore import manifest
+from swapstore import growth
 from swapstore.cache import ENTRY_BYTES, Cache, Known
+from swapstore.growth import Stamp
 from tests.unit.test_manifest import KEY, KEYS, append, entry
 
 
@@ -85,8 +86,12 @@ def test_another_epoch_counts_only_if_nothing_was_learned_meanwhile() -> None:
     old = append(None, 1).manifest
     cache.learn(old, 1.0, basis=None)
     before = known(cache)
-    new = manifest.append(
-        None, entry(9), dataset="mena", dedupe_key=None, now_ms=1, nonce="1", new_epoch="f" * 12, keys=KEYS
+    new = growth.append(
+        None,
+        entry(9),
+        dataset="mena",
+        dedupe_key=None,
+        stamp=Stamp(now_ms=1, nonce="1", new_epoch="f" * 12, keys=KEYS),
     ).manifest
     cache.learn(new, 2.0, basis=before)
     assert known(cache).manifest is new

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from swapstore import manifest, records
+from swapstore import growth, manifest, records
 from swapstore.cache import Cache
 from swapstore.errors import Corrupt, UnsupportedFormat
+from swapstore.growth import Stamp
 from swapstore.keys import Keys
 from swapstore.models import Entry, Ref
 from swapstore.operations.context import Context, Policy, SystemClock
@@ -27,15 +28,12 @@ LIVE = records.pack_live(etag="e.1.n", codec="json", payload=b"[1]")
 def first() -> bytes:
     """The bytes of a manifest with one version."""
     described = Entry(id="id-1", ts=1, size=2, sha256=records.digest(b"{}"), codec="json", labels={})
-    return manifest.append(
+    return growth.append(
         None,
         described,
         dataset="mena",
         dedupe_key=None,
-        now_ms=1,
-        nonce="0" * 16,
-        new_epoch="e" * 12,
-        keys=KEYS,
+        stamp=Stamp(now_ms=1, nonce="0" * 16, new_epoch="e" * 12, keys=KEYS),
     ).manifest.raw
 
 
@@ -146,17 +144,16 @@ def test_a_page_is_opened_while_one_row_of_it_is_shown() -> None:
 def test_a_publish_keeps_what_retention_let_go_of_hidden() -> None:
     """The next publish would bring back rows whose records are about to be removed."""
     base = manifest.parse(first(), "mena", KEY)
-    pruned = manifest.repoint(base, now_ms=2, nonce="1" * 16, keys=KEYS, first_version=2, floor=7).manifest
+    pruned = growth.repoint(
+        base, stamp=Stamp(now_ms=2, nonce="1" * 16, new_epoch="", keys=KEYS), first_version=2, floor=7
+    ).manifest
     described = Entry(id="id-3", ts=9, size=2, sha256=records.digest(b"{}"), codec="json", labels={})
-    following = manifest.append(
+    following = growth.append(
         pruned,
         described,
         dataset="mena",
         dedupe_key=None,
-        now_ms=4,
-        nonce="3" * 16,
-        new_epoch="f" * 12,
-        keys=KEYS,
+        stamp=Stamp(now_ms=4, nonce="3" * 16, new_epoch="f" * 12, keys=KEYS),
     ).manifest
     assert (following.head.first_version, following.head.floor) == (2, 7)
     assert (following.epoch, following.version) == (base.epoch, 3)
@@ -170,8 +167,8 @@ def test_each_level_seals_under_a_name_of_its_own() -> None:
     rows = tuple(attrs.evolve(row, id=f"id-{v}", version=v) for v in range(64_001, 64_065))
 
     def refs(each: int, below: int) -> tuple[Ref, ...]:
-        """63 references of a level, which end where the level below begins."""
-        spans = [(below - 63 * each + each * number, each) for number in range(63)]
+        """Seven references of one size, which end where the next smaller ones begin."""
+        spans = [(below - 7 * each + each * number, each) for number in range(7)]
         return tuple(
             Ref(
                 key=f"page-{start}",
@@ -185,13 +182,13 @@ def test_each_level_seals_under_a_name_of_its_own() -> None:
         )
 
     lower = refs(32, 64_001)
-    upper = refs(1024, lower[0].first_version)
-    log, sealed = manifest._sealed(
-        manifest.Log(rows=rows, pages=(lower, upper)), dataset="mena", epoch="e" * 12, keys=KEYS
+    upper = refs(256, lower[0].first_version)
+    log, sealed = growth.sealed_log(
+        manifest.Log(rows=rows, pages=(*upper, *lower)), dataset="mena", epoch="e" * 12, keys=KEYS
     )
     assert [json.loads(page.record.partition(b"\n")[0])["level"] for page in sealed] == [0, 1, 2]
     for page in sealed:
         name = f"{'e' * 12}.{page.ref.first_version}-{page.ref.last_version}"
         assert page.ref.key == KEYS.page("mena", name)
     assert log.rows == rows[32:]
-    assert log.pages == ((*lower[32:], sealed[0].ref), (*upper[32:], sealed[1].ref), (sealed[2].ref,))
+    assert log.pages == (sealed[2].ref,)

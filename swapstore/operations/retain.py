@@ -1,0 +1,140 @@
+"""Retention: what a swap hides and lets go of, and `prune`, which is a swap for that alone.
+
+Every publish takes a small step: one page at most. `prune` takes as many as there are. What has to be read
+for it is a page that is on its way out; if it cannot be read it stays where it is, for verify to find.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swapstore import growth, pages, retention, search
+from swapstore.commands import Get
+from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown
+from swapstore.growth import Retained
+from swapstore.models import Pruned
+from swapstore.operations.steps import (
+    Operation,
+    Wait,
+    ask_all,
+    current_manifest,
+    find,
+    load_manifest,
+    value_of,
+)
+from swapstore.operations.swap import Moved, Staging, Swapped, swap
+from swapstore.retention import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from swapstore.growth import Draft
+    from swapstore.manifest import Manifest
+    from swapstore.models import Ref, Retention
+    from swapstore.operations.context import Context
+    from swapstore.pages import Page
+
+PAGES_A_PUBLISH = 1
+PAGES_A_PRUNE = 16
+
+
+def limits(ctx: Context, bounds: Retention | None = None) -> Limits:
+    """Return what the retention (unless given: the client's own) means now."""
+    bounds = bounds or ctx.retention
+    age = bounds.max_age_ms
+    floor = 0 if age is None else max(0, ctx.clock.now_ms() - age)
+    return Limits(floor, bounds.max_count)
+
+
+def retained(
+    ctx: Context, base: Manifest, bounds: Limits, *, keeping: Collection[int], most: int = PAGES_A_PUBLISH
+) -> Operation[Retained]:
+    """Read what retention needs to know for the swap after `base`.
+
+    `keeping` are the versions that `latest` and `pinned` will be; `most` bounds the pages taken apart.
+    """
+    head = retention.hidden(base.head, base.log, bounds)
+    ripe = retention.ripe(head, base.log)[:most]
+    released = []
+    for row in base.head.kept:
+        # A row that the history shows is in the log, and is let go of together with its page.
+        if row.version not in keeping and not base.head.shows(row):
+            in_log = yield from _is_in_log(ctx, base, row.version)
+            released += [] if in_log else [row]
+    at_hand = (yield from _load(ctx, base.head.dataset, ripe)) if ripe else {}
+    return Retained(limits=bounds, pages=at_hand, released=tuple(released))
+
+
+def _is_in_log(ctx: Context, base: Manifest, version: int) -> Operation[bool]:
+    try:
+        return (yield from find(ctx, base.head.dataset, search.is_in_log(base, version)))
+    except Damaged:
+        return True  # perhaps: a record too many is found by verify, one too few is a loss
+
+
+def _load(ctx: Context, dataset: str, refs: list[Ref]) -> Operation[dict[str, Page]]:
+    replies = yield from ask_all(ctx, [Get(ref.key) for ref in refs])
+    found: dict[str, Page] = {}
+    for ref, reply in zip(refs, replies, strict=True):
+        try:
+            record = value_of(reply)
+            if record is not None:
+                found[ref.key] = pages.parse(record, ref, dataset)
+        except Damaged:
+            continue
+    return found
+
+
+# --- on demand -------------------------------------------------------------------------------------
+
+
+def prune(ctx: Context, dataset: str, bounds: Limits) -> Operation[Pruned]:
+    """Hide what is past the limits, and let go of all that can be let go of."""
+    base = yield from current_manifest(ctx, dataset)
+    let_go = lost = 0
+    while lost < ctx.policy.commit_attempts:
+        if base is None:
+            raise NotFound("nothing is published; publish a snapshot first")
+        keeping = [row.version for row in base.head.kept]
+        taken = yield from retained(ctx, base, bounds, keeping=keeping, most=PAGES_A_PRUNE)
+        draft = growth.repoint(base, stamp=ctx.stamp(), retained=taken)
+        if not _changes(base, draft):
+            return _pruned(base, let_go)
+        try:
+            verdict = yield from swap(ctx, draft, [], Staging())
+        except OutcomeUnknown:  # then it does not matter whose swap it was: what is left to do is seen
+            verdict = Moved((yield from load_manifest(ctx, dataset)))
+        match verdict:
+            case Swapped():
+                let_go += base.head.count - draft.manifest.head.count
+                base = draft.manifest
+            case Moved(current):
+                lost += 1
+                yield Wait(ctx.backoff(lost))
+                base = current
+    raise Contended(
+        f"other producers committed first, {ctx.policy.commit_attempts} times; what was hidden and let go of "
+        "stays so. Try again"
+    )
+
+
+def _changes(base: Manifest, draft: Draft) -> bool:
+    """Say whether a swap would do anything: move a limit past something, or take something out."""
+    before, after = base.head, draft.manifest.head
+    if draft.unlinked or base.log != draft.manifest.log:
+        return True
+    hides = any(before.shows(row) and not after.shows(row) for row in base.log.rows)
+    return hides or any(before.opens(ref) and not after.shows_all(ref) for ref in base.log.pages)
+
+
+def _pruned(current: Manifest, let_go: int) -> Pruned:
+    head = current.head
+    return Pruned(
+        dataset=head.dataset,
+        version=head.version,
+        etag=head.etag,
+        let_go=let_go,
+        count=head.count,
+        first_version=head.first_version,
+        floor=head.floor,
+    )
