@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fuzz mutants lint format clean
+.PHONY: demo test fuzz mutants bench lint format clean
 
 demo: $(READY)  ## publish, read, and cut a publish short at every point, on the embedded store
 	$(BIN)/swapstore demo
@@ -18,6 +18,9 @@ fuzz: $(READY)  ## the state machine with random seeds, until it is stopped or f
 
 mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and the test that notices each
 	$(BIN)/python -m tests.mutants
+
+bench: $(READY)  ## what a million versions cost, counted: round trips and bytes, against a hundred
+	$(BIN)/python -m tests.benchmarks.depth
 
 lint: $(READY)  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swapstore.connection import connect, default_store
+from swapstore.diagnosis.check import Check, Verdict
 from swapstore.errors import (
     AccessDenied,
     Conflict,
@@ -37,6 +38,7 @@ from swapstore.errors import (
     Unavailable,
     UnsupportedFormat,
 )
+from swapstore.findings import Finding, Problem, Progress, Repair
 from swapstore.layout import Mirror
 from swapstore.models import Candidate, Commit, Entry, LiveView, Pruned, Retention, Row, Snapshot, Status
 from swapstore.store import Store
@@ -48,12 +50,14 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessDenied",
     "Candidate",
+    "Check",
     "Commit",
     "Conflict",
     "Contended",
     "Corrupt",
     "Damaged",
     "Entry",
+    "Finding",
     "IdConflict",
     "InvalidInput",
     "LiveView",
@@ -62,10 +66,13 @@ __all__ = [
     "OutcomeUnknown",
     "PayloadMissing",
     "PayloadTooLarge",
+    "Problem",
+    "Progress",
     "Pruned",
     "ReadOnly",
     "Refused",
     "Rejected",
+    "Repair",
     "ReplyLost",
     "Retention",
     "Row",
@@ -78,6 +85,7 @@ __all__ = [
     "TooOld",
     "Unavailable",
     "UnsupportedFormat",
+    "Verdict",
     "connect",
     "publish",
     "read_latest",

@@ -29,7 +29,8 @@ class Draft:
     """The manifest that a swap would make current, and what it stands on.
 
     `row` is what a publish adds; `pages` are the pages sealed by it; `unlinked` are the keys of what the
-    log no longer names.
+    log no longer names, which live for `grace_ms` more (unless given: the reader grace). A repair may
+    replace what is no manifest: `over` is all of that, and then there is no base.
     """
 
     base: Manifest | None
@@ -37,6 +38,8 @@ class Draft:
     row: Row | None = None
     pages: tuple[SealedPage, ...] = ()
     unlinked: tuple[str, ...] = ()
+    over: bytes | None = None
+    grace_ms: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -163,6 +166,7 @@ def _let_go(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
     log, from_pages, pages = retention.taken_apart(head, log, dict(retained.pages))
     gone = [*from_tail, *from_pages]
     head = attrs.evolve(head, count=head.count - len(gone))
+    head = retention.hidden(head, log, retained.limits)  # a page that was opened tells more exactly
     kept = {row.version for row in head.kept}
     records_gone = keys_of(
         [row for row in (*gone, *retained.released) if row.version not in kept], head.dataset, keys

@@ -6,7 +6,29 @@ ids are checked elsewhere: none can hold a brace or a control character.
 
 from __future__ import annotations
 
+import re
+
 import attrs
+
+
+@attrs.frozen
+class Name:
+    """What a key says about itself: `rest` is an id, a ts with an id, or a page's name."""
+
+    key: str
+    kind: str
+    dataset: str
+    rest: str
+
+    @property
+    def ts_and_id(self) -> tuple[int, str]:
+        """The moment and the id in the name of a ts record."""
+        ts, _, id = self.rest.partition(":")  # noqa: A001
+        return int(ts), id
+
+
+_OURS = re.compile(r"(id|ts|page|live|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?", re.DOTALL)
+_PAGE = re.compile(r"([0-9a-f]+)\.([0-9]+)-([0-9]+)")
 
 
 @attrs.frozen
@@ -34,6 +56,23 @@ class Keys:
     def live(self, dataset: str) -> str:
         """The live view."""
         return f"{self.namespace}:live:{{{dataset}}}"
+
+    def all(self, dataset: str | None) -> str:
+        """A pattern that every key of the namespace, or of a dataset, matches, and some others may."""
+        return f"{self.namespace}:*" if dataset is None else f"{self.namespace}:*:{{{dataset}}}*"
+
+    def parse(self, key: str) -> Name | None:
+        """Read a key; None if it is no record of this namespace."""
+        found = _OURS.fullmatch(key.removeprefix(f"{self.namespace}:"))
+        if found is None or not key.startswith(f"{self.namespace}:"):
+            return None
+        name = Name(key, found[1], found[2], found[3] or "")
+        whole = {
+            "id": bool(name.rest),
+            "ts": re.fullmatch(r"[0-9]{1,15}:.+", name.rest) is not None,
+            "page": _PAGE.fullmatch(name.rest) is not None,
+        }
+        return name if whole.get(name.kind, not name.rest) else None
 
     def datasets(self) -> str:
         """The set of names ever published: a hint for listing, never trusted alone."""

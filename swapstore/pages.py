@@ -6,6 +6,7 @@ seal at once do not disturb each other, and a page can be cached for ever.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -105,6 +106,26 @@ def parse(record: bytes, ref: Ref, dataset: str) -> Page:
         return _PAGE.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(f"{ref.key} is not a page of a swapstore manifest ({error})", key=ref.key) from error
+
+
+def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
+    """Raise `Corrupt` unless a page holds what its reference says, in order."""
+    spans = [(row.version, row.version, row.ts, row.ts, 1) for row in page.rows] or [
+        (below.first_version, below.last_version, below.min_ts, below.max_ts, below.count)
+        for below in page.pages
+    ]
+    versions = [after, *(version for first, last, *_ in spans for version in {first, last})]
+    in_order = all(a < b for a, b in pairwise(versions))
+    said = (ref.first_version, ref.last_version, ref.min_ts, ref.max_ts, ref.count)
+    held = spans and (
+        spans[0][0],
+        spans[-1][1],
+        min(span[2] for span in spans),
+        max(span[3] for span in spans),
+        sum(span[4] for span in spans),
+    )
+    if not in_order or held != said:
+        raise Corrupt(f"{ref.key} holds other versions or times than its reference says", key=ref.key)
 
 
 def missing(ref: Ref) -> PayloadMissing:

@@ -59,6 +59,11 @@ def entry_fields(entry: Entry) -> dict[str, Any]:
     }
 
 
+def entry_header(entry: Entry) -> bytes:
+    """The header line of an entry's records, newline included."""
+    return pack(entry_fields(entry))
+
+
 def row_fields(row: Row) -> dict[str, Any]:
     """A row's fields in canonical order."""
     return {
@@ -140,6 +145,14 @@ def payload_of(record: bytes | None, row: Row, key: str) -> bytes:
         raise Corrupt(f"{key} holds another entry than version {row.version} of the manifest names", key=key)
     check_body(body, row.size, row.sha256, key)
     return body
+
+
+def is_whole(record: object, entry: Entry) -> bool:
+    """Say whether a value is the id record of an entry, with the payload that it describes."""
+    if not isinstance(record, bytes) or not record.startswith(entry_header(entry)):
+        return False
+    body = record[len(entry_header(entry)) :]
+    return len(body) == entry.size and digest(body) == entry.sha256
 
 
 def payload_missing(row: Row, key: str) -> PayloadMissing:

@@ -48,10 +48,13 @@ def _version_at(log: Log, index: int) -> int:
     """
     for ref in log.pages:
         if index < ref.count:
-            dense = ref.last_version - ref.first_version + 1 == ref.count
-            return ref.first_version + (index if dense else 0)
+            return ref.first_version + (index if _is_dense(ref) else 0)
         index -= ref.count
     return log.rows[index].version
+
+
+def _is_dense(ref: Ref) -> bool:
+    return ref.last_version - ref.first_version + 1 == ref.count
 
 
 def trimmed(head: Head, log: Log) -> tuple[Log, list[Row]]:
@@ -63,18 +66,43 @@ def trimmed(head: Head, log: Log) -> tuple[Log, list[Row]]:
     return attrs.evolve(log, rows=(*(row for row in old if head.shows(row)), *last)), gone
 
 
-def ripe(head: Head, log: Log) -> list[Ref]:
+def ripe(head: Head, log: Log, limits: Limits) -> list[Ref]:
     """Return the references to pages that can be taken apart, those first that set most free.
 
-    A page that is wholly hidden goes. The oldest page of references, hidden in part, makes room for those
-    that it holds, unless the manifest would grow too wide.
+    A page that is wholly hidden goes. A page of references makes room for those that it holds when it is
+    the oldest that is hidden in part, unless the manifest would grow too wide, or when `max_count` ends
+    somewhere in it and only they tell where.
     """
-    gone = [ref for ref in log.pages if not head.opens(ref)]
-    ordered = sorted(gone, key=lambda ref: ref.count > manifest.F)
-    oldest = next((ref for ref in log.pages if ref.count > manifest.F), None)
-    if oldest and head.opens(oldest) and not head.shows_all(oldest) and len(log.pages) < WIDEST:
-        ordered.append(oldest)
-    return ordered
+    ordered = sorted((ref for ref in log.pages if not head.opens(ref)), key=lambda ref: ref.count)
+    left = [ref for ref in log.pages if ref.count > manifest.F and head.opens(ref)]
+    if left and not head.shows_all(left[0]) and len(log.pages) < WIDEST:
+        ordered.append(left[0])
+    ends_in = _ends_in(head, log, limits)
+    return ordered if ends_in is None or ends_in in ordered else [*ordered, ends_in]
+
+
+def _ends_in(head: Head, log: Log, limits: Limits) -> Ref | None:
+    """Return the page of references that `max_count` cuts, if its own numbers do not tell where."""
+    index = 0 if limits.max_count is None else head.count - limits.max_count
+    for ref in log.pages:
+        if index < ref.count:
+            return ref if index > 0 and ref.count > manifest.F and not _is_dense(ref) else None
+        index -= ref.count
+    return None
+
+
+def chosen(log: Log, pages: dict[str, Page], most: int) -> dict[str, Page]:
+    """Return so many of the pages, and of those of references only as many as there is room for, or one."""
+    room = max(1, (WIDEST - len(log.pages)) // (manifest.G - 1))
+    references = [key for key, page in pages.items() if page.pages]
+    return {key: page for key, page in list(pages.items())[:most] if key not in references[room:]}
+
+
+def hides_more(before: Head, after: Head, ref: Ref) -> bool:
+    """Say whether the later of two headers hides rows below a reference that the earlier one shows."""
+    by_version = after.first_version > max(before.first_version, ref.first_version)
+    by_age = after.floor > max(before.floor, ref.min_ts)
+    return before.opens(ref) and (by_version or by_age)
 
 
 def taken_apart(head: Head, log: Log, pages: dict[str, Page]) -> tuple[Log, list[Row], list[str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -19,7 +20,7 @@ from swapstore.models import Ref, Row
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from swapstore.manifest import Manifest
+    from swapstore.manifest import Head, Log, Manifest
     from swapstore.pages import Page
 
 Score = tuple[int, int]
@@ -90,19 +91,37 @@ def search(manifest: Manifest, query: Query, *, hidden: bool = False) -> Generat
     `hidden` also finds what retention hides and has not unlinked yet.
     """
     head = manifest.head
+    rows = [*head.kept, *manifest.log.rows]
+    return _best(None if hidden else head, rows, manifest.log.pages, query)
+
+
+def newest(head: Head, log: Log, *, hidden: bool = False) -> Generator[Ref, Page, Row | None]:
+    """Find the row of a log with the greatest `ts`, whatever the header serves. Yields what `search` does."""
+    return _best(None if hidden else head, log.rows, log.pages, AsOf(sys.maxsize))
+
+
+def in_log(log: Log, query: Query) -> Generator[Ref, Page, Row | None]:
+    """Find the best row of a log, hidden or not, whatever the header serves. Yields what `search` does."""
+    return _best(None, log.rows, log.pages, query)
+
+
+def _best(
+    head: Head | None, rows: Iterable[Row], refs: Iterable[Ref], query: Query
+) -> Generator[Ref, Page, Row | None]:
+    """Go best first. What `head` hides is not found; without it everything is."""
     heap: list[tuple[int, int, int, int, Row | Ref]] = []
     order = itertools.count()
 
     def consider(rows: Iterable[Row], refs: Iterable[Ref]) -> None:
         # Rows go before references of the same score: they need no page.
         for row in rows:
-            if (hidden or head.keeps(row)) and (score := query.row(row)):
+            if (head is None or head.keeps(row)) and (score := query.row(row)):
                 heapq.heappush(heap, (-score[0], -score[1], 0, next(order), row))
         for ref in refs:
-            if (hidden or head.opens(ref)) and (score := query.bound(ref)):
+            if (head is None or head.opens(ref)) and (score := query.bound(ref)):
                 heapq.heappush(heap, (-score[0], -score[1], 1, next(order), ref))
 
-    consider([*head.kept, *manifest.log.rows], manifest.log.pages)
+    consider(rows, refs)
     while heap:
         best = heapq.heappop(heap)[-1]
         if isinstance(best, Row):
@@ -122,6 +141,27 @@ def is_in_log(manifest: Manifest, version: int) -> Generator[Ref, Page, bool]:
         page = yield ref
         rows, refs = page.rows, page.pages
     return True
+
+
+def is_named(manifest: Manifest, key: str, version: int) -> Generator[Ref, Page, bool]:
+    """Say whether the log names a page, whose first row has this version. Yields what `search` does."""
+    refs = manifest.log.pages
+    while True:
+        ref = next((ref for ref in refs if ref.first_version <= version <= ref.last_version), None)
+        if ref is None or ref.key == key:
+            return ref is not None
+        refs = (yield ref).pages
+
+
+def since(manifest: Manifest, version: int) -> Generator[Ref, Page, list[Row]]:
+    """Collect the rows of the log with later versions, hidden or not. Yields what `search` does."""
+    rows = [row for row in manifest.log.rows if row.version > version]
+    ahead = [ref for ref in manifest.log.pages if ref.last_version > version]
+    while ahead:
+        page = yield ahead.pop()
+        rows += [row for row in page.rows if row.version > version]
+        ahead += [ref for ref in page.pages if ref.last_version > version]
+    return sorted(rows, key=lambda row: row.version)
 
 
 @attrs.frozen

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from swapstore import checks, codecs
 from swapstore.errors import InvalidInput
-from swapstore.operations import history, listing, live, mirror, publish, read, steer
+from swapstore.operations import history, listing, live, mirror, read, steer
+from swapstore.operations.publication import Publication
 from swapstore.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Store(Upkeep):
             payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
             if validate is not None and not callable(validate):
                 raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
-            wanted = publish.Publication(
+            wanted = Publication(
                 dataset=name,
                 payload=payload,
                 codec=codec,

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swapstore import checks
+from swapstore.diagnosis.diagnose import diagnose
 from swapstore.errors import InvalidInput
 from swapstore.face import Face
 from swapstore.models import Retention
-from swapstore.operations import retain
+from swapstore.operations import repair, retain
+from swapstore.operations.inspect import Inspection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from swapstore.diagnosis.check import Check
+    from swapstore.findings import Finding, Progress, Repair
     from swapstore.models import Pruned
 
 
@@ -27,3 +34,58 @@ class Upkeep(Face):
             if retention is not None and not isinstance(retention, Retention):
                 raise InvalidInput(f"retention must be a Retention, not {type(retention).__name__}")
             return self._run(retain.prune(self._context, name, retain.limits(self._context, retention)))
+
+    def verify(
+        self, dataset: str | None = None, *, on_progress: Callable[[Progress], None] | None = None
+    ) -> Iterator[Finding]:
+        """Compare all that is stored with what the manifests say, and iterate over what is found.
+
+        Of one dataset, or of all that the namespace holds any key of. It reads every payload, a few MB at a
+        time, and writes nothing. Findings that are not `wrong` are no damage: orphans expire by themselves.
+        `on_progress` is called after each step. Producers may go on meanwhile; a dataset that is reset or
+        repaired meanwhile raises `Contended`.
+        """
+        if dataset is None:
+            self._refuse_if_closed()
+            return self._verify(None, on_progress)
+        with self._about(dataset) as name:
+            return self._verify(name, on_progress)
+
+    def _verify(
+        self, dataset: str | None, on_progress: Callable[[Progress], None] | None
+    ) -> Iterator[Finding]:
+        inspection = Inspection(self._context, dataset)
+        while inspection.pending:
+            yield from self._run(inspection.step())
+            if on_progress is not None:
+                on_progress(inspection.progress)
+
+    def repair(self, dataset: str | None = None, *, apply: bool = False) -> list[Repair]:
+        """Mend what `verify` finds wrong, in one dataset or in all; without `apply`, say what that would do.
+
+        A lost or damaged manifest or page is rebuilt from the committed records, in a new epoch. Snapshots
+        whose payload is gone are dropped, and named. Records that should be permanent become so, and what
+        is permanent without reason expires in a day. Producers may go on meanwhile: it commits as they do.
+        Returns a report for each dataset in which something was wrong.
+
+        Raises `Contended` when others repair or reset the dataset again and again.
+        """
+        if dataset is None:
+            self._refuse_if_closed()
+            names = sorted({finding.dataset for finding in self._verify(None, None) if finding.wrong})
+        else:
+            names = [checks.dataset(dataset)]
+        reports = []
+        for name in names:
+            with self._about(name):
+                reports.append(self._run(repair.repair(self._context, name, apply=apply)))
+        return [report for report in reports if report.findings]
+
+    def doctor(self) -> list[Check]:
+        """Ask the server, or look at the file, for what could break the promise, and say what to do.
+
+        Writes nothing. What a server does not say is `unknown`. A SQLite file that cannot be opened or
+        written is a problem among the checks; a server that cannot be reached raises `Unavailable`.
+        """
+        self._refuse_if_closed()
+        return self._run(diagnose(self._context, self._driver.kind))

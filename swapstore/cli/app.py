@@ -8,11 +8,14 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter
 
 from swapstore.cli.demo import demo
+from swapstore.cli.doctor import doctor
+from swapstore.cli.importing import app as importing
 from swapstore.cli.listing import datasets, history, status
 from swapstore.cli.publish import STDIN, publish
 from swapstore.cli.reading import latest, read
 from swapstore.cli.session import Session
 from swapstore.cli.steering import confirm, pin, rollback, unpin
+from swapstore.cli.upkeep import prune
 
 HELP = """\
 Publish versions of something to Redis, Valkey or SQLite; readers never see half of one.
@@ -27,6 +30,7 @@ Exit codes:
   3  refused: a conflict, or an id that is taken
   4  the store is unavailable; try again later
   5  what is stored is damaged
+  7  doctor found a problem
 """
 
 NO_COMMAND = 2
@@ -38,9 +42,10 @@ EVERYWHERE = Group("Options of every command", sort_key=100)
 app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[])
 
 for _command in (
-    publish, latest, read, history, datasets, status, confirm, pin, unpin, rollback, demo
+    publish, latest, read, history, datasets, status, confirm, pin, unpin, rollback, prune, doctor, demo
 ):  # fmt: skip
     app.command(_command)
+app.command(importing)
 
 
 @app.command(name="--version")

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Protocol
 
 from cyclopts import Parameter
 
+from swapstore.models import Retention
+
 _WHOLE = re.compile(r"[+-]?[0-9]+")
+_DURATION = re.compile(r"([0-9]+)([dhms])")
+_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 class Token(Protocol):
@@ -45,6 +49,35 @@ def to_moment(_kind: Any, tokens: Sequence[Token]) -> int | datetime:
     return moment
 
 
+def to_duration(_kind: Any, tokens: Sequence[Token]) -> timedelta:
+    """Read a duration: a whole number and its unit, one of d, h, m and s."""
+    text = tokens[0].value
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a duration: a whole number and d, h, m or s (90d, 12h, 30m, 45s).")
+    try:
+        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except (OverflowError, ValueError):
+        raise ValueError(f"{text!r} is too long a duration.") from None
+
+
+def retention_of(max_age: timedelta | None, max_count: int | None) -> Retention | None:
+    """Return what the two options ask for; None when neither was given."""
+    if max_age is None and max_count is None:
+        return None
+    return Retention(max_age=max_age, max_count=max_count)
+
+
 Dataset = Annotated[str, Parameter(help="The dataset's name, for example mena.")]
 Whole = Annotated[int, Parameter(converter=to_whole)]
 Moment = int | datetime
+MaxAge = Annotated[
+    timedelta | None,
+    Parameter(
+        converter=to_duration,
+        help="Keep what is not older than this, by its ts: 90d, 12h, 30m, 45s.",
+    ),
+]
+MaxCount = Annotated[
+    int | None, Parameter(converter=to_whole, help="Keep so many snapshots: those committed last.")
+]

@@ -11,7 +11,7 @@ import msgspec
 from cyclopts import Parameter
 
 from swapstore.cli import human
-from swapstore.cli.arguments import Dataset, Moment, to_moment, to_whole
+from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, Moment, retention_of, to_moment, to_whole
 from swapstore.cli.output import emit_json
 from swapstore.cli.session import Here
 from swapstore.connection import DEFAULT_MAX_PAYLOAD
@@ -61,6 +61,8 @@ def publish(
             converter=to_whole, help="Publish only if the latest is still this version; 0: if there is none."
         ),
     ] = None,
+    max_age: MaxAge = None,
+    max_count: MaxCount = None,
     session: Here,
 ) -> None:
     """Publish a file, or what is piped in, as the next snapshot, and print the commit.
@@ -68,8 +70,9 @@ def publish(
     Readers see it whole or not at all. Whatever goes wrong, the previous version stays.
     """
     labels = _labels(label or [])
+    retention = retention_of(max_age, max_count)
     payload = _payload(file)
-    with session.connect() as store:
+    with session.connect(retention=retention) as store:
         commit = store.publish(
             dataset,
             msgspec.Raw(payload) if codec == "json" else payload,

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 import swapstore
 from swapstore.connection import DEFAULT_NAMESPACE
 from swapstore.errors import NotFound
-from swapstore.models import Status
+from swapstore.models import Retention, Status
 from swapstore.store import Store
 
 NAMESPACE_VARIABLE = "SWAPSTORE_NAMESPACE"
@@ -39,9 +39,9 @@ class Session:
         """Whether to print tables: stdout is a terminal, and JSON was not asked for."""
         return sys.stdout.isatty() and not self.json
 
-    def connect(self) -> Store:
+    def connect(self, *, retention: Retention | None = None) -> Store:
         """Return a new store, with its own connections and nothing remembered."""
-        return swapstore.connect(self.url, namespace=self.namespace)
+        return swapstore.connect(self.url, namespace=self.namespace, retention=retention)
 
     def hint(self, *words: str) -> str:
         """Return a command line that works on the same store, for a person to copy."""

@@ -21,6 +21,10 @@ class Driver(Protocol):
     def where(self) -> str:
         """The store's address, for messages. It holds no password."""
 
+    @property
+    def kind(self) -> str:
+        """What kind of store it is, by whose words a diagnosis asks its questions: `redis`, `sqlite`."""
+
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands in their order and return one reply each, refused ones as `Failed`.
 

@@ -35,7 +35,7 @@ else
   as_expected = stored_begins_with(expected)
 end
 if not as_expected then
-  return {'conflict', (not damaged) and redis.call('GET', manifest)}
+  return {'conflict', damaged and '' or redis.call('GET', manifest)}
 end
 
 -- 2. verify

@@ -36,6 +36,8 @@ class RedisDriver:
     connection pool and never closes it.
     """
 
+    kind = "redis"
+
     def __init__(
         self, pool: redis.ConnectionPool, *, where: str, renew: Callable[[], redis.ConnectionPool] | None
     ) -> None:

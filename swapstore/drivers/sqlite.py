@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.commands import Command, Reading
-from swapstore.drivers import sqlite_errors, sqlite_file
+from swapstore.drivers import sqlite_errors, sqlite_facts, sqlite_file
 from swapstore.drivers.sqlite_commands import carry_out
 from swapstore.forks import survive_forks
 
@@ -34,6 +34,8 @@ _SWEEP = (
 
 class SqliteDriver:
     """Carries out commands on a SQLite file. Each thread at work has a connection of its own."""
+
+    kind = "sqlite"
 
     def __init__(
         self,
@@ -59,6 +61,8 @@ class SqliteDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands, in one transaction if any of them writes; see `Driver.execute`."""
+        if list(commands) == [sqlite_facts.FILE]:
+            return [sqlite_facts.of_file(self._path)]
         writes = not all(isinstance(command, Reading) for command in commands)
         with self._connection() as connection:
             if not writes:

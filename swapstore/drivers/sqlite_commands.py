@@ -8,6 +8,7 @@ from swapstore.commands import (
     ABSENT,
     PERMANENT,
     Already,
+    Ask,
     Command,
     Commit,
     Committed,
@@ -27,6 +28,7 @@ from swapstore.commands import (
     Unstaged,
     Write,
 )
+from swapstore.drivers.sqlite_facts import answer
 
 if TYPE_CHECKING:
     import sqlite3
@@ -175,6 +177,7 @@ _MEANING: dict[type[Command[Any]], Callable[[sqlite3.Connection, Any, int], Any]
     Members: _members,
     Ttl: _ttl,
     Scan: _scan,
+    Ask: answer,
     Stage: _stage,
     Replace: _replace,
     Put: _put,

@@ -52,6 +52,7 @@ class Policy:
     max_payload_bytes: int = 64 * 1024 * 1024
     staging_ttl_ms: int = 10 * 60_000  # how long what a crashed publish left behind stays
     reader_grace_ms: int = 10 * 60_000  # how long an unlinked record can still be read
+    leak_ttl_ms: int = 24 * 3_600_000  # how long what a repair found leaked, or replaced, can be looked at
     commit_attempts: int = 200  # against eight busy producers, losing them all has odds of 1 in 10^11
     lost_attempts: int = 4  # how often a commit is sent that loses its connection each time
     read_attempts: int = 6

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swapstore import records, search
-from swapstore.commands import Get
+from swapstore.commands import PERMANENT, Get, Ttl
+from swapstore.errors import Corrupt
 from swapstore.models import Row, Snapshot
 from swapstore.operations.steps import Operation, ask, find
 
@@ -36,7 +37,12 @@ def find_id(
     record = yield from ask(ctx, Get(key))
     if record is None:
         return None
-    entry = records.read_entry(records.split(record, key)[0], key)
+    try:
+        entry = records.read_entry(records.split(record, key)[0], key)
+    except Corrupt:
+        if (yield from ask(ctx, Ttl(key))) != PERMANENT:
+            return None  # whatever it is, it is not committed
+        raise
     return (yield from find(ctx, dataset, search.search(manifest, search.ById(id, entry.ts), hidden=hidden)))
 
 

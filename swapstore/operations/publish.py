@@ -27,71 +27,24 @@ from swapstore.errors import (
     Rejected,
     TooOld,
 )
-from swapstore.models import Candidate, Commit, Entry, Row, Snapshot
+from swapstore.models import Candidate, Commit, Row, Snapshot
 from swapstore.operations.lookup import find_id, load_snapshot
+from swapstore.operations.publication import Intent, Publication
 from swapstore.operations.retain import limits, retained
+from swapstore.operations.settle import Moved, Swapped, Taken
+from swapstore.operations.staging import Record, Staging
 from swapstore.operations.steps import Operation, Wait, load_manifest
-from swapstore.operations.swap import Moved, Record, Staging, Swapped, Taken, swap
+from swapstore.operations.swap import swap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from swapstore.growth import Draft
     from swapstore.manifest import Manifest
     from swapstore.operations.context import Context
 
 
-@attrs.frozen(kw_only=True)
-class Publication:
-    """What a caller wants published, checked and encoded. None for `id` and `ts`: choose them."""
-
-    dataset: str
-    payload: bytes = attrs.field(repr=False)
-    codec: str
-    id: str | None = None
-    ts: int | None = None
-    labels: dict[str, str] = attrs.field(factory=dict)
-    dedupe_key: str | None = None
-    expected_version: int | None = None
-    validate: Callable[[Candidate, Snapshot | None], str | None] | None = None
-
-
-@attrs.frozen
-class _Publish:
-    """A publication with its id and digest, and when it began."""
-
-    wanted: Publication
-    id: str
-    sha256: str
-    began_ms: int
-
-    def entry(self, base: Manifest | None) -> Entry:
-        """Describe the snapshot. Unless the caller set a `ts` it is now, and never older than `latest`.
-
-        So what is published last without a `ts` is the latest, also when two producers' clocks differ.
-        """
-        ts = self.wanted.ts
-        if ts is None:
-            ts = max(self.began_ms, base.head.latest.ts if base else 0)
-        return Entry(
-            id=self.id,
-            ts=ts,
-            size=len(self.wanted.payload),
-            sha256=self.sha256,
-            codec=self.wanted.codec,
-            labels=self.wanted.labels,
-        )
-
-    def is_content_of(self, row: Row) -> bool:
-        """Say whether a committed row is what the caller wants published under this id."""
-        wanted = self.wanted
-        ours = (self.sha256, len(wanted.payload), wanted.codec, wanted.labels)
-        return (row.sha256, row.size, row.codec, row.labels) == ours and wanted.ts in {None, row.ts}
-
-
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     """Publish a snapshot, once, whatever is lost or raced on the way. See the outcome table in the docs."""
-    this = _Publish(
+    this = Intent(
         wanted, wanted.id or ctx.new_id(), records.digest(wanted.payload), began_ms=ctx.clock.now_ms()
     )
     staging = Staging()
@@ -111,8 +64,8 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         match verdict:
             case Swapped():
                 return _created(draft)
-            case Taken():
-                return (yield from _resolve_taken(ctx, this, base))
+            case Taken(key):
+                return (yield from _resolve_taken(ctx, this, base, key))
             case Moved(current):
                 base = current
     raise Contended(
@@ -125,7 +78,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
 
 
 def _decide(
-    ctx: Context, this: _Publish, base: Manifest | None, *, from_memory: bool
+    ctx: Context, this: Intent, base: Manifest | None, *, from_memory: bool
 ) -> Operation[tuple[Manifest | None, Commit | None]]:
     """Return the manifest to build on, and the commit that makes this publish needless, if there is one."""
     try:
@@ -139,7 +92,7 @@ def _decide(
     return base, (yield from _judge(ctx, this, base))
 
 
-def _judge(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Commit | None]:
+def _judge(ctx: Context, this: Intent, base: Manifest | None) -> Operation[Commit | None]:
     # What retention hides is committed all the same, until it is let go of.
     for row in (*base.head.kept, *reversed(base.log.rows)) if base else ():
         if base and row.id == this.id:
@@ -160,7 +113,7 @@ def _judge(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Com
     return None
 
 
-def _check_version(this: _Publish, base: Manifest | None) -> None:
+def _check_version(this: Intent, base: Manifest | None) -> None:
     expected = this.wanted.expected_version
     latest = base.head.latest.version if base else 0
     if expected is None or expected in {latest, base.version if base else 0}:
@@ -175,7 +128,7 @@ def _check_version(this: _Publish, base: Manifest | None) -> None:
     )
 
 
-def _check_age(ctx: Context, this: _Publish, base: Manifest | None) -> None:
+def _check_age(ctx: Context, this: Intent, base: Manifest | None) -> None:
     """Refuse what nobody would ever see: retention would hide it in its own commit."""
     entry = this.entry(base)
     if base is None or entry.ts >= base.head.latest.ts:
@@ -188,7 +141,7 @@ def _check_age(ctx: Context, this: _Publish, base: Manifest | None) -> None:
         )
 
 
-def _validate(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[None]:
+def _validate(ctx: Context, this: Intent, base: Manifest | None) -> Operation[None]:
     validate = this.wanted.validate
     if validate is None:
         return
@@ -220,7 +173,7 @@ def _previous(ctx: Context, base: Manifest) -> Operation[Snapshot | None]:
         return None
 
 
-def _existing(ctx: Context, this: _Publish, base: Manifest, row: Row) -> Operation[Commit]:
+def _existing(ctx: Context, this: Intent, base: Manifest, row: Row) -> Operation[Commit]:
     """Answer for an id that is committed: the same content is a success, other content is not."""
     if not this.is_content_of(row):
         raise IdConflict(
@@ -231,22 +184,25 @@ def _existing(ctx: Context, this: _Publish, base: Manifest, row: Row) -> Operati
     return _known(base, row)
 
 
-def _resolve_taken(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Commit]:
+def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) -> Operation[Commit]:
     """Answer for an id whose record is permanent although the tail does not name it: it lies deeper."""
-    row = (yield from find_id(ctx, base, this.id, hidden=True)) if base else None
+    row = None
+    # Where the ts record alone is permanent, the id record is this publish's own, which will expire.
+    if base is not None and key == ctx.keys.id(this.wanted.dataset, this.id):
+        row = yield from find_id(ctx, base, this.id, hidden=True)
     if base is not None and row is not None:
         return (yield from _existing(ctx, this, base, row))
     raise Corrupt(
-        f"the record of id {this.id!r} is permanent but no version names it: the manifest was lost or "
-        "replaced. Publish under another id",
-        key=ctx.keys.id(this.wanted.dataset, this.id),
+        f"{key} is permanent but no version names it, or its payload is gone: the manifest was lost or "
+        "replaced, or a record deleted. Publish under another id, and see `swapstore verify`",
+        key=key,
     )
 
 
 # --- step 3: draft ---------------------------------------------------------------------------------
 
 
-def _draft(ctx: Context, this: _Publish, base: Manifest | None) -> Operation[Draft]:
+def _draft(ctx: Context, this: Intent, base: Manifest | None) -> Operation[Draft]:
     entry = this.entry(base)
     taken = None
     if base is not None:

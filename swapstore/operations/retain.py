@@ -13,6 +13,8 @@ from swapstore.commands import Get
 from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown
 from swapstore.growth import Retained
 from swapstore.models import Pruned
+from swapstore.operations.settle import Moved, Swapped
+from swapstore.operations.staging import Staging
 from swapstore.operations.steps import (
     Operation,
     Wait,
@@ -22,7 +24,7 @@ from swapstore.operations.steps import (
     load_manifest,
     value_of,
 )
-from swapstore.operations.swap import Moved, Staging, Swapped, swap
+from swapstore.operations.swap import swap
 from swapstore.retention import Limits
 
 if TYPE_CHECKING:
@@ -54,22 +56,33 @@ def retained(
     `keeping` are the versions that `latest` and `pinned` will be; `most` bounds the pages taken apart.
     """
     head = retention.hidden(base.head, base.log, bounds)
-    ripe = retention.ripe(head, base.log)[:most]
+    ripe = retention.ripe(head, base.log, bounds) if most else []
     released = []
     for row in base.head.kept:
         # A row that the history shows is in the log, and is let go of together with its page.
         if row.version not in keeping and not base.head.shows(row):
-            in_log = yield from _is_in_log(ctx, base, row.version)
+            in_log = yield from is_in_log(ctx, base, row.version)
             released += [] if in_log else [row]
-    at_hand = (yield from _load(ctx, base.head.dataset, ripe)) if ripe else {}
+    at_hand = yield from _at_hand(ctx, base, ripe, most)
     return Retained(limits=bounds, pages=at_hand, released=tuple(released))
 
 
-def _is_in_log(ctx: Context, base: Manifest, version: int) -> Operation[bool]:
+def is_in_log(ctx: Context, base: Manifest, version: int) -> Operation[bool]:
+    """Say whether the log itself, hidden or not, holds the row of a version."""
     try:
         return (yield from find(ctx, base.head.dataset, search.is_in_log(base, version)))
     except Damaged:
         return True  # perhaps: a record too many is found by verify, one too few is a loss
+
+
+def _at_hand(ctx: Context, base: Manifest, ripe: list[Ref], most: int) -> Operation[dict[str, Page]]:
+    """Read the first ripe pages. One that cannot be read must not keep those behind it from going."""
+    found: dict[str, Page] = {}
+    size = most
+    while ripe and not found:
+        found = yield from _load(ctx, base.head.dataset, ripe[:size])
+        ripe, size = ripe[size:], PAGES_A_PRUNE
+    return retention.chosen(base.log, found, most)
 
 
 def _load(ctx: Context, dataset: str, refs: list[Ref]) -> Operation[dict[str, Page]]:
@@ -124,7 +137,7 @@ def _changes(base: Manifest, draft: Draft) -> bool:
     if draft.unlinked or base.log != draft.manifest.log:
         return True
     hides = any(before.shows(row) and not after.shows(row) for row in base.log.rows)
-    return hides or any(before.opens(ref) and not after.shows_all(ref) for ref in base.log.pages)
+    return hides or any(retention.hides_more(before, after, ref) for ref in base.log.pages)
 
 
 def _pruned(current: Manifest, let_go: int) -> Pruned:

@@ -14,8 +14,10 @@ from swapstore.models import Status
 from swapstore.operations.listing import status_of
 from swapstore.operations.lookup import find_id, load_snapshot
 from swapstore.operations.retain import retained
+from swapstore.operations.settle import Moved, Swapped
+from swapstore.operations.staging import Staging
 from swapstore.operations.steps import Operation, Wait, current_manifest, load_manifest
-from swapstore.operations.swap import Moved, Staging, Swapped, swap
+from swapstore.operations.swap import swap
 from swapstore.retention import Limits
 
 if TYPE_CHECKING:

@@ -14,121 +14,33 @@ What can go wrong, and why it is safe:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
-
-from swapstore import manifest, search
+from swapstore import manifest
 from swapstore.commands import (
     Already,
-    Command,
     Commit,
     Committed,
     Conflict,
     Failed,
     Held,
     Register,
-    Replace,
-    Stage,
     Staged,
     Unstaged,
 )
-from swapstore.errors import (
-    Contended,
-    Corrupt,
-    Damaged,
-    OutcomeUnknown,
-    ReplyLost,
-    SwapstoreError,
-    Unavailable,
-)
-from swapstore.operations.steps import Batch, Operation, Wait, find, load_manifest
+from swapstore.errors import Contended, ReplyLost, SwapstoreError
+from swapstore.operations.settle import Moved, Swapped, Taken, Vanished, ask_after_loss, settle, unknown
+from swapstore.operations.staging import Record, Staging
+from swapstore.operations.steps import Batch, Operation, Wait
 
 if TYPE_CHECKING:
     from swapstore.growth import Draft
-    from swapstore.manifest import Manifest
-    from swapstore.models import Row
     from swapstore.operations.context import Context
-
-
-@attrs.frozen
-class Swapped:
-    """The draft is committed."""
-
-
-@attrs.frozen
-class Moved:
-    """Another commit came first: the draft is not committed and never will be."""
-
-    current: Manifest | None
-
-
-@attrs.frozen
-class Taken:
-    """A permanent record has the key of one of the draft's: this id was committed before."""
-
-
-@attrs.frozen
-class Record:
-    """A record that a draft relies on."""
-
-    key: str
-    data: bytes = attrs.field(repr=False)
-    shared: bool = False
-
-    @property
-    def header(self) -> bytes:
-        """The header line, newline included."""
-        return self.data[: self.data.index(b"\n") + 1]
-
-
-class Staging:
-    """Which records an operation has staged, across its drafts, so that none is sent twice in vain."""
-
-    def __init__(self) -> None:
-        self._staged: dict[str, bytes] = {}
-        self._taken_over: set[str] = set()
-        self._unmovable: set[str] = set()
-
-    def commands(self, ctx: Context, needed: list[Record]) -> list[Command[bool]]:
-        """Return what has still to be sent so that each record is staged."""
-        ttl = ctx.policy.staging_ttl_ms
-        wanted = [record for record in needed if self._staged.get(record.key) != record.header]
-        return [
-            Replace(record.key, record.data, ttl)
-            if record.key in self._taken_over or record.key in self._staged
-            else Stage(record.key, record.data, ttl)
-            for record in wanted
-        ]
-
-    def note(self, commands: list[Command[bool]], replies: list[Any]) -> SwapstoreError | None:
-        """Remember what was staged; return the first refusal."""
-        failure = None
-        for command, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, Failed):
-                failure = failure or reply.error
-            elif isinstance(command, Replace) and not reply:
-                self._unmovable.add(command.key)
-            elif isinstance(command, Stage | Replace):
-                self._staged[command.key] = command.record[: command.record.index(b"\n") + 1]
-        return failure
-
-    def missed(self, unstaged: Unstaged) -> None:
-        """Take note that a record is not there, or that another's is, which will be taken over."""
-        if unstaged.key in self._unmovable:
-            raise Corrupt(
-                f"{unstaged.key} is permanent and holds something else than what belongs there: it was left "
-                "by a damaged or restored store; publishing cannot go on before it is removed",
-                key=unstaged.key,
-            )
-        self._staged.pop(unstaged.key, None)
-        if unstaged.present:
-            self._taken_over.add(unstaged.key)
 
 
 def swap(
     ctx: Context, draft: Draft, needed: list[Record], staging: Staging
-) -> Operation[Swapped | Moved | Taken]:
+) -> Operation[Swapped | Moved | Taken | Vanished]:
     """Send a draft until the store has decided.
 
     Raises what the store refused a command with (nothing was committed), `Contended` when records keep
@@ -141,29 +53,25 @@ def swap(
             yield Wait(ctx.backoff(attempt))
         try:
             outcome = yield from _send(ctx, draft, needed, staging)
-            match outcome:
-                case Committed() | Already():
-                    return Swapped()
-                case Moved(current):
-                    pass
-                case Held():
-                    return Taken()
-                case _:
-                    continue  # unstaged: the staging knows what to do about it
+            if isinstance(outcome, Swapped | Taken | Vanished):
+                return outcome
+            if outcome is None:
+                continue  # a record was not there: the staging knows what to do about it
+            current = outcome.current
         except ReplyLost as error:
             lost, losses = error, losses + 1
-            current = yield from _ask_after_loss(ctx, draft, error)
+            current = yield from ask_after_loss(ctx, draft, error)
         except SwapstoreError as error:
             if lost is None:
                 raise
-            raise _unknown(draft, error) from error
-        verdict = yield from _judge(ctx, draft, current, lost)
+            raise unknown(draft, error) from error
+        verdict = yield from settle(ctx, draft, current, lost)
         if verdict is not None:
             return verdict
         if losses == ctx.policy.lost_attempts:
             break
     if lost is not None:
-        raise _unknown(draft, lost) from lost
+        raise unknown(draft, lost) from lost
     raise Contended(
         f"another producer kept taking over the staged records of version {draft.manifest.version}; "
         "let producers use different ids, or try again"
@@ -172,7 +80,7 @@ def swap(
 
 def _send(
     ctx: Context, draft: Draft, needed: list[Record], staging: Staging
-) -> Operation[Committed | Already | Moved | Unstaged | Held]:
+) -> Operation[Swapped | Moved | Taken | Vanished | None]:
     """Send one batch: what has to be staged, then the commit. The commit's own reply decides."""
     key, dataset = draft.manifest.key, draft.manifest.head.dataset
     names = [] if ctx.cache.is_listed(key) else [Register(ctx.keys.datasets(), dataset)]
@@ -188,8 +96,12 @@ def _send(
         case Unstaged() as unstaged:
             if refusal is not None:
                 raise refusal  # the record is not there because the store would not take it
+            if any(record.stored and record.key == unstaged.key for record in needed):
+                return Vanished(unstaged.key)
             staging.missed(unstaged)
-            return unstaged
+            return None
+        case Held(held):
+            return Taken(held)
         case Conflict(raw):
             current = manifest.parse(raw, dataset, key) if raw is not None else None
             if current is None:
@@ -197,87 +109,23 @@ def _send(
             else:
                 ctx.cache.learn(current, sent_at, basis=known, retreat=True)
             return Moved(current)
-        case decided:
-            if isinstance(decided, Committed | Already):
-                ctx.cache.learn(draft.manifest, sent_at, basis=known)
-            outcome: Committed | Already | Held = decided
-            return outcome
+        case Committed() | Already():
+            ctx.cache.learn(draft.manifest, sent_at, basis=known)
+            return Swapped()
+        case other:
+            raise TypeError(f"a driver answered a commit with {other!r}")
 
 
 def _commit(ctx: Context, draft: Draft, needed: list[Record]) -> Commit:
     return Commit(
         key=draft.manifest.key,
-        expected=manifest.prefix(draft.base.etag) if draft.base else b"",
+        expected=manifest.prefix(draft.base.etag) if draft.base else draft.over or b"",
+        whole=draft.over is not None,
         prefix=manifest.prefix(draft.manifest.etag),
         manifest=draft.manifest.raw,
         live_key=ctx.keys.live(draft.manifest.head.dataset),
         staged=tuple(Staged(record.key, record.header, record.shared) for record in needed),
         staging_ttl_ms=ctx.policy.staging_ttl_ms,
         unlinked=draft.unlinked,
-        grace_ms=ctx.policy.reader_grace_ms,
-    )
-
-
-def _judge(
-    ctx: Context, draft: Draft, current: Manifest | None, lost: ReplyLost | None
-) -> Operation[Swapped | Moved | None]:
-    """Say what became of the draft, now that `current` is stored. None: nothing yet, send it again."""
-    base, ours = draft.base, draft.manifest
-    if current is None:
-        return None if base is None else Moved(None)
-    if current.etag == ours.etag:
-        return Swapped()
-    if base is not None and current.etag == base.etag:
-        return None
-    if current.epoch != ours.epoch or current.version <= ours.version:
-        return Moved(current)
-    # Later versions stand on version n+1: if that row is ours, so was the commit.
-    row = _in_tail(current, ours.version)
-    if row is None and lost is not None:
-        row = yield from _in_pages(ctx, draft, current, lost)
-    if row is None and lost is not None and _may_be_gone(draft, current):
-        raise _unknown(draft, lost) from lost
-    return Swapped() if row is not None and row == draft.row else Moved(current)
-
-
-def _in_tail(current: Manifest, version: int) -> Row | None:
-    return next((row for row in current.log.rows if row.version == version), None)
-
-
-def _in_pages(ctx: Context, draft: Draft, current: Manifest, lost: ReplyLost) -> Operation[Row | None]:
-    """Find the row in the pages, hidden or not: retention may hide what was committed a moment ago."""
-    query = search.ByVersion(draft.manifest.version)
-    try:
-        return (yield from find(ctx, current.head.dataset, search.search(current, query, hidden=True)))
-    except (Damaged, Unavailable) as error:
-        raise _unknown(draft, error) from lost
-
-
-def _may_be_gone(draft: Draft, current: Manifest) -> bool:
-    """Say whether the draft, were it committed, might have left no trace in the log.
-
-    It leaves none without a row of its own. A row leaves the log only when it is hidden, and not while it
-    is one of the last F.
-    """
-    if draft.row is None:
-        return True
-    last = current.log.rows[-manifest.F :]
-    return not current.head.shows(draft.row) and bool(last) and draft.row.version < last[0].version
-
-
-def _ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Manifest | None]:
-    try:
-        return (yield from load_manifest(ctx, draft.manifest.head.dataset))
-    except SwapstoreError as error:
-        raise _unknown(draft, error) from lost
-
-
-def _unknown(draft: Draft, cause: SwapstoreError) -> OutcomeUnknown:
-    row = draft.row
-    size = len(draft.manifest.raw) + (row.size if row else 0)
-    todo = f"publish again with id={row.id!r}" if row else "read the status, and repeat the call if need be"
-    return OutcomeUnknown(
-        f"the commit of version {draft.manifest.version} was sent and its outcome could not be learned "
-        f"({cause.args[0]}); {todo}. If it persists: does the store take requests of {size:,} bytes?",
-        id=row.id if row else None,
+        grace_ms=ctx.policy.reader_grace_ms if draft.grace_ms is None else draft.grace_ms,
     )

@@ -5,7 +5,8 @@
         def driver(self):
             ...a driver on an empty store...
 
-Each method is a test; its first line says what breaks for a user when it fails.
+Each method is a test; its first line says what breaks for a user when it fails. This file holds what
+publishing and reading rest on; `contract_upkeep.py` adds the rest.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
 
 LONG_MS = 60_000
+GRACE_MS = 300
 MANIFEST, LIVE = "t:manifest:{d}", "t:live:{d}"
 A, B, PAGE = "t:id:{d}:a", "t:ts:{d}:1:a", "t:page:{d}:e.1-32"
 
@@ -64,7 +66,7 @@ def commit(
         staged=staged,
         unlinked=unlinked,
         staging_ttl_ms=LONG_MS,
-        grace_ms=300,
+        grace_ms=GRACE_MS,
     )
 
 
@@ -73,8 +75,8 @@ def is_permanent(driver: Driver, key: str) -> bool:
     return do(driver, Replace(key, b"probe\n", LONG_MS)) is False
 
 
-class DriverContract:
-    """Subclass it in a test file, with a `driver` fixture that gives a driver on an empty store."""
+class PublishingContract:
+    """What publishing and reading rest on. Subclass `DriverContract`, which has all of it."""
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass. Override it for a store whose clock is not the machine's."""

@@ -69,6 +69,7 @@ class FaultyDriver:
         self.done: list[Command[Any]] = []
         self.late: list[Command[Any]] = []
         self.where = driver.where
+        self.kind = driver.kind
 
     def plan(self, *faults: Fault) -> None:
         """Replace the faults by these, at commands that are counted from now on."""

@@ -49,6 +49,7 @@ class SimulatedDriver:
     """A driver on a keyspace in memory."""
 
     where = "simulated store"
+    kind = "simulated"
 
     def __init__(self, keyspace: Keyspace, clock: VirtualClock) -> None:
         self.keyspace = keyspace

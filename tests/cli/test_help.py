@@ -22,6 +22,8 @@ COMMANDS = (
     "pin",
     "unpin",
     "rollback",
+    "prune",
+    "doctor",
     "demo",
 )
 

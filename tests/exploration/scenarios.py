@@ -14,7 +14,8 @@ from swapstore.growth import Stamp
 from swapstore.models import Commit as Published
 from swapstore.models import Entry, Row, Snapshot
 from swapstore.operations.context import Context
-from swapstore.operations.publish import Publication, publish
+from swapstore.operations.publication import Publication
+from swapstore.operations.publish import publish
 from swapstore.operations.read import read_latest
 from swapstore.operations.steps import Operation
 from swapstore.testing import Keyspace

@@ -67,6 +67,7 @@ class ChaosDriver:
         self._chaos = chaos
         self._late: list[threading.Thread] = []
         self.where = driver.where
+        self.kind = driver.kind
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         if self._chaos.refuses():

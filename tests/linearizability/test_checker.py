@@ -164,6 +164,7 @@ class BlindDriver:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.where = driver.where
+        self.kind = driver.kind
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         return self._driver.execute([self._blind(command) for command in commands])

@@ -204,7 +204,7 @@ def test_a_live_view_that_was_altered_is_corrupt(store: Store) -> None:
 def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
     """With the manifest gone its records are still permanent: an id is not silently given other content."""
     delete(damaged, MANIFEST)
-    with pytest.raises(Corrupt, match="'id-2' is permanent but no version names it"):
+    with pytest.raises(Corrupt, match="id-2 is permanent but no version names it"):
         another(damaged).publish("mena", "other", id="id-2")
     assert another(damaged).publish("mena", "new", id="id-9").version == 1
 

@@ -40,6 +40,7 @@ class Crowd:
     def __init__(self, store: Store, meddler: Meddler, rivals: int) -> None:
         self._store, self._real, self._left = store, meddler._driver, rivals
         self.where = self._real.where
+        self.kind = self._real.kind
         meddler._driver = self
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:

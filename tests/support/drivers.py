@@ -24,6 +24,7 @@ class Meddler:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.where = driver.where
+        self.kind = driver.kind
         self.batches: list[tuple[Command[Any], ...]] = []
         self._before: dict[int, Callable[[], object]] = {}
         self._after: dict[int, Callable[[], object]] = {}

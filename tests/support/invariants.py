@@ -28,13 +28,20 @@ def contents(store: Store) -> Contents:
     if hasattr(driver, "_pool"):
         client: Any = redis.Redis(connection_pool=driver._pool)
         names = [key for key in client.keys("*") if client.type(key) == b"string"]
-        return {key.decode(): (client.get(key), client.pttl(key) >= 0) for key in names}
+        found = {key.decode(): (client.get(key), client.pttl(key) != -1) for key in names}
+        return {key: value for key, value in found.items() if value[0] is not None}  # not expired since
     with driver._connection() as connection:
         found = connection.execute(
             "SELECT key, value, expires_at FROM records WHERE expires_at IS NULL OR expires_at > ?",
             (driver._now_ms(),),
         )
         return {key: (value, expires_at is not None) for key, value, expires_at in found}
+
+
+def manifest_of(store: Store, dataset: str = "mena") -> manifest.Manifest:
+    """The manifest that is stored."""
+    key = store._context.keys.manifest(dataset)
+    return manifest.parse(contents(store)[key][0], dataset, key)
 
 
 def check(store: Store, dataset: str = "mena") -> list[Row]:
@@ -52,7 +59,9 @@ def check(store: Store, dataset: str = "mena") -> list[Row]:
         _check_row(row, found, keys, dataset, reachable)
     versions = [row.version for row in rows]
     assert versions == sorted(set(versions)), "each version commits at most one row, in order"
-    assert len({row.id for row in rows}) == len(rows), "one row per id"
+    alive = {row.version: row for row in (*current.head.kept, *rows)}
+    assert len({row.id for row in alive.values()}) == len(alive), "one row per id"
+    assert all(alive[kept.version] == kept for kept in current.head.kept), "latest and pinned are rows"
     assert current.head.count == len(rows)
     for key, (_, expires) in found.items():
         if f"{{{dataset}}}" in key:
@@ -71,5 +80,8 @@ def _sealed(refs: tuple[Ref, ...], found: Contents, dataset: str, reachable: set
     for ref in refs:
         reachable.add(ref.key)
         page = pages.parse(found[ref.key][0], ref, dataset)
-        yield from _sealed(page.pages, found, dataset, reachable)
-        yield from page.rows
+        rows = [*_sealed(page.pages, found, dataset, reachable), *page.rows]
+        times = [row.ts for row in rows]
+        spans = (len(rows), rows[0].version, rows[-1].version, min(times), max(times))
+        assert spans == (ref.count, ref.first_version, ref.last_version, ref.min_ts, ref.max_ts)
+        yield from rows

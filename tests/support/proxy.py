@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Proxy:
-    """Forwards bytes both ways; counts the requests; drops the connection instead of a reply.
+    """Forwards bytes both ways and counts them; drops the connection instead of a reply.
 
     `lose_reply_of(marker)`: the next request that holds the marker is delivered to the server, its reply
     is read and thrown away, and the client's connection is closed.
@@ -21,6 +21,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self._marker: bytes | None = None
         self.lost = 0
+        self.sent = self.received = 0  # bytes, counted before they are passed on
         self.requests: list[bytes] = []
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -66,6 +67,7 @@ class Proxy:
     def _upwards(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 20):
+                self.sent += len(data)
                 self.requests.append(data)
                 if self._marker is not None and self._marker in data:
                     self._marker = None
@@ -79,5 +81,6 @@ class Proxy:
                 if losing.is_set():
                     self.lost += 1
                     break
+                self.received += len(data)
                 client.sendall(data)
             client.shutdown(socket.SHUT_RDWR)

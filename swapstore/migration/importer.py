@@ -1,0 +1,263 @@
+"""Publishes what the old keys amount to, in order, and tells what it did.
+
+Each snapshot goes in with its own id and time, so running it again changes nothing: after a crash, or while
+the old producer goes on, run it again and it takes up what is missing. What is wrong with one snapshot stops
+no other. Only a server that cannot serve ends an import.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+import msgspec
+
+from swapstore import checks
+from swapstore.errors import Corrupt, InvalidInput, NotFound, Refused
+from swapstore.migration.facts import Fact, Finding, Kind, Planned, RegionDone, Tried
+from swapstore.migration.plan import FromIndex, Leftovers, Snapshot, Stamp, from_index
+from swapstore.migration.source import Seen, Source, told_by
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from swapstore.models import Commit
+    from swapstore.store import Store
+
+Codec = Literal["json", "bytes"]
+
+
+def import_snapshots(
+    source: Source, store: Store, *, codec: Codec = "json", regions: Collection[str] = ()
+) -> Iterator[Fact]:
+    """Import the regions (unless named: all), each into the dataset of its name; yield facts as they happen.
+
+    With the codec `json` a payload's text goes in as it is, and what is not JSON is left out; `bytes` takes
+    everything. Raises `NotFound` when the source holds nothing of the layout, or not a region that is named;
+    `Unavailable` when the source or the store cannot serve.
+    """
+    plan = _Plan(source, store)
+    found = plan.make()
+    wanted = sorted(regions or found)
+    for region in wanted:
+        if region not in found:
+            raise NotFound(f"{source.where} has no region {region!r}; there are: {', '.join(sorted(found))}")
+    yield Planned(sum(len(found[region]) for region in wanted))
+    for finding in plan.findings:
+        if not regions or finding.dataset in {None, *regions}:
+            yield finding
+    for region in wanted:
+        yield from _Region(source, store, codec, region).run(found[region])
+
+
+# --- what there is ---------------------------------------------------------------------------------
+
+
+class _Plan:
+    """Reads what has to be known before the first snapshot is published."""
+
+    def __init__(self, source: Source, store: Store) -> None:
+        self._source = source
+        self._store = store
+        self.findings: list[Finding] = []
+
+    def make(self) -> dict[str, list[Snapshot]]:
+        """Return the snapshots of each region, the oldest first."""
+        source, layout = self._source, self._source.layout
+        catalog = source.catalog()
+        if not catalog.regions and not catalog.ids:
+            raise NotFound(
+                f"{source.where} has no keys of this layout (none matches {layout.glob()}): are prefix and "
+                "database those of the source?"
+            )
+        unindexed, pointers = set(catalog.ids), {}
+        whole = FromIndex([], [], [])
+        for region in sorted(catalog.regions):
+            members = self._members(region)
+            part = from_index(layout, catalog, region, members)
+            whole.snapshots.extend(part.snapshots)
+            whole.stamps.extend(part.stamps)
+            whole.findings.extend(part.findings)
+            unindexed.difference_update(members)
+            pointers[self._pointer(region)] = region
+        self.findings += whole.findings
+        rest = self._leftovers(
+            catalog.regions, whole, sorted(unindexed), {i: r for i, r in pointers.items() if i}
+        )
+        snapshots: dict[str, list[Snapshot]] = {region: [] for region in catalog.regions}
+        for snapshot in sorted([*whole.snapshots, *rest], key=attrgetter("ts", "id")):
+            snapshots.setdefault(snapshot.dataset, []).append(snapshot)
+        return {region: own for region, own in snapshots.items() if self._is_dataset(region, len(own))}
+
+    def _members(self, region: str) -> dict[str, float]:
+        try:
+            return self._source.members(region)
+        except Corrupt as error:
+            key = self._source.layout.index(region)
+            self._unreadable(key, f"{error}, where the index should be", dataset=region)
+            return {}
+
+    def _pointer(self, region: str) -> str | None:
+        try:
+            return self._source.pointer(region)
+        except Corrupt:
+            return None  # reported when the region is through
+
+    def _leftovers(
+        self, regions: set[str], whole: FromIndex, unindexed: list[str], pointers: dict[str, str]
+    ) -> list[Snapshot]:
+        stamps: list[tuple[Stamp, Seen | None]] = []
+        for stamp in whole.stamps:
+            try:
+                stamps.append((stamp, self._source.look_at(stamp.key)))
+            except Corrupt:
+                stamps.append((stamp, None))  # reported when it is tried
+
+        def in_store(name: str, digest: bytes) -> tuple[str, int] | None:
+            return self._in_store(regions, name, digest)
+
+        leftovers = Leftovers(self._source.layout, stamps, whole.snapshots, pointers, in_store)
+        for name in unindexed:
+            key = self._source.layout.by_id(name)
+            try:
+                seen = self._source.look_at(key)
+            except Corrupt as error:
+                self._unreadable(key, str(error), dataset=pointers.get(name), id=name)
+                continue
+            if seen is not None:  # it may have expired meanwhile
+                leftovers.place(name, seen)
+        leftovers.name_the_rest()
+        self.findings += leftovers.findings
+        return leftovers.snapshots
+
+    def _in_store(self, regions: set[str], name: str, digest: bytes) -> tuple[str, int] | None:
+        """Look for an id with this content in the datasets of the regions."""
+        for region in sorted(regions):
+            try:
+                there = self._store.read(region, id=name)
+            except InvalidInput:
+                continue  # no name of a dataset, or no id: reported elsewhere
+            if there is not None and there.sha256 == digest.hex():
+                return region, there.ts
+        return None
+
+    def _is_dataset(self, region: str, count: int) -> bool:
+        try:
+            checks.dataset(region)
+        except InvalidInput as error:
+            key = self._source.layout.index(region)
+            self._unreadable(key, f"its {count} snapshots are left out: {error}", dataset=region)
+            return False
+        return True
+
+    def _unreadable(
+        self,
+        key: str,
+        detail: str,
+        *,
+        dataset: str | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> None:
+        self.findings.append(Finding(kind=Kind.UNREADABLE, dataset=dataset, id=id, key=key, detail=detail))
+
+
+# --- one region ------------------------------------------------------------------------------------
+
+
+@attrs.define
+class _Region:
+    """Imports the snapshots of one region."""
+
+    source: Source
+    store: Store
+    codec: Codec
+    dataset: str
+    done: RegionDone = attrs.field(init=False)
+
+    def run(self, snapshots: list[Snapshot]) -> Iterator[Fact]:
+        self.done = RegionDone(dataset=self.dataset)
+        for snapshot in snapshots:
+            finding = self._import(snapshot)
+            if finding is not None:
+                yield finding
+            yield Tried(self.dataset)
+        status = self.store.status(self.dataset)
+        latest = status.latest.id if status else None
+        finding = self._compare_pointer(latest)
+        if finding is not None:
+            yield finding
+        yield attrs.evolve(self.done, latest=latest)
+
+    def _import(self, snapshot: Snapshot) -> Finding | None:
+        """Publish a snapshot from the first of its keys that can be read. Return what was wrong with it."""
+        wrong: list[Finding] = []
+        commit: Commit | None = None
+        for key in snapshot.keys:
+            outcome = self._try(snapshot, key, stands_in=bool(wrong))
+            if isinstance(outcome, Finding):
+                wrong.append(outcome)
+                continue
+            commit = outcome
+            if commit is not None:
+                break
+        self._count(commit)
+        if commit is not None and wrong:
+            detail = f"{wrong[0].detail}; imported from {key} instead"
+            return attrs.evolve(wrong[0], imported=True, detail=detail)
+        if commit is not None and not snapshot.indexed:
+            about = self._about(snapshot, key, Kind.UNINDEXED, "no index names it; imported all the same")
+            return attrs.evolve(about, imported=True)
+        return wrong[0] if wrong else None
+
+    def _try(self, snapshot: Snapshot, key: str, *, stands_in: bool) -> Commit | Finding | None:
+        """Publish the payload of one key. None: it `stands_in` for another, and is not that one's copy."""
+        try:
+            payload = self.source.payload(key)
+            if payload is None:
+                named = "the index names it" if snapshot.indexed else "it was there a moment ago"
+                return self._about(snapshot, key, Kind.DANGLING, f"{named}, and there is no payload")
+            if stands_in and told_by(payload).id not in {None, snapshot.id}:
+                return None
+            return self._publish(snapshot, payload)
+        except (Corrupt, InvalidInput) as error:
+            return self._about(snapshot, key, Kind.UNREADABLE, error.args[0])
+        except Refused as error:
+            return self._about(snapshot, key, Kind.REFUSED, error.args[0])
+
+    def _about(self, snapshot: Snapshot, key: str, kind: Kind, detail: str) -> Finding:
+        return Finding(
+            kind=kind, dataset=self.dataset, id=snapshot.id, ts=snapshot.ts, key=key, detail=detail
+        )
+
+    def _publish(self, snapshot: Snapshot, payload: bytes) -> Commit:
+        value = msgspec.Raw(payload) if self.codec == "json" else payload
+        return self.store.publish(self.dataset, value, id=snapshot.id, ts=snapshot.ts, codec=self.codec)
+
+    def _count(self, commit: Commit | None) -> None:
+        what = "left_out" if commit is None else "created" if commit.created else "already"
+        self.done = attrs.evolve(self.done, **{what: getattr(self.done, what) + 1})
+
+    def _compare_pointer(self, latest: str | None) -> Finding | None:
+        """Say whether readers of the old pointer and of the store see the same snapshot."""
+        key = self.source.layout.latest(self.dataset)
+        about = Finding(kind=Kind.LATEST, dataset=self.dataset, key=key, detail="")
+        try:
+            old = self.source.pointer(self.dataset)
+        except Corrupt as error:
+            return attrs.evolve(about, kind=Kind.UNREADABLE, detail=str(error))
+        self.done = attrs.evolve(self.done, old_latest=old)
+        if old == latest:
+            return None
+        now = f"the latest is {latest!r} now" if latest else "nothing is imported"
+        if old is None:
+            return attrs.evolve(about, detail=f"there is no old latest; {now}")
+        try:
+            checks.snapshot_id(old)
+        except InvalidInput as error:
+            return attrs.evolve(about, kind=Kind.UNREADABLE, detail=f"it holds no id: {error}")
+        by_id = self.source.layout.by_id(old)
+        if not self.source.holds(by_id):
+            detail = f"it names id {old!r}, and there is no payload under {by_id}; {now}"
+            return attrs.evolve(about, kind=Kind.DANGLING, id=old, detail=detail)
+        return attrs.evolve(about, id=old, detail=f"it names id {old!r}; {now}")

@@ -1,0 +1,186 @@
+"""Reads the old layout: names by SCAN, indexes by ZSCAN, one payload at a time by GET. It never writes.
+
+Only names and scores are held, never more than one payload. The connection does not retry by itself: an
+import that is cut short is run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import attrs
+import msgspec
+
+from swapstore.commands import Ask, Command, Failed, Get, Peek, Scan
+from swapstore.drivers.redis import RedisDriver
+from swapstore.errors import Corrupt, InvalidInput, Unavailable
+
+if TYPE_CHECKING:
+    from swapstore.drivers.base import Driver
+    from swapstore.layout import Layout
+
+R = TypeVar("R")
+
+A_TIME = 1000  # names or members of one reply, about
+
+
+@attrs.frozen
+class Catalog:
+    """Which keys of the layout there are.
+
+    `stamps` are the times of each region's by-time keys, as they are written there; `ids` those of the
+    by-id keys; `regions` all regions that any key names.
+    """
+
+    regions: set[str] = attrs.field(factory=set)
+    ids: set[str] = attrs.field(factory=set)
+    stamps: dict[str, set[str]] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Told:
+    """What a payload says of itself: None where it does not."""
+
+    id: str | None = None
+    region: str | None = None
+    ts: float | None = None
+
+
+@attrs.frozen
+class Seen:
+    """A payload that was looked at: its digest, and what it says of itself."""
+
+    digest: bytes
+    told: Told
+
+
+class Source:
+    """The old layout on a Redis or Valkey server."""
+
+    def __init__(self, driver: Driver, layout: Layout) -> None:
+        self._driver = driver
+        self.layout = layout
+
+    @classmethod
+    def from_url(cls, url: str, layout: Layout) -> Self:
+        """Read from `redis://`, `rediss://` or `unix://`. Connects when first used."""
+        try:
+            return cls(RedisDriver.from_url(url), layout)
+        except InvalidInput as error:
+            raise InvalidInput(f"the source cannot be used: {error}") from None
+
+    @property
+    def where(self) -> str:
+        """The server's address, for messages: without user and password."""
+        return self._driver.where
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._driver.close()
+
+    def catalog(self) -> Catalog:
+        """List the keys of the layout, in one pass."""
+        layout, found = self.layout, Catalog()
+        latest, index = layout.matcher(layout.latest_key), layout.matcher(layout.index_key)
+        by_id, by_ts = layout.matcher(layout.by_id_key), layout.matcher(layout.by_ts_key)
+        cursor: str | None = ""
+        while cursor is not None:
+            scanned = self._ask(Scan(layout.glob(), cursor, A_TIME))
+            cursor = scanned.cursor
+            for key in scanned.keys:
+                if name := latest.fullmatch(key) or index.fullmatch(key):
+                    found.regions.add(name["region"])
+                elif name := by_ts.fullmatch(key):
+                    found.regions.add(name["region"])
+                    found.stamps.setdefault(name["region"], set()).add(name["ts"])
+                elif name := by_id.fullmatch(key):
+                    found.ids.add(name["id"])
+        return found
+
+    def members(self, region: str) -> dict[str, float]:
+        """Return the members of a region's index, with their scores. `Corrupt` if it is no sorted set."""
+        key, cursor, found = self.layout.index(region), "0", {}
+        while True:
+            reply = self._ask(Ask(("ZSCAN", key, cursor, "COUNT", str(A_TIME))), key)
+            cursor = reply[0].decode()
+            for member, score in zip(reply[1][::2], reply[1][1::2], strict=True):
+                found[member.decode("utf-8", "backslashreplace")] = float(score)
+            if cursor == "0":
+                return found
+
+    def pointer(self, region: str) -> str | None:
+        """Return the id that `latest` holds, bare or as a JSON string; None if there is no such key."""
+        stored = self.payload(self.layout.latest(region))
+        if stored is None:
+            return None
+        text = stored.decode("utf-8", "backslashreplace").strip()
+        try:
+            return msgspec.json.decode(text, type=str)
+        except msgspec.MsgspecError:
+            return text
+
+    def payload(self, key: str) -> bytes | None:
+        """Return what a key holds; None if it is not there. `Corrupt` if it is another type of value."""
+        return self._ask(Get(key), key)
+
+    def holds(self, key: str) -> bool:
+        """Say whether there is a payload under this key, without reading it."""
+        try:
+            return bool(self._ask(Peek(key, 1), key))
+        except Corrupt:
+            return False
+
+    def look_at(self, key: str) -> Seen | None:
+        """Read a payload and keep what tells it apart; None if it is not there. `Corrupt` like `payload`."""
+        payload = self.payload(key)
+        return None if payload is None else Seen(hashlib.sha256(payload).digest(), told_by(payload))
+
+    def _ask(self, command: Command[R], key: str | None = None) -> R:
+        (reply,) = self._driver.execute([command])
+        if not isinstance(reply, Failed):
+            answer: R = reply
+            return answer
+        if isinstance(reply.error, Corrupt):
+            raise Corrupt(f"{key} holds another type of value", key=key) from reply.error
+        if isinstance(reply.error, Unavailable):
+            raise type(reply.error)(f"the source cannot be read: {reply.error}", key=key) from reply.error
+        raise reply.error
+
+
+# --- what a payload says of itself -----------------------------------------------------------------
+
+
+class _Fields(msgspec.Struct):
+    """The fields that name a snapshot, at the top of the payload or under `meta`."""
+
+    id: Any = None
+    snapshot_id: Any = None
+    region: Any = None
+    region_id: Any = None
+    ts: Any = None
+    timestamp: Any = None
+    generated_at: Any = None
+    meta: Any = None
+
+
+_FIELDS = msgspec.json.Decoder(_Fields)
+
+
+def told_by(payload: bytes) -> Told:
+    """Read what a JSON object says of its id, region and time. Used only where the keys do not tell."""
+    try:
+        top = _FIELDS.decode(payload)
+        meta = msgspec.convert(top.meta, _Fields) if isinstance(top.meta, dict) else _Fields()
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return Told()
+    ids = [top.snapshot_id, meta.snapshot_id, top.id]
+    regions = [top.region_id, top.region, meta.region_id, meta.region]
+    times = [top.ts, top.timestamp, top.generated_at, meta.ts, meta.timestamp, meta.generated_at]
+    return Told(
+        id=next((text for text in ids if isinstance(text, str) and text), None),
+        region=next((text for text in regions if isinstance(text, str) and text), None),
+        ts=next((n for n in times if isinstance(n, int | float) and not isinstance(n, bool)), None),
+    )

@@ -1,0 +1,250 @@
+"""Mending: from what a survey found wrong to the next manifest, whatever was committed meanwhile.
+
+A draft is made from the manifest that is stored **now**, each time anew: what is damaged in it is replaced,
+all else is taken over. So a repair runs beside live producers and loses the race for a version at worst.
+Pages that are rewritten begin a new epoch: their names are new, and no reader's memory mistakes them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swapstore import manifest, mending, records, search
+from swapstore.commands import Get
+from swapstore.errors import Contended, Corrupt, Damaged
+from swapstore.growth import Draft
+from swapstore.manifest import Head, Log, Manifest
+from swapstore.operations.retain import is_in_log
+from swapstore.operations.rewrite import Rewriter
+from swapstore.operations.staging import Record
+from swapstore.operations.steps import Operation, ask_all, find
+from swapstore.operations.suspects import is_named
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from swapstore.mending import Candidate
+    from swapstore.models import Row
+    from swapstore.operations.context import Context
+    from swapstore.operations.survey import Survey
+
+
+@attrs.frozen
+class Mended:
+    """A draft that mends, and the records that it relies on."""
+
+    draft: Draft
+    needed: list[Record]
+
+
+class Mender:
+    """Makes drafts from one survey. It remembers the pages that it has rewritten."""
+
+    def __init__(self, ctx: Context, survey: Survey) -> None:
+        self._ctx = ctx
+        self._survey = survey
+        self._damage = survey.damage
+        self._epoch = ctx.stamp().new_epoch
+        self._candidates = mending.in_order(survey.damage.candidates)
+        filled, self._unplaced = mending.placed(self._candidates, survey.damage.holes)
+        self._placed = [candidate for candidate in self._candidates if candidate not in self._unplaced]
+        self._rewriter = Rewriter(
+            ctx,
+            survey.dataset,
+            self._epoch,
+            gone=survey.damage.gone,
+            filled=filled,
+            wrong=[*survey.damage.gone, *(ref.first_version for ref in survey.damage.holes)],
+        )
+
+    # --- drafts ------------------------------------------------------------------------------------
+
+    def rebuilt(self) -> Operation[Mended | None]:
+        """Draft a manifest where there is none, from the committed records. None: there are none."""
+        log = self._rewriter.grown(Log(rows=(), pages=()), mending.versioned(self._candidates, after=0))
+        if not log.rows:
+            return None
+        was = self._survey.head
+        version = max(log.rows[-1].version, was.version if was else 0) + 1
+        stamp = self._ctx.stamp()
+        head = Head(
+            etag=f"{self._epoch}.{version}.{stamp.nonce}",
+            format=records.FORMAT,
+            dataset=self._survey.dataset,
+            version=version,
+            committed_at=stamp.now_ms,
+            confirmed_at=was.confirmed_at if was else log.rows[-1].committed_at,
+            latest=log.rows[-1],
+            pinned=None,
+            count=_count(log),
+            first_version=was.first_version if was else 1,
+            floor=was.floor if was else 0,
+        )
+        latest = (yield from self._newest(head, log)) or head.latest
+        pinned = (yield from self._find_again(log, was.pinned)) if was and was.pinned else None
+        head = attrs.evolve(head, latest=latest, pinned=pinned)
+        draft = Draft(
+            base=None,
+            manifest=manifest.build(head, log, self._ctx.keys),
+            pages=self._rewriter.new_pages(log),
+            unlinked=tuple(self._damage.leaked),
+            over=self._survey.over,
+            grace_ms=self._ctx.policy.leak_ttl_ms,
+        )
+        return Mended(draft, self._needed(draft, self._candidates, []))
+
+    def mended(self, current: Manifest) -> Operation[Mended | None]:
+        """Draft the manifest after `current`, mended. None: there is nothing to mend, or nothing to serve."""
+        survey, damage = self._survey, self._damage
+        assert survey.manifest is not None  # noqa: S101 - it was there when the survey began
+        refs, replaced = yield from self._rewriter.mended(current.log)
+        if not {hole.key for hole in damage.holes} <= set(replaced):
+            raise Contended("retention let go of a damaged page meanwhile; look again")
+        tail = tuple(row for row in current.log.rows if row.version not in damage.gone)
+        later = yield from find(self._ctx, survey.dataset, search.since(current, survey.manifest.version))
+        back = [c for c in self._unplaced if c.entry.id not in {row.id for row in later}]
+        log = self._rewriter.grown(Log(rows=tail, pages=refs), mending.versioned(back, after=current.version))
+        head = yield from self._head(current, log, back, rewritten=bool(replaced or back))
+        if head is None:
+            return None
+        unlinked = [*replaced, *(yield from self._unlinked(current))]
+        draft = Draft(
+            base=current,
+            manifest=manifest.build(head, log, self._ctx.keys),
+            pages=self._rewriter.new_pages(log),
+            unlinked=tuple(dict.fromkeys(unlinked)),
+            grace_ms=self._ctx.policy.leak_ttl_ms,
+        )
+        again = yield from self._still(current, damage.without_ts.values())
+        needed = self._needed(draft, [*back, *self._placed], again)
+        needed += yield from self._expiring(current, replaced)
+        same = log == current.log and attrs.evolve(head, etag="", version=0, committed_at=0) == attrs.evolve(
+            current.head, etag="", version=0, committed_at=0
+        )
+        if same and not needed and not unlinked and not damage.manifest_wrong:
+            return None
+        return Mended(draft, needed)
+
+    def _head(
+        self, current: Manifest, log: Log, back: list[Candidate], *, rewritten: bool
+    ) -> Operation[Head | None]:
+        was, gone, stamp = current.head, self._damage.gone, self._ctx.stamp()
+        version = max(current.version + 1, log.rows[-1].version if log.rows else 0)
+        epoch = self._epoch if rewritten else current.epoch
+        head = attrs.evolve(
+            was,
+            etag=f"{epoch}.{version}.{stamp.nonce}",
+            version=version,
+            committed_at=stamp.now_ms,
+            count=_count(log),
+            pinned=None if was.pinned and was.pinned.version in gone else was.pinned,
+        )
+        if self._damage.latest_wrong and was.pinned:
+            head = attrs.evolve(head, pinned=(yield from self._find_again(log, was.pinned)))
+        newest = yield from self._newest(head, log)
+        if newest is None:
+            return None
+        # A rollback is an operator's choice: it stands unless what was rolled back to is gone.
+        lost = was.latest.version in gone or self._damage.latest_wrong
+        restored = newest.id in {candidate.entry.id for candidate in back} and newest.ts > was.latest.ts
+        if lost or restored:
+            head = attrs.evolve(head, latest=newest)
+        return head
+
+    # --- what is served ----------------------------------------------------------------------------
+
+    def _newest(self, head: Head, log: Log) -> Operation[Row | None]:
+        row = yield from self._rewriter.search(search.newest(head, log))
+        return row or (yield from self._rewriter.search(search.newest(head, log, hidden=True)))
+
+    def _find_again(self, log: Log, row: Row) -> Operation[Row | None]:
+        """Find a row that was served in the new log, by its id."""
+        query = search.ById(row.id, row.ts)
+        return (yield from self._rewriter.search(search.in_log(log, query)))
+
+    # --- records -----------------------------------------------------------------------------------
+
+    def _needed(self, draft: Draft, back: Iterable[Candidate], rows: Iterable[Row]) -> list[Record]:
+        """The records that have to be written: pages, and ts records that are missing."""
+        dataset, keys = self._survey.dataset, self._ctx.keys
+        needed = [Record(page.ref.key, page.record, shared=True) for page in draft.pages]
+        without = [candidate.row(candidate.version) for candidate in back if not candidate.has_ts]
+        for row in (*without, *rows):
+            data = records.pack_ts(row, draft.manifest.epoch)
+            needed.append(Record(keys.ts(dataset, row.ts, row.id), data, shared=True))
+        return needed
+
+    def _expiring(self, current: Manifest, replaced: Collection[str]) -> Operation[list[Record]]:
+        """The records that are to be permanent again, as far as `current` still names them."""
+        found = []
+        for key, expiring in self._damage.expiring.items():
+            named = True
+            if expiring.is_page:
+                named = key not in replaced and (
+                    yield from is_named(self._ctx, current, key, expiring.version)
+                )
+            elif expiring.version:
+                named = expiring.version not in self._damage.gone and (
+                    yield from self._is_named(current, expiring.version)
+                )
+            if named:
+                found.append(Record(key, expiring.header, shared=True, stored=True))
+        return found
+
+    def _still(self, current: Manifest, rows: Iterable[Row]) -> Operation[list[Row]]:
+        """Those of some rows that `current` still names, and whose payload is there."""
+        found = []
+        for row in rows:
+            if row.version not in self._damage.gone and (yield from self._is_named(current, row.version)):
+                found += [row]
+        return found
+
+    def _is_named(self, current: Manifest, version: int) -> Operation[bool]:
+        if any(row.version == version for row in current.head.kept):
+            return True
+        return (yield from is_in_log(self._ctx, current, version))
+
+    def _unlinked(self, current: Manifest) -> Operation[list[str]]:
+        """The keys that get a TTL: leaked, replaced, altered, and what is left of dropped rows."""
+        damage, keys, dataset = self._damage, self._ctx.keys, self._survey.dataset
+        assert self._survey.manifest is not None  # noqa: S101 - it was there when the survey began
+        unlinked: list[str] = []
+        moved = current.etag != self._survey.manifest.etag
+        for key in damage.leaked:
+            name = keys.parse(key)
+            if moved and name is not None and name.kind == "page":
+                first = int(name.rest.partition(".")[2].partition("-")[0])
+                if (yield from is_named(self._ctx, current, key, first)):
+                    continue  # leaked by one commit, used by a later one
+            unlinked.append(key)
+        for row in damage.gone.values():
+            if (yield from self._is_named(current, row.version)):
+                unlinked += yield from self._left_of(current, row)
+        # An altered ts record that is permanent can be replaced once it has a TTL: in the next swap.
+        held = yield from self._still(current, damage.held_ts.values())
+        return [*unlinked, *(keys.ts(dataset, row.ts, row.id) for row in held)]
+
+    def _left_of(self, current: Manifest, row: Row) -> Operation[list[str]]:
+        """The keys of a dropped row, but for an id record that another row names: the id was taken again."""
+        keys, dataset = self._ctx.keys, self._survey.dataset
+        id_key, ts_key = keys.id(dataset, row.id), keys.ts(dataset, row.ts, row.id)
+        (record,) = yield from ask_all(self._ctx, [Get(id_key)])
+        if isinstance(record, bytes):
+            try:
+                entry = records.read_entry(records.split(record, id_key)[0], id_key)
+            except Corrupt:
+                return [id_key, ts_key]
+            query = search.ById(entry.id, entry.ts)
+            try:
+                other = yield from find(self._ctx, dataset, search.search(current, query, hidden=True))
+            except Damaged:
+                return [ts_key]  # whose it is cannot be told before the log can be read
+            if other is not None and other.version != row.version and records.is_whole(record, other):
+                return [ts_key] if other.ts != row.ts else []
+        return [id_key, ts_key]
+
+
+def _count(log: Log) -> int:
+    return sum(ref.count for ref in log.pages) + len(log.rows)

@@ -1,0 +1,251 @@
+"""A survey: walk one dataset from its manifest, and compare all that it names with what is there.
+
+It goes in steps, oldest page first, and holds a page at a time; what it remembers of each row is 16 bytes. A
+dataset that is published to meanwhile is judged fairly: before something is called wrong, the manifest is
+read again, and what it no longer names is nobody's damage.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swapstore import manifest, pages, records
+from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
+from swapstore.errors import Corrupt, Damaged, UnsupportedFormat
+from swapstore.findings import Finding, Problem
+from swapstore.known import KnownKeys
+from swapstore.operations.compare import chunks, compare, finding_of
+from swapstore.operations.retain import is_in_log
+from swapstore.operations.steps import Operation, ask_all, load_manifest, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from swapstore.manifest import Head, Log, Manifest
+    from swapstore.mending import Candidate
+    from swapstore.models import Ref, Row
+    from swapstore.operations.context import Context
+
+
+@attrs.frozen
+class Expiring:
+    """A record that should have no TTL: its header, and the version that names it (0: none yet)."""
+
+    header: bytes
+    version: int
+    is_page: bool = False
+
+
+@attrs.define
+class Damage:
+    """What a repair has to know of what a survey found."""
+
+    gone: dict[int, Row] = attrs.field(factory=dict)  # rows whose payload is gone, by version
+    without_ts: dict[int, Row] = attrs.field(factory=dict)  # rows whose ts record is missing or altered
+    held_ts: dict[int, Row] = attrs.field(factory=dict)  # of these, where the altered one is permanent
+    expiring: dict[str, Expiring] = attrs.field(factory=dict)  # keys to make permanent
+    leaked: list[str] = attrs.field(factory=list)  # permanent keys that nobody names
+    holes: list[Ref] = attrs.field(factory=list)  # pages that cannot be read
+    candidates: list[Candidate] = attrs.field(factory=list)
+    latest_wrong: bool = False
+    manifest_wrong: bool = False  # expiring, or counting wrong: any swap mends it
+    unlisted: bool = False
+
+
+class Survey:
+    """One dataset: what its manifest names, and whether that is so."""
+
+    def __init__(self, ctx: Context, dataset: str) -> None:
+        self._ctx = ctx
+        self.dataset = dataset
+        self.manifest: Manifest | None = None
+        self.over: bytes | None = None  # what stands where the manifest should, and is none
+        self.head: Head | None = None  # of a manifest whose log is damaged too
+        self.known = KnownKeys()
+        self.damage = Damage()
+        self.rows = 0
+        self._ahead: list[Ref | tuple[Row, ...]] = []
+        self._seen: set[int] = set()  # of the rows that are served, those that the log holds
+        self._last = 0
+
+    @property
+    def total(self) -> int:
+        """How many rows there are, by what the manifest says."""
+        return self.manifest.head.count if self.manifest else 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are more steps."""
+        return bool(self._ahead)
+
+    # --- the manifest ------------------------------------------------------------------------------
+
+    def begin(self) -> Operation[list[Finding]]:
+        """Look at the manifest and its name on the list."""
+        keys = self._ctx.keys
+        key = keys.manifest(self.dataset)
+        asked: list[Command[Any]] = [Get(key), Ttl(key), Members(keys.datasets())]
+        stored, ttl, names = yield from ask_all(self._ctx, asked)
+        found = self._parse(key, stored)
+        if self.manifest is None:
+            return found
+        if value_of(ttl) != PERMANENT:
+            self.damage.manifest_wrong = True
+            found.append(
+                finding_of(self.dataset, Problem.MANIFEST_EXPIRING, key, expires_in_ms=value_of(ttl))
+            )
+        if self.dataset not in value_of(names):
+            self.damage.unlisted = True
+            found.append(finding_of(self.dataset, Problem.NAME_MISSING, keys.datasets()))
+        log = self.manifest.log
+        self._ahead = [log.rows, *reversed(log.pages)]
+        return found
+
+    def _parse(self, key: str, stored: bytes | Failed | None) -> list[Finding]:
+        if stored is None:
+            return []
+        try:
+            raw = value_of(stored)
+        except Corrupt as error:  # a value of another type
+            return self._no_manifest(key, b"", error)
+        try:
+            parsed = manifest.parse(raw, self.dataset, key)
+            self.head = parsed.head
+            _ = parsed.log
+        except UnsupportedFormat:
+            raise
+        except Damaged as error:
+            return self._no_manifest(key, raw, error)
+        if not in_order(parsed.log):
+            return self._no_manifest(key, raw, Corrupt("its versions are not in order", key=key))
+        self.manifest = parsed
+        return []
+
+    def _no_manifest(self, key: str, raw: bytes, error: Damaged) -> list[Finding]:
+        self.over = raw
+        return [finding_of(self.dataset, Problem.MANIFEST_DAMAGED, key, detail=error.args[0])]
+
+    # --- the log -----------------------------------------------------------------------------------
+
+    def step(self) -> Operation[list[Finding]]:
+        """Look at the next page of rows."""
+        item = self._ahead.pop()
+        if isinstance(item, tuple):
+            found = yield from self._look_at_rows(item)
+        else:
+            found = yield from self._look_at_page(item)
+        if not self._ahead:
+            found += yield from self._look_at_served()
+        return found
+
+    def _look_at_page(self, ref: Ref) -> Operation[list[Finding]]:
+        self.known.add(ref.key)
+        commands: list[Command[Any]] = [Get(ref.key), Ttl(ref.key)]
+        stored, ttl = yield from ask_all(self._ctx, commands)
+        try:
+            record = value_of(stored)
+            if record is None:
+                return (yield from self._hole(Problem.PAGE_MISSING, ref, ""))
+            page = pages.parse(record, ref, self.dataset)
+            pages.check_bounds(page, ref, after=self._last)
+        except UnsupportedFormat:
+            raise
+        except Damaged as error:
+            return (yield from self._hole(Problem.PAGE_DAMAGED, ref, error.args[0]))
+        found = []
+        if value_of(ttl) != PERMANENT and (yield from self._is_still_named(ref.first_version)):
+            self.damage.expiring[ref.key] = Expiring(header_of(record), ref.first_version, is_page=True)
+            found.append(
+                finding_of(self.dataset, Problem.PAGE_EXPIRING, ref.key, expires_in_ms=value_of(ttl))
+            )
+        if page.pages:
+            self._ahead += reversed(page.pages)
+            return found
+        return found + (yield from self._look_at_rows(page.rows))
+
+    def _hole(self, problem: Problem, ref: Ref, detail: str) -> Operation[list[Finding]]:
+        if not (yield from self._is_still_named(ref.first_version)):
+            return []
+        self.damage.holes.append(ref)
+        span = f"versions {ref.first_version} to {ref.last_version}"
+        return [finding_of(self.dataset, problem, ref.key, detail=f"{span}: {detail}" if detail else span)]
+
+    def _look_at_rows(self, rows: Sequence[Row]) -> Operation[list[Finding]]:
+        found: list[Finding] = []
+        for chunk in chunks(rows):
+            for row, faults in (yield from compare(self._ctx, self.dataset, chunk)):
+                self._know(row)
+                if faults and (yield from self._is_still_named(row.version)):
+                    # What was wrong a moment ago is looked at once more: a replica may lag.
+                    ((_, again),) = yield from compare(self._ctx, self.dataset, [row])
+                    found += self._take_note(row, again)
+            self.rows += len(chunk)
+            self._last = chunk[-1].version
+        return found
+
+    def _know(self, row: Row) -> None:
+        keys = self._ctx.keys
+        self.known.add(keys.id(self.dataset, row.id))
+        self.known.add(keys.ts(self.dataset, row.ts, row.id))
+        if self.manifest and any(row.version == kept.version for kept in self.manifest.head.kept):
+            self._seen.add(row.version)
+
+    def _look_at_served(self) -> Operation[list[Finding]]:
+        """Look at `latest` and `pinned`, which retention may have taken out of the log, and at the count."""
+        assert self.manifest is not None  # noqa: S101 - there is a log
+        head, key, found = self.manifest.head, self.manifest.key, list[Finding]()
+        for row in head.kept:
+            if row.version not in self._seen:
+                found += yield from self._look_at_rows([row])
+                self.rows -= 1
+                if head.shows(row) and not self.damage.holes:
+                    self.damage.latest_wrong = True
+                    found.append(finding_of(self.dataset, Problem.LATEST_WRONG, key, row=row))
+        if self.rows != head.count and not self.damage.holes:
+            self.damage.manifest_wrong = True
+            detail = f"it says {head.count}, there are {self.rows}"
+            found.append(finding_of(self.dataset, Problem.COUNT_WRONG, key, detail=detail))
+        return found
+
+    def _take_note(self, row: Row, faults: list[Finding]) -> list[Finding]:
+        """Note for a repair what is wrong with a row."""
+        damage = self.damage
+        for finding in faults:
+            match finding.problem:
+                case Problem.RECORD_MISSING | Problem.RECORD_DAMAGED:
+                    damage.gone[row.version] = row
+                case Problem.RECORD_EXPIRING | Problem.TS_EXPIRING:
+                    damage.expiring[finding.key] = Expiring(records.entry_header(row), row.version)
+                case Problem.TS_DAMAGED if finding.expires_in_ms is None:
+                    damage.held_ts[row.version] = row
+                case Problem.TS_MISSING | Problem.TS_DAMAGED:
+                    damage.without_ts[row.version] = row
+        return faults
+
+    def _is_still_named(self, version: int) -> Operation[bool]:
+        """Say whether the log, or the header, still names what had this version when the survey began."""
+        assert self.manifest is not None  # noqa: S101 - there is a log
+        current = yield from load_manifest(self._ctx, self.dataset)
+        if current is None or current.epoch != self.manifest.epoch or current.etag == self.manifest.etag:
+            return True
+        if any(row.version == version for row in current.head.kept):
+            return True
+        return (yield from is_in_log(self._ctx, current, version))
+
+
+def in_order(log: Log) -> bool:
+    """Say whether the versions of a log ascend."""
+    spans = [*((ref.first_version, ref.last_version) for ref in log.pages)]
+    spans += [(row.version, row.version) for row in log.rows]
+    return all(first <= last for first, last in spans) and all(
+        before[1] < after[0] for before, after in pairwise(spans)
+    )
+
+
+def header_of(record: bytes) -> bytes:
+    """The header line of a record, newline included."""
+    return record[: record.index(b"\n") + 1]

@@ -1,0 +1,142 @@
+"""Permanent records that no survey has seen: they were committed meanwhile, lost with a manifest, or leaked.
+
+A record says in its origin (the body of its ts record) which line of versions it was staged for. Under a
+manifest of the same line that does not name it, it was never committed, or let go of. Under another, or
+none, or one with a hole, it was committed: nothing else makes a record permanent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from swapstore import records, search
+from swapstore.commands import ABSENT, PERMANENT, Command, Get, Ttl
+from swapstore.errors import Contended, Corrupt, Damaged
+from swapstore.findings import Finding, Problem
+from swapstore.mending import Candidate
+from swapstore.operations.compare import finding_of
+from swapstore.operations.steps import Operation, ask_all, find, load_manifest, value_of
+from swapstore.operations.survey import Expiring, Survey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from swapstore.keys import Name
+    from swapstore.manifest import Manifest
+    from swapstore.models import Entry
+    from swapstore.operations.context import Context
+    from swapstore.records import Origin
+
+
+def still_unknown(ctx: Context, survey: Survey, suspects: list[Name]) -> Operation[list[Name]]:
+    """Leave out what was committed, or let go of, since the survey."""
+    if survey.over is None:
+        current = yield from load_manifest(ctx, survey.dataset)
+        before = survey.manifest
+        if (before and before.epoch) != (current and current.epoch):
+            raise Contended(
+                "the dataset was reset, repaired or first published while it was looked at; look again",
+                dataset=survey.dataset,
+            )
+        if before and current and current.version > before.version:
+            yield from _catch_up(ctx, survey, current, before.version, suspects)
+    unknown = [name for name in suspects if name.key not in survey.known]
+    ttls = yield from ask_all(ctx, [Ttl(name.key) for name in unknown])
+    return [name for name, ttl in zip(unknown, ttls, strict=True) if value_of(ttl) == PERMANENT]
+
+
+def _catch_up(
+    ctx: Context, survey: Survey, current: Manifest, version: int, suspects: Iterable[Name]
+) -> Operation[None]:
+    """Learn what later versions name."""
+    dataset = survey.dataset
+    for row in (*(yield from find(ctx, dataset, search.since(current, version))), *current.head.kept):
+        survey.known.add(ctx.keys.id(dataset, row.id))
+        survey.known.add(ctx.keys.ts(dataset, row.ts, row.id))
+    for name in suspects:
+        if name.kind != "page":
+            continue
+        first = int(name.rest.partition(".")[2].partition("-")[0])
+        if (yield from is_named(ctx, current, name.key, first)):
+            survey.known.add(name.key)
+
+
+def is_named(ctx: Context, current: Manifest, key: str, first_version: int) -> Operation[bool]:
+    """Say whether the log names a page; what is not disproved counts as named."""
+    try:
+        return (yield from find(ctx, current.head.dataset, search.is_named(current, key, first_version)))
+    except Damaged:
+        return True
+
+
+def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
+    """Say what a permanent id or ts record is that nobody names, and note it for a repair."""
+    if name.key in survey.known:
+        return []  # its other half was judged
+    (reply,) = yield from ask_all(ctx, [Get(name.key)])
+    entry, origin = _entry_of(name, reply)
+    if entry is None:
+        return leaked(survey, [name.key])
+    id_key, ts_key = ctx.keys.id(survey.dataset, entry.id), ctx.keys.ts(survey.dataset, entry.ts, entry.id)
+    both: list[Command[Any]] = [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
+    record, ttl, ts_record, ts_ttl = yield from ask_all(ctx, both)
+    header = records.entry_header(entry)
+    has_ts = isinstance(ts_record, bytes) and ts_record.startswith(header)
+    if isinstance(ts_record, bytes) and has_ts and origin is None:
+        _, origin = records.read_ts(ts_record, ts_key)
+    permanent = [
+        key
+        for key, left, ours in ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
+        if value_of(left) == PERMANENT and isinstance(ours, bytes) and ours.startswith(header)
+    ]
+    if not records.is_whole(record, entry) or not _is_committed(survey, origin, has_ts=has_ts):
+        return leaked(survey, permanent or [name.key])
+    for key, left in ((id_key, ttl), (ts_key, ts_ttl)):
+        survey.known.add(key)
+        if value_of(left) not in {PERMANENT, ABSENT}:
+            survey.damage.expiring[key] = Expiring(header, 0)
+    found = [] if survey.damage.candidates else _no_manifest(ctx, survey)
+    survey.damage.candidates.append(Candidate(entry=entry, origin=origin, has_ts=has_ts))
+    lost = finding_of(survey.dataset, Problem.LOST, id_key)
+    return [*found, attrs.evolve(lost, id=entry.id)]
+
+
+def _no_manifest(ctx: Context, survey: Survey) -> list[Finding]:
+    if survey.manifest is not None or survey.over is not None:
+        return []
+    return [finding_of(survey.dataset, Problem.MANIFEST_MISSING, ctx.keys.manifest(survey.dataset))]
+
+
+def _entry_of(name: Name, record: Any) -> tuple[Entry | None, Origin | None]:
+    """Read the entry of an id or ts record, if it is the one that the key names."""
+    if not isinstance(record, bytes):
+        return None, None
+    try:
+        entry = records.read_entry(records.split(record, name.key)[0], name.key)
+        origin = records.read_ts(record, name.key)[1] if name.kind == "ts" else None
+    except Corrupt:
+        return None, None
+    named = (entry.ts, entry.id) == name.ts_and_id if name.kind == "ts" else entry.id == name.rest
+    return (entry, origin) if named else (None, None)
+
+
+def _is_committed(survey: Survey, origin: Origin | None, *, has_ts: bool) -> bool:
+    """Say whether a whole, permanent record was committed; false only if that is disproved."""
+    if survey.manifest is None:
+        return True
+    if origin is None:
+        # Without its ts record it counts only where rows are missing.
+        return has_ts or bool(survey.damage.holes)
+    if origin.epoch != survey.manifest.epoch:
+        return True
+    return any(hole.last_version >= origin.version for hole in survey.damage.holes)
+
+
+def leaked(survey: Survey, keys: list[str]) -> list[Finding]:
+    """Note keys that a repair gives a TTL."""
+    for key in keys:
+        survey.known.add(key)
+        survey.damage.leaked.append(key)
+    return [finding_of(survey.dataset, Problem.LEAKED, key) for key in keys]

@@ -1,0 +1,121 @@
+"""Cost that does not grow: counted at 100 and at 20,000 versions. The million is the bench's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import swapstore
+from swapstore import Store
+from swapstore.manifest import F
+from tests.benchmarks import depth, measuring
+from tests.benchmarks.measuring import BOUND, BOUNDED, DATASET, PUBLISHES, Bed, Costs, ratios
+from tests.support import bulk
+from tests.support.meter import Cost, Meter, Tally
+from tests.support.proxy import Proxy
+from tests.support.valkey import Server
+
+SHALLOW, DEEP = 100, 20_000
+HEIGHTS = 4  # of the pages at 20,000 versions: rows, then references three times
+
+
+@pytest.fixture(scope="module", params=["sqlite", "valkey"])
+def costs(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    servers: Callable[[str], Server],
+) -> tuple[Costs, Costs]:
+    """What operations cost on a shallow and on a deep dataset, on each kind of store."""
+    if request.param == "sqlite":
+        with swapstore.connect(f"sqlite:///{tmp_path_factory.mktemp('depth')}/store.db") as store:
+            bed = Bed(store, store)
+            return bed.measure(SHALLOW), bed.measure(DEEP)
+    server = servers("valkey")
+    with (
+        Proxy(server.port) as proxy,
+        swapstore.connect(server.url) as store,
+        swapstore.connect(proxy.url) as metered,
+    ):
+        bed = Bed(store, metered, proxy)
+        return bed.measure(SHALLOW), bed.measure(DEEP)
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Store]:
+    """A store with a deep dataset."""
+    with swapstore.connect(f"sqlite:///{tmp_path}/store.db", cache_bytes=0) as store:
+        bulk.extend(store, DATASET, to=DEEP, recorded=False)
+        yield store
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_no_operation_costs_more_on_a_deep_dataset(name: str, costs: tuple[Costs, Costs]) -> None:
+    """A producer that has published for years pays what it paid in the first week, and so do its readers."""
+    shallow, deep = (each[name] for each in costs)
+    round_trips, size = ratios(deep, shallow)
+    assert round_trips == 1
+    assert size <= BOUND
+    assert deep.pages.round_trips <= HEIGHTS
+    assert (deep.pages.round_trips > 1) == name.startswith("read("), "only a lookup reads pages"
+
+
+def test_round_trips_are_those_of_the_documentation(costs: tuple[Costs, Costs]) -> None:
+    """The figures of cost.md are promises, and a meter that misses a payload would hide their breach."""
+    found, _ = costs
+    trips = {name: cost.rest.round_trips for name, cost in found.items()}
+    assert [trips[name] for name in PUBLISHES] == [1, 1, 2]
+    assert [trips[f"read_latest, {how}"] for how in ("nothing new", "a new version", "cold")] == [1, 3, 2]
+    assert [trips[f"read({what}), warm"] for what in ("as_of", "version", "id")] == [2, 2, 3]
+    assert [trips[f"read({what}), cold"] for what in ("as_of", "version", "id")] == [2, 2, 3]
+    more = found["publish 10 KB, warm"].rest.sent - found["publish 1 KB, warm"].rest.sent
+    assert 9 * 1024 <= more < 9 * 1024 + 100
+
+
+def test_the_history_loads_a_page_when_it_is_reached(deep: Store) -> None:
+    """Whoever looks at the newest rows of a long history does not pay for the rest of it."""
+    meter = Meter(deep._driver)
+    rows = Store(meter, deep._context).history(DATASET, limit=None)
+    for taken in range(1, 1001):
+        assert next(rows).version == DEEP + 1 - taken
+        assert meter.cost.pages.round_trips <= taken / F * 8 / 7 + HEIGHTS
+    assert meter.cost.pages.round_trips >= (1000 - 2 * F) / F
+
+
+def test_the_history_is_never_held_whole(deep: Store) -> None:
+    """A walk through all of a long history needs the memory of a few pages, not that of the index."""
+    some, whole = measuring.walk(deep, rows=2000), measuring.walk(deep, rows=None)
+    assert (some.rows, whole.rows) == (2000, DEEP)
+    assert whole.bytes > 20 * whole.peak_bytes
+    assert whole.peak_bytes < 1.5 * some.peak_bytes
+
+
+def test_the_bench_prints_its_tables_and_its_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make bench` shows the figures of each depth, and writes them where it is told."""
+    monkeypatch.setattr(depth, "STORES", ["sqlite"])
+    where = tmp_path / "figures.json"
+    assert depth.main(["--versions", "100,200", "--json", str(where)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "200 versions: round trips and bytes at most 1.2 times those at 100: 12 of 12, all met" in shown
+    (sqlite,) = json.loads(where.read_text("utf-8"))
+    assert sqlite["costs"]["200"]["read_latest, cold"]["rest"]["round_trips"] == 2
+
+
+def test_the_bench_fails_when_a_target_is_missed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cost that grows is named, and `make bench` does not succeed."""
+
+    def grown(kind: str, depths: list[int]) -> depth.Findings:
+        costs = {each: dict.fromkeys(BOUNDED, Cost(Tally(1, 1, 1000, 0))) for each in depths}
+        costs[max(depths)]["read(id), cold"] = Cost(Tally(1, 1, 1201, 0))
+        return depth.Findings(kind, costs, dict.fromkeys(depths, 2), [])
+
+    monkeypatch.setattr(depth, "count", grown)
+    assert depth.main(["--versions", "100,200"]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "11 of 12, MISSED: read(id), cold" in shown

@@ -1,0 +1,218 @@
+"""The diagnosis of real servers, each configured wrongly on purpose."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fakeredis
+import pytest
+import redis
+
+import swapstore
+from swapstore import Check, StoreFull, Unavailable
+from swapstore.testing import SimulatedStore, faulty
+from tests.support.drivers import meddled
+from tests.support.valkey import Server, free_port
+
+SECRET = "s3cr3t-Pa55"  # noqa: S105 - it must not turn up anywhere
+SAFE = ("--appendonly", "yes")
+
+
+def examine(url: str) -> dict[str, Check]:
+    with swapstore.connect(url) as store:
+        return {check.name: check for check in store.doctor()}
+
+
+def eventually(url: str, holds: Callable[[dict[str, Check]], bool]) -> dict[str, Check]:
+    """Examine until it holds: replicas and clusters take a moment to find themselves."""
+    deadline = time.monotonic() + 20
+    while True:
+        checks = examine(url)
+        if holds(checks) or time.monotonic() > deadline:
+            return checks
+        time.sleep(0.1)
+
+
+def test_a_sound_server_passes_and_nothing_is_written(tmp_path: Path) -> None:
+    """A server set up as the documentation says would be complained of, or a check-up would leave traces."""
+    with Server(tmp_path, *SAFE, "--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru") as server:
+        checks = examine(server.url)
+        assert {check.verdict for check in checks.values()} == {"ok"}
+        with server.client() as admin:
+            assert admin.dbsize() == 0
+        with swapstore.connect(server.url) as store:
+            store.publish("doctor", 1)
+            store.put_live("doctor", 2, ttl=60)
+            assert {check.verdict for check in store.doctor()} == {"ok"}
+            assert store.read_live("doctor") is not None
+            snap = store.read_latest("doctor")
+            assert snap is not None
+            assert snap.value == 1
+
+
+def test_a_server_that_evicts_committed_data(tmp_path: Path) -> None:
+    """Published snapshots would disappear when memory is short, and nothing would have said so."""
+    with Server(tmp_path, "--maxmemory-policy", "allkeys-lru") as server:
+        check = examine(server.url)["eviction"]
+    assert (check.verdict, "allkeys-lru" in check.found) == ("problem", True)
+
+
+def test_a_server_that_forgets_everything(tmp_path: Path) -> None:
+    """A restart would lose every snapshot; dumps now and then, the last ones."""
+    with Server(tmp_path / "off", "--save", "") as server:
+        assert examine(server.url)["persistence"].verdict == "problem"
+    with Server(tmp_path / "dumps", "--save", "3600 1") as server:
+        assert examine(server.url)["persistence"].verdict == "warning"
+
+
+def test_a_server_that_cannot_save(tmp_path: Path) -> None:
+    """Dumps would fail for weeks, until a restart shows how old the last one is."""
+    with Server(tmp_path, "--save", "3600 1") as server, server.client() as admin:
+        (tmp_path / "dump.rdb").mkdir()  # a dump cannot replace a directory
+        admin.set("key", "value")
+        admin.bgsave()
+        checks = eventually(server.url, lambda checks: checks["persistence"].verdict == "problem")
+        assert checks["persistence"].found == "the last dump could not be saved"
+        # It stops taking writes then; a script that writes nothing still runs.
+        assert checks["scripts"].verdict == "ok"
+
+
+def test_a_server_that_is_full(tmp_path: Path) -> None:
+    """The next publish would be refused, and nobody would have seen it come."""
+    with Server(tmp_path, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction") as server:
+        assert examine(server.url)["memory"].verdict == "ok"
+        with swapstore.connect(server.url) as store, pytest.raises(StoreFull):
+            publish_a_lot(store)
+        checks = examine(server.url)
+    assert checks["memory"].verdict == "problem"
+    assert checks["scripts"].verdict == "ok"
+
+
+def publish_a_lot(store: swapstore.Store) -> None:
+    for number in range(1000):
+        store.publish("mena", str(number) * 20_000)
+
+
+def test_replicas(tmp_path: Path) -> None:
+    """A producer that is pointed at a replica, or a reader of one that is cut off, would be told nothing."""
+    with Server(tmp_path / "primary", *SAFE) as primary:
+        of_it = ("--replicaof", "127.0.0.1", str(primary.port))
+        with Server(tmp_path / "replica", *SAFE, *of_it) as replica:
+            checks = eventually(replica.url, lambda found: found["replication"].verdict == "warning")
+            assert "refuses publishes" in checks["replication"].found
+            assert checks["scripts"].verdict == "ok"
+            assert examine(primary.url)["replication"].found == "the primary, with 1 replicas"
+            with replica.client() as admin:
+                admin.config_set("replica-read-only", "no")
+            assert "is lost" in examine(replica.url)["replication"].found
+    nowhere = ("--replicaof", "127.0.0.1", str(free_port()), "--replica-serve-stale-data", "no")
+    with Server(tmp_path / "alone", *SAFE, *nowhere) as alone:
+        check = examine(alone.url)["replication"]
+        assert (check.verdict, "lost its primary" in check.found) == ("problem", True)
+
+
+def test_a_user_that_may_not_run_scripts(valkey: Server) -> None:
+    """Every publish would be refused, with a command in the error that the producer never typed."""
+    with valkey.client() as admin:
+        admin.acl_setuser(
+            "app",
+            enabled=True,
+            passwords=[f"+{SECRET}"],
+            keys=["*"],
+            channels=["*"],
+            commands=["+@all", "-eval", "-evalsha"],
+        )
+        try:
+            checks = examine(valkey.url.replace("//", f"//app:{SECRET}@"))
+        finally:
+            admin.acl_deluser("app")
+    assert (checks["scripts"].verdict, checks["permissions"].verdict) == ("problem", "problem")
+    assert checks["permissions"].advice.endswith("+eval +evalsha")
+    assert "user 'app'" in checks["scripts"].found
+    assert SECRET not in str(checks)
+
+
+def test_the_advice_cures(valkey: Server) -> None:
+    """An operator would follow the advice, and the next check would find the same fault."""
+    with valkey.client() as admin:
+        admin.execute_command("ACL SETUSER app on nopass %R~swapstore:* +info +acl|whoami +acl|dryrun")
+        url = valkey.url.replace("//", f"//app:{SECRET}@")
+        try:
+            advice = examine(url)["permissions"].advice
+            admin.execute_command(advice)
+            cured = examine(url)
+            with swapstore.connect(url) as store:
+                assert store.publish("mena", 1).created
+        finally:
+            admin.acl_deluser("app")
+    assert (cured["permissions"].verdict, cured["scripts"].verdict) == ("warning", "ok")
+    assert "may not repair" in cured["permissions"].found
+
+
+def test_the_documented_user_can_ask(valkey: Server) -> None:
+    """Whoever follows the documentation would still be told that most is unknown."""
+    how_to = Path(__file__).parents[2] / "docs" / "how-to"
+    producer = re.search(r"ACL SETUSER producer on .*", (how_to / "use-your-own-redis-client.md").read_text())
+    asking = re.search(r"ACL SETUSER producer \+.*", (how_to / "check-your-server.md").read_text())
+    assert producer is not None
+    assert asking is not None
+    url = valkey.url.replace("//", "//producer:password@")
+    with valkey.client() as admin, swapstore.connect(url, namespace="weather") as store:
+        admin.execute_command(*producer.group().split())
+        try:
+            before = {check.name: check.verdict for check in store.doctor()}
+            admin.execute_command(*asking.group().split())
+            after = {check.name: check.verdict for check in store.doctor()}
+        finally:
+            admin.acl_deluser("producer")
+    assert (before["permissions"], before["scripts"]) == ("unknown", "ok")
+    assert "unknown" not in after.values()
+    assert after["permissions"] in {"ok", "warning"}
+
+
+def test_a_cluster(tmp_path: Path) -> None:
+    """Every command would be refused with CLUSTERDOWN, or half of the datasets with MOVED."""
+    with Server(tmp_path, *SAFE, "--cluster-enabled", "yes") as server, server.client() as admin:
+        check = examine(server.url)["cluster"]
+        assert (check.verdict, "0 of 16,384 slots" in check.found) == ("problem", True)
+        admin.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
+        checks = eventually(server.url, lambda found: found["cluster"].verdict == "warning")
+        assert "one node" in checks["cluster"].found
+
+
+def test_an_unreachable_server_is_an_error() -> None:
+    """A report of nine unknowns would look like a server that answers."""
+    with (
+        swapstore.connect(f"redis://127.0.0.1:{free_port()}/0") as store,
+        pytest.raises(Unavailable, match="cannot connect"),
+    ):
+        store.doctor()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_client_of_ones_own(valkey: Server, protocol: int) -> None:
+    """With other settings of the client the same server would get other verdicts."""
+    with redis.Redis(port=valkey.port, decode_responses=True, protocol=protocol) as client:
+        own = {check.name: check.verdict for check in swapstore.connect(client).doctor()}
+    checks = examine(valkey.url)
+    assert own == {check.name: check.verdict for check in checks.values()}
+    assert "unknown" not in own.values()
+
+
+def test_fakeredis_answers_little(store: swapstore.Store) -> None:
+    """A test that runs the diagnosis on a fake, or on any other store of a kind, would crash."""
+    assert all(check.found for check in store.doctor())
+
+
+def test_wrapped_and_simulated_stores_can_be_examined() -> None:
+    """A producer's test of its own doctor step would fail for the wrapper around its store."""
+    with fakeredis.FakeRedis() as client:
+        plain = swapstore.connect(client)
+        names = [check.name for check in plain.doctor()]
+        for wrapped in (faulty(plain)[0], meddled(plain)[0]):
+            assert [check.name for check in wrapped.doctor()] == names
+    (check,) = SimulatedStore().connect().doctor()
+    assert check.verdict == "unknown"

@@ -1,0 +1,234 @@
+"""The diagnosis of SQLite files: sound ones, and such as a user finds on a bad day."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import swapstore
+from swapstore import Check, Store
+from swapstore.diagnosis.sqlite import diagnose
+from swapstore.drivers import sqlite_facts
+from swapstore.drivers.sqlite import SqliteDriver
+from swapstore.operations.steps import Batch
+
+NOBODY = 65_534
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory that other users can reach, unlike pytest's own."""
+    made = Path(tempfile.mkdtemp())
+    made.chmod(0o755)
+    yield made
+    made.chmod(0o755)
+    shutil.rmtree(made)
+
+
+def examine(path: Path) -> dict[str, Check]:
+    with swapstore.connect(f"sqlite:///{path}") as store:
+        return {check.name: check for check in store.doctor()}
+
+
+def verdicts(path: Path) -> dict[str, str]:
+    return {name: str(check.verdict) for name, check in examine(path).items()}
+
+
+def publish(path: Path) -> None:
+    with swapstore.connect(f"sqlite:///{path}") as store:
+        store.publish("mena", {"regime": "calm"})
+
+
+def _as_nobody(work: Callable[[Path], Any], path: Path, results: Any) -> None:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    results.put(work(path))
+    results.close()
+    results.join_thread()
+
+
+def as_nobody(work: Callable[[Path], Any], path: Path) -> Any:
+    """Do it as a user whom permissions bind: they do not bind root, and containers run tests as root."""
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    child = context.Process(target=_as_nobody, args=(work, path, results), daemon=True)
+    child.start()
+    found = results.get(timeout=20)
+    child.join(20)
+    assert child.exitcode == 0
+    return found
+
+
+def test_a_sound_file_passes(directory: Path) -> None:
+    """A file as swapstore made it would be complained of."""
+    publish(directory / "s.db")
+    checks = examine(directory / "s.db")
+    of_this_machine = {"disk", "file system"}
+    assert {check.verdict for name, check in checks.items() if name not in of_this_machine} == {"ok"}
+    assert set(checks) == {
+        *("file", "writing", "journal", "integrity", "directory", "disk", "file system"),
+    }
+    assert str(directory / "s.db") in checks["file"].found
+
+
+def test_a_file_that_is_not_there_is_not_made(directory: Path) -> None:
+    """A check of a mistyped path would leave an empty store there."""
+    path = directory / "s.db"
+    checks = examine(path)
+    assert "not there yet" in checks["file"].found
+    assert not path.exists()
+    missing = examine(directory / "none" / "s.db")
+    assert missing["directory"].verdict == "problem"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_read_only_file(directory: Path) -> None:
+    """A producer of another user would learn of it by a refused publish."""
+    path = directory / "s.db"
+    publish(path)
+    path.chmod(0o444)
+    directory.chmod(0o777)
+    found = as_nobody(verdicts, path)
+    assert found["file"] == "ok"
+    assert found["writing"] == "problem"
+    assert found["integrity"] == "ok"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_read_only_directory(directory: Path) -> None:
+    """A file that may be written is not enough: its log lies beside it."""
+    path = directory / "s.db"
+    publish(path)
+    path.chmod(0o666)
+    directory.chmod(0o555)
+    found = as_nobody(verdicts, path)
+    assert found["directory"] == "problem"
+    assert found["file"] == "problem"
+    path.unlink()
+    assert as_nobody(verdicts, path)["directory"] == "problem"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_directory_that_may_not_be_entered(directory: Path) -> None:
+    """The diagnosis would end with a traceback instead of the reason."""
+    path = directory / "secret" / "s.db"
+    path.parent.mkdir(mode=0o700)
+    publish(path)
+    path.parent.chmod(0)
+    found = as_nobody(verdicts, path)
+    path.parent.chmod(0o700)
+    assert "problem" in {found["file"], found["directory"]}
+
+
+def test_a_damaged_file(directory: Path) -> None:
+    """Pages that nobody has read for a month would be missed on the day they are needed."""
+    path = directory / "s.db"
+    with swapstore.connect(f"sqlite:///{path}") as store:
+        for number in range(20):
+            store.publish("mena", os.urandom(20_000), codec="bytes", id=f"id-{number}")
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 8192 * 4096)
+        file.write(b"\xff" * 4096 * 12)
+    found = verdicts(path)
+    assert found["integrity"] == "problem"
+
+
+def test_files_of_others(directory: Path) -> None:
+    """Somebody else's database would be called sound, and then every publish refused."""
+    path = directory / "theirs.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    check = examine(path)["file"]
+    assert (check.verdict, "another application" in check.found) == ("problem", True)
+    path.write_bytes(b"not a database" * 1000)
+    assert examine(path)["file"].verdict == "problem"
+    assert examine(directory)["file"].verdict == "problem"
+
+
+def test_a_file_that_somebody_holds(directory: Path) -> None:
+    """A process that hangs in a transaction would be looked for in the wrong place."""
+    path = directory / "s.db"
+    publish(path)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    context = swapstore.connect(f"sqlite:///{path}")._context
+    with Store(SqliteDriver(path, timeout_s=0.05), context) as store:
+        found = {check.name: check for check in store.doctor()}
+    holder.close()
+    assert (found["writing"].verdict, "busy" in found["writing"].found) == ("warning", True)
+    assert found["integrity"].verdict == "ok"
+
+
+def test_another_journal_mode(directory: Path) -> None:
+    """A tool that switched the file back would make every reader wait for every publish."""
+    path = directory / "s.db"
+    publish(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    connection.close()
+    check = examine(path)["journal"]
+    assert (check.verdict, "delete" in check.found) == ("warning", True)
+
+
+def around(directory: Path, **facts: Any) -> dict[str, Check]:
+    """Examine a file that is not there yet, in surroundings that differ from the real ones."""
+    with swapstore.connect(f"sqlite:///{directory}/s.db") as store:
+        checking = diagnose(store._context)
+    step = next(checking)
+    assert isinstance(step, Batch)
+    assert step.commands == (sqlite_facts.FILE,)
+    with pytest.raises(StopIteration) as stop:
+        checking.send([{**sqlite_facts.of_file(directory / "s.db"), **facts}])
+    return {check.name: check for check in stop.value.value}
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "verdict"), [(50, "problem"), (500, "warning"), (700, "ok"), (None, "unknown")]
+)
+def test_disk_space(directory: Path, megabytes: int | None, verdict: str) -> None:
+    """A publish would be the one that finds the disk full."""
+    free = None if megabytes is None else megabytes * 1_000_000
+    assert around(directory, free=free)["disk"].verdict == verdict
+
+
+@pytest.mark.parametrize(("kind", "verdict"), [("nfs4", "problem"), ("ext4", "ok"), (None, "unknown")])
+def test_file_systems(directory: Path, kind: str | None, verdict: str) -> None:
+    """Two machines that share a file over the network would destroy it."""
+    assert around(directory, file_system=kind)["file system"].verdict == verdict
+
+
+def test_the_mount_that_counts_is_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network mount below a local one would pass for local, or the other way round."""
+    here = tmp_path / "with space" / "data"
+    here.mkdir(parents=True)
+    mounts = tmp_path / "mounts"
+    shared = str(here.parent).replace(" ", r"\040")
+    mounts.write_text(f"a / ext4 rw 0 0\nb {shared} nfs4 rw 0 0\nc {here}x tmpfs rw 0 0\n")
+    monkeypatch.setattr(sqlite_facts, "_MOUNTS", mounts)
+    assert sqlite_facts.of_file(here / "s.db")["file_system"] == "nfs4"
+    assert sqlite_facts.of_file(tmp_path / "s.db")["file_system"] == "ext4"
+    monkeypatch.setattr(sqlite_facts, "_MOUNTS", tmp_path / "none")  # not Linux
+    assert sqlite_facts.of_file(here / "s.db")["file_system"] is None
+
+
+def test_a_check_is_a_value() -> None:
+    """A monitor that compares yesterday's checks with today's could not."""
+    assert attrs.asdict(Check("disk", swapstore.Verdict.OK, "1 MB free")) == {
+        "name": "disk",
+        "verdict": "ok",
+        "found": "1 MB free",
+        "advice": "",
+    }

@@ -1,0 +1,101 @@
+"""The names of the old keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import swapstore
+from swapstore import InvalidInput, Mirror
+from swapstore.layout import Layout
+from swapstore.migration.plan import Moment, moment
+from swapstore.migration.source import Told, told_by
+
+
+@pytest.mark.parametrize("prefix", ["intel", "intel:"])
+def test_names_are_those_of_the_old_producers(prefix: str) -> None:
+    """Import and mirror would look and write where no old reader or producer does."""
+    layout = Layout(prefix=prefix)
+    assert layout.latest("mena") == "intel:snapshot:v1:mena:latest"
+    assert layout.by_id("x") == "intel:snapshot-by-id:v1:x"
+    assert layout.index("mena") == "intel:snapshot-index:v1:mena"
+    assert layout.by_ts("mena", "17") == "intel:snapshot:v1:mena:17"
+    assert layout.glob() == "intel:snapshot*"
+    assert Layout().latest("mena") == "snapshot:v1:mena:latest"
+    assert Mirror(prefix=prefix).latest("mena") == layout.latest("mena")
+
+
+def test_a_name_with_a_placeholder_in_it_is_taken_as_it_is() -> None:
+    """An id that looks like a placeholder would be filled in."""
+    assert Layout().by_ts("{ts}", "17") == "snapshot:v1:{ts}:17"
+    assert Mirror().by_id("{region}") == "snapshot-by-id:v1:{region}"
+    assert Layout(by_ts_key="{ts}:{region}").by_ts("mena", "17") == "17:mena"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"latest_key": "snapshot:latest"},
+        {"latest_key": "{region}:{region}"},
+        {"latest_key": "{region}:{id}"},
+        {"latest_key": "swapstore:manifest:{{region}}"},
+        {"by_id_key": "{region}"},
+        {"by_id_key": ""},
+        {"by_id_key": "x:{id}\n"},
+        {"by_id_key": None},
+        {"prefix": "swapstore:manifest:{"},
+        {"prefix": "a\0"},
+        {"prefix": 7},
+    ],
+)
+def test_patterns_without_their_placeholder_are_refused(options: dict[str, Any]) -> None:
+    """All datasets would share one key, or the mirror write over a manifest."""
+    with pytest.raises(InvalidInput, match=next(iter(options))):
+        Mirror(**options)
+    with pytest.raises(InvalidInput):
+        Layout(**options)
+
+
+def test_a_mirror_needs_a_server_that_old_readers_read() -> None:
+    """Who asks for a mirror on a file would believe that the old readers see it."""
+    with pytest.raises(InvalidInput, match="SQLite"):
+        swapstore.connect("sqlite:///x.db", mirror=Mirror())
+    wrong: Any = "intel"
+    with pytest.raises(InvalidInput, match="Mirror"):
+        swapstore.connect("redis://localhost", mirror=wrong)
+    swapstore.connect("redis://localhost", mirror=Mirror()).close()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (1_700_000_000_000, Moment(1_700_000_000_000, coarse=False)),
+        (1_700_000_000, Moment(1_700_000_000_000, coarse=True)),
+        (1_700_000_000.25, Moment(1_700_000_000_250, coarse=False)),
+        (float("inf"), None),
+        (float("nan"), None),
+        (-1, None),
+        (10**18, None),
+    ],
+)
+def test_times_in_seconds_and_milliseconds(number: float, expected: Moment | None) -> None:
+    """A time would be read as one a thousand times as far from 1970."""
+    assert moment(number) == expected
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (b'{"id":"a","region":"r","ts":1}', Told("a", "r", 1)),
+        (b'{"meta":{"snapshot_id":"a"},"region_id":"r","generated_at":1.5}', Told("a", "r", 1.5)),
+        (b'{"id":7,"region":"","ts":true,"meta":"x"}', Told()),
+        (b'{"ts":"2026-01-01"}', Told()),
+        (b"[1]", Told()),
+        (b"\xff", Told()),
+        (b"[" * 100_000, Told()),
+    ],
+)
+def test_what_a_payload_says_of_itself(payload: bytes, told: Told) -> None:
+    """A payload of any form could end the import, or be placed by what is no id or time."""
+    assert told_by(payload) == told

@@ -1,0 +1,381 @@
+"""Old readers, which read in two steps, follow along; and the mirror never gets in a publish's way."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+import pytest
+
+import swapstore as library
+from swapstore import Commit, Mirror, ReplyLost, Store, StoreFull, SwapstoreError
+from swapstore.commands import Command, Failed, Get, Peek, Write
+from swapstore.testing import Crash, Fault, Kind, SimulatedStore, every_fault, faulty
+from tests.migration.conftest import START_MS, Old
+from tests.support.valkey import Server
+
+MIRROR = Mirror(prefix="intel")
+LATEST = MIRROR.latest("mena")
+T = START_MS
+COMMANDS = 9  # of a cold publish with its mirror: five, and two batches of two
+
+
+class Simulation:
+    """A simulated store with a mirror, and a reader of the old keys."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.sim = SimulatedStore(seed=seed)
+
+    def client(self, *faults: Fault) -> Store:
+        made = self.sim.connect()
+        made._context = attrs.evolve(made._context, mirror=MIRROR)
+        return faulty(made, *faults)[0] if faults else made
+
+    def read(self, dataset: str = "mena") -> bytes | None:
+        """Read in two steps. A pointer to nothing is an error."""
+        name = self.value(MIRROR.latest(dataset))
+        if name is None:
+            return None
+        payload = self.value(MIRROR.by_id(name.decode()))
+        assert payload is not None, f"latest dangles: {name!r}"
+        return payload
+
+    def value(self, key: str) -> bytes | None:
+        found = self.sim.keyspace.values.get(key)
+        return None if found is None else found.data
+
+
+@pytest.fixture
+def mirrored(server: Server) -> Iterator[Store]:
+    """A store with a mirror, on a real server."""
+    with library.connect(server.url, mirror=MIRROR) as store:
+        yield store
+
+
+def test_an_old_reader_sees_every_commit(mirrored: Store, old: Old) -> None:
+    """Readers that have not moved would stay on the last snapshot of the old producer."""
+    old.publish("mena", "before", T)
+    for number in range(70):
+        text = f'{{ "n":  {number} }}'.encode()
+        mirrored.publish("mena", text, codec="bytes", id=f"id-{number}", ts=T + number)
+        assert old.read("mena") == text
+        assert old.client.get(old.latest("mena")) == f"id-{number}".encode()
+    assert old.client.get(old.by_id("id-3")) is not None
+    assert old.client.ttl(old.latest("mena")) == -1, "an eviction or expiry would let it dangle"
+
+
+def test_a_mirror_costs_two_round_trips_and_no_download(server: Server, mirrored: Store) -> None:
+    """Each publish of a large snapshot would also download it."""
+    mirrored.publish("mena", 0)
+    sent: list[list[Command[Any]]] = []
+    execute = mirrored._driver.execute
+
+    def recording(commands: Sequence[Command[Any]]) -> list[Any]:
+        sent.append(list(commands))
+        return execute(commands)
+
+    mirrored._driver.execute = recording  # type: ignore[method-assign]
+    mirrored.publish("mena", 1)
+    assert [[type(command) for command in batch] for batch in sent[1:]] == [[Write, Peek]] * 2
+    assert not any(isinstance(command, Get) for batch in sent for command in batch)
+
+
+def test_without_a_mirror_no_old_key_is_written(server: Server, old: Old) -> None:
+    """Everybody would pay for a mirror that only some have asked for."""
+    with library.connect(server.url) as store:
+        store.publish("mena", 1)
+    assert not list(old.client.scan_iter("*snapshot*"))
+
+
+@pytest.mark.parametrize("fault", list(every_fault(COMMANDS)), ids=lambda f: f"{f.kind.name}-{f.at}")
+def test_latest_never_dangles_and_heals(fault: Fault) -> None:
+    """An old reader would find a pointer to nothing, or stay behind after the next publish."""
+    world = Simulation()
+    world.client().publish("mena", "first", id="first", ts=T)
+    try:
+        commit: Commit | None = world.client(fault).publish("mena", "second", id="second", ts=T + 1)
+    except (Crash, SwapstoreError):
+        commit = None
+    assert world.read() in {b'"first"', b'"second"'}
+    status = world.sim.connect().status("mena")
+    assert status is not None
+    if commit is not None:
+        assert status.latest.id == "second"
+        assert commit.version == status.latest.version
+    if world.read() == b'"second"':
+        assert status.latest.id == "second", "the mirror is ahead of the commit"
+    healed = world.client().publish("mena", "second", id="second", ts=T + 1)
+    assert world.read() == b'"second"'
+    assert healed.is_latest
+
+
+def test_the_commands_of_a_mirrored_publish() -> None:
+    """The faults above would miss a command that was added."""
+    world = Simulation()
+    client, driver = faulty(world.client())
+    client.publish("mena", 1)
+    assert len(driver.done) == COMMANDS
+    assert isinstance(driver.done[-2], Write)
+
+
+@pytest.mark.parametrize("at", [5, 7])
+def test_a_refused_mirror_is_logged_and_the_publish_stands(at: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A full server would fail a publish that is committed, and its retry would puzzle everybody."""
+    world = Simulation()
+    with caplog.at_level(logging.WARNING, "swapstore"):
+        commit = world.client(Fault(Kind.REFUSED, at)).publish("mena", 1, id="a")
+    assert commit.created
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "'mena' is committed" in record.getMessage()
+    assert "full" in record.getMessage()
+    assert world.value(LATEST) is None
+    assert not world.client().publish("mena", 1, id="a").created
+    assert world.read() == b"1"
+
+
+def test_any_failure_of_the_mirror_leaves_the_publish_alone(
+    mirrored: Store, old: Old, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistake in the mirror, or a lost server, would turn a commit into an error."""
+    execute = mirrored._driver.execute
+    failure: list[Callable[[], Any]] = []
+
+    def failing(commands: Sequence[Command[Any]]) -> list[Any]:
+        if any(isinstance(command, Write) for command in commands):
+            return [failure[0]() for _ in commands]
+        return execute(commands)
+
+    def lose() -> Any:
+        raise ReplyLost("the reply was lost")
+
+    mirrored._driver.execute = failing  # type: ignore[method-assign]
+    bug: Any = ValueError("a bug")
+    refusals = (lose, lambda: Failed(StoreFull("full")), lambda: Failed(bug))
+    for number, broken in enumerate(refusals):
+        failure[:] = [broken]
+        caplog.clear()
+        commit = mirrored.publish("mena", number)
+        assert commit.created
+        assert len(caplog.records) == 1
+        assert mirrored.read_latest("mena").value == number  # type: ignore[union-attr]
+    assert old.client.get(old.latest("mena")) is None
+    mirrored._driver.execute = execute  # type: ignore[method-assign]
+    mirrored.confirm("mena")
+    assert old.read("mena") == b"2"
+
+
+def test_no_password_is_logged(server: Server, old: Old, caplog: pytest.LogCaptureFixture) -> None:
+    """The log would hold the password of the store."""
+    old.client.acl_setuser(
+        "producer", enabled=True, passwords=["+hunter2"], keys=["swapstore:*"],
+        categories=["+@all"], channels=["*"], reset=True,
+    )  # fmt: skip
+    try:
+        url = f"redis://producer:hunter2@127.0.0.1:{server.port}/0"
+        with library.connect(url, mirror=MIRROR) as store:
+            assert store.publish("mena", 1).created
+    finally:
+        old.client.acl_deluser("producer")
+    assert "does not allow" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_old_keys_of_another_type_are_replaced(mirrored: Store, old: Old) -> None:
+    """One odd key would keep the old readers behind for ever."""
+    old.client.rpush(old.latest("mena"), "x")
+    mirrored.publish("mena", 1)
+    assert old.read("mena") == b"1"
+
+
+def test_what_is_mirrored_is_what_was_committed(old: Old, mirrored: Store) -> None:
+    """A publish that a dedupe key turned into another's commit would mirror its own payload."""
+    mirrored.publish("mena", "committed", id="a", dedupe_key="slot")
+    old.client.delete(old.latest("mena"), old.by_id("a"))
+    again = mirrored.publish("mena", "never committed", id="b", dedupe_key="slot")
+    assert again.id == "a"
+    assert old.read("mena") == b'"committed"'
+    assert old.client.get(old.by_id("b")) is None
+
+
+def test_a_backfill_has_its_payload_and_leaves_latest_alone(mirrored: Store, old: Old) -> None:
+    """Old readers would go back in time, or not find the backfilled snapshot by its id."""
+    mirrored.publish("mena", "new", id="new", ts=T + 1)
+    mirrored.publish("mena", "older", id="older", ts=T)
+    assert old.read("mena") == b'"new"'
+    assert old.client.get(old.by_id("older")) == b'"older"'
+
+
+def test_old_readers_are_served_what_is_pinned(mirrored: Store, old: Old) -> None:
+    """An operator who goes back would bring only half of the readers back."""
+    mirrored.publish("mena", "good", id="good", ts=T)
+    mirrored.publish("mena", "bad", id="bad", ts=T + 1)
+    mirrored.pin("mena", id="good")
+    assert old.read("mena") == b'"good"'
+    mirrored.publish("mena", "worse", id="worse", ts=T + 2)
+    assert old.read("mena") == b'"good"'
+    assert old.client.get(old.by_id("worse")) == b'"worse"'
+    mirrored.unpin("mena")
+    assert old.read("mena") == b'"worse"'
+    mirrored.rollback("mena", id="good")
+    assert old.read("mena") == b'"good"'
+
+
+class Interleaved:
+    """A driver that lets something else happen right before one of its commands."""
+
+    def __init__(self, driver: Any, at: int, what: Callable[[], None]) -> None:
+        self._driver, self._at, self._what = driver, at, what
+        self._number = 0
+        self.where = driver.where
+
+    def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        replies: list[Any] = []
+        for command in commands:
+            if self._number == self._at:
+                self._what()
+            self._number += 1
+            replies += self._driver.execute([command])
+        return replies
+
+    def close(self) -> None:
+        self._driver.close()
+
+
+@pytest.mark.parametrize("at", range(COMMANDS + 1))
+@pytest.mark.parametrize("others", [1, 3])
+@pytest.mark.parametrize("ts", [T + 1, T + 50])
+def test_a_slow_mirror_does_not_leave_latest_behind(at: int, others: int, ts: int) -> None:
+    """A slow producer would take the old readers back to its own snapshot, until the next publish."""
+    world = Simulation()
+    world.client().publish("mena", 0, id="first", ts=T)
+
+    def meanwhile() -> None:
+        for number in range(others):
+            world.client().publish("mena", number, id=f"fast-{number}", ts=T + 10 + number)
+
+    slow = world.client()
+    slow._driver = Interleaved(slow._driver, at, meanwhile)  # type: ignore[assignment]
+    slow.publish("mena", "slow", id="slow", ts=ts)
+    if at == COMMANDS:
+        meanwhile()
+    serving = world.sim.connect().read_latest("mena")
+    assert serving is not None
+    assert world.read() == serving.raw
+
+
+def test_many_producers_at_once(server: Server, old: Old) -> None:
+    """Under load the old readers would end on another snapshot than the new ones, or see nothing at all."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def guarded(work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001
+                failures.append(error)
+
+        return threading.Thread(target=run)
+
+    def produce(name: int) -> None:
+        with library.connect(server.url, mirror=MIRROR) as store:
+            for number in range(15):
+                store.publish("mena", f"{name}-{number}", id=f"{name}-{number}")
+
+    def read() -> None:
+        with server.client() as client:
+            reader = Old(client)
+            while not stop.is_set():
+                reader.read("mena")
+
+    producers = [guarded(lambda name=name: produce(name)) for name in range(4)]  # type: ignore[misc]
+    reader = guarded(read)
+    for thread in (reader, *producers):
+        thread.start()
+    for thread in producers:
+        thread.join()
+    stop.set()
+    reader.join()
+    assert failures == []
+    with library.connect(server.url) as store:
+        assert old.read("mena") == store.read_latest("mena").raw  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_lives_end_healed(seed: int) -> None:
+    """Some order of faults, pins and backfills would leave a mirror that no publish heals."""
+    choose = random.Random(seed)
+    world = Simulation(seed)
+    world.client().publish("mena", "0", id="0", ts=T)
+    names = ["0"]
+    for number in range(1, 12):
+        fault = Fault(choose.choice(list(Kind)), choose.randrange(COMMANDS + 3))
+        client = world.client(fault)
+        name = str(number)
+        try:
+            match choose.randrange(5):
+                case 0:
+                    client.pin("mena", id=choose.choice(names))
+                case 1:
+                    client.unpin("mena")
+                case _:
+                    client.publish("mena", name, id=name, ts=T + choose.randrange(10))
+                    names.append(name)
+        except (Crash, SwapstoreError):
+            pass
+        world.read()
+    world.client().publish("mena", "end", id="end", ts=T + 11)
+    serving = world.sim.connect().read_latest("mena")
+    assert serving is not None
+    assert world.read() == serving.raw
+    assert world.value(MIRROR.by_id("end")) == b'"end"'
+
+
+def test_a_payload_that_is_gone_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A damaged record would fail every later backfill; or the damage would pass unseen."""
+    world = Simulation()
+    world.client().publish("mena", "new", id="new", ts=T + 1)
+    world.sim.evict("swapstore:id:{mena}:new")
+    assert world.client().publish("mena", "older", id="older", ts=T).created
+    assert "not there" in caplog.text
+    assert world.value(MIRROR.by_id("older")) == b'"older"'
+    assert world.read() == b'"new"'
+
+
+@pytest.mark.parametrize("at", [5, 6, 7, 8])
+def test_a_late_write_of_the_mirror_is_healed(at: int) -> None:
+    """A packet that was held up would leave a dangling pointer, or an old one for ever."""
+    world = Simulation()
+    client, driver = faulty(world.client(), Fault(Kind.LATE, at))
+    client.publish("mena", "first", id="first", ts=T)
+    world.client().publish("mena", "second", id="second", ts=T + 1)
+    driver.deliver_late()
+    assert world.read() in {b'"first"', b'"second"'}
+    world.client().confirm("mena")
+    assert world.read() == b'"second"'
+
+
+def test_a_dataset_that_never_stands_still_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A publish would never return while others commit all the time."""
+    world = Simulation()
+    client = world.client()
+    execute = client._driver.execute
+    written: list[str] = []
+
+    def overtaken(commands: Sequence[Command[Any]]) -> list[Any]:
+        for command in commands:
+            if isinstance(command, Write):
+                written.append(command.key)
+                world.sim.connect().confirm("mena")
+        return execute(commands)
+
+    client._driver.execute = overtaken  # type: ignore[method-assign]
+    assert client.publish("mena", 1).created
+    assert "200 times" in caplog.text
+    assert "mirror" in caplog.text
+    assert written.count(MIRROR.by_id(client.read_latest("mena").id)) == 1  # type: ignore[union-attr]

@@ -1,0 +1,62 @@
+"""Damaged pages stand in the way of retention, and it goes on all the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from swapstore import Store, manifest
+from tests.retention.plain import fill, ids, keeping, permanent, stored
+from tests.store.test_damage import alter, delete
+from tests.support.drivers import another
+
+pytestmark = pytest.mark.usefixtures("small_pages")
+
+
+@pytest.mark.parametrize("how", ["missing", "altered"])
+def test_a_damaged_page_does_not_keep_the_others_from_going(store: Store, how: str) -> None:
+    """One lost page would end retention for good, and the store would fill up."""
+    fill(store, 156)
+    row_pages = [ref.key for ref in stored(store).log.pages if ref.count == manifest.F]
+    assert len(row_pages) == 2, "what is tried first"
+    for key in row_pages:
+        damage(store, key, how)
+    before = len(permanent(store, "id"))
+    client = keeping(store, 1)
+    for number in range(20):
+        client.publish("mena", number, id=f"more-{number}", ts=9000 + number)
+    after_publishing = len(permanent(store, "id"))
+    assert after_publishing < before - 10 * manifest.F, "publishing goes on letting go"
+    store.prune("mena")
+    assert len(permanent(store, "id")) <= (2 + 1) * manifest.F
+    assert ids(another(store)) == ["more-19"]
+
+
+def test_a_damaged_page_of_references_does_not_keep_the_others_from_going(store: Store) -> None:
+    """The rest of the history would never be let go of."""
+    fill(store, 150)
+    oldest = max(stored(store).log.pages, key=lambda ref: ref.count)
+    delete(store, oldest.key)
+    kept_by_damage = oldest.count
+    client = keeping(store, 20)
+    for number in range(60):
+        client.publish("mena", number, id=f"more-{number}", ts=9000 + number)
+    assert len(permanent(store, "id")) <= kept_by_damage + 20 + 2 * manifest.F
+    assert len(ids(another(store))) == 20
+
+
+def damage(store: Store, key: str, how: str) -> None:
+    if how == "missing":
+        delete(store, key)
+    else:
+        alter(store, key, lambda data: data[:-9] + b"x" * 9)
+
+
+def test_a_pin_whose_page_is_lost_can_be_undone(store: Store) -> None:
+    """An operator could not unpin, because nobody can tell whether its page names it."""
+    fill(store, 60)
+    store.pin("mena", id="id-1")
+    keeping(store, 3).publish("mena", "new", id="new", ts=9000)
+    for key in permanent(store, "page"):
+        delete(store, key)
+    assert another(store).unpin("mena").pinned is None
+    assert store._context.keys.id("mena", "id-1") in permanent(store, "id"), "rather too many than too few"

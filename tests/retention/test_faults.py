@@ -1,0 +1,161 @@
+"""Every fault at every command of a publish that lets go, of a prune and of an unpin that lets go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from swapstore import Retention, Store, manifest
+from swapstore.commands import Commit
+from swapstore.errors import OutcomeUnknown, Unavailable
+from swapstore.testing import Crash, Fault, Kind, SimulatedStore, every_fault, faulty
+from tests.retention.plain import expiring, ids, keeping, stored
+from tests.support import invariants
+from tests.support.drivers import lose, meddled
+
+GRACE_MS = 600_000
+pytestmark = pytest.mark.usefixtures("tiny_pages")
+FAULTS = tuple(every_fault(10))
+
+
+def grown() -> tuple[SimulatedStore, Store]:
+    """A store with a history in pages of pages, an old pin, and a client that keeps two."""
+    sim = SimulatedStore()
+    plain = sim.connect()
+    for number in range(17):
+        sim.clock.advance(1)
+        plain.publish("mena", number, id=f"id-{number}")
+        if number == 1:
+            plain.pin("mena", id="id-1")
+    return sim, keeping(plain, 2)
+
+
+def publish(store: Store) -> Any:
+    return store.publish("mena", "new", id="new")
+
+
+def publish_and_seal(store: Store) -> Any:
+    for number in range(3):
+        store.publish("mena", number, id=f"new-{number}")
+    return store.publish("mena", "new", id="new")
+
+
+def prune(store: Store) -> Any:
+    return store.prune("mena")
+
+
+def unpin(store: Store) -> Any:
+    store.prune("mena")
+    return store.unpin("mena")
+
+
+def rollback(store: Store) -> Any:
+    store.prune("mena")
+    return store.rollback("mena", id="id-16")
+
+
+ACTS = (publish, publish_and_seal, prune, unpin, rollback)
+
+
+def attempt(act: Callable[[Store], Any], client: Store) -> Any:
+    try:
+        return act(client)
+    except (Unavailable, Crash) as failure:
+        return failure
+
+
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
+def test_a_fault_at_any_command_leaves_all_in_order(act: Callable[[Store], Any]) -> None:
+    """A crash or a lost reply while something is let go of would lose a snapshot, or leak one."""
+    whole = grown()[1]
+    act(whole)
+    wanted = ids(whole)
+    for fault in FAULTS:
+        sim, client = grown()
+        before = invariants.check(client)
+        broken, driver = faulty(client, fault)
+        attempt(act, broken)
+        rows = invariants.check(client)
+        head = stored(client).head
+        assert all(row in rows for row in before if head.shows(row)), fault
+        served = client.read_latest("mena")
+        assert served is not None, fault
+        driver.deliver_late()
+        invariants.check(client)
+        act(keeping(client, 2))
+        assert ids(client) == wanted, fault
+        driver.deliver_late()
+        invariants.check(client)
+        sim.clock.advance(2 * GRACE_MS)
+        invariants.check(client)
+        assert not expiring(client), fault
+
+
+def test_a_late_commit_that_lets_go_does_it_once_or_never() -> None:
+    """A delayed packet would let go of what has been published again meanwhile."""
+    for number in range(12):
+        sim, client = grown()
+        slow, driver = faulty(client, Fault(Kind.LATE, number))
+        late = attempt(publish, slow)
+        again = keeping(client, 1)
+        for other in range(12):
+            sim.clock.advance(1)
+            again.publish("mena", other, id=f"other-{other}")
+        for other in range(4):  # ids that were let go of, and come back
+            sim.clock.advance(1)
+            again.publish("mena", "back", id=f"id-{other + 2}")
+        before = invariants.contents(client)
+        held = [command for command in driver.late if isinstance(command, Commit)]
+        driver.deliver_late()
+        invariants.check(client)
+        if held:
+            assert stored(client).raw == before[held[0].key][0], late
+        assert set(ids(client)) <= {"id-5", "new"}
+
+
+def test_two_faults_in_one_publish() -> None:
+    """What one lost reply leaves behind would make the next one lose data."""
+    for first in range(8):
+        for second in range(first + 1, 10):
+            for kinds in ((Kind.LOST_AFTER, Kind.LOST_AFTER), (Kind.LATE, Kind.LOST_AFTER), (Kind.LATE,) * 2):
+                _, client = grown()
+                broken, driver = faulty(
+                    client, *(Fault(kind, at) for kind, at in zip(kinds, (first, second), strict=True))
+                )
+                attempt(publish, broken)
+                invariants.check(client)
+                driver.deliver_late()
+                invariants.check(client)
+                assert publish(keeping(client, 2)).id == "new"
+                driver.deliver_late()
+                invariants.check(client)
+                assert ids(client) == ["new", "id-16"]
+
+
+@pytest.mark.parametrize("rivals", range(1, 12))
+def test_a_lost_publish_that_was_let_go_of_is_not_published_twice(rivals: int) -> None:
+    """Its reply is lost, and so many others come that its row leaves the log: the caller must be told."""
+    sim, client = grown()
+    slow, meddler = meddled(client, retention=Retention())
+    slow.read_latest("mena")
+    batch = len(meddler.batches)
+
+    def overtake_and_lose() -> None:
+        other = keeping(client, 1)
+        for number in range(rivals):
+            sim.clock.advance(1)
+            other.publish("mena", number, id=f"rival-{number}")
+        lose()
+
+    meddler.after(batch, overtake_and_lose)
+    outcome = attempt(lambda store: store.publish("mena", "mine", id="mine", ts=1), slow)
+    is_in_log = any(row.id == "mine" for row in invariants.check(client))
+    assert is_in_log == (rivals < manifest.F)
+    if is_in_log:
+        assert (outcome.version, outcome.created) == (19, True)
+    else:
+        assert isinstance(outcome, OutcomeUnknown)
+        assert outcome.id == "mine"
+    assert meddler.commits() == 1

@@ -1,0 +1,125 @@
+"""`prune`: what an operator, or a cron job of theirs, runs, on every kind of store."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import attrs
+import pytest
+
+from swapstore import Pruned, Retention, Store, manifest
+from swapstore.commands import Commit
+from swapstore.errors import InvalidInput, NotFound
+from swapstore.testing import SimulatedStore
+from tests.retention.plain import WIDEST, fill, ids, keeping, stored
+from tests.support import invariants
+from tests.support.drivers import another, meddled
+
+ONE = Retention(max_count=1)
+pytestmark = pytest.mark.usefixtures("small_pages")
+
+
+def test_prune_hides_and_lets_go_of_all_there_is(store: Store) -> None:
+    """Bounds that became tighter would be met only after as many publishes as there are pages."""
+    fill(store, 200)
+    pruned = another(store).prune("mena", retention=Retention(max_count=10))
+    head = stored(store).head
+    assert pruned == Pruned(
+        dataset="mena",
+        version=head.version,
+        etag=head.etag,
+        let_go=200 - head.count,
+        count=head.count,
+        first_version=191,
+        floor=0,
+    )
+    assert head.count <= 10 + 2 * manifest.F
+    assert ids(another(store)) == [f"id-{number}" for number in range(199, 189, -1)]
+    invariants.check(store)
+
+
+def test_prune_again_changes_nothing(store: Store) -> None:
+    """A cron job that prunes each minute would throw the live view away, and wake every follower."""
+    fill(store, 60)
+    for count in (30, 29, 7, 1):
+        store.prune("mena", retention=Retention(max_count=count))
+        store.put_live("mena", "view", ttl=60)
+        client, meddler = meddled(store)
+        etag = stored(store).etag
+        again = client.prune("mena", retention=Retention(max_count=count))
+        assert (again.etag, again.let_go, meddler.commits()) == (etag, 0, 0)
+        assert store.read_live("mena") is not None
+    assert store.prune("mena").etag == stored(store).etag, "without bounds there is nothing to do"
+
+
+def test_a_page_that_is_hidden_in_part_does_not_keep_prune_busy(store: Store) -> None:
+    """Prune would swap without end, because the bound falls into the middle of a page."""
+    fill(store, 20)
+    pruned = store.prune("mena", retention=Retention(max_count=18))
+    assert (pruned.version, pruned.first_version, pruned.let_go) == (21, 3, 0)
+
+
+def test_prune_by_age_settles(store: Store) -> None:
+    """The bound moves with every millisecond; the dataset must not move with every call."""
+    sim = SimulatedStore()
+    client = Store(store._driver, attrs.evolve(store._context, clock=sim.clock))
+    for hours in range(40):
+        client.publish("mena", hours, ts=sim.clock.ms + hours * 3_600_000)
+    sim.clock.advance(20 * 3_600_000)
+    age = Retention(max_age=timedelta(hours=10))
+    first = client.prune("mena", retention=age)
+    assert [row.version for row in client.history("mena", limit=None)] == list(range(40, 10, -1))
+    assert client.prune("mena", retention=age) == attrs.evolve(first, let_go=0)
+    sim.clock.advance(-3_600_000)
+    assert client.prune("mena", retention=age) == attrs.evolve(first, let_go=0), "it never moves down"
+    sim.clock.advance(40 * 3_600_000)
+    assert client.prune("mena", retention=age).count == manifest.F
+
+
+def test_prune_of_nothing_says_so(store: Store) -> None:
+    """A typo in the name would look like a dataset that is in order."""
+    with pytest.raises(NotFound, match="nothing is published") as caught:
+        store.prune("mena", retention=ONE)
+    assert caught.value.dataset == "mena"
+    for wrong in (5, timedelta(days=1), {"max_count": 1}):
+        with pytest.raises(InvalidInput, match="Retention"):
+            store.prune("mena", retention=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput):
+        store.prune("no such name", retention=ONE)
+
+
+def test_prune_takes_the_bounds_of_its_store_unless_given_others(store: Store) -> None:
+    """The bounds of a connection would be ignored, or could not be overruled once."""
+    fill(store, 10)
+    client = keeping(store, 5)
+    assert client.prune("mena", retention=Retention(max_count=7)).first_version == 4
+    assert client.prune("mena").first_version == 6
+    assert store.prune("mena").first_version == 6
+
+
+def test_a_prune_without_bounds_finishes_what_publishing_began(store: Store) -> None:
+    """What one publish had no time to let go of would stay until the next one."""
+    fill(store, 200)
+    keeping(store, 1).publish("mena", "new", ts=9000)
+    assert len(invariants.check(store)) > 100
+    assert store.prune("mena").count == manifest.F
+    invariants.check(store)
+
+
+def test_the_manifest_stays_small_while_much_is_let_go_of() -> None:
+    """A prune of a long history would write manifests that no reader of the latest wants to load."""
+    sim = SimulatedStore()
+    client, meddler = meddled(sim.connect())
+    for number in range(3000):
+        client.publish("mena", number)
+    meddler.batches.clear()
+    client.prune("mena", retention=ONE)
+    widths = [
+        len(manifest.parse(command.manifest, "mena", command.key).log.pages)
+        for batch in meddler.batches
+        for command in batch
+        if isinstance(command, Commit)
+    ]
+    assert max(widths) <= WIDEST + 10
+    assert max(len(batch) for batch in meddler.batches) <= 16
+    assert not stored(client).log.pages

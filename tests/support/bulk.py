@@ -1,0 +1,200 @@
+"""A dataset of any number of versions, fast: what as many publishes would have made, without making them.
+
+Rows are made in a loop, sealed as a publish seals them, and written past the library. `test_bulk.py` proves
+that the result is the same, byte for byte. With `recorded=False` the id and ts records are left out, but for
+the latest: a million of them would be most of the work, and `record` adds those that somebody reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import redis
+
+from swapstore import Store, growth, manifest, records
+from swapstore.drivers.sqlite import SqliteDriver
+from swapstore.keys import Keys
+from swapstore.manifest import F, Head, Log, Manifest
+from swapstore.models import Row
+
+EPOCH = "e" * 12
+BEGAN_MS = 1_600_000_000_000
+PERIOD_MS = 60_000
+PAYLOAD_BYTES = 1024
+CHUNK = 500
+
+Pairs = Iterable[tuple[str, bytes]]
+
+
+def payload(version: int) -> bytes:
+    return b"%0*d" % (PAYLOAD_BYTES, version)
+
+
+def moment(version: int) -> int:
+    """When the data of a version is from: one a minute."""
+    return BEGAN_MS + version * PERIOD_MS
+
+
+def made(version: int) -> Row:
+    """The row of a version, as long as one with an id that swapstore makes."""
+    body = payload(version)
+    return Row(
+        id=f"018f2f7e-0000-7000-8000-{version:012x}",
+        ts=moment(version),
+        size=len(body),
+        sha256=records.digest(body),
+        codec="bytes",
+        labels={},
+        version=version,
+        committed_at=moment(version) + 250,
+    )
+
+
+class Bulk:
+    """Publishes as if: from the manifest that is there (None: from nothing) to any later version."""
+
+    def __init__(self, dataset: str, keys: Keys, *, base: Manifest | None = None, epoch: str = EPOCH) -> None:
+        self._dataset, self._keys = dataset, keys
+        self._epoch = base.epoch if base else epoch
+        self._log = base.log if base else Log(rows=(), pages=())
+        self._latest = base.head.latest if base else None
+        self.version = base.version if base else 0
+
+    def grow(self, to: int, *, recorded: bool) -> Iterator[tuple[str, bytes]]:
+        """Yield the keys and values that the publishes up to a version would have left there."""
+        tail = list(self._log.rows)
+        pages = self._log.pages
+        for version in range(self.version + 1, to + 1):
+            row = made(version)
+            if self._latest is None or row.ts >= self._latest.ts:
+                self._latest = row
+            tail.append(row)
+            if recorded:
+                yield from self.records(row)
+            if len(tail) == 2 * F:
+                log, sealed = growth.sealed_log(
+                    Log(rows=tuple(tail), pages=pages),
+                    dataset=self._dataset,
+                    epoch=self._epoch,
+                    keys=self._keys,
+                )
+                tail, pages = list(log.rows), log.pages
+                yield from ((page.ref.key, page.record) for page in sealed)
+        self._log, self.version = Log(rows=tuple(tail), pages=pages), to
+
+    def records(self, row: Row) -> Pairs:
+        """Yield the id and the ts record of a row."""
+        entry = records.entry_fields(row)
+        yield self._keys.id(self._dataset, row.id), records.pack(entry, payload(row.version))
+        yield self._keys.ts(self._dataset, row.ts, row.id), records.pack_ts(row, self._epoch)
+
+    def manifest(self, nonce: str = "0" * 16) -> Manifest:
+        """The manifest that the last of the publishes would have committed."""
+        assert self._latest is not None
+        committed_at = self._log.rows[-1].committed_at
+        head = Head(
+            etag=f"{self._epoch}.{self.version}.{nonce}",
+            format=records.FORMAT,
+            dataset=self._dataset,
+            version=self.version,
+            committed_at=committed_at,
+            confirmed_at=committed_at,
+            latest=self._latest,
+            pinned=None,
+            count=self.version,
+            first_version=1,
+            floor=0,
+        )
+        return manifest.build(head, self._log, self._keys)
+
+
+def extend(
+    store: Store,
+    dataset: str,
+    *,
+    to: int,
+    recorded: bool = True,
+    epoch: str = EPOCH,
+    nonce: str = "0" * 16,
+) -> Manifest:
+    """Let a dataset have so many versions. The latest has its records in any case."""
+    bulk = _begin(store, dataset, epoch)
+    write(store, bulk.grow(to, recorded=recorded))
+    write(store, bulk.records(made(to)))
+    grown = bulk.manifest(nonce)
+    write(store, [(grown.key, grown.raw)])
+    return grown
+
+
+def record(store: Store, dataset: str, versions: Iterable[int]) -> None:
+    """Write the id and ts records of some versions that were made without."""
+    bulk = _begin(store, dataset, EPOCH)
+    write(store, (pair for version in versions for pair in bulk.records(made(version))))
+
+
+def _begin(store: Store, dataset: str, epoch: str) -> Bulk:
+    is_new = read(store, store._context.keys.manifest(dataset)) is None
+    base = None if is_new else stored_manifest(store, dataset)
+    return Bulk(dataset, store._context.keys, base=base, epoch=epoch)
+
+
+def stored_manifest(store: Store, dataset: str) -> Manifest:
+    """The manifest that is stored."""
+    key = store._context.keys.manifest(dataset)
+    raw = read(store, key)
+    assert raw is not None
+    return manifest.parse(raw, dataset, key)
+
+
+# --- past the library ------------------------------------------------------------------------------
+
+
+def read(store: Store, key: str) -> bytes | None:
+    """A stored value."""
+    driver: Any = store._driver
+    if isinstance(driver, SqliteDriver):
+        with driver._connection() as connection:
+            found = connection.execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone()
+            return found[0] if found else None
+    client: Any = redis.Redis(connection_pool=driver._pool)
+    return client.get(key)  # type: ignore[no-any-return]
+
+
+def write(store: Store, pairs: Pairs) -> None:
+    """Write values without a TTL, some hundred at a time."""
+    driver: Any = store._driver
+    for chunk in _chunks(pairs):
+        if isinstance(driver, SqliteDriver):
+            with driver._connection() as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany("INSERT OR REPLACE INTO records (key, value) VALUES (?, ?)", chunk)
+                connection.execute("COMMIT")
+        else:
+            pipeline: Any = redis.Redis(connection_pool=driver._pool).pipeline(transaction=False)
+            for key, value in chunk:
+                pipeline.set(key, value)
+            pipeline.execute()
+
+
+def take_back(store: Store, before: Manifest, staged: Iterable[str]) -> None:
+    """Undo publishes: put the manifest back that was there before, and remove what they staged."""
+    driver: Any = store._driver
+    keys = list(staged)
+    if isinstance(driver, SqliteDriver):
+        with driver._connection() as connection:
+            connection.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in keys])
+    elif keys:
+        redis.Redis(connection_pool=driver._pool).delete(*keys)
+    write(store, [(before.key, before.raw)])
+
+
+def _chunks(pairs: Pairs) -> Iterator[list[tuple[str, bytes]]]:
+    chunk: list[tuple[str, bytes]] = []
+    for pair in pairs:
+        chunk.append(pair)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
