@@ -166,7 +166,6 @@ def _let_go(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
     log, from_pages, pages = retention.taken_apart(head, log, dict(retained.pages))
     gone = [*from_tail, *from_pages]
     head = attrs.evolve(head, count=head.count - len(gone))
-    head = retention.hidden(head, log, retained.limits)  # a page that was opened tells more exactly
     kept = {row.version for row in head.kept}
     records_gone = keys_of(
         [row for row in (*gone, *retained.released) if row.version not in kept], head.dataset, keys

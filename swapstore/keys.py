@@ -53,6 +53,12 @@ class Keys:
         """A page of sealed rows or references; its name is `<epoch>.<first>-<last>`."""
         return f"{self.namespace}:page:{{{dataset}}}:{name}"
 
+    @staticmethod
+    def beside(manifest: str) -> str:
+        """What the keys of a dataset's pages begin with, told by the key of its manifest."""
+        namespace, _, dataset = manifest.rpartition(":manifest:")
+        return f"{namespace}:page:{dataset}:"
+
     def live(self, dataset: str) -> str:
         """The live view."""
         return f"{self.namespace}:live:{{{dataset}}}"

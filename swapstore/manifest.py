@@ -8,17 +8,14 @@ from this one is in `growth.py`, what retention takes away in `retention.py`.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
 
 from swapstore import records
 from swapstore.errors import Corrupt
+from swapstore.keys import Keys
 from swapstore.models import Ref, Row
-
-if TYPE_CHECKING:
-    from swapstore.keys import Keys
 
 F = 32  # rows in a page; the tail holds F to 2F of them
 G = 8  # references in a page of references
@@ -109,13 +106,23 @@ class Manifest:
         """The body, parsed on first use."""
         _, body = records.split(self.raw, self.key)
         try:
-            return _LOG.decode(body)
+            stored = _LOG.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Corrupt(f"the body of manifest {self.key} is damaged ({error})", key=self.key) from error
+        prefix = Keys.beside(self.key)
+        refs = tuple(records.read_ref(ref, prefix, self.key) for ref in stored.pages)
+        return Log(rows=stored.rows, pages=refs)
 
 
 _HEAD = msgspec.json.Decoder(Head)
-_LOG = msgspec.json.Decoder(Log)
+
+
+class _StoredLog(msgspec.Struct):
+    rows: tuple[Row, ...]
+    pages: tuple[records.StoredRef, ...]
+
+
+_LOG = msgspec.json.Decoder(_StoredLog)
 
 
 class _Kind(msgspec.Struct):

@@ -7,26 +7,36 @@ snapshot belongs into the first hole that does not end before it.
 
 from __future__ import annotations
 
+import sys
+from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.models import Row
+from swapstore.models import Entry, Row
+from swapstore.records import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from swapstore.models import Entry, Ref
-    from swapstore.records import Origin
+    from swapstore.models import Ref
 
 
 @attrs.frozen(kw_only=True)
 class Candidate:
-    """A committed snapshot that no manifest names, whole. `has_ts`: its ts record is there too."""
+    """A committed snapshot that no manifest names, whole. `has_ts`: the key of its ts record is taken."""
 
     entry: Entry
     origin: Origin | None
     has_ts: bool
+
+    @classmethod
+    def of(cls, row: Row, epoch: str) -> Candidate:
+        """A row that the header names, and that was in a page that cannot be read."""
+        fields = attrs.asdict(row, recurse=False)
+        told = {name: fields.pop(name) for name in ("version", "committed_at", "dedupe_key")}
+        return cls(entry=Entry(**fields), origin=Origin(epoch=epoch, **told), has_ts=True)
 
     @property
     def version(self) -> int:
@@ -59,26 +69,52 @@ def in_order(candidates: Iterable[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=place)
 
 
-def versioned(candidates: Sequence[Candidate], *, after: int) -> list[Row]:
-    """Give each its version back where it can have it: above `after`, and each above the one before."""
-    rows: list[Row] = []
-    for candidate in candidates:
+def versioned(candidates: Iterable[Candidate], *, after: int) -> list[Row]:
+    """Give each its version back where it can have it: above `after`, and each above the one before.
+
+    Those without an origin take the versions that nobody has, by their times, or the next.
+    """
+    told, untold = _told(candidates)
+    first, rows = after + 1, list[Row]()
+    for candidate in told:
         after = max(after + 1, candidate.version)
         rows.append(candidate.row(after))
-    return rows
+    rows, left = _filled(rows, untold, first, after)
+    return [*rows, *(candidate.row(after + 1 + index) for index, candidate in enumerate(left))]
 
 
 def placed(
     candidates: Sequence[Candidate], holes: Iterable[Ref]
 ) -> tuple[dict[str, list[Row]], list[Candidate]]:
     """Fill holes in the log, named by the keys of their pages. Returns the rows of each, and who is left."""
-    left = list(candidates)
+    told, untold = ({c.entry.id: c for c in some} for some in _told(candidates))
     filled: dict[str, list[Row]] = {}
-    for hole in sorted(holes, key=lambda ref: ref.first_version):
-        fitting = [candidate for candidate in left if candidate.version <= hole.last_version][: hole.count]
+    holes = sorted(holes, key=lambda ref: ref.first_version)
+    for hole in holes:
+        fitting = _taken(told, hole.count, (c for c in told.values() if c.version <= hole.last_version))
         filled[hole.key] = _within(fitting, hole)
-        left = [candidate for candidate in left if candidate not in fitting]
-    return filled, left
+    for hole in holes:
+        rows = filled[hole.key]
+        of_then = (c for c in untold.values() if hole.min_ts <= c.entry.ts <= hole.max_ts)
+        fitting = _taken(untold, hole.count - len(rows), of_then)
+        filled[hole.key], _ = _filled(rows, fitting, hole.first_version, hole.last_version)
+    return filled, [*told.values(), *untold.values()]
+
+
+def _taken(left: dict[str, Candidate], most: int, fitting: Iterable[Candidate]) -> list[Candidate]:
+    """Take so many of those that fit out of those that are left."""
+    found = list(islice(fitting, most))
+    for candidate in found:
+        del left[candidate.entry.id]
+    return found
+
+
+def _told(candidates: Iterable[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """Those with an origin, as they come, and those without, by their times."""
+    candidates = list(candidates)
+    untold = [candidate for candidate in candidates if candidate.origin is None]
+    untold.sort(key=lambda candidate: (candidate.entry.ts, candidate.entry.id))
+    return [candidate for candidate in candidates if candidate.origin is not None], untold
 
 
 def _within(candidates: Sequence[Candidate], hole: Ref) -> list[Row]:
@@ -90,3 +126,28 @@ def _within(candidates: Sequence[Candidate], hole: Ref) -> list[Row]:
         version = min(max(version + 1, candidate.version), room)
         rows.append(candidate.row(version))
     return rows
+
+
+def _filled(
+    rows: Sequence[Row], candidates: Sequence[Candidate], first: int, last: int
+) -> tuple[list[Row], list[Candidate]]:
+    """Give candidates versions between `first` and `last` that no row has. Returns all rows, and who is left.
+
+    Each takes the first that is free before a later row, but leaves enough for those that come after it.
+    """
+    free: list[tuple[int, int, int]] = []  # versions from, up to, and the time of the row behind them
+    for row in rows:
+        if first < row.version:
+            free.append((first, row.version - 1, row.ts))
+        first = row.version + 1
+    if first <= last:
+        free.append((first, last, sys.maxsize))
+    room = sum(end - start + 1 for start, end, _ in free)
+    found, left = list(rows), deque(candidates)
+    for start, end, behind in free:
+        version = start
+        while left and version <= end and (left[0].entry.ts <= behind or room <= len(left)):
+            found.append(left.popleft().row(version))
+            version, room = version + 1, room - 1
+        room -= end - version + 1
+    return sorted(found, key=lambda row: row.version), list(left)

@@ -46,7 +46,12 @@ class _PageHeader(msgspec.Struct):
     sha256: str
 
 
-_PAGE = msgspec.json.Decoder(Page)
+class _StoredPage(msgspec.Struct):
+    rows: tuple[Row, ...] = ()
+    pages: tuple[records.StoredRef, ...] = ()
+
+
+_PAGE = msgspec.json.Decoder(_StoredPage)
 
 
 def seal(
@@ -103,9 +108,13 @@ def parse(record: bytes, ref: Ref, dataset: str) -> Page:
         if header.dataset != dataset or not ref.key.endswith(f":{header.page}"):
             raise Corrupt(f"{ref.key} holds another page than the manifest names", key=ref.key)
         records.check_body(body, header.size, header.sha256, ref.key)
-        return _PAGE.decode(body)
+        stored = _PAGE.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(f"{ref.key} is not a page of a swapstore manifest ({error})", key=ref.key) from error
+    prefix = ref.key.rpartition(":")[0] + ":"
+    return Page(
+        rows=stored.rows, pages=tuple(records.read_ref(below, prefix, ref.key) for below in stored.pages)
+    )
 
 
 def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
@@ -114,8 +123,9 @@ def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
         (below.first_version, below.last_version, below.min_ts, below.max_ts, below.count)
         for below in page.pages
     ]
-    versions = [after, *(version for first, last, *_ in spans for version in {first, last})]
-    in_order = all(a < b for a, b in pairwise(versions))
+    in_order = all(first <= last for first, last, *_ in spans) and all(
+        last < first for (_, last, *_), (first, *_) in pairwise([(after, after), *spans])
+    )
     said = (ref.first_version, ref.last_version, ref.min_ts, ref.max_ts, ref.count)
     held = spans and (
         spans[0][0],

@@ -7,6 +7,7 @@ the same entry always has the same bytes, whoever writes it, and a commit can co
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 import attrs
@@ -74,16 +75,31 @@ def row_fields(row: Row) -> dict[str, Any]:
     }
 
 
-def ref_fields(ref: Ref) -> dict[str, Any]:
-    """A page reference's fields in canonical order."""
-    return {
-        "key": ref.key,
-        "count": ref.count,
-        "first_version": ref.first_version,
-        "last_version": ref.last_version,
-        "min_ts": ref.min_ts,
-        "max_ts": ref.max_ts,
-    }
+StoredRef = tuple[str, int, int, int]
+
+
+def ref_fields(ref: Ref) -> StoredRef:
+    """A page reference as it is stored: the page's name, which says its versions, its rows and its times."""
+    return ref.key.rpartition(":")[2], ref.count, ref.min_ts, ref.max_ts
+
+
+def read_ref(stored: StoredRef, prefix: str, key: str) -> Ref:
+    """Read a page reference; `prefix` is what the keys of the dataset's pages begin with."""
+    name, count, min_ts, max_ts = stored
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise Corrupt(f"{key} refers to a page by a name that is none, {name[:40]!r}", key=key)
+    return Ref(
+        key=prefix + name,
+        count=count,
+        first_version=int(found[1]),
+        last_version=int(found[2]),
+        min_ts=min_ts,
+        max_ts=max_ts,
+    )
+
+
+_NAME = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,20})-([0-9]{1,20})")
 
 
 @attrs.frozen(kw_only=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
+from swapstore.cli.checking import repair, verify
 from swapstore.cli.demo import demo
 from swapstore.cli.doctor import doctor
 from swapstore.cli.importing import app as importing
@@ -42,7 +43,8 @@ EVERYWHERE = Group("Options of every command", sort_key=100)
 app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[])
 
 for _command in (
-    publish, latest, read, history, datasets, status, confirm, pin, unpin, rollback, prune, doctor, demo
+    publish, latest, read, history, datasets, status, confirm, pin, unpin, rollback, prune,
+    verify, repair, doctor, demo,
 ):  # fmt: skip
     app.command(_command)
 app.command(importing)

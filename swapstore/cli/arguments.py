@@ -53,8 +53,8 @@ def to_duration(_kind: Any, tokens: Sequence[Token]) -> timedelta:
     """Read a duration: a whole number and its unit, one of d, h, m and s."""
     text = tokens[0].value
     found = _DURATION.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r} is not a duration: a whole number and d, h, m or s (90d, 12h, 30m, 45s).")
+    if found is None or not int(found[1]):
+        raise ValueError(f"{text!r} is not a duration: 1 or more and d, h, m or s (90d, 12h, 30m, 45s).")
     try:
         return timedelta(**{_UNITS[found[2]]: int(found[1])})
     except (OverflowError, ValueError):

@@ -34,8 +34,8 @@ def prune(dataset: Dataset, /, *, max_age: MaxAge = None, max_count: MaxCount = 
 def _show(pruned: Pruned) -> None:
     from swapstore.cli.tables import say  # noqa: PLC0415 - only a person waits for rich
 
-    snapshots = "snapshot" if pruned.let_go == 1 else "snapshots"
-    since = f"version {pruned.first_version}"
+    hidden = f"before version {pruned.first_version}"
     if pruned.floor:
-        since += f" and {human.instant(pruned.floor)}"
-    say(f"{pruned.dataset}: let go of {pruned.let_go:,} {snapshots}; the history begins at {since}.")
+        hidden += f", or with a ts before {human.instant(pruned.floor)},"
+    snapshots = "1 snapshot" if pruned.let_go == 1 else f"{pruned.let_go:,} snapshots"
+    say(f"{pruned.dataset}: nothing {hidden} is in the history; let go of {snapshots}.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from swapstore import records
 from swapstore.commands import PERMANENT, Command, Failed, Get, Ttl
-from swapstore.errors import Damaged, UnsupportedFormat
+from swapstore.errors import Corrupt, Damaged, UnsupportedFormat
 from swapstore.findings import Finding, Problem
 from swapstore.operations.steps import Operation, ask_all, value_of
 
@@ -59,12 +59,20 @@ def _of_ts(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, t
     key = ctx.keys.ts(dataset, row.ts, row.id)
     if reply is None:
         return [finding_of(dataset, Problem.TS_MISSING, key, row=row)]
-    if isinstance(reply, Failed) or not reply.startswith(records.entry_header(row)):
+    if not bytes_of(reply).startswith(records.entry_header(row)):
         expires = None if ttl == PERMANENT else ttl
         return [finding_of(dataset, Problem.TS_DAMAGED, key, row=row, expires_in_ms=expires)]
     if ttl == PERMANENT:
         return []
     return [finding_of(dataset, Problem.TS_EXPIRING, key, row=row, expires_in_ms=ttl)]
+
+
+def bytes_of(reply: bytes | Failed | None) -> bytes:
+    """What a key holds; empty for nothing, and for a value of another type. Raises what else failed."""
+    try:
+        return value_of(reply) or b""
+    except Corrupt:
+        return b""
 
 
 def finding_of(

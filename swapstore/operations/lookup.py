@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
 from swapstore import records, search
 from swapstore.commands import PERMANENT, Get, Ttl
-from swapstore.errors import Corrupt
+from swapstore.errors import Corrupt, Damaged
 from swapstore.models import Row, Snapshot
 from swapstore.operations.steps import Operation, ask, find
 
@@ -43,7 +44,12 @@ def find_id(
         if (yield from ask(ctx, Ttl(key))) != PERMANENT:
             return None  # whatever it is, it is not committed
         raise
-    return (yield from find(ctx, dataset, search.search(manifest, search.ById(id, entry.ts), hidden=hidden)))
+    query = search.ById(id, entry.ts)
+    found = yield from find(ctx, dataset, search.search(manifest, query, hidden=hidden))
+    if found is not None:
+        with suppress(Damaged):  # who reads it next says so; a whole one need not be fetched again
+            ctx.cache.keep(key, found.sha256, records.payload_of(record, found, key))
+    return found
 
 
 def load_snapshot(ctx: Context, manifest: Manifest, row: Row) -> Operation[Snapshot]:

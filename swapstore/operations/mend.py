@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import manifest, mending, records, search
+from swapstore import growth, manifest, mending, records, search
 from swapstore.commands import Get
 from swapstore.errors import Contended, Corrupt, Damaged
 from swapstore.growth import Draft
 from swapstore.manifest import Head, Log, Manifest
+from swapstore.operations.compare import bytes_of
 from swapstore.operations.retain import is_in_log
 from swapstore.operations.rewrite import Rewriter
 from swapstore.operations.staging import Record
@@ -25,7 +26,6 @@ from swapstore.operations.suspects import is_named
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from swapstore.mending import Candidate
     from swapstore.models import Row
     from swapstore.operations.context import Context
     from swapstore.operations.survey import Survey
@@ -49,7 +49,7 @@ class Mender:
         self._epoch = ctx.stamp().new_epoch
         self._candidates = mending.in_order(survey.damage.candidates)
         filled, self._unplaced = mending.placed(self._candidates, survey.damage.holes)
-        self._placed = [candidate for candidate in self._candidates if candidate not in self._unplaced]
+        self._placed = [row for rows in filled.values() for row in rows]
         self._rewriter = Rewriter(
             ctx,
             survey.dataset,
@@ -63,9 +63,10 @@ class Mender:
 
     def rebuilt(self) -> Operation[Mended | None]:
         """Draft a manifest where there is none, from the committed records. None: there are none."""
-        log = self._rewriter.grown(Log(rows=(), pages=()), mending.versioned(self._candidates, after=0))
-        if not log.rows:
+        rows = mending.versioned(self._candidates, after=0)
+        if not rows:
             return None
+        log = self._rewriter.grown(Log(rows=(), pages=()), rows)
         was = self._survey.head
         version = max(log.rows[-1].version, was.version if was else 0) + 1
         stamp = self._ctx.stamp()
@@ -82,7 +83,8 @@ class Mender:
             first_version=was.first_version if was else 1,
             floor=was.floor if was else 0,
         )
-        latest = (yield from self._newest(head, log)) or head.latest
+        latest = (yield from self._find_again(log, was.latest)) if was else None
+        latest = latest or (yield from self._newest(head, log)) or head.latest
         pinned = (yield from self._find_again(log, was.pinned)) if was and was.pinned else None
         head = attrs.evolve(head, latest=latest, pinned=pinned)
         draft = Draft(
@@ -93,7 +95,13 @@ class Mender:
             over=self._survey.over,
             grace_ms=self._ctx.policy.leak_ttl_ms,
         )
-        return Mended(draft, self._needed(draft, self._candidates, []))
+        needed = self._needed(draft, self._without_ts(rows), [])
+        # A store that was emptied since must not get a manifest that points at nothing.
+        keys, dataset = self._ctx.keys, self._survey.dataset
+        served = {keys.id(dataset, row.id): records.entry_header(row) for row in head.kept}
+        served |= {key: expiring.header for key, expiring in self._damage.expiring.items()}
+        needed += [Record(key, header, shared=True, stored=True) for key, header in served.items()]
+        return Mended(draft, needed)
 
     def mended(self, current: Manifest) -> Operation[Mended | None]:
         """Draft the manifest after `current`, mended. None: there is nothing to mend, or nothing to serve."""
@@ -104,12 +112,15 @@ class Mender:
             raise Contended("retention let go of a damaged page meanwhile; look again")
         tail = tuple(row for row in current.log.rows if row.version not in damage.gone)
         later = yield from find(self._ctx, survey.dataset, search.since(current, survey.manifest.version))
-        back = [c for c in self._unplaced if c.entry.id not in {row.id for row in later}]
-        log = self._rewriter.grown(Log(rows=tail, pages=refs), mending.versioned(back, after=current.version))
+        known = {row.id for row in later}
+        back = mending.versioned(
+            [c for c in self._unplaced if c.entry.id not in known], after=current.version
+        )
+        log = self._rewriter.grown(Log(rows=tail, pages=refs), back)
         head = yield from self._head(current, log, back, rewritten=bool(replaced or back))
         if head is None:
             return None
-        unlinked = [*replaced, *(yield from self._unlinked(current))]
+        unlinked = [*replaced, *(yield from self._unlinked(current, later))]
         draft = Draft(
             base=current,
             manifest=manifest.build(head, log, self._ctx.keys),
@@ -118,7 +129,7 @@ class Mender:
             grace_ms=self._ctx.policy.leak_ttl_ms,
         )
         again = yield from self._still(current, damage.without_ts.values())
-        needed = self._needed(draft, [*back, *self._placed], again)
+        needed = self._needed(draft, self._without_ts([*back, *self._placed]), again)
         needed += yield from self._expiring(current, replaced)
         same = log == current.log and attrs.evolve(head, etag="", version=0, committed_at=0) == attrs.evolve(
             current.head, etag="", version=0, committed_at=0
@@ -128,7 +139,7 @@ class Mender:
         return Mended(draft, needed)
 
     def _head(
-        self, current: Manifest, log: Log, back: list[Candidate], *, rewritten: bool
+        self, current: Manifest, log: Log, back: list[Row], *, rewritten: bool
     ) -> Operation[Head | None]:
         was, gone, stamp = current.head, self._damage.gone, self._ctx.stamp()
         version = max(current.version + 1, log.rows[-1].version if log.rows else 0)
@@ -147,10 +158,11 @@ class Mender:
         if newest is None:
             return None
         # A rollback is an operator's choice: it stands unless what was rolled back to is gone.
-        lost = was.latest.version in gone or self._damage.latest_wrong
-        restored = newest.id in {candidate.entry.id for candidate in back} and newest.ts > was.latest.ts
-        if lost or restored:
+        restored = newest.id in {row.id for row in back} and newest.ts > was.latest.ts
+        if restored or was.latest.version in gone:
             head = attrs.evolve(head, latest=newest)
+        elif self._damage.latest_wrong:
+            head = attrs.evolve(head, latest=(yield from self._find_again(log, was.latest)) or newest)
         return head
 
     # --- what is served ----------------------------------------------------------------------------
@@ -166,13 +178,24 @@ class Mender:
 
     # --- records -----------------------------------------------------------------------------------
 
-    def _needed(self, draft: Draft, back: Iterable[Candidate], rows: Iterable[Row]) -> list[Record]:
-        """The records that have to be written: pages, and ts records that are missing."""
+    def _without_ts(self, rows: Iterable[Row]) -> list[Row]:
+        """Those of some restored rows that have no ts record."""
+        without = {candidate.entry.id for candidate in self._candidates if not candidate.has_ts}
+        return [row for row in rows if row.id in without]
+
+    def _needed(self, draft: Draft, back: Iterable[Row], again: Iterable[Row]) -> list[Record]:
+        """The records that have to be written: pages, and ts records that are missing.
+
+        They say the line of versions that the others of their time say, so that a manifest that is lost
+        later is rebuilt in the same order.
+        """
         dataset, keys = self._survey.dataset, self._ctx.keys
         needed = [Record(page.ref.key, page.record, shared=True) for page in draft.pages]
-        without = [candidate.row(candidate.version) for candidate in back if not candidate.has_ts]
-        for row in (*without, *rows):
-            data = records.pack_ts(row, draft.manifest.epoch)
+        told = (candidate.origin.epoch for candidate in self._candidates if candidate.origin)
+        line = next(told, draft.manifest.epoch)
+        before = draft.base.epoch if draft.base else line
+        for row, epoch in (*((row, line) for row in back), *((row, before) for row in again)):
+            data = records.pack_ts(row, epoch)
             needed.append(Record(keys.ts(dataset, row.ts, row.id), data, shared=True))
         return needed
 
@@ -206,13 +229,16 @@ class Mender:
             return True
         return (yield from is_in_log(self._ctx, current, version))
 
-    def _unlinked(self, current: Manifest) -> Operation[list[str]]:
+    def _unlinked(self, current: Manifest, later: Iterable[Row]) -> Operation[list[str]]:
         """The keys that get a TTL: leaked, replaced, altered, and what is left of dropped rows."""
         damage, keys, dataset = self._damage, self._ctx.keys, self._survey.dataset
         assert self._survey.manifest is not None  # noqa: S101 - it was there when the survey began
         unlinked: list[str] = []
         moved = current.etag != self._survey.manifest.etag
+        used = set(growth.keys_of((*later, *current.head.kept), dataset, keys))
         for key in damage.leaked:
+            if key in used:
+                continue  # another repair let it expire, and its id was published again
             name = keys.parse(key)
             if moved and name is not None and name.kind == "page":
                 first = int(name.rest.partition(".")[2].partition("-")[0])
@@ -230,8 +256,9 @@ class Mender:
         """The keys of a dropped row, but for an id record that another row names: the id was taken again."""
         keys, dataset = self._ctx.keys, self._survey.dataset
         id_key, ts_key = keys.id(dataset, row.id), keys.ts(dataset, row.ts, row.id)
-        (record,) = yield from ask_all(self._ctx, [Get(id_key)])
-        if isinstance(record, bytes):
+        (reply,) = yield from ask_all(self._ctx, [Get(id_key)])
+        record = bytes_of(reply)
+        if record:
             try:
                 entry = records.read_entry(records.split(record, id_key)[0], id_key)
             except Corrupt:

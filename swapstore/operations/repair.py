@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from swapstore.commands import Register
-from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost
+from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, UnsupportedFormat
 from swapstore.findings import Finding, Problem, Repair
 from swapstore.mending import in_order
 from swapstore.operations.mend import Mender
@@ -59,7 +59,9 @@ def repair(ctx: Context, dataset: str, *, apply: bool) -> Operation[Repair]:
                 report.left = () if mends else tuple(found)
                 break
             report.done(survey)
-        except (Contended, OutcomeUnknown):
+        except UnsupportedFormat:
+            raise
+        except (Contended, OutcomeUnknown, ReplyLost, Damaged):  # damaged, that is, since it was looked at
             if attempt == LOOKS - 1:
                 raise
             yield Wait(ctx.backoff(attempt))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -65,7 +66,8 @@ class Rewriter:
         return (self._narrowed(refs) if replaced else log.pages), tuple(replaced)
 
     def _place(self, ref: Ref) -> Operation[_Place]:
-        if not any(ref.first_version <= version <= ref.last_version for version in self._wrong):
+        at = bisect_left(self._wrong, ref.first_version)
+        if at == len(self._wrong) or self._wrong[at] > ref.last_version:
             return _Place((ref,), ())
         if ref.key not in self._places:
             self._places[ref.key] = yield from self._rewrite(ref)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swapstore import growth
-from swapstore.errors import Contended, NotFound
+from swapstore.errors import Contended, Corrupt, NotFound, PayloadMissing
 from swapstore.models import Status
 from swapstore.operations.listing import status_of
 from swapstore.operations.lookup import find_id, load_snapshot
@@ -84,7 +84,14 @@ def _steer(
             base = yield from load_manifest(ctx, dataset)
         if base is None:
             raise NotFound("nothing is published; publish a snapshot first")
-        draft = yield from change(base)
+        try:
+            draft = yield from change(base)
+        except (PayloadMissing, Corrupt):
+            # Retention may have let go of what this manifest names, longer ago than the reader grace.
+            before, base = base, (yield from load_manifest(ctx, dataset))
+            if base is None or base.etag == before.etag:
+                raise
+            continue
         if draft is None:
             return status_of(base)
         match (yield from swap(ctx, draft, [], Staging())):

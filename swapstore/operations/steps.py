@@ -46,6 +46,8 @@ def ask(ctx: Context, command: Command[R]) -> Operation[R]:
 
 def ask_all(ctx: Context, commands: Sequence[Command[R]]) -> Operation[list[R | Failed]]:
     """Send commands that only read, and again, bounded, when their replies are lost."""
+    if not commands:
+        return []
     for attempt in range(1, ctx.policy.read_attempts):
         try:
             return (yield Batch(tuple(commands)))

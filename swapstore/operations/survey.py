@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import manifest, pages, records
+from swapstore import manifest, pages, records, search
 from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
-from swapstore.errors import Corrupt, Damaged, UnsupportedFormat
+from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
 from swapstore.findings import Finding, Problem
 from swapstore.known import KnownKeys
+from swapstore.mending import Candidate
 from swapstore.operations.compare import chunks, compare, finding_of
 from swapstore.operations.retain import is_in_log
-from swapstore.operations.steps import Operation, ask_all, load_manifest, value_of
+from swapstore.operations.steps import Operation, ask_all, find, load_manifest, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
     from swapstore.manifest import Head, Log, Manifest
-    from swapstore.mending import Candidate
     from swapstore.models import Ref, Row
     from swapstore.operations.context import Context
 
@@ -40,6 +40,14 @@ class Expiring:
     is_page: bool = False
 
 
+@attrs.frozen
+class Later:
+    """A permanent snapshot of a later version than there is, and its permanent keys."""
+
+    candidate: Candidate
+    keys: tuple[str, ...]
+
+
 @attrs.define
 class Damage:
     """What a repair has to know of what a survey found."""
@@ -51,6 +59,7 @@ class Damage:
     leaked: list[str] = attrs.field(factory=list)  # permanent keys that nobody names
     holes: list[Ref] = attrs.field(factory=list)  # pages that cannot be read
     candidates: list[Candidate] = attrs.field(factory=list)
+    later: list[Later] = attrs.field(factory=list)  # candidates, or leaked: decided when all was seen
     latest_wrong: bool = False
     manifest_wrong: bool = False  # expiring, or counting wrong: any swap mends it
     unlisted: bool = False
@@ -68,9 +77,11 @@ class Survey:
         self.known = KnownKeys()
         self.damage = Damage()
         self.rows = 0
+        self.version = 0  # of the manifest when it was last looked at
         self._ahead: list[Ref | tuple[Row, ...]] = []
         self._seen: set[int] = set()  # of the rows that are served, those that the log holds
         self._last = 0
+        self._let_go = False  # a page was let go of, and is gone, before it was looked at
 
     @property
     def total(self) -> int:
@@ -123,6 +134,7 @@ class Survey:
         if not in_order(parsed.log):
             return self._no_manifest(key, raw, Corrupt("its versions are not in order", key=key))
         self.manifest = parsed
+        self.version = parsed.version
         return []
 
     def _no_manifest(self, key: str, raw: bytes, error: Damaged) -> list[Finding]:
@@ -157,7 +169,7 @@ class Survey:
         except Damaged as error:
             return (yield from self._hole(Problem.PAGE_DAMAGED, ref, error.args[0]))
         found = []
-        if value_of(ttl) != PERMANENT and (yield from self._is_still_named(ref.first_version)):
+        if value_of(ttl) != PERMANENT and (yield from self._names_page(ref)) is None:
             self.damage.expiring[ref.key] = Expiring(header_of(record), ref.first_version, is_page=True)
             found.append(
                 finding_of(self.dataset, Problem.PAGE_EXPIRING, ref.key, expires_in_ms=value_of(ttl))
@@ -168,7 +180,10 @@ class Survey:
         return found + (yield from self._look_at_rows(page.rows))
 
     def _hole(self, problem: Problem, ref: Ref, detail: str) -> Operation[list[Finding]]:
-        if not (yield from self._is_still_named(ref.first_version)):
+        instead = yield from self._names_page(ref)
+        if instead is not None:
+            self._let_go = True
+            self._ahead += reversed(instead)
             return []
         self.damage.holes.append(ref)
         span = f"versions {ref.first_version} to {ref.last_version}"
@@ -198,14 +213,20 @@ class Survey:
         """Look at `latest` and `pinned`, which retention may have taken out of the log, and at the count."""
         assert self.manifest is not None  # noqa: S101 - there is a log
         head, key, found = self.manifest.head, self.manifest.key, list[Finding]()
+        is_all_seen = not self.damage.holes and not self._let_go
         for row in head.kept:
             if row.version not in self._seen:
                 found += yield from self._look_at_rows([row])
                 self.rows -= 1
-                if head.shows(row) and not self.damage.holes:
+                in_hole = any(
+                    ref.first_version <= row.version <= ref.last_version for ref in self.damage.holes
+                )
+                if in_hole and row.version not in self.damage.gone:
+                    self.damage.candidates.append(Candidate.of(row, self.manifest.epoch))
+                if head.shows(row) and is_all_seen:
                     self.damage.latest_wrong = True
                     found.append(finding_of(self.dataset, Problem.LATEST_WRONG, key, row=row))
-        if self.rows != head.count and not self.damage.holes:
+        if self.rows != head.count and is_all_seen:
             self.damage.manifest_wrong = True
             detail = f"it says {head.count}, there are {self.rows}"
             found.append(finding_of(self.dataset, Problem.COUNT_WRONG, key, detail=detail))
@@ -229,12 +250,36 @@ class Survey:
     def _is_still_named(self, version: int) -> Operation[bool]:
         """Say whether the log, or the header, still names what had this version when the survey began."""
         assert self.manifest is not None  # noqa: S101 - there is a log
-        current = yield from load_manifest(self._ctx, self.dataset)
-        if current is None or current.epoch != self.manifest.epoch or current.etag == self.manifest.etag:
+        current = yield from self._current()
+        if current.etag == self.manifest.etag:
             return True
         if any(row.version == version for row in current.head.kept):
             return True
         return (yield from is_in_log(self._ctx, current, version))
+
+    def _names_page(self, ref: Ref) -> Operation[list[Ref] | None]:
+        """Return None if the log still names a page, else what stands in its place: retention opens pages."""
+        current = yield from self._current()
+        searching = search.is_named(current, ref.key, ref.first_version)
+        try:
+            if (yield from find(self._ctx, self.dataset, searching)):
+                return None
+        except Damaged:
+            return None
+        return [
+            below
+            for below in current.log.pages
+            if ref.first_version <= below.first_version and below.last_version <= ref.last_version
+        ]
+
+    def _current(self) -> Operation[Manifest]:
+        assert self.manifest is not None  # noqa: S101 - there is a log
+        current = yield from load_manifest(self._ctx, self.dataset)
+        if current is None or current.epoch != self.manifest.epoch:
+            raise Contended(
+                "the dataset was reset or repaired while it was looked at; look again", dataset=self.dataset
+            )
+        return current
 
 
 def in_order(log: Log) -> bool:

@@ -16,9 +16,9 @@ from swapstore.commands import ABSENT, PERMANENT, Command, Get, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged
 from swapstore.findings import Finding, Problem
 from swapstore.mending import Candidate
-from swapstore.operations.compare import finding_of
+from swapstore.operations.compare import bytes_of, finding_of
 from swapstore.operations.steps import Operation, ask_all, find, load_manifest, value_of
-from swapstore.operations.survey import Expiring, Survey
+from swapstore.operations.survey import Expiring, Later, Survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +40,8 @@ def still_unknown(ctx: Context, survey: Survey, suspects: list[Name]) -> Operati
                 "the dataset was reset, repaired or first published while it was looked at; look again",
                 dataset=survey.dataset,
             )
+        if current:
+            survey.version = current.version
         if before and current and current.version > before.version:
             yield from _catch_up(ctx, survey, current, before.version, suspects)
     unknown = [name for name in suspects if name.key not in survey.known]
@@ -76,29 +78,42 @@ def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
     if name.key in survey.known:
         return []  # its other half was judged
     (reply,) = yield from ask_all(ctx, [Get(name.key)])
-    entry, origin = _entry_of(name, reply)
+    if reply is None:
+        return []  # it was let go of, or the store was emptied, since
+    entry, origin = _entry_of(name, bytes_of(reply))
     if entry is None:
         return leaked(survey, [name.key])
     id_key, ts_key = ctx.keys.id(survey.dataset, entry.id), ctx.keys.ts(survey.dataset, entry.ts, entry.id)
     both: list[Command[Any]] = [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
-    record, ttl, ts_record, ts_ttl = yield from ask_all(ctx, both)
+    stored, ttl, stored_ts, ts_ttl = yield from ask_all(ctx, both)
+    if value_of(ttl if name.kind == "id" else ts_ttl) != PERMANENT:
+        return []
+    record, ts_record = bytes_of(stored), bytes_of(stored_ts)
     header = records.entry_header(entry)
-    has_ts = isinstance(ts_record, bytes) and ts_record.startswith(header)
-    if isinstance(ts_record, bytes) and has_ts and origin is None:
+    has_ts = ts_record.startswith(header)
+    if has_ts and origin is None:
         _, origin = records.read_ts(ts_record, ts_key)
     permanent = [
         key
         for key, left, ours in ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
-        if value_of(left) == PERMANENT and isinstance(ours, bytes) and ours.startswith(header)
+        if value_of(left) == PERMANENT and ours.startswith(header)
     ]
-    if not records.is_whole(record, entry) or not _is_committed(survey, origin, has_ts=has_ts):
+    is_later = origin is not None and _is_later(survey, origin)
+    if not records.is_whole(record, entry) or not (is_later or _is_committed(survey, origin, has_ts=has_ts)):
         return leaked(survey, permanent or [name.key])
     for key, left in ((id_key, ttl), (ts_key, ts_ttl)):
         survey.known.add(key)
         if value_of(left) not in {PERMANENT, ABSENT}:
             survey.damage.expiring[key] = Expiring(header, 0)
     found = [] if survey.damage.candidates else _no_manifest(ctx, survey)
-    survey.damage.candidates.append(Candidate(entry=entry, origin=origin, has_ts=has_ts))
+    is_altered = not has_ts and value_of(ts_ttl) == PERMANENT
+    if is_altered:  # once it has a TTL it can be written again: in the next swap
+        found += leaked(survey, [ts_key])
+    candidate = Candidate(entry=entry, origin=origin, has_ts=has_ts or is_altered)
+    if is_later:
+        survey.damage.later.append(Later(candidate, tuple(permanent)))
+        return found
+    survey.damage.candidates.append(candidate)
     lost = finding_of(survey.dataset, Problem.LOST, id_key)
     return [*found, attrs.evolve(lost, id=entry.id)]
 
@@ -109,10 +124,8 @@ def _no_manifest(ctx: Context, survey: Survey) -> list[Finding]:
     return [finding_of(survey.dataset, Problem.MANIFEST_MISSING, ctx.keys.manifest(survey.dataset))]
 
 
-def _entry_of(name: Name, record: Any) -> tuple[Entry | None, Origin | None]:
+def _entry_of(name: Name, record: bytes) -> tuple[Entry | None, Origin | None]:
     """Read the entry of an id or ts record, if it is the one that the key names."""
-    if not isinstance(record, bytes):
-        return None, None
     try:
         entry = records.read_entry(records.split(record, name.key)[0], name.key)
         origin = records.read_ts(record, name.key)[1] if name.kind == "ts" else None
@@ -132,6 +145,32 @@ def _is_committed(survey: Survey, origin: Origin | None, *, has_ts: bool) -> boo
     if origin.epoch != survey.manifest.epoch:
         return True
     return any(hole.last_version >= origin.version for hole in survey.damage.holes)
+
+
+def _is_later(survey: Survey, origin: Origin) -> bool:
+    """Say whether a record was staged for a later version than there is: the manifest may have gone back."""
+    manifest = survey.manifest
+    return manifest is not None and origin.epoch == manifest.epoch and origin.version > survey.version
+
+
+def decide(survey: Survey) -> list[Finding]:
+    """Say, once all keys were seen, what the records of later versions are.
+
+    A commit that was cut before its swap leaves records of the very next version, and of no other. Records
+    beyond that were committed, and those before them too: somebody put an older manifest back.
+    """
+    later, survey.damage.later = survey.damage.later, []
+    origins = [one.candidate.origin.version for one in later if one.candidate.origin]
+    found: list[Finding] = []
+    for one in later:
+        if max(origins) > survey.version + 1:
+            survey.damage.candidates.append(one.candidate)
+            entry = one.candidate.entry
+            lost = finding_of(survey.dataset, Problem.LOST, one.keys[0])
+            found.append(attrs.evolve(lost, id=entry.id))
+        else:
+            found += leaked(survey, list(one.keys))
+    return found
 
 
 def leaked(survey: Survey, keys: list[str]) -> list[Finding]:

@@ -15,7 +15,7 @@ from swapstore.findings import Finding, Problem
 from swapstore.operations.compare import finding_of
 from swapstore.operations.steps import Operation, ask, ask_all, value_of
 from swapstore.operations.survey import Survey
-from swapstore.operations.suspects import judge, leaked, still_unknown
+from swapstore.operations.suspects import decide, judge, leaked, still_unknown
 
 if TYPE_CHECKING:
     from swapstore.keys import Name
@@ -58,7 +58,7 @@ class Sweep:
         for name, reply in zip(names, ttls, strict=True):
             survey = yield from self._survey(name.dataset, found)
             ttl = value_of(reply)
-            if name.key in survey.known or ttl == ABSENT:
+            if name.key in survey.known or ttl == ABSENT or (name.kind == "live" and ttl != PERMANENT):
                 continue
             if ttl == PERMANENT:
                 suspects.setdefault(name.dataset, []).append(name)
@@ -66,6 +66,9 @@ class Sweep:
                 found.append(self._orphan(name, ttl))
         for dataset, suspected in suspects.items():
             found += yield from self._resolve(self._surveys[dataset], suspected)
+        if not self.pending:
+            for survey in self._surveys.values():
+                found += decide(survey)
         return found
 
     def _survey(self, dataset: str, found: list[Finding]) -> Operation[Survey]:

@@ -23,8 +23,11 @@ COMMANDS = (
     "unpin",
     "rollback",
     "prune",
+    "verify",
+    "repair",
     "doctor",
     "demo",
+    "import",
 )
 
 

@@ -78,8 +78,9 @@ def test_documented_page_is_what_the_library_writes(tmp_path: Path) -> None:
     key = next(key for key in records if ":page:" in key)
     header, _, body = records[key].decode().partition("\n")
     first_row = body.partition("},{")[0].removeprefix('{"rows":[') + "}"
-    reference = records["swapstore:manifest:{hourly}"].decode().partition('"pages":[[')[2].removesuffix("]]}")
-    for part in (key, header, first_row, reference):
+    references = records["swapstore:manifest:{hourly}"].decode().partition('"pages":[')[2]
+    assert f"```text\n{references.removesuffix(']}')}\n```" in text
+    for part in (f"```text\n{key}\n```", f"```text\n{header}\n", first_row):
         assert part in text
 
 

@@ -1,7 +1,7 @@
 """Every interleaving of real operations, times every fault: the promises hold in each state.
 
 The number of states is pinned, so that a search that silently shrank would fail. To accept new numbers on
-purpose, delete `states.json` and run this once: it writes the file anew and fails.
+purpose, delete the file and run this once: it writes the file anew and fails.
 """
 
 from __future__ import annotations
@@ -11,24 +11,41 @@ from pathlib import Path
 
 import pytest
 
+from tests.exploration import upkeep
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
+from tests.exploration.upkeep import SCENARIOS as UPKEEP
+from tests.support.explore import Outcome
 
-PINNED = Path(__file__).with_name("states.json")
+HERE = Path(__file__).parent
+
+
+def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> None:
+    """Compare what a search found with what is written down."""
+    path = HERE / file
+    ends = sorted({end for clients in outcome.ends for end in clients})
+    found = {"states": outcome.states, "ends": ends}
+    pinned = json.loads(path.read_text()) if path.exists() else {}
+    known = pinned.setdefault(scenario, {}).setdefault(budget, found)
+    if not path.exists() or known is found:
+        path.write_text(json.dumps(pinned, indent=1, sort_keys=False) + "\n")
+        pytest.fail("the number of states was written anew: look at it, then run the tests again")
+    assert found == known
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_state_keeps_the_promises(scenario: str, budget: str) -> None:
     """In some order of commands and faults a reader sees half, a publish is lost or a key leaks."""
-    outcome = explore(SCENARIOS[scenario], BUDGETS[budget])
-    ends = sorted({end for clients in outcome.ends for end in clients})
-    found = {"states": outcome.states, "ends": ends}
-    pinned = json.loads(PINNED.read_text()) if PINNED.exists() else {}
-    known = pinned.setdefault(scenario, {}).setdefault(budget, found)
-    if not PINNED.exists() or known is found:
-        PINNED.write_text(json.dumps(pinned, indent=1, sort_keys=False) + "\n")
-        pytest.fail("the number of states was written anew: look at it, then run the tests again")
-    assert found == known
+    check_pinned("states.json", scenario, budget, explore(SCENARIOS[scenario], BUDGETS[budget]))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "budget"), [(name, budget) for name, each in UPKEEP.items() for budget in each.budgets]
+)
+def test_every_state_of_retention_and_repair_keeps_the_promises(scenario: str, budget: str) -> None:
+    """In some order of commands and faults a prune or a repair loses a snapshot, or shows what is none."""
+    outcome = upkeep.explore(UPKEEP[scenario], upkeep.BUDGETS[budget])
+    check_pinned("states_upkeep.json", scenario, budget, outcome)
 
 
 @pytest.mark.parametrize("budget", ["none", "one crash", "one lost reply", "one late command"])

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from swapstore import Commit, Snapshot, Store, manifest
+from swapstore import Commit, Pruned, Retention, Snapshot, Store, manifest
 from swapstore.errors import Conflict, IdConflict, NotFound, SwapstoreError, Unavailable
 from swapstore.testing import Crash, Fault, FaultyDriver, Kind, faulty
 from tests.machine.model import Attempt, Model
 
 DATASETS = ("a", "b/c")
 CLIENTS = 3
+BOUNDS = {2: 3}  # clients with a retention, and the number of commits that it keeps
 IDS = st.sampled_from([f"id-{number}" for number in range(12)])
 PAYLOADS = st.sampled_from([b"", b"x", b"yy", b"zzz" * 50])
 TIMES = st.none() | st.integers(0, 40)
@@ -29,24 +31,31 @@ class Machine(RuleBasedStateMachine):
     """Rules that every store must keep. Subclasses say which store, and whether faults happen."""
 
     faults_happen = False
-    page_rows = 2  # so that a short run seals pages at several levels
+    page_size = 2  # of rows, and of references: so that a short run seals pages at several levels
 
     def connect(self) -> Store:
         raise NotImplementedError
 
     def __init__(self) -> None:
         super().__init__()
-        self._usual_f, manifest.F = manifest.F, self.page_rows
+        self._usual = manifest.F, manifest.G
+        manifest.F = manifest.G = self.page_size
         self.models = {name: Model(name) for name in DATASETS}
 
     @initialize()
     def begin(self) -> None:
         self.observer = self.connect()
-        self.clients: list[tuple[Store, FaultyDriver]] = [faulty(self.observer) for _ in range(CLIENTS)]
+        self.clients: list[tuple[Store, FaultyDriver]] = [self.client(who) for who in range(CLIENTS)]
         self.seen: list[dict[str, int]] = [{} for _ in range(CLIENTS)]
 
+    def client(self, who: int) -> tuple[Store, FaultyDriver]:
+        """A client with an empty memory. Some have a retention."""
+        retention = Retention(max_count=BOUNDS.get(who))
+        context = attrs.evolve(self.observer._context, retention=retention)
+        return faulty(Store(self.observer._driver, context))
+
     def teardown(self) -> None:
-        manifest.F = self._usual_f
+        manifest.F, manifest.G = self._usual
         if hasattr(self, "observer"):
             self.observer.close()
 
@@ -62,7 +71,7 @@ class Machine(RuleBasedStateMachine):
             return error
         except Crash as crash:
             late = driver.late
-            self.clients[who] = faulty(self.observer)
+            self.clients[who] = self.client(who)
             self.clients[who][1].late = late
             self.seen[who] = {}
             return crash
@@ -87,9 +96,10 @@ class Machine(RuleBasedStateMachine):
         fault: Fault | None,
     ) -> None:
         model = self.models[name]
-        before = list(model.rows)
+        before = model.alive
         attempt = Attempt(id, payload)
         model.attempts.append(attempt)
+        model.applying(BOUNDS.get(who))
         result = self.run(
             who,
             fault,
@@ -135,6 +145,7 @@ class Machine(RuleBasedStateMachine):
         id = f"if-{len(model.rows)}-{expected}-{model.version}"
         attempt = Attempt(id, payload)
         model.attempts.append(attempt)
+        model.applying(BOUNDS.get(who))
         result = self.run(
             who,
             fault,
@@ -163,15 +174,16 @@ class Machine(RuleBasedStateMachine):
     @rule(who=WHO, name=WHICH, what=st.sampled_from(["pin", "rollback"]), data=st.data(), fault=FAULTS)
     def steer(self, who: int, name: str, what: str, data: Any, fault: Fault | None) -> None:
         model = self.models[name]
-        id = data.draw(st.sampled_from([*(row.id for row in model.rows), "never"]))
+        id = data.draw(st.sampled_from([*(row.id for row in model.alive), "never"]))
+        target = next((row.version for row in model.readable if row.id == id), None)
         result = self.run(who, fault, lambda store: getattr(store, what)(name, id=id))
         self.observe(steered=True)
         if isinstance(result, NotFound):
-            assert id == "never"
+            assert target is None
         elif isinstance(result, SwapstoreError | Crash):
             assert self.faults_happen, result
         else:
-            target = next(row.version for row in model.rows if row.id == id)
+            assert target is not None
             assert (model.pinned if what == "pin" else model.latest) == target
 
     @rule(who=WHO, name=WHICH, what=st.sampled_from(["unpin", "confirm"]), fault=FAULTS)
@@ -187,6 +199,23 @@ class Machine(RuleBasedStateMachine):
         else:
             assert model.pinned == (0 if what == "unpin" else pinned)
 
+    @rule(who=WHO, name=WHICH, count=st.integers(1, 6), fault=FAULTS)
+    def prune(self, who: int, name: str, count: int, fault: Fault | None) -> None:
+        model = self.models[name]
+        newest = model.rows[-count:]
+        model.applying(count)
+        result = self.run(who, fault, lambda store: store.prune(name, retention=Retention(max_count=count)))
+        self.observe()
+        if isinstance(result, NotFound):
+            assert not model.rows
+        elif isinstance(result, SwapstoreError | Crash):
+            assert self.faults_happen, result
+        else:
+            assert isinstance(result, Pruned)
+            assert (result.count, result.first_version) == (len(model.rows), model.first_version)
+            more = [row for row in model.shown if row not in newest]
+            assert len(more) < manifest.F, "a few more, where the versions of a page have gaps"
+
     # --- reading -----------------------------------------------------------------------------------
 
     def check_snapshot(self, model: Model, snapshot: Any, row: Any) -> None:
@@ -197,7 +226,7 @@ class Machine(RuleBasedStateMachine):
         else:
             assert isinstance(snapshot, Snapshot)
             assert (snapshot.id, snapshot.version, snapshot.ts) == (row.id, row.version, row.ts)
-            assert snapshot.raw == model.payloads[row.id]
+            assert snapshot.raw == model.payloads[row.version]
 
     @rule(who=WHO, name=WHICH, fault=FAULTS)
     def read_latest(self, who: int, name: str, fault: Fault | None) -> None:
@@ -213,7 +242,7 @@ class Machine(RuleBasedStateMachine):
         if isinstance(snapshot, Snapshot):
             through = int(snapshot.etag.split(".")[1])
             assert self.seen[who].get(name, 0) <= through <= self.models[name].version
-            assert snapshot.raw == self.models[name].payloads[snapshot.id]
+            assert snapshot.raw == self.models[name].payloads[snapshot.version]
             self.seen[who][name] = through
         else:
             assert snapshot is None
@@ -222,14 +251,15 @@ class Machine(RuleBasedStateMachine):
     @rule(who=WHO, name=WHICH, data=st.data(), fault=FAULTS)
     def read_one(self, who: int, name: str, data: Any, fault: Fault | None) -> None:
         model = self.models[name]
-        row = data.draw(st.sampled_from(model.rows) if model.rows else st.none())
+        row = data.draw(st.sampled_from([*model.known.values()]) if model.known else st.none())
         if row is None:
             assert self.run(who, None, lambda store: store.read(name, id="id-1")) is None
             return
         by_id = self.run(who, fault, lambda store: store.read(name, id=row.id))
-        self.check_snapshot(model, by_id, row)
+        there = {found.id: found for found in model.readable}  # an id that was let go of may be used again
+        self.check_snapshot(model, by_id, there.get(row.id))
         by_version = self.run(who, None, lambda store: store.read(name, version=row.version))
-        self.check_snapshot(model, by_version, row)
+        self.check_snapshot(model, by_version, row if row in there.values() else None)
         moment = row.ts + data.draw(st.integers(-1, 1))
         assume(moment >= 0)
         as_of = self.run(who, None, lambda store: store.read(name, as_of=moment))
@@ -240,7 +270,7 @@ class Machine(RuleBasedStateMachine):
         model = self.models[name]
         before = data.draw(st.none() | st.integers(0, model.version + 1))
         rows = self.run(who, None, lambda store: list(store.history(name, limit=limit, before=before)))
-        expected = [row for row in reversed(model.rows) if before is None or row.version < before]
+        expected = [row for row in reversed(model.shown) if before is None or row.version < before]
         assert rows == expected[: len(expected) if limit is None else limit]
 
     @rule(who=WHO)

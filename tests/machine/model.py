@@ -23,27 +23,55 @@ class Attempt:
 
 @attrs.define
 class Model:
-    """One dataset: the rows that are committed, what is served, and what may still turn up."""
+    """One dataset: the rows that are committed, what is served and shown, and what may still turn up."""
 
     dataset: str
-    rows: list[Row] = attrs.field(factory=list)
-    payloads: dict[str, bytes] = attrs.field(factory=dict)
+    rows: list[Row] = attrs.field(factory=list)  # the log, hidden ones included
+    known: dict[int, Row] = attrs.field(factory=dict)  # all there ever were, by version
+    payloads: dict[int, bytes] = attrs.field(factory=dict)  # likewise
     attempts: list[Attempt] = attrs.field(factory=list)
     latest: int = 0  # versions of rows; 0: none
     pinned: int = 0
     version: int = 0
     etag: str = ""
+    first_version: int = 1
+    least_count: int | None = None  # the smallest max_count that anybody applied
 
     def row(self, version: int) -> Row:
-        return next(row for row in self.rows if row.version == version)
+        return self.known[version]
+
+    @property
+    def alive(self) -> list[Row]:
+        """What has permanent records: the log, the latest and the pinned row."""
+        versions = {self.latest, self.pinned, *(row.version for row in self.rows)} - {0}
+        return [self.known[version] for version in sorted(versions)]
+
+    @property
+    def shown(self) -> list[Row]:
+        """The history."""
+        return [row for row in self.rows if row.version >= self.first_version]
+
+    @property
+    def readable(self) -> list[Row]:
+        """What can be read one by one."""
+        return [
+            row
+            for row in self.alive
+            if row.version >= self.first_version or row.version in {self.latest, self.pinned}
+        ]
 
     @property
     def serving(self) -> Row | None:
         return self.row(self.pinned or self.latest) if self.rows else None
 
     def as_of(self, ts: int) -> Row | None:
-        upto = [row for row in self.rows if row.ts <= ts]
+        upto = [row for row in self.readable if row.ts <= ts]
         return max(upto, key=lambda row: (row.ts, row.version), default=None)
+
+    def applying(self, max_count: int | None) -> None:
+        """Somebody may apply this bound from now on."""
+        if max_count is not None:
+            self.least_count = min(max_count, self.least_count or max_count)
 
     def observe(self, store: Store, *, steered: bool = False) -> None:
         """Compare with the store, which may hold attempts that have turned up, and follow it.
@@ -51,15 +79,21 @@ class Model:
         `steered`: an operator's swap may have changed what is served; its own checks tell whether rightly.
         """
         actual = invariants.check(store, self.dataset)
-        known = len(self.rows)
-        assert actual[:known] == self.rows, "a committed row was lost or changed"
-        for row in actual[known:]:
-            self._turned_up(row)
-        self.rows = actual
         head = self._head(store)
         if head is None:
+            assert not actual
             assert not self.rows
             return
+        new = [row for row in actual if row.version > self.version]
+        before = [*self.rows, *new]
+        assert actual == [row for row in before if row in actual], "a row came back, or was changed"
+        self._check_limits(head, before)
+        gone = [row for row in before if row not in actual]
+        assert not [row for row in gone if head.shows(row)], "a row that is shown was lost"
+        assert before[-manifest.F :] == actual[-manifest.F :], "the last F are never let go of"
+        for row in new:
+            self._turned_up(row)
+        self.rows = actual
         assert head.version >= self.version, "versions go up"
         assert head.version >= (actual[-1].version if actual else 0)
         if not steered:
@@ -71,18 +105,24 @@ class Model:
         self.pinned = head.pinned.version if head.pinned else 0
         self.version, self.etag = head.version, head.etag
 
+    def _check_limits(self, head: manifest.Head, rows: list[Row]) -> None:
+        """Nothing is hidden that no bound asked to hide, and what is hidden stays so."""
+        assert head.floor == 0
+        assert head.first_version >= self.first_version
+        newest = rows[-self.least_count :] if self.least_count else rows
+        bound = newest[0].version if self.least_count and len(newest) < len(rows) else 1
+        assert head.first_version <= max(self.first_version, bound)
+        self.first_version = head.first_version
+
     def _turned_up(self, row: Row) -> None:
         matching = [attempt for attempt in self.attempts if attempt.id == row.id]
         assert matching, f"nobody published {row.id}"
         assert row.size in {len(attempt.payload) for attempt in matching}
         payload = next(a.payload for a in matching if digest(a.payload) == row.sha256)
-        self.payloads[row.id] = payload
+        self.known[row.version], self.payloads[row.version] = row, payload
         self.attempts = [attempt for attempt in self.attempts if attempt.id != row.id or attempt.late]
-        if not self.latest or row.ts >= self.row_or_new(self.latest, row).ts:
+        if not self.latest or row.ts >= self.known[self.latest].ts:
             self.latest = row.version
-
-    def row_or_new(self, version: int, new: Row) -> Row:
-        return new if version == new.version else next((r for r in self.rows if r.version == version), new)
 
     def _head(self, store: Store) -> manifest.Head | None:
         key = store._context.keys.manifest(self.dataset)

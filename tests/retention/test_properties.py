@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from swapstore import manifest
 from swapstore.testing import SimulatedStore
+from tests.conftest import steps as runs_of
 from tests.retention.plain import Plain, keeping
 
 SECOND = 1000
@@ -67,6 +68,7 @@ def carry_out(model: Plain, number: int, step: tuple[Any, ...]) -> None:
             model.check_reading(who)
 
 
+@runs_of(200, 50)
 @given(
     sizes=st.sampled_from([(1, 2), (2, 2), (2, 3), (3, 2)]),
     bounds=st.tuples(*[st.tuples(COUNTS, AGES)] * 3),

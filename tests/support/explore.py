@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from swapstore.cache import Cache
-from swapstore.commands import Command, Commit
+from swapstore.commands import Command, Commit, Reading
 from swapstore.errors import ReplyLost, SwapstoreError
 from swapstore.keys import Keys
 from swapstore.operations.context import Context, Policy
@@ -88,7 +88,9 @@ class Explorer:
         start: Keyspace,
         faults: Faults,
         judge: Callable[[Keyspace, list[Next | None], State], None],
+        lost_reads: bool = True,
     ) -> None:
+        self._lost_reads = lost_reads
         self._operations = operations
         self._start = start
         self._faults = faults
@@ -202,12 +204,13 @@ class Explorer:
         if faults.crash:
             fewer = attrs.evolve(state, faults=attrs.evolve(faults, crash=faults.crash - 1))
             yield before, _with(fewer, index, Client(dead=True))
-        if faults.lost:
+        reads_only = all(isinstance(command, Reading) for command in batch[done:])
+        if faults.lost and (self._lost_reads or not reads_only):
             fewer = attrs.evolve(state, faults=attrs.evolve(faults, lost=faults.lost - 1))
             yield before, _with(fewer, index, lost)
             if done + 1 == len(batch):
                 yield after, _with(fewer, index, lost)
-        if faults.late:
+        if faults.late and not reads_only:  # reads that arrive late change nothing: they are lost
             fewer = attrs.evolve(state, faults=attrs.evolve(faults, late=faults.late - 1))
             yield before, attrs.evolve(_with(fewer, index, lost), late=(*state.late, batch[done:]))
         command = batch[done]
@@ -222,7 +225,7 @@ class Explorer:
 def version_of(keyspace: Keyspace) -> int:
     """The version of the stored manifest, 0 without one."""
     value = keyspace.values.get(KEYS.manifest("d"))
-    return int(value.data.split(b".", 2)[1]) if value else 0
+    return int(value.data.split(b".", 2)[1]) if value and value.data.count(b".") > 1 else 0
 
 
 def _with(state: State, index: int, client: Client) -> State:

@@ -171,7 +171,7 @@ def test_each_level_seals_under_a_name_of_its_own() -> None:
         spans = [(below - 7 * each + each * number, each) for number in range(7)]
         return tuple(
             Ref(
-                key=f"page-{start}",
+                key=KEYS.page("mena", f"e.{start}-{start + count - 1}"),
                 count=count,
                 first_version=start,
                 last_version=start + count - 1,

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from swapstore import Repair, Row, Snapshot, Store
+from swapstore import Repair, Row, Snapshot, Store, manifest
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another
@@ -41,8 +41,7 @@ class Patient:
 
     def page(self) -> str:
         """The key of the oldest page."""
-        manifest = invariants.manifest_of(self.store)
-        return manifest.log.pages[0].key
+        return invariants.manifest_of(self.store).log.pages[0].key
 
     def still_reads(self, *, but: tuple[str, ...] = ()) -> None:
         """Every snapshot is read by id, with its payload, as an old reader and as a new one would."""
@@ -76,6 +75,13 @@ def patient(store: Store) -> Callable[[int], Patient]:
     return make
 
 
+@pytest.fixture
+def tiny_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows or references in a page, so that a dozen publishes make a log of several levels."""
+    monkeypatch.setattr(manifest, "F", 2)
+    monkeypatch.setattr(manifest, "G", 2)
+
+
 def key(kind: str, number: int) -> str:
     """The key of a record of the patient's."""
     return {"id": f"swapstore:id:{{mena}}:id-{number}", "ts": f"swapstore:ts:{{mena}}:{number}:id-{number}"}[
@@ -83,4 +89,4 @@ def key(kind: str, number: int) -> str:
     ]
 
 
-__all__: list[Any] = ["DEEP", "MANIFEST", "Patient", "key", "patient"]
+__all__: list[Any] = ["DEEP", "MANIFEST", "Patient", "key", "patient", "tiny_pages"]

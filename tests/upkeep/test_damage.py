@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import pytest
 
+from swapstore import Retention, Store
 from tests.support import invariants
 from tests.support.drivers import another
 from tests.upkeep.conftest import DEEP, MANIFEST, Patient, key
@@ -227,3 +229,32 @@ def test_several_kinds_of_damage_at_once(patient: Make) -> None:
     assert sick.repair().dropped == ("id-50",)
     sick.still_reads(but=("id-50",))
     assert another(sick.store).datasets() == ["mena"]
+
+
+# --- going back ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [2, 3, 40])
+def test_an_older_manifest_that_was_put_back_loses_nothing(patient: Make, steps: int) -> None:
+    """Somebody restored the manifest alone from a backup: what was committed since is named again."""
+    sick = patient(20)
+    old = sick.damage.get(MANIFEST)
+    for number in range(21, 21 + steps):
+        sick.store.publish("mena", {"n": number}, id=f"id-{number}", ts=number)
+    sick.rows[:] = list(sick.store.history("mena", limit=None))[::-1]
+    sick.damage.put(MANIFEST, old)
+    check_dry_run(sick, "lost")
+    assert len(sick.repair().restored) == steps
+    sick.still_reads()
+
+
+def test_a_count_that_is_too_large_hides_nothing(patient: Make) -> None:
+    """A damaged count must not make retention let go of what is within its bound."""
+    sick = patient(5)
+    sick.damage.alter(MANIFEST, lambda raw: raw.replace(b'"count":5', b'"count":500', 1))
+    keeping = attrs.evolve(another(sick.store)._context, retention=Retention(max_count=6))
+    Store(sick.store._driver, keeping).publish("mena", {"n": 6}, id="id-6", ts=6)
+    sick.rows[:] = list(another(sick.store).history("mena", limit=None))[::-1]
+    assert len(sick.rows) == 6
+    sick.repair()
+    sick.still_reads()

@@ -1,0 +1,40 @@
+"""Published datasets, and how to damage them in the SQLite file behind the library's back."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+import pytest
+
+from swapstore import connect
+from tests.cli.conftest import Swapstore
+
+DEEP = 75  # a page, and a tail
+
+
+@pytest.fixture
+def published(swapstore: Swapstore) -> Swapstore:
+    with connect(swapstore.url) as store:
+        for number in range(DEEP):
+            store.publish("mena", {"n": number}, id=f"id-{number}", ts=number + 1)
+        store.publish("europe", 1, id="one")
+    return swapstore
+
+
+def spoil(swapstore: Swapstore, statement: str, *values: object) -> None:
+    """Change the file behind the library's back."""
+    with sqlite3.connect(swapstore.path) as file:
+        assert file.execute(statement, values).rowcount
+    file.close()
+
+
+def delete(swapstore: Swapstore, *endings: str) -> None:
+    for ending in endings:
+        spoil(swapstore, "DELETE FROM records WHERE key LIKE ?", f"%{ending}")
+
+
+def put(swapstore: Swapstore, key: str, expires_in_ms: int | None = None) -> None:
+    """Write a key that swapstore did not write; its value is no record."""
+    expires_at = None if expires_in_ms is None else time.time_ns() // 1_000_000 + expires_in_ms
+    spoil(swapstore, "INSERT INTO records VALUES (?, x'00', ?)", key, expires_at)

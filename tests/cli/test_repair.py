@@ -1,0 +1,174 @@
+"""`swapstore repair`: nothing without --apply, and what scripts and people learn of what was done."""
+
+from __future__ import annotations
+
+import pytest
+
+from swapstore import Store, connect
+from swapstore.errors import Contended, InvalidInput, StoreClosed
+from tests.cli.conftest import Swapstore
+from tests.cli.spoiled import DEEP, delete, published, put, spoil
+from tests.support import invariants
+
+
+def contents(swapstore: Swapstore) -> invariants.Contents:
+    with connect(swapstore.url) as store:
+        return invariants.contents(store)
+
+
+# --- for scripts -----------------------------------------------------------------------------------
+
+
+def test_nothing_wrong(published: Swapstore) -> None:
+    """A cron job that repairs each night would report damage every morning, or swap for nothing."""
+    before = contents(published)
+    for options in ((), ("--apply",), ("mena",), ("mena", "--apply")):
+        done = published.inside("repair", *options)
+        assert (done.code, done.out, done.err) == (0, b"", "")
+    assert contents(published) == before
+
+
+def test_without_apply_nothing_changes(published: Swapstore) -> None:
+    """Who wants to see what would happen would lose a row of the history by looking."""
+    delete(published, ":id:{mena}:id-40")
+    before = contents(published)
+    done = published("repair", "mena")
+    report = done.json
+    assert list(report) == ["dataset", "applied", "findings", "dropped", "restored", "left", "version"]
+    assert (report["applied"], report["dropped"], report["left"]) == (False, ["id-40"], [])
+    assert [finding["problem"] for finding in report["findings"]] == ["record-missing"]
+    assert done.code == 5
+    (line,) = done.err.splitlines()
+    assert line.startswith("swapstore: nothing is changed yet")
+    assert line.endswith("swapstore repair mena --apply")
+    assert contents(published) == before
+
+
+def test_apply_mends(published: Swapstore) -> None:
+    """What the dry run promised would not come true, or the exit code would say that it did not."""
+    delete(published, ":id:{mena}:id-40", ":id:{europe}:one", ":manifest:{mena}")
+    with connect(published.url) as store:
+        store.publish("europe", 2, id="two")
+    done = published("repair", "--apply")
+    europe, mena = done.lines
+    assert (done.code, done.err) == (0, "")
+    assert (europe["dataset"], europe["dropped"], europe["restored"]) == ("europe", ["one"], [])
+    assert (mena["dataset"], mena["dropped"], len(mena["restored"])) == ("mena", [], DEEP - 1)
+    assert mena["version"] == published.inside("status", "mena").json["version"]
+    assert published.inside("verify").code == 0
+    assert len(published.inside("history", "mena").lines) == DEEP - 1
+    assert published.inside("repair", "--apply").out == b""
+
+
+def test_one_dataset_alone(published: Swapstore) -> None:
+    """Who names a dataset would change another one, too."""
+    delete(published, ":ts:{mena}:5:id-4", ":ts:{europe}:%")
+    assert [report["dataset"] for report in published.inside("repair", "mena", "--apply").lines] == ["mena"]
+    assert published.inside("verify").json["dataset"] == "europe"
+
+
+def test_what_is_left_says_so(published: Swapstore) -> None:
+    """A snapshot that cannot be dropped, because nothing else is there to serve, would pass for mended."""
+    delete(published, ":id:{europe}:one")
+    for options in ((), ("--apply",)):
+        done = published.inside("repair", *options)
+        assert done.code == 5
+        assert [finding["id"] for finding in done.json["left"]] == ["one"]
+        assert done.err == "swapstore: 1 thing is wrong and cannot be mended\n"
+    published.inside("publish", "europe", "--id", "two", stdin=b"2")
+    assert published.inside("repair", "--apply").json["dropped"] == ["one"]
+    assert published.inside("verify").code == 0
+
+
+def test_nothing_there_is_not_well(published: Swapstore) -> None:
+    """A typo in the name would look like a dataset in order."""
+    assert "'nowhere'" in published.inside("repair", "nowhere").err
+    assert published.inside("repair", "nowhere", "--apply").code == 1
+    assert published.inside("repair", "--namespace", "typo").code == 1
+
+
+def test_what_is_done_is_told_at_once(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the second dataset would swallow which snapshots were dropped from the first."""
+    delete(published, ":id:{mena}:id-40", ":ts:{europe}:%")
+    real = Store.repair
+
+    def repair(store: Store, dataset: str | None = None, *, apply: bool = False) -> object:
+        if dataset == "mena":
+            raise Contended("somebody else repairs it")
+        return real(store, dataset, apply=apply)
+
+    monkeypatch.setattr(Store, "repair", repair)
+    done = published.inside("repair", "--apply")
+    assert (done.code, done.json["dataset"]) == (4, "europe")
+
+
+# --- for people ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_person_reads_what_would_be_done(published: Swapstore, columns: int) -> None:
+    """A person would apply what they have not understood, or have to read JSON for it."""
+    spoil(published, "DELETE FROM records WHERE key LIKE '%:page:{mena}:%'")
+    delete(published, ":id:{mena}:id-40")
+    done = published.on_a_terminal("repair", "mena", columns=columns)
+    lines = done.out.decode().splitlines()
+    assert done.code == 5
+    assert all(len(line) <= columns for line in lines)
+    assert lines[0] == "mena: 34 things are wrong"
+    assert "1 snapshot would be dropped, because its payload is gone:" in lines
+    assert "32 snapshots would be named again, whole:" in lines
+    assert [line for line in lines if line in {"  id-40", "  id-9", "  id-10"}] == ["  id-40", "  id-9"]
+    assert "  and 22 more; with --json all are printed." in lines
+    assert lines[-2:] == ["Nothing is changed yet. To do it:", "  swapstore repair mena --apply"]
+
+
+def test_a_person_reads_what_was_done(published: Swapstore) -> None:
+    """After a repair a person would not know whether anything is left to do."""
+    delete(published, ":id:{mena}:id-40", ":id:{mena}:id-41", ":id:{europe}:one")
+    done = published.on_a_terminal("repair", "--apply")
+    lines = done.out.decode().splitlines()
+    assert done.code == 5
+    assert "mena: 2 things were wrong" in lines
+    assert "2 snapshots dropped, because their payload is gone:" in lines
+    assert "could not be mended:" in lines
+    assert "1 thing is left. If nothing whole is there to serve instead:" in lines
+    published.inside("publish", "europe", stdin=b"2")
+    done = published.on_a_terminal("repair", "--apply")
+    assert (done.code, done.out.decode().splitlines()[-1]) == (0, "all is mended")
+    done = published.on_a_terminal("repair", "europe")
+    assert (done.code, done.out.decode()) == (0, "nothing is wrong\n")
+
+
+def test_the_command_to_copy_does_it(published: Swapstore) -> None:
+    """The line that a person copies would mend another store, or nothing."""
+    put(published, "swapstore:id:{mena}:leaked")
+    seen = published.on_a_terminal("repair", "--url", published.url).out.decode()
+    hint = seen.splitlines()[-1].split()
+    assert hint == ["swapstore", "--url", published.url, "repair", "--apply"]
+    assert published.inside(*hint[1:]).code == 0
+    assert published.inside("verify").json["problem"] == "orphan"
+
+
+# --- in Python -------------------------------------------------------------------------------------
+
+
+def test_repair_checks_its_arguments(published: Swapstore) -> None:
+    """A wrong name would be taken for a dataset in order, and a closed store for an empty one."""
+    with connect(published.url) as store, pytest.raises(InvalidInput):
+        store.repair("no such name", apply=True)
+    for dataset in ("mena", None):
+        with pytest.raises(StoreClosed):
+            store.repair(dataset)
+
+
+def test_repair_of_everything_reports_what_was_wrong(published: Swapstore) -> None:
+    """A program that repairs all would have to know the names of what is damaged."""
+    delete(published, ":ts:{europe}:%")
+    with connect(published.url) as store:
+        for apply in (False, True):
+            (report,) = store.repair(apply=apply)
+            assert (report.dataset, report.applied, report.left) == ("europe", apply, ())
+        assert store.repair(apply=True) == []
+
+
+__all__ = ["published"]

@@ -1,0 +1,167 @@
+"""A dataset on the simulated store that is about to be damaged: cheap to copy, so that every moment is tried."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import attrs
+
+from swapstore import Row, Store, pages, records
+from swapstore.commands import Commit
+from swapstore.models import Ref
+from swapstore.operations.context import Policy
+from swapstore.testing import SimulatedStore
+from swapstore.testing.keyspace import Value
+from tests.support import invariants
+from tests.support.drivers import another, meddled
+
+MANIFEST = "swapstore:manifest:{mena}"
+FEW = Policy(commit_attempts=6)
+
+
+@attrs.frozen
+class Clinic:
+    """A simulated store, a client of it, and what was acknowledged, oldest first."""
+
+    sim: SimulatedStore
+    store: Store
+    rows: list[Row]
+
+    def copy(self) -> Clinic:
+        """The same store, going its own way from here."""
+        sim = SimulatedStore(seed=1, policy=FEW)  # other randomness: a new epoch must be new
+        sim.keyspace = self.sim.keyspace.copy()
+        sim.clock.ms = self.sim.clock.ms
+        return Clinic(sim, sim.connect(), list(self.rows))
+
+    # --- damage ------------------------------------------------------------------------------------
+
+    def delete(self, *keys: str) -> None:
+        for key in keys:
+            del self.sim.keyspace.values[key]
+
+    def alter(self, key: str, change: Callable[[bytes], bytes]) -> None:
+        value = self.sim.keyspace.values[key]
+        self.sim.keyspace.values[key] = attrs.evolve(value, data=change(value.data))
+
+    def put(self, key: str, data: bytes, ttl_ms: int | None = None) -> None:
+        expires_at = None if ttl_ms is None else self.sim.clock.ms + ttl_ms
+        self.sim.keyspace.values[key] = Value(data, expires_at)
+
+    def expire(self, key: str, ms: int = 600_000) -> None:
+        value = self.sim.keyspace.values[key]
+        self.sim.keyspace.values[key] = attrs.evolve(value, expires_at=self.sim.clock.ms + ms)
+
+    def flush(self) -> None:
+        self.sim.keyspace.values.clear()
+        self.sim.keyspace.sets.clear()
+
+    def torn(self, id: str, *, writes: int = 2) -> None:  # noqa: A002
+        """A publish that a dying server cut short: its records are permanent, its swap never came."""
+        client, meddler = meddled(self.store)
+
+        def tear() -> None:
+            batch = meddler.batches[-1]
+            for command in batch:
+                if isinstance(command, Commit):
+                    self.sim.keyspace.commit(command, self.sim.clock.ms, writes=writes)
+                else:
+                    self.sim.keyspace.apply(command, self.sim.clock.ms)
+            raise KeyboardInterrupt
+
+        meddler.before(1, tear)
+        try:
+            client.publish("mena", "never", id=id, ts=self.rows[-1].ts + 1)
+        except KeyboardInterrupt:
+            return
+        raise AssertionError("the publish was to be torn")
+
+    # --- what is there -----------------------------------------------------------------------------
+
+    def pages(self, *, of_references: bool = False) -> list[str]:
+        """The keys of the pages that the manifest names, oldest first: of rows, or of references."""
+        found: list[str] = []
+
+        def descend(refs: tuple[Ref, ...]) -> None:
+            for ref in refs:
+                page = pages.parse(self.sim.keyspace.values[ref.key].data, ref, "mena")
+                if bool(page.pages) == of_references:
+                    found.append(ref.key)
+                descend(page.pages)
+
+        descend(invariants.manifest_of(self.store).log.pages)
+        return found
+
+    def problems(self) -> set[str]:
+        """What verify finds wrong, as a new client."""
+        return {f.problem.value for f in another(self.store).verify("mena") if f.wrong}
+
+    def history(self) -> list[Row]:
+        """All that a new reader sees, oldest first."""
+        return list(another(self.store).history("mena", limit=None))[::-1]
+
+    def healthy(self) -> dict[str, bytes]:
+        """The id records of what was acknowledged that are whole and permanent."""
+        values = self.sim.keyspace.values
+        keys = self.store._context.keys
+        found = {}
+        for row in self.rows:
+            value = values.get(keys.id("mena", row.id))
+            if value and value.expires_at is None and records.is_whole(value.data, row):
+                found[row.id] = value.data
+        return found
+
+    def repaired(self) -> None:
+        """Repair until nothing is left; then nothing is wrong, and again changes nothing."""
+        reports = another(self.store).repair("mena", apply=True)
+        assert all(not report.left for report in reports), reports
+        assert self.problems() == set()
+        before = self.sim.keyspace.fingerprint()
+        assert another(self.store).repair("mena", apply=True) == []
+        assert self.sim.keyspace.fingerprint() == before
+        invariants.check(self.store)
+
+    def still_has(self, ids: object) -> None:
+        """These snapshots, and none that was not acknowledged, are read."""
+        reader = another(self.store)
+        for row in self.rows:
+            if row.id in ids:  # type: ignore[operator]
+                snapshot = reader.read("mena", id=row.id)
+                assert snapshot is not None, row.id
+                assert (snapshot.ts, snapshot.sha256) == (row.ts, row.sha256)
+        shown = [row.id for row in self.history()]
+        assert len(shown) == len(set(shown))
+        assert set(shown) <= {row.id for row in self.rows}
+
+
+def key(kind: str, number: int) -> str:
+    """The key of a record of `grown`."""
+    names = {"id": f"swapstore:id:{{mena}}:id-{number}", "ts": f"swapstore:ts:{{mena}}:{number}:id-{number}"}
+    return names[kind]
+
+
+def opened(*, seed: int = 0) -> Clinic:
+    """An empty store."""
+    sim = SimulatedStore(seed=seed, policy=FEW)
+    return Clinic(sim, sim.connect(), [])
+
+
+def grown(count: int, *, gaps: bool = False, backfilled: bool = False) -> Clinic:
+    """So many snapshots; with `gaps` pins and confirmations between them, with `backfilled` times mixed up."""
+    clinic = opened()
+    times = list(range(1, count + 1))
+    if backfilled:
+        random.Random(3).shuffle(times)
+    for number, ts in enumerate(times, start=1):
+        clinic.sim.clock.advance(1)
+        clinic.store.publish(
+            "mena", {"n": ts}, id=f"id-{ts}", ts=ts, labels={"n": str(ts)}, dedupe_key=f"run-{number}"
+        )
+        if gaps and number % 3 == 0:
+            clinic.store.pin("mena", id=f"id-{ts}")
+            clinic.store.confirm("mena")
+            clinic.store.unpin("mena")
+    clinic.rows.extend(clinic.history())
+    assert len(clinic.rows) == count
+    return clinic
