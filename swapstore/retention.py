@@ -82,11 +82,11 @@ def ripe(head: Head, log: Log, limits: Limits) -> list[Ref]:
     left = [ref for ref in log.pages if ref.count > manifest.F and head.opens(ref)]
     if left and not head.shows_all(left[0]) and len(log.pages) < WIDEST:
         ordered.append(left[0])
-    ends_in = _ends_in(head, log, limits)
+    ends_in = _ends_in(log, limits)
     return ordered if ends_in is None or ends_in in ordered else [*ordered, ends_in]
 
 
-def _ends_in(head: Head, log: Log, limits: Limits) -> Ref | None:
+def _ends_in(log: Log, limits: Limits) -> Ref | None:
     """Return the page of references that `max_count` cuts, if its own numbers do not tell where."""
     index = 0 if limits.max_count is None else _count(log) - limits.max_count
     for ref in log.pages:
