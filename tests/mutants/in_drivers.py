@@ -6,7 +6,7 @@ from tests.mutants.mutant import Edit, mutant
 
 CONTRACT = "drivers/test_contract.py::TestDrivers::test_"
 SERVER = "real/test_server.py::test_"
-REDIS = "drivers/redis.py"
+REDIS, WIRE = "drivers/redis.py", "drivers/redis_wire.py"
 
 MUTANTS = (
     mutant(
@@ -18,7 +18,7 @@ MUTANTS = (
             "            replies = self._exchange(connection, commands)\n",
             "            try:\n"
             "                replies = self._exchange(connection, commands)\n"
-            "            except ReplyLost:\n"
+            "            except redis_errors.ReplyLost:\n"
             "                replies = self._exchange(connection, commands)\n",
         ),
     ),
@@ -45,16 +45,20 @@ MUTANTS = (
         "A second producer with one id does not overwrite what the first staged.",
         CONTRACT + "stage_writes_only_a_free_key[fakeredis]",
         Edit(
-            REDIS,
-            'return ("SET", key, record, "NX", "PX", ttl_ms)',
-            'return ("SET", key, record, "PX", ttl_ms)',
+            WIRE,
+            '("SET", stage.key, stage.record, "NX", "PX", stage.ttl_ms)',
+            '("SET", stage.key, stage.record, "PX", stage.ttl_ms)',
         ),
     ),
     mutant(
         "staged without a TTL",
         "What a crashed publish left behind goes away by itself.",
         CONTRACT + "a_staged_record_expires[fakeredis]",
-        Edit(REDIS, 'return ("SET", key, record, "NX", "PX", ttl_ms)', 'return ("SET", key, record, "NX")'),
+        Edit(
+            WIRE,
+            '("SET", stage.key, stage.record, "NX", "PX", stage.ttl_ms)',
+            '("SET", stage.key, stage.record, "NX")',
+        ),
     ),
     mutant(
         "SQLite synchronous weakened",

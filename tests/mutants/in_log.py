@@ -6,6 +6,7 @@ from tests.mutants.mutant import Edit, mutant
 
 MANIFEST = "unit/test_manifest.py::test_"
 GAPS = "mutants/test_gaps.py::test_"
+GROWTH = "growth.py"
 
 MUTANTS = (
     mutant(
@@ -13,7 +14,7 @@ MUTANTS = (
         "A slow producer that started earlier does not move latest back in time.",
         MANIFEST + "latest_is_the_greatest_ts",
         Edit(
-            "manifest.py",
+            GROWTH,
             "latest=base.head.latest if base and base.head.latest.ts > row.ts else row",
             "latest=row",
         ),
@@ -22,27 +23,25 @@ MUTANTS = (
         "an equal ts does not win",
         "Of two snapshots of one moment the later commit is the latest.",
         MANIFEST + "latest_is_the_greatest_ts",
-        Edit(
-            "manifest.py", "base.head.latest.ts > row.ts else row", "base.head.latest.ts >= row.ts else row"
-        ),
+        Edit(GROWTH, "base.head.latest.ts > row.ts else row", "base.head.latest.ts >= row.ts else row"),
     ),
     mutant(
         "sealing drops a row",
         "Sealing keeps every row exactly once.",
         MANIFEST + "no_row_is_ever_dropped[64]",
-        Edit("manifest.py", "    rows = rows[F:]\n", "    rows = rows[F + 1 :]\n"),
+        Edit(GROWTH, "Log(rows=log.rows[size:], pages=refs)", "Log(rows=log.rows[size + 1 :], pages=refs)"),
     ),
     mutant(
         "sealing drops a page",
         "Sealing keeps every page of rows exactly once.",
-        MANIFEST + "no_row_is_ever_dropped[2080]",
-        Edit("manifest.py", "        pages[level] = refs[F:]\n", "        pages[level] = refs[F + 1 :]\n"),
+        MANIFEST + "no_row_is_ever_dropped[288]",
+        Edit(GROWTH, "        run = refs[-manifest.G :]\n", "        run = refs[-manifest.G + 1 :]\n"),
     ),
     mutant(
         "rows of the tail lost on append",
         "A publish adds a row and loses none.",
         MANIFEST + "no_row_is_ever_dropped[63]",
-        Edit("manifest.py", "rows=(*log.rows, row))", "rows=(*log.rows[1:], row))"),
+        Edit(GROWTH, "rows=(*log.rows, row))", "rows=(*log.rows[1:], row))"),
     ),
     mutant(
         "page key without the epoch",
@@ -57,7 +56,7 @@ MUTANTS = (
     mutant(
         "page key without the last version",
         "A page of references does not have the key of the first page below it.",
-        MANIFEST + "no_row_is_ever_dropped[2080]",
+        MANIFEST + "no_row_is_ever_dropped[288]",
         Edit(
             "pages.py",
             'name = f"{epoch}.{ref.first_version}-{ref.last_version}"',
@@ -90,15 +89,13 @@ MUTANTS = (
         "version not incremented on pin",
         "Every swap is a version of its own: versions are dense, and an etag is never used twice.",
         MANIFEST + "repoint_changes_the_header_alone",
-        Edit(
-            "manifest.py", "    version = base.version + 1\n    etag", "    version = base.version\n    etag"
-        ),
+        Edit(GROWTH, "    version = base.version + 1\n    etag", "    version = base.version\n    etag"),
     ),
     mutant(
         "a publish drops the pin",
         "What an operator pinned is served until it is unpinned.",
         MANIFEST + "repoint_changes_the_header_alone",
-        Edit("manifest.py", "pinned=base.head.pinned if base else None", "pinned=None"),
+        Edit(GROWTH, "pinned=base.head.pinned if base else None", "pinned=None"),
     ),
     mutant(
         "another dataset's manifest accepted",

@@ -8,6 +8,7 @@ OUTCOMES = "store/test_outcomes.py::test_"
 PUBLISH = "store/test_publish.py::test_"
 GAPS = "mutants/test_gaps.py::test_"
 SWAP, PUB = "operations/swap.py", "operations/publish.py"
+SETTLE, STAGING = "operations/settle.py", "operations/staging.py"
 
 MUTANTS = (
     # --- replies
@@ -17,33 +18,33 @@ MUTANTS = (
         OUTCOMES + "a_conflict_is_rebuilt_on_the_current_manifest[sqlite]",
         Edit(
             SWAP,
-            "            return Moved(current)\n        case decided:",
-            "            return Committed()\n        case decided:",
+            "            return Moved(current)\n        case Committed()",
+            "            return Swapped()\n        case Committed()",
         ),
     ),
     mutant(
         "a refused commit taken for committed",
         "Every reply of a batch is looked at: a refused commit is an error.",
         OUTCOMES + "a_refused_command_is_an_error_whatever_its_neighbours_say[sqlite-2]",
-        Edit(SWAP, "            raise refusal or error\n", "            return Committed()\n"),
+        Edit(SWAP, "            raise refusal or error\n", "            return Swapped()\n"),
     ),
     mutant(
         "a refused record not looked at",
         "Every reply of a batch is looked at: a payload that the store refused is an error that says why.",
         OUTCOMES + "a_refused_command_is_an_error_whatever_its_neighbours_say[sqlite-1]",
-        Edit(SWAP, "                failure = failure or reply.error\n", "                pass\n"),
+        Edit(STAGING, "                failure = failure or reply.error\n", "                pass\n"),
     ),
     mutant(
         "a staged record that vanished is not staged again",
         "A record that expired before the commit is sent again, and the publish goes on.",
         OUTCOMES + "a_record_that_vanished_is_staged_again[sqlite]",
-        Edit(SWAP, "        self._staged.pop(unstaged.key, None)\n", ""),
+        Edit(STAGING, "        self._staged.pop(unstaged.key, None)\n", ""),
     ),
     mutant(
         "a dead producer blocks its id",
         "What a crashed producer staged is taken over.",
         OUTCOMES + "a_crashed_producers_record_is_taken_over[sqlite]",
-        Edit(SWAP, "            self._taken_over.add(unstaged.key)\n", "            pass\n"),
+        Edit(STAGING, "            self._taken_over.add(unstaged.key)\n", "            pass\n"),
     ),
     # --- lost replies
     mutant(
@@ -64,7 +65,7 @@ MUTANTS = (
         OUTCOMES + "a_lost_reply_of_an_applied_commit_is_one_commit[sqlite]",
         Edit(
             SWAP,
-            "            current = yield from _ask_after_loss(ctx, draft, error)\n",
+            "            current = yield from ask_after_loss(ctx, draft, error)\n",
             "            continue\n",
         ),
     ),
@@ -73,7 +74,7 @@ MUTANTS = (
         "The same bytes are sent again, so that a delayed first send cannot count as well.",
         OUTCOMES + "a_lost_commit_is_sent_again_with_the_same_bytes[sqlite]",
         Edit(
-            SWAP,
+            SETTLE,
             "    if base is not None and current.etag == base.etag:\n        return None\n",
             "    if base is not None and current.etag == base.etag:\n        return Moved(current)\n",
         ),
@@ -82,26 +83,28 @@ MUTANTS = (
         "another's row of version n+1 taken for ours",
         "A lost publish that another overtook is not acknowledged; it is tried again.",
         GAPS + "a_lost_publish_that_several_overtook_is_not_taken_for_theirs[sqlite]",
-        Edit(SWAP, "row is not None and row == draft.row else", "row is not None else"),
+        Edit(SETTLE, "row is not None and row == draft.row else", "row is not None else"),
     ),
     mutant(
         "a row in a page is not looked for",
         "A lost commit is settled however far others went on since.",
         OUTCOMES + "a_lost_reply_is_settled_however_far_others_went_on[sqlite-70]",
-        Edit(SWAP, "    if row is None and lost is not None:\n", "    if False:\n"),
+        Edit(SETTLE, "    if row is None and lost is not None:\n", "    if False:\n"),
     ),
     mutant(
         "guessing when version n+1 was pruned",
         "When nothing tells whether it committed, that is what the producer is told.",
         OUTCOMES + "a_pruned_row_after_a_lost_reply_is_outcome_unknown[sqlite]",
-        Edit(SWAP, "(draft.row is None or ours.version < _oldest(current))", "draft.row is None"),
+        Edit(SETTLE, "    return not current.head.shows(draft.row) and", "    return False and"),
     ),
     mutant(
         "guessing the fate of a pin",
         "A pin whose reply was lost is not silently done twice.",
         "store/test_steer.py::test_a_pin_whose_fate_nobody_can_know_says_so[sqlite]",
         Edit(
-            SWAP, "(draft.row is None or ours.version < _oldest(current))", "ours.version < _oldest(current)"
+            SETTLE,
+            "    if draft.row is None:\n        return True\n",
+            "    if draft.row is None:\n        return False\n",
         ),
     ),
     mutant(
@@ -163,9 +166,9 @@ MUTANTS = (
         GAPS + "expected_version_is_checked_again_after_a_lost_race[sqlite]",
         Edit(
             PUB,
-            "        draft = _draft(ctx, this, base)\n",
+            "        draft = yield from _draft(ctx, this, base)\n",
             "        this = attrs.evolve(this, wanted=attrs.evolve(this.wanted, expected_version=None))\n"
-            "        draft = _draft(ctx, this, base)\n",
+            "        draft = yield from _draft(ctx, this, base)\n",
         ),
     ),
     mutant(
@@ -180,9 +183,9 @@ MUTANTS = (
         GAPS + "validate_is_asked_again_after_a_lost_race[sqlite]",
         Edit(
             PUB,
-            "        draft = _draft(ctx, this, base)\n",
+            "        draft = yield from _draft(ctx, this, base)\n",
             "        this = attrs.evolve(this, wanted=attrs.evolve(this.wanted, validate=None))\n"
-            "        draft = _draft(ctx, this, base)\n",
+            "        draft = yield from _draft(ctx, this, base)\n",
         ),
     ),
     mutant(
@@ -197,11 +200,10 @@ MUTANTS = (
         "store/test_crashes.py::test_a_crash_at_any_command_leaves_the_previous_version[sqlite-0]",
         Edit(
             SWAP,
-            "        staging_ttl_ms=ctx.policy.staging_ttl_ms,\n        grace_ms",
+            "        unlinked=draft.unlinked,\n",
             "        unlinked=(ctx.keys.id(draft.base.head.dataset, draft.base.head.latest.id),)\n"
             "        if draft.base\n"
-            "        else (),\n"
-            "        staging_ttl_ms=ctx.policy.staging_ttl_ms,\n        grace_ms",
+            "        else (),\n",
         ),
     ),
 )

@@ -31,10 +31,9 @@ MUTANTS = (
         READ + "a_staged_record_is_not_there[sqlite]",
         Edit(
             "operations/lookup.py",
-            "    return (yield from find(ctx, dataset, search.search(manifest, search.ById(",
+            "    query = search.ById(id, entry.ts)\n",
             "    named = {f: getattr(entry, f) for f in ('id', 'ts', 'size', 'sha256', 'codec', 'labels')}\n"
-            "    return Row(**named, version=head.version, committed_at=head.committed_at)\n"
-            "    return (yield from find(ctx, dataset, search.search(manifest, search.ById(",
+            "    return Row(**named, version=head.version, committed_at=head.committed_at)\n",
         ),
     ),
     mutant(
@@ -171,7 +170,7 @@ MUTANTS = (
         "A view computed on one version is never shown for another.",
         STEER + "a_live_view_is_shown_while_its_version_is_current[sqlite]",
         Edit(
-            "drivers/sqlite.py",
+            "drivers/sqlite_commands.py",
             '    connection.execute("DELETE FROM records WHERE key = ?", (commit.live_key,))\n',
             "",
         ),

@@ -9,7 +9,7 @@ GAPS = "mutants/test_gaps.py::test_"
 LUA, REPLACE, SQLITE, KEYSPACE = (
     "drivers/commit.lua",
     "drivers/replace.lua",
-    "drivers/sqlite.py",
+    "drivers/sqlite_commands.py",
     "testing/keyspace.py",
 )
 
@@ -25,7 +25,7 @@ MUTANTS = (
         "blind SET (SQLite)",
         "A commit built on an old version never overwrites a newer one.",
         CONTRACT + "commit_refuses_another_manifest[sqlite]",
-        Edit(SQLITE, "    if not as_expected:\n", "    if False:\n"),
+        Edit(SQLITE, "    if not _is_expected(stored, commit):\n", "    if False:\n"),
     ),
     mutant(
         "blind SET (simulated)",
@@ -110,7 +110,11 @@ MUTANTS = (
         "committed records not persisted (SQLite)",
         "What is committed has no TTL: it does not vanish ten minutes after it was acknowledged.",
         CONTRACT + "commit_swaps_an_absent_manifest[sqlite]",
-        Edit(SQLITE, '"UPDATE records SET expires_at = NULL WHERE key = ?"', '"SELECT 1 WHERE ? = 0"'),
+        Edit(
+            SQLITE,
+            '"UPDATE records SET expires_at = NULL WHERE key = ?"',
+            '"UPDATE records SET expires_at = expires_at WHERE key = ?"',
+        ),
     ),
     mutant(
         "swap before the records are permanent (Lua)",

@@ -73,25 +73,26 @@ def test_only_a_failed_test_kills(judge: Judge, suspect: Mutant, fate: Fate) -> 
 
 def test_tests_that_do_not_end_are_stopped(tmp_path: Path) -> None:
     """A mistake that makes a publish wait for ever must not keep the suite waiting: it counts as noticed."""
-    assert Copy(tmp_path, timeout_s=0.1).judge(HARMLESS).fate is Fate.TIMEOUT
+    with Copy(tmp_path, timeout_s=0.05) as copy:
+        assert copy.judge(HARMLESS).fate is Fate.TIMEOUT
 
 
 def test_the_installed_library_is_not_what_is_tested(tmp_path: Path) -> None:
     """Were the installed library tested, mutants would seem to survive, or broken checks to kill."""
-    copy = Copy(tmp_path)
-    shutil.rmtree(copy.root / "swapstore")
-    verdict = copy.run([CHEAP])
+    with Copy(tmp_path) as copy:
+        shutil.rmtree(copy.root / "swapstore")
+        verdict = copy.run([CHEAP])
     assert verdict.fate is Fate.ERROR
     assert "not from the mutated copy" in verdict.output
 
 
 def test_a_mutant_is_undone(tmp_path: Path) -> None:
     """What one mutant left behind would be judged with the next."""
-    copy = Copy(tmp_path)
-    before = (copy.root / "swapstore" / "keys.py").read_text()
-    assert copy.judge(BROKEN).fate is Fate.ERROR
-    assert (copy.root / "swapstore" / "keys.py").read_text() == before
-    assert copy.run([CHEAP]).fate is Fate.SURVIVED
+    with Copy(tmp_path) as copy:
+        before = (copy.root / "swapstore" / "keys.py").read_text()
+        assert copy.judge(BROKEN).fate is Fate.ERROR
+        assert (copy.root / "swapstore" / "keys.py").read_text() == before
+        assert copy.run([CHEAP]).fate is Fate.SURVIVED
 
 
 def test_mutants_have_names_of_their_own() -> None:

@@ -5,14 +5,10 @@ from __future__ import annotations
 import compileall
 import contextlib
 import enum
-import os
 import py_compile
 import queue
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +18,7 @@ from typing import Self
 
 import attrs
 
+from tests.mutants.launcher import Launcher
 from tests.mutants.mutant import Edit, Mutant
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +71,7 @@ class Copy:
         compileall.compile_dir(
             self.root / "swapstore", quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
         )
+        self._launcher = Launcher(self.root, directory / "output")
 
     def judge(self, mutant: Mutant) -> Verdict:
         """Apply a mutant, run its checks, and restore the copy."""
@@ -104,38 +102,24 @@ class Copy:
     def run(self, checks: Sequence[str]) -> Verdict:
         """Run tests on the copy as it stands now."""
         began = time.monotonic()
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
-                *("-p", "tests.mutants.verify", "--rootdir", self.root, "--basetemp", self._scratch),
-                *(f"tests/{check}" for check in checks),
-            ],
-            cwd=self.root,
-            env=_environment(self.root),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,  # so that the servers it starts can be stopped with it
-        )
-        try:
-            output, _ = process.communicate(timeout=self._timeout_s)
-        except subprocess.TimeoutExpired:
-            return Verdict(Fate.TIMEOUT, "timeout", time.monotonic() - began)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-        return _verdict(process.returncode, output, time.monotonic() - began)
+        arguments = [
+            *("-q", "-x", "-p", "no:cacheprovider", "-p", "tests.mutants.verify"),
+            *("--rootdir", str(self.root), "--basetemp", str(self._scratch)),
+            *(f"tests/{check}" for check in checks),
+        ]
+        code, output = self._launcher.run(arguments, self._timeout_s)
+        return _verdict(code, output, time.monotonic() - began)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._launcher.__exit__()
 
 
-def _environment(root: Path) -> dict[str, str]:
-    """Import from the copy, and load no plugin that the checks do not need."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return {**inherited, "PYTHONPATH": str(root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-
-
-def _verdict(code: int, output: str, seconds: float) -> Verdict:
+def _verdict(code: int | None, output: str, seconds: float) -> Verdict:
+    if code is None:
+        return Verdict(Fate.TIMEOUT, "timeout", seconds)
     failed = re.search(r"^FAILED tests/(.+?)(?: - .*)?$", output, re.MULTILINE)
     if code == 0:
         return Verdict(Fate.SURVIVED, "", seconds, output)
@@ -149,9 +133,10 @@ class Workshop:
 
     def __init__(self, workers: int = WORKERS) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="swapstore-mutants-")
+        self._copies = [Copy(Path(self._directory.name) / str(number)) for number in range(workers)]
         self._idle: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-        for number in range(workers):
-            self._idle.put(Copy(Path(self._directory.name) / str(number)))
+        for copy in self._copies:
+            self._idle.put(copy)
         self._pool = ThreadPoolExecutor(workers)
 
     def __enter__(self) -> Self:
@@ -159,6 +144,8 @@ class Workshop:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+        for copy in self._copies:
+            copy.__exit__()
         self._directory.cleanup()
 
     def judge(self, mutant: Mutant) -> Future[Verdict]:

@@ -110,7 +110,8 @@ def test_a_repair_in_a_storm_of_publishes(
     """Producers do not stop for a repair: what they are told is committed must be there afterwards."""
     harm(shared)
     together(
-        lambda: mend(real_url), *(lambda who=who: produce(real_url, who) for who in range(3))  # type: ignore[misc]
+        lambda: mend(real_url),
+        *(lambda who=who: produce(real_url, who) for who in range(3)),  # type: ignore[misc]
     )
     acknowledged = {f"{who}-{number}" for who in range(3) for number in range(EACH)}
     check_end(shared, harm, acknowledged=acknowledged)
