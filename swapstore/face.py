@@ -1,21 +1,46 @@
-"""What every face of the library stands on: a driver, a context, and how an operation is run on them."""
+"""How calls become methods: run at once, or awaited; and the life of a driver and a context."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from swapstore import checks
+from swapstore.calls import Calls
 from swapstore.engine import run
-from swapstore.errors import StoreClosed, SwapstoreError
+from swapstore.errors import StoreClosed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from swapstore.drivers.base import Driver
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.steps import Operation, Steps
 
+P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C")
+
+
+def blocking(call: Callable[Concatenate[C, P], Operation[T]]) -> Callable[Concatenate[Any, P], T]:
+    """Make a method that runs a call to its end."""
+
+    @wraps(call)
+    def method(self: Face, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(call(self._calls, *args, **kwargs))  # type: ignore[arg-type]
+
+    return method  # type: ignore[return-value]
+
+
+def iterating(call: Callable[Concatenate[C, P], Steps[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
+    """Make a method that iterates over what a call gives step by step."""
+
+    @wraps(call)
+    def method(self: Face, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        self._refuse_if_closed()
+        return self._iterate(call(self._calls, *args, **kwargs))  # type: ignore[arg-type]
+
+    return method  # type: ignore[return-value]
 
 
 class Face:
@@ -24,6 +49,7 @@ class Face:
     def __init__(self, driver: Driver, context: Context) -> None:
         self._driver = driver
         self._context = context
+        self._calls = Calls(context, driver.kind)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -52,31 +78,14 @@ class Face:
         self._closed = True
         self._driver.close()
 
-    # --- inside ----------------------------------------------------------------------------------------
-
     def _run(self, operation: Operation[T]) -> T:
+        self._refuse_if_closed()
         return run(operation, self._driver, self._context.clock.sleep)
+
+    def _iterate(self, steps: Steps[T]) -> Iterator[T]:
+        while (items := self._run(steps.step())) is not None:
+            yield from items
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise StoreClosed("the store is closed; connect() makes a new one")
-
-    def _about(self, dataset: str) -> _About:
-        self._refuse_if_closed()
-        return _About(checks.dataset(dataset))
-
-
-class _About:
-    """Puts the dataset's name on every error that passes."""
-
-    __slots__ = ("_dataset",)
-
-    def __init__(self, dataset: str) -> None:
-        self._dataset = dataset
-
-    def __enter__(self) -> str:
-        return self._dataset
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SwapstoreError) and error.dataset is None:
-            error.dataset = self._dataset

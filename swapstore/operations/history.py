@@ -11,44 +11,52 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swapstore import search
-from swapstore.models import Row
 from swapstore.operations.lookup import own
 from swapstore.operations.read import through_manifest
 from swapstore.operations.steps import Operation, load_page
 
 if TYPE_CHECKING:
     from swapstore.manifest import Manifest
+    from swapstore.models import Row
     from swapstore.operations.context import Context
     from swapstore.search import Cursor
 
 
-@attrs.frozen
-class Stretch:
-    """Some rows, newest first, and where to go on (None: that was all)."""
+class History:
+    """A walk through the rows of a dataset; nothing published: no rows."""
 
-    rows: list[Row]
-    rest: Cursor | None
+    def __init__(self, ctx: Context, dataset: str, *, limit: int | None, before: int | None) -> None:
+        self._ctx = ctx
+        self._dataset = dataset
+        self._left = limit
+        self._before = before
+        self._rest: Cursor | None = None
+        self._begun = False
 
+    def step(self) -> Operation[list[Row] | None]:
+        """Return the next rows, newest first; None: that was all."""
+        if self._left == 0 or (self._begun and self._rest is None):
+            return None
+        if self._rest is None:
+            self._begun = True
+            rows = (yield from through_manifest(self._ctx, self._dataset, self._first)) or []
+        else:
+            rows = yield from self._walk(self._rest)
+        if self._left is not None:
+            rows = rows[: self._left]
+            self._left -= len(rows)
+        return [own(row) for row in rows]
 
-def begin_history(ctx: Context, dataset: str, *, before: int | None) -> Operation[Stretch]:
-    """Read the first stretch. Nothing published: no rows."""
+    def _first(self, manifest: Manifest) -> Operation[list[Row]]:
+        return self._walk(search.walk(manifest, before=self._before))
 
-    def view(manifest: Manifest) -> Operation[Stretch]:
-        return _walk(ctx, dataset, search.walk(manifest, before=before))
-
-    return (yield from through_manifest(ctx, dataset, view)) or Stretch([], None)
-
-
-def go_on(ctx: Context, dataset: str, cursor: Cursor) -> Operation[Stretch]:
-    """Read the next stretch."""
-    return (yield from _walk(ctx, dataset, cursor))
-
-
-def _walk(ctx: Context, dataset: str, cursor: Cursor) -> Operation[Stretch]:
-    while True:
-        rows, page_ref, rest = cursor.step()
-        if page_ref is None:
-            return Stretch(list(map(own, rows)), None)
-        if rows:
-            return Stretch(list(map(own, rows)), attrs.evolve(rest, ahead=(*rest.ahead, page_ref)))
-        cursor = rest.opened((yield from load_page(ctx, dataset, page_ref)))
+    def _walk(self, cursor: Cursor) -> Operation[list[Row]]:
+        while True:
+            rows, page_ref, rest = cursor.step()
+            if page_ref is None:
+                self._rest = None
+                return rows
+            if rows:
+                self._rest = attrs.evolve(rest, ahead=(*rest.ahead, page_ref))
+                return rows
+            cursor = rest.opened((yield from load_page(self._ctx, self._dataset, page_ref)))

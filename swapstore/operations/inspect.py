@@ -11,23 +11,27 @@ from swapstore.operations.survey import Survey
 from swapstore.operations.sweep import Sweep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from swapstore.operations.context import Context
 
 
 class Inspection:
     """What `verify` runs, a step at a time."""
 
-    def __init__(self, ctx: Context, dataset: str | None) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        dataset: str | None,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
         self._ctx = ctx
+        self._on_progress = on_progress
         self._surveys: dict[str, Survey] = {}
         self._names: list[str] | None = None if dataset is None else [dataset]
         self._current: Survey | None = None
         self._sweep = Sweep(ctx, self._surveys, dataset)
-
-    @property
-    def pending(self) -> bool:
-        """Whether there are more steps."""
-        return self._sweep.pending
 
     @property
     def progress(self) -> Progress:
@@ -40,8 +44,16 @@ class Inspection:
             keys=self._sweep.keys,
         )
 
-    def step(self) -> Operation[list[Finding]]:
-        """Look at a little more."""
+    def step(self) -> Operation[list[Finding] | None]:
+        """Look at a little more; None: that was all."""
+        if not self._sweep.pending:
+            return None
+        found = yield from self._look()
+        if self._on_progress is not None:
+            self._on_progress(self.progress)
+        return found
+
+    def _look(self) -> Operation[list[Finding]]:
         if self._names is None:
             names = yield from ask(self._ctx, Members(self._ctx.keys.datasets()))
             self._names = sorted(names, reverse=True)

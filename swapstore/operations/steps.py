@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
@@ -36,6 +36,13 @@ class Wait:
 
 
 Operation = Generator[Batch | Wait, list[Any], T]
+
+
+class Steps(Protocol[T]):
+    """What is iterated over: some items a step, each step an operation."""
+
+    def step(self) -> Operation[list[T] | None]:
+        """Return the next items, perhaps none yet; None: that was all."""
 
 
 def ask(ctx: Context, command: Command[R]) -> Operation[R]:

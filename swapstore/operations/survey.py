@@ -42,10 +42,14 @@ class Expiring:
 
 @attrs.frozen
 class Later:
-    """A permanent snapshot of a later version than there is, and its permanent keys."""
+    """A permanent snapshot of a later version than there is, or of none that is known.
+
+    `keys` are those of its keys that are permanent, `expiring` those that are not.
+    """
 
     candidate: Candidate
     keys: tuple[str, ...]
+    expiring: tuple[str, ...]
 
 
 @attrs.define

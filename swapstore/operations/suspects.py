@@ -98,24 +98,33 @@ def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
         for key, left, ours in ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
         if value_of(left) == PERMANENT and ours.startswith(header)
     ]
-    is_later = origin is not None and _is_later(survey, origin)
-    if not records.is_whole(record, entry) or not (is_later or _is_committed(survey, origin, has_ts=has_ts)):
+    is_open = _is_open(survey, origin, has_ts=has_ts)
+    if not records.is_whole(record, entry) or not (is_open or _is_committed(survey, origin)):
         return leaked(survey, permanent or [name.key])
+    expiring = []
     for key, left in ((id_key, ttl), (ts_key, ts_ttl)):
         survey.known.add(key)
         if value_of(left) not in {PERMANENT, ABSENT}:
-            survey.damage.expiring[key] = Expiring(header, 0)
+            expiring.append(key)
     found = [] if survey.damage.candidates else _no_manifest(ctx, survey)
     is_altered = not has_ts and value_of(ts_ttl) == PERMANENT
     if is_altered:  # once it has a TTL it can be written again: in the next swap
         found += leaked(survey, [ts_key])
     candidate = Candidate(entry=entry, origin=origin, has_ts=has_ts or is_altered)
-    if is_later:
-        survey.damage.later.append(Later(candidate, tuple(permanent)))
+    one = Later(candidate, tuple(permanent), tuple(expiring))
+    if is_open:
+        survey.damage.later.append(one)
         return found
-    survey.damage.candidates.append(candidate)
-    lost = finding_of(survey.dataset, Problem.LOST, id_key)
-    return [*found, attrs.evolve(lost, id=entry.id)]
+    return [*found, *_lost(survey, one, id_key)]
+
+
+def _lost(survey: Survey, one: Later, id_key: str) -> list[Finding]:
+    """Note a committed snapshot that a repair names again."""
+    entry = one.candidate.entry
+    survey.damage.candidates.append(one.candidate)
+    for key in one.expiring:
+        survey.damage.expiring[key] = Expiring(records.entry_header(entry), 0)
+    return [attrs.evolve(finding_of(survey.dataset, Problem.LOST, id_key), id=entry.id)]
 
 
 def _no_manifest(ctx: Context, survey: Survey) -> list[Finding]:
@@ -135,39 +144,42 @@ def _entry_of(name: Name, record: bytes) -> tuple[Entry | None, Origin | None]:
     return (entry, origin) if named else (None, None)
 
 
-def _is_committed(survey: Survey, origin: Origin | None, *, has_ts: bool) -> bool:
+def _is_committed(survey: Survey, origin: Origin | None) -> bool:
     """Say whether a whole, permanent record was committed; false only if that is disproved."""
-    if survey.manifest is None:
-        return True
-    if origin is None:
-        # Without its ts record it counts only where rows are missing.
-        return has_ts or bool(survey.damage.holes)
-    if origin.epoch != survey.manifest.epoch:
+    if survey.manifest is None or origin is None or origin.epoch != survey.manifest.epoch:
         return True
     return any(hole.last_version >= origin.version for hole in survey.damage.holes)
 
 
-def _is_later(survey: Survey, origin: Origin) -> bool:
-    """Say whether a record was staged for a later version than there is: the manifest may have gone back."""
-    manifest = survey.manifest
-    return manifest is not None and origin.epoch == manifest.epoch and origin.version > survey.version
+def _is_open(survey: Survey, origin: Origin | None, *, has_ts: bool) -> bool:
+    """Say whether the other keys have to tell what a record is.
+
+    That is so when it was staged for a later version than there is, for the manifest may have gone back; and
+    without a ts record to say what it was staged for, unless rows are missing.
+    """
+    if survey.manifest is None:
+        return False
+    if origin is None:
+        return not has_ts and not survey.damage.holes
+    return origin.epoch == survey.manifest.epoch and origin.version > survey.version
 
 
 def decide(survey: Survey) -> list[Finding]:
-    """Say, once all keys were seen, what the records of later versions are.
+    """Say, once all keys were seen, what the records of later versions are, and those without an origin.
 
     A commit that was cut before its swap leaves records of the very next version, and of no other. Records
-    beyond that were committed, and those before them too: somebody put an older manifest back.
+    beyond that were committed, and those before them too: somebody put an older manifest back. What has no
+    origin was committed if the manifest has gone back, or stands where one of another epoch was lost.
     """
+    epoch = survey.manifest.epoch if survey.manifest else ""
+    others = any(c.origin and c.origin.epoch != epoch for c in survey.damage.candidates)
     later, survey.damage.later = survey.damage.later, []
-    origins = [one.candidate.origin.version for one in later if one.candidate.origin]
+    versions = [one.candidate.origin.version for one in later if one.candidate.origin]
+    went_back = max(versions, default=0) > survey.version + 1
     found: list[Finding] = []
     for one in later:
-        if max(origins) > survey.version + 1:
-            survey.damage.candidates.append(one.candidate)
-            entry = one.candidate.entry
-            lost = finding_of(survey.dataset, Problem.LOST, one.keys[0])
-            found.append(attrs.evolve(lost, id=entry.id))
+        if went_back or (others and one.candidate.origin is None):
+            found += _lost(survey, one, one.keys[0])
         else:
             found += leaked(survey, list(one.keys))
     return found

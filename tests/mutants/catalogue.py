@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.mutants import in_drivers, in_log, in_publish, in_reading, in_store
+from tests.mutants import (
+    in_drivers,
+    in_log,
+    in_publish,
+    in_reading,
+    in_repair,
+    in_retention,
+    in_store,
+    in_verify,
+)
 from tests.mutants.mutant import Mutant
 
 MUTANTS = (
@@ -11,6 +20,9 @@ MUTANTS = (
     *in_publish.MUTANTS,
     *in_reading.MUTANTS,
     *in_log.MUTANTS,
+    *in_retention.MUTANTS,
+    *in_verify.MUTANTS,
+    *in_repair.MUTANTS,
 )
 CHECKS = tuple(dict.fromkeys(check for mutant in MUTANTS for check in mutant.checks))
 UNCHANGED = Mutant("(the code as it is)", "The named checks pass without a mutant.", CHECKS, ())

@@ -69,7 +69,7 @@ def serve(output: str) -> None:
     import fakeredis  # noqa: F401, PLC0415 - loaded here, so that no child has to
     import hypothesis.stateful  # noqa: F401, PLC0415
     import pytest  # noqa: F401, PLC0415
-    import sybil.evaluators.python  # noqa: F401, PLC0415
+    import sybil.evaluators.python  # noqa: PLC0415
     import sybil.parsers.markdown  # noqa: F401, PLC0415
 
     assert "swapstore" not in sys.modules

@@ -1,4 +1,4 @@
-"""A dataset on the simulated store that is about to be damaged: cheap to copy, so that every moment is tried."""
+"""A dataset on the simulated store, about to be damaged: cheap to copy, so that every moment is tried."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ class Clinic:
 
 def key(kind: str, number: int) -> str:
     """The key of a record of `grown`."""
-    names = {"id": f"swapstore:id:{{mena}}:id-{number}", "ts": f"swapstore:ts:{{mena}}:{number}:id-{number}"}
-    return names[kind]
+    time = f"{number}:" if kind == "ts" else ""
+    return f"swapstore:{kind}:{{mena}}:{time}id-{number}"
 
 
 def opened(*, seed: int = 0) -> Clinic:
@@ -148,7 +148,7 @@ def opened(*, seed: int = 0) -> Clinic:
 
 
 def grown(count: int, *, gaps: bool = False, backfilled: bool = False) -> Clinic:
-    """So many snapshots; with `gaps` pins and confirmations between them, with `backfilled` times mixed up."""
+    """So many snapshots; with `gaps` pins between them, with `backfilled` times mixed up."""
     clinic = opened()
     times = list(range(1, count + 1))
     if backfilled:

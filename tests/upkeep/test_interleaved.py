@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import attrs
 import pytest
@@ -153,10 +154,8 @@ def test_verify_while_the_dataset_is_reset_or_repaired(well: Clinic, harm: Harm)
             clinic = well.copy()
             client, meddler = meddled(clinic.store)
             meddler.before(number, lambda: act(clinic))  # noqa: B023
-            try:
+            with suppress(Contended):
                 assert {f.problem.value for f in client.verify("mena") if f.wrong} <= wrong, number
-            except Contended:
-                pass
 
 
 def _flush_and_publish(clinic: Clinic) -> None:
@@ -236,10 +235,8 @@ def test_a_leaked_id_that_is_published_again_stays(well: Clinic) -> None:
         meddler.before(number, overtake)
         for later in range(commit, commit + 3):
             meddler.after(later, lambda: _die_after_commit(meddler))  # noqa: B023
-        try:
+        with suppress(KeyboardInterrupt):
             client.repair("mena", apply=True)
-        except KeyboardInterrupt:
-            pass
         assert any(row.id == "torn" for row in invariants.check(clinic.store)), number
 
 

@@ -80,15 +80,17 @@ def test_a_page_in_the_way_of_sealing_blocks_until_repair(well: Clinic) -> None:
     first, last = log.rows[0].version, log.rows[manifest.F - 1].version
     name = f"swapstore:page:{{mena}}:{head.etag.partition('.')[0]}.{first}-{last}"
     well.put(name, b'{"page":"other"}\n{}')
-    published = []
     with pytest.raises(Corrupt, match="permanent"):
-        for number in range(4):
-            published.append(well.store.publish("mena", number, id=f"more-{number}").id)
+        more(well)
     assert well.problems() == {"leaked"}
     well.repaired()
-    for number in range(4):
-        well.store.publish("mena", number, id=f"more-{number}")
+    more(well)
     invariants.check(well.store)
+
+
+def more(clinic: Clinic) -> None:
+    for number in range(4):
+        clinic.store.publish("mena", number, id=f"more-{number}")
 
 
 @pytest.mark.parametrize("ts", [99, 3])
@@ -130,10 +132,19 @@ def test_a_dataset_of_which_no_payload_is_left(well: Clinic) -> None:
 
 
 def test_an_altered_ts_record_is_no_obstacle_to_a_rebuild(well: Clinic) -> None:
-    """Two damages that need each other's cure: the manifest is gone, and what it is rebuilt from is altered."""
+    """Two damages at once: the manifest is gone, and what it is rebuilt from was altered."""
     for lost in ([MANIFEST], well.pages()[:1]):
         clinic = well.copy()
         clinic.alter(key("ts", 2), lambda raw: raw.replace(b'"size"', b'"Size"'))
         clinic.delete(*lost)
         clinic.repaired()
         assert [(row.id, row.version) for row in clinic.history()] == [(r.id, r.version) for r in clinic.rows]
+
+
+def test_published_over_a_lost_manifest_without_a_ts_record(well: Clinic) -> None:
+    """Others of the lost line prove that it was committed; alone it would be taken for a leak, and expire."""
+    well.delete(MANIFEST, key("ts", 4))
+    well.alter(key("ts", 6), lambda raw: raw.replace(b'"size"', b'"Size"'))
+    well.store.publish("mena", "over", id="over", ts=99)
+    well.repaired()
+    assert {row.id for row in well.history()} == {row.id for row in well.rows} | {"over"}

@@ -111,7 +111,7 @@ def test_a_repair_in_a_storm_of_publishes(
     harm(shared)
     together(
         lambda: mend(real_url),
-        *(lambda who=who: produce(real_url, who) for who in range(3)),  # type: ignore[misc]
+        *(lambda who=who: produce(real_url, who) for who in range(3)),
     )
     acknowledged = {f"{who}-{number}" for who in range(3) for number in range(EACH)}
     check_end(shared, harm, acknowledged=acknowledged)

@@ -1,43 +1,56 @@
-"""The part of a `Store` that looks after what is stored: retention, and whether all is as it should be."""
+"""Looking after what is stored: checked, and handed to the operations."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from swapstore import checks
+from swapstore.calls.about import Named, about
 from swapstore.diagnosis.diagnose import diagnose
 from swapstore.errors import InvalidInput
-from swapstore.face import Face
 from swapstore.models import Retention
 from swapstore.operations import repair, retain
 from swapstore.operations.inspect import Inspection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from swapstore.diagnosis.check import Check
     from swapstore.findings import Finding, Progress, Repair
     from swapstore.models import Pruned
+    from swapstore.operations.context import Context
+    from swapstore.operations.steps import Operation, Steps
 
 
-class Upkeep(Face):
+class Upkeep:
     """What an operator, or a cron job of theirs, calls now and then."""
 
-    def prune(self, dataset: str, *, retention: Retention | None = None) -> Pruned:
+    _context: Context
+    _kind: str
+
+    def prune(self, dataset: str, *, retention: Retention | None = None) -> Operation[Pruned]:
         """Apply retention now: hide what is past its bounds, and let go of all that can be let go of.
 
         `retention` is the store's own unless given. Publishing does the same a little at a time; this is
         for bounds that have become tighter, and for datasets that nobody publishes to. Raises `NotFound`
         when nothing is published.
         """
-        with self._about(dataset) as name:
+        with about(dataset) as name:
             if retention is not None and not isinstance(retention, Retention):
                 raise InvalidInput(f"retention must be a Retention, not {type(retention).__name__}")
-            return self._run(retain.prune(self._context, name, retain.limits(self._context, retention)))
+            return (yield from retain.prune(self._context, name, retain.limits(self._context, retention)))
+
+    def doctor(self) -> Operation[list[Check]]:
+        """Ask the server, or look at the file, for what could break the promise, and say what to do.
+
+        Writes nothing. What a server does not say is `unknown`. A SQLite file that cannot be opened or
+        written is a problem among the checks; a server that cannot be reached raises `Unavailable`.
+        """
+        return (yield from diagnose(self._context, self._kind))
 
     def verify(
         self, dataset: str | None = None, *, on_progress: Callable[[Progress], None] | None = None
-    ) -> Iterator[Finding]:
+    ) -> Steps[Finding]:
         """Compare all that is stored with what the manifests say, and iterate over what is found.
 
         Of one dataset, or of all that the namespace holds any key of. It reads every payload, a few MB at a
@@ -46,21 +59,11 @@ class Upkeep(Face):
         repaired meanwhile raises `Contended`.
         """
         if dataset is None:
-            self._refuse_if_closed()
-            return self._verify(None, on_progress)
-        with self._about(dataset) as name:
-            return self._verify(name, on_progress)
+            return Inspection(self._context, None, on_progress=on_progress)
+        with about(dataset) as name:
+            return Named(name, Inspection(self._context, name, on_progress=on_progress))
 
-    def _verify(
-        self, dataset: str | None, on_progress: Callable[[Progress], None] | None
-    ) -> Iterator[Finding]:
-        inspection = Inspection(self._context, dataset)
-        while inspection.pending:
-            yield from self._run(inspection.step())
-            if on_progress is not None:
-                on_progress(inspection.progress)
-
-    def repair(self, dataset: str | None = None, *, apply: bool = False) -> list[Repair]:
+    def repair(self, dataset: str | None = None, *, apply: bool = False) -> Operation[list[Repair]]:
         """Mend what `verify` finds wrong, in one dataset or in all; without `apply`, say what that would do.
 
         A lost or damaged manifest or page is rebuilt from the committed records, in a new epoch. Snapshots
@@ -71,21 +74,18 @@ class Upkeep(Face):
         Raises `Contended` when others repair or reset the dataset again and again.
         """
         if dataset is None:
-            self._refuse_if_closed()
-            names = sorted({finding.dataset for finding in self._verify(None, None) if finding.wrong})
+            names = yield from self._wrong()
         else:
             names = [checks.dataset(dataset)]
         reports = []
-        for name in names:
-            with self._about(name):
-                reports.append(self._run(repair.repair(self._context, name, apply=apply)))
+        for each in names:
+            with about(each) as name:
+                reports += [(yield from repair.repair(self._context, name, apply=apply))]
         return [report for report in reports if report.findings]
 
-    def doctor(self) -> list[Check]:
-        """Ask the server, or look at the file, for what could break the promise, and say what to do.
-
-        Writes nothing. What a server does not say is `unknown`. A SQLite file that cannot be opened or
-        written is a problem among the checks; a server that cannot be reached raises `Unavailable`.
-        """
-        self._refuse_if_closed()
-        return self._run(diagnose(self._context, self._driver.kind))
+    def _wrong(self) -> Operation[list[str]]:
+        """The datasets in which something is wrong."""
+        inspection, wrong = Inspection(self._context, None), set[str]()
+        while (found := (yield from inspection.step())) is not None:
+            wrong |= {finding.dataset for finding in found if finding.wrong}
+        return sorted(wrong)

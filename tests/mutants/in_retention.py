@@ -1,0 +1,195 @@
+"""Mistakes of retention: what goes too early, what never goes, and what comes back."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, mutant
+
+HIDING = "retention/test_hiding.py::test_"
+GOING = "retention/test_letting_go.py::test_"
+DAMAGE = "retention/test_damage.py::test_"
+RETENTION, GROWTH = "retention.py", "growth.py"
+RETAIN, PUB = "operations/retain.py", "operations/publish.py"
+
+MUTANTS = (
+    # --- what goes too early
+    mutant(
+        "unlinking latest or pinned",
+        "What is served keeps its payload, however old it is.",
+        GOING + "a_pinned_snapshot_outlives_its_page_and_goes_when_it_is_unpinned[sqlite]",
+        Edit(
+            GROWTH, "(*gone, *retained.released) if row.version not in kept]", "(*gone, *retained.released)]"
+        ),
+    ),
+    mutant(
+        "letting go of the last F rows",
+        "A dedupe key and a lost reply find their row among the last F, hidden or not.",
+        HIDING + "dedupe_keys_count_among_hidden_rows[sqlite]",
+        Edit(
+            RETENTION,
+            "    old, last = log.rows[: -manifest.F], log.rows[-manifest.F :]\n",
+            "    old, last = log.rows, ()\n",
+        ),
+    ),
+    mutant(
+        "a row's records unlinked, the row kept",
+        "What the log names is there: a row leaves it in the swap that unlinks its records.",
+        GOING + "what_is_let_go_of_is_gone_after_the_grace[sqlite]",
+        Edit(
+            RETENTION,
+            "    return attrs.evolve(log, rows=(*(row for row in old if head.shows(row)), *last)), gone\n",
+            "    return log, gone\n",
+        ),
+    ),
+    mutant(
+        "a page unlinked, its reference kept",
+        "What the log names is there: a page leaves it in the swap that unlinks it.",
+        GOING + "what_is_let_go_of_is_gone_after_the_grace[sqlite]",
+        Edit(RETENTION, "        refs += page.pages\n", "        refs += page.pages or (ref,)\n"),
+    ),
+    mutant(
+        "a page that is still shown in part goes",
+        "What retention does not hide stays.",
+        HIDING + "max_age_hides_by_ts_at_once[sqlite]",
+        Edit(RETENTION, "(page.rows and head.opens(ref))", "False"),
+    ),
+    mutant(
+        "no reader grace",
+        "A reader between the manifest and the payload still finds what was let go of meanwhile.",
+        GOING + "a_reader_with_the_previous_manifest_still_finds_its_payload[sqlite]",
+        Edit(
+            "operations/swap.py",
+            "ctx.policy.reader_grace_ms if draft.grace_ms is None",
+            "0 if draft.grace_ms is None",
+        ),
+    ),
+    mutant(
+        "a released row unlinked though it is in the log",
+        "Whoever stops serving a hidden row that is still in the log leaves its records alone.",
+        GOING + "a_pin_that_moves_lets_go_of_the_one_before[sqlite]",
+        Edit(RETAIN, "released += [] if in_log else [row]", "released += [row]"),
+    ),
+    mutant(
+        "what is not disproved is let go of",
+        "A row that may be in a page that cannot be read keeps its records.",
+        DAMAGE + "a_pin_whose_page_is_lost_can_be_undone[sqlite]",
+        Edit(RETAIN, "        return True  # perhaps", "        return False  # perhaps"),
+    ),
+    # --- what never goes
+    mutant(
+        "rows of the tail leave, their records stay",
+        "A producer that keeps ten versions does not fill the server.",
+        GOING + "the_store_does_not_grow_beyond_the_bound[sqlite-1]",
+        Edit(
+            GROWTH,
+            "for row in (*gone, *retained.released) if",
+            "for row in (*from_pages, *retained.released) if",
+        ),
+    ),
+    mutant(
+        "a page leaves, its key stays",
+        "A page that no log names does not stay for ever.",
+        GOING + "what_is_let_go_of_is_gone_after_the_grace[sqlite]",
+        Edit(RETENTION, "        keys.append(ref.key)\n", ""),
+    ),
+    mutant(
+        "a released row not unlinked",
+        "An old snapshot that was pinned goes when it is unpinned.",
+        GOING + "a_pinned_snapshot_outlives_its_page_and_goes_when_it_is_unpinned[sqlite]",
+        Edit(RETAIN, "released += [] if in_log else [row]", "released += []"),
+    ),
+    mutant(
+        "the latest not released by the publish after it",
+        "What was rolled back to goes when something newer is published.",
+        GOING + "a_rollback_keeps_alive_until_something_newer_is_published[sqlite]",
+        Edit(
+            PUB,
+            "        stays = [row for row in base.head.kept if",
+            "        stays = [row for row in base.head.kept if True or",
+        ),
+    ),
+    mutant(
+        "count not reduced",
+        "The bound on the number of snapshots is one on those that there are.",
+        HIDING + "max_count_hides_all_but_the_newest_at_once[sqlite]",
+        Edit(GROWTH, "count=head.count - len(gone))", "count=head.count)"),
+    ),
+    mutant(
+        "a damaged page stops retention",
+        "One page that cannot be read does not keep the rest of the history from going.",
+        DAMAGE + "a_damaged_page_does_not_keep_the_others_from_going[sqlite-altered]",
+        Edit(
+            RETAIN,
+            "        except Damaged:\n            continue\n",
+            "        except Damaged:\n            raise\n",
+        ),
+    ),
+    # --- what comes back, or is out of place
+    mutant(
+        "floor moves down",
+        "What is hidden stays hidden, whoever publishes next.",
+        HIDING + "a_clock_that_goes_back_changes_nothing[sqlite]",
+        Edit(RETENTION, "floor=max(head.floor, limits.floor)", "floor=limits.floor"),
+    ),
+    mutant(
+        "first_version moves down",
+        "What is hidden stays hidden, whoever publishes next.",
+        HIDING + "what_is_hidden_stays_hidden[sqlite]",
+        Edit(RETENTION, "first_version = max(first_version, ", "first_version = max(1, "),
+    ),
+    mutant(
+        "history shows hidden rows",
+        "What retention hides is not there, for any way of reading.",
+        HIDING + "max_count_hides_all_but_the_newest_at_once[sqlite]",
+        Edit("search.py", "        *(row for row in rows if head.shows(row)),\n", "        *rows,\n"),
+    ),
+    mutant(
+        "a page opened out of its order",
+        "The log stays ordered by version: history, and the oldest that goes first, depend on it.",
+        "retention/test_growth.py::test_a_bound_beyond_a_page_of_references_is_met[dense]",
+        Edit(RETENTION, "        refs += page.pages\n", "        refs = [*page.pages, *refs]\n"),
+    ),
+    mutant(
+        "the wrong page opened first",
+        "The oldest page of references that is hidden in part is the one that makes room.",
+        "retention/test_growth.py::test_an_age_is_met_too",
+        Edit(RETENTION, "        ordered.append(left[0])\n", "        ordered.append(left[-1])\n"),
+    ),
+    mutant(
+        "a hidden id is free",
+        "An id that is in the log is taken, hidden or not: a retry of its publish is a success.",
+        HIDING + "a_hidden_id_deep_in_a_page_is_still_taken[sqlite]",
+        Edit(
+            PUB,
+            "        row = yield from find_id(ctx, base, this.id, hidden=True)\n",
+            "        row = yield from find_id(ctx, base, this.id)\n",
+        ),
+    ),
+    mutant(
+        "a hidden row is no commit",
+        "A publish whose reply was lost is acknowledged, although retention has hidden it since.",
+        "retention/test_faults.py::test_two_faults_in_one_publish",
+        Edit(
+            "operations/settle.py",
+            "search.search(current, query, hidden=True)",
+            "search.search(current, query)",
+        ),
+    ),
+    mutant(
+        "a backfill below the floor acknowledged",
+        "What is acknowledged can be read.",
+        HIDING + "what_nobody_would_ever_see_is_refused[sqlite]",
+        Edit(PUB, "    if entry.ts < floor:\n", "    if False:\n"),
+    ),
+    mutant(
+        "prune repeats what a late swap did",
+        "A prune looks at what is there before it goes on: others are not overwritten.",
+        "retention/test_prune_together.py::test_a_prune_that_is_overtaken_goes_on_from_there[sqlite]",
+        Edit(RETAIN, "                lost += 1\n", "                lost += 1\n                continue\n"),
+    ),
+    mutant(
+        "prune swaps for nothing",
+        "A prune that has nothing to do leaves the manifest and the live view alone.",
+        "retention/test_prune.py::test_prune_again_changes_nothing[sqlite]",
+        Edit(RETAIN, "        if not _changes(base, draft):\n", "        if draft.manifest.log is None:\n"),
+    ),
+)
