@@ -31,6 +31,7 @@ from swapstore.errors import (
     Refused,
     Rejected,
     ReplyLost,
+    SomeFailed,
     StoreClosed,
     StoreFull,
     SwapstoreError,
@@ -40,7 +41,18 @@ from swapstore.errors import (
 )
 from swapstore.findings import Finding, Problem, Progress, Repair
 from swapstore.layout import Mirror
-from swapstore.models import Candidate, Commit, Entry, LiveView, Pruned, Retention, Row, Snapshot, Status
+from swapstore.models import (
+    Candidate,
+    Commit,
+    Entry,
+    LiveView,
+    Outcomes,
+    Pruned,
+    Retention,
+    Row,
+    Snapshot,
+    Status,
+)
 from swapstore.store import Store
 
 if TYPE_CHECKING:
@@ -64,6 +76,7 @@ __all__ = [
     "Mirror",
     "NotFound",
     "OutcomeUnknown",
+    "Outcomes",
     "PayloadMissing",
     "PayloadTooLarge",
     "Problem",
@@ -77,6 +90,7 @@ __all__ = [
     "Retention",
     "Row",
     "Snapshot",
+    "SomeFailed",
     "Status",
     "Store",
     "StoreClosed",

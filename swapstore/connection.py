@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 URL_VARIABLE = "SWAPSTORE_URL"
 DEFAULT_NAMESPACE = "swapstore"
 DEFAULT_MAX_PAYLOAD = 64 * 1024 * 1024
+DEFAULT_MAX_BATCH = 8 * 1024 * 1024
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
 
@@ -33,6 +34,7 @@ def connect(
     *,
     namespace: str = DEFAULT_NAMESPACE,
     max_payload: int = DEFAULT_MAX_PAYLOAD,
+    max_batch: int = DEFAULT_MAX_BATCH,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
@@ -44,6 +46,7 @@ def connect(
       Unless given: `$SWAPSTORE_URL`, or else an embedded SQLite file in the user's data directory.
     - `namespace`: the first part of every key; stores of different namespaces do not see each other.
     - `max_payload`: the largest encoded payload in bytes that `publish` takes.
+    - `max_batch`: how many bytes of several datasets `publish_many` sends at once, at most.
     - `cache_bytes`: how many bytes of immutable records a reader remembers; 0 remembers none.
     - `retention`: how much history this store's publishes keep; all of it unless given.
     - `mirror`: old keys to write after each swap, for readers that have not moved yet; Redis and Valkey only.
@@ -54,7 +57,10 @@ def connect(
     context = Context(
         keys=Keys(checks.namespace(namespace)),
         cache=Cache(checks.whole(cache_bytes, "cache_bytes", least=0)),
-        policy=Policy(max_payload_bytes=checks.whole(max_payload, "max_payload", least=1)),
+        policy=Policy(
+            max_payload_bytes=checks.whole(max_payload, "max_payload", least=1),
+            max_batch_bytes=checks.whole(max_batch, "max_batch", least=1),
+        ),
         retention=_retention(retention),
         mirror=_mirror(mirror),
     )

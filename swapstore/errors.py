@@ -30,6 +30,15 @@ class SwapstoreError(Exception):
         return message if self.dataset is None else f"dataset {self.dataset!r}: {message}"
 
 
+class SomeFailed(SwapstoreError):  # noqa: N818
+    """Several datasets of a `publish_many` were not published. `failures` holds the error of each."""
+
+    def __init__(self, failures: dict[str, SwapstoreError], *, of: int) -> None:
+        said = "; ".join(str(error) for error in failures.values())
+        super().__init__(f"{len(failures)} of {of} datasets were not published: {said}")
+        self.failures = failures
+
+
 class InvalidInput(SwapstoreError, ValueError):  # noqa: N818 - the names are the library's vocabulary
     """An argument, name, value or URL cannot be used. Nothing was written."""
 

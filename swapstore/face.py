@@ -5,15 +5,19 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
+import attrs
+
 from swapstore.calls import Calls
 from swapstore.engine import run
 from swapstore.errors import StoreClosed
+from swapstore.flights import Flights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from swapstore.drivers.base import Driver
+    from swapstore.models import Snapshot
     from swapstore.operations.context import Context
     from swapstore.operations.steps import Operation, Steps
 
@@ -43,6 +47,24 @@ def iterating(call: Callable[Concatenate[C, P], Steps[T]]) -> Callable[Concatena
     return method  # type: ignore[return-value]
 
 
+def sharing(
+    call: Callable[Concatenate[Calls, P], Operation[Snapshot | None]],
+) -> Callable[Concatenate[Any, P], Snapshot | None]:
+    """Make a method of a read: answered from memory if it may be, or else together with its like."""
+
+    @wraps(call)
+    def method(self: Face, *args: P.args, **kwargs: P.kwargs) -> Snapshot | None:
+        self._refuse_if_closed()
+        found: Snapshot | None = self._calls.remembered(*args, **kwargs)  # type: ignore[arg-type]
+        if found is not None:
+            return found
+        dataset = str(args[0] if args else kwargs["dataset"])
+        found = self._flights.share(dataset, lambda: self._run(call(self._calls, *args, **kwargs)))
+        return None if found is None else attrs.evolve(found, labels=dict(found.labels))
+
+    return method  # type: ignore[return-value]
+
+
 class Face:
     """A driver and a context, and the life of both."""
 
@@ -50,6 +72,7 @@ class Face:
         self._driver = driver
         self._context = context
         self._calls = Calls(context, driver.kind)
+        self._flights: Flights[Snapshot | None] = Flights()
         self._closed = False
 
     def __repr__(self) -> str:

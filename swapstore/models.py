@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from swapstore import checks, codecs
+from swapstore.errors import SomeFailed, SwapstoreError
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +123,23 @@ class Commit:
     size: int
     created: bool
     is_latest: bool
+
+
+class Outcomes(dict[str, "Commit | SwapstoreError"]):
+    """What became of each dataset of a `publish_many`, in the order they were given."""
+
+    @property
+    def failures(self) -> dict[str, SwapstoreError]:
+        """Those that were not published, and why."""
+        return {name: outcome for name, outcome in self.items() if isinstance(outcome, SwapstoreError)}
+
+    def raise_for_failures(self) -> None:
+        """Raise the failure, if there is one; `SomeFailed`, which holds each, if there are several."""
+        failures = self.failures
+        if len(failures) == 1:
+            raise next(iter(failures.values()))
+        if failures:
+            raise SomeFailed(failures, of=len(self))
 
 
 @attrs.frozen(kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swapstore.calls import Calls
-from swapstore.face import Face, blocking, iterating
+from swapstore.face import Face, blocking, iterating, sharing
 
 
 class Store(Face):
@@ -15,9 +15,11 @@ class Store(Face):
     """
 
     publish = blocking(Calls.publish)
+    publish_many = blocking(Calls.publish_many)
     confirm = blocking(Calls.confirm)
 
-    read_latest = blocking(Calls.read_latest)
+    read_latest = sharing(Calls.read_latest)
+    read_latest_many = blocking(Calls.read_latest_many)
     read = blocking(Calls.read)
     history = iterating(Calls.history)
     datasets = blocking(Calls.datasets)

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import checks
 from swapstore.errors import SwapstoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from swapstore.operations.steps import Operation, Steps
 
 T = TypeVar("T")
 
 
-@contextmanager
-def about(dataset: Any) -> Iterator[str]:
+class about:  # noqa: N801 - it reads as a sentence: with about(dataset) as name
     """Check a dataset's name, and put it on every error that passes."""
-    name = checks.dataset(dataset)
-    try:
-        yield name
-    except SwapstoreError as error:
-        if error.dataset is None:
-            error.dataset = name
-        raise
+
+    __slots__ = ("_name",)
+
+    def __init__(self, dataset: Any) -> None:
+        self._name = checks.dataset(dataset)
+
+    def __enter__(self) -> str:
+        return self._name
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, SwapstoreError) and error.dataset is None:
+            error.dataset = self._name
 
 
 class Named(Generic[T]):

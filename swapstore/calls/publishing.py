@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from swapstore import checks, codecs
 from swapstore.calls.about import about
 from swapstore.errors import InvalidInput
+from swapstore.models import Outcomes
 from swapstore.operations import live, mirror, steer
 from swapstore.operations.publication import Publication
+from swapstore.operations.together import together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime, timedelta
 
     from swapstore.models import Candidate, Commit, Snapshot, Status
@@ -74,6 +77,40 @@ class Publishing:
                 codec=codec,
             )
             return (yield from mirror.publish(self._context, wanted))
+
+    def publish_many(
+        self,
+        values: Mapping[str, Any],
+        *,
+        id: str | None = None,  # noqa: A002
+        ts: int | datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        dedupe_key: str | None = None,
+        validate: Validate | None = None,
+        codec: str = "json",
+    ) -> Operation[Outcomes]:
+        """Publish a value to each of several datasets, in one round trip (two when they are not known yet).
+
+        `values` maps datasets to values; everything else is as in `publish`, and the same for all. Each
+        dataset swaps by itself: one that fails does not keep another from being published. Returns what
+        became of each, its `Commit` or the `SwapstoreError` that publishing it raised; call
+        `raise_for_failures()` on it unless you look at each.
+
+        Raises only `InvalidInput`, when `values` is not a mapping.
+        """
+        if not isinstance(values, Mapping):
+            raise InvalidInput(f"values must map datasets to values, not be a {type(values).__name__}")
+        shared: dict[str, Any] = {
+            "id": id,
+            "ts": ts,
+            "labels": labels,
+            "dedupe_key": dedupe_key,
+            "validate": validate,
+            "codec": codec,
+        }
+        publishing = {name: self.publish(name, value, **shared) for name, value in values.items()}
+        batch_bytes = self._context.policy.max_batch_bytes
+        return Outcomes((yield from together(publishing, batch_bytes=batch_bytes)))
 
     def confirm(self, dataset: str) -> Operation[Status]:
         """Note that the producer ran and found nothing new: `confirmed_at` becomes now, the data stays.

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from swapstore import checks
 from swapstore.calls.about import Named, about
-from swapstore.errors import InvalidInput
+from swapstore.errors import InvalidInput, SwapstoreError
 from swapstore.operations import listing, live, read
 from swapstore.operations.history import History
+from swapstore.operations.together import together
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime, timedelta
 
     from swapstore.models import LiveView, Row, Snapshot, Status
@@ -34,6 +36,29 @@ class Reading:
         with about(dataset) as name:
             bound = checks.staleness_s(max_staleness)
             return (yield from read.read_latest(self._context, name, max_staleness_s=bound))
+
+    def remembered(self, dataset: str, *, max_staleness: float | timedelta = 0.0) -> Snapshot | None:
+        """Return what `read_latest` serves without asking the store; None: it has to ask."""
+        with about(dataset) as name:
+            return read.remembered(self._context, name, checks.staleness_s(max_staleness))
+
+    def read_latest_many(
+        self, datasets: Iterable[str], *, max_staleness: float | timedelta = 0.0
+    ) -> Operation[dict[str, Snapshot | None]]:
+        """Return the snapshot that is served of each dataset, in two round trips at most, one when warm.
+
+        Like `read_latest` of each, but asked together. A dataset that cannot be read raises its error, once
+        all have been asked.
+        """
+        names = [datasets] if isinstance(datasets, str) else list(datasets)
+        reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
+        outcomes = yield from together(reading, batch_bytes=self._context.policy.max_batch_bytes)
+        found: dict[str, Snapshot | None] = {}
+        for name, outcome in outcomes.items():
+            if isinstance(outcome, SwapstoreError):
+                raise outcome
+            found[name] = outcome
+        return found
 
     def read(
         self,

@@ -50,6 +50,7 @@ class Policy:
     """Bounds. Every loop of an operation ends by one of them."""
 
     max_payload_bytes: int = 64 * 1024 * 1024
+    max_batch_bytes: int = 8 * 1024 * 1024  # how much of several datasets is sent together
     staging_ttl_ms: int = 10 * 60_000  # how long what a crashed publish left behind stays
     reader_grace_ms: int = 10 * 60_000  # how long an unlinked record can still be read
     leak_ttl_ms: int = 24 * 3_600_000  # how long what a repair found leaked, or replaced, can be looked at

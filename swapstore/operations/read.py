@@ -45,17 +45,26 @@ def read_latest(ctx: Context, dataset: str, *, max_staleness_s: float = 0.0) -> 
 
     Within `max_staleness_s` of the last look at the manifest, what is remembered is served without asking.
     """
-    known = ctx.cache.known(ctx.keys.manifest(dataset))
-    if known and max_staleness_s > 0 and ctx.clock.monotonic() - known.read_at <= max_staleness_s:
-        row = known.manifest.head.serving
-        payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
-        if payload is not None:
-            return snapshot(known.manifest, row, payload)
+    found = remembered(ctx, dataset, max_staleness_s)
+    if found is not None:
+        return found
 
     def view(manifest: Manifest) -> Operation[Snapshot]:
         return load_snapshot(ctx, manifest, manifest.head.serving)
 
     return (yield from through_manifest(ctx, dataset, view))
+
+
+def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot | None:
+    """Return what `read_latest` serves without asking; None: it has to ask."""
+    if max_staleness_s <= 0:
+        return None
+    known = ctx.cache.known(ctx.keys.manifest(dataset))
+    if known is None or ctx.clock.monotonic() - known.read_at > max_staleness_s:
+        return None
+    row = known.manifest.head.serving
+    payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
+    return None if payload is None else snapshot(known.manifest, row, payload)
 
 
 def read_id(ctx: Context, dataset: str, id: str) -> Operation[Snapshot | None]:  # noqa: A002

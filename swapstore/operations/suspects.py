@@ -102,9 +102,9 @@ def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
     if not records.is_whole(record, entry) or not (is_open or _is_committed(survey, origin)):
         return leaked(survey, permanent or [name.key])
     expiring = []
-    for key, left in ((id_key, ttl), (ts_key, ts_ttl)):
+    for key, left, ours in ((id_key, ttl, record), (ts_key, ts_ttl, ts_record)):
         survey.known.add(key)
-        if value_of(left) not in {PERMANENT, ABSENT}:
+        if value_of(left) not in {PERMANENT, ABSENT} and ours.startswith(header):
             expiring.append(key)
     found = [] if survey.damage.candidates else _no_manifest(ctx, survey)
     is_altered = not has_ts and value_of(ts_ttl) == PERMANENT

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "swapstore"
 # Bottom first. A module may import from its own layer and from those above it in this list.
 LAYERS = [
     {"errors", "forks"},
+    {"flights"},
     {"checks"},
     {"json_values"},
     {"codecs"},

@@ -1,4 +1,4 @@
-"""Others act before the n-th batch of a verify or of a repair, for every n."""
+"""Others act before the n-th batch of a verify or of a repair, for every n, or every second."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ DAMAGES: tuple[Harm, ...] = (
 def test_repair_beside_others_loses_nothing(well: Clinic, act: Act, harm: Harm) -> None:
     """A repair that swaps in what it saw a moment ago would take back what was published since."""
     harm(well)
-    for number in range(batches_of(well, lambda client: client.repair("mena", apply=True))):  # type: ignore[attr-defined]
+    for number in range(0, batches_of(well, lambda client: client.repair("mena", apply=True)), 2):  # type: ignore[attr-defined]
         clinic = well.copy()
         healthy = set(clinic.healthy())
         client, meddler = meddled(clinic.store)

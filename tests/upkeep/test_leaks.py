@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from swapstore import manifest
@@ -133,8 +135,10 @@ def test_a_dataset_of_which_no_payload_is_left(well: Clinic) -> None:
 
 def test_an_altered_ts_record_is_no_obstacle_to_a_rebuild(well: Clinic) -> None:
     """Two damages at once: the manifest is gone, and what it is rebuilt from was altered."""
-    for lost in ([MANIFEST], well.pages()[:1]):
+    for lost, expiring in product(([MANIFEST], well.pages()[:1]), (False, True)):
         clinic = well.copy()
+        if expiring:
+            clinic.expire(key("ts", 2))
         clinic.alter(key("ts", 2), lambda raw: raw.replace(b'"size"', b'"Size"'))
         clinic.delete(*lost)
         clinic.repaired()

@@ -79,7 +79,7 @@ def test_many_orphans_on_a_server(valkey: Server) -> None:
 
 
 def test_many_orphans_in_a_file(tmp_path: Any) -> None:
-    """The same in SQLite, and more of them: 100,000."""
+    """The same in SQLite, and more of them: 100,000 keys."""
     with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:
         check_orphans(store, 100_000)
 

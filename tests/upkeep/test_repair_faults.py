@@ -16,7 +16,7 @@ from tests.upkeep.damages import HARMS, Harm, manifest_deleted, page_deleted
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 ON_THE_WAY = {"lost", "ts-damaged", "ts-expiring"}  # what a repair may leave that is cut short
-EVERY_READ = 17  # of the commands that only read, one in so many gets faults
+EVERY_READ = 31  # of the commands that only read, one in so many gets faults
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""Readers that ask the same at the same time are answered together.
+
+Whoever comes first loads. Whoever comes while that is under way waits, and then one of those who waited
+loads for all of them: what was asked for before they came may be older than what they must see. So a
+thousand readers at once cause two loads, and the second finds in memory what the first has brought.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from swapstore.forks import survive_forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class _Flight(Generic[T]):
+    """One load, and who waits for it."""
+
+    def __init__(self) -> None:
+        self.landed = threading.Event()
+        self.result: T
+        self.error: Exception | None = None
+        self.failed = True  # until it has a result, or an error that is an answer
+
+
+class Flights(Generic[T]):
+    """The loads that are under way, by what they load; shared by threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: dict[str, _Flight[T]] = {}
+        self._next: dict[str, _Flight[T]] = {}
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Begin anew in a child process: the threads that load are not there."""
+        self.__init__()  # type: ignore[misc]
+
+    def share(self, key: str, load: Callable[[], T]) -> T:
+        """Load, or wait for a load that begins after this call."""
+        with self._lock:
+            before = self._under_way.get(key)
+            mine = before is None or key not in self._next
+            flight = self._next.get(key) if before is not None else None
+            if flight is None:
+                flight = _Flight[T]()
+                (self._under_way if before is None else self._next)[key] = flight
+        if mine:
+            return self._load(key, flight, before, load)
+        flight.landed.wait()
+        if flight.failed:
+            return load()  # whoever loaded for us was stopped: that is not our answer
+        if flight.error is not None:
+            raise flight.error
+        return flight.result
+
+    def _load(self, key: str, flight: _Flight[T], before: _Flight[T] | None, load: Callable[[], T]) -> T:
+        try:
+            if before is not None:
+                before.landed.wait()
+                with self._lock:
+                    self._under_way[key] = flight
+                    if self._next.get(key) is flight:
+                        del self._next[key]
+            flight.result = load()
+            flight.failed = False
+        except Exception as error:
+            flight.error, flight.failed = error, False
+            raise
+        finally:
+            with self._lock:
+                for flights in (self._under_way, self._next):
+                    if flights.get(key) is flight:
+                        del flights[key]
+            flight.landed.set()
+        return flight.result

@@ -1,0 +1,224 @@
+"""Several datasets together: as few round trips as one, and each failure its own."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import attrs
+import pytest
+
+import swapstore
+from swapstore import (
+    Commit,
+    IdConflict,
+    InvalidInput,
+    Outcomes,
+    PayloadMissing,
+    PayloadTooLarge,
+    Rejected,
+    SomeFailed,
+    Store,
+    StoreFull,
+    Unavailable,
+)
+from swapstore.testing import Crash, Kind, SimulatedStore, every_fault, failing_at, faulty
+from tests.support import invariants
+from tests.support.damage import Damage
+from tests.support.drivers import another, lose, meddled
+
+REGIONS = ("mena", "europe", "asia", "africa", "oceania", "latam", "nordics", "us")
+
+
+def values(number: int = 0) -> dict[str, Any]:
+    return {name: {"region": name, "n": number} for name in REGIONS}
+
+
+def test_eight_datasets_are_published_in_one_round_trip(store: Store) -> None:
+    """The producer's sixteen sequential round trips are two when it is cold, and one when it is warm."""
+    client, meddler = meddled(store)
+    cold = client.publish_many(values())
+    assert len(meddler.batches) == 2
+    assert [commit.version for commit in cold.values() if isinstance(commit, Commit)] == [1] * 8
+    assert list(cold) == list(REGIONS)
+    cold.raise_for_failures()
+    warm = client.publish_many(values(1))
+    assert len(meddler.batches) == 3
+    assert warm.failures == {}
+    for name in REGIONS:
+        assert len(invariants.check(store, name)) == 2
+
+
+def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None:
+    """A page that shows all regions waits once, not eight times."""
+    store.publish_many(values())
+    client, meddler = meddled(store)
+    found = client.read_latest_many([*REGIONS, "nowhere"])
+    assert len(meddler.batches) == 2
+    assert {name: snap and snap.value for name, snap in found.items()} == {**values(), "nowhere": None}
+    client.read_latest_many(REGIONS)
+    assert len(meddler.batches) == 3
+    client.read_latest_many(REGIONS, max_staleness=60)
+    assert len(meddler.batches) == 3
+
+
+def test_one_failure_blocks_nobody(store: Store) -> None:
+    """A conflict, a rejected value, an invalid one and a large one fail alone; the rest is published."""
+    client = Store(
+        store._driver,
+        attrs.evolve(store._context, policy=attrs.evolve(store._context.policy, max_payload_bytes=500)),
+    )
+    store.publish("asia", "other", id="run")
+
+    def validate(candidate: Any, previous: Any) -> str | None:
+        return "no" if candidate.dataset == "africa" else None
+
+    wanted = {**values(), "us": "x" * 600, "oceania": {1, 2}, "bad name": 1}
+    outcomes = client.publish_many(wanted, id="run", validate=validate)
+    kinds = {name: type(outcome) for name, outcome in outcomes.items() if not isinstance(outcome, Commit)}
+    assert kinds == {
+        "asia": IdConflict,
+        "africa": Rejected,
+        "us": PayloadTooLarge,
+        "oceania": InvalidInput,
+        "bad name": InvalidInput,
+    }
+    assert {name for name in REGIONS if store.status(name)} == {"mena", "europe", "latam", "nordics", "asia"}
+    with pytest.raises(SomeFailed, match=r"5 of 9 datasets were not published: .*'asia'.*'africa'") as caught:
+        outcomes.raise_for_failures()
+    assert set(caught.value.failures) == set(kinds)
+    with pytest.raises(IdConflict, match="asia"):
+        client.publish_many({"asia": 1, "mena": values()["mena"]}, id="run").raise_for_failures()
+
+
+def test_each_failure_names_its_dataset(store: Store) -> None:
+    """Eight errors in a log are worth nothing if they do not say whose they are."""
+    outcomes = store.publish_many({"mena": {1}, "asia": {2}})
+    for name, error in outcomes.failures.items():
+        assert f"dataset {name!r}" in str(error)
+
+
+def test_rivals_are_met_by_each_dataset_alone(store: Store) -> None:
+    """Another producer commits to one of them first: that one tries again, the others are done."""
+    client, meddler = meddled(store)
+    client.publish_many(values())
+    batch = len(meddler.batches)
+    meddler.before(batch, lambda: another(store).publish("europe", "rival"))
+    outcomes = client.publish_many(values(1))
+    outcomes.raise_for_failures()
+    europe, mena = outcomes["europe"], outcomes["mena"]
+    assert isinstance(europe, Commit)
+    assert isinstance(mena, Commit)
+    assert (europe.version, mena.version) == (3, 2)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_lost_reply_is_settled_by_each(store: Store, when: str) -> None:
+    """The connection breaks under eight commits at once: each is committed once, and said to be."""
+    client, meddler = meddled(store)
+    client.publish_many(values())
+    getattr(meddler, when)(len(meddler.batches), lose)
+    outcomes = client.publish_many(values(1))
+    outcomes.raise_for_failures()
+    assert all(isinstance(commit, Commit) and commit.created for commit in outcomes.values())
+    for name in REGIONS:
+        assert len(invariants.check(store, name)) == 2
+
+
+def test_an_unreachable_store_is_the_failure_of_each() -> None:
+    """Nobody is told that anything was published."""
+    store = swapstore.connect("redis://127.0.0.1:1/0")
+    outcomes = store.publish_many({"mena": 1, "asia": 2})
+    assert {type(outcome) for outcome in outcomes.values()} == {Unavailable}
+    with pytest.raises(Unavailable, match="cannot connect"):
+        store.read_latest_many(["mena", "asia"])
+
+
+def test_batches_are_bounded_by_bytes(store: Store) -> None:
+    """Fifty large payloads are not one request that no server takes."""
+    client, meddler = meddled(store)
+    context = attrs.evolve(
+        client._context, policy=attrs.evolve(client._context.policy, max_batch_bytes=250_000)
+    )
+    client = Store(client._driver, context)
+    client.publish_many({f"d{n}": b"x" * 100_000 for n in range(10)}, codec="bytes").raise_for_failures()
+    sizes = [sum(len(getattr(c, "record", b"")) for c in batch) for batch in meddler.batches]
+    assert max(sizes) < 250_000
+    assert len(meddler.batches) == 1 + 5
+
+
+def test_a_dataset_that_cannot_be_read_raises_its_error(store: Store) -> None:
+    """A lost payload must not look like `nothing published` among seven that are there."""
+    store.publish_many(values())
+    commit = store.publish("asia", 1, id="gone")
+    assert commit.created
+    Damage(store).delete("swapstore:id:{asia}:gone")
+    with pytest.raises(PayloadMissing, match="asia"):
+        another(store).read_latest_many(REGIONS)
+
+
+def test_bad_arguments_are_refused(store: Store) -> None:
+    """A list of values, or a wrong time, is said to be wrong before anything is written."""
+    with pytest.raises(InvalidInput, match="map datasets to values"):
+        store.publish_many([("mena", 1)])  # type: ignore[arg-type]
+    outcomes = store.publish_many({"mena": 1}, ts=-1)
+    assert isinstance(outcomes["mena"], InvalidInput)
+    with pytest.raises(InvalidInput):
+        store.read_latest_many(["bad name"])
+    assert store.publish_many({}) == Outcomes()
+    assert store.read_latest_many([]) == {}
+    assert store.datasets() == []
+
+
+def test_a_single_name_is_one_dataset(store: Store) -> None:
+    """`read_latest_many("mena")` does not ask for the datasets m, e, n and a."""
+    store.publish("mena", 1)
+    assert list(store.read_latest_many("mena")) == ["mena"]
+
+
+@pytest.mark.parametrize("fault", list(itertools.islice(every_fault(14), 14 * len(Kind))), ids=str)
+def test_every_fault_leaves_each_dataset_whole(fault: Any) -> None:
+    """Whatever happens at any command: each dataset is old or new, and a retry makes all of them new."""
+    simulated = SimulatedStore()
+    store = simulated.connect()
+    names = ("a", "b", "c")
+    store.publish_many(dict.fromkeys(names, 0), id="old").raise_for_failures()
+    client, driver = faulty(simulated.connect(), fault)
+    try:
+        outcomes: Any = client.publish_many(dict.fromkeys(names, 1), id="new")
+    except Crash:
+        outcomes = {}
+    driver.deliver_late()
+    for name in names:
+        rows = invariants.check(store, name)
+        latest = simulated.connect().read_latest(name)
+        assert latest is not None
+        assert latest.value == len(rows) - 1
+        if isinstance(outcomes.get(name), Commit):
+            assert len(rows) == 2
+    simulated.connect().publish_many(dict.fromkeys(names, 1), id="new").raise_for_failures()
+    assert [len(invariants.check(store, name)) for name in names] == [2, 2, 2]
+
+
+def test_a_refused_payload_is_refused_alone() -> None:
+    """The store has no room for one large payload: the small ones beside it are published."""
+    simulated = SimulatedStore()
+    client, _ = faulty(simulated.connect(), failing_at(5, Kind.REFUSED))
+    outcomes = client.publish_many({"a": 1, "b": 2, "c": 3})
+    assert [type(outcome) for outcome in outcomes.values()].count(Commit) >= 2
+    assert all(isinstance(outcome, Commit | StoreFull) for outcome in outcomes.values())
+
+
+def test_expected_errors_do_not_leak_into_others(store: Store) -> None:
+    """What `validate` raises is the dataset's own failure, and its siblings' validators run all the same."""
+    seen: list[str] = []
+
+    def validate(candidate: Any, _: Any) -> None:
+        seen.append(candidate.dataset)
+        if candidate.dataset == "mena":
+            raise ValueError("broken")
+
+    outcomes = store.publish_many({"mena": 1, "asia": 2}, validate=validate)
+    assert isinstance(outcomes["mena"], Rejected)
+    assert isinstance(outcomes["asia"], Commit)
+    assert seen == ["mena", "asia"]
