@@ -8,9 +8,9 @@ from swapstore.errors import SwapstoreError
 from swapstore.operations.steps import Operation, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from swapstore.drivers.base import Driver
+    from swapstore.drivers.base import AsyncDriver, Driver
 
 T = TypeVar("T")
 
@@ -29,6 +29,33 @@ def run(operation: Operation[T], driver: Driver, sleep: Callable[[float], None])
                     sleep(step.seconds)
                 else:
                     replies = driver.execute(step.commands)
+            except SwapstoreError as error:
+                step = operation.throw(error)
+            else:
+                step = operation.send(replies)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        operation.close()
+
+
+async def arun(
+    operation: Operation[T], driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]
+) -> T:
+    """Run an operation to its end, as `run` does, and await what `run` blocks for.
+
+    Cancelled, it sends nothing more: the operation ends where it is, like that of a client that died.
+    """
+    try:
+        step = next(operation)
+        while True:
+            replies: list[Any] = []
+            try:
+                if isinstance(step, Wait):
+                    await sleep(step.seconds)
+                else:
+                    replies = await driver.execute(step.commands)
             except SwapstoreError as error:
                 step = operation.throw(error)
             else:

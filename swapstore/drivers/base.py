@@ -10,12 +10,8 @@ if TYPE_CHECKING:
     from swapstore.commands import Command
 
 
-class Driver(Protocol):
-    """Carries out batches of commands.
-
-    A driver may be used by several threads, and in a child process after a fork (on SQLite: a fork while no
-    other thread was using it, for SQLite has locks of its own inside).
-    """
+class Place(Protocol):
+    """What a driver says of the store that it serves."""
 
     @property
     def where(self) -> str:
@@ -24,6 +20,14 @@ class Driver(Protocol):
     @property
     def kind(self) -> str:
         """What kind of store it is, by whose words a diagnosis asks its questions: `redis`, `sqlite`."""
+
+
+class Driver(Place, Protocol):
+    """Carries out batches of commands.
+
+    A driver may be used by several threads, and in a child process after a fork (on SQLite: a fork while no
+    other thread was using it, for SQLite has locks of its own inside).
+    """
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands in their order and return one reply each, refused ones as `Failed`.
@@ -35,3 +39,20 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Let go of what the driver opened itself. Closing twice is harmless."""
+
+
+class AsyncDriver(Place, Protocol):
+    """Carries out batches of commands for asyncio. They mean the same, by the same contract."""
+
+    async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Carry out the commands; see `Driver.execute`.
+
+        Cancelled, it is as if the client had died: what was sent may be applied, now or a little later, and
+        nobody learns. It sends nothing more, and what carried the batch is used for no other.
+        """
+
+    async def close(self) -> None:
+        """Let batches that are on their way end, then let go of what the driver opened itself.
+
+        Refuses batches from then on (`StoreClosed`). Closing twice is harmless.
+        """

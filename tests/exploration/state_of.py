@@ -8,7 +8,7 @@ import attrs
 
 from swapstore import manifest, pages, records
 from swapstore.errors import Damaged
-from tests.exploration.scenarios import MANIFEST, D
+from tests.exploration.scenarios import D
 from tests.support.explore import KEYS
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ class Contents:
     problems: list[str] = attrs.field(factory=list)
 
 
-def contents_of(keyspace: Keyspace) -> Contents:
-    """Look at a store, damaged or not."""
+def contents_of(keyspace: Keyspace, dataset: str = D) -> Contents:
+    """Look at a dataset, damaged or not."""
     found = Contents()
-    values = keyspace.values
-    reachable = {MANIFEST}
+    values = {key: value for key, value in keyspace.values.items() if f"{{{dataset}}}" in key}
+    key = KEYS.manifest(dataset)
+    reachable = {key}
     try:
-        current = manifest.parse(values[MANIFEST].data, D, MANIFEST)
+        current = manifest.parse(values[key].data, dataset, key)
     except (KeyError, Damaged) as error:
         found.problems.append(f"no manifest: {error}")
         return found
@@ -43,7 +44,7 @@ def contents_of(keyspace: Keyspace) -> Contents:
         ref = ahead.pop(0)
         reachable.add(ref.key)
         try:
-            page = pages.parse(values[ref.key].data, ref, D)
+            page = pages.parse(values[ref.key].data, ref, dataset)
         except (KeyError, Damaged) as error:
             found.holes = True
             found.problems.append(f"{ref.key}: {error}")
@@ -52,7 +53,7 @@ def contents_of(keyspace: Keyspace) -> Contents:
         found.rows += page.rows
     found.rows += current.log.rows
     for row in (*found.rows, *current.head.kept):
-        reachable |= _check_row(keyspace, row, found)
+        reachable |= _check_row(keyspace, dataset, row, found)
     _check_log(current, found)
     for key, value in values.items():
         if key in reachable and value.expires_at is not None:
@@ -62,8 +63,8 @@ def contents_of(keyspace: Keyspace) -> Contents:
     return found
 
 
-def _check_row(keyspace: Keyspace, row: Row, found: Contents) -> set[str]:
-    id_key, ts_key = KEYS.id(D, row.id), KEYS.ts(D, row.ts, row.id)
+def _check_row(keyspace: Keyspace, dataset: str, row: Row, found: Contents) -> set[str]:
+    id_key, ts_key = KEYS.id(dataset, row.id), KEYS.ts(dataset, row.ts, row.id)
     record, ts_record = keyspace.values.get(id_key), keyspace.values.get(ts_key)
     if not records.is_whole(record and record.data, row):
         found.problems.append(f"{id_key} is not what version {row.version} names")

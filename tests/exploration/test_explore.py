@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exploration import upkeep
+from tests.exploration import many, upkeep
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
 from tests.exploration.upkeep import SCENARIOS as UPKEEP
 from tests.support.explore import Outcome
@@ -46,6 +46,16 @@ def test_every_state_of_retention_and_repair_keeps_the_promises(scenario: str, b
     """In some order of commands and faults a prune or a repair loses a snapshot, or shows what is none."""
     outcome = upkeep.explore(UPKEEP[scenario], upkeep.BUDGETS[budget])
     check_pinned("states_upkeep.json", scenario, budget, outcome)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "budget"),
+    [(name, budget) for name, each in many.SCENARIOS.items() for budget in each.budgets],
+)
+def test_every_state_of_several_datasets_keeps_the_promises(scenario: str, budget: str) -> None:
+    """What is sent together for several datasets is mixed up, or one takes another along."""
+    outcome = many.explore(many.SCENARIOS[scenario], many.BUDGETS[budget])
+    check_pinned("states_many.json", scenario, budget, outcome)
 
 
 @pytest.mark.parametrize("budget", ["none", "one crash", "one lost reply", "one late command"])

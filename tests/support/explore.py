@@ -242,5 +242,8 @@ def _describe(step: Next | None) -> str:
         return "dead"
     if step.error is not None:
         return type(step.error).__name__
+    each = getattr(step.result, "each", None)
+    if each is not None:
+        return " ".join(sorted({_describe(Next(result=answer)) for _, answer in each}))
     created = getattr(step.result, "created", None)
     return type(step.result).__name__ if created is None else f"created={created}"
