@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import unquote
+
+import attrs
 
 from swapstore import checks
 from swapstore.cache import Cache
+from swapstore.drivers.base import Place
 from swapstore.errors import InvalidInput, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.keys import Keys
@@ -19,14 +22,17 @@ from swapstore.operations.context import Context, Policy
 from swapstore.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from swapstore.drivers.base import Driver
-    from swapstore.drivers.redis import RedisDriver
 
 URL_VARIABLE = "SWAPSTORE_URL"
 DEFAULT_NAMESPACE = "swapstore"
 DEFAULT_MAX_PAYLOAD = 64 * 1024 * 1024
 DEFAULT_MAX_BATCH = 8 * 1024 * 1024
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
+
+D = TypeVar("D", bound=Place)
 
 
 def connect(
@@ -54,6 +60,41 @@ def connect(
     Raises `InvalidInput` for an address or option that cannot be used, and `Unavailable` when there is no
     place for the default file.
     """
+    return Store(
+        *prepared(
+            _BLOCKING,
+            target,
+            namespace=namespace,
+            max_payload=max_payload,
+            max_batch=max_batch,
+            cache_bytes=cache_bytes,
+            retention=retention,
+            mirror=mirror,
+        )
+    )
+
+
+@attrs.frozen
+class Makers(Generic[D]):
+    """How the drivers of one face are made, for each kind of store."""
+
+    redis_url: Callable[[str], D]
+    redis_client: Callable[[Any], D]
+    sqlite: Callable[[Path], D]
+
+
+def prepared(
+    makers: Makers[D],
+    target: Any,
+    *,
+    namespace: str,
+    max_payload: int,
+    max_batch: int,
+    cache_bytes: int,
+    retention: Retention | None,
+    mirror: Mirror | None,
+) -> tuple[D, Context]:
+    """Check what `connect` was given; return the driver and the context that a face is made of."""
     context = Context(
         keys=Keys(checks.namespace(namespace)),
         cache=Cache(checks.whole(cache_bytes, "cache_bytes", least=0)),
@@ -64,10 +105,10 @@ def connect(
         retention=_retention(retention),
         mirror=_mirror(mirror),
     )
-    driver = _driver_for(target)
-    if mirror is not None:
-        _refuse_mirror_on_a_file(driver)
-    return Store(driver, context)
+    driver = _driver_for(makers, target)
+    if mirror is not None and driver.kind == "sqlite":
+        raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
+    return driver, context
 
 
 def _retention(value: Any) -> Retention:
@@ -82,13 +123,6 @@ def _mirror(value: Any) -> Mirror | None:
     raise InvalidInput(f"mirror must be a Mirror (prefix=…), not {type(value).__name__}")
 
 
-def _refuse_mirror_on_a_file(driver: Driver) -> None:
-    from swapstore.drivers.sqlite import SqliteDriver  # noqa: PLC0415 - import what is used
-
-    if isinstance(driver, SqliteDriver):
-        raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
-
-
 def default_path() -> Path:
     """Return where the embedded store lives unless a URL says otherwise."""
     import platformdirs  # noqa: PLC0415 - only the default needs it
@@ -96,18 +130,18 @@ def default_path() -> Path:
     return Path(platformdirs.user_data_dir("swapstore", appauthor=False)) / "swapstore.db"
 
 
-def _driver_for(target: Any) -> Driver:
+def _driver_for(makers: Makers[D], target: Any) -> D:
     if target is None:
         target = os.environ.get(URL_VARIABLE) or None
     if target is None:
-        return _sqlite(_default_file())
+        return makers.sqlite(_default_file().absolute())
     if not isinstance(target, str):
-        return _redis().from_client(target)
+        return makers.redis_client(target)
     scheme, separator, rest = target.partition("://")
     if separator and scheme in {"redis", "rediss", "unix"}:
-        return _redis().from_url(target)
+        return makers.redis_url(target)
     if separator and scheme == "sqlite":
-        return _sqlite(_path(rest))
+        return makers.sqlite(_path(rest).absolute())
     # An address is not shown unless it is plain: what cannot be read may hold a password anywhere.
     if not set(target) & set(":@?#") and target.endswith((".db", ".sqlite", ".sqlite3")):
         raise InvalidInput(f"a store is named by a URL: sqlite:///{target}")
@@ -139,16 +173,26 @@ def _path(rest: str) -> Path:
     return Path(path)
 
 
-def _sqlite(path: Path) -> Driver:
+def sqlite(path: Path) -> Driver:
+    """Make the driver of a SQLite file."""
     from swapstore.drivers.sqlite import SqliteDriver  # noqa: PLC0415 - import what is used
 
-    return SqliteDriver(path.absolute())
+    return SqliteDriver(path)
 
 
-def _redis() -> type[RedisDriver]:
+def _redis_url(url: str) -> Driver:
     from swapstore.drivers.redis import RedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
 
-    return RedisDriver
+    return RedisDriver.from_url(url)
+
+
+def _redis_client(client: Any) -> Driver:
+    from swapstore.drivers.redis import RedisDriver  # noqa: PLC0415
+
+    return RedisDriver.from_client(client)
+
+
+_BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, sqlite)
 
 
 class _Default:

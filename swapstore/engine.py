@@ -40,9 +40,7 @@ def run(operation: Operation[T], driver: Driver, sleep: Callable[[float], None])
         operation.close()
 
 
-async def arun(
-    operation: Operation[T], driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]
-) -> T:
+async def arun(operation: Operation[T], driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]) -> T:
     """Run an operation to its end, as `run` does, and await what `run` blocks for.
 
     Cancelled, it sends nothing more: the operation ends where it is, like that of a client that died.

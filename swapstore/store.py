@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from swapstore.calls import Calls
-from swapstore.face import Face, blocking, iterating, sharing
+from swapstore.face import Face, blocking, iterating
+from swapstore.flights import Flights
+from swapstore.sharing import sharing
+
+if TYPE_CHECKING:
+    from swapstore.drivers.base import Driver
+    from swapstore.models import Snapshot
+    from swapstore.operations.context import Context
 
 
 class Store(Face):
@@ -13,6 +22,10 @@ class Store(Face):
     nothing was written), `Unavailable` or one of its children when the server or file cannot serve, and
     `Damaged` or one of its children when what is stored is not what swapstore wrote.
     """
+
+    def __init__(self, driver: Driver, context: Context) -> None:
+        super().__init__(driver, context)
+        self._flights: Flights[Snapshot | None] = Flights()
 
     publish = blocking(Calls.publish)
     publish_many = blocking(Calls.publish_many)

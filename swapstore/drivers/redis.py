@@ -10,23 +10,18 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from swapstore.commands import Command, Failed, Reading
-from swapstore.drivers import redis_errors
-from swapstore.drivers.redis_wire import Wire, value
-from swapstore.errors import InvalidInput
+from swapstore.commands import Command, Reading
+from swapstore.drivers import redis_common, redis_errors
+from swapstore.drivers.redis_wire import Wire
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-CONNECT_TIMEOUT_S = 5.0
-REPLY_TIMEOUT_S = 10.0
 
 
 class RedisDriver:
@@ -57,53 +52,54 @@ class RedisDriver:
     @classmethod
     def from_url(cls, url: str) -> RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where = _place(url)
+        where = redis_common.place_of_url(url)
 
         def pool() -> redis.ConnectionPool:
-            return redis.ConnectionPool.from_url(
+            return redis.BlockingConnectionPool.from_url(
                 url,
-                socket_connect_timeout=CONNECT_TIMEOUT_S,
-                socket_timeout=REPLY_TIMEOUT_S,
+                max_connections=redis_common.MAX_CONNECTIONS,
+                timeout=redis_common.POOL_WAIT_S,
+                socket_connect_timeout=redis_common.CONNECT_TIMEOUT_S,
+                socket_timeout=redis_common.REPLY_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 0),
             )
 
         with suppress(ValueError, TypeError):
-            return cls(pool(), where=where, renew=pool)
-        raise _malformed()
+            driver = cls(pool(), where=where, renew=pool)
+            redis_common.check_options(driver._pool, where)  # noqa: SLF001
+            return driver
+        raise redis_common.malformed()
 
     @classmethod
     def from_client(cls, client: Any) -> RedisDriver:
         """Make a driver on the connections of a `redis.Redis`, whatever its decoding and retry settings."""
-        if not isinstance(client, redis.Redis):
-            raise InvalidInput(
-                f"cannot use a {type(client).__module__}.{type(client).__name__}: "
-                "pass a URL or a redis.Redis client"
-            )
-        pool = client.connection_pool
-        if getattr(pool, "cache", None) is not None:
-            raise InvalidInput(
-                "cannot use a client with a client-side cache: pass a URL, or a client without cache_config"
-            )
-        options = client.get_connection_kwargs()
-        address = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-        place = getattr(pool, "service_name", None) or options.get("path") or address
-        return cls(pool, where=f"redis {place}/{options.get('db') or 0}", renew=None)
+        where = redis_common.place_of_client(client, redis.Redis, "redis.Redis")
+        return cls(client.connection_pool, where=where, renew=None)
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `Driver.execute`."""
-        connection = redis_errors.connected(self._pool, self.where)
+        connection = self._connected()
         try:
             replies = self._exchange(connection, commands)
-            unknown = [
-                i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)
-            ]
+            unknown = redis_common.without_script(replies)
             if unknown:  # the server was restarted, or its scripts flushed: nothing ran, so send the text
                 again = self._exchange(connection, [commands[i] for i in unknown], as_text=True)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
         finally:
             self._pool.release(connection)
-        return [self._read(command, reply) for command, reply in zip(commands, replies, strict=True)]
+        return redis_common.answers(commands, replies, self.where)
+
+    def _connected(self) -> Any:
+        """Take a connection that is ready."""
+        try:
+            return self._pool.get_connection()
+        except Exception as error:
+            failed = redis_errors.of_connecting(error, self.where, self._pool)
+            if failed is None:
+                raise
+        failure, cause = failed
+        raise failure from cause
 
     def _exchange(
         self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
@@ -111,20 +107,13 @@ class RedisDriver:
         """Write every command, then read every reply: values, or the errors that came as replies."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
         reads_only = all(isinstance(command, Reading) for command in commands)
-        replies: list[Any] = []
-        with redis_errors.while_exchanging(connection, self.where, reads_only=reads_only):
-            connection.send_packed_command(connection.pack_commands(frames), check_health=False)
-            for _ in frames:
-                try:
-                    replies.append(connection.read_response(disable_decoding=True))
-                except redis.ResponseError as error:
-                    replies.append(error)
-        return replies
-
-    def _read(self, command: Command[Any], reply: Any) -> Any:
-        if isinstance(reply, redis.RedisError):
-            return Failed(redis_errors.refusal(reply, self.where, getattr(command, "key", None)))
-        return value(command, reply)
+        with redis_errors.while_exchanging(self.where, reads_only=reads_only):
+            try:
+                connection.send_packed_command(connection.pack_commands(frames), check_health=False)
+                return [_reply(connection) for _ in frames]
+            except BaseException:
+                connection.disconnect()
+                raise
 
     def close(self) -> None:
         """Close the connections, if they are the driver's own."""
@@ -132,24 +121,9 @@ class RedisDriver:
             self._pool.disconnect()
 
 
-def _place(url: str) -> str:
-    """Show a URL without user, password and query. Refuse a database that redis-py would ignore."""
-    with suppress(ValueError):
-        parts = urlsplit(url)
-        if parts.scheme == "unix":
-            return f"unix://{parts.path}"
-        options = dict(parse_qsl(parts.query))
-        database = options.get("db") or parts.path.strip("/") or "0"
-        # A password that is not encoded moves the rest of the URL to where it does not belong.
-        misplaced = parts.fragment or "@" in parts.query
-        if parts.hostname and database.isdecimal() and not misplaced:
-            return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}/{database}"
-    raise _malformed()
-
-
-def _malformed() -> InvalidInput:
-    """Build the error for a bad URL: without any part of it, and without a cause, which would quote it."""
-    return InvalidInput(
-        "the redis URL is malformed: write redis://user:password@host:6379/0, with a number for the database "
-        "and the password percent-encoded (urllib.parse.quote(password, safe=''))"
-    )
+def _reply(connection: Any) -> Any:
+    """Read one reply: a value, or an error that came as one."""
+    try:
+        return connection.read_response(disable_decoding=True)
+    except redis.ResponseError as error:
+        return error

@@ -12,7 +12,6 @@ from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 from swapstore.errors import (
     AccessDenied,
     Corrupt,
-    InvalidInput,
     ReadOnly,
     ReplyLost,
     StoreFull,
@@ -24,32 +23,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def connected(pool: Any, where: str) -> Any:
-    """Take a connection that is ready. Nothing was sent yet: a failure is `Unavailable` or its like."""
-    cause: Exception | None = None
-    try:
-        return pool.get_connection()
-    except (MasterNotFoundError, SlaveNotFoundError):
+def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreError, Exception | None] | None:
+    """Turn a failure to take a connection into this library's error, and its cause if it may be shown.
+
+    Nothing was sent yet. None: it is no such failure. Raise it where the failure is not being handled any
+    more: what an error was raised in is shown with it, and may quote a password.
+    """
+    if isinstance(error, MasterNotFoundError | SlaveNotFoundError):
         # Without its cause, which quotes the options of the sentinels, password and all.
-        failure: SwapstoreError = Unavailable(f"the sentinels know no server for {where} that is up")
-    except _DENIALS as error:
-        failure, cause = _denied(where, error), error
-    except raised.BusyLoadingError as error:
-        failure, cause = _loading(where), error
-    except raised.MaxConnectionsError as error:
-        failure, cause = Unavailable(f"all connections of the pool to {where} are in use; enlarge it"), error
-    except (raised.TimeoutError, TimeoutError) as error:
-        failure, cause = (
-            Unavailable(f"{where} did not answer in time ({_said(error)}). Is it overloaded?"),
-            error,
-        )
-    except (redis.RedisError, OSError) as error:
+        return Unavailable(f"the sentinels know no server for {where} that is up"), None
+    if isinstance(error, _DENIALS):
+        return _denied(where, error), error
+    if isinstance(error, raised.BusyLoadingError):
+        return _loading(where), error
+    if isinstance(error, raised.MaxConnectionsError) or str(error) == "No connection available.":
+        return exhausted(where, pool.max_connections), None
+    if isinstance(error, raised.TimeoutError | TimeoutError):
+        return Unavailable(f"{where} did not answer in time ({_said(error)}). Is it overloaded?"), error
+    if isinstance(error, redis.RedisError | OSError):
         text = f"cannot connect to {where}: {_said(error)}. Is the server running and the address right?"
-        failure, cause = Unavailable(text), error
-    except TypeError as error:
-        text = f"the URL of {where} has an option that redis-py does not know: {error}"
-        failure, cause = InvalidInput(text), error
-    raise failure from cause
+        return Unavailable(text), error
+    return None
+
+
+def exhausted(where: str, size: int) -> Unavailable:
+    """Build the error for a pool that has no connection left, for as long as one may be waited for."""
+    return Unavailable(
+        f"all {size} connections of the pool to {where} are in use, and stayed so; enlarge it "
+        "(?max_connections= in the URL), or do less at once"
+    )
 
 
 _DENIALS = (
@@ -61,12 +63,11 @@ _DENIALS = (
 
 
 @contextmanager
-def while_exchanging(connection: Any, where: str, *, reads_only: bool) -> Iterator[None]:
-    """Commands are on their way: a failure now loses replies. The connection is not used again."""
+def while_exchanging(where: str, *, reads_only: bool) -> Iterator[None]:
+    """Commands are on their way: a failure now loses replies. The connection must not be used again."""
     try:
         yield
-    except BaseException as error:
-        connection.disconnect()
+    except Exception as error:
         if isinstance(error, _DENIALS):
             raise _denied(where, error) from error  # such a connection carries out nothing
         if isinstance(error, raised.BusyLoadingError) and reads_only:

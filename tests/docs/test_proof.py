@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from tests.exploration import upkeep
+import pytest
+
+from tests.exploration import many, upkeep
 from tests.exploration.scenarios import BUDGETS, SCENARIOS
 
 ROOT = Path(__file__).parents[2]
@@ -20,11 +23,12 @@ def test_the_table_of_states_is_that_of_the_search() -> None:
         assert f"| {scenario} | {' | '.join(counts)} | " in page
 
 
-def test_the_table_of_retention_and_repair_is_that_of_the_search() -> None:
-    """The same, for what prunes and repairs."""
+@pytest.mark.parametrize(("searched", "file"), [(upkeep, "states_upkeep.json"), (many, "states_many.json")])
+def test_the_other_tables_are_those_of_the_search(searched: Any, file: str) -> None:
+    """The same, for what prunes and repairs, and for several datasets together."""
     page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
-    pinned = json.loads((ROOT / "tests/exploration/states_upkeep.json").read_text("utf-8"))
-    for scenario in upkeep.SCENARIOS:
-        found = [pinned[scenario].get(budget) for budget in upkeep.BUDGETS]
-        counts = ["–" if each is None else f"{each['states']:,}" for each in found]
+    pinned = json.loads((ROOT / f"tests/exploration/{file}").read_text("utf-8"))
+    for scenario in searched.SCENARIOS:
+        found = [pinned[scenario].get(budget) for budget in searched.BUDGETS]
+        counts = ["\N{EN DASH}" if each is None else f"{each['states']:,}" for each in found]
         assert f"| {scenario} | {' | '.join(counts)} |" in page

@@ -32,7 +32,7 @@ MUTANTS = (
         "an error reply taken for a value",
         "A success status around a failed command is a failure.",
         "store/test_damage.py::test_another_type_of_value_is_named[fakeredis]",
-        Edit(REDIS, "if isinstance(reply, redis.RedisError):", "if False:"),
+        Edit("drivers/redis_common.py", "if isinstance(reply, redis.RedisError):", "if False:"),
     ),
     mutant(
         "a lost connection taken for a refusal",

@@ -9,13 +9,14 @@ DEEP = "upkeep/test_deep_damage.py::test_"
 TOGETHER = "upkeep/test_interleaved.py::test_"
 MEND, REPAIR = "operations/mend.py", "operations/repair.py"
 REWRITE, MENDING = "operations/rewrite.py", "mending.py"
+GAPS = "mutants/test_gaps_in_upkeep.py::test_"
 
 MUTANTS = (
     # --- what would be lost
     mutant(
         "a repair from what it saw a moment ago",
         "What is published while a repair is at work stays.",
-        TOGETHER + "repair_beside_others_loses_nothing[publish-id_deleted]",
+        TOGETHER + "repair_beside_others_loses_nothing[publish-ts_altered]",
         Edit(
             MEND,
             "tail = tuple(row for row in current.log.rows if",
@@ -38,8 +39,8 @@ MUTANTS = (
         TOGETHER + "repair_of_a_dataset_that_is_flushed_meanwhile[flushed-manifest_deleted]",
         Edit(
             MEND,
-            "        needed += [Record(key, header, shared=True, stored=True) for key, header in served.items()]\n",
-            "",
+            "        needed += [Record(key, header, shared=True, stored=True) for",
+            "        _ = [Record(key, header, shared=True, stored=True) for",
         ),
     ),
     *(
@@ -75,7 +76,7 @@ MUTANTS = (
     mutant(
         "a leaked page unlinked though it was sealed since",
         "A page that was committed meanwhile gets no TTL.",
-        "mutants/test_gaps_in_upkeep.py::test_a_leaked_page_that_is_sealed_again_stays",
+        GAPS + "a_leaked_page_that_is_sealed_again_stays",
         Edit(
             MEND,
             "            if moved and name is not None and",
@@ -85,7 +86,7 @@ MUTANTS = (
     mutant(
         "an id record unlinked though it was taken again",
         "Dropping a row leaves the record alone that another row names under its id.",
-        "mutants/test_gaps_in_upkeep.py::test_an_id_that_two_rows_name_keeps_its_record",
+        "upkeep/test_leaks.py::test_an_id_that_was_taken_again_keeps_its_new_record[3]",
         Edit(
             MEND,
             "            if other is not None and other.version",
@@ -138,13 +139,13 @@ MUTANTS = (
     mutant(
         "latest not found anew",
         "When the payload of the latest is gone, readers get the newest that is left.",
-        DAMAGE + "a_snapshot_without_its_payload_is_dropped_and_named[sqlite-deleted-latest]",
+        "upkeep/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[latest_altered]",
         Edit(MEND, "if restored or was.latest.version in gone:", "if restored:"),
     ),
     mutant(
         "pinned not taken off",
         "When the payload of what is pinned is gone, readers get the latest.",
-        "mutants/test_gaps_in_upkeep.py::test_a_pinned_snapshot_that_is_gone_is_served_no_more",
+        GAPS + "a_pinned_snapshot_that_is_gone_is_served_no_more",
         Edit(
             MEND,
             "pinned=None if was.pinned and was.pinned.version in gone else was.pinned",
@@ -166,13 +167,13 @@ MUTANTS = (
     mutant(
         "the old epoch kept",
         "Rewritten pages begin a new epoch: no reader's memory mistakes them.",
-        DAMAGE + "a_deleted_page_is_rebuilt[sqlite]",
+        TOGETHER + "verify_while_the_dataset_is_reset_or_repaired[page_deleted]",
         Edit(MEND, "epoch = self._epoch if rewritten else current.epoch", "epoch = current.epoch"),
     ),
     mutant(
         "a rewritten page under the old name",
         "A damaged page does not stand in the way of the one that replaces it.",
-        DAMAGE + "an_altered_page_is_rebuilt[sqlite]",
+        DEEP + "a_hole_and_dropped_rows",
         Edit(
             MEND,
             "            survey.dataset,\n            self._epoch,\n",
@@ -194,31 +195,13 @@ MUTANTS = (
     mutant(
         "replaced pages stay",
         "A repair leaves nothing behind that never expires.",
-        DAMAGE + "an_altered_page_is_rebuilt[sqlite]",
+        "upkeep/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[page_deleted]",
         Edit(MEND, "        unlinked = [*replaced, *(", "        unlinked = [*("),
-    ),
-    mutant(
-        "replaced pages below a page stay",
-        "A repair leaves nothing behind that never expires.",
-        DEEP + "each_page_alone[False-False]",
-        Edit(REWRITE, "(ref.key, *(key for place in below for key in place.replaced))", "(ref.key,)"),
-    ),
-    mutant(
-        "made permanent though it was let go of",
-        "A repair does not make a record permanent that retention has let go of meanwhile.",
-        TOGETHER + "repair_beside_others_loses_nothing[prune-id_expiring]",
-        Edit(
-            MEND,
-            "                named = expiring.version not in self._damage.gone and (\n"
-            "                    yield from self._is_named(current, expiring.version)\n"
-            "                )\n",
-            "                named = expiring.version not in self._damage.gone\n",
-        ),
     ),
     mutant(
         "not registered",
         "A dataset that is not on the list of names is put back on it.",
-        DAMAGE + "a_deleted_manifest_is_rebuilt[sqlite-3]",
+        "upkeep/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
         Edit(REPAIR, "    listed = survey.damage.unlisted and apply\n", "    listed = False\n"),
     ),
     mutant(

@@ -8,6 +8,7 @@ DAMAGE = "upkeep/test_damage.py::test_"
 TOGETHER = "upkeep/test_interleaved.py::test_"
 SURVEY, SUSPECTS = "operations/survey.py", "operations/suspects.py"
 SWEEP, COMPARE = "operations/sweep.py", "operations/compare.py"
+GAPS = "mutants/test_gaps_in_upkeep.py::test_"
 
 MUTANTS = (
     # --- damage that is not seen
@@ -36,19 +37,19 @@ MUTANTS = (
     mutant(
         "verify skips the bounds of pages",
         "A page that holds other rows than its reference says is found.",
-        "upkeep/test_deep_damage.py::test_each_page_alone",
+        GAPS + "a_page_of_other_times_than_its_reference_says_is_found",
         Edit(SURVEY, "            pages.check_bounds(page, ref, after=self._last)\n", ""),
     ),
     mutant(
         "SCAN cursor ignored",
         "A sweep looks at every key, however many there are.",
-        "mutants/test_gaps_in_upkeep.py::test_a_leak_beyond_the_first_scan_is_found",
+        GAPS + "a_leak_beyond_the_first_scan_is_found",
         Edit(SWEEP, "        self._cursor = scanned.cursor\n", "        self._cursor = None\n"),
     ),
     mutant(
         "an unlisted dataset not noticed",
         "A dataset that is not on the list of names is put back on it.",
-        DAMAGE + "a_deleted_manifest_is_rebuilt[sqlite-3]",
+        "upkeep/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
         Edit(SURVEY, "        if self.dataset not in value_of(names):\n", "        if False:\n"),
     ),
     # --- damage that is none
@@ -71,7 +72,7 @@ MUTANTS = (
     mutant(
         "one look at a record that is wrong",
         "What a replica shows a moment later is no damage, and a repair does not drop it.",
-        "mutants/test_gaps_in_upkeep.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
+        GAPS + "a_record_that_a_replica_shows_late_is_not_dropped",
         Edit(SURVEY, "found += self._take_note(row, again)", "found += self._take_note(row, faults)"),
     ),
     mutant(
@@ -106,11 +107,7 @@ MUTANTS = (
         "a lost snapshot called leaked",
         "What an earlier line of versions committed is named again, not given a TTL.",
         DAMAGE + "a_lost_manifest_that_was_published_over_gives_the_history_back[sqlite]",
-        Edit(
-            SUSPECTS,
-            "    if origin.epoch != survey.manifest.epoch:\n        return True\n",
-            "    if origin.epoch != survey.manifest.epoch:\n        return False\n",
-        ),
+        Edit(SUSPECTS, "origin is None or origin.epoch != survey.manifest.epoch:", "origin is None:"),
     ),
     mutant(
         "the rows of a hole called leaked",
@@ -125,17 +122,23 @@ MUTANTS = (
     mutant(
         "a record that was never committed is adopted",
         "What a cut commit left behind is not shown as committed.",
-        DAMAGE + "several_kinds_of_damage_at_once[sqlite]",
+        TOGETHER + "repair_beside_others_loses_nothing[publish-record_leaked]",
         Edit(
             SUSPECTS,
-            "    return any(hole.last_version >= origin.version for hole in survey.damage.holes)\n",
-            "    return True\n",
+            "max(versions, default=0) > survey.version + 1",
+            "max(versions, default=0) > survey.version",
         ),
+    ),
+    mutant(
+        "an older manifest taken for the newest",
+        "What was committed after a backup that was put back is named again, not given a TTL.",
+        GAPS + "what_an_older_manifest_leaves_out_is_named_again",
+        Edit(SUSPECTS, "max(versions, default=0) > survey.version + 1", "False"),
     ),
     mutant(
         "going on after a reset",
         "A dataset that is reset meanwhile is looked at anew: its old records are not called missing.",
-        TOGETHER + "verify_while_the_dataset_is_reset_or_repaired[manifest_deleted]",
+        GAPS + "nothing_is_called_missing_before_a_reset_is_noticed",
         Edit(
             SURVEY,
             "        if current is None or current.epoch != self.manifest.epoch:\n",

@@ -32,7 +32,7 @@ LAYERS = [
     {"drivers"},
     {"engine"},
     {"calls"},
-    {"face"},
+    {"face", "sharing"},
     {"store"},
     {"connection"},
     {"testing"},

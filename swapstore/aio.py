@@ -1,0 +1,110 @@
+"""swapstore for asyncio: the same calls, awaited.
+
+    import swapstore.aio
+
+    async with swapstore.aio.connect("redis://localhost:6379/0") as store:
+        await store.publish("mena", {"regime": "calm"})
+        (await store.read_latest("mena")).value
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from swapstore import connection
+from swapstore.calls import Calls
+from swapstore.face import AsyncFace, aiterating, awaiting
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from swapstore.drivers.base import AsyncDriver
+    from swapstore.layout import Mirror
+    from swapstore.models import Retention
+
+__all__ = ["AsyncStore", "connect"]
+
+
+class AsyncStore(AsyncFace):
+    """A `Store` for asyncio: the same methods, awaited. Made by `swapstore.aio.connect`.
+
+    It is an asynchronous context manager, and may be shared by the tasks of one event loop. Cancelling a call
+    is safe at every moment: what it leaves is what a process leaves that is killed there, and the store can
+    be used on. A publish that was cancelled may have been committed, or not: publish again with its `id`.
+
+    Every method raises what that of `Store` raises.
+    """
+
+    publish = awaiting(Calls.publish)
+    confirm = awaiting(Calls.confirm)
+
+    read_latest = awaiting(Calls.read_latest)
+    read = awaiting(Calls.read)
+    history = aiterating(Calls.history)
+    datasets = awaiting(Calls.datasets)
+    status = awaiting(Calls.status)
+
+    put_live = awaiting(Calls.put_live)
+    read_live = awaiting(Calls.read_live)
+
+    pin = awaiting(Calls.pin)
+    unpin = awaiting(Calls.unpin)
+    rollback = awaiting(Calls.rollback)
+
+    prune = awaiting(Calls.prune)
+    verify = aiterating(Calls.verify)
+    repair = awaiting(Calls.repair)
+    doctor = awaiting(Calls.doctor)
+
+
+def connect(
+    target: Any = None,
+    *,
+    namespace: str = connection.DEFAULT_NAMESPACE,
+    max_payload: int = connection.DEFAULT_MAX_PAYLOAD,
+    max_batch: int = connection.DEFAULT_MAX_BATCH,
+    cache_bytes: int = connection.DEFAULT_CACHE_BYTES,
+    retention: Retention | None = None,
+    mirror: Mirror | None = None,
+) -> AsyncStore:
+    """Return an `AsyncStore`. It connects when it is first used.
+
+    The arguments are those of `swapstore.connect`, but for a client: it must be a `redis.asyncio.Redis`. It
+    is borrowed and never closed.
+
+    A SQLite file is read and written in worker threads. On Redis and Valkey a store belongs to the event
+    loop in which it is first used; `InvalidInput` in another one.
+    """
+    driver, context = connection.prepared(
+        _ASYNC,
+        target,
+        namespace=namespace,
+        max_payload=max_payload,
+        max_batch=max_batch,
+        cache_bytes=cache_bytes,
+        retention=retention,
+        mirror=mirror,
+    )
+    return AsyncStore(driver, context, sleep=asyncio.sleep)
+
+
+def _redis_url(url: str) -> AsyncDriver:
+    from swapstore.drivers.aioredis import AsyncRedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
+
+    return AsyncRedisDriver.from_url(url)
+
+
+def _redis_client(client: Any) -> AsyncDriver:
+    from swapstore.drivers.aioredis import AsyncRedisDriver  # noqa: PLC0415
+
+    return AsyncRedisDriver.from_client(client)
+
+
+def _sqlite(path: Path) -> AsyncDriver:
+    from swapstore.drivers.threaded import ThreadedDriver  # noqa: PLC0415
+
+    return ThreadedDriver(connection.sqlite(path))
+
+
+_ASYNC: connection.Makers[AsyncDriver] = connection.Makers(_redis_url, _redis_client, _sqlite)

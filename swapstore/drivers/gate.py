@@ -1,0 +1,89 @@
+"""A gate: so many batches at a time, in the order they came, from one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from swapstore.errors import InvalidInput, StoreClosed, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Gate:
+    """Entered by each batch. It belongs to the event loop in which it is first entered.
+
+    The pools of redis-py do not do: where a task is cancelled while others wait, `BlockingConnectionPool`
+    may lose a connection, and with Python before 3.13 forget to wake the next in the queue.
+    """
+
+    def __init__(self, where: str, size: int, wait_s: float, *, exhausted: Callable[[], Unavailable]) -> None:
+        self._where = where
+        self._wait_s = wait_s
+        self._exhausted = exhausted
+        self._slots = asyncio.Semaphore(size)
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        self._come_home()
+        self._refuse_if_closed()
+        await self._take_slot()
+        try:
+            self._refuse_if_closed()
+        except StoreClosed:
+            self._slots.release()
+            raise
+        self._inside += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release()
+        self._inside -= 1
+        if not self._inside:
+            self._empty.set()
+
+    async def close(self) -> None:
+        """Let nobody in any more, and wait until those inside have left."""
+        if self.is_deserted:
+            self._closed = True
+            return
+        self._come_home()
+        self._closed = True
+        while self._inside:
+            self._empty.clear()
+            await self._empty.wait()
+
+    @property
+    def is_deserted(self) -> bool:
+        """Whether its event loop is over, and all that belonged to it dead."""
+        return self._loop is not None and self._loop.is_closed()
+
+    async def _take_slot(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            failure = self._exhausted()
+        else:
+            return
+        raise failure
+
+    def _come_home(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise InvalidInput(
+                f"the store on {self._where} belongs to another event loop, in which it was used first; "
+                "connect once in each event loop, and close the store before its loop ends"
+            )
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreClosed("the store was closed; connect() makes a new one")

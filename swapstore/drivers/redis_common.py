@@ -1,0 +1,87 @@
+"""What the drivers for Redis share, whichever way they wait: addresses, bounds, and what replies stand for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+import redis
+
+from swapstore.commands import Command, Failed
+from swapstore.drivers import redis_errors
+from swapstore.drivers.redis_wire import value
+from swapstore.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_CONNECTIONS = 50
+POOL_WAIT_S = 10.0  # how long a batch waits for one of them
+CONNECT_TIMEOUT_S = 5.0
+REPLY_TIMEOUT_S = 10.0
+
+
+def answers(commands: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
+    """Return what each reply stands for, errors that came as replies included."""
+    return [_answer(command, reply, where) for command, reply in zip(commands, replies, strict=True)]
+
+
+def _answer(command: Command[Any], reply: Any, where: str) -> Any:
+    if isinstance(reply, redis.RedisError):
+        return Failed(redis_errors.refusal(reply, where, getattr(command, "key", None)))
+    return value(command, reply)
+
+
+def without_script(replies: Sequence[Any]) -> list[int]:
+    """Return which commands did not run because the server does not know our script, or no longer."""
+    return [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+
+
+def place_of_url(url: str) -> str:
+    """Show a URL without user, password and query. Refuse a database that redis-py would ignore."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            return f"unix://{parts.path}"
+        options = dict(parse_qsl(parts.query))
+        database = options.get("db") or parts.path.strip("/") or "0"
+        # A password that is not encoded moves the rest of the URL to where it does not belong.
+        misplaced = parts.fragment or "@" in parts.query
+        if parts.hostname and database.isdecimal() and not misplaced:
+            return f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}/{database}"
+    raise malformed()
+
+
+def malformed() -> InvalidInput:
+    """Build the error for a bad URL: without any part of it, and without a cause, which would quote it."""
+    return InvalidInput(
+        "the redis URL is malformed: write redis://user:password@host:6379/0, with a number for the database "
+        "and the password percent-encoded (urllib.parse.quote(password, safe=''))"
+    )
+
+
+def check_options(pool: Any, where: str) -> None:
+    """Refuse options that redis-py does not know. A pool would notice when it first connects."""
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except TypeError as error:
+        raise InvalidInput(
+            f"the URL of {where} has an option that redis-py does not know: {error}"
+        ) from error
+
+
+def place_of_client(client: Any, kind: type, name: str) -> str:
+    """Say where a client of the user's is connected to. Refuse what is no client of this kind."""
+    if not isinstance(client, kind):
+        raise InvalidInput(
+            f"cannot use a {type(client).__module__}.{type(client).__name__}: pass a URL or a {name} client"
+        )
+    if getattr(client.connection_pool, "cache", None) is not None:
+        raise InvalidInput(
+            "cannot use a client with a client-side cache: pass a URL, or a client without cache_config"
+        )
+    options = client.get_connection_kwargs()
+    address = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    place = getattr(client.connection_pool, "service_name", None) or options.get("path") or address
+    return f"redis {place}/{options.get('db') or 0}"
