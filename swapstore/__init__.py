@@ -6,11 +6,13 @@
     store.publish("mena", {"regime": "calm"})
     store.read_latest("mena").value
 
-The module-level functions work on the default store: `$SWAPSTORE_URL`, or an embedded SQLite file.
+The module-level functions work on the default store: `$SWAPSTORE_URL`, or an embedded SQLite file. For
+asyncio there is `swapstore.aio`, with the same calls.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from swapstore.connection import connect, default_store
@@ -45,6 +47,7 @@ from swapstore.models import (
     Candidate,
     Commit,
     Entry,
+    Gap,
     LiveView,
     Outcomes,
     Pruned,
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime, timedelta
 
+    from swapstore import aio as aio
+
 __all__ = [
     "AccessDenied",
     "Candidate",
@@ -70,6 +75,7 @@ __all__ = [
     "Damaged",
     "Entry",
     "Finding",
+    "Gap",
     "IdConflict",
     "InvalidInput",
     "LiveView",
@@ -135,3 +141,12 @@ def publish(
 def read_latest(dataset: str, *, max_staleness: float | timedelta = 0.0) -> Snapshot | None:
     """Read the latest snapshot from the default store; see `Store.read_latest`."""
     return default_store().read_latest(dataset, max_staleness=max_staleness)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import `swapstore.aio` when it is first asked for: most programs need no asyncio."""
+        if name == "aio":
+            return import_module("swapstore.aio")
+        raise AttributeError(f"module 'swapstore' has no attribute {name!r}")

@@ -1,10 +1,10 @@
 """swapstore for asyncio: the same calls, awaited.
 
-    import swapstore.aio
+import swapstore.aio
 
-    async with swapstore.aio.connect("redis://localhost:6379/0") as store:
-        await store.publish("mena", {"regime": "calm"})
-        (await store.read_latest("mena")).value
+async with swapstore.aio.connect("redis://localhost:6379/0") as store:
+    await store.publish("mena", {"regime": "calm"})
+    (await store.read_latest("mena")).value
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from swapstore.calls import Calls
 from swapstore.face import AsyncFace, aiterating, awaiting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from swapstore.drivers.base import AsyncDriver
+    from swapstore.events import Event
     from swapstore.layout import Mirror
     from swapstore.models import Retention
+    from swapstore.operations.publication import Validator
 
 __all__ = ["AsyncStore", "connect"]
 
@@ -37,9 +40,11 @@ class AsyncStore(AsyncFace):
     """
 
     publish = awaiting(Calls.publish)
+    publish_many = awaiting(Calls.publish_many)
     confirm = awaiting(Calls.confirm)
 
     read_latest = awaiting(Calls.read_latest)
+    read_latest_many = awaiting(Calls.read_latest_many)
     read = awaiting(Calls.read)
     history = aiterating(Calls.history)
     datasets = awaiting(Calls.datasets)
@@ -67,6 +72,8 @@ def connect(
     cache_bytes: int = connection.DEFAULT_CACHE_BYTES,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
+    validators: Sequence[Validator] = (),
+    on_event: Callable[[Event], object] | None = None,
 ) -> AsyncStore:
     """Return an `AsyncStore`. It connects when it is first used.
 
@@ -85,6 +92,8 @@ def connect(
         cache_bytes=cache_bytes,
         retention=retention,
         mirror=mirror,
+        validators=validators,
+        on_event=on_event,
     )
     return AsyncStore(driver, context, sleep=asyncio.sleep)
 

@@ -83,12 +83,15 @@ class Cache:
                 self._manifests[known.manifest.key] = Known(known.manifest, max(read_at, known.read_at))
 
     def forget(self, key: str, *, basis: Known | None) -> None:
-        """Note that the store has no manifest under this key, unless one was learned since `basis`."""
+        """Note that the store has no manifest under this key, unless one was learned since `basis`.
+
+        Asking for a dataset that was never known says nothing about the others.
+        """
         with self._lock:
             if self._manifests.get(key) is basis:
-                self._manifests.pop(key, None)
                 self._listed.discard(key)
-                self._drop_records()
+                if self._manifests.pop(key, None) is not None:
+                    self._drop_records()
 
     def is_listed(self, key: str) -> bool:
         """Say whether this client has put the dataset of this manifest on the list of names."""

@@ -16,6 +16,8 @@ MAX_LABELS_BYTES = 1024
 LONGEST_SHOWN = 80
 MIN_LIVE_TTL_S = 0.001
 MAX_LIVE_TTL_S = 366 * 86_400
+MIN_POLL_S = 0.001
+MAX_POLL_S = 86_400
 
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
@@ -140,6 +142,20 @@ def staleness_s(value: Any) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise InvalidInput(f"max_staleness must be 0 or more seconds, or a timedelta, not {shown(value)}")
+    return float(seconds)
+
+
+def poll_s(value: Any) -> float:
+    """Return how often to look, in seconds, from seconds or a timedelta."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not MIN_POLL_S <= seconds <= MAX_POLL_S
+    ):
+        raise InvalidInput(
+            f"poll must be between 1 ms and a day, in seconds or a timedelta, not {shown(value)}"
+        )
     return float(seconds)
 
 

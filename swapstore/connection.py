@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import attrs
 
-from swapstore import checks
+from swapstore import checks, events
 from swapstore.cache import Cache
 from swapstore.drivers.base import Place
 from swapstore.errors import InvalidInput, Unavailable
@@ -22,9 +22,11 @@ from swapstore.operations.context import Context, Policy
 from swapstore.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from swapstore.drivers.base import Driver
+    from swapstore.events import Event
+    from swapstore.operations.publication import Validator
 
 URL_VARIABLE = "SWAPSTORE_URL"
 DEFAULT_NAMESPACE = "swapstore"
@@ -44,6 +46,8 @@ def connect(
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
+    validators: Sequence[Validator] = (),
+    on_event: Callable[[Event], object] | None = None,
 ) -> Store:
     """Return a `Store`. It connects when it is first used.
 
@@ -56,6 +60,10 @@ def connect(
     - `cache_bytes`: how many bytes of immutable records a reader remembers; 0 remembers none.
     - `retention`: how much history this store's publishes keep; all of it unless given.
     - `mirror`: old keys to write after each swap, for readers that have not moved yet; Redis and Valkey only.
+    - `validators`: functions like `validate` of `publish`. Every publish of this store, to whatever dataset,
+      asks them in their order, before its own. See `swapstore.validators` for some.
+    - `on_event`: called with an event (see `swapstore.events`) for each publish, rejection, lost race, read
+      and repair. Keep it quick, and do not call the store from it. What it raises is logged, once.
 
     Raises `InvalidInput` for an address or option that cannot be used, and `Unavailable` when there is no
     place for the default file.
@@ -70,6 +78,8 @@ def connect(
             cache_bytes=cache_bytes,
             retention=retention,
             mirror=mirror,
+            validators=validators,
+            on_event=on_event,
         )
     )
 
@@ -93,6 +103,8 @@ def prepared(
     cache_bytes: int,
     retention: Retention | None,
     mirror: Mirror | None,
+    validators: Sequence[Validator],
+    on_event: Callable[[Event], object] | None,
 ) -> tuple[D, Context]:
     """Check what `connect` was given; return the driver and the context that a face is made of."""
     context = Context(
@@ -104,6 +116,8 @@ def prepared(
         ),
         retention=_retention(retention),
         mirror=_mirror(mirror),
+        validators=_validators(validators),
+        hook=events.hook(on_event),
     )
     driver = _driver_for(makers, target)
     if mirror is not None and driver.kind == "sqlite":
@@ -121,6 +135,15 @@ def _mirror(value: Any) -> Mirror | None:
     if value is None or isinstance(value, Mirror):
         return value
     raise InvalidInput(f"mirror must be a Mirror (prefix=…), not {type(value).__name__}")
+
+
+def _validators(value: Any) -> tuple[Validator, ...]:
+    if not isinstance(value, list | tuple):
+        raise InvalidInput(f"validators must be a list of functions, not {checks.shown(value)}")
+    for each in value:
+        if not callable(each):
+            raise InvalidInput(f"each of validators must be a function, not {checks.shown(each)}")
+    return tuple(value)
 
 
 def default_path() -> Path:

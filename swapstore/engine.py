@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swapstore.errors import SwapstoreError
-from swapstore.operations.steps import Operation, Wait
+from swapstore.operations.steps import Listen, Operation, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run(operation: Operation[T], driver: Driver, sleep: Callable[[float], None]) -> T:
+def run(
+    operation: Operation[T],
+    driver: Driver,
+    sleep: Callable[[float], None],
+    listen: Callable[[Listen], None] | None = None,
+) -> T:
     """Run an operation to its end: send its batches, let its waits pass, throw failures in.
+
+    `listen` lets the waits pass that a hint may end.
 
     Returns the operation's result, or raises what it raises.
     """
@@ -25,7 +32,9 @@ def run(operation: Operation[T], driver: Driver, sleep: Callable[[float], None])
         while True:
             replies: list[Any] = []
             try:
-                if isinstance(step, Wait):
+                if isinstance(step, Listen) and listen is not None:
+                    listen(step)
+                elif isinstance(step, Wait):
                     sleep(step.seconds)
                 else:
                     replies = driver.execute(step.commands)

@@ -80,7 +80,16 @@ class TooOld(Refused):
 
 
 class Rejected(Refused):
-    """`validate` refused the candidate; the last good version stays."""
+    """`validate`, or a validator of the store, refused the candidate; the last good version stays.
+
+    `reason` is what it said: the text that it returned or raised `Rejected` with, or the class of another
+    exception (whose message may quote the data). `id` is that of the candidate.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(message)
+        self.reason = message if reason is None else reason
+        self.id = id
 
 
 class Unavailable(SwapstoreError):  # noqa: N818

@@ -80,11 +80,20 @@ class Log:
 
 @attrs.frozen(slots=False, eq=False, repr=False)
 class Manifest:
-    """A manifest as it is stored, its header parsed, its body parsed when asked for."""
+    """A manifest as it is stored, its header parsed, its body parsed when asked for.
+
+    One that is not `complete` is a header alone: enough to read what is served, and no more.
+    """
 
     raw: bytes
     head: Head
     key: str
+    complete: bool = True
+
+    @cached_property
+    def head_size(self) -> int:
+        """How many bytes the header line takes."""
+        return self.raw.index(b"\n") + 1
 
     @property
     def etag(self) -> str:
@@ -123,6 +132,14 @@ class _StoredLog(msgspec.Struct):
 
 
 _LOG = msgspec.json.Decoder(_StoredLog)
+
+
+def glimpse(raw: bytes, dataset: str, key: str, *, whole: bool) -> Manifest | None:
+    """Parse the first bytes of a manifest, `whole` or not; None unless they hold its header."""
+    if not raw.startswith(ETAG_PREFIX) or b"\n" not in raw:
+        return None
+    found = parse(raw, dataset, key)
+    return found if whole else attrs.evolve(found, raw=raw[: found.head_size], complete=False)
 
 
 class _Kind(msgspec.Struct):

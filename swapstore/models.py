@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -183,6 +183,21 @@ class Pruned:
 
 
 @attrs.frozen(kw_only=True)
+class Gap:
+    """Commits that a follower cannot be given. It comes in their place, before the next one.
+
+    `after` is the version up to which all was given, `resumes_at` that of the commit that comes next.
+    `reason` is `retention` (commits between the two were let go of, or may have been) or `reset`: the
+    dataset was flushed, restored or failed over, and what was given last is not in its history any more.
+    """
+
+    dataset: str
+    after: int
+    resumes_at: int
+    reason: Literal["retention", "reset"]
+
+
+@attrs.frozen(kw_only=True)
 class Status:
     """A dataset at a glance, from one small read.
 
@@ -190,6 +205,9 @@ class Status:
     log, those included that retention hides and has not let go of yet. `committed_at` is when the manifest
     was last swapped, `confirmed_at` when a producer last published or confirmed (ms since the epoch).
     `serving` is what `read_latest` returns.
+
+    `read_at` is when it was read, by this client's clock. The ages are as of then, and compare it with times
+    of a producer's clock: where the two differ, the ages are wrong by as much, and may be negative.
     """
 
     dataset: str
@@ -201,8 +219,24 @@ class Status:
     first_version: int
     latest: Row
     pinned: Row | None
+    read_at: int
 
     @property
     def serving(self) -> Row:
         """The row that `read_latest` serves: the pinned one if there is one, else the latest."""
         return self.pinned or self.latest
+
+    @property
+    def bytes(self) -> int:
+        """The size of the payload that `read_latest` serves, as its row says it."""
+        return self.serving.size
+
+    @property
+    def age_ms(self) -> int:
+        """How old the data is that `read_latest` serves: from its `ts` to `read_at`."""
+        return self.read_at - self.serving.ts
+
+    @property
+    def confirmed_age_ms(self) -> int:
+        """How long ago a producer last published or confirmed: from `confirmed_at` to `read_at`."""
+        return self.read_at - self.confirmed_at

@@ -165,6 +165,46 @@ def since(manifest: Manifest, version: int) -> Generator[Ref, Page, list[Row]]:
 
 
 @attrs.frozen
+class Onward:
+    """What comes next in a log: rows that may be read, oldest first, and what was passed over.
+
+    A number stands for hidden rows: it is the version of the last of them. `at_end`: that was all.
+    """
+
+    items: list[Row | int]
+    at_end: bool
+
+
+def onward(manifest: Manifest, after: int) -> Generator[Ref, Page, Onward]:
+    """Go on after a version: up to the first page that has rows to read. Yields what `search` does."""
+    head, log = manifest.head, manifest.log
+    items: list[Row | int] = []
+    at_end = False
+    begin = after
+    while not at_end and not any(isinstance(item, Row) for item in items):
+        rows, refs, end, at_end = log.rows, log.pages, manifest.version, True
+        while (ref := _next_open(head, refs, after, items)) is not None:
+            page = yield ref
+            rows, refs, end, at_end = page.rows, page.pages, ref.last_version, False
+        items += [row if head.keeps(row) else row.version for row in rows if row.version > after]
+        after = end
+    there = {item.version for item in items if isinstance(item, Row)}
+    # What is kept alive whatever its age is in the log no more, or in a page that nobody opens.
+    items += [row for row in head.kept if begin < row.version <= after and row.version not in there]
+    return Onward(sorted(items, key=lambda item: item if isinstance(item, int) else item.version), at_end)
+
+
+def _next_open(head: Head, refs: Iterable[Ref], after: int, passed: list[Row | int]) -> Ref | None:
+    """Return the first reference after a version that leads to something shown; note what is passed over."""
+    for ref in refs:
+        if ref.last_version > after:
+            if head.opens(ref):
+                return ref
+            passed.append(ref.last_version)
+    return None
+
+
+@attrs.frozen
 class Cursor:
     """A walk through the history, newest first: what is still ahead, as an immutable value.
 

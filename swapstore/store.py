@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from swapstore.calls import Calls
 from swapstore.face import Face, blocking, iterating
 from swapstore.flights import Flights
+from swapstore.following import Ears, following
 from swapstore.sharing import sharing
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Store(Face):
     def __init__(self, driver: Driver, context: Context) -> None:
         super().__init__(driver, context)
         self._flights: Flights[Snapshot | None] = Flights()
+        self._ears: set[Ears] = set()
 
     publish = blocking(Calls.publish)
     publish_many = blocking(Calls.publish_many)
@@ -35,6 +37,7 @@ class Store(Face):
     read_latest_many = blocking(Calls.read_latest_many)
     read = blocking(Calls.read)
     history = iterating(Calls.history)
+    follow = following(Calls.follow)
     datasets = blocking(Calls.datasets)
     status = blocking(Calls.status)
 
@@ -49,3 +52,10 @@ class Store(Face):
     verify = iterating(Calls.verify)
     repair = blocking(Calls.repair)
     doctor = blocking(Calls.doctor)
+
+    def close(self) -> None:
+        """Close the connections that the store opened, and end its followers. Closing twice is harmless."""
+        self._closed = True
+        for ears in list(self._ears):
+            ears.close()
+        super().close()

@@ -8,6 +8,7 @@ from swapstore import checks
 from swapstore.calls.about import Named, about
 from swapstore.errors import InvalidInput, SwapstoreError
 from swapstore.operations import listing, live, read
+from swapstore.operations.follow import Follow
 from swapstore.operations.history import History
 from swapstore.operations.together import together
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
-    from swapstore.models import LiveView, Row, Snapshot, Status
+    from swapstore.models import Gap, LiveView, Row, Snapshot, Status
     from swapstore.operations.context import Context
     from swapstore.operations.steps import Operation, Steps
 
@@ -110,3 +111,23 @@ class Reading:
             most = None if limit is None else checks.whole(limit, "limit", least=0)
             below = None if before is None else checks.whole(before, "before", least=0)
             return Named(name, History(self._context, name, limit=most, before=below))
+
+    def follow(
+        self, dataset: str, *, after: int | None = None, poll: float | timedelta = 2.0
+    ) -> Steps[Row | Gap]:
+        """Iterate over the commits of a dataset as they come, in their order: none skipped and none twice.
+
+        It begins after the version `after`; at the oldest that is retained with 0; and unless given at the
+        next commit from now on. It does not end by itself: it waits. On Redis and Valkey a hint wakes it,
+        and a look at the manifest every `poll` seconds (or timedelta) at most makes up for those that are
+        lost; on SQLite the look is all there is.
+
+        Pins, rollbacks and confirmations are no commits. A `Gap` comes in the place of commits that cannot
+        be given: retention let go of them, or the dataset was reset.
+
+        Raises `Unavailable` if the store cannot be reached at the beginning. Later it tries again until the
+        store is back, and logs a warning to the logger `swapstore`, one an outage. `Damaged` is raised.
+        """
+        with about(dataset) as name:
+            begin = None if after is None else checks.whole(after, "after", least=0)
+            return Named(name, Follow(self._context, name, after=begin, poll_s=checks.poll_s(poll)))

@@ -9,7 +9,7 @@ from swapstore.calls.about import Named, about
 from swapstore.diagnosis.diagnose import diagnose
 from swapstore.errors import InvalidInput
 from swapstore.models import Retention
-from swapstore.operations import repair, retain
+from swapstore.operations import repair, retain, telling
 from swapstore.operations.inspect import Inspection
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ class Upkeep:
         reports = []
         for each in names:
             with about(each) as name:
-                reports += [(yield from repair.repair(self._context, name, apply=apply))]
+                repairing = repair.repair(self._context, name, apply=apply)
+                reports += [(yield from telling.repair(self._context, repairing))]
         return [report for report in reports if report.findings]
 
     def _wrong(self) -> Operation[list[str]]:

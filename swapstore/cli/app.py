@@ -10,8 +10,10 @@ from cyclopts import App, Group, Parameter
 from swapstore.cli.checking import repair, verify
 from swapstore.cli.demo import demo
 from swapstore.cli.doctor import doctor
+from swapstore.cli.following import follow
+from swapstore.cli.freshness import status
 from swapstore.cli.importing import app as importing
-from swapstore.cli.listing import datasets, history, status
+from swapstore.cli.listing import datasets, history
 from swapstore.cli.publish import STDIN, publish
 from swapstore.cli.reading import latest, read
 from swapstore.cli.session import Session
@@ -31,6 +33,7 @@ Exit codes:
   3  refused: a conflict, or an id that is taken
   4  the store is unavailable; try again later
   5  what is stored is damaged
+  6  stale: status --max-age
   7  doctor found a problem
 """
 
@@ -43,7 +46,7 @@ EVERYWHERE = Group("Options of every command", sort_key=100)
 app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[])
 
 for _command in (
-    publish, latest, read, history, datasets, status, confirm, pin, unpin, rollback, prune,
+    publish, latest, read, history, follow, datasets, status, confirm, pin, unpin, rollback, prune,
     verify, repair, doctor, demo,
 ):  # fmt: skip
     app.command(_command)

@@ -23,14 +23,19 @@ def age(ts_ms: int, now_ms: int | None = None) -> str:
     elapsed = (time.time_ns() // 1_000_000 if now_ms is None else now_ms) - ts_ms
     if abs(elapsed) < _UNITS[-1][1]:
         return "just now"
-    words, rest = [], abs(elapsed)
+    return f"{duration(elapsed)} ago" if elapsed > 0 else f"in {duration(-elapsed)}"
+
+
+def duration(length_ms: int) -> str:
+    """Return how long a time is, in its two largest units; of a second or more."""
+    words, rest = [], length_ms
     for unit, length in _UNITS:
         count, rest = divmod(rest, length)
         if count:
             words.append(f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}")
         if words and (len(words) == 2 or not count):  # noqa: PLR2004 - two units say enough
             break
-    return f"{' '.join(words)} ago" if elapsed > 0 else f"in {' '.join(words)}"
+    return " ".join(words)
 
 
 def size(count: int) -> str:

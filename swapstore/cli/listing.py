@@ -1,4 +1,4 @@
-"""`swapstore history`, `datasets` and `status`: what there is."""
+"""`swapstore history` and `datasets`: what there is. And how a status is printed."""
 
 from __future__ import annotations
 
@@ -56,6 +56,15 @@ def datasets(*, session: Here) -> None:
 
     When piped, a line of JSON each: what `swapstore status` prints.
     """
+    for _ in each_dataset(session):
+        pass
+
+
+def each_dataset(session: Session) -> Iterator[Status]:
+    """List the datasets, and give the status of each to the caller as well.
+
+    A damaged one is said, and hides none of the others: `Damaged` is raised after them.
+    """
     with session.connect() as store:
         names = store.datasets()
         if not names:
@@ -63,23 +72,21 @@ def datasets(*, session: Here) -> None:
         damaged: list[str] = []
         statuses = _statuses(store, names, damaged)
         if session.for_a_person:
-            _show_datasets(statuses)
+            listed = list(statuses)
+            _show_datasets(listed)
+            yield from listed
         else:
             for status in statuses:
                 emit_json(as_json(status))
+                yield status
     if damaged:
         raise Damaged(f"{len(damaged)} of {len(names)} datasets cannot be read: {', '.join(damaged)}")
 
 
-def status(dataset: Dataset, /, *, session: Here) -> None:
-    """Print how a dataset is: its versions, what is served, and how old that is."""
-    with session.connect() as store:
-        print_status(session, status_of(store, dataset))
-
-
 def as_json(status: Status) -> dict[str, Any]:
-    """A status as JSON, with the row that readers are served."""
-    return {**attrs.asdict(status), "serving": attrs.asdict(status.serving)}
+    """A status as JSON, with what is computed from it."""
+    computed = {"bytes": status.bytes, "age_ms": status.age_ms, "confirmed_age_ms": status.confirmed_age_ms}
+    return {**attrs.asdict(status), "serving": attrs.asdict(status.serving), **computed}
 
 
 def print_status(session: Session, status: Status) -> None:
@@ -95,14 +102,24 @@ def print_status(session: Session, status: Status) -> None:
             "dataset": status.dataset,
             "version": str(status.version),
             "etag": status.etag,
-            "snapshots": f"{status.count:,}, from version {status.first_version}",
+            "history": f"from version {status.first_version}",
+            "in the log": f"{_snapshots(status.count)} (hidden ones too, until they are let go of)",
             "latest": _named(latest),
             "pinned": f"{_named(pinned)}: served instead of the latest" if pinned else "no",
-            "data as of": f"{human.instant(status.serving.ts)} ({human.age(status.serving.ts)})",
-            "confirmed at": f"{human.instant(status.confirmed_at)} ({human.age(status.confirmed_at)})",
-            "committed at": f"{human.instant(status.committed_at)} ({human.age(status.committed_at)})",
+            "size": f"{status.bytes:,} bytes",
+            "data as of": _moment(status, status.serving.ts),
+            "confirmed at": _moment(status, status.confirmed_at),
+            "committed at": _moment(status, status.committed_at),
         }
     )
+
+
+def _moment(status: Status, ts_ms: int) -> str:
+    return f"{human.instant(ts_ms)} ({human.age(ts_ms, status.read_at)})"
+
+
+def _snapshots(count: int) -> str:
+    return "1 snapshot" if count == 1 else f"{count:,} snapshots"
 
 
 def _named(row: Row) -> str:
@@ -126,20 +143,20 @@ def _show_datasets(statuses: Iterable[Status]) -> None:
     from swapstore.cli.tables import show_rows  # noqa: PLC0415 - only a person waits for rich
 
     show_rows(
-        ("dataset", "version", "snapshots", "size", "data", "confirmed", ""),
+        ("dataset", "version", "in the log", "size", "data", "confirmed", ""),
         (
             (
                 status.dataset,
                 str(status.version),
                 f"{status.count:,}",
-                human.size(status.serving.size),
-                human.age(status.serving.ts),
-                human.age(status.confirmed_at),
+                human.size(status.bytes),
+                human.age(status.serving.ts, status.read_at),
+                human.age(status.confirmed_at, status.read_at),
                 "pinned" if status.pinned else "",
             )
             for status in statuses
         ),
-        numbers=("version", "snapshots", "size"),
+        numbers=("version", "in the log", "size"),
     )
 
 

@@ -72,11 +72,13 @@ class AsyncRedisDriver:
                 retry=Retry(NoBackoff(), 0),
             )
 
+        made = None
         with suppress(ValueError, TypeError):
-            driver = cls(pool(), where=where, renew=pool)
-            redis_common.check_options(driver._pool, where)  # noqa: SLF001
-            return driver
-        raise redis_common.malformed()
+            made = pool()
+        if made is None:
+            raise redis_common.malformed()
+        redis_common.check_options(made, where)
+        return cls(made, where=where, renew=pool)
 
     @classmethod
     def from_client(cls, client: Any) -> AsyncRedisDriver:
@@ -105,7 +107,8 @@ class AsyncRedisDriver:
     async def _connected(self) -> Any:
         """Take a connection that is ready."""
         try:
-            return await self._pool.get_connection()
+            pool: Any = self._pool
+            return await pool.get_connection()
         except Exception as error:
             failed = redis_errors.of_connecting(error, self.where, self._pool)
             if failed is None:

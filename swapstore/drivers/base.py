@@ -41,6 +41,23 @@ class Driver(Place, Protocol):
         """Let go of what the driver opened itself. Closing twice is harmless."""
 
 
+class Listener(Protocol):
+    """Hears hints on one channel, for one follower. A driver that has it offers `listen(channel)`.
+
+    It is used by one thread at a time, and closed by any.
+    """
+
+    def wait(self, seconds: float) -> None:
+        """Return when a hint has come since the last wait, or after so many seconds.
+
+        If hints may have been missed (it did not listen yet, or the connection had failed) it returns as
+        soon as it listens. Never raises because it cannot: then it lets the time pass.
+        """
+
+    def close(self) -> None:
+        """Stop listening. A wait that is under way returns, as does each later one."""
+
+
 class AsyncDriver(Place, Protocol):
     """Carries out batches of commands for asyncio. They mean the same, by the same contract."""
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Gate:
     """Entered by each batch. It belongs to the event loop in which it is first entered.
 
-    The pools of redis-py do not do: where a task is cancelled while others wait, `BlockingConnectionPool`
-    may lose a connection, and with Python before 3.13 forget to wake the next in the queue.
+    redis-py's `BlockingConnectionPool` does not do: when the task is cancelled that was next in its queue, it
+    may wake no other, and leave them waiting while a connection is free (seen with Python 3.11).
     """
 
     def __init__(self, where: str, size: int, wait_s: float, *, exhausted: Callable[[], Unavailable]) -> None:

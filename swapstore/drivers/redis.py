@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from swapstore.commands import Command, Reading
 from swapstore.drivers import redis_common, redis_errors
+from swapstore.drivers.redis_listener import RedisListener
 from swapstore.drivers.redis_wire import Wire
 from swapstore.forks import survive_forks
 
@@ -64,11 +65,13 @@ class RedisDriver:
                 retry=Retry(NoBackoff(), 0),
             )
 
+        made = None
         with suppress(ValueError, TypeError):
-            driver = cls(pool(), where=where, renew=pool)
-            redis_common.check_options(driver._pool, where)  # noqa: SLF001
-            return driver
-        raise redis_common.malformed()
+            made = pool()
+        if made is None:
+            raise redis_common.malformed()
+        redis_common.check_options(made, where)
+        return cls(made, where=where, renew=pool)
 
     @classmethod
     def from_client(cls, client: Any) -> RedisDriver:
@@ -114,6 +117,11 @@ class RedisDriver:
             except BaseException:
                 connection.disconnect()
                 raise
+
+    def listen(self, channel: str) -> RedisListener:
+        """Hear hints on a channel; see `Listener`. It has a connection of its own, beside the pool's."""
+        kind, options = self._pool.connection_class, self._pool.connection_kwargs
+        return RedisListener(lambda: kind(**{**options, "retry": Retry(NoBackoff(), 0)}), channel)
 
     def close(self) -> None:
         """Close the connections, if they are the driver's own."""

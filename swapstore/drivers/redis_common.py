@@ -1,4 +1,4 @@
-"""What the drivers for Redis share, whichever way they wait: addresses, bounds, and what replies stand for."""
+"""What the drivers for Redis share, whichever way they wait: addresses, bounds, the meaning of replies."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_options(pool: Any, where: str) -> None:
         ) from error
 
 
-def place_of_client(client: Any, kind: type, name: str) -> str:
+def place_of_client(client: Any, kind: type[Any], name: str) -> str:
     """Say where a client of the user's is connected to. Refuse what is no client of this kind."""
     if not isinstance(client, kind):
         raise InvalidInput(

@@ -10,10 +10,12 @@ from typing import Protocol
 import attrs
 
 from swapstore.cache import Cache
+from swapstore.events import Event, Hook
 from swapstore.growth import Stamp
 from swapstore.keys import Keys
 from swapstore.layout import Mirror
 from swapstore.models import Retention
+from swapstore.operations.publication import Validator
 
 
 class Clock(Protocol):
@@ -70,12 +72,19 @@ class Context:
     policy: Policy = Policy()
     retention: Retention = attrs.field(factory=Retention)
     mirror: Mirror | None = None
+    validators: tuple[Validator, ...] = ()
+    hook: Hook | None = None
     clock: Clock = attrs.field(factory=SystemClock)
     random: random.Random = attrs.field(factory=random.SystemRandom, repr=False)
 
     def token(self, characters: int) -> str:
         """Return random lowercase hexadecimal characters."""
         return f"{self.random.getrandbits(4 * characters):0{characters}x}"
+
+    def emit(self, event: Event) -> None:
+        """Tell an event, if somebody listens."""
+        if self.hook is not None:
+            self.hook(event)
 
     def stamp(self) -> Stamp:
         """Return the time and the names of a new manifest."""

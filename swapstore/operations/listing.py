@@ -9,7 +9,7 @@ from swapstore.errors import Damaged
 from swapstore.manifest import ETAG_PREFIX
 from swapstore.models import Status
 from swapstore.operations.lookup import own
-from swapstore.operations.steps import Operation, ask, ask_all, current_manifest, value_of
+from swapstore.operations.steps import Operation, ask, ask_all, current_head, value_of
 
 if TYPE_CHECKING:
     from swapstore.manifest import Manifest
@@ -39,11 +39,11 @@ def _is_there(reply: bytes | Failed) -> bool:
 
 def status(ctx: Context, dataset: str) -> Operation[Status | None]:
     """Read the manifest's header; None when nothing is published."""
-    manifest = yield from current_manifest(ctx, dataset)
-    return None if manifest is None else status_of(manifest)
+    manifest = yield from current_head(ctx, dataset)
+    return None if manifest is None else status_of(ctx, manifest)
 
 
-def status_of(manifest: Manifest) -> Status:
+def status_of(ctx: Context, manifest: Manifest) -> Status:
     """Show a manifest to a caller."""
     head = manifest.head
     return Status(
@@ -56,4 +56,5 @@ def status_of(manifest: Manifest) -> Status:
         first_version=head.first_version,
         latest=own(head.latest),
         pinned=own(head.pinned) if head.pinned else None,
+        read_at=ctx.clock.now_ms(),
     )

@@ -30,6 +30,7 @@ from swapstore import manifest
 from swapstore.commands import Command, Peek, Write
 from swapstore.errors import Contended, Damaged, SwapstoreError
 from swapstore.operations import publish as publishing
+from swapstore.operations import telling
 from swapstore.operations.lookup import find_id, load_snapshot
 from swapstore.operations.steps import Operation, Wait, ask_all, load_manifest, value_of
 
@@ -45,7 +46,7 @@ LOG = logging.getLogger("swapstore")
 
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     """Publish, and bring the mirror up to date. A commit that was there already heals it too."""
-    commit = yield from publishing.publish(ctx, wanted)
+    commit = yield from telling.publish(ctx, wanted, publishing.publish(ctx, wanted))
     if ctx.mirror is not None:
         held = wanted.payload if commit.created else None
         yield from _quietly(_KeepUp(ctx, ctx.mirror, commit.dataset, commit, held))
@@ -86,7 +87,11 @@ class _KeepUp:
 
     def run(self) -> Operation[None]:
         known = self.ctx.cache.known(self.ctx.keys.manifest(self.dataset))
-        current = known.manifest if known else (yield from load_manifest(self.ctx, self.dataset))
+        current = (
+            known.manifest
+            if known and known.manifest.complete
+            else (yield from load_manifest(self.ctx, self.dataset))
+        )
         for attempt in range(self.ctx.policy.commit_attempts):
             if current is None or (yield from self._bring_over(current)):
                 return

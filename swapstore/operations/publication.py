@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,9 +10,11 @@ import attrs
 from swapstore.models import Candidate, Entry, Row, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from swapstore.manifest import Manifest
+
+
+Validator = Callable[[Candidate, Snapshot | None], str | None]
+"""Accepts a candidate by returning None; refuses it by returning a reason, or by raising."""
 
 
 @attrs.frozen(kw_only=True)
@@ -26,7 +29,7 @@ class Publication:
     labels: dict[str, str] = attrs.field(factory=dict)
     dedupe_key: str | None = None
     expected_version: int | None = None
-    validate: Callable[[Candidate, Snapshot | None], str | None] | None = None
+    validate: Validator | None = None
 
 
 @attrs.frozen

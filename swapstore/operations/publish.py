@@ -1,7 +1,7 @@
 """Publish: copy, then swap.
 
 1. Know the manifest: the one remembered, or one `GET`.
-2. Decide on it. Is this id or dedupe key committed already? Does `expected_version` hold? Does `validate`
+2. Decide on it. Is this id or dedupe key committed already? Does `expected_version` hold? Do the validators
    agree? An answer that stops the publish is never given from memory: the manifest is read first.
 3. Draft the next manifest and `swap` it: records and commit in one round trip.
 4. When another commit came first, decide again on the manifest it left. Records that are staged already
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from swapstore.growth import Draft
     from swapstore.manifest import Manifest
     from swapstore.operations.context import Context
+    from swapstore.operations.publication import Validator
 
 
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
@@ -49,6 +50,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     )
     staging = Staging()
     known = ctx.cache.known(ctx.keys.manifest(wanted.dataset))
+    known = known if known and known.manifest.complete else None
     base = known.manifest if known else (yield from load_manifest(ctx, wanted.dataset))
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
@@ -142,23 +144,33 @@ def _check_age(ctx: Context, this: Intent, base: Manifest | None) -> None:
 
 
 def _validate(ctx: Context, this: Intent, base: Manifest | None) -> Operation[None]:
-    validate = this.wanted.validate
-    if validate is None:
+    """Ask the store's validators in their order, then the publish's own. The first that refuses decides."""
+    asked = [("a validator of the store", validator) for validator in ctx.validators]
+    if this.wanted.validate is not None:
+        asked.append(("validate", this.wanted.validate))
+    if not asked:
         return
     previous = (yield from _previous(ctx, base)) if base else None
     entry = attrs.asdict(this.entry(base))
     candidate = Candidate(dataset=this.wanted.dataset, raw=this.wanted.payload, **entry)
+    for who, validator in asked:
+        _ask(who, validator, candidate, previous)
+
+
+def _ask(who: str, validator: Validator, candidate: Candidate, previous: Snapshot | None) -> None:
     try:
-        reason = validate(candidate, previous)
-    except Rejected:
+        reason = validator(candidate, previous)
+    except Rejected as error:
+        error.id = candidate.id
         raise
     except Exception as error:
-        raise Rejected(f"validate refused the publish: {type(error).__name__}: {error}") from error
+        kind = type(error).__name__
+        raise Rejected(f"{who} refused the publish: {kind}: {error}", reason=kind, id=candidate.id) from error
     if isinstance(reason, str):
-        raise Rejected(f"validate refused the publish: {reason}")
+        raise Rejected(f"{who} refused the publish: {reason}", reason=reason, id=candidate.id)
     if reason is not None:
         raise InvalidInput(
-            f"validate returned {type(reason).__name__}; return None to accept, or a reason as str to refuse"
+            f"{who} returned {type(reason).__name__}; return None to accept, or a reason as str to refuse"
         )
 
 

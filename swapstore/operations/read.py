@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 from swapstore import search
 from swapstore.errors import Corrupt, PayloadMissing
 from swapstore.models import Row, Snapshot
+from swapstore.operations import telling
 from swapstore.operations.lookup import find_id, load_snapshot, snapshot
-from swapstore.operations.steps import Operation, Wait, current_manifest, find, load_manifest
+from swapstore.operations.steps import Operation, Wait, current_head, current_manifest, find, load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,13 @@ T = TypeVar("T")
 
 
 def through_manifest(
-    ctx: Context, dataset: str, view: Callable[[Manifest], Operation[T]]
+    ctx: Context, dataset: str, view: Callable[[Manifest], Operation[T]], *, head_only: bool = False
 ) -> Operation[T | None]:
-    """Run `view` on the manifest that is stored now; on another one when records do not match it."""
-    manifest = yield from current_manifest(ctx, dataset)
+    """Run `view` on the manifest that is stored now; on another one when records do not match it.
+
+    `head_only`: the view looks at no more than the header.
+    """
+    manifest = yield from (current_head(ctx, dataset) if head_only else current_manifest(ctx, dataset))
     for attempt in range(1, ctx.policy.read_attempts):
         if manifest is None:
             return None
@@ -52,7 +56,7 @@ def read_latest(ctx: Context, dataset: str, *, max_staleness_s: float = 0.0) -> 
     def view(manifest: Manifest) -> Operation[Snapshot]:
         return load_snapshot(ctx, manifest, manifest.head.serving)
 
-    return (yield from through_manifest(ctx, dataset, view))
+    return (yield from telling.read(ctx, through_manifest(ctx, dataset, view, head_only=True)))
 
 
 def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot | None:
@@ -64,7 +68,11 @@ def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot |
         return None
     row = known.manifest.head.serving
     payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
-    return None if payload is None else snapshot(known.manifest, row, payload)
+    if payload is None:
+        return None
+    found = snapshot(known.manifest, row, payload)
+    telling.remembered(ctx, found)
+    return found
 
 
 def read_id(ctx: Context, dataset: str, id: str) -> Operation[Snapshot | None]:  # noqa: A002
@@ -93,4 +101,4 @@ def _read_row(
         row = yield from find_row(manifest)
         return None if row is None else (yield from load_snapshot(ctx, manifest, row))
 
-    return (yield from through_manifest(ctx, dataset, view))
+    return (yield from telling.read(ctx, through_manifest(ctx, dataset, view)))

@@ -93,10 +93,10 @@ def _steer(
                 raise
             continue
         if draft is None:
-            return status_of(base)
+            return status_of(ctx, base)
         match (yield from swap(ctx, draft, [], Staging())):
             case Swapped():
-                return status_of(draft.manifest)
+                return status_of(ctx, draft.manifest)
             case Moved(current):
                 base = current
     raise Contended(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from swapstore.models import Ref
     from swapstore.operations.context import Context
 
+HEADER = 1024  # bytes that hold the header of most manifests
+SLACK = 256  # how much longer the next header may be
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -33,6 +36,17 @@ class Wait:
     """Time to let pass; the answer is an empty list."""
 
     seconds: float
+
+
+@attrs.frozen
+class Listen(Wait):
+    """Time to let pass, or less of it if a hint comes on a channel.
+
+    The first one also begins to listen, and then may take no time: what was hinted at before was not heard,
+    so whoever waits for something must look once more. A hint may be lost, and a wait may end without one.
+    """
+
+    channel: str
 
 
 Operation = Generator[Batch | Wait, list[Any], T]
@@ -100,7 +114,7 @@ def current_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     """Return the manifest that is stored now: the one remembered, if its etag still stands there."""
     key = ctx.keys.manifest(dataset)
     known = ctx.cache.known(key)
-    if known is None:
+    if known is None or not known.manifest.complete:
         return (yield from load_manifest(ctx, dataset))
     prefix = manifest.prefix(known.manifest.etag)
     read_at = ctx.clock.monotonic()
@@ -108,6 +122,29 @@ def current_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         return (yield from load_manifest(ctx, dataset))
     ctx.cache.touch(known, read_at)
     return known.manifest
+
+
+def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
+    """Return the manifest that is stored now, or its header alone: that is enough to read what is served.
+
+    The look that asks whether it has changed brings the header along, so a reader of a new version needs no
+    other before it reads the record.
+    """
+    key = ctx.keys.manifest(dataset)
+    known = ctx.cache.known(key)
+    if known is None:
+        return (yield from load_manifest(ctx, dataset))  # whole: what follows may be a publish
+    size = max(known.manifest.head_size + SLACK, HEADER)
+    read_at = ctx.clock.monotonic()
+    peeked = yield from ask(ctx, Peek(key, size))
+    if peeked.startswith(manifest.prefix(known.manifest.etag)):
+        ctx.cache.touch(known, read_at)
+        return known.manifest
+    found = manifest.glimpse(peeked, dataset, key, whole=len(peeked) < size)
+    if found is None or cache.is_newer(known.manifest, found):
+        return (yield from load_manifest(ctx, dataset))
+    ctx.cache.learn(found, read_at, basis=known)
+    return found
 
 
 def load_page(ctx: Context, dataset: str, ref: Ref) -> Operation[Page]:

@@ -29,6 +29,7 @@ from swapstore.commands import (
     Unstaged,
 )
 from swapstore.errors import Contended, ReplyLost, SwapstoreError
+from swapstore.operations import telling
 from swapstore.operations.settle import Moved, Swapped, Taken, Vanished, ask_after_loss, settle, unknown
 from swapstore.operations.staging import Record, Staging
 from swapstore.operations.steps import Batch, Operation, Wait
@@ -66,6 +67,8 @@ def swap(
                 raise
             raise unknown(draft, error) from error
         verdict = yield from settle(ctx, draft, current, lost)
+        if isinstance(verdict, Moved):
+            telling.retried(ctx, draft)
         if verdict is not None:
             return verdict
         if losses == ctx.policy.lost_attempts:

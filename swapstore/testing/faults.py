@@ -10,12 +10,13 @@ import attrs
 from swapstore.cache import Cache
 from swapstore.commands import Command, Failed, Reading
 from swapstore.errors import ReplyLost, StoreFull
+from swapstore.following import Silence
 from swapstore.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from swapstore.drivers.base import Driver
+    from swapstore.drivers.base import Driver, Listener
 
 
 class Crash(BaseException):
@@ -111,6 +112,11 @@ class FaultyDriver:
         late, self.late = self.late, []
         for command in late:
             self._driver.execute([command])
+
+    def listen(self, channel: str) -> Listener:
+        """Hear what the other driver hears; without hints there, let the time pass."""
+        listen = getattr(self._driver, "listen", None)
+        return listen(channel) if listen else Silence()
 
     def close(self) -> None:
         """The driver belongs to the store it was taken from."""

@@ -45,6 +45,20 @@ class VirtualClock:
         self.ms += ms
 
 
+class SimulatedListener:
+    """Hears nothing: its waits pass at once, and move the clock."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self._clock.sleep(seconds)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 class SimulatedDriver:
     """A driver on a keyspace in memory."""
 
@@ -58,6 +72,10 @@ class SimulatedDriver:
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands; see `Driver.execute`."""
         return [self.keyspace.apply(command, self.clock.now_ms()) for command in commands]
+
+    def listen(self, channel: str) -> SimulatedListener:  # noqa: ARG002 - no hints come here
+        """Let time pass, see `Listener`."""
+        return SimulatedListener(self.clock)
 
     def expire(self) -> None:
         """Let everything that has a TTL expire now."""

@@ -16,6 +16,7 @@ COMMANDS = (
     "latest",
     "read",
     "history",
+    "follow",
     "datasets",
     "status",
     "confirm",

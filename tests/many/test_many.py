@@ -60,6 +60,9 @@ def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None
     assert len(meddler.batches) == 3
     client.read_latest_many(REGIONS, max_staleness=60)
     assert len(meddler.batches) == 3
+    store.publish_many(values(1))
+    assert client.read_latest_many(REGIONS).keys() == values().keys()
+    assert len(meddler.batches) == 5, "new versions: two"
 
 
 def test_one_failure_blocks_nobody(store: Store) -> None:

@@ -32,7 +32,7 @@ class Simulation:
 
     def client(self, *faults: Fault) -> Store:
         made = self.sim.connect()
-        made._context = attrs.evolve(made._context, mirror=MIRROR)
+        made = Store(made._driver, attrs.evolve(made._context, mirror=MIRROR))
         return faulty(made, *faults)[0] if faults else made
 
     def read(self, dataset: str = "mena") -> bytes | None:

@@ -16,7 +16,7 @@ MUTANTS = (
     mutant(
         "a repair from what it saw a moment ago",
         "What is published while a repair is at work stays.",
-        TOGETHER + "repair_beside_others_loses_nothing[publish-ts_altered]",
+        GAPS + "one_publish_beside_a_repair_stays",
         Edit(
             MEND,
             "tail = tuple(row for row in current.log.rows if",
@@ -86,7 +86,7 @@ MUTANTS = (
     mutant(
         "an id record unlinked though it was taken again",
         "Dropping a row leaves the record alone that another row names under its id.",
-        "upkeep/test_leaks.py::test_an_id_that_was_taken_again_keeps_its_new_record[3]",
+        GAPS + "an_id_that_was_taken_again_is_never_without_its_record",
         Edit(
             MEND,
             "            if other is not None and other.version",

@@ -50,7 +50,7 @@ MUTANTS = (
     mutant(
         "a page that is still shown in part goes",
         "What retention does not hide stays.",
-        HIDING + "max_age_hides_by_ts_at_once[sqlite]",
+        "unit/test_search.py::test_a_search_respects_what_retention_hides",
         Edit(
             "manifest.py",
             "return ref.last_version >= self.first_version and ref.max_ts",

@@ -43,7 +43,7 @@ MUTANTS = (
     mutant(
         "SCAN cursor ignored",
         "A sweep looks at every key, however many there are.",
-        GAPS + "a_leak_beyond_the_first_scan_is_found",
+        "upkeep/test_orphans.py::test_many_orphans_in_a_file",
         Edit(SWEEP, "        self._cursor = scanned.cursor\n", "        self._cursor = None\n"),
     ),
     mutant(
@@ -132,7 +132,7 @@ MUTANTS = (
     mutant(
         "an older manifest taken for the newest",
         "What was committed after a backup that was put back is named again, not given a TTL.",
-        GAPS + "what_an_older_manifest_leaves_out_is_named_again",
+        DAMAGE + "an_older_manifest_that_was_put_back_loses_nothing[sqlite-3]",
         Edit(SUSPECTS, "max(versions, default=0) > survey.version + 1", "False"),
     ),
     mutant(

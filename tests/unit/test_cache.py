@@ -106,3 +106,11 @@ def test_another_epoch_counts_only_if_nothing_was_learned_meanwhile() -> None:
     cache.forget(KEY, basis=known(cache))
     assert cache.known(KEY) is None
     assert not cache.is_listed(KEY)
+
+
+def test_a_dataset_that_was_never_there_empties_no_memory() -> None:
+    """A web service would read every payload anew after each request for a name that does not exist."""
+    cache = Cache(1000)
+    cache.keep("a", "", b"kept")
+    cache.forget(KEY, basis=None)
+    assert cache.record("a", "") == b"kept"

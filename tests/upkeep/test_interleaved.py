@@ -8,7 +8,7 @@ from contextlib import suppress
 import attrs
 import pytest
 
-from swapstore import Retention
+from swapstore import Retention, Store
 from swapstore.commands import Commit
 from swapstore.errors import Contended, PayloadMissing, SwapstoreError
 from tests.support import invariants
@@ -61,8 +61,7 @@ def prune_and_expire(clinic: Clinic) -> None:
 
 def publish_keeping_few(clinic: Clinic) -> None:
     context = attrs.evolve(another(clinic.store)._context, retention=KEEP)
-    store = another(clinic.store)
-    store._context = context
+    store = Store(another(clinic.store)._driver, context)
     for number in range(3):
         store.publish("mena", number, id=f"few-{clinic.sim.clock.ms}-{number}", ts=200 + number)
 

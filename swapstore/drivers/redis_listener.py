@@ -1,0 +1,144 @@
+"""Hints on Redis and Valkey: a subscription, on a connection of its own.
+
+It lasts as long as its follower, so it is no connection of the pool: a pool that followers exhaust would
+stop the store. Whatever happens to it costs hints, which followers can do without. So nothing here is
+raised, and a connection that fails is replaced at the next wait, or at once if it had lasted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SLICE_S = 0.1  # how long it may take to notice that it was closed
+CONFIRM_S = 5.0  # how long the server may take to confirm a subscription
+SILENCE_S = 15.0  # after which the server is asked whether it is there; after twice that it is not
+LASTED_S = 1.0  # a subscription that lasted so long is renewed at once when it breaks
+
+
+class RedisListener:
+    """Hears hints on one channel; see `Listener`."""
+
+    def __init__(self, connect: Callable[[], Any], channel: str) -> None:
+        self._make = connect
+        self._channel = channel
+        self._connection: Any = None
+        self._inherited: list[Any] = []
+        self._pid = 0
+        self._began = self._heard_at = 0.0
+        self._asked = False
+        self._in_use = threading.Lock()
+        self._closed = threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a hint; see `Listener.wait`."""
+        until = time.monotonic() + seconds
+        with self._in_use:
+            try:
+                self._wait(until)
+            except BaseException:
+                self._hang_up()
+                raise
+        self._hang_up_if_closed()
+
+    def _wait(self, until: float) -> None:
+        self._leave_to_parent()
+        if self._connection is None:
+            if not self._subscribe():
+                self._pause(until)
+            return
+        try:
+            self._hear(until)
+        except (redis.RedisError, OSError):
+            lasted = time.monotonic() - self._began >= LASTED_S
+            self._hang_up()
+            if not (lasted and self._subscribe()):
+                self._pause(until)
+
+    def _pause(self, until: float) -> None:
+        self._closed.wait(max(0.0, until - time.monotonic()))
+
+    def _subscribe(self) -> bool:
+        """Begin to listen. From when the server says so, no hint is missed."""
+        connection = None
+        try:
+            connection = self._make()
+            connection.connect()
+            connection.send_command("SUBSCRIBE", self._channel, check_health=False)
+            until = time.monotonic() + CONFIRM_S
+            while not self._can_read(connection, until):
+                if self._closed.is_set() or time.monotonic() >= until:
+                    raise redis.TimeoutError("the subscription was not confirmed")  # noqa: TRY301
+            connection.read_response(disable_decoding=True, push_request=True)
+        except (redis.RedisError, OSError):
+            if connection is not None:
+                connection.disconnect()
+            return False
+        except BaseException:
+            if connection is not None:
+                connection.disconnect()
+            raise
+        self._connection, self._pid, self._asked = connection, os.getpid(), False
+        self._began = self._heard_at = time.monotonic()
+        return True
+
+    def _hear(self, until: float) -> None:
+        """Read until a hint has come, and then all that has come with it: one look serves for all."""
+        hinted = False
+        while not self._closed.is_set():
+            if self._can_read(self._connection, until):
+                said = self._connection.read_response(disable_decoding=True, push_request=True)
+                self._heard_at, self._asked = time.monotonic(), False
+                if isinstance(said, list) and said[0] in {b"message", "message"}:
+                    hinted, until = True, 0.0
+            elif hinted or time.monotonic() >= until:
+                return
+            else:
+                self._ask_after_silence()
+
+    def _can_read(self, connection: Any, until: float) -> bool:
+        left = until - time.monotonic()
+        return bool(connection.can_read(timeout=min(SLICE_S, max(0.0, left))))
+
+    def _ask_after_silence(self) -> None:
+        """Find out that a connection is dead, which a network that drops packets does not tell."""
+        if time.monotonic() - self._heard_at < SILENCE_S:
+            return
+        if self._asked:
+            raise redis.ConnectionError("the server has fallen silent")
+        self._connection.send_command("PING", check_health=False)
+        self._heard_at, self._asked = time.monotonic(), True
+
+    def close(self) -> None:
+        """Stop listening; see `Listener.close`."""
+        self._closed.set()
+        self._hang_up_if_closed()
+
+    def _hang_up_if_closed(self) -> None:
+        """Whoever comes last hangs up: who closes, or who was waiting meanwhile."""
+        if self._closed.is_set() and self._in_use.acquire(blocking=False):
+            try:
+                self._leave_to_parent()
+                self._hang_up()
+            finally:
+                self._in_use.release()
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(redis.RedisError, OSError):
+                connection.disconnect()
+
+    def _leave_to_parent(self) -> None:
+        """After a fork the connection is the parent's: using or closing it here would break it there."""
+        if self._connection is not None and self._pid != os.getpid():
+            self._inherited.append(self._connection)
+            self._connection = None

@@ -1,0 +1,136 @@
+"""Listeners for `on_event`: into a log, and into the metrics of OpenTelemetry.
+
+from swapstore import observe
+
+store = swapstore.connect(on_event=observe.log_events())
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from swapstore.errors import InvalidInput
+from swapstore.events import Event, Published, PublishRejected, ReadHit, ReadMiss, Repaired, Retried
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.metrics import Meter
+
+__all__ = ["log_events", "otel_metrics"]
+
+LOGGER = "swapstore.events"
+
+
+def log_events(logger: logging.Logger | None = None) -> Callable[[Event], None]:
+    """Return a listener that writes a line for each event. Unless given, to the logger `swapstore.events`.
+
+    Commits are INFO, rejections and repairs WARNING, lost races INFO, reads DEBUG.
+    """
+    log = logging.getLogger(LOGGER) if logger is None else logger
+
+    def tell(event: Event) -> None:
+        level = _level(event)
+        if log.isEnabledFor(level):
+            log.log(level, "dataset %r: %s", event.dataset, _words(event))
+
+    return tell
+
+
+def _level(event: Event) -> int:
+    match event:
+        case PublishRejected() | Repaired():
+            return logging.WARNING
+        case ReadHit() | ReadMiss():
+            return logging.DEBUG
+        case _:
+            return logging.INFO
+
+
+def _words(event: Event) -> str:
+    match event:
+        case Published():
+            what = "published" if event.created else "was published before:"
+            return f"{what} version {event.version}, id {event.id}, {event.size:,} bytes{_cost(event)}"
+        case PublishRejected():
+            return f"refused id {event.id}, {event.size:,} bytes: {event.reason}"
+        case Retried():
+            return f"another commit became version {event.version} first; trying again"
+        case ReadHit():
+            return f"read version {event.version} from memory{_cost(event)}"
+        case ReadMiss():
+            return f"read version {event.version}, fetched {event.size:,} bytes{_cost(event)}"
+        case Repaired():
+            return (
+                f"repaired: {event.found} findings, {event.left} left; {event.dropped} snapshots dropped, "
+                f"{event.restored} restored"
+            )
+        case _:
+            return type(event).__name__
+
+
+def _cost(event: Published | ReadHit | ReadMiss) -> str:
+    return f" (round trips: {event.round_trips}, {event.elapsed_s:.3f} s)"
+
+
+def otel_metrics(meter: Meter | None = None) -> Callable[[Event], None]:
+    """Return a listener that counts and measures, each with the attribute `dataset`.
+
+    `meter` is that of the process's meter provider, named swapstore, unless given. Needs the extra `otel`
+    then; raises `InvalidInput` when it is not installed.
+    """
+    if meter is None:
+        try:
+            from opentelemetry import metrics  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise InvalidInput("otel_metrics needs an extra: pip install 'swapstore[otel]'") from error
+        meter = metrics.get_meter("swapstore")
+    return _Metrics(meter)
+
+
+class _Metrics:
+    """The instruments. `outcome` says how a publish or a read ended."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._publishes = meter.create_counter(
+            "swapstore.publishes", unit="{publish}", description="Publishes that ended in a commit or refusal"
+        )
+        self._publish_s = meter.create_histogram(
+            "swapstore.publish.duration", unit="s", description="How long a publish took"
+        )
+        self._publish_bytes = meter.create_histogram(
+            "swapstore.publish.size", unit="By", description="Payloads of new commits"
+        )
+        self._retries = meter.create_counter(
+            "swapstore.retries", unit="{retry}", description="Swaps to which another commit came first"
+        )
+        self._reads = meter.create_counter(
+            "swapstore.reads", unit="{read}", description="Reads that found a snapshot"
+        )
+        self._read_s = meter.create_histogram(
+            "swapstore.read.duration", unit="s", description="How long a read took"
+        )
+        self._repairs = meter.create_counter(
+            "swapstore.repairs", unit="{repair}", description="Repairs that found something wrong"
+        )
+
+    def __call__(self, event: Event) -> None:
+        dataset = {"dataset": event.dataset}
+        match event:
+            case Published():
+                outcome = {**dataset, "outcome": "committed" if event.created else "already"}
+                self._publishes.add(1, outcome)
+                self._publish_s.record(event.elapsed_s, outcome)
+                if event.created:
+                    self._publish_bytes.record(event.size, dataset)
+            case PublishRejected():
+                self._publishes.add(1, {**dataset, "outcome": "rejected"})
+            case Retried():
+                self._retries.add(1, dataset)
+            case ReadHit() | ReadMiss():
+                outcome = {**dataset, "outcome": "hit" if isinstance(event, ReadHit) else "miss"}
+                self._reads.add(1, outcome)
+                self._read_s.record(event.elapsed_s, outcome)
+            case Repaired():
+                self._repairs.add(1, dataset)

@@ -1,0 +1,151 @@
+"""Validators that producers often want, for `validate=` of a publish and `validators=` of `connect`.
+
+    from swapstore import validators
+
+    store = swapstore.connect(validators=[validators.must_not_shrink(percent=20)])
+
+Each looks at the candidate and at the latest snapshot (None: nothing is published, or its payload is lost).
+The reasons that they give hold figures and places, never the data itself.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from swapstore import checks
+from swapstore.errors import InvalidInput
+from swapstore.operations.publication import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jsonschema_rs import ValidationError
+
+    from swapstore.models import Candidate, Snapshot
+
+__all__ = ["Validator", "json_schema", "must_be_newer", "must_not_shrink"]
+
+FAULTS_NAMED = 3
+LONGEST_PLACE = 100
+LONGEST_RULE = 60
+
+
+def json_schema(schema: dict[str, Any] | bool) -> Validator:  # noqa: FBT001 - a schema may be true or false
+    """Refuse what a JSON Schema does not allow. Drafts 4 to 2020-12, by `$schema`; 2020-12 unless it says.
+
+    The reason names the first three faults: where in the value, as a JSON pointer, and the rule that it
+    breaks. What is not JSON (`codec="bytes"`) is refused. `$ref` stays inside the schema: nothing is fetched.
+
+    Needs the extra `jsonschema`. Raises `InvalidInput` when it is not installed, and for a schema that is
+    none: at once, not at the first publish.
+    """
+    try:
+        import jsonschema_rs  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise InvalidInput("json_schema needs an extra: pip install 'swapstore[jsonschema]'") from error
+    if not isinstance(schema, dict | bool):
+        raise InvalidInput(f"a JSON Schema is a dict, or true or false, not a {type(schema).__name__}")
+    try:
+        compiled = jsonschema_rs.validator_for(schema, retriever=_fetch_nothing)
+    except (ValueError, TypeError) as error:
+        said = str(getattr(error, "message", error)).strip().partition("\n")[0]
+        raise InvalidInput(f"this is not a JSON Schema that can be used: {said}") from error
+
+    def validate(candidate: Candidate, _: Snapshot | None) -> str | None:
+        if candidate.codec != "json":
+            return f"it is published as {candidate.codec}, and a JSON Schema is for JSON"
+        faults = list(islice(compiled.iter_errors(candidate.value), FAULTS_NAMED + 1))
+        if not faults:
+            return None
+        said = [_describe(fault, schema) for fault in faults[:FAULTS_NAMED]]
+        more = "; and more" if len(faults) > FAULTS_NAMED else ""
+        return f"it does not match the JSON Schema: {'; '.join(said)}{more}"
+
+    return validate
+
+
+def must_not_shrink(*, percent: float, of: Literal["bytes", "items"] = "bytes") -> Validator:
+    """Refuse what is smaller than the latest snapshot by more than so many per cent of it.
+
+    `percent` is from 0 (must not shrink at all) to less than 100. `of` says what is measured: the encoded
+    payload's `bytes`, or the `items` of the list or object that the value is. With `items` a value that is
+    neither is refused; a latest snapshot that is neither is no measure, and everything passes.
+    """
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent < 100:  # noqa: PLR2004
+        raise InvalidInput(f"percent must be 0 or more and less than 100, not {checks.shown(percent)}")
+    if of not in {"bytes", "items"}:
+        raise InvalidInput(f"of must be 'bytes' or 'items', not {checks.shown(of)}")
+    measure = _bytes if of == "bytes" else _items
+
+    def validate(candidate: Candidate, previous: Snapshot | None) -> str | None:
+        now = measure(candidate)
+        if now is None:
+            return "its items cannot be counted: it is neither a list nor an object"
+        before = None if previous is None else measure(previous)
+        if before is None or now * 100 >= before * (100 - percent):
+            return None
+        lost = 100 * (before - now) / before
+        return (
+            f"it shrinks from {before:,} to {now:,} {of}, by {lost:.1f} %, and may by {percent:g} %; "
+            "if that is meant, publish it without this validator"
+        )
+
+    return validate
+
+
+def must_be_newer() -> Validator:
+    """Refuse what is not newer than the latest snapshot: its `ts` must be greater.
+
+    So it refuses backfills too, which would join the history below the latest. For producers that set `ts`.
+    """
+
+    def validate(candidate: Candidate, previous: Snapshot | None) -> str | None:
+        if previous is None or candidate.ts > previous.ts:
+            return None
+        return f"its ts {candidate.ts} is not newer than that of the latest, {previous.ts}"
+
+    return validate
+
+
+def _bytes(one: Candidate | Snapshot) -> int:
+    return one.size
+
+
+def _items(one: Candidate | Snapshot) -> int | None:
+    return len(one.value) if isinstance(one.value, list | dict) else None
+
+
+def _fetch_nothing(uri: str) -> Any:
+    """Stand in the place of a client: a publish must not wait for a server somewhere."""
+    raise ValueError(f"$ref to {uri}: schemas are not fetched; put it into $defs")
+
+
+def _describe(fault: ValidationError, schema: Any) -> str:
+    """Say where a value breaks which rule. The rule is quoted from the schema, nothing from the value."""
+    rule = _rule(fault.schema_path, schema)
+    return f"{_clipped(_pointer(fault.instance_path), LONGEST_PLACE)} breaks {rule}"
+
+
+def _rule(path: Iterable[str | int], schema: Any) -> str:
+    """Name the rule of the schema that this path leads to, and quote what it says."""
+    keyword, says = "the schema", schema
+    try:
+        for step in path:
+            says = says[step]
+            keyword = str(step)
+    except (KeyError, IndexError, TypeError):  # what lies behind a `$ref` has a path of its own
+        return str(step)
+    return f"{keyword} {_clipped(msgspec.json.encode(says).decode(), LONGEST_RULE)}"
+
+
+def _pointer(path: Iterable[str | int]) -> str:
+    """Return a JSON pointer (RFC 6901), but words for the whole value: its pointer is empty."""
+    steps = [str(step).replace("~", "~0").replace("/", "~1") for step in path]
+    return "".join(f"/{step}" for step in steps) or "the value itself"
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"

@@ -1,0 +1,345 @@
+"""Connections of the awaited store: how many, in which event loop and process, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import fakeredis.aioredis
+import pytest
+import redis
+import redis.asyncio
+
+import swapstore
+import swapstore.aio
+from swapstore.drivers import redis_common
+from swapstore.drivers.gate import Gate
+from swapstore.errors import AccessDenied, InvalidInput, StoreClosed, SwapstoreError, Unavailable
+from tests.aio.support import InThread, Place
+from tests.real.test_server import SECRET, everything_about
+from tests.support import invariants
+from tests.support.proxy import Proxy
+from tests.support.valkey import Server, free_port
+
+
+def test_the_pool_is_bounded(valkey: Server) -> None:
+    """A burst of 300 readers opens as many connections as were allowed, and all are served."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(f"{valkey.url}?max_connections=5") as store:
+            await store.publish("mena", 1)
+            with valkey.client() as admin:
+                before = len(admin.client_list()) - 1
+                snaps = await asyncio.gather(*(store.read_latest("mena") for _ in range(300)))
+                assert len(admin.client_list()) - before <= 5
+            assert all(snap is not None for snap in snaps)
+
+    asyncio.run(main())
+
+
+def test_a_url_has_a_bound_unless_it_says_otherwise() -> None:
+    """No burst opens connections without end, on either face."""
+    url = f"redis://localhost:{free_port()}"
+    for connect in (swapstore.connect, swapstore.aio.connect):
+        driver: Any = connect(url)._driver
+        assert driver._pool.max_connections == redis_common.MAX_CONNECTIONS
+        driver = connect(f"{url}?max_connections=7&timeout=3")._driver
+        assert (driver._pool.max_connections, driver._pool.timeout) == (7, 3)
+
+
+def test_waiting_for_a_connection_ends(valkey: Server) -> None:
+    """When all connections stay busy the error names the pool and its size, and the others go on."""
+    with valkey.client() as admin:
+
+        async def main() -> None:
+            async with swapstore.aio.connect(f"{valkey.url}?max_connections=2&timeout=0.1") as store:
+                await store.publish("mena", 1)
+                admin.client_pause(600)
+                stuck = await asyncio.gather(
+                    *(store.read_latest("mena") for _ in range(6)), return_exceptions=True
+                )
+                refused = [each for each in stuck if isinstance(each, Unavailable)]
+                assert refused
+                assert "all 2 connections of the pool to redis://127.0.0.1" in str(refused[0])
+                assert await store.read_latest("mena") is not None
+
+        asyncio.run(main())
+
+
+def test_waiting_for_a_connection_ends_for_threads_too(valkey: Server) -> None:
+    """The blocking store says the same when its pool stays busy."""
+    with swapstore.connect(f"{valkey.url}?max_connections=1&timeout=0.05") as store:
+        driver: Any = store._driver
+        connection = driver._pool.get_connection()
+        with pytest.raises(Unavailable, match="all 1 connections of the pool to redis://127.0.0.1"):
+            store.datasets()
+        driver._pool.release(connection)
+        assert store.datasets() == []
+
+
+def test_a_gate_wakes_the_next_when_the_first_in_its_queue_is_cancelled() -> None:
+    """A time-out of one reader must not leave the others waiting for a connection that is free."""
+
+    async def main() -> None:
+        gate = Gate("somewhere", 1, 5, exhausted=lambda: Unavailable("none"))
+
+        async def enter() -> str:
+            async with gate:
+                return "entered"
+
+        async with gate:
+            waiting = [asyncio.ensure_future(enter()) for _ in range(3)]
+            await asyncio.sleep(0)
+        waiting[0].cancel()
+        async with asyncio.timeout(1):
+            done = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [str(each) for each in done[1:]] == ["entered", "entered"]
+
+        async with gate:
+            closing = asyncio.ensure_future(gate.close())
+            late = asyncio.ensure_future(enter())
+            await asyncio.sleep(0)
+            assert not closing.done()
+        await closing
+        with pytest.raises(StoreClosed):
+            await late
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_publish_sends_nothing_more(valkey: Server) -> None:
+    """What was given up is not sent in the background for as long as the server takes to read it."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(f"redis://127.0.0.1:{port}") as store:
+            publishing = asyncio.ensure_future(store.publish("mena", b"x" * 30_000_000, codec="bytes"))
+            await asyncio.sleep(0.3)
+            publishing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await publishing
+
+    with socket.create_server(("127.0.0.1", 0)) as hole:  # takes connections, and never reads
+        port = hole.getsockname()[1]
+        asyncio.run(main())
+
+
+def test_a_reply_lost_on_the_wire_is_one_commit(valkey: Server) -> None:
+    """A real connection is cut after the server applied the commit: one row, acknowledged as created."""
+
+    async def main(url: str) -> None:
+        async with swapstore.aio.connect(url) as store:
+            await store.publish("mena", 1, id="before")
+            proxy.lose_reply_of(b"EVAL")
+            commit = await store.publish("mena", 2, id="mine")
+            assert (commit.version, commit.created, proxy.lost) == (2, True, 1)
+
+    with Proxy(valkey.port) as proxy, swapstore.connect(valkey.url) as look:
+        asyncio.run(main(proxy.url))
+        assert [row.id for row in invariants.check(look)] == ["before", "mine"]
+
+
+def test_a_borrowed_client_with_retries_sends_a_commit_once(valkey: Server) -> None:
+    """redis-py's default client resends what may have been applied; through a store it does not."""
+
+    async def main() -> None:
+        async with redis.asyncio.Redis(host="127.0.0.1", port=proxy.port, decode_responses=True) as client:
+            async with swapstore.aio.connect(client) as store:
+                assert str(proxy.port) in repr(store)
+                await store.publish("mena", b"\xff", codec="bytes")
+                before = sum(b"EVAL" in request for request in proxy.requests)
+                proxy.lose_reply_of(b"EVAL")
+                assert (await store.publish("mena", b"\x00", codec="bytes")).version == 2
+                assert sum(b"EVAL" in request for request in proxy.requests) == before + 1
+            assert await client.ping(), "a borrowed client is not closed"  # type: ignore[misc]
+
+    with Proxy(valkey.port) as proxy:
+        asyncio.run(main())
+
+
+def test_flushed_scripts_are_not_noticed(valkey: Server) -> None:
+    """SCRIPT FLUSH between two publishes costs one round trip and nothing else."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(valkey.url) as store:
+            await store.publish("mena", 1)
+            with valkey.client() as admin:
+                admin.script_flush()
+            assert (await store.publish("mena", 2)).version == 2
+
+    asyncio.run(main())
+
+
+def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
+    """While it is down: Unavailable, and never None. When it is back: everything goes on."""
+    server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
+
+    async def main() -> None:
+        async with swapstore.aio.connect(server.url) as store:
+            await store.publish("mena", 1)
+            server.stop()
+            for use in (lambda: store.read_latest("mena"), lambda: store.publish("mena", 2), store.datasets):
+                with pytest.raises(Unavailable, match=f"127.0.0.1:{server.port}"):
+                    await use()
+            server.start()
+            snap = await store.read_latest("mena")
+            assert snap is not None
+            assert (await store.publish("mena", 2)).version == 2
+
+    try:
+        asyncio.run(main())
+    finally:
+        server.stop()
+
+
+def failure_of(url: str, **options: Any) -> SwapstoreError:
+    """What reading from an address raises."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(url, **options) as store:
+            await store.read_latest("mena")
+
+    with pytest.raises(SwapstoreError) as caught:
+        asyncio.run(main())
+    return caught.value
+
+
+def test_errors_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody there, nobody who answers, a file in no directory: told apart, and never `nothing published`."""
+    nobody = failure_of(f"redis://127.0.0.1:{free_port()}")
+    assert isinstance(nobody, Unavailable)
+    assert "cannot connect" in str(nobody)
+    assert isinstance(failure_of(f"unix://{tmp_path}/none.sock"), Unavailable)
+    assert isinstance(failure_of(f"sqlite:///{tmp_path}/none/x.db"), Unavailable)
+    monkeypatch.setattr(redis_common, "REPLY_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        assert isinstance(failure_of(f"redis://127.0.0.1:{hole.getsockname()[1]}"), Unavailable)
+
+
+def test_passwords_are_never_shown(tmp_path: Path) -> None:
+    """Wrong or missing credentials: a clear error without them, in any form it could be printed."""
+    with Server(tmp_path, "--requirepass", "right-" + SECRET) as server:
+        host = f"127.0.0.1:{server.port}/0"
+        for url in (f"redis://:{SECRET}@{host}", f"redis://{host}", f"redis://user:{SECRET}@{host}"):
+            error = failure_of(url)
+            assert isinstance(error, AccessDenied)
+            assert SECRET not in everything_about(error)
+    for url in (f"redis://:{SECRET}/x@localhost:6379/0", f"mysql://user:{SECRET}@localhost", f"x:{SECRET}@y"):
+        with pytest.raises(InvalidInput) as caught:
+            swapstore.aio.connect(url)
+        assert SECRET not in everything_about(caught.value)
+
+
+def test_sentinels_that_know_no_server_do_not_show_their_password() -> None:
+    """redis-py quotes the sentinels' options in its error; it must go no further."""
+    make: Any = redis.asyncio.Sentinel
+
+    async def main() -> None:
+        sentinel = make([("127.0.0.1", free_port())], sentinel_kwargs={"password": SECRET})
+        async with swapstore.aio.connect(sentinel.master_for("mymaster")) as store:
+            with pytest.raises(Unavailable, match="sentinels know no server for redis mymaster") as caught:
+                await store.read_latest("mena")
+            assert SECRET not in everything_about(caught.value)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("thing", [42, redis.asyncio.Redis, redis.Redis()])
+def test_what_is_no_client_for_asyncio_is_refused(thing: Any) -> None:
+    """A blocking client would block the event loop: it is refused, not used."""
+    with pytest.raises(InvalidInput, match=r"pass a URL or a redis\.asyncio\.Redis client"):
+        swapstore.aio.connect(thing)
+
+
+def test_an_option_that_redis_py_does_not_know_is_refused() -> None:
+    """A misspelt option in the URL is not an outage, and is told at once."""
+    with pytest.raises(InvalidInput, match="no_such_option"):
+        swapstore.aio.connect("redis://localhost?no_such_option=1")
+
+
+def test_another_event_loop_is_told_so(valkey: Server) -> None:
+    """Connections belong to their event loop. In another one there is an error that says what to do."""
+    store = swapstore.aio.connect(valkey.url)
+    with InThread() as home:
+        home.run(store.publish("mena", 1))
+        with pytest.raises(InvalidInput, match="another event loop.*connect once in each event loop"):
+            asyncio.run(store.read_latest("mena"))
+        with pytest.raises(InvalidInput, match="another event loop"):
+            asyncio.run(store.close())
+        home.run(store.close())
+
+
+def test_a_store_whose_event_loop_is_over_can_be_closed() -> None:
+    """Clean-up code that runs too late does no harm, and use is refused."""
+    store = swapstore.aio.connect(fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer()))
+    asyncio.run(store.publish("mena", 1))
+    with pytest.raises(InvalidInput, match="another event loop"):
+        asyncio.run(store.read_latest("mena"))
+    asyncio.run(store.close())
+    with pytest.raises(StoreClosed):
+        asyncio.run(store.read_latest("mena"))
+
+
+def test_a_file_is_at_home_in_any_event_loop(tmp_path: Path) -> None:
+    """On SQLite nothing belongs to an event loop: one `asyncio.run` after the other works."""
+    store = swapstore.aio.connect(f"sqlite:///{tmp_path}/x.db")
+    asyncio.run(store.publish("mena", 1))
+    assert asyncio.run(store.read_latest("mena")) is not None
+    asyncio.run(store.close())
+
+
+def child(run: Callable[[], None], failed: Any) -> None:
+    try:
+        run()
+    except BaseException as error:
+        failed.put(repr(error))
+        raise
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_process_goes_on(place: Place) -> None:
+    """After a fork the child has connections and threads of its own; the parent's still work."""
+    if place.kind == "fakeredis":
+        return  # lives in one process
+    store: Any = place.open()
+    context = multiprocessing.get_context("fork")
+    failed = context.SimpleQueue()
+
+    async def in_child() -> None:
+        assert (await store.publish("mena", "child", id="child")).version == 2
+        await store.close()
+
+    async def main() -> None:
+        await store.publish("mena", "parent", id="parent")
+        process = context.Process(target=child, args=(lambda: asyncio.run(in_child()), failed))
+        process.start()
+        await asyncio.to_thread(process.join, 20)
+        assert process.exitcode == 0, failed.get()
+        assert (await store.publish("mena", "parent again", id="again")).version == 3
+        await store.close()
+
+    asyncio.run(main())
+    gc.collect()
+    assert place.ids() == ["parent", "child", "again"]
+
+
+def test_what_a_thread_is_at_is_waited_for(tmp_path: Path) -> None:
+    """A publish to a file that was cancelled while it ran ends before `close` does: nothing is cut off."""
+
+    async def main() -> None:
+        for number in range(20):
+            async with swapstore.aio.connect(f"sqlite:///{tmp_path}/x.db") as store:
+                publishing = asyncio.ensure_future(store.publish("mena", number))
+                await asyncio.sleep(0.0005 * number)
+                publishing.cancel()
+            with swapstore.connect(f"sqlite:///{tmp_path}/x.db") as look:
+                before = len(invariants.check(look))
+                await asyncio.sleep(0.01)
+                assert len(invariants.check(look)) == before
+
+    asyncio.run(main())

@@ -1,0 +1,67 @@
+"""Two faces, one library: what the blocking store offers the awaited one offers, and the other way round."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import swapstore
+from swapstore import Store
+from swapstore.aio import AsyncStore
+
+
+def public(face: type) -> dict[str, Any]:
+    return {name: inspect.getattr_static(face, name) for name in dir(face) if not name.startswith("_")}
+
+
+METHODS = sorted(name for name, member in public(Store).items() if not isinstance(member, property))
+ITERATING = {"history", "verify"}
+
+
+def test_both_have_the_same_names() -> None:
+    """Who knows one store knows the other: no method is missing on either, none goes by another name."""
+    assert public(Store).keys() == public(AsyncStore).keys()
+
+
+@pytest.mark.parametrize("name", sorted(public(Store)))
+def test_both_have_the_same_signatures_and_documentation(name: str) -> None:
+    """An argument that only one of them takes, or a promise that only one makes, would be a trap."""
+    one, other = getattr(Store, name), getattr(AsyncStore, name)
+    assert inspect.getdoc(one) == inspect.getdoc(other)
+    assert inspect.getdoc(one)
+    if not isinstance(one, property):
+        assert inspect.signature(one).parameters == inspect.signature(other).parameters
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_blocks_is_awaited(name: str) -> None:
+    """A method that forgot to be awaited would block the event loop, and everybody in it."""
+    assert inspect.iscoroutinefunction(getattr(AsyncStore, name)) == (name not in ITERATING)
+
+
+def test_both_connect_alike() -> None:
+    """Moving to asyncio means another import, and no other argument."""
+    ours, theirs = inspect.signature(swapstore.aio.connect), inspect.signature(swapstore.connect)
+    assert ours.parameters == theirs.parameters
+
+
+def test_a_program_without_asyncio_pays_nothing_for_it() -> None:
+    """`import swapstore` loads neither asyncio nor redis-py; `swapstore.aio` is there when asked for."""
+    check = (
+        "import sys, swapstore\n"
+        "assert not {'asyncio', 'redis', 'swapstore.aio'} & set(sys.modules)\n"
+        "assert swapstore.aio.AsyncStore and 'swapstore.aio' in sys.modules\n"
+        "assert not hasattr(swapstore, 'no_such_name')\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_a_connection_shows_where_it_goes() -> None:
+    """In a log the store is told by its address, and the address by itself: no password."""
+    store = swapstore.aio.connect("redis://user:secret@example.org:6380/3", namespace="weather")
+    assert repr(store) == "<swapstore.aio.AsyncStore redis://example.org:6380/3, namespace 'weather'>"
+    assert (store.where, store.namespace) == ("redis://example.org:6380/3", "weather")

@@ -1,0 +1,262 @@
+"""What the awaited store does: all that the blocking one does, on every kind of store."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+import swapstore.aio
+from swapstore import Mirror, Retention
+from swapstore.aio import AsyncStore
+from swapstore.errors import (
+    Conflict,
+    IdConflict,
+    InvalidInput,
+    NotFound,
+    PayloadTooLarge,
+    Rejected,
+    StoreClosed,
+    SwapstoreError,
+)
+from tests.aio.support import Place
+from tests.support.valkey import Server
+
+
+async def value_of(store: AsyncStore, dataset: str = "mena") -> object:
+    snap = await store.read_latest(dataset)
+    return None if snap is None else snap.value
+
+
+def test_publish_and_read(place: Place) -> None:
+    """The everyday path; a blocking client of the same store reads what was awaited, and the reverse."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            assert await store.read_latest("mena") is None
+            first = await store.publish("mena", {"n": 1}, id="one", labels={"by": "cron"}, dedupe_key="k")
+            assert (first.version, first.created, first.is_latest) == (1, True, True)
+            assert not (await store.publish("mena", {"n": 1}, id="one", labels={"by": "cron"})).created
+            assert (await store.publish("mena", "other", dedupe_key="k")).id == "one"
+            place.look.publish("mena", {"n": 2}, id="two")
+            assert await value_of(store) == {"n": 2}
+            for named in ({"id": "one"}, {"version": 1}, {"as_of": first.ts}):
+                snap = await store.read("mena", **named)  # type: ignore[arg-type]
+                assert snap is not None
+                assert snap.value == {"n": 1}
+            assert await store.datasets() == ["mena"]
+            status = await store.status("mena")
+            assert status is not None
+            assert status.version == 2
+            assert (await store.confirm("mena")).version == 3
+
+    asyncio.run(main())
+    assert place.ids() == ["one", "two"]
+
+
+def test_many_at_once(place: Place) -> None:
+    """Several datasets in one round trip, awaited."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            done = await store.publish_many({"mena": 1, "europe": 2})
+            assert {name: getattr(each, "version", each) for name, each in done.items()} == {
+                "mena": 1,
+                "europe": 1,
+            }
+            found = await store.read_latest_many(["mena", "europe", "asia"])
+            assert {name: snap and snap.value for name, snap in found.items()} == {
+                "mena": 1,
+                "europe": 2,
+                "asia": None,
+            }
+
+    asyncio.run(main())
+
+
+def test_history_is_iterated_over(place: Place) -> None:
+    """Hundreds of rows come newest first, each once, while a producer goes on."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            for number in range(130):
+                await store.publish("mena", number)
+            seen = []
+            async for row in store.history("mena", limit=None):
+                seen.append(row.version)
+                if row.version == 100:
+                    await store.publish("mena", "meanwhile")
+            assert seen == list(range(130, 0, -1))
+            assert [row.version async for row in store.history("mena", limit=2, before=5)] == [4, 3]
+            assert [row async for row in store.history("nothing")] == []
+
+    asyncio.run(main())
+
+
+def test_steering_and_live_views(place: Place) -> None:
+    """Pin, unpin, roll back, live views: what an operator does from a service."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            await store.publish("mena", "old", id="old")
+            await store.publish("mena", "new", id="new")
+            assert (await store.pin("mena", id="old")).pinned
+            assert await value_of(store) == "old"
+            await store.unpin("mena")
+            assert await value_of(store) == "new"
+            await store.rollback("mena", id="old")
+            assert await value_of(store) == "old"
+            etag = await store.put_live("mena", {"now": 1}, ttl=timedelta(minutes=1))
+            live = await store.read_live("mena")
+            assert live is not None
+            assert (live.value, live.etag) == ({"now": 1}, etag)
+
+    asyncio.run(main())
+
+
+def test_upkeep(place: Place) -> None:
+    """Prune, verify, repair and doctor, with their progress."""
+
+    async def main() -> None:
+        progress = []
+        async with place.open() as store:
+            for number in range(5):
+                await store.publish("mena", number)
+            assert (await store.prune("mena", retention=Retention(max_count=2))).hidden == 3
+            found = [finding async for finding in store.verify("mena", on_progress=progress.append)]
+            assert not [finding for finding in found if finding.wrong]
+            assert progress[-1].rows == 2
+            assert await store.repair(apply=True) == []
+            assert {check.name for check in await store.doctor()}
+
+    asyncio.run(main())
+    assert len(place.ids()) == 2
+
+
+def test_refusals_are_those_of_the_blocking_store(place: Place) -> None:
+    """Each error has its type, names its dataset, and leaves what was there."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            await store.publish("mena", "good", id="good")
+            refused: list[tuple[type[SwapstoreError], dict[str, object]]] = [
+                (IdConflict, {"value": "other", "id": "good"}),
+                (Conflict, {"value": 1, "expected_version": 7}),
+                (Rejected, {"value": 1, "validate": lambda new, old: "no"}),
+                (InvalidInput, {"value": {1, 2}}),
+                (InvalidInput, {"value": 1, "codec": "pickle"}),
+            ]
+            for kind, wanted in refused:
+                with pytest.raises(kind) as caught:
+                    await store.publish("mena", **wanted)  # type: ignore[arg-type]
+                assert caught.value.dataset == "mena"
+            with pytest.raises(NotFound):
+                await store.pin("mena", id="none")
+            with pytest.raises(InvalidInput):
+                await store.read_latest("no such name!")
+            with pytest.raises(InvalidInput):
+                store.history("no such name!")
+            assert await value_of(store) == "good"
+
+    asyncio.run(main())
+
+
+def test_connect_checks_what_it_is_given(valkey: Server) -> None:
+    """The arguments are those of the blocking store, and so is what they do."""
+    with pytest.raises(InvalidInput, match="namespace"):
+        swapstore.aio.connect(valkey.url, namespace="no such name!")
+    with pytest.raises(InvalidInput, match="mirror"):
+        swapstore.aio.connect("sqlite:///x.db", mirror=Mirror(prefix="snapshot"))
+
+    async def main() -> None:
+        async with swapstore.aio.connect(valkey.url, namespace="weather", max_payload=10) as store:
+            with pytest.raises(PayloadTooLarge):
+                await store.publish("mena", "x" * 20)
+        async with swapstore.aio.connect(valkey.url, mirror=Mirror(prefix="old")) as store:
+            await store.publish("mena", "x", id="one")
+
+    asyncio.run(main())
+    with valkey.client() as admin:
+        assert admin.get("old:v1:mena:latest") or admin.keys("old*")
+
+
+def test_two_hundred_at_once(place: Place) -> None:
+    """200 publishes and 200 reads in one gather: all are acknowledged, none is lost, none is torn."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            for name in range(20):
+                await store.publish(f"d{name}", {"a": 0, "b": 0}, id="first")
+            publishing = [store.publish(f"d{n % 20}", {"a": n, "b": n}, id=f"n{n}") for n in range(200)]
+            reading = [store.read_latest(f"d{n % 20}") for n in range(200)]
+            done = await asyncio.gather(*publishing, *reading)
+            commits, snaps = done[:200], done[200:]
+            assert sorted(commit.id for commit in commits if commit) == sorted(f"n{n}" for n in range(200))
+            assert all(snap and snap.value["a"] == snap.value["b"] for snap in snaps)  # type: ignore[union-attr]
+
+    asyncio.run(main())
+    for name in range(20):
+        expected = {"first", *(f"n{n}" for n in range(200) if n % 20 == name)}
+        assert set(place.ids(f"d{name}")) == expected
+
+
+def test_forty_producers_of_one_dataset(place: Place) -> None:
+    """Tasks that race for one dataset commit one after the other, densely."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            commits = await asyncio.gather(*(store.publish("mena", n) for n in range(40)))
+            assert sorted(commit.version for commit in commits) == list(range(1, 41))
+
+    asyncio.run(main())
+    assert len(place.ids()) == 40
+
+
+def test_closed_is_closed(place: Place) -> None:
+    """After `close` every call says so, the second `close` is harmless, and iterations end with an error."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            await store.publish("mena", 1)
+            rows = store.history("mena")
+            await store.close()
+            await store.close()
+            for call in (store.read_latest("mena"), store.publish("mena", 2), store.doctor(), anext(rows)):
+                with pytest.raises(StoreClosed):
+                    await call
+            with pytest.raises(StoreClosed):
+                store.history("mena")
+
+    asyncio.run(main())
+
+
+def test_close_waits_for_what_is_under_way(place: Place) -> None:
+    """A shutdown beside a publish ends with the publish acknowledged, or refused as a whole: never unknown."""
+
+    async def main() -> None:
+        for waits in range(12):
+            async with place.open() as store:
+                publishing = asyncio.ensure_future(store.publish("mena", waits, id=f"snap-{waits}"))
+                for _ in range(waits):
+                    await asyncio.sleep(0)
+                await store.close()
+                (outcome,) = await asyncio.gather(publishing, return_exceptions=True)
+                committed = f"snap-{waits}" in place.ids()
+                assert not isinstance(outcome, BaseException) if committed else isinstance(outcome, StoreClosed)
+
+    asyncio.run(main())
+
+
+def test_an_async_validator_is_refused(place: Place) -> None:
+    """`validate` is called, not awaited: one that would have to be must not pass for one that agreed."""
+
+    async def agree(new: object, old: object) -> None: ...
+
+    async def main() -> None:
+        async with place.open() as store:
+            with pytest.raises(InvalidInput, match="validate"):
+                await store.publish("mena", 1, validate=agree)  # type: ignore[arg-type]
+
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        asyncio.run(main())

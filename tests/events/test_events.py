@@ -1,0 +1,222 @@
+"""What `on_event` is told, on every kind of store."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import swapstore
+from swapstore import InvalidInput, Rejected, Store
+from swapstore.events import (
+    Event,
+    Hook,
+    Published,
+    PublishRejected,
+    ReadHit,
+    ReadMiss,
+    Repaired,
+    Retried,
+)
+from tests.support.drivers import Meddler, lose, meddled
+
+WORD = "s3cret-payload"
+
+
+def listening(store: Store, **changes: Any) -> tuple[Store, Meddler, list[Event]]:
+    """Return another client of the same store, its driver, and what it is told."""
+    told: list[Event] = []
+    client, meddler = meddled(store, hook=Hook(told.append), **changes)
+    return client, meddler, told
+
+
+def timeless(event: Event) -> dict[str, Any]:
+    """An event without its duration, which is a number of seconds that is not negative."""
+    fields = attrs.asdict(event)
+    elapsed = fields.pop("elapsed_s", 0.0)
+    assert 0 <= elapsed < 60
+    return fields
+
+
+def test_a_publish_is_told_once_with_what_it_cost(store: Store) -> None:
+    """A dashboard would count publishes that did not happen, or miss how large and slow they are."""
+    client, _, told = listening(store)
+    commit = client.publish("mena", 1, id="a", ts=7)
+    again = client.publish("mena", 1, id="a", ts=7)
+    first, second = told
+    assert isinstance(first, Published)
+    assert timeless(first) == {
+        **{name: getattr(commit, name) for name in ("dataset", "version", "id", "ts", "size", "created")},
+        "is_latest": True,
+        "attempts": 1,
+        "round_trips": 2,  # the manifest, then all the rest
+    }
+    assert isinstance(second, Published)
+    assert (second.created, second.version, second.attempts) == (again.created, 1, 0)
+
+
+def test_a_lost_race_is_told(store: Store) -> None:
+    """Producers that fight over a dataset would look like producers that are slow."""
+    client, meddler, told = listening(store)
+    client.publish("mena", 0, ts=1)
+    meddler.before(len(meddler.batches), lambda: store.publish("mena", "other", ts=2))
+    client.publish("mena", 1, id="mine", ts=3)
+    assert [type(event) for event in told] == [Published, Retried, Published]
+    assert told[1] == Retried(dataset="mena", version=2, id="mine")
+    assert (told[2].attempts, told[2].version) == (2, 3)  # type: ignore[attr-defined]
+    meddler.before(len(meddler.batches) + 1, lambda: store.publish("mena", "other", ts=4))
+    client.confirm("mena")
+    assert told[3:] == [Retried(dataset="mena", version=4, id=None)]
+
+
+def test_a_lost_reply_is_no_lost_race(store: Store) -> None:
+    """A flaky network would look like two producers for one dataset."""
+    client, meddler, told = listening(store)
+    client.publish("mena", 0)
+    meddler.after(len(meddler.batches), lose)
+    client.publish("mena", 1)
+    assert [type(event) for event in told] == [Published, Published]
+    assert timeless(told[1])["round_trips"] == 2
+
+
+def test_a_rejection_is_told_once(store: Store) -> None:
+    """A refusal would be counted twice: it is judged on what is remembered, then on what is stored."""
+    client, _, told = listening(store)
+    client.publish("mena", [1])
+    told.clear()
+    with pytest.raises(Rejected):
+        client.publish("mena", [], id="x", validate=lambda *_: "empty")
+    assert told == [PublishRejected(dataset="mena", id="x", size=2, reason="empty")]
+
+
+def test_no_event_holds_the_payload(store: Store) -> None:
+    """What is published would stand in a log that others may read."""
+
+    def broken(candidate: swapstore.Candidate, previous: swapstore.Snapshot | None) -> str | None:
+        raise KeyError(candidate.value[0])
+
+    client, _, told = listening(store, validators=())
+    client.publish("mena", [WORD])
+    client.read_latest("mena")
+    with pytest.raises(Rejected):
+        client.publish("mena", [WORD], validate=broken)
+    assert len(told) == 3
+    assert WORD not in repr(told)
+    assert isinstance(told[-1], PublishRejected)
+    assert told[-1].reason == "KeyError"
+
+
+def test_reads_say_whether_the_payload_was_fetched(store: Store) -> None:
+    """Nobody could tell whether the cache is large enough, or whether max_staleness has any effect."""
+    store.publish("mena", "x" * 100, id="a", ts=7)
+    client, _, told = listening(store)
+    client.read_latest("mena")
+    client.read_latest("mena")
+    client.read_latest("mena", max_staleness=60)
+    client.read_latest_many(["mena", "nowhere"])
+    client.read("mena", id="a")
+    client.read("mena", version=1)
+    client.read("mena", id="b")
+    assert client.read_latest("nowhere") is None
+    assert [(type(event), timeless(event)["round_trips"]) for event in told] == [
+        (ReadMiss, 2),
+        (ReadHit, 1),
+        (ReadHit, 0),
+        (ReadHit, 1),
+        (ReadHit, 1),
+        (ReadHit, 1),
+    ]
+    assert timeless(told[0]) == {"dataset": "mena", "version": 1, "id": "a", "size": 102, "round_trips": 2}
+
+
+def test_reads_without_a_cache_are_misses(store: Store) -> None:
+    """A store whose payloads are larger than its cache would look warm."""
+    store.publish("mena", 1)
+    client, _, told = listening(store, cache_bytes=0)
+    for _ in range(2):
+        client.read_latest("mena")
+        client.read_latest("mena", max_staleness=60)
+    assert {type(event) for event in told} == {ReadMiss}
+    assert len(told) == 4
+
+
+def test_each_dataset_of_many_is_told(store: Store) -> None:
+    """Publishing several datasets together would be invisible, or look like one of them."""
+    client, _, told = listening(store)
+    client.publish_many({"mena": 1, "europe": 2, "no name": 3})
+    assert {event.dataset for event in told} == {"mena", "europe"}
+    assert all(isinstance(event, Published) and event.round_trips == 2 for event in told)
+
+
+def test_a_repair_is_told(store: Store) -> None:
+    """Data that was lost and mended at night would be noticed by nobody."""
+    client, _, told = listening(store)
+    client.publish("mena", 1)
+    told.clear()
+    store._driver.execute([swapstore.commands.Write(store._context.keys.manifest("mena"), b"nonsense")])
+    assert client.repair("mena")[0].applied is False
+    assert told == []
+    (report,) = client.repair("mena", apply=True)
+    (event,) = told
+    assert isinstance(event, Repaired)
+    assert timeless(event) == {
+        "dataset": "mena",
+        "version": report.version,
+        "found": len(report.findings),
+        "left": 0,
+        "dropped": 0,
+        "restored": 1,
+    }
+    assert client.repair("mena", apply=True) == []  # nothing is wrong any more
+    assert len(told) == 1
+
+
+def test_a_hook_that_raises_breaks_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """A full disk under a log would stop publishing, or fill what is left with the same line."""
+
+    def broken(event: Event) -> None:
+        raise OSError("no space left")
+
+    client, _ = meddled(store, hook=Hook(broken))
+    assert client.publish("mena", 1).version == 1
+    for _ in range(3):
+        assert client.read_latest("mena") is not None
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("swapstore", logging.ERROR)
+    assert "on_event failed at Published of dataset 'mena'" in record.getMessage()
+
+
+def test_connect_takes_a_hook(tmp_path: Path) -> None:
+    """The option would be accepted and forgotten; or a coroutine be made and never awaited."""
+
+    async def later(event: Event) -> None:
+        """A coroutine function cannot be called from a thread."""
+
+    told: list[Event] = []
+    url = f"sqlite:///{tmp_path}/store.db"
+    with swapstore.connect(url, on_event=told.append) as client:
+        client.publish("mena", 1)
+    assert [event.dataset for event in told] == ["mena"]
+    for wrong in (later, "log"):
+        with pytest.raises(InvalidInput, match="on_event"):
+            swapstore.connect(url, on_event=wrong)  # type: ignore[arg-type]
+
+
+def test_a_read_from_memory_stays_quick(tmp_path: Path) -> None:
+    """A reader that asks a thousand times a second would pay for events that nobody wants."""
+    with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as client:
+        client.publish("mena", 1)
+        client.read_latest("mena")
+        best = min(_timed(client) for _ in range(20))
+    assert best < 10e-6
+
+
+def _timed(client: Store, times: int = 500) -> float:
+    began = time.perf_counter()
+    for _ in range(times):
+        client.read_latest("mena", max_staleness=60)
+    return (time.perf_counter() - began) / times

@@ -1,0 +1,217 @@
+"""Every commit, in its order, none skipped and none twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import timedelta
+
+import attrs
+import pytest
+
+from swapstore import InvalidInput, Retention, Row, Store
+from swapstore.commands import Get
+from swapstore.operations.context import Policy
+from swapstore.testing import SimulatedStore
+from tests.follow.followed import Collected, grown, ids, publish, retained, take, versions
+from tests.support.drivers import another, meddled
+
+FAST = 0.02
+
+
+def test_the_next_commit_from_the_call_on(store: Store) -> None:
+    """A consumer that starts before its producer's next run would miss that very commit, or get old ones."""
+    publish(store, 3)
+    follower = store.follow("mena", poll=FAST)
+    publish(store, 2, begin=3)
+    assert versions(take(follower, 2)) == [4, 5]
+    follower.close()
+
+
+def test_from_the_oldest_and_from_a_version(store: Store) -> None:
+    """A consumer that was away would not get what it missed, or all of it again."""
+    publish(store, 70)
+    everything, rest = store.follow("mena", after=0, poll=FAST), another(store).follow("mena", after=40)
+    assert versions(take(everything, 70)) == list(range(1, 71))
+    assert versions(take(rest, 30)) == list(range(41, 71))
+    store.publish("mena", "more", id="more", labels={"run": "7"})
+    (row,), (same,) = take(everything, 1), take(rest, 1)
+    assert row == same == next(iter(store.history("mena")))
+    everything.close()
+    rest.close()
+
+
+@pytest.mark.parametrize("after", [None, 0])
+def test_a_dataset_that_is_not_there_yet(store: Store, after: int | None) -> None:
+    """A consumer that is deployed before its producer would fail, or miss the first commit."""
+    follower = store.follow("mena", after=after, poll=FAST)
+    publish(store, 2)
+    assert versions(take(follower, 2)) == [1, 2]
+    follower.close()
+
+
+def test_pins_rollbacks_and_confirmations_are_no_commits(store: Store) -> None:
+    """A consumer would do its side effects again for a snapshot it has handled."""
+    publish(store, 2)
+    follower = store.follow("mena", after=0, poll=FAST)
+    store.pin("mena", id="mena-0")
+    store.confirm("mena")
+    store.rollback("mena", id="mena-0")
+    store.unpin("mena")
+    publish(store, 1, begin=2)
+    assert versions(take(follower, 3)) == [1, 2, 7]
+    follower.close()
+
+
+def test_backfills_come_in_the_order_of_their_commits(store: Store) -> None:
+    """A snapshot of last month that is published today would never reach the consumer."""
+    follower = store.follow("mena", poll=FAST)
+    for number, ts in enumerate((5000, 1000, 3000)):
+        store.publish("mena", number, ts=ts, id=f"at-{ts}")
+    assert ids(take(follower, 3)) == ["at-5000", "at-1000", "at-3000"]
+    follower.close()
+
+
+def test_a_repeated_publish_is_one_commit(store: Store) -> None:
+    """A producer that retries would make the consumer act twice."""
+    follower = store.follow("mena", poll=FAST)
+    for _ in range(3):
+        store.publish("mena", 1, id="same")
+    publish(store, 1)
+    assert ids(take(follower, 2)) == ["same", "mena-0"]
+    follower.close()
+
+
+def test_producers_at_once_and_followers_at_once(store: Store) -> None:
+    """Under load a commit would be skipped, or come twice, or out of order."""
+    producers = [another(store) for _ in range(3)]
+    followers = [Collected(another(store).follow("mena", after=0, poll=FAST)) for _ in range(3)]
+    followers += [Collected(store.follow("mena", poll=FAST))]
+
+    def produce(number: int) -> None:
+        for run in range(15):
+            producers[number].publish("mena", run, id=f"{number}.{run}")
+
+    threads = [threading.Thread(target=produce, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = sorted(store.history("mena", limit=None), key=lambda row: row.version)
+    for follower in followers:
+        assert follower.until(45) == expected
+    for each in [*followers]:
+        each._follower._store.close() if hasattr(each._follower, "_store") else None  # type: ignore[attr-defined]
+    store.close()
+
+
+def test_labels_are_the_callers_own(store: Store) -> None:
+    """A consumer that edits the labels of what it gets would edit what other readers of the process get."""
+    store.publish("mena", 1, labels={"a": "b"})
+    first, second = (store.follow("mena", after=0) for _ in range(2))
+    (row,) = take(first, 1)
+    assert isinstance(row, Row)
+    row.labels["a"] = "changed"
+    (same,) = take(second, 1)
+    assert isinstance(same, Row)
+    assert same.labels == {"a": "b"}
+    first.close()
+    second.close()
+
+
+def test_a_million_behind_loads_a_page_at_a_time() -> None:
+    """A consumer that is far behind would wait minutes for its first commit, or run out of memory."""
+    store = SimulatedStore().connect()
+    grown(store, 50_000)
+    for cache_bytes in (0, 1 << 20):
+        reader, meddler = meddled(store, cache_bytes=cache_bytes)
+        follower = reader.follow("mena", after=1000)
+        assert versions(take(follower, 1)) == [1001]
+        pages = [c for batch in meddler.batches for c in batch if isinstance(c, Get) and ":page:" in c.key]
+        assert len(pages) <= 6
+        assert versions(take(follower, 100)) == list(range(1002, 1102))
+        follower.close()
+
+
+def test_all_of_a_deep_history_comes_once() -> None:
+    """At the borders of pages, where one ends and the next begins, a row would be lost or doubled."""
+    store = SimulatedStore().connect()
+    grown(store, 3000)
+    follower = store.follow("mena", after=0)
+    assert versions(take(follower, 3000)) == list(range(1, 3001))
+    store.publish("mena", 1)
+    assert versions(take(follower, 1)) == [3001]
+
+
+def test_a_quiet_follower_asks_one_small_question_a_poll() -> None:
+    """A thousand idle consumers would load manifests all day."""
+    sim = SimulatedStore()
+    publish(sim.connect(), 40)
+    client, meddler = meddled(sim.connect())
+    follower = client.follow("mena", after=0, poll=2.0)
+    take(follower, 40)
+    before, began = len(meddler.batches), sim.clock.monotonic()
+    meddler.before(before + 50, lambda: sim.connect().publish("mena", "wake"))
+    take(follower, 1)
+    asked = [type(command).__name__ for batch in meddler.batches[before:] for command in batch]
+    assert asked == ["Peek"] * 51 + ["Get"]
+    assert began == sim.clock.monotonic()  # the meddler has no ears: its waits are real
+
+
+def test_polls_are_spread() -> None:
+    """A thousand consumers that were started together would ask together, for ever."""
+    waits: list[float] = []
+
+    class Noting:
+        def wait(self, seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 40:
+                other.publish("mena", 1)
+
+        def close(self) -> None:
+            pass
+
+    sim = SimulatedStore()
+    store, other = sim.connect(), sim.connect()
+    store._driver.listen = lambda channel: Noting()  # type: ignore[attr-defined]
+    take(store.follow("mena", poll=timedelta(seconds=2)), 1)
+    assert len(set(waits)) == 40
+    assert all(1 <= wait <= 2 for wait in waits)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"after": -1}, {"after": "1"}, {"after": True}, {"poll": 0}, {"poll": "1"}, {"poll": float("nan")}],
+)
+def test_arguments_that_cannot_be_used(store: Store, arguments: dict[str, object]) -> None:
+    """A wrong cursor would be found out at the first commit, hours later; a poll of 0 would be a busy loop."""
+    with pytest.raises(InvalidInput):
+        store.follow("mena", **arguments)
+
+
+def test_a_name_that_is_none(store: Store) -> None:
+    """A typo with a space in it would be followed for ever, in silence."""
+    with pytest.raises(InvalidInput):
+        store.follow("no such name!")
+
+
+def test_retention_behind_a_follower_that_keeps_up() -> None:
+    """Old history goes while a consumer reads the newest: that must be no gap, and lose nothing."""
+    sim = SimulatedStore()
+    store = retained(sim, Retention(max_count=3))
+    follower = store.follow("mena", after=0)
+    for number in range(200):
+        publish(store, 1, begin=number)
+        store.confirm("mena")
+        assert ids(take(follower, 1)) == [f"mena-{number}"]
+
+
+def test_policy_is_not_needed(store: Store) -> None:
+    """A follower with no patience for lost replies would end at the first one."""
+    client, _ = meddled(store, policy=attrs.evolve(Policy(), read_attempts=1))
+    began = time.monotonic()
+    follower = client.follow("mena", poll=FAST)
+    publish(store, 1)
+    assert versions(take(follower, 1)) == [1]
+    assert time.monotonic() - began < 5
+    follower.close()

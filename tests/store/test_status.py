@@ -1,0 +1,53 @@
+"""How a dataset is, and how old: a value that was read at one moment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from swapstore import Store
+from swapstore.testing import SimulatedStore
+from tests.support.drivers import meddled
+
+
+def test_ages_are_as_of_the_reading(store: Store) -> None:
+    """A monitor would compute an age with another clock than the one that noticed when it looked."""
+    before = int(datetime.now(UTC).timestamp() * 1000)
+    store.publish("mena", "calm", id="a", ts=before - 5000)
+    status = store.status("mena")
+    assert status is not None
+    assert before <= status.read_at <= int(datetime.now(UTC).timestamp() * 1000) + 1
+    assert status.age_ms == status.read_at - (before - 5000) >= 5000
+    assert status.confirmed_age_ms == status.read_at - status.confirmed_at < 60_000
+    assert status.bytes == len(b'"calm"')
+
+
+def test_they_are_of_what_is_served(store: Store) -> None:
+    """Readers would be served a pinned snapshot of last year, and the status say that all is fresh."""
+    store.publish("mena", "old", id="a", ts=1000)
+    store.publish("mena", "new and longer", id="b", ts=2000)
+    store.pin("mena", id="a")
+    status = store.status("mena")
+    assert status is not None
+    assert (status.age_ms, status.bytes) == (status.read_at - 1000, len(b'"old"'))
+    assert status.latest.ts == 2000
+
+
+def test_confirming_renews_one_age_and_not_the_other() -> None:
+    """A producer that found nothing new would make old data look new."""
+    world = SimulatedStore()
+    store = world.connect()
+    store.publish("mena", 1, ts=world.clock.now_ms())
+    world.clock.advance(10_000)
+    status = store.confirm("mena")
+    assert (status.age_ms, status.confirmed_age_ms) == (10_000, 0)
+    world.clock.advance(2_000)
+    status = store.status("mena") or status
+    assert (status.age_ms, status.confirmed_age_ms) == (12_000, 2_000)
+
+
+def test_a_status_reads_no_payload(store: Store) -> None:
+    """A monitor would move megabytes every minute."""
+    store.publish("mena", "x" * 1000)
+    client, meddler = meddled(store)
+    assert client.status("mena") is not None
+    assert len(meddler.batches) == 1
