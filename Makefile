@@ -21,6 +21,7 @@ mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and 
 
 bench: $(READY)  ## what a million versions cost, counted: round trips and bytes, against a hundred
 	$(BIN)/python -m tests.benchmarks.depth
+	$(BIN)/python -m tests.benchmarks.many
 
 lint: $(READY)  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -44,10 +44,8 @@ def status(
     store is unavailable. How old the data itself is, by its ts, does not count.
     """
     looked_at = each_dataset(session) if dataset is None else _one(session, dataset)
-    stale = [
-        each.dataset for each in looked_at if _is_stale(each, max_age)
-    ]  # damage is raised after all of them
-    if stale:
+    stale = [each.dataset for each in looked_at if _is_stale(each, max_age)]
+    if stale:  # a dataset that is damaged has raised by now: that is worse
         sys.stdout.flush()  # a reader that went away is noticed here, not while the interpreter exits
         sys.exit(STALE)
 

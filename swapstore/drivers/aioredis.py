@@ -137,6 +137,8 @@ class AsyncRedisDriver:
 
     async def close(self) -> None:
         """Wait for the batches on their way; close the connections, if they are the driver's own."""
+        if not self._gate.is_deserted:
+            self._gate.come_home()
         try:
             await self._gate.close()
         finally:

@@ -29,7 +29,7 @@ class Gate:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        self._come_home()
+        self.come_home()
         self._refuse_if_closed()
         await self._take_slot()
         try:
@@ -48,12 +48,8 @@ class Gate:
 
     async def close(self) -> None:
         """Let nobody in any more, and wait until those inside have left."""
-        if self.is_deserted:
-            self._closed = True
-            return
-        self._come_home()
         self._closed = True
-        while self._inside:
+        while self._inside and not self.is_deserted:
             self._empty.clear()
             await self._empty.wait()
 
@@ -75,7 +71,8 @@ class Gate:
             return
         raise failure
 
-    def _come_home(self) -> None:
+    def come_home(self) -> None:
+        """Refuse any other event loop than that in which it was entered first."""
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:

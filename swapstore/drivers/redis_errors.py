@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from redis import exceptions as raised
-from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
+from redis import sentinel
+from redis.asyncio import sentinel as asentinel
 
 from swapstore.errors import (
     AccessDenied,
@@ -29,7 +30,7 @@ def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreErr
     Nothing was sent yet. None: it is no such failure. Raise it where the failure is not being handled any
     more: what an error was raised in is shown with it, and may quote a password.
     """
-    if isinstance(error, MasterNotFoundError | SlaveNotFoundError):
+    if isinstance(error, _NO_SERVER) or isinstance(error.__cause__, _NO_SERVER):
         # Without its cause, which quotes the options of the sentinels, password and all.
         return Unavailable(f"the sentinels know no server for {where} that is up"), None
     if isinstance(error, _DENIALS):
@@ -54,6 +55,12 @@ def exhausted(where: str, size: int) -> Unavailable:
     )
 
 
+_NO_SERVER = (
+    sentinel.MasterNotFoundError,
+    sentinel.SlaveNotFoundError,
+    asentinel.MasterNotFoundError,
+    asentinel.SlaveNotFoundError,
+)
 _DENIALS = (
     raised.AuthenticationError,
     raised.AuthorizationError,

@@ -34,7 +34,7 @@ class SlowNetwork:
         self._loop.close()
 
     def _do(self, coroutine: object) -> asyncio.Server:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)  # type: ignore[arg-type,return-value]
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)  # type: ignore[arg-type]
 
     async def _stop(self) -> None:
         self._server.close()

@@ -95,12 +95,16 @@ def measure(port: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Measure, and print a table, or JSON when piped."""
-    with TemporaryDirectory() as directory, Server(Path(directory)) as server:
-        with SlowNetwork(server.port, DELAY_S) as network:
-            medians = {name: statistics.median(each) for name, each in measure(network.port).items()}
+    with (
+        TemporaryDirectory() as directory,
+        Server(Path(directory)) as server,
+        SlowNetwork(server.port, DELAY_S) as network,
+    ):
+        medians = {name: statistics.median(each) for name, each in measure(network.port).items()}
     trip = medians["one round trip (PING)"]
     if not sys.stdout.isatty():
-        print(json.dumps({name: {"ratio": each / trip, "seconds": each} for name, each in medians.items()}))
+        found = {name: {"ratio": each / trip, "seconds": each} for name, each in medians.items()}
+        sys.stdout.write(json.dumps(found) + "\n")
     table = Table(title=f"{len(REGIONS)} regions, 10 KB each, 50 ms each way; medians of {ROUNDS}")
     for column in ("way", "round trips", "ms"):
         table.add_column(column, justify="left" if column == "way" else "right")

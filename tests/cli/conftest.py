@@ -82,7 +82,10 @@ class Swapstore:
                 patch.setattr(sys, name, io.TextIOWrapper(stream, write_through=True))
             patch.setenv("SWAPSTORE_URL", self.url)
             patch.delenv("SWAPSTORE_NAMESPACE", raising=False)
-            code = main(arguments)
+            try:
+                code = main(arguments)
+            except SystemExit as end:
+                code = int(end.code or 0)
             return Done(code, streams["stdout"].getvalue(), streams["stderr"].getvalue().decode())
 
     def on_a_terminal(self, *arguments: str, columns: int = 80, env: Mapping[str, str] | None = None) -> Done:

@@ -1,4 +1,4 @@
-"""`swapstore status --max-age`: does the producer still run?"""
+"""`swapstore status --max-age`: whether the producer still runs."""
 
 from __future__ import annotations
 
@@ -150,7 +150,9 @@ def test_a_person_reads_the_size_and_what_the_count_counts(swapstore: Swapstore)
     facts = dict(line.split(None, 1) for line in status.splitlines() if not line.startswith("in the"))
     assert facts["history"].strip() == "from version 39"
     assert facts["size"].strip() == "2 bytes"
-    assert "40 snapshots (hidden ones too, until they are let go of)" in status
+    count = swapstore.inside("status", "mena").json["count"]
+    assert count > 2
+    assert f"{count} snapshots (hidden ones too, until they are let go of)" in status
     assert "in the log" in swapstore.on_a_terminal("status").out.decode()
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 
-import attrs
 import pytest
 
 from swapstore import InvalidInput, Retention, Row, Store
 from swapstore.commands import Get
-from swapstore.operations.context import Policy
 from swapstore.testing import SimulatedStore
 from tests.follow.followed import Collected, grown, ids, publish, retained, take, versions
 from tests.support.drivers import another, meddled
@@ -84,9 +81,8 @@ def test_a_repeated_publish_is_one_commit(store: Store) -> None:
 
 def test_producers_at_once_and_followers_at_once(store: Store) -> None:
     """Under load a commit would be skipped, or come twice, or out of order."""
-    producers = [another(store) for _ in range(3)]
-    followers = [Collected(another(store).follow("mena", after=0, poll=FAST)) for _ in range(3)]
-    followers += [Collected(store.follow("mena", poll=FAST))]
+    producers, readers = [another(store) for _ in range(3)], [*(another(store) for _ in range(3)), store]
+    followers = [Collected(reader.follow("mena", after=0, poll=FAST)) for reader in readers]
 
     def produce(number: int) -> None:
         for run in range(15):
@@ -98,11 +94,10 @@ def test_producers_at_once_and_followers_at_once(store: Store) -> None:
     for thread in threads:
         thread.join()
     expected = sorted(store.history("mena", limit=None), key=lambda row: row.version)
-    for follower in followers:
+    for follower, reader in zip(followers, readers, strict=True):
         assert follower.until(45) == expected
-    for each in [*followers]:
-        each._follower._store.close() if hasattr(each._follower, "_store") else None  # type: ignore[attr-defined]
-    store.close()
+        reader.close()
+        assert follower.ended()
 
 
 def test_labels_are_the_callers_own(store: Store) -> None:
@@ -155,7 +150,7 @@ def test_a_quiet_follower_asks_one_small_question_a_poll() -> None:
     take(follower, 1)
     asked = [type(command).__name__ for batch in meddler.batches[before:] for command in batch]
     assert asked == ["Peek"] * 51 + ["Get"]
-    assert began == sim.clock.monotonic()  # the meddler has no ears: its waits are real
+    assert 50 <= sim.clock.monotonic() - began <= 100
 
 
 def test_polls_are_spread() -> None:
@@ -173,7 +168,7 @@ def test_polls_are_spread() -> None:
 
     sim = SimulatedStore()
     store, other = sim.connect(), sim.connect()
-    store._driver.listen = lambda channel: Noting()  # type: ignore[attr-defined]
+    store._driver.listen = lambda _: Noting()  # type: ignore[attr-defined]
     take(store.follow("mena", poll=timedelta(seconds=2)), 1)
     assert len(set(waits)) == 40
     assert all(1 <= wait <= 2 for wait in waits)
@@ -184,7 +179,7 @@ def test_polls_are_spread() -> None:
     [{"after": -1}, {"after": "1"}, {"after": True}, {"poll": 0}, {"poll": "1"}, {"poll": float("nan")}],
 )
 def test_arguments_that_cannot_be_used(store: Store, arguments: dict[str, object]) -> None:
-    """A wrong cursor would be found out at the first commit, hours later; a poll of 0 would be a busy loop."""
+    """A wrong cursor would be found out hours later, at the first commit; a poll of 0 would be a busy loop."""
     with pytest.raises(InvalidInput):
         store.follow("mena", **arguments)
 
@@ -204,14 +199,3 @@ def test_retention_behind_a_follower_that_keeps_up() -> None:
         publish(store, 1, begin=number)
         store.confirm("mena")
         assert ids(take(follower, 1)) == [f"mena-{number}"]
-
-
-def test_policy_is_not_needed(store: Store) -> None:
-    """A follower with no patience for lost replies would end at the first one."""
-    client, _ = meddled(store, policy=attrs.evolve(Policy(), read_attempts=1))
-    began = time.monotonic()
-    follower = client.follow("mena", poll=FAST)
-    publish(store, 1)
-    assert versions(take(follower, 1)) == [1]
-    assert time.monotonic() - began < 5
-    follower.close()

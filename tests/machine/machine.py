@@ -105,9 +105,14 @@ class Machine(RuleBasedStateMachine):
             fault,
             lambda store: store.publish(name, payload, id=id, ts=ts, dedupe_key=key, codec="bytes"),
         )
-        driver = self.clients[who][1]
-        attempt.late = bool(driver.late)
+        attempt.late = bool(self.clients[who][1].late)
         self.observe()
+        self.settle(model, result, before, attempt, id=id, key=key)
+
+    def settle(
+        self, model: Model, result: Any, before: list[Any], attempt: Attempt, *, id: str, key: str | None
+    ) -> None:
+        """Check the answer of a publish against what is there."""
         existing = next((row for row in before if row.id == id), None)
         if isinstance(result, Commit):
             self._check_commit(model, result, before, id=id, key=key)

@@ -16,11 +16,11 @@ import swapstore
 from swapstore import Store
 from swapstore.testing import SimulatedStore
 from tests.conftest import steps
-from tests.machine.machine import Machine
+from tests.machine.many import Together
 from tests.support.valkey import Server
 
 
-class Simulated(Machine):
+class Simulated(Together):
     """Every fault at every command."""
 
     faults_happen = True
@@ -29,7 +29,7 @@ class Simulated(Machine):
         return SimulatedStore().connect()
 
 
-class FakeRedis(Machine):
+class FakeRedis(Together):
     """The real driver and the real scripts, without a server."""
 
     def connect(self) -> Store:
@@ -55,7 +55,7 @@ def flushed(servers: Callable[[str], Server]) -> Callable[[], Server]:
 def test_the_promises_hold_on_a_real_server(flushed: Callable[[], Server]) -> None:
     """A real server does something else than fakeredis and the simulated store."""
 
-    class Valkey(Machine):
+    class Valkey(Together):
         def connect(self) -> Store:
             return swapstore.connect(flushed().url)
 

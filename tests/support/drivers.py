@@ -10,8 +10,9 @@ import attrs
 from swapstore import Store
 from swapstore.cache import Cache
 from swapstore.commands import Command, Commit
-from swapstore.drivers.base import Driver
+from swapstore.drivers.base import Driver, Listener
 from swapstore.errors import ReplyLost
+from swapstore.following import Silence
 
 
 class Meddler:
@@ -62,6 +63,10 @@ class Meddler:
             self._between.get((number, index), int)()
             replies += self._driver.execute([command])
         return replies
+
+    def listen(self, channel: str) -> Listener:
+        listen = getattr(self._driver, "listen", None)
+        return listen(channel) if listen else Silence()
 
     def commits(self) -> int:
         return sum(isinstance(command, Commit) for batch in self.batches for command in batch)
