@@ -10,20 +10,23 @@ async with swapstore.aio.connect("redis://localhost:6379/0") as store:
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from swapstore import connection
+from swapstore.aio_following import Follower, afollowing
 from swapstore.calls import Calls
 from swapstore.face import AsyncFace, aiterating, awaiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from swapstore.drivers.base import AsyncDriver
     from swapstore.events import Event
     from swapstore.layout import Mirror
     from swapstore.models import Retention
+    from swapstore.operations.context import Context
     from swapstore.operations.publication import Validator
 
 __all__ = ["AsyncStore", "connect"]
@@ -39,6 +42,16 @@ class AsyncStore(AsyncFace):
     Every method raises what that of `Store` raises.
     """
 
+    def __init__(
+        self,
+        driver: AsyncDriver,
+        context: Context,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        super().__init__(driver, context, sleep=sleep)
+        self._followers: weakref.WeakSet[Follower[Any]] = weakref.WeakSet()
+
     publish = awaiting(Calls.publish)
     publish_many = awaiting(Calls.publish_many)
     confirm = awaiting(Calls.confirm)
@@ -47,6 +60,7 @@ class AsyncStore(AsyncFace):
     read_latest_many = awaiting(Calls.read_latest_many)
     read = awaiting(Calls.read)
     history = aiterating(Calls.history)
+    follow = afollowing(Calls.follow)
     datasets = awaiting(Calls.datasets)
     status = awaiting(Calls.status)
 
@@ -61,6 +75,13 @@ class AsyncStore(AsyncFace):
     verify = aiterating(Calls.verify)
     repair = awaiting(Calls.repair)
     doctor = awaiting(Calls.doctor)
+
+    async def close(self) -> None:
+        """Close the connections that the store opened, and end its followers. Closing twice is harmless."""
+        self._closed = True
+        for follower in list(self._followers):
+            await follower.close()
+        await super().close()
 
 
 def connect(
@@ -95,7 +116,7 @@ def connect(
         validators=validators,
         on_event=on_event,
     )
-    return AsyncStore(driver, context, sleep=asyncio.sleep)
+    return AsyncStore(driver, context)
 
 
 def _redis_url(url: str) -> AsyncDriver:

@@ -49,7 +49,12 @@ def run(
         operation.close()
 
 
-async def arun(operation: Operation[T], driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]) -> T:
+async def arun(
+    operation: Operation[T],
+    driver: AsyncDriver,
+    sleep: Callable[[float], Awaitable[None]],
+    listen: Callable[[Listen], Awaitable[None]] | None = None,
+) -> T:
     """Run an operation to its end, as `run` does, and await what `run` blocks for.
 
     Cancelled, it sends nothing more: the operation ends where it is, like that of a client that died.
@@ -59,7 +64,9 @@ async def arun(operation: Operation[T], driver: AsyncDriver, sleep: Callable[[fl
         while True:
             replies: list[Any] = []
             try:
-                if isinstance(step, Wait):
+                if isinstance(step, Listen) and listen is not None:
+                    await listen(step)
+                elif isinstance(step, Wait):
                     await sleep(step.seconds)
                 else:
                     replies = await driver.execute(step.commands)

@@ -8,6 +8,7 @@ from this one is in `growth.py`, what retention takes away in `retention.py`.
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 
 import attrs
 import msgspec
@@ -76,6 +77,15 @@ class Log:
 
     rows: tuple[Row, ...]
     pages: tuple[Ref, ...]
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the versions ascend."""
+        spans = [(ref.first_version, ref.last_version) for ref in self.pages]
+        spans += [(row.version, row.version) for row in self.rows]
+        return all(first <= last for first, last in spans) and all(
+            before[1] < after[0] for before, after in pairwise(spans)
+        )
 
 
 @attrs.frozen(slots=False, eq=False, repr=False)

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 
 from swapstore.commands import Command, Reading
 from swapstore.drivers import redis_common, redis_errors
+from swapstore.drivers.aioredis_listener import AsyncRedisListener
 from swapstore.drivers.gate import Gate
 from swapstore.drivers.redis_wire import Wire
 from swapstore.forks import survive_forks
@@ -134,6 +135,11 @@ class AsyncRedisDriver:
                     transport.abort()  # or else it would go on sending what it holds
                 await connection.disconnect(nowait=True)
                 raise
+
+    def listen(self, channel: str) -> AsyncRedisListener:
+        """Hear hints on a channel; see `AsyncListener`. It has a connection of its own, beside the pool's."""
+        kind, options = self._pool.connection_class, self._pool.connection_kwargs
+        return AsyncRedisListener(lambda: kind(**{**options, "retry": Retry(NoBackoff(), 0)}), channel)
 
     async def close(self) -> None:
         """Wait for the batches on their way; close the connections, if they are the driver's own."""

@@ -73,3 +73,13 @@ class AsyncDriver(Place, Protocol):
 
         Refuses batches from then on (`StoreClosed`). Closing twice is harmless.
         """
+
+
+class AsyncListener(Protocol):
+    """Hears hints on one channel, for one follower. An `AsyncDriver` that has it offers `listen(channel)`."""
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for a hint; see `Listener.wait`. Cancelled, it does not listen any more, and begins anew."""
+
+    def drop(self) -> None:
+        """Stop listening, at once."""

@@ -93,10 +93,10 @@ def _mend(ctx: Context, survey: Survey, *, apply: bool) -> Operation[bool]:
         match (yield from swap(ctx, mended.draft, mended.needed, staging)):
             case Swapped():
                 return True
-            case Moved():
+            case Moved() if survey.over is None:
                 yield Wait(ctx.backoff(attempt))
             case _:
-                raise Contended("a record changed while the dataset was being repaired")
+                raise Contended("others repaired or changed the dataset while it was being repaired")
     raise Contended(
         f"producers committed first, {ctx.policy.commit_attempts} times in a row; nothing was repaired. "
         "Run it again, or when fewer producers publish"

@@ -7,7 +7,6 @@ read again, and what it no longer names is nobody's damage.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import attrs
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from swapstore.manifest import Head, Log, Manifest
+    from swapstore.manifest import Head, Manifest
     from swapstore.models import Ref, Row
     from swapstore.operations.context import Context
 
@@ -135,7 +134,7 @@ class Survey:
             raise
         except Damaged as error:
             return self._no_manifest(key, raw, error)
-        if not in_order(parsed.log):
+        if not parsed.log.in_order:
             return self._no_manifest(key, raw, Corrupt("its versions are not in order", key=key))
         self.manifest = parsed
         self.version = parsed.version
@@ -158,20 +157,20 @@ class Survey:
             found += yield from self._look_at_served()
         return found
 
-    def _look_at_page(self, ref: Ref) -> Operation[list[Finding]]:
+    def _look_at_page(self, ref: Ref, *, again: bool = False) -> Operation[list[Finding]]:
         self.known.add(ref.key)
         commands: list[Command[Any]] = [Get(ref.key), Ttl(ref.key)]
         stored, ttl = yield from ask_all(self._ctx, commands)
         try:
             record = value_of(stored)
             if record is None:
-                return (yield from self._hole(Problem.PAGE_MISSING, ref, ""))
+                return (yield from self._hole(Problem.PAGE_MISSING, ref, "", again=again))
             page = pages.parse(record, ref, self.dataset)
             pages.check_bounds(page, ref, after=self._last)
         except UnsupportedFormat:
             raise
         except Damaged as error:
-            return (yield from self._hole(Problem.PAGE_DAMAGED, ref, error.args[0]))
+            return (yield from self._hole(Problem.PAGE_DAMAGED, ref, error.args[0], again=again))
         found = []
         if value_of(ttl) != PERMANENT and (yield from self._names_page(ref)) is None:
             self.damage.expiring[ref.key] = Expiring(header_of(record), ref.first_version, is_page=True)
@@ -183,12 +182,14 @@ class Survey:
             return found
         return found + (yield from self._look_at_rows(page.rows))
 
-    def _hole(self, problem: Problem, ref: Ref, detail: str) -> Operation[list[Finding]]:
+    def _hole(self, problem: Problem, ref: Ref, detail: str, *, again: bool) -> Operation[list[Finding]]:
         instead = yield from self._names_page(ref)
         if instead is not None:
             self._let_go = True
             self._ahead += reversed(instead)
             return []
+        if not again:  # a replica may lag
+            return (yield from self._look_at_page(ref, again=True))
         self.damage.holes.append(ref)
         span = f"versions {ref.first_version} to {ref.last_version}"
         return [finding_of(self.dataset, problem, ref.key, detail=f"{span}: {detail}" if detail else span)]
@@ -284,15 +285,6 @@ class Survey:
                 "the dataset was reset or repaired while it was looked at; look again", dataset=self.dataset
             )
         return current
-
-
-def in_order(log: Log) -> bool:
-    """Say whether the versions of a log ascend."""
-    spans = [*((ref.first_version, ref.last_version) for ref in log.pages)]
-    spans += [(row.version, row.version) for row in log.rows]
-    return all(first <= last for first, last in spans) and all(
-        before[1] < after[0] for before, after in pairwise(spans)
-    )
 
 
 def header_of(record: bytes) -> bytes:

@@ -19,7 +19,7 @@ def public(face: type) -> dict[str, Any]:
 
 
 METHODS = sorted(name for name, member in public(Store).items() if not isinstance(member, property))
-ITERATING = {"history", "verify"}
+ITERATING = {"history", "follow", "verify"}
 
 
 def test_both_have_the_same_names() -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 import swapstore.aio
-from swapstore import Mirror, Retention
+from swapstore import Mirror, Progress, Retention
 from swapstore.aio import AsyncStore
 from swapstore.errors import (
     Conflict,
@@ -42,7 +42,7 @@ def test_publish_and_read(place: Place) -> None:
             place.look.publish("mena", {"n": 2}, id="two")
             assert await value_of(store) == {"n": 2}
             for named in ({"id": "one"}, {"version": 1}, {"as_of": first.ts}):
-                snap = await store.read("mena", **named)  # type: ignore[arg-type]
+                snap = await store.read("mena", **named)
                 assert snap is not None
                 assert snap.value == {"n": 1}
             assert await store.datasets() == ["mena"]
@@ -119,7 +119,7 @@ def test_upkeep(place: Place) -> None:
     """Prune, verify, repair and doctor, with their progress."""
 
     async def main() -> None:
-        progress = []
+        progress: list[Progress] = []
         async with place.open() as store:
             for number in range(5):
                 await store.publish("mena", number)
@@ -143,7 +143,7 @@ def test_refusals_are_those_of_the_blocking_store(place: Place) -> None:
             refused: list[tuple[type[SwapstoreError], dict[str, object]]] = [
                 (IdConflict, {"value": "other", "id": "good"}),
                 (Conflict, {"value": 1, "expected_version": 7}),
-                (Rejected, {"value": 1, "validate": lambda new, old: "no"}),
+                (Rejected, {"value": 1, "validate": lambda *_: "no"}),
                 (InvalidInput, {"value": {1, 2}}),
                 (InvalidInput, {"value": 1, "codec": "pickle"}),
             ]
@@ -193,7 +193,7 @@ def test_two_hundred_at_once(place: Place) -> None:
             done = await asyncio.gather(*publishing, *reading)
             commits, snaps = done[:200], done[200:]
             assert sorted(commit.id for commit in commits if commit) == sorted(f"n{n}" for n in range(200))
-            assert all(snap and snap.value["a"] == snap.value["b"] for snap in snaps)  # type: ignore[union-attr]
+            assert all(snap and snap.value["a"] == snap.value["b"] for snap in snaps)
 
     asyncio.run(main())
     for name in range(20):
@@ -232,7 +232,7 @@ def test_closed_is_closed(place: Place) -> None:
 
 
 def test_close_waits_for_what_is_under_way(place: Place) -> None:
-    """A shutdown beside a publish ends with the publish acknowledged, or refused as a whole: never unknown."""
+    """A shutdown beside a publish: it is acknowledged, or refused as a whole, and never left unknown."""
 
     async def main() -> None:
         for waits in range(12):
@@ -243,7 +243,9 @@ def test_close_waits_for_what_is_under_way(place: Place) -> None:
                 await store.close()
                 (outcome,) = await asyncio.gather(publishing, return_exceptions=True)
                 committed = f"snap-{waits}" in place.ids()
-                assert not isinstance(outcome, BaseException) if committed else isinstance(outcome, StoreClosed)
+                assert (
+                    not isinstance(outcome, BaseException) if committed else isinstance(outcome, StoreClosed)
+                )
 
     asyncio.run(main())
 

@@ -264,16 +264,15 @@ def test_snapshots_that_repair_names_again(store: Store, given: int) -> None:
     """A failover lost a manifest, repair finds its commits: those given would come twice, others never."""
     publish(store, 5)
     before = Damage(store).get(MANIFEST)
-    publish(store, 3, begin=5)
+    publish(store, given - 5, begin=5)
     follower = store.follow("mena", after=0, poll=FAST)
-    seen = take(follower, 1)
-    while len(seen) < given:
-        seen += take(follower, 1)
+    seen = take(follower, given)
+    publish(another(store), 8 - given, begin=given)
     Damage(store).put(MANIFEST, before)  # three are committed, and named no more
     repairer = another(store)
     assert repairer.repair("mena", apply=True)[0].restored
     publish(repairer, 1, begin=8)
-    while not ids(seen)[-1:] == ["mena-8"]:
+    while ids(seen)[-1:] != ["mena-8"]:
         seen += take(follower, 1)
     rows = sorted(repairer.history("mena", limit=None), key=lambda row: row.version)
     known = [row.id for row in rows]

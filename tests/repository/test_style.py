@@ -33,7 +33,7 @@ LAYERS = [
     {"drivers"},
     {"engine"},
     {"calls"},
-    {"face", "sharing", "following"},
+    {"face", "sharing", "following", "aio_following"},
     {"store"},
     {"connection"},
     {"aio"},

@@ -1,0 +1,158 @@
+"""Following, awaited: every commit in its order, also for those who wait with a time-out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import swapstore.aio
+from swapstore import Row
+from swapstore.errors import InvalidInput, StoreClosed, Unavailable
+from tests.aio.support import Place
+from tests.support.valkey import Server, free_port
+
+
+async def take(follower: AsyncIterator[Any], count: int) -> list[int]:
+    async with asyncio.timeout(20):
+        return [(await anext(follower)).version for _ in range(count)]
+
+
+def test_every_commit_in_order(place: Place) -> None:
+    """Forty publishes of five tasks come once each, dense and in their order, to two followers."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            everything, next_ones = store.follow("mena", after=0, poll=0.02), store.follow("mena", poll=0.02)
+            await store.publish("mena", 1)
+            beginning = asyncio.ensure_future(take(next_ones, 40))
+            await asyncio.sleep(0.1)
+            await asyncio.gather(*(store.publish("mena", n) for n in range(40)))
+            assert await take(everything, 41) == list(range(1, 42))
+            assert await beginning == list(range(2, 42))
+
+    asyncio.run(main())
+
+
+def test_a_time_out_loses_nothing(place: Place) -> None:
+    """Who asks with a time-out whether something came gets all of it, sooner or later."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            follower: AsyncIterator[Any] = store.follow("mena", after=0, poll=0.01)
+            seen: list[int] = []
+            producing = asyncio.ensure_future(produce(store))
+            while len(seen) < 30:
+                try:
+                    async with asyncio.timeout(0.003):
+                        seen.append((await anext(follower)).version)
+                except TimeoutError:
+                    pass
+            await producing
+            assert seen == list(range(1, 31))
+
+    async def produce(store: Any) -> None:
+        for number in range(30):
+            await store.publish("mena", number)
+
+    asyncio.run(main())
+
+
+def test_a_hint_wakes_a_follower(valkey: Server) -> None:
+    """On a server a commit is there at once, however seldom the manifest is looked at."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(valkey.url) as store, swapstore.aio.connect(valkey.url) as producer:
+            follower = store.follow("mena", after=0, poll=60)
+            for number in range(1, 6):
+                waiting = asyncio.ensure_future(take(follower, 1))
+                await asyncio.sleep(0.2)
+                began = time.monotonic()
+                await producer.publish("mena", number)
+                assert await waiting == [number]
+                assert time.monotonic() - began < 5
+
+    asyncio.run(main())
+
+
+def test_closing_the_store_ends_its_followers(place: Place) -> None:
+    """A shutdown does not wait for the next commit, nor leave a connection behind."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            await store.publish("mena", 1)
+            follower = store.follow("mena", after=0, poll=60)
+            seen = []
+
+            async def follow() -> None:
+                async for row in follower:
+                    assert isinstance(row, Row)
+                    seen.append(row.version)
+
+            following = asyncio.ensure_future(follow())
+            await asyncio.sleep(0.2)
+            unused = store.follow("mena")
+            async with asyncio.timeout(5):
+                await store.close()
+                await following
+            assert seen == [1]
+            with pytest.raises(StoreClosed):
+                await anext(unused)
+            with pytest.raises(StoreClosed):
+                store.follow("mena")
+
+    asyncio.run(main())
+
+
+def test_abandoned_followers_leave_no_connection(valkey: Server) -> None:
+    """Leaving the loop is enough: a service that follows now and then does not run out of connections."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(valkey.url) as store:
+            await store.publish("mena", 1)
+            with valkey.client() as admin:
+                before = len(admin.client_list())
+                for _ in range(10):
+                    async for _row in store.follow("mena", after=0, poll=0.01):
+                        break
+                for _ in range(10):
+                    with pytest.raises(TimeoutError):
+                        async with asyncio.timeout(0.05):
+                            await anext(store.follow("mena", poll=0.1))
+                await asyncio.sleep(0.5)
+                assert len(admin.client_list()) <= before + 1
+
+    asyncio.run(main())
+
+
+def test_an_outage_is_waited_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A follower of a server that is restarted goes on where it was; one that never reached it is told."""
+    server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
+
+    async def main() -> None:
+        async with swapstore.aio.connect(server.url) as store:
+            await store.publish("mena", 1)
+            follower = store.follow("mena", after=0, poll=0.1)
+            assert await take(follower, 1) == [1]
+            waiting = asyncio.ensure_future(take(follower, 1))
+            await asyncio.sleep(0.2)
+            server.stop()
+            await asyncio.sleep(0.3)
+            server.start()
+            await store.publish("mena", 2)
+            assert await waiting == [2]
+        async with swapstore.aio.connect(f"redis://127.0.0.1:{free_port()}") as nowhere:
+            with pytest.raises(Unavailable):
+                await anext(nowhere.follow("mena"))
+            with pytest.raises(InvalidInput):
+                nowhere.follow("mena", after=-1)
+
+    try:
+        asyncio.run(main())
+    finally:
+        server.stop()
+    assert "cannot be followed now" in caplog.text
