@@ -14,9 +14,11 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from swapstore import connection
+from swapstore.aio_flights import AsyncFlights
 from swapstore.aio_following import Follower, afollowing
 from swapstore.calls import Calls
 from swapstore.face import AsyncFace, aiterating, awaiting
+from swapstore.sharing import asharing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from swapstore.drivers.base import AsyncDriver
     from swapstore.events import Event
     from swapstore.layout import Mirror
-    from swapstore.models import Retention
+    from swapstore.models import Retention, Snapshot
     from swapstore.operations.context import Context
     from swapstore.operations.publication import Validator
 
@@ -50,13 +52,14 @@ class AsyncStore(AsyncFace):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         super().__init__(driver, context, sleep=sleep)
+        self._flights: AsyncFlights[Snapshot | None] = AsyncFlights()
         self._followers: weakref.WeakSet[Follower[Any]] = weakref.WeakSet()
 
     publish = awaiting(Calls.publish)
     publish_many = awaiting(Calls.publish_many)
     confirm = awaiting(Calls.confirm)
 
-    read_latest = awaiting(Calls.read_latest)
+    read_latest = asharing(Calls.read_latest)
     read_latest_many = awaiting(Calls.read_latest_many)
     read = awaiting(Calls.read)
     history = aiterating(Calls.history)

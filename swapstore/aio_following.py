@@ -11,9 +11,9 @@ from swapstore.engine import arun
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from swapstore.aio import AsyncStore
     from swapstore.calls import Calls
     from swapstore.drivers.base import AsyncListener
+    from swapstore.face import AsyncFace
     from swapstore.operations.steps import Listen, Steps
 
 P = ParamSpec("P")
@@ -26,9 +26,9 @@ def afollowing(
     """Make a method that iterates over what comes, from the place that it finds when it is first awaited."""
 
     @wraps(call)
-    def method(self: AsyncStore, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+    def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         self._refuse_if_closed()
-        follower = Follower(self, call(self._calls, *args, **kwargs))
+        follower: Follower[T] = Follower(self, call(self._calls, *args, **kwargs))
         self._followers.add(follower)
         return follower
 
@@ -42,7 +42,7 @@ class Follower(Generic[T]):
     a time-out, and nothing that came meanwhile is lost.
     """
 
-    def __init__(self, store: AsyncStore, steps: Steps[T]) -> None:
+    def __init__(self, store: AsyncFace, steps: Steps[T]) -> None:
         self._store = store
         self._steps = steps
         self._ready: list[T] = []

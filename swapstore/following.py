@@ -10,14 +10,15 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from swapstore.engine import run
+from swapstore.face import Face
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from swapstore.calls import Calls
     from swapstore.drivers.base import Driver, Listener
+    from swapstore.operations.context import Context
     from swapstore.operations.steps import Listen, Steps
-    from swapstore.store import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,45 +30,56 @@ def following(
     """Make a method that finds the place to begin at, and then iterates over what comes."""
 
     @wraps(call)
-    def method(self: Store, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+    def method(self: FollowedFace, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         steps = call(self._calls, *args, **kwargs)
         self._run(steps.step())  # at once: what is published after the call must come
-        return _followed(self, steps)
+        return self._follow(steps)
 
     return method  # type: ignore[return-value]
 
 
-def _followed(store: Store, steps: Steps[T]) -> Generator[T, None, None]:
-    """Iterate until the store is closed. One that was closed before anything was asked for is an error."""
-    store._refuse_if_closed()  # noqa: SLF001
-    ears = Ears(store._driver)  # noqa: SLF001
-    store._ears.add(ears)  # noqa: SLF001
-    try:
-        while not _is_closed(store):
-            for item in _next(store, steps, ears):
-                yield item
-                if _is_closed(store):
-                    return
-    finally:
-        store._ears.discard(ears)  # noqa: SLF001
-        ears.close()
-        if _is_closed(store):
-            store._driver.close()  # noqa: SLF001 - what was under way meanwhile may have connected anew
+class FollowedFace(Face):
+    """A face whose followers end when it is closed."""
 
+    def __init__(self, driver: Driver, context: Context) -> None:
+        super().__init__(driver, context)
+        self._ears: set[Ears] = set()
 
-def _next(store: Store, steps: Steps[T], ears: Ears) -> list[T]:
-    try:
-        sleep = store._context.clock.sleep  # noqa: SLF001
-        return run(steps.step(), store._driver, sleep, ears.listen) or []  # noqa: SLF001
-    except Exception:
-        if _is_closed(store):
-            return []  # its connections were closed under our hands
-        raise
+    def close(self) -> None:
+        """Close the connections that the store opened, and end its followers. Closing twice is harmless."""
+        self._closed = True
+        for ears in list(self._ears):
+            ears.close()
+        super().close()
 
+    def _follow(self, steps: Steps[T]) -> Generator[T, None, None]:
+        """Iterate until the store is closed. One that was closed before the first item is an error."""
+        self._refuse_if_closed()
+        ears = Ears(self._driver)
+        self._ears.add(ears)
+        try:
+            while not self._is_closed():
+                for item in self._next(steps, ears):
+                    yield item
+                    if self._is_closed():
+                        return
+        finally:
+            self._ears.discard(ears)
+            ears.close()
+            if self._is_closed():
+                self._driver.close()  # what was under way meanwhile may have connected anew
 
-def _is_closed(store: Store) -> bool:
-    """Ask anew each time: another thread may close it."""
-    return store._closed  # noqa: SLF001
+    def _next(self, steps: Steps[T], ears: Ears) -> list[T]:
+        try:
+            return run(steps.step(), self._driver, self._context.clock.sleep, ears.listen) or []
+        except Exception:
+            if self._is_closed():
+                return []  # its connections were closed under our hands
+            raise
+
+    def _is_closed(self) -> bool:
+        """Ask anew each time: another thread may close it."""
+        return self._closed
 
 
 class Silence:

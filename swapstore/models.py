@@ -207,7 +207,8 @@ class Status:
     `serving` is what `read_latest` returns.
 
     `read_at` is when it was read, by this client's clock. The ages are as of then, and compare it with times
-    of a producer's clock: where the two differ, the ages are wrong by as much, and may be negative.
+    of a producer's clock: where the two differ, the ages are wrong by as much, and may be negative. Two
+    statuses are equal when they say the same of the dataset, whenever they were read.
     """
 
     dataset: str
@@ -219,7 +220,7 @@ class Status:
     first_version: int
     latest: Row
     pinned: Row | None
-    read_at: int
+    read_at: int = attrs.field(eq=False)
 
     @property
     def serving(self) -> Row:

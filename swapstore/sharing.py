@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from swapstore.calls import Calls
     from swapstore.models import Snapshot
@@ -30,6 +30,24 @@ def sharing(
             return found
         dataset = args[0] if args else kwargs["dataset"]
         found = self._flights.share(dataset, lambda: self._run(call(self._calls, *args, **kwargs)))
+        return None if found is None else attrs.evolve(found, labels=dict(found.labels))
+
+    return method  # type: ignore[return-value]
+
+
+def asharing(
+    call: Callable[Concatenate[Calls, P], Operation[Snapshot | None]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Snapshot | None]]:
+    """Make a method of a read that is awaited; otherwise like `sharing`."""
+
+    @wraps(call)
+    async def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> Snapshot | None:
+        self._refuse_if_closed()
+        found: Snapshot | None = self._calls.remembered(*args, **kwargs)
+        if found is not None:
+            return found
+        dataset = args[0] if args else kwargs["dataset"]
+        found = await self._flights.share(dataset, lambda: self._run(call(self._calls, *args, **kwargs)))
         return None if found is None else attrs.evolve(found, labels=dict(found.labels))
 
     return method  # type: ignore[return-value]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swapstore.calls import Calls
-from swapstore.face import Face, blocking, iterating
+from swapstore.face import blocking, iterating
 from swapstore.flights import Flights
-from swapstore.following import Ears, following
+from swapstore.following import FollowedFace, following
 from swapstore.sharing import sharing
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from swapstore.operations.context import Context
 
 
-class Store(Face):
+class Store(FollowedFace):
     """Datasets in one namespace of one store. Made by `swapstore.connect`; also a context manager.
 
     A store may be shared by threads. Every method raises `InvalidInput` for arguments it cannot use (then
@@ -27,7 +27,6 @@ class Store(Face):
     def __init__(self, driver: Driver, context: Context) -> None:
         super().__init__(driver, context)
         self._flights: Flights[Snapshot | None] = Flights()
-        self._ears: set[Ears] = set()
 
     publish = blocking(Calls.publish)
     publish_many = blocking(Calls.publish_many)
@@ -52,10 +51,3 @@ class Store(Face):
     verify = iterating(Calls.verify)
     repair = blocking(Calls.repair)
     doctor = blocking(Calls.doctor)
-
-    def close(self) -> None:
-        """Close the connections that the store opened, and end its followers. Closing twice is harmless."""
-        self._closed = True
-        for ears in list(self._ears):
-            ears.close()
-        super().close()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import select
+import sys
+import threading
+from contextlib import suppress
 from typing import Annotated
 
 import attrs
@@ -13,7 +17,9 @@ from swapstore.cli.arguments import Dataset, to_whole
 from swapstore.cli.complaint import complain
 from swapstore.cli.output import emit_json
 from swapstore.cli.session import Here
+from swapstore.errors import StoreClosed
 from swapstore.models import Gap, Row
+from swapstore.store import Store
 
 
 class _Complaints(logging.Handler):
@@ -44,13 +50,35 @@ def follow(
     logging.getLogger("swapstore").addHandler(handler)
     try:
         with session.connect() as store:
-            for found in store.follow(dataset, after=after):
-                if session.for_a_person:
-                    print(_line(found), flush=True)
-                else:
-                    emit_json({"gap": attrs.asdict(found)} if isinstance(found, Gap) else found)
+            commits = store.follow(dataset, after=after)
+            gone = _watch_reader(store)
+            with suppress(StoreClosed):  # by who watches, before the first
+                for found in commits:
+                    if session.for_a_person:
+                        print(_line(found), flush=True)
+                    else:
+                        emit_json({"gap": attrs.asdict(found)} if isinstance(found, Gap) else found)
+            if gone.is_set():
+                raise BrokenPipeError
     finally:
         logging.getLogger("swapstore").removeHandler(handler)
+
+
+def _watch_reader(store: Store) -> threading.Event:
+    """Stop when nobody reads any more: a pipe tells who writes, and the next commit may be a day away."""
+    gone = threading.Event()
+
+    def watch() -> None:
+        with suppress(OSError, ValueError):
+            poll = select.poll()
+            poll.register(sys.stdout.fileno(), 0)  # it hears of nothing but the end
+            poll.poll()
+            gone.set()
+            store.close()
+
+    if hasattr(select, "poll"):
+        threading.Thread(target=watch, daemon=True).start()
+    return gone
 
 
 def _line(found: Row | Gap) -> str:

@@ -177,6 +177,8 @@ class Follow:
                 lacking = may_lack_rows(manifest, max(self._position, self._settled), item.version)
                 if lacking and not self._anywhere:
                     self._tell_gap("retention")
+                if self._gap is not None or self._anywhere:
+                    self._start = item.version - 1  # if what is before it comes back, it comes too late
                 if self._gap is not None:
                     found.append(self._gap_before(item))
                 found.append(own(item))

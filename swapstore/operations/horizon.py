@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 def may_lack_rows(manifest: Manifest, after: int, until: int) -> bool:
     """Say whether rows between two versions, which the log does not hold, may have been let go of.
 
+    - A log that was never cut begins with version 1. What is before its oldest row has left it.
     - The last F rows never leave the log: from the oldest of them on nothing is lacking.
-    - A row is let go of only when it is hidden. `first_version` hides what is below it, and `floor` what is
-      old: that is let go of from the old end.
+    - In between a row is let go of only when it is hidden: when it is below `first_version`, or old.
 
-    A snapshot that came late (a backfill) can be old in the midst of younger ones. If it is hidden and let
-    go of before a follower that is more than F commits behind comes by, nothing tells that it was there.
+    Of those that are hidden for their age the last rule says nothing, for they go from the old end: all but
+    a snapshot that came late (a backfill), in the midst of younger ones. If that is let go of before a
+    follower that is more than F commits behind comes by, nothing tells that it was there.
     """
-    head, log = manifest.head, manifest.log
     first = after + 1
-    if first >= until or first >= _whole_from(manifest):
+    if first >= until:
         return False
-    return first < head.first_version or (head.floor > 0 and first < _oldest(log, until))
+    if first < _oldest(manifest.log, until):
+        return True
+    return _whole_from(manifest) > first < manifest.head.first_version
 
 
 def _whole_from(manifest: Manifest) -> int:

@@ -11,7 +11,9 @@ import pytest
 
 from swapstore import Retention
 from swapstore.aio import AsyncStore
+from swapstore.engine import arun
 from swapstore.errors import NotFound
+from swapstore.operations.steps import Operation, Wait
 from tests.aio.support import Place, When, cancelled_at, simulated
 from tests.support import invariants
 
@@ -190,6 +192,25 @@ def test_an_iteration_that_was_cancelled_does_not_end_as_if_that_had_been_all(wh
             with pytest.raises(ValueError, match="interrupted.*begin a new one"):
                 await rest()
             assert len([row async for row in store.history("mena", limit=None)]) == 100
+
+    asyncio.run(main())
+
+
+def test_an_operation_that_was_cancelled_is_over() -> None:
+    """What an operation does when it ends, it does when it is cancelled: not when somebody collects it."""
+    ended = []
+
+    def operation() -> Operation[None]:
+        try:
+            yield Wait(60)
+        finally:
+            ended.append(True)
+
+    async def main() -> None:
+        kept = operation()
+        driver: Any = None
+        assert await cancelled_at(arun(kept, driver, asyncio.sleep), 0, When.BEFORE)
+        assert ended == [True]
 
     asyncio.run(main())
 

@@ -1,16 +1,14 @@
-"""Connections of the awaited store: how many, in which event loop and process, and what becomes of them."""
+"""Connections of the awaited store: how many, and what becomes of them when something fails."""
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import os
+import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fakeredis
-import fakeredis.aioredis
 import pytest
 import redis
 import redis.asyncio
@@ -20,7 +18,6 @@ import swapstore.aio
 from swapstore.drivers import redis_common
 from swapstore.drivers.gate import Gate
 from swapstore.errors import AccessDenied, InvalidInput, StoreClosed, SwapstoreError, Unavailable
-from tests.aio.support import InThread
 from tests.real.test_server import SECRET, everything_about
 from tests.support import invariants
 from tests.support.proxy import Proxy
@@ -61,7 +58,7 @@ def test_waiting_for_a_connection_ends(valkey: Server) -> None:
                 await store.publish("mena", 1)
                 admin.client_pause(600)
                 stuck = await asyncio.gather(
-                    *(store.read_latest("mena") for _ in range(6)), return_exceptions=True
+                    *(store.status("mena") for _ in range(6)), return_exceptions=True
                 )
                 refused = [each for each in stuck if isinstance(each, Unavailable)]
                 assert refused
@@ -112,19 +109,26 @@ def test_a_gate_wakes_the_next_when_the_first_in_its_queue_is_cancelled() -> Non
     asyncio.run(main())
 
 
-def test_a_cancelled_publish_sends_nothing_more(valkey: Server) -> None:
+def test_a_cancelled_publish_sends_nothing_more(tmp_path: Path) -> None:
     """What was given up is not sent in the background for as long as the server takes to read it."""
 
     async def main() -> None:
-        async with swapstore.aio.connect(f"redis://127.0.0.1:{port}") as store:
-            publishing = asyncio.ensure_future(store.publish("mena", b"x" * 30_000_000, codec="bytes"))
+        async with swapstore.aio.connect(server.url) as store:
+            await store.publish("mena", 1)
+            before = admin.info("stats")["total_net_input_bytes"]
+            os.kill(pid, signal.SIGSTOP)
+            publishing = asyncio.ensure_future(store.publish("mena", b"x" * 60_000_000, codec="bytes"))
             await asyncio.sleep(0.3)
             publishing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await publishing
+            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(0.5)
+            assert admin.info("stats")["total_net_input_bytes"] - before < 30_000_000
 
-    with socket.create_server(("127.0.0.1", 0)) as hole:  # takes connections, and never reads
-        port = hole.getsockname()[1]
+    with Server(tmp_path) as server, server.client() as admin:
+        assert server._process is not None
+        pid = server._process.pid
         asyncio.run(main())
 
 
@@ -259,84 +263,3 @@ def test_an_option_that_redis_py_does_not_know_is_refused() -> None:
     """A misspelt option in the URL is not an outage, and is told at once."""
     with pytest.raises(InvalidInput, match="no_such_option"):
         swapstore.aio.connect("redis://localhost?no_such_option=1")
-
-
-def test_another_event_loop_is_told_so(valkey: Server) -> None:
-    """Connections belong to their event loop. In another one there is an error that says what to do."""
-    store = swapstore.aio.connect(valkey.url)
-    with InThread() as home:
-        home.run(store.publish("mena", 1))
-        with pytest.raises(InvalidInput, match="another event loop.*connect once in each event loop"):
-            asyncio.run(store.read_latest("mena"))
-        with pytest.raises(InvalidInput, match="another event loop"):
-            asyncio.run(store.close())
-        home.run(store.close())
-
-
-def test_a_store_whose_event_loop_is_over_can_be_closed() -> None:
-    """Clean-up code that runs too late does no harm, and use is refused."""
-    store = swapstore.aio.connect(fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer()))
-    asyncio.run(store.publish("mena", 1))
-    with pytest.raises(InvalidInput, match="another event loop"):
-        asyncio.run(store.read_latest("mena"))
-    asyncio.run(store.close())
-    with pytest.raises(StoreClosed):
-        asyncio.run(store.read_latest("mena"))
-
-
-def test_a_file_is_at_home_in_any_event_loop(tmp_path: Path) -> None:
-    """On SQLite nothing belongs to an event loop: one `asyncio.run` after the other works."""
-    store = swapstore.aio.connect(f"sqlite:///{tmp_path}/x.db")
-    asyncio.run(store.publish("mena", 1))
-    assert asyncio.run(store.read_latest("mena")) is not None
-    asyncio.run(store.close())
-
-
-def child(run: Callable[[], None], failed: Any) -> None:
-    try:
-        run()
-    except BaseException as error:
-        failed.put(repr(error))
-        raise
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_process_goes_on(real_url: str) -> None:
-    """After a fork the child has connections and threads of its own; the parent's still work."""
-    store = swapstore.aio.connect(real_url)
-    context = multiprocessing.get_context("fork")
-    failed = context.SimpleQueue()
-
-    async def in_child() -> None:
-        assert (await store.publish("mena", "child", id="child")).version == 2
-        await store.close()
-
-    async def main() -> None:
-        await store.publish("mena", "parent", id="parent")
-        process = context.Process(target=child, args=(lambda: asyncio.run(in_child()), failed))
-        process.start()
-        await asyncio.to_thread(process.join, 20)
-        assert process.exitcode == 0, failed.get()
-        assert (await store.publish("mena", "parent again", id="again")).version == 3
-        await store.close()
-
-    asyncio.run(main())
-    with swapstore.connect(real_url) as look:
-        assert [row.id for row in invariants.check(look)] == ["parent", "child", "again"]
-
-
-def test_what_a_thread_is_at_is_waited_for(tmp_path: Path) -> None:
-    """A publish to a file that was cancelled while it ran ends before `close` does: nothing is cut off."""
-
-    async def main() -> None:
-        for number in range(20):
-            async with swapstore.aio.connect(f"sqlite:///{tmp_path}/x.db") as store:
-                publishing = asyncio.ensure_future(store.publish("mena", number))
-                await asyncio.sleep(0.0005 * number)
-                publishing.cancel()
-            with swapstore.connect(f"sqlite:///{tmp_path}/x.db") as look:
-                before = len(invariants.check(look))
-                await asyncio.sleep(0.01)
-                assert len(invariants.check(look)) == before
-
-    asyncio.run(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import swapstore
-from swapstore import errors
+from swapstore import errors, events, observe, validators
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -31,6 +31,12 @@ def page(name: str) -> str:
 def test_every_public_name_is_in_the_reference(name: str) -> None:
     """What can be imported can be looked up: errors under Errors, the rest under API."""
     assert re.search(rf"\b{name}\b", page("errors.md" if name in ERRORS else "api.md"))
+
+
+@pytest.mark.parametrize("name", [*validators.__all__, *events.__all__, *observe.__all__])
+def test_every_name_of_the_smaller_modules_is_in_the_reference(name: str) -> None:
+    """A validator, an event or a listener that nobody can look up is not used."""
+    assert re.search(rf"\b{name}\b", page("api.md"))
 
 
 @pytest.mark.parametrize("name", [name for name in vars(swapstore.Store) if not name.startswith("_")])

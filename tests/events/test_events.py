@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from swapstore.events import (
     Repaired,
     Retried,
 )
+from swapstore.operations import telling
+from swapstore.validators import must_not_shrink
 from tests.support.drivers import Meddler, lose, meddled
 
 WORD = "s3cret-payload"
@@ -206,17 +208,36 @@ def test_connect_takes_a_hook(tmp_path: Path) -> None:
             swapstore.connect(url, on_event=wrong)  # type: ignore[arg-type]
 
 
-def test_a_read_from_memory_stays_quick(tmp_path: Path) -> None:
+def test_without_a_hook_nothing_is_made_or_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that asks a thousand times a second would pay for events that nobody wants."""
-    with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as client:
-        client.publish("mena", 1)
-        client.read_latest("mena")
-        best = min(_timed(client) for _ in range(20))
-    assert best < 10e-6
+
+    def unwanted(*_: Any, **__: Any) -> None:
+        raise AssertionError("there is nobody to tell")
+
+    for name in ("counted", "Tally", "_tell_read"):
+        monkeypatch.setattr(telling, name, unwanted)
+    store.publish("mena", 1)
+    store.read_latest("mena")
+    with pytest.raises(Rejected):
+        store.publish("mena", 2, validate=lambda *_: "no")
+    assert store.read_latest("mena", max_staleness=60) is not None
+    assert store.repair("mena", apply=True) == []
 
 
-def _timed(client: Store, times: int = 500) -> float:
-    began = time.perf_counter()
-    for _ in range(times):
-        client.read_latest("mena", max_staleness=60)
-    return (time.perf_counter() - began) / times
+async def _awaited(url: str, told: list[Event]) -> None:
+    async with swapstore.aio.connect(
+        url, on_event=told.append, validators=[must_not_shrink(percent=1)]
+    ) as client:
+        await client.publish("mena", [1, 2, 3])
+        await client.read_latest("mena")
+        await client.read_latest("mena", max_staleness=60)
+        with pytest.raises(Rejected):
+            await client.publish("mena", [])
+
+
+def test_the_awaited_face_tells_the_same(real_url: str) -> None:
+    """A web service on asyncio would have neither metrics nor guards."""
+    told: list[Event] = []
+    asyncio.run(_awaited(real_url, told))
+    assert [type(event) for event in told] == [Published, ReadMiss, ReadHit, PublishRejected]
+    assert timeless(told[2])["round_trips"] == 0

@@ -171,7 +171,7 @@ def test_a_new_start_that_grew_past_the_position(store: Store) -> None:
 
 
 def test_a_cursor_from_before_a_flush(store: Store) -> None:
-    """A consumer that was down during the flush comes back with version 50, of which the store knows nothing."""
+    """A consumer that was down during the flush comes back with a version that nobody knows."""
     publish(store, 3)
     follower = store.follow("mena", after=50, poll=FAST)
     assert versions(take(follower, 4)) == [(50, 1, "reset"), 1, 2, 3]

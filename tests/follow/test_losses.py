@@ -62,11 +62,10 @@ def test_a_commit_between_the_look_and_the_wait(valkey: Server) -> None:
     with swapstore.connect(valkey.url) as store:
         client, meddler = meddled(store)
         follower = client.follow("mena", poll=LONG)  # a look, which nobody listens to
-        # The first step looks, finds nothing and subscribes; the second looks, and then waits.
         for number in range(3):
             now = len(meddler.batches)
             producer = another(store)
-            meddler.after(now + (number > 0), lambda p=producer, n=number: publish(p, 1, begin=n))  # type: ignore[misc]
+            meddler.after(now, lambda p=producer, n=number: publish(p, 1, begin=n))  # type: ignore[misc]
             assert versions(take(follower, 1)) == [number + 1]
         follower.close()
 
@@ -90,8 +89,6 @@ def test_hints_that_never_come(valkey: Server) -> None:
     """A proxy or a permission swallows them: the follower looks by itself."""
     with swapstore.connect(valkey.url) as store, swapstore.connect(valkey.url) as producer:
         follower = Collected(store.follow("mena", poll=FAST))
-        with valkey.client() as client:
-            client.config_set("latency-tracking", "yes")
         for number in range(5):
             client_kill(valkey)
             publish(producer, 1, begin=number)
@@ -247,7 +244,7 @@ def test_an_outage_is_waited_for_with_patience() -> None:
 def test_every_fault_at_every_command(cold: bool) -> None:  # noqa: FBT001
     """Whichever command fails, and however: a commit would be skipped, or come twice."""
     kinds = (Kind.LOST_BEFORE, Kind.LOST_AFTER, Kind.LATE, Kind.REFUSED, Kind.EXPIRED)
-    faults = [fault for fault in every_fault(30) if fault.kind in kinds]
+    faults = [fault for fault in every_fault(16) if fault.kind in kinds]
     for fault in faults:
         sim = SimulatedStore()
         producer = sim.connect()
@@ -284,14 +281,12 @@ def test_a_burst_of_hints_is_one_look(valkey: Server) -> None:
         follower = client.follow("mena", after=0, poll=LONG)
         publish(producer, 1)
         take(follower, 1)
-        late = threading.Timer(0.2, lambda: publish(producer, 1, begin=31))
-        waiting = Collected(follower)
-        eventually(lambda: subscribers(valkey) == 1)
-        publish(producer, 30, begin=1)
-        waiting.until(31)
-        late.start()
-        waiting.until(32)
-        late.join()
-        assert len(meddler.batches) < 100
-        client.close()
-        assert waiting.ended()
+        publish(producer, 1, begin=1)
+        take(follower, 1)  # it is subscribed
+        publish(producer, 30, begin=2)
+        before = len(meddler.batches)
+        take(follower, 30)
+        threading.Timer(0.1, lambda: publish(producer, 1, begin=32)).start()
+        assert versions(take(follower, 1)) == [33]
+        assert len(meddler.batches) - before <= 12
+        follower.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -178,8 +179,8 @@ def test_polls_are_spread() -> None:
     "arguments",
     [{"after": -1}, {"after": "1"}, {"after": True}, {"poll": 0}, {"poll": "1"}, {"poll": float("nan")}],
 )
-def test_arguments_that_cannot_be_used(store: Store, arguments: dict[str, object]) -> None:
-    """A wrong cursor would be found out hours later, at the first commit; a poll of 0 would be a busy loop."""
+def test_arguments_that_cannot_be_used(store: Store, arguments: dict[str, Any]) -> None:
+    """A wrong cursor would be found out hours later; a poll of 0 would be a busy loop."""
     with pytest.raises(InvalidInput):
         store.follow("mena", **arguments)
 

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "swapstore"
 # Bottom first. A module may import from its own layer and from those above it in this list.
 LAYERS = [
     {"errors", "forks"},
-    {"flights"},
+    {"flights", "aio_flights"},
     {"checks"},
     {"json_values"},
     {"codecs"},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import attrs
+
 from swapstore import Store
 from swapstore.testing import SimulatedStore
 from tests.support.drivers import meddled
@@ -43,6 +45,15 @@ def test_confirming_renews_one_age_and_not_the_other() -> None:
     world.clock.advance(2_000)
     status = store.status("mena") or status
     assert (status.age_ms, status.confirmed_age_ms) == (12_000, 2_000)
+
+
+def test_when_it_was_read_makes_no_difference(store: Store) -> None:
+    """Whoever compares two statuses to see whether anything changed would always see a change."""
+    store.publish("mena", 1)
+    first = store.status("mena")
+    assert first is not None
+    assert attrs.evolve(first, read_at=first.read_at + 1) == first
+    assert store.confirm("mena") != first
 
 
 def test_a_status_reads_no_payload(store: Store) -> None:

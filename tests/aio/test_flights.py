@@ -1,0 +1,94 @@
+"""Tasks that read at the same time: few loads, nobody is answered with what is too old, nobody hangs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from swapstore.aio_flights import AsyncFlights
+
+
+def test_a_thousand_readers_cause_two_loads() -> None:
+    """A web server that has just started must not read one payload a thousand times."""
+
+    async def scenario() -> None:
+        flights: AsyncFlights[int] = AsyncFlights()
+        loads: list[int] = []
+
+        async def load() -> int:
+            loads.append(1)
+            await asyncio.sleep(0.01)
+            return 7
+
+        found = await asyncio.gather(*(flights.share("mena", load) for _ in range(1000)))
+        assert found == [7] * 1000
+        assert len(loads) == 2
+        assert flights._under_way == flights._next == {}
+
+    asyncio.run(scenario())
+
+
+def test_nobody_is_answered_by_a_load_that_began_before() -> None:
+    """What was published before a read began is seen by it, also when another read is under way."""
+
+    async def scenario() -> None:
+        flights: AsyncFlights[str] = AsyncFlights()
+        stored = "old"
+
+        async def load() -> str:
+            seen = stored
+            await asyncio.sleep(0.01)
+            return seen
+
+        early = asyncio.create_task(flights.share("mena", load))
+        await asyncio.sleep(0)
+        stored = "new"
+        late = asyncio.create_task(flights.share("mena", load))
+        assert (await early, await late) == ("old", "new")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_who_is_cancelled_takes_nobody_along(who: int) -> None:
+    """A request that times out must not be the answer of those who wait for the same load."""
+
+    async def scenario() -> None:
+        flights: AsyncFlights[int] = AsyncFlights()
+
+        async def load() -> int:
+            await asyncio.sleep(0.01)
+            return 7
+
+        tasks = [asyncio.create_task(flights.share("mena", load)) for _ in range(4)]
+        await asyncio.sleep(0)
+        tasks[who].cancel()
+        found: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(found.pop(who), asyncio.CancelledError)
+        assert found == [7, 7, 7]
+        assert flights._under_way == flights._next == {}
+
+    asyncio.run(scenario())
+
+
+def test_those_who_wait_share_an_error() -> None:
+    """When the store is down, a hundred tasks wait for two time-outs, not for a hundred in a row."""
+
+    async def scenario() -> None:
+        flights: AsyncFlights[int] = AsyncFlights()
+        loads: list[int] = []
+
+        async def fail() -> int:
+            loads.append(1)
+            await asyncio.sleep(0.01)
+            raise ValueError("down")
+
+        found = await asyncio.gather(
+            *(flights.share("mena", fail) for _ in range(100)), return_exceptions=True
+        )
+        assert all(isinstance(error, ValueError) for error in found)
+        assert len(loads) == 2
+
+    asyncio.run(scenario())

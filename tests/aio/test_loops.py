@@ -1,0 +1,104 @@
+"""In which event loop, thread and process the awaited store is at home."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import fakeredis.aioredis
+import pytest
+
+import swapstore
+import swapstore.aio
+from swapstore.errors import InvalidInput, StoreClosed
+from tests.aio.support import InThread
+from tests.support import invariants
+from tests.support.valkey import Server
+
+
+def test_another_event_loop_is_told_so(valkey: Server) -> None:
+    """Connections belong to their event loop. In another one there is an error that says what to do."""
+    store = swapstore.aio.connect(valkey.url)
+    with InThread() as home:
+        home.run(store.publish("mena", 1))
+        with pytest.raises(InvalidInput, match="another event loop.*connect once in each event loop"):
+            asyncio.run(store.read_latest("mena"))
+        with pytest.raises(InvalidInput, match="another event loop"):
+            asyncio.run(store.close())
+        home.run(store.close())
+
+
+def test_a_store_whose_event_loop_is_over_can_be_closed() -> None:
+    """Clean-up code that runs too late does no harm, and use is refused."""
+    store = swapstore.aio.connect(fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer()))
+    asyncio.run(store.publish("mena", 1))
+    with pytest.raises(InvalidInput, match="another event loop"):
+        asyncio.run(store.read_latest("mena"))
+    asyncio.run(store.close())
+    with pytest.raises(StoreClosed):
+        asyncio.run(store.read_latest("mena"))
+
+
+def test_a_file_is_at_home_in_any_event_loop(tmp_path: Path) -> None:
+    """On SQLite nothing belongs to an event loop: one `asyncio.run` after the other works."""
+    store = swapstore.aio.connect(f"sqlite:///{tmp_path}/x.db")
+    asyncio.run(store.publish("mena", 1))
+    assert asyncio.run(store.read_latest("mena")) is not None
+    asyncio.run(store.close())
+
+
+def child(run: Callable[[], None], failed: Any) -> None:
+    try:
+        run()
+    except BaseException as error:
+        failed.put(repr(error))
+        raise
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_process_goes_on(real_url: str) -> None:
+    """After a fork the child has connections and threads of its own; the parent's still work."""
+    store = swapstore.aio.connect(real_url)
+    context = multiprocessing.get_context("fork")
+    failed = context.SimpleQueue()
+
+    async def in_child() -> None:
+        assert (await store.publish("mena", "child", id="child")).version == 2
+        await store.close()
+
+    async def main() -> None:
+        await store.publish("mena", "parent", id="parent")
+        await asyncio.sleep(0.05)  # a thread that has nothing to do is not started anew
+        process = context.Process(target=child, args=(lambda: asyncio.run(in_child()), failed))
+        process.start()
+        await asyncio.to_thread(process.join, 20)
+        if process.exitcode is None:
+            process.kill()
+        assert process.exitcode == 0, "it hangs" if failed.empty() else failed.get()
+        assert (await store.publish("mena", "parent again", id="again")).version == 3
+        await store.close()
+
+    asyncio.run(main())
+    with swapstore.connect(real_url) as look:
+        assert [row.id for row in invariants.check(look)] == ["parent", "child", "again"]
+
+
+def test_what_a_thread_is_at_is_waited_for(tmp_path: Path) -> None:
+    """A publish to a file that was cancelled while it ran ends before `close` does: nothing is cut off."""
+
+    async def main() -> None:
+        for number in range(20):
+            async with swapstore.aio.connect(f"sqlite:///{tmp_path}/x.db") as store:
+                publishing = asyncio.ensure_future(store.publish("mena", number))
+                await asyncio.sleep(0.0005 * number)
+                publishing.cancel()
+            with swapstore.connect(f"sqlite:///{tmp_path}/x.db") as look:
+                before = len(invariants.check(look))
+                await asyncio.sleep(0.01)
+                assert len(invariants.check(look)) == before
+
+    asyncio.run(main())

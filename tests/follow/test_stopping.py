@@ -1,0 +1,152 @@
+"""Followers stop when they are told to, at once, and leave nothing open."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+import swapstore
+from swapstore import Store, StoreClosed
+from tests.follow.followed import Collected, publish, take
+from tests.follow.test_losses import LONG, eventually, subscribers
+from tests.support.valkey import Server
+
+SOON_S = 1.0  # a tenth of it, and time for a busy machine
+
+
+def test_closing_the_store_ends_a_follower_that_waits(store: Store) -> None:
+    """A service that shuts down would hang for a poll, or die with an error of a closed connection."""
+    follower = Collected(store.follow("mena", after=0, poll=LONG))
+    publish(store, 1)
+    store.publish("mena", "more")
+    time.sleep(0.05)
+    began = time.monotonic()
+    store.close()
+    assert follower.ended()
+    assert time.monotonic() - began < SOON_S
+    assert follower.error is None
+
+
+def test_closing_the_store_ends_many(store: Store) -> None:
+    """Each of a service's followers has to end, whatever it is at."""
+    publish(store, 5)
+    followers = [Collected(store.follow("mena", after=number % 5, poll=0.01)) for number in range(8)]
+    for follower in followers:
+        follower.until(1)
+    store.close()
+    assert all(follower.ended() and follower.error is None for follower in followers)
+
+
+def test_closing_the_store_within_the_loop(store: Store) -> None:
+    """Whoever has seen enough closes the store: the loop ends there, and not somewhere later."""
+    publish(store, 5)
+    seen = []
+    for commit in store.follow("mena", after=0):
+        seen.append(commit)
+        if len(seen) == 2:
+            store.close()
+    assert len(seen) == 2
+
+
+def test_a_store_that_is_closed_cannot_be_followed(store: Store) -> None:
+    """A loop over nothing would look as if there were no commits: the store was closed too early."""
+    follower = store.follow("mena")
+    store.close()
+    with pytest.raises(StoreClosed):
+        next(follower)
+    with pytest.raises(StoreClosed):
+        store.follow("mena")
+
+
+def test_closing_a_follower_lets_go_of_its_connection(valkey: Server) -> None:
+    """A service that follows one dataset after the other would run out of connections."""
+    with swapstore.connect(valkey.url) as store:
+        for _ in range(3):
+            follower = store.follow("mena", after=0, poll=0.01)
+            publish(store, 2)
+            take(follower, 1)
+            take(follower, 1)
+            store.publish("mena", "more")
+            take(follower, 1)
+            follower.close()
+            eventually(lambda: subscribers(valkey) == 0)
+        assert store._ears == set()
+
+
+def test_a_follower_that_is_forgotten(valkey: Server) -> None:
+    """`break` leaves the loop, and nobody calls close: the connection must not stay."""
+    with swapstore.connect(valkey.url) as store:
+        publish(store, 1)
+
+        def one() -> None:
+            for number, _ in enumerate(store.follow("mena", after=0, poll=0.01)):
+                if number == 1:
+                    break
+
+        timer = threading.Timer(0.05, lambda: store.publish("mena", 2))
+        timer.start()
+        one()
+        timer.join()
+        gc.collect()
+        eventually(lambda: subscribers(valkey) == 0)
+
+
+def test_a_pool_of_one_connection(valkey: Server) -> None:
+    """Followers that sit on the connections of the pool would stop the store they follow."""
+    with swapstore.connect(f"{valkey.url}?max_connections=1") as store:
+        followers = [Collected(store.follow("mena", poll=0.05)) for _ in range(4)]
+        publish(store, 3)
+        for follower in followers:
+            follower.until(3)
+    assert all(follower.ended() for follower in followers)
+
+
+def test_a_borrowed_client(valkey: Server) -> None:
+    """A client that decodes replies, or speaks the newer protocol, would hear no hints."""
+    for options in ({"decode_responses": True}, {"protocol": 3}, {"protocol": 2}):
+        with valkey.client(**options) as client, swapstore.connect(client) as store:
+            name = f"of-{'-'.join(options)}-{options.get('protocol')}"
+            follower = Collected(store.follow(name, poll=LONG))
+            eventually(lambda n=name: subscribers(valkey, n) == 1)  # type: ignore[misc]
+            publish(store, 1, dataset=name)
+            follower.until(1)
+        assert follower.ended()
+
+
+def test_ctrl_c(real_url: str) -> None:
+    """Whoever follows in a terminal would have to wait for a poll, or kill the process."""
+    program = f"""
+        import signal, swapstore
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with swapstore.connect({real_url!r}) as store:
+            follower = store.follow("mena", poll=60)
+            print("following", flush=True)
+            try:
+                next(follower)
+            except KeyboardInterrupt:
+                print("interrupted")
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"following\n"
+        time.sleep(0.2)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert (out, err, process.returncode) == (b"interrupted\n", b"", 0)
+        assert time.monotonic() - began < SOON_S
+    finally:
+        process.kill()
+        process.wait()
