@@ -45,8 +45,8 @@ class Flights(Generic[T]):
         """Load, or wait for a load that begins after this call."""
         with self._lock:
             before = self._under_way.get(key)
-            mine = before is None or key not in self._next
             flight = self._next.get(key) if before is not None else None
+            mine = flight is None
             if flight is None:
                 flight = _Flight[T]()
                 (self._under_way if before is None else self._next)[key] = flight

@@ -175,4 +175,4 @@ def _let_go(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
 
 def keys_of(rows: Iterable[Row], dataset: str, keys: Keys) -> tuple[str, ...]:
     """The keys of the records of some rows."""
-    return tuple(key for row in rows for key in (keys.id(dataset, row.id), keys.ts(dataset, row.ts, row.id)))
+    return tuple(key for row in rows for key in keys.records(dataset, row))

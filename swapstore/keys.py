@@ -7,8 +7,12 @@ ids are checked elsewhere: none can hold a brace or a control character.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import attrs
+
+if TYPE_CHECKING:
+    from swapstore.models import Entry
 
 
 @attrs.frozen
@@ -19,6 +23,11 @@ class Name:
     kind: str
     dataset: str
     rest: str
+
+    @property
+    def first_version(self) -> int:
+        """The version of the first row, in the name of a page."""
+        return int(self.rest.partition(".")[2].partition("-")[0])
 
     @property
     def ts_and_id(self) -> tuple[int, str]:
@@ -48,6 +57,10 @@ class Keys:
     def ts(self, dataset: str, ts: int, id: str) -> str:  # noqa: A002
         """The record that holds a snapshot's entry alone, by time."""
         return f"{self.namespace}:ts:{{{dataset}}}:{ts}:{id}"
+
+    def records(self, dataset: str, entry: Entry) -> tuple[str, str]:
+        """The id record and the ts record of an entry."""
+        return self.id(dataset, entry.id), self.ts(dataset, entry.ts, entry.id)
 
     def page(self, dataset: str, name: str) -> str:
         """A page of sealed rows or references; its name is `<epoch>.<first>-<last>`."""

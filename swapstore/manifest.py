@@ -66,9 +66,13 @@ class Head:
             return (self.latest,)
         return (self.latest, self.pinned)
 
+    def keeps_alive(self, version: int) -> bool:
+        """Say whether `latest` or `pinned` is the row of this version."""
+        return any(row.version == version for row in self.kept)
+
     def keeps(self, row: Row) -> bool:
         """Say whether this row may be read: it is in the history, or `latest` or `pinned` keeps it alive."""
-        return self.shows(row) or any(row.version == kept.version for kept in self.kept)
+        return self.shows(row) or self.keeps_alive(row.version)
 
 
 @attrs.frozen(kw_only=True)
@@ -77,6 +81,11 @@ class Log:
 
     rows: tuple[Row, ...]
     pages: tuple[Ref, ...]
+
+    @property
+    def count(self) -> int:
+        """How many rows there are, whatever a header says: that may be damaged."""
+        return sum(ref.count for ref in self.pages) + len(self.rows)
 
     @property
     def in_order(self) -> bool:

@@ -51,6 +51,10 @@ class Ref:
     min_ts: int
     max_ts: int
 
+    def spans(self, version: int) -> bool:
+        """Say whether a row of this version would be below it."""
+        return self.first_version <= version <= self.last_version
+
 
 @attrs.frozen(kw_only=True, slots=False)
 class _Payload:

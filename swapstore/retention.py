@@ -36,8 +36,8 @@ class Limits:
 def hidden(head: Head, log: Log, limits: Limits) -> Head:
     """Move `floor` and `first_version` up to the limits; they never move down."""
     first_version = head.first_version
-    if limits.max_count is not None and _count(log) > limits.max_count:
-        first_version = max(first_version, _version_at(log, _count(log) - limits.max_count))
+    if limits.max_count is not None and log.count > limits.max_count:
+        first_version = max(first_version, _version_at(log, log.count - limits.max_count))
     return attrs.evolve(head, floor=max(head.floor, limits.floor), first_version=first_version)
 
 
@@ -51,11 +51,6 @@ def _version_at(log: Log, index: int) -> int:
             return ref.first_version + (index if _is_dense(ref) else 0)
         index -= ref.count
     return log.rows[index].version
-
-
-def _count(log: Log) -> int:
-    """Count the rows, whatever the header says: a damaged count must not hide what is within the bound."""
-    return sum(ref.count for ref in log.pages) + len(log.rows)
 
 
 def _is_dense(ref: Ref) -> bool:
@@ -88,7 +83,7 @@ def ripe(head: Head, log: Log, limits: Limits) -> list[Ref]:
 
 def _ends_in(log: Log, limits: Limits) -> Ref | None:
     """Return the page of references that `max_count` cuts, if its own numbers do not tell where."""
-    index = 0 if limits.max_count is None else _count(log) - limits.max_count
+    index = 0 if limits.max_count is None else log.count - limits.max_count
     for ref in log.pages:
         if index < ref.count:
             return ref if index > 0 and ref.count > manifest.F and not _is_dense(ref) else None

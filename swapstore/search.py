@@ -51,7 +51,7 @@ class ByVersion:
 
     def bound(self, ref: Ref) -> Score | None:
         """Open what spans the version."""
-        return (0, 0) if ref.first_version <= self.version <= ref.last_version else None
+        return (0, 0) if ref.spans(self.version) else None
 
 
 @attrs.frozen
@@ -131,23 +131,11 @@ def _best(
     return None
 
 
-def is_in_log(manifest: Manifest, version: int) -> Generator[Ref, Page, bool]:
-    """Say whether the log itself holds the row of a version, hidden or not. Yields what `search` does."""
-    rows, refs = manifest.log.rows, manifest.log.pages
-    while not any(row.version == version for row in rows):
-        ref = next((ref for ref in refs if ref.first_version <= version <= ref.last_version), None)
-        if ref is None:
-            return False
-        page = yield ref
-        rows, refs = page.rows, page.pages
-    return True
-
-
 def is_named(manifest: Manifest, key: str, version: int) -> Generator[Ref, Page, bool]:
     """Say whether the log names a page, whose first row has this version. Yields what `search` does."""
     refs = manifest.log.pages
     while True:
-        ref = next((ref for ref in refs if ref.first_version <= version <= ref.last_version), None)
+        ref = next((ref for ref in refs if ref.spans(version)), None)
         if ref is None or ref.key == key:
             return ref is not None
         refs = (yield ref).pages

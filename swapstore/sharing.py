@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-import attrs
+from swapstore.operations.lookup import own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -30,7 +30,7 @@ def sharing(
             return found
         dataset = args[0] if args else kwargs["dataset"]
         found = self._flights.share(dataset, lambda: self._run(call(self._calls, *args, **kwargs)))
-        return None if found is None else attrs.evolve(found, labels=dict(found.labels))
+        return None if found is None else own(found)
 
     return method  # type: ignore[return-value]
 
@@ -48,6 +48,6 @@ def asharing(
             return found
         dataset = args[0] if args else kwargs["dataset"]
         found = await self._flights.share(dataset, lambda: self._run(call(self._calls, *args, **kwargs)))
-        return None if found is None else attrs.evolve(found, labels=dict(found.labels))
+        return None if found is None else own(found)
 
     return method  # type: ignore[return-value]

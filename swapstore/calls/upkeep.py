@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING
 
 from swapstore import checks
 from swapstore.calls.about import Named, about
-from swapstore.diagnosis.diagnose import diagnose
 from swapstore.errors import InvalidInput
 from swapstore.models import Retention
-from swapstore.operations import repair, retain, telling
-from swapstore.operations.inspect import Inspection
+from swapstore.operations import retain, telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from swapstore.findings import Finding, Progress, Repair
     from swapstore.models import Pruned
     from swapstore.operations.context import Context
+    from swapstore.operations.inspect import Inspection
     from swapstore.operations.steps import Operation, Steps
 
 
@@ -46,6 +45,8 @@ class Upkeep:
         Writes nothing. What a server does not say is `unknown`. A SQLite file that cannot be opened or
         written is a problem among the checks; a server that cannot be reached raises `Unavailable`.
         """
+        from swapstore.diagnosis.diagnose import diagnose  # noqa: PLC0415 - for who looks after a store
+
         return (yield from diagnose(self._context, self._kind))
 
     def verify(
@@ -59,9 +60,9 @@ class Upkeep:
         repaired meanwhile raises `Contended`.
         """
         if dataset is None:
-            return Inspection(self._context, None, on_progress=on_progress)
+            return self._inspection(None, on_progress)
         with about(dataset) as name:
-            return Named(name, Inspection(self._context, name, on_progress=on_progress))
+            return Named(name, self._inspection(name, on_progress))
 
     def repair(self, dataset: str | None = None, *, apply: bool = False) -> Operation[list[Repair]]:
         """Mend what `verify` finds wrong, in one dataset or in all; without `apply`, say what that would do.
@@ -73,6 +74,8 @@ class Upkeep:
 
         Raises `Contended` when others repair or reset the dataset again and again.
         """
+        from swapstore.operations import repair  # noqa: PLC0415 - for who looks after a store
+
         if dataset is None:
             names = yield from self._wrong()
         else:
@@ -86,7 +89,12 @@ class Upkeep:
 
     def _wrong(self) -> Operation[list[str]]:
         """The datasets in which something is wrong."""
-        inspection, wrong = Inspection(self._context, None), set[str]()
+        inspection, wrong = self._inspection(None, None), set[str]()
         while (found := (yield from inspection.step())) is not None:
             wrong |= {finding.dataset for finding in found if finding.wrong}
         return sorted(wrong)
+
+    def _inspection(self, dataset: str | None, on_progress: Callable[[Progress], None] | None) -> Inspection:
+        from swapstore.operations.inspect import Inspection  # noqa: PLC0415 - for who looks after a store
+
+        return Inspection(self._context, dataset, on_progress=on_progress)

@@ -61,24 +61,7 @@ class AsyncRedisDriver:
     @classmethod
     def from_url(cls, url: str) -> AsyncRedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where = redis_common.place_of_url(url)
-
-        def pool() -> Pool:
-            return redis.asyncio.BlockingConnectionPool.from_url(
-                url,
-                max_connections=redis_common.MAX_CONNECTIONS,
-                timeout=redis_common.POOL_WAIT_S,
-                socket_connect_timeout=redis_common.CONNECT_TIMEOUT_S,
-                socket_timeout=redis_common.REPLY_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-            )
-
-        made = None
-        with suppress(ValueError, TypeError):
-            made = pool()
-        if made is None:
-            raise redis_common.malformed()
-        redis_common.check_options(made, where)
+        where, made, pool = redis_common.pools(url, redis.asyncio.BlockingConnectionPool, _no_retry)
         return cls(made, where=where, renew=pool)
 
     @classmethod
@@ -139,7 +122,7 @@ class AsyncRedisDriver:
     def listen(self, channel: str) -> AsyncRedisListener:
         """Hear hints on a channel; see `AsyncListener`. It has a connection of its own, beside the pool's."""
         kind, options = self._pool.connection_class, self._pool.connection_kwargs
-        return AsyncRedisListener(lambda: kind(**{**options, "retry": Retry(NoBackoff(), 0)}), channel)
+        return AsyncRedisListener(lambda: kind(**{**options, "retry": _no_retry()}), channel)
 
     async def close(self) -> None:
         """Wait for the batches on their way; close the connections, if they are the driver's own."""
@@ -151,6 +134,11 @@ class AsyncRedisDriver:
             if self._renew is not None and not self._gate.is_deserted:
                 with suppress(redis.RedisError, OSError):
                     await self._pool.disconnect()
+
+
+def _no_retry() -> Retry:
+    """Nothing is ever sent twice by itself."""
+    return Retry(NoBackoff(), 0)
 
 
 def _cancellations() -> int:

@@ -8,7 +8,6 @@ and it is known whether anything was sent when the connection fails.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -53,24 +52,7 @@ class RedisDriver:
     @classmethod
     def from_url(cls, url: str) -> RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where = redis_common.place_of_url(url)
-
-        def pool() -> redis.ConnectionPool:
-            return redis.BlockingConnectionPool.from_url(
-                url,
-                max_connections=redis_common.MAX_CONNECTIONS,
-                timeout=redis_common.POOL_WAIT_S,
-                socket_connect_timeout=redis_common.CONNECT_TIMEOUT_S,
-                socket_timeout=redis_common.REPLY_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-            )
-
-        made = None
-        with suppress(ValueError, TypeError):
-            made = pool()
-        if made is None:
-            raise redis_common.malformed()
-        redis_common.check_options(made, where)
+        where, made, pool = redis_common.pools(url, redis.BlockingConnectionPool, _no_retry)
         return cls(made, where=where, renew=pool)
 
     @classmethod
@@ -121,12 +103,17 @@ class RedisDriver:
     def listen(self, channel: str) -> RedisListener:
         """Hear hints on a channel; see `Listener`. It has a connection of its own, beside the pool's."""
         kind, options = self._pool.connection_class, self._pool.connection_kwargs
-        return RedisListener(lambda: kind(**{**options, "retry": Retry(NoBackoff(), 0)}), channel)
+        return RedisListener(lambda: kind(**{**options, "retry": _no_retry()}), channel)
 
     def close(self) -> None:
         """Close the connections, if they are the driver's own."""
         if self._renew is not None:
             self._pool.disconnect()
+
+
+def _no_retry() -> Retry:
+    """Nothing is ever sent twice by itself."""
+    return Retry(NoBackoff(), 0)
 
 
 def _reply(connection: Any) -> Any:

@@ -14,7 +14,7 @@ from swapstore.drivers.redis_wire import value
 from swapstore.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 MAX_CONNECTIONS = 50
 POOL_WAIT_S = 10.0  # how long a batch waits for one of them
@@ -59,6 +59,29 @@ def malformed() -> InvalidInput:
         "the redis URL is malformed: write redis://user:password@host:6379/0, with a number for the database "
         "and the password percent-encoded (urllib.parse.quote(password, safe=''))"
     )
+
+
+def pools(url: str, kind: Any, retry: Callable[[], Any]) -> tuple[str, Any, Callable[[], Any]]:
+    """Return where a URL leads, a bounded pool of connections to it, and what makes another such pool."""
+    where = place_of_url(url)
+
+    def pool() -> Any:
+        return kind.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=POOL_WAIT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=REPLY_TIMEOUT_S,
+            retry=retry(),
+        )
+
+    made = None
+    with suppress(ValueError, TypeError):
+        made = pool()
+    if made is None:
+        raise malformed()
+    check_options(made, where)
+    return where, made, pool
 
 
 def check_options(pool: Any, where: str) -> None:

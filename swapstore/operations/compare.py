@@ -25,7 +25,7 @@ def compare(ctx: Context, dataset: str, rows: Sequence[Row]) -> Operation[list[t
     """Return what is wrong with each of some rows."""
     commands: list[Command[Any]] = []
     for row in rows:
-        id_key, ts_key = ctx.keys.id(dataset, row.id), ctx.keys.ts(dataset, row.ts, row.id)
+        id_key, ts_key = ctx.keys.records(dataset, row)
         commands += [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
     replies = yield from ask_all(ctx, commands)
     found = []

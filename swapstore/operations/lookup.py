@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
@@ -16,6 +16,9 @@ from swapstore.operations.steps import Operation, ask, find
 if TYPE_CHECKING:
     from swapstore.manifest import Manifest
     from swapstore.operations.context import Context
+
+
+Labelled = TypeVar("Labelled", Row, Snapshot)
 
 
 def find_id(
@@ -81,6 +84,6 @@ def snapshot(manifest: Manifest, row: Row, payload: bytes) -> Snapshot:
     )
 
 
-def own(row: Row) -> Row:
-    """Give a caller a row with labels of its own: changing them changes nothing that is remembered."""
-    return attrs.evolve(row, labels=dict(row.labels))
+def own(found: Labelled) -> Labelled:
+    """Give a caller labels of its own: changing them changes nothing that is remembered."""
+    return attrs.evolve(found, labels=dict(found.labels))

@@ -17,11 +17,10 @@ from swapstore.errors import Contended, Corrupt, Damaged
 from swapstore.growth import Draft
 from swapstore.manifest import Head, Log, Manifest
 from swapstore.operations.compare import bytes_of
-from swapstore.operations.retain import is_in_log
+from swapstore.operations.naming import is_page_named, is_row_named
 from swapstore.operations.rewrite import Rewriter
 from swapstore.operations.staging import Record
 from swapstore.operations.steps import Operation, ask_all, find
-from swapstore.operations.suspects import is_named
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -79,7 +78,7 @@ class Mender:
             confirmed_at=was.confirmed_at if was else log.rows[-1].committed_at,
             latest=log.rows[-1],
             pinned=None,
-            count=_count(log),
+            count=log.count,
             first_version=was.first_version if was else 1,
             floor=was.floor if was else 0,
         )
@@ -149,7 +148,7 @@ class Mender:
             etag=f"{epoch}.{version}.{stamp.nonce}",
             version=version,
             committed_at=stamp.now_ms,
-            count=_count(log),
+            count=log.count,
             pinned=None if was.pinned and was.pinned.version in gone else was.pinned,
         )
         if self._damage.latest_wrong and was.pinned:
@@ -206,11 +205,11 @@ class Mender:
             named = True
             if expiring.is_page:
                 named = key not in replaced and (
-                    yield from is_named(self._ctx, current, key, expiring.version)
+                    yield from is_page_named(self._ctx, current, key, expiring.version)
                 )
             elif expiring.version:
                 named = expiring.version not in self._damage.gone and (
-                    yield from self._is_named(current, expiring.version)
+                    yield from is_row_named(self._ctx, current, expiring.version)
                 )
             if named:
                 found.append(Record(key, expiring.header, shared=True, stored=True))
@@ -220,14 +219,11 @@ class Mender:
         """Those of some rows that `current` still names, and whose payload is there."""
         found = []
         for row in rows:
-            if row.version not in self._damage.gone and (yield from self._is_named(current, row.version)):
+            if row.version not in self._damage.gone and (
+                yield from is_row_named(self._ctx, current, row.version)
+            ):
                 found += [row]
         return found
-
-    def _is_named(self, current: Manifest, version: int) -> Operation[bool]:
-        if any(row.version == version for row in current.head.kept):
-            return True
-        return (yield from is_in_log(self._ctx, current, version))
 
     def _unlinked(self, current: Manifest, later: Iterable[Row]) -> Operation[list[str]]:
         """The keys that get a TTL: leaked, replaced, altered, and what is left of dropped rows."""
@@ -240,13 +236,12 @@ class Mender:
             if key in used:
                 continue  # another repair let it expire, and its id was published again
             name = keys.parse(key)
-            if moved and name is not None and name.kind == "page":
-                first = int(name.rest.partition(".")[2].partition("-")[0])
-                if (yield from is_named(self._ctx, current, key, first)):
-                    continue  # leaked by one commit, used by a later one
+            page = name if moved and name is not None and name.kind == "page" else None
+            if page and (yield from is_page_named(self._ctx, current, key, page.first_version)):
+                continue  # leaked by one commit, used by a later one
             unlinked.append(key)
         for row in damage.gone.values():
-            if (yield from self._is_named(current, row.version)):
+            if (yield from is_row_named(self._ctx, current, row.version)):
                 unlinked += yield from self._left_of(current, row)
         # An altered ts record that is permanent can be replaced once it has a TTL: in the next swap.
         held = yield from self._still(current, damage.held_ts.values())
@@ -254,8 +249,8 @@ class Mender:
 
     def _left_of(self, current: Manifest, row: Row) -> Operation[list[str]]:
         """The keys of a dropped row, but for an id record that another row names: the id was taken again."""
-        keys, dataset = self._ctx.keys, self._survey.dataset
-        id_key, ts_key = keys.id(dataset, row.id), keys.ts(dataset, row.ts, row.id)
+        dataset = self._survey.dataset
+        id_key, ts_key = self._ctx.keys.records(dataset, row)
         (reply,) = yield from ask_all(self._ctx, [Get(id_key)])
         record = bytes_of(reply)
         if record:
@@ -271,7 +266,3 @@ class Mender:
             if other is not None and other.version != row.version and records.is_whole(record, other):
                 return [ts_key] if other.ts != row.ts else []
         return [id_key, ts_key]
-
-
-def _count(log: Log) -> int:
-    return sum(ref.count for ref in log.pages) + len(log.rows)

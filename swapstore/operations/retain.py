@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import growth, pages, retention, search
+from swapstore import growth, pages, retention
 from swapstore.commands import Get
 from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown
 from swapstore.growth import Retained
 from swapstore.models import Pruned
+from swapstore.operations.naming import is_in_log
 from swapstore.operations.settle import Moved, Swapped
 from swapstore.operations.staging import Staging
 from swapstore.operations.steps import (
@@ -20,7 +21,6 @@ from swapstore.operations.steps import (
     Wait,
     ask_all,
     current_manifest,
-    find,
     load_manifest,
     value_of,
 )
@@ -65,14 +65,6 @@ def retained(
             released += [] if in_log else [row]
     at_hand = yield from _at_hand(ctx, base, ripe, most)
     return Retained(limits=bounds, pages=at_hand, released=tuple(released))
-
-
-def is_in_log(ctx: Context, base: Manifest, version: int) -> Operation[bool]:
-    """Say whether the log itself, hidden or not, holds the row of a version."""
-    try:
-        return (yield from find(ctx, base.head.dataset, search.is_in_log(base, version)))
-    except Damaged:
-        return True  # perhaps: a record too many is found by verify, one too few is a loss
 
 
 def _at_hand(ctx: Context, base: Manifest, ripe: list[Ref], most: int) -> Operation[dict[str, Page]]:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import manifest, pages, records, search
+from swapstore import manifest, pages, records
 from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
 from swapstore.findings import Finding, Problem
 from swapstore.known import KnownKeys
 from swapstore.mending import Candidate
 from swapstore.operations.compare import chunks, compare, finding_of
-from swapstore.operations.retain import is_in_log
-from swapstore.operations.steps import Operation, ask_all, find, load_manifest, value_of
+from swapstore.operations.naming import is_page_named, is_row_named
+from swapstore.operations.steps import Operation, ask_all, load_manifest, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,10 +208,9 @@ class Survey:
         return found
 
     def _know(self, row: Row) -> None:
-        keys = self._ctx.keys
-        self.known.add(keys.id(self.dataset, row.id))
-        self.known.add(keys.ts(self.dataset, row.ts, row.id))
-        if self.manifest and any(row.version == kept.version for kept in self.manifest.head.kept):
+        for key in self._ctx.keys.records(self.dataset, row):
+            self.known.add(key)
+        if self.manifest and self.manifest.head.keeps_alive(row.version):
             self._seen.add(row.version)
 
     def _look_at_served(self) -> Operation[list[Finding]]:
@@ -223,9 +222,7 @@ class Survey:
             if row.version not in self._seen:
                 found += yield from self._look_at_rows([row])
                 self.rows -= 1
-                in_hole = any(
-                    ref.first_version <= row.version <= ref.last_version for ref in self.damage.holes
-                )
+                in_hole = any(ref.spans(row.version) for ref in self.damage.holes)
                 if in_hole and row.version not in self.damage.gone:
                     self.damage.candidates.append(Candidate.of(row, self.manifest.epoch))
                 if head.shows(row) and is_all_seen:
@@ -258,18 +255,12 @@ class Survey:
         current = yield from self._current()
         if current.etag == self.manifest.etag:
             return True
-        if any(row.version == version for row in current.head.kept):
-            return True
-        return (yield from is_in_log(self._ctx, current, version))
+        return (yield from is_row_named(self._ctx, current, version))
 
     def _names_page(self, ref: Ref) -> Operation[list[Ref] | None]:
         """Return None if the log still names a page, else what stands in its place: retention opens pages."""
         current = yield from self._current()
-        searching = search.is_named(current, ref.key, ref.first_version)
-        try:
-            if (yield from find(self._ctx, self.dataset, searching)):
-                return None
-        except Damaged:
+        if (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):
             return None
         return [
             below

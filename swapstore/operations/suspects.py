@@ -13,10 +13,11 @@ import attrs
 
 from swapstore import records, search
 from swapstore.commands import ABSENT, PERMANENT, Command, Get, Ttl
-from swapstore.errors import Contended, Corrupt, Damaged
+from swapstore.errors import Contended, Corrupt
 from swapstore.findings import Finding, Problem
 from swapstore.mending import Candidate
 from swapstore.operations.compare import bytes_of, finding_of
+from swapstore.operations.naming import is_page_named
 from swapstore.operations.steps import Operation, ask_all, find, load_manifest, value_of
 from swapstore.operations.survey import Expiring, Later, Survey
 
@@ -55,22 +56,13 @@ def _catch_up(
     """Learn what later versions name."""
     dataset = survey.dataset
     for row in (*(yield from find(ctx, dataset, search.since(current, version))), *current.head.kept):
-        survey.known.add(ctx.keys.id(dataset, row.id))
-        survey.known.add(ctx.keys.ts(dataset, row.ts, row.id))
+        for key in ctx.keys.records(dataset, row):
+            survey.known.add(key)
     for name in suspects:
         if name.kind != "page":
             continue
-        first = int(name.rest.partition(".")[2].partition("-")[0])
-        if (yield from is_named(ctx, current, name.key, first)):
+        if (yield from is_page_named(ctx, current, name.key, name.first_version)):
             survey.known.add(name.key)
-
-
-def is_named(ctx: Context, current: Manifest, key: str, first_version: int) -> Operation[bool]:
-    """Say whether the log names a page; what is not disproved counts as named."""
-    try:
-        return (yield from find(ctx, current.head.dataset, search.is_named(current, key, first_version)))
-    except Damaged:
-        return True
 
 
 def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
@@ -83,7 +75,7 @@ def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
     entry, origin = _entry_of(name, bytes_of(reply))
     if entry is None:
         return leaked(survey, [name.key])
-    id_key, ts_key = ctx.keys.id(survey.dataset, entry.id), ctx.keys.ts(survey.dataset, entry.ts, entry.id)
+    id_key, ts_key = ctx.keys.records(survey.dataset, entry)
     both: list[Command[Any]] = [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
     stored, ttl, stored_ts, ts_ttl = yield from ask_all(ctx, both)
     if value_of(ttl if name.kind == "id" else ts_ttl) != PERMANENT:

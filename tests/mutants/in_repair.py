@@ -79,8 +79,8 @@ MUTANTS = (
         GAPS + "a_leaked_page_that_is_sealed_again_stays",
         Edit(
             MEND,
-            "            if moved and name is not None and",
-            "            if False and name is not None and",
+            "page = name if moved and name is not None and",
+            "page = name if False and name is not None and",
         ),
     ),
     mutant(

@@ -77,7 +77,11 @@ MUTANTS = (
         "what is not disproved is let go of",
         "A row that may be in a page that cannot be read keeps its records.",
         DAMAGE + "a_pin_whose_page_is_lost_can_be_undone[sqlite]",
-        Edit(RETAIN, "        return True  # perhaps", "        return False  # perhaps"),
+        Edit(
+            "operations/naming.py",
+            "searching)) is not None\n    except Damaged:\n        return True\n",
+            "searching)) is not None\n    except Damaged:\n        return False\n",
+        ),
     ),
     # --- what never goes
     mutant(

@@ -43,7 +43,7 @@ class Line:
     def page(self, ref: Ref) -> Page:
         return pages.parse(self.stored[ref.key], ref, "d")
 
-    def find(self, searching: Generator[Ref, Page, bool]) -> bool:
+    def find(self, searching: Generator[Ref, Page, Row | None]) -> bool:
         try:
             ref = next(searching)
             while True:
@@ -68,7 +68,7 @@ class Line:
             for row in base.head.kept
             if row.version not in keeping
             and not base.head.shows(row)
-            and not self.find(search.is_in_log(base, row.version))
+            and not self.find(search.in_log(base.log, search.ByVersion(row.version)))
         ]
         return Retained(
             limits=limits, pages=retention.chosen(base.log, found, most), released=tuple(released)
