@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from swapstore import connection
 from swapstore.aio_flights import AsyncFlights
 from swapstore.aio_following import Follower, afollowing
 from swapstore.calls import Calls
+from swapstore.drivers import rest_address
+from swapstore.engine import arun
 from swapstore.face import AsyncFace, aiterating, awaiting
+from swapstore.operations import probing
 from swapstore.sharing import asharing
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from swapstore.drivers.base import AsyncDriver
+    from swapstore.drivers.rest_address import Address
     from swapstore.events import Event
     from swapstore.layout import Mirror
     from swapstore.models import Retention, Snapshot
@@ -79,6 +83,14 @@ class AsyncStore(AsyncFace):
     repair = awaiting(Calls.repair)
     doctor = awaiting(Calls.doctor)
 
+    async def __aenter__(self) -> Self:
+        try:
+            await arun(probing.at_connect(self._context, self._driver.kind), self._driver, self._sleep)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
     async def close(self) -> None:
         """Close the connections that the store opened, and end its followers. Closing twice is harmless."""
         self._closed = True
@@ -90,9 +102,13 @@ class AsyncStore(AsyncFace):
 def connect(
     target: Any = None,
     *,
+    token: str | None = None,
     namespace: str = connection.DEFAULT_NAMESPACE,
     max_payload: int = connection.DEFAULT_MAX_PAYLOAD,
     max_batch: int = connection.DEFAULT_MAX_BATCH,
+    max_request: int = connection.DEFAULT_MAX_REQUEST,
+    allow_http: bool = False,
+    single_writer: bool = False,
     cache_bytes: int = connection.DEFAULT_CACHE_BYTES,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
@@ -104,12 +120,16 @@ def connect(
     The arguments are those of `swapstore.connect`, but for a client: it must be a `redis.asyncio.Redis`. It
     is borrowed and never closed.
 
-    A SQLite file is read and written in worker threads. On Redis and Valkey a store belongs to the event
-    loop in which it is first used; `InvalidInput` in another one.
+    A SQLite file is read and written in worker threads. On Redis and Valkey, and over REST, a store
+    belongs to the event loop in which it is first used; `InvalidInput` in another one.
     """
     driver, context = connection.prepared(
         _ASYNC,
         target,
+        token=token,
+        max_request=max_request,
+        allow_http=allow_http,
+        single_writer=single_writer,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,
@@ -140,4 +160,10 @@ def _sqlite(path: Path) -> AsyncDriver:
     return ThreadedDriver(connection.sqlite(path))
 
 
-_ASYNC: connection.Makers[AsyncDriver] = connection.Makers(_redis_url, _redis_client, _sqlite)
+def _rest(address: Address, max_request: int) -> AsyncDriver:
+    with rest_address.installed():
+        from swapstore.drivers.aioupstash import AsyncUpstashDriver  # noqa: PLC0415 - an extra
+    return AsyncUpstashDriver(address, max_request=max_request)
+
+
+_ASYNC: connection.Makers[AsyncDriver] = connection.Makers(_redis_url, _redis_client, _sqlite, _rest)

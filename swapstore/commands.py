@@ -144,6 +144,50 @@ class Register(Command[None]):
     member: str
 
 
+# --- where scripts do not run ----------------------------------------------------------------------
+# What a commit is made of on an endpoint that carries out plain commands alone; see operations/plain.py.
+# Drivers of stores that always commit in one step need none of these.
+
+
+@attrs.frozen
+class Keep(Command[bool]):
+    """Write a value without a TTL if the key is free; False if it is taken."""
+
+    key: str
+    value: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class CompareAndSet(Command[bool]):
+    """Write a value without a TTL if the key holds exactly this other one; False if it does not."""
+
+    key: str
+    expected: bytes = attrs.field(repr=False)
+    value: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Drop(Command[None]):
+    """Remove a key if it has a TTL: what is committed has none."""
+
+    key: str
+
+
+@attrs.frozen
+class Expire(Command[None]):
+    """Give a key a TTL, if it is there."""
+
+    key: str
+    ttl_ms: int
+
+
+@attrs.frozen
+class Remove(Command[None]):
+    """Remove a key."""
+
+    key: str
+
+
 # --- the commit ------------------------------------------------------------------------------------
 
 

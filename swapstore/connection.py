@@ -10,21 +10,25 @@ from urllib.parse import unquote
 
 import attrs
 
-from swapstore import checks, events
+from swapstore import checks, engine, events
 from swapstore.cache import Cache
+from swapstore.drivers import rest_address
 from swapstore.drivers.base import Place
-from swapstore.errors import InvalidInput, Unavailable
+from swapstore.errors import InvalidInput, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.keys import Keys
 from swapstore.layout import Mirror
 from swapstore.models import Retention
+from swapstore.operations import probing
 from swapstore.operations.context import Context, Policy
+from swapstore.operations.strategy import Strategy
 from swapstore.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from swapstore.drivers.base import Driver
+    from swapstore.drivers.rest_address import Address
     from swapstore.events import Event
     from swapstore.operations.publication import Validator
 
@@ -32,6 +36,7 @@ URL_VARIABLE = "SWAPSTORE_URL"
 DEFAULT_NAMESPACE = "swapstore"
 DEFAULT_MAX_PAYLOAD = 64 * 1024 * 1024
 DEFAULT_MAX_BATCH = 8 * 1024 * 1024
+DEFAULT_MAX_REQUEST = 10 * 1024 * 1024
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
 D = TypeVar("D", bound=Place)
@@ -40,23 +45,33 @@ D = TypeVar("D", bound=Place)
 def connect(
     target: Any = None,
     *,
+    token: str | None = None,
     namespace: str = DEFAULT_NAMESPACE,
     max_payload: int = DEFAULT_MAX_PAYLOAD,
     max_batch: int = DEFAULT_MAX_BATCH,
+    max_request: int = DEFAULT_MAX_REQUEST,
+    allow_http: bool = False,
+    single_writer: bool = False,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
     validators: Sequence[Validator] = (),
     on_event: Callable[[Event], object] | None = None,
 ) -> Store:
-    """Return a `Store`. It connects when it is first used.
+    """Return a `Store`. It connects when it is first used; a REST endpoint is asked at once what it can do.
 
     - `target`: `redis://`, `rediss://`, `unix://` or `sqlite:///path.db` (three slashes: relative to the
-      working directory, four: absolute), or a `redis.Redis` client, which is borrowed and never closed.
-      Unless given: `$SWAPSTORE_URL`, or else an embedded SQLite file in the user's data directory.
+      working directory, four: absolute), `https://` for a REST endpoint (Upstash's, or one like it), or a
+      `redis.Redis` client, which is borrowed and never closed. Unless given: `$SWAPSTORE_URL`, or else
+      `$UPSTASH_REDIS_REST_URL`, or else an embedded SQLite file in the user's data directory.
+    - `token`: that of a REST endpoint; `$UPSTASH_REDIS_REST_TOKEN` unless given.
     - `namespace`: the first part of every key; stores of different namespaces do not see each other.
     - `max_payload`: the largest encoded payload in bytes that `publish` takes.
     - `max_batch`: how many bytes of several datasets `publish_many` sends at once, at most.
+    - `max_request`: how many bytes a REST endpoint takes in one request, body and all.
+    - `allow_http`: whether to send the token of a REST endpoint unencrypted to another machine.
+    - `single_writer`: for an endpoint that runs no scripts and cannot compare and set: a promise that one
+      process at a time publishes here. Without effect where it is not needed.
     - `cache_bytes`: how many bytes of immutable records a reader remembers; 0 remembers none.
     - `retention`: how much history this store's publishes keep; all of it unless given.
     - `mirror`: old keys to write after each swap, for readers that have not moved yet; Redis and Valkey only.
@@ -65,23 +80,32 @@ def connect(
     - `on_event`: called with an event (see `swapstore.events`) for each publish, rejection, lost race, read
       and repair. Keep it quick, and do not call the store from it. What it raises is logged, once.
 
-    Raises `InvalidInput` for an address or option that cannot be used, and `Unavailable` when there is no
-    place for the default file.
+    Raises `InvalidInput` for an address or option that cannot be used, `Unavailable` when there is no place
+    for the default file, `AccessDenied` when a REST endpoint refuses the token, and `Unsupported` when it has
+    no safe way to commit.
     """
-    return Store(
-        *prepared(
-            _BLOCKING,
-            target,
-            namespace=namespace,
-            max_payload=max_payload,
-            max_batch=max_batch,
-            cache_bytes=cache_bytes,
-            retention=retention,
-            mirror=mirror,
-            validators=validators,
-            on_event=on_event,
-        )
+    driver, context = prepared(
+        _BLOCKING,
+        target,
+        token=token,
+        max_request=max_request,
+        allow_http=allow_http,
+        single_writer=single_writer,
+        namespace=namespace,
+        max_payload=max_payload,
+        max_batch=max_batch,
+        cache_bytes=cache_bytes,
+        retention=retention,
+        mirror=mirror,
+        validators=validators,
+        on_event=on_event,
     )
+    try:
+        engine.run(probing.at_connect(context, driver.kind), driver, context.clock.sleep)
+    except SwapstoreError:
+        driver.close()
+        raise
+    return Store(driver, context)
 
 
 @attrs.frozen
@@ -91,12 +115,17 @@ class Makers(Generic[D]):
     redis_url: Callable[[str], D]
     redis_client: Callable[[Any], D]
     sqlite: Callable[[Path], D]
+    rest: Callable[[Address, int], D]
 
 
 def prepared(
     makers: Makers[D],
     target: Any,
     *,
+    token: str | None,
+    max_request: int,
+    allow_http: bool,
+    single_writer: bool,
     namespace: str,
     max_payload: int,
     max_batch: int,
@@ -107,22 +136,39 @@ def prepared(
     on_event: Callable[[Event], object] | None,
 ) -> tuple[D, Context]:
     """Check what `connect` was given; return the driver and the context that a face is made of."""
+    policy = Policy(
+        max_payload_bytes=checks.whole(max_payload, "max_payload", least=1),
+        max_batch_bytes=checks.whole(max_batch, "max_batch", least=1),
+    )
     context = Context(
         keys=Keys(checks.namespace(namespace)),
         cache=Cache(checks.whole(cache_bytes, "cache_bytes", least=0)),
-        policy=Policy(
-            max_payload_bytes=checks.whole(max_payload, "max_payload", least=1),
-            max_batch_bytes=checks.whole(max_batch, "max_batch", least=1),
-        ),
+        policy=policy,
+        strategy=Strategy(single_writer=single_writer),
         retention=_retention(retention),
         mirror=_mirror(mirror),
         validators=_validators(validators),
         hook=events.hook(on_event),
     )
-    driver = _driver_for(makers, target)
+    checks.whole(max_request, "max_request", least=1)
+    driver = _driver_for(makers, target, token, max_request, allow_http=allow_http)
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
-    return driver, context
+    policy = attrs.evolve(policy, text_only=not driver.binary_safe)
+    if driver.kind == "upstash":
+        policy = _over_rest(policy, max_request)
+    return driver, attrs.evolve(context, policy=policy)
+
+
+def _over_rest(policy: Policy, max_request: int) -> Policy:
+    """Bounds for an endpoint: its replicas may be a second behind, and its requests have a limit."""
+    return attrs.evolve(
+        policy,
+        max_batch_bytes=min(policy.max_batch_bytes, max(max_request // 2, 1)),  # JSON makes them longer
+        read_attempts=8,
+        first_wait_s=0.02,
+        longest_wait_s=0.5,
+    )
 
 
 def _retention(value: Any) -> Retention:
@@ -153,9 +199,12 @@ def default_path() -> Path:
     return Path(platformdirs.user_data_dir("swapstore", appauthor=False)) / "swapstore.db"
 
 
-def _driver_for(makers: Makers[D], target: Any) -> D:
+def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *, allow_http: bool) -> D:
     if target is None:
-        target = os.environ.get(URL_VARIABLE) or None
+        target = os.environ.get(URL_VARIABLE) or os.environ.get(rest_address.URL_VARIABLE) or None
+    if isinstance(target, str) and target.partition("://")[0].lower() in rest_address.SCHEMES:
+        return makers.rest(rest_address.parse(target, token, allow_http=allow_http), max_request)
+    rest_address.refuse_token(token)
     if target is None:
         return makers.sqlite(_default_file().absolute())
     if not isinstance(target, str):
@@ -170,7 +219,7 @@ def _driver_for(makers: Makers[D], target: Any) -> D:
         raise InvalidInput(f"a store is named by a URL: sqlite:///{target}")
     raise InvalidInput(
         f"unknown kind of store{f' {scheme!r}' if separator and scheme.isalnum() else ''}; "
-        "use redis://, rediss://, unix:// or sqlite:///path.db"
+        "use redis://, rediss://, unix://, https:// or sqlite:///path.db"
     )
 
 
@@ -215,7 +264,13 @@ def _redis_client(client: Any) -> Driver:
     return RedisDriver.from_client(client)
 
 
-_BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, sqlite)
+def _rest(address: Address, max_request: int) -> Driver:
+    with rest_address.installed():
+        from swapstore.drivers.upstash import UpstashDriver  # noqa: PLC0415 - an extra
+    return UpstashDriver(address, max_request=max_request)
+
+
+_BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, sqlite, _rest)
 
 
 class _Default:

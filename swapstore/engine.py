@@ -1,18 +1,29 @@
-"""Runs an operation on a driver."""
+"""Runs an operation on a driver.
+
+A batch that the store was too busy to take (`Throttled`) was not carried out, so it is sent again when the
+store says, a few times: operations need not know.
+"""
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from swapstore.errors import SwapstoreError
+from swapstore.errors import SwapstoreError, Throttled
 from swapstore.operations.steps import Listen, Operation, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from swapstore.commands import Command
     from swapstore.drivers.base import AsyncDriver, Driver
 
 T = TypeVar("T")
+
+TIMES_PUT_OFF = 3
+LONGEST_PAUSE_S = 10.0
+FIRST_PAUSE_S = 1.0  # where the store does not say; doubled each time
+JITTER = 0.25  # of the pause, on top: those who were sent away together do not come back together
 
 
 def run(
@@ -37,7 +48,7 @@ def run(
                 elif isinstance(step, Wait):
                     sleep(step.seconds)
                 else:
-                    replies = driver.execute(step.commands)
+                    replies = _executed(step.commands, driver, sleep)
             except SwapstoreError as error:
                 step = operation.throw(error)
             else:
@@ -69,7 +80,7 @@ async def arun(
                 elif isinstance(step, Wait):
                     await sleep(step.seconds)
                 else:
-                    replies = await driver.execute(step.commands)
+                    replies = await _aexecuted(step.commands, driver, sleep)
             except SwapstoreError as error:
                 step = operation.throw(error)
             else:
@@ -79,3 +90,46 @@ async def arun(
         return result
     finally:
         operation.close()
+
+
+class _Patience:
+    """How often, and for how long, one batch is put off."""
+
+    def __init__(self) -> None:
+        self._left = TIMES_PUT_OFF
+        self._pause_s = FIRST_PAUSE_S
+
+    def pause_s(self, error: Throttled) -> float | None:
+        """Return how long to wait before the batch is sent again. None: that is the caller's to decide."""
+        pause_s = self._pause_s if error.retry_after_s is None else error.retry_after_s
+        if not self._left or pause_s > LONGEST_PAUSE_S:
+            return None
+        self._left -= 1
+        self._pause_s *= 2
+        return pause_s + random.SystemRandom().uniform(0, JITTER * max(pause_s, FIRST_PAUSE_S))
+
+
+def _executed(commands: Sequence[Command[Any]], driver: Driver, sleep: Callable[[float], None]) -> list[Any]:
+    patience = _Patience()
+    while True:
+        try:
+            return driver.execute(commands)
+        except Throttled as error:
+            pause_s = patience.pause_s(error)
+            if pause_s is None:
+                raise
+        sleep(pause_s)
+
+
+async def _aexecuted(
+    commands: Sequence[Command[Any]], driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]
+) -> list[Any]:
+    patience = _Patience()
+    while True:
+        try:
+            return await driver.execute(commands)
+        except Throttled as error:
+            pause_s = patience.pause_s(error)
+            if pause_s is None:
+                raise
+        await sleep(pause_s)

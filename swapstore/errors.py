@@ -44,10 +44,15 @@ class InvalidInput(SwapstoreError, ValueError):  # noqa: N818 - the names are th
 
 
 class PayloadTooLarge(InvalidInput):
-    """The encoded payload exceeds `max_payload`. Both figures are in bytes."""
+    """The encoded payload exceeds `max_payload`, or a request what an endpoint takes. Figures are in bytes.
 
-    def __init__(self, message: str, *, size_bytes: int = 0, limit_bytes: int = 0) -> None:
-        super().__init__(message)
+    Of a request over REST `size_bytes` is the whole of its body. `limit_bytes` is 0 when it is not told.
+    """
+
+    def __init__(
+        self, message: str, *, size_bytes: int = 0, limit_bytes: int = 0, key: str | None = None
+    ) -> None:
+        super().__init__(message, key=key)
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
 
@@ -100,6 +105,33 @@ class AccessDenied(Unavailable):
     """The store refused the credentials, or they do not allow a command that is needed."""
 
 
+class Unscripted(AccessDenied):
+    """The endpoint does not run scripts (EVAL, EVALSHA), or not for this user. The command had no effect."""
+
+
+class Unsupported(Unavailable):
+    """The store cannot do what is needed, and trying again changes nothing."""
+
+
+class Throttled(Unavailable):
+    """The store was asked too often, or a quota is used up. Nothing was carried out.
+
+    `retry_after_s` is how long it asks to be left alone, in seconds (None: it does not say). Short waits are
+    waited out before this is raised.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        dataset: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(message, dataset=dataset, key=key)
+        self.retry_after_s = retry_after_s
+
+
 class ReadOnly(Unavailable):
     """The store takes no writes: a replica, a read-only file, or writes stopped after a failed save."""
 
@@ -110,6 +142,13 @@ class StoreFull(Unavailable):
 
 class Contended(Unavailable):
     """Other producers committed first, every time, for as long as this publish was willing to try."""
+
+
+class LeaseLost(Unavailable):
+    """Two writers were at work at once although `single_writer=True` promised one: a commit is lost.
+
+    Which one, only the store tells: look at it, and publish again.
+    """
 
 
 class ReplyLost(Unavailable):

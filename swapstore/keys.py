@@ -36,7 +36,9 @@ class Name:
         return int(ts), id
 
 
-_OURS = re.compile(r"(id|ts|page|live|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?", re.DOTALL)
+_OURS = re.compile(
+    r"(id|ts|page|live|lease|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?", re.DOTALL
+)
 _PAGE = re.compile(r"([0-9a-f]+)\.([0-9]+)-([0-9]+)")
 
 
@@ -75,6 +77,10 @@ class Keys:
     def live(self, dataset: str) -> str:
         """The live view."""
         return f"{self.namespace}:live:{{{dataset}}}"
+
+    def lease(self, dataset: str) -> str:
+        """Who commits where neither a script nor a compare-and-set does."""
+        return f"{self.namespace}:lease:{{{dataset}}}"
 
     def all(self, dataset: str | None) -> str:
         """A pattern that every key of the namespace, or of a dataset, matches, and some others may."""

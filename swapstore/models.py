@@ -11,13 +11,16 @@ import attrs
 from swapstore import checks, codecs
 from swapstore.errors import SomeFailed, SwapstoreError
 
+Encoding = Literal["base64"]
+
 
 @attrs.frozen(kw_only=True)
 class Entry:
     """The description of a snapshot.
 
     `ts` is milliseconds since the Unix epoch (UTC), `size` the payload's length in bytes, `sha256` its
-    digest in hexadecimal.
+    digest in hexadecimal. `encoding` is `base64` where the id record holds the payload so, because it went
+    through an endpoint that carries text alone; None: it holds the payload as it is.
     """
 
     id: str
@@ -25,6 +28,7 @@ class Entry:
     size: int
     sha256: str
     codec: str
+    encoding: Encoding | None = None
     labels: dict[str, str]
 
 

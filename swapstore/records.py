@@ -6,6 +6,8 @@ the same entry always has the same bytes, whoever writes it, and a commit can co
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import re
 from typing import Any
@@ -14,7 +16,7 @@ import attrs
 import msgspec
 
 from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
-from swapstore.models import Entry, LiveView, Ref, Row
+from swapstore.models import Encoding, Entry, LiveView, Ref, Row
 
 FORMAT = 1
 
@@ -49,15 +51,18 @@ _WHO = "Something else writes to this key, or damaged it; give swapstore a names
 
 
 def entry_fields(entry: Entry) -> dict[str, Any]:
-    """An entry's fields in canonical order."""
-    return {
+    """An entry's fields in canonical order. `encoding` is there only where it says something."""
+    fields: dict[str, Any] = {
         "id": entry.id,
         "ts": entry.ts,
         "size": entry.size,
         "sha256": entry.sha256,
         "codec": entry.codec,
-        "labels": {name: entry.labels[name] for name in sorted(entry.labels)},
     }
+    if entry.encoding is not None:
+        fields["encoding"] = entry.encoding
+    fields["labels"] = {name: entry.labels[name] for name in sorted(entry.labels)}
+    return fields
 
 
 def entry_header(entry: Entry) -> bytes:
@@ -73,6 +78,11 @@ def row_fields(row: Row) -> dict[str, Any]:
         "committed_at": row.committed_at,
         "dedupe_key": row.dedupe_key,
     }
+
+
+def row_json(row: Row) -> bytes:
+    """A row as it is stored."""
+    return to_json(row_fields(row))
 
 
 StoredRef = tuple[str, int, int, int]
@@ -147,6 +157,30 @@ def read_entry(line: bytes, key: str) -> Entry:
         ) from error
 
 
+def pack_id(entry: Entry, payload: bytes) -> bytes:
+    """Build an id record: the entry as its header, the payload as its body."""
+    return entry_header(entry) + (base64.b64encode(payload) if entry.encoding else payload)
+
+
+def needs_encoding(payload: bytes) -> bool:
+    """Say whether a payload cannot travel as text: it is not UTF-8."""
+    try:
+        payload.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _decoded(entry: Entry | _LiveHeader, body: bytes) -> bytes:
+    """Return the payload that a body stands for. What is no base64 stays: its digest will not match."""
+    if entry.encoding is None:
+        return body
+    try:
+        return base64.b64decode(body, validate=True)
+    except binascii.Error:
+        return body
+
+
 def payload_of(record: bytes | None, row: Row, key: str) -> bytes:
     """Return the payload of an id record, checked against the row that names it.
 
@@ -159,16 +193,17 @@ def payload_of(record: bytes | None, row: Row, key: str) -> bytes:
     entry = read_entry(line, key)
     if entry_fields(entry) != entry_fields(row):
         raise Corrupt(f"{key} holds another entry than version {row.version} of the manifest names", key=key)
-    check_body(body, row.size, row.sha256, key)
-    return body
+    payload = _decoded(entry, body)
+    check_body(payload, row.size, row.sha256, key)
+    return payload
 
 
 def is_whole(record: object, entry: Entry) -> bool:
     """Say whether a value is the id record of an entry, with the payload that it describes."""
     if not isinstance(record, bytes) or not record.startswith(entry_header(entry)):
         return False
-    body = record[len(entry_header(entry)) :]
-    return len(body) == entry.size and digest(body) == entry.sha256
+    payload = _decoded(entry, record[len(entry_header(entry)) :])
+    return len(payload) == entry.size and digest(payload) == entry.sha256
 
 
 def payload_missing(row: Row, key: str) -> PayloadMissing:
@@ -195,10 +230,12 @@ def check_body(body: bytes, size: int, sha256: str, key: str) -> None:
 # --- live views ------------------------------------------------------------------------------------
 
 
-def pack_live(*, etag: str, codec: str, payload: bytes) -> bytes:
+def pack_live(*, etag: str, codec: str, payload: bytes, encoding: Encoding | None = None) -> bytes:
     """Build a live view's record: bound to the etag, which stands first."""
     header = {"etag": etag, "format": FORMAT, "size": len(payload), "sha256": digest(payload), "codec": codec}
-    return pack(header, payload)
+    if encoding is None:
+        return pack(header, payload)
+    return pack({**header, "encoding": encoding}, base64.b64encode(payload))
 
 
 class _LiveHeader(msgspec.Struct):
@@ -207,6 +244,7 @@ class _LiveHeader(msgspec.Struct):
     size: int
     sha256: str
     codec: str
+    encoding: Encoding | None = None
 
 
 def read_live(record: bytes, dataset: str, key: str) -> LiveView:
@@ -218,14 +256,15 @@ def read_live(record: bytes, dataset: str, key: str) -> LiveView:
         raise Corrupt(f"{key} is not a live view ({error}). {_WHO}", key=key) from error
     if header.format > FORMAT:
         raise newer_format(key, header.format)
-    check_body(body, header.size, header.sha256, key)
+    payload = _decoded(header, body)
+    check_body(payload, header.size, header.sha256, key)
     return LiveView(
         dataset=dataset,
         etag=header.etag,
         size=header.size,
         sha256=header.sha256,
         codec=header.codec,
-        raw=body,
+        raw=payload,
     )
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
-import attrs
 from cyclopts import Parameter
 
 from swapstore.cli import human
 from swapstore.cli.arguments import Dataset, to_whole
 from swapstore.cli.complaint import complain
-from swapstore.cli.output import emit_json
+from swapstore.cli.output import emit_json, fields_of
 from swapstore.cli.session import Here, Session, status_of
 from swapstore.errors import Damaged, NotFound
 from swapstore.models import Row, Status
@@ -86,7 +85,7 @@ def each_dataset(session: Session) -> Iterator[Status]:
 def as_json(status: Status) -> dict[str, Any]:
     """A status as JSON, with what is computed from it."""
     computed = {"bytes": status.bytes, "age_ms": status.age_ms, "confirmed_age_ms": status.confirmed_age_ms}
-    return {**attrs.asdict(status), "serving": attrs.asdict(status.serving), **computed}
+    return {**fields_of(status), "serving": fields_of(status.serving), **computed}
 
 
 def print_status(session: Session, status: Status) -> None:

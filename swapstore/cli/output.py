@@ -22,5 +22,10 @@ def emit(data: bytes) -> None:
 
 def emit_json(value: Any) -> None:
     """Write one value as one line of JSON; a class of attrs with its fields in their order."""
-    plain = attrs.asdict(value) if attrs.has(type(value)) else value
+    plain = fields_of(value) if attrs.has(type(value)) else value
     emit(msgspec.json.encode(plain) + b"\n")
+
+
+def fields_of(value: Any) -> dict[str, Any]:
+    """The fields of a class of attrs. How an entry is stored is said only where it is not as usual."""
+    return attrs.asdict(value, filter=lambda field, each: field.name != "encoding" or each is not None)

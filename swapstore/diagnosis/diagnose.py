@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore.diagnosis import redis, sqlite
+from swapstore.diagnosis import redis, rest, sqlite
 from swapstore.diagnosis.check import Check, Verdict
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _OF_KIND: dict[str, Callable[[Context], Operation[list[Check]]]] = {
     "redis": redis.diagnose,
     "sqlite": sqlite.diagnose,
+    "upstash": rest.diagnose,
 }
 
 

@@ -9,7 +9,7 @@ import attrs
 from swapstore.commands import Ask, Failed
 from swapstore.diagnosis.check import Check, Verdict, reason
 from swapstore.diagnosis.redis_info import text
-from swapstore.errors import AccessDenied
+from swapstore.errors import AccessDenied, Unscripted
 from swapstore.operations.steps import ask_all
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def scripts(reply: Any, permissions: Permissions) -> Check:
     name = "scripts"
     if not isinstance(reply, Failed):
         return Check(name, Verdict.OK, "a script ran")
-    if isinstance(reply.error, AccessDenied):
+    if isinstance(reply.error, AccessDenied) and not _is_lacking(reply):
         reader = permissions.only_reads
         return Check(
             name,
@@ -105,6 +105,11 @@ def scripts(reply: Any, permissions: Permissions) -> Check:
         f"a script does not run: {reason(reply)}",
         "Enable Lua scripts (EVAL, EVALSHA) on the server: the commit is one.",
     )
+
+
+def _is_lacking(reply: Failed) -> bool:
+    """Whether it is the server that has no scripts, and not the user who may not run them."""
+    return isinstance(reply.error, Unscripted) and "NOPERM" not in reason(reply)
 
 
 def commands(permissions: Permissions, namespace: str) -> Check:

@@ -36,6 +36,7 @@ class AsyncRedisDriver:
     """
 
     kind = "redis"
+    binary_safe = True
 
     def __init__(self, pool: Pool, *, where: str, renew: Callable[[], Pool] | None) -> None:
         self._pool = pool

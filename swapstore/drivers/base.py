@@ -21,6 +21,10 @@ class Place(Protocol):
     def kind(self) -> str:
         """What kind of store it is, by whose words a diagnosis asks its questions: `redis`, `sqlite`."""
 
+    @property
+    def binary_safe(self) -> bool:
+        """Whether every byte string can be sent. False: text (UTF-8) alone; the rest is `InvalidInput`."""
+
 
 class Driver(Place, Protocol):
     """Carries out batches of commands.
@@ -34,7 +38,7 @@ class Driver(Place, Protocol):
 
         Sends each command once: a driver never tries again by itself. Raises `Unavailable` (or a child)
         when nothing was sent, and `ReplyLost` when something may have been applied and the replies are
-        not known.
+        not known. `Throttled`: nothing was carried out, the endpoint asks to be left alone for a while.
         """
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ class RedisDriver:
     """
 
     kind = "redis"
+    binary_safe = True
 
     def __init__(
         self, pool: redis.ConnectionPool, *, where: str, renew: Callable[[], redis.ConnectionPool] | None

@@ -29,7 +29,7 @@ def answers(commands: Sequence[Command[Any]], replies: Sequence[Any], where: str
 
 def _answer(command: Command[Any], reply: Any, where: str) -> Any:
     if isinstance(reply, redis.RedisError):
-        return Failed(redis_errors.refusal(reply, where, getattr(command, "key", None)))
+        return Failed(redis_errors.refusal(reply, where, command))
     return value(command, reply)
 
 

@@ -10,18 +10,13 @@ from redis import exceptions as raised
 from redis import sentinel
 from redis.asyncio import sentinel as asentinel
 
-from swapstore.errors import (
-    AccessDenied,
-    Corrupt,
-    ReadOnly,
-    ReplyLost,
-    StoreFull,
-    SwapstoreError,
-    Unavailable,
-)
+from swapstore.drivers import refusals
+from swapstore.errors import AccessDenied, ReplyLost, SwapstoreError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from swapstore.commands import Command
 
 
 def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreError, Exception | None] | None:
@@ -87,27 +82,22 @@ def while_exchanging(where: str, *, reads_only: bool) -> Iterator[None]:
         raise
 
 
-def refusal(error: redis.RedisError, where: str, key: str | None) -> SwapstoreError:
+def refusal(error: redis.RedisError, where: str, command: Command[Any] | None) -> SwapstoreError:
     """Turn an error that came as a command's reply into this library's."""
-    code = getattr(error, "status_code", None) or ""
-    text = f"{code} {error}".strip()
-    if isinstance(error, raised.OutOfMemoryError) or "OOM command not allowed" in text:
-        return StoreFull(f"{where} is full ({text}); raise maxmemory, or let old data go", key=key)
-    if isinstance(error, raised.ReadOnlyError) or "READONLY" in text:
-        return ReadOnly(f"{where} is a read-only replica; connect to the primary", key=key)
-    if "MISCONF" in text:
-        return ReadOnly(
-            f"{where} has stopped taking writes: it cannot save to disk. See the server's log", key=key
-        )
-    if isinstance(error, raised.NoPermissionError) or "NOPERM" in text or "ACL failure" in text:
-        return AccessDenied(f"{where} does not allow what swapstore needs: {text}", key=key)
-    if "WRONGTYPE" in text:
-        return Corrupt(
-            f"{key} holds no swapstore record (another type of value): something else writes to this key; "
-            "give swapstore a namespace of its own",
-            key=key,
-        )
-    return Unavailable(f"{where} refused a command: {text}", key=key)
+    code = getattr(error, "status_code", None) or next(
+        (code for kind, code in _CODES.items() if isinstance(error, kind)), ""
+    )
+    text = str(error)
+    return refusals.refusal(text if text.startswith(code) else f"{code} {text}", where, command)
+
+
+# redis-py takes the code away from the texts that it knows.
+_CODES = {
+    raised.OutOfMemoryError: "OOM",
+    raised.ReadOnlyError: "READONLY",
+    raised.NoPermissionError: "NOPERM",
+    raised.NoScriptError: "NOSCRIPT",
+}
 
 
 def _said(error: Exception) -> str:

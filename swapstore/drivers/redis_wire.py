@@ -12,13 +12,18 @@ from swapstore.commands import (
     Command,
     Commit,
     Committed,
+    CompareAndSet,
     Conflict,
+    Drop,
+    Expire,
     Get,
     Held,
+    Keep,
     Members,
     Peek,
     Put,
     Register,
+    Remove,
     Replace,
     Scan,
     Scanned,
@@ -76,6 +81,11 @@ _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
     Put: lambda put: ("SET", put.key, put.value, "PX", put.ttl_ms),
     Write: lambda write: ("SET", write.key, write.value),
     Register: lambda register: ("SADD", register.key, register.member),
+    Keep: lambda keep: ("SET", keep.key, keep.value, "NX"),
+    CompareAndSet: lambda cas: ("SET", cas.key, cas.value, "IFEQ", cas.expected),
+    Drop: lambda drop: ("PEXPIRE", drop.key, 0, "XX"),  # at once, and only what has a TTL
+    Expire: lambda expire: ("PEXPIRE", expire.key, expire.ttl_ms),
+    Remove: lambda remove: ("DEL", remove.key),
 }
 
 
@@ -133,6 +143,11 @@ _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Put: lambda reply: None,  # noqa: ARG005
     Write: lambda reply: None,  # noqa: ARG005
     Register: lambda reply: None,  # noqa: ARG005
+    Keep: lambda reply: reply is not None,
+    CompareAndSet: lambda reply: reply is not None,
+    Drop: lambda reply: None,  # noqa: ARG005
+    Expire: lambda reply: None,  # noqa: ARG005
+    Remove: lambda reply: None,  # noqa: ARG005
     Replace: bool,
     Commit: _commit_reply,
 }

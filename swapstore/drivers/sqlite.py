@@ -36,6 +36,7 @@ class SqliteDriver:
     """Carries out commands on a SQLite file. Each thread at work has a connection of its own."""
 
     kind = "sqlite"
+    binary_safe = True
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class ThreadedDriver:
         self._closed = False
         self.where = driver.where
         self.kind = driver.kind
+        self.binary_safe = driver.binary_safe
         survive_forks(self)
 
     def _new_executor(self) -> ThreadPoolExecutor:

@@ -9,13 +9,15 @@ from typing import Protocol
 
 import attrs
 
+from swapstore import records
 from swapstore.cache import Cache
 from swapstore.events import Event, Hook
 from swapstore.growth import Stamp
 from swapstore.keys import Keys
 from swapstore.layout import Mirror
-from swapstore.models import Retention
+from swapstore.models import Encoding, Retention
 from swapstore.operations.publication import Validator
+from swapstore.operations.strategy import Strategy
 
 
 class Clock(Protocol):
@@ -61,6 +63,10 @@ class Policy:
     read_attempts: int = 6
     first_wait_s: float = 0.002
     longest_wait_s: float = 0.05
+    lease_ttl_ms: int = 60_000  # how long a crashed writer keeps others waiting, where a lease is needed
+    lease_margin_ms: int = 30_000  # longer than any request may take
+    lease_poll_ms: int = 500
+    text_only: bool = False  # the endpoint carries text: what is none is stored in base64
 
 
 @attrs.frozen(kw_only=True)
@@ -74,6 +80,7 @@ class Context:
     mirror: Mirror | None = None
     validators: tuple[Validator, ...] = ()
     hook: Hook | None = None
+    strategy: Strategy = attrs.field(factory=Strategy)
     clock: Clock = attrs.field(factory=SystemClock)
     random: random.Random = attrs.field(factory=random.SystemRandom, repr=False)
 
@@ -85,6 +92,10 @@ class Context:
         """Tell an event, if somebody listens."""
         if self.hook is not None:
             self.hook(event)
+
+    def encoding(self, payload: bytes) -> Encoding | None:
+        """Say how a payload is to be stored, so that it can travel to this endpoint."""
+        return "base64" if self.policy.text_only and records.needs_encoding(payload) else None
 
     def stamp(self) -> Stamp:
         """Return the time and the names of a new manifest."""

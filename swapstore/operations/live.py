@@ -34,7 +34,7 @@ def put_live(
         if seen is None:
             raise NotFound("nothing is published, so there is no version to bind a live view to")
         etag = seen.etag
-    record = records.pack_live(etag=etag, codec=codec, payload=payload)
+    record = records.pack_live(etag=etag, codec=codec, payload=payload, encoding=ctx.encoding(payload))
     (reply,) = yield Batch((Put(ctx.keys.live(dataset), record, ttl_ms),))
     value_of(reply)
     return etag

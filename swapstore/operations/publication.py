@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.models import Candidate, Entry, Row, Snapshot
+from swapstore.models import Candidate, Encoding, Entry, Row, Snapshot
 
 if TYPE_CHECKING:
     from swapstore.manifest import Manifest
@@ -40,6 +40,7 @@ class Intent:
     id: str
     sha256: str
     began_ms: int
+    encoding: Encoding | None = None
 
     def entry(self, base: Manifest | None) -> Entry:
         """Describe the snapshot. Unless the caller set a `ts` it is now, and never older than `latest`.
@@ -55,6 +56,7 @@ class Intent:
             size=len(self.wanted.payload),
             sha256=self.sha256,
             codec=self.wanted.codec,
+            encoding=self.encoding,
             labels=self.wanted.labels,
         )
 

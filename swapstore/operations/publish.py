@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from swapstore import growth, records
 from swapstore.checks import shown
 from swapstore.errors import (
@@ -28,6 +26,7 @@ from swapstore.errors import (
     TooOld,
 )
 from swapstore.models import Candidate, Commit, Row, Snapshot
+from swapstore.operations.adoption import with_own_id
 from swapstore.operations.lookup import find_id, load_snapshot
 from swapstore.operations.publication import Intent, Publication
 from swapstore.operations.retain import limits, retained
@@ -46,7 +45,11 @@ if TYPE_CHECKING:
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     """Publish a snapshot, once, whatever is lost or raced on the way. See the outcome table in the docs."""
     this = Intent(
-        wanted, wanted.id or ctx.new_id(), records.digest(wanted.payload), began_ms=ctx.clock.now_ms()
+        wanted,
+        wanted.id or ctx.new_id(),
+        records.digest(wanted.payload),
+        began_ms=ctx.clock.now_ms(),
+        encoding=ctx.encoding(wanted.payload),
     )
     staging = Staging()
     known = ctx.cache.known(ctx.keys.manifest(wanted.dataset))
@@ -61,6 +64,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         base, existing = yield from _decide(ctx, this, base, from_memory=from_memory)
         if existing is not None:
             return existing
+        this = with_own_id(ctx, this, base, staging)
         draft = yield from _draft(ctx, this, base)
         verdict = yield from swap(ctx, draft, _records(ctx, draft, wanted.payload), staging)
         match verdict:
@@ -151,8 +155,17 @@ def _validate(ctx: Context, this: Intent, base: Manifest | None) -> Operation[No
     if not asked:
         return
     previous = (yield from _previous(ctx, base)) if base else None
-    entry = attrs.asdict(this.entry(base))
-    candidate = Candidate(dataset=this.wanted.dataset, raw=this.wanted.payload, **entry)
+    entry = this.entry(base)
+    candidate = Candidate(
+        dataset=this.wanted.dataset,
+        id=entry.id,
+        ts=entry.ts,
+        size=entry.size,
+        sha256=entry.sha256,
+        codec=entry.codec,
+        labels=dict(entry.labels),
+        raw=this.wanted.payload,
+    )
     for who, validator in asked:
         _ask(who, validator, candidate, previous)
 
@@ -204,6 +217,12 @@ def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) 
         row = yield from find_id(ctx, base, this.id, hidden=True)
     if base is not None and row is not None:
         return (yield from _existing(ctx, this, base, row))
+    if not ctx.strategy.scripted:
+        raise Contended(
+            f"{key} is there, and no version names it: another publish of this id is under way or was cut, "
+            "or the id is being let go of. Nothing was published; publish under another id, or see "
+            "`swapstore verify`"
+        )
     raise Corrupt(
         f"{key} is permanent but no version names it, or its payload is gone: the manifest was lost or "
         "replaced, or a record deleted. Publish under another id, and see `swapstore verify`",
@@ -235,9 +254,8 @@ def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
     """Return the records the draft relies on: by id with the payload, by time without, sealed pages."""
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
-    fields = records.entry_fields(row)
     return [
-        Record(ctx.keys.id(dataset, row.id), records.pack(fields, payload)),
+        Record(ctx.keys.id(dataset, row.id), records.pack_id(row, payload)),
         Record(ctx.keys.ts(dataset, row.ts, row.id), records.pack_ts(row, draft.manifest.epoch)),
         *(Record(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]

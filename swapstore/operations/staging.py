@@ -38,6 +38,23 @@ class Staging:
         self._staged: dict[str, bytes] = {}
         self._taken_over: set[str] = set()
         self._unmovable: set[str] = set()
+        self._kept: dict[str, bytes] = {}
+
+    def keep(self, record: Record) -> None:
+        """Note that a record is there, without a TTL, before the commit: see `plain`."""
+        self._kept[record.key] = record.header
+
+    def is_kept(self, record: Record) -> bool:
+        """Say whether this record is there without a TTL."""
+        return self._kept.get(record.key) == record.header
+
+    def lose(self, record: Record) -> None:
+        """Note that a record is not there, or may not stay."""
+        self._kept.pop(record.key, None)
+
+    def holds_another(self, key: str, header: bytes) -> bool:
+        """Say whether another record than this one was put under a key for good."""
+        return self._kept.get(key, header) != header
 
     def commands(self, ctx: Context, needed: list[Record]) -> list[Command[bool]]:
         """Return what has still to be sent so that each record is staged."""

@@ -28,11 +28,13 @@ from swapstore.commands import (
     Staged,
     Unstaged,
 )
-from swapstore.errors import Contended, ReplyLost, SwapstoreError
-from swapstore.operations import telling
+from swapstore.errors import Contended, ReplyLost, SwapstoreError, Unscripted
+from swapstore.operations import plain, telling
+from swapstore.operations.probing import without_scripts
 from swapstore.operations.settle import Moved, Swapped, Taken, Vanished, ask_after_loss, settle, unknown
 from swapstore.operations.staging import Record, Staging
 from swapstore.operations.steps import Batch, Operation, Wait
+from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
     from swapstore.growth import Draft
@@ -53,7 +55,8 @@ def swap(
         if attempt > 1:
             yield Wait(ctx.backoff(attempt))
         try:
-            outcome = yield from _send(ctx, draft, needed, staging)
+            carry = _send if ctx.strategy.scripted else plain.send
+            outcome = yield from carry(ctx, draft, needed, staging)
             if isinstance(outcome, Swapped | Taken | Vanished):
                 return outcome
             if outcome is None:
@@ -94,6 +97,9 @@ def _send(
         ctx.cache.note_listed(key)
     refusal = staging.note(stages, replies[len(names) : -1])
     match replies[-1]:
+        case Failed(Unscripted()):
+            yield from without_scripts(ctx)
+            return None
         case Failed(error):
             raise refusal or error
         case Unstaged() as unstaged:
@@ -113,6 +119,7 @@ def _send(
                 ctx.cache.learn(current, sent_at, basis=known, retreat=True)
             return Moved(current)
         case Committed() | Already():
+            ctx.strategy.way = Way.SCRIPT
             ctx.cache.learn(draft.manifest, sent_at, basis=known)
             return Swapped()
         case other:

@@ -58,7 +58,8 @@ class Sweep:
         for name, reply in zip(names, ttls, strict=True):
             survey = yield from self._survey(name.dataset, found)
             ttl = value_of(reply)
-            if name.key in survey.known or ttl == ABSENT or (name.kind == "live" and ttl != PERMANENT):
+            passing = name.kind in {"live", "lease"} and ttl != PERMANENT
+            if name.key in survey.known or ttl == ABSENT or passing:
                 continue
             if ttl == PERMANENT:
                 suspects.setdefault(name.dataset, []).append(name)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from swapstore.commands import Command, Commit, Put, Replace, Stage, Write
-from swapstore.errors import ReplyLost, SwapstoreError
+from swapstore.commands import Command, Commit, CompareAndSet, Keep, Put, Replace, Stage, Write
+from swapstore.errors import ReplyLost, SwapstoreError, Throttled
 from swapstore.operations.steps import Batch, Operation, Wait
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def _send(group: list[_Member[T]]) -> Operation[None]:
     except SwapstoreError as error:
         for member in group:
             member.alone = True
-            if len(group) == 1 or isinstance(error, ReplyLost):
+            if len(group) == 1 or isinstance(error, ReplyLost | Throttled):
                 member.answer(error)
-        return  # a batch that was refused as a whole did nothing: each sends its own part again
+        return  # what was refused as a whole did nothing: each sends its own part again, unless told to wait
     start = 0
     for member, commands in zip(group, wanted, strict=True):
         member.answer(replies[start : start + len(commands)])
@@ -108,8 +108,10 @@ def _bytes_of(command: Command[Any]) -> int:
     match command:
         case Stage(_, record) | Replace(_, record):
             return len(record)
-        case Put(_, value) | Write(_, value):
+        case Put(_, value) | Write(_, value) | Keep(_, value):
             return len(value)
+        case CompareAndSet():
+            return len(command.expected) + len(command.value)
         case Commit():
             return len(command.manifest)
     return 0

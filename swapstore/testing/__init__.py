@@ -1,17 +1,20 @@
 """Faults on purpose, and a store to let them happen in: for this library's tests, its demo, and its users."""
 
+from swapstore.testing.contract_plain import ComparingContract, PlainContract
 from swapstore.testing.contract_upkeep import DriverContract
 from swapstore.testing.faults import Crash, Fault, FaultyDriver, Kind, every_fault, failing_at, faulty
 from swapstore.testing.keyspace import Keyspace
 from swapstore.testing.simulated import SimulatedStore, VirtualClock
 
 __all__ = [
+    "ComparingContract",
     "Crash",
     "DriverContract",
     "Fault",
     "FaultyDriver",
     "Keyspace",
     "Kind",
+    "PlainContract",
     "SimulatedStore",
     "VirtualClock",
     "every_fault",

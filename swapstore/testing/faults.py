@@ -71,6 +71,7 @@ class FaultyDriver:
         self.late: list[Command[Any]] = []
         self.where = driver.where
         self.kind = driver.kind
+        self.binary_safe = driver.binary_safe
 
     def plan(self, *faults: Fault) -> None:
         """Replace the faults by these, at commands that are counted from now on."""

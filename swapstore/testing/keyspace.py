@@ -18,14 +18,19 @@ from swapstore.commands import (
     Command,
     Commit,
     Committed,
+    CompareAndSet,
     Conflict,
+    Drop,
+    Expire,
     Get,
     Held,
+    Keep,
     Members,
     Peek,
     Put,
     Reading,
     Register,
+    Remove,
     Replace,
     Scan,
     Scanned,
@@ -110,7 +115,25 @@ class Keyspace:
                 self.sets[key] = self.sets.get(key, frozenset()) | {member}
                 return None
             case _:
+                return self._write_plainly(command, now_ms)
+
+    def _write_plainly(self, command: Command[Any], now_ms: int) -> bool | None:
+        match command:
+            case Keep(key, value):
+                return key not in self.values and self._set(key, value, None)
+            case CompareAndSet(key, expected, value):
+                return self._data(key) == expected and self._set(key, value, None)
+            case Drop(key):
+                if not self._is_permanent(key):
+                    self.values.pop(key, None)
+            case Expire(key, ttl_ms):
+                if key in self.values:
+                    self.values[key] = attrs.evolve(self.values[key], expires_at=now_ms + ttl_ms)
+            case Remove(key):
+                self.values.pop(key, None)
+            case _:
                 raise TypeError(f"unknown command {command!r}")
+        return None
 
     def commit(self, commit: Commit, now_ms: int, *, writes: int | None = None) -> Any:
         """Carry out a commit, or only its first `writes` writes, as a dying server would."""

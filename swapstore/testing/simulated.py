@@ -64,6 +64,7 @@ class SimulatedDriver:
 
     where = "simulated store"
     kind = "simulated"
+    binary_safe = True
 
     def __init__(self, keyspace: Keyspace, clock: VirtualClock) -> None:
         self.keyspace = keyspace

@@ -54,6 +54,7 @@ class Slow:
         self._driver = driver
         self.where = driver.where
         self.kind = driver.kind
+        self.binary_safe = driver.binary_safe
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         replies: list[Any] = []
@@ -174,6 +175,7 @@ class Blocking:
         self._home = home
         self.where = driver.where
         self.kind = driver.kind
+        self.binary_safe = driver.binary_safe
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         return self._home.run(self._async.execute(commands))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import many, upkeep
+from tests.exploration import many, plain, upkeep
 from tests.exploration.scenarios import BUDGETS, SCENARIOS
 
 ROOT = Path(__file__).parents[2]
@@ -32,3 +32,13 @@ def test_the_other_tables_are_those_of_the_search(searched: Any, file: str) -> N
         found = [pinned[scenario].get(budget) for budget in searched.BUDGETS]
         counts = ["\N{EN DASH}" if each is None else f"{each['states']:,}" for each in found]
         assert f"| {scenario} | {' | '.join(counts)} |" in page
+
+
+def test_the_table_without_scripts_is_that_of_the_search() -> None:
+    """The same, for commits of plain commands."""
+    page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
+    pinned = json.loads((ROOT / "tests/exploration/states_plain.json").read_text("utf-8"))
+    for way, scenario, _ in plain.SEARCHES:
+        found = [pinned[f"{way.name.lower()}: {scenario}"].get(budget) for budget in plain.BUDGETS]
+        counts = ["\N{EN DASH}" if each is None else f"{each['states']:,}" for each in found]
+        assert f"| {way.name.lower()}: {scenario} | {' | '.join(counts)} |" in page

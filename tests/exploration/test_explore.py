@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.exploration import many, upkeep
+from swapstore.operations.strategy import Way
+from tests.exploration import many, plain, upkeep
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
 from tests.exploration.upkeep import SCENARIOS as UPKEEP
 from tests.support.explore import Outcome
@@ -56,6 +57,25 @@ def test_every_state_of_several_datasets_keeps_the_promises(scenario: str, budge
     """What is sent together for several datasets is mixed up, or one takes another along."""
     outcome = many.explore(many.SCENARIOS[scenario], many.BUDGETS[budget])
     check_pinned("states_many.json", scenario, budget, outcome)
+
+
+@pytest.mark.parametrize(("way", "scenario", "budget"), plain.SEARCHES)
+def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str, budget: str) -> None:
+    """Where no script runs, some order of plain commands and faults breaks more than the page admits."""
+    outcome = plain.explore(way, plain.SCENARIOS[scenario], budget)
+    check_pinned("states_plain.json", f"{way.name.lower()}: {scenario}", budget, outcome)
+
+
+def test_only_a_lease_that_runs_out_early_takes_a_publish_back() -> None:
+    """The page would name a window that is not there, or be silent about one that is."""
+    pinned = json.loads((HERE / "states_plain.json").read_text())
+    breaking = {
+        (search.split(":")[0], budget)
+        for search, budgets in pinned.items()
+        for budget, found in budgets.items()
+        if {plain.LOST, plain.SPOILED} & set(found["ends"])
+    }
+    assert breaking == {("lease", "one key expires")}
 
 
 @pytest.mark.parametrize("budget", ["none", "one crash", "one lost reply", "one late command"])

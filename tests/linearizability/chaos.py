@@ -68,6 +68,7 @@ class ChaosDriver:
         self._late: list[threading.Thread] = []
         self.where = driver.where
         self.kind = driver.kind
+        self.binary_safe = driver.binary_safe
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         if self._chaos.refuses():

@@ -165,6 +165,7 @@ class BlindDriver:
         self._driver = driver
         self.where = driver.where
         self.kind = driver.kind
+        self.binary_safe = driver.binary_safe
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         return self._driver.execute([self._blind(command) for command in commands])

@@ -13,6 +13,7 @@ import pytest
 
 import swapstore
 from swapstore import Store
+from swapstore.findings import Problem
 from tests.linearizability import process, recorder
 from tests.linearizability.chaos import FAULTS, Chaos, disturbed
 from tests.linearizability.chaos_proxy import ChaosProxy
@@ -20,6 +21,7 @@ from tests.linearizability.checker import violations
 from tests.linearizability.events import Event, save
 from tests.linearizability.recorder import DATASET, Plan
 from tests.support import invariants
+from tests.support.rest import RestServer
 from tests.support.valkey import Server
 
 SEEDS = [11, 12]
@@ -50,14 +52,20 @@ def run_threads(jobs: list[tuple[Plan, Store]]) -> list[Event]:
         return [event for future in [pool.submit(work, *job) for job in jobs] for event in future.result()]
 
 
-def check(events: list[Event], url: str, keep: Path) -> Counter[str]:
-    """Assert that a history is linearizable and the store whole; count the outcomes."""
+def check(events: list[Event], url: str, keep: Path, *, leaks: bool = False) -> Counter[str]:
+    """Assert that a history is linearizable and the store whole; count the outcomes.
+
+    `leaks`: records that nobody names may be without a TTL.
+    """
     with swapstore.connect(url) as store:
         rows = [(row.version, row.id) for row in store.history(DATASET, limit=None)][::-1]
         save(keep / "history.jsonl", events, rows)
         found = violations(events, rows)
         assert not found, "\n".join([f"see {keep}/history.jsonl", *found])
-        assert [(row.version, row.id) for row in invariants.check(store)] == rows
+        if leaks:
+            assert {each.problem for each in store.verify() if each.wrong} <= {Problem.LEAKED}
+        else:
+            assert [(row.version, row.id) for row in invariants.check(store)] == rows
     counts = Counter(f"{event.kind} {event.outcome}" for event in events)
     acknowledged = {event.id for event in events if event.outcome == "ok" and event.kind == "publish"}
     counts["unknown and committed"] = len({identifier for _, identifier in rows} - acknowledged)
@@ -155,4 +163,39 @@ def test_threads_on_a_file_that_loses_replies(seed: int, tmp_path: Path) -> None
         ]
         events = run_threads(list(zip(work, shaky, strict=True)))
     counts = check(events, url, tmp_path)
+    was_disturbed(chaos, counts)
+
+
+# --- over REST -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rest(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[RestServer]:
+    """A REST endpoint of the real server, whose token the environment holds, for processes too."""
+    with RestServer(valkey) as running:
+        monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", running.token)
+        yield running
+
+
+def test_processes_over_rest(rest: RestServer, valkey: Server, tmp_path: Path) -> None:
+    """A pipeline over REST is not atomic: two hosts could commit on one version."""
+    events = process.run_all(dict.fromkeys(plans(1, calls=25), rest.url))
+    counts = check(events, valkey.url, tmp_path)
+    assert set(counts) - {"unknown and committed"} == {"publish ok", "read ok"}, "nothing was disturbed"
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_threads_on_bad_rest(rest: RestServer, valkey: Server, tmp_path: Path, *, scripts: bool) -> None:
+    """A reply that REST lost, or a request that came late, could commit twice or undo a newer version."""
+    if not scripts:
+        rest.switches.denied = frozenset({"EVAL", "EVALSHA", "PERSIST", "MULTI"})
+    seed = SEEDS[0]
+    work = plans(seed, calls=30, impatient=True)
+    chaos = [Chaos(100 * seed + number) for number in range(len(work))]
+    with stores([rest.url] * len(work), shared=False) as clients, ExitStack() as stack:
+        shaky = [
+            stack.enter_context(disturbed(store, each)) for store, each in zip(clients, chaos, strict=True)
+        ]
+        events = run_threads(list(zip(work, shaky, strict=True)))
+    counts = check(events, valkey.url, tmp_path, leaks=not scripts)
     was_disturbed(chaos, counts)

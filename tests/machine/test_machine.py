@@ -17,6 +17,7 @@ from swapstore import Store
 from swapstore.testing import SimulatedStore
 from tests.conftest import steps
 from tests.machine.many import Together
+from tests.support.rest import RestServer
 from tests.support.valkey import Server
 
 
@@ -60,3 +61,21 @@ def test_the_promises_hold_on_a_real_server(flushed: Callable[[], Server]) -> No
             return swapstore.connect(flushed().url)
 
     run_state_machine_as_test(Valkey, settings=steps(12, 25))
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_the_promises_hold_over_rest(valkey: Server, *, scripts: bool) -> None:
+    """What goes through JSON and HTTP, or commits with plain commands, means something else."""
+    with RestServer(valkey) as rest:
+        if not scripts:
+            rest.switches.denied = frozenset({"EVAL", "EVALSHA", "PERSIST", "MULTI"})
+
+        class Rest(Together):
+            def connect(self) -> Store:
+                with valkey.client() as client:
+                    client.flushall()
+                store = swapstore.connect(rest.url, token=rest.token)
+                store._driver._pool = client.connection_pool  # type: ignore[attr-defined]  # to look behind it
+                return store
+
+        run_state_machine_as_test(Rest, settings=steps(15, 25))

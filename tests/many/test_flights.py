@@ -23,6 +23,7 @@ class Slow:
     def __init__(self, driver: Any) -> None:
         self._driver = driver
         self.where, self.kind = driver.where, driver.kind
+        self.binary_safe = driver.binary_safe
         self.gets: list[str] = []
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import (
     in_drivers,
     in_log,
+    in_plain,
     in_publish,
     in_reading,
     in_repair,
@@ -18,6 +19,7 @@ MUTANTS = (
     *in_store.MUTANTS,
     *in_drivers.MUTANTS,
     *in_publish.MUTANTS,
+    *in_plain.MUTANTS,
     *in_reading.MUTANTS,
     *in_log.MUTANTS,
     *in_retention.MUTANTS,

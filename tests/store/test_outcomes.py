@@ -393,6 +393,7 @@ def test_a_refused_command_is_an_error_whatever_its_neighbours_say(store: Store,
     class Refusing:
         where = real.where
         kind = real.kind
+        binary_safe = real.binary_safe
 
         def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
             full = Failed(StoreFull("full, on purpose"))

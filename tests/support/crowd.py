@@ -41,6 +41,7 @@ class Crowd:
         self._store, self._real, self._left = store, meddler._driver, rivals
         self.where = self._real.where
         self.kind = self._real.kind
+        self.binary_safe = self._real.binary_safe
         meddler._driver = self
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:

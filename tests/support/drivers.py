@@ -26,6 +26,7 @@ class Meddler:
         self._driver = driver
         self.where = driver.where
         self.kind = driver.kind
+        self.binary_safe = driver.binary_safe
         self.batches: list[tuple[Command[Any], ...]] = []
         self._before: dict[int, Callable[[], object]] = {}
         self._after: dict[int, Callable[[], object]] = {}

@@ -58,6 +58,7 @@ class Meter:
         self._proxy = proxy
         self.where = driver.where
         self.kind = driver.kind
+        self.binary_safe = driver.binary_safe
         self.cost = Cost()
         self.staged: list[str] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -108,3 +109,44 @@ def test_a_live_view_is_checked_like_any_record() -> None:
         records.read_live(b"{}\n", "mena", "k")
     with pytest.raises(UnsupportedFormat):
         records.read_live(raw.replace(b'"format":1', b'"format":2'), "mena", "k")
+
+
+BINARY = bytes(range(256))
+IN_BASE64 = attrs.evolve(
+    ROW, size=len(BINARY), sha256=records.digest(BINARY), codec="bytes", encoding="base64"
+)
+
+
+def test_a_payload_in_base64_is_read_as_it_was() -> None:
+    """Bytes that went through an endpoint for text would reach readers as text."""
+    stored = records.pack_id(IN_BASE64, BINARY)
+    header, body = records.split(stored, KEY)
+    assert json.loads(header)["encoding"] == "base64"
+    assert base64.b64decode(body, validate=True) == BINARY
+    assert records.payload_of(stored, IN_BASE64, KEY) == BINARY
+    assert records.is_whole(stored, IN_BASE64)
+
+
+@pytest.mark.parametrize("change", [b"*", b"AAAA", b"=", "\u00e9".encode()])
+def test_a_damaged_base64_body_is_corrupt(change: bytes) -> None:
+    """A reader would be given other bytes than were published, or an error of another kind."""
+    stored = records.pack_id(IN_BASE64, BINARY) + change
+    with pytest.raises(Corrupt, match="altered"):
+        records.payload_of(stored, IN_BASE64, KEY)
+    assert not records.is_whole(stored, IN_BASE64)
+
+
+def test_how_a_payload_is_stored_is_part_of_the_entry() -> None:
+    """A row would name a record that is stored otherwise than it says."""
+    plain = attrs.evolve(IN_BASE64, encoding=None)
+    assert records.entry_header(plain) != records.entry_header(IN_BASE64)
+    with pytest.raises(Corrupt, match="another entry"):
+        records.payload_of(records.pack_id(IN_BASE64, BINARY), plain, KEY)
+
+
+def test_a_live_view_in_base64() -> None:
+    """A view published over REST as bytes would be shown as its base64."""
+    stored = records.pack_live(etag="e.1.n", codec="bytes", payload=BINARY, encoding="base64")
+    assert records.read_live(stored, "mena", "ns:live:{mena}").raw == BINARY
+    with pytest.raises(Corrupt, match="altered"):
+        records.read_live(stored + b"!", "mena", "ns:live:{mena}")

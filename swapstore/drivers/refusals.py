@@ -1,0 +1,119 @@
+"""What servers answer when they refuse a command, as this library's errors. Texts alone, for every client."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from swapstore.commands import Ask, Command, Commit, Replace
+from swapstore.errors import (
+    AccessDenied,
+    Corrupt,
+    PayloadTooLarge,
+    ReadOnly,
+    StoreFull,
+    SwapstoreError,
+    Throttled,
+    Unavailable,
+    Unscripted,
+    Unsupported,
+)
+
+LONGEST = 300  # characters of a server's text that are shown
+
+_UNKNOWN = re.compile(
+    r"unknown (redis )?(sub)?command|not (available|supported|permitted|allowed)|unsupported|disabled",
+    re.IGNORECASE,
+)
+_SCRIPT_DENIED = re.compile(r"NOPERM.*'(eval|evalsha)[ '|]", re.IGNORECASE)
+_INSIDE_A_SCRIPT = re.compile(r"(from|in|running) (a )?script|script: ", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"max (request|single record|record|key|member|field) size exceeded", re.IGNORECASE)
+_TOO_OFTEN = re.compile(
+    r"max (daily |monthly )?(requests?|commands?)\b.*limit exceeded|rate limit", re.IGNORECASE
+)
+_LIMIT = re.compile(r"limit\D{0,12}(\d+)", re.IGNORECASE)
+_ACTUAL = re.compile(r"actual\D{0,12}(\d+)", re.IGNORECASE)
+
+
+def is_script(command: Command[Any]) -> bool:
+    """Whether a command travels as a script."""
+    return isinstance(command, Commit | Replace) or (
+        isinstance(command, Ask) and command.words[0].upper() in {"EVAL", "EVALSHA"}
+    )
+
+
+def refusal(
+    text: str, where: str, command: Command[Any] | None = None, *, size_bytes: int = 0
+) -> SwapstoreError:
+    """Turn what a server said into an error. Without a command: it refused a whole request of that size."""
+    key = getattr(command, "key", None)
+    text = shown(text)
+    if text.startswith("OOM") or "OOM command not allowed" in text:
+        return StoreFull(f"{where} is full ({text}); raise maxmemory, or let old data go", key=key)
+    if "capacity quota exceeded" in text:
+        return StoreFull(f"{where} is full ({text}); let old data go, or choose a larger plan", key=key)
+    if "READONLY" in text:
+        return ReadOnly(f"{where} is a read-only replica; connect to the primary", key=key)
+    if "MISCONF" in text:
+        return ReadOnly(
+            f"{where} has stopped taking writes: it cannot save to disk. See the server's log", key=key
+        )
+    if command is not None and is_script(command) and _is_unscripted(text):
+        return Unscripted(
+            f"{where} does not allow what swapstore needs, scripts (EVAL and EVALSHA): {text}", key=key
+        )
+    if "NOPERM" in text or "ACL failure" in text:
+        return AccessDenied(f"{where} does not allow what swapstore needs: {text}", key=key)
+    if text.startswith(("WRONGPASS", "NOAUTH")):
+        return AccessDenied(f"{where} refused the credentials ({text}); check them", key=key)
+    if "WRONGTYPE" in text:
+        return Corrupt(
+            f"{key} holds no swapstore record (another type of value): something else writes to this key; "
+            "give swapstore a namespace of its own",
+            key=key,
+        )
+    return _of_a_service(text, where, key, size_bytes)
+
+
+def _of_a_service(text: str, where: str, key: str | None, size_bytes: int) -> SwapstoreError:
+    """Refusals of hosted stores, which have limits of their own and lack some commands."""
+    if _TOO_LARGE.search(text):
+        return too_large(where, text, size_bytes=size_bytes, key=key)
+    if _TOO_OFTEN.search(text):
+        return Throttled(
+            f"{where} takes no more for now ({text}); try later, or choose a larger plan", key=key
+        )
+    if _UNKNOWN.search(text):
+        return Unsupported(f"{where} lacks a command that is needed: {text}", key=key)
+    return Unavailable(f"{where} refused a command: {text}", key=key)
+
+
+def too_large(where: str, text: str, *, size_bytes: int, key: str | None = None) -> PayloadTooLarge:
+    """Build the error for a request that an endpoint does not take. Its text may tell the limit."""
+    limit, size_bytes = _number(_LIMIT, text), size_bytes or _number(_ACTUAL, text)
+    size = f" of {size_bytes} bytes" if size_bytes else ""
+    takes = f"takes {limit} bytes at most" if limit else "does not say how much it takes"
+    return PayloadTooLarge(
+        f"a request{size} is too large for {where}, which {takes} ({text}); publish less at once, or raise "
+        "the limit of the endpoint",
+        size_bytes=size_bytes,
+        limit_bytes=limit,
+        key=key,
+    )
+
+
+def _number(pattern: re.Pattern[str], text: str) -> int:
+    told = pattern.search(text)
+    return int(told.group(1)) if told else 0
+
+
+def shown(text: str) -> str:
+    """A server's text as it may be shown: without the arguments that it quotes, which may be a payload."""
+    text = " ".join(text.partition(", with args beginning with")[0].split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _is_unscripted(text: str) -> bool:
+    if _SCRIPT_DENIED.search(text):
+        return True
+    return "NOPERM" not in text and bool(_UNKNOWN.search(text)) and not _INSIDE_A_SCRIPT.search(text)

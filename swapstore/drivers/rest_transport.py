@@ -1,0 +1,121 @@
+"""What both REST drivers need of the HTTP client: bounds, a pool's options, the meaning of its failures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import attrs
+import httpcore2
+
+from swapstore.drivers import rest_errors
+from swapstore.drivers.rest_session import Response
+from swapstore.errors import InvalidInput, ReplyLost, SwapstoreError, Unavailable
+
+if TYPE_CHECKING:
+    from swapstore.drivers.rest_address import Address
+    from swapstore.drivers.rest_session import Request, Session
+
+MAX_CONNECTIONS = 50
+IDLE_S = 30.0  # shorter than what gateways usually allow: who closes first loses no request
+
+
+@attrs.frozen(kw_only=True)
+class Times:
+    """How long to wait, in seconds. `read_s` and `write_s` are between bytes, `total_s` is for a request."""
+
+    connect_s: float = 5.0
+    read_s: float = 10.0
+    write_s: float = 10.0
+    pool_s: float = 10.0
+    total_s: float = 30.0
+
+
+def pool_options(address: Address) -> dict[str, Any]:
+    """Return how a pool of connections is made. It never sends anything twice, and follows no redirection."""
+    return {
+        "ssl_context": httpcore2.default_ssl_context() if address.scheme == "https" else None,
+        "proxy": _proxy(address),
+        "max_connections": MAX_CONNECTIONS,
+        "keepalive_expiry": IDLE_S,
+        "retries": 0,
+    }
+
+
+def _proxy(address: Address) -> httpcore2.Proxy | None:
+    """The proxy that the environment names for this endpoint. Nothing local is asked of one."""
+    proxy = getproxies().get(address.scheme)
+    if not proxy or address.is_local or proxy_bypass(address.host):
+        return None
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidInput(
+            f"the proxy that ${address.scheme.upper()}_PROXY names is of a kind that is not supported"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    place = f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+    return httpcore2.Proxy(place, auth=login)
+
+
+def url_of(address: Address, session: Session) -> httpcore2.URL:
+    """Return where to post."""
+    return httpcore2.URL(scheme=address.scheme, host=address.host, port=address.port, target=session.target)
+
+
+def arguments(request: Request, times: Times) -> dict[str, Any]:
+    """Return what a pool is given to send a request."""
+    timeout = {
+        "connect": times.connect_s,
+        "read": times.read_s,
+        "write": times.write_s,
+        "pool": times.pool_s,
+    }
+    return {
+        "headers": list(request.headers),
+        "content": request.body,
+        "extensions": {"timeout": timeout},
+    }
+
+
+def response(answer: httpcore2.Response, body: bytes) -> Response:
+    """Return what came, in our terms."""
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+    return Response(answer.status, headers, body)
+
+
+def failure(error: Exception, where: str) -> SwapstoreError:
+    """Turn what kept an answer away into this library's error: nothing was sent, or nobody knows."""
+    said = str(error).rstrip(".") or type(error).__name__
+    if isinstance(error, httpcore2.PoolTimeout):
+        return exhausted(where)
+    if isinstance(error, httpcore2.ProxyError):
+        return rest_errors.unsent(f"the proxy does not let us through to {where} ({said})")
+    if isinstance(error, httpcore2.ConnectTimeout):
+        return rest_errors.unsent(f"{where} cannot be reached in time")
+    if isinstance(error, httpcore2.ConnectError):
+        return rest_errors.unsent(f"cannot connect to {where}: {said}")
+    if isinstance(error, httpcore2.TimeoutException | TimeoutError):
+        doing = "take the request" if isinstance(error, httpcore2.WriteTimeout) else "answer"
+        return ReplyLost(f"{where} did not {doing} in time. Is it overloaded, or the network slow?")
+    return ReplyLost(
+        f"the connection to {where} failed before the answer came: {said}. Is the endpoint healthy and the "
+        "network stable?"
+    )
+
+
+def exhausted(where: str) -> Unavailable:
+    """Build the error for having no connection left, for as long as one may be waited for."""
+    return Unavailable(
+        f"all {MAX_CONNECTIONS} connections to {where} are in use, and stayed so; do less at once"
+    )
+
+
+FAILURES = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    OSError,
+)

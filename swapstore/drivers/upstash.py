@@ -1,0 +1,87 @@
+"""Redis over Upstash's REST API, and over what speaks it: one batch is one `POST /pipeline`.
+
+The conversation is in `rest_session.py`; here requests are carried, each of them once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpcore2
+
+from swapstore.drivers import rest_transport
+from swapstore.drivers.rest_deadline import Deadline, DeadlineBackend
+from swapstore.drivers.rest_session import Request, Response, Session
+from swapstore.drivers.rest_transport import Times
+from swapstore.errors import SwapstoreError
+from swapstore.forks import survive_forks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swapstore.commands import Command
+    from swapstore.drivers.rest_address import Address
+
+
+class UpstashDriver:
+    """Carries out commands through a REST endpoint, over connections that it keeps."""
+
+    kind = "upstash"
+    binary_safe = False
+
+    def __init__(self, address: Address, *, max_request: int, times: Times | None = None) -> None:
+        self.where = address.where
+        self._address = address
+        self._times = times or Times()
+        self._session = Session(address, max_request=max_request)
+        self._url = rest_transport.url_of(address, self._session)
+        self._deadline = Deadline()
+        self._inherited: list[httpcore2.ConnectionPool] = []
+        self._http = self._new_http()
+        survive_forks(self)
+
+    def _new_http(self) -> httpcore2.ConnectionPool:
+        options = rest_transport.pool_options(self._address)
+        return httpcore2.ConnectionPool(**options, network_backend=DeadlineBackend(self._deadline))
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone."""
+        self._inherited.append(self._http)
+        self._deadline = Deadline()
+        self._http = self._new_http()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.where}>"
+
+    def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Post the commands; see `Driver.execute`."""
+        exchange = self._session.exchange(commands)
+        try:
+            request = next(exchange)
+            while True:
+                try:
+                    response = self._post(request)
+                except SwapstoreError as error:
+                    request = exchange.throw(error)
+                else:
+                    request = exchange.send(response)
+        except StopIteration as stop:
+            replies: list[Any] = stop.value
+            return replies
+
+    def _post(self, request: Request) -> Response:
+        try:
+            with (
+                self._deadline.within(self._times.total_s),
+                self._http.stream(
+                    "POST", self._url, **rest_transport.arguments(request, self._times)
+                ) as answer,
+            ):
+                return rest_transport.response(answer, answer.read())
+        except rest_transport.FAILURES as error:
+            failure, cause = rest_transport.failure(error, self.where), error
+        raise failure from cause
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()

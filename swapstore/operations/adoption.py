@@ -1,0 +1,73 @@
+"""Records that are permanent although no manifest names them, and whether a publish may use them.
+
+Where a commit takes several commands, one that was cut leaves such records. Whoever publishes the same id,
+time and content again finds them, and may use them unless they are being let go of: that would take them
+away once they are committed again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swapstore import records
+from swapstore.commands import Get
+from swapstore.errors import Contended, Corrupt
+from swapstore.operations.lookup import find_id
+from swapstore.operations.steps import Operation, ask
+from swapstore.operations.strategy import Way
+
+if TYPE_CHECKING:
+    from swapstore.growth import Draft
+    from swapstore.manifest import Manifest
+    from swapstore.operations.context import Context
+    from swapstore.operations.publication import Intent
+    from swapstore.operations.staging import Staging
+
+
+def is_free(ctx: Context, draft: Draft) -> Operation[bool]:
+    """Say whether no row of the base, hidden or not, names the id that a draft publishes."""
+    if draft.base is None or draft.row is None:
+        return True
+    return (yield from find_id(ctx, draft.base, draft.row.id, hidden=True)) is None
+
+
+def may_adopt(ctx: Context, draft: Draft) -> Operation[bool]:
+    """Say whether permanent records of the same id, time and content may be used by this draft.
+
+    A record that was in the log once may have its TTL on the way. What the log does not hide it has not let
+    go of; for which version a record was written is in the ts record.
+    """
+    if not (yield from is_free(ctx, draft)):
+        return False
+    if draft.base is None or draft.row is None:
+        return True
+    key = ctx.keys.ts(draft.base.head.dataset, draft.row.ts, draft.row.id)
+    record = yield from ask(ctx, Get(key))
+    try:
+        origin = records.read_ts(record, key)[1] if record else None
+    except Corrupt:
+        return False
+    if origin is None:
+        return False
+    head = draft.base.head
+    is_other_line = origin.epoch != draft.base.epoch or origin.version > head.version
+    return is_other_line or (origin.version >= head.first_version and draft.row.ts >= head.floor)
+
+
+def with_own_id(ctx: Context, this: Intent, base: Manifest | None, staging: Staging) -> Intent:
+    """Choose another id where this one's record is there for good, with a `ts` that had to move up since.
+
+    Only a compare-and-set without scripts leaves such a record; see `plain`.
+    """
+    entry = this.entry(base)
+    key = ctx.keys.id(this.wanted.dataset, this.id)
+    if ctx.strategy.way is not Way.COMPARE or not staging.holds_another(key, records.entry_header(entry)):
+        return this
+    if this.wanted.id is None:
+        return attrs.evolve(this, id=ctx.new_id())
+    raise Contended(
+        f"another producer committed a later snapshot first, and id {this.id!r} is bound to an earlier time: "
+        "this endpoint runs no scripts. Nothing was published; publish under another id, or give `ts` too"
+    )

@@ -1,0 +1,166 @@
+"""What is explored of commits without scripts: two writers that swap with plain commands.
+
+With compare-and-set every promise holds but one: what is cut leaves permanent records that nobody names.
+Under a lease the same holds while no command is late by more than the lease lasts. `WINDOW` lets that
+happen, so that it is known what it breaks: an acknowledged publish may be taken back, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from swapstore import Retention
+from swapstore.errors import SwapstoreError
+from swapstore.models import Commit, Snapshot
+from swapstore.operations.strategy import Strategy, Way
+from tests.exploration.scenarios import (
+    ONE,
+    OTHER,
+    SAME,
+    TIMELESS_ONE,
+    TIMELESS_TWO,
+    TWO,
+    Client,
+    producer,
+    reader,
+    with_history,
+)
+from tests.exploration.state_of import Contents, contents_of
+from tests.exploration.upkeep import pages_of_two, pruner
+from tests.support.explore import Explorer, Faults, Next, Outcome, State
+
+if TYPE_CHECKING:
+    from swapstore.operations.context import Context
+    from swapstore.operations.steps import Operation
+    from swapstore.testing import Keyspace
+
+LOST = "an acknowledged publish is lost"
+SPOILED = "a record of a committed snapshot is replaced, or may expire"
+
+
+def by(way: Way, client: Client) -> Client:
+    """The same client, where no script runs. A lease lasts for two looks at it."""
+
+    def operation(context: Context) -> Operation[Any]:
+        policy = attrs.evolve(context.policy, lease_ttl_ms=2, lease_margin_ms=0, lease_poll_ms=1)
+        return client(attrs.evolve(context, strategy=Strategy(way=way), policy=policy))
+
+    return operation
+
+
+def republisher(context: Context) -> Operation[Any]:
+    """Publishes again, as it was, what retention lets go of meanwhile."""
+    return producer(b"0", id="old-0", ts=0)(context)
+
+
+def keeping(client: Client, count: int) -> Client:
+    """The same client, with retention."""
+    return lambda context: client(attrs.evolve(context, retention=Retention(max_count=count)))
+
+
+@attrs.frozen
+class Scenario:
+    """Some writers, by one way, and others; on so many snapshots."""
+
+    writers: tuple[Client, ...]
+    others: tuple[Client, ...] = ()
+    history: int = 1
+    ways: tuple[Way, ...] = (Way.COMPARE, Way.LEASE)
+    left_out: tuple[str, ...] = ()  # what would take long by the last of the ways, and shows nothing new
+
+
+LONG = ("one late command", "one key expires")
+SCENARIOS = {
+    "two producers, different ids": Scenario((ONE, TWO)),
+    "two producers, nothing published": Scenario((ONE, TWO), history=0, left_out=LONG),
+    "two producers, the same id and content": Scenario((SAME, SAME)),
+    "two producers, the same id, other content": Scenario((SAME, OTHER), left_out=("one key expires",)),
+    "two producers that leave the time to the library": Scenario((TIMELESS_ONE, TIMELESS_TWO), left_out=LONG),
+    "two producers that seal a page": Scenario((ONE, TWO), history=3, left_out=LONG),
+    "a producer and a reader": Scenario((ONE,), (reader,)),
+    "a producer, and one that commits with the script": Scenario((ONE,), (TWO,), ways=(Way.COMPARE,)),
+    "the same id and content, by plain commands and by the script": Scenario(
+        (SAME,), (SAME,), ways=(Way.COMPARE,), left_out=("one late command",)
+    ),
+    "a producer with retention, and one that publishes again": Scenario(
+        (keeping(ONE, 1), republisher), history=5, left_out=LONG
+    ),
+    "a pruner and a producer": Scenario((pruner, ONE), history=3, left_out=("one late command",)),
+}
+HOLDS = {
+    "none": Faults(),
+    "one crash": Faults(crash=1),
+    "one lost reply": Faults(lost=1),
+    "one late command": Faults(late=1),
+}
+WINDOW = {"one key expires": Faults(expire=1)}
+BUDGETS = HOLDS | WINDOW
+
+
+SEARCHES = [
+    (way, name, budget)
+    for way in (Way.COMPARE, Way.LEASE)
+    for name, scenario in SCENARIOS.items()
+    if way in scenario.ways
+    for budget in BUDGETS
+    if way is not scenario.ways[-1] or budget not in scenario.left_out
+]
+
+
+def explore(way: Way, scenario: Scenario, budget: str) -> Outcome:
+    """Visit every state. What a lease does not promise is counted, and is an end of its own."""
+    with pages_of_two():
+        judge = Judge(window=way is Way.LEASE and budget in WINDOW)
+        explorer = Explorer(
+            [*(by(way, client) for client in scenario.writers), *scenario.others],
+            start=with_history(scenario.history),
+            faults=BUDGETS[budget],
+            judge=judge,
+            lost_reads=False,
+        )
+        outcome = explorer.run()
+        outcome.ends.update({(breach,): count for breach, count in judge.breaches.items()})
+        return outcome
+
+
+class Judge:
+    """Checks every state: all promises, but that what nobody names has a TTL."""
+
+    def __init__(self, *, window: bool) -> None:
+        self._window = window
+        self._known: dict[Any, Contents] = {}
+        self.breaches: Counter[str] = Counter()
+
+    def __call__(self, keyspace: Keyspace, steps: list[Next | None], state: State) -> None:
+        mark = keyspace.fingerprint()
+        if mark not in self._known:
+            self._known[mark] = contents_of(keyspace)
+        found = self._known[mark]
+        problems = [each for each in found.problems if not each.endswith(" leaks")]
+        if found.head is not None and problems:
+            self._breach(SPOILED, str(problems))
+        ended = [step for step in steps if step is not None and step.batch is None]
+        for step, client in zip(steps, state.clients, strict=True):
+            if step is not None and step.batch is None:
+                self._check(step, found, client.began or 0)
+        created = [step.result.version for step in ended if getattr(step.result, "created", False)]
+        if len(created) != len(set(created)):
+            self._breach(LOST)
+
+    def _check(self, step: Next, found: Contents, began: int) -> None:
+        if step.error is not None:
+            assert isinstance(step.error, SwapstoreError)
+        elif isinstance(step.result, Snapshot):
+            assert int(step.result.etag.split(".")[1]) >= began, "a read missed what was there"
+        elif isinstance(step.result, Commit):
+            rows = [row for row in found.rows if row.version == step.result.version]
+            hidden = found.head is not None and found.head.first_version > step.result.version
+            if [row.id for row in rows] != [step.result.id] and not hidden:
+                self._breach(LOST)
+
+    def _breach(self, what: str, how: str = "") -> None:
+        assert self._window, how or what
+        self.breaches[what] += 1

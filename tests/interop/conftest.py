@@ -1,0 +1,180 @@
+"""The readers of docs/how-to/read-from-typescript-and-curl.md, and what they run on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import pytest
+
+import swapstore
+from swapstore import Store
+from tests.support.rest import RestServer
+from tests.support.valkey import Server
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "read-from-typescript-and-curl.md"
+OLDEST_NODE = 20
+PACKAGES = {"@upstash/redis": "1.39.0", "typescript": "7.0.2", "@types/node": "20.19.1"}
+COMPILER = {
+    "target": "es2022",
+    "module": "nodenext",
+    "strict": True,
+    "types": ["node"],
+    "outDir": "out",
+    "rootDir": ".",
+}
+RUN = """
+import { readLatest } from "./out/read-latest.js";
+const { get } = await import(process.argv[2]);
+const found = await readLatest(get, process.argv[3]);
+const shown = found && { row: found.row, payload: found.payload.toString("base64") };
+console.log(JSON.stringify(shown));
+"""
+TIMEOUT_S = 60
+NOTHING_PUBLISHED = 3  # the exit code of the reader in shell
+
+Language = Literal["sdk", "fetch", "curl"]
+
+
+@attrs.frozen
+class Read:
+    """What a reader said of a dataset: the payload, or None and why not."""
+
+    payload: bytes | None
+    nothing: bool  # it says that nothing is published
+    complaint: str
+    code: int  # of the exit
+
+
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of the page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> Any:
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the packages, and with the page's readers compiled: out/sdk.js and out/fetch.js."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("node and npm are not both on PATH")
+    version = run(node, "--version", cwd=Path.cwd()).stdout.decode()
+    if int(re.findall(r"\d+", version)[0]) < OLDEST_NODE:
+        pytest.skip(f"node {version.strip()} is older than {OLDEST_NODE}")
+    here = tmp_path_factory.mktemp("node")
+    (here / "package.json").write_text(
+        json.dumps({"private": True, "type": "module", "dependencies": PACKAGES}), "utf-8"
+    )
+    installed = run(
+        npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", cwd=here
+    )
+    assert installed.returncode == 0, installed.stderr.decode()
+    files = dict(zip(["read-latest.ts", "sdk.ts", "fetch.ts"], blocks("ts"), strict=True))
+    for name, text in {**files, "run.mjs": RUN}.items():
+        (here / name).write_text(text, "utf-8")
+    (here / "tsconfig.json").write_text(json.dumps({"compilerOptions": COMPILER, "files": [*files]}), "utf-8")
+    compiled = run(here / "node_modules" / ".bin" / "tsc", "-p", ".", cwd=here)
+    assert compiled.returncode == 0, compiled.stdout.decode()
+    return here
+
+
+@pytest.fixture
+def rest(valkey: Server) -> Iterator[RestServer]:
+    """The REST server in front of an empty Valkey."""
+    with RestServer(valkey) as running:
+        yield running
+
+
+@pytest.fixture
+def store(valkey: Server) -> Iterator[Store]:
+    """A producer on the same Valkey: what it publishes over the Redis protocol are the same records."""
+    with swapstore.connect(valkey.url) as made:
+        yield made
+
+
+@pytest.fixture
+def rest_store(rest: RestServer) -> Iterator[Store]:
+    """A producer that publishes over REST."""
+    with swapstore.connect(rest.url, token=rest.token) as made:
+        yield made
+
+
+@pytest.fixture
+def environment(rest: RestServer) -> dict[str, str]:
+    """What a reader finds in its environment. The token is the read-only one, which must be enough."""
+    return {"UPSTASH_REDIS_REST_URL": rest.url, "UPSTASH_REDIS_REST_TOKEN": rest.read_only_token}
+
+
+Reader = Callable[[str], Read]
+
+
+def _node(project: Path, which: str, environment: dict[str, str]) -> Reader:
+    def read(dataset: str) -> Read:
+        done = run("node", "run.mjs", f"./out/{which}.js", dataset, cwd=project, env=environment)
+        if done.returncode:
+            return Read(None, nothing=False, complaint=done.stderr.decode(), code=done.returncode)
+        found = json.loads(done.stdout)
+        if found is None:
+            return Read(None, nothing=True, complaint="", code=0)
+        return Read(base64.b64decode(found["payload"]), nothing=False, complaint="", code=0)
+
+    return read
+
+
+def _shell(directory: Path, environment: dict[str, str]) -> Reader:
+    (script,) = [block for block in blocks("sh") if block.startswith("#!/bin/sh")]
+    path = directory / "read-latest.sh"
+    path.write_text(script, "utf-8")
+    temporary = directory / "temporary"
+    temporary.mkdir()
+    here = {
+        **environment,
+        "TMPDIR": str(temporary),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+    def read(dataset: str) -> Read:
+        done = run("sh", path, dataset, cwd=directory, env=here)
+        assert not [*temporary.iterdir()], "it leaves nothing behind"
+        if done.returncode:
+            nothing = done.returncode == NOTHING_PUBLISHED
+            return Read(None, nothing=nothing, complaint=done.stderr.decode(), code=done.returncode)
+        return Read(done.stdout, nothing=False, complaint=done.stderr.decode(), code=0)
+
+    return read
+
+
+@pytest.fixture(params=["sdk", "fetch", "curl"])
+def language(request: pytest.FixtureRequest) -> Language:
+    """Which reader of the page."""
+    chosen: Language = request.param
+    return chosen
+
+
+@pytest.fixture
+def reader(
+    language: Language, environment: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+) -> Reader:
+    """Each reader of the page in turn."""
+    if language == "curl":
+        return _shell(tmp_path, environment)
+    return _node(request.getfixturevalue("project"), language, environment)

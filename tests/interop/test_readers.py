@@ -1,0 +1,164 @@
+"""Readers in TypeScript and in shell get what swapstore published, or say why not."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import swapstore
+from swapstore import Store
+from tests.interop.conftest import Language, Reader, blocks, run
+from tests.support.rest import RestServer
+from tests.support.valkey import Server
+
+TEXT = '{ "kept": 1.00, "big": 12345678901234567890, "text": "é\\n\\u0000 �" }\n'.encode()
+BINARY = bytes(range(256)) * 40
+
+
+def stored_as_base64(valkey: Server, dataset: str, row: swapstore.Row) -> None:
+    """Put a record of text in the form that the others have when they are published over REST."""
+    key = f"swapstore:id:{{{dataset}}}:{row.id}"
+    with valkey.client() as client:
+        header, _, payload = client.get(key).partition(b"\n")
+        entry = {**json.loads(header), "encoding": "base64"}
+        client.set(key, json.dumps(entry).encode() + b"\n" + base64.b64encode(payload))
+
+
+def test_text_is_read_byte_for_byte(store: Store, reader: Reader) -> None:
+    """A front end would show other numbers than the producer published, or fail on an umlaut."""
+    store.publish("eu/prices", {"old": True})
+    store.publish("eu/prices", msgspec.Raw(TEXT))
+    assert reader("eu/prices").payload == TEXT
+
+
+def test_nothing_published_is_not_an_error(store: Store, reader: Reader) -> None:
+    """A new region would look like an outage."""
+    assert reader("mena").nothing
+
+
+def test_a_pinned_snapshot_is_what_is_served(store: Store, reader: Reader) -> None:
+    """After a roll back the front end would go on to show what was rolled back."""
+    store.publish("mena", "good", id="good")
+    store.publish("mena", "bad", id="bad/with@all:signs+1")
+    assert reader("mena").payload == b'"bad"'
+    store.pin("mena", id="good")
+    assert reader("mena").payload == b'"good"'
+
+
+def test_what_was_published_over_rest(rest_store: Store, valkey: Server, reader: Reader) -> None:
+    """What a producer published over REST could not be read by anything but swapstore."""
+    rest_store.publish("text", msgspec.Raw(TEXT))
+    assert reader("text").payload == TEXT
+    rest_store.publish("image", BINARY, codec="bytes", id="x")
+    with valkey.client() as client:
+        assert b'"encoding":"base64"' in client.get("swapstore:id:{image}:x")
+    assert reader("image").payload == BINARY
+
+
+@pytest.mark.parametrize("payload", [b"", b"line\nand line\n"])
+def test_any_body_may_be_base64(store: Store, valkey: Server, reader: Reader, payload: bytes) -> None:
+    """A reader that guesses from the content, and not by the entry, would fail on some."""
+    store.publish("mena", payload, codec="bytes")
+    (row,) = store.history("mena")
+    stored_as_base64(valkey, "mena", row)
+    assert reader("mena").payload == payload
+
+
+def test_binary_published_over_redis(store: Store, reader: Reader, language: Language) -> None:
+    """Damaged bytes would pass for the payload. The SDK cannot carry them, and its reader says so."""
+    store.publish("mena", BINARY, codec="bytes")
+    found = reader("mena")
+    if language == "sdk":
+        assert found.payload is None
+        assert "missing or altered" in found.complaint
+    else:
+        assert found.payload == BINARY
+
+
+def test_an_empty_payload(store: Store, reader: Reader) -> None:
+    """The header of an empty record is JSON by itself: it would be taken for the value."""
+    store.publish("mena", b"", codec="bytes")
+    found = reader("mena")
+    assert (found.payload, found.complaint) == (b"", "")
+
+
+def test_a_record_that_comes_late(rest: RestServer, store: Store, reader: Reader) -> None:
+    """A replica that shows the manifest first would make readers fail after each publish."""
+    store.publish("mena", {"a": 1})
+    rest.switches.mangle(late, when="GET", skip=1)
+    assert reader("mena").payload == b'{"a":1}'
+    asked = [command[1].split(b":")[1] for each in rest.requests for command in each.commands]
+    assert asked == [b"manifest", b"id", b"manifest", b"id"]
+
+
+def late(body: bytes) -> bytes:
+    """The answer when there is no such key."""
+    return b'[{"result":null}]' if body.startswith(b"[") else b'{"result":null}'
+
+
+def test_a_record_that_never_comes(
+    rest: RestServer, store: Store, reader: Reader, language: Language
+) -> None:
+    """Lost data would look like "nothing published yet", as it did with the pointer of the old layout."""
+    store.publish("mena", {"a": 1})
+    rest.lag.only("swapstore:id:*")
+    store.publish("mena", {"a": 2})
+    found = reader("mena")
+    assert not found.nothing
+    assert found.payload is None
+    assert "missing or altered" in found.complaint
+    assert found.code == (5 if language == "curl" else 1)
+
+
+def test_an_altered_record(store: Store, valkey: Server, reader: Reader) -> None:
+    """A value that somebody wrote by hand would be served as if it had been published."""
+    store.publish("mena", {"a": 1}, id="x")
+    key = "swapstore:id:{mena}:x"
+    with valkey.client() as client:
+        client.set(key, client.get(key).replace(b'{"a":1}', b'{"a":2}'))
+    assert "missing or altered" in reader("mena").complaint
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_an_outage_is_not_nothing(
+    rest: RestServer, store: Store, reader: Reader, language: Language, status: int
+) -> None:
+    """A wrong token or an outage would look like an empty dataset."""
+    store.publish("mena", {"a": 1})
+    rest.switches.answer(status, '{"error":"no"}', {"Content-Type": "application/json"}, times=100)
+    found = reader("mena")
+    assert not found.nothing
+    assert found.payload is None
+    assert found.complaint
+    assert found.code == (4 if language == "curl" else 1)
+
+
+def test_a_newer_format_is_refused(store: Store, valkey: Server, reader: Reader) -> None:
+    """A reader that was never updated would make something up from a format that it does not know."""
+    store.publish("mena", {"a": 1})
+    key = "swapstore:manifest:{mena}"
+    with valkey.client() as client:
+        client.set(key, client.get(key).replace(b'"format":1', b'"format":2'))
+    found = reader("mena")
+    assert found.payload is None
+    assert "format" in found.complaint
+
+
+def test_the_readers_are_short() -> None:
+    """Nobody copies a reader that they cannot read."""
+    shell = [block for block in blocks("sh") if block.startswith("#!")]
+    for block in [*blocks("ts"), *shell]:
+        assert block.count("\n") <= 25
+
+
+def test_a_look_by_hand(store: Store, environment: dict[str, str], tmp_path: Path) -> None:
+    """The first thing that somebody types would not work."""
+    store.publish("mena", {"a": 1}, id="x")
+    (line,) = [block for block in blocks("sh") if block.startswith("curl ")]
+    done = run("sh", "-c", line, cwd=tmp_path, env=environment)
+    header, _, _ = json.loads(done.stdout)["result"].partition("\n")
+    assert json.loads(header)["latest"]["id"] == "x"

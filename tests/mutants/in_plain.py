@@ -1,0 +1,116 @@
+"""Mistakes of a commit of plain commands, where no script runs."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, mutant
+
+EXPLORE = "exploration/test_explore.py::test_every_state_without_scripts_keeps_the_promises"
+PLAIN, ADOPTION = "operations/plain.py", "operations/adoption.py"
+
+
+def search(way: str, scenario: str, budget: str) -> str:
+    """The search that should notice."""
+    return f"{EXPLORE}[Way.{way}-{scenario}-{budget}]"
+
+
+MUTANTS = (
+    mutant(
+        "a record is not read back",
+        "A manifest names a record only when it is there and permanent.",
+        search("COMPARE", "a producer, and one that commits with the script", "one key expires"),
+        Edit(
+            PLAIN,
+            "        return self.ttl == PERMANENT and self.header == self.record.header",
+            "        return self.header == self.record.header",
+        ),
+    ),
+    mutant(
+        "another's record is taken for ours",
+        "An id keeps its content, also when two publish it at once.",
+        search("COMPARE", "two producers, the same id, other content", "none"),
+        Edit(
+            PLAIN,
+            "        return self.ttl == PERMANENT and self.header == self.record.header",
+            "        return self.ttl == PERMANENT",
+        ),
+    ),
+    mutant(
+        "what retention lets go of is adopted",
+        "A record whose TTL is on the way is not committed again.",
+        search("COMPARE", "a producer with retention, and one that publishes again", "none"),
+        Edit(
+            ADOPTION,
+            "    return is_other_line or (origin",
+            "    return True or (origin",
+        ),
+    ),
+    mutant(
+        "an id in the log is adopted",
+        "An id has one row.",
+        search("COMPARE", "two producers, the same id and content", "none"),
+        Edit(
+            ADOPTION,
+            "    if not (yield from is_free(ctx, draft)):\n        return False\n    if draft",
+            "    if draft",
+        ),
+    ),
+    mutant(
+        "compare-and-set does not compare",
+        "A commit that was built on an old version takes back a newer one.",
+        search("COMPARE", "two producers, different ids", "none"),
+        Edit(
+            PLAIN,
+            "CompareAndSet(key, base, draft.manifest.raw)",
+            "Keep(key, b'') if False else Write(key, draft.manifest.raw)",
+        ),
+        Edit(PLAIN, "    if not value_of(swapped):", "    if value_of(swapped):"),
+    ),
+    mutant(
+        "the lease of another is ignored",
+        "Under a lease one writer at a time swaps the manifest.",
+        search("LEASE", "two producers, different ids", "none"),
+        Edit("operations/lease.py", "        if holder == token and ttl_ms", "        if ttl_ms"),
+    ),
+    mutant(
+        "a lease is given back although something is on its way",
+        "A late SET arrives while the lease is still held, so that nobody builds on what it takes back.",
+        search("LEASE", "two producers, different ids", "one late command"),
+        Edit(
+            PLAIN,
+            "        raise  # something may still be on its way: the lease has to run out\n",
+            "        yield from release(ctx, lease)\n        raise\n",
+        ),
+    ),
+    mutant(
+        "a lost SET is sent again",
+        "The first may arrive after the second, and after what was built on it.",
+        search("LEASE", "two producers, different ids", "one late command"),
+        Edit(
+            PLAIN,
+            "        raise unknown(draft, error) from error\n    _, stored",
+            "        return None\n    _, stored",
+        ),
+    ),
+    mutant(
+        "what is let go of before the swap",
+        "A commit that loses lets go of nothing.",
+        search("COMPARE", "a pruner and a producer", "none"),
+        Edit(
+            PLAIN,
+            "    outcome: Swapped | Moved | None\n",
+            "    yield from _let_go(ctx, draft)\n    outcome: Swapped | Moved | None\n",
+        ),
+    ),
+    mutant(
+        "a lost update under the lease is not noticed",
+        "What is read back after the SET is looked at.",
+        "rest/test_scriptless.py::test_two_writers_beside_a_lease_are_noticed[Way.LEASE]",
+        Edit(PLAIN, "    if stored != prefix or holder != lease.token:", "    if False:"),
+    ),
+    mutant(
+        "a lease is kept after a refusal",
+        "A publish that the store refused does not keep the next one waiting.",
+        "rest/test_scriptless.py::test_a_refused_publish_gives_its_lease_back[Way.LEASE]",
+        Edit(PLAIN, "        yield from release(ctx, lease)\n        raise\n", "        raise\n"),
+    ),
+)

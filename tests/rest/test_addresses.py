@@ -1,0 +1,184 @@
+"""How a REST endpoint is named, and what must never be shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import swapstore
+import swapstore.aio
+from swapstore import InvalidInput, Store
+from swapstore.drivers import rest_address
+from tests.rest.carried import TOKEN
+
+URL = "https://name.test"
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("SWAPSTORE_URL", "UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("swapstore.operations.probing.at_connect", _ask_nothing)
+
+
+def _ask_nothing(*_: object) -> Iterator[None]:
+    """No endpoint of these tests is there."""
+    yield from ()
+
+
+def test_a_store_says_where_it_is_and_nothing_else() -> None:
+    """Logs are full of reprs: a token there is a token published."""
+    with swapstore.connect(f"{URL}/base/", token=f" {TOKEN}\n") as store:
+        assert store.where == URL
+        for shown in (repr(store), str(store), repr(store._driver), repr(vars(store._driver))):
+            assert TOKEN not in shown
+    assert TOKEN not in repr(rest_address.parse(URL, TOKEN, allow_http=False))
+
+
+def test_the_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two variables that the vendor's integrations set are all that a deployment has."""
+    monkeypatch.setenv("UPSTASH_REDIS_REST_URL", URL)
+    monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", TOKEN)
+    for connect in (swapstore.connect, swapstore.aio.connect):
+        assert connect().where == URL
+    assert rest_address.parse(URL, None, allow_http=False).token == TOKEN
+    assert rest_address.parse(URL, f"{TOKEN}2", allow_http=False).token == f"{TOKEN}2"
+    monkeypatch.setenv("SWAPSTORE_URL", "https://first.test")
+    assert swapstore.connect().where == "https://first.test"
+
+
+def test_without_any_variable_it_is_still_the_file() -> None:
+    """A program that ran on the embedded store would ask for a token."""
+    with swapstore.connect() as store:
+        assert store.where.startswith("sqlite")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:hunter2@name.upstash.io",
+        "https://hunter2@name.upstash.io",
+        "https://:hunter2@name.upstash.io",
+        "https://name.upstash.io?_token=hunter2",
+        "https://name.upstash.io/?_token=hunter2",
+        "https://name.upstash.io/#hunter2",
+        "https://name.upstash.io:hunter2",
+        "https://name.upstash.io/ hunter2",
+        "https:///hunter2",
+        "https://[hunter2",
+        "https://hunter2\u00e9.test",
+        "http://10.0.0.1/hunter2",
+        "http://example.test/hunter2",
+        "HTTP://example.test/hunter2",
+        "http://127.0.0.1.example.test/hunter2",
+    ],
+)
+@pytest.mark.parametrize("connect", [swapstore.connect, swapstore.aio.connect])
+def test_a_bad_url_is_refused_and_not_quoted(connect: type[Store], url: str) -> None:
+    """The secret in a mistyped URL would be in the traceback."""
+    with pytest.raises(InvalidInput) as caught:
+        connect(url, token=TOKEN)  # type: ignore[call-arg,arg-type]
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "hunter2" not in str(error)
+        assert TOKEN not in str(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize("token", ["", "  ", "two words", "new\nline", "t\u00f6ken", 5])
+def test_a_bad_token_is_refused_and_not_quoted(token: object) -> None:
+    """A token with a line break would be another header."""
+    with pytest.raises(InvalidInput, match="token") as caught:
+        swapstore.connect(URL, token=token)  # type: ignore[arg-type]
+    assert not str(token).strip() or str(token) not in str(caught.value)
+
+
+def test_no_token_at_all() -> None:
+    """The message must say where a token comes from."""
+    with pytest.raises(InvalidInput, match="UPSTASH_REDIS_REST_TOKEN"):
+        swapstore.connect(URL)
+
+
+@pytest.mark.parametrize("target", ["redis://localhost:1/0", "sqlite:///a.db", None, object()])
+def test_a_token_for_another_store_is_a_mistake(target: object) -> None:
+    """Somebody believes to be on the REST store, and is on another."""
+    with pytest.raises(InvalidInput, match="token") as caught:
+        swapstore.connect(target, token=TOKEN)
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8079", "http://127.9.9.9", "http://localhost:80/x", "http://[::1]:8079"]
+)
+def test_plain_http_is_for_this_machine(url: str) -> None:
+    """A local endpoint for development has no certificate."""
+    assert swapstore.connect(url, token=TOKEN).where.startswith("http://")
+
+
+def test_plain_http_elsewhere_must_be_wanted() -> None:
+    """In a private network there may be no certificates either."""
+    assert swapstore.connect("http://srh:80", token=TOKEN, allow_http=True).where == "http://srh"
+
+
+def test_without_the_extra_the_message_says_what_to_install() -> None:
+    """An ImportError from the depths does not say which extra is missing."""
+    program = (
+        "import sys\n"
+        "sys.modules['httpcore2'] = None\n"
+        "import swapstore, swapstore.aio\n"
+        "for connect in (swapstore.connect, swapstore.aio.connect):\n"
+        "    try:\n"
+        f"        connect({URL!r}, token='t')\n"
+        "    except swapstore.InvalidInput as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.count("pip install 'swapstore[upstash]'") == 2
+
+
+def test_who_does_not_use_it_does_not_pay_for_it() -> None:
+    """Every program would load an HTTP client that it may not even have."""
+    program = (
+        "import sys, swapstore\n"
+        "store = swapstore.connect('sqlite:///never-made.db')\n"
+        "print(sorted({'httpcore2', 'httpx2', 'h11', 'anyio', 'ssl'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_over_rest_reads_are_more_patient() -> None:
+    """A replica that is a second behind would be taken for damage; a batch for all would not fit."""
+    policy = swapstore.connect(URL, token=TOKEN, max_request=1_000_000)._context.policy
+    assert (policy.read_attempts, policy.first_wait_s, policy.longest_wait_s) == (8, 0.02, 0.5)
+    assert policy.text_only
+    assert policy.max_batch_bytes == 500_000
+    assert not swapstore.connect("redis://localhost:1")._context.policy.text_only
+
+
+def test_a_proxy_is_used_where_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a company's proxy nothing would be reached; and nothing local may be asked of it."""
+    from swapstore.drivers import rest_transport  # noqa: PLC0415 - an extra
+
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy.test:3128")
+    monkeypatch.setenv("HTTP_PROXY", "proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", "inside.test")
+
+    def proxy(url: str) -> object:
+        return rest_transport.pool_options(rest_address.parse(url, TOKEN, allow_http=True))["proxy"]
+
+    through = proxy(URL)
+    assert through is not None
+    assert "hunter2" not in repr(through)
+    assert proxy("http://outside.test") is not None
+    assert proxy("https://inside.test") is None
+    assert proxy("http://127.0.0.1:1") is None
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://hunter2@proxy.test")
+    with pytest.raises(InvalidInput, match="HTTPS_PROXY") as caught:
+        proxy(URL)
+    assert "hunter2" not in str(caught.value)

@@ -1,0 +1,305 @@
+"""Endpoints without scripts: compare-and-set where the server has it, a lease for a single writer else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import attrs
+import pytest
+
+import swapstore
+import swapstore.aio
+from swapstore import Retention, Store
+from swapstore.errors import Contended, LeaseLost, OutcomeUnknown, Unsupported
+from swapstore.findings import Problem
+from swapstore.operations.strategy import Way
+from tests.support.rest import RestServer
+from tests.support.valkey import Server
+
+NO_SCRIPTS = frozenset({"EVAL", "EVALSHA", "PERSIST", "MULTI", "EXEC", "WATCH"})
+WAYS = [Way.COMPARE, Way.LEASE]
+
+
+@pytest.fixture
+def scriptless(rest: RestServer) -> RestServer:
+    """A proxy that allows a list of commands; no script is among them."""
+    rest.switches.denied = NO_SCRIPTS
+    return rest
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, scriptless: RestServer) -> Way:
+    """How the store that the test gets has to commit."""
+    chosen: Way = request.param
+    scriptless.switches.compares = chosen is Way.COMPARE
+    return chosen
+
+
+@pytest.fixture
+def connect(scriptless: RestServer, way: Way) -> Iterator[Callable[[], Store]]:
+    """Make clients of the endpoint, whose lease lasts for two seconds only."""
+    made: list[Store] = []
+
+    def connected(**options: object) -> Store:
+        store = swapstore.connect(scriptless.url, token=scriptless.token, single_writer=True, **options)  # type: ignore[arg-type]
+        assert store._context.strategy.way is way
+        policy = attrs.evolve(
+            store._context.policy, lease_ttl_ms=2000, lease_margin_ms=1000, lease_poll_ms=50
+        )
+        made.append(Store(store._driver, attrs.evolve(store._context, policy=policy)))
+        return made[-1]
+
+    yield connected
+    for store in made:
+        store.close()
+
+
+def test_publish_and_read(connect: Callable[[], Store]) -> None:
+    """The producer behind such a proxy could not publish at all."""
+    store = connect()
+    for number in range(70):  # far enough to seal a page
+        assert store.publish("mena", {"n": number}, id=f"id-{number}", ts=number + 1).version == number + 1
+    assert store.read_latest("mena").value == {"n": 69}  # type: ignore[union-attr]
+    assert store.read("mena", id="id-3").value == {"n": 3}  # type: ignore[union-attr]
+    assert [row.version for row in store.history("mena", limit=None)] == list(range(70, 0, -1))
+    assert list(store.verify()) == []
+
+
+def test_everything_that_swaps_works(connect: Callable[..., Store]) -> None:
+    """Pinning, rolling back, confirming and pruning go through the same commit."""
+    store = connect(retention=Retention(max_count=40))
+    for number in range(80):
+        store.publish("mena", number, id=f"id-{number}")
+    store.pin("mena", id="id-60")
+    assert store.read_latest("mena").value == 60  # type: ignore[union-attr]
+    store.unpin("mena")
+    store.confirm("mena")
+    store.put_live("mena", {"view": 1}, ttl=60)
+    store.rollback("mena", id="id-70")
+    assert store.read_live("mena") is None
+    assert store.read_latest("mena").value == 70  # type: ignore[union-attr]
+    store.prune("mena", retention=Retention(max_count=10))
+    assert len(list(store.history("mena", limit=None))) <= 11
+    assert [each for each in store.verify() if each.wrong] == []
+
+
+def test_published_again_and_with_other_content(connect: Callable[[], Store]) -> None:
+    """A retry must end in one commit, and an id must keep its content."""
+    store, other = connect(), connect()
+    first = store.publish("mena", {"n": 1}, id="run-1")
+    again = other.publish("mena", {"n": 1}, id="run-1")
+    assert (again.created, again.version) == (False, first.version)
+    with pytest.raises(swapstore.errors.IdConflict, match="another payload"):
+        other.publish("mena", {"n": 2}, id="run-1")
+
+
+@pytest.mark.parametrize(
+    ("way", "request_number"),
+    [(Way.COMPARE, 1), (Way.COMPARE, 2), (Way.LEASE, 1), (Way.LEASE, 2), (Way.LEASE, 3)],
+    indirect=["way"],
+)
+def test_a_cut_publish_does_not_block_its_own_retry(
+    scriptless: RestServer, connect: Callable[[], Store], way: Way, request_number: int
+) -> None:
+    """A cron job that dies in the middle would be refused its id for ever after."""
+    store = connect()
+    store.publish("mena", 0, id="old", ts=1)
+    with pytest.MonkeyPatch.context() as patch:
+        real = store._driver.execute
+        calls = iter(range(1, 100))
+
+        def dying(commands: list[object]) -> object:
+            if next(calls) > request_number:
+                raise SystemExit("the process dies here")
+            return real(commands)  # type: ignore[arg-type]
+
+        patch.setattr(store._driver, "execute", dying)
+        with pytest.raises(SystemExit):
+            store.publish("mena", {"n": 1}, id="run-1", ts=5)
+    assert connect().read_latest("mena").value == 0  # type: ignore[union-attr]
+    commit = connect().publish("mena", {"n": 1}, id="run-1", ts=5)
+    assert (commit.created, commit.version) == (True, 2)
+    assert [each for each in connect().verify() if each.wrong] == []
+
+
+def test_a_single_writer_may_retry_with_other_content(
+    scriptless: RestServer, connect: Callable[[], Store], way: Way
+) -> None:
+    """What a cut publish computed is old news an hour later; its id must be free for the new."""
+    store = connect()
+    store.publish("mena", 0)
+    scriptless.switches.fail(1, when="SET", skip=1 if way is Way.COMPARE else 2)  # the swap itself
+    with pytest.raises(swapstore.errors.StoreFull):
+        store.publish("mena", {"n": 1}, id="run-1")
+    if way is Way.LEASE:
+        assert store.publish("mena", {"n": 2}, id="run-1").version == 2
+        assert store.read_latest("mena").value == {"n": 2}  # type: ignore[union-attr]
+    else:
+        with pytest.raises(Contended, match="was cut"):
+            connect().publish("mena", {"n": 2}, id="run-1")
+
+
+def test_a_lost_reply_ends_in_one_commit(
+    scriptless: RestServer, connect: Callable[[], Store], way: Way
+) -> None:
+    """The publish that was applied would be reported as failed, or be committed twice."""
+    store = connect()
+    store.publish("mena", 0)
+    for skip in range(4):
+        for drop in (scriptless.switches.drop_after, scriptless.switches.drop_before):
+            drop(skip=skip, when="SET")
+            name = f"run-{skip}-{drop.__name__}"
+            try:
+                commit = store.publish("mena", {"n": skip}, id=name)
+            except OutcomeUnknown as error:
+                assert way is Way.LEASE
+                commit = store.publish("mena", {"n": skip}, id=error.id)
+            assert store.read("mena", version=commit.version).id == name  # type: ignore[union-attr]
+    ids = [row.id for row in store.history("mena", limit=None)]
+    assert len(ids) == len(set(ids)) == 9
+
+
+def test_producers_at_once(connect: Callable[[], Store]) -> None:
+    """Acknowledged publishes are lost under contention, as several systems do."""
+    start = threading.Barrier(4)
+
+    def work(name: str) -> list[tuple[str, int]]:
+        store, acknowledged = connect(), []
+        start.wait()
+        for number in range(6):
+            try:
+                commit = store.publish("mena", {"n": number}, id=f"{name}-{number}", ts=number + 1)
+            except Contended:
+                continue
+            acknowledged.append((commit.id, commit.version))
+        return acknowledged
+
+    with ThreadPoolExecutor(4) as pool:
+        acknowledged = [each for done in pool.map(work, "abcd") for each in done]
+    store = connect()
+    assert (
+        dict(acknowledged).items()
+        <= {row.id: row.version for row in store.history("mena", limit=None)}.items()
+    )
+    assert len(acknowledged) > 4
+    assert [each for each in store.verify() if each.wrong and each.problem is not Problem.LEAKED] == []
+
+
+@pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
+def test_a_crashed_writers_lease_runs_out(connect: Callable[[], Store], valkey: Server) -> None:
+    """The next run of the job would wait for ever, or go on beside a writer that is still at work."""
+    store = connect()
+    key = store._context.keys.lease("mena")
+    with valkey.client() as client:
+        client.set(key, b"another's", px=300)
+        assert store.publish("mena", 1).version == 1
+        client.set(key, b"another's", px=60_000)
+        with pytest.raises(Contended, match="another writer has held the lease"):
+            store.publish("mena", 2)
+        client.delete(key)
+    assert store.publish("mena", 3).version == 2
+
+
+@pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
+def test_a_refused_publish_gives_its_lease_back(
+    scriptless: RestServer, connect: Callable[[], Store], valkey: Server
+) -> None:
+    """A full store would keep the next publish waiting for a minute, after there is room again."""
+    store = connect()
+    scriptless.switches.fail(2, when="SADD", skip=0)
+    with pytest.raises(swapstore.errors.StoreFull):
+        store.publish("mena", 1)
+    with valkey.client() as client:
+        assert client.keys("*lease*") == []
+    assert store.publish("mena", 2).version == 1
+
+
+@pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
+def test_two_writers_beside_a_lease_are_noticed(connect: Callable[[], Store], valkey: Server) -> None:
+    """The promise of a single writer is broken, and nobody is told that a commit is gone."""
+    store, key = connect(), "swapstore:manifest:{mena}"
+    store.publish("mena", 1)
+    with valkey.client() as client:
+        other = client.get(key)
+        real = store._driver.execute
+
+        def meddling(commands: list[object]) -> object:
+            if len(commands) == 4 and type(commands[0]).__name__ == "Write":
+                replies = real(commands[:1])  # type: ignore[arg-type]
+                client.set(key, other)
+                return [*replies, *real(commands[1:])]  # type: ignore[arg-type]
+            return real(commands)  # type: ignore[arg-type]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store._driver, "execute", meddling)
+            with pytest.raises(LeaseLost, match="single_writer=True promises that there is none"):
+                store.publish("mena", 2)
+
+
+def test_without_any_way_connecting_is_refused(scriptless: RestServer) -> None:
+    """A job would find out at its first publish, at night, that nothing here commits safely."""
+    scriptless.switches.compares = False
+    with pytest.raises(Unsupported, match="single_writer=True"):
+        swapstore.connect(scriptless.url, token=scriptless.token)
+
+    async def enter() -> None:
+        async with swapstore.aio.connect(scriptless.url, token=scriptless.token):
+            pass
+
+    with pytest.raises(Unsupported, match="Allow EVAL"):
+        asyncio.run(enter())
+
+
+def test_asyncio_without_scripts(scriptless: RestServer, way: Way) -> None:
+    """The asynchronous face has the same ways."""
+
+    async def both() -> tuple[int, object]:
+        async with swapstore.aio.connect(scriptless.url, token=scriptless.token, single_writer=True) as store:
+            commit = await store.publish("mena", {"n": 1})
+            return commit.version, (await store.read_latest("mena")).value  # type: ignore[union-attr]
+
+    assert asyncio.run(both()) == (1, {"n": 1})
+
+
+def test_publish_many_without_scripts(connect: Callable[[], Store]) -> None:
+    """Several datasets go together, step by step."""
+    store = connect()
+    done = store.publish_many({name: {"of": name} for name in ("mena", "europe", "asia")})
+    assert all(not isinstance(each, Exception) for each in done.values())
+    assert {name: snap.value["of"] for name, snap in store.read_latest_many(["mena", "asia"]).items()} == {  # type: ignore[union-attr]
+        "mena": "mena",
+        "asia": "asia",
+    }
+
+
+def test_a_user_of_redis_that_may_not_run_scripts(valkey: Server) -> None:
+    """A server whose administrator denies EVAL has a compare-and-set all the same."""
+    with valkey.client() as admin:
+        admin.acl_setuser(
+            "app",
+            enabled=True,
+            nopass=True,
+            keys=["*"],
+            channels=["*"],
+            commands=["+@all", "-eval", "-evalsha"],
+        )
+        try:
+            with swapstore.connect(valkey.url.replace("//", "//app:any@")) as store:
+                assert [store.publish("mena", n, id=f"id-{n}").version for n in range(3)] == [1, 2, 3]
+                assert store._context.strategy.way is Way.COMPARE
+                assert list(store.verify()) == []
+        finally:
+            admin.acl_deluser("app")
+
+
+def test_reading_needs_no_way_to_commit(scriptless: RestServer) -> None:
+    """A reader with a read-only token would be turned away for what it never does."""
+    with swapstore.connect(scriptless.url, token=scriptless.token) as producer:
+        producer.publish("mena", {"n": 1})
+    with swapstore.connect(scriptless.url, token=scriptless.read_only_token) as reader:
+        assert reader.read_latest("mena").value == {"n": 1}  # type: ignore[union-attr]
+        with pytest.raises(swapstore.errors.AccessDenied):
+            reader.publish("mena", {"n": 2})

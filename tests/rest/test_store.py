@@ -1,0 +1,26 @@
+"""What a store promises, promised over REST too: the tests of publishing and reading, on the REST driver.
+
+The tests are those of tests/store; here they find another store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import swapstore
+from swapstore import Store
+from tests.store.test_outcomes import *  # noqa: F403 - the tests themselves
+from tests.store.test_publish import *  # noqa: F403
+from tests.store.test_read import *  # noqa: F403
+from tests.support.rest import RestServer
+from tests.support.valkey import Server
+
+
+@pytest.fixture
+def store(rest: RestServer, valkey: Server) -> Iterator[Store]:
+    """A store over REST, on a fresh database. Tests that look behind it find connections to the server."""
+    with swapstore.connect(rest.url, token=rest.token) as made, valkey.client() as client:
+        made._driver._pool = client.connection_pool  # type: ignore[attr-defined]
+        yield made

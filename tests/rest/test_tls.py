@@ -1,0 +1,138 @@
+"""Over TLS, as it is in production: with a certificate of our own, which only some trust."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from swapstore import ReplyLost, Unavailable
+from swapstore.commands import Get
+from tests.rest.carried import FACES, QUICK, TOKEN, driver_of, endpoint, request_of
+
+CERTIFICATE = (
+    Path(__file__).parent / "tls"
+)  # self-signed, for localhost and store.test; the key opens nothing
+
+
+def over_tls(serve: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE / "cert.pem", CERTIFICATE / "key.pem")
+
+    def wrapped(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as inside:
+            serve(inside)
+
+    return wrapped
+
+
+def answer(connection: socket.socket) -> None:
+    """Answer requests until there are no more: each command gets null."""
+    while True:
+        items = [{"result": None} for _ in json.loads(request_of(connection))]
+        body = json.dumps(items).encode()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+
+def named(url: str) -> str:
+    return url.replace("http://127.0.0.1", "https://localhost")
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_certificate_that_is_trusted(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing at all would work in production."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE / "cert.pem"))
+    with endpoint(over_tls(answer)) as url, driver_of(face, named(url)) as driver:
+        assert driver.execute([Get("a"), Get("b")]) == [None, None]
+        assert driver.execute([Get("a")]) == [None]
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_certificate_that_is_not(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sits in between would be given the token."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    seen: list[bytes] = []
+    with (
+        endpoint(over_tls(lambda connection: seen.append(request_of(connection)))) as url,
+        driver_of(face, named(url)) as driver,
+        pytest.raises(Unavailable, match="certificate") as caught,
+    ):
+        driver.execute([Get("a")])
+    assert type(caught.value) is Unavailable
+    assert seen == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("face", FACES)
+def test_a_handshake_that_does_not_end(face: str) -> None:
+    """A port that takes connections and says nothing would hold a producer, or its socket, for ever."""
+    with (
+        endpoint(_silent) as url,
+        driver_of(face, named(url), times=QUICK) as driver,
+        pytest.raises((Unavailable, ReplyLost)),
+    ):
+        driver.execute([Get("a")])
+    gc.collect()  # a socket that was left open warns now
+
+
+def _silent(connection: socket.socket) -> None:
+    connection.settimeout(3)
+    while connection.recv(65536):
+        pass
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_through_a_proxy(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing but a proxy leads out, nothing would be reached, or the proxy would see the token."""
+    seen: list[bytes] = []
+    with endpoint(over_tls(answer)) as behind:
+        port = int(behind.rpartition(":")[2])
+
+        def tunnel(connection: socket.socket) -> None:
+            seen.append(connection.recv(65536))
+            with socket.create_connection(("127.0.0.1", port)) as onward:
+                connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=pump, args=(onward, connection))
+                back.start()
+                pump(connection, onward)
+                back.join()
+
+        with endpoint(tunnel) as proxy:
+            monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE / "cert.pem"))
+            monkeypatch.setenv("HTTPS_PROXY", proxy)
+            monkeypatch.setenv("NO_PROXY", "")
+            with driver_of(face, f"https://store.test:{port}") as driver:
+                assert driver.execute([Get("a")]) == [None]
+                assert driver.execute([Get("a")]) == [None]
+    (asked,) = seen
+    assert asked.startswith(b"CONNECT store.test:")
+    assert TOKEN.encode() not in asked
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_proxy_that_does_not_let_us_through(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent, and it is the proxy that has to be asked about."""
+
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    with endpoint(refuse) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "")
+        with driver_of(face, "https://store.test") as driver, pytest.raises(Unavailable, match="proxy"):
+            driver.execute([Get("a")])
