@@ -19,9 +19,8 @@ fuzz: $(READY)  ## the state machine with random seeds, until it is stopped or f
 mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and the test that notices each
 	$(BIN)/python -m tests.mutants
 
-bench: $(READY)  ## what a million versions cost, counted: round trips and bytes, against a hundred
-	$(BIN)/python -m tests.benchmarks.depth
-	$(BIN)/python -m tests.benchmarks.many
+bench: $(READY)  ## beside the six commands and other systems, timed and counted; URL=redis://… for your own server
+	@SWAPSTORE_BENCH_URL='$(URL)' $(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: $(READY)  ## ruff and mypy --strict
 	$(BIN)/ruff check .

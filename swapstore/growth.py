@@ -106,7 +106,7 @@ def append(
     log, sealed = sealed_log(log, dataset=dataset, epoch=epoch, keys=stamp.keys)
     return Draft(
         base=base,
-        manifest=manifest.build(head, log, stamp.keys),
+        manifest=manifest.build(head, log, stamp.keys, base=base),
         row=row,
         pages=sealed,
         unlinked=unlinked,
@@ -119,7 +119,7 @@ def repoint(base: Manifest, *, stamp: Stamp, retained: Retained | None = None, *
     etag = f"{base.epoch}.{version}.{stamp.nonce}"
     head = attrs.evolve(base.head, etag=etag, version=version, committed_at=stamp.now_ms, **changes)
     head, log, unlinked = _let_go(head, base.log, retained or Retained(), stamp.keys)
-    return Draft(base=base, manifest=manifest.build(head, log, stamp.keys), unlinked=unlinked)
+    return Draft(base=base, manifest=manifest.build(head, log, stamp.keys, base=base), unlinked=unlinked)
 
 
 # --- growing ---------------------------------------------------------------------------------------

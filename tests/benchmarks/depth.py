@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,8 +71,8 @@ def main(arguments: list[str]) -> int:
 # --- counting --------------------------------------------------------------------------------------
 
 
-def count(kind: str, depths: list[int]) -> Findings:
-    """Count on one kind of store, at each depth."""
+def count(kind: str, depths: list[int], also: Callable[[Bed, int], None] | None = None) -> Findings:
+    """Count on one kind of store, at each depth; do something else there, too, that leaves it as it was."""
     console = Console(stderr=True)
     found = Findings(kind, {}, {}, [])
     with bed(kind) as made:
@@ -80,6 +80,8 @@ def count(kind: str, depths: list[int]) -> Findings:
             with console.status(f"{kind}: {depth:,} versions"):
                 found.costs[depth] = made.measure(depth)
                 found.references[depth] = len(made.manifest().log.pages)
+                if also is not None:
+                    also(made, depth)
                 if depth == max((each for each in depths if each <= TARGET), default=depths[0]):
                     found.walks.extend(walk(made.store, rows=rows) for rows in (50, None))
     return found
@@ -97,7 +99,7 @@ def bed(kind: str) -> Iterator[Bed]:
         server = stack.enter_context(Server(directory))
         proxy = stack.enter_context(Proxy(server.port))
         store, metered = (stack.enter_context(swapstore.connect(url)) for url in (server.url, proxy.url))
-        yield Bed(store, metered, proxy)
+        yield Bed(store, metered, proxy, url=server.url)
 
 
 # --- showing ---------------------------------------------------------------------------------------

@@ -1,20 +1,28 @@
-"""A proxy on loopback that delays what passes, each way, like a network: many bytes may be under way."""
+"""A proxy on loopback that delays what passes, each way, like a network: many bytes may be under way.
+
+`python -m tests.benchmarks.latency HOST PORT SECONDS` runs one until its input ends, and prints its port: in
+a process of its own it does not take turns with the client that is measured.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 CHUNK = 1 << 16
 
 
 class SlowNetwork:
-    """Forwards connections to a port of this machine; each byte arrives `delay_s` later."""
+    """Forwards connections to a port, of this machine unless told; each byte arrives `delay_s` later."""
 
-    def __init__(self, port: int, delay_s: float) -> None:
-        self._target = port
+    def __init__(self, port: int, delay_s: float, host: str = "127.0.0.1") -> None:
+        self._target = (host, port)
         self._delay_s = delay_s
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -43,7 +51,7 @@ class SlowNetwork:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_connection("127.0.0.1", self._target)
+        there = await asyncio.open_connection(*self._target)
         for source, sink in ((reader, there[1]), (there[0], writer)):
             task = asyncio.create_task(self._forward(source, sink))
             self._tasks.add(task)
@@ -58,3 +66,35 @@ class SlowNetwork:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(self._delay_s)
             sink.close()
+
+
+@contextlib.contextmanager
+def slow_network(host: str, port: int, delay_s: float) -> Iterator[int]:
+    """Run one in a process of its own; yield the port to connect to."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.latency", host, str(port), str(delay_s)],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is the bench's own; it ends when its input does
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.stdin.close()
+
+
+def main(host: str, port: str, delay_s: str) -> None:
+    """Forward until the input ends."""
+    with SlowNetwork(int(port), float(delay_s), host) as network:
+        sys.stdout.write(f"{network.port}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

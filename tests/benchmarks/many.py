@@ -9,88 +9,99 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import redis
 from rich.console import Console
-from rich.table import Table
 
 import swapstore
-from tests.benchmarks.latency import SlowNetwork
+from tests.benchmarks import payloads, report
+from tests.benchmarks.bench import Bench, titled
+from tests.benchmarks.latency import slow_network
+from tests.benchmarks.payloads import REGIONS
+from tests.benchmarks.rounds import Sample, Way, measure
+from tests.benchmarks.six import Six
 from tests.support.valkey import Server
 
-REGIONS = ("mena", "europe", "asia", "africa", "oceania", "latam", "nordics", "us")
+SECTION = "many"
+SIZE = "10 KB"
 DELAY_S = 0.05
 ROUNDS = 7
-PAYLOAD = b"x" * 10_000
 TARGET_S = 0.25
 
-
-def old_way(client: redis.Redis, number: int) -> None:
-    """Publish each region with its six commands, one region after the other, as the producer does today."""
-    for region in REGIONS:
-        name, ts = f"run-{number}", 1_800_000_000_000 + number
-        pipeline = client.pipeline(transaction=True)
-        pipeline.set(f"snapshot:v1:{region}:{ts}", PAYLOAD)
-        pipeline.set(f"snapshot-by-id:v1:{name}", PAYLOAD)
-        pipeline.set(f"snapshot:v1:{region}:latest", name)
-        pipeline.zadd(f"snapshot-index:v1:{region}", {name: ts})
-        pipeline.zremrangebyscore(f"snapshot-index:v1:{region}", 0, 0)
-        pipeline.delete(f"live:{region}")
-        pipeline.execute()
+PING = "one round trip (PING)"
+MGET = "MGET of eight payloads (raw)"
+SIX_EACH = "the six in MULTI/EXEC, region after region"
+SIX_TOGETHER = "the six of all regions in one pipeline"
+PUBLISH_MANY = "publish_many(8), warm"
+READ_NEW = "read_latest_many(8), new versions"
+READ_STILL = "read_latest_many(8), nothing new"
 
 
-def old_read(client: redis.Redis) -> None:
-    """Read each region in two steps."""
-    for region in REGIONS:
-        name: Any = client.get(f"snapshot:v1:{region}:latest")
-        assert client.get(f"snapshot-by-id:v1:{name.decode()}") == PAYLOAD
+def run(bench: Bench) -> None:
+    """Measure eight regions at every delay."""
+    payload = payloads.payload(payloads.SIZES[SIZE])
+    for delay, url in bench.delays():
+        rounds = bench.rounds_for(delay, len(REGIONS) * len(payload))
+        samples = measure_with(url, bench.ground.namespace, payload, rounds)
+        bench.report.add_timed(SECTION, titled("eight datasets", SIZE, delay), samples, PING)
+        bench.ground.clear()
 
 
-def measure(port: int) -> dict[str, list[float]]:
-    """Measure each way, in turn."""
-    client = redis.Redis(port=port)
-    store = swapstore.connect(f"redis://127.0.0.1:{port}/0")
-    reader = swapstore.connect(f"redis://127.0.0.1:{port}/0")
-    numbers = iter(range(10_000))
+def measure_with(url: str, namespace: str, payload: bytes, rounds: int) -> dict[str, Sample]:
+    """Measure all ways of publishing and reading eight datasets."""
+    with ExitStack() as stack:
+        client: Any = stack.enter_context(redis.Redis.from_url(url))
+        store, reader = (stack.enter_context(swapstore.connect(url, namespace=namespace)) for _ in range(2))
+        sixes = [Six(client, namespace, region) for region in REGIONS]
+        keys = [f"{namespace}:get:{region}" for region in REGIONS]
+        client.mset(dict.fromkeys(keys, payload))
+        values = dict.fromkeys(REGIONS, payload)
 
-    def publish_many() -> None:
-        store.publish_many(dict.fromkeys(REGIONS, PAYLOAD), codec="bytes").raise_for_failures()
+        def six_each() -> None:
+            for six in sixes:
+                six.publish(payload, transaction=True)
 
-    def publish_each() -> None:
-        for region in REGIONS:
-            store.publish(region, PAYLOAD, codec="bytes")
+        def six_together() -> None:
+            pipeline = client.pipeline(transaction=False)
+            for six in sixes:
+                pipeline.command_stack += six.pipeline(payload, transaction=False).command_stack
+            pipeline.execute()
 
-    def read_each() -> None:
-        for region in REGIONS:
-            assert reader.read_latest(region)
+        def publish_each() -> None:
+            for region in REGIONS:
+                store.publish(region, payload, codec="bytes")
 
-    ways: dict[str, Callable[[], Any]] = {
-        "one round trip (PING)": client.ping,
-        "six commands, region after region": lambda: old_way(client, next(numbers)),
-        "publish, region after region": publish_each,
-        "publish_many": publish_many,
-        "two-step read, region after region": lambda: old_read(client),
-        "read_latest, region after region, warm": read_each,
-        "read_latest_many, new versions": lambda: reader.read_latest_many(REGIONS),
-        "read_latest_many, nothing new": lambda: reader.read_latest_many(REGIONS),
-    }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(ROUNDS + 1):
-        for name, way in ways.items():
-            if name == "read_latest_many, new versions":
-                publish_many()
-            began = time.perf_counter()
-            way()
-            if number:  # the first round warms up
-                taken[name].append(time.perf_counter() - began)
-    for each in (store, reader, client):
-        each.close()
-    return taken
+        def publish_many() -> None:
+            store.publish_many(values, codec="bytes").raise_for_failures()
+
+        def read_each() -> None:
+            for region in REGIONS:
+                assert reader.read_latest(region)
+
+        ways = [
+            Way(PING, client.ping),
+            Way(SIX_EACH, six_each),
+            Way(SIX_TOGETHER, six_together),
+            Way("publish, region after region, warm", publish_each),
+            Way(PUBLISH_MANY, publish_many),
+            Way(MGET, lambda: client.mget(keys)),
+            Way("two-step read, region after region", lambda: [six.read() for six in sixes]),
+            Way("read_latest, region after region, nothing new", read_each, before=read_each_first(reader)),
+            Way(READ_NEW, lambda: reader.read_latest_many(REGIONS), before=publish_many),
+            Way(READ_STILL, lambda: reader.read_latest_many(REGIONS), before=read_each_first(reader)),
+        ]
+        publish_many()
+        six_each()
+        return measure(ways, rounds=rounds)
+
+
+def read_each_first(reader: swapstore.Store) -> Any:
+    """Let a reader know what is there, so that nothing is new to it."""
+    return lambda: reader.read_latest_many(REGIONS)
 
 
 def main() -> None:
@@ -98,23 +109,21 @@ def main() -> None:
     with (
         TemporaryDirectory() as directory,
         Server(Path(directory)) as server,
-        SlowNetwork(server.port, DELAY_S) as network,
+        slow_network("127.0.0.1", server.port, DELAY_S) as port,
     ):
-        medians = {name: statistics.median(each) for name, each in measure(network.port).items()}
-    trip = medians["one round trip (PING)"]
+        url = f"redis://127.0.0.1:{port}/0"
+        samples = measure_with(url, "many", payloads.payload(payloads.SIZES[SIZE]), ROUNDS)
+    title = f"{len(REGIONS)} regions, {SIZE} each, 50 ms each way; medians of {ROUNDS}"
+    sheet = report.timed(SECTION, title, samples, PING)
     if not sys.stdout.isatty():
-        found = {name: {"ratio": each / trip, "seconds": each} for name, each in medians.items()}
+        found = {row["way"]: {"ratio": row["ratio"], "seconds": row["median_us"] / 1e6} for row in sheet.rows}
         sys.stdout.write(json.dumps(found) + "\n")
-    table = Table(title=f"{len(REGIONS)} regions, 10 KB each, 50 ms each way; medians of {ROUNDS}")
-    for column in ("way", "round trips", "ms"):
-        table.add_column(column, justify="left" if column == "way" else "right")
-    for name, each in medians.items():
-        table.add_row(name, f"{each / trip:.1f}", f"{each * 1000:.0f}")
-    console = Console(stderr=not sys.stdout.isatty())
-    console.print(table)
-    for name in ("publish_many", "read_latest_many, new versions", "read_latest_many, nothing new"):
-        verdict = "met" if medians[name] < TARGET_S else "MISSED"
-        console.print(f"{name}: {medians[name] * 1000:.0f} ms, target {TARGET_S * 1000:.0f} ms: {verdict}")
+    console = report.console() if sys.stdout.isatty() else Console(stderr=True)
+    console.print(report.shown(sheet))
+    for name in (PUBLISH_MANY, READ_NEW, READ_STILL):
+        taken_ms = statistics.median(samples[name].taken_ns) / 1e6
+        verdict = "met" if taken_ms < TARGET_S * 1000 else "MISSED"
+        console.print(f"{name}: {taken_ms:.0f} ms, target {TARGET_S * 1000:.0f} ms: {verdict}")
 
 
 if __name__ == "__main__":

@@ -80,8 +80,11 @@ class Bed:
     `store` builds the dataset and is not counted; the clients share the connection of `metered`.
     """
 
-    def __init__(self, store: Store, metered: Store, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self, store: Store, metered: Store, proxy: Proxy | None = None, url: str | None = None
+    ) -> None:
         self.store = store
+        self.url = url  # of the server, if there is one
         self.meter = Meter(metered._driver, proxy)
 
     def client(self) -> Store:
