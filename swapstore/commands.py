@@ -103,11 +103,15 @@ class Ask(Reading[Any]):
 
 @attrs.frozen
 class Stage(Command[bool]):
-    """Write a record with a TTL if the key is free; False if it is taken."""
+    """Write a record with a TTL if the key is free; False if it is taken.
+
+    The value is `record` and behind it `body`: a payload of megabytes need not be copied for its header.
+    """
 
     key: str
     record: bytes = attrs.field(repr=False)
     ttl_ms: int
+    body: bytes = attrs.field(default=b"", repr=False)
 
 
 @attrs.frozen

@@ -110,11 +110,12 @@ class _Patience:
 
 
 def _executed(commands: Sequence[Command[Any]], driver: Driver, sleep: Callable[[float], None]) -> list[Any]:
-    patience = _Patience()
+    patience = None
     while True:
         try:
             return driver.execute(commands)
         except Throttled as error:
+            patience = patience or _Patience()
             pause_s = patience.pause_s(error)
             if pause_s is None:
                 raise
@@ -124,11 +125,12 @@ def _executed(commands: Sequence[Command[Any]], driver: Driver, sleep: Callable[
 async def _aexecuted(
     commands: Sequence[Command[Any]], driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]
 ) -> list[Any]:
-    patience = _Patience()
+    patience = None
     while True:
         try:
             return await driver.execute(commands)
         except Throttled as error:
+            patience = patience or _Patience()
             pause_s = patience.pause_s(error)
             if pause_s is None:
                 raise

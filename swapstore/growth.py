@@ -82,7 +82,13 @@ def append(
     version = base.version + 1 if base else 1
     epoch = base.epoch if base else stamp.new_epoch
     row = Row(
-        **attrs.asdict(entry, recurse=False),
+        id=entry.id,
+        ts=entry.ts,
+        size=entry.size,
+        sha256=entry.sha256,
+        codec=entry.codec,
+        encoding=entry.encoding,
+        labels=entry.labels,
         version=version,
         committed_at=stamp.now_ms,
         dedupe_key=dedupe_key,
@@ -101,8 +107,10 @@ def append(
         first_version=base.head.first_version if base else 1,
         floor=base.head.floor if base else 0,
     )
-    log = attrs.evolve(log, rows=(*log.rows, row))
-    head, log, unlinked = _let_go(head, log, retained or Retained(), stamp.keys)
+    log = Log(rows=(*log.rows, row), pages=log.pages)
+    unlinked: tuple[str, ...] = ()
+    if retained is not None or not head.shows_everything:
+        head, log, unlinked = _let_go(head, log, retained or Retained(), stamp.keys)
     log, sealed = sealed_log(log, dataset=dataset, epoch=epoch, keys=stamp.keys)
     return Draft(
         base=base,

@@ -60,6 +60,11 @@ class Head:
         return ref.first_version >= self.first_version and ref.min_ts >= self.floor
 
     @property
+    def shows_everything(self) -> bool:
+        """Whether nothing was ever hidden."""
+        return self.first_version == 1 and self.floor == 0
+
+    @property
     def kept(self) -> tuple[Row, ...]:
         """The rows that stay alive whatever retention says: `latest` and `pinned`."""
         if self.pinned is None or self.pinned.version == self.latest.version:
@@ -246,10 +251,10 @@ def _spliced(base: Manifest, log: Log, newest: bytes | None) -> bytes | None:
     """
     was = base.log
     more = len(log.rows) - len(was.rows)
-    if log.pages is not was.pages or not was.rows or log.rows[0] is not was.rows[0] or more not in {0, 1}:
+    if more not in {0, 1} or log.pages != was.pages or log.rows[: len(was.rows)] != was.rows:
         return None
     end = base.raw.rfind(_END_OF_ROWS)
-    if end < 0 or log.rows[: len(was.rows)] != was.rows:
+    if end < 0:
         return None
     if not more:
         return base.raw[base.head_size :]

@@ -127,10 +127,15 @@ class Origin:
 
 def pack_ts(row: Row, epoch: str) -> bytes:
     """Build a ts record: the entry as its header, its origin as its body."""
+    return entry_header(row) + origin_of(row, epoch)
+
+
+def origin_of(row: Row, epoch: str) -> bytes:
+    """The body of a ts record."""
     origin = {"epoch": epoch, "version": row.version, "committed_at": row.committed_at}
     if row.dedupe_key is not None:
         origin["dedupe_key"] = row.dedupe_key
-    return pack(entry_fields(row), to_json(origin))
+    return to_json(origin)
 
 
 def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:
@@ -159,7 +164,12 @@ def read_entry(line: bytes, key: str) -> Entry:
 
 def pack_id(entry: Entry, payload: bytes) -> bytes:
     """Build an id record: the entry as its header, the payload as its body."""
-    return entry_header(entry) + (base64.b64encode(payload) if entry.encoding else payload)
+    return entry_header(entry) + body_of(entry, payload)
+
+
+def body_of(entry: Entry, payload: bytes) -> bytes:
+    """The body of an id record: the payload, as the entry says that it is stored."""
+    return base64.b64encode(payload) if entry.encoding else payload
 
 
 def needs_encoding(payload: bytes) -> bool:

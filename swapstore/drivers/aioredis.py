@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from swapstore.commands import Command, Reading
-from swapstore.drivers import redis_common, redis_errors
+from swapstore.drivers import redis_common, redis_errors, resp
 from swapstore.drivers.aioredis_listener import AsyncRedisListener
 from swapstore.drivers.gate import Gate
 from swapstore.drivers.redis_wire import Wire
@@ -111,7 +111,7 @@ class AsyncRedisDriver:
         with redis_errors.while_exchanging(self.where, reads_only=reads_only):
             try:
                 before = _cancellations()
-                await connection.send_packed_command(connection.pack_commands(frames), check_health=False)
+                await connection.send_packed_command(resp.packed(frames), check_health=False)
                 _heed(before)
                 return [await _reply(connection) for _ in frames]
             except BaseException:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from swapstore.commands import Command, Reading
-from swapstore.drivers import redis_common, redis_errors
+from swapstore.drivers import redis_common, redis_errors, resp
 from swapstore.drivers.redis_listener import RedisListener
 from swapstore.drivers.redis_wire import Wire
 from swapstore.forks import survive_forks
@@ -95,7 +95,7 @@ class RedisDriver:
         reads_only = all(isinstance(command, Reading) for command in commands)
         with redis_errors.while_exchanging(self.where, reads_only=reads_only):
             try:
-                connection.send_packed_command(connection.pack_commands(frames), check_health=False)
+                connection.send_packed_command(resp.packed(frames), check_health=False)
                 return [_reply(connection) for _ in frames]
             except BaseException:
                 connection.disconnect()

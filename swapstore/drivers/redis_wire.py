@@ -77,7 +77,7 @@ _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
     Ttl: lambda ttl: ("PTTL", ttl.key),
     Scan: lambda scan: ("SCAN", scan.cursor or "0", "MATCH", scan.pattern, "COUNT", scan.limit),
     Ask: lambda ask: ask.words,
-    Stage: lambda stage: ("SET", stage.key, stage.record, "NX", "PX", stage.ttl_ms),
+    Stage: lambda stage: ("SET", stage.key, (stage.record, stage.body), "NX", "PX", stage.ttl_ms),
     Put: lambda put: ("SET", put.key, put.value, "PX", put.ttl_ms),
     Write: lambda write: ("SET", write.key, write.value),
     Register: lambda register: ("SADD", register.key, register.member),

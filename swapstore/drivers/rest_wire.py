@@ -59,6 +59,8 @@ def body(commands: Sequence[Command[Any]], frames: Sequence[Frame], where: str) 
 
 
 def _text(word: Any, command: Command[Any] | None, where: str) -> str:
+    if isinstance(word, tuple):
+        word = b"".join(word)
     if not isinstance(word, bytes):
         return str(word)
     try:

@@ -101,7 +101,7 @@ def _state(connection: sqlite3.Connection, key: str, size: int, now: int) -> tup
 def _stage(connection: sqlite3.Connection, command: Stage, now: int) -> bool:
     if _state(connection, command.key, 0, now) is not None:
         return False
-    connection.execute(_SET, (command.key, command.record, now + command.ttl_ms))
+    connection.execute(_SET, (command.key, command.record + command.body, now + command.ttl_ms))
     return True
 
 

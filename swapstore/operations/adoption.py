@@ -61,9 +61,10 @@ def with_own_id(ctx: Context, this: Intent, base: Manifest | None, staging: Stag
 
     Only a compare-and-set without scripts leaves such a record; see `plain`.
     """
-    entry = this.entry(base)
+    if ctx.strategy.way is not Way.COMPARE:
+        return this
     key = ctx.keys.id(this.wanted.dataset, this.id)
-    if ctx.strategy.way is not Way.COMPARE or not staging.holds_another(key, records.entry_header(entry)):
+    if not staging.holds_another(key, records.entry_header(this.entry(base))):
         return this
     if this.wanted.id is None:
         return attrs.evolve(this, id=ctx.new_id())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from typing import Protocol
 
 import attrs
@@ -108,7 +107,8 @@ class Context:
         bits = (self.clock.now_ms() & (2**48 - 1)) << 80 | self.random.getrandbits(80)
         bits = bits & ~(0xF << 76) | 0x7 << 76  # version 7
         bits = bits & ~(0x3 << 62) | 0x2 << 62  # the RFC 9562 variant
-        return str(uuid.UUID(int=bits))
+        text = f"{bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def backoff(self, attempt: int) -> float:
         """Return the seconds to wait before another attempt: exponential, with full jitter."""

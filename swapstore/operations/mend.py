@@ -189,13 +189,13 @@ class Mender:
         later is rebuilt in the same order.
         """
         dataset, keys = self._survey.dataset, self._ctx.keys
-        needed = [Record(page.ref.key, page.record, shared=True) for page in draft.pages]
+        needed = [Record.of(page.ref.key, page.record, shared=True) for page in draft.pages]
         told = (candidate.origin.epoch for candidate in self._candidates if candidate.origin)
         line = next(told, draft.manifest.epoch)
         before = draft.base.epoch if draft.base else line
         for row, epoch in (*((row, line) for row in back), *((row, before) for row in again)):
             data = records.pack_ts(row, epoch)
-            needed.append(Record(keys.ts(dataset, row.ts, row.id), data, shared=True))
+            needed.append(Record.of(keys.ts(dataset, row.ts, row.id), data, shared=True))
         return needed
 
     def _expiring(self, current: Manifest, replaced: Collection[str]) -> Operation[list[Record]]:

@@ -42,17 +42,20 @@ class Intent:
     began_ms: int
     encoding: Encoding | None = None
 
-    def entry(self, base: Manifest | None) -> Entry:
-        """Describe the snapshot. Unless the caller set a `ts` it is now, and never older than `latest`.
+    def ts(self, base: Manifest | None) -> int:
+        """Return when it is of. Unless the caller set that it is now, and never older than `latest`.
 
         So what is published last without a `ts` is the latest, also when two producers' clocks differ.
         """
-        ts = self.wanted.ts
-        if ts is None:
-            ts = max(self.began_ms, base.head.latest.ts if base else 0)
+        if self.wanted.ts is not None:
+            return self.wanted.ts
+        return max(self.began_ms, base.head.latest.ts if base else 0)
+
+    def entry(self, base: Manifest | None) -> Entry:
+        """Describe the snapshot."""
         return Entry(
             id=self.id,
-            ts=ts,
+            ts=self.ts(base),
             size=len(self.wanted.payload),
             sha256=self.sha256,
             codec=self.wanted.codec,

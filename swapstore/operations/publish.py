@@ -136,13 +136,13 @@ def _check_version(this: Intent, base: Manifest | None) -> None:
 
 def _check_age(ctx: Context, this: Intent, base: Manifest | None) -> None:
     """Refuse what nobody would ever see: retention would hide it in its own commit."""
-    entry = this.entry(base)
-    if base is None or entry.ts >= base.head.latest.ts:
+    ts = this.ts(base)
+    if base is None or ts >= base.head.latest.ts:
         return
     floor = max(base.head.floor, limits(ctx).floor)
-    if entry.ts < floor:
+    if ts < floor:
         raise TooOld(
-            f"ts {entry.ts} is older than retention keeps (it hides what is before {floor}), so nobody "
+            f"ts {ts} is older than retention keeps (it hides what is before {floor}), so nobody "
             "could read this snapshot; publish with a longer max_age, or leave it out"
         )
 
@@ -236,7 +236,7 @@ def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) 
 def _draft(ctx: Context, this: Intent, base: Manifest | None) -> Operation[Draft]:
     entry = this.entry(base)
     taken = None
-    if base is not None:
+    if base is not None and not (ctx.retention.is_unbounded and base.head.shows_everything):
         stays = [row for row in base.head.kept if row != base.head.latest or row.ts > entry.ts]
         keeping = [row.version for row in (*stays, base.head.pinned) if row is not None]
         taken = yield from retained(ctx, base, limits(ctx), keeping=keeping)
@@ -254,10 +254,11 @@ def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
     """Return the records the draft relies on: by id with the payload, by time without, sealed pages."""
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
+    header = records.entry_header(row)
     return [
-        Record(ctx.keys.id(dataset, row.id), records.pack_id(row, payload)),
-        Record(ctx.keys.ts(dataset, row.ts, row.id), records.pack_ts(row, draft.manifest.epoch)),
-        *(Record(page.ref.key, page.record, shared=True) for page in draft.pages),
+        Record(ctx.keys.id(dataset, row.id), header, records.body_of(row, payload)),
+        Record(ctx.keys.ts(dataset, row.ts, row.id), header, records.origin_of(row, draft.manifest.epoch)),
+        *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]
 
 

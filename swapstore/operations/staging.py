@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 class Record:
     """A record that a draft relies on.
 
-    `shared`: it may be permanent already. `stored`: it is in the store, `data` is only its header.
+    `header` is its header line, newline included. `shared`: it may be permanent already. `stored`: it is in
+    the store, and its body is not here.
     """
 
     key: str
-    data: bytes = attrs.field(repr=False)
+    header: bytes = attrs.field(repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
     shared: bool = False
     stored: bool = False
 
+    @classmethod
+    def of(cls, key: str, data: bytes, *, shared: bool = False) -> Record:
+        """Make one of all of its bytes."""
+        end = data.index(b"\n") + 1
+        return cls(key, data[:end], data[end:], shared)
+
     @property
-    def header(self) -> bytes:
-        """The header line, newline included."""
-        return self.data[: self.data.index(b"\n") + 1]
+    def data(self) -> bytes:
+        """All of its bytes."""
+        return self.header + self.body
 
 
 class Staging:
@@ -65,7 +73,7 @@ class Staging:
         return [
             Replace(record.key, record.data, ttl)
             if record.key in self._taken_over or record.key in self._staged
-            else Stage(record.key, record.data, ttl)
+            else Stage(record.key, record.header, ttl, record.body)
             for record in wanted
         ]
 

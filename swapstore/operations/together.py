@@ -106,7 +106,9 @@ def _size(wants: Batch | Wait | None) -> int:
 
 def _bytes_of(command: Command[Any]) -> int:
     match command:
-        case Stage(_, record) | Replace(_, record):
+        case Stage(_, record, _, body):
+            return len(record) + len(body)
+        case Replace(_, record):
             return len(record)
         case Put(_, value) | Write(_, value) | Keep(_, value):
             return len(value)

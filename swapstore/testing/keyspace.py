@@ -101,8 +101,8 @@ class Keyspace:
 
     def _write(self, command: Command[Any], now_ms: int) -> bool | None:
         match command:
-            case Stage(key, record, ttl_ms):
-                return key not in self.values and self._set(key, record, now_ms + ttl_ms)
+            case Stage(key, record, ttl_ms, body):
+                return key not in self.values and self._set(key, record + body, now_ms + ttl_ms)
             case Replace(key, record, ttl_ms):
                 return not self._is_permanent(key) and self._set(key, record, now_ms + ttl_ms)
             case Put(key, value, ttl_ms):

@@ -1,0 +1,132 @@
+"""`python -m tests.benchmarks`: swapstore beside what one would otherwise write or install, on one server.
+
+See `--help`. Figures, not verdicts: a missed target is shown, and the exit code is 0 all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+import redis.connection
+
+from tests.benchmarks import (
+    contention,
+    deep,
+    many,
+    memory,
+    peers,
+    plots,
+    publishing,
+    reading,
+    report,
+    targets,
+)
+from tests.benchmarks.bench import QUICK_ROUNDS, ROUNDS, Bench
+from tests.benchmarks.ground import ground
+from tests.benchmarks.peer_subjects import URL_VARIABLE
+from tests.benchmarks.stopping import check, stoppable
+
+SECTIONS: dict[str, Callable[[Bench], None]] = {
+    "publish": publishing.run,
+    "read": reading.run,
+    "many": many.run,
+    "memory": memory.run,
+    "peers": peers.run,
+    "contention": contention.run,
+    "depth": deep.run,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, show, and write what was asked for."""
+    chosen = parser().parse_args(arguments)
+    rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
+    found = report.Report(report.console())
+    try:
+        with stoppable(), ground(chosen.url or None) as where:
+            bench = Bench(where, found, rounds, quick=chosen.quick, peers_env=chosen.peers_env)
+            found.about |= where.about() | about(bench)
+            found.console.print(f"{found.about}\n", highlight=False)
+            for name in [name for name in SECTIONS if name in chosen.only]:
+                check()
+                began = time.monotonic()
+                SECTIONS[name](bench)
+                found.console.print(f"{name}: {time.monotonic() - began:.0f} s\n", style="dim")
+            targets.run(bench)
+    except KeyboardInterrupt:
+        found.note("stopped before the end: servers are stopped, the namespace is removed")
+        return 130
+    finally:
+        if chosen.json:
+            found.write(chosen.json)
+    if chosen.plots:
+        for path in plots.write(found, chosen.plots):
+            found.console.print(f"plotted {path.name}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    made = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    made.add_argument("--only", type=sections, default=list(SECTIONS), metavar=",".join(SECTIONS))
+    made.add_argument("--rounds", type=int, help=f"of what is quickest; {ROUNDS} unless given")
+    made.add_argument(
+        "--quick", action="store_true", help="fewer rounds, depths and delays; installs nothing"
+    )
+    made.add_argument(
+        "--url",
+        default=os.environ.get(URL_VARIABLE) or None,
+        help="measure on this server, in a namespace that is removed at the end (up to 300 MB meanwhile); "
+        f"${URL_VARIABLE} unless given",
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    made.add_argument("--plots", type=Path, metavar="DIR", help="write SVG plots there")
+    made.add_argument("--peers-env", type=Path, metavar="DIR", help="the environment of the peers")
+    return made
+
+
+def sections(text: str) -> list[str]:
+    """Read the names of sections."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in SECTIONS]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}")
+    return names
+
+
+def about(bench: Bench) -> dict[str, Any]:
+    """Say on what it was measured, and with which settings of the raw client."""
+    raw = redis.Redis.from_url(bench.ground.url).connection_pool
+    with bench.ground.store() as store:
+        ours = getattr(store._driver, "_pool", raw)
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "processors": os.cpu_count(),
+        "load before": [round(load, 2) for load in os.getloadavg()],
+        "sqlite": sqlite3.sqlite_version,
+        "redis-py": redis.__version__,
+        "raw clients": {"made by": "redis.Redis.from_url, no options", **settings(raw)},
+        "swapstore": {"made by": "swapstore.connect, no options", **settings(ours)},
+        "rounds": bench.rounds,
+    }
+
+
+def settings(pool: Any) -> dict[str, Any]:
+    """Say what a pool's connections are like; redis-py sets TCP_NODELAY on all of them."""
+    made = pool.make_connection()
+    names = ("protocol", "socket_timeout", "socket_connect_timeout", "socket_keepalive")
+    found = {name.replace("_", " "): getattr(made, name, None) for name in names}
+    return found | {"parser": type(getattr(made, "_parser", None)).__name__.strip("_"), "TCP_NODELAY": True}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

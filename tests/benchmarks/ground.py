@@ -1,0 +1,126 @@
+"""Where it is measured: one server, one namespace that is removed at the end, and networks of some delay."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import redis
+
+import swapstore
+from swapstore import Store
+from tests.benchmarks.latency import slow_network
+from tests.support.valkey import Server
+
+NAMESPACE = "swapstore-bench"
+BATCH = 500
+
+
+class Ground:
+    """A server to measure on. `url` is never shown: it may hold a password."""
+
+    def __init__(self, url: str, directory: Path, undo: ExitStack, server: Server | None) -> None:
+        self.url = url
+        self.directory = directory
+        self.server = server  # None: it is somebody else's
+        self.namespace = f"{NAMESPACE}-{secrets.token_hex(4)}"
+        self.client: Any = undo.enter_context(redis.Redis.from_url(url))
+        self._undo = undo
+        self._slow: dict[float, str] = {0: url}
+
+    def behind(self, delay_ms: float) -> str | None:
+        """Return an address from which the server is so far away, each way; None if there is no proxy for it.
+
+        TLS checks the name of the host, and a socket file has none.
+        """
+        parts = urlsplit(self.url)
+        if parts.scheme != "redis" or not parts.hostname:
+            return self._slow.get(delay_ms)
+        if delay_ms not in self._slow:
+            network = slow_network(parts.hostname, parts.port or 6379, delay_ms / 1000)
+            port = self._undo.enter_context(network)
+            user, at, _ = parts.netloc.rpartition("@")
+            self._slow[delay_ms] = parts._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl()
+        return self._slow[delay_ms]
+
+    def store(self, url: str | None = None, **options: Any) -> Store:
+        """Make a store in the namespace."""
+        return swapstore.connect(url or self.url, namespace=self.namespace, **options)
+
+    def clear(self) -> int:
+        """Remove every key of the namespace; return how many there were."""
+        removed = 0
+        batch: list[bytes] = []
+        for key in self.client.scan_iter(match=f"{self.namespace}:*", count=10_000):
+            batch.append(key)
+            if len(batch) == BATCH:
+                removed += self.client.unlink(*batch)
+                batch.clear()
+        return removed + (self.client.unlink(*batch) if batch else 0)
+
+    def about(self) -> dict[str, Any]:
+        """Say what the server is, but not where. Not everybody may ask."""
+        info: dict[str, Any] = {}
+        with suppress(redis.ResponseError):
+            info = self.client.info("server")
+        kind = "Valkey" if "valkey_version" in info else "Redis"
+        version = info.get("valkey_version") or info.get("redis_version")
+        settings: dict[str, Any] = {}
+        with suppress(redis.ResponseError):
+            settings = {key: self.client.config_get(key).get(key) for key in ("appendonly", "save")}
+        where = "the bench's own, on loopback" if self.server else "the one of --url"
+        return {"server": f"{kind} {version}", "where": where, **settings}
+
+
+@contextmanager
+def ground(url: str | None) -> Iterator[Ground]:
+    """Find or start the server; whatever happens, stop it, or remove the namespace from it."""
+    with ExitStack() as undo:
+        directory = Path(undo.enter_context(TemporaryDirectory(prefix="swapstore-bench-")))
+        server = None if url else undo.enter_context(Server(directory / "server"))
+        made = Ground(url or (server.url if server else ""), directory, undo, server)
+        try:
+            yield made
+        finally:
+            # Ctrl-C in a terminal reaches a server of our own, too: it is gone, and the keys with it.
+            with suppress(redis.ConnectionError) if made.server else ExitStack():
+                made.clear()
+
+
+def fresh(store: Store, target: Any, **options: Any) -> Store:
+    """Make a client that remembers nothing, on the connections of another one."""
+    made = swapstore.connect(target, **options)
+    return Store(store._driver, made._context)
+
+
+@attrs.define
+class Cold:
+    """A new client for each round, made before the clock starts; its connection is there."""
+
+    store: Store
+    target: Any
+    namespace: str = "swapstore"
+
+    def renew(self) -> None:
+        self.now = fresh(self.store, self.target, namespace=self.namespace)
+
+    now: Store = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.renew()
+
+
+def filesystem(path: Path) -> str:
+    """Say on what kind of file system a path is: on tmpfs a sync costs nothing."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
+    except OSError:
+        return "unknown"
+    over = [(len(place), kind) for place, kind in mounts if path.resolve().is_relative_to(place)]
+    return max(over, default=(0, "unknown"))[1]

@@ -1,0 +1,125 @@
+"""Timing ways of doing one thing, side by side: interleaved rounds, medians, p99, and paired ratios.
+
+Machines drift: one way measured for a minute and then another compares two minutes. So every round takes each
+way once, the next round begins with another one, and a ratio is taken within each round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from tests.benchmarks import stopping
+
+Act = Callable[[], Any]
+Clock = Callable[[Act], int]
+
+WARM_UP = 3
+FEWEST = 5  # rounds, whatever the time that they take
+Z = 1.96  # of a 95 % interval
+
+
+def by_wall(act: Act) -> int:
+    """How many ns a call takes."""
+    began = time.perf_counter_ns()
+    act()
+    return time.perf_counter_ns() - began
+
+
+def in_loop(loop: asyncio.AbstractEventLoop) -> Clock:
+    """Time what is awaited, within the loop: entering and leaving the loop is no part of it."""
+
+    async def timed(act: Callable[[], Coroutine[Any, Any, object]]) -> int:
+        began = time.perf_counter_ns()
+        await act()
+        return time.perf_counter_ns() - began
+
+    return lambda act: loop.run_until_complete(timed(act))
+
+
+def told(act: Act) -> int:
+    """Let the call itself say how many ns it took: it ran in another process."""
+    return int(act())
+
+
+@attrs.frozen
+class Way:
+    """One way of doing it. `before` prepares each round, and is not timed."""
+
+    name: str
+    act: Act
+    before: Act | None = None
+    clock: Clock = by_wall
+
+
+@attrs.frozen
+class Sample:
+    """What one way took, round by round."""
+
+    taken_ns: tuple[int, ...]
+
+    @property
+    def median_us(self) -> float:
+        return statistics.median(self.taken_ns) / 1000
+
+    @property
+    def p99_us(self) -> float:
+        """The nearest rank: with fewer than a hundred rounds, the slowest."""
+        return sorted(self.taken_ns)[math.ceil(0.99 * len(self.taken_ns)) - 1] / 1000
+
+
+@attrs.frozen
+class Ratio:
+    """How many times as long: the median over the rounds, and between what it lies with 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio(one: Sample, other: Sample) -> Ratio:
+    """Compare two ways round by round. The interval is that of the median's order statistics."""
+    pairs = zip(one.taken_ns, other.taken_ns, strict=False)  # one may have run out of time
+    each = sorted(a / max(b, 1) for a, b in pairs)
+    reach = Z * math.sqrt(len(each)) / 2
+    low = max(0, math.floor(len(each) / 2 - reach))
+    high = min(len(each) - 1, math.ceil(len(each) / 2 + reach))
+    return Ratio(statistics.median(each), each[low], each[high])
+
+
+def measure(ways: Sequence[Way], *, rounds: int, seconds: float | None = None) -> dict[str, Sample]:
+    """Measure so many rounds; fewer, but no fewer than five, when they take longer than `seconds`."""
+    taken: dict[str, list[int]] = {way.name: [] for way in ways}
+    began = time.monotonic()
+    with _uncollected():
+        for number in range(-min(WARM_UP, 1 + rounds // 10), rounds):
+            if number >= FEWEST and seconds is not None and time.monotonic() - began > seconds:
+                break
+            stopping.check()
+            turn = number % len(ways)
+            for way in (*ways[turn:], *ways[:turn]):
+                if way.before is not None:
+                    way.before()
+                took = way.clock(way.act)
+                if number >= 0:
+                    taken[way.name].append(took)
+    return {name: Sample(tuple(each)) for name, each in taken.items()}
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let no way pay for the garbage of another."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

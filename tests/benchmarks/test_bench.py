@@ -1,0 +1,130 @@
+"""The bench runs, cleans up after itself, and says what it found. No figure decides anything."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import __main__ as bench
+from tests.benchmarks import payloads, plots, report, targets
+from tests.benchmarks.ground import NAMESPACE
+from tests.benchmarks.rounds import Sample, Way, measure, ratio, told
+from tests.support.valkey import Server
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 30
+
+
+def keys(server: Server) -> list[bytes]:
+    with server.client() as client:
+        found: Any = client.keys(f"{NAMESPACE}-*")
+        return list(found)
+
+
+def test_a_quick_run_shows_ratios_and_leaves_nothing_behind(
+    valkey: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody who measures on a server in use gets figures, and that server back as it was."""
+    file = tmp_path / "figures.json"
+    with valkey.client() as client:
+        client.set("theirs", 1)
+        arguments = ["--quick", "--rounds", "5", "--only", "publish,read", "--url", valkey.url]
+        assert bench.main([*arguments, "--json", str(file), "--plots", str(tmp_path)]) == 0
+        assert client.keys("*") == [b"theirs"]
+    shown = capsys.readouterr().out
+    assert re.search(r"swapstore, warm .* \d+\.\d+ .* \d+\.\d+ .*(ms|µs)", shown)
+    assert "targets:" in shown
+    assert valkey.url not in shown + file.read_text("utf-8")
+    found = json.loads(file.read_text("utf-8"))
+    sections = {sheet["section"] for sheet in found["sheets"]}
+    assert sections == {"publish", "read", "targets"}
+    timed = [row for sheet in found["sheets"] for row in sheet["rows"] if "median_us" in row]
+    assert all(row["median_us"] > 0 and row["ratio"] > 0 and row["rounds"] == 5 for row in timed)
+    assert (tmp_path / "publish-by-size.svg").read_text("utf-8").startswith("<svg")
+
+
+def test_stopping_it_removes_the_namespace(valkey: Server) -> None:
+    """Ctrl-C in the middle of a run leaves no keys on the user's server, and no process."""
+    command = [sys.executable, "-m", "tests.benchmarks", "--only", "publish", "--url", valkey.url]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + WAIT_S
+        while not keys(valkey):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 130
+    assert "the namespace is removed" in shown
+    assert keys(valkey) == []
+
+
+def test_every_round_takes_each_way_once_and_begins_with_another() -> None:
+    """A machine that slows down in the middle slows all ways down, not the one whose turn it was."""
+    order: list[str] = []
+    prepared: list[str] = []
+
+    def way(name: str) -> Way:
+        def act() -> int:
+            order.append(name)
+            return len(order)
+
+        return Way(name, act, before=lambda: prepared.append(name), clock=told)
+
+    samples = measure([way("a"), way("b"), way("c")], rounds=3)
+    assert "".join(order)[-9:] == "abcbcacab"
+    assert prepared == order
+    assert [len(each.taken_ns) for each in samples.values()] == [3, 3, 3]
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    """One slow minute must not look like one slow way."""
+    drifting = Sample((100, 200, 400, 800))
+    twice = Sample(tuple(2 * each for each in drifting.taken_ns))
+    assert ratio(twice, drifting).value == ratio(twice, drifting).low == ratio(twice, drifting).high == 2
+    assert drifting.median_us == 0.3
+    assert drifting.p99_us == 0.8
+
+
+@pytest.mark.parametrize("size", payloads.SIZES.values())
+def test_payloads_have_their_size_and_never_change(size: int) -> None:
+    """Figures of two runs are of the same bytes, and both sides of a ratio start from as many."""
+    assert len(payloads.payload(size)) == size
+    assert payloads.payload(size) == payloads.payload(size)
+    assert payloads.payload(size) != payloads.payload(size, seed=1)
+    assert json.loads(payloads.payload(size)) == payloads.value(size)
+
+
+def test_a_target_is_judged_by_its_own_figures() -> None:
+    """A missed target is called missed, and one that was not measured is not called met."""
+    found = report.Report(report.console())
+    first, *_ = targets.timed(found)
+    assert first.row(found) is None
+    found.samples[first.block, first.base] = Sample((100,) * 9)
+    found.samples[first.block, first.way] = Sample((109,) * 9)
+    row = first.row(found)
+    assert row is not None
+    assert (row["verdict"], row["measured"]) == ("met", 1.09)
+    found.samples[first.block, first.way] = Sample((111,) * 9)
+    row = first.row(found)
+    assert row is not None
+    assert row["verdict"] == "MISSED"
+
+
+def test_plots_are_drawn_within_their_frame() -> None:
+    """A line that leaves the picture, or a name that is no XML, shows nothing to a reader of the docs."""
+    lines = {"a < b": [(100.0, 40.0), (1e6, 900.0)], "c": [(100.0, 45.0), (1e6, 41.0)]}
+    svg = plots.Plot("name", "R & D", "versions", "µs", lines).svg()
+    numbers = [float(each) for each in re.findall(r'c[xy]="([^"]+)"', svg)]
+    assert len(numbers) == 8
+    assert all(0 < each < plots.WIDTH and not math.isnan(each) for each in numbers)
+    assert "a &lt; b" in svg
+    assert "R &amp; D" in svg
