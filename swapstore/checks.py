@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ MIN_LIVE_TTL_S = 0.001
 MAX_LIVE_TTL_S = 366 * 86_400
 MIN_POLL_S = 0.001
 MAX_POLL_S = 86_400
+INFINITY = float("inf")
 
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
@@ -28,12 +30,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def dataset(name: Any) -> str:
     """Return a dataset name that is well-formed."""
+    return _plain_dataset(name) if type(name) is str else _dataset(name)
+
+
+def _dataset(name: Any) -> str:
     return _matching(
         name,
         _DATASET,
         "dataset name",
         "1 to 128 of A-Z a-z 0-9 . _ / - beginning with a letter or digit",
     )
+
+
+_plain_dataset = lru_cache(maxsize=1024)(_dataset)  # every call names one, and mostly the same few
 
 
 def namespace(name: Any) -> str:
@@ -96,6 +105,8 @@ def labels(value: Any) -> dict[str, str]:
     """Return labels as a dict of their own: strings to strings, at most 1 KiB as JSON, keys in order."""
     if not isinstance(value, Mapping):
         raise InvalidInput(f"labels must be a mapping of strings to strings, not {type(value).__name__}")
+    if not value:
+        return {}
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise InvalidInput(f"label {key!r} must be a string with a string value; convert it with str()")
@@ -139,8 +150,10 @@ def ttl_ms(value: Any) -> int:
 
 def staleness_s(value: Any) -> float:
     """Return a staleness bound in seconds, from seconds or a timedelta."""
+    if type(value) is float and 0 <= value < INFINITY:
+        return value
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < INFINITY:
         raise InvalidInput(f"max_staleness must be 0 or more seconds, or a timedelta, not {shown(value)}")
     return float(seconds)
 

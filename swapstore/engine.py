@@ -7,15 +7,15 @@ store says, a few times: operations need not know.
 from __future__ import annotations
 
 import random
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from swapstore.errors import SwapstoreError, Throttled
-from swapstore.operations.steps import Listen, Operation, Wait
+from swapstore.errors import SwapstoreError, Throttled, Unavailable
+from swapstore.operations.steps import Batch, Listen, Operation, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from swapstore.commands import Command
     from swapstore.drivers.base import AsyncDriver, Driver
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def run(
                 elif isinstance(step, Wait):
                     sleep(step.seconds)
                 else:
-                    replies = _executed(step.commands, driver, sleep)
+                    replies = _executed(step, driver, sleep)
             except SwapstoreError as error:
                 step = operation.throw(error)
             else:
@@ -80,7 +80,7 @@ async def arun(
                 elif isinstance(step, Wait):
                     await sleep(step.seconds)
                 else:
-                    replies = await _aexecuted(step.commands, driver, sleep)
+                    replies = await _aexecuted(step, driver, sleep)
             except SwapstoreError as error:
                 step = operation.throw(error)
             else:
@@ -90,6 +90,14 @@ async def arun(
         return result
     finally:
         operation.close()
+
+
+def _refuse_if_late(batch: Batch) -> None:
+    if batch.until is not None and time.monotonic() >= batch.until:
+        raise Unavailable(
+            "this took longer than the lease allows, so the next step was not sent; nothing was published. "
+            "Try again, with smaller payloads or fewer datasets at once"
+        )
 
 
 class _Patience:
@@ -109,11 +117,12 @@ class _Patience:
         return pause_s + random.SystemRandom().uniform(0, JITTER * max(pause_s, FIRST_PAUSE_S))
 
 
-def _executed(commands: Sequence[Command[Any]], driver: Driver, sleep: Callable[[float], None]) -> list[Any]:
+def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None]) -> list[Any]:
     patience = None
     while True:
+        _refuse_if_late(batch)
         try:
-            return driver.execute(commands)
+            return driver.execute(batch.commands)
         except Throttled as error:
             patience = patience or _Patience()
             pause_s = patience.pause_s(error)
@@ -123,12 +132,13 @@ def _executed(commands: Sequence[Command[Any]], driver: Driver, sleep: Callable[
 
 
 async def _aexecuted(
-    commands: Sequence[Command[Any]], driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]
+    batch: Batch, driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]
 ) -> list[Any]:
     patience = None
     while True:
+        _refuse_if_late(batch)
         try:
-            return await driver.execute(commands)
+            return await driver.execute(batch.commands)
         except Throttled as error:
             patience = patience or _Patience()
             pause_s = patience.pause_s(error)

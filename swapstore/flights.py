@@ -22,10 +22,16 @@ class _Flight(Generic[T]):
     """One load, and who waits for it."""
 
     def __init__(self) -> None:
-        self.landed = threading.Event()
+        self.landed = threading.Lock()  # held until then: an Event takes several times as long to make
+        self.landed.acquire()
         self.result: T
         self.error: Exception | None = None
         self.failed = True  # until it has a result, or an error that is an answer
+
+    def wait(self) -> None:
+        """Return when it has landed: at once to each, one after the other."""
+        with self.landed:
+            pass
 
 
 class Flights(Generic[T]):
@@ -52,7 +58,7 @@ class Flights(Generic[T]):
                 (self._under_way if before is None else self._next)[key] = flight
         if mine:
             return self._load(key, flight, before, load)
-        flight.landed.wait()
+        flight.wait()
         if flight.failed:
             return load()  # whoever loaded for us was stopped: that is not our answer
         if flight.error is not None:
@@ -62,7 +68,7 @@ class Flights(Generic[T]):
     def _load(self, key: str, flight: _Flight[T], before: _Flight[T] | None, load: Callable[[], T]) -> T:
         try:
             if before is not None:
-                before.landed.wait()
+                before.wait()
                 with self._lock:
                     self._under_way[key] = flight
                     if self._next.get(key) is flight:
@@ -77,5 +83,5 @@ class Flights(Generic[T]):
                 for flights in (self._under_way, self._next):
                     if flights.get(key) is flight:
                         del flights[key]
-            flight.landed.set()
+            flight.landed.release()
         return flight.result

@@ -234,8 +234,9 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
             "pages": [records.ref_fields(ref) for ref in log.pages],
         }
     )
-    manifest = Manifest(records.pack(header, body), head, keys.manifest(head.dataset))
-    manifest.__dict__["log"] = log  # it is known already: spare the warm publish a parse
+    line = records.pack(header)
+    manifest = Manifest(line + body, head, keys.manifest(head.dataset))
+    manifest.__dict__.update(log=log, head_size=len(line))  # known already: spare the warm publish a parse
     return manifest
 
 

@@ -116,13 +116,15 @@ _NAME = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,20})-([0-9]{1,20})")
 class Origin:
     """Which commit a ts record was staged for: what a lost manifest is rebuilt from.
 
-    Whoever was outrun by another commit has a later version than this, never an earlier one.
+    Whoever was outrun by another commit has a later version than this, never an earlier one. `pending`: no
+    TTL does not mean committed here, for it was written where no script runs, and the swap was yet to come.
     """
 
     epoch: str
     version: int
     committed_at: int
     dedupe_key: str | None = None
+    pending: bool = False
 
 
 def pack_ts(row: Row, epoch: str) -> bytes:
@@ -130,11 +132,13 @@ def pack_ts(row: Row, epoch: str) -> bytes:
     return entry_header(row) + origin_of(row, epoch)
 
 
-def origin_of(row: Row, epoch: str) -> bytes:
+def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
     """The body of a ts record."""
     origin = {"epoch": epoch, "version": row.version, "committed_at": row.committed_at}
     if row.dedupe_key is not None:
         origin["dedupe_key"] = row.dedupe_key
+    if pending:
+        origin["pending"] = True
     return to_json(origin)
 
 

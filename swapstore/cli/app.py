@@ -68,8 +68,8 @@ def _start(
         str | None,
         Parameter(
             group=EVERYWHERE,
-            help="The store: redis://, rediss://, unix:// or sqlite:///path.db. Unless given: "
-            "$SWAPSTORE_URL, or else a SQLite file in your data directory.",
+            help="The store: redis://, rediss://, unix://, https:// or sqlite:///path.db. Unless given: "
+            "$SWAPSTORE_URL, $UPSTASH_REDIS_REST_URL, or else a SQLite file in your data directory.",
         ),
     ] = None,
     namespace: Annotated[
@@ -79,6 +79,15 @@ def _start(
             help="The first part of every key. Unless given: $SWAPSTORE_NAMESPACE, or else swapstore.",
         ),
     ] = None,
+    single_writer: Annotated[
+        bool,
+        Parameter(
+            group=EVERYWHERE,
+            negative="",
+            show_default=False,
+            help="Promise that one process at a time publishes: for endpoints that commit no other way.",
+        ),
+    ] = False,
     json: Annotated[
         bool,
         Parameter(
@@ -96,5 +105,5 @@ def _start(
     command, bound, injected = app.parse_args(
         [STDIN if word == "-" else word for word in tokens], exit_on_error=False, print_error=False
     )
-    session = Session(url=url, namespace_option=namespace, json=json)
+    session = Session(url=url, namespace_option=namespace, single_writer=single_writer, json=json)
     command(*bound.args, **bound.kwargs, **({"session": session} if "session" in injected else {}))

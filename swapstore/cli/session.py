@@ -25,6 +25,7 @@ class Session:
 
     url: str | None = attrs.field(default=None, repr=False)
     namespace_option: str | None = None
+    single_writer: bool = False
     json: bool = False
 
     @property
@@ -41,7 +42,9 @@ class Session:
 
     def connect(self, *, retention: Retention | None = None) -> Store:
         """Return a new store, with its own connections and nothing remembered."""
-        return swapstore.connect(self.url, namespace=self.namespace, retention=retention)
+        return swapstore.connect(
+            self.url, namespace=self.namespace, single_writer=self.single_writer, retention=retention
+        )
 
     def hint(self, *words: str) -> str:
         """Return a command line that works on the same store, for a person to copy."""
@@ -51,6 +54,7 @@ class Session:
             options += ["--url", "URL" if holds_a_password else self.url]
         if self.namespace_option is not None:
             options += ["--namespace", self.namespace_option]
+        options += ["--single-writer"] if self.single_writer else []
         return shlex.join(["swapstore", *options, *words])
 
 

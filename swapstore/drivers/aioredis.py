@@ -15,7 +15,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from swapstore.commands import Command, Reading
+from swapstore.commands import Command
 from swapstore.drivers import redis_common, redis_errors, resp
 from swapstore.drivers.aioredis_listener import AsyncRedisListener
 from swapstore.drivers.gate import Gate
@@ -106,19 +106,20 @@ class AsyncRedisDriver:
     ) -> list[Any]:
         """Write every command, then read every reply: values, or the errors that came as replies."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        reads_only = all(isinstance(command, Reading) for command in commands)
         transport = getattr(getattr(connection, "_writer", None), "transport", None)
-        with redis_errors.while_exchanging(self.where, reads_only=reads_only):
-            try:
-                before = _cancellations()
-                await connection.send_packed_command(resp.packed(frames), check_health=False)
-                _heed(before)
-                return [await _reply(connection) for _ in frames]
-            except BaseException:
-                if transport is not None:
-                    transport.abort()  # or else it would go on sending what it holds
-                await connection.disconnect(nowait=True)
+        try:
+            before = _cancellations()
+            await connection.send_packed_command(resp.packed(frames), check_health=False)
+            _heed(before)
+            return [await _reply(connection) for _ in frames]
+        except BaseException as error:
+            if transport is not None:
+                transport.abort()  # or else it would go on sending what it holds
+            await connection.disconnect(nowait=True)
+            failure = redis_errors.of_exchanging(error, self.where, commands)
+            if failure is None:
                 raise
+            raise failure from error
 
     def listen(self, channel: str) -> AsyncRedisListener:
         """Hear hints on a channel; see `AsyncListener`. It has a connection of its own, beside the pool's."""

@@ -14,9 +14,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from swapstore.commands import Command, Reading
+from swapstore.commands import Command
 from swapstore.drivers import redis_common, redis_errors, resp
 from swapstore.drivers.redis_listener import RedisListener
+from swapstore.drivers.redis_pool import Pool
 from swapstore.drivers.redis_wire import Wire
 from swapstore.forks import survive_forks
 
@@ -53,7 +54,7 @@ class RedisDriver:
     @classmethod
     def from_url(cls, url: str) -> RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where, made, pool = redis_common.pools(url, redis.BlockingConnectionPool, _no_retry)
+        where, made, pool = redis_common.pools(url, Pool, _no_retry)
         return cls(made, where=where, renew=pool)
 
     @classmethod
@@ -92,14 +93,15 @@ class RedisDriver:
     ) -> list[Any]:
         """Write every command, then read every reply: values, or the errors that came as replies."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        reads_only = all(isinstance(command, Reading) for command in commands)
-        with redis_errors.while_exchanging(self.where, reads_only=reads_only):
-            try:
-                connection.send_packed_command(resp.packed(frames), check_health=False)
-                return [_reply(connection) for _ in frames]
-            except BaseException:
-                connection.disconnect()
+        try:
+            connection.send_packed_command(resp.packed(frames), check_health=False)
+            return [_reply(connection) for _ in frames]
+        except BaseException as error:
+            connection.disconnect()
+            failure = redis_errors.of_exchanging(error, self.where, commands)
+            if failure is None:
                 raise
+            raise failure from error
 
     def listen(self, channel: str) -> RedisListener:
         """Hear hints on a channel; see `Listener`. It has a connection of its own, beside the pool's."""

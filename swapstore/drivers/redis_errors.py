@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -10,11 +9,12 @@ from redis import exceptions as raised
 from redis import sentinel
 from redis.asyncio import sentinel as asentinel
 
+from swapstore.commands import Reading
 from swapstore.drivers import refusals
 from swapstore.errors import AccessDenied, ReplyLost, SwapstoreError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from swapstore.commands import Command
 
@@ -64,22 +64,23 @@ _DENIALS = (
 )
 
 
-@contextmanager
-def while_exchanging(where: str, *, reads_only: bool) -> Iterator[None]:
-    """Commands are on their way: a failure now loses replies. The connection must not be used again."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, _DENIALS):
-            raise _denied(where, error) from error  # such a connection carries out nothing
-        if isinstance(error, raised.BusyLoadingError) and reads_only:
-            raise _loading(where) from error
-        if isinstance(error, redis.RedisError | OSError):
-            raise ReplyLost(
-                f"the connection to {where} failed before the reply came: {_said(error)}. Is the server "
-                "healthy and the network stable?"
-            ) from error
-        raise
+def of_exchanging(
+    error: BaseException, where: str, commands: Sequence[Command[Any]]
+) -> SwapstoreError | None:
+    """Turn a failure while commands are on their way into this library's error: replies are lost.
+
+    None: it is no such failure. The connection must not be used again.
+    """
+    if isinstance(error, _DENIALS):
+        return _denied(where, error)  # such a connection carries out nothing
+    if isinstance(error, raised.BusyLoadingError) and all(isinstance(each, Reading) for each in commands):
+        return _loading(where)
+    if isinstance(error, redis.RedisError | OSError):
+        return ReplyLost(
+            f"the connection to {where} failed before the reply came: {_said(error)}. Is the server "
+            "healthy and the network stable?"
+        )
+    return None
 
 
 def refusal(error: redis.RedisError, where: str, command: Command[Any] | None) -> SwapstoreError:

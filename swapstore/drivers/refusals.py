@@ -83,7 +83,7 @@ def _of_a_service(text: str, where: str, key: str | None, size_bytes: int) -> Sw
         return Throttled(
             f"{where} takes no more for now ({text}); try later, or choose a larger plan", key=key
         )
-    if _UNKNOWN.search(text):
+    if _lacks(text):
         return Unsupported(f"{where} lacks a command that is needed: {text}", key=key)
     return Unavailable(f"{where} refused a command: {text}", key=key)
 
@@ -109,11 +109,16 @@ def _number(pattern: re.Pattern[str], text: str) -> int:
 
 def shown(text: str) -> str:
     """A server's text as it may be shown: without the arguments that it quotes, which may be a payload."""
-    text = " ".join(text.partition(", with args beginning with")[0].split())
+    text = " ".join(re.split(r", with args beginning with|[\[{]", text)[0].split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _is_unscripted(text: str) -> bool:
     if _SCRIPT_DENIED.search(text):
         return True
-    return "NOPERM" not in text and bool(_UNKNOWN.search(text)) and not _INSIDE_A_SCRIPT.search(text)
+    return "NOPERM" not in text and _lacks(text) and not _INSIDE_A_SCRIPT.search(text)
+
+
+def _lacks(text: str) -> bool:
+    """Say whether a command is not there. A text that names none is of something else, perhaps in passing."""
+    return bool(_UNKNOWN.search(text) and re.search(r"command|eval|script", text, re.IGNORECASE))

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from swapstore.drivers.redis_wire import Frame
 
-LARGE = 64 * 1024  # bytes from which on an argument is sent as it is, without being copied
+MANY = 512
+_SIZES = [b"$%d\r\n" % size for size in range(MANY)]  # most words are short: their sizes are written
+LARGE = 256 * 1024  # bytes from which on an argument is sent as it is, without being copied
 
 
 def packed(frames: Iterable[Frame]) -> list[bytes]:
@@ -28,13 +30,14 @@ def packed(frames: Iterable[Frame]) -> list[bytes]:
                 first, rest = word
                 size = len(first) + len(rest)
                 if size < LARGE:
-                    small.append(b"$%d\r\n%b%b\r\n" % (size, first, rest))
+                    small += (b"$%d\r\n" % size, first, rest, b"\r\n")
                 else:
-                    small += [b"$%d\r\n" % size, first]
-                    pieces += [b"".join(small), rest]
+                    small += (b"$%d\r\n" % size, first)
+                    pieces += (b"".join(small), rest)
                     small = [b"\r\n"]
             else:
                 data = word if kind is bytes else word.encode() if kind is str else b"%d" % word
-                small.append(b"$%d\r\n%b\r\n" % (len(data), data))
+                size = len(data)
+                small += (_SIZES[size] if size < MANY else b"$%d\r\n" % size, data, b"\r\n")
     pieces.append(b"".join(small))
     return pieces

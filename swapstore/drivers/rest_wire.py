@@ -14,7 +14,22 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from swapstore.commands import Command, Get, Peek, Put, Stage, Ttl, Write
+from swapstore.commands import (
+    Command,
+    CompareAndSet,
+    Drop,
+    Expire,
+    Get,
+    Keep,
+    Peek,
+    Put,
+    Register,
+    Remove,
+    Replace,
+    Stage,
+    Ttl,
+    Write,
+)
 from swapstore.drivers import redis_wire
 from swapstore.errors import InvalidInput
 
@@ -138,7 +153,8 @@ def decoded(result: Any, strings: Strings) -> Any:
 def value(command: Command[Any], reply: Any) -> Any:
     """Return the value that a reply stands for, if it is one that this command can have."""
     expected = _EXPECTED.get(type(command))
-    if expected is not None and not isinstance(reply, expected):
+    is_other = expected is not None and not isinstance(reply, expected)
+    if is_other or (expected is _SET and reply not in {OK, None}):
         raise Unreadable(f"a reply that is none to this command ({type(reply).__name__})")
     try:
         return redis_wire.value(command, reply)
@@ -146,11 +162,19 @@ def value(command: Command[Any], reply: Any) -> Any:
         raise Unreadable("a reply that is none to this command") from None
 
 
+_SET = bytes | None  # OK, or nothing: it was not set
 _EXPECTED: dict[type[Command[Any]], Any] = {
     Get: bytes | None,
     Peek: bytes,
     Ttl: int,
-    Stage: bytes | None,
+    Stage: _SET,
+    Keep: _SET,
+    CompareAndSet: _SET,
     Put: bytes,
     Write: bytes,
+    Register: int,
+    Replace: int,
+    Drop: int,
+    Expire: int,
+    Remove: int,
 }

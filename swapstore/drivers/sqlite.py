@@ -17,6 +17,7 @@ import attrs
 
 from swapstore.commands import Command, Reading
 from swapstore.drivers import sqlite_errors, sqlite_facts, sqlite_file
+from swapstore.drivers.sqlite_batch import WritingBatch
 from swapstore.drivers.sqlite_commands import carry_out
 from swapstore.forks import survive_forks
 
@@ -71,7 +72,9 @@ class SqliteDriver:
                     return [carry_out(connection, command, self._now_ms()) for command in commands]
             with sqlite_errors.while_writing(connection, self.where):
                 connection.execute("BEGIN IMMEDIATE")
-                replies = [carry_out(connection, command, self._now_ms()) for command in commands]
+                batch = WritingBatch(connection, commands)
+                replies = [batch.carry_out(command, self._now_ms()) for command in commands]
+                batch.finish()
                 connection.execute(_SWEEP, (self._now_ms(), SWEEP))
             with sqlite_errors.while_committing(connection, self.where):
                 connection.execute("COMMIT")

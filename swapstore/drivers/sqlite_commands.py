@@ -11,6 +11,7 @@ from swapstore.commands import (
     Ask,
     Command,
     Commit,
+    CommitReply,
     Committed,
     Conflict,
     Get,
@@ -32,7 +33,7 @@ from swapstore.drivers.sqlite_facts import answer
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 _GET = "SELECT value FROM records WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
 _PEEK = "SELECT substr(value, 1, ?) FROM records WHERE key = ? AND (expires_at IS NULL OR expires_at > ?)"
@@ -98,11 +99,18 @@ def _state(connection: sqlite3.Connection, key: str, size: int, now: int) -> tup
 # --- writing ---------------------------------------------------------------------------------------
 
 
-def _stage(connection: sqlite3.Connection, command: Stage, now: int) -> bool:
+def stage(connection: sqlite3.Connection, command: Stage, now: int, *, permanent: bool = False) -> bool:
+    """Write a record if the key is free: with its TTL, or without one until further notice."""
     if _state(connection, command.key, 0, now) is not None:
         return False
-    connection.execute(_SET, (command.key, command.record + command.body, now + command.ttl_ms))
+    expires_at = None if permanent else now + command.ttl_ms
+    connection.execute(_SET, (command.key, command.record + command.body, expires_at))
     return True
+
+
+def expire(connection: sqlite3.Connection, key: str, expires_at: int) -> None:
+    """Let a key expire at a moment."""
+    connection.execute("UPDATE records SET expires_at = ? WHERE key = ?", (expires_at, key))
 
 
 def _replace(connection: sqlite3.Connection, command: Replace, now: int) -> bool:
@@ -130,19 +138,25 @@ def _register(connection: sqlite3.Connection, command: Register, _now: int) -> N
 # --- the commit ------------------------------------------------------------------------------------
 
 
-def _commit(connection: sqlite3.Connection, commit: Commit, now: int) -> Any:
-    """The steps of `Commit`, in their order. The transaction makes them one."""
+def commit(
+    connection: sqlite3.Connection, commit: Commit, now: int, *, verified: Collection[str] = ()
+) -> CommitReply:
+    """The steps of `Commit`, in their order. The transaction makes them one.
+
+    `verified` are keys of records that are known to be staged as they should be, and permanent already.
+    """
     stored = _value(connection.execute(_GET, (commit.key, now)))
     if stored is not None and stored.startswith(commit.prefix):
         return Already()
     if not _is_expected(stored, commit):
         return Conflict(stored)
-    for staged in commit.staged:
+    unverified = [staged for staged in commit.staged if staged.key not in verified]
+    for staged in unverified:
         fault = _verify(connection, staged, now)
         if fault is not None:
             return fault
     connection.executemany(
-        "UPDATE records SET expires_at = NULL WHERE key = ?", [(staged.key,) for staged in commit.staged]
+        "UPDATE records SET expires_at = NULL WHERE key = ?", [(staged.key,) for staged in unverified]
     )
     connection.execute(_SET, (commit.key, commit.manifest, None))
     connection.executemany(
@@ -178,10 +192,10 @@ _MEANING: dict[type[Command[Any]], Callable[[sqlite3.Connection, Any, int], Any]
     Ttl: _ttl,
     Scan: _scan,
     Ask: answer,
-    Stage: _stage,
+    Stage: stage,
     Replace: _replace,
     Put: _put,
     Write: _write,
     Register: _register,
-    Commit: _commit,
+    Commit: commit,
 }

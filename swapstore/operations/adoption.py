@@ -7,15 +7,16 @@ away once they are committed again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from swapstore import records
-from swapstore.commands import Get
+from swapstore.commands import PERMANENT, Command, Get, Ttl
 from swapstore.errors import Contended, Corrupt
 from swapstore.operations.lookup import find_id
-from swapstore.operations.steps import Operation, ask
+from swapstore.operations.steps import Operation, ask, ask_all, value_of
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
@@ -54,6 +55,50 @@ def may_adopt(ctx: Context, draft: Draft) -> Operation[bool]:
     head = draft.base.head
     is_other_line = origin.epoch != draft.base.epoch or origin.version > head.version
     return is_other_line or (origin.version >= head.first_version and draft.row.ts >= head.floor)
+
+
+def left_behind(ctx: Context, this: Intent, base: Manifest | None) -> Operation[Intent]:
+    """Return the publish that goes on with what a cut one of the same id and content left behind.
+
+    Raises `Contended` where nothing fits: the id is bound to what is there.
+    """
+    key = ctx.keys.id(this.wanted.dataset, this.id)
+    (record, ttl) = map(value_of, (yield from ask_all(ctx, _both(key))))
+    entry = None
+    if isinstance(record, bytes) and ttl == PERMANENT:
+        with suppress(Corrupt):
+            entry = records.read_entry(records.split(record, key)[0], key)
+    is_usable = not ctx.strategy.scripted and this.wanted.ts is None
+    if entry is not None and this.is_content_of(entry) and is_usable:
+        taken = attrs.evolve(this, began_ms=entry.ts, encoding=entry.encoding)
+        if taken != this and taken.ts(base) == entry.ts:
+            return taken
+    when = f" of ts {entry.ts}" if entry else ""
+    raise Contended(
+        f"{key} holds a snapshot{when} that no version names: another publish of this id is under way or was "
+        "cut, or the id is being let go of. Nothing was published; publish what is there with that `ts`, or "
+        "publish under another id, and see `swapstore verify`"
+    )
+
+
+def is_pending(ctx: Context, this: Intent) -> Operation[bool]:
+    """Say whether what is under an id was written where no script runs, and not committed."""
+    key = ctx.keys.id(this.wanted.dataset, this.id)
+    record = yield from ask(ctx, Get(key))
+    if record is None:
+        return False
+    try:
+        entry = records.read_entry(records.split(record, key)[0], key)
+        ts_key = ctx.keys.ts(this.wanted.dataset, entry.ts, entry.id)
+        ts_record = yield from ask(ctx, Get(ts_key))
+        origin = records.read_ts(ts_record, ts_key)[1] if ts_record else None
+    except Corrupt:
+        return False
+    return origin is not None and origin.pending
+
+
+def _both(key: str) -> list[Command[Any]]:
+    return [Get(key), Ttl(key)]
 
 
 def with_own_id(ctx: Context, this: Intent, base: Manifest | None, staging: Staging) -> Intent:

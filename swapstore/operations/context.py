@@ -62,8 +62,8 @@ class Policy:
     read_attempts: int = 6
     first_wait_s: float = 0.002
     longest_wait_s: float = 0.05
-    lease_ttl_ms: int = 60_000  # how long a crashed writer keeps others waiting, where a lease is needed
-    lease_margin_ms: int = 30_000  # longer than any request may take
+    lease_ttl_ms: int = 90_000  # how long a crashed writer keeps others waiting, where a lease is needed
+    lease_margin_ms: int = 45_000  # longer than any request may take, a wait for a connection included
     lease_poll_ms: int = 500
     text_only: bool = False  # the endpoint carries text: what is none is stored in base64
 
@@ -98,8 +98,12 @@ class Context:
 
     def stamp(self) -> Stamp:
         """Return the time and the names of a new manifest."""
+        bits = self.random.getrandbits(64 + 48)  # both names out of one draw: each is a system call
         return Stamp(
-            now_ms=self.clock.now_ms(), nonce=self.token(16), new_epoch=self.token(12), keys=self.keys
+            now_ms=self.clock.now_ms(),
+            nonce=f"{bits & 0xFFFF_FFFF_FFFF_FFFF:016x}",
+            new_epoch=f"{bits >> 64:012x}",
+            keys=self.keys,
         )
 
     def new_id(self) -> str:

@@ -86,4 +86,9 @@ def snapshot(manifest: Manifest, row: Row, payload: bytes) -> Snapshot:
 
 def own(found: Labelled) -> Labelled:
     """Give a caller labels of its own: changing them changes nothing that is remembered."""
-    return attrs.evolve(found, labels=dict(found.labels))
+    if isinstance(found, Row):
+        return attrs.evolve(found, labels=dict(found.labels))
+    mine = object.__new__(type(found))  # each read comes by here: `evolve` takes as long as all of the cache
+    mine.__dict__.update(found.__dict__, labels=dict(found.labels))
+    mine.__dict__.pop("value", None)  # what was decoded for another caller is not ours to share
+    return mine

@@ -21,6 +21,7 @@ from swapstore.operations.naming import is_page_named, is_row_named
 from swapstore.operations.rewrite import Rewriter
 from swapstore.operations.staging import Record
 from swapstore.operations.steps import Operation, ask_all, find
+from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -227,6 +228,8 @@ class Mender:
 
     def _unlinked(self, current: Manifest, later: Iterable[Row]) -> Operation[list[str]]:
         """The keys that get a TTL: leaked, replaced, altered, and what is left of dropped rows."""
+        if self._ctx.strategy.way is Way.COMPARE:
+            return []  # somebody may begin to use them before they have it: see `plain`
         damage, keys, dataset = self._damage, self._ctx.keys, self._survey.dataset
         assert self._survey.manifest is not None  # noqa: S101 - it was there when the survey began
         unlinked: list[str] = []

@@ -28,7 +28,7 @@ import attrs
 
 from swapstore import manifest
 from swapstore.commands import Command, Peek, Write
-from swapstore.errors import Contended, Damaged, SwapstoreError
+from swapstore.errors import Contended, Damaged, InvalidInput, SwapstoreError
 from swapstore.operations import publish as publishing
 from swapstore.operations import telling
 from swapstore.operations.lookup import find_id, load_snapshot
@@ -46,6 +46,11 @@ LOG = logging.getLogger("swapstore")
 
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     """Publish, and bring the mirror up to date. A commit that was there already heals it too."""
+    if ctx.mirror is not None and ctx.encoding(wanted.payload) is not None:
+        raise InvalidInput(
+            "this payload is not text, and over REST its mirror could not be written: the old keys hold the "
+            "payload as it is. Publish through the Redis protocol (rediss://), or without a mirror"
+        )
     commit = yield from telling.publish(ctx, wanted, publishing.publish(ctx, wanted))
     if ctx.mirror is not None:
         held = wanted.payload if commit.created else None

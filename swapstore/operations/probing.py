@@ -11,6 +11,7 @@ from swapstore.operations.steps import Batch, Operation, ask_all
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
+    from swapstore.errors import SwapstoreError
     from swapstore.operations.context import Context
 
 
@@ -49,11 +50,12 @@ def without_scripts(ctx: Context) -> Operation[None]:
     # The key is not there, so a server that compares writes nothing, and answers with nothing.
     words = ("SET", f"{ctx.keys.namespace}:probe", "", "IFEQ", ctx.token(16), "PX", "1000")
     (reply,) = yield from ask_all(ctx, [Ask(words)])
-    if isinstance(reply, Failed) and type(reply.error) not in {Unavailable, Unsupported}:
+    if isinstance(reply, Failed) and not _is_unknown(reply.error):
         raise reply.error  # which says nothing of what the command means here
     if reply is None:
         ctx.strategy.way = Way.COMPARE
     elif ctx.strategy.single_writer:
+        yield from _make_sure(ctx)
         ctx.strategy.way = Way.LEASE
     else:
         raise Unsupported(
@@ -62,3 +64,15 @@ def without_scripts(ctx: Context) -> Operation[None]:
             "Valkey 8.1 or Redis 8.4 and later behind it; or, if one process at a time publishes here, "
             "connect with single_writer=True"
         )
+
+
+def _is_unknown(error: SwapstoreError) -> bool:
+    """Say whether the server does not know this form of the command."""
+    return isinstance(error, Unsupported) or "syntax error" in str(error)
+
+
+def _make_sure(ctx: Context) -> Operation[None]:
+    """Ask once more for scripts: a plain SET beside a producer that has them would take commits back."""
+    (reply,) = yield from ask_all(ctx, [Ask(("EVAL", "return 1", "0"))])
+    if not (isinstance(reply, Failed) and isinstance(reply.error, Unscripted)):
+        raise Unavailable("the endpoint refused a script, and now it does not; try again")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.models import Candidate, Encoding, Entry, Row, Snapshot
+from swapstore.models import Candidate, Encoding, Entry, Snapshot
 
 if TYPE_CHECKING:
     from swapstore.manifest import Manifest
@@ -63,8 +63,8 @@ class Intent:
             labels=self.wanted.labels,
         )
 
-    def is_content_of(self, row: Row) -> bool:
-        """Say whether a committed row is what the caller wants published under this id."""
+    def is_content_of(self, row: Entry) -> bool:
+        """Say whether an entry is what the caller wants published under this id."""
         wanted = self.wanted
         ours = (self.sha256, len(wanted.payload), wanted.codec, wanted.labels)
         return (row.sha256, row.size, row.codec, row.labels) == ours and wanted.ts in {None, row.ts}

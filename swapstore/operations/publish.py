@@ -26,7 +26,7 @@ from swapstore.errors import (
     TooOld,
 )
 from swapstore.models import Candidate, Commit, Row, Snapshot
-from swapstore.operations.adoption import with_own_id
+from swapstore.operations.adoption import is_pending, left_behind, with_own_id
 from swapstore.operations.lookup import find_id, load_snapshot
 from swapstore.operations.publication import Intent, Publication
 from swapstore.operations.retain import limits, retained
@@ -71,7 +71,10 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             case Swapped():
                 return _created(draft)
             case Taken(key):
-                return (yield from _resolve_taken(ctx, this, base, key))
+                answer = yield from _resolve_taken(ctx, this, base, key)
+                if isinstance(answer, Commit):
+                    return answer
+                this = answer
             case Moved(current):
                 base = current
     raise Contended(
@@ -209,20 +212,20 @@ def _existing(ctx: Context, this: Intent, base: Manifest, row: Row) -> Operation
     return _known(base, row)
 
 
-def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) -> Operation[Commit]:
-    """Answer for an id whose record is permanent although the tail does not name it: it lies deeper."""
+def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) -> Operation[Commit | Intent]:
+    """Answer for an id whose record is permanent although the tail does not name it: it lies deeper.
+
+    Where no script runs it may also be what a cut publish left: then go on with that.
+    """
     row = None
     # Where the ts record alone is permanent, the id record is this publish's own, which will expire.
-    if base is not None and key == ctx.keys.id(this.wanted.dataset, this.id):
+    is_id = key == ctx.keys.id(this.wanted.dataset, this.id) or not ctx.strategy.scripted
+    if base is not None and is_id:
         row = yield from find_id(ctx, base, this.id, hidden=True)
     if base is not None and row is not None:
         return (yield from _existing(ctx, this, base, row))
-    if not ctx.strategy.scripted:
-        raise Contended(
-            f"{key} is there, and no version names it: another publish of this id is under way or was cut, "
-            "or the id is being let go of. Nothing was published; publish under another id, or see "
-            "`swapstore verify`"
-        )
+    if not ctx.strategy.scripted or (yield from is_pending(ctx, this)):
+        return (yield from left_behind(ctx, this, base))
     raise Corrupt(
         f"{key} is permanent but no version names it, or its payload is gone: the manifest was lost or "
         "replaced, or a record deleted. Publish under another id, and see `swapstore verify`",

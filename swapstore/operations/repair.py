@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from swapstore.commands import Register
-from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, UnsupportedFormat
+from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, Unsupported, UnsupportedFormat
 from swapstore.findings import Finding, Problem, Repair
 from swapstore.mending import in_order
 from swapstore.operations.mend import Mender
@@ -78,6 +78,11 @@ def repair(ctx: Context, dataset: str, *, apply: bool) -> Operation[Repair]:
 def _mend(ctx: Context, survey: Survey, *, apply: bool) -> Operation[bool]:
     """Mend what one survey found. Returns whether there was anything that could be done."""
     mender, staging = Mender(ctx, survey), Staging()
+    if survey.over is not None and ctx.encoding(survey.over) is not None:
+        raise Unsupported(
+            "what stands in the manifest's place is not text, so REST cannot replace exactly that; repair "
+            "through the Redis protocol (rediss://)"
+        )
     listed = survey.damage.unlisted and apply
     if listed:
         yield from _list(ctx, survey.dataset)
@@ -89,7 +94,8 @@ def _mend(ctx: Context, survey: Survey, *, apply: bool) -> Operation[bool]:
         mended = yield from (mender.rebuilt() if current is None else mender.mended(current))
         if mended is None or not apply:
             return mended is not None or survey.damage.unlisted
-        yield from _stage(ctx, mended, staging)
+        if ctx.strategy.scripted:
+            yield from _stage(ctx, mended, staging)
         match (yield from swap(ctx, mended.draft, mended.needed, staging)):
             case Swapped():
                 return True

@@ -26,9 +26,13 @@ R = TypeVar("R")
 
 @attrs.frozen
 class Batch:
-    """Commands to send together; the answer is the list of their replies."""
+    """Commands to send together; the answer is the list of their replies.
+
+    After `until` (monotonic seconds, as `time.monotonic` counts them) they are not sent any more.
+    """
 
     commands: tuple[Command[Any], ...]
+    until: float | None = None
 
 
 @attrs.frozen

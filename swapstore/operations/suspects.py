@@ -90,6 +90,8 @@ def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
         for key, left, ours in ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
         if value_of(left) == PERMANENT and ours.startswith(header)
     ]
+    if origin is not None and origin.pending:
+        return leaked(survey, permanent or [name.key])
     is_open = _is_open(survey, origin, has_ts=has_ts)
     if not records.is_whole(record, entry) or not (is_open or _is_committed(survey, origin)):
         return leaked(survey, permanent or [name.key])

@@ -97,7 +97,11 @@ def _send(
         ctx.cache.note_listed(key)
     refusal = staging.note(stages, replies[len(names) : -1])
     match replies[-1]:
-        case Failed(Unscripted()):
+        case Committed() | Already():
+            ctx.strategy.way = Way.SCRIPT
+            ctx.cache.learn(draft.manifest, sent_at, basis=known)
+            return Swapped()
+        case Failed(Unscripted()) if ctx.strategy.way is None:
             yield from without_scripts(ctx)
             return None
         case Failed(error):
@@ -118,10 +122,6 @@ def _send(
             else:
                 ctx.cache.learn(current, sent_at, basis=known, retreat=True)
             return Moved(current)
-        case Committed() | Already():
-            ctx.strategy.way = Way.SCRIPT
-            ctx.cache.learn(draft.manifest, sent_at, basis=known)
-            return Swapped()
         case other:
             raise TypeError(f"a driver answered a commit with {other!r}")
 

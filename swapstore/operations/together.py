@@ -71,9 +71,13 @@ def together(
 
 
 def _send(group: list[_Member[T]]) -> Operation[None]:
-    wanted = [member.wants.commands for member in group if isinstance(member.wants, Batch)]
+    batches = [member.wants for member in group if isinstance(member.wants, Batch)]
+    wanted = [batch.commands for batch in batches]
+    bounds = [batch.until for batch in batches if batch.until is not None]
     try:
-        replies = yield Batch(tuple(command for commands in wanted for command in commands))
+        replies = yield Batch(
+            tuple(command for commands in wanted for command in commands), until=min(bounds, default=None)
+        )
     except SwapstoreError as error:
         for member in group:
             member.alone = True

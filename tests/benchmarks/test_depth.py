@@ -63,7 +63,7 @@ def test_no_operation_costs_more_on_a_deep_dataset(name: str, costs: tuple[Costs
 
 
 def test_round_trips_are_those_of_the_documentation(costs: tuple[Costs, Costs]) -> None:
-    """The figures of cost.md are promises, and a meter that misses a payload would hide their breach."""
+    """The figures of the page are promises, and a meter that misses a payload would hide their breach."""
     found, _ = costs
     trips = {name: cost.rest.round_trips for name, cost in found.items()}
     assert [trips[name] for name in PUBLISHES] == [1, 1, 2]

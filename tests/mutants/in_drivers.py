@@ -38,7 +38,7 @@ MUTANTS = (
         "a lost connection taken for a refusal",
         "A commit whose connection broke may have been applied; it is never reported as refused.",
         SERVER + "a_reply_lost_on_the_wire_is_one_commit",
-        Edit("drivers/redis_errors.py", "            raise ReplyLost(\n", "            raise Unavailable(\n"),
+        Edit("drivers/redis_errors.py", "        return ReplyLost(\n", "        return Unavailable(\n"),
     ),
     mutant(
         "staged without NX",
@@ -46,8 +46,8 @@ MUTANTS = (
         CONTRACT + "stage_writes_only_a_free_key[fakeredis]",
         Edit(
             WIRE,
-            '("SET", stage.key, stage.record, "NX", "PX", stage.ttl_ms)',
-            '("SET", stage.key, stage.record, "PX", stage.ttl_ms)',
+            '("SET", stage.key, (stage.record, stage.body), "NX", "PX", stage.ttl_ms)',
+            '("SET", stage.key, (stage.record, stage.body), "PX", stage.ttl_ms)',
         ),
     ),
     mutant(
@@ -56,8 +56,8 @@ MUTANTS = (
         CONTRACT + "a_staged_record_expires[fakeredis]",
         Edit(
             WIRE,
-            '("SET", stage.key, stage.record, "NX", "PX", stage.ttl_ms)',
-            '("SET", stage.key, stage.record, "NX")',
+            '("SET", stage.key, (stage.record, stage.body), "NX", "PX", stage.ttl_ms)',
+            '("SET", stage.key, (stage.record, stage.body), "NX")',
         ),
     ),
     mutant(
@@ -71,5 +71,17 @@ MUTANTS = (
         "A producer does not acknowledge into a file that nobody else can see.",
         "real/test_sqlite.py::test_a_file_that_was_deleted_or_replaced_is_opened_anew",
         Edit("drivers/sqlite.py", "if opened.identity == _identity(self._path):", "if True:"),
+    ),
+    mutant(
+        "a connection lent without a look (Redis)",
+        "A batch is not sent on a connection that the server has closed, nor is it given another's reply.",
+        "real/test_pool.py::test_a_connection_with_an_answer_to_nobody_is_not_lent",
+        Edit("drivers/redis_pool.py", "        if not connection.can_read():\n", "        if True:\n"),
+    ),
+    mutant(
+        "a refused commit leaves permanent records (SQLite)",
+        "What was staged and not committed goes away by itself.",
+        "unit/test_sqlite_batch.py::test_a_refused_commit_leaves_staged_records_in_the_file",
+        Edit("drivers/sqlite.py", "                batch.finish()\n", ""),
     ),
 )

@@ -41,7 +41,7 @@ MUTANTS = (
         "rows of the tail lost on append",
         "A publish adds a row and loses none.",
         MANIFEST + "no_row_is_ever_dropped[63]",
-        Edit(GROWTH, "rows=(*log.rows, row))", "rows=(*log.rows[1:], row))"),
+        Edit(GROWTH, "rows=(*log.rows, row)", "rows=(*log.rows[1:], row)"),
     ),
     mutant(
         "page key without the epoch",

@@ -17,11 +17,11 @@ MUTANTS = (
     mutant(
         "a record is not read back",
         "A manifest names a record only when it is there and permanent.",
-        search("COMPARE", "a producer, and one that commits with the script", "one key expires"),
+        search("COMPARE", "the same id and content, by plain commands and by the script", "none"),
         Edit(
             PLAIN,
-            "        return self.ttl == PERMANENT and self.header == self.record.header",
-            "        return self.header == self.record.header",
+            "        return self.ttl == PERMANENT and self.has_header",
+            "        return self.has_header",
         ),
     ),
     mutant(
@@ -30,7 +30,7 @@ MUTANTS = (
         search("COMPARE", "two producers, the same id, other content", "none"),
         Edit(
             PLAIN,
-            "        return self.ttl == PERMANENT and self.header == self.record.header",
+            "        return self.ttl == PERMANENT and self.has_header",
             "        return self.ttl == PERMANENT",
         ),
     ),
@@ -58,12 +58,8 @@ MUTANTS = (
         "compare-and-set does not compare",
         "A commit that was built on an old version takes back a newer one.",
         search("COMPARE", "two producers, different ids", "none"),
-        Edit(
-            PLAIN,
-            "CompareAndSet(key, base, draft.manifest.raw)",
-            "Keep(key, b'') if False else Write(key, draft.manifest.raw)",
-        ),
-        Edit(PLAIN, "    if not value_of(swapped):", "    if value_of(swapped):"),
+        Edit(PLAIN, "CompareAndSet(key, base, draft.manifest.raw)", "Write(key, draft.manifest.raw)"),
+        Edit(PLAIN, "        if not value_of(swapped):", "        if value_of(swapped):"),
     ),
     mutant(
         "the lease of another is ignored",
@@ -87,8 +83,8 @@ MUTANTS = (
         search("LEASE", "two producers, different ids", "one late command"),
         Edit(
             PLAIN,
-            "        raise unknown(draft, error) from error\n    _, stored",
-            "        return None\n    _, stored",
+            "        raise unknown(self._draft, error) from error\n\n    # --- after",
+            "        return None\n\n    # --- after",
         ),
     ),
     mutant(
@@ -97,15 +93,40 @@ MUTANTS = (
         search("COMPARE", "a pruner and a producer", "none"),
         Edit(
             PLAIN,
-            "    outcome: Swapped | Moved | None\n",
-            "    yield from _let_go(ctx, draft)\n    outcome: Swapped | Moved | None\n",
+            "        outcome = yield from (self._comp",
+            "        yield from self._finish()\n        outcome = yield from (self._comp",
         ),
+    ),
+    mutant(
+        "what was cut is taken for committed",
+        "A repair never makes an uncommitted snapshot visible.",
+        search("COMPARE", "a repairer of a lost manifest beside what a cut publish left", "none"),
+        Edit("operations/suspects.py", "    if origin is not None and origin.pending:", "    if False:"),
+    ),
+    mutant(
+        "a repair lets go of what may be in use",
+        "What a repair finds leaked is not given a TTL that reaches what was committed since.",
+        search("COMPARE", "a repairer of what a cut publish left, and one that goes on with it", "none"),
+        Edit("operations/mend.py", "        if self._ctx.strategy.way is Way.COMPARE:", "        if False:"),
+        Edit(PLAIN, "        if self._lease is not None or draft.grace_ms is None:", "        if True:"),
+    ),
+    mutant(
+        "a committed ts record stays pending",
+        "A lost manifest is rebuilt with all that was committed.",
+        "rest/test_scriptless.py::test_a_lost_manifest_is_rebuilt_from_what_was_committed[Way.COMPARE]",
+        Edit(PLAIN, "        if self._ts is not None and self._final and", "        if False and"),
+    ),
+    mutant(
+        "a step is sent although the lease is about to run out",
+        "Nothing that matters is sent unless the lease holds for longer than any request takes.",
+        "rest/test_scriptless.py::test_a_step_is_not_sent_when_the_lease_is_about_to_run_out[Way.LEASE]",
+        Edit("engine.py", "time.monotonic() >= batch.until", "False"),
     ),
     mutant(
         "a lost update under the lease is not noticed",
         "What is read back after the SET is looked at.",
         "rest/test_scriptless.py::test_two_writers_beside_a_lease_are_noticed[Way.LEASE]",
-        Edit(PLAIN, "    if stored != prefix or holder != lease.token:", "    if False:"),
+        Edit(PLAIN, "        if replies[1:3] != [prefix, lease.token]:", "        if False:"),
     ),
     mutant(
         "a lease is kept after a refusal",

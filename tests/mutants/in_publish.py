@@ -18,8 +18,8 @@ MUTANTS = (
         OUTCOMES + "a_conflict_is_rebuilt_on_the_current_manifest[sqlite]",
         Edit(
             SWAP,
-            "            return Moved(current)\n        case Committed()",
-            "            return Swapped()\n        case Committed()",
+            "            return Moved(current)\n        case other",
+            "            return Swapped()\n        case other",
         ),
     ),
     mutant(

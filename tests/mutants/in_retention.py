@@ -181,7 +181,7 @@ MUTANTS = (
         "a backfill below the floor acknowledged",
         "What is acknowledged can be read.",
         HIDING + "what_nobody_would_ever_see_is_refused[sqlite]",
-        Edit(PUB, "    if entry.ts < floor:\n", "    if False:\n"),
+        Edit(PUB, "    if ts < floor:\n", "    if False:\n"),
     ),
     mutant(
         "prune repeats what a late swap did",

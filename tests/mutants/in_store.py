@@ -62,7 +62,7 @@ MUTANTS = (
             "replies = yield Batch((*names, _commit(ctx, draft, needed), *stages))\n"
             "    replies = [*replies[: len(names)], *replies[len(names) + 1 :], replies[len(names)]]",
         ),
-        Edit(SQLITE, "    for staged in commit.staged:\n", "    for staged in ():\n"),
+        Edit(SQLITE, "    for staged in unverified:\n", "    for staged in ():\n"),
     ),
     mutant(
         "no header check (Lua)",

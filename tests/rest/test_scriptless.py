@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +15,18 @@ import pytest
 
 import swapstore
 import swapstore.aio
-from swapstore import Retention, Store
-from swapstore.errors import Contended, LeaseLost, OutcomeUnknown, Unsupported
+from swapstore import Mirror, Retention, Store
+from swapstore.cache import Cache
+from swapstore.commands import CompareAndSet, Keep, Write
+from swapstore.errors import (
+    Contended,
+    InvalidInput,
+    LeaseLost,
+    OutcomeUnknown,
+    Throttled,
+    Unavailable,
+    Unsupported,
+)
 from swapstore.findings import Problem
 from swapstore.operations.strategy import Way
 from tests.support.rest import RestServer
@@ -138,8 +151,10 @@ def test_a_single_writer_may_retry_with_other_content(
         assert store.publish("mena", {"n": 2}, id="run-1").version == 2
         assert store.read_latest("mena").value == {"n": 2}  # type: ignore[union-attr]
     else:
-        with pytest.raises(Contended, match="was cut"):
+        with pytest.raises(Contended, match=r"of ts \d+ that no version names"):
             connect().publish("mena", {"n": 2}, id="run-1")
+        assert connect().publish("mena", {"n": 1}, id="run-1").version == 2  # which goes on with its ts
+    assert [each for each in store.verify() if each.wrong and each.problem is not Problem.LEAKED] == []
 
 
 def test_a_lost_reply_ends_in_one_commit(
@@ -303,3 +318,156 @@ def test_reading_needs_no_way_to_commit(scriptless: RestServer) -> None:
         assert reader.read_latest("mena").value == {"n": 1}  # type: ignore[union-attr]
         with pytest.raises(swapstore.errors.AccessDenied):
             reader.publish("mena", {"n": 2})
+
+
+# --- repair, and what it must not do -----------------------------------------------------------------
+
+
+def cut(store: Store, name: str) -> None:
+    """Publish, and die before the swap."""
+    real, swaps = store._driver.execute, (CompareAndSet, Write)
+
+    def dying(commands: list[object]) -> object:
+        if any(isinstance(command, swaps) and "manifest" in command.key for command in commands):
+            raise SystemExit
+        if isinstance(commands[0], Keep) and "manifest" in commands[0].key:
+            raise SystemExit
+        return real(commands)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._driver, "execute", dying)
+        with pytest.raises(SystemExit):
+            store.publish("mena", {"never": "committed"}, id=name, ts=10**12)
+
+
+def test_repair_does_not_publish_what_was_cut(connect: Callable[[], Store]) -> None:
+    """No TTL means committed, but not here: a repair would show readers what nobody committed."""
+    cut(connect(), "first")
+    store = connect()
+    store.publish("mena", {"n": 1}, id="good", ts=1)
+    cut(connect(), "second")
+    assert {each.problem for each in store.verify() if each.wrong} == {Problem.LEAKED}
+    (report,) = store.repair("mena", apply=True)
+    assert report.restored == ()
+    assert connect().read_latest("mena").id == "good"  # type: ignore[union-attr]
+
+
+def test_a_lost_manifest_is_rebuilt_from_what_was_committed(
+    connect: Callable[[], Store], valkey: Server
+) -> None:
+    """With a manifest all would be lost that was committed so, or readers be shown what was cut."""
+    store = connect()
+    for number in range(3):
+        store.publish("mena", {"n": number}, id=f"id-{number}", dedupe_key=f"key-{number}")
+    cut(store, "never")
+    with valkey.client() as client:
+        client.delete("swapstore:manifest:{mena}")
+    fresh = connect()
+    (report,) = fresh.repair("mena", apply=True)
+    assert report.restored == ("id-0", "id-1", "id-2")
+    rows = list(fresh.history("mena"))
+    assert [(row.id, row.dedupe_key) for row in rows] == [(f"id-{n}", f"key-{n}") for n in (2, 1, 0)]
+
+
+def test_an_expiring_record_is_made_permanent(connect: Callable[[], Store], valkey: Server) -> None:
+    """A committed record that somebody gave a TTL could not be saved on such an endpoint."""
+    store = connect()
+    store.publish("mena", {"n": 1}, id="run-1")
+    store.publish("asia", {"n": 1}, id="run-1")
+    with valkey.client() as client:
+        client.pexpire("swapstore:id:{mena}:run-1", 60_000)
+        client.pexpire("swapstore:id:{asia}:run-1", 60_000)
+        assert [report.left for report in store.repair(apply=True)] == [(), ()]
+        assert client.pttl("swapstore:id:{mena}:run-1") == -1
+
+
+@pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_swap_whose_read_back_is_refused(
+    scriptless: RestServer, connect: Callable[[], Store], number: int
+) -> None:
+    """A quota that is used up in mid-request would have a publish that happened called not committed."""
+    store = connect()
+    store.publish("mena", 1)
+    scriptless.switches.fail(number, when="DEL", skip=0)
+    assert store.publish("mena", 2).version == 2
+    assert [row.version for row in connect().history("mena")] == [2, 1]
+
+
+@pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
+def test_a_step_is_not_sent_when_the_lease_is_about_to_run_out(connect: Callable[[], Store]) -> None:
+    """A wait for the endpoint's pause would let the SET arrive when the lease is another's."""
+    store = connect()
+    store.publish("mena", 1)
+    slow = Store(store._driver, attrs.evolve(store._context, cache=Cache(1 << 20)))
+    with pytest.MonkeyPatch.context() as patch:
+        real = slow._driver.execute
+
+        def pausing(commands: list[object]) -> object:
+            if isinstance(commands[0], Write):
+                time.sleep(1.2)  # as an endpoint's pause would
+                raise Throttled("later", retry_after_s=0.0)
+            return real(commands)  # type: ignore[arg-type]
+
+        patch.setattr(slow._driver, "execute", pausing)
+        with pytest.raises(Unavailable, match="longer than the lease allows"):
+            slow.publish("mena", 2)
+    assert store.read_latest("mena").value == 1  # type: ignore[union-attr]
+
+
+def test_a_script_that_meets_a_cut_publish(scriptless: RestServer, connect: Callable[[], Store]) -> None:
+    """A producer with scripts would be told that the store is damaged."""
+    cut(connect(), "run-1")
+    scriptless.switches.denied = frozenset()
+    with (
+        swapstore.connect(scriptless.url, token=scriptless.token) as scripted,
+        pytest.raises(Contended, match="was cut"),
+    ):
+        scripted.publish("mena", {"never": "committed"}, id="run-1", ts=10**12)
+
+
+@pytest.mark.parametrize("compares", [True, False])
+def test_a_moment_of_trouble_is_no_lack_of_scripts(rest: RestServer, *, compares: bool) -> None:
+    """A plain SET would be used for good beside producers with scripts, and take their commits back."""
+    rest.switches.compares = compares
+    rest.switches.fail(1, "ERR database is temporarily not available", when="EVAL")
+    with swapstore.connect(rest.url, token=rest.token, single_writer=True) as store:
+        assert store.publish("mena", 1).version == 1
+        assert store._context.strategy.way is Way.SCRIPT
+        rest.switches.denied = NO_SCRIPTS
+        with pytest.raises(swapstore.errors.AccessDenied):
+            store.publish("mena", 2)
+
+
+def test_the_command_takes_the_promise(scriptless: RestServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing could be published, or read, from a shell on such an endpoint."""
+    scriptless.switches.compares = False
+    monkeypatch.setenv("SWAPSTORE_URL", scriptless.url)
+    monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", scriptless.token)
+    command = [sys.executable, "-m", "swapstore.cli", "--single-writer"]
+    done = subprocess.run([*command, "publish", "mena"], input=b'{"n":1}', capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run([*command, "latest", "mena"], capture_output=True, check=True)
+    assert shown.stdout == b'{"n":1}'
+    refused = subprocess.run([*command[:3], "latest", "mena"], capture_output=True, check=False)
+    assert (refused.returncode, b"single_writer" in refused.stderr) == (4, True)
+
+
+# --- text alone -----------------------------------------------------------------------------------------
+
+
+def test_a_mirror_of_bytes_is_refused_before_anything_is_written(rest: RestServer) -> None:
+    """The old readers would never see it, and each publish would promise that the next one mends it."""
+    with swapstore.connect(rest.url, token=rest.token, mirror=Mirror(prefix="old")) as store:
+        with pytest.raises(InvalidInput, match="mirror"):
+            store.publish("mena", b"\xff", codec="bytes")
+        assert store.read_latest("mena") is None
+
+
+def test_a_manifest_that_is_no_text_is_for_the_redis_protocol(rest: RestServer, valkey: Server) -> None:
+    """Repair would complain of a payload that nobody published."""
+    with swapstore.connect(rest.url, token=rest.token) as store, valkey.client() as client:
+        store.publish("mena", 1)
+        client.set("swapstore:manifest:{mena}", b"\xff\xfe")
+        with pytest.raises(Unsupported, match="Redis protocol"):
+            store.repair("mena", apply=True)

@@ -87,7 +87,9 @@ class Meter:
 
 def _written(command: Command[Any]) -> int:
     match command:
-        case Stage() | Replace():
+        case Stage():
+            return len(command.record) + len(command.body)
+        case Replace():
             return len(command.record)
         case Put() | Write():
             return len(command.value)

@@ -1,0 +1,163 @@
+"""The cost model of performance.md, counted on a real server: round trips, commands and bytes on the wire."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import attrs
+import pytest
+
+import swapstore
+from swapstore import Store
+from swapstore.cache import Cache
+from tests.support import bulk
+from tests.support.meter import Meter, Tally
+from tests.support.proxy import Proxy
+from tests.support.valkey import Server
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
+BEGAN_MS = 1_800_000_000_000
+PAYLOAD = b"x" * 1024
+VERSIONS = 100
+DEEP = 16_384
+DATASETS = tuple(f"region-{number}" for number in range(8))
+
+# Of the bytes: servers and protocols of other versions say the same in some bytes more or less.
+RELATIVE, ABSOLUTE = 0.02, 16
+ROW = re.compile(r"^\| (`[^|]+) \| (\d+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", re.MULTILINE)
+
+
+class Counted:
+    """Clients on one connection whose traffic is counted, and the datasets that they work on."""
+
+    def __init__(self, store: Store, proxy: Proxy) -> None:
+        self.meter = Meter(store._driver, proxy)
+        self.store = store  # not counted
+        self.context = store._context
+        self.found: dict[str, Tally] = {}
+        self.ts = BEGAN_MS
+
+    def client(self) -> Store:
+        """Make a client that remembers nothing."""
+        return Store(self.meter, attrs.evolve(self.context, cache=Cache(1 << 20)))
+
+    def publish(self, client: Store, dataset: str = "mena") -> None:
+        """Publish a payload with a `ts` of its own."""
+        self.ts += 1
+        client.publish(dataset, PAYLOAD, ts=self.ts, codec="bytes")
+
+    def note(self, name: str, act: Callable[[], object]) -> None:
+        """Count what it takes to do something."""
+        cost = self.meter.of(act)
+        self.found[name] = cost.rest + cost.pages
+
+    def row(self, name: str) -> tuple[int, ...]:
+        """Return a row of the table."""
+        return tuple(int(count) for count in attrs.astuple(self.found[name]))
+
+
+@pytest.fixture(scope="module")
+def counted(servers: Callable[[str], Server]) -> Iterator[Counted]:
+    """What each operation takes, after a hundred publishes."""
+    server = servers("valkey")
+    with Proxy(server.port) as proxy, swapstore.connect(proxy.url, namespace="cost") as store:
+        made = Counted(store, proxy)
+        producer = made.client()
+        for dataset in ("mena", *DATASETS):
+            for _ in range(VERSIONS if dataset == "mena" else 1):
+                made.publish(producer, dataset)
+        publishes(made, producer)
+        reads(made, producer)
+        many(made, producer)
+        made.note("`confirm`, warm", lambda: producer.confirm("mena"))
+        (newest,) = producer.history("mena", limit=1)
+        made.note("`pin`, warm", lambda: producer.pin("mena", id=newest.id))
+        made.note("`status`, warm", lambda: producer.status("mena"))
+        yield made
+
+
+def publishes(made: Counted, producer: Store) -> None:
+    """Count publishing one dataset."""
+    made.note("`publish`, warm", lambda: made.publish(producer))
+    made.note("`publish`, cold", lambda: made.publish(_listed(made)))
+    made.note("`publish`, another commit came first", lambda: made.publish(producer))
+
+
+def reads(made: Counted, producer: Store) -> None:
+    """Count reading one dataset."""
+    reader, cold = made.client(), made.client()
+    made.note("`read_latest`, cold", lambda: reader.read_latest("mena"))
+    made.note("`read_latest`, nothing new", lambda: reader.read_latest("mena"))
+    made.note("`read_latest` within `max_staleness`", lambda: reader.read_latest("mena", max_staleness=60))
+    made.publish(producer)
+    made.note("`read_latest`, a new version", lambda: reader.read_latest("mena"))
+    made.publish(producer)
+    rows = list(producer.history("mena", limit=5))
+    made.note("`read(version=…)`, in the newest 32, cold", lambda: cold.read("mena", version=rows[0].version))
+    made.note("`read(version=…)`, in the newest 32, warm", lambda: cold.read("mena", version=rows[1].version))
+    made.note("`read(id=…)`, in the newest 32, warm", lambda: cold.read("mena", id=rows[2].id))
+    made.note("`read(as_of=…)`, in the newest 32, warm", lambda: cold.read("mena", as_of=rows[3].ts))
+    bulk.extend(made.store, "deep", to=DEEP, recorded=False)
+    old = bulk.made(1)
+    bulk.record(made.store, "deep", [1])
+    ways: dict[str, Callable[[Store], object]] = {
+        "version=…": lambda client: client.read("deep", version=1),
+        "id=…": lambda client: client.read("deep", id=old.id),
+        "as_of=…": lambda client: client.read("deep", as_of=old.ts),
+    }
+    for name, read in ways.items():
+        client = made.client()
+        client.read("deep", version=DEEP)  # the manifest is known, and no page is
+        made.note(f"`read({name})`, the oldest of {DEEP:,}, warm", partial(read, client))
+
+
+def many(made: Counted, producer: Store) -> None:
+    """Count eight datasets at once."""
+    values = dict.fromkeys(DATASETS, PAYLOAD)
+    made.note(
+        "`publish_many` of 8, warm",
+        lambda: producer.publish_many(values, ts=made.ts, codec="bytes").raise_for_failures(),
+    )
+    cold = _listed(made)
+    made.note(
+        "`publish_many` of 8, cold",
+        lambda: cold.publish_many(values, ts=made.ts, codec="bytes").raise_for_failures(),
+    )
+    reader = made.client()
+    made.note("`read_latest_many` of 8, cold", lambda: reader.read_latest_many(DATASETS))
+    made.note("`read_latest_many` of 8, nothing new", lambda: reader.read_latest_many(DATASETS))
+
+
+def _listed(made: Counted) -> Store:
+    """Make a client that knows no manifest; it has put the names on the list, once in its life, before."""
+    client = made.client()
+    for dataset in ("mena", *DATASETS):
+        client._context.cache.note_listed(client._context.keys.manifest(dataset))
+    return client
+
+
+def documented() -> dict[str, tuple[int, ...]]:
+    """Return the table of the document."""
+    rows = ROW.findall(DOCUMENT.read_text("utf-8"))
+    return {name: tuple(int(count.replace(",", "")) for count in counts) for name, *counts in rows}
+
+
+def test_the_table_has_what_is_counted(counted: Counted) -> None:
+    """An operation that the table forgets, or one that nobody counts, is a promise that nobody keeps."""
+    assert list(documented()) == list(counted.found)
+
+
+def test_the_figures_are_those_of_the_document(counted: Counted) -> None:
+    """A round trip more is 50 ms for a producer far away; a table that is out of date hides it."""
+    told = documented()
+    wrong = []
+    for name in counted.found:
+        trips, commands, sent, received = counted.row(name)
+        expected = told.get(name, (0, 0, 0, 0))
+        exact = (trips, commands) == expected[:2]
+        if not exact or (sent, received) != pytest.approx(expected[2:], rel=RELATIVE, abs=ABSOLUTE):
+            wrong.append(f"| {name} | {trips} | {commands} | {sent:,} | {received:,} |")
+    assert not wrong, "counted, as the document would say it:\n" + "\n".join(wrong)
