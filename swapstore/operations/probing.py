@@ -62,7 +62,7 @@ def without_scripts(ctx: Context) -> Operation[None]:
             "this endpoint runs no scripts (EVAL) and knows no compare-and-set (SET … IFEQ), so nothing here "
             "commits safely. Allow EVAL and EVALSHA for it, or connect through the Redis protocol, or use "
             "Valkey 8.1 or Redis 8.4 and later behind it; or, if one process at a time publishes here, "
-            "connect with single_writer=True"
+            "connect with single_writer=True (the command: --single-writer)"
         )
 
 

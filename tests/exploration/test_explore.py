@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from swapstore.operations.strategy import Way
+from tests.conftest import PROFILE
 from tests.exploration import many, plain, upkeep
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
 from tests.exploration.upkeep import SCENARIOS as UPKEEP
 from tests.support.explore import Outcome
 
 HERE = Path(__file__).parent
+QUICK = 50_000  # states: some five seconds
 
 
 def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> None:
@@ -59,7 +61,19 @@ def test_every_state_of_several_datasets_keeps_the_promises(scenario: str, budge
     check_pinned("states_many.json", scenario, budget, outcome)
 
 
-@pytest.mark.parametrize(("way", "scenario", "budget"), plain.SEARCHES)
+def at_hand() -> list[tuple[Way, str, str]]:
+    """The searches without scripts: those of a few seconds, or under the nightly profile all."""
+    path = HERE / "states_plain.json"
+    pinned = json.loads(path.read_text()) if path.exists() else {}
+
+    def is_quick(way: Way, scenario: str, budget: str) -> bool:
+        known = pinned.get(f"{way.name.lower()}: {scenario}", {}).get(budget)
+        return known is None or known["states"] <= QUICK
+
+    return [search for search in plain.SEARCHES if PROFILE != "ci" or is_quick(*search)]
+
+
+@pytest.mark.parametrize(("way", "scenario", "budget"), at_hand())
 def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str, budget: str) -> None:
     """Where no script runs, some order of plain commands and faults breaks more than the page admits."""
     outcome = plain.explore(way, plain.SCENARIOS[scenario], budget)

@@ -17,7 +17,7 @@ MUTANTS = (
     mutant(
         "a record is not read back",
         "A manifest names a record only when it is there and permanent.",
-        search("COMPARE", "the same id and content, by plain commands and by the script", "none"),
+        "rest/test_scriptless.py::test_a_record_that_may_expire_is_not_relied_on[Way.COMPARE]",
         Edit(
             PLAIN,
             "        return self.ttl == PERMANENT and self.has_header",
@@ -70,7 +70,7 @@ MUTANTS = (
     mutant(
         "a lease is given back although something is on its way",
         "A late SET arrives while the lease is still held, so that nobody builds on what it takes back.",
-        search("LEASE", "two producers, different ids", "one late command"),
+        "rest/test_scriptless.py::test_a_lost_swap_keeps_its_lease_and_is_not_sent_again[Way.LEASE]",
         Edit(
             PLAIN,
             "        raise  # something may still be on its way: the lease has to run out\n",
@@ -80,7 +80,7 @@ MUTANTS = (
     mutant(
         "a lost SET is sent again",
         "The first may arrive after the second, and after what was built on it.",
-        search("LEASE", "two producers, different ids", "one late command"),
+        "rest/test_scriptless.py::test_a_lost_swap_keeps_its_lease_and_is_not_sent_again[Way.LEASE]",
         Edit(
             PLAIN,
             "        raise unknown(self._draft, error) from error\n\n    # --- after",

@@ -219,6 +219,21 @@ def test_a_crashed_writers_lease_runs_out(connect: Callable[[], Store], valkey: 
 
 
 @pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
+def test_a_lost_swap_keeps_its_lease_and_is_not_sent_again(
+    scriptless: RestServer, connect: Callable[[], Store], valkey: Server
+) -> None:
+    """The first SET may arrive after the second, or when another writer has the lease, and undo what came."""
+    store = connect()
+    store.publish("mena", 1)
+    scriptless.switches.drop_before(when="DEL")  # the request that swaps
+    with pytest.raises(OutcomeUnknown):
+        store.publish("mena", 2)
+    with valkey.client() as client:
+        assert client.keys("*lease*") == [b"swapstore:lease:{mena}"]
+    assert store.read_latest("mena").value == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
 def test_a_refused_publish_gives_its_lease_back(
     scriptless: RestServer, connect: Callable[[], Store], valkey: Server
 ) -> None:
@@ -367,6 +382,17 @@ def test_a_lost_manifest_is_rebuilt_from_what_was_committed(
     assert report.restored == ("id-0", "id-1", "id-2")
     rows = list(fresh.history("mena"))
     assert [(row.id, row.dedupe_key) for row in rows] == [(f"id-{n}", f"key-{n}") for n in (2, 1, 0)]
+
+
+def test_a_record_that_may_expire_is_not_relied_on(connect: Callable[[], Store], valkey: Server) -> None:
+    """What a producer with scripts staged, or repair let go of, would be committed and then be gone."""
+    cut(connect(), "run-1")
+    keys = ["swapstore:id:{mena}:run-1", f"swapstore:ts:{{mena}}:{10**12}:run-1"]
+    with valkey.client() as client:
+        for key in keys:
+            client.pexpire(key, 60_000)
+        assert connect().publish("mena", {"never": "committed"}, id="run-1", ts=10**12).version == 1
+        assert [client.pttl(key) for key in keys] == [-1, -1]
 
 
 def test_an_expiring_record_is_made_permanent(connect: Callable[[], Store], valkey: Server) -> None:
