@@ -23,7 +23,23 @@ from swapstore import (
     Unscripted,
     Unsupported,
 )
-from swapstore.commands import Ask, Failed, Get, Members, Peek, Put, Register, Replace, Stage, Ttl, Write
+from swapstore.commands import (
+    Ask,
+    Command,
+    CompareAndSet,
+    Failed,
+    Get,
+    Keep,
+    Members,
+    Peek,
+    Put,
+    Register,
+    Replace,
+    Stage,
+    Ttl,
+    Write,
+)
+from swapstore.drivers import rest_wire
 from swapstore.drivers.base import Driver
 from tests.rest.carried import FACES, driver_of, store_on
 from tests.support.rest import RestServer
@@ -250,3 +266,13 @@ def test_where_echoing_is_denied_texts_still_come_whole(driver: Driver, rest: Re
     rest.switches.denied = frozenset({"ECHO"})
     for value in (b"mena", b64encode(b"mena"), b"{}", b"OK"):
         assert driver.execute([Put("a", value, 999), Get("a")]) == [None, value]
+
+
+@pytest.mark.parametrize("command", [Keep("k", b"v"), CompareAndSet("k", b"v", b"w"), Stage("k", b"v", 9)])
+@pytest.mark.parametrize("reply", [0, 1, b"", b"QUEUED", []])
+def test_only_ok_means_that_something_was_set(command: Command[bool], reply: object) -> None:
+    """A swap that did not happen would be acknowledged."""
+    assert rest_wire.value(command, b"OK") is True
+    assert rest_wire.value(command, None) is False
+    with pytest.raises(rest_wire.Unreadable):
+        rest_wire.value(command, reply)

@@ -234,6 +234,21 @@ def test_a_lost_swap_keeps_its_lease_and_is_not_sent_again(
 
 
 @pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
+def test_a_lost_letting_go_keeps_the_lease(
+    scriptless: RestServer, connect: Callable[..., Store], valkey: Server
+) -> None:
+    """What is still on its way would give a TTL to what was published again since."""
+    store = connect(retention=Retention(max_count=1))
+    with valkey.client() as client:
+        for number in range(33):
+            store.publish("mena", number, id=f"id-{number}")
+            assert client.keys("*lease*") == []
+        scriptless.switches.drop_before(when="PEXPIRE")
+        assert store.publish("mena", 33).version == 34
+        assert client.keys("*lease*") == [b"swapstore:lease:{mena}"]
+
+
+@pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
 def test_a_refused_publish_gives_its_lease_back(
     scriptless: RestServer, connect: Callable[[], Store], valkey: Server
 ) -> None:
