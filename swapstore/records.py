@@ -152,6 +152,11 @@ def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:
         return entry, None
 
 
+def entry_of(record: bytes, key: str) -> Entry:
+    """Parse the entry of an id or ts record."""
+    return read_entry(split(record, key)[0], key)
+
+
 _ORIGIN = msgspec.json.Decoder(Origin)
 _ENTRY = msgspec.json.Decoder(Entry)
 
@@ -164,11 +169,6 @@ def read_entry(line: bytes, key: str) -> Entry:
         raise Corrupt(
             f"{key} holds a record whose header is not an entry ({error}). {_WHO}", key=key
         ) from error
-
-
-def pack_id(entry: Entry, payload: bytes) -> bytes:
-    """Build an id record: the entry as its header, the payload as its body."""
-    return entry_header(entry) + body_of(entry, payload)
 
 
 def body_of(entry: Entry, payload: bytes) -> bytes:

@@ -14,33 +14,18 @@ import httpcore2
 from swapstore.drivers import rest_transport
 from swapstore.drivers.gate import Gate
 from swapstore.drivers.rest_handshake import TidyBackend
-from swapstore.drivers.rest_session import Request, Response, Session
-from swapstore.drivers.rest_transport import Times
+from swapstore.drivers.rest_session import Request, Response
+from swapstore.drivers.rest_transport import RestDriver
 from swapstore.errors import SwapstoreError
-from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swapstore.commands import Command
-    from swapstore.drivers.rest_address import Address
 
 
-class AsyncUpstashDriver:
+class AsyncUpstashDriver(RestDriver):
     """Carries out commands through a REST endpoint, in one event loop."""
-
-    kind = "upstash"
-    binary_safe = False
-
-    def __init__(self, address: Address, *, max_request: int, times: Times | None = None) -> None:
-        self.where = address.where
-        self._address = address
-        self._times = times or Times()
-        self._session = Session(address, max_request=max_request)
-        self._url = rest_transport.url_of(address, self._session)
-        self._inherited: list[Any] = []
-        self._begin()
-        survive_forks(self)
 
     def _begin(self) -> None:
         self._http = httpcore2.AsyncConnectionPool(
@@ -52,14 +37,6 @@ class AsyncUpstashDriver:
             self._times.pool_s,
             exhausted=lambda: rest_transport.exhausted(self.where),
         )
-
-    def after_fork(self) -> None:
-        """Leave the parent's connections, and its event loop, alone."""
-        self._inherited.append((self._http, self._gate))
-        self._begin()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.where}>"
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Post the commands; see `AsyncDriver.execute`."""

@@ -10,12 +10,13 @@ import attrs
 import httpcore2
 
 from swapstore.drivers import rest_errors
-from swapstore.drivers.rest_session import Response
+from swapstore.drivers.rest_session import Response, Session
 from swapstore.errors import InvalidInput, ReplyLost, SwapstoreError, Unavailable
+from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from swapstore.drivers.rest_address import Address
-    from swapstore.drivers.rest_session import Request, Session
+    from swapstore.drivers.rest_session import Request
 
 MAX_CONNECTIONS = 50
 IDLE_S = 30.0  # shorter than what gateways usually allow: who closes first loses no request
@@ -30,6 +31,36 @@ class Times:
     write_s: float = 10.0
     pool_s: float = 10.0
     total_s: float = 30.0
+
+
+class RestDriver:
+    """What both drivers know of an endpoint; each begins connections of its own kind, in a child anew."""
+
+    kind = "upstash"
+    binary_safe = False
+
+    def __init__(self, address: Address, *, max_request: int, times: Times | None = None) -> None:
+        self.where = address.where
+        self._address = address
+        self._times = times or Times()
+        self._session = Session(address, max_request=max_request)
+        self._url = httpcore2.URL(
+            scheme=address.scheme, host=address.host, port=address.port, target=self._session.target
+        )
+        self._inherited: list[Any] = []  # what a parent opened: not to be closed here, nor collected
+        self._begin()
+        survive_forks(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.where}>"
+
+    def _begin(self) -> None:
+        raise NotImplementedError
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections, and its event loop, alone."""
+        self._inherited.append(vars(self).copy())
+        self._begin()
 
 
 def pool_options(address: Address) -> dict[str, Any]:
@@ -57,11 +88,6 @@ def _proxy(address: Address) -> httpcore2.Proxy | None:
     place = f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
     login = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
     return httpcore2.Proxy(place, auth=login)
-
-
-def url_of(address: Address, session: Session) -> httpcore2.URL:
-    """Return where to post."""
-    return httpcore2.URL(scheme=address.scheme, host=address.host, port=address.port, target=session.target)
 
 
 def arguments(request: Request, times: Times) -> dict[str, Any]:

@@ -11,47 +11,24 @@ import httpcore2
 
 from swapstore.drivers import rest_transport
 from swapstore.drivers.rest_deadline import Deadline, DeadlineBackend
-from swapstore.drivers.rest_session import Request, Response, Session
-from swapstore.drivers.rest_transport import Times
+from swapstore.drivers.rest_session import Request, Response
+from swapstore.drivers.rest_transport import RestDriver
 from swapstore.errors import SwapstoreError
-from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swapstore.commands import Command
-    from swapstore.drivers.rest_address import Address
 
 
-class UpstashDriver:
+class UpstashDriver(RestDriver):
     """Carries out commands through a REST endpoint, over connections that it keeps."""
 
-    kind = "upstash"
-    binary_safe = False
-
-    def __init__(self, address: Address, *, max_request: int, times: Times | None = None) -> None:
-        self.where = address.where
-        self._address = address
-        self._times = times or Times()
-        self._session = Session(address, max_request=max_request)
-        self._url = rest_transport.url_of(address, self._session)
+    def _begin(self) -> None:
         self._deadline = Deadline()
-        self._inherited: list[httpcore2.ConnectionPool] = []
-        self._http = self._new_http()
-        survive_forks(self)
-
-    def _new_http(self) -> httpcore2.ConnectionPool:
-        options = rest_transport.pool_options(self._address)
-        return httpcore2.ConnectionPool(**options, network_backend=DeadlineBackend(self._deadline))
-
-    def after_fork(self) -> None:
-        """Leave the parent's connections alone."""
-        self._inherited.append(self._http)
-        self._deadline = Deadline()
-        self._http = self._new_http()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.where}>"
+        self._http = httpcore2.ConnectionPool(
+            **rest_transport.pool_options(self._address), network_backend=DeadlineBackend(self._deadline)
+        )
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Post the commands; see `Driver.execute`."""

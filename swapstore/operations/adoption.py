@@ -7,7 +7,6 @@ away once they are committed again.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -22,9 +21,11 @@ from swapstore.operations.strategy import Way
 if TYPE_CHECKING:
     from swapstore.growth import Draft
     from swapstore.manifest import Manifest
+    from swapstore.models import Entry
     from swapstore.operations.context import Context
     from swapstore.operations.publication import Intent
     from swapstore.operations.staging import Staging
+    from swapstore.records import Origin
 
 
 def is_free(ctx: Context, draft: Draft) -> Operation[bool]:
@@ -44,15 +45,10 @@ def may_adopt(ctx: Context, draft: Draft) -> Operation[bool]:
         return False
     if draft.base is None or draft.row is None:
         return True
-    key = ctx.keys.ts(draft.base.head.dataset, draft.row.ts, draft.row.id)
-    record = yield from ask(ctx, Get(key))
-    try:
-        origin = records.read_ts(record, key)[1] if record else None
-    except Corrupt:
-        return False
+    head = draft.base.head
+    origin = yield from _origin(ctx, head.dataset, draft.row)
     if origin is None:
         return False
-    head = draft.base.head
     is_other_line = origin.epoch != draft.base.epoch or origin.version > head.version
     return is_other_line or (origin.version >= head.first_version and draft.row.ts >= head.floor)
 
@@ -63,11 +59,9 @@ def left_behind(ctx: Context, this: Intent, base: Manifest | None) -> Operation[
     Raises `Contended` where nothing fits: the id is bound to what is there.
     """
     key = ctx.keys.id(this.wanted.dataset, this.id)
-    (record, ttl) = map(value_of, (yield from ask_all(ctx, _both(key))))
-    entry = None
-    if isinstance(record, bytes) and ttl == PERMANENT:
-        with suppress(Corrupt):
-            entry = records.read_entry(records.split(record, key)[0], key)
+    both: list[Command[Any]] = [Get(key), Ttl(key)]
+    record, ttl = map(value_of, (yield from ask_all(ctx, both)))
+    entry = _entry(record, key) if ttl == PERMANENT else None
     is_usable = not ctx.strategy.scripted and this.wanted.ts is None
     if entry is not None and this.is_content_of(entry) and is_usable:
         taken = attrs.evolve(this, began_ms=entry.ts, encoding=entry.encoding)
@@ -84,21 +78,29 @@ def left_behind(ctx: Context, this: Intent, base: Manifest | None) -> Operation[
 def is_pending(ctx: Context, this: Intent) -> Operation[bool]:
     """Say whether what is under an id was written where no script runs, and not committed."""
     key = ctx.keys.id(this.wanted.dataset, this.id)
-    record = yield from ask(ctx, Get(key))
-    if record is None:
+    entry = _entry((yield from ask(ctx, Get(key))), key)
+    if entry is None:
         return False
-    try:
-        entry = records.read_entry(records.split(record, key)[0], key)
-        ts_key = ctx.keys.ts(this.wanted.dataset, entry.ts, entry.id)
-        ts_record = yield from ask(ctx, Get(ts_key))
-        origin = records.read_ts(ts_record, ts_key)[1] if ts_record else None
-    except Corrupt:
-        return False
+    origin = yield from _origin(ctx, this.wanted.dataset, entry)
     return origin is not None and origin.pending
 
 
-def _both(key: str) -> list[Command[Any]]:
-    return [Get(key), Ttl(key)]
+def _entry(record: bytes | None, key: str) -> Entry | None:
+    """The entry of a record, if it is one."""
+    try:
+        return None if record is None else records.entry_of(record, key)
+    except Corrupt:
+        return None
+
+
+def _origin(ctx: Context, dataset: str, entry: Entry) -> Operation[Origin | None]:
+    """What the ts record of an entry was written for, as far as it tells."""
+    key = ctx.keys.ts(dataset, entry.ts, entry.id)
+    record = yield from ask(ctx, Get(key))
+    try:
+        return records.read_ts(record, key)[1] if record else None
+    except Corrupt:
+        return None
 
 
 def with_own_id(ctx: Context, this: Intent, base: Manifest | None, staging: Staging) -> Intent:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from swapstore.commands import Failed, Members, Peek
+from swapstore.commands import Failed, Members, Peek, Register
 from swapstore.errors import Damaged
 from swapstore.manifest import ETAG_PREFIX
 from swapstore.models import Status
@@ -58,3 +58,16 @@ def status_of(ctx: Context, manifest: Manifest) -> Status:
         pinned=own(head.pinned) if head.pinned else None,
         read_at=ctx.clock.now_ms(),
     )
+
+
+def unlisted(ctx: Context, dataset: str) -> list[Register]:
+    """What puts a dataset on the list of names, once for each client: a hint, so it rides along."""
+    if ctx.cache.is_listed(ctx.keys.manifest(dataset)):
+        return []
+    return [Register(ctx.keys.datasets(), dataset)]
+
+
+def note_listed(ctx: Context, dataset: str, replies: list[Any]) -> None:
+    """Take note of what became of that. A refusal is made good by whoever publishes next."""
+    if replies and not isinstance(replies[0], Failed):
+        ctx.cache.note_listed(ctx.keys.manifest(dataset))

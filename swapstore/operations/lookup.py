@@ -42,7 +42,7 @@ def find_id(
     if record is None:
         return None
     try:
-        entry = records.read_entry(records.split(record, key)[0], key)
+        entry = records.entry_of(record, key)
     except Corrupt:
         if (yield from ask(ctx, Ttl(key))) != PERMANENT:
             return None  # whatever it is, it is not committed

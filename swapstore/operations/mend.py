@@ -258,7 +258,7 @@ class Mender:
         record = bytes_of(reply)
         if record:
             try:
-                entry = records.read_entry(records.split(record, id_key)[0], id_key)
+                entry = records.entry_of(record, id_key)
             except Corrupt:
                 return [id_key, ts_key]
             query = search.ById(entry.id, entry.ts)

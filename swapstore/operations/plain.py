@@ -34,16 +34,16 @@ from swapstore.commands import (
     Get,
     Keep,
     Peek,
-    Register,
     Remove,
     Ttl,
     Write,
 )
-from swapstore.errors import Corrupt, LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
+from swapstore.errors import LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
 from swapstore.operations.adoption import is_free, may_adopt
 from swapstore.operations.lease import Lease, release, take
+from swapstore.operations.listing import note_listed, unlisted
 from swapstore.operations.settle import Moved, Swapped, Taken, Vanished, ask_after_loss, settle, unknown
-from swapstore.operations.staging import Record
+from swapstore.operations.staging import Record, unmovable
 from swapstore.operations.steps import Batch, Operation, ask_all, load_manifest, value_of
 from swapstore.operations.strategy import Way
 
@@ -184,9 +184,7 @@ class _Sending:
             return []
         # Last the first, which has the payload: where it is, its ts record is too, and tells who wrote both.
         wanted = self._needed[::-1]
-        key = self._draft.manifest.key
-        listing = Register(self._ctx.keys.datasets(), self._dataset)
-        names = [] if self._ctx.cache.is_listed(key) else [listing]
+        names = unlisted(self._ctx, self._dataset)
         keeps = [
             Keep(record.key, record.data)
             for record in wanted
@@ -198,8 +196,7 @@ class _Sending:
             look: Command[Any] = Get(record.key) if is_ts else Peek(record.key, len(record.header))
             looks += [look, Ttl(record.key)]
         replies = yield Batch((*names, *keeps, *looks), until=self._until)
-        if names and not isinstance(replies[0], Failed):
-            self._ctx.cache.note_listed(key)
+        note_listed(self._ctx, self._dataset, replies[: len(names)])
         answers = [value_of(reply) for reply in replies[len(names) :]]
         written = {keep.key for keep, answer in zip(keeps, answers, strict=False) if answer}
         seen = answers[len(keeps) :]
@@ -211,11 +208,7 @@ class _Sending:
     def _may_overwrite(self, record: Record) -> Operation[bool]:
         """Say whether a permanent record with another header may be replaced: a lone writer's leftover."""
         if record.shared:
-            raise Corrupt(
-                f"{record.key} is permanent and holds something else than what belongs there: it was left by "
-                "a damaged or restored store; publishing cannot go on before it is removed",
-                key=record.key,
-            )
+            raise unmovable(record.key)
         return self._lease is not None and (yield from is_free(self._ctx, self._draft))
 
     def _made_permanent(self, record: Record) -> Operation[list[Command[Any]]]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from swapstore.operations.context import Context
 
 
+_A_SCRIPT = Ask(("EVAL", "return 1", "0"))
+
+
 def at_connect(ctx: Context, kind: str) -> Operation[None]:
     """Ask a REST endpoint how it commits; others are tried by the first publish.
 
@@ -35,7 +38,7 @@ def find_way(ctx: Context) -> Operation[None]:
     Raises `Unsupported` where no way is left. Credentials that may only read find none and need none.
     """
     # Once: who cannot be reached is asked again by the first publish.
-    (reply,) = yield Batch((Ask(("EVAL", "return 1", "0")),))
+    (reply,) = yield Batch((_A_SCRIPT,))
     if not isinstance(reply, Failed):
         ctx.strategy.way = Way.SCRIPT
     elif not isinstance(reply.error, Unscripted):
@@ -73,6 +76,6 @@ def _is_unknown(error: SwapstoreError) -> bool:
 
 def _make_sure(ctx: Context) -> Operation[None]:
     """Ask once more for scripts: a plain SET beside a producer that has them would take commits back."""
-    (reply,) = yield from ask_all(ctx, [Ask(("EVAL", "return 1", "0"))])
+    (reply,) = yield from ask_all(ctx, [_A_SCRIPT])
     if not (isinstance(reply, Failed) and isinstance(reply.error, Unscripted)):
         raise Unavailable("the endpoint refused a script, and now it does not; try again")

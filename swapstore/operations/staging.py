@@ -92,11 +92,16 @@ class Staging:
     def missed(self, unstaged: Unstaged) -> None:
         """Take note that a record is not there, or that another's is, which will be taken over."""
         if unstaged.key in self._unmovable:
-            raise Corrupt(
-                f"{unstaged.key} is permanent and holds something else than what belongs there: it was left "
-                "by a damaged or restored store; publishing cannot go on before it is removed",
-                key=unstaged.key,
-            )
+            raise unmovable(unstaged.key)
         self._staged.pop(unstaged.key, None)
         if unstaged.present:
             self._taken_over.add(unstaged.key)
+
+
+def unmovable(key: str) -> Corrupt:
+    """Build the error for a permanent record in the way, which no commit of this library left there."""
+    return Corrupt(
+        f"{key} is permanent and holds something else than what belongs there: it was left by a damaged or "
+        "restored store; publishing cannot go on before it is removed",
+        key=key,
+    )

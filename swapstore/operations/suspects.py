@@ -130,7 +130,7 @@ def _no_manifest(ctx: Context, survey: Survey) -> list[Finding]:
 def _entry_of(name: Name, record: bytes) -> tuple[Entry | None, Origin | None]:
     """Read the entry of an id or ts record, if it is the one that the key names."""
     try:
-        entry = records.read_entry(records.split(record, name.key)[0], name.key)
+        entry = records.entry_of(record, name.key)
         origin = records.read_ts(record, name.key)[1] if name.kind == "ts" else None
     except Corrupt:
         return None, None

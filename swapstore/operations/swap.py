@@ -24,12 +24,12 @@ from swapstore.commands import (
     Conflict,
     Failed,
     Held,
-    Register,
     Staged,
     Unstaged,
 )
 from swapstore.errors import Contended, ReplyLost, SwapstoreError, Unscripted
 from swapstore.operations import plain, telling
+from swapstore.operations.listing import note_listed, unlisted
 from swapstore.operations.probing import without_scripts
 from swapstore.operations.settle import Moved, Swapped, Taken, Vanished, ask_after_loss, settle, unknown
 from swapstore.operations.staging import Record, Staging
@@ -89,12 +89,11 @@ def _send(
 ) -> Operation[Swapped | Moved | Taken | Vanished | None]:
     """Send one batch: what has to be staged, then the commit. The commit's own reply decides."""
     key, dataset = draft.manifest.key, draft.manifest.head.dataset
-    names = [] if ctx.cache.is_listed(key) else [Register(ctx.keys.datasets(), dataset)]
+    names = unlisted(ctx, dataset)
     stages = staging.commands(ctx, needed)
     known, sent_at = ctx.cache.known(key), ctx.clock.monotonic()
     replies = yield Batch((*names, *stages, _commit(ctx, draft, needed)))
-    if names and not isinstance(replies[0], Failed):
-        ctx.cache.note_listed(key)
+    note_listed(ctx, dataset, replies[: len(names)])
     refusal = staging.note(stages, replies[len(names) : -1])
     match replies[-1]:
         case Committed() | Already():

@@ -8,12 +8,12 @@ happen, so that it is known what it breaks: an acknowledged publish may be taken
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import Repair, Retention, records
+from swapstore import Repair, records
 from swapstore.commands import Expire, Keep, Register
 from swapstore.errors import SwapstoreError
 from swapstore.models import Commit, Row, Snapshot
@@ -33,7 +33,7 @@ from tests.exploration.scenarios import (
     with_history,
 )
 from tests.exploration.state_of import Contents, contents_of
-from tests.exploration.upkeep import healthy, pages_of_two, pruner, repairer
+from tests.exploration.upkeep import healthy, keeping, pages_of_two, pruner, repairer
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:
@@ -93,11 +93,6 @@ def and_an_expiring_record(keyspace: Keyspace) -> None:
 CUT = producer(b"cut", id="cut", ts=99)
 
 
-def keeping(client: Client, count: int) -> Client:
-    """The same client, with retention."""
-    return lambda context: client(attrs.evolve(context, retention=Retention(max_count=count)))
-
-
 @attrs.frozen
 class Scenario:
     """Some writers, by one way, and others; on so many snapshots."""
@@ -108,28 +103,30 @@ class Scenario:
     damage: Callable[[Keyspace], None] = healthy
     unpublished: tuple[str, ...] = ()  # ids that nobody must ever see
     ways: tuple[Way, ...] = (Way.COMPARE, Way.LEASE)
-    left_out: tuple[str, ...] = ()  # what would take long by the last of the ways, and shows nothing new
-    left_out_too: tuple[str, ...] = ()  # by the first
-    few: bool = False  # too large for more than a crash
+    # What would take long, and shows nothing new.
+    left_out: Mapping[Way, tuple[str, ...]] = attrs.field(factory=dict)
 
 
 LONG = ("one late command", "one key expires")
+NOT_BY_LEASE = {Way.LEASE: LONG}
 SCENARIOS = {
     "two producers, different ids": Scenario((ONE, TWO)),
-    "two producers, nothing published": Scenario((ONE, TWO), history=0, left_out=LONG),
-    "two producers, the same id and content": Scenario((SAME, SAME), left_out=LONG),
-    "two producers, the same id, other content": Scenario((SAME, OTHER), left_out=LONG),
-    "two producers that leave the time to the library": Scenario((TIMELESS_ONE, TIMELESS_TWO), left_out=LONG),
+    "two producers, nothing published": Scenario((ONE, TWO), history=0, left_out=NOT_BY_LEASE),
+    "two producers, the same id and content": Scenario((SAME, SAME), left_out=NOT_BY_LEASE),
+    "two producers, the same id, other content": Scenario((SAME, OTHER), left_out=NOT_BY_LEASE),
+    "two producers that leave the time to the library": Scenario(
+        (TIMELESS_ONE, TIMELESS_TWO), left_out=NOT_BY_LEASE
+    ),
     "two producers that seal a page": Scenario(
-        (ONE, TWO), history=3, left_out=LONG, left_out_too=("one late command",)
+        (ONE, TWO), history=3, left_out={**NOT_BY_LEASE, Way.COMPARE: ("one late command",)}
     ),
     "a producer and a reader": Scenario((ONE,), (reader,)),
     "a producer, and one that commits with the script": Scenario((ONE,), (TWO,), ways=(Way.COMPARE,)),
     "the same id and content, by plain commands and by the script": Scenario(
-        (SAME,), (SAME,), ways=(Way.COMPARE,), few=True
+        (SAME,), (SAME,), ways=(Way.COMPARE,), left_out={Way.COMPARE: ("one lost reply", *LONG)}
     ),
     "a producer with retention, and one that publishes again": Scenario(
-        (keeping(ONE, 1), republisher), history=5, left_out=LONG
+        (keeping(ONE, 1), republisher), history=5, left_out=NOT_BY_LEASE
     ),
     "a repairer of what a cut publish left, and a producer": Scenario(
         (repairer, ONE), damage=left_by_a_cut_publish, unpublished=("cut",), ways=(Way.COMPARE,)
@@ -138,12 +135,18 @@ SCENARIOS = {
         (repairer, CUT), damage=left_by_a_cut_publish, ways=(Way.COMPARE,)
     ),
     "a repairer of a lost manifest beside what a cut publish left": Scenario(
-        (repairer, reader), damage=and_no_manifest, unpublished=("cut",), left_out=LONG
+        (repairer, reader), damage=and_no_manifest, unpublished=("cut",), left_out=NOT_BY_LEASE
     ),
     "a repairer of an expiring record, and a producer": Scenario(
-        (repairer, ONE), damage=and_an_expiring_record, unpublished=("cut",), ways=(Way.COMPARE,), few=True
+        (repairer, ONE),
+        damage=and_an_expiring_record,
+        unpublished=("cut",),
+        ways=(Way.COMPARE,),
+        left_out={Way.COMPARE: ("one lost reply", *LONG)},
     ),
-    "a pruner and a producer": Scenario((pruner, ONE), history=3, left_out=("one late command",)),
+    "a pruner and a producer": Scenario(
+        (pruner, ONE), history=3, left_out={Way.LEASE: ("one late command",)}
+    ),
 }
 HOLDS = {
     "none": Faults(),
@@ -155,16 +158,13 @@ WINDOW = {"one key expires": Faults(expire=1)}
 BUDGETS = HOLDS | WINDOW
 
 
-FEW = ("none", "one crash")
 SEARCHES = [
     (way, name, budget)
     for way in (Way.COMPARE, Way.LEASE)
     for name, scenario in SCENARIOS.items()
     if way in scenario.ways
     for budget in BUDGETS
-    if budget in FEW or not scenario.few
-    if way is not scenario.ways[-1] or budget not in scenario.left_out
-    if way is not scenario.ways[0] or budget not in scenario.left_out_too
+    if budget not in scenario.left_out.get(way, ())
 ]
 
 

@@ -22,6 +22,7 @@ from tests.linearizability.events import Event, save
 from tests.linearizability.recorder import DATASET, Plan
 from tests.support import invariants
 from tests.support.rest import RestServer
+from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
 
 SEEDS = [11, 12]
@@ -188,7 +189,7 @@ def test_processes_over_rest(rest: RestServer, valkey: Server, tmp_path: Path) -
 def test_threads_on_bad_rest(rest: RestServer, valkey: Server, tmp_path: Path, *, scripts: bool) -> None:
     """A reply that REST lost, or a request that came late, could commit twice or undo a newer version."""
     if not scripts:
-        rest.switches.denied = frozenset({"EVAL", "EVALSHA", "PERSIST", "MULTI"})
+        rest.switches.denied = NO_SCRIPTS
     seed = SEEDS[0]
     work = plans(seed, calls=30, impatient=True)
     chaos = [Chaos(100 * seed + number) for number in range(len(work))]

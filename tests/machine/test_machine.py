@@ -18,6 +18,7 @@ from swapstore.testing import SimulatedStore
 from tests.conftest import steps
 from tests.machine.many import Together
 from tests.support.rest import RestServer
+from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
 
 
@@ -68,7 +69,7 @@ def test_the_promises_hold_over_rest(valkey: Server, *, scripts: bool) -> None:
     """What goes through JSON and HTTP, or commits with plain commands, means something else."""
     with RestServer(valkey) as rest:
         if not scripts:
-            rest.switches.denied = frozenset({"EVAL", "EVALSHA", "PERSIST", "MULTI"})
+            rest.switches.denied = NO_SCRIPTS
 
         class Rest(Together):
             def connect(self) -> Store:

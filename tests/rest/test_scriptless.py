@@ -30,9 +30,9 @@ from swapstore.errors import (
 from swapstore.findings import Problem
 from swapstore.operations.strategy import Way
 from tests.support.rest import RestServer
+from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
 
-NO_SCRIPTS = frozenset({"EVAL", "EVALSHA", "PERSIST", "MULTI", "EXEC", "WATCH"})
 WAYS = [Way.COMPARE, Way.LEASE]
 
 

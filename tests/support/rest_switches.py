@@ -9,6 +9,7 @@ from typing import Literal
 import attrs
 
 Kind = Literal["fail", "drop_before", "drop_after", "delay_before", "delay_after", "answer", "mangle", "cut"]
+NO_SCRIPTS = frozenset({"EVAL", "EVALSHA", "PERSIST", "MULTI", "EXEC", "WATCH"})  # what a proxy may lack
 TooLarge = Literal["command", "request", "413", "reset"]
 
 

@@ -117,9 +117,13 @@ IN_BASE64 = attrs.evolve(
 )
 
 
+def stored_as(row: Row, payload: bytes) -> bytes:
+    return records.entry_header(row) + records.body_of(row, payload)
+
+
 def test_a_payload_in_base64_is_read_as_it_was() -> None:
     """Bytes that went through an endpoint for text would reach readers as text."""
-    stored = records.pack_id(IN_BASE64, BINARY)
+    stored = stored_as(IN_BASE64, BINARY)
     header, body = records.split(stored, KEY)
     assert json.loads(header)["encoding"] == "base64"
     assert base64.b64decode(body, validate=True) == BINARY
@@ -130,7 +134,7 @@ def test_a_payload_in_base64_is_read_as_it_was() -> None:
 @pytest.mark.parametrize("change", [b"*", b"AAAA", b"=", "\u00e9".encode()])
 def test_a_damaged_base64_body_is_corrupt(change: bytes) -> None:
     """A reader would be given other bytes than were published, or an error of another kind."""
-    stored = records.pack_id(IN_BASE64, BINARY) + change
+    stored = stored_as(IN_BASE64, BINARY) + change
     with pytest.raises(Corrupt, match="altered"):
         records.payload_of(stored, IN_BASE64, KEY)
     assert not records.is_whole(stored, IN_BASE64)
@@ -141,7 +145,7 @@ def test_how_a_payload_is_stored_is_part_of_the_entry() -> None:
     plain = attrs.evolve(IN_BASE64, encoding=None)
     assert records.entry_header(plain) != records.entry_header(IN_BASE64)
     with pytest.raises(Corrupt, match="another entry"):
-        records.payload_of(records.pack_id(IN_BASE64, BINARY), plain, KEY)
+        records.payload_of(stored_as(IN_BASE64, BINARY), plain, KEY)
 
 
 def test_a_live_view_in_base64() -> None:
