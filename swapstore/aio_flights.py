@@ -35,7 +35,7 @@ class AsyncFlights(Generic[T]):
         before = self._under_way.get(place)
         flight = self._next.get(place) if before is not None else None
         if flight is None:
-            flight = _Flight[T]()
+            flight = _Flight()
             (self._under_way if before is None else self._next)[place] = flight
             return await self._load(place, flight, before, load)
         await flight.landed.wait()

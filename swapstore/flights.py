@@ -54,7 +54,7 @@ class Flights(Generic[T]):
             flight = self._next.get(key) if before is not None else None
             mine = flight is None
             if flight is None:
-                flight = _Flight[T]()
+                flight = _Flight()
                 (self._under_way if before is None else self._next)[key] = flight
         if mine:
             return self._load(key, flight, before, load)

@@ -19,6 +19,7 @@ from swapstore.commands import Command
 from swapstore.drivers import redis_common, redis_errors, resp
 from swapstore.drivers.aioredis_listener import AsyncRedisListener
 from swapstore.drivers.gate import Gate
+from swapstore.drivers.redis_batch import bundled
 from swapstore.drivers.redis_wire import Wire
 from swapstore.forks import survive_forks
 
@@ -73,21 +74,22 @@ class AsyncRedisDriver:
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `AsyncDriver.execute`."""
+        units = bundled(commands)
         async with self._gate:
             before = _cancellations()
             connection = await self._connected()
             try:
                 _heed(before)
-                replies = await self._exchange(connection, commands)
+                replies = await self._exchange(connection, units)
                 unknown = redis_common.without_script(replies)
                 if unknown:  # the server was restarted, or its scripts flushed: nothing ran, send the text
-                    again = await self._exchange(connection, [commands[i] for i in unknown], as_text=True)
+                    again = await self._exchange(connection, [units[i] for i in unknown], as_text=True)
                     for i, reply in zip(unknown, again, strict=True):
                         replies[i] = reply
             finally:
                 # Not to be cancelled: the pool would count the connection as lent for ever.
                 await asyncio.shield(self._pool.release(connection))
-        return redis_common.answers(commands, replies, self.where)
+        return redis_common.answers(units, replies, self.where)
 
     async def _connected(self) -> Any:
         """Take a connection that is ready."""

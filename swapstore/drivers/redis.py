@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from swapstore.commands import Command
 from swapstore.drivers import redis_common, redis_errors, resp
+from swapstore.drivers.redis_batch import bundled
 from swapstore.drivers.redis_listener import RedisListener
 from swapstore.drivers.redis_pool import Pool
 from swapstore.drivers.redis_wire import Wire
@@ -23,6 +24,8 @@ from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from swapstore.drivers.redis_link import Link
 
 
 class RedisDriver:
@@ -65,17 +68,18 @@ class RedisDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `Driver.execute`."""
+        units = bundled(commands)
         connection = self._connected()
         try:
-            replies = self._exchange(connection, commands)
+            replies = self._exchange(connection, units)
             unknown = redis_common.without_script(replies)
             if unknown:  # the server was restarted, or its scripts flushed: nothing ran, so send the text
-                again = self._exchange(connection, [commands[i] for i in unknown], as_text=True)
+                again = self._exchange(connection, [units[i] for i in unknown], as_text=True)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
         finally:
             self._pool.release(connection)
-        return redis_common.answers(commands, replies, self.where)
+        return redis_common.answers(units, replies, self.where)
 
     def _connected(self) -> Any:
         """Take a connection that is ready."""
@@ -93,8 +97,12 @@ class RedisDriver:
     ) -> list[Any]:
         """Write every command, then read every reply: values, or the errors that came as replies."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
+        pieces = resp.packed(frames)
+        link: Link | None = getattr(connection, "link", None)
         try:
-            connection.send_packed_command(resp.packed(frames), check_health=False)
+            if link is not None:
+                return link.exchange(pieces, len(frames))
+            connection.send_packed_command(pieces, check_health=False)
             return [_reply(connection) for _ in frames]
         except BaseException as error:
             connection.disconnect()

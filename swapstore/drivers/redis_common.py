@@ -8,8 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import redis
 
-from swapstore.commands import Command, Failed
+from swapstore.commands import Command, Commit, Failed
 from swapstore.drivers import redis_errors
+from swapstore.drivers.redis_batch import Bundle
 from swapstore.drivers.redis_wire import value
 from swapstore.errors import InvalidInput
 
@@ -22,15 +23,32 @@ CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 10.0
 
 
-def answers(commands: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
-    """Return what each reply stands for, errors that came as replies included."""
-    return [_answer(command, reply, where) for command, reply in zip(commands, replies, strict=True)]
+def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
+    """Return what each reply stands for, errors that came as replies included. A bundle has several."""
+    found: list[Any] = []
+    for unit, reply in zip(units, replies, strict=True):
+        if type(unit) is not Bundle:
+            found.append(_answer(unit, reply, where))
+        elif isinstance(reply, redis.RedisError):
+            found += unit.refused(redis_errors.refusal(reply, where, unit.commit))
+        else:
+            outcome = value(unit.commit, reply)
+            placed = [1] * len(unit.stages) if isinstance(reply, bytes) else reply[1:]
+            found += unit.replies(outcome, [_placed(unit.commit, each, where) for each in placed])
+    return found
 
 
 def _answer(command: Command[Any], reply: Any, where: str) -> Any:
     if isinstance(reply, redis.RedisError):
         return Failed(redis_errors.refusal(reply, where, command))
     return value(command, reply)
+
+
+def _placed(commit: Commit, reply: Any, where: str) -> bool | Failed:
+    """Say whether a record that a commit brought along found its key free."""
+    if isinstance(reply, redis.RedisError):
+        return Failed(redis_errors.refusal(reply, where, commit))
+    return bool(reply)
 
 
 def without_script(replies: Sequence[Any]) -> list[int]:
@@ -73,6 +91,7 @@ def pools(url: str, kind: Any, retry: Callable[[], Any]) -> tuple[str, Any, Call
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=REPLY_TIMEOUT_S,
             retry=retry(),
+            protocol=2,
         )
 
     made = None

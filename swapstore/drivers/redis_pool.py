@@ -6,10 +6,15 @@ before anything is sent on it, so the batch is not lost. To connect, and to wait
 
 from __future__ import annotations
 
-from queue import Empty
+import threading
+from contextlib import suppress
 from typing import Any
 
 import redis
+
+from swapstore.drivers.redis_link import Link
+
+PROTOCOL = 2  # RESP2: a server that speaks it never sends what was not asked for
 
 
 class Pool(redis.BlockingConnectionPool):
@@ -20,27 +25,54 @@ class Pool(redis.BlockingConnectionPool):
     as long as the wire does for a small value.
     """
 
+    def __init__(self, *, connection_class: Any = redis.Connection, **options: Any) -> None:
+        if str(options.get("protocol")) == str(PROTOCOL):
+            connection_class = _LINKED.get(connection_class, connection_class)
+        self._idle: list[Any] = []  # beside redis-py's queue: to take from it, and to put, wakes nobody up
+        self._waiting = 0
+        self._changing = threading.Lock()
+        make: Any = super().__init__
+        make(connection_class=connection_class, **options)
+
     def get_connection(self, *_: Any, **__: Any) -> Any:
         """Lend an idle connection that is ready, or else what redis-py lends: a new one, or an error."""
-        usual: Any = super().get_connection
         try:
-            connection = self.pool.get(block=False)
-        except Empty:
-            return usual()  # it waits for one
+            connection = self._idle.pop()
+        except IndexError:
+            return self._get_slowly()
         try:
             if _is_ready(connection):
                 return connection
         except BaseException:
-            self.pool.put_nowait(connection)
+            self.release(connection)
             raise
         self.pool.put_nowait(connection)
-        return usual()
+        return self._get_slowly()
+
+    def _get_slowly(self) -> Any:
+        """Connect, or wait for a connection."""
+        with self._changing:
+            self._waiting += 1
+        try:
+            self._hand_over()  # what came back before it was known that somebody waits
+            usual: Any = super().get_connection
+            return usual()
+        finally:
+            with self._changing:
+                self._waiting -= 1
 
     def release(self, connection: Any) -> None:
         """Take a connection back; the last to come is the first to go."""
         if getattr(connection, "should_reconnect", bool)():  # redis-py has it since version 7
             connection.disconnect()
-        self.pool.put_nowait(connection)
+        self._idle.append(connection)
+        if self._waiting:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Put an idle connection where redis-py's threads wait."""
+        with suppress(IndexError):
+            self.pool.put_nowait(self._idle.pop())
 
 
 def _is_ready(connection: Any) -> bool:
@@ -52,10 +84,41 @@ def _is_ready(connection: Any) -> bool:
     # One that is not connected would connect now, and once more in redis-py's way if that fails.
     if connection is None or not getattr(connection, "is_connected", True):
         return False
+    link = getattr(connection, "link", None)
     try:
-        if not connection.can_read():
+        if link.is_quiet() if link is not None else not connection.can_read():
             return True
     except (redis.RedisError, OSError):
         pass  # the server closed it
     connection.disconnect()
     return False
+
+
+class _Linked(redis.connection.AbstractConnection):
+    """A connection whose socket is at hand, as a link, for as long as it is open."""
+
+    link: Link | None = None
+
+    def _connect(self) -> Any:
+        opened = super()._connect()  # type: ignore[safe-super,no-untyped-call]
+        self.link = Link(opened)
+        return opened
+
+    def disconnect(self, *args: Any, **options: Any) -> None:
+        self.link = None
+        super().disconnect(*args, **options)  # type: ignore[no-untyped-call]
+
+
+class _Tcp(_Linked, redis.Connection):
+    pass
+
+
+class _Unix(_Linked, redis.UnixDomainSocketConnection):
+    pass
+
+
+class _Tls(_Linked, redis.SSLConnection):
+    pass
+
+
+_LINKED = {redis.Connection: _Tcp, redis.UnixDomainSocketConnection: _Unix, redis.SSLConnection: _Tls}

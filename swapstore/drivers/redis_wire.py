@@ -11,6 +11,7 @@ from swapstore.commands import (
     Ask,
     Command,
     Commit,
+    CommitReply,
     Committed,
     CompareAndSet,
     Conflict,
@@ -32,12 +33,14 @@ from swapstore.commands import (
     Unstaged,
     Write,
 )
+from swapstore.drivers.redis_batch import Bundle
 from swapstore.errors import ReplyLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Frame = tuple[Any, ...]
+Word = bytes | int | tuple[bytes, bytes]  # a value in two parts is sent as one
 
 
 class _Script:
@@ -48,7 +51,7 @@ class _Script:
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self.sent = False
 
-    def frame(self, keys: Sequence[str], arguments: Sequence[bytes | int], *, as_text: bool) -> Frame:
+    def frame(self, keys: Sequence[str], arguments: Sequence[Word], *, as_text: bool) -> Frame:
         how = ("EVALSHA", self.sha) if self.sent and not as_text else ("EVAL", self.text)
         self.sent = True
         return (*how, len(keys), *keys, *arguments)
@@ -63,6 +66,8 @@ class Wire:
 
     def frame(self, command: Command[Any], *, as_text: bool = False) -> Frame:
         """Return the words of one command. `as_text`: the server does not know our scripts, send them."""
+        if isinstance(command, Bundle):
+            return self._commit.frame(*_commit_arguments(command.commit, command.stages), as_text=as_text)
         if isinstance(command, Commit):
             return self._commit.frame(*_commit_arguments(command), as_text=as_text)
         if isinstance(command, Replace):
@@ -94,9 +99,9 @@ def value(command: Command[Any], reply: Any) -> Any:
     return _VALUES[type(command)](reply)
 
 
-def _commit_arguments(commit: Commit) -> tuple[list[str], list[bytes | int]]:
+def _commit_arguments(commit: Commit, brought_along: Sequence[Stage] = ()) -> tuple[list[str], list[Word]]:
     keys = [commit.key, commit.live_key, *(staged.key for staged in commit.staged), *commit.unlinked]
-    arguments: list[bytes | int] = [
+    arguments: list[Word] = [
         commit.expected,
         commit.prefix,
         commit.manifest,
@@ -105,22 +110,26 @@ def _commit_arguments(commit: Commit) -> tuple[list[str], list[bytes | int]]:
         commit.grace_ms,
         int(commit.whole),
     ]
+    records = {stage.key: (stage.record, stage.body) for stage in brought_along}
     for staged in commit.staged:
-        arguments += [int(staged.shared), staged.header]
+        record = records.get(staged.key)
+        arguments += (
+            (int(staged.shared), staged.header) if record is None else (2 + int(staged.shared), record)
+        )
     return keys, arguments
 
 
-def _commit_reply(reply: Any) -> Any:
+def _commit_reply(reply: Any) -> CommitReply:
     match reply:
-        case [b"committed"]:
+        case b"committed" | [[b"committed"], *_]:
             return Committed()
-        case [b"already"]:
+        case [[b"already"], *_]:
             return Already()
-        case [b"conflict", current]:
+        case [[b"conflict", current], *_]:
             return Conflict(current)
-        case [b"unstaged", key, present]:
+        case [[b"unstaged", key, present], *_]:
             return Unstaged(key.decode(), bool(present))
-        case [b"held", key]:
+        case [[b"held", key], *_]:
             return Held(key.decode())
     raise ReplyLost(f"the commit script gave an answer that is none of its own ({type(reply).__name__})")
 

@@ -61,7 +61,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             yield Wait(ctx.backoff(attempt))
             base = yield from load_manifest(ctx, wanted.dataset)
         from_memory = known is not None and attempt == 0
-        base, existing = yield from _decide(ctx, this, base, from_memory=from_memory)
+        base, existing = yield from _decide(ctx, this, base, from_memory=from_memory, is_first=attempt == 0)
         if existing is not None:
             return existing
         this = with_own_id(ctx, this, base, staging)
@@ -87,25 +87,29 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
 
 
 def _decide(
-    ctx: Context, this: Intent, base: Manifest | None, *, from_memory: bool
+    ctx: Context, this: Intent, base: Manifest | None, *, from_memory: bool, is_first: bool
 ) -> Operation[tuple[Manifest | None, Commit | None]]:
-    """Return the manifest to build on, and the commit that makes this publish needless, if there is one."""
+    """Return the manifest to build on, and the commit that makes this publish needless, if there is one.
+
+    `is_first`: nothing has been sent yet.
+    """
     try:
-        existing = yield from _judge(ctx, this, base)
+        existing = yield from _judge(ctx, this, base, is_first=is_first)
         if existing is None or not from_memory:
             return base, existing
     except (Refused, PayloadMissing, Corrupt):
         if not from_memory:
             raise
     base = yield from load_manifest(ctx, this.wanted.dataset)
-    return base, (yield from _judge(ctx, this, base))
+    return base, (yield from _judge(ctx, this, base, is_first=is_first))
 
 
-def _judge(ctx: Context, this: Intent, base: Manifest | None) -> Operation[Commit | None]:
+def _judge(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool) -> Operation[Commit | None]:
     # What retention hides is committed all the same, until it is let go of.
-    for row in (*base.head.kept, *reversed(base.log.rows)) if base else ():
-        if base and row.id == this.id:
-            return (yield from _existing(ctx, this, base, row))
+    if base is not None and not (is_first and this.wanted.id is None):  # nobody else has the id just made
+        for row in (*base.head.kept, *reversed(base.log.rows)):
+            if row.id == this.id:
+                return (yield from _existing(ctx, this, base, row))
     for row in reversed(base.log.rows) if base and this.wanted.dedupe_key is not None else ():
         if base and row.dedupe_key == this.wanted.dedupe_key:
             return _known(base, row)

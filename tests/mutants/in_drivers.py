@@ -15,11 +15,11 @@ MUTANTS = (
         SERVER + "a_borrowed_client_with_retries_sends_a_commit_once",
         Edit(
             REDIS,
-            "            replies = self._exchange(connection, commands)\n",
+            "            replies = self._exchange(connection, units)\n",
             "            try:\n"
-            "                replies = self._exchange(connection, commands)\n"
+            "                replies = self._exchange(connection, units)\n"
             "            except redis_errors.ReplyLost:\n"
-            "                replies = self._exchange(connection, commands)\n",
+            "                replies = self._exchange(connection, units)\n",
         ),
     ),
     mutant(
@@ -32,7 +32,12 @@ MUTANTS = (
         "an error reply taken for a value",
         "A success status around a failed command is a failure.",
         "store/test_damage.py::test_another_type_of_value_is_named[fakeredis]",
-        Edit("drivers/redis_common.py", "if isinstance(reply, redis.RedisError):", "if False:"),
+        Edit(
+            "drivers/redis_common.py",
+            "def _answer(command: Command[Any], reply: Any, where: str) -> Any:\n"
+            "    if isinstance(reply, redis.RedisError):",
+            "def _answer(command: Command[Any], reply: Any, where: str) -> Any:\n    if False:",
+        ),
     ),
     mutant(
         "a lost connection taken for a refusal",
@@ -76,7 +81,13 @@ MUTANTS = (
         "a connection lent without a look (Redis)",
         "A batch is not sent on a connection that the server has closed, nor is it given another's reply.",
         "real/test_pool.py::test_a_connection_with_an_answer_to_nobody_is_not_lent",
-        Edit("drivers/redis_pool.py", "        if not connection.can_read():\n", "        if True:\n"),
+        Edit("drivers/redis_pool.py", "link.is_quiet() if link is not None else", "True if link else"),
+    ),
+    mutant(
+        "nobody is woken up for a connection (Redis)",
+        "A thread that waits for a connection is given the next one that is free.",
+        "real/test_pool.py::test_more_threads_than_connections_all_have_their_turn",
+        Edit("drivers/redis_pool.py", "        if self._waiting:\n            self._hand_over()\n", ""),
     ),
     mutant(
         "a refused commit leaves permanent records (SQLite)",

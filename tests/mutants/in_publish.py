@@ -138,10 +138,13 @@ MUTANTS = (
         OUTCOMES + "the_same_dedupe_key_from_two_producers_is_one_commit[sqlite]",
         Edit(
             PUB,
-            "        base, existing = yield from _decide(ctx, this, base, from_memory=from_memory)\n",
+            "        base, existing = yield from _decide("
+            "ctx, this, base, from_memory=from_memory, is_first=attempt == 0)\n",
             "        existing = None\n"
             "        if attempt == 0:\n"
-            "            base, existing = yield from _decide(ctx, this, base, from_memory=from_memory)\n",
+            "            base, existing = yield from _decide(\n"
+            "                ctx, this, base, from_memory=from_memory, is_first=True\n"
+            "            )\n",
         ),
     ),
     mutant(

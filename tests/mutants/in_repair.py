@@ -55,8 +55,8 @@ MUTANTS = (
                 "Lua",
                 "[fakeredis]",
                 "drivers/commit.lua",
-                "redis.call('STRLEN', manifest) == #expected",
-                "true",
+                "kind ~= 'none' and stored == expected",
+                "kind ~= 'none' and sub(stored, 1, #expected) == expected",
             ),
             (
                 "SQLite",

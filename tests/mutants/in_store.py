@@ -37,20 +37,20 @@ MUTANTS = (
         "an empty manifest passes for an absent one",
         "A manifest that something cut to nothing is damage, never a fresh start over committed data.",
         CONTRACT + "an_empty_value_is_not_an_absent_manifest[fakeredis]",
-        Edit(LUA, "stored == '' and redis.call('EXISTS', manifest) == 0", "stored == ''"),
+        Edit(LUA, "stored == '' and call('EXISTS', manifest) == 0", "stored == ''"),
     ),
     mutant(
         "a resent commit is not recognised",
         "A commit that was applied already answers so, whoever delivers it again.",
         CONTRACT + "commit_sent_twice_is_applied_once[fakeredis]",
-        Edit(LUA, "if stored_begins_with(ours) then", "if false then"),
+        Edit(LUA, "if sub(stored, 1, #ours) == ours then", "if false then"),
     ),
     # --- verify
     mutant(
         "no verification of staged records (Lua)",
         "A pointer to a payload that was refused or lost is never committed.",
         CONTRACT + "commit_verifies_each_record[fakeredis]",
-        Edit(LUA, "for i = 1, staged do\n  local key, shared", "for i = 1, 0 do\n  local key, shared"),
+        Edit(LUA, "for i = 3, last do\n  local key, what", "for i = 3, 0 do\n  local key, what"),
     ),
     mutant(
         "manifest before payload, and no verification",
@@ -68,7 +68,7 @@ MUTANTS = (
         "no header check (Lua)",
         "A commit never makes another producer's record its own.",
         CONTRACT + "commit_verifies_each_record[fakeredis]",
-        Edit(LUA, "#header - 1) ~= header then", "#header - 1) == false then"),
+        Edit(LUA, "#record - 1) ~= record then", "#record - 1) == false then"),
     ),
     mutant(
         "no header check (SQLite)",
@@ -91,7 +91,7 @@ MUTANTS = (
         "no TTL check (Lua)",
         "An id that is committed is taken: one row per id.",
         CONTRACT + "commit_refuses_a_record_that_is_permanent[fakeredis]",
-        Edit(LUA, "if ttl == -1 and shared == '0' then", "if false then"),
+        Edit(LUA, "if ttl == -1 and what % 2 == 0 then", "if false then"),
     ),
     mutant(
         "no TTL check (SQLite)",
@@ -104,7 +104,7 @@ MUTANTS = (
         "committed records not persisted (Lua)",
         "What is committed has no TTL: it does not vanish ten minutes after it was acknowledged.",
         CONTRACT + "commit_swaps_an_absent_manifest[fakeredis]",
-        Edit(LUA, "if redis.call('PERSIST', key) == 1 then", "if false then"),
+        Edit(LUA, "if call('PERSIST', key) == 1 then", "if false then"),
     ),
     mutant(
         "committed records not persisted (SQLite)",
@@ -120,7 +120,7 @@ MUTANTS = (
         "swap before the records are permanent (Lua)",
         "A commit that is refused half-way leaves no manifest whose records expire.",
         GAPS + "a_commit_that_is_refused_half_way_changes_nothing[persist]",
-        Edit(LUA, "-- 3. make permanent,", "redis.call('SET', manifest, value)\n--"),
+        Edit(LUA, "-- 3. make permanent,", "call('SET', manifest, ARGV[3])\n--"),
     ),
     mutant(
         "swap before the records are permanent (simulated)",
@@ -134,7 +134,19 @@ MUTANTS = (
         "PERSIST not undone when the SET is refused",
         "A commit that is refused leaves nothing behind that never expires.",
         GAPS + "a_commit_that_is_refused_half_way_changes_nothing[set]",
-        Edit(LUA, "  for _, key in ipairs(persisted) do", "  for _, key in ipairs({}) do"),
+        Edit(LUA, "  for _, key in ipairs(undo) do", "  for _, key in ipairs({}) do"),
+    ),
+    mutant(
+        "what a refused commit brought along stays (Lua)",
+        "What was staged and not committed goes away by itself, however it was sent.",
+        "drivers/test_redis_batch.py::test_a_commit_that_is_refused_half_way_leaves_what_it_brought_staged",
+        Edit(LUA, "    undo[#undo + 1] = key\n  else\n", "  else\n"),
+    ),
+    mutant(
+        "what was brought along passes for another's (Lua)",
+        "A commit never makes another producer's record its own.",
+        "drivers/test_redis_batch.py::test_a_batch_is_its_commands_one_after_the_other[valkey-0]",
+        Edit(LUA, "place(i) == 1 then", "place(i) then"),
     ),
     mutant(
         "unlink before the swap",
@@ -143,7 +155,7 @@ MUTANTS = (
         Edit(
             LUA,
             "-- 4. the commit point\n",
-            "for i = 3 + staged, #KEYS do\n  redis.pcall('PEXPIRE', KEYS[i], grace)\nend\n",
+            "for i = last + 1, #KEYS do\n  pcall('PEXPIRE', KEYS[i], ARGV[6])\nend\n",
         ),
     ),
     # --- housekeeping
@@ -151,25 +163,25 @@ MUTANTS = (
         "unlinking the staged keys",
         "A commit gives no TTL to the records that it has just committed.",
         CONTRACT + "commit_swaps_an_absent_manifest[fakeredis]",
-        Edit(LUA, "for i = 3 + staged, #KEYS do", "for i = 3, #KEYS do"),
+        Edit(LUA, "for i = last + 1, #KEYS do", "for i = 3, #KEYS do"),
     ),
     mutant(
         "a failing hint fails the commit",
         "After the swap nothing is reported as a failure: the producer would publish again.",
         "real/test_server.py::test_a_command_that_the_acl_forbids_is_access_denied",
-        Edit(LUA, "redis.pcall('PUBLISH'", "redis.call('PUBLISH'"),
+        Edit(LUA, "pcall('PUBLISH'", "call('PUBLISH'"),
     ),
     mutant(
         "a failing unlink fails the commit",
         "After the swap nothing is reported as a failure: the producer would publish again.",
         GAPS + "a_commit_stands_whatever_fails_after_its_swap[pexpire]",
-        Edit(LUA, "redis.pcall('PEXPIRE', KEYS[i], grace)", "redis.call('PEXPIRE', KEYS[i], grace)"),
+        Edit(LUA, "pcall('PEXPIRE', KEYS[i], ARGV[6])", "call('PEXPIRE', KEYS[i], ARGV[6])"),
     ),
     mutant(
         "live view not removed",
         "A commit removes the live view in the same step.",
         CONTRACT + "commit_swaps_an_absent_manifest[fakeredis]",
-        Edit(LUA, "redis.pcall('UNLINK', live)\n", ""),
+        Edit(LUA, "pcall('UNLINK', KEYS[2])\n", ""),
     ),
     # --- taking over
     mutant(

@@ -75,6 +75,26 @@ def test_a_batch_waits_for_the_only_connection(valkey: Server) -> None:
     driver.close()
 
 
+def test_more_threads_than_connections_all_have_their_turn(valkey: Server) -> None:
+    """A connection that comes back while a thread begins to wait must reach it: or it waits for nothing."""
+    driver = RedisDriver.from_url(f"{valkey.url}?max_connections=3&timeout=3")
+    found: list[Any] = []
+
+    def work() -> None:
+        for _ in range(150):
+            found.extend(driver.execute([Get("pool:none")]))
+
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert found == [None] * 12 * 150
+    with valkey.client() as client:
+        assert client.info("clients")["connected_clients"] <= 3 + 1
+    driver.close()
+
+
 def test_failures_leave_the_pool_its_connections(tmp_path: Path) -> None:
     """An outage longer than the pool is large must not exhaust it: the store would not come back."""
     server = Server(tmp_path).start()

@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from swapstore.commands import Command, Commit, Committed, Get, Put, Register, Replace, Stage, Staged, Ttl
+from swapstore.commands import Command, Committed, Stage, Staged, Ttl
 from swapstore.drivers.sqlite import SqliteDriver
 from swapstore.drivers.sqlite_batch import WritingBatch
 from swapstore.drivers.sqlite_commands import carry_out
 from swapstore.drivers.sqlite_file import _SCHEMA
+from tests.support.batches import HEADERS, TTL_MS, commit, likely, some
 
-NOW, TTL_MS, GRACE_MS = 1_000_000, 600, 900
-KEYS = ("a", "b", "page")
-HEADERS = (b'{"id":1}\n', b'{"id":2}\n')
+NOW = 1_000_000
 Rows = list[tuple[Any, ...]]
 
 
@@ -41,54 +40,6 @@ def together(connection: sqlite3.Connection, commands: list[Command[Any]]) -> li
     replies = [batch.carry_out(command, NOW) for command in commands]
     batch.finish()
     return replies
-
-
-def commit(expected: bytes, prefix: bytes, *staged: Staged, unlinked: tuple[str, ...] = ()) -> Commit:
-    return Commit(
-        key="manifest",
-        expected=expected,
-        prefix=prefix,
-        manifest=prefix + b"...",
-        live_key="live",
-        staged=staged,
-        unlinked=unlinked,
-        staging_ttl_ms=TTL_MS,
-        grace_ms=GRACE_MS,
-    )
-
-
-def some(choice: random.Random) -> Command[Any]:
-    """Return a command of a batch that may be as absurd as it likes."""
-    key, header = choice.choice(KEYS), choice.choice(HEADERS)
-    staged = [Staged(key, choice.choice(HEADERS), key == "page") for key in KEYS if choice.random() < 0.6]
-    commands: list[Command[Any]] = [
-        Stage(key, header, TTL_MS, choice.choice((b"", b"body"))),
-        Stage(key, header, TTL_MS),
-        commit(
-            choice.choice((b"", b"1;", b"2;")),
-            choice.choice((b"1;", b"2;", b"3;")),
-            *staged,
-            unlinked=("b",) if choice.random() < 0.2 else (),
-        ),
-        Replace(key, header, TTL_MS),
-        Put(key, b"put", TTL_MS),
-        Get(key),
-        Ttl(key),
-        Register("names", "mena"),
-    ]
-    return choice.choices(commands, weights=(5, 5, 6, 1, 1, 1, 1, 1))[0]
-
-
-def likely(choice: random.Random, current: bytes) -> list[Command[Any]]:
-    """Return a batch like that of a publish, with or without something odd in it."""
-    keys = choice.sample(KEYS, 2)
-    header = choice.choice(HEADERS)
-    ours = b"%d;" % choice.randint(4, 99)
-    commands: list[Command[Any]] = [Stage(key, header, TTL_MS, b"body") for key in keys]
-    commands.append(commit(current, ours, *(Staged(key, header, key == "page") for key in keys)))
-    for _ in range(choice.choice((0, 0, 1, 2))):
-        commands.insert(choice.randint(0, len(commands)), some(choice))
-    return commands
 
 
 def current(connection: sqlite3.Connection) -> bytes:
