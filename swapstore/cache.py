@@ -46,6 +46,11 @@ class Cache:
         """Begin anew in a child process: another thread may have been in the middle of a change."""
         self.__init__(self._limit)  # type: ignore[misc]
 
+    @property
+    def largest(self) -> int:
+        """How many bytes a record may have to be remembered; less than none if none is."""
+        return self._limit - ENTRY_BYTES
+
     # --- manifests ---------------------------------------------------------------------------------
 
     def known(self, key: str) -> Known | None:
@@ -115,7 +120,7 @@ class Cache:
 
     def keep(self, key: str, sha256: str, data: bytes) -> None:
         """Remember an immutable record; the least recently used ones make room."""
-        if len(data) + ENTRY_BYTES > self._limit:
+        if len(data) > self.largest:
             return
         with self._lock:
             if self._records.pop((key, sha256), None) is None:

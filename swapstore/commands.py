@@ -46,6 +46,27 @@ class Get(Reading[bytes | None]):
 
 
 @attrs.frozen
+class Served:
+    """A manifest, None if there is none, and the id record of what it serves, None if that was not read."""
+
+    manifest: bytes | None = attrs.field(repr=False)
+    record: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen
+class GetServed(Reading[Served]):
+    """The value of a manifest and, where the store can tell both at one moment, what it serves.
+
+    `records` is what the keys of the dataset's id records begin with. A store may always answer with the
+    manifest alone, and does where the payload is larger than `largest` bytes.
+    """
+
+    key: str
+    records: str
+    largest: int
+
+
+@attrs.frozen
 class Peek(Reading[bytes]):
     """The first `size` bytes of a key's value, empty if there is none."""
 

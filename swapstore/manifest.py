@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import attrs
 import msgspec
@@ -135,6 +136,11 @@ class Manifest:
         return self.head.version
 
     @cached_property
+    def serving_fields(self) -> dict[str, Any]:
+        """What a reader is told of what is served: all of a snapshot but its labels and its payload."""
+        return snapshot_fields(self.head.serving, self.head)
+
+    @cached_property
     def log(self) -> Log:
         """The body, parsed on first use."""
         _, body = records.split(self.raw, self.key)
@@ -145,6 +151,21 @@ class Manifest:
         prefix = Keys.beside(self.key)
         refs = tuple(records.read_ref(ref, prefix, self.key) for ref in stored.pages)
         return Log(rows=stored.rows, pages=refs)
+
+
+def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
+    """The fields of a row's snapshot, read through a manifest, but for its labels and its payload."""
+    return {
+        "dataset": head.dataset,
+        "id": row.id,
+        "ts": row.ts,
+        "version": row.version,
+        "etag": head.etag,
+        "committed_at": row.committed_at,
+        "size": row.size,
+        "sha256": row.sha256,
+        "codec": row.codec,
+    }
 
 
 _HEAD = msgspec.json.Decoder(Head)

@@ -13,7 +13,7 @@ import attrs
 from swapstore.commands import Command, Commit, CommitReply, Failed, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from swapstore.errors import SwapstoreError
 
@@ -36,10 +36,9 @@ class Bundle(Command[list[Any]]):
 
     def replies(self, outcome: CommitReply, placed: Sequence[bool | Failed]) -> list[Any]:
         """Return a reply for each command; the script gives those of the records in the commit's order."""
-        brought = {stage.key for stage in self.stages}
-        found = dict(
-            zip((each.key for each in self.commit.staged if each.key in brought), placed, strict=True)
-        )
+        keys = {stage.key for stage in self.stages}
+        brought = (staged.key for staged in self.commit.staged if staged.key in keys)
+        found = dict(zip(brought, placed, strict=True))
         return [*(found[stage.key] for stage in self.stages), outcome]
 
     def refused(self, error: SwapstoreError) -> list[Failed]:
@@ -47,27 +46,24 @@ class Bundle(Command[list[Any]]):
         return [Failed(error)] * (len(self.stages) + 1)
 
 
-def bundled(commands: Sequence[Command[Any]]) -> Sequence[Command[Any]]:
+def bundled(commands: Sequence[Command[Any]]) -> list[Command[Any]]:
     """Return the same commands, each commit with what it can bring along."""
-    if not any(type(command) is Commit for command in commands):
-        return commands
     units: list[Command[Any]] = []
     for command in commands:
-        if type(command) is Commit:
-            stages = list(_brought_along(command, units))[::-1]
-            if stages:
-                units[-len(stages) :] = [Bundle(tuple(stages), command)]
-                continue
-        units.append(command)
+        count = _brought_along(command, units) if type(command) is Commit else 0
+        if count:
+            units[-count:] = [Bundle(tuple(units[-count:]), command)]  # type: ignore[arg-type]
+        else:
+            units.append(command)
     return units
 
 
-def _brought_along(commit: Commit, before: Sequence[Command[Any]]) -> Iterator[Stage]:
-    """Yield what is staged right before a commit, for it, the last one first."""
+def _brought_along(commit: Commit, before: list[Command[Any]]) -> int:
+    """Return how many of the last commands before a commit it can bring along."""
     headers = {staged.key: staged.header for staged in commit.staged}
-    if len(headers) < len(commit.staged):
-        return
-    for stage in reversed(before):
+    count = 0
+    while count < len(before) and len(headers) == len(commit.staged) - count:
+        stage = before[-1 - count]
         if (
             type(stage) is not Stage
             or headers.pop(stage.key, None) != stage.record
@@ -75,5 +71,6 @@ def _brought_along(commit: Commit, before: Sequence[Command[Any]]) -> Iterator[S
             or stage.ttl_ms != commit.staging_ttl_ms
             or len(stage.record) + len(stage.body) > LARGEST
         ):
-            return
-        yield stage
+            break
+        count += 1
+    return count

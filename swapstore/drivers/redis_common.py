@@ -33,8 +33,10 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
             found += unit.refused(redis_errors.refusal(reply, where, unit.commit))
         else:
             outcome = value(unit.commit, reply)
-            placed = [1] * len(unit.stages) if isinstance(reply, bytes) else reply[1:]
-            found += unit.replies(outcome, [_placed(unit.commit, each, where) for each in placed])
+            if isinstance(reply, bytes):  # no key was taken
+                found += (*[True] * len(unit.stages), outcome)
+            else:
+                found += unit.replies(outcome, [_placed(unit.commit, each, where) for each in reply[1:]])
     return found
 
 

@@ -18,6 +18,7 @@ from swapstore.commands import (
     Drop,
     Expire,
     Get,
+    GetServed,
     Held,
     Keep,
     Members,
@@ -28,6 +29,7 @@ from swapstore.commands import (
     Replace,
     Scan,
     Scanned,
+    Served,
     Stage,
     Ttl,
     Unstaged,
@@ -47,7 +49,8 @@ class _Script:
     """A Lua script. Its text is sent the first time, which also loads it; after that its digest is."""
 
     def __init__(self, name: str) -> None:
-        self.text = resources.files("swapstore.drivers").joinpath(name).read_text("utf-8")
+        lines = resources.files("swapstore.drivers").joinpath(name).read_text("utf-8").splitlines()
+        self.text = "\n".join(line for line in lines if line and not line.startswith("--"))
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self.sent = False
 
@@ -58,11 +61,16 @@ class _Script:
 
 
 class Wire:
-    """Turns commands into what is sent. It remembers which scripts a server has been sent."""
+    """Turns commands into what is sent. It remembers which scripts a server has been sent.
 
-    def __init__(self) -> None:
+    `given_every_key`: the server runs no script that finds out for itself which key to read.
+    """
+
+    def __init__(self, *, given_every_key: bool = False) -> None:
+        self._given_every_key = given_every_key
         self._commit = _Script("commit.lua")
         self._replace = _Script("replace.lua")
+        self._serve = _Script("serve.lua")
 
     def frame(self, command: Command[Any], *, as_text: bool = False) -> Frame:
         """Return the words of one command. `as_text`: the server does not know our scripts, send them."""
@@ -72,6 +80,11 @@ class Wire:
             return self._commit.frame(*_commit_arguments(command), as_text=as_text)
         if isinstance(command, Replace):
             return self._replace.frame([command.key], [command.record, command.ttl_ms], as_text=as_text)
+        if isinstance(command, GetServed):
+            if self._given_every_key:
+                return ("GET", command.key)
+            arguments: list[Word] = [command.records.encode(), command.largest]
+            return self._serve.frame([command.key], arguments, as_text=as_text)
         return _FRAMES[type(command)](command)
 
 
@@ -143,6 +156,7 @@ def _scanned(reply: Any) -> Scanned:
 
 _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Get: lambda reply: reply,
+    GetServed: lambda reply: Served(*(reply or [None])) if isinstance(reply, list) else Served(reply),
     Peek: lambda reply: reply,
     Members: lambda reply: frozenset(member.decode("utf-8", "replace") for member in reply),
     Ttl: int,

@@ -54,7 +54,7 @@ class Session:
         self.target = f"{address.path}/pipeline"
         self._address = address
         self._max_request = max_request
-        self._wire = Wire()
+        self._wire = Wire(given_every_key=True)
         self._strings: Strings | None = None
         self._probes_left = PROBES
         self._place = Place()

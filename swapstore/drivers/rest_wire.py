@@ -20,6 +20,7 @@ from swapstore.commands import (
     Drop,
     Expire,
     Get,
+    GetServed,
     Keep,
     Peek,
     Put,
@@ -165,6 +166,7 @@ def value(command: Command[Any], reply: Any) -> Any:
 _SET = bytes | None  # OK, or nothing: it was not set
 _EXPECTED: dict[type[Command[Any]], Any] = {
     Get: bytes | None,
+    GetServed: bytes | None,
     Peek: bytes,
     Ttl: int,
     Stage: _SET,

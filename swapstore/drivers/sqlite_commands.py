@@ -15,6 +15,7 @@ from swapstore.commands import (
     Committed,
     Conflict,
     Get,
+    GetServed,
     Held,
     Members,
     Peek,
@@ -23,6 +24,7 @@ from swapstore.commands import (
     Replace,
     Scan,
     Scanned,
+    Served,
     Stage,
     Staged,
     Ttl,
@@ -61,6 +63,10 @@ def carry_out(connection: sqlite3.Connection, command: Command[Any], now: int) -
 
 def _get(connection: sqlite3.Connection, command: Get, now: int) -> bytes | None:
     return _value(connection.execute(_GET, (command.key, now)))
+
+
+def _get_served(connection: sqlite3.Connection, command: GetServed, now: int) -> Served:
+    return Served(_value(connection.execute(_GET, (command.key, now))))  # no round trip to be spared
 
 
 def _peek(connection: sqlite3.Connection, command: Peek, now: int) -> bytes:
@@ -187,6 +193,7 @@ def _verify(connection: sqlite3.Connection, staged: Staged, now: int) -> Unstage
 
 _MEANING: dict[type[Command[Any]], Callable[[sqlite3.Connection, Any, int], Any]] = {
     Get: _get,
+    GetServed: _get_served,
     Peek: _peek,
     Members: _members,
     Ttl: _ttl,

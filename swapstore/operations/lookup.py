@@ -10,6 +10,7 @@ import attrs
 from swapstore import records, search
 from swapstore.commands import PERMANENT, Get, Ttl
 from swapstore.errors import Corrupt, Damaged
+from swapstore.manifest import snapshot_fields
 from swapstore.models import Row, Snapshot
 from swapstore.operations.steps import Operation, ask, find
 
@@ -69,19 +70,11 @@ def load_snapshot(ctx: Context, manifest: Manifest, row: Row) -> Operation[Snaps
 
 def snapshot(manifest: Manifest, row: Row, payload: bytes) -> Snapshot:
     """Build what a reader gets. Its labels are its own: changing them changes nothing that is remembered."""
-    return Snapshot(
-        dataset=manifest.head.dataset,
-        id=row.id,
-        ts=row.ts,
-        version=row.version,
-        etag=manifest.etag,
-        committed_at=row.committed_at,
-        size=row.size,
-        sha256=row.sha256,
-        codec=row.codec,
-        labels=dict(row.labels),
-        raw=payload,
-    )
+    is_served = row is manifest.head.serving
+    fields = manifest.serving_fields if is_served else snapshot_fields(row, manifest.head)
+    made = object.__new__(Snapshot)  # within max_staleness nearly all the time would go into its __init__
+    made.__dict__.update(fields, labels=dict(row.labels), raw=payload)
+    return made
 
 
 def own(found: Labelled) -> Labelled:

@@ -22,10 +22,14 @@ class Way(enum.Enum):
 
 @attrs.define
 class Strategy:
-    """What one client knows of its endpoint. `way` is None until it was tried."""
+    """What one client knows of its endpoint. `way` is None until it was tried.
+
+    `serves`: nothing speaks yet against asking for a manifest and what it serves at once.
+    """
 
     single_writer: bool = False
     way: Way | None = None
+    serves: bool = True
 
     @property
     def scripted(self) -> bool:

@@ -29,6 +29,7 @@ class Tally:
     began: float
     round_trips: int = 0
     drafts: set[bytes] = attrs.field(factory=set)
+    served: bool = False
     asked_for: set[str] = attrs.field(factory=set)
 
     def note(self, commands: tuple[Command[Any], ...]) -> None:
@@ -37,6 +38,8 @@ class Tally:
         for command in commands:
             if isinstance(command, commands_of.Get):
                 self.asked_for.add(command.key)
+            elif isinstance(command, commands_of.GetServed):
+                self.served = True
             elif isinstance(command, commands_of.Commit):
                 self.drafts.add(command.prefix)
 
@@ -68,7 +71,7 @@ def read(ctx: Context, reading: Operation[Snapshot | None]) -> Operation[Snapsho
     tally = Tally(ctx.clock.monotonic())
     found = yield from counted(reading, tally)
     if found is not None:
-        fetched = ctx.keys.id(found.dataset, found.id) in tally.asked_for
+        fetched = tally.served or ctx.keys.id(found.dataset, found.id) in tally.asked_for
         _tell_read(ctx, found, tally, events.ReadMiss if fetched else events.ReadHit)
     return found
 

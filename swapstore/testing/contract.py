@@ -21,12 +21,14 @@ from swapstore.commands import (
     Committed,
     Conflict,
     Get,
+    GetServed,
     Held,
     Members,
     Peek,
     Put,
     Register,
     Replace,
+    Served,
     Stage,
     Staged,
     Unstaged,
@@ -115,6 +117,25 @@ class PublishingContract:
             b"abc",
             b"",
         ]
+
+    def test_what_a_manifest_serves_comes_along_or_not_at_all(self, driver: Driver) -> None:
+        """A first read may spare a round trip: by the record that the manifest serves, never by another."""
+        ask = GetServed(MANIFEST, A[:-1], 10)
+        assert do(driver, ask) == Served(None)
+        do(driver, Put(A, b"a's record", LONG_MS))
+        for header, record in (
+            (b'{"latest":{"id":"a","size":10},"pinned":null}', b"a's record"),
+            (b'{"latest":{"id":"a","size":11},"pinned":null}', None),
+            (b'{"latest":{"id":"a","size":10},"pinned":{"id":"b","size":10}}', None),
+            (b'{"latest":{"id":"b","size":10},"pinned":{"id":"a","size":10}}', b"a's record"),
+            (b'{"latest":{"id":7,"size":"x"}}', None),
+            (b'{"latest":null}', None),
+            (b"[]", None),
+            (b"no JSON", None),
+            (b"", None),
+        ):
+            do(driver, Put(MANIFEST, header + b"\n{}", LONG_MS))
+            assert do(driver, ask) in {Served(header + b"\n{}"), Served(header + b"\n{}", record)}
 
     def test_stage_writes_only_a_free_key(self, driver: Driver) -> None:
         """Two producers with one id: the second does not overwrite what the first staged."""

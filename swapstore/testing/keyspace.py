@@ -23,6 +23,7 @@ from swapstore.commands import (
     Drop,
     Expire,
     Get,
+    GetServed,
     Held,
     Keep,
     Members,
@@ -34,6 +35,7 @@ from swapstore.commands import (
     Replace,
     Scan,
     Scanned,
+    Served,
     Stage,
     Staged,
     Ttl,
@@ -88,6 +90,8 @@ class Keyspace:
         match command:
             case Get(key):
                 return self._data(key)
+            case GetServed(key):
+                return Served(self._data(key))
             case Peek(key, size):
                 return (self._data(key) or b"")[:size]
             case Members(key):

@@ -62,12 +62,17 @@ def test_no_operation_costs_more_on_a_deep_dataset(name: str, costs: tuple[Costs
     assert (deep.pages.round_trips > 1) == name.startswith("read("), "only a lookup reads pages"
 
 
-def test_round_trips_are_those_of_the_documentation(costs: tuple[Costs, Costs]) -> None:
+def test_round_trips_are_those_of_the_documentation(
+    costs: tuple[Costs, Costs], request: pytest.FixtureRequest
+) -> None:
     """The figures of the page are promises, and a meter that misses a payload would hide their breach."""
     found, _ = costs
+    cold = (
+        1 if request.node.callspec.params["costs"] == "valkey" else 2
+    )  # a server tells a manifest and what it serves in one step
     trips = {name: cost.rest.round_trips for name, cost in found.items()}
     assert [trips[name] for name in PUBLISHES] == [1, 1, 2]
-    assert [trips[f"read_latest, {how}"] for how in ("nothing new", "a new version", "cold")] == [1, 2, 2]
+    assert [trips[f"read_latest, {how}"] for how in ("nothing new", "a new version", "cold")] == [1, 2, cold]
     assert [trips[f"read({what}), warm"] for what in ("as_of", "version", "id")] == [2, 2, 2]
     assert [trips[f"read({what}), cold"] for what in ("as_of", "version", "id")] == [2, 2, 2]
     more = found["publish 10 KB, warm"].rest.sent - found["publish 1 KB, warm"].rest.sent

@@ -24,7 +24,7 @@ from swapstore.events import (
 )
 from swapstore.operations import telling
 from swapstore.validators import must_not_shrink
-from tests.support.drivers import Meddler, lose, meddled
+from tests.support.drivers import Meddler, cold_trips, lose, meddled
 
 WORD = "s3cret-payload"
 
@@ -125,14 +125,16 @@ def test_reads_say_whether_the_payload_was_fetched(store: Store) -> None:
     client.read("mena", id="b")
     assert client.read_latest("nowhere") is None
     assert [(type(event), timeless(event)["round_trips"]) for event in told] == [
-        (ReadMiss, 2),
+        (ReadMiss, cold_trips(store)),
         (ReadHit, 1),
         (ReadHit, 0),
         (ReadHit, 1),
         (ReadHit, 1),
         (ReadHit, 1),
     ]
-    assert timeless(told[0]) == {"dataset": "mena", "version": 1, "id": "a", "size": 102, "round_trips": 2}
+    assert timeless(told[0]) == {"dataset": "mena", "version": 1, "id": "a", "size": 102} | {
+        "round_trips": cold_trips(store)
+    }
 
 
 def test_reads_without_a_cache_are_misses(store: Store) -> None:

@@ -6,16 +6,17 @@ import attrs
 import pytest
 
 from swapstore import Store
-from swapstore.commands import Failed, Get, Peek, Put
+from swapstore.commands import Failed, Get, GetServed, Peek, Put
 from swapstore.errors import (
     Corrupt,
     PayloadMissing,
     ReplyLost,
     Unavailable,
 )
+from swapstore.operations.steps import SERVED
 from tests.store.test_damage import MANIFEST, alter, delete, is_sqlite, raw_client
 from tests.support.crowd import PATIENT, known_to, warm
-from tests.support.drivers import another, lose, meddled
+from tests.support.drivers import another, cold_trips, lose, meddled
 from tests.support.fixed import TickingClock
 
 
@@ -44,7 +45,8 @@ def test_a_missing_payload_is_looked_for_a_bounded_number_of_times(store: Store,
         reader.read_latest("mena")
     asked = [command for batch in meddler.batches for command in batch]
     assert asked.count(Get("swapstore:id:{mena}:gone")) == attempts
-    assert asked.count(Get(MANIFEST)) == attempts
+    manifests = [each for each in asked if isinstance(each, Get | GetServed) and each.key == MANIFEST]
+    assert len(manifests) == attempts
 
 
 def test_a_dataset_that_goes_away_while_it_is_read_is_nothing(store: Store) -> None:
@@ -206,3 +208,48 @@ def test_a_damaged_dataset_is_listed(store: Store) -> None:
     meddler.replies(3, lambda _: [Failed(Unavailable("loading, on purpose"))])
     with pytest.raises(Unavailable, match="loading"):
         reader.datasets()
+
+
+def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:
+    """A damaged record is damage, whichever way it came, and is not remembered."""
+    store.publish("mena", "text", id="a")
+    alter(store, "swapstore:id:{mena}:a", lambda record: record.replace(b"text", b"tent"))
+    with pytest.raises(Corrupt, match="altered"):
+        another(store).read_latest("mena")
+    alter(store, "swapstore:id:{mena}:a", lambda record: record.replace(b"tent", b"text"))
+    snap = another(store).read_latest("mena")
+    assert snap is not None
+    assert snap.value == "text"
+
+
+def test_a_large_payload_does_not_come_along(store: Store) -> None:
+    """A server's interpreter would copy megabytes, while everybody else waits."""
+    store.publish("mena", b"x" * (SERVED + 1), codec="bytes")
+    reader, meddler = meddled(store)
+    snap = reader.read_latest("mena")
+    assert snap is not None
+    assert snap.size == SERVED + 1
+    assert [type(command) for batch in meddler.batches for command in batch] == [GetServed, Get]
+
+
+def test_a_pinned_snapshot_comes_along(store: Store) -> None:
+    """What is served is not always the latest: a reader would wait twice, while something is pinned."""
+    store.publish("mena", 1, id="good")
+    store.publish("mena", 2, id="bad")
+    store.pin("mena", id="good")
+    reader, meddler = meddled(store)
+    snap = reader.read_latest("mena")
+    assert snap is not None
+    assert snap.value == 1
+    assert len(meddler.batches) == cold_trips(store)
+
+
+def test_a_store_that_refuses_is_asked_plainly_from_then_on(store: Store) -> None:
+    """Credentials that may only read may run no script: that costs one round trip once, and no read."""
+    store.publish_many({"mena": 1, "asia": 2})
+    reader, meddler = meddled(store)
+    meddler.replies(0, lambda _: [Failed(Unavailable("no scripts here"))])
+    found = [reader.read_latest(name) for name in ("mena", "asia")]
+    assert [snap and snap.value for snap in found] == [1, 2]
+    kinds = [type(command) for batch in meddler.batches for command in batch]
+    assert kinds == [GetServed, Get, Get, Get, Get]

@@ -62,7 +62,9 @@ def test_losing_every_time_is_contended(store: Store) -> None:
     client.read_latest("mena")
     rivals = iter(range(1000))
     for number in range(100):
-        meddler.before(number + 2, lambda: store.publish("mena", "rival", id=f"rival-{next(rivals)}"))
+        meddler.before(
+            len(meddler.batches) + number, lambda: store.publish("mena", "rival", id=f"rival-{next(rivals)}")
+        )
     with pytest.raises(Contended, match="dataset 'mena': .*5 times"):
         client.publish("mena", "mine", id="mine")
     assert "mine" not in ids(store)
@@ -334,7 +336,7 @@ def test_losing_every_reply_ends(store: Store) -> None:
     client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=4, read_attempts=2))
     client.read_latest("mena")
     for number in range(100):
-        meddler.before(number + 2, lose)
+        meddler.before(len(meddler.batches) + number, lose)
     with pytest.raises(OutcomeUnknown):
         client.publish("mena", "mine", id="mine")
     assert ids(store) == ["before"]

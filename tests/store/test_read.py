@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from swapstore import Store
-from swapstore.commands import Get, Peek
+from swapstore.commands import Get, GetServed, Peek
 from swapstore.errors import InvalidInput, StoreClosed
-from tests.support.drivers import another, lose, meddled
+from tests.support.drivers import another, cold_trips, lose, meddled
 
 
 def fill(store: Store, count: int, dataset: str = "mena") -> None:
@@ -158,7 +158,8 @@ def test_a_lost_reply_is_asked_for_again(store: Store) -> None:
     snap = reader.read_latest("mena")
     assert snap is not None
     assert snap.value == 1
-    assert [type(batch[0]) for batch in meddler.batches] == [Get] * 4
+    asked = [GetServed, GetServed, Get, Get] if cold_trips(store) == 2 else [GetServed, GetServed]
+    assert [type(batch[0]) for batch in meddler.batches] == asked
 
 
 def test_round_trips(store: Store) -> None:
@@ -170,9 +171,10 @@ def test_round_trips(store: Store) -> None:
     assert len(sent.batches) == 3, "warm publish: one"
     reader, asked = meddled(store)
     reader.read_latest("mena")
-    assert len(asked.batches) == 2, "cold read: the manifest, then the record"
+    cold = cold_trips(store)
+    assert len(asked.batches) == cold, "cold read: the manifest, then the record, or both at once"
     reader.read_latest("mena")
-    assert len(asked.batches) == 3, "warm read: one"
+    assert len(asked.batches) == cold + 1, "warm read: one"
     (revalidation,) = asked.batches[-1]
     assert isinstance(revalidation, Peek)
     assert revalidation.size < 1500, "and a small one: the header, not the log"
@@ -180,7 +182,9 @@ def test_round_trips(store: Store) -> None:
     again = reader.read_latest("mena")
     assert again is not None
     assert again.value == 3
-    assert len(asked.batches) == 5, "a new version: what asked for it brought its header, then the record"
+    assert len(asked.batches) == cold + 3, (
+        "a new version: what asked for it brought its header, then the record"
+    )
     assert again.version == 3
     assert [row.version for row in reader.history("mena")] == [3, 2, 1], "the log is read when it is needed"
     assert reader.publish("mena", 4).version == 4

@@ -91,3 +91,8 @@ def meddled(store: Store, *, cache_bytes: int = 1 << 20, **changes: Any) -> tupl
 def another(store: Store) -> Store:
     """Return another client of the same store, with an empty memory."""
     return meddled(store)[0]
+
+
+def cold_trips(store: Store) -> int:
+    """How many round trips a first read takes: a server tells a manifest and what it serves in one."""
+    return 1 if store._driver.kind == "redis" else 2
