@@ -136,8 +136,14 @@ class Manifest:
         return self.head.version
 
     @cached_property
+    def serving_key(self) -> tuple[str, str]:
+        """The id record of what is served, and the digest of its payload: its name in a client's memory."""
+        row = self.head.serving
+        return Keys.id_beside(self.key, row.id), row.sha256
+
+    @cached_property
     def serving_fields(self) -> dict[str, Any]:
-        """What a reader is told of what is served: all of a snapshot but its labels and its payload."""
+        """The fields of the snapshot that is served, but for its payload."""
         return snapshot_fields(self.head.serving, self.head)
 
     @cached_property
@@ -154,7 +160,7 @@ class Manifest:
 
 
 def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
-    """The fields of a row's snapshot, read through a manifest, but for its labels and its payload."""
+    """The fields of a row's snapshot, read through a manifest, but for its payload; the labels are its own."""
     return {
         "dataset": head.dataset,
         "id": row.id,
@@ -165,6 +171,7 @@ def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
         "size": row.size,
         "sha256": row.sha256,
         "codec": row.codec,
+        "labels": row.labels,
     }
 
 

@@ -40,8 +40,13 @@ class Reading:
 
     def remembered(self, dataset: str, *, max_staleness: float | timedelta = 0.0) -> Snapshot | None:
         """Return what `read_latest` serves without asking the store; None: it has to ask."""
-        with about(dataset) as name:
-            return read.remembered(self._context, name, checks.staleness_s(max_staleness))
+        if not max_staleness:
+            return None
+        try:
+            bound = checks.staleness_s(max_staleness)
+        except InvalidInput:
+            return None  # `read_latest` says what is wrong, and with which dataset
+        return read.remembered(self._context, checks.dataset(dataset), bound)
 
     def read_latest_many(
         self, datasets: Iterable[str], *, max_staleness: float | timedelta = 0.0

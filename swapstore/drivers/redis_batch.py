@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from swapstore.errors import SwapstoreError
 
-LARGEST = (
-    32 * 1024
-)  # bytes of a record; the interpreter of scripts copies each, so a larger one goes by itself
+LARGEST = 8 * 1024  # bytes of a record: at 10 KB, what a script's copies cost is as much as what they spare
 
 
 @attrs.frozen

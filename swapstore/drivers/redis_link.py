@@ -13,7 +13,7 @@ from redis import exceptions as raised
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 AT_ONCE = 128 * 1024  # bytes to ask the kernel for: it has seldom more
 
@@ -25,12 +25,13 @@ class Link:
         self._socket = opened
         self._arrivals = select.poll()
         self._arrivals.register(opened, select.POLLIN)
+        self._decrypted: Callable[[], int] = getattr(opened, "pending", int)  # TLS holds some back
         self._data = b""
         self._at = 0
 
     def is_quiet(self) -> bool:
         """Say whether nothing came that nobody asked for. The end of the connection is such a thing."""
-        return self._at == len(self._data) and not self._arrivals.poll(0)
+        return self._at == len(self._data) and not self._arrivals.poll(0) and not self._decrypted()
 
     def exchange(self, pieces: Sequence[bytes], count: int) -> list[Any]:
         """Send `count` commands and read as many replies: values, or the errors that came as replies.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -69,11 +69,19 @@ def load_snapshot(ctx: Context, manifest: Manifest, row: Row) -> Operation[Snaps
 
 
 def snapshot(manifest: Manifest, row: Row, payload: bytes) -> Snapshot:
-    """Build what a reader gets. Its labels are its own: changing them changes nothing that is remembered."""
-    is_served = row is manifest.head.serving
-    fields = manifest.serving_fields if is_served else snapshot_fields(row, manifest.head)
-    made = object.__new__(Snapshot)  # within max_staleness nearly all the time would go into its __init__
-    made.__dict__.update(fields, labels=dict(row.labels), raw=payload)
+    """Build what a reader gets of a row."""
+    return _built(snapshot_fields(row, manifest.head), payload)
+
+
+def served(manifest: Manifest, payload: bytes) -> Snapshot:
+    """Build what a reader gets of the row that is served: all but the payload is remembered."""
+    return _built(manifest.serving_fields, payload)
+
+
+def _built(fields: dict[str, Any], payload: bytes) -> Snapshot:
+    """Its labels are the reader's own: changing them changes nothing that is remembered."""
+    made = object.__new__(Snapshot)  # within max_staleness, __init__ would take as long as all the rest
+    made.__dict__.update(fields, labels=dict(fields["labels"]), raw=payload)
     return made
 
 

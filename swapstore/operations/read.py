@@ -13,7 +13,7 @@ from swapstore import search
 from swapstore.errors import Corrupt, PayloadMissing
 from swapstore.models import Row, Snapshot
 from swapstore.operations import telling
-from swapstore.operations.lookup import find_id, load_snapshot, snapshot
+from swapstore.operations.lookup import find_id, load_snapshot, served
 from swapstore.operations.steps import Operation, Wait, current_head, current_manifest, find, load_manifest
 
 if TYPE_CHECKING:
@@ -66,12 +66,13 @@ def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot |
     known = ctx.cache.known(ctx.keys.manifest(dataset))
     if known is None or ctx.clock.monotonic() - known.read_at > max_staleness_s:
         return None
-    row = known.manifest.head.serving
-    payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
+    manifest = known.manifest
+    payload = ctx.cache.record(*manifest.serving_key)
     if payload is None:
         return None
-    found = snapshot(known.manifest, row, payload)
-    telling.remembered(ctx, found)
+    found = served(manifest, payload)
+    if ctx.hook is not None:
+        telling.remembered(ctx, found)
     return found
 
 

@@ -78,8 +78,7 @@ def read(ctx: Context, reading: Operation[Snapshot | None]) -> Operation[Snapsho
 
 def remembered(ctx: Context, found: Snapshot) -> None:
     """Tell of a read that did not ask the store."""
-    if ctx.hook is not None:
-        _tell_read(ctx, found, Tally(ctx.clock.monotonic()), events.ReadHit)
+    _tell_read(ctx, found, Tally(ctx.clock.monotonic()), events.ReadHit)
 
 
 def _tell_read(

@@ -5,22 +5,25 @@ It has servers of its own, whatever `--url` says: a million versions are some 30
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import attrs
 import redis
 
+import swapstore.aio
 from swapstore import Store
+from swapstore.aio import AsyncStore
 from swapstore.manifest import F
 from tests.benchmarks import depth, six
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.ground import fresh
 from tests.benchmarks.measuring import DATASET, Bed
-from tests.benchmarks.rounds import WARM_UP, Way, measure
+from tests.benchmarks.rounds import WARM_UP, Way, in_loop, measure
 from tests.support import bulk
 from tests.support.meter import Meter
 
@@ -101,7 +104,7 @@ class Timing:
         choice = random.Random(versions)
         rounds = min(100, self.bench.rounds)
         client = _Renewed(bed)
-        old = choice.sample(range(1, versions - 2 * F), 6 * (rounds + WARM_UP))
+        old = choice.sample(range(1, versions - 2 * F), 8 * (rounds + WARM_UP))
         bulk.record(bed.store, DATASET, old)
         versions_left = iter(old)
         acts: dict[str, Callable[[Store, int], Any]] = {
@@ -121,7 +124,10 @@ class Timing:
                 for name, act in acts.items()
             ),
         ]
-        samples = measure(ways, rounds=rounds)
+        with ExitStack() as stack:
+            if bed.url is not None:
+                ways += stack.enter_context(_with_asyncio(bed.url, versions_left))
+            samples = measure(ways, rounds=rounds)
         self._show(f"reads at {versions:,} versions, {self.kind}", samples, ways[0].name)
 
     def _show(self, title: str, samples: Any, base: str) -> None:
@@ -141,6 +147,32 @@ class _Renewed:
     def warm(self) -> None:
         self.renew()
         self.now.read_latest(DATASET)
+
+
+@contextmanager
+def _with_asyncio(url: str, versions: Iterator[int]) -> Iterator[list[Way]]:
+    """Yield the reads of a program that runs an event loop; the client is new each time."""
+    loop = asyncio.new_event_loop()
+    store = swapstore.aio.connect(url)
+    now = [store]
+
+    def renew() -> None:
+        now[0] = AsyncStore(store._driver, swapstore.aio.connect(url)._context)
+
+    async def by_id() -> None:
+        assert await now[0].read(DATASET, id=bulk.made(next(versions)).id), "there was nothing to read"
+
+    async def as_of() -> None:
+        assert await now[0].read(DATASET, as_of=bulk.moment(next(versions)) + 1), "there was nothing to read"
+
+    try:
+        yield [
+            Way("read(as_of), cold, asyncio", as_of, before=renew, clock=in_loop(loop)),
+            Way("read(id), cold, asyncio", by_id, before=renew, clock=in_loop(loop)),
+        ]
+    finally:
+        loop.run_until_complete(store.close())
+        loop.close()
 
 
 def _anywhere(bed: Bed) -> str:

@@ -6,10 +6,12 @@ warm connections; the table shows medians and their ratios to one round trip. No
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,11 +20,12 @@ import redis
 from rich.console import Console
 
 import swapstore
+import swapstore.aio
 from tests.benchmarks import payloads, report
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.latency import slow_network
 from tests.benchmarks.payloads import REGIONS
-from tests.benchmarks.rounds import Sample, Way, measure
+from tests.benchmarks.rounds import Sample, Way, in_loop, measure
 from tests.benchmarks.six import Six
 from tests.support.valkey import Server
 
@@ -39,6 +42,8 @@ SIX_TOGETHER = "the six of all regions in one pipeline"
 PUBLISH_MANY = "publish_many(8), warm"
 READ_NEW = "read_latest_many(8), new versions"
 READ_STILL = "read_latest_many(8), nothing new"
+PUBLISH_MANY_AIO = "publish_many(8), asyncio, warm"
+READ_STILL_AIO = "read_latest_many(8), asyncio, nothing new"
 
 
 def run(bench: Bench) -> None:
@@ -93,10 +98,33 @@ def measure_with(url: str, namespace: str, payload: bytes, rounds: int) -> dict[
             Way("read_latest, region after region, nothing new", read_each, before=read_each_first(reader)),
             Way(READ_NEW, lambda: reader.read_latest_many(REGIONS), before=publish_many),
             Way(READ_STILL, lambda: reader.read_latest_many(REGIONS), before=read_each_first(reader)),
+            # Datasets of their own: to the other producer each of these publishes would be a conflict.
+            *stack.enter_context(with_asyncio(url, f"{namespace}:asyncio", values)),
         ]
         publish_many()
         six_each()
         return measure(ways, rounds=rounds)
+
+
+@contextmanager
+def with_asyncio(url: str, namespace: str, values: dict[str, bytes]) -> Iterator[list[Way]]:
+    """Yield the ways of a program that runs an event loop."""
+    loop = asyncio.new_event_loop()
+    producer, reader = (swapstore.aio.connect(url, namespace=namespace) for _ in range(2))
+
+    def look() -> object:
+        return loop.run_until_complete(reader.read_latest_many(REGIONS))
+
+    loop.run_until_complete(producer.publish_many(values, codec="bytes"))
+    try:
+        yield [
+            Way(PUBLISH_MANY_AIO, lambda: producer.publish_many(values, codec="bytes"), clock=in_loop(loop)),
+            Way(READ_STILL_AIO, lambda: reader.read_latest_many(REGIONS), before=look, clock=in_loop(loop)),
+        ]
+    finally:
+        for store in (producer, reader):
+            loop.run_until_complete(store.close())
+        loop.close()
 
 
 def read_each_first(reader: swapstore.Store) -> Any:

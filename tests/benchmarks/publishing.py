@@ -166,6 +166,5 @@ def over_http(bench: Bench) -> None:
                     Way("swapstore over REST, warm", partial(store.publish, "rest", payload, codec="bytes")),
                 ]
                 samples = measure(ways, rounds=bench.rounds_for(1, size))
-            note = "the REST peer is Python in this very process: compare it with itself over time"
-            bench.report.add_timed(SECTION, titled(OVER_HTTP, name, 0), samples, WARM, note)
+            bench.report.add_timed(SECTION, titled(OVER_HTTP, name, 0), samples, WARM, rest.NOTE)
             bench.ground.clear()

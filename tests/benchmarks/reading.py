@@ -15,7 +15,7 @@ import redis.asyncio
 
 import swapstore
 import swapstore.aio
-from tests.benchmarks import payloads, publishing
+from tests.benchmarks import payloads, publishing, rest
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.ground import Cold
 from tests.benchmarks.rounds import Sample, Way, in_loop, measure
@@ -24,6 +24,7 @@ from tests.benchmarks.six import Six
 SECTION = "read"
 ON_SQLITE = "read from SQLite"
 AS_VALUES = "read a Python value"
+OVER_HTTP = "read over HTTP (REST)"
 
 GET = "GET of the payload (raw)"
 TWO_STEP = "two-step read: pointer, payload"
@@ -37,7 +38,7 @@ PLAIN = "plain sqlite3: SELECT … ORDER BY ts DESC LIMIT 1"
 
 
 def run(bench: Bench) -> None:
-    """Measure every payload at every delay, then values, and SQLite."""
+    """Measure every payload at every delay, then values, SQLite, and REST."""
     for delay, url in bench.delays():
         for name, payload in bench.payloads(delay).items():
             samples = measure_with(url, bench, payload, bench.rounds_for(delay, len(payload)))
@@ -51,6 +52,7 @@ def run(bench: Bench) -> None:
         with on_sqlite(bench.ground.directory, payload) as ways:
             samples = measure(ways, rounds=bench.rounds_for(0, len(payload)))
         bench.report.add_timed(SECTION, titled(ON_SQLITE, name, 0), samples, PLAIN)
+    over_http(bench)
 
 
 def measure_with(url: str, bench: Bench, payload: bytes, rounds: int) -> dict[str, Sample]:
@@ -150,3 +152,21 @@ def on_sqlite(directory: Path, payload: bytes) -> Iterator[list[Way]]:
         ]
     for path in (plain_file, file):
         path.unlink()
+
+
+def over_http(bench: Bench) -> None:
+    """Measure REST, beside a `GET` of the same payload without HTTP."""
+    with rest.store(bench) as (store, why):
+        if store is None:
+            bench.report.note(f"REST was not measured: {why}")
+            return
+        key = f"{bench.ground.namespace}:get"
+        for name, size in payloads.SIZES.items():
+            payload = payloads.payload(size)
+            bench.ground.client.set(key, payload)
+            # `Cold` makes contexts for the connections of this store, so any address does.
+            target = (bench.ground.url, bench.ground.namespace)
+            ways = [Way(GET, lambda: bench.ground.client.get(key)), *_ours(store, store, target, payload)]
+            samples = measure(ways, rounds=bench.rounds_for(1, size))
+            bench.report.add_timed(SECTION, titled(OVER_HTTP, name, 0), samples, GET, rest.NOTE)
+            bench.ground.clear()

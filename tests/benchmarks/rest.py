@@ -12,6 +12,7 @@ from swapstore import Store
 from tests.benchmarks.bench import Bench
 
 PEER = "tests.support.rest"
+NOTE = "the REST peer is Python in this very process: compare it with itself over time"
 
 
 @contextmanager

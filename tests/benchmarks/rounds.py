@@ -1,7 +1,8 @@
 """Timing ways of doing one thing, side by side: interleaved rounds, medians, p99, and paired ratios.
 
 Machines drift: one way measured for a minute and then another compares two minutes. So every round takes each
-way once, the next round begins with another one, and a ratio is taken within each round.
+way once, and a ratio is taken within each round. The order is drawn anew each time, from a seed: a way that
+always came after its like would find the processor's caches full of what it needs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -25,6 +27,7 @@ Clock = Callable[[Act], int]
 WARM_UP = 3
 FEWEST = 5  # rounds, whatever the time that they take
 Z = 1.96  # of a 95 % interval
+SEED = 7
 
 
 def by_wall(act: Act) -> int:
@@ -99,13 +102,14 @@ def measure(ways: Sequence[Way], *, rounds: int, seconds: float | None = None) -
     """Measure so many rounds; fewer, but no fewer than five, when they take longer than `seconds`."""
     taken: dict[str, list[int]] = {way.name: [] for way in ways}
     began = time.monotonic()
+    order, draw = list(ways), random.Random(SEED)
     with _uncollected():
         for number in range(-min(WARM_UP, 1 + rounds // 10), rounds):
             if number >= FEWEST and seconds is not None and time.monotonic() - began > seconds:
                 break
             stopping.check()
-            turn = number % len(ways)
-            for way in (*ways[turn:], *ways[:turn]):
+            draw.shuffle(order)
+            for way in order:
                 if way.before is not None:
                     way.before()
                 took = way.clock(way.act)

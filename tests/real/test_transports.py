@@ -1,0 +1,99 @@
+"""The Redis protocol through every kind of connection: what reads the replies is the library's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import swapstore
+from swapstore.drivers.redis import RedisDriver
+from tests.rest.test_tls import CERTIFICATE
+from tests.support import invariants
+from tests.support.valkey import Server
+
+PAYLOAD = os.urandom(700_000)
+
+
+def works(url: str, *, linked: bool = True) -> None:
+    """Publish and read, small and large; see that it was by the way that is meant."""
+    with swapstore.connect(url) as store, swapstore.connect(url) as reader:
+        for payload in (b"small", PAYLOAD, b""):
+            store.publish("mena", payload, codec="bytes")
+            found = reader.read_latest("mena")
+            assert found is not None
+            assert found.raw == payload
+        assert len(invariants.check(store)) == 3
+        driver = store._driver
+        assert isinstance(driver, RedisDriver)
+        connection = driver._pool.get_connection()
+        assert (getattr(connection, "link", None) is not None) is linked
+        driver._pool.release(connection)
+
+
+def test_a_socket_file(tmp_path: Path) -> None:
+    """A server on the same machine is often reached through a file."""
+    path = tmp_path / "s"
+    with Server(tmp_path / "server", "--unixsocket", str(path)):
+        works(f"unix://{path}")
+
+
+def test_tls(valkey: Server) -> None:
+    """Hosted servers are reached through TLS, which holds back bytes that the socket has given already."""
+    with tls_in_front_of(valkey) as port:
+        works(f"rediss://localhost:{port}?ssl_ca_certs={CERTIFICATE / 'cert.pem'}")
+
+
+@contextlib.contextmanager
+def tls_in_front_of(server: Server) -> Iterator[int]:
+    """A port that speaks TLS, and passes on what it says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE / "cert.pem", CERTIFICATE / "key.pem")
+    threads: list[threading.Thread] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    threads.append(threading.Thread(target=forward, args=(connection,)))
+                    threads[-1].start()
+
+        def forward(connection: socket.socket) -> None:
+            with (
+                contextlib.suppress(OSError),
+                context.wrap_socket(connection, server_side=True) as inside,
+                socket.create_connection(("127.0.0.1", server.port)) as outside,
+            ):
+                pump(inside, outside)
+
+        threads.append(threading.Thread(target=accept))
+        threads[0].start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(10)
+
+
+def pump(inside: ssl.SSLSocket, outside: socket.socket) -> None:
+    """Pass bytes on, both ways, until one side ends."""
+    while True:
+        ready = [inside] if inside.pending() else select.select([inside, outside], [], [])[0]
+        for source in ready:
+            data = source.recv(65536)
+            if not data:
+                return
+            (outside if source is inside else inside).sendall(data)
+
+
+@pytest.mark.parametrize("protocol", ["2", "3"])
+def test_a_protocol_of_the_urls_own(valkey: Server, protocol: str) -> None:
+    """Whoever asks for RESP3 gets it, read by redis-py: a server may send there what nobody asked for."""
+    works(f"{valkey.url}?protocol={protocol}", linked=protocol == "2")
