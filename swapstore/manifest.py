@@ -160,7 +160,7 @@ class Manifest:
 
 
 def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
-    """The fields of a row's snapshot, read through a manifest, but for its payload; the labels are its own."""
+    """The fields of a row's snapshot, read through a manifest, but its payload; the labels are its own."""
     return {
         "dataset": head.dataset,
         "id": row.id,

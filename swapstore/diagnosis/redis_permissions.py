@@ -60,7 +60,7 @@ def _publishing(keys: Keys) -> list[Words]:
 
 
 def _upkeep(keys: Keys) -> list[Words]:
-    return [("SCAN", "0"), ("TYPE", keys.manifest(DATASET)), ("STRLEN", keys.manifest(DATASET))]
+    return [("SCAN", "0"), ("TYPE", keys.manifest(DATASET))]
 
 
 def examine(ctx: Context) -> Operation[Permissions]:
@@ -93,17 +93,17 @@ def scripts(reply: Any, permissions: Permissions) -> Check:
         return Check(
             name,
             Verdict.WARNING if reader else Verdict.PROBLEM,
-            f"{_who(permissions)} may not run scripts (EVAL): it can publish nothing",
+            f"{_who(permissions)} may not run scripts (EVAL): a publish needs another way, or fails",
             "For a user that only reads this is as it should be."
             if reader
-            else f"ACL SETUSER {permissions.user or '<user>'} +eval +evalsha. "
-            "A user that only reads does not need it.",
+            else f"ACL SETUSER {permissions.user or '<user>'} +eval +evalsha: a script is the safest way to "
+            "commit. A user that only reads does not need it.",
         )
     return Check(
         name,
         Verdict.PROBLEM,
         f"a script does not run: {reason(reply)}",
-        "Enable Lua scripts (EVAL, EVALSHA) on the server: the commit is one.",
+        "Enable Lua scripts (EVAL, EVALSHA) on the server: a script is the safest way to commit.",
     )
 
 

@@ -46,16 +46,21 @@ Word = bytes | int | tuple[bytes, bytes]  # a value in two parts is sent as one
 
 
 class _Script:
-    """A Lua script. Its text is sent the first time, which also loads it; after that its digest is."""
+    """A Lua script. Its text is sent the first time, which also loads it; after that its digest is.
 
-    def __init__(self, name: str) -> None:
+    `suffix`: `_RO` for one that only reads. The server sees to that, and lets users run it who may not write.
+    """
+
+    def __init__(self, name: str, suffix: str = "") -> None:
         lines = resources.files("swapstore.drivers").joinpath(name).read_text("utf-8").splitlines()
         self.text = "\n".join(line for line in lines if line and not line.startswith("--"))
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self.sent = False
+        self._suffix = suffix
 
     def frame(self, keys: Sequence[str], arguments: Sequence[Word], *, as_text: bool) -> Frame:
-        how = ("EVALSHA", self.sha) if self.sent and not as_text else ("EVAL", self.text)
+        known = self.sent and not as_text
+        how = (f"EVALSHA{self._suffix}", self.sha) if known else (f"EVAL{self._suffix}", self.text)
         self.sent = True
         return (*how, len(keys), *keys, *arguments)
 
@@ -70,7 +75,7 @@ class Wire:
         self._given_every_key = given_every_key
         self._commit = _Script("commit.lua")
         self._replace = _Script("replace.lua")
-        self._serve = _Script("serve.lua")
+        self._serve = _Script("serve.lua", "_RO")
 
     def frame(self, command: Command[Any], *, as_text: bool = False) -> Frame:
         """Return the words of one command. `as_text`: the server does not know our scripts, send them."""

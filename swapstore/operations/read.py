@@ -14,7 +14,7 @@ from swapstore.errors import Corrupt, PayloadMissing
 from swapstore.models import Row, Snapshot
 from swapstore.operations import telling
 from swapstore.operations.lookup import find_id, load_snapshot, served
-from swapstore.operations.steps import Operation, Wait, current_head, current_manifest, find, load_manifest
+from swapstore.operations.steps import Operation, Wait, current_manifest, current_served, find, load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +30,9 @@ def through_manifest(
 ) -> Operation[T | None]:
     """Run `view` on the manifest that is stored now; on another one when records do not match it.
 
-    `head_only`: the view looks at no more than the header.
+    `head_only`: the view looks at no more than the header, and reads what is served.
     """
-    manifest = yield from (current_head(ctx, dataset) if head_only else current_manifest(ctx, dataset))
+    manifest = yield from (current_served(ctx, dataset) if head_only else current_manifest(ctx, dataset))
     for attempt in range(1, ctx.policy.read_attempts):
         if manifest is None:
             return None

@@ -116,30 +116,6 @@ def load_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     return found
 
 
-def load_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
-    """Read the whole manifest, and with it, where the store can, the payload that it serves."""
-    key = ctx.keys.manifest(dataset)
-    largest = min(SERVED, ctx.cache.largest)
-    if largest <= 0 or not ctx.strategy.serves:
-        return (yield from load_manifest(ctx, dataset))
-    read_at = ctx.clock.monotonic()
-    (served,) = yield from ask_all(ctx, [GetServed(key, ctx.keys.id(dataset, ""), largest)])
-    if isinstance(served, Failed):
-        ctx.strategy.serves = False  # plain commands tell what is wrong, if more is than that
-        return (yield from load_manifest(ctx, dataset))
-    if served.manifest is None:
-        ctx.cache.forget(key, basis=None)
-        return None
-    found = manifest.parse(served.manifest, dataset, key)
-    ctx.cache.learn(found, read_at, basis=None, retreat=True)
-    if served.record is not None:
-        row = found.head.serving
-        id_key = ctx.keys.id(dataset, row.id)
-        with suppress(Damaged):  # whoever reads it next says so
-            ctx.cache.keep(id_key, row.sha256, records.payload_of(served.record, row, id_key))
-    return found
-
-
 def current_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     """Return the manifest that is stored now: the one remembered, if its etag still stands there."""
     key = ctx.keys.manifest(dataset)
@@ -163,7 +139,7 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     key = ctx.keys.manifest(dataset)
     known = ctx.cache.known(key)
     if known is None:
-        return (yield from load_served(ctx, dataset))  # whole: what follows may be a publish
+        return (yield from load_manifest(ctx, dataset))  # whole: what follows may be a publish
     size = max(known.manifest.head_size + SLACK, HEADER)
     read_at = ctx.clock.monotonic()
     peeked = yield from ask(ctx, Peek(key, size))
@@ -174,6 +150,33 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     if found is None or cache.is_newer(known.manifest, found):
         return (yield from load_manifest(ctx, dataset))
     ctx.cache.learn(found, read_at, basis=known)
+    return found
+
+
+def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
+    """Return the manifest that is stored now, for who is about to read what it serves.
+
+    Who knows none yet is given the payload along with it, where the store can, and remembers both.
+    """
+    key = ctx.keys.manifest(dataset)
+    largest = min(SERVED, ctx.cache.largest)
+    if largest <= 0 or not ctx.strategy.serves or ctx.cache.known(key) is not None:
+        return (yield from current_head(ctx, dataset))
+    read_at = ctx.clock.monotonic()
+    (served,) = yield from ask_all(ctx, [GetServed(key, ctx.keys.id(dataset, ""), largest)])
+    if isinstance(served, Failed):
+        ctx.strategy.serves = False  # plain commands tell what is wrong, if more is than that
+        return (yield from load_manifest(ctx, dataset))
+    if served.manifest is None:
+        ctx.cache.forget(key, basis=None)
+        return None
+    found = manifest.parse(served.manifest, dataset, key)
+    ctx.cache.learn(found, read_at, basis=None, retreat=True)
+    if served.record is not None:
+        row = found.head.serving
+        id_key = ctx.keys.id(dataset, row.id)
+        with suppress(Damaged):  # whoever reads it next says so
+            ctx.cache.keep(id_key, row.sha256, records.payload_of(served.record, row, id_key))
     return found
 
 

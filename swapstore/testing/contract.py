@@ -20,6 +20,7 @@ from swapstore.commands import (
     Commit,
     Committed,
     Conflict,
+    Failed,
     Get,
     GetServed,
     Held,
@@ -121,6 +122,8 @@ class PublishingContract:
     def test_what_a_manifest_serves_comes_along_or_not_at_all(self, driver: Driver) -> None:
         """A first read may spare a round trip: by the record that the manifest serves, never by another."""
         ask = GetServed(MANIFEST, A[:-1], 10)
+        if isinstance(do(driver, ask), Failed):
+            return  # it is asked plainly then
         assert do(driver, ask) == Served(None)
         do(driver, Put(A, b"a's record", LONG_MS))
         for header, record in (

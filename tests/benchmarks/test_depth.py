@@ -67,16 +67,15 @@ def test_round_trips_are_those_of_the_documentation(
 ) -> None:
     """The figures of the page are promises, and a meter that misses a payload would hide their breach."""
     found, _ = costs
-    cold = (
-        1 if request.node.callspec.params["costs"] == "valkey" else 2
-    )  # a server tells a manifest and what it serves in one step
+    # A server tells a manifest and what it serves in one step.
+    cold = 1 if request.node.callspec.params["costs"] == "valkey" else 2
     trips = {name: cost.rest.round_trips for name, cost in found.items()}
     assert [trips[name] for name in PUBLISHES] == [1, 1, 2]
     assert [trips[f"read_latest, {how}"] for how in ("nothing new", "a new version", "cold")] == [1, 2, cold]
     assert [trips[f"read({what}), warm"] for what in ("as_of", "version", "id")] == [2, 2, 2]
     assert [trips[f"read({what}), cold"] for what in ("as_of", "version", "id")] == [2, 2, 2]
     more = found["publish 10 KB, warm"].rest.sent - found["publish 1 KB, warm"].rest.sent
-    assert 9 * 1024 <= more < 9 * 1024 + 100
+    assert 9 * 1024 <= more < 9 * 1024 + 400, "and the header once more: a record of 10 KB goes by itself"
 
 
 def test_the_history_loads_a_page_when_it_is_reached(deep: Store) -> None:

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from swapstore import Snapshot, Store
-from swapstore.commands import Command, Get, GetServed, Peek
+from swapstore.commands import Command, Peek
 from swapstore.flights import Flights
 from tests.support.drivers import another, cold_trips, meddled
 
@@ -50,11 +50,12 @@ def at_once(count: int, work: Callable[[], Any]) -> list[Any]:
 def test_many_cold_readers_cause_one_load(store: Store) -> None:
     """A web server that has just started must not read one payload a hundred times."""
     store.publish("mena", {"n": 1}, labels={"a": "b"})
+    cold = cold_trips(store)
     slow = Slow(another(store)._driver)
     reader = Store(slow, another(store)._context)
     snapshots = at_once(100, lambda: reader.read_latest("mena"))
     assert {snapshot.value["n"] for snapshot in snapshots} == {1}
-    assert slow.loads == [GetServed, Get][: cold_trips(store)]
+    assert len(slow.loads) == cold
     snapshots[0].labels["a"] = "changed"
     snapshots[0].value["n"] = 9
     assert snapshots[1].labels == {"a": "b"}

@@ -40,6 +40,7 @@ def test_a_missing_payload_is_looked_for_a_bounded_number_of_times(store: Store,
     """Too few looks, and a lagging replica is called damage; too many, and readers pile up."""
     store.publish("mena", 1, id="gone")
     delete(store, "swapstore:id:{mena}:gone")
+    cold_trips(store)  # it is known from here on whether the store tells both at once
     reader, meddler = meddled(store, policy=attrs.evolve(PATIENT, read_attempts=attempts))
     with pytest.raises(PayloadMissing):
         reader.read_latest("mena")
@@ -225,11 +226,13 @@ def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:
 def test_a_large_payload_does_not_come_along(store: Store) -> None:
     """A server's interpreter would copy megabytes, while everybody else waits."""
     store.publish("mena", b"x" * (SERVED + 1), codec="bytes")
+    cold_trips(store)
     reader, meddler = meddled(store)
     snap = reader.read_latest("mena")
     assert snap is not None
     assert snap.size == SERVED + 1
-    assert [type(command) for batch in meddler.batches for command in batch] == [GetServed, Get]
+    assert len(meddler.batches) == 2
+    assert isinstance(meddler.batches[1][0], Get)
 
 
 def test_a_pinned_snapshot_comes_along(store: Store) -> None:
@@ -237,11 +240,12 @@ def test_a_pinned_snapshot_comes_along(store: Store) -> None:
     store.publish("mena", 1, id="good")
     store.publish("mena", 2, id="bad")
     store.pin("mena", id="good")
+    cold = cold_trips(store)
     reader, meddler = meddled(store)
     snap = reader.read_latest("mena")
     assert snap is not None
     assert snap.value == 1
-    assert len(meddler.batches) == cold_trips(store)
+    assert len(meddler.batches) == cold
 
 
 def test_a_store_that_refuses_is_asked_plainly_from_then_on(store: Store) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from swapstore import Store
-from swapstore.commands import Get, GetServed, Peek
+from swapstore.commands import Peek
 from swapstore.errors import InvalidInput, StoreClosed
 from tests.support.drivers import another, cold_trips, lose, meddled
 
@@ -152,14 +152,14 @@ def test_within_max_staleness_nothing_is_asked(store: Store) -> None:
 def test_a_lost_reply_is_asked_for_again(store: Store) -> None:
     """A read whose connection broke once is answered; the caller notices nothing."""
     store.publish("mena", 1)
+    cold = cold_trips(store)
     reader, meddler = meddled(store)
     for number in (0, 2):
         meddler.after(number, lose)
     snap = reader.read_latest("mena")
     assert snap is not None
     assert snap.value == 1
-    asked = [GetServed, GetServed, Get, Get] if cold_trips(store) == 2 else [GetServed, GetServed]
-    assert [type(batch[0]) for batch in meddler.batches] == asked
+    assert len(meddler.batches) == 2 * cold
 
 
 def test_round_trips(store: Store) -> None:
@@ -169,9 +169,9 @@ def test_round_trips(store: Store) -> None:
     assert len(sent.batches) == 2, "cold publish: the manifest, then everything else"
     producer.publish("mena", 2)
     assert len(sent.batches) == 3, "warm publish: one"
+    cold = cold_trips(store)
     reader, asked = meddled(store)
     reader.read_latest("mena")
-    cold = cold_trips(store)
     assert len(asked.batches) == cold, "cold read: the manifest, then the record, or both at once"
     reader.read_latest("mena")
     assert len(asked.batches) == cold + 1, "warm read: one"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import attrs
 
 from swapstore import Store
+from swapstore.commands import Get
 from swapstore.testing import SimulatedStore
 from tests.support.drivers import meddled
 
@@ -61,4 +62,4 @@ def test_a_status_reads_no_payload(store: Store) -> None:
     store.publish("mena", "x" * 1000)
     client, meddler = meddled(store)
     assert client.status("mena") is not None
-    assert len(meddler.batches) == 1
+    assert [type(command) for batch in meddler.batches for command in batch] == [Get]
