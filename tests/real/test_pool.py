@@ -51,7 +51,7 @@ def test_a_connection_to_be_renewed_is_disconnected(valkey: Server, monkeypatch:
     connection = idle(driver)
     monkeypatch.setattr(connection, "should_reconnect", lambda: True, raising=False)
     assert driver.execute([Get("pool:c")]) == [b"1"]
-    assert not connection.is_connected
+    assert connection.link is None
     driver.close()
 
 
