@@ -69,12 +69,6 @@ class Keys:
         return f"{self.namespace}:page:{{{dataset}}}:{name}"
 
     @staticmethod
-    def id_beside(manifest: str, id: str) -> str:  # noqa: A002
-        """The key of an id record, told by the key of its dataset's manifest."""
-        namespace, _, dataset = manifest.rpartition(":manifest:")
-        return f"{namespace}:id:{dataset}:{id}"
-
-    @staticmethod
     def beside(manifest: str) -> str:
         """What the keys of a dataset's pages begin with, told by the key of its manifest."""
         namespace, _, dataset = manifest.rpartition(":manifest:")

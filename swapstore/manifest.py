@@ -135,16 +135,12 @@ class Manifest:
         """How many swaps led here."""
         return self.head.version
 
-    @cached_property
-    def serving_key(self) -> tuple[str, str]:
-        """The id record of what is served, and the digest of its payload: its name in a client's memory."""
-        row = self.head.serving
-        return Keys.id_beside(self.key, row.id), row.sha256
-
-    @cached_property
     def serving_fields(self) -> dict[str, Any]:
-        """The fields of the snapshot that is served, but for its payload."""
-        return snapshot_fields(self.head.serving, self.head)
+        """Return the fields of the snapshot that is served, but for its payload. They are remembered."""
+        found: dict[str, Any] | None = self.__dict__.get("_serving_fields")
+        if found is None:  # a cached_property takes a lock, which takes longer than all the rest
+            found = self.__dict__["_serving_fields"] = snapshot_fields(self.head.serving, self.head)
+        return found
 
     @cached_property
     def log(self) -> Log:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from swapstore.errors import SwapstoreError
 
-LARGEST = 8 * 1024  # bytes of a record: at 10 KB, what a script's copies cost is as much as what they spare
+LARGEST = 16 * 1024  # bytes of a record: a script's interpreter copies each, and at 32 KB that costs as much
 
 
 @attrs.frozen

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+END = len(b"\r\n")
 AT_ONCE = 128 * 1024  # bytes to ask the kernel for: it has seldom more
 
 
@@ -66,22 +67,25 @@ class Link:
         while (end := self._data.find(b"\r\n", self._at)) < 0:
             self._data, self._at = self._data[self._at :] + self._more(AT_ONCE), 0
         line = self._data[self._at : end]
-        self._at = end + 2
+        self._at = end + END
         return line
 
     def _bytes(self, size: int) -> bytes:
         """Read a value, and the end of line behind it."""
         begin, end = self._at, self._at + size
-        if end + 2 <= len(self._data):
-            self._at = end + 2
+        if end + END <= len(self._data):
+            self._at = end + END
             return self._data[begin:end]
         parts = [self._data[begin:]]
-        missing = end + 2 - len(self._data)
+        missing = end + END - len(self._data)
         while missing > 0:
             parts.append(self._more(min(missing, AT_ONCE)))
             missing -= len(parts[-1])
         self._data, self._at = b"", 0
-        return b"".join(parts)[:size]
+        if len(parts[-1]) >= END:
+            parts[-1] = parts[-1][:-END]
+            return b"".join(parts)
+        return b"".join(parts)[:-END]
 
     def _more(self, size: int) -> bytes:
         data = self._socket.recv(size)

@@ -75,7 +75,7 @@ def snapshot(manifest: Manifest, row: Row, payload: bytes) -> Snapshot:
 
 def served(manifest: Manifest, payload: bytes) -> Snapshot:
     """Build what a reader gets of the row that is served: all but the payload is remembered."""
-    return _built(manifest.serving_fields, payload)
+    return _built(manifest.serving_fields(), payload)
 
 
 def _built(fields: dict[str, Any], payload: bytes) -> Snapshot:

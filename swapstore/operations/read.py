@@ -67,7 +67,8 @@ def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot |
     if known is None or ctx.clock.monotonic() - known.read_at > max_staleness_s:
         return None
     manifest = known.manifest
-    payload = ctx.cache.record(*manifest.serving_key)
+    row = manifest.head.serving
+    payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
     if payload is None:
         return None
     found = served(manifest, payload)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from swapstore.operations.context import Context
 
 HEADER = 1024  # bytes that hold the header of most manifests
-SERVED = 128 * 1024  # bytes of a payload up to which it pays to be given it along with the manifest
+SERVED = 64 * 1024  # bytes of a payload up to which it pays to be given it along with the manifest
 SLACK = 256  # how much longer the next header may be
 
 T = TypeVar("T")
