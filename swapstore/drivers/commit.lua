@@ -9,8 +9,8 @@
 -- Answers what became of the commit, and behind it of each record that was brought along: 1, or 0 if its key
 -- was taken, or the error. 'committed' alone: so it is, and no key was taken.
 --
--- Up to the SET every error aborts with nothing committed. From the SET on the commit stands, so what
--- follows is pcall: a failure there must not look like one of the commit.
+-- Up to the SET every error ends it with nothing committed, and what was done is undone. From the SET on the
+-- commit stands, so what follows is pcall: a failure there must not look like one of the commit.
 
 local call, pcall, sub = redis.call, redis.pcall, string.sub
 local manifest, expected, ours = KEYS[1], ARGV[1], ARGV[2]
@@ -31,10 +31,13 @@ local function with_placed(answer)
   return answer
 end
 
--- Nothing is committed: leave all as if it had been staged, so that it need not be sent again.
+-- Nothing is committed: leave all as if it had been staged, so that it need not be sent again. What can be
+-- given no TTL must not stay: it would be permanent, and no version would ever name it.
 local function refused(...)
   for _, key in ipairs(undo) do
-    pcall('PEXPIRE', key, ARGV[5])
+    if type(pcall('PEXPIRE', key, ARGV[5])) == 'table' then
+      pcall('UNLINK', key)
+    end
   end
   for i = 3, last do
     if ARGV[2 + 2 * i] >= '2' and not placed[i] then
@@ -75,7 +78,11 @@ for i = 3, last do
     if what >= '2' then
       record = string.match(record, '^[^\n]*\n')
     end
-    local ttl = call('PTTL', key)
+    local ttl = pcall('PTTL', key)
+    if type(ttl) == 'table' then
+      refused()
+      return ttl
+    end
     if ttl == -2 then
       return refused('unstaged', key, 0)
     end
@@ -91,7 +98,12 @@ end
 
 -- 3. make permanent, and remember what to undo if the store has no room for the manifest
 for _, key in ipairs(verified) do
-  if call('PERSIST', key) == 1 then
+  local done = pcall('PERSIST', key)
+  if type(done) == 'table' then
+    refused()
+    return done
+  end
+  if done == 1 then
     undo[#undo + 1] = key
   end
 end

@@ -2,6 +2,9 @@
 
 The script leaves and answers what the commands would, one after the other; a test compares the two. It spares
 the server half of what it does for them, and this side as many commands to write and replies to read.
+
+A server that does not know the script runs nothing of a bundle. The text is sent once the rest of the batch
+is done, records and all, so nothing later in a batch may rest on them. No operation sends such a batch.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import Command, Commit, CommitReply, Failed, Stage
+from swapstore.commands import Command, Commit, Failed, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,12 +35,11 @@ class Bundle(Command[list[Any]]):
         """The manifest's."""
         return self.commit.key
 
-    def replies(self, outcome: CommitReply, placed: Sequence[bool | Failed]) -> list[Any]:
-        """Return a reply for each command; the script gives those of the records in the commit's order."""
-        keys = {stage.key for stage in self.stages}
-        brought = (staged.key for staged in self.commit.staged if staged.key in keys)
-        found = dict(zip(brought, placed, strict=True))
-        return [*(found[stage.key] for stage in self.stages), outcome]
+    @property
+    def brought(self) -> list[Stage]:
+        """The records in the order of the commit, which is that of the script's answers."""
+        stages = {stage.key: stage for stage in self.stages}
+        return [stages[staged.key] for staged in self.commit.staged if staged.key in stages]
 
     def refused(self, error: SwapstoreError) -> list[Failed]:
         """Return a reply for each command: none of them had an effect."""

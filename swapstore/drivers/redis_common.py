@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import redis
 
-from swapstore.commands import Command, Commit, Failed
+from swapstore.commands import Command, Failed, Stage
 from swapstore.drivers import redis_errors
 from swapstore.drivers.redis_batch import Bundle
 from swapstore.drivers.redis_wire import value
@@ -36,7 +36,9 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
             if isinstance(reply, bytes):  # no key was taken
                 found += (*[True] * len(unit.stages), outcome)
             else:
-                found += unit.replies(outcome, [_placed(unit.commit, each, where) for each in reply[1:]])
+                placed = zip(unit.brought, reply[1:], strict=True)
+                told = {stage.key: _placed(stage, each, where) for stage, each in placed}
+                found += (*(told[stage.key] for stage in unit.stages), outcome)
     return found
 
 
@@ -46,10 +48,10 @@ def _answer(command: Command[Any], reply: Any, where: str) -> Any:
     return value(command, reply)
 
 
-def _placed(commit: Commit, reply: Any, where: str) -> bool | Failed:
+def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
     """Say whether a record that a commit brought along found its key free."""
     if isinstance(reply, redis.RedisError):
-        return Failed(redis_errors.refusal(reply, where, commit))
+        return Failed(redis_errors.refusal(reply, where, stage))
     return bool(reply)
 
 

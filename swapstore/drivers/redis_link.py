@@ -32,7 +32,12 @@ class Link:
 
     def is_quiet(self) -> bool:
         """Say whether nothing came that nobody asked for. The end of the connection is such a thing."""
-        return self._at == len(self._data) and not self._arrivals.poll(0) and not self._decrypted()
+        return not (self.holds_more or self._arrivals.poll(0) or self._decrypted())
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether more came than was asked for: what comes next would be taken for another's reply."""
+        return self._at != len(self._data)
 
     def exchange(self, pieces: Sequence[bytes], count: int) -> list[Any]:
         """Send `count` commands and read as many replies: values, or the errors that came as replies.

@@ -6,6 +6,7 @@ before anything is sent on it, so the batch is not lost. To connect, and to wait
 
 from __future__ import annotations
 
+import select
 import threading
 from contextlib import suppress
 from typing import Any
@@ -26,7 +27,7 @@ class Pool(redis.BlockingConnectionPool):
     """
 
     def __init__(self, *, connection_class: Any = redis.Connection, **options: Any) -> None:
-        if str(options.get("protocol")) == str(PROTOCOL):
+        if str(options.get("protocol")) == str(PROTOCOL) and hasattr(select, "poll"):  # not on Windows
             connection_class = _LINKED.get(connection_class, connection_class)
         self._idle: list[Any] = []  # beside redis-py's queue: to take from it, and to put, wakes nobody up
         self._waiting = 0
@@ -63,7 +64,9 @@ class Pool(redis.BlockingConnectionPool):
 
     def release(self, connection: Any) -> None:
         """Take a connection back; the last to come is the first to go."""
-        if getattr(connection, "should_reconnect", bool)():  # redis-py has it since version 7
+        link = getattr(connection, "link", None)
+        is_behind = link is not None and link.holds_more
+        if is_behind or getattr(connection, "should_reconnect", bool)():  # redis-py has it since version 7
             connection.disconnect()
         self._idle.append(connection)
         if self._waiting:

@@ -163,9 +163,13 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     if largest <= 0 or not ctx.strategy.serves or ctx.cache.known(key) is not None:
         return (yield from current_head(ctx, dataset))
     read_at = ctx.clock.monotonic()
-    (served,) = yield from ask_all(ctx, [GetServed(key, ctx.keys.id(dataset, ""), largest)])
-    if isinstance(served, Failed):
-        ctx.strategy.serves = False  # plain commands tell what is wrong, if more is than that
+    try:  # once: what stands in between may close the connection at a command that it does not know
+        (served,) = yield Batch((GetServed(key, ctx.keys.id(dataset, ""), largest),))
+    except ReplyLost:
+        served = None
+    if served is None or isinstance(served, Failed):
+        # Plain commands tell what is wrong, if more is than that. Damage is that of one dataset.
+        ctx.strategy.serves = isinstance(served, Failed) and isinstance(served.error, Damaged)
         return (yield from load_manifest(ctx, dataset))
     if served.manifest is None:
         ctx.cache.forget(key, basis=None)

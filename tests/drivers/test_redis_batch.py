@@ -186,6 +186,26 @@ def test_a_commit_that_is_refused_half_way_leaves_what_it_brought_staged(places:
     assert place.state() == {"a": (HEADERS[0] + b"payload", "staging"), "b": (b"another\n", "staging")}
 
 
+@pytest.mark.parametrize("denied", ["persist", "pttl", "pexpire"])
+def test_a_right_that_is_missing_leaves_nothing_permanent(valkey: Server, denied: str) -> None:
+    """An error in the middle of a commit must not leave a record that no version will ever name."""
+    rules = {"categories": ["+@all"], "keys": ["*"], "channels": ["*"], "passwords": ["+pw"]}
+    relies_on_both = commit(b"", b"1;", Staged("a", HEADERS[0]), Staged("b", HEADERS[1]))
+    with valkey.client() as client:
+        client.acl_setuser("clerk", enabled=True, commands=[f"-{denied}"], **rules)
+        driver = RedisDriver.from_url(valkey.url.replace("//", "//clerk:pw@"))
+        try:
+            client.set("b", HEADERS[1], px=TTL_MS)
+            if denied == "pexpire":  # it takes another failure to need that
+                client.set("b", b"another\n", px=TTL_MS)
+            driver.execute([A, relies_on_both])
+            assert client.pttl("a") != -1
+            assert client.get("manifest") is None
+        finally:
+            driver.close()
+            client.acl_deluser("clerk")
+
+
 def test_an_id_that_is_taken_is_held(places: tuple[Place, Place]) -> None:
     """A record without a TTL was committed before: it must stay, whatever comes for its key."""
     place, _ = places

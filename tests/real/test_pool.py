@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from pathlib import Path
@@ -53,6 +54,29 @@ def test_a_connection_to_be_renewed_is_disconnected(valkey: Server, monkeypatch:
     assert driver.execute([Get("pool:c")]) == [b"1"]
     assert connection.link is None
     driver.close()
+
+
+def test_a_connection_that_is_behind_is_not_kept(valkey: Server) -> None:
+    """More came than was asked for, and was read with it: each later reply would be another command's."""
+    driver = RedisDriver.from_url(valkey.url)
+    pool: Any = driver._pool
+    connection = pool.get_connection()
+    while not connection.link.holds_more:
+        connection.link.exchange([b"PING\r\nPING\r\n"], 1)
+    pool.release(connection)
+    assert connection.link is None
+    assert driver.execute([Get("pool:none")]) == [None]
+    driver.close()
+
+
+def test_a_system_without_poll(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has none: redis-py reads the replies there."""
+    monkeypatch.delattr(select, "poll")
+    with swapstore.connect(valkey.url) as store:
+        store.publish("mena", 1)
+        found = store.read_latest("mena")
+        assert found is not None
+        assert found.value == 1
 
 
 def test_a_batch_waits_for_the_only_connection(valkey: Server) -> None:

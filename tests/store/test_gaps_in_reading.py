@@ -257,3 +257,49 @@ def test_a_store_that_refuses_is_asked_plainly_from_then_on(store: Store) -> Non
     assert [snap and snap.value for snap in found] == [1, 2]
     kinds = [type(command) for batch in meddler.batches for command in batch]
     assert kinds == [GetServed, Get, Get, Get, Get]
+
+
+def test_a_connection_that_is_cut_at_an_unknown_command(store: Store) -> None:
+    """Some proxies answer so: a reader that insisted would read nothing, for as long as it lives."""
+    store.publish_many({"mena": 1, "asia": 2})
+    reader, meddler = meddled(store)
+    meddler.before(0, lose)
+    found = [reader.read_latest(name) for name in ("mena", "asia")]
+    assert [snap and snap.value for snap in found] == [1, 2]
+    kinds = [type(command) for batch in meddler.batches for command in batch]
+    assert kinds == [GetServed, Get, Get, Get, Get]
+
+
+def test_damage_of_one_dataset_says_nothing_about_the_others(store: Store) -> None:
+    """One key of another type would cost every reader of every dataset a round trip."""
+    store.publish("mena", 1)
+    reader, meddler = meddled(store)
+    meddler.replies(0, lambda _: [Failed(Corrupt("another type of value"))])
+    reader.read_latest("mena")
+    assert store._context.strategy.serves
+
+
+def test_what_comes_along_is_as_old_as_the_question(store: Store) -> None:
+    """A reply that took a second would be served for a second longer than `max_staleness` allows."""
+    store.publish("mena", 1)
+    cold_trips(store)
+    clock = TickingClock()
+    reader, meddler = meddled(store, clock=clock)
+    asked_at: list[float] = []
+    meddler.before(0, lambda: asked_at.append(clock.monotonic()))
+    reader.read_latest("mena")
+    known = reader._context.cache.known(MANIFEST)
+    assert known is not None
+    assert known.read_at < asked_at[0]
+
+
+def test_what_comes_late_takes_nobody_back(store: Store) -> None:
+    """A first read that is slow ends after a publish of the same client: that one's manifest stays known."""
+    store.publish("mena", 1)
+    reader, meddler = meddled(store)
+    same = Store(store._driver, reader._context)
+    meddler.after(0, lambda: same.publish("mena", 2))
+    reader.read_latest("mena")
+    known = reader._context.cache.known(MANIFEST)
+    assert known is not None
+    assert known.manifest.version == 2

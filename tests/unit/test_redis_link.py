@@ -133,6 +133,23 @@ def test_a_link_is_quiet_until_something_comes(ends: Ends) -> None:
     assert not link.is_quiet(), "the rest was read with it, and is not in the socket any more"
 
 
+def test_what_tls_has_decrypted_is_not_quiet() -> None:
+    """TLS takes whole records from the socket: there, nothing may be left of a reply that is."""
+    ours, theirs = socket.socketpair()
+
+    class Sealed(socket.socket):
+        held = 0
+
+        def pending(self) -> int:
+            return self.held
+
+    with ours, theirs, Sealed(fileno=ours.detach()) as sealed:
+        link = Link(sealed)
+        assert link.is_quiet()
+        sealed.held = 7
+        assert not link.is_quiet()
+
+
 def test_a_closed_connection_is_not_quiet(ends: Ends) -> None:
     """Sent on a connection that the server has closed, a commit's fate would have to be asked for."""
     link, theirs = ends
