@@ -52,9 +52,8 @@ MUTANTS = (
         "real/test_sqlite.py::test_paths_that_cannot_be_opened",
         Edit(
             STEPS,
-            "        raw = yield from ask(ctx, Get(key))\n",
-            "        try:\n            raw = yield from ask(ctx, Get(key))\n"
-            "        except Exception:\n            raw = None\n",
+            "    except ReplyLost:\n        served = None\n",
+            "    except Exception:\n        return None\n",
         ),
     ),
     mutant(
@@ -162,8 +161,8 @@ MUTANTS = (
         GAPS + "a_slow_reply_is_as_old_as_its_question[cold]",
         Edit(
             STEPS,
-            "ctx.cache.learn(found, read_at, basis=known, retreat=True)",
-            "ctx.cache.learn(found, ctx.clock.monotonic(), basis=known, retreat=True)",
+            "ctx.cache.learn(found, read_at, basis=None, retreat=True)",
+            "ctx.cache.learn(found, ctx.clock.monotonic(), basis=None, retreat=True)",
         ),
     ),
     # --- the live view
