@@ -31,7 +31,7 @@ def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreErr
     if isinstance(error, _DENIALS):
         return _denied(where, error), error
     if isinstance(error, raised.BusyLoadingError):
-        return _loading(where), error
+        return refusals.loading(where), error
     if isinstance(error, raised.MaxConnectionsError) or str(error) == "No connection available.":
         return exhausted(where, pool.max_connections), None
     if isinstance(error, raised.TimeoutError | TimeoutError):
@@ -74,7 +74,7 @@ def of_exchanging(
     if isinstance(error, _DENIALS):
         return _denied(where, error)  # such a connection carries out nothing
     if isinstance(error, raised.BusyLoadingError) and all(isinstance(each, Reading) for each in commands):
-        return _loading(where)
+        return refusals.loading(where)
     if isinstance(error, redis.RedisError | OSError):
         return ReplyLost(
             f"the connection to {where} failed before the reply came: {_said(error)}. Is the server "
@@ -109,7 +109,3 @@ def _denied(where: str, error: Exception) -> AccessDenied:
     if "HELLO must be called" in str(error) or "Authentication required" in str(error):
         return AccessDenied(f"{where} refused the credentials: it wants a password and was given none")
     return AccessDenied(f"{where} refused the credentials ({error}); check user and password in the URL")
-
-
-def _loading(where: str) -> Unavailable:
-    return Unavailable(f"{where} is still loading its data from disk; try again in a moment")

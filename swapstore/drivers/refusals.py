@@ -64,6 +64,8 @@ def refusal(
         )
     if "NOPERM" in text or "ACL failure" in text:
         return AccessDenied(f"{where} does not allow what swapstore needs: {text}", key=key)
+    if text.startswith("LOADING"):
+        return loading(where)
     if text.startswith(("WRONGPASS", "NOAUTH")):
         return AccessDenied(f"{where} refused the credentials ({text}); check them", key=key)
     if "WRONGTYPE" in text:
@@ -86,6 +88,11 @@ def _of_a_service(text: str, where: str, key: str | None, size_bytes: int) -> Sw
     if _lacks(text):
         return Unsupported(f"{where} lacks a command that is needed: {text}", key=key)
     return Unavailable(f"{where} refused a command: {text}", key=key)
+
+
+def loading(where: str) -> Unavailable:
+    """Build the error for a server that has just been started."""
+    return Unavailable(f"{where} is still loading its data from disk; try again in a moment")
 
 
 def too_large(where: str, text: str, *, size_bytes: int, key: str | None = None) -> PayloadTooLarge:
