@@ -19,7 +19,7 @@ from tests.exploration.upkeep import SCENARIOS as UPKEEP
 from tests.support.explore import Outcome
 
 HERE = Path(__file__).parent
-QUICK = 50_000  # states: some five seconds
+QUICK = 30_000  # states: some three seconds
 
 
 def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> None:
