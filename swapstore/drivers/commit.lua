@@ -47,6 +47,11 @@ local function refused(...)
   return with_placed({{...}})
 end
 
+local function failed(error)
+  refused()
+  return error
+end
+
 -- 1. compare
 local stored, as_expected, damaged
 if ARGV[7] == '1' then
@@ -80,8 +85,7 @@ for i = 3, last do
     end
     local ttl = pcall('PTTL', key)
     if type(ttl) == 'table' then
-      refused()
-      return ttl
+      return failed(ttl)
     end
     if ttl == -2 then
       return refused('unstaged', key, 0)
@@ -100,8 +104,7 @@ end
 for _, key in ipairs(verified) do
   local done = pcall('PERSIST', key)
   if type(done) == 'table' then
-    refused()
-    return done
+    return failed(done)
   end
   if done == 1 then
     undo[#undo + 1] = key
@@ -111,8 +114,7 @@ end
 -- 4. the commit point
 local swapped = pcall('SET', manifest, ARGV[3])
 if swapped.err then
-  refused()
-  return swapped
+  return failed(swapped)
 end
 
 -- 5. housekeeping

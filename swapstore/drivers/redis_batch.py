@@ -31,11 +31,6 @@ class Bundle(Command[list[Any]]):
     commit: Commit
 
     @property
-    def key(self) -> str:
-        """The manifest's."""
-        return self.commit.key
-
-    @property
     def brought(self) -> list[Stage]:
         """The records in the order of the commit, which is that of the script's answers."""
         stages = {stage.key: stage for stage in self.stages}

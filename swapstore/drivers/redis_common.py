@@ -21,6 +21,7 @@ MAX_CONNECTIONS = 50
 POOL_WAIT_S = 10.0  # how long a batch waits for one of them
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 10.0
+PROTOCOL = 2  # RESP2: a server that speaks it never sends what was not asked for
 
 
 def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
@@ -95,7 +96,7 @@ def pools(url: str, kind: Any, retry: Callable[[], Any]) -> tuple[str, Any, Call
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             socket_timeout=REPLY_TIMEOUT_S,
             retry=retry(),
-            protocol=2,
+            protocol=PROTOCOL,
         )
 
     made = None

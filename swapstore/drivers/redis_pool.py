@@ -13,9 +13,8 @@ from typing import Any
 
 import redis
 
+from swapstore.drivers.redis_common import PROTOCOL
 from swapstore.drivers.redis_link import Link
-
-PROTOCOL = 2  # RESP2: a server that speaks it never sends what was not asked for
 
 
 class Pool(redis.BlockingConnectionPool):

@@ -65,11 +65,6 @@ def load_snapshot(ctx: Context, manifest: Manifest, row: Row) -> Operation[Snaps
         record = yield from ask(ctx, Get(key))
         payload = records.payload_of(record, row, key)
         ctx.cache.keep(key, row.sha256, payload)
-    return snapshot(manifest, row, payload)
-
-
-def snapshot(manifest: Manifest, row: Row, payload: bytes) -> Snapshot:
-    """Build what a reader gets of a row."""
     return _built(snapshot_fields(row, manifest.head), payload)
 
 
