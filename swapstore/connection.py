@@ -16,7 +16,7 @@ from swapstore.drivers import rest_address
 from swapstore.drivers.base import Place
 from swapstore.errors import InvalidInput, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
-from swapstore.keys import Keys
+from swapstore.format.keys import Keys
 from swapstore.layout import Mirror
 from swapstore.models import Retention
 from swapstore.operations import probing

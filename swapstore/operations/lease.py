@@ -16,7 +16,7 @@ from swapstore.errors import Contended, SwapstoreError
 from swapstore.operations.steps import Batch, Operation, Wait, value_of
 
 if TYPE_CHECKING:
-    from swapstore.growth import Draft
+    from swapstore.format.append import Draft
     from swapstore.operations.context import Context
 
 

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import manifest, records
 from swapstore.commands import (
     ABSENT,
     PERMANENT,
@@ -39,6 +38,7 @@ from swapstore.commands import (
     Write,
 )
 from swapstore.errors import LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
+from swapstore.format import manifest, records
 from swapstore.operations.adoption import is_free, may_adopt
 from swapstore.operations.lease import Lease, release, take
 from swapstore.operations.listing import note_listed, unlisted
@@ -48,7 +48,7 @@ from swapstore.operations.steps import Batch, Operation, ask_all, load_manifest,
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
-    from swapstore.growth import Draft
+    from swapstore.format.append import Draft
     from swapstore.operations.context import Context
     from swapstore.operations.staging import Staging
 

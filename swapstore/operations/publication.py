@@ -10,7 +10,7 @@ import attrs
 from swapstore.models import Candidate, Encoding, Entry, Snapshot
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Manifest
+    from swapstore.format.manifest import Manifest
 
 
 Validator = Callable[[Candidate, Snapshot | None], str | None]

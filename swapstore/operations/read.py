@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from swapstore import search
 from swapstore.errors import Corrupt, PayloadMissing
+from swapstore.format import search
 from swapstore.models import Row, Snapshot
 from swapstore.operations import telling
 from swapstore.operations.lookup import find_id, load_snapshot, served
@@ -19,7 +19,7 @@ from swapstore.operations.steps import Operation, Wait, current_manifest, curren
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swapstore.manifest import Manifest
+    from swapstore.format.manifest import Manifest
     from swapstore.operations.context import Context
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from swapstore.commands import Register
 from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, Unsupported, UnsupportedFormat
 from swapstore.findings import Finding, Problem, Repair
-from swapstore.mending import in_order
+from swapstore.format.rebuild import in_order
 from swapstore.operations.mend import Mender
 from swapstore.operations.settle import Moved, Swapped
 from swapstore.operations.staging import Record, Staging

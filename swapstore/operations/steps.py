@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
-from swapstore import cache, manifest, pages, records
+from swapstore import cache
 from swapstore.commands import Command, Failed, Get, GetServed, Peek
 from swapstore.errors import Damaged, ReplyLost
-from swapstore.manifest import Manifest
-from swapstore.pages import Page
+from swapstore.format import manifest, pages, records
+from swapstore.format.manifest import Manifest
+from swapstore.format.pages import Page
 
 if TYPE_CHECKING:
     from swapstore.models import Ref

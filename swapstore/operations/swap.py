@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import manifest
 from swapstore.commands import (
     Already,
     Commit,
@@ -28,6 +27,7 @@ from swapstore.commands import (
     Unstaged,
 )
 from swapstore.errors import Contended, ReplyLost, SwapstoreError, Unscripted
+from swapstore.format import manifest
 from swapstore.operations import plain, telling
 from swapstore.operations.listing import note_listed, unlisted
 from swapstore.operations.probing import without_scripts
@@ -37,7 +37,7 @@ from swapstore.operations.steps import Batch, Operation, Wait
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
-    from swapstore.growth import Draft
+    from swapstore.format.append import Draft
     from swapstore.operations.context import Context
 
 

@@ -18,7 +18,7 @@ from swapstore.operations.survey import Survey
 from swapstore.operations.suspects import decide, judge, leaked, still_unknown
 
 if TYPE_CHECKING:
-    from swapstore.keys import Name
+    from swapstore.format.keys import Name
     from swapstore.operations.context import Context
 
 SCAN_KEYS = 500

@@ -14,7 +14,7 @@ from swapstore.operations.steps import Batch, Operation, Wait
 if TYPE_CHECKING:
     from swapstore.commands import Command
     from swapstore.findings import Repair
-    from swapstore.growth import Draft
+    from swapstore.format.append import Draft
     from swapstore.models import Commit, Snapshot
     from swapstore.operations.context import Context
     from swapstore.operations.publication import Publication

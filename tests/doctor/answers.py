@@ -11,7 +11,7 @@ from swapstore.diagnosis.check import Check
 from swapstore.diagnosis.diagnose import diagnose
 from swapstore.diagnosis.redis import NEEDED
 from swapstore.errors import AccessDenied, Unavailable
-from swapstore.keys import Keys
+from swapstore.format.keys import Keys
 from swapstore.operations.context import Context
 from swapstore.operations.steps import Batch
 from swapstore.testing import VirtualClock

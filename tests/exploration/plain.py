@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import Repair, records
+from swapstore import Repair
 from swapstore.commands import Expire, Keep, Register
 from swapstore.errors import SwapstoreError
+from swapstore.format import records
 from swapstore.models import Commit, Row, Snapshot
 from swapstore.operations.strategy import Strategy, Way
 from tests.exploration.scenarios import (

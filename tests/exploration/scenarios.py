@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
-from swapstore import growth, manifest, pages, records
 from swapstore.commands import Commit, Stage, Staged
 from swapstore.errors import SwapstoreError
-from swapstore.growth import Stamp
+from swapstore.format import append, manifest, pages, records
+from swapstore.format.append import Stamp
 from swapstore.models import Commit as Published
 from swapstore.models import Entry, Row, Snapshot
 from swapstore.operations.context import Context
@@ -61,7 +61,7 @@ def with_history(count: int) -> Keyspace:
             codec="bytes",
             labels={},
         )
-        draft = growth.append(
+        draft = append.append(
             base,
             entry,
             dataset=D,
@@ -95,7 +95,7 @@ def _making_permanent(key: str) -> Commit:
     )
 
 
-def _swap(draft: growth.Draft, base: manifest.Manifest | None) -> Commit:
+def _swap(draft: append.Draft, base: manifest.Manifest | None) -> Commit:
     return Commit(
         key=MANIFEST,
         expected=manifest.prefix(base.etag) if base else b"",
