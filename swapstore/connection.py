@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
     from swapstore.drivers.rest_address import Address
     from swapstore.events import Event
-    from swapstore.operations.publication import Validator
+    from swapstore.models import Validator
 
 URL_VARIABLE = "SWAPSTORE_URL"
 DEFAULT_NAMESPACE = "swapstore"

@@ -15,7 +15,8 @@ from swapstore.commands import PERMANENT, Command, Get, Ttl
 from swapstore.errors import Contended, Corrupt
 from swapstore.format import records
 from swapstore.operations.lookup import find_id
-from swapstore.operations.steps import Operation, ask, ask_all, value_of
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask, ask_all, value_of
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from swapstore.format import records
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
 from swapstore.layout import Mirror
-from swapstore.models import Encoding, Retention
-from swapstore.operations.publication import Validator
+from swapstore.models import Encoding, Retention, Validator
 from swapstore.operations.strategy import Strategy
 
 

@@ -27,15 +27,9 @@ from swapstore.format import search
 from swapstore.models import Gap
 from swapstore.operations.horizon import may_lack_rows
 from swapstore.operations.lookup import own
+from swapstore.operations.operation import Listen, Operation, Wait
 from swapstore.operations.read import through_manifest
-from swapstore.operations.steps import (
-    Listen,
-    Operation,
-    Wait,
-    current_manifest,
-    find,
-    load_manifest,
-)
+from swapstore.operations.steps import current_manifest, find, load_manifest
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest

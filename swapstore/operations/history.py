@@ -12,8 +12,9 @@ import attrs
 
 from swapstore.format import search
 from swapstore.operations.lookup import own
+from swapstore.operations.operation import Operation
 from swapstore.operations.read import through_manifest
-from swapstore.operations.steps import Operation, load_page
+from swapstore.operations.steps import load_page
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest

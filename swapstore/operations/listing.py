@@ -9,7 +9,8 @@ from swapstore.errors import Damaged
 from swapstore.format.manifest import ETAG_PREFIX
 from swapstore.models import Status
 from swapstore.operations.lookup import own
-from swapstore.operations.steps import Operation, ask, ask_all, current_head, value_of
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask, ask_all, current_head, value_of
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest

@@ -12,7 +12,8 @@ from swapstore.errors import Corrupt, Damaged
 from swapstore.format import records, search
 from swapstore.format.manifest import snapshot_fields
 from swapstore.models import Row, Snapshot
-from swapstore.operations.steps import Operation, ask, find
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask, find
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest

@@ -18,9 +18,10 @@ from swapstore.format.append import Draft
 from swapstore.format.manifest import Head, Log, Manifest
 from swapstore.operations.compare import bytes_of
 from swapstore.operations.naming import is_page_named, is_row_named
+from swapstore.operations.operation import Operation
 from swapstore.operations.rewrite import Rewriter
 from swapstore.operations.staging import Record
-from swapstore.operations.steps import Operation, ask_all, find
+from swapstore.operations.steps import ask_all, find
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:

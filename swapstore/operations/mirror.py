@@ -32,7 +32,8 @@ from swapstore.format import manifest
 from swapstore.operations import publish as publishing
 from swapstore.operations import telling
 from swapstore.operations.lookup import find_id, load_snapshot
-from swapstore.operations.steps import Operation, Wait, ask_all, load_manifest, value_of
+from swapstore.operations.operation import Operation, Wait
+from swapstore.operations.steps import ask_all, load_manifest, value_of
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest

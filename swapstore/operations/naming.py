@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from swapstore.errors import Damaged
 from swapstore.format import search
-from swapstore.operations.steps import Operation, find
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import find
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest

@@ -42,9 +42,10 @@ from swapstore.format import manifest, records
 from swapstore.operations.adoption import is_free, may_adopt
 from swapstore.operations.lease import Lease, release, take
 from swapstore.operations.listing import note_listed, unlisted
+from swapstore.operations.operation import Batch, Operation
 from swapstore.operations.settle import Moved, Swapped, Taken, Vanished, ask_after_loss, settle, unknown
 from swapstore.operations.staging import Record, unmovable
-from swapstore.operations.steps import Batch, Operation, ask_all, load_manifest, value_of
+from swapstore.operations.steps import ask_all, load_manifest, value_of
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:

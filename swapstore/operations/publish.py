@@ -28,18 +28,19 @@ from swapstore.format import append, records
 from swapstore.models import Candidate, Commit, Row, Snapshot
 from swapstore.operations.adoption import is_pending, left_behind, with_own_id
 from swapstore.operations.lookup import find_id, load_snapshot
+from swapstore.operations.operation import Operation, Wait
 from swapstore.operations.publication import Intent, Publication
 from swapstore.operations.retain import limits, retained
 from swapstore.operations.settle import Moved, Swapped, Taken
 from swapstore.operations.staging import Record, Staging
-from swapstore.operations.steps import Operation, Wait, load_manifest
+from swapstore.operations.steps import load_manifest
 from swapstore.operations.swap import swap
 
 if TYPE_CHECKING:
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
+    from swapstore.models import Validator
     from swapstore.operations.context import Context
-    from swapstore.operations.publication import Validator
 
 
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:

@@ -15,16 +15,10 @@ from swapstore.format.append import Retained
 from swapstore.format.retention import Limits
 from swapstore.models import Pruned
 from swapstore.operations.naming import is_in_log
+from swapstore.operations.operation import Operation, Wait
 from swapstore.operations.settle import Moved, Swapped
 from swapstore.operations.staging import Staging
-from swapstore.operations.steps import (
-    Operation,
-    Wait,
-    ask_all,
-    current_manifest,
-    load_manifest,
-    value_of,
-)
+from swapstore.operations.steps import ask_all, current_manifest, load_manifest, value_of
 from swapstore.operations.swap import swap
 
 if TYPE_CHECKING:

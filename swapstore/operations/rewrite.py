@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from swapstore.format import append, manifest, pages
-from swapstore.operations.steps import Operation, load_page
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import load_page
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence

@@ -8,7 +8,8 @@ import attrs
 
 from swapstore.errors import Damaged, OutcomeUnknown, ReplyLost, SwapstoreError, Unavailable
 from swapstore.format import manifest, search
-from swapstore.operations.steps import Operation, find, load_manifest
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import find, load_manifest
 
 if TYPE_CHECKING:
     from swapstore.format.append import Draft

@@ -14,10 +14,11 @@ from swapstore.format.retention import Limits
 from swapstore.models import Status
 from swapstore.operations.listing import status_of
 from swapstore.operations.lookup import find_id, load_snapshot
+from swapstore.operations.operation import Operation, Wait
 from swapstore.operations.retain import retained
 from swapstore.operations.settle import Moved, Swapped
 from swapstore.operations.staging import Staging
-from swapstore.operations.steps import Operation, Wait, current_manifest, load_manifest
+from swapstore.operations.steps import current_manifest, load_manifest
 from swapstore.operations.swap import swap
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from swapstore.format.rebuild import Candidate
 from swapstore.known import KnownKeys
 from swapstore.operations.compare import chunks, compare, finding_of
 from swapstore.operations.naming import is_page_named, is_row_named
-from swapstore.operations.steps import Operation, ask_all, load_manifest, value_of
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask_all, load_manifest, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,8 @@ from swapstore.format import records, search
 from swapstore.format.rebuild import Candidate
 from swapstore.operations.compare import bytes_of, finding_of
 from swapstore.operations.naming import is_page_named
-from swapstore.operations.steps import Operation, ask_all, find, load_manifest, value_of
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask_all, find, load_manifest, value_of
 from swapstore.operations.survey import Expiring, Later, Survey
 
 if TYPE_CHECKING:

@@ -30,10 +30,10 @@ from swapstore.errors import Contended, ReplyLost, SwapstoreError, Unscripted
 from swapstore.format import manifest
 from swapstore.operations import plain, telling
 from swapstore.operations.listing import note_listed, unlisted
+from swapstore.operations.operation import Batch, Operation, Wait
 from swapstore.operations.probing import without_scripts
 from swapstore.operations.settle import Moved, Swapped, Taken, Vanished, ask_after_loss, settle, unknown
 from swapstore.operations.staging import Record, Staging
-from swapstore.operations.steps import Batch, Operation, Wait
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:

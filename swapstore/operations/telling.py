@@ -9,7 +9,7 @@ import attrs
 from swapstore import commands as commands_of
 from swapstore import events
 from swapstore.errors import Rejected
-from swapstore.operations.steps import Batch, Operation, Wait
+from swapstore.operations.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
     from swapstore.commands import Command

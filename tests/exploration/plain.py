@@ -39,7 +39,7 @@ from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
     from swapstore.testing import Keyspace
 
 LOST = "an acknowledged publish is lost"

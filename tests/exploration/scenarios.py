@@ -14,10 +14,10 @@ from swapstore.format.append import Stamp
 from swapstore.models import Commit as Published
 from swapstore.models import Entry, Row, Snapshot
 from swapstore.operations.context import Context
+from swapstore.operations.operation import Operation
 from swapstore.operations.publication import Publication
 from swapstore.operations.publish import publish
 from swapstore.operations.read import read_latest
-from swapstore.operations.steps import Operation
 from swapstore.testing import Keyspace
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 
