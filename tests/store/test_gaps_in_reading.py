@@ -13,7 +13,7 @@ from swapstore.errors import (
     ReplyLost,
     Unavailable,
 )
-from swapstore.operations.steps import SERVED
+from swapstore.protocol.load import SERVED
 from tests.store.test_damage import MANIFEST, alter, delete, is_sqlite, raw_client
 from tests.support.crowd import PATIENT, known_to, warm
 from tests.support.drivers import another, cold_trips, lose, meddled

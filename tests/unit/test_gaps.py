@@ -17,7 +17,7 @@ from swapstore.format import append, manifest, records
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
 from swapstore.models import Entry, Ref
-from swapstore.operations.context import Context, Policy, SystemClock
+from swapstore.protocol.context import Context, Policy, SystemClock
 from tests.support.fixed import TickingClock
 
 KEYS = Keys("ns")
