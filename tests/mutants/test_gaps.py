@@ -6,7 +6,7 @@ import pytest
 
 from swapstore import Store
 from swapstore.commands import Commit, Committed, Failed, Get, Put, Stage, Staged
-from swapstore.connection import connect
+from swapstore.connect import connect
 from swapstore.errors import AccessDenied, Conflict, Rejected
 from swapstore.testing import Crash, SimulatedStore, failing_at, faulty
 from swapstore.testing.contract import LIVE, LONG_MS, MANIFEST, A, B, commit, do, manifest_bytes
