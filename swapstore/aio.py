@@ -170,7 +170,7 @@ def _sqlite(path: Path) -> AsyncDriver:
 
 def _rest(address: Address, max_request: int) -> AsyncDriver:
     with rest_address.installed():
-        from swapstore.drivers.rest.driver import AsyncUpstashDriver  # noqa: PLC0415 - an extra
+        from swapstore.drivers.rest.aio import AsyncUpstashDriver  # noqa: PLC0415 - an extra
     return AsyncUpstashDriver(address, max_request=max_request)
 
 

@@ -7,7 +7,6 @@ thousand readers at once cause two loads, and the second finds in memory what th
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -100,6 +99,8 @@ class _AsyncFlight(Generic[T]):
     """One load, and who waits for it."""
 
     def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415 - a program that only blocks does not need it
+
         self.landed = asyncio.Event()
         self.result: T
         self.error: Exception | None = None
@@ -115,7 +116,9 @@ class AsyncSingleFlight(Generic[T]):
 
     async def share(self, key: str, load: Callable[[], Awaitable[T]]) -> T:
         """Load, or wait for a load that begins after this call."""
-        place = (key, id(asyncio.get_running_loop()))
+        from asyncio import get_running_loop  # noqa: PLC0415
+
+        place = (key, id(get_running_loop()))
         before = self._under_way.get(place)
         flight = self._next.get(place) if before is not None else None
         if flight is None:

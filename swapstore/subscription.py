@@ -5,15 +5,16 @@ Each follower hears hints with ears of its own. A store that is closed wakes the
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from functools import wraps
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from swapstore.engine import arun, run
 from swapstore.face import Face
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable, Generator
 
     from swapstore.calls import Calls
@@ -145,6 +146,11 @@ def afollowing(
     return method  # type: ignore[return-value]
 
 
+def _asyncio() -> Any:
+    """Import asyncio when it is first needed: it takes 40 ms, and a program that only blocks needs none."""
+    return import_module("asyncio")
+
+
 class Follower(Generic[T]):
     """Iterates over what comes, until its store is closed.
 
@@ -160,7 +166,7 @@ class Follower(Generic[T]):
         self._begun = self._over = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: AsyncListener | None = None
-        self._closing = asyncio.Event()
+        self._closing = _asyncio().Event()
 
     def __aiter__(self) -> Self:
         return self
@@ -172,9 +178,9 @@ class Follower(Generic[T]):
         while not self._is_over():
             if self._ready:
                 return self._ready.pop()
-            self._step = step = self._step or asyncio.ensure_future(self._take_step())
+            self._step = step = self._step or _asyncio().ensure_future(self._take_step())
             try:
-                await asyncio.shield(step)
+                await _asyncio().shield(step)
             except Exception:
                 self._over = True
                 raise
@@ -198,24 +204,24 @@ class Follower(Generic[T]):
         """Let a wait pass, or less of it when a hint comes, or the store is closed."""
         driver: Any = self._store._driver  # noqa: SLF001
         if self._listener is None and hasattr(driver, "listen"):
-            self._loop, self._listener = asyncio.get_running_loop(), driver.listen(step.channel)
-        hearing = asyncio.ensure_future(
-            self._listener.wait(step.seconds) if self._listener else asyncio.sleep(step.seconds)
+            self._loop, self._listener = _asyncio().get_running_loop(), driver.listen(step.channel)
+        hearing = _asyncio().ensure_future(
+            self._listener.wait(step.seconds) if self._listener else _asyncio().sleep(step.seconds)
         )
-        closing = asyncio.ensure_future(self._closing.wait())
+        closing = _asyncio().ensure_future(self._closing.wait())
         try:
-            await asyncio.wait({hearing, closing}, return_when=asyncio.FIRST_COMPLETED)
+            await _asyncio().wait({hearing, closing}, return_when=_asyncio().FIRST_COMPLETED)
         finally:
             hearing.cancel()
             closing.cancel()
-            await asyncio.gather(hearing, closing, return_exceptions=True)
+            await _asyncio().gather(hearing, closing, return_exceptions=True)
 
     async def close(self) -> None:
         """End the iteration: who waits for it is told that it is over."""
         self._over = True
         self._closing.set()
         if self._step is not None:
-            await asyncio.wait({self._step})
+            await _asyncio().wait({self._step})
         if self._listener is not None:
             self._listener.drop()
 

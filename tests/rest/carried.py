@@ -16,7 +16,8 @@ from swapstore import Store
 from swapstore.connect import _BLOCKING, DEFAULT_MAX_REQUEST, prepared
 from swapstore.drivers.base import Driver
 from swapstore.drivers.rest import address as rest_address
-from swapstore.drivers.rest.driver import AsyncUpstashDriver, UpstashDriver
+from swapstore.drivers.rest.aio import AsyncUpstashDriver
+from swapstore.drivers.rest.driver import UpstashDriver
 from swapstore.drivers.rest.transport import Times
 from swapstore.testing.simulated import VirtualClock
 from tests.aio.support import Blocking, InThread

@@ -16,8 +16,8 @@ import swapstore.aio
 from swapstore import InvalidInput, StoreClosed, SwapstoreError
 from swapstore.commands import Get, Put, Register
 from swapstore.drivers.rest import address as rest_address
+from swapstore.drivers.rest.aio import AsyncUpstashDriver
 from swapstore.drivers.rest.conversation import Place
-from swapstore.drivers.rest.driver import AsyncUpstashDriver
 from tests.rest.carried import FACES, driver_of, store_on
 from tests.support.rest import RestServer
 
