@@ -7,17 +7,17 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from swapstore.cli.checking import repair, verify
 from swapstore.cli.demo import demo
 from swapstore.cli.doctor import doctor
 from swapstore.cli.following import follow
 from swapstore.cli.freshness import status
+from swapstore.cli.fsck import repair, verify
 from swapstore.cli.importing import app as importing
-from swapstore.cli.listing import datasets, history
-from swapstore.cli.publish import STDIN, publish
-from swapstore.cli.reading import latest, read
+from swapstore.cli.operate import confirm, pin, rollback, unpin
+from swapstore.cli.produce import STDIN, publish
+from swapstore.cli.read import latest, read
 from swapstore.cli.session import Session
-from swapstore.cli.steering import confirm, pin, rollback, unpin
+from swapstore.cli.status import datasets, history
 from swapstore.cli.upkeep import prune
 
 HELP = """\

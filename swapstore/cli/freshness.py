@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from swapstore.cli import human
 from swapstore.cli.arguments import to_duration
 from swapstore.cli.complaint import complain
-from swapstore.cli.listing import each_dataset, print_status
 from swapstore.cli.session import Here, Session, status_of
+from swapstore.cli.status import each_dataset, print_status
 from swapstore.models import Status
 
 STALE = 6

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from swapstore import NotFound, Row, Store, connect
-from swapstore.cli import listing
+from swapstore.cli import status
 from tests.cli.conftest import Swapstore
 
 
@@ -43,7 +43,7 @@ def test_history_is_printed_while_it_is_read(swapstore: Swapstore, monkeypatch: 
     with connect(swapstore.url) as store:
         store.publish("mena", 1)
     monkeypatch.setattr(Store, "history", endless)
-    monkeypatch.setattr(listing, "emit_json", emit)
+    monkeypatch.setattr(status, "emit_json", emit)
     assert swapstore.inside("history", "mena").err == "swapstore: enough\n"
 
 

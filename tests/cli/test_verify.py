@@ -16,7 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from swapstore import Finding, Problem, Progress, Store, connect
-from swapstore.cli import checking
+from swapstore.cli import fsck
 from swapstore.cli.found import Found
 from swapstore.errors import InvalidInput, StoreClosed, Unavailable
 from tests.cli.conftest import COMMAND, Swapstore
@@ -79,7 +79,7 @@ def test_findings_are_printed_as_they_are_found(
 
     printed: list[object] = []
     monkeypatch.setattr(Store, "verify", cut)
-    monkeypatch.setattr(checking, "emit_json", printed.append)
+    monkeypatch.setattr(fsck, "emit_json", printed.append)
     assert published.inside("verify").code == 4
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from swapstore.cli.arguments import Dataset
-from swapstore.cli.listing import print_status
 from swapstore.cli.session import Here
+from swapstore.cli.status import print_status
 
 Id = Annotated[str, Parameter(name="--id", help="The snapshot's id; `swapstore history` lists them.")]
 
