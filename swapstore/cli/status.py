@@ -1,188 +1,184 @@
-"""`swapstore history` and `datasets`: what there is. And how a status is printed."""
+"""`swapstore status` and `swapstore datasets`, and the status that other commands print."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from swapstore.cli import human
-from swapstore.cli.arguments import Dataset, to_whole
-from swapstore.cli.complaint import complain
-from swapstore.cli.output import emit_json, fields_of
-from swapstore.cli.session import Here, Session, status_of
+from swapstore.cli import ExitCode, output
+from swapstore.cli.arguments import to_duration
+from swapstore.cli.session import CurrentSession, Session
 from swapstore.errors import Damaged, NotFound
 from swapstore.models import Row, Status
 from swapstore.store import Store
 
-ROWS_FOR_A_PERSON = 50
-ID_WIDTH = 36  # an id that swapstore made
+OneOrAll = Annotated[
+    str | None,
+    Parameter(help="The dataset's name. Default: every dataset that has something published."),
+]
 
 
-def history(
-    dataset: Dataset,
+def status(
+    dataset: OneOrAll = None,
     /,
     *,
-    limit: Annotated[
-        int | None,
+    max_age: Annotated[
+        timedelta | None,
         Parameter(
-            converter=to_whole,
-            help=f"How many. Unless given: all when piped, {ROWS_FOR_A_PERSON} on a terminal.",
+            converter=to_duration,
+            help="Exit with 6 if no producer published or confirmed within this time: 90d, 12h, 30m, 45s.",
         ),
     ] = None,
-    before: Annotated[int | None, Parameter(converter=to_whole, help="Begin below this version.")] = None,
-    session: Here,
-) -> None:
-    """List the committed snapshots, newest commit first.
+    session: CurrentSession,
+) -> ExitCode:
+    """Print the status: the versions, what is served, and how old that is.
 
-    When piped, a line of JSON each, as they are read.
+    With --max-age, check whether the producer still runs. The exit code is 6
+    if it last published or confirmed longer ago, 1 if nothing is published,
+    4 if the store is unavailable. The age of the data, by its ts, has no effect.
     """
-    with session.connect() as store:
-        if limit is None and session.for_a_person:
-            limit = ROWS_FOR_A_PERSON
-        rows = store.history(dataset, limit=limit, before=before)
-        status = status_of(store, dataset)
-        if session.for_a_person:
-            _show_history(session, status, list(rows))
-        else:
-            for row in rows:
-                emit_json(row)
+    statuses = _each_status(session) if dataset is None else _one_status(session, dataset)
+    stale = [each.dataset for each in statuses if _is_stale(each, max_age)]
+    return ExitCode.STALE if stale else ExitCode.DONE  # a damaged dataset has raised by now: 5 outweighs 6
 
 
-def datasets(*, session: Here) -> None:
-    """List the datasets that have something published, and how each is.
+def datasets(*, session: CurrentSession) -> None:
+    """List the datasets that have something published, with their status.
 
-    When piped, a line of JSON each: what `swapstore status` prints.
+    When piped: a line of JSON each, as `swapstore status` prints it.
     """
-    for _ in each_dataset(session):
+    for _ in _each_status(session):
         pass
 
 
-def each_dataset(session: Session) -> Iterator[Status]:
-    """List the datasets, and give the status of each to the caller as well.
-
-    A damaged one is said, and hides none of the others: `Damaged` is raised after them.
-    """
-    with session.connect() as store:
-        names = store.datasets()
-        if not names:
-            raise NotFound(f"nothing is published in {store.where}, namespace {store.namespace!r}")
-        damaged: list[str] = []
-        statuses = _statuses(store, names, damaged)
-        if session.for_a_person:
-            listed = list(statuses)
-            _show_datasets(listed)
-            yield from listed
-        else:
-            for status in statuses:
-                emit_json(as_json(status))
-                yield status
-    if damaged:
-        raise Damaged(f"{len(damaged)} of {len(names)} datasets cannot be read: {', '.join(damaged)}")
+# --- used by other commands ------------------------------------------------------------------------
 
 
-def as_json(status: Status) -> dict[str, Any]:
-    """A status as JSON, with what is computed from it."""
-    computed = {"bytes": status.bytes, "age_ms": status.age_ms, "confirmed_age_ms": status.confirmed_age_ms}
-    return {**fields_of(status), "serving": fields_of(status.serving), **computed}
+def status_of(store: Store, dataset: str) -> Status:
+    """Return the dataset's status; `NotFound` when nothing is published."""
+    found = store.status(dataset)
+    if found is None:
+        raise nothing_published(store, dataset)
+    return found
+
+
+def nothing_published(store: Store, dataset: str | None = None) -> NotFound:
+    """Return the error for an empty dataset or namespace. It names the store: often it is the wrong one."""
+    return NotFound(f"nothing is published in {store.where}, namespace {store.namespace!r}", dataset=dataset)
 
 
 def print_status(session: Session, status: Status) -> None:
-    """Print a status, the way every command that returns one does."""
-    if not session.for_a_person:
-        emit_json(as_json(status))
+    """Print a status as every command that returns one does."""
+    if not session.human_readable:
+        output.write_json(_as_json(status))
         return
-    from swapstore.cli.tables import show_facts  # noqa: PLC0415 - only a person waits for rich
-
-    pinned, latest = status.pinned, status.latest
-    show_facts(
+    pinned, in_the_log = status.pinned, output.count(status.count, "snapshot")
+    output.print_facts(
         {
             "dataset": status.dataset,
             "version": str(status.version),
             "etag": status.etag,
             "history": f"from version {status.first_version}",
-            "in the log": f"{_snapshots(status.count)} (hidden ones too, until they are let go of)",
-            "latest": _named(latest),
-            "pinned": f"{_named(pinned)}: served instead of the latest" if pinned else "no",
+            "in the log": f"{in_the_log} (hidden ones too, until they are unlinked)",
+            "latest": _row(status.latest),
+            "pinned": f"{_row(pinned)}: served instead of the latest" if pinned else "no",
             "size": f"{status.bytes:,} bytes",
-            "data as of": _moment(status, status.serving.ts),
-            "confirmed at": _moment(status, status.confirmed_at),
-            "committed at": _moment(status, status.committed_at),
+            "data as of": _time(status, status.serving.ts),
+            "confirmed at": _time(status, status.confirmed_at),
+            "committed at": _time(status, status.committed_at),
         }
     )
 
 
-def _moment(status: Status, ts_ms: int) -> str:
-    return f"{human.instant(ts_ms)} ({human.age(ts_ms, status.read_at)})"
+def _as_json(status: Status) -> dict[str, Any]:
+    """Return the fields of a status, and the properties that are computed from them."""
+    computed = {"bytes": status.bytes, "age_ms": status.age_ms, "confirmed_age_ms": status.confirmed_age_ms}
+    return {**output.fields_of(status), "serving": output.fields_of(status.serving), **computed}
 
 
-def _snapshots(count: int) -> str:
-    return "1 snapshot" if count == 1 else f"{count:,} snapshots"
-
-
-def _named(row: Row) -> str:
+def _row(row: Row) -> str:
     return f"version {row.version}, id {row.id}"
 
 
-def _statuses(store: Store, names: Iterable[str], damaged: list[str]) -> Iterator[Status]:
-    """Read each status. One that is damaged is said and noted, and hides none of the others."""
+def _time(status: Status, ts_ms: int) -> str:
+    return f"{output.instant(ts_ms)} ({output.age(ts_ms, status.read_at)})"
+
+
+# --- one dataset, or all ---------------------------------------------------------------------------
+
+
+def _one_status(session: Session, dataset: str) -> Iterator[Status]:
+    with session.connect() as store:
+        found = status_of(store, dataset)
+    print_status(session, found)
+    yield found
+
+
+def _each_status(session: Session) -> Iterator[Status]:
+    """Print and yield the status of each dataset.
+
+    A damaged dataset is reported on stderr and does not hide the others: `Damaged` is raised after them.
+    """
+    with session.connect() as store:
+        names = store.datasets()
+        if not names:
+            raise nothing_published(store)
+        damaged: list[str] = []
+        statuses = _readable(store, names, damaged)
+        if session.human_readable:
+            listed = list(statuses)
+            _print_statuses(listed)
+            yield from listed
+        else:
+            for each in statuses:
+                output.write_json(_as_json(each))
+                yield each
+    if damaged:
+        raise Damaged(f"{len(damaged)} of {len(names)} datasets cannot be read: {', '.join(damaged)}")
+
+
+def _readable(store: Store, names: Iterable[str], damaged: list[str]) -> Iterator[Status]:
+    """Yield each status that can be read. Report the others, and append their names to `damaged`."""
     for name in names:
         try:
             found = store.status(name)
         except Damaged as error:
-            complain(str(error))
+            output.complain(str(error))
             damaged.append(name)
         else:
             if found is not None:
                 yield found
 
 
-def _show_datasets(statuses: Iterable[Status]) -> None:
-    from swapstore.cli.tables import show_rows  # noqa: PLC0415 - only a person waits for rich
-
-    show_rows(
+def _print_statuses(statuses: Iterable[Status]) -> None:
+    output.print_table(
         ("dataset", "version", "in the log", "size", "data", "confirmed", ""),
         (
             (
-                status.dataset,
-                str(status.version),
-                f"{status.count:,}",
-                human.size(status.bytes),
-                human.age(status.serving.ts, status.read_at),
-                human.age(status.confirmed_at, status.read_at),
-                "pinned" if status.pinned else "",
+                each.dataset,
+                str(each.version),
+                f"{each.count:,}",
+                output.size(each.bytes),
+                output.age(each.serving.ts, each.read_at),
+                output.age(each.confirmed_at, each.read_at),
+                "pinned" if each.pinned else "",
             )
-            for status in statuses
+            for each in statuses
         ),
         numbers=("version", "in the log", "size"),
     )
 
 
-def _show_history(session: Session, status: Status, rows: list[Row]) -> None:
-    from swapstore.cli.tables import say, show_rows, suggest  # noqa: PLC0415 - only a person waits for rich
-
-    show_rows(
-        ("version", "ts", "id, labels", "size", "committed at"),
-        (
-            (
-                f"{row.version}{_marks(status, row)}",
-                human.instant(row.ts, separator=" "),
-                f"{row.id}\n{human.labels(row.labels)}".rstrip(),
-                human.size(row.size),
-                human.instant(row.committed_at, separator=" "),
-            )
-            for row in rows
-        ),
-        numbers=("version", "size"),
-        widths={"id, labels": max((min(len(row.id), ID_WIDTH) for row in rows), default=ID_WIDTH)},
+def _is_stale(status: Status, max_age: timedelta | None) -> bool:
+    """Return whether the producer is overdue, and report on stderr by how much."""
+    if max_age is None or timedelta(milliseconds=status.confirmed_age_ms) <= max_age:
+        return False
+    last = output.age(status.confirmed_at, status.read_at)
+    allowed = output.duration(max_age // timedelta(milliseconds=1))
+    output.complain(
+        f"dataset {status.dataset!r}: stale: last published or confirmed {last}, and {allowed} is allowed"
     )
-    if rows and rows[-1].version > status.first_version:
-        older = session.hint("history", status.dataset, "--before", str(rows[-1].version))
-        say("Older ones:")
-        suggest(older)
-
-
-def _marks(status: Status, row: Row) -> str:
-    latest = "\nlatest" if row.version == status.latest.version else ""
-    return f"{latest}\npinned" if status.pinned and row.version == status.pinned.version else latest
+    return True

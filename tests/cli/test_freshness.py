@@ -152,7 +152,7 @@ def test_a_person_reads_the_size_and_what_the_count_counts(swapstore: Swapstore)
     assert facts["size"].strip() == "2 bytes"
     count = swapstore.inside("status", "mena").json["count"]
     assert count > 2
-    assert f"{count} snapshots (hidden ones too, until they are let go of)" in status
+    assert f"{count} snapshots (hidden ones too, until they are unlinked)" in status
     assert "in the log" in swapstore.on_a_terminal("status").out.decode()
 
 

@@ -59,7 +59,7 @@ def test_help_names_the_options_of_every_command_and_the_exit_codes(swapstore: S
     assert (read.code, read.err) == (0, "")
     for word in ("--version", "--as-of", "--url", "$SWAPSTORE_URL", "--namespace", "--json"):
         assert word in read.out.decode()
-    assert "5  what is stored is damaged" in swapstore("--help").out.decode()
+    assert "5  stored data is damaged" in swapstore("--help").out.decode()
 
 
 def test_version(swapstore: Swapstore) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from swapstore import NotFound, Row, Store, connect
-from swapstore.cli import status
+from swapstore.cli import output
 from tests.cli.conftest import Swapstore
 
 
@@ -35,7 +35,7 @@ def test_history_is_printed_while_it_is_read(swapstore: Swapstore, monkeypatch: 
         assert status is not None
         yield from itertools.repeat(status.latest)
 
-    def emit(row: Row) -> None:
+    def write(row: Row) -> None:
         printed.append(row)
         if len(printed) == 3:
             raise NotFound("enough")
@@ -43,7 +43,7 @@ def test_history_is_printed_while_it_is_read(swapstore: Swapstore, monkeypatch: 
     with connect(swapstore.url) as store:
         store.publish("mena", 1)
     monkeypatch.setattr(Store, "history", endless)
-    monkeypatch.setattr(status, "emit_json", emit)
+    monkeypatch.setattr(output, "write_json", write)
     assert swapstore.inside("history", "mena").err == "swapstore: enough\n"
 
 
@@ -75,7 +75,7 @@ def test_a_damaged_dataset_hides_none_of_the_others(swapstore: Swapstore) -> Non
     assert last == "swapstore: 1 of 3 datasets cannot be read: europe"
 
 
-def test_steering_prints_the_status_after_it(swapstore: Swapstore) -> None:
+def test_pin_rollback_and_confirm_print_the_status_after_them(swapstore: Swapstore) -> None:
     """An operator who pins in an incident could not tell from the output what is served now."""
     for name in ("a", "b"):
         swapstore.inside("publish", "mena", "--id", name, stdin=b'"%s"' % name.encode())

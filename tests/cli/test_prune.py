@@ -58,10 +58,10 @@ def test_prune_by_age(published: Swapstore) -> None:
 def test_a_person_reads_a_line(published: Swapstore) -> None:
     """A person would read JSON, or not learn what is hidden now."""
     seen = published.on_a_terminal("prune", "mena", "--max-count", "39").out.decode()
-    assert seen == "mena: nothing before version 2 is in the history; let go of 1 snapshot.\n"
+    assert seen == "mena: nothing before version 2 is in the history; unlinked 1 snapshot.\n"
     seen = " ".join(published.on_a_terminal("prune", "mena", "--max-age", "1s").out.decode().split())
     assert seen.startswith("mena: nothing before version 2, or with a ts before 20")
-    assert seen.endswith("Z, is in the history; let go of 7 snapshots.")
+    assert seen.endswith("Z, is in the history; unlinked 7 snapshots.")
 
 
 @pytest.mark.parametrize(

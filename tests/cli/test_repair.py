@@ -74,7 +74,7 @@ def test_what_is_left_says_so(published: Swapstore) -> None:
         done = published.inside("repair", *options)
         assert done.code == 5
         assert [finding["id"] for finding in done.json["left"]] == ["one"]
-        assert done.err == "swapstore: 1 thing is wrong and cannot be mended\n"
+        assert done.err == "swapstore: 1 thing is wrong and cannot be repaired\n"
     published.inside("publish", "europe", "--id", "two", stdin=b"2")
     assert published.inside("repair", "--apply").json["dropped"] == ["one"]
     assert published.inside("verify").code == 0
@@ -116,7 +116,7 @@ def test_a_person_reads_what_would_be_done(published: Swapstore, columns: int) -
     assert all(len(line) <= columns for line in lines)
     assert lines[0] == "mena: 34 things are wrong"
     assert "1 snapshot would be dropped, because its payload is gone:" in lines
-    assert "32 snapshots would be named again, whole:" in lines
+    assert "32 snapshots would be restored to the manifest:" in lines
     assert [line for line in lines if line in {"  id-40", "  id-9", "  id-10"}] == ["  id-40", "  id-9"]
     assert "  and 22 more; with --json all are printed." in lines
     assert lines[-2:] == ["Nothing is changed yet. To do it:", "  swapstore repair mena --apply"]
@@ -130,11 +130,11 @@ def test_a_person_reads_what_was_done(published: Swapstore) -> None:
     assert done.code == 5
     assert "mena: 2 things were wrong" in lines
     assert "2 snapshots dropped, because their payload is gone:" in lines
-    assert "could not be mended:" in lines
-    assert "1 thing is left. If nothing whole is there to serve instead:" in lines
+    assert "could not be repaired:" in lines
+    assert "1 thing is left. If the dataset has no readable snapshot any more," in lines
     published.inside("publish", "europe", stdin=b"2")
     done = published.on_a_terminal("repair", "--apply")
-    assert (done.code, done.out.decode().splitlines()[-1]) == (0, "all is mended")
+    assert (done.code, done.out.decode().splitlines()[-1]) == (0, "all is repaired")
     done = published.on_a_terminal("repair", "europe")
     assert (done.code, done.out.decode()) == (0, "nothing is wrong\n")
 

@@ -16,8 +16,8 @@ from collections.abc import Callable
 import pytest
 
 from swapstore import Finding, Problem, Progress, Store, connect
-from swapstore.cli import fsck
-from swapstore.cli.found import Found
+from swapstore.cli import output
+from swapstore.cli.fsck import Summary
 from swapstore.errors import InvalidInput, StoreClosed, Unavailable
 from tests.cli.conftest import COMMAND, Swapstore
 from tests.cli.spoiled import DEEP, delete, published, put, spoil
@@ -79,7 +79,7 @@ def test_findings_are_printed_as_they_are_found(
 
     printed: list[object] = []
     monkeypatch.setattr(Store, "verify", cut)
-    monkeypatch.setattr(fsck, "emit_json", printed.append)
+    monkeypatch.setattr(output, "write_json", printed.append)
     assert published.inside("verify").code == 4
 
 
@@ -270,14 +270,14 @@ def test_verify_looks_while_it_is_iterated(published: Swapstore) -> None:
 
 def test_what_is_kept_of_many_findings_is_bounded() -> None:
     """Damage of a million keys would not fit in the memory of the machine that looks at it."""
-    found = Found()
+    summary = Summary()
     for number in range(10_000):
-        found.add(Finding(problem=Problem.LEAKED, dataset="mena", key=f"{number}"))
-    assert found.wrong == 10_000
-    assert [len(group.findings) for group in found.groups.values()] == [50]
+        summary.add(Finding(problem=Problem.LEAKED, dataset="mena", key=f"{number}"))
+    assert summary.wrong == 10_000
+    assert [len(group.findings) for group in summary.groups.values()] == [50]
     for number in range(100):
-        found.add(Finding(problem=Problem.LOST, dataset=f"d{number}", key=f"{number}"))
-    assert len(found.chosen(50)) == 50
+        summary.add(Finding(problem=Problem.LOST, dataset=f"d{number}", key=f"{number}"))
+    assert len(summary.sample(50)) == 50
 
 
 __all__ = ["published"]
