@@ -1,4 +1,4 @@
-"""The demo shows the truth, and says so when the truth is bad."""
+"""The demo shows what readers see, and fails when they see something wrong."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def the_facts_are_right(facts: list[dict[str, object]], before: int) -> None:
 
 
 def test_every_cut_leaves_the_previous_version(swapstore: Swapstore) -> None:
-    """The demo would not show what the README says it shows, the first time or the second."""
+    """The first demo, or a second one, would not show what the README promises."""
     the_facts_are_right(swapstore("demo").lines, before=1)
     second = swapstore("demo", env={"SWAPSTORE_NAMESPACE": "production"})
     the_facts_are_right(second.lines, before=3)
@@ -59,7 +59,7 @@ def test_every_cut_leaves_the_previous_version(swapstore: Swapstore) -> None:
 
 
 def test_the_demo_on_a_real_server(swapstore: Swapstore, valkey: Server) -> None:
-    """The demo would hold on the embedded file only."""
+    """The demo would work on the embedded file only."""
     the_facts_are_right(swapstore.inside("demo", "--url", valkey.url).lines, before=1)
 
 

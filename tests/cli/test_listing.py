@@ -1,4 +1,4 @@
-"""What the command says of datasets and their history."""
+"""`swapstore history` and `swapstore datasets`, and the status that other commands print."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.conftest import Swapstore
 
 
 def test_history_lists_everything_when_piped(swapstore: Swapstore) -> None:
-    """`swapstore history mena | wc -l` would count a page of it, and say nothing."""
+    """`swapstore history mena | wc -l` would silently count a part of it."""
     with connect(swapstore.url) as store:
         for number in range(120):
             store.publish("mena", number)
@@ -61,7 +61,7 @@ def test_datasets_and_status_say_the_same(swapstore: Swapstore) -> None:
 
 
 def test_a_damaged_dataset_hides_none_of_the_others(swapstore: Swapstore) -> None:
-    """One broken manifest would take the list of all datasets away, or go unnoticed in it."""
+    """One broken manifest would make the list fail, or go unnoticed in it."""
     for name in ("africa", "europe", "mena"):
         swapstore.inside("publish", name, stdin=b"1")
     with sqlite3.connect(swapstore.path) as file:
@@ -76,7 +76,7 @@ def test_a_damaged_dataset_hides_none_of_the_others(swapstore: Swapstore) -> Non
 
 
 def test_pin_rollback_and_confirm_print_the_status_after_them(swapstore: Swapstore) -> None:
-    """An operator who pins in an incident could not tell from the output what is served now."""
+    """An operator who pins during an incident could not see in the output what is served now."""
     for name in ("a", "b"):
         swapstore.inside("publish", "mena", "--id", name, stdin=b'"%s"' % name.encode())
     assert swapstore.inside("pin", "mena", "--id", "a").json["pinned"]["id"] == "a"
