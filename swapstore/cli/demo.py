@@ -68,10 +68,10 @@ class CutStep:
 
 
 def demo(*, session: CurrentSession) -> None:
-    """Cut a publish short at every command, and show that readers never see half of it.
+    """Cut a publish short after each of its commands, and show what readers see.
 
-    Publishes eight datasets of about 26 KB, then cuts a publish short after
-    each of its commands in turn, and reads with a new client each time.
+    Publishes eight datasets of about 26 KB first. After each cut, a new client
+    reads: it gets the previous version until the commit, and never half of one.
     Works in the namespace demo, unless --namespace is given.
     """
     if session.namespace_option is None:

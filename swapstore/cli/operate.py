@@ -39,7 +39,7 @@ def unpin(dataset: Dataset, /, *, session: CurrentSession) -> None:
 
 
 def rollback(dataset: Dataset, /, *, snapshot_id: SnapshotId, session: CurrentSession) -> None:
-    """Make this snapshot the latest, until one with the same or a later ts is published.
+    """Make this snapshot the latest, until a publish with the same or a later ts.
 
     Snapshots after it stay in the history. Prints the status.
     """
@@ -86,7 +86,7 @@ def _print_pruned(pruned: Pruned) -> None:
 
 
 def doctor(*, session: CurrentSession) -> ExitCode:
-    """Check whether the server or the SQLite file can lose or refuse what is published.
+    """Check the server, or the SQLite file, for what can lose or block a publish.
 
     Writes nothing. A check is ok, a warning, a problem, or unknown, where only
     the store's operator can tell. The exit code is 7 if there is a problem.

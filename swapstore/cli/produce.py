@@ -54,8 +54,8 @@ def publish(
     dedupe_key: Annotated[
         str | None,
         Parameter(
-            help="If one of at least the last 32 commits has this key, that commit is returned and nothing "
-            "is published."
+            help="Idempotency key: if one of at least the last 32 commits has it, nothing is published and "
+            "that commit is returned."
         ),
     ] = None,
     expected_version: Annotated[
