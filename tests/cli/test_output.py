@@ -1,4 +1,4 @@
-"""Times, ages and sizes as a person reads them."""
+"""Times, ages and sizes as the command prints them for people."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from datetime import datetime
 
 import pytest
 
-from swapstore.cli import human
+from swapstore.cli import output
 
 
 @pytest.mark.parametrize("ts", [0, 1, 999, 1_000, 1_769_882_400_250, 253_402_300_799_999])
 @pytest.mark.parametrize("separator", ["T", " "])
 def test_a_time_can_be_given_back(ts: int, separator: str) -> None:
     """A person who copies a time from a table into --as-of would read another version."""
-    moment = datetime.fromisoformat(human.instant(ts, separator))
+    moment = datetime.fromisoformat(output.instant(ts, separator))
     assert round(moment.timestamp() * 1000) == ts
 
 
@@ -33,7 +33,7 @@ def test_a_time_can_be_given_back(ts: int, separator: str) -> None:
 )
 def test_ages(elapsed_ms: int, words: str) -> None:
     """A person would misjudge how stale the data is."""
-    assert human.age(1_000_000_000_000 - elapsed_ms, now_ms=1_000_000_000_000) == words
+    assert output.age(1_000_000_000_000 - elapsed_ms, now_ms=1_000_000_000_000) == words
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_ages(elapsed_ms: int, words: str) -> None:
 )
 def test_sizes(count: int, words: str) -> None:
     """A person would misjudge how large a payload is."""
-    assert human.size(count) == words
+    assert output.size(count) == words

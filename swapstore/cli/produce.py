@@ -1,4 +1,4 @@
-"""`swapstore publish`: bytes from a file or a pipe become the next snapshot, verbatim."""
+"""What a producer runs: `swapstore publish` and `swapstore confirm`."""
 
 from __future__ import annotations
 
@@ -10,64 +10,70 @@ from typing import Annotated, BinaryIO, Literal
 import msgspec
 from cyclopts import Parameter
 
-from swapstore.cli import human
+from swapstore.cli import output
 from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, Moment, retention_of, to_moment, to_whole
-from swapstore.cli.output import emit_json
-from swapstore.cli.session import Here
+from swapstore.cli.session import CurrentSession
+from swapstore.cli.status import print_status
 from swapstore.connect import DEFAULT_MAX_PAYLOAD
 from swapstore.errors import InvalidInput, PayloadTooLarge
 from swapstore.models import Commit
 
-STDIN = "<stdin>"  # a lone dash looks like an option to the parser, so it is handed this
+STDIN = "<stdin>"  # replaces a lone dash, which cyclopts would take for an option
 
 
 def publish(
     dataset: Dataset,
     file: Annotated[
-        str, Parameter(show_default=False, help="What to publish. Unless given, or if it is -: stdin.")
+        str, Parameter(show_default=False, help="The file to publish; -: stdin. Default: stdin.")
     ] = STDIN,
     /,
     *,
     codec: Annotated[
         Literal["json", "bytes"],
-        Parameter(help="json: the text is checked and stored as it is. bytes: anything."),
+        Parameter(help="json: the text is checked and stored byte for byte. bytes: anything."),
     ] = "json",
     snapshot_id: Annotated[
         str | None,
         Parameter(
-            name="--id", help="Names this content for ever, so that a retry is safe. Unless given: made."
+            name="--id",
+            help="The snapshot's id. Same id and content: no-op, so a retry is safe. Other content: exit "
+            "code 3. Default: a new UUIDv7.",
         ),
     ] = None,
     ts: Annotated[
         Moment | None,
         Parameter(
             converter=to_moment,
-            help="The moment the data describes: ms since 1970, or ISO 8601 with an offset. "
-            "Unless given: now.",
+            help="The time that the data describes: ms since 1970, or ISO 8601 with an offset. Default: now.",
         ),
     ] = None,
     label: Annotated[
-        list[str] | None, Parameter(negative="", help="KEY=VALUE, kept beside the payload; may be repeated.")
+        list[str] | None,
+        Parameter(negative="", help="KEY=VALUE, stored with the snapshot; may be repeated."),
     ] = None,
     dedupe_key: Annotated[
         str | None,
         Parameter(
-            help="A second publish with this key, among the last 32 or more, returns the first one's commit."
+            help="Idempotency key: if one of at least the last 32 commits has it, nothing is published and "
+            "that commit is returned."
         ),
     ] = None,
     expected_version: Annotated[
         int | None,
         Parameter(
-            converter=to_whole, help="Publish only if the latest is still this version; 0: if there is none."
+            converter=to_whole,
+            help="Optimistic lock: the version last read. Exit code 3 if it changed. 0: nothing may be "
+            "published yet.",
         ),
     ] = None,
     max_age: MaxAge = None,
     max_count: MaxCount = None,
-    session: Here,
+    session: CurrentSession,
 ) -> None:
-    """Publish a file, or what is piped in, as the next snapshot, and print the commit.
+    """Publish a file or stdin as the next snapshot, and print the commit.
 
-    Readers see it whole or not at all. Whatever goes wrong, the previous version stays.
+    Readers get the new version or the previous one, never a mix, wherever the
+    publish is cut short.
     """
     labels = _labels(label or [])
     retention = retention_of(max_age, max_count)
@@ -83,10 +89,19 @@ def publish(
             expected_version=expected_version,
             codec=codec,
         )
-    if session.for_a_person:
-        _show(commit, by_key=dedupe_key is not None and commit.id != snapshot_id)
+    if session.human_readable:
+        _print_commit(commit, by_key=dedupe_key is not None and commit.id != snapshot_id)
     else:
-        emit_json(commit)
+        output.write_json(commit)
+
+
+def confirm(dataset: Dataset, /, *, session: CurrentSession) -> None:
+    """Mark the data as still current, without publishing.
+
+    Prints the status.
+    """
+    with session.connect() as store:
+        print_status(session, store.confirm(dataset))
 
 
 def _labels(pairs: Sequence[str]) -> dict[str, str]:
@@ -116,7 +131,7 @@ def _payload(name: str) -> bytes:
 
 
 def _read(stream: BinaryIO, name: str) -> bytes:
-    """Read all of it, but no more than can be published: a pipe may have no end."""
+    """Read the payload, and stop at what cannot be published any more: a pipe may have no end."""
     payload = stream.read(DEFAULT_MAX_PAYLOAD + 1)
     if len(payload) > DEFAULT_MAX_PAYLOAD:
         raise PayloadTooLarge(
@@ -126,18 +141,16 @@ def _read(stream: BinaryIO, name: str) -> bytes:
     return payload
 
 
-def _show(commit: Commit, *, by_key: bool) -> None:
-    from swapstore.cli.tables import show_facts  # noqa: PLC0415 - only a person waits for rich
-
-    before = "a publish with this dedupe key" if by_key else "this content, under this id"
-    show_facts(
+def _print_commit(commit: Commit, *, by_key: bool) -> None:
+    earlier = "a publish with this dedupe key" if by_key else "this content, under this id"
+    output.print_facts(
         {
             "dataset": commit.dataset,
             "version": str(commit.version),
             "id": commit.id,
-            "ts": human.instant(commit.ts),
+            "ts": output.instant(commit.ts),
             "size": f"{commit.size:,} bytes",
-            "committed": "now" if commit.created else f"before: {before}",
+            "committed": "now" if commit.created else f"before: {earlier}",
             "latest": "yes" if commit.is_latest else "no",
         }
     )
