@@ -7,9 +7,14 @@ import attrs
 
 @attrs.frozen
 class Edit:
-    """Replace a text that stands in a file exactly once."""
+    """Replace a fragment of a definition, wherever in the package it stands; see `anchors`.
 
-    file: str  # below `swapstore/`
+    `within` is a function, class, `Class.method` or module-level constant, or the file name of a Lua script.
+    `old` stands there exactly once, white space, comments and docstrings aside. The lines of `new` after its
+    first are indented like the line that it begins in.
+    """
+
+    within: str
     old: str
     new: str
 
