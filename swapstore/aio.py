@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from swapstore.drivers.rest_address import Address
     from swapstore.events import Event
     from swapstore.layout import Mirror
-    from swapstore.models import Retention, Snapshot
+    from swapstore.models import Retention, Snapshot, Validator
     from swapstore.operations.context import Context
-    from swapstore.operations.publication import Validator
 
 __all__ = ["AsyncStore", "connect"]
 

@@ -16,7 +16,7 @@ from swapstore.drivers import rest_address
 from swapstore.drivers.base import Place
 from swapstore.errors import InvalidInput, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
-from swapstore.keys import Keys
+from swapstore.format.keys import Keys
 from swapstore.layout import Mirror
 from swapstore.models import Retention
 from swapstore.operations import probing
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
     from swapstore.drivers.rest_address import Address
     from swapstore.events import Event
-    from swapstore.operations.publication import Validator
+    from swapstore.models import Validator
 
 URL_VARIABLE = "SWAPSTORE_URL"
 DEFAULT_NAMESPACE = "swapstore"

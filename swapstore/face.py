@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation, Steps
+    from swapstore.operations.operation import Operation, Steps
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swapstore.calls import Calls
     from swapstore.drivers.base import Driver, Listener
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Listen, Steps
+    from swapstore.operations.operation import Listen, Steps
 
 P = ParamSpec("P")
 T = TypeVar("T")

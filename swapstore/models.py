@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Literal
@@ -111,6 +112,10 @@ class LiveView(_Payload):
 
     dataset: str
     etag: str
+
+
+Validator = Callable[[Candidate, Snapshot | None], str | None]
+"""Accepts a candidate by returning None; refuses it by returning a reason, or by raising."""
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from swapstore.calls import Calls
     from swapstore.models import Snapshot
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
 
 P = ParamSpec("P")
 

@@ -17,7 +17,7 @@ import msgspec
 
 from swapstore import checks
 from swapstore.errors import InvalidInput
-from swapstore.operations.publication import Validator
+from swapstore.models import Validator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

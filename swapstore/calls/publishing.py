@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from swapstore.models import Candidate, Commit, Snapshot, Status
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
 
     Validate = Callable[[Candidate, Snapshot | None], str | None]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from swapstore.models import Gap, LiveView, Row, Snapshot, Status
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation, Steps
+    from swapstore.operations.operation import Operation, Steps
 
 
 class Reading:

@@ -11,7 +11,7 @@ from swapstore.operations import mirror, steer
 if TYPE_CHECKING:
     from swapstore.models import Status
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
 
 
 class Steering:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swapstore.models import Pruned
     from swapstore.operations.context import Context
     from swapstore.operations.inspect import Inspection
-    from swapstore.operations.steps import Operation, Steps
+    from swapstore.operations.operation import Operation, Steps
 
 
 class Upkeep:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
 
 _OF_KIND: dict[str, Callable[[Context], Operation[list[Check]]]] = {
     "redis": redis.diagnose,

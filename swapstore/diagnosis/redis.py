@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from swapstore.commands import Failed
     from swapstore.diagnosis.check import Check
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
 
 # What the drivers and the scripts beside them send.
 NEEDED = (

@@ -13,9 +13,9 @@ from swapstore.errors import AccessDenied, Unscripted
 from swapstore.operations.steps import ask_all
 
 if TYPE_CHECKING:
-    from swapstore.keys import Keys
+    from swapstore.format.keys import Keys
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
 
 Words = tuple[str, ...]
 

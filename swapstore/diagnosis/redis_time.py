@@ -13,7 +13,7 @@ from swapstore.operations.steps import ask_all
 
 if TYPE_CHECKING:
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
 
 WARNING_MS = 1_000
 PROBLEM_MS = 60_000

@@ -12,7 +12,7 @@ from swapstore.operations.steps import ask_all
 
 if TYPE_CHECKING:
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
 
 _BYTE = b"\xff"  # no text: it comes back only if replies are encoded
 _SCRIPT = ("EVAL", "return string.char(255)", "0")

@@ -11,7 +11,7 @@ from swapstore.operations.steps import ask, ask_all, value_of
 
 if TYPE_CHECKING:
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
 
 MB = 1_000_000
 ROOMY = 10  # times the largest payload

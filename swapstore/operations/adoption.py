@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import records
 from swapstore.commands import PERMANENT, Command, Get, Ttl
 from swapstore.errors import Contended, Corrupt
+from swapstore.format import records
 from swapstore.operations.lookup import find_id
-from swapstore.operations.steps import Operation, ask, ask_all, value_of
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask, ask_all, value_of
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
-    from swapstore.growth import Draft
-    from swapstore.manifest import Manifest
+    from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
+    from swapstore.format.records import Origin
     from swapstore.models import Entry
     from swapstore.operations.context import Context
     from swapstore.operations.publication import Intent
     from swapstore.operations.staging import Staging
-    from swapstore.records import Origin
 
 
 def is_free(ctx: Context, draft: Draft) -> Operation[bool]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import records
 from swapstore.commands import PERMANENT, Command, Failed, Get, Ttl
 from swapstore.errors import Corrupt, Damaged, UnsupportedFormat
 from swapstore.findings import Finding, Problem
-from swapstore.operations.steps import Operation, ask_all, value_of
+from swapstore.format import records
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask_all, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,14 +8,13 @@ from typing import Protocol
 
 import attrs
 
-from swapstore import records
 from swapstore.cache import Cache
 from swapstore.events import Event, Hook
-from swapstore.growth import Stamp
-from swapstore.keys import Keys
+from swapstore.format import records
+from swapstore.format.append import Stamp
+from swapstore.format.keys import Keys
 from swapstore.layout import Mirror
-from swapstore.models import Encoding, Retention
-from swapstore.operations.publication import Validator
+from swapstore.models import Encoding, Retention, Validator
 from swapstore.operations.strategy import Strategy
 
 

@@ -21,27 +21,21 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from swapstore import manifest as manifests
-from swapstore import search
 from swapstore.errors import Damaged, Unavailable
+from swapstore.format import manifest as manifests
+from swapstore.format import search
 from swapstore.models import Gap
 from swapstore.operations.horizon import may_lack_rows
 from swapstore.operations.lookup import own
+from swapstore.operations.operation import Listen, Operation, Wait
 from swapstore.operations.read import through_manifest
-from swapstore.operations.steps import (
-    Listen,
-    Operation,
-    Wait,
-    current_manifest,
-    find,
-    load_manifest,
-)
+from swapstore.operations.steps import current_manifest, find, load_manifest
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Manifest
+    from swapstore.format.manifest import Manifest
+    from swapstore.format.search import Onward
     from swapstore.models import Row
     from swapstore.operations.context import Context
-    from swapstore.search import Onward
 
 LOG = logging.getLogger("swapstore")
 REMEMBERED = 4096  # rows given last, by which a place is found again

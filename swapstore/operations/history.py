@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import search
+from swapstore.format import search
 from swapstore.operations.lookup import own
+from swapstore.operations.operation import Operation
 from swapstore.operations.read import through_manifest
-from swapstore.operations.steps import Operation, load_page
+from swapstore.operations.steps import load_page
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Manifest
+    from swapstore.format.manifest import Manifest
+    from swapstore.format.search import Cursor
     from swapstore.models import Row
     from swapstore.operations.context import Context
-    from swapstore.search import Cursor
 
 
 class History:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import manifest as manifests
+from swapstore.format import manifest as manifests
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Log, Manifest
+    from swapstore.format.manifest import Log, Manifest
 
 
 def may_lack_rows(manifest: Manifest, after: int, until: int) -> bool:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from swapstore.commands import Members
 from swapstore.findings import Finding, Progress
-from swapstore.operations.steps import Operation, ask
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask
 from swapstore.operations.survey import Survey
 from swapstore.operations.sweep import Sweep
 

@@ -13,10 +13,11 @@ import attrs
 
 from swapstore.commands import Get, Remove, Stage, Ttl
 from swapstore.errors import Contended, SwapstoreError
-from swapstore.operations.steps import Batch, Operation, Wait, value_of
+from swapstore.operations.operation import Batch, Operation, Wait
+from swapstore.operations.steps import value_of
 
 if TYPE_CHECKING:
-    from swapstore.growth import Draft
+    from swapstore.format.append import Draft
     from swapstore.operations.context import Context
 
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Failed, Members, Peek, Register
 from swapstore.errors import Damaged
-from swapstore.manifest import ETAG_PREFIX
+from swapstore.format.manifest import ETAG_PREFIX
 from swapstore.models import Status
 from swapstore.operations.lookup import own
-from swapstore.operations.steps import Operation, ask, ask_all, current_head, value_of
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask, ask_all, current_head, value_of
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Manifest
+    from swapstore.format.manifest import Manifest
     from swapstore.operations.context import Context
 
 CHUNK = 500

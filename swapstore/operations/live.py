@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swapstore import manifest, records
 from swapstore.commands import Command, Get, Peek, Put
 from swapstore.errors import NotFound
-from swapstore.operations.steps import Batch, Operation, ask_all, load_manifest, value_of
+from swapstore.format import manifest, records
+from swapstore.operations.operation import Batch, Operation
+from swapstore.operations.steps import ask_all, load_manifest, value_of
 
 if TYPE_CHECKING:
     from swapstore.models import LiveView

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from swapstore import records, search
 from swapstore.commands import PERMANENT, Get, Ttl
 from swapstore.errors import Corrupt, Damaged
-from swapstore.manifest import snapshot_fields
+from swapstore.format import records, search
+from swapstore.format.manifest import snapshot_fields
 from swapstore.models import Row, Snapshot
-from swapstore.operations.steps import Operation, ask, find
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask, find
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Manifest
+    from swapstore.format.manifest import Manifest
     from swapstore.operations.context import Context
 
 

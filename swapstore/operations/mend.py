@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import growth, manifest, mending, records, search
 from swapstore.commands import Get
 from swapstore.errors import Contended, Corrupt, Damaged
-from swapstore.growth import Draft
-from swapstore.manifest import Head, Log, Manifest
+from swapstore.format import append, manifest, rebuild, records, search
+from swapstore.format.append import Draft
+from swapstore.format.manifest import Head, Log, Manifest
 from swapstore.operations.compare import bytes_of
 from swapstore.operations.naming import is_page_named, is_row_named
+from swapstore.operations.operation import Operation
 from swapstore.operations.rewrite import Rewriter
 from swapstore.operations.staging import Record
-from swapstore.operations.steps import Operation, ask_all, find
+from swapstore.operations.steps import ask_all, find
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class Mender:
         self._survey = survey
         self._damage = survey.damage
         self._epoch = ctx.stamp().new_epoch
-        self._candidates = mending.in_order(survey.damage.candidates)
-        filled, self._unplaced = mending.placed(self._candidates, survey.damage.holes)
+        self._candidates = rebuild.in_order(survey.damage.candidates)
+        filled, self._unplaced = rebuild.placed(self._candidates, survey.damage.holes)
         self._placed = [row for rows in filled.values() for row in rows]
         self._rewriter = Rewriter(
             ctx,
@@ -63,7 +64,7 @@ class Mender:
 
     def rebuilt(self) -> Operation[Mended | None]:
         """Draft a manifest where there is none, from the committed records. None: there are none."""
-        rows = mending.versioned(self._candidates, after=0)
+        rows = rebuild.versioned(self._candidates, after=0)
         if not rows:
             return None
         log = self._rewriter.grown(Log(rows=(), pages=()), rows)
@@ -113,7 +114,7 @@ class Mender:
         tail = tuple(row for row in current.log.rows if row.version not in damage.gone)
         later = yield from find(self._ctx, survey.dataset, search.since(current, survey.manifest.version))
         known = {row.id for row in later}
-        back = mending.versioned(
+        back = rebuild.versioned(
             [c for c in self._unplaced if c.entry.id not in known], after=current.version
         )
         log = self._rewriter.grown(Log(rows=tail, pages=refs), back)
@@ -234,7 +235,7 @@ class Mender:
         assert self._survey.manifest is not None  # noqa: S101 - it was there when the survey began
         unlinked: list[str] = []
         moved = current.etag != self._survey.manifest.etag
-        used = set(growth.keys_of((*later, *current.head.kept), dataset, keys))
+        used = set(append.keys_of((*later, *current.head.kept), dataset, keys))
         for key in damage.leaked:
             if key in used:
                 continue  # another repair let it expire, and its id was published again

@@ -26,17 +26,18 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import manifest
 from swapstore.commands import Command, Peek, Write
 from swapstore.errors import Contended, Damaged, InvalidInput, SwapstoreError
+from swapstore.format import manifest
 from swapstore.operations import publish as publishing
 from swapstore.operations import telling
 from swapstore.operations.lookup import find_id, load_snapshot
-from swapstore.operations.steps import Operation, Wait, ask_all, load_manifest, value_of
+from swapstore.operations.operation import Operation, Wait
+from swapstore.operations.steps import ask_all, load_manifest, value_of
 
 if TYPE_CHECKING:
+    from swapstore.format.manifest import Manifest
     from swapstore.layout import Mirror
-    from swapstore.manifest import Manifest
     from swapstore.models import Commit, Row, Status
     from swapstore.operations.context import Context
     from swapstore.operations.publication import Publication

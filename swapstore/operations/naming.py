@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import search
 from swapstore.errors import Damaged
-from swapstore.operations.steps import Operation, find
+from swapstore.format import search
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import find
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Manifest
+    from swapstore.format.manifest import Manifest
     from swapstore.operations.context import Context
 
 

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import manifest, records
 from swapstore.commands import (
     ABSENT,
     PERMANENT,
@@ -39,16 +38,18 @@ from swapstore.commands import (
     Write,
 )
 from swapstore.errors import LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
+from swapstore.format import manifest, records
 from swapstore.operations.adoption import is_free, may_adopt
 from swapstore.operations.lease import Lease, release, take
 from swapstore.operations.listing import note_listed, unlisted
+from swapstore.operations.operation import Batch, Operation
 from swapstore.operations.settle import Moved, Swapped, Taken, Vanished, ask_after_loss, settle, unknown
 from swapstore.operations.staging import Record, unmovable
-from swapstore.operations.steps import Batch, Operation, ask_all, load_manifest, value_of
+from swapstore.operations.steps import ask_all, load_manifest, value_of
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
-    from swapstore.growth import Draft
+    from swapstore.format.append import Draft
     from swapstore.operations.context import Context
     from swapstore.operations.staging import Staging
 

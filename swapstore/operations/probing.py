@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from swapstore.commands import Ask, Failed
 from swapstore.errors import AccessDenied, Unavailable, Unscripted, Unsupported
-from swapstore.operations.steps import Batch, Operation, ask_all
+from swapstore.operations.operation import Batch, Operation
+from swapstore.operations.steps import ask_all
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:

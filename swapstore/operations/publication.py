@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.models import Candidate, Encoding, Entry, Snapshot
+from swapstore.models import Encoding, Entry, Validator
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Manifest
-
-
-Validator = Callable[[Candidate, Snapshot | None], str | None]
-"""Accepts a candidate by returning None; refuses it by returning a reason, or by raising."""
+    from swapstore.format.manifest import Manifest
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import growth, records
 from swapstore.checks import shown
 from swapstore.errors import (
     Conflict,
@@ -25,21 +24,23 @@ from swapstore.errors import (
     Rejected,
     TooOld,
 )
+from swapstore.format import append, records
 from swapstore.models import Candidate, Commit, Row, Snapshot
 from swapstore.operations.adoption import is_pending, left_behind, with_own_id
 from swapstore.operations.lookup import find_id, load_snapshot
+from swapstore.operations.operation import Operation, Wait
 from swapstore.operations.publication import Intent, Publication
 from swapstore.operations.retain import limits, retained
 from swapstore.operations.settle import Moved, Swapped, Taken
 from swapstore.operations.staging import Record, Staging
-from swapstore.operations.steps import Operation, Wait, load_manifest
+from swapstore.operations.steps import load_manifest
 from swapstore.operations.swap import swap
 
 if TYPE_CHECKING:
-    from swapstore.growth import Draft
-    from swapstore.manifest import Manifest
+    from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
+    from swapstore.models import Validator
     from swapstore.operations.context import Context
-    from swapstore.operations.publication import Validator
 
 
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
@@ -247,7 +248,7 @@ def _draft(ctx: Context, this: Intent, base: Manifest | None) -> Operation[Draft
         stays = [row for row in base.head.kept if row != base.head.latest or row.ts > entry.ts]
         keeping = [row.version for row in (*stays, base.head.pinned) if row is not None]
         taken = yield from retained(ctx, base, limits(ctx), keeping=keeping)
-    return growth.append(
+    return append.append(
         base,
         entry,
         dataset=this.wanted.dataset,

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from swapstore import search
 from swapstore.errors import Corrupt, PayloadMissing
+from swapstore.format import search
 from swapstore.models import Row, Snapshot
 from swapstore.operations import telling
 from swapstore.operations.lookup import find_id, load_snapshot, served
-from swapstore.operations.steps import Operation, Wait, current_manifest, current_served, find, load_manifest
+from swapstore.operations.operation import Operation, Wait
+from swapstore.operations.steps import current_manifest, current_served, find, load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swapstore.manifest import Manifest
+    from swapstore.format.manifest import Manifest
     from swapstore.operations.context import Context
 
 T = TypeVar("T")

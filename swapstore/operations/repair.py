@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from swapstore.commands import Register
 from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, Unsupported, UnsupportedFormat
 from swapstore.findings import Finding, Problem, Repair
-from swapstore.mending import in_order
+from swapstore.format.rebuild import in_order
 from swapstore.operations.mend import Mender
+from swapstore.operations.operation import Batch, Operation, Wait
 from swapstore.operations.settle import Moved, Swapped
 from swapstore.operations.staging import Record, Staging
-from swapstore.operations.steps import Batch, Operation, Wait, load_manifest, value_of
+from swapstore.operations.steps import load_manifest, value_of
 from swapstore.operations.survey import Survey
 from swapstore.operations.swap import swap
 from swapstore.operations.sweep import Sweep

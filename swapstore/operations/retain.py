@@ -8,33 +8,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import growth, pages, retention
 from swapstore.commands import Get
 from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown
-from swapstore.growth import Retained
+from swapstore.format import append, pages, retention
+from swapstore.format.append import Retained
+from swapstore.format.retention import Limits
 from swapstore.models import Pruned
 from swapstore.operations.naming import is_in_log
+from swapstore.operations.operation import Operation, Wait
 from swapstore.operations.settle import Moved, Swapped
 from swapstore.operations.staging import Staging
-from swapstore.operations.steps import (
-    Operation,
-    Wait,
-    ask_all,
-    current_manifest,
-    load_manifest,
-    value_of,
-)
+from swapstore.operations.steps import ask_all, current_manifest, load_manifest, value_of
 from swapstore.operations.swap import swap
-from swapstore.retention import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from swapstore.growth import Draft
-    from swapstore.manifest import Manifest
+    from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
+    from swapstore.format.pages import Page
     from swapstore.models import Ref, Retention
     from swapstore.operations.context import Context
-    from swapstore.pages import Page
 
 PAGES_A_PUBLISH = 1
 PAGES_A_PRUNE = 16
@@ -102,7 +96,7 @@ def prune(ctx: Context, dataset: str, bounds: Limits) -> Operation[Pruned]:
             raise NotFound("nothing is published; publish a snapshot first")
         keeping = [row.version for row in base.head.kept]
         taken = yield from retained(ctx, base, bounds, keeping=keeping, most=PAGES_A_PRUNE)
-        draft = growth.repoint(base, stamp=ctx.stamp(), retained=taken)
+        draft = append.repoint(base, stamp=ctx.stamp(), retained=taken)
         if not _changes(base, draft):
             return _pruned(base, let_go)
         try:

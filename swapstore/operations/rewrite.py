@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from swapstore import growth, manifest, pages
-from swapstore.operations.steps import Operation, load_page
+from swapstore.format import append, manifest, pages
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import load_page
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
 
-    from swapstore.manifest import Log
+    from swapstore.format.manifest import Log
+    from swapstore.format.pages import Page, SealedPage
     from swapstore.models import Ref, Row
     from swapstore.operations.context import Context
-    from swapstore.pages import Page, SealedPage
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ class Rewriter:
         """Seal references that rewriting has spread out."""
         narrow: tuple[Ref, ...] = ()
         for ref in refs:
-            narrow, sealed = growth.sealed_refs(
+            narrow, sealed = append.sealed_refs(
                 (*narrow, ref), dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys
             )
             self._pages.update({page.ref.key: page for page in sealed})
@@ -105,7 +106,7 @@ class Rewriter:
     def grown(self, log: Log, rows: Iterable[Row]) -> Log:
         """Append rows, sealing as a publish would."""
         for row in rows:
-            log, sealed = growth.sealed_log(
+            log, sealed = append.sealed_log(
                 attrs.evolve(log, rows=(*log.rows, row)),
                 dataset=self._dataset,
                 epoch=self._epoch,

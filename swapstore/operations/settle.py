@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import manifest, search
 from swapstore.errors import Damaged, OutcomeUnknown, ReplyLost, SwapstoreError, Unavailable
-from swapstore.operations.steps import Operation, find, load_manifest
+from swapstore.format import manifest, search
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import find, load_manifest
 
 if TYPE_CHECKING:
-    from swapstore.growth import Draft
-    from swapstore.manifest import Manifest
+    from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
     from swapstore.models import Row
     from swapstore.operations.context import Context
 

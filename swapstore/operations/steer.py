@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import growth
 from swapstore.errors import Contended, Corrupt, NotFound, PayloadMissing
+from swapstore.format import append
+from swapstore.format.retention import Limits
 from swapstore.models import Status
 from swapstore.operations.listing import status_of
 from swapstore.operations.lookup import find_id, load_snapshot
+from swapstore.operations.operation import Operation, Wait
 from swapstore.operations.retain import retained
 from swapstore.operations.settle import Moved, Swapped
 from swapstore.operations.staging import Staging
-from swapstore.operations.steps import Operation, Wait, current_manifest, load_manifest
+from swapstore.operations.steps import current_manifest, load_manifest
 from swapstore.operations.swap import swap
-from swapstore.retention import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swapstore.growth import Draft
-    from swapstore.manifest import Manifest
+    from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
     from swapstore.models import Row
     from swapstore.operations.context import Context
 
@@ -69,7 +70,7 @@ def confirm(ctx: Context, dataset: str) -> Operation[Status]:
 
     def change(base: Manifest) -> Operation[Draft | None]:
         yield from ()
-        return growth.repoint(base, stamp=ctx.stamp(), confirmed_at=ctx.clock.now_ms())
+        return append.repoint(base, stamp=ctx.stamp(), confirmed_at=ctx.clock.now_ms())
 
     return (yield from _steer(ctx, dataset, change))
 
@@ -109,7 +110,7 @@ def _repoint(ctx: Context, base: Manifest, *, latest: Row, pinned: Row | None) -
     """Serve other rows. A row that only this kept alive, because retention let go of it, is unlinked."""
     keeping = {row.version for row in (latest, pinned) if row is not None}
     released = yield from retained(ctx, base, Limits(), keeping=keeping, most=0)
-    return growth.repoint(base, stamp=ctx.stamp(), retained=released, latest=latest, pinned=pinned)
+    return append.repoint(base, stamp=ctx.stamp(), retained=released, latest=latest, pinned=pinned)
 
 
 def _committed(ctx: Context, base: Manifest, id: str) -> Operation[Row]:  # noqa: A002

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import attrs
-
-from swapstore import cache, manifest, pages, records
+from swapstore import cache
 from swapstore.commands import Command, Failed, Get, GetServed, Peek
 from swapstore.errors import Damaged, ReplyLost
-from swapstore.manifest import Manifest
-from swapstore.pages import Page
+from swapstore.format import manifest, pages, records
+from swapstore.format.manifest import Manifest
+from swapstore.format.pages import Page
+from swapstore.operations.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
     from swapstore.models import Ref
@@ -24,45 +24,6 @@ SLACK = 256  # how much longer the next header may be
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@attrs.frozen
-class Batch:
-    """Commands to send together; the answer is the list of their replies.
-
-    After `until` (monotonic seconds, as `time.monotonic` counts them) they are not sent any more.
-    """
-
-    commands: tuple[Command[Any], ...]
-    until: float | None = None
-
-
-@attrs.frozen
-class Wait:
-    """Time to let pass; the answer is an empty list."""
-
-    seconds: float
-
-
-@attrs.frozen
-class Listen(Wait):
-    """Time to let pass, or less of it if a hint comes on a channel.
-
-    The first one also begins to listen, and then may take no time: what was hinted at before was not heard,
-    so whoever waits for something must look once more. A hint may be lost, and a wait may end without one.
-    """
-
-    channel: str
-
-
-Operation = Generator[Batch | Wait, list[Any], T]
-
-
-class Steps(Protocol[T]):
-    """What is iterated over: some items a step, each step an operation."""
-
-    def step(self) -> Operation[list[T] | None]:
-        """Return the next items, perhaps none yet; None: that was all."""
 
 
 def ask(ctx: Context, command: Command[R]) -> Operation[R]:

@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import manifest, pages, records
 from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
 from swapstore.findings import Finding, Problem
+from swapstore.format import manifest, pages, records
+from swapstore.format.rebuild import Candidate
 from swapstore.known import KnownKeys
-from swapstore.mending import Candidate
 from swapstore.operations.compare import chunks, compare, finding_of
 from swapstore.operations.naming import is_page_named, is_row_named
-from swapstore.operations.steps import Operation, ask_all, load_manifest, value_of
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask_all, load_manifest, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from swapstore.manifest import Head, Manifest
+    from swapstore.format.manifest import Head, Manifest
     from swapstore.models import Ref, Row
     from swapstore.operations.context import Context
 

@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import records, search
 from swapstore.commands import ABSENT, PERMANENT, Command, Get, Ttl
 from swapstore.errors import Contended, Corrupt
 from swapstore.findings import Finding, Problem
-from swapstore.mending import Candidate
+from swapstore.format import records, search
+from swapstore.format.rebuild import Candidate
 from swapstore.operations.compare import bytes_of, finding_of
 from swapstore.operations.naming import is_page_named
-from swapstore.operations.steps import Operation, ask_all, find, load_manifest, value_of
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask_all, find, load_manifest, value_of
 from swapstore.operations.survey import Expiring, Later, Survey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from swapstore.keys import Name
-    from swapstore.manifest import Manifest
+    from swapstore.format.keys import Name
+    from swapstore.format.manifest import Manifest
+    from swapstore.format.records import Origin
     from swapstore.models import Entry
     from swapstore.operations.context import Context
-    from swapstore.records import Origin
 
 
 def still_unknown(ctx: Context, survey: Survey, suspects: list[Name]) -> Operation[list[Name]]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore import manifest
 from swapstore.commands import (
     Already,
     Commit,
@@ -28,16 +27,17 @@ from swapstore.commands import (
     Unstaged,
 )
 from swapstore.errors import Contended, ReplyLost, SwapstoreError, Unscripted
+from swapstore.format import manifest
 from swapstore.operations import plain, telling
 from swapstore.operations.listing import note_listed, unlisted
+from swapstore.operations.operation import Batch, Operation, Wait
 from swapstore.operations.probing import without_scripts
 from swapstore.operations.settle import Moved, Swapped, Taken, Vanished, ask_after_loss, settle, unknown
 from swapstore.operations.staging import Record, Staging
-from swapstore.operations.steps import Batch, Operation, Wait
 from swapstore.operations.strategy import Way
 
 if TYPE_CHECKING:
-    from swapstore.growth import Draft
+    from swapstore.format.append import Draft
     from swapstore.operations.context import Context
 
 

@@ -13,12 +13,13 @@ import attrs
 from swapstore.commands import ABSENT, PERMANENT, Scan, Ttl
 from swapstore.findings import Finding, Problem
 from swapstore.operations.compare import finding_of
-from swapstore.operations.steps import Operation, ask, ask_all, value_of
+from swapstore.operations.operation import Operation
+from swapstore.operations.steps import ask, ask_all, value_of
 from swapstore.operations.survey import Survey
 from swapstore.operations.suspects import decide, judge, leaked, still_unknown
 
 if TYPE_CHECKING:
-    from swapstore.keys import Name
+    from swapstore.format.keys import Name
     from swapstore.operations.context import Context
 
 SCAN_KEYS = 500

@@ -9,12 +9,12 @@ import attrs
 from swapstore import commands as commands_of
 from swapstore import events
 from swapstore.errors import Rejected
-from swapstore.operations.steps import Batch, Operation, Wait
+from swapstore.operations.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
     from swapstore.commands import Command
     from swapstore.findings import Repair
-    from swapstore.growth import Draft
+    from swapstore.format.append import Draft
     from swapstore.models import Commit, Snapshot
     from swapstore.operations.context import Context
     from swapstore.operations.publication import Publication

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore.commands import Command, Commit, CompareAndSet, Keep, Put, Replace, Stage, Write
 from swapstore.errors import ReplyLost, SwapstoreError, Throttled
-from swapstore.operations.steps import Batch, Operation, Wait
+from swapstore.operations.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.cache import Cache
-from swapstore.keys import Keys
+from swapstore.format.keys import Keys
 from swapstore.operations.context import Context, Policy
 from swapstore.store import Store
 from swapstore.testing.faults import Fault, faulty

@@ -11,9 +11,9 @@ from swapstore.diagnosis.check import Check
 from swapstore.diagnosis.diagnose import diagnose
 from swapstore.diagnosis.redis import NEEDED
 from swapstore.errors import AccessDenied, Unavailable
-from swapstore.keys import Keys
+from swapstore.format.keys import Keys
 from swapstore.operations.context import Context
-from swapstore.operations.steps import Batch
+from swapstore.operations.operation import Batch
 from swapstore.testing import VirtualClock
 
 NOW_MS = 1_800_000_000_000

@@ -19,7 +19,7 @@ from swapstore import Check, Store
 from swapstore.diagnosis.sqlite import diagnose
 from swapstore.drivers import sqlite_facts
 from swapstore.drivers.sqlite import SqliteDriver
-from swapstore.operations.steps import Batch
+from swapstore.operations.operation import Batch
 
 NOBODY = 65_534
 

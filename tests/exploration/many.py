@@ -17,7 +17,7 @@ from tests.support.explore import Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
     from tests.exploration.scenarios import Client
 
 DATASETS = ("d", "e")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import Repair, records
+from swapstore import Repair
 from swapstore.commands import Expire, Keep, Register
 from swapstore.errors import SwapstoreError
+from swapstore.format import records
 from swapstore.models import Commit, Row, Snapshot
 from swapstore.operations.strategy import Strategy, Way
 from tests.exploration.scenarios import (
@@ -38,7 +39,7 @@ from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:
     from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.operations.operation import Operation
     from swapstore.testing import Keyspace
 
 LOST = "an acknowledged publish is lost"

@@ -7,9 +7,10 @@ from typing import Any
 import attrs
 import pytest
 
-from swapstore import Retention, Store, manifest, pages
+from swapstore import Retention, Store
 from swapstore.commands import Get
 from swapstore.errors import Contended
+from swapstore.format import manifest, pages
 from swapstore.testing import SimulatedStore
 from tests.support import invariants
 from tests.support.drivers import another, lose, meddled

@@ -12,7 +12,7 @@ from swapstore.errors import (
     OutcomeUnknown,
     ReplyLost,
 )
-from swapstore.growth import Stamp, repoint
+from swapstore.format.append import Stamp, repoint
 from tests.store.test_damage import MANIFEST, delete
 from tests.support import invariants
 from tests.support.crowd import PATIENT, known_to, put_in_place, warm

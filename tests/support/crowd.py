@@ -7,7 +7,7 @@ from typing import Any
 
 from swapstore import Store
 from swapstore.commands import Command, Commit
-from swapstore.manifest import Manifest
+from swapstore.format.manifest import Manifest
 from swapstore.operations.context import Policy
 from tests.store.test_damage import MANIFEST, alter
 from tests.support.drivers import Meddler, meddled

@@ -7,7 +7,7 @@ import random
 import attrs
 
 from swapstore.cache import Cache
-from swapstore.keys import Keys
+from swapstore.format.keys import Keys
 from swapstore.operations.context import Context
 
 

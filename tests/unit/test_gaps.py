@@ -11,11 +11,11 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from swapstore import growth, manifest, records
 from swapstore.cache import Cache
 from swapstore.errors import Corrupt, UnsupportedFormat
-from swapstore.growth import Stamp
-from swapstore.keys import Keys
+from swapstore.format import append, manifest, records
+from swapstore.format.append import Stamp
+from swapstore.format.keys import Keys
 from swapstore.models import Entry, Ref
 from swapstore.operations.context import Context, Policy, SystemClock
 from tests.support.fixed import TickingClock
@@ -28,7 +28,7 @@ LIVE = records.pack_live(etag="e.1.n", codec="json", payload=b"[1]")
 def first() -> bytes:
     """The bytes of a manifest with one version."""
     described = Entry(id="id-1", ts=1, size=2, sha256=records.digest(b"{}"), codec="json", labels={})
-    return growth.append(
+    return append.append(
         None,
         described,
         dataset="mena",
@@ -144,11 +144,11 @@ def test_a_page_is_opened_while_one_row_of_it_is_shown() -> None:
 def test_a_publish_keeps_what_retention_let_go_of_hidden() -> None:
     """The next publish would bring back rows whose records are about to be removed."""
     base = manifest.parse(first(), "mena", KEY)
-    pruned = growth.repoint(
+    pruned = append.repoint(
         base, stamp=Stamp(now_ms=2, nonce="1" * 16, new_epoch="", keys=KEYS), first_version=2, floor=7
     ).manifest
     described = Entry(id="id-3", ts=9, size=2, sha256=records.digest(b"{}"), codec="json", labels={})
-    following = growth.append(
+    following = append.append(
         pruned,
         described,
         dataset="mena",
@@ -183,7 +183,7 @@ def test_each_level_seals_under_a_name_of_its_own() -> None:
 
     lower = refs(32, 64_001)
     upper = refs(256, lower[0].first_version)
-    log, sealed = growth.sealed_log(
+    log, sealed = append.sealed_log(
         manifest.Log(rows=rows, pages=(*upper, *lower)), dataset="mena", epoch="e" * 12, keys=KEYS
     )
     assert [json.loads(page.record.partition(b"\n")[0])["level"] for page in sealed] == [0, 1, 2]

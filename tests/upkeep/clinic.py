@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import attrs
 
-from swapstore import Row, Store, pages, records
+from swapstore import Row, Store
 from swapstore.commands import Commit
+from swapstore.format import pages, records
 from swapstore.models import Ref
 from swapstore.operations.context import Policy
 from swapstore.testing import SimulatedStore

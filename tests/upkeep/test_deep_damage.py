@@ -5,7 +5,8 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from swapstore import Retention, Row, Store, manifest
+from swapstore import Retention, Row, Store
+from swapstore.format import manifest
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another

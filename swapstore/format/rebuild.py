@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from swapstore.format.records import Origin
 from swapstore.models import Entry, Row
-from swapstore.records import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

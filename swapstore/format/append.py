@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import manifest, records, retention
-from swapstore.manifest import Head, Log, Manifest
+from swapstore.format import manifest, records, retention
+from swapstore.format.manifest import Head, Log, Manifest
+from swapstore.format.pages import Page, SealedPage, seal
+from swapstore.format.retention import Limits
 from swapstore.models import Entry, Ref, Row
-from swapstore.pages import Page, SealedPage, seal
-from swapstore.retention import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from swapstore.keys import Keys
+    from swapstore.format.keys import Keys
 
 
 @attrs.frozen(kw_only=True)

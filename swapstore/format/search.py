@@ -20,8 +20,8 @@ from swapstore.models import Ref, Row
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from swapstore.manifest import Head, Log, Manifest
-    from swapstore.pages import Page
+    from swapstore.format.manifest import Head, Log, Manifest
+    from swapstore.format.pages import Page
 
 Score = tuple[int, int]
 

@@ -14,9 +14,9 @@ from typing import Any
 import attrs
 import msgspec
 
-from swapstore import records
 from swapstore.errors import Corrupt
-from swapstore.keys import Keys
+from swapstore.format import records
+from swapstore.format.keys import Keys
 from swapstore.models import Ref, Row
 
 F = 32  # rows in a page; the tail holds F to 2F of them

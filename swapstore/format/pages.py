@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from swapstore import records
 from swapstore.errors import Corrupt, PayloadMissing
+from swapstore.format import records
 from swapstore.models import Ref, Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swapstore.keys import Keys
+    from swapstore.format.keys import Keys
 
 
 @attrs.frozen(kw_only=True)

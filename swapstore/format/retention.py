@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import manifest
+from swapstore.format import manifest
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Head, Log
+    from swapstore.format.manifest import Head, Log
+    from swapstore.format.pages import Page
     from swapstore.models import Ref, Row
-    from swapstore.pages import Page
 
 WIDEST = 64  # references in a manifest, beyond which no page is opened that is still shown in part
 
