@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, mutant
 
 MANIFEST = "unit/test_manifest.py::test_"
-GAPS = "mutants/test_gaps.py::test_"
 
 MUTANTS = (
     mutant(
@@ -41,7 +40,7 @@ MUTANTS = (
     mutant(
         "page key without the epoch",
         "After the manifest was lost, new pages do not have the keys of old ones.",
-        GAPS + "a_new_line_of_versions_does_not_stumble_over_old_pages[sqlite]",
+        "store/test_damage.py::test_a_new_line_of_versions_does_not_stumble_over_old_pages[sqlite]",
         Edit("seal", "{epoch}.", ""),
     ),
     mutant(

@@ -6,7 +6,6 @@ from tests.mutants.mutant import Edit, mutant
 
 OUTCOMES = "store/test_outcomes.py::test_"
 PUBLISH = "store/test_publish.py::test_"
-GAPS = "mutants/test_gaps.py::test_"
 
 MUTANTS = (
     # --- replies
@@ -68,7 +67,7 @@ MUTANTS = (
     mutant(
         "another's row of version n+1 taken for ours",
         "A lost publish that another overtook is not acknowledged; it is tried again.",
-        GAPS + "a_lost_publish_that_several_overtook_is_not_taken_for_theirs[sqlite]",
+        "store/test_lost_replies.py::test_a_lost_commit_that_several_overtook_is_rebuilt[sqlite-2]",
         Edit("settle", "and row == draft.row", ""),
     ),
     mutant(
@@ -123,7 +122,7 @@ MUTANTS = (
     mutant(
         "dedupe marked before the commit",
         "A publish that failed never blocks its own retry.",
-        GAPS + "a_publish_that_died_does_not_block_its_dedupe_key[sqlite]",
+        "store/test_guards.py::test_a_publish_that_died_does_not_block_its_dedupe_key[sqlite]",
         Edit(
             "_judge",
             "try:",
@@ -139,7 +138,7 @@ MUTANTS = (
     mutant(
         "expected_version checked before the race only",
         "A producer that read version n does not publish over a version n+1 it never saw.",
-        GAPS + "expected_version_is_checked_again_after_a_lost_race[sqlite]",
+        "store/test_guards.py::test_expected_version_is_checked_again_after_a_lost_race[sqlite]",
         Edit("_judge", "_check_version(this, base)", "if is_first:\n    _check_version(this, base)"),
     ),
     mutant(
@@ -151,7 +150,7 @@ MUTANTS = (
     mutant(
         "validated before the race only",
         "The candidate is held against the snapshot it really follows.",
-        GAPS + "validate_is_asked_again_after_a_lost_race[sqlite]",
+        "store/test_guards.py::test_validate_is_asked_again_after_a_lost_race[sqlite]",
         Edit(
             "_judge",
             "yield from _validate(ctx, this, base)",
@@ -161,7 +160,7 @@ MUTANTS = (
     mutant(
         "sealed pages not shared",
         "A page that a cut commit made permanent does not block every later publish.",
-        GAPS + "a_page_that_a_cut_commit_left_behind_blocks_nobody",
+        "store/test_crashes.py::test_a_page_that_a_cut_commit_left_behind_blocks_nobody",
         Edit("_records", "page.record, shared=True", "page.record, shared=False"),
     ),
     mutant(

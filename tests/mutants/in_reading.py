@@ -8,7 +8,6 @@ RECORDS = "unit/test_records.py::test_"
 READ = "store/test_read.py::test_"
 STEER = "store/test_steer.py::test_"
 CACHE = "unit/test_cache.py::test_"
-GAPS = "mutants/test_gaps.py::test_"
 
 MUTANTS = (
     # --- what is read
@@ -51,7 +50,7 @@ MUTANTS = (
     mutant(
         "no second look when a record is missing",
         "A payload that a replica shows a moment later than its manifest is not called lost.",
-        GAPS + "a_record_that_arrives_late_is_read_all_the_same[sqlite]",
+        "store/test_read.py::test_a_record_that_arrives_late_is_read_all_the_same[sqlite]",
         Edit("through_manifest", "yield Wait(ctx.backoff(attempt))", "raise"),
     ),
     # --- going back in time
@@ -64,13 +63,13 @@ MUTANTS = (
     mutant(
         "following a replica back in time",
         "Within one client a read never shows an older version than the one before.",
-        GAPS + "a_lagging_replica_does_not_take_a_client_back_in_time[sqlite-2]",
+        "store/test_memory.py::test_a_lagging_replica_does_not_take_a_client_back_in_time[sqlite-2]",
         Edit("load_manifest", "known is None", "True"),
     ),
     mutant(
         "following a replica back in time (the header)",
         "Within one client a read never shows an older version than the one before.",
-        GAPS + "a_lagging_replica_does_not_take_a_client_back_in_time[sqlite-1]",
+        "store/test_memory.py::test_a_lagging_replica_does_not_take_a_client_back_in_time[sqlite-1]",
         Edit("current_head", "or cache.is_newer(known.manifest, found)", ""),
     ),
     mutant(
@@ -112,19 +111,19 @@ MUTANTS = (
     mutant(
         "max_staleness unbounded",
         "Beyond the bound a reader looks again.",
-        GAPS + "max_staleness_is_a_bound",
+        "store/test_memory.py::test_max_staleness_is_a_bound",
         Edit("remembered", "ctx.clock.monotonic() - known.read_at > max_staleness_s", "False"),
     ),
     mutant(
         "age counted from the reply (warm)",
         "What a slow reply showed is as old as the question.",
-        GAPS + "a_slow_reply_is_as_old_as_its_question[warm]",
+        "store/test_memory.py::test_a_slow_reply_is_as_old_as_its_question[warm]",
         Edit("current_head", "touch(known, read_at)", "touch(known, ctx.clock.monotonic())"),
     ),
     mutant(
         "age counted from the reply (cold)",
         "What a slow reply showed is as old as the question.",
-        GAPS + "a_slow_reply_is_as_old_as_its_question[cold]",
+        "store/test_memory.py::test_a_slow_reply_is_as_old_as_its_question[cold]",
         Edit("current_served", "learn(found, read_at", "learn(found, ctx.clock.monotonic()"),
     ),
     # --- the live view

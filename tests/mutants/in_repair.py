@@ -7,14 +7,13 @@ from tests.mutants.mutant import Edit, mutant
 DAMAGE = "upkeep/test_damage.py::test_"
 DEEP = "upkeep/test_deep_damage.py::test_"
 TOGETHER = "upkeep/test_interleaved.py::test_"
-GAPS = "mutants/test_gaps_in_upkeep.py::test_"
 
 MUTANTS = (
     # --- what would be lost
     mutant(
         "a repair from what it saw a moment ago",
         "What is published while a repair is at work stays.",
-        GAPS + "one_publish_beside_a_repair_stays",
+        "upkeep/test_beside_others.py::test_one_publish_beside_a_repair_stays",
         Edit("Mender.mended", "in current.log.rows", "in survey.manifest.log.rows"),
     ),
     mutant(
@@ -54,13 +53,13 @@ MUTANTS = (
     mutant(
         "a leaked page unlinked though it was sealed since",
         "A page that was committed meanwhile gets no TTL.",
-        GAPS + "a_leaked_page_that_is_sealed_again_stays",
+        "upkeep/test_beside_others.py::test_a_leaked_page_that_is_sealed_again_stays",
         Edit("Mender._unlinked", "if moved", "if False"),
     ),
     mutant(
         "an id record unlinked though it was taken again",
         "Dropping a row leaves the record alone that another row names under its id.",
-        GAPS + "an_id_that_was_taken_again_is_never_without_its_record",
+        "upkeep/test_beside_others.py::test_an_id_that_was_taken_again_is_never_without_its_record",
         Edit("Mender._left_of", "if other is not None", "if False"),
     ),
     mutant(
@@ -103,7 +102,7 @@ MUTANTS = (
     mutant(
         "pinned not taken off",
         "When the payload of what is pinned is gone, readers get the latest.",
-        GAPS + "a_pinned_snapshot_that_is_gone_is_served_no_more",
+        "upkeep/test_deep_damage.py::test_a_pinned_snapshot_that_is_gone_is_served_no_more",
         Edit("Mender._head", "None if was.pinned and was.pinned.version in gone else", ""),
     ),
     mutant(

@@ -7,7 +7,6 @@ from tests.mutants.mutant import Edit, mutant
 HIDING = "retention/test_hiding.py::test_"
 GOING = "retention/test_letting_go.py::test_"
 DAMAGE = "retention/test_damage.py::test_"
-GAPS = "mutants/test_gaps_in_upkeep.py::test_"
 
 MUTANTS = (
     # --- what goes too early
@@ -106,7 +105,7 @@ MUTANTS = (
     mutant(
         "first_version moves down",
         "What is hidden stays hidden, whoever publishes next.",
-        GAPS + "a_wider_bound_does_not_bring_hidden_rows_back",
+        "retention/test_hiding.py::test_a_wider_bound_does_not_bring_hidden_rows_back",
         Edit("hidden", "max(first_version,", "max(1,"),
     ),
     mutant(
@@ -130,7 +129,7 @@ MUTANTS = (
     mutant(
         "a hidden row is no commit",
         "A publish whose reply was lost is acknowledged, although retention has hidden it since.",
-        GAPS + "a_lost_publish_that_is_hidden_is_acknowledged",
+        "retention/test_hiding.py::test_a_lost_publish_that_is_hidden_is_acknowledged",
         Edit("_in_pages", ", hidden=True", ""),
     ),
     mutant(

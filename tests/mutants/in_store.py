@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, mutant
 
 CONTRACT = "drivers/test_contract.py::TestDrivers::test_"
-GAPS = "mutants/test_gaps.py::test_"
 
 MUTANTS = (
     # --- compare
@@ -105,7 +104,7 @@ MUTANTS = (
     mutant(
         "swap before the records are permanent (Lua)",
         "A commit that is refused half-way leaves no manifest whose records expire.",
-        GAPS + "a_commit_that_is_refused_half_way_changes_nothing[persist]",
+        "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[persist]",
         Edit(
             "commit.lua",
             "for _, key in ipairs(verified) do",
@@ -123,7 +122,7 @@ MUTANTS = (
     mutant(
         "PERSIST not undone when the SET is refused",
         "A commit that is refused leaves nothing behind that never expires.",
-        GAPS + "a_commit_that_is_refused_half_way_changes_nothing[set]",
+        "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[set]",
         Edit("commit.lua", "ipairs(undo)", "ipairs({})"),
     ),
     mutant(
@@ -141,7 +140,7 @@ MUTANTS = (
     mutant(
         "unlink before the swap",
         "A commit that is refused lets go of nothing: what it would have unlinked stays committed.",
-        GAPS + "a_commit_that_is_refused_half_way_changes_nothing[set]",
+        "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[set]",
         Edit(
             "commit.lua",
             "local swapped",
@@ -164,7 +163,7 @@ MUTANTS = (
     mutant(
         "a failing unlink fails the commit",
         "After the swap nothing is reported as a failure: the producer would publish again.",
-        GAPS + "a_commit_stands_whatever_fails_after_its_swap[pexpire]",
+        "real/test_commit_refused.py::test_a_commit_stands_whatever_fails_after_its_swap[pexpire]",
         Edit("commit.lua", "pcall('PEXPIRE', KEYS[i]", "call('PEXPIRE', KEYS[i]"),
     ),
     mutant(

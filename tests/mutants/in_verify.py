@@ -6,7 +6,6 @@ from tests.mutants.mutant import Edit, mutant
 
 DAMAGE = "upkeep/test_damage.py::test_"
 TOGETHER = "upkeep/test_interleaved.py::test_"
-GAPS = "mutants/test_gaps_in_upkeep.py::test_"
 
 MUTANTS = (
     # --- damage that is not seen
@@ -31,7 +30,7 @@ MUTANTS = (
     mutant(
         "verify skips the bounds of pages",
         "A page that holds other rows than its reference says is found.",
-        GAPS + "a_page_of_other_times_than_its_reference_says_is_found",
+        "upkeep/test_deep_damage.py::test_a_page_of_other_times_than_its_reference_says_is_found",
         Edit("Survey._look_at_page", "pages.check_bounds(page, ref, after=self._last)", "pass"),
     ),
     mutant(
@@ -62,7 +61,7 @@ MUTANTS = (
     mutant(
         "one look at a record that is wrong",
         "What a replica shows a moment later is no damage, and a repair does not drop it.",
-        GAPS + "a_record_that_a_replica_shows_late_is_not_dropped",
+        "upkeep/test_lagging.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
         Edit("Survey._look_at_rows", "self._take_note(row, again)", "self._take_note(row, faults)"),
     ),
     mutant(
@@ -124,7 +123,7 @@ MUTANTS = (
     mutant(
         "going on after a reset",
         "A dataset that is reset meanwhile is looked at anew: its old records are not called missing.",
-        GAPS + "nothing_is_called_missing_before_a_reset_is_noticed",
+        "upkeep/test_beside_others.py::test_nothing_is_called_missing_before_a_reset_is_noticed",
         Edit("Survey._current", "or current.epoch != self.manifest.epoch", ""),
     ),
     mutant(
