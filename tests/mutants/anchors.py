@@ -1,4 +1,4 @@
-"""Finds what a mutant changes by the name of its definition, in whichever file of the package it stands."""
+"""Finds the code that a mutant changes, by the name of its definition, in any file of the package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Misfit(Exception):  # noqa: N818 - the term
 
 @attrs.frozen
 class Passage:
-    """Where a definition stands: a span of lines in a file, as offsets into its text."""
+    """The lines of a definition: a file, and offsets into its text."""
 
     path: Path
     start: int
@@ -45,7 +45,7 @@ class Package:
 
     def __init__(self, root: Path) -> None:
         self.texts: dict[Path, str] = {}
-        self._code: dict[Path, str] = {}  # the texts with blanks for comments and docstrings
+        self._code: dict[Path, str] = {}  # the texts, with blanks for comments and docstrings
         self._passages: dict[str, list[Passage]] = {}
         for path in sorted(root.rglob("*.py")):
             text = self.texts[path] = path.read_text("utf-8")
@@ -117,7 +117,7 @@ def _definitions(
 
 
 def _without_prose(text: str, tree: ast.Module, lines: Sequence[int]) -> str:
-    """Put blanks in the place of comments and docstrings. Offsets stay as they are."""
+    """Replace comments and docstrings by blanks. Offsets do not change."""
     spans = [
         (lines[node.lineno - 1], lines[_last_line(node)])
         for node in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""Mistakes between the protocol and the wire: resending, replies that are not looked at, weaker settings."""
+"""Mistakes between the protocol and the wire: resending, replies that are not checked, weaker settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SERVER = "real/test_server.py::test_"
 MUTANTS = (
     mutant(
         "the driver resends a batch",
-        "What may have been applied is not sent again behind the operation's back.",
+        "A driver never sends again what may have been applied: only the operation may.",
         SERVER + "a_borrowed_client_with_retries_sends_a_commit_once",
         Edit(
             "RedisDriver.execute",
@@ -48,7 +48,7 @@ MUTANTS = (
     ),
     mutant(
         "staged without a TTL",
-        "What a crashed publish left behind goes away by itself.",
+        "What a crashed publish has staged expires.",
         CONTRACT + "a_staged_record_expires[fakeredis]",
         Edit("_FRAMES", '"NX", "PX", stage.ttl_ms', '"NX"'),
     ),
@@ -60,25 +60,25 @@ MUTANTS = (
     ),
     mutant(
         "SQLite writes into a deleted file",
-        "A producer does not acknowledge into a file that nobody else can see.",
+        "A producer does not acknowledge a publish into a file that no other process can see.",
         "real/test_sqlite.py::test_a_file_that_was_deleted_or_replaced_is_opened_anew",
         Edit("SqliteDriver._idle_one", "opened.identity == _identity(self._path)", "True"),
     ),
     mutant(
-        "a connection lent without a look (Redis)",
-        "A batch is not sent on a connection that the server has closed, nor is it given another's reply.",
+        "a connection lent without a check (Redis)",
+        "A batch is not sent on a connection that the server has closed, and never gets another's reply.",
         "real/test_pool.py::test_a_connection_with_an_answer_to_nobody_is_not_lent",
         Edit("_is_ready", "link.is_quiet() if link is not None", "True if link"),
     ),
     mutant(
-        "nobody is woken up for a connection (Redis)",
-        "A thread that waits for a connection is given the next one that is free.",
+        "no waiting thread gets a connection that is free again (Redis)",
+        "A thread that waits for a connection gets the next free one.",
         "real/test_pool.py::test_more_threads_than_connections_all_have_their_turn",
         Edit("Pool.release", "if self._waiting: self._hand_over()", "pass"),
     ),
     mutant(
         "a refused commit leaves permanent records (SQLite)",
-        "What was staged and not committed goes away by itself.",
+        "What was staged and not committed expires.",
         "unit/test_sqlite_batch.py::test_a_refused_commit_leaves_staged_records_in_the_file",
         Edit("SqliteDriver.execute", "batch.finish()", "pass"),
     ),

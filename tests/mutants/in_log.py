@@ -51,7 +51,7 @@ MUTANTS = (
     ),
     mutant(
         "a page says who sealed it",
-        "The same rows seal into the same bytes, whoever seals them.",
+        "The same rows seal into the same bytes, in every process.",
         MANIFEST + "the_same_rows_seal_into_the_same_bytes",
         Edit("seal", '"level": level', '"level": level, "sealed_by": id(ref)'),
     ),

@@ -26,8 +26,8 @@ MUTANTS = (
         Edit("_Found.is_whole", "and self.has_header", ""),
     ),
     mutant(
-        "what retention lets go of is adopted",
-        "A record whose TTL is on the way is not committed again.",
+        "what retention unlinks is adopted",
+        "A record that is about to get a TTL is not committed again.",
         search("COMPARE", "a producer with retention, and one that publishes again", "none"),
         Edit("may_adopt", "is_other_line or", "True or"),
     ),
@@ -55,8 +55,8 @@ MUTANTS = (
         Edit("take", "holder == token and", ""),
     ),
     mutant(
-        "a lease is given back although something is on its way",
-        "A late SET arrives while the lease is still held, so that nobody builds on what it takes back.",
+        "a lease is released although a command may still arrive",
+        "A late SET arrives while the lease is still held, so that no commit builds on what it takes back.",
         "rest/test_scriptless.py::test_a_lost_swap_keeps_its_lease_and_is_not_sent_again[Way.LEASE]",
         Edit("send", "LeaseLost): raise", "LeaseLost):\n    yield from release(ctx, lease)\n    raise"),
     ),
@@ -67,8 +67,8 @@ MUTANTS = (
         Edit("_Sending._after_loss", "raise unknown(self._draft, error) from error", "return None"),
     ),
     mutant(
-        "what is let go of before the swap",
-        "A commit that loses lets go of nothing.",
+        "unlinked before the swap, without scripts",
+        "A commit that loses the race unlinks nothing.",
         search("COMPARE", "a pruner and a producer", "none"),
         Edit("_Sending.run", "outcome =", "yield from self._finish()\noutcome ="),
     ),
@@ -79,8 +79,8 @@ MUTANTS = (
         Edit("judge", "origin is not None and origin.pending", "False"),
     ),
     mutant(
-        "a repair lets go of what may be in use",
-        "What a repair finds leaked is not given a TTL that reaches what was committed since.",
+        "a repair unlinks what may be in use",
+        "A leaked record gets no TTL where a commit may have begun to use it.",
         search("COMPARE", "a repairer of what a cut publish left, and one that goes on with it", "none"),
         Edit("Mender._unlinked", "self._ctx.strategy.way is Way.COMPARE", "False"),
         Edit("_Sending._finish", "self._lease is not None or draft.grace_ms is None", "True"),
@@ -99,7 +99,7 @@ MUTANTS = (
     ),
     mutant(
         "a lost update under the lease is not noticed",
-        "What is read back after the SET is looked at.",
+        "What is read back after the SET is compared.",
         "rest/test_scriptless.py::test_two_writers_beside_a_lease_are_noticed[Way.LEASE]",
         Edit("_Sending._set", "replies[1:3] != [prefix, lease.token]", "False"),
     ),

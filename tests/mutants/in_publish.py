@@ -11,19 +11,19 @@ MUTANTS = (
     # --- replies
     mutant(
         "Conflict taken for committed",
-        "Whoever loses the race publishes on top of the winner, and is not told that it is done.",
+        "A producer that loses the race publishes after the winner, and is not told that it has committed.",
         OUTCOMES + "a_conflict_is_rebuilt_on_the_current_manifest[sqlite]",
         Edit("_send", "return Moved(current)", "return Swapped()"),
     ),
     mutant(
         "a refused commit taken for committed",
-        "Every reply of a batch is looked at: a refused commit is an error.",
+        "Every reply of a batch is checked: a refused commit is an error.",
         OUTCOMES + "a_refused_command_is_an_error_whatever_its_neighbours_say[sqlite-2]",
         Edit("_send", "raise refusal or error", "return Swapped()"),
     ),
     mutant(
-        "a refused record not looked at",
-        "Every reply of a batch is looked at: a payload that the store refused is an error that says why.",
+        "a refused record not checked",
+        "Every reply of a batch is checked: a payload that the store refused is an error that says why.",
         OUTCOMES + "a_refused_command_is_an_error_whatever_its_neighbours_say[sqlite-1]",
         Edit("Staging.note", "failure = failure or reply.error", "pass"),
     ),
@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     mutant(
         "a lost commit retried blindly",
-        "After a lost reply the manifest is asked before anything is sent again.",
+        "After a lost reply the manifest is read before anything is sent again.",
         OUTCOMES + "a_lost_reply_of_an_applied_commit_is_one_commit[sqlite]",
         Edit("swap", "current = yield from ask_after_loss(ctx, draft, error)", "continue"),
     ),
@@ -72,32 +72,32 @@ MUTANTS = (
     ),
     mutant(
         "a row in a page is not looked for",
-        "A lost commit is settled however far others went on since.",
+        "The outcome of a lost commit is resolved, however many others have committed since.",
         OUTCOMES + "a_lost_reply_is_settled_however_far_others_went_on[sqlite-70]",
         Edit("settle", "row is None and lost is not None:", "False:"),
     ),
     mutant(
         "guessing when version n+1 was pruned",
-        "When nothing tells whether it committed, that is what the producer is told.",
+        "If nothing shows whether it committed, the outcome is unknown, and the producer is told so.",
         OUTCOMES + "a_pruned_row_after_a_lost_reply_is_outcome_unknown[sqlite]",
         Edit("_may_be_gone", "not current.head.shows(draft.row)", "False"),
     ),
     mutant(
-        "guessing the fate of a pin",
+        "guessing the outcome of a pin",
         "A pin whose reply was lost is not silently done twice.",
         "store/test_steer.py::test_a_pin_whose_fate_nobody_can_know_says_so[sqlite]",
         Edit("_may_be_gone", "return True", "return False"),
     ),
     mutant(
         "a refusal after a lost reply is called final",
-        "While the first send may still arrive, nobody says that nothing was committed.",
+        "While the first send may still arrive, a refusal does not mean that nothing was committed.",
         OUTCOMES + "a_refusal_after_a_lost_reply_is_outcome_unknown[sqlite]",
         Edit("swap", "lost is None", "True"),
     ),
     # --- ids, dedupe, expected_version, validate
     mutant(
         "same id, other content: success",
-        "An id names one content for ever.",
+        "An id names one content permanently.",
         PUBLISH + "an_id_names_one_content_for_ever[sqlite-change0]",
         Edit("_existing", "not this.is_content_of(row)", "False"),
     ),
@@ -149,7 +149,7 @@ MUTANTS = (
     ),
     mutant(
         "validated before the race only",
-        "The candidate is held against the snapshot it really follows.",
+        "The candidate is compared with the snapshot that it really follows.",
         "store/test_guards.py::test_validate_is_asked_again_after_a_lost_race[sqlite]",
         Edit(
             "_judge",

@@ -1,4 +1,4 @@
-"""Mistakes of a reader: what it shows that nobody committed, or that is over; and of what it remembers."""
+"""Mistakes of a reader: it shows what was never committed, or what is outdated; and mistakes of its cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MUTANTS = (
     # --- what is read
     mutant(
         "reader skips the digest",
-        "A reader never gets bytes that nobody published.",
+        "A reader never gets bytes that were not published.",
         RECORDS + "one_altered_payload_byte_is_corrupt[0]",
         Edit("check_body", "or digest(body) != sha256", ""),
     ),
@@ -56,7 +56,7 @@ MUTANTS = (
     # --- going back in time
     mutant(
         "a warm reader does not ask",
-        "A new version is seen at once by who did not ask for less.",
+        "Without `max_staleness` a reader sees a new version at once.",
         READ + "a_warm_reader_sees_a_new_version_at_once[sqlite]",
         Edit("current_head", "peeked.startswith(manifest.prefix(known.manifest.etag))", "True"),
     ),
@@ -86,7 +86,7 @@ MUTANTS = (
     ),
     mutant(
         "records remembered by id alone",
-        "After a flush the same id with other content is read anew.",
+        "After a flush the same id with other content is read from the store.",
         CACHE + "a_record_is_remembered_by_its_digest",
         Edit(
             "Cache.record",
@@ -116,13 +116,13 @@ MUTANTS = (
     ),
     mutant(
         "age counted from the reply (warm)",
-        "What a slow reply showed is as old as the question.",
+        "What a slow reply shows is as old as its request.",
         "store/test_memory.py::test_a_slow_reply_is_as_old_as_its_question[warm]",
         Edit("current_head", "touch(known, read_at)", "touch(known, ctx.clock.monotonic())"),
     ),
     mutant(
         "age counted from the reply (cold)",
-        "What a slow reply showed is as old as the question.",
+        "What a slow reply shows is as old as its request.",
         "store/test_memory.py::test_a_slow_reply_is_as_old_as_its_question[cold]",
         Edit("current_served", "learn(found, read_at", "learn(found, ctx.clock.monotonic()"),
     ),

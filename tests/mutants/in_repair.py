@@ -1,4 +1,4 @@
-"""Mistakes of repair: what it loses, what it shows that nobody committed, what it leaves behind."""
+"""Mistakes of repair: what it loses, what it shows that was never committed, what it leaves behind."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ TOGETHER = "upkeep/test_interleaved.py::test_"
 MUTANTS = (
     # --- what would be lost
     mutant(
-        "a repair from what it saw a moment ago",
-        "What is published while a repair is at work stays.",
+        "a repair from an outdated manifest",
+        "What is published during a repair stays.",
         "upkeep/test_beside_others.py::test_one_publish_beside_a_repair_stays",
         Edit("Mender.mended", "in current.log.rows", "in survey.manifest.log.rows"),
     ),
     mutant(
         "a repair that goes on after a reset",
-        "A dataset that was begun anew is not given the manifest of the old one.",
+        "A dataset that was flushed and published again does not get the manifest of the old one.",
         TOGETHER + "repair_of_a_dataset_that_is_flushed_meanwhile[begun-anew-manifest_deleted]",
         Edit("_mend", "(current and current.epoch) != (before and before.epoch)", "False"),
     ),
     mutant(
         "a rebuilt manifest not bound to its records",
-        "A manifest is not put up over a store that was emptied meanwhile.",
+        "A repair does not write a manifest to a store that was flushed during the repair.",
         TOGETHER + "repair_of_a_dataset_that_is_flushed_meanwhile[flushed-manifest_deleted]",
         Edit("Mender.rebuilt", "needed += [", "_ = ["),
     ),
     mutant(
         "`whole` compares the beginning only (Lua)",
-        "A repair replaces the damaged bytes that it has read, and no manifest that came since.",
+        "A repair replaces the damaged bytes that it has read, and no later manifest.",
         "drivers/test_contract.py::TestDrivers::test_a_whole_commit_refuses_a_longer_value[fakeredis]",
         Edit("commit.lua", "stored == expected", "sub(stored, 1, #expected) == expected"),
     ),
     mutant(
         "`whole` compares the beginning only (SQLite)",
-        "A repair replaces the damaged bytes that it has read, and no manifest that came since.",
+        "A repair replaces the damaged bytes that it has read, and no later manifest.",
         "drivers/test_contract.py::TestDrivers::test_a_whole_commit_refuses_a_longer_value[sqlite]",
         Edit(
             "_is_expected",
@@ -46,13 +46,13 @@ MUTANTS = (
     ),
     mutant(
         "a leaked id unlinked though it was published since",
-        "A record that was committed meanwhile gets no TTL.",
+        "A record that was committed during the repair gets no TTL.",
         TOGETHER + "a_leaked_id_that_is_published_again_stays",
         Edit("Mender._unlinked", "key in used", "False"),
     ),
     mutant(
         "a leaked page unlinked though it was sealed since",
-        "A page that was committed meanwhile gets no TTL.",
+        "A page that was committed during the repair gets no TTL.",
         "upkeep/test_beside_others.py::test_a_leaked_page_that_is_sealed_again_stays",
         Edit("Mender._unlinked", "if moved", "if False"),
     ),
@@ -63,8 +63,8 @@ MUTANTS = (
         Edit("Mender._left_of", "if other is not None", "if False"),
     ),
     mutant(
-        "versions given anew",
-        "Versions that clients have written down name the same snapshots after a rebuild.",
+        "versions numbered again",
+        "Versions that clients have stored name the same snapshots after a rebuild.",
         DEEP + "a_lost_manifest_of_a_deep_log_comes_back_row_for_row[True-False]",
         Edit("versioned", "max(after + 1, candidate.version)", "after + 1"),
     ),
@@ -94,20 +94,20 @@ MUTANTS = (
         Edit("Rewriter._rewrite", "if row.version not in self._gone", ""),
     ),
     mutant(
-        "latest not found anew",
+        "latest not replaced",
         "When the payload of the latest is gone, readers get the newest that is left.",
         "upkeep/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[latest_altered]",
         Edit("Mender._head", "or was.latest.version in gone", ""),
     ),
     mutant(
-        "pinned not taken off",
+        "pinned not removed",
         "When the payload of what is pinned is gone, readers get the latest.",
         "upkeep/test_deep_damage.py::test_a_pinned_snapshot_that_is_gone_is_served_no_more",
         Edit("Mender._head", "None if was.pinned and was.pinned.version in gone else", ""),
     ),
     mutant(
         "a rollback undone",
-        "A repair does not put readers back on what an operator took them away from.",
+        "A repair does not serve again what an operator has rolled back.",
         DEEP + "pinned_and_rolled_back_survive[pages]",
         Edit("Mender._head", "restored or was.latest.version in gone", "True"),
     ),
@@ -125,7 +125,7 @@ MUTANTS = (
     ),
     mutant(
         "a rewritten page under the old name",
-        "A damaged page does not stand in the way of the one that replaces it.",
+        "A damaged page does not block the page that replaces it.",
         DEEP + "a_hole_and_dropped_rows",
         Edit(
             "Mender.__init__",
@@ -139,7 +139,7 @@ MUTANTS = (
         DAMAGE + "a_lost_manifest_that_was_published_over_gives_the_history_back[sqlite]",
         Edit("Mender.mended", "after=current.version", "after=0"),
     ),
-    # --- what would be left behind, or be done unasked
+    # --- what would be left behind, or be done without `apply`
     mutant(
         "replaced pages stay",
         "A repair leaves nothing behind that never expires.",
@@ -153,7 +153,7 @@ MUTANTS = (
         Edit("_mend", "survey.damage.unlisted and apply", "False"),
     ),
     mutant(
-        "a preview that mends",
+        "a preview that repairs",
         "Without `apply` a repair changes nothing.",
         "cli/test_repair.py::test_without_apply_nothing_changes",
         Edit("_mend", "or not apply", ""),

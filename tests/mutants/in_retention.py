@@ -1,4 +1,4 @@
-"""Mistakes of retention: what goes too early, what never goes, and what comes back."""
+"""Mistakes of retention: what is unlinked too early, what never is, and what becomes visible again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GOING = "retention/test_letting_go.py::test_"
 DAMAGE = "retention/test_damage.py::test_"
 
 MUTANTS = (
-    # --- what goes too early
+    # --- unlinked too early
     mutant(
         "unlinking latest or pinned",
         "What is served keeps its payload, however old it is.",
@@ -17,7 +17,7 @@ MUTANTS = (
         Edit("_let_go", "if row.version not in kept", ""),
     ),
     mutant(
-        "letting go of the last F rows",
+        "unlinking the last F rows",
         "A dedupe key and a lost reply find their row among the last F, hidden or not.",
         HIDING + "dedupe_keys_count_among_hidden_rows[sqlite]",
         Edit("trimmed", "log.rows[: -manifest.F], log.rows[-manifest.F :]", "log.rows, ()"),
@@ -35,30 +35,30 @@ MUTANTS = (
         Edit("taken_apart", "refs += page.pages", "refs += page.pages or (ref,)"),
     ),
     mutant(
-        "a page that is still shown in part goes",
+        "a page that is still shown in part is unlinked",
         "What retention does not hide stays.",
         "unit/test_search.py::test_a_search_respects_what_retention_hides",
         Edit("Head.opens", "ref.last_version", "ref.first_version"),
     ),
     mutant(
         "no reader grace",
-        "A reader between the manifest and the payload still finds what was let go of meanwhile.",
+        "A reader that has the manifest still finds the payload that is unlinked before it asks.",
         GOING + "a_reader_with_the_previous_manifest_still_finds_its_payload[sqlite]",
         Edit("_commit", "ctx.policy.reader_grace_ms", "0"),
     ),
     mutant(
         "a released row unlinked though it is in the log",
-        "Whoever stops serving a hidden row that is still in the log leaves its records alone.",
+        "A hidden row that is no longer served, and is still in the log, keeps its records.",
         HIDING + "a_clock_far_in_the_future_costs_no_publish[sqlite]",
         Edit("retained", "[] if in_log else", ""),
     ),
     mutant(
-        "what is not disproved is let go of",
+        "what may still be named is unlinked",
         "A row that may be in a page that cannot be read keeps its records.",
         DAMAGE + "a_pin_whose_page_is_lost_can_be_undone[sqlite]",
         Edit("is_in_log", "return True", "return False"),
     ),
-    # --- what never goes
+    # --- never unlinked
     mutant(
         "rows of the tail leave, their records stay",
         "A producer that keeps ten versions does not fill the server.",
@@ -67,19 +67,19 @@ MUTANTS = (
     ),
     mutant(
         "a page leaves, its key stays",
-        "A page that no log names does not stay for ever.",
+        "A page that no log names does not stay permanently.",
         "retention/test_faults.py::test_two_faults_in_one_publish",
         Edit("taken_apart", "keys.append(ref.key)", "pass"),
     ),
     mutant(
         "a released row not unlinked",
-        "An old snapshot that was pinned goes when it is unpinned.",
+        "An old snapshot that was pinned is unlinked when it is unpinned.",
         GOING + "a_pinned_snapshot_outlives_its_page_and_goes_when_it_is_unpinned[sqlite]",
         Edit("retained", "if in_log else [row]", ""),
     ),
     mutant(
         "the latest not released by the publish after it",
-        "What was rolled back to goes when something newer is published.",
+        "The target of a rollback is unlinked when something newer is published.",
         GOING + "a_rollback_keeps_alive_until_something_newer_is_published[sqlite]",
         Edit("_draft", "if row != base.head.latest", "if True or row != base.head.latest"),
     ),
@@ -91,20 +91,20 @@ MUTANTS = (
     ),
     mutant(
         "a damaged page stops retention",
-        "One page that cannot be read does not keep the rest of the history from going.",
+        "One page that cannot be read does not stop retention for the rest of the history.",
         DAMAGE + "a_damaged_page_does_not_keep_the_others_from_going[sqlite-altered]",
         Edit("_load", "continue", "raise"),
     ),
-    # --- what comes back, or is out of place
+    # --- visible again, or out of order
     mutant(
         "floor moves down",
-        "What is hidden stays hidden, whoever publishes next.",
+        "What is hidden stays hidden, for every next publish.",
         HIDING + "a_clock_that_goes_back_changes_nothing[sqlite]",
         Edit("hidden", "max(head.floor, limits.floor)", "limits.floor"),
     ),
     mutant(
         "first_version moves down",
-        "What is hidden stays hidden, whoever publishes next.",
+        "What is hidden stays hidden, for every next publish.",
         "retention/test_hiding.py::test_a_wider_bound_does_not_bring_hidden_rows_back",
         Edit("hidden", "max(first_version,", "max(1,"),
     ),
@@ -116,7 +116,7 @@ MUTANTS = (
     ),
     mutant(
         "a page opened out of its order",
-        "The log stays ordered by version: history, and the oldest that goes first, depend on it.",
+        "The log stays ordered by version: history, and unlinking the oldest first, depend on it.",
         "retention/test_growth.py::test_bounds_that_change_all_the_time",
         Edit("taken_apart", "refs += page.pages", "refs = [*page.pages, *refs]"),
     ),

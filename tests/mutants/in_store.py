@@ -34,7 +34,7 @@ MUTANTS = (
     ),
     mutant(
         "a resent commit is not recognised",
-        "A commit that was applied already answers so, whoever delivers it again.",
+        "A commit that is delivered again answers that it was applied already.",
         CONTRACT + "commit_sent_twice_is_applied_once[fakeredis]",
         Edit("commit.lua", "sub(stored, 1, #ours) == ours", "false"),
     ),
@@ -127,7 +127,7 @@ MUTANTS = (
     ),
     mutant(
         "what a refused commit brought along stays (Lua)",
-        "What was staged and not committed goes away by itself, however it was sent.",
+        "What was staged and not committed expires, however it was sent.",
         "drivers/test_redis_batch.py::test_a_commit_that_is_refused_half_way_leaves_what_it_brought_staged",
         Edit("commit.lua", "place(i) == 1 then undo[#undo + 1] = key", "place(i) == 1 then"),
     ),
@@ -139,7 +139,7 @@ MUTANTS = (
     ),
     mutant(
         "unlink before the swap",
-        "A commit that is refused lets go of nothing: what it would have unlinked stays committed.",
+        "A commit that is refused unlinks nothing: the records stay committed.",
         "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[set]",
         Edit(
             "commit.lua",

@@ -1,4 +1,4 @@
-"""Mistakes of verify: damage that it does not see, and damage that it sees where there is none."""
+"""Mistakes of verify: damage that it misses, and false alarms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ DAMAGE = "upkeep/test_damage.py::test_"
 TOGETHER = "upkeep/test_interleaved.py::test_"
 
 MUTANTS = (
-    # --- damage that is not seen
+    # --- damage that is missed
     mutant(
         "verify skips the digest",
         "An altered payload is found before a reader finds it.",
@@ -23,7 +23,7 @@ MUTANTS = (
     ),
     mutant(
         "verify skips the TTL of records",
-        "A committed record that would vanish in silence is found.",
+        "A committed record that is going to expire is found.",
         DAMAGE + "a_committed_key_with_a_ttl_is_made_permanent[sqlite-1-id]",
         Edit("_of_id", "ttl == PERMANENT", "True"),
     ),
@@ -35,7 +35,7 @@ MUTANTS = (
     ),
     mutant(
         "SCAN cursor ignored",
-        "A sweep looks at every key, however many there are.",
+        "Verify looks at every key, however many there are.",
         "upkeep/test_orphans.py::test_many_orphans_in_a_file",
         Edit("Sweep.step", "= scanned.cursor", "= None"),
     ),
@@ -45,39 +45,39 @@ MUTANTS = (
         "upkeep/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
         Edit("Survey.begin", "self.dataset not in value_of(names)", "False"),
     ),
-    # --- damage that is none
+    # --- false alarms
     mutant(
-        "calling a record wrong without looking at the manifest again",
-        "What was let go of while verify was at work is nobody's damage.",
+        "calling a record wrong without reading the manifest again",
+        "A record that was unlinked during verify is no damage.",
         TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune_and_expire-False]",
         Edit("Survey._look_at_rows", "and (yield from self._is_still_named(row.version))", ""),
     ),
     mutant(
-        "calling a page missing without looking at the manifest again",
-        "A page that was let go of while verify was at work is nobody's damage.",
+        "calling a page missing without reading the manifest again",
+        "A page that was unlinked during verify is no damage.",
         TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune_and_expire-False]",
         Edit("Survey._hole", "yield from self._names_page(ref)", "None"),
     ),
     mutant(
-        "one look at a record that is wrong",
+        "a record called wrong after one read",
         "What a replica shows a moment later is no damage, and a repair does not drop it.",
         "upkeep/test_lagging.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
         Edit("Survey._look_at_rows", "self._take_note(row, again)", "self._take_note(row, faults)"),
     ),
     mutant(
         "catch-up skipped",
-        "What was published while verify was at work is not called leaked.",
+        "What was published during verify is not called leaked.",
         TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[publish-False]",
         Edit("still_unknown", "before and current and current.version > before.version", "False"),
     ),
     mutant(
-        "a page sealed meanwhile not learned",
-        "A page that was sealed while verify was at work is not called leaked.",
+        "a page that is sealed during verify not noticed",
+        "A page that was sealed during verify is not called leaked.",
         TOGETHER + "verify_beside_a_producer_at_every_batch[publish]",
         Edit("_catch_up", "survey.known.add(name.key)", "pass"),
     ),
     mutant(
-        "pinned snapshots outside the log not looked at",
+        "pinned snapshots outside the log not checked",
         "What is only served, and in no page any more, is not called leaked.",
         TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune-True]",
         Edit(
@@ -87,7 +87,7 @@ MUTANTS = (
         ),
     ),
     mutant(
-        "keys that were seen forgotten",
+        "checked keys forgotten",
         "A committed record is not called leaked, however many there are.",
         "upkeep/test_deep_damage.py::test_a_healthy_log_with_pages_of_the_real_size",
         Edit("KnownKeys.add", "self._unsorted.add(digest % BUCKETS)", "pass"),
@@ -121,8 +121,8 @@ MUTANTS = (
         Edit("decide", "max(versions, default=0) > survey.version + 1", "False"),
     ),
     mutant(
-        "going on after a reset",
-        "A dataset that is reset meanwhile is looked at anew: its old records are not called missing.",
+        "continuing after a reset",
+        "A dataset that is reset during verify is verified again: its old records are not called missing.",
         "upkeep/test_beside_others.py::test_nothing_is_called_missing_before_a_reset_is_noticed",
         Edit("Survey._current", "or current.epoch != self.manifest.epoch", ""),
     ),

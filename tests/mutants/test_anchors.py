@@ -1,4 +1,4 @@
-"""What a mutant changes is found by name: code that moves keeps its mutants, code that changes loses them."""
+"""A mutant finds its code by name: it survives a move, and code that changes is a loud misfit."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_code_that_moved_to_another_file_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_format_and_prose_do_not_matter(tmp_path: Path, code: str) -> None:
-    """Comments that are written again, or a longer line that is wrapped, would lose mutants."""
+    """An edited comment or a wrapped line would lose mutants."""
     write(tmp_path / "code.py", code)
     text = patched(tmp_path, Edit("f", "g(a, b)", "h()"))
     assert "return h()\n" in text
@@ -83,7 +83,7 @@ def test_format_and_prose_do_not_matter(tmp_path: Path, code: str) -> None:
 
 
 def test_words_are_whole(tmp_path: Path) -> None:
-    """A fragment that is found in a longer name would change something else."""
+    """A fragment that matches within a longer name would change something else."""
     write(tmp_path / "code.py", "def f(row, rows):\n    return rows.row\n")
     with pytest.raises(Misfit, match="0 times"):
         patched(tmp_path, Edit("f", "return row", "return None"))
@@ -98,13 +98,13 @@ def test_words_are_whole(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_there_once_is_a_misfit(tmp_path: Path, edit: Edit, why: str) -> None:
-    """A mutant of code that was renamed or written anew must not count as tried."""
+    """A mutant of code that was renamed or rewritten must not count as tested."""
     write(tmp_path / "code.py", CODE)
     with pytest.raises(Misfit, match=why):
         patched(tmp_path, edit)
 
 
-def test_the_fragment_tells_definitions_of_one_name_apart(tmp_path: Path) -> None:
+def test_a_fragment_selects_among_definitions_of_one_name(tmp_path: Path) -> None:
     write(tmp_path / "one.py", "def f():\n    return 1\n")
     write(tmp_path / "two.py", "def f():\n    return 2\n")
     assert patched(tmp_path, Edit("f", "return 2", "return 3")) == "def f():\n    return 3\n"
@@ -124,7 +124,7 @@ def test_several_lines_are_indented_like_what_they_replace(tmp_path: Path) -> No
 
 
 def test_the_edits_of_a_mutant_do_not_disturb_each_other(tmp_path: Path) -> None:
-    """An edit is found in the code as it was, whatever the others put there."""
+    """Each edit is found in the original code, not in the result of another edit."""
     write(tmp_path / "code.py", CODE)
     text = patched(tmp_path, Edit("add", "(first", "(total"), Edit("add", "return total", "return first"))
     assert text == CODE.replace("(first", "(total").replace("return total\n", "return first\n")

@@ -1,4 +1,4 @@
-"""All mutants fit the code as it is: told without running a test of theirs, in every loop."""
+"""Every mutant fits the code, checked without running its test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def package() -> Package:
 
 
 def test_every_mutant_fits_exactly_once(package: Package) -> None:
-    """A mutant of code that has changed breaks nothing, and the promise it stands for is not tested."""
+    """A mutant that no longer fits breaks nothing, so its promise is not tested."""
     misfits = []
     for mutant in MUTANTS:
         try:
@@ -34,7 +34,7 @@ def test_every_mutant_fits_exactly_once(package: Package) -> None:
 
 
 def test_every_mutant_is_code_that_runs(package: Package, tmp_path: Path) -> None:
-    """A mutant that uses a name that is not there would fail any check, whatever it breaks."""
+    """A mutant that uses an undefined name fails any check, and proves nothing."""
     for number, mutant in enumerate(MUTANTS):
         for path, text in package.patched(mutant.edits).items():
             if path.suffix == ".py":
@@ -51,8 +51,8 @@ def test_every_mutant_is_code_that_runs(package: Package, tmp_path: Path) -> Non
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
-def test_every_check_is_a_test_that_is_there() -> None:
-    """A check that was moved or renamed runs nothing, and kills nothing."""
+def test_every_check_is_a_test_that_exists() -> None:
+    """A check that was moved or renamed runs no test, and kills nothing."""
     shipped = "".join(path.read_text("utf-8") for path in (ROOT / "swapstore" / "testing").glob("*.py"))
     lost = []
     for check in CHECKS:
@@ -63,8 +63,8 @@ def test_every_check_is_a_test_that_is_there() -> None:
     assert not lost
 
 
-def test_mutants_have_names_of_their_own() -> None:
-    """A table with one name twice does not tell which mistake went unnoticed."""
+def test_names_of_mutants_are_unique() -> None:
+    """A table with one name twice does not show which mutant survived."""
     names = [mutant.name for mutant in MUTANTS]
     assert len(set(names)) == len(names)
     assert len(names) >= 173

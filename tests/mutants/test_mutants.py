@@ -29,9 +29,9 @@ Judge = Callable[[Mutant], Verdict]
 
 @pytest.fixture(scope="module")
 def judge(request: pytest.FixtureRequest) -> Iterator[Judge]:
-    """Judges mutants. All that the chosen tests ask for are begun at once, and judged in parallel.
+    """Judges mutants. Those of all chosen tests are started at once, and judged in parallel.
 
-    Where pytest itself works in parallel (xdist), each of its processes judges one after the other.
+    Where pytest itself runs in parallel (xdist), each of its processes judges one at a time.
     """
     alone = "PYTEST_XDIST_WORKER" not in os.environ
     items: list[Any] = list(request.session.items)
@@ -47,14 +47,14 @@ def judge(request: pytest.FixtureRequest) -> Iterator[Judge]:
 
 @pytest.mark.parametrize("suspect", [UNCHANGED], ids=["unchanged"])
 def test_the_checks_pass_without_a_mutant(judge: Judge, suspect: Mutant) -> None:
-    """A check that fails anyway would seem to kill whatever it is named for."""
+    """A check that fails anyway would seem to kill its mutants."""
     verdict = judge(suspect)
     assert verdict.fate is Fate.SURVIVED, verdict.output
 
 
 @pytest.mark.parametrize("suspect", MUTANTS, ids=lambda suspect: suspect.name)
 def test_a_protocol_mistake_is_noticed(judge: Judge, suspect: Mutant) -> None:
-    """Somebody can break this promise of the protocol, and no test tells."""
+    """This promise of the protocol can be broken without a failing test."""
     verdict = judge(suspect)
     assert verdict.is_dead, f"{suspect.promise} {verdict.fate.value}: {verdict.by}\n{verdict.output}"
 
@@ -76,13 +76,13 @@ def test_only_a_failed_test_kills(judge: Judge, suspect: Mutant, fate: Fate) -> 
 
 
 def test_tests_that_do_not_end_are_stopped(tmp_path: Path) -> None:
-    """A mistake that makes a publish wait for ever must not keep the suite waiting: it counts as noticed."""
+    """A mistake that makes a publish wait without end must not block the suite: it counts as killed."""
     with Copy(tmp_path, timeout_s=0.05) as copy:
         assert copy.judge(HARMLESS).fate is Fate.TIMEOUT
 
 
 def test_the_installed_library_is_not_what_is_tested(tmp_path: Path) -> None:
-    """Were the installed library tested, mutants would seem to survive, or broken checks to kill."""
+    """If the installed library were tested, mutants would seem to survive, or broken checks to kill."""
     with Copy(tmp_path) as copy:
         shutil.rmtree(copy.root / "swapstore")
         verdict = copy.run([CHEAP])
@@ -91,7 +91,7 @@ def test_the_installed_library_is_not_what_is_tested(tmp_path: Path) -> None:
 
 
 def test_a_mutant_is_undone(tmp_path: Path) -> None:
-    """What one mutant left behind would be judged with the next."""
+    """The changes of one mutant would be judged together with the next."""
     with Copy(tmp_path) as copy:
         before = _texts(copy)
         assert copy.judge(UNPARSABLE).fate is Fate.ERROR

@@ -1,4 +1,4 @@
-"""Where mutants are tried: copies of the repository, patched, tested and restored, one mutant at a time."""
+"""Copies of the repository in which mutants are tested: patched, tested and restored, one at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TIMEOUT_S = 60.0
 CHECKS_IN_TIME = 10  # how many checks may take that long together, on a busy machine
 BROKEN = re.compile(
     r"^E +(NameError|UnboundLocalError|ImportError|ModuleNotFoundError|SyntaxError"
-    r"|AttributeError: (?!'NoneType')).*",
+    r"|AttributeError: module ).*",
     re.MULTILINE,
 )
 FAILED = 1  # pytest's exit code for: tests ran, and some failed. 2 to 5 say that they did not run
@@ -42,7 +42,7 @@ class Fate(enum.Enum):
     KILLED = "killed"
     TIMEOUT = "timeout"  # its tests did not end: that counts as killed
     SURVIVED = "survived"
-    ERROR = "error"  # the patch did not fit, or its code is broken, or the tests did not run
+    ERROR = "error"  # the edits did not fit, their code is broken, or the tests did not run
 
 
 @attrs.frozen
@@ -130,7 +130,7 @@ def _verdict(code: int | None, output: str, seconds: float) -> Verdict:
 
 
 class Workshop:
-    """Several copies, at work in parallel."""
+    """Several copies that work in parallel."""
 
     def __init__(self, workers: int = WORKERS) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="swapstore-mutants-")
@@ -150,7 +150,7 @@ class Workshop:
         self._directory.cleanup()
 
     def judge(self, mutant: Mutant) -> Future[Verdict]:
-        """Begin to judge a mutant. One without edits is the code as it is."""
+        """Start to judge a mutant. One without edits is the unchanged code."""
         return self._pool.submit(self._judge, mutant)
 
     def _judge(self, mutant: Mutant) -> Verdict:
