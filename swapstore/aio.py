@@ -20,7 +20,7 @@ from swapstore.calls import Calls
 from swapstore.drivers import rest_address
 from swapstore.engine import arun
 from swapstore.face import AsyncFace, aiterating, awaiting
-from swapstore.operations import probing
+from swapstore.protocol.scriptless import probe
 from swapstore.sharing import asharing
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from swapstore.drivers.base import AsyncDriver
     from swapstore.drivers.rest_address import Address
     from swapstore.events import Event
-    from swapstore.layout import Mirror
+    from swapstore.migration.layout import Mirror
     from swapstore.models import Retention, Snapshot, Validator
-    from swapstore.operations.context import Context
+    from swapstore.protocol.context import Context
 
 __all__ = ["AsyncStore", "connect"]
 
@@ -84,7 +84,7 @@ class AsyncStore(AsyncFace):
 
     async def __aenter__(self) -> Self:
         try:
-            await arun(probing.at_connect(self._context, self._driver.kind), self._driver, self._sleep)
+            await arun(probe.at_connect(self._context, self._driver.kind), self._driver, self._sleep)
         except BaseException:
             await self.close()
             raise

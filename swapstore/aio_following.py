@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from swapstore.calls import Calls
     from swapstore.drivers.base import AsyncListener
     from swapstore.face import AsyncFace
-    from swapstore.operations.operation import Listen, Steps
+    from swapstore.protocol.operation import Listen, Steps
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -17,11 +17,11 @@ from swapstore.drivers.base import Place
 from swapstore.errors import InvalidInput, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
-from swapstore.layout import Mirror
+from swapstore.migration.layout import Mirror
 from swapstore.models import Retention
-from swapstore.operations import probing
-from swapstore.operations.context import Context, Policy
-from swapstore.operations.strategy import Strategy
+from swapstore.protocol.context import Context, Policy
+from swapstore.protocol.scriptless import probe
+from swapstore.protocol.scriptless.probe import Strategy
 from swapstore.store import Store
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def connect(
         on_event=on_event,
     )
     try:
-        engine.run(probing.at_connect(context, driver.kind), driver, context.clock.sleep)
+        engine.run(probe.at_connect(context, driver.kind), driver, context.clock.sleep)
     except SwapstoreError:
         driver.close()
         raise

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from swapstore.calls import Calls
     from swapstore.drivers.base import Driver, Listener
-    from swapstore.operations.context import Context
-    from swapstore.operations.operation import Listen, Steps
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Listen, Steps
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from swapstore.sharing import sharing
 if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
     from swapstore.models import Snapshot
-    from swapstore.operations.context import Context
+    from swapstore.protocol.context import Context
 
 
 class Store(FollowedFace):

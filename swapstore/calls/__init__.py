@@ -13,7 +13,7 @@ from swapstore.calls.steering import Steering
 from swapstore.calls.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from swapstore.operations.context import Context
+    from swapstore.protocol.context import Context
 
 
 class Calls(Publishing, Reading, Steering, Upkeep):

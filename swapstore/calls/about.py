@@ -8,7 +8,7 @@ from swapstore import checks
 from swapstore.errors import SwapstoreError
 
 if TYPE_CHECKING:
-    from swapstore.operations.operation import Operation, Steps
+    from swapstore.protocol.operation import Operation, Steps
 
 T = TypeVar("T")
 

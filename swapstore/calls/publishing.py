@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 from swapstore import checks, codecs
 from swapstore.calls.about import about
 from swapstore.errors import InvalidInput
+from swapstore.migration import mirror
 from swapstore.models import Outcomes
-from swapstore.operations import live, mirror, steer
-from swapstore.operations.publication import Publication
-from swapstore.operations.together import together
+from swapstore.protocol import live, pointers
+from swapstore.protocol.batching import together
+from swapstore.protocol.publish import Publication
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
     from swapstore.models import Candidate, Commit, Snapshot, Status
-    from swapstore.operations.context import Context
-    from swapstore.operations.operation import Operation
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation
 
     Validate = Callable[[Candidate, Snapshot | None], str | None]
 
@@ -118,7 +119,7 @@ class Publishing:
         Raises `NotFound` when nothing is published.
         """
         with about(dataset) as name:
-            return (yield from mirror.after(self._context, steer.confirm(self._context, name)))
+            return (yield from mirror.after(self._context, pointers.confirm(self._context, name)))
 
     def put_live(
         self,

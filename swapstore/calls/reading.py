@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 from swapstore import checks
 from swapstore.calls.about import Named, about
 from swapstore.errors import InvalidInput, SwapstoreError
-from swapstore.operations import listing, live, read
-from swapstore.operations.follow import Follow
-from swapstore.operations.history import History
-from swapstore.operations.together import together
+from swapstore.protocol import datasets as listing
+from swapstore.protocol import live, read
+from swapstore.protocol.batching import together
+from swapstore.protocol.follow import Follow
+from swapstore.protocol.read import History
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
     from swapstore.models import Gap, LiveView, Row, Snapshot, Status
-    from swapstore.operations.context import Context
-    from swapstore.operations.operation import Operation, Steps
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation, Steps
 
 
 class Reading:

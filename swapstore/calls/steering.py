@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from swapstore import checks
 from swapstore.calls.about import about
-from swapstore.operations import mirror, steer
+from swapstore.migration import mirror
+from swapstore.protocol import pointers
 
 if TYPE_CHECKING:
     from swapstore.models import Status
-    from swapstore.operations.context import Context
-    from swapstore.operations.operation import Operation
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation
 
 
 class Steering:
@@ -26,13 +27,15 @@ class Steering:
         """
         with about(dataset) as name:
             return (
-                yield from mirror.after(self._context, steer.pin(self._context, name, checks.snapshot_id(id)))
+                yield from mirror.after(
+                    self._context, pointers.pin(self._context, name, checks.snapshot_id(id))
+                )
             )
 
     def unpin(self, dataset: str) -> Operation[Status]:
         """Serve the latest snapshot again. Harmless when nothing is pinned."""
         with about(dataset) as name:
-            return (yield from mirror.after(self._context, steer.unpin(self._context, name)))
+            return (yield from mirror.after(self._context, pointers.unpin(self._context, name)))
 
     def rollback(self, dataset: str, *, id: str) -> Operation[Status]:  # noqa: A002
         """Make this snapshot the latest, until a publish that is not older than it.
@@ -42,6 +45,6 @@ class Steering:
         with about(dataset) as name:
             return (
                 yield from mirror.after(
-                    self._context, steer.rollback(self._context, name, checks.snapshot_id(id))
+                    self._context, pointers.rollback(self._context, name, checks.snapshot_id(id))
                 )
             )

@@ -8,17 +8,17 @@ from swapstore import checks
 from swapstore.calls.about import Named, about
 from swapstore.errors import InvalidInput
 from swapstore.models import Retention
-from swapstore.operations import retain, telling
+from swapstore.protocol import prune, telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from swapstore.diagnosis.check import Check
-    from swapstore.findings import Finding, Progress, Repair
+    from swapstore.doctor.check import Check
+    from swapstore.fsck.findings import Finding, Progress, Repair
+    from swapstore.fsck.verify import Inspection
     from swapstore.models import Pruned
-    from swapstore.operations.context import Context
-    from swapstore.operations.inspect import Inspection
-    from swapstore.operations.operation import Operation, Steps
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation, Steps
 
 
 class Upkeep:
@@ -37,7 +37,7 @@ class Upkeep:
         with about(dataset) as name:
             if retention is not None and not isinstance(retention, Retention):
                 raise InvalidInput(f"retention must be a Retention, not {type(retention).__name__}")
-            return (yield from retain.prune(self._context, name, retain.limits(self._context, retention)))
+            return (yield from prune.prune(self._context, name, prune.limits(self._context, retention)))
 
     def doctor(self) -> Operation[list[Check]]:
         """Ask the server, or look at the file, for what could break the promise, and say what to do.
@@ -45,7 +45,7 @@ class Upkeep:
         Writes nothing. What a server does not say is `unknown`. A SQLite file that cannot be opened or
         written is a problem among the checks; a server that cannot be reached raises `Unavailable`.
         """
-        from swapstore.diagnosis.diagnose import diagnose  # noqa: PLC0415 - for who looks after a store
+        from swapstore.doctor.diagnose import diagnose  # noqa: PLC0415 - for who looks after a store
 
         return (yield from diagnose(self._context, self._kind))
 
@@ -74,7 +74,7 @@ class Upkeep:
 
         Raises `Contended` when others repair or reset the dataset again and again.
         """
-        from swapstore.operations import repair  # noqa: PLC0415 - for who looks after a store
+        from swapstore.fsck import repair  # noqa: PLC0415 - for who looks after a store
 
         if dataset is None:
             names = yield from self._wrong()
@@ -95,6 +95,6 @@ class Upkeep:
         return sorted(wrong)
 
     def _inspection(self, dataset: str | None, on_progress: Callable[[Progress], None] | None) -> Inspection:
-        from swapstore.operations.inspect import Inspection  # noqa: PLC0415 - for who looks after a store
+        from swapstore.fsck.verify import Inspection  # noqa: PLC0415 - for who looks after a store
 
         return Inspection(self._context, dataset, on_progress=on_progress)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from swapstore.findings import Finding, Progress, Repair
+    from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.store import Store
 
 SOMETHING_IS_WRONG = 5  # what every command exits with that meets damage

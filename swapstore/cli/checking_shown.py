@@ -13,13 +13,13 @@ from rich.progress import Progress as Bar
 
 from swapstore.cli import human
 from swapstore.cli.tables import say, show_rows, suggest
-from swapstore.findings import Problem
+from swapstore.fsck.findings import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from swapstore.cli.found import Found
-    from swapstore.findings import Finding, Progress, Repair
+    from swapstore.fsck.findings import Finding, Progress, Repair
 
 FINDINGS_SHOWN = 50
 IDS_SHOWN = 10

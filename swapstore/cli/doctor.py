@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from swapstore.cli.output import emit_json
 from swapstore.cli.session import Here
-from swapstore.diagnosis.check import Verdict
+from swapstore.doctor.check import Verdict
 
 if TYPE_CHECKING:
-    from swapstore.diagnosis.check import Check
+    from swapstore.doctor.check import Check
 
 FOUND_A_PROBLEM = 7
 

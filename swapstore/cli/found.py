@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.findings import Problem
+from swapstore.fsck.findings import Problem
 
 if TYPE_CHECKING:
-    from swapstore.findings import Finding
+    from swapstore.fsck.findings import Finding
 
 KEPT = 50  # of each kind: more than a person is shown
 

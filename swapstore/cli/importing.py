@@ -12,8 +12,8 @@ from cyclopts import App, Parameter
 from swapstore.cli.output import emit_json
 from swapstore.cli.session import Here, Session
 from swapstore.errors import Damaged, InvalidInput, Refused
-from swapstore.layout import Layout
-from swapstore.migration.facts import Fact, Finding, Kind, RegionDone
+from swapstore.migration.layout import Layout
+from swapstore.migration.plan import Fact, Finding, Kind, RegionDone
 
 SOURCE_VARIABLE = "SWAPSTORE_IMPORT_FROM"
 

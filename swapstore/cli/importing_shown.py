@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from swapstore.cli import human
 from swapstore.cli.tables import say, show_rows
-from swapstore.migration.facts import Fact, Finding, Planned, RegionDone, Tried
+from swapstore.migration.plan import Fact, Finding, Planned, RegionDone, Tried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

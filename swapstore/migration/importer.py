@@ -15,8 +15,19 @@ import msgspec
 
 from swapstore import checks
 from swapstore.errors import Corrupt, InvalidInput, NotFound, Refused
-from swapstore.migration.facts import Fact, Finding, Kind, Planned, RegionDone, Tried
-from swapstore.migration.plan import FromIndex, Leftovers, Snapshot, Stamp, from_index
+from swapstore.migration.plan import (
+    Fact,
+    Finding,
+    FromIndex,
+    Kind,
+    Leftovers,
+    Planned,
+    RegionDone,
+    Snapshot,
+    Stamp,
+    Tried,
+    from_index,
+)
 from swapstore.migration.source import Seen, Source, told_by
 
 if TYPE_CHECKING:

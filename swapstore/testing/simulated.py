@@ -9,7 +9,7 @@ import attrs
 
 from swapstore.cache import Cache
 from swapstore.format.keys import Keys
-from swapstore.operations.context import Context, Policy
+from swapstore.protocol.context import Context, Policy
 from swapstore.store import Store
 from swapstore.testing.faults import Fault, faulty
 from swapstore.testing.keyspace import Keyspace

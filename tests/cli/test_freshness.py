@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from swapstore import Retention, connect
-from swapstore.operations.context import SystemClock
+from swapstore.protocol.context import SystemClock
 from tests.cli.conftest import Done, Swapstore
 
 HOUR_MS = 3_600_000

@@ -16,10 +16,10 @@ import pytest
 
 import swapstore
 from swapstore import Check, Store
-from swapstore.diagnosis.sqlite import diagnose
+from swapstore.doctor.sqlite import diagnose
 from swapstore.drivers import sqlite_facts
 from swapstore.drivers.sqlite import SqliteDriver
-from swapstore.operations.operation import Batch
+from swapstore.protocol.operation import Batch
 
 NOBODY = 65_534
 

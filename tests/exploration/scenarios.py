@@ -13,11 +13,10 @@ from swapstore.format import append, manifest, pages, records
 from swapstore.format.append import Stamp
 from swapstore.models import Commit as Published
 from swapstore.models import Entry, Row, Snapshot
-from swapstore.operations.context import Context
-from swapstore.operations.operation import Operation
-from swapstore.operations.publication import Publication
-from swapstore.operations.publish import publish
-from swapstore.operations.read import read_latest
+from swapstore.protocol.context import Context
+from swapstore.protocol.operation import Operation
+from swapstore.protocol.publish import Publication, publish
+from swapstore.protocol.read import read_latest
 from swapstore.testing import Keyspace
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from swapstore.operations.strategy import Way
+from swapstore.protocol.scriptless.probe import Way
 from tests.conftest import PROFILE
 from tests.exploration import many, plain, upkeep
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore

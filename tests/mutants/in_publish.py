@@ -128,9 +128,10 @@ MUTANTS = (
             "try:",
             "if base and this.wanted.dedupe_key is not None:\n"
             "    from swapstore.commands import Stage\n"
-            "    from swapstore.operations.steps import ask\n"
+            "    from sys import modules\n"
             '    guard = Stage(f"guard:{this.wanted.dedupe_key}", this.id.encode(), 600_000)\n'
-            "    if not (yield from ask(ctx, guard)):\n"
+            "    (free,) = yield modules[Wait.__module__].Batch((guard,))\n"
+            "    if not free:\n"
             "        return _known(base, base.head.latest)\n"
             "try:",
         ),

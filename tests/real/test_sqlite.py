@@ -18,7 +18,7 @@ from swapstore.commands import Get, Stage
 from swapstore.drivers.sqlite import SqliteDriver
 from swapstore.errors import Corrupt, ReadOnly, StoreFull, Unavailable, UnsupportedFormat
 from swapstore.format.keys import Keys
-from swapstore.operations.context import Context
+from swapstore.protocol.context import Context
 from tests.support import invariants
 from tests.support.valkey import Server
 

@@ -51,7 +51,7 @@ def test_every_test_says_what_breaks(path: Path) -> None:
 
 def test_the_protocol_has_no_clock_and_no_randomness_of_its_own() -> None:
     """Operations are handed both, so that a simulation of the real code can be repeated byte for byte."""
-    for path in sources(PACKAGE / "operations"):
+    for path in sources(PACKAGE / "protocol"):
         if path.name == "context.py":
             continue
         used = set(imports(ast.parse(path.read_text("utf-8"))))

@@ -58,7 +58,7 @@ class Line:
         return Stamp(now_ms=self.number, nonce=f"{self.number:016x}", new_epoch="e" * 12, keys=KEYS)
 
     def retained(self, limits: Limits, keeping: set[int], most: int) -> Retained:
-        """What `operations.retain.retained` reads, without I/O."""
+        """What `protocol.prune.retained` reads, without I/O."""
         base = self.current
         assert base is not None
         ripe = retention.ripe(retention.hidden(base.head, base.log, limits), base.log, limits)

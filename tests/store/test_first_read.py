@@ -10,7 +10,7 @@ from swapstore.errors import (
     Corrupt,
     Unavailable,
 )
-from swapstore.operations.steps import SERVED
+from swapstore.protocol.load import SERVED
 from tests.store.test_damage import MANIFEST, alter
 from tests.support.drivers import another, cold_trips, lose, meddled
 from tests.support.fixed import TickingClock

@@ -19,8 +19,8 @@ from swapstore.cache import Cache
 from swapstore.commands import Command, Commit, Reading
 from swapstore.errors import ReplyLost, SwapstoreError
 from swapstore.format.keys import Keys
-from swapstore.operations.context import Context, Policy
-from swapstore.operations.operation import Operation, Wait
+from swapstore.protocol.context import Context, Policy
+from swapstore.protocol.operation import Operation, Wait
 from swapstore.testing import Keyspace, VirtualClock
 
 KEYS = Keys("x")

@@ -8,7 +8,7 @@ import attrs
 
 from swapstore.cache import Cache
 from swapstore.format.keys import Keys
-from swapstore.operations.context import Context
+from swapstore.protocol.context import Context
 
 
 @attrs.define

@@ -14,7 +14,7 @@ from swapstore import Store
 from swapstore.commands import Command, Commit, Get, Put, Stage, Staged
 from swapstore.errors import Damaged, StoreFull, SwapstoreError
 from swapstore.format import manifest
-from swapstore.operations.context import Policy
+from swapstore.protocol.context import Policy
 from swapstore.testing import Crash, Fault, Keyspace, Kind, SimulatedStore, every_fault, failing_at, faulty
 from tests.support import invariants
 

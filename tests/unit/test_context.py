@@ -8,7 +8,7 @@ import uuid
 
 from swapstore.cache import Cache
 from swapstore.format.keys import Keys
-from swapstore.operations.context import Context, Policy, SystemClock
+from swapstore.protocol.context import Context, Policy, SystemClock
 from tests.support.fixed import TickingClock
 
 KEYS = Keys("ns")

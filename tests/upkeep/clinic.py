@@ -11,7 +11,7 @@ from swapstore import Row, Store
 from swapstore.commands import Commit
 from swapstore.format import pages, records
 from swapstore.models import Ref
-from swapstore.operations.context import Policy
+from swapstore.protocol.context import Policy
 from swapstore.testing import SimulatedStore
 from swapstore.testing.keyspace import Value
 from tests.support import invariants
