@@ -53,6 +53,7 @@ def write(path: Path, text: str) -> None:
     ],
 )
 def test_a_definition_is_found_by_its_name(tmp_path: Path, within: str, old: str, new: str) -> None:
+    """A mutant of a constant, a method, a class or a function would have no anchor."""
     write(tmp_path / "code.py", CODE)
     assert patched(tmp_path, Edit(within, old, new)) == CODE.replace(old, new)
 
@@ -105,6 +106,7 @@ def test_what_is_not_there_once_is_a_misfit(tmp_path: Path, edit: Edit, why: str
 
 
 def test_a_fragment_selects_among_definitions_of_one_name(tmp_path: Path) -> None:
+    """Names such as `commit` and `parse` are not unique in the package: their mutants would be misfits."""
     write(tmp_path / "one.py", "def f():\n    return 1\n")
     write(tmp_path / "two.py", "def f():\n    return 2\n")
     assert patched(tmp_path, Edit("f", "return 2", "return 3")) == "def f():\n    return 3\n"
@@ -113,11 +115,13 @@ def test_a_fragment_selects_among_definitions_of_one_name(tmp_path: Path) -> Non
 
 
 def test_a_lua_script_is_found_by_its_file_name(tmp_path: Path) -> None:
+    """A script has no definitions that an edit could name."""
     write(tmp_path / "drivers" / "commit.lua", "-- call('SET')\ncall( 'SET' )\n")
     assert patched(tmp_path, Edit("commit.lua", "call('SET')", "")) == "-- call('SET')\n\n"
 
 
 def test_several_lines_are_indented_like_what_they_replace(tmp_path: Path) -> None:
+    """A replacement with other indentation is a syntax error, and kills nothing."""
     write(tmp_path / "code.py", CODE)
     text = patched(tmp_path, Edit("Counter.add", "self.total += number", "if number:\n    self.total = 0"))
     assert "        if number:\n            self.total = 0\n        return" in text
