@@ -15,7 +15,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from swapstore.connection import connect, default_store
+from swapstore.connect import connect, default_store
 from swapstore.doctor.check import Check, Verdict
 from swapstore.errors import (
     AccessDenied,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import attrs
 
-from swapstore import checks, codecs
+from swapstore import arguments, codecs
 from swapstore.errors import SomeFailed, SwapstoreError
 
 Encoding = Literal["base64"]
@@ -168,7 +168,7 @@ class Retention:
     max_count: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        checks.retention(self.max_age, self.max_count)
+        arguments.retention(self.max_age, self.max_count)
 
     @property
     def is_unbounded(self) -> bool:

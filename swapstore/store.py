@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from swapstore.calls import Calls
 from swapstore.face import blocking, iterating
-from swapstore.flights import Flights
-from swapstore.following import FollowedFace, following
 from swapstore.sharing import sharing
+from swapstore.single_flight import SingleFlight
+from swapstore.subscription import FollowedFace, following
 
 if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
@@ -26,7 +26,7 @@ class Store(FollowedFace):
 
     def __init__(self, driver: Driver, context: Context) -> None:
         super().__init__(driver, context)
-        self._flights: Flights[Snapshot | None] = Flights()
+        self._flights: SingleFlight[Snapshot | None] = SingleFlight()
 
     publish = blocking(Calls.publish)
     publish_many = blocking(Calls.publish_many)

@@ -14,7 +14,7 @@ from swapstore.cli import human
 from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, Moment, retention_of, to_moment, to_whole
 from swapstore.cli.output import emit_json
 from swapstore.cli.session import Here
-from swapstore.connection import DEFAULT_MAX_PAYLOAD
+from swapstore.connect import DEFAULT_MAX_PAYLOAD
 from swapstore.errors import InvalidInput, PayloadTooLarge
 from swapstore.models import Commit
 

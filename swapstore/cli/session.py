@@ -11,7 +11,7 @@ import attrs
 from cyclopts import Parameter
 
 import swapstore
-from swapstore.connection import DEFAULT_NAMESPACE
+from swapstore.connect import DEFAULT_NAMESPACE
 from swapstore.errors import NotFound
 from swapstore.models import Retention, Status
 from swapstore.store import Store

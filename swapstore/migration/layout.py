@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from swapstore.checks import shown
+from swapstore.arguments import shown
 from swapstore.errors import InvalidInput
 
 _PLACEHOLDER = re.compile(r"\{(region|id|ts)\}")

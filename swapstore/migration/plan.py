@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.checks import MAX_TS_MS
+from swapstore.arguments import MAX_TS_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.checks import shown
+from swapstore.arguments import shown
 from swapstore.errors import (
     Conflict,
     Contended,

@@ -11,7 +11,7 @@ import pytest
 
 from swapstore import Store
 from swapstore.cache import Cache
-from swapstore.drivers.sqlite import SqliteDriver
+from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context
 

@@ -6,7 +6,7 @@ import pytest
 
 from swapstore import Store
 from swapstore.commands import Commit, Committed, Failed, Get, Put, Stage, Staged
-from swapstore.connection import connect
+from swapstore.connect import connect
 from swapstore.errors import AccessDenied
 from swapstore.testing.contract import LIVE, LONG_MS, MANIFEST, A, B, commit, do, manifest_bytes
 from tests.support.valkey import Server

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from swapstore import Store
-from swapstore.drivers.sqlite import SqliteDriver
+from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.format import append, manifest, records
 from swapstore.format.keys import Keys
 from swapstore.format.manifest import F, Head, Log, Manifest

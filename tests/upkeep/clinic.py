@@ -13,7 +13,7 @@ from swapstore.format import pages, records
 from swapstore.models import Ref
 from swapstore.protocol.context import Policy
 from swapstore.testing import SimulatedStore
-from swapstore.testing.keyspace import Value
+from swapstore.testing.simulated import Value
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 

@@ -10,10 +10,10 @@ from urllib.parse import unquote
 
 import attrs
 
-from swapstore import checks, engine, events
+from swapstore import arguments, engine, events
 from swapstore.cache import Cache
-from swapstore.drivers import rest_address
 from swapstore.drivers.base import Place
+from swapstore.drivers.rest import address as rest_address
 from swapstore.errors import InvalidInput, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from swapstore.drivers.base import Driver
-    from swapstore.drivers.rest_address import Address
+    from swapstore.drivers.rest.address import Address
     from swapstore.events import Event
     from swapstore.models import Validator
 
@@ -137,12 +137,12 @@ def prepared(
 ) -> tuple[D, Context]:
     """Check what `connect` was given; return the driver and the context that a face is made of."""
     policy = Policy(
-        max_payload_bytes=checks.whole(max_payload, "max_payload", least=1),
-        max_batch_bytes=checks.whole(max_batch, "max_batch", least=1),
+        max_payload_bytes=arguments.whole(max_payload, "max_payload", least=1),
+        max_batch_bytes=arguments.whole(max_batch, "max_batch", least=1),
     )
     context = Context(
-        keys=Keys(checks.namespace(namespace)),
-        cache=Cache(checks.whole(cache_bytes, "cache_bytes", least=0)),
+        keys=Keys(arguments.namespace(namespace)),
+        cache=Cache(arguments.whole(cache_bytes, "cache_bytes", least=0)),
         policy=policy,
         strategy=Strategy(single_writer=single_writer),
         retention=_retention(retention),
@@ -150,7 +150,7 @@ def prepared(
         validators=_validators(validators),
         hook=events.hook(on_event),
     )
-    checks.whole(max_request, "max_request", least=1)
+    arguments.whole(max_request, "max_request", least=1)
     driver = _driver_for(makers, target, token, max_request, allow_http=allow_http)
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
@@ -185,10 +185,10 @@ def _mirror(value: Any) -> Mirror | None:
 
 def _validators(value: Any) -> tuple[Validator, ...]:
     if not isinstance(value, list | tuple):
-        raise InvalidInput(f"validators must be a list of functions, not {checks.shown(value)}")
+        raise InvalidInput(f"validators must be a list of functions, not {arguments.shown(value)}")
     for each in value:
         if not callable(each):
-            raise InvalidInput(f"each of validators must be a function, not {checks.shown(each)}")
+            raise InvalidInput(f"each of validators must be a function, not {arguments.shown(each)}")
     return tuple(value)
 
 
@@ -247,7 +247,7 @@ def _path(rest: str) -> Path:
 
 def sqlite(path: Path) -> Driver:
     """Make the driver of a SQLite file."""
-    from swapstore.drivers.sqlite import SqliteDriver  # noqa: PLC0415 - import what is used
+    from swapstore.drivers.sqlite.driver import SqliteDriver  # noqa: PLC0415 - import what is used
 
     return SqliteDriver(path)
 
@@ -266,7 +266,7 @@ def _redis_client(client: Any) -> Driver:
 
 def _rest(address: Address, max_request: int) -> Driver:
     with rest_address.installed():
-        from swapstore.drivers.upstash import UpstashDriver  # noqa: PLC0415 - an extra
+        from swapstore.drivers.rest.driver import UpstashDriver  # noqa: PLC0415 - an extra
     return UpstashDriver(address, max_request=max_request)
 
 

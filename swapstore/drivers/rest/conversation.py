@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.commands import Command, Failed, Reading
-from swapstore.drivers import refusals, rest_errors, rest_wire
+from swapstore.drivers import refusals
 from swapstore.drivers.redis_wire import Wire
-from swapstore.drivers.rest_wire import Refused, Strings, Unreadable
+from swapstore.drivers.rest import errors, wire
+from swapstore.drivers.rest.wire import Refused, Strings, Unreadable
 from swapstore.errors import PayloadTooLarge, ReplyLost, SwapstoreError
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from swapstore.drivers.rest_address import Address
+    from swapstore.drivers.rest.address import Address
 
 HTTP_OK = 200
 PROBES = 3  # requests that ask how the endpoint writes texts, where it does not tell
@@ -87,28 +88,28 @@ class Session:
         probing = self._strings is None and self._probes_left > 0
         if probing:
             self._probes_left -= 1
-            frames.append(rest_wire.PROBING)
+            frames.append(wire.PROBING)
         request = self._request(commands, frames)
         number = self._place.sending()
         response = yield request
         if response.status != HTTP_OK:
-            raise rest_errors.of_status(response, request, self.where, self._address.token)
+            raise errors.of_status(response, request, self.where, self._address.token)
         try:
-            results = rest_wire.items(response.body, len(frames))
+            results = wire.items(response.body, len(frames))
             strings = self._how_written(results, probing=probing)
             values = [
                 result if isinstance(result, Refused) else _value(command, result, strings)
                 for command, result in zip(commands, results[: len(commands)], strict=True)
             ]
         except Unreadable as found:
-            failure = rest_errors.of_answer(str(found), response, request, self.where)
+            failure = errors.of_answer(str(found), response, request, self.where)
         else:
             self._place.reached(response.headers.get(SYNC_TOKEN), number, reads_only=request.reads_only)
             return values
         raise failure
 
     def _request(self, commands: Sequence[Command[Any]], frames: Sequence[Any]) -> Request:
-        body = rest_wire.body(commands, frames, self.where)
+        body = wire.body(commands, frames, self.where)
         if len(body) > self._max_request:
             raise PayloadTooLarge(
                 f"a request of {len(body)} bytes is too large for {self.where}: max_request is "
@@ -136,9 +137,9 @@ class Session:
         """Tell how these results are written, and remember what is certain."""
         if self._strings is not None:
             return self._strings
-        told = rest_wire.strings_of(results[-1]) if probing else None
+        told = wire.strings_of(results[-1]) if probing else None
         if told is None:
-            guess = rest_wire.guessed([result for result in results if not isinstance(result, Refused)])
+            guess = wire.guessed([result for result in results if not isinstance(result, Refused)])
             if guess is Strings.BASE64:
                 return guess  # for this answer: text may look like it
             told = guess
@@ -147,13 +148,13 @@ class Session:
 
     def _answer(self, command: Command[Any], reply: Any) -> Any:
         if isinstance(reply, Refused):
-            text = rest_errors.redacted(reply.text, self._address.token)
+            text = errors.redacted(reply.text, self._address.token)
             return Failed(refusals.refusal(text, self.where, command))
         return Failed(reply) if isinstance(reply, SwapstoreError) else reply
 
 
 def _value(command: Command[Any], result: Any, strings: Strings) -> Any:
-    return rest_wire.value(command, rest_wire.decoded(result, strings))
+    return wire.value(command, wire.decoded(result, strings))
 
 
 def _lacks_script(reply: Any) -> bool:

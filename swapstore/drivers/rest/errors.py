@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from swapstore.drivers import refusals
-from swapstore.drivers.rest_address import TOKEN_VARIABLE
+from swapstore.drivers.rest.address import TOKEN_VARIABLE
 from swapstore.errors import AccessDenied, ReplyLost, SwapstoreError, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from swapstore.drivers.rest_session import Request, Response
+    from swapstore.drivers.rest.conversation import Request, Response
 
 TOO_LARGE, TOO_MANY = 413, 429
 _DENIED = {401, 403}

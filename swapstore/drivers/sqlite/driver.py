@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.commands import Command, Reading
-from swapstore.drivers import sqlite_errors, sqlite_facts, sqlite_file
-from swapstore.drivers.sqlite_batch import WritingBatch
-from swapstore.drivers.sqlite_commands import carry_out
+from swapstore.drivers.sqlite import errors, file
+from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class SqliteDriver:
         self,
         path: Path,
         *,
-        timeout_s: float = sqlite_file.BUSY_TIMEOUT_S,
+        timeout_s: float = file.BUSY_TIMEOUT_S,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.where = f"sqlite {path}"
@@ -63,20 +62,20 @@ class SqliteDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands, in one transaction if any of them writes; see `Driver.execute`."""
-        if list(commands) == [sqlite_facts.FILE]:
-            return [sqlite_facts.of_file(self._path)]
+        if list(commands) == [file.FILE]:
+            return [file.of_file(self._path)]
         writes = not all(isinstance(command, Reading) for command in commands)
         with self._connection() as connection:
             if not writes:
-                with sqlite_errors.while_reading(self.where):
+                with errors.while_reading(self.where):
                     return [carry_out(connection, command, self._now_ms()) for command in commands]
-            with sqlite_errors.while_writing(connection, self.where):
+            with errors.while_writing(connection, self.where):
                 connection.execute("BEGIN IMMEDIATE")
                 batch = WritingBatch(connection, commands)
                 replies = [batch.carry_out(command, self._now_ms()) for command in commands]
                 batch.finish()
                 connection.execute(_SWEEP, (self._now_ms(), SWEEP))
-            with sqlite_errors.while_committing(connection, self.where):
+            with errors.while_committing(connection, self.where):
                 connection.execute("COMMIT")
             return replies
 
@@ -110,7 +109,7 @@ class SqliteDriver:
             opened.connection.close()
 
     def _open(self) -> _Opened:
-        connection = sqlite_file.open_file(self._path, self.where, self._timeout_s)
+        connection = file.open_file(self._path, self.where, self._timeout_s)
         return _Opened(connection, _identity(self._path))
 
     def close(self) -> None:
