@@ -80,6 +80,15 @@ class Clinic:
 
     # --- what is there -----------------------------------------------------------------------------
 
+    def refs(self) -> list[Ref]:
+        """All references of the log, at any depth."""
+        ahead, found = list(invariants.manifest_of(self.store).log.pages), list[Ref]()
+        while ahead:
+            ref = ahead.pop()
+            found.append(ref)
+            ahead += pages.parse(self.sim.keyspace.values[ref.key].data, ref, "mena").pages
+        return found
+
     def pages(self, *, of_references: bool = False) -> list[str]:
         """The keys of the pages that the manifest names, oldest first: of rows, or of references."""
         found: list[str] = []

@@ -1,4 +1,4 @@
-"""What no other test noticed when it was broken on purpose: see docs/explanation/mutants.md."""
+"""A commit whose reply is lost: it is resolved from what the store holds, or the outcome is unknown."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import pytest
 from swapstore import Retention, Store
 from swapstore.commands import Commit
 from swapstore.errors import (
-    Corrupt,
     OutcomeUnknown,
     ReplyLost,
+    Unavailable,
 )
 from swapstore.format.append import Stamp, repoint
-from tests.store.test_damage import MANIFEST, delete
+from tests.store.test_damage import delete
 from tests.support import invariants
 from tests.support.crowd import PATIENT, known_to, put_in_place, warm
 from tests.support.drivers import another, lose, meddled
+from tests.support.fixed import TickingClock
 
 
 def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:
@@ -35,6 +36,52 @@ def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:
     commit = client.publish("mena", "mine", id="mine")
     assert (commit.version, commit.created) == (73, True)
     assert [row.id for row in invariants.check(store)][-2:] == ["rival", "mine"]
+
+
+@pytest.mark.parametrize("others", [2, 3, 31, 70])
+def test_a_lost_commit_that_several_overtook_is_rebuilt(store: Store, others: int) -> None:
+    """The version it would have been is another's: it must be published, not reported as done."""
+    store.publish("mena", 0, id="before")
+    client, meddler, batch = warm(store)
+
+    def overtake() -> None:
+        for number in range(others):
+            store.publish("mena", number)
+        lose()
+
+    meddler.before(batch, overtake)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (others + 2, True)
+    assert [row.id for row in invariants.check(store)][-1] == "mine"
+
+
+def test_a_lost_first_publish_is_sent_again_with_the_same_bytes(store: Store) -> None:
+    """Of an empty dataset too: two different first commits could both be on their way."""
+    client, meddler = meddled(store, policy=PATIENT)
+    meddler.before(1, lose)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (1, True)
+    first, second = (c for batch in meddler.batches for c in batch if isinstance(c, Commit))
+    assert first == second
+
+
+@pytest.mark.parametrize(("losses", "waits"), [(1, 0), (2, 1), (3, 2)])
+def test_the_first_retry_of_a_lost_commit_does_not_wait(store: Store, losses: int, waits: int) -> None:
+    """One lost reply costs no pause; a store that keeps losing them is given time."""
+    waited: list[float] = []
+
+    class Watched(TickingClock):
+        def sleep(self, seconds: float) -> None:
+            waited.append(seconds)
+
+    store.publish("mena", 0, id="before")
+    client, meddler = meddled(store, clock=Watched())
+    client.read_latest("mena")
+    batch = len(meddler.batches)
+    for loss in range(losses):
+        meddler.before(batch + 2 * loss, lose)
+    assert client.publish("mena", "mine", id="mine").created
+    assert len(waited) == waits
 
 
 def test_a_row_that_retention_hides_in_a_page_is_still_found(store: Store) -> None:
@@ -58,6 +105,9 @@ def test_a_row_that_retention_hides_in_a_page_is_still_found(store: Store) -> No
     meddler.after(batch, seal_and_hide)
     assert client.publish("mena", "mine", id="mine", ts=2).created
     assert meddler.commits() == 1
+
+
+# --- unknown outcomes -------------------------------------------------------------------------------
 
 
 def test_a_damaged_page_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
@@ -109,52 +159,16 @@ def test_an_unknown_outcome_names_the_size_of_what_was_sent(store: Store) -> Non
         client.publish("mena", "x" * 1_000_000, id="large")
 
 
-@pytest.mark.parametrize("others", [2, 3, 31, 70])
-def test_a_lost_commit_that_several_overtook_is_rebuilt(store: Store, others: int) -> None:
-    """The version it would have been is another's: it must be published, not reported as done."""
-    store.publish("mena", 0, id="before")
+def test_an_outcome_unknown_shows_the_loss_that_began_it(store: Store) -> None:
+    """A traceback with the second failure alone would send people looking in the wrong place."""
+    store.publish("mena", 0)
     client, meddler, batch = warm(store)
 
-    def overtake() -> None:
-        for number in range(others):
-            store.publish("mena", number)
-        lose()
+    def unreachable() -> None:
+        raise Unavailable("cannot connect, on purpose")
 
-    meddler.before(batch, overtake)
-    commit = client.publish("mena", "mine", id="mine")
-    assert (commit.version, commit.created) == (others + 2, True)
-    assert [row.id for row in invariants.check(store)][-1] == "mine"
-
-
-def test_a_conflict_reads_no_pages(store: Store) -> None:
-    """The reply of a conflict says all: a producer that lost to many others asks nothing more."""
-    store.publish("mena", 0, id="before")
-    client, meddler, batch = warm(store)
-
-    def overtake() -> None:
-        for number in range(70):
-            store.publish("mena", number)
-
-    meddler.before(batch, overtake)
-    assert client.publish("mena", "mine", id="mine").version == 72
-    assert len(meddler.batches) == batch + 2
-
-
-def test_a_lost_first_publish_is_sent_again_with_the_same_bytes(store: Store) -> None:
-    """Of an empty dataset too: two different first commits could both be on their way."""
-    client, meddler = meddled(store, policy=PATIENT)
-    meddler.before(1, lose)
-    commit = client.publish("mena", "mine", id="mine")
-    assert (commit.version, commit.created) == (1, True)
-    first, second = (c for batch in meddler.batches for c in batch if isinstance(c, Commit))
-    assert first == second
-
-
-def test_an_id_of_a_lost_line_of_versions_is_refused_with_its_key(store: Store) -> None:
-    """After a lost manifest others publish on: a retry of an old id must end in a clear error, not crash."""
-    store.publish("mena", 1, id="old")
-    delete(store, MANIFEST)
-    another(store).publish("mena", 2, id="new")
-    with pytest.raises(Corrupt, match="old is permanent but no version names it") as caught:
-        another(store).publish("mena", 1, id="old")
-    assert caught.value.key == "swapstore:id:{mena}:old"
+    meddler.before(batch, lose)
+    meddler.before(batch + 1, unreachable)
+    with pytest.raises(OutcomeUnknown, match="cannot connect, on purpose") as caught:
+        client.publish("mena", 1)
+    assert isinstance(caught.value.__cause__, ReplyLost)
