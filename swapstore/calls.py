@@ -1,19 +1,25 @@
-"""Errors say which dataset they are about."""
+"""What can be asked of a store, without any I/O: each call checks its arguments and is an operation.
+
+`Store` runs them, `AsyncStore` awaits them. Both take signatures and documentation from here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments, codecs
-from swapstore.errors import InvalidInput, SwapstoreError
+from swapstore.errors import InvalidInput, Rejected, SwapstoreError
+from swapstore.events import Published, PublishRejected
 from swapstore.migration import mirror
-from swapstore.models import Outcomes, Retention
+from swapstore.models import Outcomes, Retention, Validator
 from swapstore.protocol import datasets as listing
-from swapstore.protocol import live, pointers, prune, read, telling
-from swapstore.protocol.batching import together
+from swapstore.protocol import live, pointers, prune, read
+from swapstore.protocol.batching import batched
 from swapstore.protocol.follow import Follow
-from swapstore.protocol.publish import Publication
+from swapstore.protocol.operation import Emit, Tally
+from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import History
 
 if TYPE_CHECKING:
@@ -60,19 +66,14 @@ class Named(Generic[T]):
             return (yield from self._steps.step())
 
 
-# --- publishing --------------------------------------------------------------------------------
-#
-# Publishing, and what else a producer does: checked, and handed to the operations.
+class Calls:
+    """All calls, on one client's context. Each checks its arguments and is an operation, without I/O."""
 
+    def __init__(self, context: Context, kind: str) -> None:
+        self._context = context
+        self._kind = kind
 
-if TYPE_CHECKING:
-    Validate = Callable[[Candidate, Snapshot | None], str | None]
-
-
-class Publishing:
-    """The calls of producers."""
-
-    _context: Context
+    # --- publish --------------------------------------------------------------------------------------
 
     def publish(
         self,
@@ -121,7 +122,20 @@ class Publishing:
                 validate=validate,
                 codec=codec,
             )
-            return (yield from mirror.publish(self._context, wanted))
+            if self._context.mirror is not None:
+                mirror.refuse_what_it_cannot_write(self._context, wanted.payload)
+            try:
+                commit = yield from publish(self._context, wanted)
+            except Rejected as error:
+                size, reason = len(wanted.payload), error.reason
+                self._context.emit(PublishRejected(dataset=name, id=error.id or "", size=size, reason=reason))
+                raise
+            if self._context.hook is not None:
+                yield Emit(partial(self._emit_published, commit))
+            if self._context.mirror is not None:
+                held = wanted.payload if commit.created else None
+                yield from mirror.bring_up_to_date(self._context, self._context.mirror, name, commit, held)
+            return commit
 
     def publish_many(
         self,
@@ -131,7 +145,7 @@ class Publishing:
         ts: int | datetime | None = None,
         labels: Mapping[str, str] | None = None,
         dedupe_key: str | None = None,
-        validate: Validate | None = None,
+        validate: Validator | None = None,
         codec: str = "json",
     ) -> Operation[Outcomes]:
         """Publish a value to each of several datasets, in one round trip (two when they are not known yet).
@@ -154,8 +168,7 @@ class Publishing:
             "codec": codec,
         }
         publishing = {name: self.publish(name, value, **shared) for name, value in values.items()}
-        batch_bytes = self._context.policy.max_batch_bytes
-        return Outcomes((yield from together(publishing, batch_bytes=batch_bytes)))
+        return Outcomes((yield from batched(self._context, publishing)))
 
     def confirm(self, dataset: str) -> Operation[Status]:
         """Note that the producer ran and found nothing new: `confirmed_at` becomes now, the data stays.
@@ -163,7 +176,7 @@ class Publishing:
         Raises `NotFound` when nothing is published.
         """
         with about(dataset) as name:
-            return (yield from mirror.after(self._context, pointers.confirm(self._context, name)))
+            return (yield from self._mirrored(pointers.confirm(self._context, name)))
 
     def put_live(
         self,
@@ -188,47 +201,7 @@ class Publishing:
             )
             return (yield from putting)
 
-    def _wanted(
-        self,
-        name: str,
-        value: Any,
-        *,
-        id: str | None,  # noqa: A002
-        ts: int | datetime | None,
-        labels: Mapping[str, str] | None,
-        dedupe_key: str | None,
-        expected_version: int | None,
-        validate: Validate | None,
-        codec: str,
-    ) -> Publication:
-        """Check what a producer wants published, and encode it."""
-        payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
-        if validate is not None and not callable(validate):
-            raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
-        return Publication(
-            dataset=name,
-            payload=payload,
-            codec=codec,
-            id=None if id is None else arguments.snapshot_id(id),
-            ts=None if ts is None else arguments.timestamp_ms(ts),
-            labels=arguments.labels({} if labels is None else labels),
-            dedupe_key=None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
-            expected_version=None
-            if expected_version is None
-            else arguments.expected_version(expected_version),
-            validate=validate,
-        )
-
-
-# --- reading -----------------------------------------------------------------------------------
-#
-# Reading: checked, and handed to the operations.
-
-
-class Reading:
-    """The calls of readers."""
-
-    _context: Context
+    # --- read -----------------------------------------------------------------------------------------
 
     def read_latest(
         self, dataset: str, *, max_staleness: float | timedelta = 0.0
@@ -262,7 +235,7 @@ class Reading:
         """
         names = [datasets] if isinstance(datasets, str) else list(datasets)
         reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
-        outcomes = yield from together(reading, batch_bytes=self._context.policy.max_batch_bytes)
+        outcomes = yield from batched(self._context, reading)
         found: dict[str, Snapshot | None] = {}
         for name, outcome in outcomes.items():
             if isinstance(outcome, SwapstoreError):
@@ -341,16 +314,7 @@ class Reading:
             begin = None if after is None else arguments.whole(after, "after", least=0)
             return Named(name, Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll)))
 
-
-# --- steering ----------------------------------------------------------------------------------
-#
-# What an operator does to what is served: checked, and handed to the operations.
-
-
-class Steering:
-    """The calls of operators."""
-
-    _context: Context
+    # --- pin and roll back ----------------------------------------------------------------------------
 
     def pin(self, dataset: str, *, id: str) -> Operation[Status]:  # noqa: A002
         """Serve this snapshot to every reader of the latest until `unpin`; publishing goes on behind it.
@@ -358,16 +322,12 @@ class Steering:
         Raises `NotFound` unless the id is committed, `PayloadMissing` or `Corrupt` if it cannot be read.
         """
         with about(dataset) as name:
-            return (
-                yield from mirror.after(
-                    self._context, pointers.pin(self._context, name, arguments.snapshot_id(id))
-                )
-            )
+            return (yield from self._mirrored(pointers.pin(self._context, name, arguments.snapshot_id(id))))
 
     def unpin(self, dataset: str) -> Operation[Status]:
         """Serve the latest snapshot again. Harmless when nothing is pinned."""
         with about(dataset) as name:
-            return (yield from mirror.after(self._context, pointers.unpin(self._context, name)))
+            return (yield from self._mirrored(pointers.unpin(self._context, name)))
 
     def rollback(self, dataset: str, *, id: str) -> Operation[Status]:  # noqa: A002
         """Make this snapshot the latest, until a publish that is not older than it.
@@ -376,22 +336,10 @@ class Steering:
         """
         with about(dataset) as name:
             return (
-                yield from mirror.after(
-                    self._context, pointers.rollback(self._context, name, arguments.snapshot_id(id))
-                )
+                yield from self._mirrored(pointers.rollback(self._context, name, arguments.snapshot_id(id)))
             )
 
-
-# --- upkeep ------------------------------------------------------------------------------------
-#
-# Looking after what is stored: checked, and handed to the operations.
-
-
-class Upkeep:
-    """What an operator, or a cron job of theirs, calls now and then."""
-
-    _context: Context
-    _kind: str
+    # --- maintain -------------------------------------------------------------------------------------
 
     def prune(self, dataset: str, *, retention: Retention | None = None) -> Operation[Pruned]:
         """Apply retention now: hide what is past its bounds, and let go of all that can be let go of.
@@ -411,9 +359,11 @@ class Upkeep:
         Writes nothing. What a server does not say is `unknown`. A SQLite file that cannot be opened or
         written is a problem among the checks; a server that cannot be reached raises `Unavailable`.
         """
-        from swapstore.doctor.diagnose import diagnose  # noqa: PLC0415 - for who looks after a store
+        if self._context.doctor is not None:
+            return (yield from self._context.doctor(self._context))
+        from swapstore.doctor.check import unknown_kind  # noqa: PLC0415 - for who looks after a store
 
-        return (yield from diagnose(self._context, self._kind))
+        return [unknown_kind(self._kind)]
 
     def verify(
         self, dataset: str | None = None, *, on_progress: Callable[[Progress], None] | None = None
@@ -449,8 +399,7 @@ class Upkeep:
         reports = []
         for each in names:
             with about(each) as name:
-                repairing = repair.repair(self._context, name, apply=apply)
-                reports += [(yield from telling.repair(self._context, repairing))]
+                reports += [(yield from repair.repair(self._context, name, apply=apply))]
         return [report for report in reports if report.findings]
 
     def _wrong(self) -> Operation[list[str]]:
@@ -465,17 +414,56 @@ class Upkeep:
 
         return Inspection(self._context, dataset, on_progress=on_progress)
 
+    def _emit_published(self, commit: Commit, tally: Tally) -> None:
+        self._context.emit(
+            Published(
+                dataset=commit.dataset,
+                version=commit.version,
+                id=commit.id,
+                ts=commit.ts,
+                size=commit.size,
+                created=commit.created,
+                is_latest=commit.is_latest,
+                attempts=len(tally.drafts),
+                round_trips=tally.round_trips,
+                elapsed_s=self._context.clock.monotonic() - tally.began,
+            )
+        )
 
-# --- calls -------------------------------------------------------------------------------------
-#
-# What can be asked of a store, without any I/O: each call checks its arguments and is an operation.
-#
-# `Store` runs them, `AsyncStore` awaits them. Both take signatures and documentation from here.
+    def _mirrored(self, swap: Operation[Status]) -> Operation[Status]:
+        """Swap something other than a publish, and bring the mirror up to date."""
+        status = yield from swap
+        if self._context.mirror is not None:
+            yield from mirror.bring_up_to_date(self._context, self._context.mirror, status.dataset)
+        return status
 
-
-class Calls(Publishing, Reading, Steering, Upkeep):
-    """All calls, on one client's context and a kind of store."""
-
-    def __init__(self, context: Context, kind: str) -> None:
-        self._context = context
-        self._kind = kind
+    def _wanted(
+        self,
+        name: str,
+        value: Any,
+        *,
+        id: str | None,  # noqa: A002
+        ts: int | datetime | None,
+        labels: Mapping[str, str] | None,
+        dedupe_key: str | None,
+        expected_version: int | None,
+        validate: Validator | None,
+        codec: str,
+    ) -> Publication:
+        """Check what a producer wants published, and encode it."""
+        payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
+        if validate is not None and not callable(validate):
+            raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
+        return Publication(
+            dataset=name,
+            payload=payload,
+            codec=codec,
+            id=None if id is None else arguments.snapshot_id(id),
+            ts=None if ts is None else arguments.timestamp_ms(ts),
+            labels=arguments.labels({} if labels is None else labels),
+            dedupe_key=None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
+            expected_version=None
+            if expected_version is None
+            else arguments.expected_version(expected_version),
+            validate=validate,
+        )

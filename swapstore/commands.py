@@ -22,7 +22,7 @@ class Command(Generic[R]):
     __slots__ = ()
 
 
-class Reading(Command[R]):
+class ReadCommand(Command[R]):
     """A command that changes nothing: it may be sent again when its reply is lost."""
 
     __slots__ = ()
@@ -39,7 +39,7 @@ class Failed:
 
 
 @attrs.frozen
-class Get(Reading[bytes | None]):
+class Get(ReadCommand[bytes | None]):
     """The value of a key, None if there is none."""
 
     key: str
@@ -54,7 +54,7 @@ class Served:
 
 
 @attrs.frozen
-class GetServed(Reading[Served]):
+class GetServed(ReadCommand[Served]):
     """The value of a manifest and, where the store can tell both at one moment, what it serves.
 
     `records` is what the keys of the dataset's id records begin with. A store may always answer with the
@@ -67,7 +67,7 @@ class GetServed(Reading[Served]):
 
 
 @attrs.frozen
-class Peek(Reading[bytes]):
+class Peek(ReadCommand[bytes]):
     """The first `size` bytes of a key's value, empty if there is none."""
 
     key: str
@@ -75,7 +75,7 @@ class Peek(Reading[bytes]):
 
 
 @attrs.frozen
-class Members(Reading[frozenset[str]]):
+class Members(ReadCommand[frozenset[str]]):
     """The members of a set."""
 
     key: str
@@ -86,7 +86,7 @@ PERMANENT = -1
 
 
 @attrs.frozen
-class Ttl(Reading[int]):
+class Ttl(ReadCommand[int]):
     """How long a key has still to live, in ms: `PERMANENT` without a TTL, `ABSENT` without a key."""
 
     key: str
@@ -101,7 +101,7 @@ class Scanned:
 
 
 @attrs.frozen
-class Scan(Reading[Scanned]):
+class Scan(ReadCommand[Scanned]):
     """Some of the keys that match a pattern (`*`: any characters), about `limit` a time.
 
     Every key that is there from the first call to the last is returned; others may be.
@@ -113,7 +113,7 @@ class Scan(Reading[Scanned]):
 
 
 @attrs.frozen
-class Ask(Reading[Any]):
+class Ask(ReadCommand[Any]):
     """A question about the store itself, in the words of its driver, for the driver's own diagnosis."""
 
     words: tuple[str, ...]
@@ -230,7 +230,7 @@ class Staged:
 
 
 @attrs.frozen(kw_only=True)
-class Commit(Command["CommitReply"]):
+class Swap(Command["SwapReply"]):
     """Swap the manifest, atomically, in this order.
 
     1. compare the stored manifest's first bytes: `prefix` → `Already`; not `expected` → `Conflict`
@@ -271,7 +271,7 @@ class Already:
 
 
 @attrs.frozen
-class Conflict:
+class Mismatch:
     """The stored manifest is another (None: there is none)."""
 
     current: bytes | None = attrs.field(repr=False)
@@ -292,4 +292,4 @@ class Held:
     key: str
 
 
-CommitReply = Committed | Already | Conflict | Unstaged | Held
+SwapReply = Committed | Already | Mismatch | Unstaged | Held

@@ -12,25 +12,26 @@ import attrs
 
 from swapstore import arguments, engine, events
 from swapstore.cache import Cache
-from swapstore.drivers.base import Place
+from swapstore.drivers.base import Endpoint
 from swapstore.drivers.rest import address as rest_address
 from swapstore.errors import InvalidInput, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
 from swapstore.migration.layout import Mirror
 from swapstore.models import Retention
-from swapstore.protocol.context import Context, Policy
-from swapstore.protocol.scriptless import probe
-from swapstore.protocol.scriptless.probe import Strategy
+from swapstore.protocol.context import Capabilities, Context, Policy
+from swapstore.protocol.scriptless.probe import Undecided
 from swapstore.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from swapstore.drivers.base import Driver
+    from swapstore.doctor.check import Check
+    from swapstore.drivers.base import AsyncDriver, Driver
     from swapstore.drivers.rest.address import Address
     from swapstore.events import Event
     from swapstore.models import Validator
+    from swapstore.protocol.operation import Operation
 
 URL_VARIABLE = "SWAPSTORE_URL"
 DEFAULT_NAMESPACE = "swapstore"
@@ -39,7 +40,7 @@ DEFAULT_MAX_BATCH = 8 * 1024 * 1024
 DEFAULT_MAX_REQUEST = 10 * 1024 * 1024
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
-D = TypeVar("D", bound=Place)
+D = TypeVar("D", bound=Endpoint)
 
 
 def connect(
@@ -100,11 +101,12 @@ def connect(
         validators=validators,
         on_event=on_event,
     )
-    try:
-        engine.run(probe.at_connect(context, driver.kind), driver, context.clock.sleep)
-    except SwapstoreError:
-        driver.close()
-        raise
+    if context.on_connect is not None:
+        try:
+            engine.run(context.on_connect(context), driver, context.clock.sleep)
+        except SwapstoreError:
+            driver.close()
+            raise
     return Store(driver, context)
 
 
@@ -144,7 +146,6 @@ def prepared(
         keys=Keys(arguments.namespace(namespace)),
         cache=Cache(arguments.whole(cache_bytes, "cache_bytes", least=0)),
         policy=policy,
-        strategy=Strategy(single_writer=single_writer),
         retention=_retention(retention),
         mirror=_mirror(mirror),
         validators=_validators(validators),
@@ -155,8 +156,13 @@ def prepared(
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
     policy = attrs.evolve(policy, text_only=not driver.binary_safe)
+    undecided = Undecided(single_writer=single_writer)
+    context = attrs.evolve(
+        context, capabilities=Capabilities(committer=undecided), doctor=_DOCTORS.get(driver.kind)
+    )
     if driver.kind == "upstash":
         policy = _over_rest(policy, max_request)
+        context = attrs.evolve(context, on_connect=undecided.ask_at_connect)
     return driver, attrs.evolve(context, policy=policy)
 
 
@@ -190,6 +196,27 @@ def _validators(value: Any) -> tuple[Validator, ...]:
         if not callable(each):
             raise InvalidInput(f"each of validators must be a function, not {arguments.shown(each)}")
     return tuple(value)
+
+
+def _doctor_of_redis(ctx: Context) -> Operation[list[Check]]:
+    from swapstore.doctor import redis  # noqa: PLC0415 - for who looks after a store
+
+    return redis.diagnose(ctx)
+
+
+def _doctor_of_sqlite(ctx: Context) -> Operation[list[Check]]:
+    from swapstore.doctor import sqlite  # noqa: PLC0415
+
+    return sqlite.diagnose(ctx)
+
+
+def _doctor_of_rest(ctx: Context) -> Operation[list[Check]]:
+    from swapstore.doctor import rest  # noqa: PLC0415
+
+    return rest.diagnose(ctx)
+
+
+_DOCTORS = {"redis": _doctor_of_redis, "sqlite": _doctor_of_sqlite, "upstash": _doctor_of_rest}
 
 
 def default_path() -> Path:
@@ -271,6 +298,33 @@ def _rest(address: Address, max_request: int) -> Driver:
 
 
 _BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, sqlite, _rest)
+
+
+def _async_redis_url(url: str) -> AsyncDriver:
+    from swapstore.drivers.aioredis import AsyncRedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
+
+    return AsyncRedisDriver.from_url(url)
+
+
+def _async_redis_client(client: Any) -> AsyncDriver:
+    from swapstore.drivers.aioredis import AsyncRedisDriver  # noqa: PLC0415
+
+    return AsyncRedisDriver.from_client(client)
+
+
+def _async_sqlite(path: Path) -> AsyncDriver:
+    from swapstore.drivers.threaded import ThreadedDriver  # noqa: PLC0415
+
+    return ThreadedDriver(sqlite(path))
+
+
+def _async_rest(address: Address, max_request: int) -> AsyncDriver:
+    with rest_address.installed():
+        from swapstore.drivers.rest.aio import AsyncUpstashDriver  # noqa: PLC0415 - an extra
+    return AsyncUpstashDriver(address, max_request=max_request)
+
+
+ASYNC: Makers[AsyncDriver] = Makers(_async_redis_url, _async_redis_client, _async_sqlite, _async_rest)
 
 
 class _Default:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
-from swapstore.protocol.operation import Batch, Listen, Operation, Wait
+from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,10 +31,12 @@ def run(
     driver: Driver,
     sleep: Callable[[float], None],
     listen: Callable[[Listen], None] | None = None,
+    tally: Tally | None = None,
 ) -> T:
-    """Run an operation to its end: send its batches, let its waits pass, throw failures in.
+    """Run an operation to its end: send its batches, perform its waits, throw failures in.
 
-    `listen` lets the waits pass that a hint may end.
+    `listen` performs waits that a notification can cut short. `tally` counts the batches, for the events that
+    the operation emits; without one it emits none.
 
     Returns the operation's result, or raises what it raises.
     """
@@ -43,12 +45,17 @@ def run(
         while True:
             replies: list[Any] = []
             try:
-                if isinstance(step, Listen) and listen is not None:
-                    listen(step)
-                elif isinstance(step, Wait):
-                    sleep(step.seconds)
-                else:
+                if isinstance(step, Batch):
+                    if tally is not None:
+                        tally.note(step)
                     replies = _executed(step, driver, sleep)
+                elif isinstance(step, Emit):
+                    if tally is not None:
+                        step.emit(tally)
+                elif isinstance(step, Listen) and listen is not None:
+                    listen(step)
+                else:
+                    sleep(step.seconds)
             except SwapstoreError as error:
                 step = operation.throw(error)
             else:
@@ -65,6 +72,7 @@ async def arun(
     driver: AsyncDriver,
     sleep: Callable[[float], Awaitable[None]],
     listen: Callable[[Listen], Awaitable[None]] | None = None,
+    tally: Tally | None = None,
 ) -> T:
     """Run an operation to its end, as `run` does, and await what `run` blocks for.
 
@@ -75,12 +83,17 @@ async def arun(
         while True:
             replies: list[Any] = []
             try:
-                if isinstance(step, Listen) and listen is not None:
-                    await listen(step)
-                elif isinstance(step, Wait):
-                    await sleep(step.seconds)
-                else:
+                if isinstance(step, Batch):
+                    if tally is not None:
+                        tally.note(step)
                     replies = await _aexecuted(step, driver, sleep)
+                elif isinstance(step, Emit):
+                    if tally is not None:
+                        step.emit(tally)
+                elif isinstance(step, Listen) and listen is not None:
+                    await listen(step)
+                else:
+                    await sleep(step.seconds)
             except SwapstoreError as error:
                 step = operation.throw(error)
             else:

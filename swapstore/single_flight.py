@@ -92,7 +92,7 @@ class SingleFlight(Generic[T]):
 #
 # Readers that ask the same at the same time are answered together: `flights.py`, for tasks.
 
-Place = tuple[str, int]  # what is loaded, and in which event loop
+_Key = tuple[str, int]  # what is loaded, and in which event loop
 
 
 class _AsyncFlight(Generic[T]):
@@ -111,8 +111,8 @@ class AsyncSingleFlight(Generic[T]):
     """The loads that are under way. The tasks of one event loop share them."""
 
     def __init__(self) -> None:
-        self._under_way: dict[Place, _AsyncFlight[T]] = {}
-        self._next: dict[Place, _AsyncFlight[T]] = {}
+        self._under_way: dict[_Key, _AsyncFlight[T]] = {}
+        self._next: dict[_Key, _AsyncFlight[T]] = {}
 
     async def share(self, key: str, load: Callable[[], Awaitable[T]]) -> T:
         """Load, or wait for a load that begins after this call."""
@@ -134,7 +134,7 @@ class AsyncSingleFlight(Generic[T]):
 
     async def _load(
         self,
-        place: Place,
+        place: _Key,
         flight: _AsyncFlight[T],
         before: _AsyncFlight[T] | None,
         load: Callable[[], Awaitable[T]],

@@ -1,89 +1,21 @@
-"""How `follow` becomes a method: an iteration that waits, and that ends when its store is closed.
-
-Each follower hears hints with ears of its own. A store that is closed wakes them all.
-"""
+"""How `follow` waits: each follower has a subscription to hints, which ends when its store is closed."""
 
 from __future__ import annotations
 
 import threading
-from functools import wraps
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from swapstore.engine import arun, run
-from swapstore.face import Face
+from swapstore.engine import arun
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Callable, Generator
 
-    from swapstore.calls import Calls
     from swapstore.drivers.base import AsyncListener, Driver, Listener
-    from swapstore.face import AsyncFace
-    from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Listen, Steps
+    from swapstore.store import AsyncStore
 
-
-P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def following(
-    call: Callable[Concatenate[Calls, P], Steps[T]],
-) -> Callable[Concatenate[Any, P], Generator[T, None, None]]:
-    """Make a method that finds the place to begin at, and then iterates over what comes."""
-
-    @wraps(call)
-    def method(self: FollowedFace, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
-        steps = call(self._calls, *args, **kwargs)
-        self._run(steps.step())  # at once: what is published after the call must come
-        return self._follow(steps)
-
-    return method  # type: ignore[return-value]
-
-
-class FollowedFace(Face):
-    """A face whose followers end when it is closed."""
-
-    def __init__(self, driver: Driver, context: Context) -> None:
-        super().__init__(driver, context)
-        self._ears: set[Subscription] = set()
-
-    def close(self) -> None:
-        """Close the connections that the store opened, and end its followers. Closing twice is harmless."""
-        self._closed = True
-        for ears in list(self._ears):
-            ears.close()
-        super().close()
-
-    def _follow(self, steps: Steps[T]) -> Generator[T, None, None]:
-        """Iterate until the store is closed. One that was closed before the first item is an error."""
-        self._refuse_if_closed()
-        ears = Subscription(self._driver)
-        self._ears.add(ears)
-        try:
-            while not self._is_closed():
-                for item in self._next(steps, ears):
-                    yield item
-                    if self._is_closed():
-                        return
-        finally:
-            self._ears.discard(ears)
-            ears.close()
-            if self._is_closed():
-                self._driver.close()  # what was under way meanwhile may have connected anew
-
-    def _next(self, steps: Steps[T], ears: Subscription) -> list[T]:
-        try:
-            return run(steps.step(), self._driver, self._context.clock.sleep, ears.listen) or []
-        except Exception:
-            if self._is_closed():
-                return []  # its connections were closed under our hands
-            raise
-
-    def _is_closed(self) -> bool:
-        """Ask anew each time: another thread may close it."""
-        return self._closed
 
 
 class Silence:
@@ -126,24 +58,7 @@ class Subscription:
             listener.close()
 
 
-# --- aio_following -----------------------------------------------------------------------------
-#
-# How `follow` becomes a method of the awaited store: an iteration that waits, and ends with its store.
-
-
-def afollowing(
-    call: Callable[Concatenate[Calls, P], Steps[T]],
-) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
-    """Make a method that iterates over what comes, from the place that it finds when it is first awaited."""
-
-    @wraps(call)
-    def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        self._refuse_if_closed()
-        follower: Follower[T] = Follower(self, call(self._calls, *args, **kwargs))
-        self._followers.add(follower)
-        return follower
-
-    return method  # type: ignore[return-value]
+# --- for asyncio ------------------------------------------------------------------------------------
 
 
 def _asyncio() -> Any:
@@ -158,7 +73,7 @@ class Follower(Generic[T]):
     a time-out, and nothing that came meanwhile is lost.
     """
 
-    def __init__(self, store: AsyncFace, steps: Steps[T]) -> None:
+    def __init__(self, store: AsyncStore, steps: Steps[T]) -> None:
         self._store = store
         self._steps = steps
         self._ready: list[T] = []

@@ -13,7 +13,7 @@ from swapstore.cli import output
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.errors import Damaged, InvalidInput, Refused
 from swapstore.migration.layout import Layout
-from swapstore.migration.plan import Fact, Finding, Kind, Planned, RegionDone, Tried
+from swapstore.migration.plan import Fact, FaultKind, Planned, RegionDone, SourceFault, Tried
 
 SOURCE_VARIABLE = "SWAPSTORE_IMPORT_FROM"
 FINDINGS_PRINTED = 50
@@ -102,10 +102,10 @@ def snapshots(
     _raise_for(findings, old.where)
 
 
-def _raise_for(findings: Iterable[Finding], where: str) -> None:
+def _raise_for(findings: Iterable[SourceFault], where: str) -> None:
     """Raise an error if something in the source was damaged, or refused by the store."""
     damaged = sum(finding.is_damage for finding in findings)
-    refused = sum(finding.kind is Kind.REFUSED for finding in findings)
+    refused = sum(finding.kind is FaultKind.REFUSED for finding in findings)
     if damaged:
         raise Damaged(
             f"the rest is imported, but {damaged} of the findings in {where} are damage: a payload that is "
@@ -144,23 +144,23 @@ def _with_progress(session: Session, facts: Iterator[Fact]) -> Iterator[Fact]:
             yield fact
 
 
-def _write(facts: Iterable[Fact]) -> list[Finding]:
+def _write(facts: Iterable[Fact]) -> list[SourceFault]:
     """Write findings and regions as JSON, and return the findings."""
     findings = []
     for fact in facts:
-        if isinstance(fact, Finding | RegionDone):
+        if isinstance(fact, SourceFault | RegionDone):
             output.write_json(fact)
-        if isinstance(fact, Finding):
+        if isinstance(fact, SourceFault):
             findings.append(fact)
     return findings
 
 
-def _print(facts: Iterable[Fact]) -> list[Finding]:
+def _print(facts: Iterable[Fact]) -> list[SourceFault]:
     """Print the findings and a row for each region, and return the findings."""
-    findings: list[Finding] = []
+    findings: list[SourceFault] = []
     regions: list[RegionDone] = []
     for fact in facts:
-        if isinstance(fact, Finding):
+        if isinstance(fact, SourceFault):
             findings.append(fact)
         elif isinstance(fact, RegionDone):
             regions.append(fact)
@@ -183,7 +183,7 @@ def _print(facts: Iterable[Fact]) -> list[Finding]:
     return findings
 
 
-def _print_findings(findings: list[Finding]) -> None:
+def _print_findings(findings: list[SourceFault]) -> None:
     for finding in findings[:FINDINGS_PRINTED]:
         output.print_text(f"{finding.kind}: {finding.key}")
         output.print_text(f"  {finding.detail}")

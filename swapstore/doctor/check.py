@@ -33,3 +33,13 @@ class Check:
 def reason(refused: Failed) -> str:
     """Return what the store refused a question with."""
     return str(refused.error)
+
+
+def unknown_kind(kind: str) -> Check:
+    """Return the only check of a store that swapstore has no questions for."""
+    return Check(
+        "store",
+        Verdict.UNKNOWN,
+        f"a store of the kind {kind!r}, for which swapstore has no questions",
+        "Ask whoever runs it whether it keeps what it acknowledged.",
+    )

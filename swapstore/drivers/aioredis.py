@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from swapstore.commands import Command
 from swapstore.drivers import redis_common, redis_errors, resp
 from swapstore.drivers.aioredis_listener import AsyncRedisListener
-from swapstore.drivers.limiter import Gate
+from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis_batch import bundled
 from swapstore.drivers.redis_wire import Wire
 from swapstore.forks import survive_forks
@@ -48,10 +48,10 @@ class AsyncRedisDriver:
         self._gate = self._new_gate()
         survive_forks(self)
 
-    def _new_gate(self) -> Gate:
+    def _new_gate(self) -> Limiter:
         size: int = self._pool.max_connections
         wait_s = getattr(self._pool, "timeout", None) or redis_common.POOL_WAIT_S
-        return Gate(self.where, size, wait_s, exhausted=lambda: redis_errors.exhausted(self.where, size))
+        return Limiter(self.where, size, wait_s, exhausted=lambda: redis_errors.exhausted(self.where, size))
 
     def after_fork(self) -> None:
         """Leave the parent's connections, and its event loop, alone."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from swapstore.commands import Command
 
 
-class Place(Protocol):
+class Endpoint(Protocol):
     """What a driver says of the store that it serves."""
 
     @property
@@ -26,7 +26,7 @@ class Place(Protocol):
         """Whether every byte string can be sent. False: text (UTF-8) alone; the rest is `InvalidInput`."""
 
 
-class Driver(Place, Protocol):
+class Driver(Endpoint, Protocol):
     """Carries out batches of commands.
 
     A driver may be used by several threads, and in a child process after a fork (on SQLite: a fork while no
@@ -62,7 +62,7 @@ class Listener(Protocol):
         """Stop listening. A wait that is under way returns, as does each later one."""
 
 
-class AsyncDriver(Place, Protocol):
+class AsyncDriver(Endpoint, Protocol):
     """Carries out batches of commands for asyncio. They mean the same, by the same contract."""
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:

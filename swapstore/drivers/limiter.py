@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Gate:
+class Limiter:
     """Entered by each batch. It belongs to the event loop in which it is first entered.
 
     redis-py's `BlockingConnectionPool` does not do: when the task is cancelled that was next in its queue, it

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import Command, Commit, Failed, Stage
+from swapstore.commands import Command, Failed, Stage, Swap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Bundle(Command[list[Any]]):
     """Some records to stage, and the commit right behind them that relies on them."""
 
     stages: tuple[Stage, ...]
-    commit: Commit
+    commit: Swap
 
     @property
     def brought(self) -> list[Stage]:
@@ -45,7 +45,7 @@ def bundled(commands: Sequence[Command[Any]]) -> list[Command[Any]]:
     """Return the same commands, each commit with what it can bring along."""
     units: list[Command[Any]] = []
     for command in commands:
-        count = _brought_along(command, units) if type(command) is Commit else 0
+        count = _brought_along(command, units) if type(command) is Swap else 0
         if count:
             units[-count:] = [Bundle(tuple(units[-count:]), command)]  # type: ignore[arg-type]
         else:
@@ -53,7 +53,7 @@ def bundled(commands: Sequence[Command[Any]]) -> list[Command[Any]]:
     return units
 
 
-def _brought_along(commit: Commit, before: list[Command[Any]]) -> int:
+def _brought_along(commit: Swap, before: list[Command[Any]]) -> int:
     """Return how many of the last commands before a commit it can bring along."""
     headers = {staged.key: staged.header for staged in commit.staged}
     count = 0

@@ -9,7 +9,7 @@ from redis import exceptions as raised
 from redis import sentinel
 from redis.asyncio import sentinel as asentinel
 
-from swapstore.commands import Reading
+from swapstore.commands import ReadCommand
 from swapstore.drivers import refusals
 from swapstore.errors import AccessDenied, ReplyLost, SwapstoreError, Unavailable
 
@@ -73,7 +73,7 @@ def of_exchanging(
     """
     if isinstance(error, _DENIALS):
         return _denied(where, error)  # such a connection carries out nothing
-    if isinstance(error, raised.BusyLoadingError) and all(isinstance(each, Reading) for each in commands):
+    if isinstance(error, raised.BusyLoadingError) and all(isinstance(each, ReadCommand) for each in commands):
         return refusals.loading(where)
     if isinstance(error, redis.RedisError | OSError):
         return ReplyLost(

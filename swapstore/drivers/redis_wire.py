@@ -10,11 +10,8 @@ from swapstore.commands import (
     Already,
     Ask,
     Command,
-    Commit,
-    CommitReply,
     Committed,
     CompareAndSet,
-    Conflict,
     Drop,
     Expire,
     Get,
@@ -22,6 +19,7 @@ from swapstore.commands import (
     Held,
     Keep,
     Members,
+    Mismatch,
     Peek,
     Put,
     Register,
@@ -31,6 +29,8 @@ from swapstore.commands import (
     Scanned,
     Served,
     Stage,
+    Swap,
+    SwapReply,
     Ttl,
     Unstaged,
     Write,
@@ -81,7 +81,7 @@ class Wire:
         """Return the words of one command. `as_text`: the server does not know our scripts, send them."""
         if isinstance(command, Bundle):
             return self._commit.frame(*_commit_arguments(command.commit, command.stages), as_text=as_text)
-        if isinstance(command, Commit):
+        if isinstance(command, Swap):
             return self._commit.frame(*_commit_arguments(command), as_text=as_text)
         if isinstance(command, Replace):
             return self._replace.frame([command.key], [command.record, command.ttl_ms], as_text=as_text)
@@ -117,7 +117,7 @@ def value(command: Command[Any], reply: Any) -> Any:
     return _VALUES[type(command)](reply)
 
 
-def _commit_arguments(commit: Commit, brought_along: Sequence[Stage] = ()) -> tuple[list[str], list[Word]]:
+def _commit_arguments(commit: Swap, brought_along: Sequence[Stage] = ()) -> tuple[list[str], list[Word]]:
     keys = [commit.key, commit.live_key, *(staged.key for staged in commit.staged), *commit.unlinked]
     arguments: list[Word] = [
         commit.expected,
@@ -137,14 +137,14 @@ def _commit_arguments(commit: Commit, brought_along: Sequence[Stage] = ()) -> tu
     return keys, arguments
 
 
-def _commit_reply(reply: Any) -> CommitReply:
+def _commit_reply(reply: Any) -> SwapReply:
     match reply:
         case b"committed" | [[b"committed"], *_]:
             return Committed()
         case [[b"already"], *_]:
             return Already()
         case [[b"conflict", current], *_]:
-            return Conflict(current)
+            return Mismatch(current)
         case [[b"unstaged", key, present], *_]:
             return Unstaged(key.decode(), bool(present))
         case [[b"held", key], *_]:
@@ -177,5 +177,5 @@ _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Expire: lambda reply: None,  # noqa: ARG005
     Remove: lambda reply: None,  # noqa: ARG005
     Replace: bool,
-    Commit: _commit_reply,
+    Swap: _commit_reply,
 }

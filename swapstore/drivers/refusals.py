@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from swapstore.commands import Ask, Command, Commit, Replace
+from swapstore.commands import Ask, Command, Replace, Swap
 from swapstore.errors import (
     AccessDenied,
     Corrupt,
@@ -37,7 +37,7 @@ _ACTUAL = re.compile(r"actual\D{0,12}(\d+)", re.IGNORECASE)
 
 def is_script(command: Command[Any]) -> bool:
     """Whether a command travels as a script."""
-    return isinstance(command, Commit | Replace) or (
+    return isinstance(command, Swap | Replace) or (
         isinstance(command, Ask) and command.words[0].upper() in {"EVAL", "EVALSHA"}
     )
 

@@ -190,7 +190,7 @@ def glimpse(raw: bytes, dataset: str, key: str, *, whole: bool) -> Manifest | No
     return found if whole else attrs.evolve(found, raw=raw[: found.head_size], complete=False)
 
 
-class _Kind(msgspec.Struct):
+class _Preamble(msgspec.Struct):
     format: int
     dataset: str
 
@@ -225,7 +225,7 @@ def parse(raw: bytes, dataset: str, key: str) -> Manifest:
 
 def _refuse_newer_format(line: bytes, key: str) -> None:
     try:
-        kind = msgspec.json.decode(line, type=_Kind)
+        kind = msgspec.json.decode(line, type=_Preamble)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return
     if kind.format > records.FORMAT:

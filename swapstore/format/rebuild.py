@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen(kw_only=True)
-class Candidate:
+class Unnamed:
     """A committed snapshot that no manifest names, whole. `has_ts`: the key of its ts record is taken."""
 
     entry: Entry
@@ -32,7 +32,7 @@ class Candidate:
     has_ts: bool
 
     @classmethod
-    def of(cls, row: Row, epoch: str) -> Candidate:
+    def of(cls, row: Row, epoch: str) -> Unnamed:
         """A row that the header names, and that was in a page that cannot be read."""
         fields = attrs.asdict(row, recurse=False)
         told = {name: fields.pop(name) for name in ("version", "committed_at", "dedupe_key")}
@@ -53,7 +53,7 @@ class Candidate:
         )
 
 
-def in_order(candidates: Iterable[Candidate]) -> list[Candidate]:
+def in_order(candidates: Iterable[Unnamed]) -> list[Unnamed]:
     """Sort as they were committed: line of versions after line, by their earliest commit, then by version."""
     began: dict[str, int] = {}
     candidates = list(candidates)
@@ -62,14 +62,14 @@ def in_order(candidates: Iterable[Candidate]) -> list[Candidate]:
             epoch, moment = candidate.origin.epoch, candidate.origin.committed_at
             began[epoch] = min(moment, began.get(epoch, moment))
 
-    def place(candidate: Candidate) -> tuple[int, str, int, int, str]:
+    def place(candidate: Unnamed) -> tuple[int, str, int, int, str]:
         epoch = candidate.origin.epoch if candidate.origin else ""
         return began.get(epoch, 0), epoch, candidate.version, candidate.entry.ts, candidate.entry.id
 
     return sorted(candidates, key=place)
 
 
-def versioned(candidates: Iterable[Candidate], *, after: int) -> list[Row]:
+def versioned(candidates: Iterable[Unnamed], *, after: int) -> list[Row]:
     """Give each its version back where it can have it: above `after`, and each above the one before.
 
     Those without an origin take the versions that nobody has, by their times, or the next.
@@ -83,9 +83,7 @@ def versioned(candidates: Iterable[Candidate], *, after: int) -> list[Row]:
     return [*rows, *(candidate.row(after + 1 + index) for index, candidate in enumerate(left))]
 
 
-def placed(
-    candidates: Sequence[Candidate], holes: Iterable[Ref]
-) -> tuple[dict[str, list[Row]], list[Candidate]]:
+def placed(candidates: Sequence[Unnamed], holes: Iterable[Ref]) -> tuple[dict[str, list[Row]], list[Unnamed]]:
     """Fill holes in the log, named by the keys of their pages. Returns the rows of each, and who is left."""
     told, untold = ({c.entry.id: c for c in some} for some in _told(candidates))
     filled: dict[str, list[Row]] = {}
@@ -101,7 +99,7 @@ def placed(
     return filled, [*told.values(), *untold.values()]
 
 
-def _taken(left: dict[str, Candidate], most: int, fitting: Iterable[Candidate]) -> list[Candidate]:
+def _taken(left: dict[str, Unnamed], most: int, fitting: Iterable[Unnamed]) -> list[Unnamed]:
     """Take so many of those that fit out of those that are left."""
     found = list(islice(fitting, most))
     for candidate in found:
@@ -109,7 +107,7 @@ def _taken(left: dict[str, Candidate], most: int, fitting: Iterable[Candidate]) 
     return found
 
 
-def _told(candidates: Iterable[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+def _told(candidates: Iterable[Unnamed]) -> tuple[list[Unnamed], list[Unnamed]]:
     """Those with an origin, as they come, and those without, by their times."""
     candidates = list(candidates)
     untold = [candidate for candidate in candidates if candidate.origin is None]
@@ -117,7 +115,7 @@ def _told(candidates: Iterable[Candidate]) -> tuple[list[Candidate], list[Candid
     return [candidate for candidate in candidates if candidate.origin is not None], untold
 
 
-def _within(candidates: Sequence[Candidate], hole: Ref) -> list[Row]:
+def _within(candidates: Sequence[Unnamed], hole: Ref) -> list[Row]:
     """Give each a version in the hole, ascending, as near to its own as there is room."""
     rows: list[Row] = []
     version = hole.first_version - 1
@@ -129,8 +127,8 @@ def _within(candidates: Sequence[Candidate], hole: Ref) -> list[Row]:
 
 
 def _filled(
-    rows: Sequence[Row], candidates: Sequence[Candidate], first: int, last: int
-) -> tuple[list[Row], list[Candidate]]:
+    rows: Sequence[Row], candidates: Sequence[Unnamed], first: int, last: int
+) -> tuple[list[Row], list[Unnamed]]:
     """Give candidates versions between `first` and `last` that no row has. Returns all rows, and who is left.
 
     Each takes the first that is free before a later row, but leaves enough for those that come after it.

@@ -16,7 +16,6 @@ from swapstore.fsck.walk import bytes_of
 from swapstore.protocol.commit import Record
 from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_page
 from swapstore.protocol.operation import Operation
-from swapstore.protocol.scriptless.probe import Way
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
@@ -32,7 +31,7 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class _Place:
+class _Replacement:
     """What stands in the place of a page, and the keys of the pages that it replaces."""
 
     refs: tuple[Ref, ...]
@@ -62,7 +61,7 @@ class Rewriter:
         self._gone = gone
         self._filled = filled
         self._wrong = sorted(wrong)
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _Replacement] = {}
         self._pages: dict[str, SealedPage] = {}
 
     def mended(self, log: Log) -> Operation[tuple[tuple[Ref, ...], tuple[str, ...]]]:
@@ -75,27 +74,29 @@ class Rewriter:
             replaced += place.replaced
         return (self._narrowed(refs) if replaced else log.pages), tuple(replaced)
 
-    def _place(self, ref: Ref) -> Operation[_Place]:
+    def _place(self, ref: Ref) -> Operation[_Replacement]:
         at = bisect_left(self._wrong, ref.first_version)
         if at == len(self._wrong) or self._wrong[at] > ref.last_version:
-            return _Place((ref,), ())
+            return _Replacement((ref,), ())
         if ref.key not in self._places:
             self._places[ref.key] = yield from self._rewrite(ref)
         return self._places[ref.key]
 
-    def _rewrite(self, ref: Ref) -> Operation[_Place]:
+    def _rewrite(self, ref: Ref) -> Operation[_Replacement]:
         rows = self._filled.get(ref.key)
         if rows is None:
             page = yield from load_page(self._ctx, self._dataset, ref)
             if page.pages:
-                below: list[_Place] = []
+                below: list[_Replacement] = []
                 for child in page.pages:
                     below += [(yield from self._place(child))]
                 refs = tuple(child for place in below for child in place.refs)
-                return _Place(refs, (ref.key, *(key for place in below for key in place.replaced)))
+                return _Replacement(refs, (ref.key, *(key for place in below for key in place.replaced)))
             rows = [row for row in page.rows if row.version not in self._gone]
         size = manifest.F
-        return _Place(tuple(self._seal(rows[at : at + size]) for at in range(0, len(rows), size)), (ref.key,))
+        return _Replacement(
+            tuple(self._seal(rows[at : at + size]) for at in range(0, len(rows), size)), (ref.key,)
+        )
 
     def _seal(self, rows: Sequence[Row]) -> Ref:
         page = pages.seal(rows, level=0, dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys)
@@ -357,8 +358,8 @@ class Mender:
 
     def _unlinked(self, current: Manifest, later: Iterable[Row]) -> Operation[list[str]]:
         """The keys that get a TTL: leaked, replaced, altered, and what is left of dropped rows."""
-        if self._ctx.strategy.way is Way.COMPARE:
-            return []  # somebody may begin to use them before they have it: see `plain`
+        if not self._ctx.capabilities.committer.expires_leaks:
+            return []
         damage, keys, dataset = self._damage, self._ctx.keys, self._survey.dataset
         assert self._survey.manifest is not None  # noqa: S101 - it was there when the survey began
         unlinked: list[str] = []

@@ -7,26 +7,24 @@ under its hands it drafts anew; when somebody else repairs or resets it, it look
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from swapstore.commands import Register
 from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, Unsupported, UnsupportedFormat
+from swapstore.events import Repaired
 from swapstore.format.rebuild import in_order
 from swapstore.fsck.findings import Finding, Problem, Repair
 from swapstore.fsck.redraft import Mender
 from swapstore.fsck.unreachable import Sweep
 from swapstore.fsck.walk import Survey
-from swapstore.protocol.commit import Moved, Record, Staging, Swapped, swap
+from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.load import load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
-    from swapstore.fsck.redraft import Mended
     from swapstore.protocol.context import Context
 
 LOOKS = 5  # how often a repair looks anew at a dataset that somebody else resets or repairs
-STAGED_BYTES = 1024 * 1024  # how much is staged together
 
 
 def look(ctx: Context, dataset: str) -> Operation[tuple[Survey, list[Finding]]]:
@@ -46,7 +44,8 @@ def repair(ctx: Context, dataset: str, *, apply: bool) -> Operation[Repair]:
 
     It looks again after each swap that mends: what it reports as left is what it then still finds.
     """
-    report = _Report(dataset, applied=apply)
+    began = ctx.clock.monotonic()
+    report = _Progress(dataset, applied=apply)
     for attempt in range(LOOKS):
         try:
             survey, found = yield from look(ctx, dataset)
@@ -71,7 +70,24 @@ def repair(ctx: Context, dataset: str, *, apply: bool) -> Operation[Repair]:
         current = yield from load_manifest(ctx, dataset)
     except Damaged:
         current = None
-    return report.made(current.version if current else None)
+    made = report.made(current.version if current else None)
+    if made.applied and ctx.hook is not None:
+        _emit(ctx, made, began)
+    return made
+
+
+def _emit(ctx: Context, made: Repair, began: float) -> None:
+    ctx.emit(
+        Repaired(
+            dataset=made.dataset,
+            version=made.version,
+            found=len(made.findings),
+            left=len(made.left),
+            dropped=len(made.dropped),
+            restored=len(made.restored),
+            elapsed_s=ctx.clock.monotonic() - began,
+        )
+    )
 
 
 def _mend(ctx: Context, survey: Survey, *, apply: bool) -> Operation[bool]:
@@ -93,9 +109,8 @@ def _mend(ctx: Context, survey: Survey, *, apply: bool) -> Operation[bool]:
         mended = yield from (mender.rebuilt() if current is None else mender.mended(current))
         if mended is None or not apply:
             return mended is not None or survey.damage.unlisted
-        if ctx.strategy.scripted:
-            yield from _stage(ctx, mended, staging)
-        match (yield from swap(ctx, mended.draft, mended.needed, staging)):
+        yield from ctx.capabilities.committer.stage_ahead(ctx, mended.needed, staging)
+        match (yield from commit(ctx, mended.draft, mended.needed, staging)):
             case Swapped():
                 return True
             case Moved() if survey.over is None:
@@ -113,21 +128,7 @@ def _list(ctx: Context, dataset: str) -> Operation[None]:
     value_of(reply)
 
 
-def _stage(ctx: Context, mended: Mended, staging: Staging) -> Operation[None]:
-    """Stage in bounded batches what would be too much for one; what is lost on the way, the swap sends."""
-    batch: list[Record] = []
-    size = 0
-    for record in mended.needed:
-        batch.append(record)
-        size += len(record.data)
-        if size >= STAGED_BYTES:
-            commands = staging.commands(ctx, batch)
-            with suppress(ReplyLost):
-                staging.note(commands, (yield Batch(tuple(commands))))
-            batch, size = [], 0
-
-
-class _Report:
+class _Progress:
     """Collects what a repair, which may look several times, has to tell."""
 
     def __init__(self, dataset: str, *, applied: bool) -> None:

@@ -14,7 +14,7 @@ import attrs
 from swapstore.commands import ABSENT, PERMANENT, Command, Get, Scan, Ttl
 from swapstore.errors import Contended, Corrupt
 from swapstore.format import records, search
-from swapstore.format.rebuild import Candidate
+from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.walk import Expiring, Later, Survey, bytes_of, finding_of
 from swapstore.protocol.load import ask, ask_all, find, is_page_named, load_manifest, value_of
@@ -103,7 +103,7 @@ def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
     is_altered = not has_ts and value_of(ts_ttl) == PERMANENT
     if is_altered:  # once it has a TTL it can be written again: in the next swap
         found += leaked(survey, [ts_key])
-    candidate = Candidate(entry=entry, origin=origin, has_ts=has_ts or is_altered)
+    candidate = Unnamed(entry=entry, origin=origin, has_ts=has_ts or is_altered)
     one = Later(candidate, tuple(permanent), tuple(expiring))
     if is_open:
         survey.damage.later.append(one)

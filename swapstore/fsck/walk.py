@@ -9,7 +9,7 @@ import attrs
 from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
 from swapstore.format import manifest, pages, records
-from swapstore.format.rebuild import Candidate
+from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.keyset import KnownKeys
 from swapstore.protocol.load import ask_all, is_page_named, is_row_named, load_manifest, value_of
@@ -141,7 +141,7 @@ class Later:
     `keys` are those of its keys that are permanent, `expiring` those that are not.
     """
 
-    candidate: Candidate
+    candidate: Unnamed
     keys: tuple[str, ...]
     expiring: tuple[str, ...]
 
@@ -156,7 +156,7 @@ class Damage:
     expiring: dict[str, Expiring] = attrs.field(factory=dict)  # keys to make permanent
     leaked: list[str] = attrs.field(factory=list)  # permanent keys that nobody names
     holes: list[Ref] = attrs.field(factory=list)  # pages that cannot be read
-    candidates: list[Candidate] = attrs.field(factory=list)
+    candidates: list[Unnamed] = attrs.field(factory=list)
     later: list[Later] = attrs.field(factory=list)  # candidates, or leaked: decided when all was seen
     latest_wrong: bool = False
     manifest_wrong: bool = False  # expiring, or counting wrong: any swap mends it
@@ -319,7 +319,7 @@ class Survey:
                 self.rows -= 1
                 in_hole = any(ref.spans(row.version) for ref in self.damage.holes)
                 if in_hole and row.version not in self.damage.gone:
-                    self.damage.candidates.append(Candidate.of(row, self.manifest.epoch))
+                    self.damage.candidates.append(Unnamed.of(row, self.manifest.epoch))
                 if head.shows(row) and is_all_seen:
                     self.damage.latest_wrong = True
                     found.append(finding_of(self.dataset, Problem.LATEST_WRONG, key, row=row))

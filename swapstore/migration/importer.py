@@ -16,15 +16,15 @@ import msgspec
 from swapstore import arguments
 from swapstore.errors import Corrupt, InvalidInput, NotFound, Refused
 from swapstore.migration.plan import (
+    ByTime,
     Fact,
-    Finding,
+    FaultKind,
     FromIndex,
-    Kind,
     Leftovers,
+    OldSnapshot,
     Planned,
     RegionDone,
-    Snapshot,
-    Stamp,
+    SourceFault,
     Tried,
     from_index,
 )
@@ -71,9 +71,9 @@ class _Plan:
     def __init__(self, source: Source, store: Store) -> None:
         self._source = source
         self._store = store
-        self.findings: list[Finding] = []
+        self.findings: list[SourceFault] = []
 
-    def make(self) -> dict[str, list[Snapshot]]:
+    def make(self) -> dict[str, list[OldSnapshot]]:
         """Return the snapshots of each region, the oldest first."""
         source, layout = self._source, self._source.layout
         catalog = source.catalog()
@@ -96,7 +96,7 @@ class _Plan:
         rest = self._leftovers(
             catalog.regions, whole, sorted(unindexed), {i: r for i, r in pointers.items() if i}
         )
-        snapshots: dict[str, list[Snapshot]] = {region: [] for region in catalog.regions}
+        snapshots: dict[str, list[OldSnapshot]] = {region: [] for region in catalog.regions}
         for snapshot in sorted([*whole.snapshots, *rest], key=attrgetter("ts", "id")):
             snapshots.setdefault(snapshot.dataset, []).append(snapshot)
         return {region: own for region, own in snapshots.items() if self._is_dataset(region, len(own))}
@@ -117,8 +117,8 @@ class _Plan:
 
     def _leftovers(
         self, regions: set[str], whole: FromIndex, unindexed: list[str], pointers: dict[str, str]
-    ) -> list[Snapshot]:
-        stamps: list[tuple[Stamp, Seen | None]] = []
+    ) -> list[OldSnapshot]:
+        stamps: list[tuple[ByTime, Seen | None]] = []
         for stamp in whole.stamps:
             try:
                 stamps.append((stamp, self._source.look_at(stamp.key)))
@@ -170,7 +170,9 @@ class _Plan:
         dataset: str | None = None,
         id: str | None = None,  # noqa: A002
     ) -> None:
-        self.findings.append(Finding(kind=Kind.UNREADABLE, dataset=dataset, id=id, key=key, detail=detail))
+        self.findings.append(
+            SourceFault(kind=FaultKind.UNREADABLE, dataset=dataset, id=id, key=key, detail=detail)
+        )
 
 
 # --- one region ------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ class _Region:
     dataset: str
     done: RegionDone = attrs.field(init=False)
 
-    def run(self, snapshots: list[Snapshot]) -> Iterator[Fact]:
+    def run(self, snapshots: list[OldSnapshot]) -> Iterator[Fact]:
         self.done = RegionDone(dataset=self.dataset)
         for snapshot in snapshots:
             finding = self._import(snapshot)
@@ -200,13 +202,13 @@ class _Region:
             yield finding
         yield attrs.evolve(self.done, latest=latest)
 
-    def _import(self, snapshot: Snapshot) -> Finding | None:
+    def _import(self, snapshot: OldSnapshot) -> SourceFault | None:
         """Publish a snapshot from the first of its keys that can be read. Return what was wrong with it."""
-        wrong: list[Finding] = []
+        wrong: list[SourceFault] = []
         commit: Commit | None = None
         for key in snapshot.keys:
             outcome = self._try(snapshot, key, stands_in=bool(wrong))
-            if isinstance(outcome, Finding):
+            if isinstance(outcome, SourceFault):
                 wrong.append(outcome)
                 continue
             commit = outcome
@@ -217,31 +219,33 @@ class _Region:
             detail = f"{wrong[0].detail}; imported from {key} instead"
             return attrs.evolve(wrong[0], imported=True, detail=detail)
         if commit is not None and not snapshot.indexed:
-            about = self._about(snapshot, key, Kind.UNINDEXED, "no index names it; imported all the same")
+            about = self._about(
+                snapshot, key, FaultKind.UNINDEXED, "no index names it; imported all the same"
+            )
             return attrs.evolve(about, imported=True)
         return wrong[0] if wrong else None
 
-    def _try(self, snapshot: Snapshot, key: str, *, stands_in: bool) -> Commit | Finding | None:
+    def _try(self, snapshot: OldSnapshot, key: str, *, stands_in: bool) -> Commit | SourceFault | None:
         """Publish the payload of one key. None: it `stands_in` for another, and is not that one's copy."""
         try:
             payload = self.source.payload(key)
             if payload is None:
                 named = "the index names it" if snapshot.indexed else "it was there a moment ago"
-                return self._about(snapshot, key, Kind.DANGLING, f"{named}, and there is no payload")
+                return self._about(snapshot, key, FaultKind.DANGLING, f"{named}, and there is no payload")
             if stands_in and told_by(payload).id not in {None, snapshot.id}:
                 return None
             return self._publish(snapshot, payload)
         except (Corrupt, InvalidInput) as error:
-            return self._about(snapshot, key, Kind.UNREADABLE, error.args[0])
+            return self._about(snapshot, key, FaultKind.UNREADABLE, error.args[0])
         except Refused as error:
-            return self._about(snapshot, key, Kind.REFUSED, error.args[0])
+            return self._about(snapshot, key, FaultKind.REFUSED, error.args[0])
 
-    def _about(self, snapshot: Snapshot, key: str, kind: Kind, detail: str) -> Finding:
-        return Finding(
+    def _about(self, snapshot: OldSnapshot, key: str, kind: FaultKind, detail: str) -> SourceFault:
+        return SourceFault(
             kind=kind, dataset=self.dataset, id=snapshot.id, ts=snapshot.ts, key=key, detail=detail
         )
 
-    def _publish(self, snapshot: Snapshot, payload: bytes) -> Commit:
+    def _publish(self, snapshot: OldSnapshot, payload: bytes) -> Commit:
         value = msgspec.Raw(payload) if self.codec == "json" else payload
         return self.store.publish(self.dataset, value, id=snapshot.id, ts=snapshot.ts, codec=self.codec)
 
@@ -249,14 +253,14 @@ class _Region:
         what = "left_out" if commit is None else "created" if commit.created else "already"
         self.done = attrs.evolve(self.done, **{what: getattr(self.done, what) + 1})
 
-    def _compare_pointer(self, latest: str | None) -> Finding | None:
+    def _compare_pointer(self, latest: str | None) -> SourceFault | None:
         """Say whether readers of the old pointer and of the store see the same snapshot."""
         key = self.source.layout.latest(self.dataset)
-        about = Finding(kind=Kind.LATEST, dataset=self.dataset, key=key, detail="")
+        about = SourceFault(kind=FaultKind.LATEST, dataset=self.dataset, key=key, detail="")
         try:
             old = self.source.pointer(self.dataset)
         except Corrupt as error:
-            return attrs.evolve(about, kind=Kind.UNREADABLE, detail=str(error))
+            return attrs.evolve(about, kind=FaultKind.UNREADABLE, detail=str(error))
         self.done = attrs.evolve(self.done, old_latest=old)
         if old == latest:
             return None
@@ -266,9 +270,9 @@ class _Region:
         try:
             arguments.snapshot_id(old)
         except InvalidInput as error:
-            return attrs.evolve(about, kind=Kind.UNREADABLE, detail=f"it holds no id: {error}")
+            return attrs.evolve(about, kind=FaultKind.UNREADABLE, detail=f"it holds no id: {error}")
         by_id = self.source.layout.by_id(old)
         if not self.source.holds(by_id):
             detail = f"it names id {old!r}, and there is no payload under {by_id}; {now}"
-            return attrs.evolve(about, kind=Kind.DANGLING, id=old, detail=detail)
+            return attrs.evolve(about, kind=FaultKind.DANGLING, id=old, detail=detail)
         return attrs.evolve(about, id=old, detail=f"it names id {old!r}; {now}")

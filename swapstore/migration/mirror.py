@@ -29,52 +29,43 @@ import attrs
 from swapstore.commands import Command, Peek, Write
 from swapstore.errors import Contended, Damaged, InvalidInput, SwapstoreError
 from swapstore.format import manifest
-from swapstore.protocol import publish as publishing
-from swapstore.protocol import telling
 from swapstore.protocol.load import ask_all, find_id, load_manifest, load_snapshot, value_of
 from swapstore.protocol.operation import Operation, Wait
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest
     from swapstore.migration.layout import Mirror
-    from swapstore.models import Commit, Row, Status
+    from swapstore.models import Commit, Row
     from swapstore.protocol.context import Context
-    from swapstore.protocol.publish import Publication
 
 LOG = logging.getLogger("swapstore")
 
 
-def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
-    """Publish, and bring the mirror up to date. A commit that was there already heals it too."""
-    if ctx.mirror is not None and ctx.encoding(wanted.payload) is not None:
+def refuse_what_it_cannot_write(ctx: Context, payload: bytes) -> None:
+    """Refuse a payload that is not text, where the old keys could not hold it as it is."""
+    if ctx.encoding(payload) is not None:
         raise InvalidInput(
             "this payload is not text, and over REST its mirror could not be written: the old keys hold the "
             "payload as it is. Publish through the Redis protocol (rediss://), or without a mirror"
         )
-    commit = yield from telling.publish(ctx, wanted, publishing.publish(ctx, wanted))
-    if ctx.mirror is not None:
-        held = wanted.payload if commit.created else None
-        yield from _quietly(_KeepUp(ctx, ctx.mirror, commit.dataset, commit, held))
-    return commit
 
 
-def after(ctx: Context, steering: Operation[Status]) -> Operation[Status]:
-    """Swap something else, and bring the mirror up to date."""
-    status = yield from steering
-    if ctx.mirror is not None:
-        yield from _quietly(_KeepUp(ctx, ctx.mirror, status.dataset))
-    return status
+def bring_up_to_date(
+    ctx: Context, mirror: Mirror, dataset: str, commit: Commit | None = None, held: bytes | None = None
+) -> Operation[None]:
+    """Write what the manifest says to the old keys; a failure is logged, and nothing is raised.
 
-
-def _quietly(keep_up: _KeepUp) -> Operation[None]:
+    `commit` is what was just published; one that was there before heals the mirror too. `held` is its
+    payload, if it is at hand.
+    """
     try:
-        yield from keep_up.run()
+        yield from _KeepUp(ctx, mirror, dataset, commit, held).run()
     except Exception as error:  # noqa: BLE001 - the swap is done: nothing may make it look as if it were not
         said = error.args[0] if isinstance(error, SwapstoreError) else type(error).__name__
         LOG.warning(
             "dataset %r is committed, but its mirror in the old keys may be behind: %s; "
             "the next publish brings it up to date",
-            keep_up.dataset,
+            dataset,
             said,
         )
 

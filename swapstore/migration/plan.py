@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swapstore.migration.source import Catalog, Seen
 
 
-class Kind(enum.StrEnum):
+class FaultKind(enum.StrEnum):
     """What can be found."""
 
     DANGLING = "dangling"  # something names a payload that is not there
@@ -29,7 +29,7 @@ class Kind(enum.StrEnum):
 
 
 @attrs.frozen(kw_only=True)
-class Finding:
+class SourceFault:
     """Something in the source that is not as it should be, and whether its snapshot is imported.
 
     `key` is the key of the source that it is about. `dataset`, `id` and `ts` (ms since the Unix epoch) are
@@ -37,7 +37,7 @@ class Finding:
     """
 
     step: str = "finding"
-    kind: Kind
+    kind: FaultKind
     dataset: str | None = None
     id: str | None = None
     ts: int | None = None
@@ -48,8 +48,8 @@ class Finding:
     @property
     def is_damage(self) -> bool:
         """Whether something of the source is lost, or did not come over."""
-        return self.kind in {Kind.DANGLING, Kind.UNREADABLE} or (
-            self.kind is Kind.UNINDEXED and not self.imported
+        return self.kind in {FaultKind.DANGLING, FaultKind.UNREADABLE} or (
+            self.kind is FaultKind.UNINDEXED and not self.imported
         )
 
 
@@ -84,7 +84,7 @@ class Tried:
     dataset: str
 
 
-Fact = Planned | Tried | Finding | RegionDone
+Fact = Planned | Tried | SourceFault | RegionDone
 
 
 # --- plan --------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def moment(number: float) -> Moment | None:
 
 
 @attrs.frozen(kw_only=True)
-class Snapshot:
+class OldSnapshot:
     """One snapshot to import. `keys` are where its payload may be, the best first."""
 
     dataset: str
@@ -134,7 +134,7 @@ class Snapshot:
 
 
 @attrs.frozen
-class Stamp:
+class ByTime:
     """A by-time record that is a snapshot of its own, until a by-id record turns out to be the same."""
 
     region: str
@@ -147,9 +147,9 @@ class Stamp:
 class FromIndex:
     """What one region's index amounts to; `stamps` have still to be looked at."""
 
-    snapshots: list[Snapshot]
-    stamps: list[Stamp]
-    findings: list[Finding]
+    snapshots: list[OldSnapshot]
+    stamps: list[ByTime]
+    findings: list[SourceFault]
 
 
 def from_index(layout: Layout, catalog: Catalog, region: str, members: Mapping[str, float]) -> FromIndex:
@@ -165,7 +165,7 @@ def from_index(layout: Layout, catalog: Catalog, region: str, members: Mapping[s
     for member, score in members.items():
         if member in names and member not in catalog.ids:
             at = names.pop(member)
-            found.stamps.append(Stamp(region, at.ts, layout.by_ts(region, member), indexed=True))
+            found.stamps.append(ByTime(region, at.ts, layout.by_ts(region, member), indexed=True))
         elif at_score := moment(score):
             times[member] = at_score
         else:
@@ -177,16 +177,16 @@ def from_index(layout: Layout, catalog: Catalog, region: str, members: Mapping[s
         # A by-time record that several ids could have written stands in for none of them.
         own = [layout.by_ts(region, name) for name in copies[member] if taken_by[name] == 1]
         keys = (layout.by_id(member), *own)
-        found.snapshots.append(Snapshot(dataset=region, id=member, ts=at.ts, keys=keys))
+        found.snapshots.append(OldSnapshot(dataset=region, id=member, ts=at.ts, keys=keys))
     over = sorted(name for name in names if name not in taken_by)
     found.stamps.extend(
-        Stamp(region, names[name].ts, layout.by_ts(region, name), indexed=False) for name in over
+        ByTime(region, names[name].ts, layout.by_ts(region, name), indexed=False) for name in over
     )
     return found
 
 
-def _no_time(region: str, key: str, detail: str) -> Finding:
-    return Finding(kind=Kind.UNREADABLE, dataset=region, key=key, detail=detail)
+def _no_time(region: str, key: str, detail: str) -> SourceFault:
+    return SourceFault(kind=FaultKind.UNREADABLE, dataset=region, key=key, detail=detail)
 
 
 def _copies(names: Mapping[str, Moment], times: Mapping[str, Moment]) -> dict[str, list[str]]:
@@ -215,8 +215,8 @@ class Leftovers:
     def __init__(
         self,
         layout: Layout,
-        stamps: Sequence[tuple[Stamp, Seen | None]],
-        taken: Iterable[Snapshot],
+        stamps: Sequence[tuple[ByTime, Seen | None]],
+        taken: Iterable[OldSnapshot],
         pointers: Mapping[str, str],
         in_store: Callable[[str, bytes], tuple[str, int] | None],
     ) -> None:
@@ -227,16 +227,16 @@ class Leftovers:
         self._in_store = in_store  # the region and time of an id with this digest
         self._used: set[str] = set()
         said = Counter(seen.told.id for _, seen in self._stamps if seen)
-        self._by_id: dict[str, Stamp] = {}
-        self._by_digest: dict[bytes, list[Stamp]] = defaultdict(list)
+        self._by_id: dict[str, ByTime] = {}
+        self._by_digest: dict[bytes, list[ByTime]] = defaultdict(list)
         for stamp, seen in self._stamps:
             if seen is None:
                 continue
             self._by_digest[seen.digest].append(stamp)
             if seen.told.id is not None and said[seen.told.id] == 1:
                 self._by_id[seen.told.id] = stamp
-        self.snapshots: list[Snapshot] = []
-        self.findings: list[Finding] = []
+        self.snapshots: list[OldSnapshot] = []
+        self.findings: list[SourceFault] = []
 
     def place(self, id: str, seen: Seen) -> None:  # noqa: A002 - the design's term
         """Find the region and time of a by-id record."""
@@ -247,20 +247,24 @@ class Leftovers:
         if twin is not None:
             self._used.add(twin.key)
             self._add(
-                Snapshot(dataset=twin.region, id=id, ts=twin.ts, keys=(key, twin.key), indexed=twin.indexed)
+                OldSnapshot(
+                    dataset=twin.region, id=id, ts=twin.ts, keys=(key, twin.key), indexed=twin.indexed
+                )
             )
             return
         if there := self._in_store(id, seen.digest):
-            self._add(Snapshot(dataset=there[0], id=id, ts=there[1], keys=(key,), indexed=False))
+            self._add(OldSnapshot(dataset=there[0], id=id, ts=there[1], keys=(key,), indexed=False))
             return
         region = self._pointers.get(id) or seen.told.region
         at = None if seen.told.ts is None else moment(seen.told.ts)
         if region is not None and at is not None:
-            self._add(Snapshot(dataset=region, id=id, ts=at.ts, keys=(key,), indexed=False))
+            self._add(OldSnapshot(dataset=region, id=id, ts=at.ts, keys=(key,), indexed=False))
             return
         missing = "region" if region is None else "time"
         detail = f"no index names it, and neither a key nor the payload tells its {missing}"
-        self.findings.append(Finding(kind=Kind.UNINDEXED, dataset=region, id=id, key=key, detail=detail))
+        self.findings.append(
+            SourceFault(kind=FaultKind.UNINDEXED, dataset=region, id=id, key=key, detail=detail)
+        )
 
     def name_the_rest(self) -> None:
         """Give the by-time records that belong to no by-id record an id. Call it last."""
@@ -272,8 +276,8 @@ class Leftovers:
             if own is not None and (stamp.region, own) in self._taken:
                 detail = f"its payload says id {own!r}, which is imported with another time"
                 self.findings.append(
-                    Finding(
-                        kind=Kind.UNINDEXED,
+                    SourceFault(
+                        kind=FaultKind.UNINDEXED,
                         dataset=stamp.region,
                         id=own,
                         ts=stamp.ts,
@@ -284,8 +288,10 @@ class Leftovers:
                 continue
             name = own or f"{stamp.region}-{stamp.ts}"
             keys = (stamp.key,)
-            self._add(Snapshot(dataset=stamp.region, id=name, ts=stamp.ts, keys=keys, indexed=stamp.indexed))
+            self._add(
+                OldSnapshot(dataset=stamp.region, id=name, ts=stamp.ts, keys=keys, indexed=stamp.indexed)
+            )
 
-    def _add(self, snapshot: Snapshot) -> None:
+    def _add(self, snapshot: OldSnapshot) -> None:
         self._taken.add((snapshot.dataset, snapshot.id))
         self.snapshots.append(snapshot)

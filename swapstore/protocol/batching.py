@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from swapstore.commands import Command, Commit, CompareAndSet, Keep, Put, Replace, Stage, Write
+from swapstore.commands import Command, CompareAndSet, Keep, Put, Replace, Stage, Swap, Write
 from swapstore.errors import ReplyLost, SwapstoreError, Throttled
-from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.protocol.operation import Batch, Emit, Operation, Tally, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from swapstore.protocol.context import Context
 
 T = TypeVar("T")
 
@@ -22,8 +24,9 @@ T = TypeVar("T")
 class _Member(Generic[T]):
     """One of the operations: what it wants next, or how it ended."""
 
-    def __init__(self, operation: Operation[T]) -> None:
+    def __init__(self, operation: Operation[T], tally: Tally | None) -> None:
         self._operation = operation
+        self._tally = tally
         self.wants: Batch | Wait | None = None
         self.outcome: T | SwapstoreError | None = None
         self.alone = False
@@ -33,11 +36,18 @@ class _Member(Generic[T]):
         """Go on, with replies or a failure, to what it wants next."""
         try:
             if isinstance(replies, SwapstoreError):
-                self.wants = self._operation.throw(replies)
+                step = self._operation.throw(replies)
             elif self.wants is None:
-                self.wants = next(self._operation)
+                step = next(self._operation)
             else:
-                self.wants = self._operation.send(replies)
+                step = self._operation.send(replies)
+            while isinstance(step, Emit):
+                if self._tally is not None:
+                    step.emit(self._tally)
+                step = self._operation.send([])
+            if self._tally is not None and isinstance(step, Batch):
+                self._tally.note(step)
+            self.wants = step
         except StopIteration as stop:
             self.wants, self.outcome = None, stop.value
         except SwapstoreError as error:
@@ -47,18 +57,16 @@ class _Member(Generic[T]):
         self._operation.close()
 
 
-def together(
-    operations: Mapping[str, Operation[T]], *, batch_bytes: int
-) -> Operation[dict[str, T | SwapstoreError]]:
+def batched(ctx: Context, operations: Mapping[str, Operation[T]]) -> Operation[dict[str, T | SwapstoreError]]:
     """Run all to their ends. Returns the outcome of each: its result, or what it raised."""
     members: dict[str, _Member[T]] = {}
     try:
         for name, operation in operations.items():
-            members[name] = _Member(operation)
+            members[name] = _Member(operation, ctx.tally())
         while running := [member for member in members.values() if member.wants is not None]:
             sending = [member for member in running if isinstance(member.wants, Batch)]
             if sending:
-                for group in _groups(sending, batch_bytes):
+                for group in _groups(sending, ctx.policy.max_batch_bytes):
                     yield from _send(group)
             else:
                 yield Wait(max(member.wants.seconds for member in running if isinstance(member.wants, Wait)))
@@ -118,6 +126,6 @@ def _bytes_of(command: Command[Any]) -> int:
             return len(value)
         case CompareAndSet():
             return len(command.expected) + len(command.value)
-        case Commit():
+        case Swap():
             return len(command.manifest)
     return 0

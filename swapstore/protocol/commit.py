@@ -1,22 +1,67 @@
-"""What became of a draft: told by the manifest that is stored now, also when a reply was lost."""
+"""The client's half of the commit: prepare the records, send the draft, resolve the outcome.
+
+Theory of operation
+===================
+
+Every change of a dataset ends here. A draft is the next manifest, built on the one that is stored (its
+base). It relies on records: a snapshot's id record and ts record, and pages of older rows. `commit` sends
+one batch:
+
+    SET <record> NX PX …    each record that is not staged yet, with a TTL: nobody reads it
+    EVAL commit.lua …       the store's half: compare, verify, make permanent, SET the manifest, housekeeping
+
+The commit point is the one SET of the manifest, step 4 of `drivers/redis/commit.lua` (on SQLite the same
+five steps are one transaction). The batch is not atomic. The script is, and it infers nothing from its
+neighbours: it refuses unless the base is still stored and every record is there with the expected header.
+Its own reply decides.
+
+What can fail, and why nothing is lost, doubled or half seen:
+
+- before the script runs: staged records have a TTL and expire. The manifest does not name them, so no
+  reader starts from one. A retry finds them and stages only what is missing.
+- a record expired, or another producer's has its key: the script answers `Unstaged`, and nothing is
+  committed. The record is staged again, or taken over while it has a TTL. Without a TTL it was committed
+  before (`Held`): then the caller looks its id up.
+- another commit came first: the script answers with the manifest that is stored (`Mismatch`). The draft is
+  not committed and never will be, because its base is gone for good: every manifest has an etag of its own.
+  The caller decides anew on the manifest that came back, and drafts again (`Moved`).
+- the reply is lost, or the connection is: the draft may be committed, or still under way, or neither. The
+  stored manifest tells (`resolve`). If it is the draft, the commit succeeded. If it is still the base, the
+  **same bytes** are sent again: both sends expect one base, so only one of them can succeed, and the other
+  finds another etag. If it is a later version, version n+1 is ours if its row is; a commit that adds no row
+  may then be `unknown`.
+- the store refuses a command (memory, permissions): nothing was committed, and the refusal is raised. After
+  a lost reply it proves nothing about the first send, so then the outcome is `unknown`.
+- after the SET: the commit stands. Housekeeping that failed leaves expired rows or a hidden live view,
+  which the next commit or a repair removes.
+
+Versions are dense: a draft on version n can only ever become version n+1.
+
+Where no script runs, another committer takes the place of `Scripted`: see `scriptless/`. It has the same
+outcomes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from swapstore.commands import (
+    PERMANENT,
     Already,
     Command,
-    Commit,
     Committed,
-    Conflict,
     Failed,
+    Get,
     Held,
+    Mismatch,
     Replace,
     Stage,
     Staged,
+    Swap,
+    Ttl,
     Unstaged,
 )
 from swapstore.errors import (
@@ -29,18 +74,26 @@ from swapstore.errors import (
     Unavailable,
     Unscripted,
 )
-from swapstore.format import manifest, search
-from swapstore.protocol import telling
+from swapstore.events import Retried
+from swapstore.format import manifest, records, search
 from swapstore.protocol.datasets import note_listed, unlisted
-from swapstore.protocol.load import find, load_manifest
+from swapstore.protocol.load import ask, ask_all, find, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation, Wait
-from swapstore.protocol.scriptless.probe import Way, without_scripts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
-    from swapstore.models import Row
+    from swapstore.format.records import Origin
+    from swapstore.models import Entry, Row
     from swapstore.protocol.context import Context
+    from swapstore.protocol.publish import Intent
+
+STAGED_AHEAD_BYTES = 1024 * 1024  # how much a repair stages in one batch
+
+
+# --- outcomes --------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -64,12 +117,272 @@ class Taken:
 
 @attrs.frozen
 class Vanished:
-    """A record that was there, and that only the store has, is not there any more."""
+    """A record that only the store has was there, and is not any more."""
 
     key: str
 
 
-def settle(
+Outcome = Swapped | Moved | Taken | Vanished
+
+
+# --- prepare ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Record:
+    """A record that a draft relies on.
+
+    `header` is its header line, newline included. `shared`: it may be permanent already, as a page may be.
+    `stored`: the store has it, and its body is not here.
+    """
+
+    key: str
+    header: bytes = attrs.field(repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
+    shared: bool = False
+    stored: bool = False
+
+    @classmethod
+    def of(cls, key: str, data: bytes, *, shared: bool = False) -> Record:
+        """Make one of all of its bytes."""
+        end = data.index(b"\n") + 1
+        return cls(key, data[:end], data[end:], shared)
+
+    @property
+    def data(self) -> bytes:
+        """All of its bytes."""
+        return self.header + self.body
+
+
+class Staging:
+    """Which records an operation has staged, across its drafts, so that none is sent twice in vain."""
+
+    def __init__(self) -> None:
+        self._staged: dict[str, bytes] = {}
+        self._taken_over: set[str] = set()
+        self._unmovable: set[str] = set()
+        self._kept: dict[str, bytes] = {}
+
+    def keep(self, record: Record) -> None:
+        """Note that a record is permanent before the commit: see `scriptless/committer.py`."""
+        self._kept[record.key] = record.header
+
+    def is_kept(self, record: Record) -> bool:
+        """Say whether this record is permanent before the commit."""
+        return self._kept.get(record.key) == record.header
+
+    def lose(self, record: Record) -> None:
+        """Note that a record is not there, or may not stay."""
+        self._kept.pop(record.key, None)
+
+    def holds_another(self, key: str, header: bytes) -> bool:
+        """Say whether this operation made another record than this one permanent under the key."""
+        return self._kept.get(key, header) != header
+
+    def commands(self, ctx: Context, needed: Sequence[Record]) -> list[Command[bool]]:
+        """Return what has still to be sent so that each record is staged."""
+        ttl = ctx.policy.staging_ttl_ms
+        wanted = [
+            record for record in needed if not record.stored and self._staged.get(record.key) != record.header
+        ]
+        return [
+            Replace(record.key, record.data, ttl)
+            if record.key in self._taken_over or record.key in self._staged
+            else Stage(record.key, record.header, ttl, record.body)
+            for record in wanted
+        ]
+
+    def note(self, commands: list[Command[bool]], replies: list[Any]) -> SwapstoreError | None:
+        """Remember what was staged; return the first refusal."""
+        failure = None
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Failed):
+                failure = failure or reply.error
+            elif isinstance(command, Replace) and not reply:
+                self._unmovable.add(command.key)
+            elif isinstance(command, Stage | Replace):
+                self._staged[command.key] = command.record[: command.record.index(b"\n") + 1]
+        return failure
+
+    def missed(self, unstaged: Unstaged) -> None:
+        """Note that a record is not there, or that another producer's is, which will be taken over."""
+        if unstaged.key in self._unmovable:
+            raise unmovable(unstaged.key)
+        self._staged.pop(unstaged.key, None)
+        if unstaged.present:
+            self._taken_over.add(unstaged.key)
+
+
+def unmovable(key: str) -> Corrupt:
+    """Build the error for a permanent record in the way, which no commit of this library left there."""
+    return Corrupt(
+        f"{key} is permanent and holds something else than what belongs there: it was left by a damaged or "
+        "restored store; publishing cannot go on before it is removed",
+        key=key,
+    )
+
+
+# --- send ------------------------------------------------------------------------------------------
+
+
+def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -> Operation[Outcome]:
+    """Send a draft, with the records that it relies on, until the store has decided.
+
+    Raises what the store refused a command with (nothing was committed), `Contended` when other producers
+    keep taking over the records, and `OutcomeUnknown` when a reply was lost and the store cannot be asked.
+    """
+    lost: ReplyLost | None = None
+    losses = 0
+    for attempt in range(ctx.policy.commit_attempts):
+        if attempt > 1:
+            yield Wait(ctx.backoff(attempt))
+        try:
+            outcome = yield from ctx.capabilities.committer.send(ctx, draft, needed, staging)
+            if isinstance(outcome, Swapped | Taken | Vanished):
+                return outcome
+            if outcome is None:
+                continue  # a record was not there: the staging knows what to do about it
+            current = outcome.current
+        except ReplyLost as error:
+            lost, losses = error, losses + 1
+            current = yield from ask_after_loss(ctx, draft, error)
+        except SwapstoreError as error:
+            if lost is None:
+                raise
+            raise unknown(draft, error) from error
+        verdict = yield from resolve(ctx, draft, current, lost)
+        if isinstance(verdict, Moved) and ctx.hook is not None:
+            head, row = draft.manifest.head, draft.row
+            ctx.emit(Retried(dataset=head.dataset, version=head.version, id=None if row is None else row.id))
+        if verdict is not None:
+            return verdict
+        if losses == ctx.policy.lost_attempts:
+            break
+    if lost is not None:
+        raise unknown(draft, lost) from lost
+    raise Contended(
+        f"another producer kept taking over the staged records of version {draft.manifest.version}; nothing "
+        "was published. Let producers use different ids, or try again"
+    )
+
+
+class Committer(Protocol):
+    """One way to carry drafts to the manifest. What the store can do decides which one a client uses.
+
+    `expires_leaks`: whether a repair may give permanent records that no manifest names a TTL.
+    """
+
+    expires_leaks: bool
+
+    def send(
+        self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
+    ) -> Operation[Outcome | None]:
+        """Send a draft once. None: a record was not there; the staging has noted which."""
+
+    def stage_ahead(self, ctx: Context, needed: list[Record], staging: Staging) -> Operation[None]:
+        """Stage in bounded batches what would be too much for one, before a repair sends its draft."""
+
+    def refit(self, ctx: Context, intent: Intent, base: Manifest | None, staging: Staging) -> Intent:
+        """Return the intent as it can be published on another base, after a first send on an earlier one."""
+
+    def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
+        """Return the intent that uses the permanent records of its id, which no version names.
+
+        None: they cannot be used, and say nothing of who left them. Raises `Contended` when a publish that is
+        under way, or was cut, has left them for itself.
+        """
+
+
+class Scripted:
+    """Commits with one atomic script: `drivers/redis/commit.lua`, or one transaction on SQLite."""
+
+    expires_leaks = True
+
+    def send(
+        self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
+    ) -> Operation[Outcome | None]:
+        """Send one batch: what has to be staged, then the commit. The commit's own reply decides."""
+        key, dataset = draft.manifest.key, draft.manifest.head.dataset
+        names = unlisted(ctx, dataset)
+        stages = staging.commands(ctx, needed)
+        known, sent_at = ctx.cache.known(key), ctx.clock.monotonic()
+        replies = yield Batch((*names, *stages, _swap(ctx, draft, needed)))
+        note_listed(ctx, dataset, replies[: len(names)])
+        refusal = staging.note(stages, replies[len(names) : -1])
+        match replies[-1]:
+            case Committed() | Already():
+                ctx.cache.learn(draft.manifest, sent_at, basis=known)
+                return Swapped()
+            case Failed(Unscripted() as error):
+                raise error
+            case Failed(error):
+                raise refusal or error
+            case Unstaged() as unstaged:
+                if refusal is not None:
+                    raise refusal  # the record is not there because the store would not take it
+                if any(record.stored and record.key == unstaged.key for record in needed):
+                    return Vanished(unstaged.key)
+                staging.missed(unstaged)
+                return None
+            case Held(held):
+                return Taken(held)
+            case Mismatch(raw):
+                current = manifest.parse(raw, dataset, key) if raw is not None else None
+                if current is None:
+                    ctx.cache.forget(key, basis=known)
+                else:
+                    ctx.cache.learn(current, sent_at, basis=known, retreat=True)
+                return Moved(current)
+            case other:
+                raise TypeError(f"a driver answered a commit with {other!r}")
+
+    def stage_ahead(self, ctx: Context, needed: list[Record], staging: Staging) -> Operation[None]:
+        """Stage in bounded batches. What is lost on the way is sent with the commit."""
+        batch: list[Record] = []
+        size = 0
+        for record in needed:
+            batch.append(record)
+            size += len(record.data)
+            if size >= STAGED_AHEAD_BYTES:
+                commands = staging.commands(ctx, batch)
+                with suppress(ReplyLost):
+                    staging.note(commands, (yield Batch(tuple(commands))))
+                batch, size = [], 0
+
+    def refit(self, _ctx: Context, intent: Intent, _base: Manifest | None, _staging: Staging) -> Intent:
+        """Return the intent: nothing that was staged binds it."""
+        return intent
+
+    def adopt(self, ctx: Context, intent: Intent, _base: Manifest | None) -> Operation[Intent | None]:
+        """Refuse what another client, which commits without scripts, has left for itself."""
+        dataset = intent.wanted.dataset
+        key = ctx.keys.id(dataset, intent.id)
+        entry = entry_in((yield from ask(ctx, Get(key))), key)
+        origin = None if entry is None else (yield from origin_of(ctx, dataset, entry))
+        if origin is None or not origin.pending:
+            return None
+        raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
+
+
+def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:
+    return Swap(
+        key=draft.manifest.key,
+        expected=manifest.prefix(draft.base.etag) if draft.base else draft.over or b"",
+        whole=draft.over is not None,
+        prefix=manifest.prefix(draft.manifest.etag),
+        manifest=draft.manifest.raw,
+        live_key=ctx.keys.live(draft.manifest.head.dataset),
+        staged=tuple(Staged(record.key, record.header, record.shared) for record in needed),
+        staging_ttl_ms=ctx.policy.staging_ttl_ms,
+        unlinked=draft.unlinked,
+        grace_ms=ctx.policy.reader_grace_ms if draft.grace_ms is None else draft.grace_ms,
+    )
+
+
+# --- resolve the outcome ---------------------------------------------------------------------------
+
+
+def resolve(
     ctx: Context, draft: Draft, current: Manifest | None, lost: ReplyLost | None
 ) -> Operation[Swapped | Moved | None]:
     """Say what became of the draft, now that `current` is stored. None: nothing yet, send it again."""
@@ -136,217 +449,39 @@ def unknown(draft: Draft, cause: SwapstoreError) -> OutcomeUnknown:
     )
 
 
-# --- staging -----------------------------------------------------------------------------------
-#
-# The records that a draft relies on, and which of them are staged.
+# --- permanent records that no version names ---------------------------------------------------------
 
 
-@attrs.frozen
-class Record:
-    """A record that a draft relies on.
-
-    `header` is its header line, newline included. `shared`: it may be permanent already. `stored`: it is in
-    the store, and its body is not here.
-    """
-
-    key: str
-    header: bytes = attrs.field(repr=False)
-    body: bytes = attrs.field(default=b"", repr=False)
-    shared: bool = False
-    stored: bool = False
-
-    @classmethod
-    def of(cls, key: str, data: bytes, *, shared: bool = False) -> Record:
-        """Make one of all of its bytes."""
-        end = data.index(b"\n") + 1
-        return cls(key, data[:end], data[end:], shared)
-
-    @property
-    def data(self) -> bytes:
-        """All of its bytes."""
-        return self.header + self.body
+def permanent_entry(ctx: Context, key: str) -> Operation[Entry | None]:
+    """Read the entry of a permanent id record. None: it is not there, expires, or is damaged."""
+    both: list[Command[Any]] = [Get(key), Ttl(key)]
+    record, ttl = map(value_of, (yield from ask_all(ctx, both)))
+    return entry_in(record, key) if ttl == PERMANENT else None
 
 
-class Staging:
-    """Which records an operation has staged, across its drafts, so that none is sent twice in vain."""
-
-    def __init__(self) -> None:
-        self._staged: dict[str, bytes] = {}
-        self._taken_over: set[str] = set()
-        self._unmovable: set[str] = set()
-        self._kept: dict[str, bytes] = {}
-
-    def keep(self, record: Record) -> None:
-        """Note that a record is there, without a TTL, before the commit: see `plain`."""
-        self._kept[record.key] = record.header
-
-    def is_kept(self, record: Record) -> bool:
-        """Say whether this record is there without a TTL."""
-        return self._kept.get(record.key) == record.header
-
-    def lose(self, record: Record) -> None:
-        """Note that a record is not there, or may not stay."""
-        self._kept.pop(record.key, None)
-
-    def holds_another(self, key: str, header: bytes) -> bool:
-        """Say whether another record than this one was put under a key for good."""
-        return self._kept.get(key, header) != header
-
-    def commands(self, ctx: Context, needed: list[Record]) -> list[Command[bool]]:
-        """Return what has still to be sent so that each record is staged."""
-        ttl = ctx.policy.staging_ttl_ms
-        wanted = [
-            record for record in needed if not record.stored and self._staged.get(record.key) != record.header
-        ]
-        return [
-            Replace(record.key, record.data, ttl)
-            if record.key in self._taken_over or record.key in self._staged
-            else Stage(record.key, record.header, ttl, record.body)
-            for record in wanted
-        ]
-
-    def note(self, commands: list[Command[bool]], replies: list[Any]) -> SwapstoreError | None:
-        """Remember what was staged; return the first refusal."""
-        failure = None
-        for command, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, Failed):
-                failure = failure or reply.error
-            elif isinstance(command, Replace) and not reply:
-                self._unmovable.add(command.key)
-            elif isinstance(command, Stage | Replace):
-                self._staged[command.key] = command.record[: command.record.index(b"\n") + 1]
-        return failure
-
-    def missed(self, unstaged: Unstaged) -> None:
-        """Take note that a record is not there, or that another's is, which will be taken over."""
-        if unstaged.key in self._unmovable:
-            raise unmovable(unstaged.key)
-        self._staged.pop(unstaged.key, None)
-        if unstaged.present:
-            self._taken_over.add(unstaged.key)
+def entry_in(record: bytes | None, key: str) -> Entry | None:
+    """Return the entry of an id record, if it is one."""
+    try:
+        return None if record is None else records.entry_of(record, key)
+    except Corrupt:
+        return None
 
 
-def unmovable(key: str) -> Corrupt:
-    """Build the error for a permanent record in the way, which no commit of this library left there."""
-    return Corrupt(
-        f"{key} is permanent and holds something else than what belongs there: it was left by a damaged or "
-        "restored store; publishing cannot go on before it is removed",
-        key=key,
-    )
+def origin_of(ctx: Context, dataset: str, entry: Entry) -> Operation[Origin | None]:
+    """Read what the ts record of an entry was written for, as far as it tells."""
+    key = ctx.keys.ts(dataset, entry.ts, entry.id)
+    record = yield from ask(ctx, Get(key))
+    try:
+        return records.read_ts(record, key)[1] if record else None
+    except Corrupt:
+        return None
 
 
-# --- swap --------------------------------------------------------------------------------------
-#
-# The swap: carry one draft through to an answer, whatever is lost on the way.
-#
-# Every change of a dataset ends here, in one batch: the records it relies on, then the commit. The commit
-# refuses unless each record is really there, so nothing is inferred from the order of the batch. A draft is
-# bound to the manifest it was built on (`base`); only the store decides whether it became the next one.
-#
-# What can go wrong, and why it is safe:
-#
-# - crash before the commit: staged records expire; nobody saw them;
-# - reply lost: the draft either became version n+1 or it never will once another did. The manifest tells;
-#   while it still shows version n, the **same bytes** are sent again, so it cannot be committed twice;
-# - a delayed commit that arrives late finds another etag and does nothing.
-
-
-def swap(
-    ctx: Context, draft: Draft, needed: list[Record], staging: Staging
-) -> Operation[Swapped | Moved | Taken | Vanished]:
-    """Send a draft until the store has decided.
-
-    Raises what the store refused a command with (nothing was committed), `Contended` when records keep
-    being taken over, and `OutcomeUnknown` when a reply was lost and the store cannot be asked.
-    """
-    lost: ReplyLost | None = None
-    losses = 0
-    for attempt in range(ctx.policy.commit_attempts):
-        if attempt > 1:
-            yield Wait(ctx.backoff(attempt))
-        try:
-            from swapstore.protocol.scriptless import committer  # noqa: PLC0415
-
-            carry = _send if ctx.strategy.scripted else committer.send
-            outcome = yield from carry(ctx, draft, needed, staging)
-            if isinstance(outcome, Swapped | Taken | Vanished):
-                return outcome
-            if outcome is None:
-                continue  # a record was not there: the staging knows what to do about it
-            current = outcome.current
-        except ReplyLost as error:
-            lost, losses = error, losses + 1
-            current = yield from ask_after_loss(ctx, draft, error)
-        except SwapstoreError as error:
-            if lost is None:
-                raise
-            raise unknown(draft, error) from error
-        verdict = yield from settle(ctx, draft, current, lost)
-        if isinstance(verdict, Moved):
-            telling.retried(ctx, draft)
-        if verdict is not None:
-            return verdict
-        if losses == ctx.policy.lost_attempts:
-            break
-    if lost is not None:
-        raise unknown(draft, lost) from lost
-    raise Contended(
-        f"another producer kept taking over the staged records of version {draft.manifest.version}; "
-        "let producers use different ids, or try again"
-    )
-
-
-def _send(
-    ctx: Context, draft: Draft, needed: list[Record], staging: Staging
-) -> Operation[Swapped | Moved | Taken | Vanished | None]:
-    """Send one batch: what has to be staged, then the commit. The commit's own reply decides."""
-    key, dataset = draft.manifest.key, draft.manifest.head.dataset
-    names = unlisted(ctx, dataset)
-    stages = staging.commands(ctx, needed)
-    known, sent_at = ctx.cache.known(key), ctx.clock.monotonic()
-    replies = yield Batch((*names, *stages, _commit(ctx, draft, needed)))
-    note_listed(ctx, dataset, replies[: len(names)])
-    refusal = staging.note(stages, replies[len(names) : -1])
-    match replies[-1]:
-        case Committed() | Already():
-            ctx.strategy.way = Way.SCRIPT
-            ctx.cache.learn(draft.manifest, sent_at, basis=known)
-            return Swapped()
-        case Failed(Unscripted()) if ctx.strategy.way is None:
-            yield from without_scripts(ctx)
-            return None
-        case Failed(error):
-            raise refusal or error
-        case Unstaged() as unstaged:
-            if refusal is not None:
-                raise refusal  # the record is not there because the store would not take it
-            if any(record.stored and record.key == unstaged.key for record in needed):
-                return Vanished(unstaged.key)
-            staging.missed(unstaged)
-            return None
-        case Held(held):
-            return Taken(held)
-        case Conflict(raw):
-            current = manifest.parse(raw, dataset, key) if raw is not None else None
-            if current is None:
-                ctx.cache.forget(key, basis=known)
-            else:
-                ctx.cache.learn(current, sent_at, basis=known, retreat=True)
-            return Moved(current)
-        case other:
-            raise TypeError(f"a driver answered a commit with {other!r}")
-
-
-def _commit(ctx: Context, draft: Draft, needed: list[Record]) -> Commit:
-    return Commit(
-        key=draft.manifest.key,
-        expected=manifest.prefix(draft.base.etag) if draft.base else draft.over or b"",
-        whole=draft.over is not None,
-        prefix=manifest.prefix(draft.manifest.etag),
-        manifest=draft.manifest.raw,
-        live_key=ctx.keys.live(draft.manifest.head.dataset),
-        staged=tuple(Staged(record.key, record.header, record.shared) for record in needed),
-        staging_ttl_ms=ctx.policy.staging_ttl_ms,
-        unlinked=draft.unlinked,
-        grace_ms=ctx.policy.reader_grace_ms if draft.grace_ms is None else draft.grace_ms,
+def bound_elsewhere(key: str, entry: Entry | None) -> Contended:
+    """Build the error for an id that is bound to what another publish has left under it."""
+    when = f" of ts {entry.ts}" if entry else ""
+    return Contended(
+        f"{key} holds a snapshot{when} that no version names: another publish of this id is under way or was "
+        "cut, or the id is being unlinked. Nothing was published; publish what is there with that `ts`, or "
+        "publish under another id, and see `swapstore verify`"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import attrs
 
@@ -15,7 +16,8 @@ from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
 from swapstore.migration.layout import Mirror
 from swapstore.models import Encoding, Retention, Validator
-from swapstore.protocol.scriptless.probe import Strategy
+from swapstore.protocol.commit import Committer, Scripted
+from swapstore.protocol.operation import Operation, Tally
 
 
 class Clock(Protocol):
@@ -67,9 +69,23 @@ class Policy:
     text_only: bool = False  # the endpoint carries text: what is none is stored in base64
 
 
+@attrs.define
+class Capabilities:
+    """What one client has found out about its store.
+
+    `serves`: the store may answer with a manifest and the record that it serves in one round trip.
+    """
+
+    committer: Committer = attrs.field(factory=Scripted)
+    serves: bool = True
+
+
 @attrs.frozen(kw_only=True)
 class Context:
-    """One client of one namespace."""
+    """One client of one namespace.
+
+    `on_connect` is what has to be asked before the first use, `doctor` the checks of this kind of store.
+    """
 
     keys: Keys
     cache: Cache
@@ -78,7 +94,9 @@ class Context:
     mirror: Mirror | None = None
     validators: tuple[Validator, ...] = ()
     hook: Hook | None = None
-    strategy: Strategy = attrs.field(factory=Strategy)
+    capabilities: Capabilities = attrs.field(factory=Capabilities)
+    on_connect: Callable[[Context], Operation[None]] | None = None
+    doctor: Callable[[Context], Operation[list[Any]]] | None = None
     clock: Clock = attrs.field(factory=SystemClock)
     random: random.Random = attrs.field(factory=random.SystemRandom, repr=False)
 
@@ -90,6 +108,10 @@ class Context:
         """Tell an event, if somebody listens."""
         if self.hook is not None:
             self.hook(event)
+
+    def tally(self) -> Tally | None:
+        """Return what the cost of an operation is counted with; None: nobody listens to events."""
+        return None if self.hook is None else Tally(self.clock.monotonic())
 
     def encoding(self, payload: bytes) -> Encoding | None:
         """Say how a payload is to be stored, so that it can travel to this endpoint."""

@@ -126,7 +126,7 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     """
     key = ctx.keys.manifest(dataset)
     largest = min(SERVED, ctx.cache.largest)
-    if largest <= 0 or not ctx.strategy.serves or ctx.cache.known(key) is not None:
+    if largest <= 0 or not ctx.capabilities.serves or ctx.cache.known(key) is not None:
         return (yield from current_head(ctx, dataset))
     read_at = ctx.clock.monotonic()
     try:  # once: what stands in between may close the connection at a command that it does not know
@@ -135,7 +135,7 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         served = None
     if served is None or isinstance(served, Failed):
         # Plain commands tell what is wrong, if more is than that. Damage is that of one dataset.
-        ctx.strategy.serves = isinstance(served, Failed) and isinstance(served.error, Damaged)
+        ctx.capabilities.serves = isinstance(served, Failed) and isinstance(served.error, Damaged)
         return (yield from load_manifest(ctx, dataset))
     if served.manifest is None:
         ctx.cache.forget(key, basis=None)

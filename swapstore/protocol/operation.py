@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeVar
 
 import attrs
 
-from swapstore.commands import Command
+from swapstore.commands import Command, Get, GetServed, Swap
 
 T = TypeVar("T")
 
@@ -41,7 +41,40 @@ class Listen(Wait):
     channel: str
 
 
-Operation = Generator[Batch | Wait, list[Any], T]
+@attrs.define
+class Tally:
+    """What an operation has cost so far. Whoever runs the operation keeps it, if somebody listens to events.
+
+    `began` is in monotonic seconds. `drafts` are the prefixes of the manifests that were sent to be
+    committed, `asked_for` the keys that were read; `served`: a manifest was read with what it serves.
+    """
+
+    began: float
+    round_trips: int = 0
+    drafts: set[bytes] = attrs.field(factory=set)
+    asked_for: set[str] = attrs.field(factory=set)
+    served: bool = False
+
+    def note(self, batch: Batch) -> None:
+        """Count a batch."""
+        self.round_trips += 1
+        for command in batch.commands:
+            if isinstance(command, Get):
+                self.asked_for.add(command.key)
+            elif isinstance(command, GetServed):
+                self.served = True
+            elif isinstance(command, Swap):
+                self.drafts.add(command.prefix)
+
+
+@attrs.frozen
+class Emit:
+    """A call of `emit` with the tally of the operation; the answer is an empty list."""
+
+    emit: Callable[[Tally], None]
+
+
+Operation = Generator[Batch | Wait | Emit, list[Any], T]
 
 
 class Steps(Protocol[T]):

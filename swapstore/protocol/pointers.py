@@ -12,7 +12,7 @@ from swapstore.errors import Contended, Corrupt, NotFound, PayloadMissing
 from swapstore.format import append
 from swapstore.format.retention import Limits
 from swapstore.models import Status
-from swapstore.protocol.commit import Moved, Staging, Swapped, swap
+from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.datasets import status_of
 from swapstore.protocol.load import current_manifest, find_id, load_manifest, load_snapshot
 from swapstore.protocol.operation import Operation, Wait
@@ -92,7 +92,7 @@ def _steer(
             continue
         if draft is None:
             return status_of(ctx, base)
-        match (yield from swap(ctx, draft, [], Staging())):
+        match (yield from commit(ctx, draft, [], Staging())):
             case Swapped():
                 return status_of(ctx, draft.manifest)
             case Moved(current):

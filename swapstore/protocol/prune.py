@@ -14,7 +14,7 @@ from swapstore.format import append, pages, retention
 from swapstore.format.append import Retained
 from swapstore.format.retention import Limits
 from swapstore.models import Pruned
-from swapstore.protocol.commit import Moved, Staging, Swapped, swap
+from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.load import ask_all, current_manifest, is_in_log, load_manifest, value_of
 from swapstore.protocol.operation import Operation, Wait
 
@@ -97,7 +97,7 @@ def prune(ctx: Context, dataset: str, bounds: Limits) -> Operation[Pruned]:
         if not _changes(base, draft):
             return _pruned(base, let_go)
         try:
-            verdict = yield from swap(ctx, draft, [], Staging())
+            verdict = yield from commit(ctx, draft, [], Staging())
         except OutcomeUnknown:  # then it does not matter whose swap it was: what is left to do is seen
             verdict = Moved((yield from load_manifest(ctx, dataset)))
         match verdict:

@@ -1,4 +1,12 @@
-"""What a caller wants published, and what it becomes on a given manifest."""
+"""Publish: copy, then swap.
+
+1. Know the manifest: the one remembered, or one `GET`.
+2. Decide on it. Is this id or dedupe key committed already? Does `expected_version` hold? Do the validators
+   agree? An answer that stops the publish is never given from memory: the manifest is read first.
+3. Draft the next manifest and `commit` it: records and commit in one round trip.
+4. When another commit came first, decide again on the manifest that it left. Records that are staged already
+   are not sent again, unless the snapshot's `ts` had to move up with that of the new latest.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +28,14 @@ from swapstore.errors import (
 )
 from swapstore.format import append, records
 from swapstore.models import Candidate, Commit, Encoding, Entry, Row, Snapshot, Validator
-from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, swap
+from swapstore.protocol import prune
+from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
 from swapstore.protocol.load import find_id, load_manifest, load_snapshot
 from swapstore.protocol.operation import Operation, Wait
-from swapstore.protocol.prune import limits, retained
-from swapstore.protocol.scriptless.adoption import is_pending, left_behind, with_own_id
 
 if TYPE_CHECKING:
-    from swapstore.format.append import Draft
+    from swapstore.format.append import Draft, Retained
     from swapstore.format.manifest import Manifest
-    from swapstore.models import Validator
     from swapstore.protocol.context import Context
 
 
@@ -86,18 +92,6 @@ class Intent:
         return (row.sha256, row.size, row.codec, row.labels) == ours and wanted.ts in {None, row.ts}
 
 
-# --- publish -----------------------------------------------------------------------------------
-#
-# Publish: copy, then swap.
-#
-# 1. Know the manifest: the one remembered, or one `GET`.
-# 2. Decide on it. Is this id or dedupe key committed already? Does `expected_version` hold? Do the validators
-#    agree? An answer that stops the publish is never given from memory: the manifest is read first.
-# 3. Draft the next manifest and `swap` it: records and commit in one round trip.
-# 4. When another commit came first, decide again on the manifest it left. Records that are staged already
-#    are not sent again, unless the snapshot's `ts` had to move up with that of the new latest.
-
-
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     """Publish a snapshot, once, whatever is lost or raced on the way. See the outcome table in the docs."""
     this = Intent(
@@ -109,20 +103,38 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     )
     staging = Staging()
     known = ctx.cache.known(ctx.keys.manifest(wanted.dataset))
-    known = known if known and known.manifest.complete else None
-    base = known.manifest if known else (yield from load_manifest(ctx, wanted.dataset))
+    is_remembered = known is not None and known.manifest.complete
+    base = known.manifest if known and is_remembered else (yield from load_manifest(ctx, wanted.dataset))
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
             # The first retry uses what the conflict returned. Losing again means a crowd: step back.
             yield Wait(ctx.backoff(attempt))
             base = yield from load_manifest(ctx, wanted.dataset)
-        from_memory = known is not None and attempt == 0
-        base, existing = yield from _decide(ctx, this, base, from_memory=from_memory, is_first=attempt == 0)
+        from_memory = is_remembered and attempt == 0
+        try:
+            existing = yield from _decide(ctx, this, base, is_first=attempt == 0)
+            is_stopped = existing is not None
+        except (Refused, PayloadMissing, Corrupt):
+            if not from_memory:
+                raise
+            is_stopped = True
+        if is_stopped and from_memory:  # what is remembered may be out of date
+            base = yield from load_manifest(ctx, wanted.dataset)
+            existing = yield from _decide(ctx, this, base, is_first=True)
         if existing is not None:
             return existing
-        this = with_own_id(ctx, this, base, staging)
-        draft = yield from _draft(ctx, this, base)
-        verdict = yield from swap(ctx, draft, _records(ctx, draft, wanted.payload), staging)
+        if attempt:
+            this = ctx.capabilities.committer.refit(ctx, this, base, staging)
+        retained = (yield from _retained(ctx, this, base)) if base and _hides(ctx, base) else None
+        draft = append.append(
+            base,
+            this.entry(base),
+            dataset=wanted.dataset,
+            dedupe_key=wanted.dedupe_key,
+            stamp=ctx.stamp(),
+            retained=retained,
+        )
+        verdict = yield from commit(ctx, draft, _records(ctx, draft, wanted.payload), staging)
         match verdict:
             case Swapped():
                 return _created(draft)
@@ -142,26 +154,12 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
 # --- step 2: decide --------------------------------------------------------------------------------
 
 
-def _decide(
-    ctx: Context, this: Intent, base: Manifest | None, *, from_memory: bool, is_first: bool
-) -> Operation[tuple[Manifest | None, Commit | None]]:
-    """Return the manifest to build on, and the commit that makes this publish needless, if there is one.
+def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool) -> Operation[Commit | None]:
+    """Return the commit that makes this publish needless, if there is one; raise what forbids it.
 
     `is_first`: nothing has been sent yet.
     """
-    try:
-        existing = yield from _judge(ctx, this, base, is_first=is_first)
-        if existing is None or not from_memory:
-            return base, existing
-    except (Refused, PayloadMissing, Corrupt):
-        if not from_memory:
-            raise
-    base = yield from load_manifest(ctx, this.wanted.dataset)
-    return base, (yield from _judge(ctx, this, base, is_first=is_first))
-
-
-def _judge(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool) -> Operation[Commit | None]:
-    # What retention hides is committed all the same, until it is let go of.
+    # What retention hides is committed all the same, until it is unlinked.
     if base is not None and not (is_first and this.wanted.id is None):  # nobody else has the id just made
         for row in (*base.head.kept, *reversed(base.log.rows)):
             if row.id == this.id:
@@ -172,7 +170,8 @@ def _judge(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool)
     try:
         _check_version(this, base)
         _check_age(ctx, this, base)
-        yield from _validate(ctx, this, base)
+        if ctx.validators or this.wanted.validate is not None:
+            yield from _validate(ctx, this, base)
     except Refused:
         # A retry of what was committed long ago is a success, whatever has come since.
         row_below = (yield from find_id(ctx, base, this.id, hidden=True)) if base and this.wanted.id else None
@@ -202,7 +201,7 @@ def _check_age(ctx: Context, this: Intent, base: Manifest | None) -> None:
     ts = this.ts(base)
     if base is None or ts >= base.head.latest.ts:
         return
-    floor = max(base.head.floor, limits(ctx).floor)
+    floor = max(base.head.floor, prune.limits(ctx).floor)
     if ts < floor:
         raise TooOld(
             f"ts {ts} is older than retention keeps (it hides what is before {floor}), so nobody "
@@ -215,8 +214,6 @@ def _validate(ctx: Context, this: Intent, base: Manifest | None) -> Operation[No
     asked = [("a validator of the store", validator) for validator in ctx.validators]
     if this.wanted.validate is not None:
         asked.append(("validate", this.wanted.validate))
-    if not asked:
-        return
     previous = (yield from _previous(ctx, base)) if base else None
     entry = this.entry(base)
     candidate = Candidate(
@@ -273,19 +270,19 @@ def _existing(ctx: Context, this: Intent, base: Manifest, row: Row) -> Operation
 
 
 def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) -> Operation[Commit | Intent]:
-    """Answer for an id whose record is permanent although the tail does not name it: it lies deeper.
+    """Answer for an id whose record is permanent although the tail does not name it: a page may.
 
-    Where no script runs it may also be what a cut publish left: then go on with that.
+    It may also be what a publish that was cut has left: then the committer knows whether to go on with that.
     """
     row = None
     # Where the ts record alone is permanent, the id record is this publish's own, which will expire.
-    is_id = key == ctx.keys.id(this.wanted.dataset, this.id) or not ctx.strategy.scripted
-    if base is not None and is_id:
+    if base is not None and key == ctx.keys.id(this.wanted.dataset, this.id):
         row = yield from find_id(ctx, base, this.id, hidden=True)
     if base is not None and row is not None:
         return (yield from _existing(ctx, this, base, row))
-    if not ctx.strategy.scripted or (yield from is_pending(ctx, this)):
-        return (yield from left_behind(ctx, this, base))
+    adopted = yield from ctx.capabilities.committer.adopt(ctx, this, base)
+    if adopted is not None:
+        return adopted
     raise Corrupt(
         f"{key} is permanent but no version names it, or its payload is gone: the manifest was lost or "
         "replaced, or a record deleted. Publish under another id, and see `swapstore verify`",
@@ -296,21 +293,17 @@ def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) 
 # --- step 3: draft ---------------------------------------------------------------------------------
 
 
-def _draft(ctx: Context, this: Intent, base: Manifest | None) -> Operation[Draft]:
-    entry = this.entry(base)
-    taken = None
-    if base is not None and not (ctx.retention.is_unbounded and base.head.shows_everything):
-        stays = [row for row in base.head.kept if row != base.head.latest or row.ts > entry.ts]
-        keeping = [row.version for row in (*stays, base.head.pinned) if row is not None]
-        taken = yield from retained(ctx, base, limits(ctx), keeping=keeping)
-    return append.append(
-        base,
-        entry,
-        dataset=this.wanted.dataset,
-        dedupe_key=this.wanted.dedupe_key,
-        stamp=ctx.stamp(),
-        retained=taken,
-    )
+def _hides(ctx: Context, base: Manifest) -> bool:
+    """Say whether retention has something to do in the next swap."""
+    return not (ctx.retention.is_unbounded and base.head.shows_everything)
+
+
+def _retained(ctx: Context, this: Intent, base: Manifest) -> Operation[Retained]:
+    """Read what retention needs to know for the swap that adds this snapshot."""
+    ts = this.ts(base)
+    stays = [row for row in base.head.kept if row != base.head.latest or row.ts > ts]
+    keeping = [row.version for row in (*stays, base.head.pinned) if row is not None]
+    return (yield from prune.retained(ctx, base, prune.limits(ctx), keeping=keeping))
 
 
 def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:

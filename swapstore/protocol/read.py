@@ -7,14 +7,15 @@ manifest is read again, bounded. Only when it persists is it an error, and then 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from swapstore.errors import Corrupt, PayloadMissing
+from swapstore.events import ReadHit, ReadMiss
 from swapstore.format import search
 from swapstore.models import Row, Snapshot
-from swapstore.protocol import telling
 from swapstore.protocol.load import (
     current_manifest,
     current_served,
@@ -26,7 +27,7 @@ from swapstore.protocol.load import (
     own,
     served,
 )
-from swapstore.protocol.operation import Operation, Wait
+from swapstore.protocol.operation import Emit, Operation, Tally, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,10 @@ def read_latest(ctx: Context, dataset: str, *, max_staleness_s: float = 0.0) -> 
     def view(manifest: Manifest) -> Operation[Snapshot]:
         return load_snapshot(ctx, manifest, manifest.head.serving)
 
-    return (yield from telling.read(ctx, through_manifest(ctx, dataset, view, head_only=True)))
+    found = yield from through_manifest(ctx, dataset, view, head_only=True)
+    if found is not None and ctx.hook is not None:
+        yield Emit(partial(_emit_read, ctx, found))
+    return found
 
 
 def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot | None:
@@ -88,7 +92,7 @@ def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot |
         return None
     found = served(manifest, payload)
     if ctx.hook is not None:
-        telling.remembered(ctx, found)
+        _emit_read(ctx, found, Tally(ctx.clock.monotonic()))
     return found
 
 
@@ -118,7 +122,26 @@ def _read_row(
         row = yield from find_row(manifest)
         return None if row is None else (yield from load_snapshot(ctx, manifest, row))
 
-    return (yield from telling.read(ctx, through_manifest(ctx, dataset, view)))
+    found = yield from through_manifest(ctx, dataset, view)
+    if found is not None and ctx.hook is not None:
+        yield Emit(partial(_emit_read, ctx, found))
+    return found
+
+
+def _emit_read(ctx: Context, found: Snapshot, tally: Tally) -> None:
+    """Emit whether the payload of a read had to be fetched."""
+    fetched = tally.served or ctx.keys.id(found.dataset, found.id) in tally.asked_for
+    kind = ReadMiss if fetched else ReadHit
+    ctx.emit(
+        kind(
+            dataset=found.dataset,
+            version=found.version,
+            id=found.id,
+            size=found.size,
+            round_trips=tally.round_trips,
+            elapsed_s=ctx.clock.monotonic() - tally.began,
+        )
+    )
 
 
 # --- history -----------------------------------------------------------------------------------

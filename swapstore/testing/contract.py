@@ -21,10 +21,8 @@ from swapstore.commands import (
     PERMANENT,
     Already,
     Command,
-    Commit,
     Committed,
     CompareAndSet,
-    Conflict,
     Drop,
     Expire,
     Failed,
@@ -33,6 +31,7 @@ from swapstore.commands import (
     Held,
     Keep,
     Members,
+    Mismatch,
     Peek,
     Put,
     Register,
@@ -42,6 +41,7 @@ from swapstore.commands import (
     Served,
     Stage,
     Staged,
+    Swap,
     Ttl,
     Unstaged,
     Write,
@@ -74,8 +74,8 @@ def prefix(etag: str) -> bytes:
 
 def commit(
     etag: str, *, expected: str | None = None, staged: tuple[Staged, ...] = (), unlinked: tuple[str, ...] = ()
-) -> Commit:
-    return Commit(
+) -> Swap:
+    return Swap(
         key=MANIFEST,
         expected=prefix(expected) if expected else b"",
         prefix=prefix(etag),
@@ -218,25 +218,25 @@ class PublishingContract:
         do(driver, Stage(A, b"entry\n", LONG_MS))
         staged = (Staged(A, b"entry\n"),)
         for stale in (commit("e.1.b", staged=staged), commit("e.2.b", expected="e.1.x", staged=staged)):
-            assert do(driver, stale) == Conflict(manifest_bytes("e.1.a"))
+            assert do(driver, stale) == Mismatch(manifest_bytes("e.1.a"))
         assert do(driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
         assert not is_permanent(driver, A)
 
     def test_commit_on_a_manifest_that_is_gone(self, driver: Driver) -> None:
         """After a flush nothing is there: the commit says so instead of building on nothing."""
-        assert do(driver, commit("e.2.a", expected="e.1.a")) == Conflict(None)
+        assert do(driver, commit("e.2.a", expected="e.1.a")) == Mismatch(None)
         assert do(driver, Get(MANIFEST)) is None
 
     def test_an_etag_is_compared_whole(self, driver: Driver) -> None:
         """Version 1 must not pass for version 11, nor an empty value for an absent one."""
         assert do(driver, commit("e.11.a")) == Committed()
-        assert isinstance(do(driver, commit("e.12.a", expected="e.1")), Conflict)
-        assert isinstance(do(driver, commit("e.11")), Conflict)
+        assert isinstance(do(driver, commit("e.12.a", expected="e.1")), Mismatch)
+        assert isinstance(do(driver, commit("e.11")), Mismatch)
 
     def test_an_empty_value_is_not_an_absent_manifest(self, driver: Driver) -> None:
         """A manifest that something truncated to nothing is damage, not a fresh start."""
         do(driver, Put(MANIFEST, b"", LONG_MS))
-        assert do(driver, commit("e.1.a")) == Conflict(b"")
+        assert do(driver, commit("e.1.a")) == Mismatch(b"")
 
     def test_commit_verifies_each_record(self, driver: Driver) -> None:
         """A pointer to a payload that was refused, lost or replaced is never committed."""
@@ -372,7 +372,7 @@ def scan_all(driver: Driver, pattern: str, limit: int) -> tuple[set[str], int]:
     raise AssertionError("the scan does not end")
 
 
-def whole(etag: str, expected: bytes, staged: tuple[Staged, ...] = ()) -> Commit:
+def whole(etag: str, expected: bytes, staged: tuple[Staged, ...] = ()) -> Swap:
     """A commit that replaces one exact value, whatever it is."""
     return attrs.evolve(commit(etag, staged=staged), expected=expected, whole=True)
 
@@ -482,23 +482,23 @@ class DriverContract(PublishingContract):
         """Repair would overwrite what another repair, or a producer, has put there meanwhile."""
         for there in (b"damage!", b"damag", b"Damage", b"damage\n", manifest_bytes("e.1.a"), b""):
             do(driver, Write(MANIFEST, there))
-            assert do(driver, whole("e.2.a", b"damage")) == Conflict(there)
+            assert do(driver, whole("e.2.a", b"damage")) == Mismatch(there)
             assert do(driver, Get(MANIFEST)) == there
         do(driver, Write(MANIFEST, b"damage"))
-        assert do(driver, whole("e.2.a", b"")) == Conflict(b"damage")
+        assert do(driver, whole("e.2.a", b"")) == Mismatch(b"damage")
 
     def test_a_whole_commit_refuses_a_longer_value(self, driver: Driver) -> None:
         """Damage whose beginning is all that repair saw may hold, behind it, what must not be lost."""
         damage = b"x" * 200  # longer than our own prefix, so that a prefix is all that could be compared
         do(driver, Write(MANIFEST, damage + b"y"))
-        assert do(driver, whole("e.1.a", damage)) == Conflict(damage + b"y")
+        assert do(driver, whole("e.1.a", damage)) == Mismatch(damage + b"y")
         do(driver, Write(MANIFEST, damage))
         assert do(driver, whole("e.1.a", damage)) == Committed()
 
     def test_a_whole_commit_needs_a_value(self, driver: Driver) -> None:
         """Damage that somebody removed meanwhile is a new situation, not the one that repair judged."""
         for expected in (b"damage", b""):
-            assert do(driver, whole("e.1.a", expected)) == Conflict(None)
+            assert do(driver, whole("e.1.a", expected)) == Mismatch(None)
         assert do(driver, Get(MANIFEST)) is None
 
     def test_a_whole_commit_never_replaces_a_manifest_by_its_prefix(self, driver: Driver) -> None:
@@ -506,7 +506,7 @@ class DriverContract(PublishingContract):
         assert do(driver, commit("e.1.a")) == Committed()
         manifest = manifest_bytes("e.1.a")
         for seen in (b"", commit("e.1.a").prefix, manifest[:-1], manifest_bytes("e.1.b")):
-            assert do(driver, whole("e.2.a", seen)) == Conflict(manifest)
+            assert do(driver, whole("e.2.a", seen)) == Mismatch(manifest)
         assert do(driver, whole("e.2.a", manifest)) == Committed()
         assert do(driver, Get(MANIFEST)) == manifest_bytes("e.2.a")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.cache import Cache
-from swapstore.commands import Command, Failed, Reading
+from swapstore.commands import Command, Failed, ReadCommand
 from swapstore.errors import ReplyLost, StoreFull
 from swapstore.store import Store
 from swapstore.subscription import Silence
@@ -102,7 +102,7 @@ class FaultyDriver:
         return replies
 
     def _carry_out(self, command: Command[Any], kind: Kind | None) -> Any:
-        if kind is Kind.REFUSED and not isinstance(command, Reading):
+        if kind is Kind.REFUSED and not isinstance(command, ReadCommand):
             return Failed(StoreFull("the store is full, as planned"))
         (reply,) = self._driver.execute([command])
         self.done.append(command)

@@ -18,10 +18,8 @@ from swapstore.commands import (
     PERMANENT,
     Already,
     Command,
-    Commit,
     Committed,
     CompareAndSet,
-    Conflict,
     Drop,
     Expire,
     Get,
@@ -29,9 +27,10 @@ from swapstore.commands import (
     Held,
     Keep,
     Members,
+    Mismatch,
     Peek,
     Put,
-    Reading,
+    ReadCommand,
     Register,
     Remove,
     Replace,
@@ -40,6 +39,7 @@ from swapstore.commands import (
     Served,
     Stage,
     Staged,
+    Swap,
     Ttl,
     Unstaged,
     Write,
@@ -93,9 +93,11 @@ class Keyspace:
     def apply(self, command: Command[Any], now_ms: int) -> Any:
         """Carry out one command at a moment, and return its reply."""
         self.expire(now_ms)
-        if isinstance(command, Commit):
+        if isinstance(command, Swap):
             return self.commit(command, now_ms)
-        return self._read(command, now_ms) if isinstance(command, Reading) else self._write(command, now_ms)
+        return (
+            self._read(command, now_ms) if isinstance(command, ReadCommand) else self._write(command, now_ms)
+        )
 
     def _read(self, command: Command[Any], now_ms: int) -> Any:
         match command:
@@ -150,7 +152,7 @@ class Keyspace:
                 raise TypeError(f"unknown command {command!r}")
         return None
 
-    def commit(self, commit: Commit, now_ms: int, *, writes: int | None = None) -> Any:
+    def commit(self, commit: Swap, now_ms: int, *, writes: int | None = None) -> Any:
         """Carry out a commit, or only its first `writes` writes, as a dying server would."""
         refusal = self._refusal(commit)
         if refusal is not None:
@@ -171,7 +173,7 @@ class Keyspace:
                 self.values[key] = attrs.evolve(self.values[key], expires_at=expires_at)
         return Committed()
 
-    def _refusal(self, commit: Commit) -> Already | Conflict | Unstaged | Held | None:
+    def _refusal(self, commit: Swap) -> Already | Mismatch | Unstaged | Held | None:
         stored = self._data(commit.key)
         if stored is not None and stored.startswith(commit.prefix):
             return Already()
@@ -182,7 +184,7 @@ class Keyspace:
         else:
             as_expected = stored is None
         if not as_expected:
-            return Conflict(stored)
+            return Mismatch(stored)
         faults = (self._fault(staged) for staged in commit.staged)
         return next((fault for fault in faults if fault is not None), None)
 

@@ -16,7 +16,7 @@ import redis.asyncio
 import swapstore
 import swapstore.aio
 from swapstore.drivers import redis_common
-from swapstore.drivers.limiter import Gate
+from swapstore.drivers.limiter import Limiter
 from swapstore.errors import AccessDenied, InvalidInput, StoreClosed, SwapstoreError, Unavailable
 from tests.real.test_server import SECRET, everything_about
 from tests.support import invariants
@@ -83,7 +83,7 @@ def test_a_gate_wakes_the_next_when_the_first_in_its_queue_is_cancelled() -> Non
     """A time-out of one reader must not leave the others waiting for a connection that is free."""
 
     async def main() -> None:
-        gate = Gate("somewhere", 1, 5, exhausted=lambda: Unavailable("none"))
+        gate = Limiter("somewhere", 1, 5, exhausted=lambda: Unavailable("none"))
 
         async def enter() -> str:
             async with gate:

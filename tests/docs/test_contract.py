@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from swapstore import Problem, Retention, Store
-from swapstore.commands import Commit, Reading
+from swapstore.commands import ReadCommand, Swap
 from swapstore.errors import PayloadMissing, SwapstoreError
 from swapstore.testing import Crash, SimulatedStore, every_fault, failing_at, faulty
 from tests.support import invariants
@@ -221,9 +221,9 @@ def test_repair() -> None:
         with pytest.raises(Crash):
             client.repair("mena", apply=True)
         number += 1
-        committed = any(isinstance(command, Commit) for command in driver.done)
+        committed = any(isinstance(command, Swap) for command in driver.done)
         if not committed:
-            if not driver.done or isinstance(driver.done[-1], Reading):
+            if not driver.done or isinstance(driver.done[-1], ReadCommand):
                 continue  # what only reads changes nothing
             permanent, expiring = counted(sim)
             assert (permanent, seen(sim)) == (before, (readable, raised))

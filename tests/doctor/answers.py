@@ -8,8 +8,7 @@ from typing import Any
 from swapstore.cache import Cache
 from swapstore.commands import Ask, Failed
 from swapstore.doctor.check import Check
-from swapstore.doctor.diagnose import diagnose
-from swapstore.doctor.redis import NEEDED
+from swapstore.doctor.redis import NEEDED, diagnose
 from swapstore.errors import AccessDenied, Unavailable
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context
@@ -51,7 +50,7 @@ def examine(
     replies = {"INFO": info, **HEALTHY, **(changes or {})}
     clock = SlowClock(NOW_MS)
     clock.round_trip_ms = round_trip_ms
-    checking = diagnose(Context(keys=Keys("swapstore"), cache=Cache(0), clock=clock), "redis")
+    checking = diagnose(Context(keys=Keys("swapstore"), cache=Cache(0), clock=clock))
     step = next(checking)
     try:
         while True:

@@ -10,7 +10,7 @@ import fakeredis
 import pytest
 import redis
 
-from swapstore.commands import Command, Committed, Conflict, Failed, Held, Stage, Staged, Unstaged
+from swapstore.commands import Command, Committed, Failed, Held, Mismatch, Stage, Staged, Unstaged
 from swapstore.drivers.redis import RedisDriver
 from swapstore.drivers.redis_batch import LARGEST, Bundle, bundled
 from swapstore.errors import Unscripted
@@ -135,8 +135,8 @@ def test_a_record_that_is_refused_beside_a_commit_that_is_not_needed(places: tup
     assert place.driver.execute([A, RELIES_ON_A])[1].__class__.__name__ == "Already"
     other = commit(b"another;", b"2;", Staged("b", HEADERS[1]))
     staged = Stage("b", HEADERS[1], TTL_MS)
-    assert place.driver.execute([staged, other]) == [True, Conflict(b"1;...")]
-    assert place.driver.execute([staged, other]) == [False, Conflict(b"1;...")], (
+    assert place.driver.execute([staged, other]) == [True, Mismatch(b"1;...")]
+    assert place.driver.execute([staged, other]) == [False, Mismatch(b"1;...")], (
         "and it need not be sent again"
     )
 

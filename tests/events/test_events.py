@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 import swapstore
-from swapstore import InvalidInput, Rejected, Store
+from swapstore import InvalidInput, Rejected, Store, calls
 from swapstore.events import (
     Event,
     Hook,
@@ -22,7 +22,7 @@ from swapstore.events import (
     Repaired,
     Retried,
 )
-from swapstore.protocol import telling
+from swapstore.protocol import context, read
 from swapstore.validators import must_not_shrink
 from tests.support.drivers import Meddler, cold_trips, lose, meddled
 
@@ -217,8 +217,8 @@ def test_without_a_hook_nothing_is_made_or_measured(store: Store, monkeypatch: p
     def unwanted(*_: Any, **__: Any) -> None:
         raise AssertionError("there is nobody to tell")
 
-    for name in ("counted", "Tally", "_tell_read"):
-        monkeypatch.setattr(telling, name, unwanted)
+    for module, name in ((context, "Tally"), (read, "Tally"), (read, "Emit"), (calls, "Emit")):
+        monkeypatch.setattr(module, name, unwanted)
     store.publish("mena", 1)
     store.read_latest("mena")
     with pytest.raises(Rejected):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.models import Commit
-from swapstore.protocol.batching import together
+from swapstore.protocol.batching import batched
 from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import read_latest
 from swapstore.testing import Keyspace
@@ -42,7 +42,8 @@ def producer(number: int, *, together_bytes: int = 1 << 20) -> Client:
             )
             for name in DATASETS
         }
-        outcomes = yield from together(wanted, batch_bytes=together_bytes)
+        bounded = attrs.evolve(context.policy, max_batch_bytes=together_bytes)
+        outcomes = yield from batched(attrs.evolve(context, policy=bounded), wanted)
         return Answers(tuple(outcomes.items()))
 
     return operation
@@ -50,7 +51,7 @@ def producer(number: int, *, together_bytes: int = 1 << 20) -> Client:
 
 def reader(context: Context) -> Operation[Answers]:
     """A reader of both."""
-    found = yield from together({name: read_latest(context, name) for name in DATASETS}, batch_bytes=1 << 20)
+    found = yield from batched(context, {name: read_latest(context, name) for name in DATASETS})
     return Answers(tuple((name, getattr(snapshot, "id", snapshot)) for name, snapshot in found.items()))
 
 

@@ -18,7 +18,7 @@ from swapstore.commands import Expire, Keep, Register
 from swapstore.errors import SwapstoreError
 from swapstore.format import records
 from swapstore.models import Commit, Row, Snapshot
-from swapstore.protocol.scriptless.probe import Strategy, Way
+from swapstore.protocol.context import Capabilities
 from tests.exploration.scenarios import (
     MANIFEST,
     ONE,
@@ -36,6 +36,7 @@ from tests.exploration.scenarios import (
 from tests.exploration.state_of import Contents, contents_of
 from tests.exploration.upkeep import healthy, keeping, pages_of_two, pruner, repairer
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
+from tests.support.ways import Way
 
 if TYPE_CHECKING:
     from swapstore.protocol.context import Context
@@ -51,7 +52,9 @@ def by(way: Way, client: Client) -> Client:
 
     def operation(context: Context) -> Operation[Any]:
         policy = attrs.evolve(context.policy, lease_ttl_ms=2, lease_margin_ms=0, lease_poll_ms=1)
-        return client(attrs.evolve(context, strategy=Strategy(way=way), policy=policy))
+        return client(
+            attrs.evolve(context, capabilities=Capabilities(committer=way.committer()), policy=policy)
+        )
 
     return operation
 

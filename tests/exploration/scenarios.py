@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from swapstore.commands import Commit, Stage, Staged
+from swapstore.commands import Stage, Staged, Swap
 from swapstore.errors import SwapstoreError
 from swapstore.format import append, manifest, pages, records
 from swapstore.format.append import Stamp
@@ -81,8 +81,8 @@ def with_history(count: int) -> Keyspace:
     return keyspace
 
 
-def _making_permanent(key: str) -> Commit:
-    return Commit(
+def _making_permanent(key: str) -> Swap:
+    return Swap(
         key="nowhere",
         expected=b"",
         prefix=b"-",
@@ -94,8 +94,8 @@ def _making_permanent(key: str) -> Commit:
     )
 
 
-def _swap(draft: append.Draft, base: manifest.Manifest | None) -> Commit:
-    return Commit(
+def _swap(draft: append.Draft, base: manifest.Manifest | None) -> Swap:
+    return Swap(
         key=MANIFEST,
         expected=manifest.prefix(base.etag) if base else b"",
         prefix=manifest.prefix(draft.manifest.etag),

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from swapstore.protocol.scriptless.probe import Way
 from tests.conftest import PROFILE
 from tests.exploration import many, plain, upkeep
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
 from tests.exploration.upkeep import SCENARIOS as UPKEEP
 from tests.support.explore import Outcome
+from tests.support.ways import Way
 
 HERE = Path(__file__).parent
 QUICK = 30_000  # states: some three seconds

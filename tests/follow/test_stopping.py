@@ -77,7 +77,7 @@ def test_closing_a_follower_lets_go_of_its_connection(valkey: Server) -> None:
             take(follower, 1)
             follower.close()
             eventually(lambda: subscribers(valkey) == 0)
-        assert store._ears == set()
+        assert store._subscriptions == set()
 
 
 def test_a_follower_that_is_forgotten(valkey: Server) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import swapstore
 from swapstore import Store
-from swapstore.commands import Command, Commit, Get
+from swapstore.commands import Command, Get, Swap
 from swapstore.drivers.base import Driver
 from tests.linearizability import recorder
 from tests.linearizability.checker import violations
@@ -171,7 +171,7 @@ class BlindDriver:
         return self._driver.execute([self._blind(command) for command in commands])
 
     def _blind(self, command: Command[Any]) -> Command[Any]:
-        if not isinstance(command, Commit):
+        if not isinstance(command, Swap):
             return command
         (stored,) = self._driver.execute([Get(command.key)])
         return attrs.evolve(command, expected=stored or b"")

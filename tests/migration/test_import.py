@@ -14,7 +14,7 @@ import swapstore
 from swapstore import InvalidInput, NotFound, Store, Unavailable
 from swapstore.migration.importer import import_snapshots
 from swapstore.migration.layout import Layout
-from swapstore.migration.plan import Fact, Finding, Kind, Planned, RegionDone, Tried
+from swapstore.migration.plan import Fact, FaultKind, Planned, RegionDone, SourceFault, Tried
 from swapstore.migration.source import Source
 from tests.migration.conftest import START_MS, Old
 from tests.support.valkey import Server, free_port
@@ -30,8 +30,8 @@ class Report:
     facts: list[Fact]
 
     @property
-    def findings(self) -> list[Finding]:
-        return [fact for fact in self.facts if isinstance(fact, Finding)]
+    def findings(self) -> list[SourceFault]:
+        return [fact for fact in self.facts if isinstance(fact, SourceFault)]
 
     @property
     def kinds(self) -> list[tuple[str, str | None, bool]]:
@@ -303,7 +303,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_comes_over(old: Old, server: S
     unreadable = {
         (found.dataset, found.key, found.imported)
         for found in report.findings
-        if found.kind is Kind.UNREADABLE
+        if found.kind is FaultKind.UNREADABLE
     }
     assert unreadable == {
         ("mena", old.by_id("text"), False),

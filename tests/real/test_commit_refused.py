@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swapstore import Store
-from swapstore.commands import Commit, Committed, Failed, Get, Put, Stage, Staged
+from swapstore.commands import Committed, Failed, Get, Put, Stage, Staged, Swap
 from swapstore.connect import connect
 from swapstore.errors import AccessDenied
 from swapstore.testing.contract import LIVE, LONG_MS, MANIFEST, A, B, commit, do, manifest_bytes
@@ -22,7 +22,7 @@ def driver_without(valkey: Server, command: str) -> Store:
     return connect(f"redis://clerk:x@127.0.0.1:{valkey.port}/0")
 
 
-def staged_beside_an_old_commit(owner: Store) -> Commit:
+def staged_beside_an_old_commit(owner: Store) -> Swap:
     """A dataset with a version and a live view, and a commit that replaces both and lets go of a record."""
     driver = owner._driver
     do(driver, Stage(B, b"old\n", LONG_MS))

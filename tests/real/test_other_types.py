@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 import swapstore
-from swapstore.commands import Already, Commit, Committed, Conflict, Failed, Get, Staged, Unstaged
+from swapstore.commands import Already, Committed, Failed, Get, Mismatch, Staged, Swap, Unstaged
 from swapstore.errors import Corrupt
 from swapstore.testing.contract import LONG_MS, MANIFEST, A, commit, do, manifest_bytes
 from tests.support.valkey import Server
@@ -27,7 +27,7 @@ def driver(valkey: Server) -> Iterator[Any]:
         yield store._driver
 
 
-def whole(etag: str, expected: bytes, staged: tuple[Staged, ...] = ()) -> Commit:
+def whole(etag: str, expected: bytes, staged: tuple[Staged, ...] = ()) -> Swap:
     return attrs.evolve(commit(etag, staged=staged), expected=expected, whole=True)
 
 
@@ -59,7 +59,7 @@ def add(admin: Any, kind: str) -> None:
 def test_repair_that_saw_bytes_does_not_replace_a_list(driver: Any, admin: Any) -> None:
     """What repair judged is gone: it looks again, and is not told that nothing is there."""
     admin.rpush(MANIFEST, "x")
-    assert do(driver, whole("e.1.a", b"damage")) == Conflict(b"")
+    assert do(driver, whole("e.1.a", b"damage")) == Mismatch(b"")
     assert admin.lrange(MANIFEST, 0, -1) == [b"x"]
 
 

@@ -17,7 +17,7 @@ from swapstore import InvalidInput, StoreClosed, SwapstoreError
 from swapstore.commands import Get, Put, Register
 from swapstore.drivers.rest import address as rest_address
 from swapstore.drivers.rest.aio import AsyncUpstashDriver
-from swapstore.drivers.rest.conversation import Place
+from swapstore.drivers.rest.conversation import SyncToken
 from tests.rest.carried import FACES, driver_of, store_on
 from tests.support.rest import RestServer
 
@@ -172,7 +172,7 @@ def test_who_writes_reads_what_it_wrote(face: str, rest: RestServer) -> None:
 
 def test_the_token_of_a_write_outlives_an_older_read() -> None:
     """A read that was sent before, and answered after, would take the writer back to where it was."""
-    place = Place()
+    place = SyncToken()
     read, write = place.sending(), place.sending()
     place.reached("after the write", write, reads_only=False)
     place.reached("before the write", read, reads_only=True)

@@ -28,10 +28,11 @@ from swapstore.errors import (
     Unsupported,
 )
 from swapstore.fsck.findings import Problem
-from swapstore.protocol.scriptless.probe import Way
+from swapstore.protocol.commit import Scripted
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
+from tests.support.ways import Way
 
 WAYS = [Way.COMPARE, Way.LEASE]
 
@@ -58,7 +59,7 @@ def connect(scriptless: RestServer, way: Way) -> Iterator[Callable[[], Store]]:
 
     def connected(**options: object) -> Store:
         store = swapstore.connect(scriptless.url, token=scriptless.token, single_writer=True, **options)  # type: ignore[arg-type]
-        assert store._context.strategy.way is way
+        assert isinstance(store._context.capabilities.committer, way.committer)
         policy = attrs.evolve(
             store._context.policy, lease_ttl_ms=2000, lease_margin_ms=1000, lease_poll_ms=50
         )
@@ -334,7 +335,7 @@ def test_a_user_of_redis_that_may_not_run_scripts(valkey: Server) -> None:
         try:
             with swapstore.connect(valkey.url.replace("//", "//app:any@")) as store:
                 assert [store.publish("mena", n, id=f"id-{n}").version for n in range(3)] == [1, 2, 3]
-                assert store._context.strategy.way is Way.COMPARE
+                assert isinstance(store._context.capabilities.committer, Way.COMPARE.committer)
                 assert list(store.verify()) == []
         finally:
             admin.acl_deluser("app")
@@ -474,7 +475,7 @@ def test_a_moment_of_trouble_is_no_lack_of_scripts(rest: RestServer, *, compares
     rest.switches.fail(1, "ERR database is temporarily not available", when="EVAL")
     with swapstore.connect(rest.url, token=rest.token, single_writer=True) as store:
         assert store.publish("mena", 1).version == 1
-        assert store._context.strategy.way is Way.SCRIPT
+        assert type(store._context.capabilities.committer) is Scripted
         rest.switches.denied = NO_SCRIPTS
         with pytest.raises(swapstore.errors.AccessDenied):
             store.publish("mena", 2)

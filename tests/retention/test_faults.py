@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from swapstore import Retention, Store
-from swapstore.commands import Commit
+from swapstore.commands import Swap
 from swapstore.errors import OutcomeUnknown, Unavailable
 from swapstore.format import manifest
 from swapstore.testing import Crash, Fault, Kind, SimulatedStore, every_fault, faulty
@@ -108,7 +108,7 @@ def test_a_late_commit_that_lets_go_does_it_once_or_never() -> None:
             sim.clock.advance(1)
             again.publish("mena", "back", id=f"id-{other + 2}")
         before = invariants.contents(client)
-        held = [command for command in driver.late if isinstance(command, Commit)]
+        held = [command for command in driver.late if isinstance(command, Swap)]
         driver.deliver_late()
         invariants.check(client)
         if held:

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from swapstore import Retention, Store
-from swapstore.commands import Commit
+from swapstore.commands import Swap
 from swapstore.drivers.sqlite.driver import SWEEP, SqliteDriver
 from swapstore.testing import SimulatedStore
 from tests.retention.plain import expiring, fill, permanent
@@ -53,7 +53,7 @@ def test_a_commit_never_stages_what_it_lets_go_of() -> None:
     for number in range(200):
         sim.clock.advance(1)
         client.publish("mena", number, id=f"id-{number % 9}", ts=None)
-    commits = [command for batch in meddler.batches for command in batch if isinstance(command, Commit)]
+    commits = [command for batch in meddler.batches for command in batch if isinstance(command, Swap)]
     assert len([commit for commit in commits if commit.unlinked]) > 50
     for commit in commits:
         assert not {staged.key for staged in commit.staged} & set(commit.unlinked)

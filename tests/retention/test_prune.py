@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from swapstore import Pruned, Retention, Store
-from swapstore.commands import Commit
+from swapstore.commands import Swap
 from swapstore.errors import InvalidInput, NotFound
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
@@ -119,7 +119,7 @@ def test_the_manifest_stays_small_while_much_is_let_go_of() -> None:
         len(manifest.parse(command.manifest, "mena", command.key).log.pages)
         for batch in meddler.batches
         for command in batch
-        if isinstance(command, Commit)
+        if isinstance(command, Swap)
     ]
     assert max(widths) <= WIDEST + 10
     assert max(len(batch) for batch in meddler.batches) <= 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swapstore import Store
-from swapstore.commands import Commit
+from swapstore.commands import Swap
 from swapstore.testing import Crash, SimulatedStore, failing_at, faulty
 from tests.support import invariants
 from tests.support.drivers import another, meddled
@@ -17,7 +17,7 @@ def publish_cut(store: Store, after: int, *, id: str) -> bool:  # noqa: A002
     try:
         client.publish("mena", "half?", id=id)
     except Crash:
-        assert not any(isinstance(command, Commit) for command in driver.done)
+        assert not any(isinstance(command, Swap) for command in driver.done)
         return False
     return True
 
@@ -80,7 +80,7 @@ def test_a_page_that_a_cut_commit_left_behind_blocks_nobody(writes: int) -> None
 
     def die() -> None:
         *stages, swap = meddler.batches[-1]
-        assert isinstance(swap, Commit)
+        assert isinstance(swap, Swap)
         store._driver.execute(stages)
         simulated.keyspace.commit(swap, simulated.clock.now_ms(), writes=writes)
         raise Crash

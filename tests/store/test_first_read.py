@@ -110,4 +110,4 @@ def test_damage_of_one_dataset_says_nothing_about_the_others(store: Store) -> No
     reader, meddler = meddled(store)
     meddler.replies(0, lambda _: [Failed(Corrupt("another type of value"))])
     reader.read_latest("mena")
-    assert store._context.strategy.serves
+    assert store._context.capabilities.serves

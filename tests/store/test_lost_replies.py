@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from swapstore import Retention, Store
-from swapstore.commands import Commit
+from swapstore.commands import Swap
 from swapstore.errors import (
     OutcomeUnknown,
     ReplyLost,
@@ -61,7 +61,7 @@ def test_a_lost_first_publish_is_sent_again_with_the_same_bytes(store: Store) ->
     meddler.before(1, lose)
     commit = client.publish("mena", "mine", id="mine")
     assert (commit.version, commit.created) == (1, True)
-    first, second = (c for batch in meddler.batches for c in batch if isinstance(c, Commit))
+    first, second = (c for batch in meddler.batches for c in batch if isinstance(c, Swap))
     assert first == second
 
 

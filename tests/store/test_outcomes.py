@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from swapstore import Store
-from swapstore.commands import Command, Commit, Failed, Replace, Stage
+from swapstore.commands import Command, Failed, Replace, Stage, Swap
 from swapstore.errors import Contended, IdConflict, OutcomeUnknown, StoreFull, Unavailable
 from swapstore.format.append import Stamp, repoint
 from swapstore.format.manifest import build, parse
@@ -51,7 +51,7 @@ def test_a_conflict_does_not_send_the_payload_again(store: Store) -> None:
     client, meddler, batch = warm(store)
     meddler.before(batch, lambda: store.publish("mena", "rival", id="rival"))
     client.publish("mena", "mine", id="mine", ts=5)
-    assert [type(command) for command in meddler.batches[batch + 1]] == [Commit]
+    assert [type(command) for command in meddler.batches[batch + 1]] == [Swap]
     assert ids(store) == ["before", "rival", "mine"]
 
 
@@ -76,7 +76,7 @@ def test_a_record_that_vanished_is_staged_again(store: Store) -> None:
     client, meddler, batch = warm(store)
     meddler.between(batch, 2, lambda: expire(store, "swapstore:id:{mena}:mine"))
     assert client.publish("mena", "mine", id="mine").created
-    assert [type(command) for command in meddler.batches[batch + 1]] == [Stage, Commit]
+    assert [type(command) for command in meddler.batches[batch + 1]] == [Stage, Swap]
     assert ids(store) == ["before", "mine"]
 
 
@@ -94,8 +94,8 @@ def test_a_crashed_producers_record_is_taken_over(store: Store) -> None:
     commit = client.publish("mena", "ours", id="shared")
     assert commit.created
     kinds = [[type(command) for command in sent] for sent in meddler.batches[batch:]]
-    assert kinds[0] == [Stage, Stage, Commit]
-    assert kinds[1] == [Replace, Commit]
+    assert kinds[0] == [Stage, Stage, Swap]
+    assert kinds[1] == [Replace, Swap]
     snap = another(store).read("mena", id="shared")
     assert snap is not None
     assert snap.value == "ours"
@@ -208,9 +208,7 @@ def test_a_lost_commit_is_sent_again_with_the_same_bytes(store: Store) -> None:
     meddler.before(batch, lose)
     commit = client.publish("mena", "mine", id="mine")
     assert (commit.version, commit.created) == (2, True)
-    sent = [
-        command for number in meddler.batches[batch:] for command in number if isinstance(command, Commit)
-    ]
+    sent = [command for number in meddler.batches[batch:] for command in number if isinstance(command, Swap)]
     assert len(sent) == 2
     assert sent[0] == sent[1]
     assert ids(store) == ["before", "mine"]
@@ -313,7 +311,7 @@ def test_a_pruned_row_after_a_lost_reply_is_outcome_unknown(store: Store) -> Non
         )
         log = attrs.evolve(base.log, rows=tuple(row for row in base.log.rows if row.version >= 4))
         pruned = build(swapped.manifest.head, log, other._context.keys)
-        commit = next(c for c in meddler.batches[batch] if isinstance(c, Commit))
+        commit = next(c for c in meddler.batches[batch] if isinstance(c, Swap))
         swap = attrs.evolve(
             commit,
             expected=b'{"etag":"' + base.etag.encode() + b'"',
@@ -355,7 +353,7 @@ def test_a_row_that_retention_hides_is_still_found(store: Store) -> None:
         hidden = repoint(
             base, stamp=Stamp(now_ms=1, nonce="f" * 16, new_epoch="", keys=other._context.keys), floor=10**14
         ).manifest
-        commit = next(c for c in meddler.batches[batch] if isinstance(c, Commit))
+        commit = next(c for c in meddler.batches[batch] if isinstance(c, Swap))
         swap = attrs.evolve(
             commit,
             expected=b'{"etag":"' + base.etag.encode() + b'"',

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from swapstore import Store
-from swapstore.commands import Commit, Get, Stage, Unstaged
+from swapstore.commands import Get, Stage, Swap, Unstaged
 from swapstore.errors import (
     Conflict,
     Contended,
@@ -41,7 +41,7 @@ def test_records_that_keep_being_taken_over_are_contended(store: Store) -> None:
 
     for number in range(len(meddler.batches), 100):
         meddler.replies(number, take_over)
-    with pytest.raises(Contended, match="taking over the staged records of version 2; let producers"):
+    with pytest.raises(Contended, match="taking over the staged records of version 2; nothing was published. Let"):
         client.publish("mena", 1, id="shared")
 
 
@@ -64,7 +64,7 @@ def test_a_payload_of_several_lines_is_not_sent_again(store: Store) -> None:
     client, meddler, batch = warm(store)
     Crowd(store, meddler, 1)
     client.publish("mena", b"a\nb\nc\n", id="mine", ts=5, codec="bytes")
-    assert [type(command) for command in meddler.batches[batch + 1]] == [Commit]
+    assert [type(command) for command in meddler.batches[batch + 1]] == [Swap]
     snap = another(store).read("mena", id="mine")
     assert snap is not None
     assert snap.raw == b"a\nb\nc\n"
@@ -97,6 +97,6 @@ def test_a_commit_carries_the_bounds_of_the_policy(store: Store) -> None:
     policy = attrs.evolve(PATIENT, staging_ttl_ms=61_000, reader_grace_ms=62_000)
     client, meddler = meddled(store, policy=policy)
     client.publish("mena", 1)
-    (commit,) = (c for batch in meddler.batches for c in batch if isinstance(c, Commit))
+    (commit,) = (c for batch in meddler.batches for c in batch if isinstance(c, Swap))
     assert (commit.staging_ttl_ms, commit.grace_ms) == (61_000, 62_000)
     assert {c.ttl_ms for batch in meddler.batches for c in batch if isinstance(c, Stage)} == {61_000}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from swapstore.commands import Command, Commit, Get, Put, Register, Replace, Stage, Staged, Ttl
+from swapstore.commands import Command, Get, Put, Register, Replace, Stage, Staged, Swap, Ttl
 
 TTL_MS, GRACE_MS = 600_000, 900_000
 KEYS = ("a", "b", "page")
@@ -14,9 +14,9 @@ HEADERS = (b'{"id":1}\n', b'{"id":2}\n')
 
 def commit(
     expected: bytes, prefix: bytes, *staged: Staged, unlinked: tuple[str, ...] = (), whole: bool = False
-) -> Commit:
+) -> Swap:
     """Return a commit of a manifest that is its prefix and three dots."""
-    return Commit(
+    return Swap(
         key="manifest",
         expected=expected,
         prefix=prefix,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from swapstore import Store
-from swapstore.commands import Command, Commit
+from swapstore.commands import Command, Swap
 from swapstore.format.manifest import Manifest
 from swapstore.protocol.context import Policy
 from tests.store.test_damage import MANIFEST, alter
@@ -45,7 +45,7 @@ class Crowd:
         meddler._driver = self
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
-        if isinstance(commands[-1], Commit) and self._left:
+        if isinstance(commands[-1], Swap) and self._left:
             self._left -= 1
             self._store.publish("mena", "rival", id=f"rival-{self._left}")
         return self._real.execute(commands)

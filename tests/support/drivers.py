@@ -9,7 +9,7 @@ import attrs
 
 from swapstore import Store
 from swapstore.cache import Cache
-from swapstore.commands import Command, Commit
+from swapstore.commands import Command, Swap
 from swapstore.drivers.base import Driver, Listener
 from swapstore.errors import ReplyLost
 from swapstore.subscription import Silence
@@ -70,7 +70,7 @@ class Meddler:
         return listen(channel) if listen else Silence()
 
     def commits(self) -> int:
-        return sum(isinstance(command, Commit) for batch in self.batches for command in batch)
+        return sum(isinstance(command, Swap) for batch in self.batches for command in batch)
 
     def close(self) -> None:
         """The driver belongs to another store."""
@@ -96,4 +96,4 @@ def another(store: Store) -> Store:
 def cold_trips(store: Store) -> int:
     """How many round trips a first read takes, once it is known whether the store tells both at once."""
     another(store).read_latest("nowhere")
-    return 1 if store._driver.kind == "redis" and store._context.strategy.serves else 2
+    return 1 if store._driver.kind == "redis" and store._context.capabilities.serves else 2

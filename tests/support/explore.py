@@ -16,11 +16,11 @@ from typing import Any
 import attrs
 
 from swapstore.cache import Cache
-from swapstore.commands import Command, Commit, Reading
+from swapstore.commands import Command, ReadCommand, Swap
 from swapstore.errors import ReplyLost, SwapstoreError
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context, Policy
-from swapstore.protocol.operation import Operation, Wait
+from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.testing import Keyspace, VirtualClock
 
 KEYS = Keys("x")
@@ -143,6 +143,7 @@ class Explorer:
                 if isinstance(step, Wait):
                     step = operation.send([])
                     continue
+                assert isinstance(step, Batch)  # nobody listens to events here
                 reply = next(replies, None)
                 if reply is None:
                     return Next(batch=step.commands)
@@ -204,7 +205,7 @@ class Explorer:
         if faults.crash:
             fewer = attrs.evolve(state, faults=attrs.evolve(faults, crash=faults.crash - 1))
             yield before, _with(fewer, index, Client(dead=True))
-        reads_only = all(isinstance(command, Reading) for command in batch[done:])
+        reads_only = all(isinstance(command, ReadCommand) for command in batch[done:])
         if faults.lost and (self._lost_reads or not reads_only):
             fewer = attrs.evolve(state, faults=attrs.evolve(faults, lost=faults.lost - 1))
             yield before, _with(fewer, index, lost)
@@ -214,7 +215,7 @@ class Explorer:
             fewer = attrs.evolve(state, faults=attrs.evolve(faults, late=faults.late - 1))
             yield before, attrs.evolve(_with(fewer, index, lost), late=(*state.late, batch[done:]))
         command = batch[done]
-        if faults.torn and isinstance(command, Commit):
+        if faults.torn and isinstance(command, Swap):
             fewer = attrs.evolve(state, faults=attrs.evolve(faults, torn=faults.torn - 1))
             for writes in range(1, len(command.staged) + len(command.unlinked) + 2):
                 torn = before.copy()

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from swapstore.commands import Command, Commit, Conflict, Get, Put, Replace, Stage, Write
+from swapstore.commands import Command, Get, Mismatch, Put, Replace, Stage, Swap, Write
 from swapstore.drivers.base import Driver
 from tests.support.proxy import Proxy
 
@@ -93,11 +93,11 @@ def _written(command: Command[Any]) -> int:
             return len(command.record)
         case Put() | Write():
             return len(command.value)
-        case Commit():
+        case Swap():
             return len(command.manifest)
     return 0
 
 
 def _read(reply: Any) -> int:
-    value = reply.current if isinstance(reply, Conflict) else reply
+    value = reply.current if isinstance(reply, Mismatch) else reply
     return len(value) if isinstance(value, bytes) else 0

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swapstore import Store
-from swapstore.commands import Command, Commit, Get, Put, Stage, Staged
+from swapstore.commands import Command, Get, Put, Stage, Staged, Swap
 from swapstore.errors import Damaged, StoreFull, SwapstoreError
 from swapstore.format import manifest
 from swapstore.protocol.context import Policy
@@ -136,7 +136,7 @@ def reads_of(reader: Store, number: int) -> Iterator[Callable[[], Any]]:
 def test_a_commit_can_be_cut_after_any_of_its_writes() -> None:
     """Every prefix of the commit is safe: no manifest that names what is not permanent."""
     staged = tuple(Staged(key, b"h\n") for key in ("id", "ts"))
-    commit = Commit(
+    commit = Swap(
         key="m",
         expected=b"",
         prefix=b'{"etag":"e.1.a"',

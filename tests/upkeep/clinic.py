@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 
 from swapstore import Row, Store
-from swapstore.commands import Commit
+from swapstore.commands import Swap
 from swapstore.format import pages, records
 from swapstore.models import Ref
 from swapstore.protocol.context import Policy
@@ -65,7 +65,7 @@ class Clinic:
         def tear() -> None:
             batch = meddler.batches[-1]
             for command in batch:
-                if isinstance(command, Commit):
+                if isinstance(command, Swap):
                     self.sim.keyspace.commit(command, self.sim.clock.ms, writes=writes)
                 else:
                     self.sim.keyspace.apply(command, self.sim.clock.ms)

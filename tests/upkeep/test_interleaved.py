@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from swapstore import Retention, Store
-from swapstore.commands import Commit
+from swapstore.commands import Swap
 from swapstore.errors import Contended, PayloadMissing, SwapstoreError
 from tests.support import invariants
 from tests.support.crowd import Crowd
@@ -126,7 +126,7 @@ def test_verify_beside_a_producer_gives_no_false_alarm(well: Clinic, act: Act, p
         client, meddler = meddled(clinic.store)
         meddler.before(number, lambda: _tried(clinic, act))  # noqa: B023 - called in this round
         assert [finding for finding in client.verify("mena") if finding.wrong] == [], number
-        assert all(not isinstance(batch[-1], Commit) for batch in meddler.batches)
+        assert all(not isinstance(batch[-1], Swap) for batch in meddler.batches)
         assert clinic.problems() == set()
 
 
@@ -227,7 +227,7 @@ def test_a_leaked_id_that_is_published_again_stays(well: Clinic) -> None:
 
     plain, watched = meddled(well.copy().store)
     plain.repair("mena", apply=True)
-    (commit,) = (n for n, batch in enumerate(watched.batches) if isinstance(batch[-1], Commit))
+    (commit,) = (n for n, batch in enumerate(watched.batches) if isinstance(batch[-1], Swap))
     for number in range(commit + 1):
         clinic = well.copy()
         client, meddler = meddled(clinic.store)
@@ -240,7 +240,7 @@ def test_a_leaked_id_that_is_published_again_stays(well: Clinic) -> None:
 
 
 def _die_after_commit(meddler: Meddler) -> None:
-    if isinstance(meddler.batches[-1][-1], Commit):
+    if isinstance(meddler.batches[-1][-1], Swap):
         raise KeyboardInterrupt
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from swapstore.commands import Commit, Failed, Get, Reading, Ttl
+from swapstore.commands import Failed, Get, ReadCommand, Swap, Ttl
 from swapstore.errors import SwapstoreError, Unavailable
 from swapstore.testing import Crash, Fault, FaultyDriver, Kind, faulty
 from tests.support import invariants
@@ -36,7 +36,7 @@ def faults_of(sick: Clinic) -> Iterator[Fault]:
     """Each kind of fault at each command that writes, and the one before; two kinds at some that read."""
     client, driver = faulty(sick.copy().store)
     client.repair("mena", apply=True)
-    writing = {n for n, command in enumerate(driver.done) if not isinstance(command, Reading)}
+    writing = {n for n, command in enumerate(driver.done) if not isinstance(command, ReadCommand)}
     for number in range(len(driver.done) + 1):
         if {number, number + 1} & writing:
             yield from (Fault(kind, number) for kind in Kind)
@@ -83,7 +83,7 @@ def test_a_fault_during_verify_is_an_error_and_never_a_finding(well: Clinic, har
             except (Unavailable, Crash):
                 pass
             driver.deliver_late()
-            assert all(isinstance(command, Reading) for command in driver.done)
+            assert all(isinstance(command, ReadCommand) for command in driver.done)
     assert well.sim.keyspace.fingerprint() == before
 
 
@@ -139,7 +139,7 @@ def test_a_late_commit_of_a_repair_does_nothing_after_another_repair(well: Clini
     manifest_deleted(well)
     client, watched = meddled(well.copy().store)
     client.repair("mena", apply=True)
-    commits = [n for n, batch in enumerate(watched.batches) if isinstance(batch[-1], Commit)]
+    commits = [n for n, batch in enumerate(watched.batches) if isinstance(batch[-1], Swap)]
     client, driver = faulty(well.store)
     number = sum(len(batch) for batch in watched.batches[: commits[0]])
     driver.plan(Fault(Kind.LATE, number), Fault(Kind.CRASH_BEFORE, number + len(watched.batches[commits[0]])))

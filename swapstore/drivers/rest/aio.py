@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpcore2
 
-from swapstore.drivers.limiter import Gate
+from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.rest import transport
 from swapstore.drivers.rest.conversation import Request, Response
 from swapstore.drivers.rest.transport import RestDriver
@@ -32,7 +32,7 @@ class AsyncUpstashDriver(RestDriver):
         self._http = httpcore2.AsyncConnectionPool(
             **transport.pool_options(self._address), network_backend=TidyBackend()
         )
-        self._gate = Gate(
+        self._gate = Limiter(
             self.where,
             transport.MAX_CONNECTIONS,
             self._times.pool_s,

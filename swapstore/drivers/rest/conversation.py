@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import Command, Failed, Reading
+from swapstore.commands import Command, Failed, ReadCommand
 from swapstore.drivers import refusals
 from swapstore.drivers.redis_wire import Wire
 from swapstore.drivers.rest import errors, wire
-from swapstore.drivers.rest.wire import Refused, Strings, Unreadable
+from swapstore.drivers.rest.wire import ItemError, Strings, Unreadable
 from swapstore.errors import PayloadTooLarge, ReplyLost, SwapstoreError
 from swapstore.forks import survive_forks
 
@@ -47,7 +47,7 @@ class Response:
     body: bytes = attrs.field(repr=False)
 
 
-class Session:
+class Conversation:
     """What a driver knows of its endpoint: the way, scripts it was sent, how it writes, how far it is."""
 
     def __init__(self, address: Address, *, max_request: int) -> None:
@@ -58,7 +58,7 @@ class Session:
         self._wire = Wire(given_every_key=True)
         self._strings: Strings | None = None
         self._probes_left = PROBES
-        self._place = Place()
+        self._place = SyncToken()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.where}>"
@@ -98,7 +98,7 @@ class Session:
             results = wire.items(response.body, len(frames))
             strings = self._how_written(results, probing=probing)
             values = [
-                result if isinstance(result, Refused) else _value(command, result, strings)
+                result if isinstance(result, ItemError) else _value(command, result, strings)
                 for command, result in zip(commands, results[: len(commands)], strict=True)
             ]
         except Unreadable as found:
@@ -130,7 +130,7 @@ class Session:
         ]
         if self._place.token is not None:
             headers.append((SYNC_TOKEN, self._place.token))
-        reads_only = all(isinstance(command, Reading) for command in commands)
+        reads_only = all(isinstance(command, ReadCommand) for command in commands)
         return Request(body, tuple(headers), reads_only)
 
     def _how_written(self, results: Sequence[Any], *, probing: bool) -> Strings:
@@ -139,7 +139,7 @@ class Session:
             return self._strings
         told = wire.strings_of(results[-1]) if probing else None
         if told is None:
-            guess = wire.guessed([result for result in results if not isinstance(result, Refused)])
+            guess = wire.guessed([result for result in results if not isinstance(result, ItemError)])
             if guess is Strings.BASE64:
                 return guess  # for this answer: text may look like it
             told = guess
@@ -147,7 +147,7 @@ class Session:
         return told
 
     def _answer(self, command: Command[Any], reply: Any) -> Any:
-        if isinstance(reply, Refused):
+        if isinstance(reply, ItemError):
             text = errors.redacted(reply.text, self._address.token)
             return Failed(refusals.refusal(text, self.where, command))
         return Failed(reply) if isinstance(reply, SwapstoreError) else reply
@@ -158,13 +158,13 @@ def _value(command: Command[Any], result: Any, strings: Strings) -> Any:
 
 
 def _lacks_script(reply: Any) -> bool:
-    return isinstance(reply, Refused) and reply.text.startswith("NOSCRIPT")
+    return isinstance(reply, ItemError) and reply.text.startswith("NOSCRIPT")
 
 
 SYNC_TOKEN = "upstash-sync-token"  # noqa: S105 - a name
 
 
-class Place:
+class SyncToken:
     """How far this client has seen the endpoint go, by the token that it tells: replicas wait for that.
 
     Tokens cannot be compared. A write's answer always counts; that to a read does not replace one that came

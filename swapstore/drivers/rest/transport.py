@@ -13,7 +13,7 @@ import attrs
 import httpcore2
 
 from swapstore.drivers.rest import errors
-from swapstore.drivers.rest.conversation import Response, Session
+from swapstore.drivers.rest.conversation import Conversation, Response
 from swapstore.errors import InvalidInput, ReplyLost, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 
@@ -133,7 +133,7 @@ class RestDriver:
         self.where = address.where
         self._address = address
         self._times = times or Times()
-        self._session = Session(address, max_request=max_request)
+        self._session = Conversation(address, max_request=max_request)
         self._url = httpcore2.URL(
             scheme=address.scheme, host=address.host, port=address.port, target=self._session.target
         )

@@ -59,7 +59,7 @@ class Unreadable(Exception):  # noqa: N818
 
 
 @attrs.frozen
-class Refused:
+class ItemError:
     """The error of one item."""
 
     text: str
@@ -106,7 +106,7 @@ def items(raw: bytes, count: int) -> list[Any]:
 def _item(item: Any) -> Any:
     match item:
         case {"error": str(text), **rest} if not rest.get("result"):
-            return Refused(text)
+            return ItemError(text)
         case {"result": result, **rest} if not rest.get("error"):
             return result
     raise Unreadable("an item that is neither a result nor an error")

@@ -10,14 +10,12 @@ from swapstore.commands import (
     Already,
     Ask,
     Command,
-    Commit,
-    CommitReply,
     Committed,
-    Conflict,
     Get,
     GetServed,
     Held,
     Members,
+    Mismatch,
     Peek,
     Put,
     Register,
@@ -27,6 +25,8 @@ from swapstore.commands import (
     Served,
     Stage,
     Staged,
+    Swap,
+    SwapReply,
     Ttl,
     Unstaged,
     Write,
@@ -146,8 +146,8 @@ def _register(connection: sqlite3.Connection, command: Register, _now: int) -> N
 
 
 def commit(
-    connection: sqlite3.Connection, commit: Commit, now: int, *, verified: Collection[str] = ()
-) -> CommitReply:
+    connection: sqlite3.Connection, commit: Swap, now: int, *, verified: Collection[str] = ()
+) -> SwapReply:
     """The steps of `Commit`, in their order. The transaction makes them one.
 
     `verified` are keys of records that are known to be staged as they should be, and permanent already.
@@ -156,7 +156,7 @@ def commit(
     if stored is not None and stored.startswith(commit.prefix):
         return Already()
     if not _is_expected(stored, commit):
-        return Conflict(stored)
+        return Mismatch(stored)
     unverified = [staged for staged in commit.staged if staged.key not in verified]
     for staged in unverified:
         fault = _verify(connection, staged, now)
@@ -174,7 +174,7 @@ def commit(
     return Committed()
 
 
-def _is_expected(stored: bytes | None, commit: Commit) -> bool:
+def _is_expected(stored: bytes | None, commit: Swap) -> bool:
     if commit.whole:
         return stored == commit.expected
     if not commit.expected:
@@ -205,7 +205,7 @@ _MEANING: dict[type[Command[Any]], Callable[[sqlite3.Connection, Any, int], Any]
     Put: _put,
     Write: _write,
     Register: _register,
-    Commit: commit,
+    Swap: commit,
 }
 
 
@@ -225,7 +225,7 @@ class WritingBatch:
     def __init__(self, connection: sqlite3.Connection, commands: Sequence[Command[Any]]) -> None:
         self._connection = connection
         self._awaited = {
-            staged.key for command in commands if isinstance(command, Commit) for staged in command.staged
+            staged.key for command in commands if isinstance(command, Swap) for staged in command.staged
         }
         self._early: dict[str, tuple[bytes, int]] = {}  # permanent before their commit: header, expiry
 
@@ -233,7 +233,7 @@ class WritingBatch:
         """Carry out one command at a moment (ms since the epoch), and return its reply."""
         if isinstance(command, Stage) and command.key in self._awaited:
             return self._stage(command, now)
-        if isinstance(command, Commit):
+        if isinstance(command, Swap):
             return self._commit(command, now)
         if not isinstance(command, Register):
             self.finish()  # it may look at what is staged
@@ -250,7 +250,7 @@ class WritingBatch:
             self._early[command.key] = (command.record, now + command.ttl_ms)
         return staged
 
-    def _commit(self, command: Commit, now: int) -> Any:
+    def _commit(self, command: Swap, now: int) -> Any:
         verified = set()
         for key in self._early.keys() & {command.key, command.live_key, *command.unlinked}:
             self._let_expire(key)  # absurd, but it would undo what is early

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import Command, Reading
+from swapstore.commands import Command, ReadCommand
 from swapstore.drivers.sqlite import errors, file
 from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
 from swapstore.forks import survive_forks
@@ -64,7 +64,7 @@ class SqliteDriver:
         """Carry out the commands, in one transaction if any of them writes; see `Driver.execute`."""
         if list(commands) == [file.FILE]:
             return [file.of_file(self._path)]
-        writes = not all(isinstance(command, Reading) for command in commands)
+        writes = not all(isinstance(command, ReadCommand) for command in commands)
         with self._connection() as connection:
             if not writes:
                 with errors.while_reading(self.where):

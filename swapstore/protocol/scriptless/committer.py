@@ -37,16 +37,19 @@ from swapstore.commands import (
     Ttl,
     Write,
 )
-from swapstore.errors import LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
+from swapstore.errors import Contended, LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
 from swapstore.format import manifest, records
 from swapstore.protocol.commit import (
     Moved,
+    Outcome,
     Record,
     Swapped,
     Taken,
     Vanished,
     ask_after_loss,
-    settle,
+    bound_elsewhere,
+    permanent_entry,
+    resolve,
     unknown,
     unmovable,
 )
@@ -55,32 +58,87 @@ from swapstore.protocol.load import ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.adoption import is_free, may_adopt
 from swapstore.protocol.scriptless.lease import Lease, release, take
-from swapstore.protocol.scriptless.probe import Way
 
 if TYPE_CHECKING:
     from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
     from swapstore.protocol.commit import Staging
     from swapstore.protocol.context import Context
+    from swapstore.protocol.publish import Intent
 
-Outcome = Swapped | Moved | Taken | Vanished | None
+
+class _Scriptless:
+    """What both committers do about an id, and about a repair's records."""
+
+    def stage_ahead(self, _ctx: Context, _needed: list[Record], _staging: Staging) -> Operation[None]:
+        """Do nothing: records are written right before the swap, and are permanent at once."""
+        yield from ()
+
+    def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
+        """Go on with what a cut publish of the same id and content has left behind.
+
+        Raises `Contended` where nothing fits: the id is bound to what is there.
+        """
+        key = ctx.keys.id(intent.wanted.dataset, intent.id)
+        entry = yield from permanent_entry(ctx, key)
+        if entry is not None and intent.is_content_of(entry) and intent.wanted.ts is None:
+            taken = attrs.evolve(intent, began_ms=entry.ts, encoding=entry.encoding)
+            if taken != intent and taken.ts(base) == entry.ts:
+                return taken
+        raise bound_elsewhere(key, entry)
 
 
-def send(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -> Operation[Outcome]:
-    """Carry one draft to the manifest. None: a record was not there after all; try again."""
-    if ctx.strategy.way is not Way.LEASE:
-        return (yield from _Sending(ctx, draft, needed, staging, None).run())
-    lease = yield from take(ctx, draft)
-    sending = _Sending(ctx, draft, needed, staging, lease)
-    try:
-        outcome = yield from sending.run()
-    except (ReplyLost, OutcomeUnknown, LeaseLost):
-        raise  # something may still be on its way: the lease has to run out
-    except SwapstoreError:
-        yield from release(ctx, lease)
-        raise
-    if outcome is not None and not sending.lost:
-        yield from release(ctx, lease)
-    return outcome
+class ByCompareAndSet(_Scriptless):
+    """Swaps with `SET … IFEQ`, which compares and sets in one command."""
+
+    # Another publish may begin to use what a repair unlinks, before it has its TTL.
+    expires_leaks = False
+
+    def send(
+        self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
+    ) -> Operation[Outcome | None]:
+        """Carry one draft to the manifest. None: a record was not there after all; try again."""
+        return _Sending(ctx, draft, needed, staging, None).run()
+
+    def refit(self, ctx: Context, intent: Intent, base: Manifest | None, staging: Staging) -> Intent:
+        """Choose another id where this one's record is permanent, with a `ts` that had to move up since."""
+        key = ctx.keys.id(intent.wanted.dataset, intent.id)
+        if not staging.holds_another(key, records.entry_header(intent.entry(base))):
+            return intent
+        if intent.wanted.id is None:
+            return attrs.evolve(intent, id=ctx.new_id())
+        raise Contended(
+            f"another producer committed a later snapshot first, and id {intent.id!r} is bound to an earlier "
+            "time: this endpoint runs no scripts. Nothing was published; publish under another id, or give "
+            "`ts` too"
+        )
+
+
+class UnderLease(_Scriptless):
+    """Swaps with a plain SET, while a lease keeps other writers away."""
+
+    expires_leaks = True
+
+    def send(
+        self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
+    ) -> Operation[Outcome | None]:
+        """Carry one draft to the manifest, under the lease. None: a record was not there; try again."""
+        lease = yield from take(ctx, draft)
+        sending = _Sending(ctx, draft, needed, staging, lease)
+        try:
+            outcome = yield from sending.run()
+        except (ReplyLost, OutcomeUnknown, LeaseLost):
+            raise  # something may still be on its way: the lease has to run out
+        except SwapstoreError:
+            yield from release(ctx, lease)
+            raise
+        if outcome is not None and not sending.lost:
+            yield from release(ctx, lease)
+        return outcome
+
+    def refit(self, _ctx: Context, intent: Intent, _base: Manifest | None, _staging: Staging) -> Intent:
+        """Return the intent: a lone writer replaces its own leftovers."""
+        return intent
 
 
 @attrs.frozen
@@ -125,7 +183,7 @@ class _Sending:
         origin = records.origin_of(self._draft.row, self._draft.manifest.epoch, pending=True)
         return attrs.evolve(record, body=origin)
 
-    def run(self) -> Operation[Outcome]:
+    def run(self) -> Operation[Outcome | None]:
         """Take the steps."""
         in_the_way = yield from self._look()
         if in_the_way is not None:
@@ -153,7 +211,7 @@ class _Sending:
         if record is None or there[1] != PERMANENT or not there[0]:  # it came between the two looks at it
             return None
         judging = may_adopt(self._ctx, draft) if there[0] == record.header else self._may_overwrite(record)
-        return None if (yield from judging) else Taken(record.key)
+        return None if (yield from judging) else self._taken(record)
 
     # --- records -----------------------------------------------------------------------------------
 
@@ -168,7 +226,7 @@ class _Sending:
             if found.is_whole:
                 given = found.written or record.shared or record.stored
                 if not given and not (yield from may_adopt(self._ctx, self._draft)):
-                    return Taken(record.key)
+                    return self._taken(record)
                 self._staging.keep(record)
                 continue
             complete = False
@@ -177,7 +235,7 @@ class _Sending:
                 return Vanished(record.key)
             if found.ttl == PERMANENT and found.value:
                 if not (yield from self._may_overwrite(record)):
-                    return Taken(record.key)
+                    return self._taken(record)
                 mending.append(Write(record.key, record.data))
             elif record.stored:
                 mending += yield from self._made_permanent(record)
@@ -214,6 +272,11 @@ class _Sending:
             _Found(record, value or b"", ttl, record.key in written)
             for record, value, ttl in zip(wanted, seen[::2], seen[1::2], strict=True)
         ]
+
+    def _taken(self, record: Record) -> Taken:
+        """Say that the id is taken, whichever of its records stands in the way."""
+        row = self._draft.row
+        return Taken(record.key if row is None else self._ctx.keys.id(self._dataset, row.id))
 
     def _may_overwrite(self, record: Record) -> Operation[bool]:
         """Say whether a permanent record with another header may be replaced: a lone writer's leftover."""
@@ -273,7 +336,7 @@ class _Sending:
     def _after_loss(self, error: ReplyLost) -> Operation[Swapped]:
         """Look whether the manifest was set; if it cannot be seen there, it may be yet."""
         current = yield from ask_after_loss(self._ctx, self._draft, error)
-        if isinstance((yield from settle(self._ctx, self._draft, current, error)), Swapped):
+        if isinstance((yield from resolve(self._ctx, self._draft, current, error)), Swapped):
             self.lost = True
             return Swapped()
         raise unknown(self._draft, error) from error

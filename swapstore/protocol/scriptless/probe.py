@@ -1,110 +1,93 @@
-"""How a store commits: with a script, or, where none runs, with plain commands.
+"""Find out, by trying, how a store commits. Nothing is written on the way.
 
-What an endpoint can do is found out by trying, and remembered. A script commits in one atomic step. Where
-scripts do not run, `SET … IFEQ` compares and sets in one command. Where that is not there either, only a
-single writer is safe, and only who says so (`single_writer=True`) commits there, under a lease.
+A script commits in one atomic step. Where scripts do not run, `SET … IFEQ` compares and sets in one command.
+Where that is not there either, only a single writer is safe, and only a client that promises to be one
+(`single_writer=True`) commits there, under a lease.
 """
 
 from __future__ import annotations
 
-import enum
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import attrs
-
 from swapstore.commands import Ask, Failed
 from swapstore.errors import AccessDenied, Unavailable, Unscripted, Unsupported
+from swapstore.protocol.commit import Outcome, Scripted, Swapped
 from swapstore.protocol.load import ask_all
 from swapstore.protocol.operation import Batch, Operation
+from swapstore.protocol.scriptless.committer import ByCompareAndSet, UnderLease
 
 if TYPE_CHECKING:
     from swapstore.errors import SwapstoreError
+    from swapstore.format.append import Draft
+    from swapstore.protocol.commit import Record, Staging
     from swapstore.protocol.context import Context
-
-
-class Way(enum.Enum):
-    """How the manifest is swapped."""
-
-    SCRIPT = "a script"
-    COMPARE = "compare-and-set"
-    LEASE = "a plain SET by a single writer, under a lease"
-
-
-@attrs.define
-class Strategy:
-    """What one client knows of its endpoint. `way` is None until it was tried.
-
-    `serves`: nothing speaks yet against asking for a manifest and what it serves at once.
-    """
-
-    single_writer: bool = False
-    way: Way | None = None
-    serves: bool = True
-
-    @property
-    def scripted(self) -> bool:
-        """Whether a commit is sent as a script: nothing speaks against it yet."""
-        return self.way in {None, Way.SCRIPT}
-
-
-# --- probing -----------------------------------------------------------------------------------
-#
-# Finding out, by trying, how an endpoint commits. Nothing is written on the way.
 
 
 _A_SCRIPT = Ask(("EVAL", "return 1", "0"))
 
 
-def at_connect(ctx: Context, kind: str) -> Operation[None]:
-    """Ask a REST endpoint how it commits; others are tried by the first publish.
+class Undecided(Scripted):
+    """Tries the script. Puts in its own place the committer that has turned out to be right."""
 
-    One that cannot be reached now may be later: then the first publish asks.
-    """
-    if kind == "upstash":
+    def __init__(self, *, single_writer: bool = False) -> None:
+        self._single_writer = single_writer
+
+    def send(
+        self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
+    ) -> Operation[Outcome | None]:
+        """Send a draft with the script. Where none runs nothing was committed: choose another way."""
         try:
-            yield from find_way(ctx)
+            outcome = yield from super().send(ctx, draft, needed, staging)
+        except Unscripted:
+            yield from self._without_scripts(ctx)
+            return None
+        if isinstance(outcome, Swapped):
+            ctx.capabilities.committer = Scripted()
+        return outcome
+
+    def ask_at_connect(self, ctx: Context) -> Operation[None]:
+        """Ask an endpoint how it commits. One that cannot be reached now is asked by the first publish."""
+        try:
+            yield from self.decide(ctx)
         except (AccessDenied, Unsupported):
             raise
         except Unavailable:
             return
 
+    def decide(self, ctx: Context) -> Operation[None]:
+        """Find out how this endpoint commits, before the first publish needs to know.
 
-def find_way(ctx: Context) -> Operation[None]:
-    """Find out how this endpoint commits, before the first publish needs to know.
+        Raises `Unsupported` where no way is left. Credentials that may only read find none and need none.
+        """
+        (reply,) = yield Batch((_A_SCRIPT,))
+        if not isinstance(reply, Failed):
+            ctx.capabilities.committer = Scripted()
+        elif not isinstance(reply.error, Unscripted):
+            raise reply.error
+        else:
+            with suppress(AccessDenied):
+                yield from self._without_scripts(ctx)
 
-    Raises `Unsupported` where no way is left. Credentials that may only read find none and need none.
-    """
-    # Once: who cannot be reached is asked again by the first publish.
-    (reply,) = yield Batch((_A_SCRIPT,))
-    if not isinstance(reply, Failed):
-        ctx.strategy.way = Way.SCRIPT
-    elif not isinstance(reply.error, Unscripted):
-        raise reply.error
-    else:
-        with suppress(AccessDenied):
-            yield from without_scripts(ctx)
-
-
-def without_scripts(ctx: Context) -> Operation[None]:
-    """Find another way to commit, now that scripts do not run; `Unsupported` if there is none."""
-    # The key is not there, so a server that compares writes nothing, and answers with nothing.
-    words = ("SET", f"{ctx.keys.namespace}:probe", "", "IFEQ", ctx.token(16), "PX", "1000")
-    (reply,) = yield from ask_all(ctx, [Ask(words)])
-    if isinstance(reply, Failed) and not _is_unknown(reply.error):
-        raise reply.error  # which says nothing of what the command means here
-    if reply is None:
-        ctx.strategy.way = Way.COMPARE
-    elif ctx.strategy.single_writer:
-        yield from _make_sure(ctx)
-        ctx.strategy.way = Way.LEASE
-    else:
-        raise Unsupported(
-            "this endpoint runs no scripts (EVAL) and knows no compare-and-set (SET … IFEQ), so nothing here "
-            "commits safely. Allow EVAL and EVALSHA for it, or connect through the Redis protocol, or use "
-            "Valkey 8.1 or Redis 8.4 and later behind it; or, if one process at a time publishes here, "
-            "connect with single_writer=True (the command: --single-writer)"
-        )
+    def _without_scripts(self, ctx: Context) -> Operation[None]:
+        """Find another way to commit, now that scripts do not run; `Unsupported` if there is none."""
+        # The key is not there, so a server that compares writes nothing, and answers with nothing.
+        words = ("SET", f"{ctx.keys.namespace}:probe", "", "IFEQ", ctx.token(16), "PX", "1000")
+        (reply,) = yield from ask_all(ctx, [Ask(words)])
+        if isinstance(reply, Failed) and not _is_unknown(reply.error):
+            raise reply.error  # which says nothing of what the command means here
+        if reply is None:
+            ctx.capabilities.committer = ByCompareAndSet()
+        elif self._single_writer:
+            yield from _make_sure(ctx)
+            ctx.capabilities.committer = UnderLease()
+        else:
+            raise Unsupported(
+                "this endpoint runs no scripts (EVAL) and knows no compare-and-set (SET … IFEQ), so "
+                "nothing here commits safely. Allow EVAL and EVALSHA for it, or connect through the Redis "
+                "protocol, or use Valkey 8.1 or Redis 8.4 and later behind it; or, if one process at a time "
+                "publishes here, connect with single_writer=True (the command: --single-writer)"
+            )
 
 
 def _is_unknown(error: SwapstoreError) -> bool:
