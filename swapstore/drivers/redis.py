@@ -25,8 +25,6 @@ from swapstore.forks import survive_forks
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from swapstore.drivers.redis_link import Link
-
 
 class RedisDriver:
     """Carries out commands on a Redis or Valkey server.
@@ -97,12 +95,8 @@ class RedisDriver:
     ) -> list[Any]:
         """Write every command, then read every reply: values, or the errors that came as replies."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        pieces = resp.packed(frames)
-        link: Link | None = getattr(connection, "link", None)
         try:
-            if link is not None:
-                return link.exchange(pieces, len(frames))
-            connection.send_packed_command(pieces, check_health=False)
+            connection.send_packed_command(resp.packed(frames), check_health=False)
             return [_reply(connection) for _ in frames]
         except BaseException as error:
             connection.disconnect()

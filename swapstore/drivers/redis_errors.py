@@ -67,15 +67,19 @@ _DENIALS = (
 def of_exchanging(
     error: BaseException, where: str, commands: Sequence[Command[Any]]
 ) -> SwapstoreError | None:
-    """Turn a failure while commands are on their way into this library's error: replies are lost.
+    """Turn a failure between sending commands and reading their replies into this library's error.
 
     None: it is no such failure. The connection must not be used again.
     """
     if isinstance(error, _DENIALS):
         return _denied(where, error)  # such a connection carries out nothing
-    if isinstance(error, raised.BusyLoadingError) and all(isinstance(each, Reading) for each in commands):
+    # redis-py raises this one reply instead of returning it. Of several commands, later ones may have run.
+    if isinstance(error, raised.BusyLoadingError) and (
+        len(commands) == 1 or all(isinstance(each, Reading) for each in commands)
+    ):
         return refusals.loading(where)
-    if isinstance(error, redis.RedisError | OSError):
+    # ValueError: what redis-py's own parser raises for a length that is not a number.
+    if isinstance(error, redis.RedisError | OSError | ValueError):
         return ReplyLost(
             f"the connection to {where} failed before the reply came: {_said(error)}. Is the server "
             "healthy and the network stable?"
