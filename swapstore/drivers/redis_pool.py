@@ -51,7 +51,7 @@ class Pool(redis.BlockingConnectionPool):
             self._waiting.pop()
 
     def release(self, connection: Any) -> None:
-        """Take a connection back. The last one released is the first one lent."""
+        """Take a connection back. The last one released is lent first."""
         if getattr(connection, "should_reconnect", bool)():  # redis-py has it since version 7
             connection.disconnect()
         self._idle.append(connection)
