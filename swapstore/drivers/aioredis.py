@@ -1,8 +1,8 @@
-"""Redis and Valkey for asyncio, through `redis.asyncio`.
+"""The asyncio driver for Redis and Valkey, on `redis.asyncio`.
 
-Like the driver in `redis.py`: a batch is one pipeline on one connection, each reply is looked at by itself,
-and nothing is sent twice. A connection whose batch was cancelled or failed half-way is cut off at once: what
-is still to be sent is not sent, and no later batch can read the replies of this one.
+As in `redis.py`, a batch is one pipeline on one connection, each reply is looked at by itself, and nothing is
+sent twice. A connection whose batch was cancelled or failed half-way is aborted at once: nothing more is sent
+on it, and no later batch can read the replies of this one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class AsyncRedisDriver:
     """Carries out commands on a Redis or Valkey server, in one event loop.
 
-    Built from a URL it opens and closes its own connections; built from a client it borrows that client's
+    Built from a URL, it opens and closes its own connections. Built from a client, it borrows the client's
     connection pool and never closes it.
     """
 
@@ -54,7 +54,7 @@ class AsyncRedisDriver:
         return Limiter(self.where, size, wait_s, exhausted=lambda: redis_errors.exhausted(self.where, size))
 
     def after_fork(self) -> None:
-        """Leave the parent's connections, and its event loop, alone."""
+        """Do not touch the connections and the event loop of the parent."""
         if self._renew is not None:
             self._inherited.append(self._pool)
             self._pool = self._renew()
@@ -82,12 +82,12 @@ class AsyncRedisDriver:
                 _heed(before)
                 replies = await self._exchange(connection, units)
                 unknown = redis_common.without_script(replies)
-                if unknown:  # the server was restarted, or its scripts flushed: nothing ran, send the text
+                if unknown:  # a restart, or SCRIPT FLUSH: these did not run, so send the text
                     again = await self._exchange(connection, [units[i] for i in unknown], as_text=True)
                     for i, reply in zip(unknown, again, strict=True):
                         replies[i] = reply
             finally:
-                # Not to be cancelled: the pool would count the connection as lent for ever.
+                # Shielded: if this were cancelled, the pool would count the connection as lent for ever.
                 await asyncio.shield(self._pool.release(connection))
         return redis_common.answers(units, replies, self.where)
 
@@ -106,7 +106,7 @@ class AsyncRedisDriver:
     async def _exchange(
         self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
     ) -> list[Any]:
-        """Write every command, then read every reply: values, or the errors that came as replies."""
+        """Send every command, then read every reply: values, and the errors that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
         transport = getattr(getattr(connection, "_writer", None), "transport", None)
         try:
@@ -116,7 +116,7 @@ class AsyncRedisDriver:
             return [await _reply(connection) for _ in frames]
         except BaseException as error:
             if transport is not None:
-                transport.abort()  # or else it would go on sending what it holds
+                transport.abort()  # otherwise it would send the rest of its buffer
             await connection.disconnect(nowait=True)
             failure = redis_errors.of_exchanging(error, self.where, commands)
             if failure is None:
@@ -124,12 +124,12 @@ class AsyncRedisDriver:
             raise failure from error
 
     def listen(self, channel: str) -> AsyncRedisListener:
-        """Hear hints on a channel; see `AsyncListener`. It has a connection of its own, beside the pool's."""
+        """Subscribe to hints on a channel; see `AsyncListener`. The connection is not one of the pool's."""
         kind, options = self._pool.connection_class, self._pool.connection_kwargs
         return AsyncRedisListener(lambda: kind(**{**options, "retry": _no_retry()}), channel)
 
     async def close(self) -> None:
-        """Wait for the batches on their way; close the connections, if they are the driver's own."""
+        """Wait for batches in flight, then close the connections if the driver opened them."""
         if not self._gate.is_deserted:
             self._gate.come_home()
         try:
@@ -141,28 +141,28 @@ class AsyncRedisDriver:
 
 
 def _no_retry() -> Retry:
-    """Nothing is ever sent twice by itself."""
+    """Never send anything a second time."""
     return Retry(NoBackoff(), 0)
 
 
 def _cancellations() -> int:
-    """How often the task was told to stop."""
+    """Return how often the current task was cancelled."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0
 
 
 def _heed(before: int) -> None:
-    """Stop, if the task was told to since then.
+    """Raise if the task was cancelled since `before`.
 
-    redis-py writes in an `asyncio.wait_for`. With Python 3.11 a cancellation that comes just as the write
-    ends is lost there: it returns as if nothing was.
+    redis-py writes within `asyncio.wait_for`. In Python 3.11 that swallows a cancellation which arrives just
+    as the write ends.
     """
     if _cancellations() > before:
         raise asyncio.CancelledError
 
 
 async def _reply(connection: Any) -> Any:
-    """Read one reply: a value, or an error that came as one."""
+    """Read one reply: a value, or the error that the server replied with."""
     try:
         return await connection.read_response(disable_decoding=True)
     except redis.ResponseError as error:

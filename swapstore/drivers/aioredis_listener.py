@@ -1,7 +1,7 @@
-"""Hints on Redis and Valkey for asyncio: a subscription, on a connection of its own.
+"""A subscription to hints on Redis and Valkey for asyncio, on a connection of its own.
 
-Like the listener in `redis_listener.py`: nothing is raised, for hints are something to do without, and a
-connection that fails is replaced at the next wait, or at once if it had lasted.
+As in `redis_listener.py`, a failure costs hints only and is not raised. A connection that fails is replaced
+at the next wait, or at once if it had lasted for some time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AsyncRedisListener:
-    """Hears hints on one channel, in one event loop; see `AsyncListener`."""
+    """Listens to one channel, in one event loop; see `AsyncListener`."""
 
     def __init__(self, connect: Callable[[], Any], channel: str) -> None:
         self._make = connect
@@ -45,7 +45,7 @@ class AsyncRedisListener:
             await asyncio.sleep(max(0.0, until - _now()))
 
     async def _subscribe(self) -> bool:
-        """Begin to listen. From when the server says so, no hint is missed."""
+        """Subscribe. No hint is missed once the server has confirmed."""
         connection = self._make()
         self._connection = connection
         try:
@@ -64,7 +64,7 @@ class AsyncRedisListener:
         return True
 
     async def _hear(self, until: float) -> None:
-        """Read until a hint has come, and then all that has come with it: one look serves for all."""
+        """Read until a hint has come, and all that came with it: the follower reads once for all of them."""
         asked = hinted = False
         while True:
             left = until - _now()
@@ -84,7 +84,7 @@ class AsyncRedisListener:
         return await self._connection.read_response(disable_decoding=True, timeout=seconds, push_request=True)
 
     def drop(self) -> None:
-        """Hang up, at once."""
+        """Close the connection without waiting."""
         connection, self._connection = self._connection, None
         writer = getattr(connection, "_writer", None)
         if writer is not None:

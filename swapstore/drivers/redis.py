@@ -1,9 +1,9 @@
-"""Redis and Valkey, through redis-py.
+"""The driver for Redis and Valkey, on redis-py.
 
-A batch is one pipeline, one round trip, on one connection of the pool. The pipeline is written here on the
-connection's own public methods rather than with `Redis.pipeline`, for three reasons: every reply is looked
-at by itself, nothing is ever sent twice (a client's retry policy wraps its commands, not its connections),
-and it is known whether anything was sent when the connection fails.
+A batch is one pipeline, one round trip, on one connection of the pool. The driver uses the public methods of
+the connection and not `Redis.pipeline`, for three reasons: it looks at every reply by itself, it never sends
+anything twice (a client's retry policy wraps its commands, not its connections), and it knows whether
+anything was sent when the connection fails.
 """
 
 from __future__ import annotations
@@ -25,13 +25,11 @@ from swapstore.forks import survive_forks
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from swapstore.drivers.redis_link import Link
-
 
 class RedisDriver:
     """Carries out commands on a Redis or Valkey server.
 
-    Built from a URL it opens and closes its own connections; built from a client it borrows that client's
+    Built from a URL, it opens and closes its own connections. Built from a client, it borrows the client's
     connection pool and never closes it.
     """
 
@@ -49,7 +47,7 @@ class RedisDriver:
         survive_forks(self)
 
     def after_fork(self) -> None:
-        """Leave the parent's pool alone: its lock may be held by a thread that the child does not have."""
+        """Do not touch the parent's pool: a thread that the child does not have may hold its lock."""
         if self._renew is not None:
             self._inherited.append(self._pool)
             self._pool = self._renew()
@@ -73,7 +71,7 @@ class RedisDriver:
         try:
             replies = self._exchange(connection, units)
             unknown = redis_common.without_script(replies)
-            if unknown:  # the server was restarted, or its scripts flushed: nothing ran, so send the text
+            if unknown:  # a restart, or SCRIPT FLUSH: these did not run, so send the text of the script
                 again = self._exchange(connection, [units[i] for i in unknown], as_text=True)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
@@ -95,14 +93,10 @@ class RedisDriver:
     def _exchange(
         self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
     ) -> list[Any]:
-        """Write every command, then read every reply: values, or the errors that came as replies."""
+        """Send every command, then read every reply: values, and the errors that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        pieces = resp.packed(frames)
-        link: Link | None = getattr(connection, "link", None)
         try:
-            if link is not None:
-                return link.exchange(pieces, len(frames))
-            connection.send_packed_command(pieces, check_health=False)
+            connection.send_packed_command(resp.packed(frames), check_health=False)
             return [_reply(connection) for _ in frames]
         except BaseException as error:
             connection.disconnect()
@@ -112,23 +106,23 @@ class RedisDriver:
             raise failure from error
 
     def listen(self, channel: str) -> RedisListener:
-        """Hear hints on a channel; see `Listener`. It has a connection of its own, beside the pool's."""
+        """Subscribe to hints on a channel; see `Listener`. The connection is not one of the pool's."""
         kind, options = self._pool.connection_class, self._pool.connection_kwargs
         return RedisListener(lambda: kind(**{**options, "retry": _no_retry()}), channel)
 
     def close(self) -> None:
-        """Close the connections, if they are the driver's own."""
+        """Close the connections if the driver opened them."""
         if self._renew is not None:
             self._pool.disconnect()
 
 
 def _no_retry() -> Retry:
-    """Nothing is ever sent twice by itself."""
+    """Never send anything a second time."""
     return Retry(NoBackoff(), 0)
 
 
 def _reply(connection: Any) -> Any:
-    """Read one reply: a value, or an error that came as one."""
+    """Read one reply: a value, or the error that the server replied with."""
     try:
         return connection.read_response(disable_decoding=True)
     except redis.ResponseError as error:

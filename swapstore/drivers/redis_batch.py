@@ -1,10 +1,10 @@
-"""A commit on Redis brings along what its batch stages for it: one command instead of three or four.
+"""A commit on Redis stages the records of its batch itself: one command instead of three or four.
 
-The script leaves and answers what the commands would, one after the other; a test compares the two. It spares
-the server half of what it does for them, and this side as many commands to write and replies to read.
+The script replies and stores what the commands would, one after the other; a test compares the two. This
+halves the server's work, and saves encoding the commands and reading their replies.
 
-A server that does not know the script runs nothing of a bundle. The text is sent once the rest of the batch
-is done, records and all, so nothing later in a batch may rest on them. No operation sends such a batch.
+A server that does not know the script runs nothing of a bundle. The text of the script and the records are
+then sent after the rest of the batch, so no later command of a batch may depend on them. None does.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
     from swapstore.errors import SwapstoreError
 
-LARGEST = 16 * 1024  # bytes of a record: a script's interpreter copies each, and at 32 KB that costs as much
+LARGEST = 16 * 1024  # bytes of a record: Lua copies each, and at 32 KB that costs what the bundle saves
 
 
 @attrs.frozen
 class Bundle(Command[list[Any]]):
-    """Some records to stage, and the commit right behind them that relies on them."""
+    """Some records to stage, and the commit right after them that depends on them."""
 
     stages: tuple[Stage, ...]
     commit: Swap
 
     @property
     def brought(self) -> list[Stage]:
-        """The records in the order of the commit, which is that of the script's answers."""
+        """The records in the order of the commit, in which the script answers."""
         stages = {stage.key: stage for stage in self.stages}
         return [stages[staged.key] for staged in self.commit.staged if staged.key in stages]
 
     def refused(self, error: SwapstoreError) -> list[Failed]:
-        """Return a reply for each command: none of them had an effect."""
+        """Return a refusal for each command: none of them had an effect."""
         return [Failed(error)] * (len(self.stages) + 1)
 
 
 def bundled(commands: Sequence[Command[Any]]) -> list[Command[Any]]:
-    """Return the same commands, each commit with what it can bring along."""
+    """Return the same commands, with each commit bundled with the records that it can stage."""
     units: list[Command[Any]] = []
     for command in commands:
         count = _brought_along(command, units) if type(command) is Swap else 0
@@ -54,7 +54,7 @@ def bundled(commands: Sequence[Command[Any]]) -> list[Command[Any]]:
 
 
 def _brought_along(commit: Swap, before: list[Command[Any]]) -> int:
-    """Return how many of the last commands before a commit it can bring along."""
+    """Return how many of the commands right before a commit it can stage itself."""
     headers = {staged.key: staged.header for staged in commit.staged}
     count = 0
     while count < len(before) and len(headers) == len(commit.staged) - count:

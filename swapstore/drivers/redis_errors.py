@@ -1,4 +1,4 @@
-"""What redis-py raises and what servers answer, as this library's errors. No message holds a secret."""
+"""Turns what redis-py raises and what servers reply into this library's errors. No message holds a secret."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreError, Exception | None] | None:
-    """Turn a failure to take a connection into this library's error, and its cause if it may be shown.
+    """Turn a failure to get a connection into this library's error, and its cause if that may be shown.
 
-    Nothing was sent yet. None: it is no such failure. Raise it where the failure is not being handled any
-    more: what an error was raised in is shown with it, and may quote a password.
+    Nothing was sent. None: `error` is something else. Raise the result outside of the `except` block: Python
+    shows the error that is being handled with it, and that may quote a password.
     """
     if isinstance(error, _NO_SERVER) or isinstance(error.__cause__, _NO_SERVER):
-        # Without its cause, which quotes the options of the sentinels, password and all.
+        # No cause: it quotes the options of the sentinels, the password included.
         return Unavailable(f"the sentinels know no server for {where} that is up"), None
     if isinstance(error, _DENIALS):
         return _denied(where, error), error
@@ -43,7 +43,7 @@ def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreErr
 
 
 def exhausted(where: str, size: int) -> Unavailable:
-    """Build the error for a pool that has no connection left, for as long as one may be waited for."""
+    """Build the error for a pool in which no connection became free in time."""
     return Unavailable(
         f"all {size} connections of the pool to {where} are in use, and stayed so; enlarge it "
         "(?max_connections= in the URL), or do less at once"
@@ -67,15 +67,19 @@ _DENIALS = (
 def of_exchanging(
     error: BaseException, where: str, commands: Sequence[Command[Any]]
 ) -> SwapstoreError | None:
-    """Turn a failure while commands are on their way into this library's error: replies are lost.
+    """Turn a failure between sending commands and reading their replies into this library's error.
 
-    None: it is no such failure. The connection must not be used again.
+    None: `error` is something else. The connection must not be used again.
     """
     if isinstance(error, _DENIALS):
-        return _denied(where, error)  # such a connection carries out nothing
-    if isinstance(error, raised.BusyLoadingError) and all(isinstance(each, ReadCommand) for each in commands):
+        return _denied(where, error)  # the server carries out nothing for such a connection
+    # redis-py raises this reply and reads no further: of several commands, later ones may have run.
+    if isinstance(error, raised.BusyLoadingError) and (
+        len(commands) == 1 or all(isinstance(each, ReadCommand) for each in commands)
+    ):
         return refusals.loading(where)
-    if isinstance(error, redis.RedisError | OSError):
+    # ValueError: what redis-py's own parser raises for a length that is not a number.
+    if isinstance(error, redis.RedisError | OSError | ValueError):
         return ReplyLost(
             f"the connection to {where} failed before the reply came: {_said(error)}. Is the server "
             "healthy and the network stable?"
@@ -92,7 +96,7 @@ def refusal(error: redis.RedisError, where: str, command: Command[Any] | None) -
     return refusals.refusal(text if text.startswith(code) else f"{code} {text}", where, command)
 
 
-# redis-py takes the code away from the texts that it knows.
+# redis-py removes the code from the error texts that it knows.
 _CODES = {
     raised.OutOfMemoryError: "OOM",
     raised.ReadOnlyError: "READONLY",

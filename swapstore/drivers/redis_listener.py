@@ -1,8 +1,8 @@
-"""Hints on Redis and Valkey: a subscription, on a connection of its own.
+"""A subscription to hints on Redis and Valkey, on a connection of its own.
 
-It lasts as long as its follower, so it is no connection of the pool: a pool that followers exhaust would
-stop the store. Whatever happens to it costs hints, which followers can do without. So nothing here is
-raised, and a connection that fails is replaced at the next wait, or at once if it had lasted.
+It lasts as long as its follower. So the connection is not one of the pool's: followers could exhaust the pool
+and stop the store. A failure costs hints only, which followers do not depend on, so none is raised. A
+connection that fails is replaced at the next wait, or at once if it had lasted for some time.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import redis
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SLICE_S = 0.1  # how long it may take to notice that it was closed
+SLICE_S = 0.1  # how long a wait may take to notice `close`
 CONFIRM_S = 5.0  # how long the server may take to confirm a subscription
-SILENCE_S = 15.0  # after which the server is asked whether it is there; after twice that it is not
-LASTED_S = 1.0  # a subscription that lasted so long is renewed at once when it breaks
+SILENCE_S = 15.0  # after so long without a message, PING; after twice that, the connection is dead
+LASTED_S = 1.0  # a subscription that lasted this long is renewed at once when it breaks
 
 
 class RedisListener:
-    """Hears hints on one channel; see `Listener`."""
+    """Listens to one channel; see `Listener`."""
 
     def __init__(self, connect: Callable[[], Any], channel: str) -> None:
         self._make = connect
@@ -67,7 +67,7 @@ class RedisListener:
         self._closed.wait(max(0.0, until - time.monotonic()))
 
     def _subscribe(self) -> bool:
-        """Begin to listen. From when the server says so, no hint is missed."""
+        """Subscribe. No hint is missed once the server has confirmed."""
         connection = None
         try:
             connection = self._make()
@@ -91,7 +91,7 @@ class RedisListener:
         return True
 
     def _hear(self, until: float) -> None:
-        """Read until a hint has come, and then all that has come with it: one look serves for all."""
+        """Read until a hint has come, and all that came with it: the follower reads once for all of them."""
         hinted = False
         while not self._closed.is_set():
             if self._can_read(self._connection, until):
@@ -109,7 +109,7 @@ class RedisListener:
         return bool(connection.can_read(timeout=min(SLICE_S, max(0.0, left))))
 
     def _ask_after_silence(self) -> None:
-        """Find out that a connection is dead, which a network that drops packets does not tell."""
+        """Detect a dead connection with PING: a network that drops packets reports nothing."""
         if time.monotonic() - self._heard_at < SILENCE_S:
             return
         if self._asked:
@@ -123,7 +123,7 @@ class RedisListener:
         self._hang_up_if_closed()
 
     def _hang_up_if_closed(self) -> None:
-        """Whoever comes last hangs up: who closes, or who was waiting meanwhile."""
+        """Close the connection if the listener is closed. While a wait uses it, that wait closes it later."""
         if self._closed.is_set() and self._in_use.acquire(blocking=False):
             try:
                 self._leave_to_parent()
@@ -138,7 +138,7 @@ class RedisListener:
                 connection.disconnect()
 
     def _leave_to_parent(self) -> None:
-        """After a fork the connection is the parent's: using or closing it here would break it there."""
+        """Drop the connection after a fork: it is the parent's, and to close it here would break it."""
         if self._connection is not None and self._pid != os.getpid():
             self._inherited.append(self._connection)
             self._connection = None

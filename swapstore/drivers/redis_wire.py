@@ -1,8 +1,9 @@
-"""The commands in the words of Redis, and its replies in ours: without any I/O, for every client of Redis."""
+"""Encodes our commands as those of Redis, and decodes its replies. No I/O: every client of Redis uses it."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -42,18 +43,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Frame = tuple[Any, ...]
-Word = bytes | int | tuple[bytes, bytes]  # a value in two parts is sent as one
+Word = bytes | int | tuple[bytes, bytes]  # a tuple: one value, given in two parts
+
+_COMMENT = re.compile(r"--.*")  # no string in our scripts holds two hyphens
 
 
 class _Script:
-    """A Lua script. Its text is sent the first time, which also loads it; after that its digest is.
+    """A Lua script. Its text is sent the first time, which loads it, and its digest from then on.
 
-    `suffix`: `_RO` for one that only reads. The server sees to that, and lets users run it who may not write.
+    `suffix`: `_RO` for a script that only reads. The server enforces that, and lets users run it who may not
+    write.
     """
 
     def __init__(self, name: str, suffix: str = "") -> None:
-        lines = resources.files("swapstore.drivers").joinpath(name).read_text("utf-8").splitlines()
-        self.text = "\n".join(line for line in lines if line and not line.startswith("--"))
+        text = resources.files("swapstore.drivers").joinpath(name).read_text("utf-8")
+        self.text = "\n".join(filter(None, (_COMMENT.sub("", line).strip() for line in text.splitlines())))
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self.sent = False
         self._suffix = suffix
@@ -66,9 +70,9 @@ class _Script:
 
 
 class Wire:
-    """Turns commands into what is sent. It remembers which scripts a server has been sent.
+    """Encodes commands. It remembers which scripts the server was sent.
 
-    `given_every_key`: the server runs no script that finds out for itself which key to read.
+    `given_every_key`: the server runs only scripts that are passed every key that they touch.
     """
 
     def __init__(self, *, given_every_key: bool = False) -> None:
@@ -78,7 +82,7 @@ class Wire:
         self._serve = _Script("serve.lua", "_RO")
 
     def frame(self, command: Command[Any], *, as_text: bool = False) -> Frame:
-        """Return the words of one command. `as_text`: the server does not know our scripts, send them."""
+        """Return the words of one command. `as_text`: send scripts as text, which loads them."""
         if isinstance(command, Bundle):
             return self._commit.frame(*_commit_arguments(command.commit, command.stages), as_text=as_text)
         if isinstance(command, Swap):
@@ -106,14 +110,14 @@ _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
     Register: lambda register: ("SADD", register.key, register.member),
     Keep: lambda keep: ("SET", keep.key, keep.value, "NX"),
     CompareAndSet: lambda cas: ("SET", cas.key, cas.value, "IFEQ", cas.expected),
-    Drop: lambda drop: ("PEXPIRE", drop.key, 0, "XX"),  # at once, and only what has a TTL
+    Drop: lambda drop: ("PEXPIRE", drop.key, 0, "XX"),  # expires now, unless it is permanent
     Expire: lambda expire: ("PEXPIRE", expire.key, expire.ttl_ms),
     Remove: lambda remove: ("DEL", remove.key),
 }
 
 
 def value(command: Command[Any], reply: Any) -> Any:
-    """Return the value that a reply of the server's stands for."""
+    """Return the answer that a reply of the server stands for."""
     return _VALUES[type(command)](reply)
 
 

@@ -1,4 +1,4 @@
--- Take a staged key over, unless it is permanent: committed data is never replaced.
+-- Takes a staged key over. Does nothing if it is permanent: committed data is never replaced.
 --
 -- KEYS  record
 -- ARGV  record bytes, TTL (ms)

@@ -1,7 +1,7 @@
-"""Commands as bytes on the wire (RESP), in as few pieces as pay.
+"""Encodes commands as RESP, in few pieces.
 
-redis-py has the same, and sends what is longer than 6,000 bytes in pieces of its own: each is a system call,
-which takes longer than the copying that it saves until values have tens of kilobytes.
+redis-py sends each value of more than 6,000 bytes as a piece of its own. Each piece is a system call, which
+takes longer than the copy that it saves, up to tens of kilobytes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from swapstore.drivers.redis_wire import Frame
 
 MANY = 512
-_SIZES = [b"$%d\r\n" % size for size in range(MANY)]  # most words are short: their sizes are written
-LARGE = 256 * 1024  # bytes from which on an argument is sent as it is, without being copied
+_SIZES = [b"$%d\r\n" % size for size in range(MANY)]  # most words are short: their prefixes are prepared
+LARGE = 256 * 1024  # bytes: from this size on, a value is sent as it is, without a copy
 
 
 def packed(frames: Iterable[Frame]) -> list[bytes]:
-    """Return some commands as pieces to send one after the other."""
+    """Return commands as pieces to send one after the other."""
     pieces: list[bytes] = []
     small: list[bytes] = []
     for frame in frames:

@@ -1,10 +1,10 @@
--- A manifest and the id record of what it serves, in one step: see swapstore/commands.py, class GetServed.
+-- Reads a manifest and the id record that it serves: see class GetServed in swapstore/commands.py.
 --
 -- KEYS  manifest
--- ARGV  what the keys of the id records begin with, how many bytes of payload are worth it
+-- ARGV  key prefix of the id records, largest payload (bytes) that is worth reading here
 --
--- The id is in the manifest, so the record's key cannot be given in KEYS; all keys of a dataset are in one
--- slot. Where that is refused all the same, the answer is the manifest alone.
+-- The id is in the manifest, so the record's key cannot be passed in KEYS; all keys of a dataset are in one
+-- slot. A server that refuses such a read makes the script answer with the manifest alone.
 
 local manifest = redis.call('GET', KEYS[1])
 if not manifest then

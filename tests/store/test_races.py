@@ -41,7 +41,9 @@ def test_records_that_keep_being_taken_over_are_contended(store: Store) -> None:
 
     for number in range(len(meddler.batches), 100):
         meddler.replies(number, take_over)
-    with pytest.raises(Contended, match="taking over the staged records of version 2; nothing was published. Let"):
+    with pytest.raises(
+        Contended, match="taking over the staged records of version 2; nothing was published. Let"
+    ):
         client.publish("mena", 1, id="shared")
 
 

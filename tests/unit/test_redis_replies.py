@@ -1,0 +1,118 @@
+"""What the Redis driver makes of replies: redis-py reads them, and each is looked at by itself."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from redis.connection import DefaultParser
+
+from swapstore.commands import Command, Failed, Get, Members, Put, Register
+from swapstore.drivers.redis import RedisDriver
+from swapstore.drivers.redis_common import READ_SIZE
+from swapstore.errors import ReplyLost, StoreFull, Unavailable
+
+A, B = Get("a"), Get("b")
+
+
+@contextmanager
+def server(*pieces: bytes, options: str = "", ends: bool = False) -> Iterator[RedisDriver]:
+    """Yield a driver whose server answers the first batch with these pieces, one at a time."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as words, suppress(OSError):
+                for _ in range(2):  # CLIENT SETINFO, twice
+                    command(words)
+                    connection.sendall(b"+OK\r\n")
+                command(words)
+                for piece in pieces:
+                    connection.sendall(piece)
+                if not ends:
+                    connection.recv(1)
+                    connection.recv(1 << 16)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        driver = RedisDriver.from_url(f"redis://127.0.0.1:{listener.getsockname()[1]}{options}")
+        yield driver
+        driver.close()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def command(words: Any) -> list[bytes]:
+    """Read one command."""
+    return [words.read(int(words.readline()[1:]) + 2)[:-2] for _ in range(int(words.readline()[1:]))]
+
+
+def test_replies_that_the_network_cuts() -> None:
+    """A reply that is cut, or taken for the next one's, is another command's answer."""
+    said = b"$3\r\none\r\n$-1\r\n*2\r\n$1\r\nx\r\n$1\r\ny\r\n"
+    with server(*(said[i : i + 1] for i in range(len(said)))) as driver:
+        assert driver.execute([A, B, Members("c")]) == [b"one", None, frozenset({"x", "y"})]
+
+
+@pytest.mark.parametrize("size", [READ_SIZE - 9, READ_SIZE, 3 * READ_SIZE + 7])
+def test_a_large_value_and_what_comes_behind_it(size: int) -> None:
+    """The bytes behind a payload belong to the next reply."""
+    value = bytes(range(256)) * (size // 256) + b"\r\n" * (size % 256)
+    with server(b"$%d\r\n%b\r\n$2\r\nok\r\n" % (len(value), value)) as driver:
+        assert driver.execute([A, B]) == [value, b"ok"]
+
+
+def test_an_error_is_that_of_one_command() -> None:
+    """The replies of its neighbours must still be read, whatever bytes it holds."""
+    with server(b"$1\r\n1\r\n-OOM no \xff room\r\n$1\r\n3\r\n") as driver:
+        one, refused, three = driver.execute([A, Put("b", b"2", 1), B])
+        assert (one, three) == (b"1", b"3")
+        assert isinstance(refused, Failed)
+        assert isinstance(refused.error, StoreFull)
+
+
+def test_the_end_of_a_connection_is_no_reply() -> None:
+    """Half a value must never be taken for one."""
+    with server(b"$10\r\nhalf", ends=True) as driver, pytest.raises(ReplyLost, match=r"[Cc]onnection closed"):
+        driver.execute([A])
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n", b"~x\r\n", b"\r\n", b"$x\r\n"])
+def test_what_is_no_reply_is_refused(said: bytes) -> None:
+    """Something else listens on that port."""
+    with server(said) as driver, pytest.raises(ReplyLost):
+        driver.execute([A])
+
+
+def test_silence_ends_at_the_time_out() -> None:
+    """A server that hangs must not hang its clients."""
+    with server(options="?socket_timeout=0.05") as driver, pytest.raises(ReplyLost, match="[Tt]ime"):
+        driver.execute([A])
+
+
+@pytest.mark.parametrize("commands", [[A, B], [Put("a", b"1", 1)]], ids=["reads", "one write"])
+def test_a_loading_server_has_carried_out_nothing(commands: list[Command[Any]]) -> None:
+    """The caller is told to try again, not that the outcome is unknown."""
+    loading = b"-LOADING the dataset is in memory soon\r\n" * len(commands)
+    with server(loading) as driver, pytest.raises(Unavailable, match="still loading") as caught:
+        driver.execute(commands)
+    assert type(caught.value) is Unavailable
+
+
+def test_a_server_that_stops_loading_within_a_batch() -> None:
+    """What came after the refused command may have run: it must not be reported as refused."""
+    with (
+        server(b"-LOADING the dataset is in memory soon\r\n:1\r\n") as driver,
+        pytest.raises(ReplyLost),
+    ):
+        driver.execute([Put("a", b"1", 1), Register("b", "x")])
+
+
+def test_hiredis_reads_where_it_is_installed() -> None:
+    """Without it a value of 1 MB takes several times as long."""
+    pytest.importorskip("hiredis")
+    assert "Hiredis" in DefaultParser.__name__
