@@ -39,7 +39,7 @@ LAYERS = [
     {"aio"},
     {"testing"},
     {"migration"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
