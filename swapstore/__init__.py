@@ -68,6 +68,8 @@ if TYPE_CHECKING:
 
     from swapstore import aio as aio
 
+__version__ = "0.1.0"  # the one place that says so: pyproject.toml reads it here
+
 __all__ = [
     "AccessDenied",
     "Candidate",

@@ -1,0 +1,106 @@
+"""What is released: its metadata, the version, the sdist, and what continuous integration tests of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import swapstore
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT = PYPROJECT["project"]
+BUILD = PYPROJECT["tool"]["hatch"]
+
+
+def lower_bounds() -> dict[str, str]:
+    """The dependencies of users, extras included, with the lowest version that is allowed."""
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *(each for name in extras if name != "dev" for each in extras[name])]
+    found = [re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", each) for each in wanted]
+    assert all(found), wanted
+    return {match[1]: match[2] for match in found if match}
+
+
+def test_the_oldest_dependencies_that_are_tested_are_the_oldest_allowed() -> None:
+    """A lower bound would promise a version that nobody has tried."""
+    lines = (ROOT / "tests" / "oldest.txt").read_text("utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert pins == lower_bounds()
+
+
+def test_each_python_that_is_promised_is_tested() -> None:
+    """A release would name a Python in its classifiers that no test runs on, or leave one out."""
+    promised = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)]
+    matrix = re.search(r"python: \[(.*)\]", (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
+    assert matrix is not None
+    assert re.findall(r'"(.*?)"', matrix[1]) == promised
+    assert PROJECT["requires-python"] == f">={promised[0]}"
+
+
+def test_the_version_is_written_once() -> None:
+    """A bug report could name a version that is not the one installed."""
+    assert "version" not in PROJECT
+    assert BUILD["version"]["path"] == "swapstore/__init__.py"
+    assert swapstore.__version__ == metadata.version("swapstore")
+
+
+def test_types_are_shipped() -> None:
+    """A type checker would take everything of swapstore for `Any`."""
+    assert "Typing :: Typed" in PROJECT["classifiers"]
+    assert (ROOT / "swapstore" / "py.typed").exists()
+
+
+def test_the_package_index_gets_no_relative_link() -> None:
+    """A link of the README would be dead on the page of the package index."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    for rule in BUILD["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    targets = re.findall(r"\]\(([^)]*)\)", text)
+    assert targets
+    assert [target for target in targets if not re.match(r"https://|#", target)] == []
+
+
+def test_the_sdist_holds_what_its_tests_need() -> None:
+    """A distributor who builds from the sdist could not run the tests, or not all of them."""
+    included = {pattern.removeprefix("/") for pattern in BUILD["build"]["targets"]["sdist"]["include"]}
+    for name in included:
+        assert (ROOT / name).exists(), name
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    committed = {name.partition("/")[0] for name in listed.stdout.decode().split("\0") if name}
+    assert committed - included <= {".gitignore", "pyproject.toml"}  # which hatchling always adds
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        check=False,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+
+
+def test_python_m_swapstore_is_the_command() -> None:
+    """Where scripts are not on PATH, the command could not be run."""
+    assert run("-m", "swapstore", "--version").stdout == f"{swapstore.__version__}\n"
+    assert run("-m", "swapstore", "--help").stdout.startswith("Usage: swapstore ")
+    assert run("-m", "swapstore", "read", "--nonsense").returncode == 2
+
+
+@pytest.mark.parametrize("library", ["cyclopts", "rich"])
+def test_python_m_swapstore_says_what_to_install(library: str) -> None:
+    """Without the extra, a user would see a traceback, and not what is missing."""
+    without = f"import runpy, sys; sys.modules[{library!r}] = None"
+    done = run("-c", f"{without}; runpy.run_module('swapstore', run_name='__main__')")
+    assert done.returncode == 2
+    assert done.stderr == "swapstore: the command needs an extra: pip install 'swapstore[cli]'\n"
