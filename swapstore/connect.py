@@ -280,13 +280,13 @@ def sqlite(path: Path) -> Driver:
 
 
 def _redis_url(url: str) -> Driver:
-    from swapstore.drivers.redis import RedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
+    from swapstore.drivers.redis.driver import RedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
 
     return RedisDriver.from_url(url)
 
 
 def _redis_client(client: Any) -> Driver:
-    from swapstore.drivers.redis import RedisDriver  # noqa: PLC0415
+    from swapstore.drivers.redis.driver import RedisDriver  # noqa: PLC0415
 
     return RedisDriver.from_client(client)
 
@@ -301,13 +301,13 @@ _BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, sqlite, _rest)
 
 
 def _async_redis_url(url: str) -> AsyncDriver:
-    from swapstore.drivers.aioredis import AsyncRedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
+    from swapstore.drivers.redis.aio import AsyncRedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
 
     return AsyncRedisDriver.from_url(url)
 
 
 def _async_redis_client(client: Any) -> AsyncDriver:
-    from swapstore.drivers.aioredis import AsyncRedisDriver  # noqa: PLC0415
+    from swapstore.drivers.redis.aio import AsyncRedisDriver  # noqa: PLC0415
 
     return AsyncRedisDriver.from_client(client)
 

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from swapstore.commands import Ask, Command, Failed, Get, Peek, Scan
-from swapstore.drivers.redis import RedisDriver
+from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.errors import Corrupt, InvalidInput, Unavailable
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import redis.asyncio
 
 import swapstore
 import swapstore.aio
-from swapstore.drivers import redis_common
 from swapstore.drivers.limiter import Limiter
+from swapstore.drivers.redis import address
 from swapstore.errors import AccessDenied, InvalidInput, StoreClosed, SwapstoreError, Unavailable
 from tests.real.test_server import SECRET, everything_about
 from tests.support import invariants
@@ -44,7 +44,7 @@ def test_a_url_has_a_bound_unless_it_says_otherwise() -> None:
     url = f"redis://localhost:{free_port()}"
     for connect in (swapstore.connect, swapstore.aio.connect):
         driver: Any = connect(url)._driver
-        assert driver._pool.max_connections == redis_common.MAX_CONNECTIONS
+        assert driver._pool.max_connections == address.MAX_CONNECTIONS
         driver = connect(f"{url}?max_connections=7&timeout=3")._driver
         assert (driver._pool.max_connections, driver._pool.timeout) == (7, 3)
 
@@ -219,7 +219,7 @@ def test_errors_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "cannot connect" in str(nobody)
     assert isinstance(failure_of(f"unix://{tmp_path}/none.sock"), Unavailable)
     assert isinstance(failure_of(f"sqlite:///{tmp_path}/none/x.db"), Unavailable)
-    monkeypatch.setattr(redis_common, "REPLY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(address, "REPLY_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as hole:
         assert isinstance(failure_of(f"redis://127.0.0.1:{hole.getsockname()[1]}"), Unavailable)
 

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from swapstore.commands import Command, Committed, Failed, Held, Mismatch, Stage, Staged, Unstaged
-from swapstore.drivers.redis import RedisDriver
-from swapstore.drivers.redis_batch import LARGEST, Bundle, bundled
+from swapstore.drivers.redis.driver import RedisDriver
+from swapstore.drivers.redis.wire import LARGEST, Bundle, bundled
 from swapstore.errors import Unscripted
 from tests.support.batches import HEADERS, KEYS, TTL_MS, commit, likely, some
 from tests.support.valkey import Server

@@ -14,8 +14,8 @@ import redis
 
 import swapstore
 from swapstore import Store, Unavailable
-from swapstore.drivers import redis_listener
-from swapstore.drivers.redis_listener import RedisListener
+from swapstore.drivers.redis import subscription
+from swapstore.drivers.redis.subscription import RedisListener
 from swapstore.testing import Kind, SimulatedStore, every_fault, faulty
 from tests.follow.followed import Collected, publish, take, versions
 from tests.support.drivers import another, meddled
@@ -29,7 +29,7 @@ FAST = 0.02
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that are replaced without waiting."""
-    monkeypatch.setattr(redis_listener, "LASTED_S", 0.0)
+    monkeypatch.setattr(subscription, "LASTED_S", 0.0)
 
 
 def subscribers(server: Server, dataset: str = "mena") -> int:
@@ -132,7 +132,7 @@ def test_a_subscription_that_was_cut_is_renewed_at_once(valkey: Server) -> None:
 @pytest.mark.usefixtures("quick")
 def test_a_network_that_goes_silent(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A firewall forgets an idle connection and drops its packets: hints would be missed for ever."""
-    monkeypatch.setattr(redis_listener, "SILENCE_S", 0.1)
+    monkeypatch.setattr(subscription, "SILENCE_S", 0.1)
     with swapstore.connect(valkey.url) as store:
         listener = store._driver.listen("channel")  # type: ignore[attr-defined]
         listener.wait(0)

@@ -11,7 +11,7 @@ import pytest
 
 import swapstore
 from swapstore.commands import Get, Put
-from swapstore.drivers.redis import RedisDriver
+from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.errors import Unavailable
 from tests.support.valkey import Server
 

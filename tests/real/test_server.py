@@ -15,7 +15,7 @@ import redis
 
 import swapstore
 from swapstore import Store
-from swapstore.drivers import redis_common
+from swapstore.drivers.redis import address
 from swapstore.errors import (
     AccessDenied,
     InvalidInput,
@@ -272,7 +272,7 @@ def test_a_read_only_replica_says_so(tmp_path: Path, valkey: Server) -> None:
 
 def test_a_server_that_never_answers_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A black hole at the address ends in an error within the time-out, for reads and for publishes."""
-    monkeypatch.setattr(redis_common, "REPLY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(address, "REPLY_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as hole:
         url = f"redis://127.0.0.1:{hole.getsockname()[1]}/0"
         with swapstore.connect(url) as store, pytest.raises(Unavailable):

@@ -12,8 +12,8 @@ import pytest
 from redis.connection import DefaultParser
 
 from swapstore.commands import Command, Failed, Get, Members, Put, Register
-from swapstore.drivers.redis import RedisDriver
-from swapstore.drivers.redis_common import READ_SIZE
+from swapstore.drivers.redis.address import READ_SIZE
+from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.errors import ReplyLost, StoreFull, Unavailable
 
 A, B = Get("a"), Get("b")

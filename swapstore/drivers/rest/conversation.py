@@ -14,7 +14,7 @@ import attrs
 
 from swapstore.commands import Command, Failed, ReadCommand
 from swapstore.drivers import refusals
-from swapstore.drivers.redis_wire import Wire
+from swapstore.drivers.redis.wire import Wire
 from swapstore.drivers.rest import errors, wire
 from swapstore.drivers.rest.wire import ItemError, Strings, Unreadable
 from swapstore.errors import PayloadTooLarge, ReplyLost, SwapstoreError

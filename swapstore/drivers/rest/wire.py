@@ -31,13 +31,13 @@ from swapstore.commands import (
     Ttl,
     Write,
 )
-from swapstore.drivers import redis_wire
+from swapstore.drivers.redis import wire
 from swapstore.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swapstore.drivers.redis_wire import Frame
+    from swapstore.drivers.redis.wire import Frame
 
 OK = b"OK"  # never encoded: it is a status, not a value
 
@@ -158,7 +158,7 @@ def value(command: Command[Any], reply: Any) -> Any:
     if is_other or (expected is _SET and reply not in {OK, None}):
         raise Unreadable(f"a reply that is none to this command ({type(reply).__name__})")
     try:
-        return redis_wire.value(command, reply)
+        return wire.value(command, reply)
     except (TypeError, ValueError, AttributeError):
         raise Unreadable("a reply that is none to this command") from None
 

@@ -6,16 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-import redis
-
-from swapstore.commands import Command, Failed, Stage
-from swapstore.drivers import redis_errors
-from swapstore.drivers.redis_batch import Bundle
-from swapstore.drivers.redis_wire import value
 from swapstore.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 MAX_CONNECTIONS = 50
 POOL_WAIT_S = 10.0  # how long a batch waits for a free connection
@@ -23,43 +17,6 @@ CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 10.0
 READ_SIZE = 128 * 1024  # bytes a read from the socket: with redis-py's 64 KB, 1 MB takes 1.3 times as long
 PROTOCOL = 2  # RESP2: the server sends nothing but replies
-
-
-def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
-    """Return the answer to each command, refusals included. The one reply to a bundle holds several."""
-    found: list[Any] = []
-    for unit, reply in zip(units, replies, strict=True):
-        if type(unit) is not Bundle:
-            found.append(_answer(unit, reply, where))
-        elif isinstance(reply, redis.RedisError):
-            found += unit.refused(redis_errors.refusal(reply, where, unit.commit))
-        else:
-            outcome = value(unit.commit, reply)
-            if isinstance(reply, bytes):  # committed, and no key was taken
-                found += (*[True] * len(unit.stages), outcome)
-            else:
-                placed = zip(unit.brought, reply[1:], strict=True)
-                told = {stage.key: _placed(stage, each, where) for stage, each in placed}
-                found += (*(told[stage.key] for stage in unit.stages), outcome)
-    return found
-
-
-def _answer(command: Command[Any], reply: Any, where: str) -> Any:
-    if isinstance(reply, redis.RedisError):
-        return Failed(redis_errors.refusal(reply, where, command))
-    return value(command, reply)
-
-
-def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
-    """Return whether a record that a commit staged found its key free."""
-    if isinstance(reply, redis.RedisError):
-        return Failed(redis_errors.refusal(reply, where, stage))
-    return bool(reply)
-
-
-def without_script(replies: Sequence[Any]) -> list[int]:
-    """Return which commands did not run because the server does not know our script."""
-    return [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
 
 
 def place_of_url(url: str) -> str:

@@ -15,11 +15,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from swapstore.commands import Command
-from swapstore.drivers import redis_common, redis_errors, resp
-from swapstore.drivers.redis_batch import bundled
-from swapstore.drivers.redis_listener import RedisListener
-from swapstore.drivers.redis_pool import Pool
-from swapstore.drivers.redis_wire import Wire
+from swapstore.drivers.redis import address, errors, wire
+from swapstore.drivers.redis.pool import Pool
+from swapstore.drivers.redis.subscription import RedisListener
+from swapstore.drivers.redis.wire import Wire, bundled
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -55,13 +54,13 @@ class RedisDriver:
     @classmethod
     def from_url(cls, url: str) -> RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where, made, pool = redis_common.pools(url, Pool, _no_retry)
+        where, made, pool = address.pools(url, Pool, _no_retry)
         return cls(made, where=where, renew=pool)
 
     @classmethod
     def from_client(cls, client: Any) -> RedisDriver:
         """Make a driver on the connections of a `redis.Redis`, whatever its decoding and retry settings."""
-        where = redis_common.place_of_client(client, redis.Redis, "redis.Redis")
+        where = address.place_of_client(client, redis.Redis, "redis.Redis")
         return cls(client.connection_pool, where=where, renew=None)
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
@@ -70,21 +69,21 @@ class RedisDriver:
         connection = self._connected()
         try:
             replies = self._exchange(connection, units)
-            unknown = redis_common.without_script(replies)
+            unknown = errors.without_script(replies)
             if unknown:  # a restart, or SCRIPT FLUSH: these did not run, so send the text of the script
                 again = self._exchange(connection, [units[i] for i in unknown], as_text=True)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
         finally:
             self._pool.release(connection)
-        return redis_common.answers(units, replies, self.where)
+        return errors.answers(units, replies, self.where)
 
     def _connected(self) -> Any:
         """Take a connection that is ready."""
         try:
             return self._pool.get_connection()
         except Exception as error:
-            failed = redis_errors.of_connecting(error, self.where, self._pool)
+            failed = errors.of_connecting(error, self.where, self._pool)
             if failed is None:
                 raise
         failure, cause = failed
@@ -96,11 +95,11 @@ class RedisDriver:
         """Send every command, then read every reply: values, and the errors that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
         try:
-            connection.send_packed_command(resp.packed(frames), check_health=False)
+            connection.send_packed_command(wire.packed(frames), check_health=False)
             return [_reply(connection) for _ in frames]
         except BaseException as error:
             connection.disconnect()
-            failure = redis_errors.of_exchanging(error, self.where, commands)
+            failure = errors.of_exchanging(error, self.where, commands)
             if failure is None:
                 raise
             raise failure from error

@@ -16,11 +16,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from swapstore.commands import Command
-from swapstore.drivers import redis_common, redis_errors, resp
-from swapstore.drivers.aioredis_listener import AsyncRedisListener
 from swapstore.drivers.limiter import Limiter
-from swapstore.drivers.redis_batch import bundled
-from swapstore.drivers.redis_wire import Wire
+from swapstore.drivers.redis import address, errors, wire
+from swapstore.drivers.redis.subscription import AsyncRedisListener
+from swapstore.drivers.redis.wire import Wire, bundled
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -50,8 +49,8 @@ class AsyncRedisDriver:
 
     def _new_gate(self) -> Limiter:
         size: int = self._pool.max_connections
-        wait_s = getattr(self._pool, "timeout", None) or redis_common.POOL_WAIT_S
-        return Limiter(self.where, size, wait_s, exhausted=lambda: redis_errors.exhausted(self.where, size))
+        wait_s = getattr(self._pool, "timeout", None) or address.POOL_WAIT_S
+        return Limiter(self.where, size, wait_s, exhausted=lambda: errors.exhausted(self.where, size))
 
     def after_fork(self) -> None:
         """Do not touch the connections and the event loop of the parent."""
@@ -63,13 +62,13 @@ class AsyncRedisDriver:
     @classmethod
     def from_url(cls, url: str) -> AsyncRedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where, made, pool = redis_common.pools(url, redis.asyncio.BlockingConnectionPool, _no_retry)
+        where, made, pool = address.pools(url, redis.asyncio.BlockingConnectionPool, _no_retry)
         return cls(made, where=where, renew=pool)
 
     @classmethod
     def from_client(cls, client: Any) -> AsyncRedisDriver:
         """Make a driver on the connections of a `redis.asyncio.Redis`, whatever its settings."""
-        where = redis_common.place_of_client(client, redis.asyncio.Redis, "redis.asyncio.Redis")
+        where = address.place_of_client(client, redis.asyncio.Redis, "redis.asyncio.Redis")
         return cls(client.connection_pool, where=where, renew=None)
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
@@ -81,7 +80,7 @@ class AsyncRedisDriver:
             try:
                 _heed(before)
                 replies = await self._exchange(connection, units)
-                unknown = redis_common.without_script(replies)
+                unknown = errors.without_script(replies)
                 if unknown:  # a restart, or SCRIPT FLUSH: these did not run, so send the text
                     again = await self._exchange(connection, [units[i] for i in unknown], as_text=True)
                     for i, reply in zip(unknown, again, strict=True):
@@ -89,7 +88,7 @@ class AsyncRedisDriver:
             finally:
                 # Shielded: if this were cancelled, the pool would count the connection as lent for ever.
                 await asyncio.shield(self._pool.release(connection))
-        return redis_common.answers(units, replies, self.where)
+        return errors.answers(units, replies, self.where)
 
     async def _connected(self) -> Any:
         """Take a connection that is ready."""
@@ -97,7 +96,7 @@ class AsyncRedisDriver:
             pool: Any = self._pool
             return await pool.get_connection()
         except Exception as error:
-            failed = redis_errors.of_connecting(error, self.where, self._pool)
+            failed = errors.of_connecting(error, self.where, self._pool)
             if failed is None:
                 raise
         failure, cause = failed
@@ -111,14 +110,14 @@ class AsyncRedisDriver:
         transport = getattr(getattr(connection, "_writer", None), "transport", None)
         try:
             before = _cancellations()
-            await connection.send_packed_command(resp.packed(frames), check_health=False)
+            await connection.send_packed_command(wire.packed(frames), check_health=False)
             _heed(before)
             return [await _reply(connection) for _ in frames]
         except BaseException as error:
             if transport is not None:
                 transport.abort()  # otherwise it would send the rest of its buffer
             await connection.disconnect(nowait=True)
-            failure = redis_errors.of_exchanging(error, self.where, commands)
+            failure = errors.of_exchanging(error, self.where, commands)
             if failure is None:
                 raise
             raise failure from error
