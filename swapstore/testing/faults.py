@@ -11,7 +11,7 @@ from swapstore.cache import Cache
 from swapstore.commands import Command, Failed, ReadCommand
 from swapstore.errors import ReplyLost, StoreFull
 from swapstore.store import Store
-from swapstore.subscription import Silence
+from swapstore.subscription import NullListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -117,7 +117,7 @@ class FaultyDriver:
     def listen(self, channel: str) -> Listener:
         """Hear what the other driver hears; without hints there, let the time pass."""
         listen = getattr(self._driver, "listen", None)
-        return listen(channel) if listen else Silence()
+        return listen(channel) if listen else NullListener()
 
     def close(self) -> None:
         """The driver belongs to the store it was taken from."""
