@@ -20,7 +20,7 @@ from swapstore.connect import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_MAX_REQUEST,
     DEFAULT_NAMESPACE,
-    prepared,
+    prepare,
 )
 from swapstore.store import AsyncStore
 
@@ -58,7 +58,7 @@ def connect(
     A SQLite file is read and written in worker threads. On Redis and Valkey, and over REST, a store belongs
     to the event loop in which it is first used: in another one, calls raise `InvalidInput`.
     """
-    driver, context = prepared(
+    driver, context = prepare(
         ASYNC,
         target,
         token=token,

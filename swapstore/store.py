@@ -339,10 +339,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         await self.close()
 
     async def close(self) -> None:
-        """Wait for running calls, close the store's connections and end its followers.
-
-        Closing twice does no harm.
-        """
+        """Close the connections that the store opened, and end its followers. Closing twice does no harm."""
         self._closed = True
         for follower in list(self._followers):
             await follower.close()
