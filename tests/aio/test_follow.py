@@ -16,6 +16,8 @@ from swapstore.errors import InvalidInput, StoreClosed, Unavailable
 from tests.aio.support import Place
 from tests.support.valkey import Server, free_port
 
+pytestmark = pytest.mark.every_store
+
 
 async def take(follower: AsyncIterator[Any], count: int) -> list[int]:
     async with asyncio.timeout(20):

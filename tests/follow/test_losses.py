@@ -145,6 +145,7 @@ def test_a_network_that_goes_silent(valkey: Server, monkeypatch: pytest.MonkeyPa
         listener.close()
 
 
+@pytest.mark.every_store
 def test_a_hint_that_is_none(store: Store) -> None:
     """Anybody may publish on the channel: that must be no commit, and no failure."""
     driver: Any = store._driver

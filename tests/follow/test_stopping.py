@@ -18,6 +18,8 @@ from tests.follow.followed import Collected, publish, take
 from tests.follow.test_losses import LONG, eventually, subscribers
 from tests.support.valkey import Server
 
+pytestmark = pytest.mark.every_store
+
 SOON_S = 1.0  # a tenth of it, and time for a busy machine
 
 

@@ -144,6 +144,7 @@ def test_a_publish_that_died_does_not_block_its_dedupe_key(store: Store) -> None
     assert len(invariants.check(store)) == 6
 
 
+@pytest.mark.every_store
 def test_a_lost_publish_that_several_overtook_is_not_taken_for_theirs(store: Store) -> None:
     """The connection failed before anything arrived, and others committed n+1 and n+2: ours comes after."""
     store.publish("mena", "before", id="before")
@@ -163,6 +164,7 @@ def test_a_lost_publish_that_several_overtook_is_not_taken_for_theirs(store: Sto
 # --- what was committed, later ---------------------------------------------------------------------
 
 
+@pytest.mark.every_store
 def test_a_new_line_of_versions_does_not_stumble_over_old_pages(store: Store) -> None:
     """The manifest was lost and its pages stayed: a fresh start can seal pages of its own."""
     for number in range(64):

@@ -62,6 +62,7 @@ def test_an_altered_payload_is_corrupt(damaged: Store) -> None:
     assert snap.value == {"n": 2}
 
 
+@pytest.mark.every_store
 def test_a_deleted_payload_is_missing_and_not_nothing(damaged: Store) -> None:
     """An evicted payload must not look like `nothing published yet`."""
     delete(damaged, "swapstore:id:{mena}:id-3")
@@ -122,6 +123,7 @@ def test_the_next_publish_heals_what_readers_see(damaged: Store) -> None:
     assert snap.value == "next"
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
@@ -201,6 +203,7 @@ def test_a_live_view_that_was_altered_is_corrupt(store: Store) -> None:
         store.read_live("mena")
 
 
+@pytest.mark.every_store
 def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
     """With the manifest gone its records are still permanent: an id is not silently given other content."""
     delete(damaged, MANIFEST)
@@ -209,6 +212,7 @@ def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
     assert another(damaged).publish("mena", "new", id="id-9").version == 1
 
 
+@pytest.mark.every_store
 def test_another_type_of_value_is_named(store: Store) -> None:
     """A list under the manifest key is somebody else's: say so, on the servers that have types."""
     if is_sqlite(store):

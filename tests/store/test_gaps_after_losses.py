@@ -109,6 +109,7 @@ def test_an_unknown_outcome_names_the_size_of_what_was_sent(store: Store) -> Non
         client.publish("mena", "x" * 1_000_000, id="large")
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("others", [2, 3, 31, 70])
 def test_a_lost_commit_that_several_overtook_is_rebuilt(store: Store, others: int) -> None:
     """The version it would have been is another's: it must be published, not reported as done."""
@@ -140,6 +141,7 @@ def test_a_conflict_reads_no_pages(store: Store) -> None:
     assert len(meddler.batches) == batch + 2
 
 
+@pytest.mark.every_store
 def test_a_lost_first_publish_is_sent_again_with_the_same_bytes(store: Store) -> None:
     """Of an empty dataset too: two different first commits could both be on their way."""
     client, meddler = meddled(store, policy=PATIENT)

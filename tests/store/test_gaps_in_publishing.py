@@ -36,6 +36,7 @@ def test_a_producer_gets_through_a_crowd(store: Store, rivals: int) -> None:
     assert len(meddler.batches) - batch == 1 + rivals + (rivals - 1)
 
 
+@pytest.mark.every_store
 def test_a_cold_producer_reads_the_manifest_once(store: Store) -> None:
     """What was read just now is not memory: a retry by another process needs no second look."""
     store.publish("mena", 1, id="job", ts=1)
@@ -117,6 +118,7 @@ def test_an_outcome_unknown_shows_the_loss_that_began_it(store: Store) -> None:
     assert isinstance(caught.value.__cause__, ReplyLost)
 
 
+@pytest.mark.every_store
 def test_records_that_keep_being_taken_over_are_contended(store: Store) -> None:
     """Two producers that fight for one id: the one that gives up is told why and what to do."""
     store.publish("mena", 0)
@@ -159,6 +161,7 @@ def test_after_a_restore_a_producer_remembers_its_own_publish(store: Store) -> N
     assert (snap.value, snap.version) == ("mine", 2)
 
 
+@pytest.mark.every_store
 def test_a_commit_takes_the_live_view_away(store: Store) -> None:
     """An outdated view is hidden by its etag, but it would go on taking room for as long as its TTL."""
     store.publish("mena", 1)

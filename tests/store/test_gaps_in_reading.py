@@ -211,6 +211,7 @@ def test_a_damaged_dataset_is_listed(store: Store) -> None:
         reader.datasets()
 
 
+@pytest.mark.every_store
 def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:
     """A damaged record is damage, whichever way it came, and is not remembered."""
     store.publish("mena", "text", id="a")
@@ -223,6 +224,7 @@ def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:
     assert snap.value == "text"
 
 
+@pytest.mark.every_store
 def test_a_large_payload_does_not_come_along(store: Store) -> None:
     """A server's interpreter would copy megabytes, while everybody else waits."""
     store.publish("mena", b"x" * (SERVED + 1), codec="bytes")
@@ -235,6 +237,7 @@ def test_a_large_payload_does_not_come_along(store: Store) -> None:
     assert isinstance(meddler.batches[1][0], Get)
 
 
+@pytest.mark.every_store
 def test_a_pinned_snapshot_comes_along(store: Store) -> None:
     """What is served is not always the latest: a reader would wait twice, while something is pinned."""
     store.publish("mena", 1, id="good")
@@ -248,6 +251,7 @@ def test_a_pinned_snapshot_comes_along(store: Store) -> None:
     assert len(meddler.batches) == cold
 
 
+@pytest.mark.every_store
 def test_a_store_that_refuses_is_asked_plainly_from_then_on(store: Store) -> None:
     """Credentials that may only read may run no script: that costs one round trip once, and no read."""
     store.publish_many({"mena": 1, "asia": 2})
@@ -259,6 +263,7 @@ def test_a_store_that_refuses_is_asked_plainly_from_then_on(store: Store) -> Non
     assert kinds == [GetServed, Get, Get, Get, Get]
 
 
+@pytest.mark.every_store
 def test_a_connection_that_is_cut_at_an_unknown_command(store: Store) -> None:
     """Some proxies answer so: a reader that insisted would read nothing, for as long as it lives."""
     store.publish_many({"mena": 1, "asia": 2})

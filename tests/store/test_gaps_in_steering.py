@@ -83,6 +83,7 @@ def test_a_pin_that_several_others_overtook_is_made_on_top(store: Store, first: 
     assert meddler.commits() == 2
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("rival", ["publish", "confirm"])
 def test_a_lost_pin_that_one_other_overtook_is_made_on_top(store: Store, rival: str) -> None:
     """Exactly one version came, and it is not the pin: so the pin was not applied, and can be repeated."""
@@ -117,6 +118,7 @@ def test_a_live_view_describes_itself(store: Store) -> None:
     assert view.sha256 == commit.sha256
 
 
+@pytest.mark.every_store
 def test_a_refused_live_view_is_an_error(store: Store) -> None:
     """A full store would swallow the view, and the worker would believe that it is shown."""
     store.publish("mena", 1)

@@ -157,6 +157,7 @@ def test_retention_is_respected_after_a_rebuild() -> None:
         assert clinic.problems() == set()
 
 
+@pytest.mark.every_store
 def test_the_same_on_real_stores(store: Store) -> None:
     """Lua, SQLite and the simulation must agree about a repair of several levels."""
     for number in range(1, 24):

@@ -84,6 +84,7 @@ def test_many_orphans_in_a_file(tmp_path: Any) -> None:
         check_orphans(store, 100_000)
 
 
+@pytest.mark.every_store
 def test_a_store_that_is_emptied_between_two_publishes(store: Store) -> None:
     """Somebody ran FLUSHALL: the cron job goes on from nothing, and nothing is wrong afterwards."""
     for number in range(2 * manifest.F + 3):

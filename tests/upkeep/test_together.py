@@ -16,6 +16,8 @@ from tests.support.damage import Damage
 from tests.support.drivers import another
 from tests.upkeep.conftest import MANIFEST, key
 
+pytestmark = pytest.mark.every_store
+
 COUNT = 75
 EACH = 15
 
