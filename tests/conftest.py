@@ -22,16 +22,18 @@ from swapstore import Store
 from tests.support.valkey import Server, binaries
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
-hypothesis.settings.register_profile("nightly", deadline=None, max_examples=5000, print_blob=True)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000, print_blob=True)
+NIGHTLY = 25  # times as many runs of each state machine, with random seeds
 PROFILE = os.environ.get("SWAPSTORE_FUZZ", "ci")
 hypothesis.settings.load_profile(PROFILE)
 
 
 def steps(examples: int, each: int) -> hypothesis.settings:
-    """Settings of a state machine: so many runs of so many steps; the random profile has its own number."""
-    chosen = hypothesis.settings.get_profile(PROFILE)
-    runs = examples if PROFILE == "ci" else chosen.max_examples
-    return hypothesis.settings(chosen, stateful_step_count=each, max_examples=runs)
+    """Settings of a state machine: so many runs of so many steps, and at night many more."""
+    runs = examples if PROFILE == "ci" else examples * NIGHTLY
+    return hypothesis.settings(
+        hypothesis.settings.get_profile(PROFILE), stateful_step_count=each, max_examples=runs
+    )
 
 
 REAL_SERVERS = sorted(binaries())

@@ -22,6 +22,8 @@ from tests.support.drivers import another, meddled
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server, free_port
 
+pytestmark = pytest.mark.slow
+
 LONG = 60.0  # a poll that no test waits for
 FAST = 0.02
 

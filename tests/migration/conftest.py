@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,9 @@ class Old:
 
 
 @pytest.fixture
-def server(servers: Callable[[str], Server]) -> Server:
+def server(valkey: Server) -> Server:
     """A real server, empty."""
-    return servers("valkey")
+    return valkey
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.support.damage import Damage
 from tests.support.drivers import another
 from tests.upkeep.clinic import MANIFEST, Clinic, grown, key
 
-pytestmark = pytest.mark.usefixtures("tiny_pages")
+pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 SHAPES = pytest.mark.parametrize(
     ("gaps", "backfilled"), [(False, False), (True, False), (False, True), (True, True)]
 )

@@ -78,6 +78,7 @@ def test_many_orphans_on_a_server(valkey: Server) -> None:
     assert peak < 1_500_000, "as much as 1000 of them take"
 
 
+@pytest.mark.slow
 def test_many_orphans_in_a_file(tmp_path: Any) -> None:
     """The same in SQLite, and more of them: 100,000 keys."""
     with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:

@@ -16,7 +16,7 @@ from tests.support.damage import Damage
 from tests.support.drivers import another
 from tests.upkeep.conftest import MANIFEST, key
 
-pytestmark = pytest.mark.every_store
+pytestmark = [pytest.mark.every_store, pytest.mark.slow]
 
 COUNT = 75
 EACH = 15
