@@ -93,7 +93,7 @@ def test_those_who_wait_share_an_error() -> None:
 
     def fail() -> int:
         calls.append(1)
-        time.sleep(0.05)
+        time.sleep(0.3)  # so that all threads come while one is at it
         raise ValueError("down")
 
     def attempt() -> str:
