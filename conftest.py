@@ -23,7 +23,8 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 from sybil.region import Lexeme
 
-from swapstore import Store, connection
+from swapstore import Store
+from swapstore.connect import _default
 from tests.support.valkey import Server
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ class Surroundings:
         self._patch.chdir(self._directory)
         self._patch.setenv("SWAPSTORE_URL", f"sqlite:///{self._directory}/default.db")
         self._patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        self._patch.setattr(connection, "_default", connection._Default())  # noqa: SLF001
+        self._patch.setattr(_default, "store", None)
 
     def tear_down(self, namespace: dict[str, Any]) -> None:
         """End a document: close its stores, stop its server, remove its directory."""
-        for value in [*namespace.values(), connection._default.store]:  # noqa: SLF001
+        for value in [*namespace.values(), _default.store]:
             if isinstance(value, Store):
                 value.close()
         if self._server is not None:

@@ -15,8 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from swapstore.connection import connect, default_store
-from swapstore.diagnosis.check import Check, Verdict
+from swapstore.connect import connect, default_store
+from swapstore.doctor.check import Check, Verdict
 from swapstore.errors import (
     AccessDenied,
     Conflict,
@@ -45,8 +45,8 @@ from swapstore.errors import (
     Unsupported,
     UnsupportedFormat,
 )
-from swapstore.findings import Finding, Problem, Progress, Repair
-from swapstore.layout import Mirror
+from swapstore.fsck.findings import Finding, Problem, Progress, Repair
+from swapstore.migration.layout import Mirror
 from swapstore.models import (
     Candidate,
     Commit,

@@ -13,27 +13,35 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
-from swapstore import connection
-from swapstore.aio_flights import AsyncFlights
-from swapstore.aio_following import Follower, afollowing
 from swapstore.calls import Calls
-from swapstore.drivers import rest_address
+from swapstore.connect import (
+    DEFAULT_CACHE_BYTES,
+    DEFAULT_MAX_BATCH,
+    DEFAULT_MAX_PAYLOAD,
+    DEFAULT_MAX_REQUEST,
+    DEFAULT_NAMESPACE,
+    Makers,
+    prepared,
+    sqlite,
+)
+from swapstore.drivers.rest import address as rest_address
 from swapstore.engine import arun
 from swapstore.face import AsyncFace, aiterating, awaiting
-from swapstore.operations import probing
+from swapstore.protocol.scriptless import probe
 from swapstore.sharing import asharing
+from swapstore.single_flight import AsyncSingleFlight
+from swapstore.subscription import Follower, afollowing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from swapstore.drivers.base import AsyncDriver
-    from swapstore.drivers.rest_address import Address
+    from swapstore.drivers.rest.address import Address
     from swapstore.events import Event
-    from swapstore.layout import Mirror
-    from swapstore.models import Retention, Snapshot
-    from swapstore.operations.context import Context
-    from swapstore.operations.publication import Validator
+    from swapstore.migration.layout import Mirror
+    from swapstore.models import Retention, Snapshot, Validator
+    from swapstore.protocol.context import Context
 
 __all__ = ["AsyncStore", "connect"]
 
@@ -56,7 +64,7 @@ class AsyncStore(AsyncFace):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         super().__init__(driver, context, sleep=sleep)
-        self._flights: AsyncFlights[Snapshot | None] = AsyncFlights()
+        self._flights: AsyncSingleFlight[Snapshot | None] = AsyncSingleFlight()
         self._followers: weakref.WeakSet[Follower[Any]] = weakref.WeakSet()
 
     publish = awaiting(Calls.publish)
@@ -85,7 +93,7 @@ class AsyncStore(AsyncFace):
 
     async def __aenter__(self) -> Self:
         try:
-            await arun(probing.at_connect(self._context, self._driver.kind), self._driver, self._sleep)
+            await arun(probe.at_connect(self._context, self._driver.kind), self._driver, self._sleep)
         except BaseException:
             await self.close()
             raise
@@ -103,13 +111,13 @@ def connect(
     target: Any = None,
     *,
     token: str | None = None,
-    namespace: str = connection.DEFAULT_NAMESPACE,
-    max_payload: int = connection.DEFAULT_MAX_PAYLOAD,
-    max_batch: int = connection.DEFAULT_MAX_BATCH,
-    max_request: int = connection.DEFAULT_MAX_REQUEST,
+    namespace: str = DEFAULT_NAMESPACE,
+    max_payload: int = DEFAULT_MAX_PAYLOAD,
+    max_batch: int = DEFAULT_MAX_BATCH,
+    max_request: int = DEFAULT_MAX_REQUEST,
     allow_http: bool = False,
     single_writer: bool = False,
-    cache_bytes: int = connection.DEFAULT_CACHE_BYTES,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
     validators: Sequence[Validator] = (),
@@ -123,7 +131,7 @@ def connect(
     A SQLite file is read and written in worker threads. On Redis and Valkey, and over REST, a store
     belongs to the event loop in which it is first used; `InvalidInput` in another one.
     """
-    driver, context = connection.prepared(
+    driver, context = prepared(
         _ASYNC,
         target,
         token=token,
@@ -157,13 +165,13 @@ def _redis_client(client: Any) -> AsyncDriver:
 def _sqlite(path: Path) -> AsyncDriver:
     from swapstore.drivers.threaded import ThreadedDriver  # noqa: PLC0415
 
-    return ThreadedDriver(connection.sqlite(path))
+    return ThreadedDriver(sqlite(path))
 
 
 def _rest(address: Address, max_request: int) -> AsyncDriver:
     with rest_address.installed():
-        from swapstore.drivers.aioupstash import AsyncUpstashDriver  # noqa: PLC0415 - an extra
+        from swapstore.drivers.rest.aio import AsyncUpstashDriver  # noqa: PLC0415 - an extra
     return AsyncUpstashDriver(address, max_request=max_request)
 
 
-_ASYNC: connection.Makers[AsyncDriver] = connection.Makers(_redis_url, _redis_client, _sqlite, _rest)
+_ASYNC: Makers[AsyncDriver] = Makers(_redis_url, _redis_client, _sqlite, _rest)

@@ -16,7 +16,7 @@ import attrs
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Manifest
+    from swapstore.format.manifest import Manifest
 
 MAX_MANIFESTS = 10_000
 ENTRY_BYTES = 400  # what a remembered record takes beside its data

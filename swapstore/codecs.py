@@ -1,19 +1,185 @@
-"""Values to bytes and back: `json` and `bytes`. Never pickle.
+"""What JSON can hold: values are walked, and refused with their place, before they are encoded.
 
-JSON is strict both ways. msgspec is the encoder because it is fast, but it is lenient where JSON is not
-(NaN becomes null, sets become arrays, bytes become base64), so the value is walked first and refused if
-JSON cannot hold it: what is read back equals what was published.
+The walk goes depth first and remembers the containers it is in, so a value that refers to itself is refused
+at once. One that refers to the same part many times is not, it is merely large; so what is visited is
+counted too, for each visited item takes a byte at least.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import enum
+import math
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import msgspec
 
-from swapstore import json_values
-from swapstore.checks import payload_size, shown
+from swapstore.arguments import payload_size, shown
 from swapstore.errors import Corrupt, InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+
+MAX_DEPTH = 200  # well below what a reader's interpreter can decode, whatever its own stack looks like
+_LEAVES = frozenset({str, int, bool, type(None)})
+_PLAIN = frozenset({dict, list, tuple, float})
+
+
+def plain(value: Any, limit_bytes: int) -> Any:
+    """Check a value; return it with attrs classes and dataclasses as dicts of their fields.
+
+    msgspec would encode their `__dict__`, cached properties included, and leave out names that begin with
+    an underscore. Its own structs it encodes as they declare.
+    """
+    return _without_records(value) if check(value, limit_bytes) else value
+
+
+def check(value: Any, limit_bytes: int) -> bool:
+    """Refuse what JSON cannot hold; say whether the value holds attrs classes or dataclasses."""
+    walk = _Walk(limit_bytes)
+    walk.enter(value)
+    return walk.found_records
+
+
+def of_subclass(item: Any) -> Any:
+    """Give msgspec the plain form of subclasses it does not know (numpy.float64 is a float)."""
+    if isinstance(item, str):
+        return str.__str__(item)
+    if isinstance(item, float):
+        return float.__float__(item)
+    if isinstance(item, int):
+        return int.__int__(item)
+    raise TypeError(f"{type(item).__name__} has no JSON form")
+
+
+class _Walk:
+    """One walk through one value."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.found_records = False
+        self._limit = limit_bytes
+        self._visited = 0
+        self._inside: list[Any] = []  # the containers on the way to the item at hand
+        self._numbers: list[int] = []  # and which child of each it goes through
+        self._ids: set[int] = set()
+
+    def enter(self, item: Any) -> None:
+        """Check an item and all that is in it."""
+        if type(item) not in _PLAIN:
+            self.found_records = self.found_records or _is_record(item)
+        fault = _fault(item, self._inside)
+        if fault:
+            raise self._refusal(fault)
+        children = _children(item)
+        if not children:
+            return
+        self._visited += len(children)
+        if self._visited > self._limit:
+            payload_size(self._visited, self._limit)
+        if id(item) in self._ids:
+            raise self._refusal("it refers to itself")
+        if len(self._inside) == MAX_DEPTH:
+            raise self._refusal(f"it is nested deeper than {MAX_DEPTH} levels")
+        self._ids.add(id(item))
+        self._inside.append(item)
+        self._numbers.append(0)
+        for number, child in enumerate(children):
+            kind = type(child)
+            if kind not in _LEAVES and not (kind is float and math.isfinite(child)):
+                self._numbers[-1] = number
+                self.enter(child)
+        self._numbers.pop()
+        self._inside.pop()
+        self._ids.discard(id(item))
+
+    def _refusal(self, fault: str) -> InvalidInput:
+        path = "$" + "".join(map(_step, self._inside, self._numbers))
+        if len(path) > 200:  # noqa: PLR2004 - the beginning of a long way is enough
+            path = path[:200] + "…"
+        return InvalidInput(f"JSON cannot hold the value: at {path}: {fault}")
+
+
+def _step(container: Any, number: int) -> str:
+    if isinstance(container, dict):
+        return f".{list(dict.keys(container))[number]}"
+    if isinstance(container, list | tuple):
+        return f"[{number}]"
+    if isinstance(container, enum.Enum):
+        return ".value"
+    return f".{[name for name, _ in _fields(container)][number]}"
+
+
+def _fault(item: Any, inside: list[Any]) -> str | None:
+    """Say why JSON cannot hold this one item (its children aside), or None."""
+    if isinstance(item, dict):
+        for key in dict.keys(item):
+            if not isinstance(key, str):
+                return f"the key {shown(key)} is not a string; object keys must be, convert it with str()"
+        return None
+    if isinstance(item, list | tuple):
+        return None
+    if isinstance(item, float):
+        return None if math.isfinite(item) else f"{item!r} is not a JSON number; use None"
+    if _is_record(item):
+        return "attrs classes and dataclasses cannot be inside a msgspec.Struct" if _struct(inside) else None
+    if isinstance(item, str | int | enum.Enum | msgspec.Struct | None):
+        return None
+    if item is msgspec.UNSET and _struct(inside):
+        return None
+    return f"{type(item).__name__} has no JSON form; convert it (for example to str or list)"
+
+
+def _struct(inside: list[Any]) -> bool:
+    return any(isinstance(above, msgspec.Struct) for above in inside)
+
+
+def _is_record(item: Any) -> bool:
+    kind = type(item)
+    return attrs.has(kind) or dataclasses.is_dataclass(kind)
+
+
+def _fields(item: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(item, msgspec.Struct):
+        return ((name, getattr(item, name)) for name in item.__struct_fields__)
+    if attrs.has(type(item)):
+        return ((field.name, getattr(item, field.name)) for field in attrs.fields(type(item)))
+    return ((field.name, getattr(item, field.name)) for field in dataclasses.fields(item))
+
+
+def _children(item: Any) -> Collection[Any]:
+    if isinstance(item, dict):
+        return dict.values(item)  # what msgspec encodes, whatever a subclass says
+    if isinstance(item, list | tuple):
+        return item
+    if isinstance(item, enum.Enum):
+        return (item.value,)
+    if isinstance(item, msgspec.Struct) or _is_record(item):
+        return [child for _, child in _fields(item)]
+    return ()
+
+
+def _without_records(item: Any) -> Any:
+    if isinstance(item, dict):
+        return {key: _without_records(child) for key, child in dict.items(item)}
+    if isinstance(item, list | tuple):
+        return [_without_records(child) for child in item]
+    if isinstance(item, enum.Enum):
+        return _without_records(item.value)
+    if _is_record(item):
+        return {name: _without_records(child) for name, child in _fields(item)}
+    return item
+
+
+# --- codecs ------------------------------------------------------------------------------------
+#
+# Values to bytes and back: `json` and `bytes`. Never pickle.
+#
+# JSON is strict both ways. msgspec is the encoder because it is fast, but it is lenient where JSON is not
+# (NaN becomes null, sets become arrays, bytes become base64), so the value is walked first and refused if
+# JSON cannot hold it: what is read back equals what was published.
+
 
 CODECS = ("json", "bytes")
 
@@ -55,10 +221,10 @@ def _encode_json(value: Any, limit_bytes: int) -> bytes:
     if isinstance(value, msgspec.Raw):
         text = bytes(value)
         payload_size(len(text), limit_bytes)
-        json_values.check(_parsed(text), limit_bytes)
+        check(_parsed(text), limit_bytes)
         return text
     try:
-        return msgspec.json.encode(json_values.plain(value, limit_bytes), enc_hook=json_values.of_subclass)
+        return msgspec.json.encode(plain(value, limit_bytes), enc_hook=of_subclass)
     except UnicodeEncodeError as error:
         raise InvalidInput(
             "the value holds a string with a lone surrogate, which UTF-8 cannot carry; clean the text first"

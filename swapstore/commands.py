@@ -170,7 +170,7 @@ class Register(Command[None]):
 
 
 # --- where scripts do not run ----------------------------------------------------------------------
-# What a commit is made of on an endpoint that carries out plain commands alone; see operations/plain.py.
+# What a commit is made of on an endpoint that carries out plain commands alone; see protocol/scriptless.
 # Drivers of stores that always commit in one step need none of these.
 
 

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
-from swapstore.operations.steps import Batch, Listen, Operation, Wait
+from swapstore.protocol.operation import Batch, Listen, Operation, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

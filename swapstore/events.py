@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from swapstore import checks
+from swapstore import arguments
 from swapstore.errors import InvalidInput
 
 __all__ = ["Event", "PublishRejected", "Published", "ReadHit", "ReadMiss", "Repaired", "Retried"]
@@ -138,7 +138,7 @@ def hook(on_event: Any) -> Hook | None:
     if on_event is None:
         return None
     if not callable(on_event):
-        raise InvalidInput(f"on_event must be a function of an event, not {checks.shown(on_event)}")
+        raise InvalidInput(f"on_event must be a function of an event, not {arguments.shown(on_event)}")
     if inspect.iscoroutinefunction(on_event):
         raise InvalidInput("on_event must be a plain function: it is called, not awaited")
     return Hook(on_event)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from types import TracebackType
 
-    from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation, Steps
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation, Steps
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Literal
 
 import attrs
 
-from swapstore import checks, codecs
+from swapstore import arguments, codecs
 from swapstore.errors import SomeFailed, SwapstoreError
 
 Encoding = Literal["base64"]
@@ -113,6 +114,10 @@ class LiveView(_Payload):
     etag: str
 
 
+Validator = Callable[[Candidate, Snapshot | None], str | None]
+"""Accepts a candidate by returning None; refuses it by returning a reason, or by raising."""
+
+
 @attrs.frozen(kw_only=True)
 class Commit:
     """The outcome of a publish.
@@ -163,7 +168,7 @@ class Retention:
     max_count: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        checks.retention(self.max_age, self.max_count)
+        arguments.retention(self.max_age, self.max_count)
 
     @property
     def is_unbounded(self) -> bool:

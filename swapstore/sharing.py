@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from swapstore.operations.lookup import own
+from swapstore.protocol.load import own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from swapstore.calls import Calls
     from swapstore.models import Snapshot
-    from swapstore.operations.steps import Operation
+    from swapstore.protocol.operation import Operation
 
 P = ParamSpec("P")
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from swapstore.calls import Calls
 from swapstore.face import blocking, iterating
-from swapstore.flights import Flights
-from swapstore.following import FollowedFace, following
 from swapstore.sharing import sharing
+from swapstore.single_flight import SingleFlight
+from swapstore.subscription import FollowedFace, following
 
 if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
     from swapstore.models import Snapshot
-    from swapstore.operations.context import Context
+    from swapstore.protocol.context import Context
 
 
 class Store(FollowedFace):
@@ -26,7 +26,7 @@ class Store(FollowedFace):
 
     def __init__(self, driver: Driver, context: Context) -> None:
         super().__init__(driver, context)
-        self._flights: Flights[Snapshot | None] = Flights()
+        self._flights: SingleFlight[Snapshot | None] = SingleFlight()
 
     publish = blocking(Calls.publish)
     publish_many = blocking(Calls.publish_many)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from swapstore import checks
+from swapstore import arguments
 from swapstore.errors import InvalidInput
-from swapstore.operations.publication import Validator
+from swapstore.models import Validator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,9 +75,9 @@ def must_not_shrink(*, percent: float, of: Literal["bytes", "items"] = "bytes") 
     neither is refused; a latest snapshot that is neither is no measure, and everything passes.
     """
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent < 100:  # noqa: PLR2004
-        raise InvalidInput(f"percent must be 0 or more and less than 100, not {checks.shown(percent)}")
+        raise InvalidInput(f"percent must be 0 or more and less than 100, not {arguments.shown(percent)}")
     if of not in {"bytes", "items"}:
-        raise InvalidInput(f"of must be 'bytes' or 'items', not {checks.shown(of)}")
+        raise InvalidInput(f"of must be 'bytes' or 'items', not {arguments.shown(of)}")
     measure = _bytes if of == "bytes" else _items
 
     def validate(candidate: Candidate, previous: Snapshot | None) -> str | None:

@@ -1,4 +1,4 @@
-"""`python -m swapstore.cli`: the command, where no script is installed."""
+"""`python -m swapstore.cli`: the command where the script `swapstore` is not on the path."""
 
 import sys
 

@@ -1,48 +1,56 @@
-"""The command's grammar: which commands there are, and the options that all of them take."""
+"""The application: its commands, the options that all of them take, and how a run ends."""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
-from swapstore.cli.checking import repair, verify
+from swapstore.cli import ExitCode, output
 from swapstore.cli.demo import demo
-from swapstore.cli.doctor import doctor
-from swapstore.cli.following import follow
-from swapstore.cli.freshness import status
+from swapstore.cli.fsck import repair, verify
 from swapstore.cli.importing import app as importing
-from swapstore.cli.listing import datasets, history
-from swapstore.cli.publish import STDIN, publish
-from swapstore.cli.reading import latest, read
+from swapstore.cli.operate import doctor, pin, prune, rollback, unpin
+from swapstore.cli.produce import STDIN, confirm, publish
+from swapstore.cli.read import follow, history, latest, read
 from swapstore.cli.session import Session
-from swapstore.cli.steering import confirm, pin, rollback, unpin
-from swapstore.cli.upkeep import prune
+from swapstore.cli.status import datasets, status
+from swapstore.errors import Damaged, InvalidInput, NotFound, Refused, SwapstoreError, Unavailable
 
 HELP = """\
-Publish versions of something to Redis, Valkey or SQLite; readers never see half of one.
+Atomic, versioned snapshots on Redis, Valkey, Upstash or SQLite.
 
-On a terminal commands print tables. Piped they print JSON;
+Readers get the new version or the previous one, never a mix.
+
+On a terminal, commands print tables. Piped, they print JSON;
 latest and read print the payload, byte for byte.
 
 Exit codes:
   0  done
   1  not found, or nothing published
   2  bad usage or bad input
-  3  refused: a conflict, or an id that is taken
+  3  refused: a conflict, or the id is taken
   4  the store is unavailable; try again later
-  5  what is stored is damaged
+  5  stored data is damaged
   6  stale: status --max-age
   7  doctor found a problem
 """
 
-NO_COMMAND = 2
+ERROR_CODES: dict[type[SwapstoreError], ExitCode] = {
+    NotFound: ExitCode.NOT_FOUND,
+    InvalidInput: ExitCode.USAGE,
+    Refused: ExitCode.REFUSED,
+    Unavailable: ExitCode.UNAVAILABLE,
+    Damaged: ExitCode.DAMAGED,
+}
 
-EVERYWHERE = Group("Options of every command", sort_key=100)
+GLOBAL_OPTIONS = Group("Options of every command", sort_key=100)
 
-# The version flag is a command of its own: `read` has an option of that name, and some releases of the
-# parser would let the flag win.
+# `--version` is a command of its own, because `read` has an option of that name and some releases of
+# cyclopts would take it for the version flag.
 app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[])
 
 for _command in (
@@ -67,43 +75,90 @@ def _start(
     url: Annotated[
         str | None,
         Parameter(
-            group=EVERYWHERE,
-            help="The store: redis://, rediss://, unix://, https:// or sqlite:///path.db. Unless given: "
-            "$SWAPSTORE_URL, $UPSTASH_REDIS_REST_URL, or else a SQLite file in your data directory.",
+            group=GLOBAL_OPTIONS,
+            help="The store: redis://, rediss://, unix://, https:// or sqlite:///path.db. Default: "
+            "$SWAPSTORE_URL, then $UPSTASH_REDIS_REST_URL, then a SQLite file in your data directory.",
         ),
     ] = None,
     namespace: Annotated[
         str | None,
         Parameter(
-            group=EVERYWHERE,
-            help="The first part of every key. Unless given: $SWAPSTORE_NAMESPACE, or else swapstore.",
+            group=GLOBAL_OPTIONS,
+            help="The first part of every key. Default: $SWAPSTORE_NAMESPACE, then swapstore.",
         ),
     ] = None,
     single_writer: Annotated[
         bool,
         Parameter(
-            group=EVERYWHERE,
+            group=GLOBAL_OPTIONS,
             negative="",
             show_default=False,
-            help="Promise that one process at a time publishes: for endpoints that commit no other way.",
+            help="Promise that one process at a time publishes. Only for endpoints that have neither scripts "
+            "nor compare-and-set.",
         ),
     ] = False,
     json: Annotated[
         bool,
         Parameter(
-            group=EVERYWHERE,
+            group=GLOBAL_OPTIONS,
             negative="",
             show_default=False,
             help="Print on a terminal what is printed when piped.",
         ),
     ] = False,
-) -> None:
-    """Read the options of every command, wherever they stand, and run the command with them."""
+) -> ExitCode:
+    """Parse the global options, which may stand before or after the command's name, and run the command."""
     if not tokens:
         app.help_print([])
-        sys.exit(NO_COMMAND)
+        return ExitCode.USAGE
     command, bound, injected = app.parse_args(
         [STDIN if word == "-" else word for word in tokens], exit_on_error=False, print_error=False
     )
     session = Session(url=url, namespace_option=namespace, single_writer=single_writer, json=json)
-    command(*bound.args, **bound.kwargs, **({"session": session} if "session" in injected else {}))
+    result = command(*bound.args, **bound.kwargs, **({"session": session} if "session" in injected else {}))
+    return result if isinstance(result, ExitCode) else ExitCode.DONE
+
+
+def run(arguments: Sequence[str]) -> ExitCode:
+    """Run one command line. An error becomes one line on stderr and an exit code."""
+    _replace_closed_streams()
+    try:
+        result = app.meta(
+            list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
+        )
+        sys.stdout.flush()  # a pipe without a reader must be noticed here, not while the interpreter exits
+    except CycloptsError as error:
+        output.complain(_usage(error))
+        return ExitCode.USAGE
+    except BrokenPipeError:
+        _discard_stdout()
+        return ExitCode.NO_READER
+    except SwapstoreError as error:
+        output.complain(str(error))
+        return next(code for group, code in ERROR_CODES.items() if isinstance(error, group))
+    except OSError as error:  # only stdout is left: files and stores raise errors of swapstore
+        _discard_stdout()
+        output.complain(f"the output cannot be written: {error.strerror}")
+        return ExitCode.USAGE
+    return result if isinstance(result, ExitCode) else ExitCode.DONE
+
+
+def _usage(error: CycloptsError) -> str:
+    command = " ".join(["swapstore", *(error.command_chain or ())])
+    if isinstance(error, UnusedCliTokensError):
+        return f"too many arguments: {' '.join(error.unused_tokens or ())}. See: {command} --help"
+    return f"{error} See: {command} --help"
+
+
+def _replace_closed_streams() -> None:
+    """Open the null device in place of a closed stream (`>&-`, as in some cron jobs), so that print works."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - until exit
+
+
+def _discard_stdout() -> None:
+    """Discard buffered output, or the interpreter would fail to write it once more while it exits."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

@@ -1,6 +1,6 @@
-"""The arguments that several commands take, and how their text is read.
+"""Arguments that several commands take, and the converters that parse them.
 
-The converters are strict where the parser is not (it would read `--version 1.6` as 2).
+The converters are stricter than those of cyclopts, which would read `--version 1.6` as 2.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 class Token(Protocol):
-    """What the parser hands to a converter."""
+    """What cyclopts passes to a converter."""
 
     value: str
 
 
 def to_whole(_kind: Any, tokens: Sequence[Token]) -> int:
-    """Read a whole number."""
+    """Parse a whole number."""
     text = tokens[0].value
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text!r} is not a whole number.")
@@ -34,7 +34,7 @@ def to_whole(_kind: Any, tokens: Sequence[Token]) -> int:
 
 
 def to_moment(_kind: Any, tokens: Sequence[Token]) -> int | datetime:
-    """Read a time: milliseconds since 1970, or ISO 8601 with an offset."""
+    """Parse a time: milliseconds since 1970, or ISO 8601 with an offset."""
     text = tokens[0].value
     if _WHOLE.fullmatch(text):
         return int(text)
@@ -50,34 +50,34 @@ def to_moment(_kind: Any, tokens: Sequence[Token]) -> int | datetime:
 
 
 def to_duration(_kind: Any, tokens: Sequence[Token]) -> timedelta:
-    """Read a duration: a whole number and its unit, one of d, h, m and s."""
+    """Parse a duration: a whole number of 1 or more and its unit, one of d, h, m and s."""
     text = tokens[0].value
-    found = _DURATION.fullmatch(text)
-    if found is None or not int(found[1]):
+    match = _DURATION.fullmatch(text)
+    if match is None or not int(match[1]):
         raise ValueError(f"{text!r} is not a duration: 1 or more and d, h, m or s (90d, 12h, 30m, 45s).")
     try:
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
     except (OverflowError, ValueError):
         raise ValueError(f"{text!r} is too long a duration.") from None
 
 
 def retention_of(max_age: timedelta | None, max_count: int | None) -> Retention | None:
-    """Return what the two options ask for; None when neither was given."""
+    """Return the retention that the two options ask for; None if neither was given."""
     if max_age is None and max_count is None:
         return None
     return Retention(max_age=max_age, max_count=max_count)
 
 
 Dataset = Annotated[str, Parameter(help="The dataset's name, for example mena.")]
-Whole = Annotated[int, Parameter(converter=to_whole)]
 Moment = int | datetime
+SnapshotId = Annotated[str, Parameter(name="--id", help="The snapshot's id; `swapstore history` lists them.")]
 MaxAge = Annotated[
     timedelta | None,
     Parameter(
         converter=to_duration,
-        help="Keep what is not older than this, by its ts: 90d, 12h, 30m, 45s.",
+        help="Keep snapshots whose ts is not older than this: 90d, 12h, 30m, 45s.",
     ),
 ]
 MaxCount = Annotated[
-    int | None, Parameter(converter=to_whole, help="Keep so many snapshots: those committed last.")
+    int | None, Parameter(converter=to_whole, help="Keep this many snapshots: those committed last.")
 ]

@@ -1,39 +1,40 @@
-"""`swapstore import snapshots`: the old keys of a Redis become datasets, and a report of what was wrong."""
+"""`swapstore import snapshots`: publish what the six-command layout holds, and report its damage."""
 
 from __future__ import annotations
 
 import os
-import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from swapstore.cli.output import emit_json
-from swapstore.cli.session import Here, Session
+from swapstore.cli import output
+from swapstore.cli.session import CurrentSession, Session
 from swapstore.errors import Damaged, InvalidInput, Refused
-from swapstore.layout import Layout
-from swapstore.migration.facts import Fact, Finding, Kind, RegionDone
+from swapstore.migration.layout import Layout
+from swapstore.migration.plan import Fact, Finding, Kind, Planned, RegionDone, Tried
 
 SOURCE_VARIABLE = "SWAPSTORE_IMPORT_FROM"
+FINDINGS_PRINTED = 50
 
 app = App(
     name="import",
-    help="Bring snapshots over from another layout.",
+    help="Import snapshots from another layout.",
     help_format="plaintext",
     version_flags=[],
 )
 
-_USUAL = Layout()
+_DEFAULT = Layout()
 
 
-def _key(names: str, usual: str) -> Parameter:
-    return Parameter(show_default=False, help=f"{names} Unless given: {usual}")
+def _key(names: str, default: str) -> Parameter:
+    return Parameter(show_default=False, help=f"{names} Default: {default}")
 
 
 @app.default
 def _nothing() -> None:
-    """Say what can be imported: a command without a kind does nothing."""
+    """Ask what to import: `import` alone does nothing."""
     raise InvalidInput("import what? There is `swapstore import snapshots`; see swapstore import --help")
 
 
@@ -44,32 +45,41 @@ def snapshots(
         str | None,
         Parameter(
             name="--from",
-            help=f"The source: redis://, rediss:// or unix://. Unless given: ${SOURCE_VARIABLE}.",
+            help=f"The source: redis://, rediss:// or unix://. Default: ${SOURCE_VARIABLE}.",
         ),
     ] = None,
     prefix: Annotated[
-        str, Parameter(show_default=False, help="In front of all keys, with a colon between them.")
+        str,
+        Parameter(
+            show_default=False, help="The beginning of all keys; a colon is added unless it ends in one."
+        ),
     ] = "",
     region: Annotated[
-        list[str] | None, Parameter(negative="", help="Only this region; may be repeated.")
+        list[str] | None, Parameter(negative="", help="Import only this region; may be repeated.")
     ] = None,
     codec: Annotated[
         Literal["json", "bytes"],
-        Parameter(help="json: what is not JSON is left out. bytes: everything goes in, as bytes."),
+        Parameter(help="json: what is not JSON is left out. bytes: everything is imported, as bytes."),
     ] = "json",
     latest_key: Annotated[
-        str, _key("The key that holds the latest id.", _USUAL.latest_key)
-    ] = _USUAL.latest_key,
-    by_id_key: Annotated[str, _key("The key of a payload by its id.", _USUAL.by_id_key)] = _USUAL.by_id_key,
-    index_key: Annotated[str, _key("The key of a region's sorted set.", _USUAL.index_key)] = _USUAL.index_key,
-    by_ts_key: Annotated[str, _key("The key of a payload by its time.", _USUAL.by_ts_key)] = _USUAL.by_ts_key,
-    session: Here,
+        str, _key("The key that holds the latest id.", _DEFAULT.latest_key)
+    ] = _DEFAULT.latest_key,
+    by_id_key: Annotated[
+        str, _key("The key of a payload by its id.", _DEFAULT.by_id_key)
+    ] = _DEFAULT.by_id_key,
+    index_key: Annotated[
+        str, _key("The key of a region's sorted set.", _DEFAULT.index_key)
+    ] = _DEFAULT.index_key,
+    by_ts_key: Annotated[
+        str, _key("The key of a payload by its time.", _DEFAULT.by_ts_key)
+    ] = _DEFAULT.by_ts_key,
+    session: CurrentSession,
 ) -> None:
     """Publish every readable snapshot of the six-command layout, with its own id and time.
 
-    A region becomes the dataset of its name. The source is only read;
-    what is dangling, unindexed or unreadable there is reported.
-    Running it again takes up what is missing.
+    A region becomes the dataset of its name. The source is only read. What is
+    dangling, unindexed or unreadable there is reported.
+    Run it again to import what is missing.
     """
     from swapstore.migration.importer import import_snapshots  # noqa: PLC0415 - redis-py takes 0.1 s to import
     from swapstore.migration.source import Source  # noqa: PLC0415
@@ -88,14 +98,14 @@ def snapshots(
         )
     with Source.from_url(address, layout) as old, session.connect() as store:
         facts = _with_progress(session, import_snapshots(old, store, codec=codec, regions=region or ()))
-        found = _show(facts) if session.for_a_person else _emit(facts)
-    _judge(found, old.where)
+        findings = _print(facts) if session.human_readable else _write(facts)
+    _raise_for(findings, old.where)
 
 
-def _judge(found: Iterable[Finding], where: str) -> None:
-    """End with an exit code that says whether the source was sound."""
-    damaged = sum(finding.is_damage for finding in found)
-    refused = sum(finding.kind is Kind.REFUSED for finding in found)
+def _raise_for(findings: Iterable[Finding], where: str) -> None:
+    """Raise an error if something in the source was damaged, or refused by the store."""
+    damaged = sum(finding.is_damage for finding in findings)
+    refused = sum(finding.kind is Kind.REFUSED for finding in findings)
     if damaged:
         raise Damaged(
             f"the rest is imported, but {damaged} of the findings in {where} are damage: a payload that is "
@@ -105,26 +115,81 @@ def _judge(found: Iterable[Finding], where: str) -> None:
         raise Refused(f"the rest is imported, but {refused} snapshots of {where} were refused")
 
 
-def _emit(facts: Iterable[Fact]) -> list[Finding]:
-    found = []
+def _with_progress(session: Session, facts: Iterator[Fact]) -> Iterator[Fact]:
+    """Pass the facts on, with a progress bar on stderr."""
+    if not session.shows_progress:
+        yield from facts
+        return
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=output.stderr_console(), transient=True) as bar:
+        task = bar.add_task("reading the source", total=None)
+        for fact in facts:
+            if isinstance(fact, Planned):
+                bar.update(task, total=fact.total, description="importing")
+            elif isinstance(fact, Tried):
+                bar.update(task, advance=1, description=output.printable(fact.dataset))
+            yield fact
+
+
+def _write(facts: Iterable[Fact]) -> list[Finding]:
+    """Write findings and regions as JSON, and return the findings."""
+    findings = []
     for fact in facts:
         if isinstance(fact, Finding | RegionDone):
-            emit_json(fact)
+            output.write_json(fact)
         if isinstance(fact, Finding):
-            found.append(fact)
-    return found
+            findings.append(fact)
+    return findings
 
 
-def _show(facts: Iterable[Fact]) -> list[Finding]:
-    from swapstore.cli.importing_shown import show  # noqa: PLC0415 - only a person waits for rich
+def _print(facts: Iterable[Fact]) -> list[Finding]:
+    """Print the findings and a row for each region, and return the findings."""
+    findings: list[Finding] = []
+    regions: list[RegionDone] = []
+    for fact in facts:
+        if isinstance(fact, Finding):
+            findings.append(fact)
+        elif isinstance(fact, RegionDone):
+            regions.append(fact)
+    if findings:
+        _print_findings(findings)
+    output.print_table(
+        ("dataset", "imported", "there already", "left out", "latest"),
+        (
+            (
+                region.dataset,
+                f"{region.created:,}",
+                f"{region.already:,}",
+                f"{region.left_out:,}",
+                region.latest or "none",
+            )
+            for region in regions
+        ),
+        numbers=("imported", "there already", "left out"),
+    )
+    return findings
 
-    return show(facts)
 
-
-def _with_progress(session: Session, facts: Iterator[Fact]) -> Iterable[Fact]:
-    """Show a bar on stderr while the facts come, when a person looks there: stdout may be a file."""
-    if session.json or not sys.stderr.isatty():
-        return facts
-    from swapstore.cli.importing_shown import progress  # noqa: PLC0415 - only a person waits for rich
-
-    return progress(facts)
+def _print_findings(findings: list[Finding]) -> None:
+    for finding in findings[:FINDINGS_PRINTED]:
+        output.print_text(f"{finding.kind}: {finding.key}")
+        output.print_text(f"  {finding.detail}")
+    counts = Counter(finding.kind for finding in findings)
+    listed = ", ".join(f"{number:,} {kind}" for kind, number in counts.items())
+    more = " The first ones are printed; with --json all are." if len(findings) > FINDINGS_PRINTED else ""
+    output.print_text()
+    output.print_text(f"Found: {listed}.{more}")
+    output.print_text()

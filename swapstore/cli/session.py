@@ -1,4 +1,4 @@
-"""What every command is given: which store it works on, and whether a person looks at what it prints."""
+"""The session of a run: which store the command works on, and for whom it prints."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import attrs
 from cyclopts import Parameter
 
 import swapstore
-from swapstore.connection import DEFAULT_NAMESPACE
-from swapstore.errors import NotFound
-from swapstore.models import Retention, Status
+from swapstore.connect import DEFAULT_NAMESPACE
+from swapstore.models import Retention
 from swapstore.store import Store
 
 NAMESPACE_VARIABLE = "SWAPSTORE_NAMESPACE"
@@ -21,7 +20,7 @@ NAMESPACE_VARIABLE = "SWAPSTORE_NAMESPACE"
 
 @attrs.frozen(kw_only=True)
 class Session:
-    """The global options, as given: None means that the option was not."""
+    """The global options as given; None: the option was not given."""
 
     url: str | None = attrs.field(default=None, repr=False)
     namespace_option: str | None = None
@@ -36,40 +35,32 @@ class Session:
         return os.environ.get(NAMESPACE_VARIABLE) or DEFAULT_NAMESPACE
 
     @property
-    def for_a_person(self) -> bool:
-        """Whether to print tables: stdout is a terminal, and JSON was not asked for."""
+    def human_readable(self) -> bool:
+        """Whether to print tables: stdout is a terminal, and --json was not given."""
         return sys.stdout.isatty() and not self.json
 
+    @property
+    def shows_progress(self) -> bool:
+        """Whether to draw progress on stderr. Stdout may be a file at the same time."""
+        return sys.stderr.isatty() and not self.json
+
     def connect(self, *, retention: Retention | None = None) -> Store:
-        """Return a new store, with its own connections and nothing remembered."""
+        """Return a new store with its own connections and an empty cache."""
         return swapstore.connect(
             self.url, namespace=self.namespace, single_writer=self.single_writer, retention=retention
         )
 
-    def hint(self, *words: str) -> str:
-        """Return a command line that works on the same store, for a person to copy."""
+    def command_line(self, *words: str) -> str:
+        """Return a command line for the same store, ready to be copied. It never shows a password."""
         options: list[str] = []
         if self.url is not None:
-            holds_a_password = "@" in self.url or "?" in self.url
-            options += ["--url", "URL" if holds_a_password else self.url]
+            may_hold_a_password = "@" in self.url or "?" in self.url
+            options += ["--url", "URL" if may_hold_a_password else self.url]
         if self.namespace_option is not None:
             options += ["--namespace", self.namespace_option]
         options += ["--single-writer"] if self.single_writer else []
         return shlex.join(["swapstore", *options, *words])
 
 
-Here = Annotated[Session, Parameter(parse=False)]
-"""How a command asks for its session: it is handed over, not parsed."""
-
-
-def status_of(store: Store, dataset: str) -> Status:
-    """Return the dataset's status; `NotFound` when nothing is published."""
-    status = store.status(dataset)
-    if status is None:
-        raise nothing_published(store, dataset)
-    return status
-
-
-def nothing_published(store: Store, dataset: str) -> NotFound:
-    """Make the error that says so, and where it was looked for: most often it is the wrong place."""
-    return NotFound(f"nothing is published in {store.where}, namespace {store.namespace!r}", dataset=dataset)
+CurrentSession = Annotated[Session, Parameter(parse=False)]
+"""The type of a command's `session` parameter: the application passes it, nobody types it."""

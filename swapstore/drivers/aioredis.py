@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from swapstore.commands import Command
 from swapstore.drivers import redis_common, redis_errors, resp
 from swapstore.drivers.aioredis_listener import AsyncRedisListener
-from swapstore.drivers.gate import Gate
+from swapstore.drivers.limiter import Gate
 from swapstore.drivers.redis_batch import bundled
 from swapstore.drivers.redis_wire import Wire
 from swapstore.forks import survive_forks

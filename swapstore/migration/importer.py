@@ -13,10 +13,21 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 import msgspec
 
-from swapstore import checks
+from swapstore import arguments
 from swapstore.errors import Corrupt, InvalidInput, NotFound, Refused
-from swapstore.migration.facts import Fact, Finding, Kind, Planned, RegionDone, Tried
-from swapstore.migration.plan import FromIndex, Leftovers, Snapshot, Stamp, from_index
+from swapstore.migration.plan import (
+    Fact,
+    Finding,
+    FromIndex,
+    Kind,
+    Leftovers,
+    Planned,
+    RegionDone,
+    Snapshot,
+    Stamp,
+    Tried,
+    from_index,
+)
 from swapstore.migration.source import Seen, Source, told_by
 
 if TYPE_CHECKING:
@@ -144,7 +155,7 @@ class _Plan:
 
     def _is_dataset(self, region: str, count: int) -> bool:
         try:
-            checks.dataset(region)
+            arguments.dataset(region)
         except InvalidInput as error:
             key = self._source.layout.index(region)
             self._unreadable(key, f"its {count} snapshots are left out: {error}", dataset=region)
@@ -253,7 +264,7 @@ class _Region:
         if old is None:
             return attrs.evolve(about, detail=f"there is no old latest; {now}")
         try:
-            checks.snapshot_id(old)
+            arguments.snapshot_id(old)
         except InvalidInput as error:
             return attrs.evolve(about, kind=Kind.UNREADABLE, detail=f"it holds no id: {error}")
         by_id = self.source.layout.by_id(old)

@@ -18,7 +18,7 @@ from swapstore.errors import Corrupt, InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
-    from swapstore.layout import Layout
+    from swapstore.migration.layout import Layout
 
 R = TypeVar("R")
 

@@ -1,10 +1,8 @@
 """Faults on purpose, and a store to let them happen in: for this library's tests, its demo, and its users."""
 
-from swapstore.testing.contract_plain import ComparingContract, PlainContract
-from swapstore.testing.contract_upkeep import DriverContract
+from swapstore.testing.contract import ComparingContract, DriverContract, PlainContract
 from swapstore.testing.faults import Crash, Fault, FaultyDriver, Kind, every_fault, failing_at, faulty
-from swapstore.testing.keyspace import Keyspace
-from swapstore.testing.simulated import SimulatedStore, VirtualClock
+from swapstore.testing.simulated import Keyspace, SimulatedStore, VirtualClock
 
 __all__ = [
     "ComparingContract",

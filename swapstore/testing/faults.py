@@ -10,8 +10,8 @@ import attrs
 from swapstore.cache import Cache
 from swapstore.commands import Command, Failed, Reading
 from swapstore.errors import ReplyLost, StoreFull
-from swapstore.following import Silence
 from swapstore.store import Store
+from swapstore.subscription import Silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

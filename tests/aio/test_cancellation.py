@@ -13,7 +13,7 @@ from swapstore import Retention
 from swapstore.aio import AsyncStore
 from swapstore.engine import arun
 from swapstore.errors import NotFound
-from swapstore.operations.steps import Operation, Wait
+from swapstore.protocol.operation import Operation, Wait
 from tests.aio.support import Place, When, cancelled_at, simulated
 from tests.support import invariants
 

@@ -16,7 +16,7 @@ import redis.asyncio
 import swapstore
 import swapstore.aio
 from swapstore.drivers import redis_common
-from swapstore.drivers.gate import Gate
+from swapstore.drivers.limiter import Gate
 from swapstore.errors import AccessDenied, InvalidInput, StoreClosed, SwapstoreError, Unavailable
 from tests.real.test_server import SECRET, everything_about
 from tests.support import invariants

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from swapstore.aio_flights import AsyncFlights
+from swapstore.single_flight import AsyncSingleFlight
 
 
 def test_a_thousand_readers_cause_two_loads() -> None:
     """A web server that has just started must not read one payload a thousand times."""
 
     async def scenario() -> None:
-        flights: AsyncFlights[int] = AsyncFlights()
+        flights: AsyncSingleFlight[int] = AsyncSingleFlight()
         loads: list[int] = []
 
         async def load() -> int:
@@ -34,7 +34,7 @@ def test_nobody_is_answered_by_a_load_that_began_before() -> None:
     """What was published before a read began is seen by it, also when another read is under way."""
 
     async def scenario() -> None:
-        flights: AsyncFlights[str] = AsyncFlights()
+        flights: AsyncSingleFlight[str] = AsyncSingleFlight()
         stored = "old"
 
         async def load() -> str:
@@ -56,7 +56,7 @@ def test_who_is_cancelled_takes_nobody_along(who: int) -> None:
     """A request that times out must not be the answer of those who wait for the same load."""
 
     async def scenario() -> None:
-        flights: AsyncFlights[int] = AsyncFlights()
+        flights: AsyncSingleFlight[int] = AsyncSingleFlight()
 
         async def load() -> int:
             await asyncio.sleep(0.01)
@@ -77,7 +77,7 @@ def test_those_who_wait_share_an_error() -> None:
     """When the store is down, a hundred tasks wait for two time-outs, not for a hundred in a row."""
 
     async def scenario() -> None:
-        flights: AsyncFlights[int] = AsyncFlights()
+        flights: AsyncSingleFlight[int] = AsyncSingleFlight()
         loads: list[int] = []
 
         async def fail() -> int:

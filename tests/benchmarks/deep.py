@@ -18,7 +18,7 @@ import redis
 import swapstore.aio
 from swapstore import Store
 from swapstore.aio import AsyncStore
-from swapstore.manifest import F
+from swapstore.format.manifest import F
 from tests.benchmarks import depth, six
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.ground import fresh

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import swapstore
-from swapstore.manifest import F, G
+from swapstore.format.manifest import F, G
 from tests.benchmarks.measuring import BOUND, BOUNDED, Bed, Costs, Walk, ratios, walk
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server

@@ -15,7 +15,7 @@ import attrs
 
 from swapstore import Store
 from swapstore.cache import Cache
-from swapstore.manifest import F, Manifest
+from swapstore.format.manifest import F, Manifest
 from tests.support import bulk
 from tests.support.meter import Cost, Meter
 from tests.support.proxy import Proxy

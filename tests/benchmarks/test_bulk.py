@@ -9,12 +9,13 @@ import attrs
 import pytest
 
 import swapstore
-from swapstore import Store, growth, manifest
-from swapstore.growth import Stamp
-from swapstore.keys import Keys
-from swapstore.manifest import F, G, Manifest
+from swapstore import Store
+from swapstore.format import append, manifest
+from swapstore.format.append import Stamp
+from swapstore.format.keys import Keys
+from swapstore.format.manifest import F, G, Manifest
+from swapstore.format.records import entry_fields
 from swapstore.models import Entry
-from swapstore.records import entry_fields
 from tests.support import bulk
 from tests.support.fixed import TickingClock
 from tests.support.invariants import check, contents
@@ -81,7 +82,7 @@ def test_pages_and_manifest_are_those_of_the_pure_code(count: int) -> None:
         row = bulk.made(version)
         stamp = Stamp(now_ms=row.committed_at, nonce=f"{version:016x}", new_epoch=bulk.EPOCH, keys=keys)
         entry = Entry(**entry_fields(row))
-        draft = growth.append(current, entry, dataset="mena", dedupe_key=None, stamp=stamp)
+        draft = append.append(current, entry, dataset="mena", dedupe_key=None, stamp=stamp)
         sealed |= {page.ref.key: page.record for page in draft.pages}
         current = draft.manifest
     made = bulk.Bulk("mena", keys)

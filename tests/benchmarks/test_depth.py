@@ -10,7 +10,7 @@ import pytest
 
 import swapstore
 from swapstore import Store
-from swapstore.manifest import F
+from swapstore.format.manifest import F
 from tests.benchmarks import depth, measuring
 from tests.benchmarks.measuring import BOUND, BOUNDED, DATASET, PUBLISHES, Bed, Costs, ratios
 from tests.support import bulk

@@ -75,7 +75,7 @@ class Swapstore:
         return Done(done.returncode, done.stdout, done.stderr.decode())
 
     def inside(self, *arguments: str, stdin: bytes = b"") -> Done:
-        """Run the command in this process: quicker, where a process of its own proves nothing more."""
+        """Run the command in this process: faster, where a process of its own would prove no more."""
         streams = {"stdin": io.BytesIO(stdin), "stdout": io.BytesIO(), "stderr": io.BytesIO()}
         with pytest.MonkeyPatch.context() as patch:
             for name, stream in streams.items():
@@ -89,7 +89,7 @@ class Swapstore:
             return Done(code, streams["stdout"].getvalue(), streams["stderr"].getvalue().decode())
 
     def on_a_terminal(self, *arguments: str, columns: int = 80, env: Mapping[str, str] | None = None) -> Done:
-        """Run the command as a person does, and return what they see, without its colours."""
+        """Run the command on a terminal, and return what is seen there, without colours."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Published datasets, and how to damage them in the SQLite file behind the library's back."""
+"""Published datasets, and functions that damage them in the SQLite file without the library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from swapstore import connect
 from tests.cli.conftest import Swapstore
 
-DEEP = 75  # a page, and a tail
+DEEP = 75  # snapshots: more than a page holds
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def published(swapstore: Swapstore) -> Swapstore:
 
 
 def spoil(swapstore: Swapstore, statement: str, *values: object) -> None:
-    """Change the file behind the library's back."""
+    """Change the file without the library."""
     with sqlite3.connect(swapstore.path) as file:
         assert file.execute(statement, values).rowcount
     file.close()

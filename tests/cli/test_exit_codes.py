@@ -1,4 +1,4 @@
-"""Exit codes that scripts rely on, and the one line that says why."""
+"""Exit codes that scripts rely on, and the one line on stderr that gives the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swapstore import connect
 from tests.cli.conftest import Done, Swapstore
 
 
-def refused(done: Done, code: int, *words: str) -> None:
+def failed(done: Done, code: int, *words: str) -> None:
     """One readable line on stderr, nothing on stdout, and this code."""
     assert (done.code, done.out) == (code, b""), done.err
     (line,) = done.err.splitlines()
@@ -31,40 +31,40 @@ def published(swapstore: Swapstore) -> Swapstore:
 
 def test_1_nothing_published(swapstore: Swapstore) -> None:
     """A script would take an empty store for an empty document."""
-    refused(swapstore("latest", "mena"), 1, "'mena'", "nothing is published")
+    failed(swapstore("latest", "mena"), 1, "'mena'", "nothing is published")
     for command in ("history", "status", "unpin", "confirm"):
-        refused(swapstore.inside(command, "mena"), 1, "'mena'", "nothing is published")
+        failed(swapstore.inside(command, "mena"), 1, "'mena'", "nothing is published")
 
 
 def test_1_no_datasets(swapstore: Swapstore) -> None:
     """A script with the wrong namespace would go on as if there were nothing to do."""
-    refused(swapstore.inside("datasets", "--namespace", "typo"), 1, "nothing is published", "typo")
+    failed(swapstore.inside("datasets", "--namespace", "typo"), 1, "nothing is published", "typo")
 
 
 def test_1_not_found(published: Swapstore) -> None:
     """A script that reads or pins a snapshot that is not there would go on with nothing."""
-    refused(published("read", "mena", "--version", "9"), 1, "--version 9", "swapstore history mena")
-    refused(published.inside("pin", "mena", "--id", "two"), 1, "'two'")
+    failed(published("read", "mena", "--version", "9"), 1, "--version 9", "swapstore history mena")
+    failed(published.inside("pin", "mena", "--id", "two"), 1, "'two'")
 
 
 def test_3_refused(published: Swapstore) -> None:
-    """A producer could not tell a conflict, which it must decide on, from a failure to try again."""
-    refused(published("publish", "mena", "--id", "one", stdin=b"2"), 3, "'one'")
-    refused(published("publish", "mena", "--expected-version", "9", stdin=b"2"), 3, "latest")
+    """A producer could not tell a conflict, which needs a decision, from a failure to retry."""
+    failed(published("publish", "mena", "--id", "one", stdin=b"2"), 3, "'one'")
+    failed(published("publish", "mena", "--expected-version", "9", stdin=b"2"), 3, "latest")
 
 
 def test_4_unavailable(swapstore: Swapstore, tmp_path: Path) -> None:
     """A server that is down would look like nothing published, and its password would be in the log."""
     done = swapstore("latest", "mena", env={"SWAPSTORE_URL": "redis://user:s3cret@127.0.0.1:1/0"})
-    refused(done, 4, "127.0.0.1:1")
+    failed(done, 4, "127.0.0.1:1")
     assert "s3cret" not in done.err
-    refused(swapstore("latest", "mena", env={"SWAPSTORE_URL": f"sqlite:///{tmp_path}/none/store.db"}), 4)
+    failed(swapstore("latest", "mena", env={"SWAPSTORE_URL": f"sqlite:///{tmp_path}/none/store.db"}), 4)
 
 
 def test_4_no_place_for_the_default_store(swapstore: Swapstore, tmp_path: Path) -> None:
-    """A container without a writable home would end in a traceback that helps nobody."""
+    """A container without a writable home would get a traceback instead of advice."""
     (tmp_path / "data").write_text("a file, where a directory should be")
-    refused(swapstore("latest", "mena", env={"SWAPSTORE_URL": ""}), 4, "$SWAPSTORE_URL")
+    failed(swapstore("latest", "mena", env={"SWAPSTORE_URL": ""}), 4, "$SWAPSTORE_URL")
 
 
 def test_5_corrupt(published: Swapstore) -> None:
@@ -76,7 +76,7 @@ def test_5_corrupt(published: Swapstore) -> None:
         )
         assert changed.rowcount == 1
     file.close()
-    refused(published("latest", "mena"), 5, "'mena'", ":one were altered")
+    failed(published("latest", "mena"), 5, "'mena'", ":one were altered")
 
 
 BAD_USAGE = [
@@ -114,29 +114,29 @@ BAD_USAGE = [
 
 @pytest.mark.parametrize("arguments", BAD_USAGE, ids=lambda arguments: " ".join(arguments)[:60])
 def test_2_bad_usage(swapstore: Swapstore, arguments: list[str]) -> None:
-    """A typing error would pass for an answer, or write something that was not meant."""
-    refused(swapstore.inside(*arguments, stdin=b"{}"), 2)
+    """A typo would look like an answer, or publish something by mistake."""
+    failed(swapstore.inside(*arguments, stdin=b"{}"), 2)
     with connect(swapstore.url) as store:
         assert store.datasets() == []
 
 
 def test_2_a_time_without_offset(swapstore: Swapstore) -> None:
-    """Who writes a time as a clock on the wall shows it would be misread by hours."""
+    """A time without an offset would be misread by hours."""
     for command, option in (("publish", "--ts"), ("read", "--as-of")):
         done = swapstore.inside(command, "mena", option, "2026-01-31T18:00:00", stdin=b"{}")
-        refused(done, 2, option, "with an offset (2026-01-31T18:00:00Z)")
+        failed(done, 2, option, "with an offset (2026-01-31T18:00:00Z)")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"NaN", b'{"a": Infinity}', b"\xff", b"\xef\xbb\xbf{}"])
 def test_2_bad_json(swapstore: Swapstore, text: bytes) -> None:
     """A producer that dies halfway down the pipe would publish half a document."""
-    refused(swapstore.inside("publish", "mena", stdin=text), 2, "the text")
+    failed(swapstore.inside("publish", "mena", stdin=text), 2, "the text")
     assert swapstore.inside("latest", "mena").code == 1
 
 
 def test_2_too_much(swapstore: Swapstore) -> None:
     """A pipe that never ends would take all memory before it is refused."""
-    refused(swapstore("publish", "mena", "/dev/zero", "--codec", "bytes"), 2, "67,108,864")
+    failed(swapstore("publish", "mena", "/dev/zero", "--codec", "bytes"), 2, "67,108,864")
 
 
 def test_2_no_command(swapstore: Swapstore) -> None:
@@ -161,20 +161,20 @@ def test_2_no_command(swapstore: Swapstore) -> None:
     ids=" ".join,
 )
 def test_no_password_is_printed(swapstore: Swapstore, arguments: list[str]) -> None:
-    """A password from an address would stand in the log of a cron job."""
+    """A password from an address would be in the log of a cron job."""
     done = swapstore.inside(*arguments)
-    refused(done, 4 if "127.0.0.1" in arguments[-1] else 2)
+    failed(done, 4 if "127.0.0.1" in arguments[-1] else 2)
     assert "s3cret" not in done.err
 
 
 @pytest.mark.parametrize("module", ["cyclopts", "rich"])
 def test_2_without_the_extra(swapstore: Swapstore, module: str) -> None:
-    """Who installed the library alone would get a traceback instead of a hint what to install."""
+    """A user without the extra would get a traceback instead of the command that installs it."""
     code = f"import sys; sys.modules[{module!r}] = None; from swapstore.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, "--help"], capture_output=True, env=swapstore.env, check=False
     )
-    refused(Done(done.returncode, done.stdout, done.stderr.decode()), 2, "pip install 'swapstore[cli]'")
+    failed(Done(done.returncode, done.stdout, done.stderr.decode()), 2, "pip install 'swapstore[cli]'")
 
 
 def test_70_a_defect(swapstore: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from swapstore import Retention, connect
-from swapstore.operations.context import SystemClock
+from swapstore.protocol.context import SystemClock
 from tests.cli.conftest import Done, Swapstore
 
 HOUR_MS = 3_600_000
@@ -18,7 +18,7 @@ COMPUTED = ("read_at", "age_ms", "confirmed_age_ms")
 
 @pytest.fixture
 def published(swapstore: Swapstore) -> Swapstore:
-    """Three datasets, whose data is of 1970, published now."""
+    """Three datasets with data of 1970, published now."""
     with connect(swapstore.url) as store:
         for name in ("africa", "europe", "mena"):
             store.publish(name, {"regime": "calm"}, ts=1000)
@@ -26,18 +26,18 @@ def published(swapstore: Swapstore) -> Swapstore:
 
 
 def later(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
-    """Let the clock of who asks go on."""
+    """Move the monitor's clock forward."""
     ahead = int(hours * HOUR_MS)
     monkeypatch.setattr(SystemClock, "now_ms", lambda _: time.time_ns() // 1_000_000 + ahead)
 
 
-def said(done: Done) -> list[str]:
-    """What stands on stderr, without the beginning of each line."""
+def messages(done: Done) -> list[str]:
+    """The lines on stderr, without the prefix of each."""
     return [line.removeprefix("swapstore: ") for line in done.err.splitlines()]
 
 
 def test_0_a_producer_that_runs(published: Swapstore) -> None:
-    """A monitor would wake somebody at night because old data is still the newest there is."""
+    """A monitor would wake somebody at night because the newest data is old."""
     done = published("status", "mena", "--max-age", "1h")
     assert (done.code, done.err) == (0, "")
     assert done.json["age_ms"] > 50 * 365 * 24 * HOUR_MS
@@ -46,12 +46,12 @@ def test_0_a_producer_that_runs(published: Swapstore) -> None:
 
 
 def test_6_stale(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A producer that died would go unnoticed, or the alarm not say whose it is and for how long."""
+    """A dead producer would go unnoticed, or the alarm would not name its dataset and the time since."""
     later(monkeypatch, 14.05)
     done = published.inside("status", "mena", "--max-age", "12h")
     assert done.code == 6
     assert done.json["dataset"] == "mena"
-    assert said(done) == [
+    assert messages(done) == [
         "dataset 'mena': stale: last published or confirmed 14 h 3 min ago, and 12 h is allowed"
     ]
     assert published.inside("status", "mena", "--max-age", "15h").code == 0
@@ -59,7 +59,7 @@ def test_6_stale(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_confirmation_is_a_sign_of_life(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that ran and found nothing new would have to publish the same again to keep the monitor calm."""
+    """A job that found nothing new would have to publish the same again to keep the monitor quiet."""
     later(monkeypatch, 14)
     published.inside("confirm", "mena")
     assert published.inside("status", "mena", "--max-age", "12h").code == 0
@@ -70,13 +70,13 @@ def test_a_confirmation_is_a_sign_of_life(published: Swapstore, monkeypatch: pyt
 
 
 def test_all_datasets_at_once(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A monitor of a hundred datasets would run a hundred commands, or learn of the first alone."""
+    """A monitor of a hundred datasets would run a hundred commands, or see the first stale one only."""
     later(monkeypatch, 13)
     published.inside("confirm", "europe")
     done = published.inside("status", "--max-age", "12h")
     assert done.code == 6
     assert [line["dataset"] for line in done.lines] == ["africa", "europe", "mena"]
-    assert [line.partition(": ")[0] for line in said(done)] == ["dataset 'africa'", "dataset 'mena'"]
+    assert [line.partition(": ")[0] for line in messages(done)] == ["dataset 'africa'", "dataset 'mena'"]
     assert published.inside("status", "--max-age", "1d").code == 0
     plain = published.inside("status")
     assert plain.code == 0
@@ -92,7 +92,7 @@ def _lasting(status: dict[str, object]) -> dict[str, object]:
 def test_missing_stale_and_unreachable_are_three_answers(
     published: Swapstore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whoever is woken would look at the producer while the server is down, or while a name is misspelt."""
+    """An operator would look at the producer while the server is down, or a name is misspelt."""
     missing = published("status", "nema", "--max-age", "12h")
     unreachable = published(
         "status", "mena", "--max-age", "12h", env={"SWAPSTORE_URL": "redis://127.0.0.1:1/0"}
@@ -105,14 +105,14 @@ def test_missing_stale_and_unreachable_are_three_answers(
         (unreachable, "127.0.0.1:1"),
         (stale, "dataset 'mena': stale"),
     ):
-        (line,) = said(done)
+        (line,) = messages(done)
         assert words in line
     nothing = published.inside("status", "--max-age", "12h", "--namespace", "typo")
     assert (nothing.code, nothing.out) == (1, b"")
 
 
 def test_damage_outweighs_age_and_hides_none(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One damaged dataset would keep the others from being looked at, or pass for merely old."""
+    """One damaged dataset would hide the others, or look as if it were only old."""
     with sqlite3.connect(published.path) as file:
         file.execute("UPDATE records SET value = x'00' WHERE key LIKE '%manifest:{europe}'")
     file.close()
@@ -120,21 +120,19 @@ def test_damage_outweighs_age_and_hides_none(published: Swapstore, monkeypatch: 
     done = published.inside("status", "--max-age", "12h")
     assert done.code == 5
     assert [line["dataset"] for line in done.lines] == ["africa", "mena"]
-    assert sum(": stale: " in line for line in said(done)) == 2
-    assert said(done)[-1] == "1 of 3 datasets cannot be read: europe"
+    assert sum(": stale: " in line for line in messages(done)) == 2
+    assert messages(done)[-1] == "1 of 3 datasets cannot be read: europe"
 
 
 @pytest.mark.parametrize("text", ["12", "0h", "-1h", "half a day", "1.5h"])
-def test_2_an_age_that_is_none(published: Swapstore, text: str) -> None:
-    """A monitor with a typing error in its bound would be calm for ever."""
+def test_2_an_invalid_age(published: Swapstore, text: str) -> None:
+    """A monitor with a typo in its bound would never alarm."""
     done = published.inside("status", "mena", f"--max-age={text}")
     assert (done.code, done.out) == (2, b"")
 
 
-def test_clocks_that_differ_are_no_reason_for_alarm(
-    published: Swapstore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A monitor whose clock is behind its producer's would cry wolf, or fail."""
+def test_a_clock_behind_is_not_stale(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A monitor whose clock is behind its producer's would alarm for nothing, or fail."""
     later(monkeypatch, -2)
     done = published.inside("status", "mena", "--max-age", "1s")
     assert (done.code, done.err) == (0, "")
@@ -142,7 +140,7 @@ def test_clocks_that_differ_are_no_reason_for_alarm(
 
 
 def test_a_person_reads_the_size_and_what_the_count_counts(swapstore: Swapstore) -> None:
-    """A person would take the rows that retention has hidden for snapshots that can be read."""
+    """A person would take hidden rows for snapshots that can be read."""
     with connect(swapstore.url, retention=Retention(max_count=2)) as store:
         for number in range(40):
             store.publish("mena", number)
@@ -152,12 +150,12 @@ def test_a_person_reads_the_size_and_what_the_count_counts(swapstore: Swapstore)
     assert facts["size"].strip() == "2 bytes"
     count = swapstore.inside("status", "mena").json["count"]
     assert count > 2
-    assert f"{count} snapshots (hidden ones too, until they are let go of)" in status
+    assert f"{count} snapshots (hidden ones too, until they are unlinked)" in status
     assert "in the log" in swapstore.on_a_terminal("status").out.decode()
 
 
 def test_a_person_reads_who_is_stale_below_the_table(published: Swapstore) -> None:
-    """A person would have to compare ages in a table with the bound that they have just typed."""
+    """A person would have to compare each age in the table with the bound."""
     time.sleep(1.1)
     done = published.on_a_terminal("status", "--max-age", "1s")
     assert done.code == 6

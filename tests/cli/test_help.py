@@ -46,7 +46,7 @@ def test_every_command_is_there() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_parameter_has_help(name: str) -> None:
-    """`--help` would name an option and leave its user to guess what it does."""
+    """`--help` would name an option without explaining it."""
     command = app[name]
     assert command.help.strip()
     for parameter, text in [*documented(command), *documented(app.meta)]:
@@ -54,12 +54,12 @@ def test_every_command_and_parameter_has_help(name: str) -> None:
 
 
 def test_help_names_the_options_of_every_command_and_the_exit_codes(swapstore: Swapstore) -> None:
-    """Who asks `swapstore read --help` would not learn that it takes --url, nor what its exit codes mean."""
+    """`swapstore read --help` would not show that it takes --url, nor `--help` what exit codes mean."""
     read = swapstore("read", "--help")
     assert (read.code, read.err) == (0, "")
     for word in ("--version", "--as-of", "--url", "$SWAPSTORE_URL", "--namespace", "--json"):
         assert word in read.out.decode()
-    assert "5  what is stored is damaged" in swapstore("--help").out.decode()
+    assert "5  stored data is damaged" in swapstore("--help").out.decode()
 
 
 def test_version(swapstore: Swapstore) -> None:

@@ -1,4 +1,4 @@
-"""What the command says of datasets and their history."""
+"""`swapstore history` and `swapstore datasets`, and the status that other commands print."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from swapstore import NotFound, Row, Store, connect
-from swapstore.cli import listing
+from swapstore.cli import output
 from tests.cli.conftest import Swapstore
 
 
 def test_history_lists_everything_when_piped(swapstore: Swapstore) -> None:
-    """`swapstore history mena | wc -l` would count a page of it, and say nothing."""
+    """`swapstore history mena | wc -l` would silently count a part of it."""
     with connect(swapstore.url) as store:
         for number in range(120):
             store.publish("mena", number)
@@ -35,7 +35,7 @@ def test_history_is_printed_while_it_is_read(swapstore: Swapstore, monkeypatch: 
         assert status is not None
         yield from itertools.repeat(status.latest)
 
-    def emit(row: Row) -> None:
+    def write(row: Row) -> None:
         printed.append(row)
         if len(printed) == 3:
             raise NotFound("enough")
@@ -43,7 +43,7 @@ def test_history_is_printed_while_it_is_read(swapstore: Swapstore, monkeypatch: 
     with connect(swapstore.url) as store:
         store.publish("mena", 1)
     monkeypatch.setattr(Store, "history", endless)
-    monkeypatch.setattr(listing, "emit_json", emit)
+    monkeypatch.setattr(output, "write_json", write)
     assert swapstore.inside("history", "mena").err == "swapstore: enough\n"
 
 
@@ -61,7 +61,7 @@ def test_datasets_and_status_say_the_same(swapstore: Swapstore) -> None:
 
 
 def test_a_damaged_dataset_hides_none_of_the_others(swapstore: Swapstore) -> None:
-    """One broken manifest would take the list of all datasets away, or go unnoticed in it."""
+    """One broken manifest would make the list fail, or go unnoticed in it."""
     for name in ("africa", "europe", "mena"):
         swapstore.inside("publish", name, stdin=b"1")
     with sqlite3.connect(swapstore.path) as file:
@@ -75,8 +75,8 @@ def test_a_damaged_dataset_hides_none_of_the_others(swapstore: Swapstore) -> Non
     assert last == "swapstore: 1 of 3 datasets cannot be read: europe"
 
 
-def test_steering_prints_the_status_after_it(swapstore: Swapstore) -> None:
-    """An operator who pins in an incident could not tell from the output what is served now."""
+def test_pin_rollback_and_confirm_print_the_status_after_them(swapstore: Swapstore) -> None:
+    """An operator who pins during an incident could not see in the output what is served now."""
     for name in ("a", "b"):
         swapstore.inside("publish", "mena", "--id", name, stdin=b'"%s"' % name.encode())
     assert swapstore.inside("pin", "mena", "--id", "a").json["pinned"]["id"] == "a"

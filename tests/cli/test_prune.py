@@ -28,7 +28,7 @@ def shown(swapstore: Swapstore) -> list[str]:
 
 
 def test_prune_prints_what_it_did(published: Swapstore) -> None:
-    """A script could not tell what is left, or the bound would not be the one it named."""
+    """A script could not tell what is left, or another bound would be applied."""
     pruned = published("prune", "mena", "--max-count", "3").json
     assert list(pruned) == ["dataset", "version", "etag", "let_go", "count", "first_version", "floor"]
     assert {key: pruned[key] for key in ("dataset", "let_go", "count", "first_version", "floor")} == {
@@ -44,7 +44,7 @@ def test_prune_prints_what_it_did(published: Swapstore) -> None:
 
 
 def test_prune_by_age(published: Swapstore) -> None:
-    """An age on the command line would mean another one: the history of months would be gone."""
+    """An age would be read as another one, and months of history would be gone."""
     published.inside("publish", "mena", "--id", "new", stdin=b"1")
     assert published.inside("prune", "mena", "--max-age", "100000d").json["let_go"] == 0
     assert len(shown(published)) == 41
@@ -56,12 +56,12 @@ def test_prune_by_age(published: Swapstore) -> None:
 
 
 def test_a_person_reads_a_line(published: Swapstore) -> None:
-    """A person would read JSON, or not learn what is hidden now."""
+    """A person would get JSON, or would not see what is hidden now."""
     seen = published.on_a_terminal("prune", "mena", "--max-count", "39").out.decode()
-    assert seen == "mena: nothing before version 2 is in the history; let go of 1 snapshot.\n"
+    assert seen == "mena: nothing before version 2 is in the history; unlinked 1 snapshot.\n"
     seen = " ".join(published.on_a_terminal("prune", "mena", "--max-age", "1s").out.decode().split())
     assert seen.startswith("mena: nothing before version 2, or with a ts before 20")
-    assert seen.endswith("Z, is in the history; let go of 7 snapshots.")
+    assert seen.endswith("Z, is in the history; unlinked 7 snapshots.")
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,8 @@ def test_a_person_reads_a_line(published: Swapstore) -> None:
     ],
     ids=str,
 )
-def test_bounds_that_are_none_are_usage_errors(
-    published: Swapstore, options: tuple[str, ...], words: str
-) -> None:
-    """A typo in a bound would delete history: there is no way back."""
+def test_invalid_bounds_are_usage_errors(published: Swapstore, options: tuple[str, ...], words: str) -> None:
+    """A typo in a bound would delete history for good."""
     done = published.inside("prune", "mena", *options)
     assert (done.code, done.out) == (2, b"")
     (line,) = done.err.splitlines()

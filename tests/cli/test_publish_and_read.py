@@ -1,4 +1,4 @@
-"""What goes in through the command comes out of it, byte for byte."""
+"""A payload that the command publishes is read back byte for byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.cli.conftest import Swapstore
 
 
 def test_json_is_stored_and_printed_as_it_was_written(swapstore: Swapstore, tmp_path: Path) -> None:
-    """A producer's number formats, key order and spaces would change between publish and read."""
+    """A producer's number formats, key order and spaces would be changed on the way."""
     text = '{ "b": 1.50, "a": [1e3, "\\u00e9", "é"],\n "big": 12345678901234567890 }\n'.encode()
     file = tmp_path / "snapshot.json"
     file.write_bytes(text)
@@ -22,7 +22,7 @@ def test_json_is_stored_and_printed_as_it_was_written(swapstore: Swapstore, tmp_
 
 
 def test_json_without_a_newline_is_printed_without_one(swapstore: Swapstore) -> None:
-    """What is printed must have the digest that was published."""
+    """The digest of what is printed would not be that of what was published."""
     assert swapstore.inside("publish", "mena", stdin=b'{"a": 1}').json["size"] == 8
     assert swapstore("latest", "mena").out == b'{"a": 1}'
 
@@ -44,7 +44,7 @@ def test_megabytes_pass_whole_through_pipes(swapstore: Swapstore) -> None:
     assert swapstore("latest", "big", env={"PYTHONUNBUFFERED": "1"}).out == payload
 
 
-def test_everything_a_producer_says_of_a_snapshot_is_kept(swapstore: Swapstore) -> None:
+def test_id_ts_and_labels_are_kept(swapstore: Swapstore) -> None:
     """Labels, id or the time of the data would be lost on the way from the command line."""
     options = ("--id", "a/1", "--ts", "2026-01-31T20:00:00+02:00", "--label", "k=v=w", "--label", "é=1")
     commit = swapstore.inside("publish", "mena", *options, stdin=b"{}").json
@@ -75,7 +75,7 @@ def test_publishing_again_is_safe(swapstore: Swapstore) -> None:
     "moment", ["1000", "1970-01-01T00:00:01Z", "1970-01-01 02:00:01.500+02:00"], ids=["ms", "iso", "space"]
 )
 def test_read_as_of_a_moment(swapstore: Swapstore, moment: str) -> None:
-    """Who asks what was known at a time would get what was published later."""
+    """A reader that asks what was known at a time would get what was published later."""
     for ts in (1000, 2000):
         swapstore.inside("publish", "mena", "--ts", str(ts), stdin=b"%d" % ts)
     assert swapstore.inside("read", "mena", "--as-of", moment).out == b"1000"
@@ -92,7 +92,7 @@ def test_options_of_every_command_stand_before_or_after_it(swapstore: Swapstore,
 
 
 def test_the_default_store_needs_no_address(swapstore: Swapstore) -> None:
-    """The first command that a newcomer types would fail for want of a server."""
+    """The first command of a newcomer would fail, because there is no server."""
     assert swapstore("publish", "mena", stdin=b"1", env={"SWAPSTORE_URL": ""}).code == 0
     assert swapstore("latest", "mena", env={"SWAPSTORE_URL": ""}).out == b"1"
     assert not swapstore.path.exists()

@@ -1,4 +1,4 @@
-"""`swapstore repair`: nothing without --apply, and what scripts and people learn of what was done."""
+"""`swapstore repair`: no write without --apply, and what is printed for scripts and for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def contents(swapstore: Swapstore) -> invariants.Contents:
 
 
 def test_nothing_wrong(published: Swapstore) -> None:
-    """A cron job that repairs each night would report damage every morning, or swap for nothing."""
+    """A nightly repair would report damage every morning, or commit without need."""
     before = contents(published)
     for options in ((), ("--apply",), ("mena",), ("mena", "--apply")):
         done = published.inside("repair", *options)
@@ -29,7 +29,7 @@ def test_nothing_wrong(published: Swapstore) -> None:
 
 
 def test_without_apply_nothing_changes(published: Swapstore) -> None:
-    """Who wants to see what would happen would lose a row of the history by looking."""
+    """A dry run would drop a row of the history."""
     delete(published, ":id:{mena}:id-40")
     before = contents(published)
     done = published("repair", "mena")
@@ -44,8 +44,8 @@ def test_without_apply_nothing_changes(published: Swapstore) -> None:
     assert contents(published) == before
 
 
-def test_apply_mends(published: Swapstore) -> None:
-    """What the dry run promised would not come true, or the exit code would say that it did not."""
+def test_apply_repairs(published: Swapstore) -> None:
+    """A repair would not do what the dry run announced, or its exit code would deny it."""
     delete(published, ":id:{mena}:id-40", ":id:{europe}:one", ":manifest:{mena}")
     with connect(published.url) as store:
         store.publish("europe", 2, id="two")
@@ -61,34 +61,34 @@ def test_apply_mends(published: Swapstore) -> None:
 
 
 def test_one_dataset_alone(published: Swapstore) -> None:
-    """Who names a dataset would change another one, too."""
+    """Repairing one dataset would change another one too."""
     delete(published, ":ts:{mena}:5:id-4", ":ts:{europe}:%")
     assert [report["dataset"] for report in published.inside("repair", "mena", "--apply").lines] == ["mena"]
     assert published.inside("verify").json["dataset"] == "europe"
 
 
-def test_what_is_left_says_so(published: Swapstore) -> None:
-    """A snapshot that cannot be dropped, because nothing else is there to serve, would pass for mended."""
+def test_what_is_left_is_reported(published: Swapstore) -> None:
+    """A snapshot that cannot be dropped, because it is the only one, would look repaired."""
     delete(published, ":id:{europe}:one")
     for options in ((), ("--apply",)):
         done = published.inside("repair", *options)
         assert done.code == 5
         assert [finding["id"] for finding in done.json["left"]] == ["one"]
-        assert done.err == "swapstore: 1 thing is wrong and cannot be mended\n"
+        assert done.err == "swapstore: 1 thing is wrong and cannot be repaired\n"
     published.inside("publish", "europe", "--id", "two", stdin=b"2")
     assert published.inside("repair", "--apply").json["dropped"] == ["one"]
     assert published.inside("verify").code == 0
 
 
-def test_nothing_there_is_not_well(published: Swapstore) -> None:
-    """A typo in the name would look like a dataset in order."""
+def test_nothing_published_is_exit_code_1(published: Swapstore) -> None:
+    """A typo in the name would look like a sound dataset."""
     assert "'nowhere'" in published.inside("repair", "nowhere").err
     assert published.inside("repair", "nowhere", "--apply").code == 1
     assert published.inside("repair", "--namespace", "typo").code == 1
 
 
-def test_what_is_done_is_told_at_once(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error in the second dataset would swallow which snapshots were dropped from the first."""
+def test_each_report_is_printed_at_once(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the second dataset would hide which snapshots were dropped from the first."""
     delete(published, ":id:{mena}:id-40", ":ts:{europe}:%")
     real = Store.repair
 
@@ -107,7 +107,7 @@ def test_what_is_done_is_told_at_once(published: Swapstore, monkeypatch: pytest.
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_a_person_reads_what_would_be_done(published: Swapstore, columns: int) -> None:
-    """A person would apply what they have not understood, or have to read JSON for it."""
+    """A person would have to read JSON to know what --apply would do."""
     spoil(published, "DELETE FROM records WHERE key LIKE '%:page:{mena}:%'")
     delete(published, ":id:{mena}:id-40")
     done = published.on_a_terminal("repair", "mena", columns=columns)
@@ -116,7 +116,7 @@ def test_a_person_reads_what_would_be_done(published: Swapstore, columns: int) -
     assert all(len(line) <= columns for line in lines)
     assert lines[0] == "mena: 34 things are wrong"
     assert "1 snapshot would be dropped, because its payload is gone:" in lines
-    assert "32 snapshots would be named again, whole:" in lines
+    assert "32 snapshots would be restored to the manifest:" in lines
     assert [line for line in lines if line in {"  id-40", "  id-9", "  id-10"}] == ["  id-40", "  id-9"]
     assert "  and 22 more; with --json all are printed." in lines
     assert lines[-2:] == ["Nothing is changed yet. To do it:", "  swapstore repair mena --apply"]
@@ -130,17 +130,17 @@ def test_a_person_reads_what_was_done(published: Swapstore) -> None:
     assert done.code == 5
     assert "mena: 2 things were wrong" in lines
     assert "2 snapshots dropped, because their payload is gone:" in lines
-    assert "could not be mended:" in lines
-    assert "1 thing is left. If nothing whole is there to serve instead:" in lines
+    assert "could not be repaired:" in lines
+    assert "1 thing is left. If the dataset has no readable snapshot any more," in lines
     published.inside("publish", "europe", stdin=b"2")
     done = published.on_a_terminal("repair", "--apply")
-    assert (done.code, done.out.decode().splitlines()[-1]) == (0, "all is mended")
+    assert (done.code, done.out.decode().splitlines()[-1]) == (0, "all is repaired")
     done = published.on_a_terminal("repair", "europe")
     assert (done.code, done.out.decode()) == (0, "nothing is wrong\n")
 
 
 def test_the_command_to_copy_does_it(published: Swapstore) -> None:
-    """The line that a person copies would mend another store, or nothing."""
+    """The printed command would repair another store, or nothing."""
     put(published, "swapstore:id:{mena}:leaked")
     seen = published.on_a_terminal("repair", "--url", published.url).out.decode()
     hint = seen.splitlines()[-1].split()
@@ -153,7 +153,7 @@ def test_the_command_to_copy_does_it(published: Swapstore) -> None:
 
 
 def test_repair_checks_its_arguments(published: Swapstore) -> None:
-    """A wrong name would be taken for a dataset in order, and a closed store for an empty one."""
+    """A wrong name would look like a sound dataset, and a closed store like an empty one."""
     with connect(published.url) as store, pytest.raises(InvalidInput):
         store.repair("no such name", apply=True)
     for dataset in ("mena", None):

@@ -1,4 +1,4 @@
-"""Pipes that break, disks that are full, locales that know no Unicode, and people who press Ctrl-C."""
+"""Broken pipes, full disks, locales without Unicode, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def published(swapstore: Swapstore) -> Swapstore:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 def test_a_reader_that_goes_away(published: Swapstore, unbuffered: str) -> None:
-    """`swapstore latest big | head` would print a traceback, or half a document would pass for all of it."""
+    """`swapstore latest big | head` would print a traceback, or exit as if all of it was read."""
     process = subprocess.Popen(
         [*COMMAND, "latest", "big"],
         stdout=subprocess.PIPE,
@@ -55,7 +55,7 @@ def test_a_reader_that_was_never_there(published: Swapstore) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full to write to")
 @pytest.mark.parametrize("arguments", [["latest", "mena"], ["--version"]], ids=["latest", "version"])
 def test_a_disk_that_is_full(published: Swapstore, arguments: list[str]) -> None:
-    """`swapstore latest mena > file` on a full disk would leave an empty file and say that it is done."""
+    """`swapstore latest mena > file` on a full disk would leave an empty file and exit with 0."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, env=published.env, check=False
@@ -65,7 +65,7 @@ def test_a_disk_that_is_full(published: Swapstore, arguments: list[str]) -> None
 
 
 def test_streams_that_are_closed(published: Swapstore) -> None:
-    """A job started without stdout, stderr or stdin would die of it after its publish was committed."""
+    """A job without stdout, stderr or stdin would fail after its publish was committed."""
     script = f"{' '.join(COMMAND)} publish mena {{}} 0<&- 1>&- 2>&-"
     file = published.path.with_name("value.json")
     file.write_text("1")
@@ -85,7 +85,7 @@ def test_json_is_utf8_in_every_locale(published: Swapstore) -> None:
 
 
 def test_ctrl_c_is_quiet(swapstore: Swapstore) -> None:
-    """Who changes their mind at the prompt would get a traceback."""
+    """Ctrl-C at the prompt would print a traceback."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "publish", "mena"],

@@ -1,4 +1,4 @@
-"""What a person sees: tables, on a terminal of any width."""
+"""Tables on a terminal of any width."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def published(swapstore: Swapstore) -> Swapstore:
     return swapstore
 
 
-def test_latest_shows_what_it_is_and_how_it_begins(published: Swapstore) -> None:
+def test_latest_prints_the_metadata_and_a_preview(published: Swapstore) -> None:
     """A person would get a wall of JSON in the terminal, or miss how to get all of it."""
     seen = published.on_a_terminal("latest", "mena").out.decode()
     for words in (
@@ -57,7 +57,7 @@ def test_history_fits_the_terminal(published: Swapstore, columns: int) -> None:
     assert (ID in seen) == (columns >= 80)
 
 
-def test_history_says_where_it_goes_on(published: Swapstore) -> None:
+def test_history_prints_the_command_for_older_rows(published: Swapstore) -> None:
     """A person would take the first rows for all of them."""
     seen = published.on_a_terminal("history", "mena", "--limit", "1", "--namespace", "swapstore").out.decode()
     hint = seen.splitlines()[-1].split()
@@ -79,8 +79,8 @@ def test_status_and_datasets_say_how_old(published: Swapstore) -> None:
     assert "pinned" in listed
 
 
-def test_foreign_text_cannot_steer_the_terminal(published: Swapstore) -> None:
-    """A label or a payload could set the window's title, move the cursor, or vanish as markup."""
+def test_control_characters_do_not_reach_the_terminal(published: Swapstore) -> None:
+    """A label or a payload could set the window's title, move the cursor, or be lost as markup."""
     for command in ("latest", "history"):
         seen = published.on_a_terminal(command, "tiles").out
         assert b"[bold]\\x1b]0;title\\x07" in seen

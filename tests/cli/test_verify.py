@@ -1,4 +1,4 @@
-"""`swapstore verify`: what scripts and people learn of what is wrong, and `Store.verify` as a face."""
+"""`swapstore verify`: what is printed for scripts and for people, and `Store.verify`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from collections.abc import Callable
 import pytest
 
 from swapstore import Finding, Problem, Progress, Store, connect
-from swapstore.cli import checking
-from swapstore.cli.found import Found
+from swapstore.cli import output
+from swapstore.cli.fsck import Summary
 from swapstore.errors import InvalidInput, StoreClosed, Unavailable
 from tests.cli.conftest import COMMAND, Swapstore
 from tests.cli.spoiled import DEEP, delete, published, put, spoil
@@ -69,7 +69,7 @@ def test_orphans_are_printed_and_are_not_wrong(published: Swapstore) -> None:
 def test_findings_are_printed_as_they_are_found(
     published: Swapstore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look at a million snapshots would print nothing for an hour, and nothing at all if it is cut."""
+    """A long verify would print nothing for an hour, and nothing at all if it is cut short."""
 
     def cut(_store: Store, _dataset: str | None, *, on_progress: Callable[[Progress], None]) -> object:
         on_progress(Progress(dataset="mena", rows=1, total=2, keys=0))
@@ -79,11 +79,11 @@ def test_findings_are_printed_as_they_are_found(
 
     printed: list[object] = []
     monkeypatch.setattr(Store, "verify", cut)
-    monkeypatch.setattr(checking, "emit_json", printed.append)
+    monkeypatch.setattr(output, "write_json", printed.append)
     assert published.inside("verify").code == 4
 
 
-def test_nothing_there_is_not_well(swapstore: Swapstore, published: Swapstore) -> None:
+def test_nothing_published_is_exit_code_1(swapstore: Swapstore, published: Swapstore) -> None:
     """A typo in a name, or a server that was flushed, would keep the monitor green for ever."""
     done = published("verify", "nowhere")
     assert (done.code, done.out) == (1, b"")
@@ -95,7 +95,7 @@ def test_nothing_there_is_not_well(swapstore: Swapstore, published: Swapstore) -
     assert published.inside("verify", "first").code == 0, "its first publish was cut: there is something"
 
 
-def test_a_store_that_is_away_is_no_verdict(swapstore: Swapstore) -> None:
+def test_an_unavailable_store_is_exit_code_4(swapstore: Swapstore) -> None:
     """A server that restarts would look like lost data, and its password would be in the log."""
     for command in ("verify", "repair"):
         done = swapstore(command, env={"SWAPSTORE_URL": "redis://user:s3cret@127.0.0.1:1/0"})
@@ -103,8 +103,8 @@ def test_a_store_that_is_away_is_no_verdict(swapstore: Swapstore) -> None:
         assert "s3cret" not in done.err
 
 
-def test_a_name_that_is_none_is_a_usage_error(published: Swapstore) -> None:
-    """A typo would be taken for a dataset in order."""
+def test_an_invalid_name_is_a_usage_error(published: Swapstore) -> None:
+    """A typo would look like a sound dataset."""
     assert published.inside("verify", "no such name").code == 2
     assert published.inside("verify", "mena", "europe").code == 2
 
@@ -113,7 +113,7 @@ def test_a_name_that_is_none_is_a_usage_error(published: Swapstore) -> None:
 
 
 def test_a_person_reads_that_all_is_well(published: Swapstore) -> None:
-    """Silence would not tell a person how much was looked at."""
+    """A person could not see how much was verified."""
     put(published, "swapstore:id:{mena}:cut", 300_000)
     put(published, "swapstore:ts:{mena}:7:cut", 200_000)
     put(published, "swapstore:mine")
@@ -159,7 +159,7 @@ def test_many_things_of_one_kind_do_not_hide_the_others(published: Swapstore) ->
 
 
 def test_the_command_to_copy_works_on_the_same_dataset(published: Swapstore) -> None:
-    """A person would copy a command that looks at another namespace, or at everything."""
+    """The printed command would look at another namespace, or at every dataset."""
     delete(published, ":id:{mena}:id-40")
     done = published.on_a_terminal("verify", "mena", "--namespace", "swapstore")
     hint = done.out.decode().splitlines()[-1].split()
@@ -167,7 +167,7 @@ def test_the_command_to_copy_works_on_the_same_dataset(published: Swapstore) -> 
     assert published.inside(*hint[1:]).json["dropped"] == ["id-40"]
 
 
-def test_foreign_keys_cannot_steer_the_terminal(published: Swapstore) -> None:
+def test_control_characters_do_not_reach_the_terminal(published: Swapstore) -> None:
     """A key that somebody wrote among swapstore's could set the window's title, or move the cursor."""
     put(published, "swapstore:\x1b]0;title\x07")
     put(published, "swapstore:id:{mena}:\x1b[31mred")
@@ -205,7 +205,7 @@ def with_stderr_on_a_terminal(
 
 
 def test_a_bar_says_how_far_it_is(published: Swapstore) -> None:
-    """A person would stare at nothing while a large store is read, or the bar would be among the JSON."""
+    """A person would see no progress on a large store, or the bar would be mixed with the JSON."""
     delete(published, ":id:{mena}:id-40")
     process, read = with_stderr_on_a_terminal(published, "verify")
     seen = b""
@@ -216,13 +216,16 @@ def test_a_bar_says_how_far_it_is(published: Swapstore) -> None:
     assert b"76/76" in seen
     assert b"keys" in seen
     quiet, read = with_stderr_on_a_terminal(published, "verify", "--json")
-    assert read() == b"swapstore: 1 thing is wrong; swapstore repair says what it would do\r\n"
+    assert (
+        b"".join(iter(read, b""))
+        == b"swapstore: 1 thing is wrong; swapstore repair says what it would do\r\n"
+    )
     quiet.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("command", ["verify", "repair"])
 def test_ctrl_c_gives_the_terminal_back(swapstore: Swapstore, command: str) -> None:
-    """Who has seen enough would get a traceback, or be left without a cursor."""
+    """Ctrl-C would print a traceback, or leave the terminal without a cursor."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0?socket_timeout=50"
         process, read = with_stderr_on_a_terminal(swapstore, command, "--url", url)
@@ -242,7 +245,7 @@ def test_ctrl_c_gives_the_terminal_back(swapstore: Swapstore, command: str) -> N
 
 
 def test_verify_checks_its_arguments_at_the_call(published: Swapstore) -> None:
-    """A wrong name would be noticed by whoever iterates, far from the call, or never."""
+    """A wrong name would be noticed during the iteration, far from the call, or never."""
     with connect(published.url) as store:
         with pytest.raises(InvalidInput):
             store.verify("no such name")
@@ -253,8 +256,8 @@ def test_verify_checks_its_arguments_at_the_call(published: Swapstore) -> None:
     assert unread is not None
 
 
-def test_verify_looks_while_it_is_iterated(published: Swapstore) -> None:
-    """Who stops at the first finding would have read every payload all the same."""
+def test_verify_reads_while_it_is_iterated(published: Swapstore) -> None:
+    """A caller that stops at the first finding would have waited for every payload."""
     delete(published, ":id:{mena}:id-3")
     steps: list[Progress] = []
     with connect(published.url) as store:
@@ -268,16 +271,16 @@ def test_verify_looks_while_it_is_iterated(published: Swapstore) -> None:
     assert steps[-1].keys >= 2 * DEEP
 
 
-def test_what_is_kept_of_many_findings_is_bounded() -> None:
-    """Damage of a million keys would not fit in the memory of the machine that looks at it."""
-    found = Found()
+def test_the_summary_of_findings_is_bounded() -> None:
+    """The findings of a million damaged keys would not fit in memory."""
+    summary = Summary()
     for number in range(10_000):
-        found.add(Finding(problem=Problem.LEAKED, dataset="mena", key=f"{number}"))
-    assert found.wrong == 10_000
-    assert [len(group.findings) for group in found.groups.values()] == [50]
+        summary.add(Finding(problem=Problem.LEAKED, dataset="mena", key=f"{number}"))
+    assert summary.wrong == 10_000
+    assert [len(group.findings) for group in summary.groups.values()] == [50]
     for number in range(100):
-        found.add(Finding(problem=Problem.LOST, dataset=f"d{number}", key=f"{number}"))
-    assert len(found.chosen(50)) == 50
+        summary.add(Finding(problem=Problem.LOST, dataset=f"d{number}", key=f"{number}"))
+    assert len(summary.sample(50)) == 50
 
 
 __all__ = ["published"]

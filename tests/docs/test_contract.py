@@ -153,7 +153,7 @@ def test_prune() -> None:
         cut.sim.clock.advance(TEN_MINUTES_MS)
         assert cut.now == (65, 0), "ten minutes later all that was let go of is gone"
         what = "1 snapshot" if shown == 1 else f"{shown} snapshots"
-        rows.append([what, str(permanent), str(expiring), f"lets go of {let_go}"])
+        rows.append([what, str(permanent), str(expiring), f"unlinks {let_go}"])
     names = [
         "`GET` the manifest",
         "`GET` the first page",

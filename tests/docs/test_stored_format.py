@@ -11,9 +11,9 @@ import pytest
 
 from swapstore import Store
 from swapstore.cache import Cache
-from swapstore.drivers.sqlite import SqliteDriver
-from swapstore.keys import Keys
-from swapstore.operations.context import Context
+from swapstore.drivers.sqlite.driver import SqliteDriver
+from swapstore.format.keys import Keys
+from swapstore.protocol.context import Context
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "stored-format.md"
 

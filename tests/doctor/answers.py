@@ -7,13 +7,13 @@ from typing import Any
 
 from swapstore.cache import Cache
 from swapstore.commands import Ask, Failed
-from swapstore.diagnosis.check import Check
-from swapstore.diagnosis.diagnose import diagnose
-from swapstore.diagnosis.redis import NEEDED
+from swapstore.doctor.check import Check
+from swapstore.doctor.diagnose import diagnose
+from swapstore.doctor.redis import NEEDED
 from swapstore.errors import AccessDenied, Unavailable
-from swapstore.keys import Keys
-from swapstore.operations.context import Context
-from swapstore.operations.steps import Batch
+from swapstore.format.keys import Keys
+from swapstore.protocol.context import Context
+from swapstore.protocol.operation import Batch
 from swapstore.testing import VirtualClock
 
 NOW_MS = 1_800_000_000_000

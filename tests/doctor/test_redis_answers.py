@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swapstore.commands import Failed
-from swapstore.diagnosis.redis import NEEDED
+from swapstore.doctor.redis import NEEDED
 from swapstore.errors import StoreFull
 from tests.doctor.answers import DENIED, HEALTHY, NOW_MS, UNKNOWN_COMMAND, examine, verdicts
 from tests.doctor.infos import DRAGONFLY, REDIS_6, REDIS_7, REDIS_8, VALKEY_8, VALKEY_9, change

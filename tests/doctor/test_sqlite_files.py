@@ -16,10 +16,10 @@ import pytest
 
 import swapstore
 from swapstore import Check, Store
-from swapstore.diagnosis.sqlite import diagnose
-from swapstore.drivers import sqlite_facts
-from swapstore.drivers.sqlite import SqliteDriver
-from swapstore.operations.steps import Batch
+from swapstore.doctor.sqlite import diagnose
+from swapstore.drivers.sqlite import file as sqlite_file
+from swapstore.drivers.sqlite.driver import SqliteDriver
+from swapstore.protocol.operation import Batch
 
 NOBODY = 65_534
 
@@ -189,9 +189,9 @@ def around(directory: Path, **facts: Any) -> dict[str, Check]:
         checking = diagnose(store._context)
     step = next(checking)
     assert isinstance(step, Batch)
-    assert step.commands == (sqlite_facts.FILE,)
+    assert step.commands == (sqlite_file.FILE,)
     with pytest.raises(StopIteration) as stop:
-        checking.send([{**sqlite_facts.of_file(directory / "s.db"), **facts}])
+        checking.send([{**sqlite_file.of_file(directory / "s.db"), **facts}])
     return {check.name: check for check in stop.value.value}
 
 
@@ -217,11 +217,11 @@ def test_the_mount_that_counts_is_the_nearest(tmp_path: Path, monkeypatch: pytes
     mounts = tmp_path / "mounts"
     shared = str(here.parent).replace(" ", r"\040")
     mounts.write_text(f"a / ext4 rw 0 0\nb {shared} nfs4 rw 0 0\nc {here}x tmpfs rw 0 0\n")
-    monkeypatch.setattr(sqlite_facts, "_MOUNTS", mounts)
-    assert sqlite_facts.of_file(here / "s.db")["file_system"] == "nfs4"
-    assert sqlite_facts.of_file(tmp_path / "s.db")["file_system"] == "ext4"
-    monkeypatch.setattr(sqlite_facts, "_MOUNTS", tmp_path / "none")  # not Linux
-    assert sqlite_facts.of_file(here / "s.db")["file_system"] is None
+    monkeypatch.setattr(sqlite_file, "_MOUNTS", mounts)
+    assert sqlite_file.of_file(here / "s.db")["file_system"] == "nfs4"
+    assert sqlite_file.of_file(tmp_path / "s.db")["file_system"] == "ext4"
+    monkeypatch.setattr(sqlite_file, "_MOUNTS", tmp_path / "none")  # not Linux
+    assert sqlite_file.of_file(here / "s.db")["file_system"] is None
 
 
 def test_a_check_is_a_value() -> None:

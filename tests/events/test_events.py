@@ -22,7 +22,7 @@ from swapstore.events import (
     Repaired,
     Retried,
 )
-from swapstore.operations import telling
+from swapstore.protocol import telling
 from swapstore.validators import must_not_shrink
 from tests.support.drivers import Meddler, cold_trips, lose, meddled
 

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.models import Commit
-from swapstore.operations.publication import Publication
-from swapstore.operations.publish import publish
-from swapstore.operations.read import read_latest
-from swapstore.operations.together import together
+from swapstore.protocol.batching import together
+from swapstore.protocol.publish import Publication, publish
+from swapstore.protocol.read import read_latest
 from swapstore.testing import Keyspace
 from tests.exploration.state_of import contents_of
 from tests.support.explore import Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:
-    from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation
     from tests.exploration.scenarios import Client
 
 DATASETS = ("d", "e")

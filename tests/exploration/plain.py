@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import Repair, records
+from swapstore import Repair
 from swapstore.commands import Expire, Keep, Register
 from swapstore.errors import SwapstoreError
+from swapstore.format import records
 from swapstore.models import Commit, Row, Snapshot
-from swapstore.operations.strategy import Strategy, Way
+from swapstore.protocol.scriptless.probe import Strategy, Way
 from tests.exploration.scenarios import (
     MANIFEST,
     ONE,
@@ -37,8 +38,8 @@ from tests.exploration.upkeep import healthy, keeping, pages_of_two, pruner, rep
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:
-    from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation
     from swapstore.testing import Keyspace
 
 LOST = "an acknowledged publish is lost"

@@ -7,17 +7,16 @@ from typing import Any
 
 import attrs
 
-from swapstore import growth, manifest, pages, records
 from swapstore.commands import Commit, Stage, Staged
 from swapstore.errors import SwapstoreError
-from swapstore.growth import Stamp
+from swapstore.format import append, manifest, pages, records
+from swapstore.format.append import Stamp
 from swapstore.models import Commit as Published
 from swapstore.models import Entry, Row, Snapshot
-from swapstore.operations.context import Context
-from swapstore.operations.publication import Publication
-from swapstore.operations.publish import publish
-from swapstore.operations.read import read_latest
-from swapstore.operations.steps import Operation
+from swapstore.protocol.context import Context
+from swapstore.protocol.operation import Operation
+from swapstore.protocol.publish import Publication, publish
+from swapstore.protocol.read import read_latest
 from swapstore.testing import Keyspace
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 
@@ -61,7 +60,7 @@ def with_history(count: int) -> Keyspace:
             codec="bytes",
             labels={},
         )
-        draft = growth.append(
+        draft = append.append(
             base,
             entry,
             dataset=D,
@@ -95,7 +94,7 @@ def _making_permanent(key: str) -> Commit:
     )
 
 
-def _swap(draft: growth.Draft, base: manifest.Manifest | None) -> Commit:
+def _swap(draft: append.Draft, base: manifest.Manifest | None) -> Commit:
     return Commit(
         key=MANIFEST,
         expected=manifest.prefix(base.etag) if base else b"",

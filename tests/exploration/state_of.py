@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore import manifest, pages, records
 from swapstore.errors import Damaged
+from swapstore.format import manifest, pages, records
 from tests.exploration.scenarios import D
 from tests.support.explore import KEYS
 
 if TYPE_CHECKING:
-    from swapstore.manifest import Head
+    from swapstore.format.manifest import Head
     from swapstore.models import Ref, Row
     from swapstore.testing import Keyspace
 

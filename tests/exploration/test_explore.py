@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from swapstore.operations.strategy import Way
+from swapstore.protocol.scriptless.probe import Way
 from tests.exploration import many, plain, upkeep
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
 from tests.exploration.upkeep import SCENARIOS as UPKEEP

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore import Repair, Retention, manifest, records
+from swapstore import Repair, Retention
 from swapstore.commands import Register
 from swapstore.errors import Damaged, SwapstoreError
+from swapstore.format import manifest, records
+from swapstore.format.retention import Limits
+from swapstore.fsck.repair import repair
 from swapstore.models import Commit, Row, Snapshot
-from swapstore.operations.read import read_id
-from swapstore.operations.repair import repair
-from swapstore.operations.retain import prune
-from swapstore.operations.steer import pin, unpin
-from swapstore.retention import Limits
+from swapstore.protocol.pointers import pin, unpin
+from swapstore.protocol.prune import prune
+from swapstore.protocol.read import read_id
 from tests.exploration.scenarios import MANIFEST, ONE, TWO, Client, D, reader, with_history
 from tests.exploration.state_of import Contents, contents_of
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
@@ -28,8 +29,8 @@ from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from swapstore.operations.context import Context
-    from swapstore.operations.steps import Operation
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation
     from swapstore.testing import Keyspace
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from swapstore import Gap, Retention, Row, Store
-from swapstore.operations.context import Context
+from swapstore.protocol.context import Context
 from swapstore.testing import SimulatedStore
 from tests.support.bulk import Bulk, Pairs
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from swapstore import Gap, NotFound, Retention, Row, Store
 from swapstore.errors import Refused
-from swapstore.operations.horizon import may_lack_rows
+from swapstore.protocol.follow import may_lack_rows
 from swapstore.testing import SimulatedStore
 from tests.support.drivers import Meddler
 

@@ -13,7 +13,7 @@ import pytest
 
 import swapstore
 from swapstore import Store
-from swapstore.findings import Problem
+from swapstore.fsck.findings import Problem
 from tests.linearizability import process, recorder
 from tests.linearizability.chaos import FAULTS, Chaos, disturbed
 from tests.linearizability.chaos_proxy import ChaosProxy

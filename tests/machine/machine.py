@@ -10,8 +10,9 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from swapstore import Commit, Pruned, Retention, Snapshot, Store, manifest
+from swapstore import Commit, Pruned, Retention, Snapshot, Store
 from swapstore.errors import Conflict, IdConflict, NotFound, SwapstoreError, Unavailable
+from swapstore.format import manifest
 from swapstore.testing import Crash, Fault, FaultyDriver, Kind, faulty
 from tests.machine.model import Attempt, Model
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import attrs
 
-from swapstore import Store, manifest
+from swapstore import Store
+from swapstore.format import manifest
+from swapstore.format.records import digest
 from swapstore.models import Row
-from swapstore.records import digest
 from tests.support import invariants
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from swapstore import Snapshot, Store
 from swapstore.commands import Command, Peek
-from swapstore.flights import Flights
+from swapstore.single_flight import SingleFlight
 from tests.support.drivers import another, cold_trips, meddled
 
 
@@ -88,7 +88,7 @@ def test_a_reader_is_not_answered_by_a_load_that_began_before_it(store: Store) -
 
 def test_those_who_wait_share_an_error() -> None:
     """When the store is down, a hundred readers wait for one time-out, not for a hundred in a row."""
-    flights: Flights[int] = Flights()
+    flights: SingleFlight[int] = SingleFlight()
     calls: list[int] = []
 
     def fail() -> int:
@@ -108,7 +108,7 @@ def test_those_who_wait_share_an_error() -> None:
 
 def test_who_is_interrupted_takes_nobody_along() -> None:
     """Ctrl-C in the thread that loads must not be the answer of those who wait for it."""
-    flights: Flights[int] = Flights()
+    flights: SingleFlight[int] = SingleFlight()
     begun = threading.Event()
 
     def interrupted() -> int:

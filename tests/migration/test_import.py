@@ -12,9 +12,9 @@ import pytest
 
 import swapstore
 from swapstore import InvalidInput, NotFound, Store, Unavailable
-from swapstore.layout import Layout
-from swapstore.migration.facts import Fact, Finding, Kind, Planned, RegionDone, Tried
 from swapstore.migration.importer import import_snapshots
+from swapstore.migration.layout import Layout
+from swapstore.migration.plan import Fact, Finding, Kind, Planned, RegionDone, Tried
 from swapstore.migration.source import Source
 from tests.migration.conftest import START_MS, Old
 from tests.support.valkey import Server, free_port

@@ -8,7 +8,7 @@ import pytest
 
 import swapstore
 from swapstore import InvalidInput, Mirror
-from swapstore.layout import Layout
+from swapstore.migration.layout import Layout
 from swapstore.migration.plan import Moment, moment
 from swapstore.migration.source import Told, told_by
 

@@ -18,7 +18,7 @@ COLOURS = {Fate.KILLED: "green", Fate.TIMEOUT: "yellow", Fate.SURVIVED: "bold re
 
 
 def main(words: list[str]) -> int:
-    """Print the table; 1 if a mutant survives, or nothing is known of one."""
+    """Print the table; 1 if a mutant survives, or could not be judged."""
     chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
     if not chosen:
         print("no mutant has such a name", file=sys.stderr)  # noqa: T201 - a command prints
@@ -45,7 +45,7 @@ def main(words: list[str]) -> int:
 
 
 def table(judged: list[tuple[Mutant, Verdict]]) -> Table:
-    """Show what became of the mutants."""
+    """Show the outcome of each mutant."""
     shown = Table("mutant", "promise it breaks", title="protocol mutants")
     shown.add_column("killed by", overflow="fold")
     shown.add_column("s", justify="right")

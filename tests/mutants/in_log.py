@@ -5,102 +5,84 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, mutant
 
 MANIFEST = "unit/test_manifest.py::test_"
-GAPS = "mutants/test_gaps.py::test_"
-GROWTH = "growth.py"
 
 MUTANTS = (
     mutant(
         "latest moved back by an older snapshot",
         "A slow producer that started earlier does not move latest back in time.",
         MANIFEST + "latest_is_the_greatest_ts",
-        Edit(
-            GROWTH,
-            "latest=base.head.latest if base and base.head.latest.ts > row.ts else row",
-            "latest=row",
-        ),
+        Edit("append", "base.head.latest if base and base.head.latest.ts > row.ts else", ""),
     ),
     mutant(
         "an equal ts does not win",
         "Of two snapshots of one moment the later commit is the latest.",
         MANIFEST + "latest_is_the_greatest_ts",
-        Edit(GROWTH, "base.head.latest.ts > row.ts else row", "base.head.latest.ts >= row.ts else row"),
+        Edit("append", "base.head.latest.ts > row.ts", "base.head.latest.ts >= row.ts"),
     ),
     mutant(
         "sealing drops a row",
         "Sealing keeps every row exactly once.",
         MANIFEST + "no_row_is_ever_dropped[64]",
-        Edit(GROWTH, "Log(rows=log.rows[size:], pages=refs)", "Log(rows=log.rows[size + 1 :], pages=refs)"),
+        Edit("sealed_log", "log.rows[size:]", "log.rows[size + 1 :]"),
     ),
     mutant(
         "sealing drops a page",
         "Sealing keeps every page of rows exactly once.",
         MANIFEST + "no_row_is_ever_dropped[288]",
-        Edit(GROWTH, "        run = refs[-manifest.G :]\n", "        run = refs[-manifest.G + 1 :]\n"),
+        Edit("sealed_refs", "run = refs[-manifest.G :]", "run = refs[-manifest.G + 1 :]"),
     ),
     mutant(
         "rows of the tail lost on append",
         "A publish adds a row and loses none.",
         MANIFEST + "no_row_is_ever_dropped[63]",
-        Edit(GROWTH, "rows=(*log.rows, row)", "rows=(*log.rows[1:], row)"),
+        Edit("append", "(*log.rows, row)", "(*log.rows[1:], row)"),
     ),
     mutant(
         "page key without the epoch",
         "After the manifest was lost, new pages do not have the keys of old ones.",
-        GAPS + "a_new_line_of_versions_does_not_stumble_over_old_pages[sqlite]",
-        Edit(
-            "pages.py",
-            'name = f"{epoch}.{ref.first_version}-{ref.last_version}"',
-            'name = f"{ref.first_version}-{ref.last_version}"',
-        ),
+        "store/test_damage.py::test_a_new_line_of_versions_does_not_stumble_over_old_pages[sqlite]",
+        Edit("seal", "{epoch}.", ""),
     ),
     mutant(
         "page key without the last version",
         "A page of references does not have the key of the first page below it.",
         MANIFEST + "no_row_is_ever_dropped[288]",
-        Edit(
-            "pages.py",
-            'name = f"{epoch}.{ref.first_version}-{ref.last_version}"',
-            'name = f"{epoch}.{ref.first_version}"',
-        ),
+        Edit("seal", "-{ref.last_version}", ""),
     ),
     mutant(
         "a page says who sealed it",
-        "The same rows seal into the same bytes, whoever seals them.",
+        "The same rows seal into the same bytes, in every process.",
         MANIFEST + "the_same_rows_seal_into_the_same_bytes",
-        Edit(
-            "pages.py",
-            '        "level": level,\n',
-            '        "level": level,\n        "sealed_by": id(ref),\n',
-        ),
+        Edit("seal", '"level": level', '"level": level, "sealed_by": id(ref)'),
     ),
     mutant(
         "page not verified by its digest",
         "An altered page is not read as history.",
         MANIFEST + "a_page_is_checked_against_its_reference",
-        Edit("pages.py", "        records.check_body(body, header.size, header.sha256, ref.key)\n", ""),
+        Edit("parse", "records.check_body(body, header.size, header.sha256, ref.key)", "pass"),
     ),
     mutant(
         "page not compared with its reference",
         "Another page under a page's key is not read as history.",
         MANIFEST + "a_page_is_checked_against_its_reference",
-        Edit("pages.py", ' or not ref.key.endswith(f":{header.page}")', ""),
+        Edit("parse", 'or not ref.key.endswith(f":{header.page}")', ""),
     ),
     mutant(
         "version not incremented on pin",
         "Every swap is a version of its own: versions are dense, and an etag is never used twice.",
         MANIFEST + "repoint_changes_the_header_alone",
-        Edit(GROWTH, "    version = base.version + 1\n    etag", "    version = base.version\n    etag"),
+        Edit("repoint", "base.version + 1", "base.version"),
     ),
     mutant(
         "a publish drops the pin",
         "What an operator pinned is served until it is unpinned.",
         MANIFEST + "repoint_changes_the_header_alone",
-        Edit(GROWTH, "pinned=base.head.pinned if base else None", "pinned=None"),
+        Edit("append", "base.head.pinned if base else", ""),
     ),
     mutant(
         "another dataset's manifest accepted",
         "A key copied by hand does not show one region's data as another's.",
         MANIFEST + "another_datasets_manifest_is_refused",
-        Edit("manifest.py", "    if head.dataset != dataset:\n", "    if False:\n"),
+        Edit("parse", "head.dataset != dataset", "False"),
     ),
 )

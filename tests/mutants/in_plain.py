@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, mutant
 
 EXPLORE = "exploration/test_explore.py::test_every_state_without_scripts_keeps_the_promises"
-PLAIN, ADOPTION = "operations/plain.py", "operations/adoption.py"
 
 
 def search(way: str, scenario: str, budget: str) -> str:
@@ -18,120 +17,96 @@ MUTANTS = (
         "a record is not read back",
         "A manifest names a record only when it is there and permanent.",
         "rest/test_scriptless.py::test_a_record_that_may_expire_is_not_relied_on[Way.COMPARE]",
-        Edit(
-            PLAIN,
-            "        return self.ttl == PERMANENT and self.has_header",
-            "        return self.has_header",
-        ),
+        Edit("_Found.is_whole", "self.ttl == PERMANENT and", ""),
     ),
     mutant(
         "another's record is taken for ours",
         "An id keeps its content, also when two publish it at once.",
         search("COMPARE", "two producers, the same id, other content", "none"),
-        Edit(
-            PLAIN,
-            "        return self.ttl == PERMANENT and self.has_header",
-            "        return self.ttl == PERMANENT",
-        ),
+        Edit("_Found.is_whole", "and self.has_header", ""),
     ),
     mutant(
-        "what retention lets go of is adopted",
-        "A record whose TTL is on the way is not committed again.",
+        "what retention unlinks is adopted",
+        "A record that is about to get a TTL is not committed again.",
         search("COMPARE", "a producer with retention, and one that publishes again", "none"),
-        Edit(
-            ADOPTION,
-            "    return is_other_line or (origin",
-            "    return True or (origin",
-        ),
+        Edit("may_adopt", "is_other_line or", "True or"),
     ),
     mutant(
         "an id in the log is adopted",
         "An id has one row.",
         search("COMPARE", "two producers, the same id and content", "none"),
-        Edit(
-            ADOPTION,
-            "    if not (yield from is_free(ctx, draft)):\n        return False\n    if draft",
-            "    if draft",
-        ),
+        Edit("may_adopt", "not (yield from is_free(ctx, draft))", "False"),
     ),
     mutant(
         "compare-and-set does not compare",
         "A commit that was built on an old version takes back a newer one.",
         search("COMPARE", "two producers, different ids", "none"),
-        Edit(PLAIN, "CompareAndSet(key, base, draft.manifest.raw)", "Write(key, draft.manifest.raw)"),
-        Edit(PLAIN, "        if not value_of(swapped):", "        if value_of(swapped):"),
+        Edit(
+            "_Sending._compare_and_set",
+            "CompareAndSet(key, base, draft.manifest.raw)",
+            "Write(key, draft.manifest.raw)",
+        ),
+        Edit("_Sending._compare_and_set", "not value_of(swapped)", "value_of(swapped)"),
     ),
     mutant(
         "the lease of another is ignored",
         "Under a lease one writer at a time swaps the manifest.",
         search("LEASE", "two producers, different ids", "none"),
-        Edit("operations/lease.py", "        if holder == token and ttl_ms", "        if ttl_ms"),
+        Edit("take", "holder == token and", ""),
     ),
     mutant(
-        "a lease is given back although something is on its way",
-        "A late SET arrives while the lease is still held, so that nobody builds on what it takes back.",
+        "a lease is released although a command may still arrive",
+        "A late SET arrives while the lease is still held, so that no commit builds on what it takes back.",
         "rest/test_scriptless.py::test_a_lost_swap_keeps_its_lease_and_is_not_sent_again[Way.LEASE]",
-        Edit(
-            PLAIN,
-            "        raise  # something may still be on its way: the lease has to run out\n",
-            "        yield from release(ctx, lease)\n        raise\n",
-        ),
+        Edit("send", "LeaseLost): raise", "LeaseLost):\n    yield from release(ctx, lease)\n    raise"),
     ),
     mutant(
         "a lost SET is sent again",
         "The first may arrive after the second, and after what was built on it.",
         "rest/test_scriptless.py::test_a_lost_swap_keeps_its_lease_and_is_not_sent_again[Way.LEASE]",
-        Edit(
-            PLAIN,
-            "        raise unknown(self._draft, error) from error\n\n    # --- after",
-            "        return None\n\n    # --- after",
-        ),
+        Edit("_Sending._after_loss", "raise unknown(self._draft, error) from error", "return None"),
     ),
     mutant(
-        "what is let go of before the swap",
-        "A commit that loses lets go of nothing.",
+        "unlinked before the swap, without scripts",
+        "A commit that loses the race unlinks nothing.",
         search("COMPARE", "a pruner and a producer", "none"),
-        Edit(
-            PLAIN,
-            "        outcome = yield from (self._comp",
-            "        yield from self._finish()\n        outcome = yield from (self._comp",
-        ),
+        Edit("_Sending.run", "outcome =", "yield from self._finish()\noutcome ="),
     ),
     mutant(
         "what was cut is taken for committed",
         "A repair never makes an uncommitted snapshot visible.",
         search("COMPARE", "a repairer of a lost manifest beside what a cut publish left", "none"),
-        Edit("operations/suspects.py", "    if origin is not None and origin.pending:", "    if False:"),
+        Edit("judge", "origin is not None and origin.pending", "False"),
     ),
     mutant(
-        "a repair lets go of what may be in use",
-        "What a repair finds leaked is not given a TTL that reaches what was committed since.",
+        "a repair unlinks what may be in use",
+        "A leaked record gets no TTL where a commit may have begun to use it.",
         search("COMPARE", "a repairer of what a cut publish left, and one that goes on with it", "none"),
-        Edit("operations/mend.py", "        if self._ctx.strategy.way is Way.COMPARE:", "        if False:"),
-        Edit(PLAIN, "        if self._lease is not None or draft.grace_ms is None:", "        if True:"),
+        Edit("Mender._unlinked", "self._ctx.strategy.way is Way.COMPARE", "False"),
+        Edit("_Sending._finish", "self._lease is not None or draft.grace_ms is None", "True"),
     ),
     mutant(
         "a committed ts record stays pending",
         "A lost manifest is rebuilt with all that was committed.",
         "rest/test_scriptless.py::test_a_lost_manifest_is_rebuilt_from_what_was_committed[Way.COMPARE]",
-        Edit(PLAIN, "        if self._ts is not None and self._final and", "        if False and"),
+        Edit("_Sending._finish", "self._ts is not None and self._final", "False"),
     ),
     mutant(
         "a step is sent although the lease is about to run out",
         "Nothing that matters is sent unless the lease holds for longer than any request takes.",
         "rest/test_scriptless.py::test_a_step_is_not_sent_when_the_lease_is_about_to_run_out[Way.LEASE]",
-        Edit("engine.py", "time.monotonic() >= batch.until", "False"),
+        Edit("_refuse_if_late", "time.monotonic() >= batch.until", "False"),
     ),
     mutant(
         "a lost update under the lease is not noticed",
-        "What is read back after the SET is looked at.",
+        "What is read back after the SET is compared.",
         "rest/test_scriptless.py::test_two_writers_beside_a_lease_are_noticed[Way.LEASE]",
-        Edit(PLAIN, "        if replies[1:3] != [prefix, lease.token]:", "        if False:"),
+        Edit("_Sending._set", "replies[1:3] != [prefix, lease.token]", "False"),
     ),
     mutant(
         "a lease is kept after a refusal",
         "A publish that the store refused does not keep the next one waiting.",
         "rest/test_scriptless.py::test_a_refused_publish_gives_its_lease_back[Way.LEASE]",
-        Edit(PLAIN, "        yield from release(ctx, lease)\n        raise\n", "        raise\n"),
+        Edit("send", "yield from release(ctx, lease) raise", "raise"),
     ),
 )

@@ -6,207 +6,173 @@ from tests.mutants.mutant import Edit, mutant
 
 OUTCOMES = "store/test_outcomes.py::test_"
 PUBLISH = "store/test_publish.py::test_"
-GAPS = "mutants/test_gaps.py::test_"
-SWAP, PUB = "operations/swap.py", "operations/publish.py"
-SETTLE, STAGING = "operations/settle.py", "operations/staging.py"
 
 MUTANTS = (
     # --- replies
     mutant(
         "Conflict taken for committed",
-        "Whoever loses the race publishes on top of the winner, and is not told that it is done.",
+        "A producer that loses the race publishes after the winner, and is not told that it has committed.",
         OUTCOMES + "a_conflict_is_rebuilt_on_the_current_manifest[sqlite]",
-        Edit(
-            SWAP,
-            "            return Moved(current)\n        case other",
-            "            return Swapped()\n        case other",
-        ),
+        Edit("_send", "return Moved(current)", "return Swapped()"),
     ),
     mutant(
         "a refused commit taken for committed",
-        "Every reply of a batch is looked at: a refused commit is an error.",
+        "Every reply of a batch is checked: a refused commit is an error.",
         OUTCOMES + "a_refused_command_is_an_error_whatever_its_neighbours_say[sqlite-2]",
-        Edit(SWAP, "            raise refusal or error\n", "            return Swapped()\n"),
+        Edit("_send", "raise refusal or error", "return Swapped()"),
     ),
     mutant(
-        "a refused record not looked at",
-        "Every reply of a batch is looked at: a payload that the store refused is an error that says why.",
+        "a refused record not checked",
+        "Every reply of a batch is checked: a payload that the store refused is an error that says why.",
         OUTCOMES + "a_refused_command_is_an_error_whatever_its_neighbours_say[sqlite-1]",
-        Edit(STAGING, "                failure = failure or reply.error\n", "                pass\n"),
+        Edit("Staging.note", "failure = failure or reply.error", "pass"),
     ),
     mutant(
         "a staged record that vanished is not staged again",
         "A record that expired before the commit is sent again, and the publish goes on.",
         OUTCOMES + "a_record_that_vanished_is_staged_again[sqlite]",
-        Edit(STAGING, "        self._staged.pop(unstaged.key, None)\n", ""),
+        Edit("Staging.missed", "self._staged.pop(unstaged.key, None)", "pass"),
     ),
     mutant(
         "a dead producer blocks its id",
         "What a crashed producer staged is taken over.",
         OUTCOMES + "a_crashed_producers_record_is_taken_over[sqlite]",
-        Edit(STAGING, "            self._taken_over.add(unstaged.key)\n", "            pass\n"),
+        Edit("Staging.missed", "self._taken_over.add(unstaged.key)", "pass"),
     ),
     # --- lost replies
     mutant(
         "a lost reply taken for success",
         "A publish that never arrived is not acknowledged.",
         OUTCOMES + "a_lost_commit_is_sent_again_with_the_same_bytes[sqlite]",
-        Edit(SWAP, "            lost, losses = error, losses + 1\n", "            return Swapped()\n"),
+        Edit("swap", "lost, losses = error, losses + 1", "return Swapped()"),
     ),
     mutant(
         "a lost reply taken for failure",
         "A publish that was applied is acknowledged although its reply was lost.",
         OUTCOMES + "a_lost_reply_of_an_applied_commit_is_one_commit[sqlite]",
-        Edit(SWAP, "            lost, losses = error, losses + 1\n", "            raise\n"),
+        Edit("swap", "lost, losses = error, losses + 1", "raise"),
     ),
     mutant(
         "a lost commit retried blindly",
-        "After a lost reply the manifest is asked before anything is sent again.",
+        "After a lost reply the manifest is read before anything is sent again.",
         OUTCOMES + "a_lost_reply_of_an_applied_commit_is_one_commit[sqlite]",
-        Edit(
-            SWAP,
-            "            current = yield from ask_after_loss(ctx, draft, error)\n",
-            "            continue\n",
-        ),
+        Edit("swap", "current = yield from ask_after_loss(ctx, draft, error)", "continue"),
     ),
     mutant(
         "a lost commit retried with new bytes",
         "The same bytes are sent again, so that a delayed first send cannot count as well.",
         OUTCOMES + "a_lost_commit_is_sent_again_with_the_same_bytes[sqlite]",
-        Edit(
-            SETTLE,
-            "    if base is not None and current.etag == base.etag:\n        return None\n",
-            "    if base is not None and current.etag == base.etag:\n        return Moved(current)\n",
-        ),
+        Edit("settle", "base.etag: return None", "base.etag:\n    return Moved(current)"),
     ),
     mutant(
         "another's row of version n+1 taken for ours",
         "A lost publish that another overtook is not acknowledged; it is tried again.",
-        GAPS + "a_lost_publish_that_several_overtook_is_not_taken_for_theirs[sqlite]",
-        Edit(SETTLE, "row is not None and row == draft.row else", "row is not None else"),
+        "store/test_lost_replies.py::test_a_lost_commit_that_several_overtook_is_rebuilt[sqlite-2]",
+        Edit("settle", "and row == draft.row", ""),
     ),
     mutant(
         "a row in a page is not looked for",
-        "A lost commit is settled however far others went on since.",
+        "The outcome of a lost commit is resolved, however many others have committed since.",
         OUTCOMES + "a_lost_reply_is_settled_however_far_others_went_on[sqlite-70]",
-        Edit(SETTLE, "    if row is None and lost is not None:\n", "    if False:\n"),
+        Edit("settle", "row is None and lost is not None:", "False:"),
     ),
     mutant(
         "guessing when version n+1 was pruned",
-        "When nothing tells whether it committed, that is what the producer is told.",
+        "If nothing shows whether it committed, the outcome is unknown, and the producer is told so.",
         OUTCOMES + "a_pruned_row_after_a_lost_reply_is_outcome_unknown[sqlite]",
-        Edit(SETTLE, "    return not current.head.shows(draft.row) and", "    return False and"),
+        Edit("_may_be_gone", "not current.head.shows(draft.row)", "False"),
     ),
     mutant(
-        "guessing the fate of a pin",
+        "guessing the outcome of a pin",
         "A pin whose reply was lost is not silently done twice.",
         "store/test_steer.py::test_a_pin_whose_fate_nobody_can_know_says_so[sqlite]",
-        Edit(
-            SETTLE,
-            "    if draft.row is None:\n        return True\n",
-            "    if draft.row is None:\n        return False\n",
-        ),
+        Edit("_may_be_gone", "return True", "return False"),
     ),
     mutant(
         "a refusal after a lost reply is called final",
-        "While the first send may still arrive, nobody says that nothing was committed.",
+        "While the first send may still arrive, a refusal does not mean that nothing was committed.",
         OUTCOMES + "a_refusal_after_a_lost_reply_is_outcome_unknown[sqlite]",
-        Edit(SWAP, "            if lost is None:\n                raise\n", "            raise\n"),
+        Edit("swap", "lost is None", "True"),
     ),
     # --- ids, dedupe, expected_version, validate
     mutant(
         "same id, other content: success",
-        "An id names one content for ever.",
+        "An id names one content permanently.",
         PUBLISH + "an_id_names_one_content_for_ever[sqlite-change0]",
-        Edit(PUB, "    if not this.is_content_of(row):\n", "    if False:\n"),
+        Edit("_existing", "not this.is_content_of(row)", "False"),
     ),
     mutant(
         "a retry of a lost snapshot is a success",
         "An id whose payload is gone is not called published already.",
         "store/test_damage.py::test_a_retry_of_a_lost_snapshot_is_not_called_a_success[sqlite]",
-        Edit(PUB, "    yield from load_snapshot(ctx, base, row)  # whole", "    yield from ()  # whole"),
+        Edit("_existing", "yield from load_snapshot(ctx, base, row)", "yield from ()"),
     ),
     mutant(
         "dedupe answered from memory",
         "After the store was flushed a producer's next publish is not refused as a duplicate.",
         PUBLISH + "dedupe_is_not_answered_from_memory[sqlite]",
-        Edit(PUB, "if existing is None or not from_memory:", "if True:"),
+        Edit("_decide", "existing is None or not from_memory", "True"),
     ),
     mutant(
         "dedupe decided before the commit only",
         "Two producers with one dedupe key at once make one commit.",
         OUTCOMES + "the_same_dedupe_key_from_two_producers_is_one_commit[sqlite]",
-        Edit(
-            PUB,
-            "        base, existing = yield from _decide("
-            "ctx, this, base, from_memory=from_memory, is_first=attempt == 0)\n",
-            "        existing = None\n"
-            "        if attempt == 0:\n"
-            "            base, existing = yield from _decide(\n"
-            "                ctx, this, base, from_memory=from_memory, is_first=True\n"
-            "            )\n",
-        ),
+        Edit("_decide", "try:", "if not is_first:\n    return base, None\ntry:"),
     ),
     mutant(
         "dedupe marked before the commit",
         "A publish that failed never blocks its own retry.",
-        GAPS + "a_publish_that_died_does_not_block_its_dedupe_key[sqlite]",
+        "store/test_guards.py::test_a_publish_that_died_does_not_block_its_dedupe_key[sqlite]",
         Edit(
-            PUB,
-            "    try:\n        _check_version(this, base)\n",
-            "    if base and this.wanted.dedupe_key is not None:\n"
-            "        from swapstore.commands import Stage\n"
-            "        from swapstore.operations.steps import ask\n"
-            "        guard = Stage(f'guard:{this.wanted.dedupe_key}', this.id.encode(), 600_000)\n"
-            "        if not (yield from ask(ctx, guard)):\n"
-            "            return _known(base, base.head.latest)\n"
-            "    try:\n        _check_version(this, base)\n",
+            "_judge",
+            "try:",
+            "if base and this.wanted.dedupe_key is not None:\n"
+            "    from swapstore.commands import Stage\n"
+            "    from sys import modules\n"
+            '    guard = Stage(f"guard:{this.wanted.dedupe_key}", this.id.encode(), 600_000)\n'
+            "    (free,) = yield modules[Wait.__module__].Batch((guard,))\n"
+            "    if not free:\n"
+            "        return _known(base, base.head.latest)\n"
+            "try:",
         ),
     ),
     mutant(
         "expected_version checked before the race only",
         "A producer that read version n does not publish over a version n+1 it never saw.",
-        GAPS + "expected_version_is_checked_again_after_a_lost_race[sqlite]",
-        Edit(
-            PUB,
-            "        draft = yield from _draft(ctx, this, base)\n",
-            "        this = attrs.evolve(this, wanted=attrs.evolve(this.wanted, expected_version=None))\n"
-            "        draft = yield from _draft(ctx, this, base)\n",
-        ),
+        "store/test_guards.py::test_expected_version_is_checked_again_after_a_lost_race[sqlite]",
+        Edit("_judge", "_check_version(this, base)", "if is_first:\n    _check_version(this, base)"),
     ),
     mutant(
         "expected_version refused from memory",
         "A producer is refused for what the store holds, not for what it remembers.",
         PUBLISH + "expected_version_holds_or_conflicts[sqlite]",
-        Edit(PUB, "        if not from_memory:\n            raise\n", "        raise\n"),
+        Edit("_decide", "if not from_memory", "if True"),
     ),
     mutant(
         "validated before the race only",
-        "The candidate is held against the snapshot it really follows.",
-        GAPS + "validate_is_asked_again_after_a_lost_race[sqlite]",
+        "The candidate is compared with the snapshot that it really follows.",
+        "store/test_guards.py::test_validate_is_asked_again_after_a_lost_race[sqlite]",
         Edit(
-            PUB,
-            "        draft = yield from _draft(ctx, this, base)\n",
-            "        this = attrs.evolve(this, wanted=attrs.evolve(this.wanted, validate=None))\n"
-            "        draft = yield from _draft(ctx, this, base)\n",
+            "_judge",
+            "yield from _validate(ctx, this, base)",
+            "if is_first:\n    yield from _validate(ctx, this, base)",
         ),
     ),
     mutant(
         "sealed pages not shared",
         "A page that a cut commit made permanent does not block every later publish.",
-        GAPS + "a_page_that_a_cut_commit_left_behind_blocks_nobody",
-        Edit(PUB, "page.record, shared=True)", "page.record, shared=False)"),
+        "store/test_crashes.py::test_a_page_that_a_cut_commit_left_behind_blocks_nobody",
+        Edit("_records", "page.record, shared=True", "page.record, shared=False"),
     ),
     mutant(
         "expiring the previous latest",
         "An acknowledged publish stays readable until retention or an operator removes it.",
         "store/test_crashes.py::test_a_crash_at_any_command_leaves_the_previous_version[sqlite-0]",
         Edit(
-            SWAP,
-            "        unlinked=draft.unlinked,\n",
-            "        unlinked=(ctx.keys.id(draft.base.head.dataset, draft.base.head.latest.id),)\n"
-            "        if draft.base\n"
-            "        else (),\n",
+            "_commit",
+            "unlinked=draft.unlinked",
+            "unlinked=(ctx.keys.id(draft.base.head.dataset, draft.base.head.latest.id),)\n"
+            "if draft.base else ()",
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Mistakes of repair: what it loses, what it shows that nobody committed, what it leaves behind."""
+"""Mistakes of repair: what it loses, what it shows that was never committed, what it leaves behind."""
 
 from __future__ import annotations
 
@@ -7,207 +7,155 @@ from tests.mutants.mutant import Edit, mutant
 DAMAGE = "upkeep/test_damage.py::test_"
 DEEP = "upkeep/test_deep_damage.py::test_"
 TOGETHER = "upkeep/test_interleaved.py::test_"
-MEND, REPAIR = "operations/mend.py", "operations/repair.py"
-REWRITE, MENDING = "operations/rewrite.py", "mending.py"
-GAPS = "mutants/test_gaps_in_upkeep.py::test_"
 
 MUTANTS = (
     # --- what would be lost
     mutant(
-        "a repair from what it saw a moment ago",
-        "What is published while a repair is at work stays.",
-        GAPS + "one_publish_beside_a_repair_stays",
-        Edit(
-            MEND,
-            "tail = tuple(row for row in current.log.rows if",
-            "tail = tuple(row for row in survey.manifest.log.rows if",
-        ),
+        "a repair from an outdated manifest",
+        "What is published during a repair stays.",
+        "upkeep/test_beside_others.py::test_one_publish_beside_a_repair_stays",
+        Edit("Mender.mended", "in current.log.rows", "in survey.manifest.log.rows"),
     ),
     mutant(
         "a repair that goes on after a reset",
-        "A dataset that was begun anew is not given the manifest of the old one.",
+        "A dataset that was flushed and published again does not get the manifest of the old one.",
         TOGETHER + "repair_of_a_dataset_that_is_flushed_meanwhile[begun-anew-manifest_deleted]",
-        Edit(
-            REPAIR,
-            "        if (current and current.epoch) != (before and before.epoch):\n",
-            "        if False:\n",
-        ),
+        Edit("_mend", "(current and current.epoch) != (before and before.epoch)", "False"),
     ),
     mutant(
         "a rebuilt manifest not bound to its records",
-        "A manifest is not put up over a store that was emptied meanwhile.",
+        "A repair does not write a manifest to a store that was flushed during the repair.",
         TOGETHER + "repair_of_a_dataset_that_is_flushed_meanwhile[flushed-manifest_deleted]",
-        Edit(
-            MEND,
-            "        needed += [Record(key, header, shared=True, stored=True) for",
-            "        _ = [Record(key, header, shared=True, stored=True) for",
-        ),
+        Edit("Mender.rebuilt", "needed += [", "_ = ["),
     ),
-    *(
-        mutant(
-            f"`whole` compares the beginning only ({where})",
-            "A repair replaces the damaged bytes that it has read, and no manifest that came since.",
-            f"drivers/test_contract.py::TestDrivers::test_a_whole_commit_refuses_a_longer_value{which}",
-            Edit(file, old, new),
-        )
-        for where, which, file, old, new in (
-            (
-                "Lua",
-                "[fakeredis]",
-                "drivers/commit.lua",
-                "kind ~= 'none' and stored == expected",
-                "kind ~= 'none' and sub(stored, 1, #expected) == expected",
-            ),
-            (
-                "SQLite",
-                "[sqlite]",
-                "drivers/sqlite_commands.py",
-                "        return stored == commit.expected\n",
-                "        return stored is not None and stored.startswith(commit.expected)\n",
-            ),
-        )
+    mutant(
+        "`whole` compares the beginning only (Lua)",
+        "A repair replaces the damaged bytes that it has read, and no later manifest.",
+        "drivers/test_contract.py::TestDrivers::test_a_whole_commit_refuses_a_longer_value[fakeredis]",
+        Edit("commit.lua", "stored == expected", "sub(stored, 1, #expected) == expected"),
+    ),
+    mutant(
+        "`whole` compares the beginning only (SQLite)",
+        "A repair replaces the damaged bytes that it has read, and no later manifest.",
+        "drivers/test_contract.py::TestDrivers::test_a_whole_commit_refuses_a_longer_value[sqlite]",
+        Edit(
+            "_is_expected",
+            "stored == commit.expected",
+            "stored is not None and stored.startswith(commit.expected)",
+        ),
     ),
     mutant(
         "a leaked id unlinked though it was published since",
-        "A record that was committed meanwhile gets no TTL.",
+        "A record that was committed during the repair gets no TTL.",
         TOGETHER + "a_leaked_id_that_is_published_again_stays",
-        Edit(MEND, "            if key in used:\n", "            if False:\n"),
+        Edit("Mender._unlinked", "key in used", "False"),
     ),
     mutant(
         "a leaked page unlinked though it was sealed since",
-        "A page that was committed meanwhile gets no TTL.",
-        GAPS + "a_leaked_page_that_is_sealed_again_stays",
-        Edit(
-            MEND,
-            "page = name if moved and name is not None and",
-            "page = name if False and name is not None and",
-        ),
+        "A page that was committed during the repair gets no TTL.",
+        "upkeep/test_beside_others.py::test_a_leaked_page_that_is_sealed_again_stays",
+        Edit("Mender._unlinked", "if moved", "if False"),
     ),
     mutant(
         "an id record unlinked though it was taken again",
         "Dropping a row leaves the record alone that another row names under its id.",
-        GAPS + "an_id_that_was_taken_again_is_never_without_its_record",
-        Edit(
-            MEND,
-            "            if other is not None and other.version",
-            "            if False and other.version",
-        ),
+        "upkeep/test_beside_others.py::test_an_id_that_was_taken_again_is_never_without_its_record",
+        Edit("Mender._left_of", "if other is not None", "if False"),
     ),
     mutant(
-        "versions given anew",
-        "Versions that clients have written down name the same snapshots after a rebuild.",
+        "versions numbered again",
+        "Versions that clients have stored name the same snapshots after a rebuild.",
         DEEP + "a_lost_manifest_of_a_deep_log_comes_back_row_for_row[True-False]",
-        Edit(MENDING, "        after = max(after + 1, candidate.version)\n", "        after = after + 1\n"),
+        Edit("versioned", "max(after + 1, candidate.version)", "after + 1"),
     ),
     mutant(
         "restored by their times",
         "Snapshots come back in the order in which they were committed.",
         DEEP + "a_lost_manifest_of_a_deep_log_comes_back_row_for_row[False-True]",
-        Edit(
-            MENDING,
-            "began.get(epoch, 0), epoch, candidate.version, candidate.entry.ts,",
-            "began.get(epoch, 0), epoch, candidate.entry.ts, candidate.version,",
-        ),
+        Edit("in_order", "candidate.version, candidate.entry.ts", "candidate.entry.ts, candidate.version"),
     ),
     mutant(
         "ts records not written again",
         "After a repair everything could be rebuilt once more.",
         DAMAGE + "a_lost_ts_record_is_written_again[sqlite-1-deleted]",
-        Edit(
-            MEND,
-            "        again = yield from self._still(current, damage.without_ts.values())\n",
-            "        again = []\n",
-        ),
+        Edit("Mender.mended", "yield from self._still(current, damage.without_ts.values())", "[]"),
     ),
     # --- what would be shown
     mutant(
         "a row of the tail kept though its payload is gone",
         "History shows only what can be read.",
         DAMAGE + "a_snapshot_without_its_payload_is_dropped_and_named[sqlite-deleted-in-the-tail]",
-        Edit(
-            MEND,
-            "tail = tuple(row for row in current.log.rows if row.version not in damage.gone)",
-            "tail = current.log.rows",
-        ),
+        Edit("Mender.mended", "if row.version not in damage.gone", ""),
     ),
     mutant(
         "a row of a page kept though its payload is gone",
         "History shows only what can be read.",
         DAMAGE + "a_snapshot_without_its_payload_is_dropped_and_named[sqlite-deleted-in-a-page]",
-        Edit(REWRITE, "[row for row in page.rows if row.version not in self._gone]", "list(page.rows)"),
+        Edit("Rewriter._rewrite", "if row.version not in self._gone", ""),
     ),
     mutant(
-        "latest not found anew",
+        "latest not replaced",
         "When the payload of the latest is gone, readers get the newest that is left.",
         "upkeep/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[latest_altered]",
-        Edit(MEND, "if restored or was.latest.version in gone:", "if restored:"),
+        Edit("Mender._head", "or was.latest.version in gone", ""),
     ),
     mutant(
-        "pinned not taken off",
+        "pinned not removed",
         "When the payload of what is pinned is gone, readers get the latest.",
-        GAPS + "a_pinned_snapshot_that_is_gone_is_served_no_more",
-        Edit(
-            MEND,
-            "pinned=None if was.pinned and was.pinned.version in gone else was.pinned",
-            "pinned=was.pinned",
-        ),
+        "upkeep/test_deep_damage.py::test_a_pinned_snapshot_that_is_gone_is_served_no_more",
+        Edit("Mender._head", "None if was.pinned and was.pinned.version in gone else", ""),
     ),
     mutant(
         "a rollback undone",
-        "A repair does not put readers back on what an operator took them away from.",
+        "A repair does not serve again what an operator has rolled back.",
         DEEP + "pinned_and_rolled_back_survive[pages]",
-        Edit(MEND, "if restored or was.latest.version in gone:", "if True:"),
+        Edit("Mender._head", "restored or was.latest.version in gone", "True"),
     ),
     mutant(
         "what retention hid comes back",
         "A rebuilt manifest hides what the one before it hid.",
         DEEP + "retention_is_respected_after_a_rebuild",
-        Edit(MEND, "first_version=was.first_version if was else 1", "first_version=1"),
+        Edit("Mender.rebuilt", "was.first_version if was else", ""),
     ),
     mutant(
         "the old epoch kept",
         "Rewritten pages begin a new epoch: no reader's memory mistakes them.",
         TOGETHER + "verify_while_the_dataset_is_reset_or_repaired[page_deleted]",
-        Edit(MEND, "epoch = self._epoch if rewritten else current.epoch", "epoch = current.epoch"),
+        Edit("Mender._head", "self._epoch if rewritten else", ""),
     ),
     mutant(
         "a rewritten page under the old name",
-        "A damaged page does not stand in the way of the one that replaces it.",
+        "A damaged page does not block the page that replaces it.",
         DEEP + "a_hole_and_dropped_rows",
         Edit(
-            MEND,
-            "            survey.dataset,\n            self._epoch,\n",
-            "            survey.dataset,\n"
-            "            survey.manifest.epoch if survey.manifest else self._epoch,\n",
+            "Mender.__init__",
+            "self._epoch, gone=",
+            "survey.manifest.epoch if survey.manifest else self._epoch, gone=",
         ),
     ),
     mutant(
         "restored under versions that are taken",
         "What is named again comes after all that was published since.",
         DAMAGE + "a_lost_manifest_that_was_published_over_gives_the_history_back[sqlite]",
-        Edit(
-            MEND,
-            "[c for c in self._unplaced if c.entry.id not in known], after=current.version\n",
-            "[c for c in self._unplaced if c.entry.id not in known], after=0\n",
-        ),
+        Edit("Mender.mended", "after=current.version", "after=0"),
     ),
-    # --- what would be left behind, or be done unasked
+    # --- what would be left behind, or be done without `apply`
     mutant(
         "replaced pages stay",
         "A repair leaves nothing behind that never expires.",
         "upkeep/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[page_deleted]",
-        Edit(MEND, "        unlinked = [*replaced, *(", "        unlinked = [*("),
+        Edit("Mender.mended", "*replaced,", ""),
     ),
     mutant(
         "not registered",
         "A dataset that is not on the list of names is put back on it.",
         "upkeep/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
-        Edit(REPAIR, "    listed = survey.damage.unlisted and apply\n", "    listed = False\n"),
+        Edit("_mend", "survey.damage.unlisted and apply", "False"),
     ),
     mutant(
-        "a preview that mends",
+        "a preview that repairs",
         "Without `apply` a repair changes nothing.",
         "cli/test_repair.py::test_without_apply_nothing_changes",
-        Edit(REPAIR, "        if mended is None or not apply:\n", "        if mended is None:\n"),
+        Edit("_mend", "or not apply", ""),
     ),
 )

@@ -1,4 +1,4 @@
-"""Mistakes of retention: what goes too early, what never goes, and what comes back."""
+"""Mistakes of retention: what is unlinked too early, what never is, and what becomes visible again."""
 
 from __future__ import annotations
 
@@ -7,186 +7,141 @@ from tests.mutants.mutant import Edit, mutant
 HIDING = "retention/test_hiding.py::test_"
 GOING = "retention/test_letting_go.py::test_"
 DAMAGE = "retention/test_damage.py::test_"
-RETENTION, GROWTH = "retention.py", "growth.py"
-RETAIN, PUB = "operations/retain.py", "operations/publish.py"
-GAPS = "mutants/test_gaps_in_upkeep.py::test_"
 
 MUTANTS = (
-    # --- what goes too early
+    # --- unlinked too early
     mutant(
         "unlinking latest or pinned",
         "What is served keeps its payload, however old it is.",
         GOING + "a_pinned_snapshot_outlives_its_page_and_goes_when_it_is_unpinned[sqlite]",
-        Edit(
-            GROWTH, "(*gone, *retained.released) if row.version not in kept]", "(*gone, *retained.released)]"
-        ),
+        Edit("_let_go", "if row.version not in kept", ""),
     ),
     mutant(
-        "letting go of the last F rows",
+        "unlinking the last F rows",
         "A dedupe key and a lost reply find their row among the last F, hidden or not.",
         HIDING + "dedupe_keys_count_among_hidden_rows[sqlite]",
-        Edit(
-            RETENTION,
-            "    old, last = log.rows[: -manifest.F], log.rows[-manifest.F :]\n",
-            "    old, last = log.rows, ()\n",
-        ),
+        Edit("trimmed", "log.rows[: -manifest.F], log.rows[-manifest.F :]", "log.rows, ()"),
     ),
     mutant(
         "a row's records unlinked, the row kept",
         "What the log names is there: a row leaves it in the swap that unlinks its records.",
         GOING + "what_is_let_go_of_is_gone_after_the_grace[sqlite]",
-        Edit(
-            RETENTION,
-            "    return attrs.evolve(log, rows=(*(row for row in old if head.shows(row)), *last)), gone\n",
-            "    return log, gone\n",
-        ),
+        Edit("trimmed", "attrs.evolve(log, rows=(*(row for row in old if head.shows(row)), *last))", "log"),
     ),
     mutant(
         "a page unlinked, its reference kept",
         "What the log names is there: a page leaves it in the swap that unlinks it.",
         "retention/test_faults.py::test_a_fault_at_any_command_leaves_all_in_order[publish]",
-        Edit(RETENTION, "        refs += page.pages\n", "        refs += page.pages or (ref,)\n"),
+        Edit("taken_apart", "refs += page.pages", "refs += page.pages or (ref,)"),
     ),
     mutant(
-        "a page that is still shown in part goes",
+        "a page that is still shown in part is unlinked",
         "What retention does not hide stays.",
         "unit/test_search.py::test_a_search_respects_what_retention_hides",
-        Edit(
-            "manifest.py",
-            "return ref.last_version >= self.first_version and ref.max_ts",
-            "return ref.first_version >= self.first_version and ref.max_ts",
-        ),
+        Edit("Head.opens", "ref.last_version", "ref.first_version"),
     ),
     mutant(
         "no reader grace",
-        "A reader between the manifest and the payload still finds what was let go of meanwhile.",
+        "A reader that has the manifest still finds the payload that is unlinked before it asks.",
         GOING + "a_reader_with_the_previous_manifest_still_finds_its_payload[sqlite]",
-        Edit(
-            "operations/swap.py",
-            "ctx.policy.reader_grace_ms if draft.grace_ms is None",
-            "0 if draft.grace_ms is None",
-        ),
+        Edit("_commit", "ctx.policy.reader_grace_ms", "0"),
     ),
     mutant(
         "a released row unlinked though it is in the log",
-        "Whoever stops serving a hidden row that is still in the log leaves its records alone.",
+        "A hidden row that is no longer served, and is still in the log, keeps its records.",
         HIDING + "a_clock_far_in_the_future_costs_no_publish[sqlite]",
-        Edit(RETAIN, "released += [] if in_log else [row]", "released += [row]"),
+        Edit("retained", "[] if in_log else", ""),
     ),
     mutant(
-        "what is not disproved is let go of",
+        "what may still be named is unlinked",
         "A row that may be in a page that cannot be read keeps its records.",
         DAMAGE + "a_pin_whose_page_is_lost_can_be_undone[sqlite]",
-        Edit(
-            "operations/naming.py",
-            "searching)) is not None\n    except Damaged:\n        return True\n",
-            "searching)) is not None\n    except Damaged:\n        return False\n",
-        ),
+        Edit("is_in_log", "return True", "return False"),
     ),
-    # --- what never goes
+    # --- never unlinked
     mutant(
         "rows of the tail leave, their records stay",
         "A producer that keeps ten versions does not fill the server.",
         GOING + "the_store_does_not_grow_beyond_the_bound[sqlite-1]",
-        Edit(
-            GROWTH,
-            "for row in (*gone, *retained.released) if",
-            "for row in (*from_pages, *retained.released) if",
-        ),
+        Edit("_let_go", "*gone,", "*from_pages,"),
     ),
     mutant(
         "a page leaves, its key stays",
-        "A page that no log names does not stay for ever.",
+        "A page that no log names does not stay permanently.",
         "retention/test_faults.py::test_two_faults_in_one_publish",
-        Edit(RETENTION, "        keys.append(ref.key)\n", ""),
+        Edit("taken_apart", "keys.append(ref.key)", "pass"),
     ),
     mutant(
         "a released row not unlinked",
-        "An old snapshot that was pinned goes when it is unpinned.",
+        "An old snapshot that was pinned is unlinked when it is unpinned.",
         GOING + "a_pinned_snapshot_outlives_its_page_and_goes_when_it_is_unpinned[sqlite]",
-        Edit(RETAIN, "released += [] if in_log else [row]", "released += []"),
+        Edit("retained", "if in_log else [row]", ""),
     ),
     mutant(
         "the latest not released by the publish after it",
-        "What was rolled back to goes when something newer is published.",
+        "The target of a rollback is unlinked when something newer is published.",
         GOING + "a_rollback_keeps_alive_until_something_newer_is_published[sqlite]",
-        Edit(
-            PUB,
-            "        stays = [row for row in base.head.kept if",
-            "        stays = [row for row in base.head.kept if True or",
-        ),
+        Edit("_draft", "if row != base.head.latest", "if True or row != base.head.latest"),
     ),
     mutant(
         "count not reduced",
         "The bound on the number of snapshots is one on those that there are.",
         "retention/test_faults.py::test_two_faults_in_one_publish",
-        Edit(GROWTH, "count=head.count - len(gone))", "count=head.count)"),
+        Edit("_let_go", "head.count - len(gone)", "head.count"),
     ),
     mutant(
         "a damaged page stops retention",
-        "One page that cannot be read does not keep the rest of the history from going.",
+        "One page that cannot be read does not stop retention for the rest of the history.",
         DAMAGE + "a_damaged_page_does_not_keep_the_others_from_going[sqlite-altered]",
-        Edit(
-            RETAIN,
-            "        except Damaged:\n            continue\n",
-            "        except Damaged:\n            raise\n",
-        ),
+        Edit("_load", "continue", "raise"),
     ),
-    # --- what comes back, or is out of place
+    # --- visible again, or out of order
     mutant(
         "floor moves down",
-        "What is hidden stays hidden, whoever publishes next.",
+        "What is hidden stays hidden, for every next publish.",
         HIDING + "a_clock_that_goes_back_changes_nothing[sqlite]",
-        Edit(RETENTION, "floor=max(head.floor, limits.floor)", "floor=limits.floor"),
+        Edit("hidden", "max(head.floor, limits.floor)", "limits.floor"),
     ),
     mutant(
         "first_version moves down",
-        "What is hidden stays hidden, whoever publishes next.",
-        GAPS + "a_wider_bound_does_not_bring_hidden_rows_back",
-        Edit(RETENTION, "first_version = max(first_version, ", "first_version = max(1, "),
+        "What is hidden stays hidden, for every next publish.",
+        "retention/test_hiding.py::test_a_wider_bound_does_not_bring_hidden_rows_back",
+        Edit("hidden", "max(first_version,", "max(1,"),
     ),
     mutant(
         "history shows hidden rows",
         "What retention hides is not there, for any way of reading.",
         HIDING + "max_count_hides_all_but_the_newest_at_once[sqlite]",
-        Edit("search.py", "        *(row for row in rows if head.shows(row)),\n", "        *rows,\n"),
+        Edit("_shown", "if head.shows(row)", ""),
     ),
     mutant(
         "a page opened out of its order",
-        "The log stays ordered by version: history, and the oldest that goes first, depend on it.",
+        "The log stays ordered by version: history, and unlinking the oldest first, depend on it.",
         "retention/test_growth.py::test_bounds_that_change_all_the_time",
-        Edit(RETENTION, "        refs += page.pages\n", "        refs = [*page.pages, *refs]\n"),
+        Edit("taken_apart", "refs += page.pages", "refs = [*page.pages, *refs]"),
     ),
     mutant(
         "a hidden id is free",
         "An id that is in the log is taken, hidden or not: a retry of its publish is a success.",
         HIDING + "a_hidden_id_deep_in_a_page_is_still_taken[sqlite]",
-        Edit(
-            PUB,
-            "        row = yield from find_id(ctx, base, this.id, hidden=True)\n",
-            "        row = yield from find_id(ctx, base, this.id)\n",
-        ),
+        Edit("_resolve_taken", ", hidden=True", ""),
     ),
     mutant(
         "a hidden row is no commit",
         "A publish whose reply was lost is acknowledged, although retention has hidden it since.",
-        GAPS + "a_lost_publish_that_is_hidden_is_acknowledged",
-        Edit(
-            "operations/settle.py",
-            "search.search(current, query, hidden=True)",
-            "search.search(current, query)",
-        ),
+        "retention/test_hiding.py::test_a_lost_publish_that_is_hidden_is_acknowledged",
+        Edit("_in_pages", ", hidden=True", ""),
     ),
     mutant(
         "a backfill below the floor acknowledged",
         "What is acknowledged can be read.",
         HIDING + "what_nobody_would_ever_see_is_refused[sqlite]",
-        Edit(PUB, "    if ts < floor:\n", "    if False:\n"),
+        Edit("_check_age", "ts < floor", "False"),
     ),
     mutant(
         "prune repeats what a late swap did",
         "A prune looks at what is there before it goes on: others are not overwritten.",
         "retention/test_prune_together.py::test_a_prune_that_is_overtaken_goes_on_from_there[sqlite]",
-        Edit(RETAIN, "                lost += 1\n", "                lost += 1\n                continue\n"),
+        Edit("prune", "lost += 1", "lost += 1\ncontinue"),
     ),
 )

@@ -1,4 +1,4 @@
-"""Mistakes of verify: damage that it does not see, and damage that it sees where there is none."""
+"""Mistakes of verify: damage that it misses, and false alarms."""
 
 from __future__ import annotations
 
@@ -6,153 +6,130 @@ from tests.mutants.mutant import Edit, mutant
 
 DAMAGE = "upkeep/test_damage.py::test_"
 TOGETHER = "upkeep/test_interleaved.py::test_"
-SURVEY, SUSPECTS = "operations/survey.py", "operations/suspects.py"
-SWEEP, COMPARE = "operations/sweep.py", "operations/compare.py"
-GAPS = "mutants/test_gaps_in_upkeep.py::test_"
 
 MUTANTS = (
-    # --- damage that is not seen
+    # --- damage that is missed
     mutant(
         "verify skips the digest",
         "An altered payload is found before a reader finds it.",
         DAMAGE + "a_snapshot_without_its_payload_is_dropped_and_named[sqlite-altered-in-a-page]",
-        Edit(COMPARE, "        records.payload_of(record, row, key)\n", ""),
+        Edit("_of_id", "records.payload_of(record, row, key)", "pass"),
     ),
     mutant(
         "verify skips the ts records",
         "A ts record that is gone is found while it can still be written again.",
         DAMAGE + "a_lost_ts_record_is_written_again[sqlite-75-deleted]",
-        Edit(COMPARE, "            *_of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl)),\n", ""),
+        Edit("compare", "*_of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl))", "*()"),
     ),
     mutant(
         "verify skips the TTL of records",
-        "A committed record that would vanish in silence is found.",
+        "A committed record that is going to expire is found.",
         DAMAGE + "a_committed_key_with_a_ttl_is_made_permanent[sqlite-1-id]",
-        Edit(
-            COMPARE,
-            "    return [finding_of(dataset, Problem.RECORD_EXPIRING, key, row=row, expires_in_ms=ttl)]\n",
-            "    return []\n",
-        ),
+        Edit("_of_id", "ttl == PERMANENT", "True"),
     ),
     mutant(
         "verify skips the bounds of pages",
         "A page that holds other rows than its reference says is found.",
-        GAPS + "a_page_of_other_times_than_its_reference_says_is_found",
-        Edit(SURVEY, "            pages.check_bounds(page, ref, after=self._last)\n", ""),
+        "upkeep/test_deep_damage.py::test_a_page_of_other_times_than_its_reference_says_is_found",
+        Edit("Survey._look_at_page", "pages.check_bounds(page, ref, after=self._last)", "pass"),
     ),
     mutant(
         "SCAN cursor ignored",
-        "A sweep looks at every key, however many there are.",
+        "Verify looks at every key, however many there are.",
         "upkeep/test_orphans.py::test_many_orphans_in_a_file",
-        Edit(SWEEP, "        self._cursor = scanned.cursor\n", "        self._cursor = None\n"),
+        Edit("Sweep.step", "= scanned.cursor", "= None"),
     ),
     mutant(
         "an unlisted dataset not noticed",
         "A dataset that is not on the list of names is put back on it.",
         "upkeep/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
-        Edit(SURVEY, "        if self.dataset not in value_of(names):\n", "        if False:\n"),
+        Edit("Survey.begin", "self.dataset not in value_of(names)", "False"),
     ),
-    # --- damage that is none
+    # --- false alarms
     mutant(
-        "calling a record wrong without looking at the manifest again",
-        "What was let go of while verify was at work is nobody's damage.",
+        "calling a record wrong without reading the manifest again",
+        "A record that was unlinked during verify is no damage.",
         TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune_and_expire-False]",
-        Edit(SURVEY, "if faults and (yield from self._is_still_named(row.version)):", "if faults:"),
+        Edit("Survey._look_at_rows", "and (yield from self._is_still_named(row.version))", ""),
     ),
     mutant(
-        "calling a page missing without looking at the manifest again",
-        "A page that was let go of while verify was at work is nobody's damage.",
+        "calling a page missing without reading the manifest again",
+        "A page that was unlinked during verify is no damage.",
         TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune_and_expire-False]",
-        Edit(
-            SURVEY,
-            "        instead = yield from self._names_page(ref)\n",
-            "        instead = None\n        yield from ()\n",
-        ),
+        Edit("Survey._hole", "yield from self._names_page(ref)", "None"),
     ),
     mutant(
-        "one look at a record that is wrong",
+        "a record called wrong after one read",
         "What a replica shows a moment later is no damage, and a repair does not drop it.",
-        GAPS + "a_record_that_a_replica_shows_late_is_not_dropped",
-        Edit(SURVEY, "found += self._take_note(row, again)", "found += self._take_note(row, faults)"),
+        "upkeep/test_lagging.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
+        Edit("Survey._look_at_rows", "self._take_note(row, again)", "self._take_note(row, faults)"),
     ),
     mutant(
         "catch-up skipped",
-        "What was published while verify was at work is not called leaked.",
+        "What was published during verify is not called leaked.",
         TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[publish-False]",
-        Edit(SUSPECTS, "if before and current and current.version > before.version:", "if False:"),
+        Edit("still_unknown", "before and current and current.version > before.version", "False"),
     ),
     mutant(
-        "a page sealed meanwhile not learned",
-        "A page that was sealed while verify was at work is not called leaked.",
+        "a page that is sealed during verify not noticed",
+        "A page that was sealed during verify is not called leaked.",
         TOGETHER + "verify_beside_a_producer_at_every_batch[publish]",
-        Edit(SUSPECTS, "            survey.known.add(name.key)\n", "            pass\n"),
+        Edit("_catch_up", "survey.known.add(name.key)", "pass"),
     ),
     mutant(
-        "pinned snapshots outside the log not looked at",
+        "pinned snapshots outside the log not checked",
         "What is only served, and in no page any more, is not called leaked.",
         TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune-True]",
         Edit(
-            SURVEY,
-            "                found += yield from self._look_at_rows([row])\n",
-            "                yield from ()\n                self.rows += 1\n",
+            "Survey._look_at_served",
+            "found += yield from self._look_at_rows([row])",
+            "yield from ()\nself.rows += 1",
         ),
     ),
     mutant(
-        "keys that were seen forgotten",
+        "checked keys forgotten",
         "A committed record is not called leaked, however many there are.",
         "upkeep/test_deep_damage.py::test_a_healthy_log_with_pages_of_the_real_size",
-        Edit("known.py", "        self._unsorted.add(digest % BUCKETS)\n", ""),
+        Edit("KnownKeys.add", "self._unsorted.add(digest % BUCKETS)", "pass"),
     ),
     mutant(
         "a lost snapshot called leaked",
         "What an earlier line of versions committed is named again, not given a TTL.",
         DAMAGE + "a_lost_manifest_that_was_published_over_gives_the_history_back[sqlite]",
-        Edit(SUSPECTS, "origin is None or origin.epoch != survey.manifest.epoch:", "origin is None:"),
+        Edit("_is_committed", "or origin.epoch != survey.manifest.epoch", ""),
     ),
     mutant(
         "the rows of a hole called leaked",
         "What a lost page named is named again, not given a TTL.",
         DAMAGE + "a_deleted_page_is_rebuilt[sqlite]",
         Edit(
-            SUSPECTS,
-            "    return any(hole.last_version >= origin.version for hole in survey.damage.holes)\n",
-            "    return False\n",
+            "_is_committed",
+            "any(hole.last_version >= origin.version for hole in survey.damage.holes)",
+            "False",
         ),
     ),
     mutant(
         "a record that was never committed is adopted",
         "What a cut commit left behind is not shown as committed.",
         TOGETHER + "repair_beside_others_loses_nothing[publish-record_leaked]",
-        Edit(
-            SUSPECTS,
-            "max(versions, default=0) > survey.version + 1",
-            "max(versions, default=0) > survey.version",
-        ),
+        Edit("decide", "survey.version + 1", "survey.version"),
     ),
     mutant(
         "an older manifest taken for the newest",
         "What was committed after a backup that was put back is named again, not given a TTL.",
         DAMAGE + "an_older_manifest_that_was_put_back_loses_nothing[sqlite-3]",
-        Edit(SUSPECTS, "max(versions, default=0) > survey.version + 1", "False"),
+        Edit("decide", "max(versions, default=0) > survey.version + 1", "False"),
     ),
     mutant(
-        "going on after a reset",
-        "A dataset that is reset meanwhile is looked at anew: its old records are not called missing.",
-        GAPS + "nothing_is_called_missing_before_a_reset_is_noticed",
-        Edit(
-            SURVEY,
-            "        if current is None or current.epoch != self.manifest.epoch:\n",
-            "        if current is None:\n",
-        ),
+        "continuing after a reset",
+        "A dataset that is reset during verify is verified again: its old records are not called missing.",
+        "upkeep/test_beside_others.py::test_nothing_is_called_missing_before_a_reset_is_noticed",
+        Edit("Survey._current", "or current.epoch != self.manifest.epoch", ""),
     ),
     mutant(
         "a read that was refused taken for damage",
         "`-BUSY` for one read does not make a snapshot leaked.",
         "upkeep/test_repair_faults.py::test_a_read_that_the_server_refuses_is_not_taken_for_damage[page_deleted]",
-        Edit(
-            COMPARE,
-            '    except Corrupt:\n        return b""\n',
-            '    except Exception:\n        return b""\n',
-        ),
+        Edit("bytes_of", "except Corrupt", "except Exception"),
     ),
 )

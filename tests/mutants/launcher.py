@@ -1,4 +1,4 @@
-"""Runs pytest over and over, each time in a fork of a process that has loaded what is not under test.
+"""Runs pytest repeatedly, each time in a fork of a process that has loaded what is not under test.
 
 Loading pytest and the stores' clients takes longer than most checks of a mutant do.
 """
@@ -21,7 +21,7 @@ CRASHED = 99  # no exit code of pytest's
 
 
 class Launcher:
-    """A process that stands ready in a directory, and runs pytest there when asked to."""
+    """A process that waits in a directory, and runs pytest there on request."""
 
     def __init__(self, root: Path, output: Path) -> None:
         self._output = output
@@ -61,11 +61,11 @@ def _environment(root: Path) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-# --- in the process that stands ready ----------------------------------------------------------------
+# --- in the process that waits ----------------------------------------------------------------
 
 
 def serve(output: str) -> None:
-    """Fork for each line of arguments. Tell the child's process group, and later its exit code."""
+    """Fork for each line of arguments. Print the child's process group, and later its exit code."""
     import fakeredis  # noqa: F401, PLC0415 - loaded here, so that no child has to
     import hypothesis.stateful  # noqa: F401, PLC0415
     import pytest  # noqa: F401, PLC0415
@@ -78,7 +78,7 @@ def serve(output: str) -> None:
         if child == 0:
             _run(json.loads(line), output)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - it is how the two talk
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the parent reads it
 
 
 def _run(arguments: list[str], output: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What a mutant is: a protocol mistake as a small patch of the real code, and the check that must kill it."""
+"""A mutant: a protocol mistake as a small change of the real code, and the test that must fail."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import attrs
 
 @attrs.frozen
 class Edit:
-    """Replace a text that stands in a file exactly once."""
+    """Replace a fragment of a definition, in whichever file of the package it is; see `anchors`.
 
-    file: str  # below `swapstore/`
+    `within` is a function, class, `Class.method` or module-level constant, or the file name of a Lua script.
+    `old` occurs there exactly once, apart from white space, comments and docstrings. The lines of `new` after
+    the first get the indentation of the line in which `old` begins.
+    """
+
+    within: str
     old: str
     new: str
 
 
 @attrs.frozen
 class Mutant:
-    """A mistake that somebody could make, the promise it breaks, and the tests that must fail of it."""
+    """A mistake that a person could make, the promise that it breaks, and the tests that must fail."""
 
     name: str
     promise: str

@@ -1,4 +1,4 @@
-"""Where mutants are tried: copies of the repository, patched, tested and restored, one mutant at a time."""
+"""Copies of the repository in which mutants are tested: patched, tested and restored, one at a time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ from typing import Self
 
 import attrs
 
+from tests.mutants.anchors import Misfit, Package
 from tests.mutants.launcher import Launcher
 from tests.mutants.mutant import Edit, Mutant
 
 ROOT = Path(__file__).parents[2]
 WORKERS = 2
 TIMEOUT_S = 60.0
+CHECKS_IN_TIME = 10  # how many checks may take that long together, on a busy machine
+BROKEN = re.compile(
+    r"^E +(NameError|UnboundLocalError|ImportError|ModuleNotFoundError|SyntaxError"
+    r"|AttributeError: module ).*",
+    re.MULTILINE,
+)
 FAILED = 1  # pytest's exit code for: tests ran, and some failed. 2 to 5 say that they did not run
 
 NOT_NEEDED = shutil.ignore_patterns("__pycache__", ".hypothesis")
@@ -35,7 +42,7 @@ class Fate(enum.Enum):
     KILLED = "killed"
     TIMEOUT = "timeout"  # its tests did not end: that counts as killed
     SURVIVED = "survived"
-    ERROR = "error"  # the patch did not fit, or the tests did not run: nothing is known
+    ERROR = "error"  # the edits did not fit, their code is broken, or the tests did not run
 
 
 @attrs.frozen
@@ -53,10 +60,6 @@ class Verdict:
         return self.fate in {Fate.KILLED, Fate.TIMEOUT}
 
 
-class Misfit(Exception):  # noqa: N818 - the term
-    """A patch whose old text does not stand in its file exactly once: the code has moved on."""
-
-
 class Copy:
     """A copy of the library and its tests."""
 
@@ -71,6 +74,7 @@ class Copy:
         compileall.compile_dir(
             self.root / "swapstore", quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
         )
+        self._package = Package(self.root / "swapstore")
         self._launcher = Launcher(self.root, directory / "output")
 
     def judge(self, mutant: Mutant) -> Verdict:
@@ -84,30 +88,24 @@ class Copy:
 
     @contextlib.contextmanager
     def _patched(self, edits: Sequence[Edit]) -> Iterator[None]:
-        before = {self.root / "swapstore" / edit.file: "" for edit in edits}
-        for path in before:
-            before[path] = path.read_text("utf-8")
+        changed = self._package.patched(edits)
         try:
-            for edit in edits:
-                path = self.root / "swapstore" / edit.file
-                text = path.read_text("utf-8")
-                if text.count(edit.old) != 1:
-                    raise Misfit(f"{edit.file} holds {text.count(edit.old)} times:\n{edit.old}")
-                path.write_text(text.replace(edit.old, edit.new), "utf-8")
+            for path, text in changed.items():
+                path.write_text(text, "utf-8")
             yield
         finally:
-            for path, text in before.items():
-                path.write_text(text, "utf-8")
+            for path in changed:
+                path.write_text(self._package.texts[path], "utf-8")
 
     def run(self, checks: Sequence[str]) -> Verdict:
         """Run tests on the copy as it stands now."""
         began = time.monotonic()
         arguments = [
-            *("-q", "-x", "-p", "no:cacheprovider", "-p", "tests.mutants.verify"),
+            *("-q", "-x", "-m", "", "-p", "no:cacheprovider", "-p", "tests.mutants.verify"),
             *("--rootdir", str(self.root), "--basetemp", str(self._scratch)),
             *(f"tests/{check}" for check in checks),
         ]
-        code, output = self._launcher.run(arguments, self._timeout_s)
+        code, output = self._launcher.run(arguments, self._timeout_s * max(1, len(checks) // CHECKS_IN_TIME))
         return _verdict(code, output, time.monotonic() - began)
 
     def __enter__(self) -> Self:
@@ -123,13 +121,16 @@ def _verdict(code: int | None, output: str, seconds: float) -> Verdict:
     failed = re.search(r"^FAILED tests/(.+?)(?: - .*)?$", output, re.MULTILINE)
     if code == 0:
         return Verdict(Fate.SURVIVED, "", seconds, output)
+    broken = BROKEN.search(output)
+    if broken is not None:
+        return Verdict(Fate.ERROR, f"its own code: {broken[0]}", seconds, output)
     if code == FAILED and failed is not None:
         return Verdict(Fate.KILLED, failed[1], seconds, output)
     return Verdict(Fate.ERROR, f"pytest's exit code {code}", seconds, output)
 
 
 class Workshop:
-    """Several copies, at work in parallel."""
+    """Several copies that work in parallel."""
 
     def __init__(self, workers: int = WORKERS) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="swapstore-mutants-")
@@ -149,7 +150,7 @@ class Workshop:
         self._directory.cleanup()
 
     def judge(self, mutant: Mutant) -> Future[Verdict]:
-        """Begin to judge a mutant. One without edits is the code as it is."""
+        """Start to judge a mutant. One without edits is the unchanged code."""
         return self._pool.submit(self._judge, mutant)
 
     def _judge(self, mutant: Mutant) -> Verdict:

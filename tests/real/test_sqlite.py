@@ -15,10 +15,10 @@ import swapstore
 from swapstore import Store
 from swapstore.cache import Cache
 from swapstore.commands import Get, Stage
-from swapstore.drivers.sqlite import SqliteDriver
+from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.errors import Corrupt, ReadOnly, StoreFull, Unavailable, UnsupportedFormat
-from swapstore.keys import Keys
-from swapstore.operations.context import Context
+from swapstore.format.keys import Keys
+from swapstore.protocol.context import Context
 from tests.support import invariants
 from tests.support.valkey import Server
 

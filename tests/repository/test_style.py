@@ -1,4 +1,4 @@
-"""The repository's own rules, checked: sizes, layers, docstrings, and what must not be committed."""
+"""The repository's own rules, checked: sizes, docstrings, and what must not be committed."""
 
 from __future__ import annotations
 
@@ -13,44 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "swapstore"
 
-# Bottom first. A module may import from its own layer and from those above it in this list.
-LAYERS = [
-    {"errors", "forks"},
-    {"flights", "aio_flights"},
-    {"checks"},
-    {"json_values"},
-    {"codecs"},
-    {"models", "keys", "layout", "events"},
-    {"records", "findings", "known"},
-    {"pages"},
-    {"manifest"},
-    {"retention"},
-    {"growth"},
-    {"search", "commands", "cache", "mending"},
-    {"operations"},
-    {"validators", "observe"},
-    {"diagnosis"},
-    {"drivers"},
-    {"engine"},
-    {"calls"},
-    {"face", "sharing", "following", "aio_following"},
-    {"store"},
-    {"connection"},
-    {"aio"},
-    {"testing"},
-    {"migration"},
-    {"cli"},
-]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-
 
 def sources(*folders: Path) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
-
-
-def unit(path: Path) -> str:
-    """The part of the package that a file belongs to, `operations` or `manifest` for example."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
@@ -65,24 +30,10 @@ def imports(tree: ast.Module) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", sources(PACKAGE), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_downwards(path: Path) -> None:
-    """The protocol knows no driver, and what a person faces knows the store alone."""
-    if path == PACKAGE / "__init__.py":
-        return
-    mine = RANK[unit(path)]
-    for name in imports(ast.parse(path.read_text("utf-8"))):
-        parts = name.split(".")
-        if parts[0] == "swapstore" and len(parts) > 1 and parts[1] in RANK:
-            assert RANK[parts[1]] <= mine, f"{unit(path)} imports {name}"
-            if unit(path) == "operations":
-                assert parts[1] != "drivers"
-
-
-@pytest.mark.parametrize("path", sources(PACKAGE), ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_stay_small(path: Path) -> None:
-    """One idea a file, and a function that fits a screen."""
+    """One noun a file, whole, and functions that fit a screen."""
     text = path.read_text("utf-8")
-    assert text.count("\n") <= 300, "the idea was two"
+    assert text.count("\n") <= 600, "more than one noun"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) else node.body
@@ -100,7 +51,7 @@ def test_every_test_says_what_breaks(path: Path) -> None:
 
 def test_the_protocol_has_no_clock_and_no_randomness_of_its_own() -> None:
     """Operations are handed both, so that a simulation of the real code can be repeated byte for byte."""
-    for path in sources(PACKAGE / "operations"):
+    for path in sources(PACKAGE / "protocol"):
         if path.name == "context.py":
             continue
         used = set(imports(ast.parse(path.read_text("utf-8"))))

@@ -12,13 +12,13 @@ import attrs
 
 import swapstore
 import swapstore.aio
-from swapstore import Store, connection
-from swapstore.connection import DEFAULT_MAX_REQUEST
-from swapstore.drivers import rest_address
-from swapstore.drivers.aioupstash import AsyncUpstashDriver
+from swapstore import Store
+from swapstore.connect import _BLOCKING, DEFAULT_MAX_REQUEST, prepared
 from swapstore.drivers.base import Driver
-from swapstore.drivers.rest_transport import Times
-from swapstore.drivers.upstash import UpstashDriver
+from swapstore.drivers.rest import address as rest_address
+from swapstore.drivers.rest.aio import AsyncUpstashDriver
+from swapstore.drivers.rest.driver import UpstashDriver
+from swapstore.drivers.rest.transport import Times
 from swapstore.testing.simulated import VirtualClock
 from tests.aio.support import Blocking, InThread
 
@@ -60,7 +60,7 @@ def store_on(driver: Driver, url: str, token: str = TOKEN, *, slept: list[float]
         for name, parameter in inspect.signature(swapstore.connect).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    unused, context = connection.prepared(connection._BLOCKING, url, **{**options, "token": token})
+    unused, context = prepared(_BLOCKING, url, **{**options, "token": token})
     unused.close()
     return Store(driver, attrs.evolve(context, clock=_Clock(slept if slept is not None else [])))
 

@@ -12,7 +12,7 @@ import pytest
 import swapstore
 import swapstore.aio
 from swapstore import InvalidInput, Store
-from swapstore.drivers import rest_address
+from swapstore.drivers.rest import address
 from tests.rest.carried import TOKEN
 
 URL = "https://name.test"
@@ -23,7 +23,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("SWAPSTORE_URL", "UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr("swapstore.operations.probing.at_connect", _ask_nothing)
+    monkeypatch.setattr("swapstore.protocol.scriptless.probe.at_connect", _ask_nothing)
 
 
 def _ask_nothing(*_: object) -> Iterator[None]:
@@ -37,7 +37,7 @@ def test_a_store_says_where_it_is_and_nothing_else() -> None:
         assert store.where == URL
         for shown in (repr(store), str(store), repr(store._driver), repr(vars(store._driver))):
             assert TOKEN not in shown
-    assert TOKEN not in repr(rest_address.parse(URL, TOKEN, allow_http=False))
+    assert TOKEN not in repr(address.parse(URL, TOKEN, allow_http=False))
 
 
 def test_the_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,8 +46,8 @@ def test_the_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", TOKEN)
     for connect in (swapstore.connect, swapstore.aio.connect):
         assert connect().where == URL
-    assert rest_address.parse(URL, None, allow_http=False).token == TOKEN
-    assert rest_address.parse(URL, f"{TOKEN}2", allow_http=False).token == f"{TOKEN}2"
+    assert address.parse(URL, None, allow_http=False).token == TOKEN
+    assert address.parse(URL, f"{TOKEN}2", allow_http=False).token == f"{TOKEN}2"
     monkeypatch.setenv("SWAPSTORE_URL", "https://first.test")
     assert swapstore.connect().where == "https://first.test"
 
@@ -163,14 +163,14 @@ def test_over_rest_reads_are_more_patient() -> None:
 
 def test_a_proxy_is_used_where_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a company's proxy nothing would be reached; and nothing local may be asked of it."""
-    from swapstore.drivers import rest_transport  # noqa: PLC0415 - an extra
+    from swapstore.drivers.rest import transport  # noqa: PLC0415 - an extra
 
     monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy.test:3128")
     monkeypatch.setenv("HTTP_PROXY", "proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "inside.test")
 
     def proxy(url: str) -> object:
-        return rest_transport.pool_options(rest_address.parse(url, TOKEN, allow_http=True))["proxy"]
+        return transport.pool_options(address.parse(url, TOKEN, allow_http=True))["proxy"]
 
     through = proxy(URL)
     assert through is not None

@@ -39,8 +39,8 @@ from swapstore.commands import (
     Ttl,
     Write,
 )
-from swapstore.drivers import rest_wire
 from swapstore.drivers.base import Driver
+from swapstore.drivers.rest import wire
 from tests.rest.carried import FACES, driver_of, store_on
 from tests.support.rest import RestServer
 
@@ -272,7 +272,7 @@ def test_where_echoing_is_denied_texts_still_come_whole(driver: Driver, rest: Re
 @pytest.mark.parametrize("reply", [0, 1, b"", b"QUEUED", []])
 def test_only_ok_means_that_something_was_set(command: Command[bool], reply: object) -> None:
     """A swap that did not happen would be acknowledged."""
-    assert rest_wire.value(command, b"OK") is True
-    assert rest_wire.value(command, None) is False
-    with pytest.raises(rest_wire.Unreadable):
-        rest_wire.value(command, reply)
+    assert wire.value(command, b"OK") is True
+    assert wire.value(command, None) is False
+    with pytest.raises(wire.Unreadable):
+        wire.value(command, reply)

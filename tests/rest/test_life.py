@@ -15,9 +15,9 @@ import swapstore
 import swapstore.aio
 from swapstore import InvalidInput, StoreClosed, SwapstoreError
 from swapstore.commands import Get, Put, Register
-from swapstore.drivers import rest_address
-from swapstore.drivers.aioupstash import AsyncUpstashDriver
-from swapstore.drivers.rest_session import Place
+from swapstore.drivers.rest import address as rest_address
+from swapstore.drivers.rest.aio import AsyncUpstashDriver
+from swapstore.drivers.rest.conversation import Place
 from tests.rest.carried import FACES, driver_of, store_on
 from tests.support.rest import RestServer
 

@@ -27,8 +27,8 @@ from swapstore.errors import (
     Unavailable,
     Unsupported,
 )
-from swapstore.findings import Problem
-from swapstore.operations.strategy import Way
+from swapstore.fsck.findings import Problem
+from swapstore.protocol.scriptless.probe import Way
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server

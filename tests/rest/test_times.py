@@ -114,7 +114,7 @@ def test_an_endpoint_that_cannot_be_reached_in_time(face: str) -> None:
 @pytest.mark.parametrize("face", FACES)
 def test_all_connections_in_use(face: str, rest: RestServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a connection has sent nothing: it must not be told that the outcome is unknown."""
-    monkeypatch.setattr("swapstore.drivers.rest_transport.MAX_CONNECTIONS", 1)
+    monkeypatch.setattr("swapstore.drivers.rest.transport.MAX_CONNECTIONS", 1)
     times = type(QUICK)(read_s=5, pool_s=0.1, total_s=5)
     with driver_of(face, rest.url, rest.token, times=times) as driver:
         rest.switches.delay_before(1)

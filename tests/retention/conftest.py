@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swapstore import manifest
+from swapstore.format import manifest
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from typing import Any
 
 import attrs
 
-from swapstore import Retention, Store, manifest
+from swapstore import Retention, Store
 from swapstore.cache import Cache
 from swapstore.errors import IdConflict, NotFound, TooOld
-from swapstore.manifest import Manifest
+from swapstore.format import manifest
+from swapstore.format.manifest import Manifest
 from swapstore.models import Row
 from swapstore.testing import SimulatedStore
 from tests.support import invariants

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from swapstore import Store, manifest
+from swapstore import Store
+from swapstore.format import manifest
 from tests.retention.plain import fill, ids, keeping, permanent, stored
 from tests.store.test_damage import alter, delete
 from tests.support.drivers import another

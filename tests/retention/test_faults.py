@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from swapstore import Retention, Store, manifest
+from swapstore import Retention, Store
 from swapstore.commands import Commit
 from swapstore.errors import OutcomeUnknown, Unavailable
+from swapstore.format import manifest
 from swapstore.testing import Crash, Fault, Kind, SimulatedStore, every_fault, faulty
 from tests.retention.plain import expiring, ids, keeping, stored
 from tests.support import invariants

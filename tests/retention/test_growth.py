@@ -8,8 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from swapstore import Retention, manifest
+from swapstore import Retention
 from swapstore.errors import IdConflict, TooOld
+from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
 from tests.retention.plain import WIDEST, keeping, permanent, stored
 from tests.support import invariants

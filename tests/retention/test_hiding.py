@@ -11,10 +11,11 @@ import pytest
 import swapstore
 from swapstore import Retention, Store
 from swapstore.errors import IdConflict, InvalidInput, TooOld
-from swapstore.testing import VirtualClock
+from swapstore.format import manifest
+from swapstore.testing import SimulatedStore, VirtualClock
 from tests.retention.plain import keeping, stored
 from tests.support import invariants
-from tests.support.drivers import another, meddled
+from tests.support.drivers import another, lose, meddled
 
 NOW = 1_800_000_000_000
 DAY = 86_400_000
@@ -267,3 +268,37 @@ def test_a_producer_that_lost_the_race_hides_by_what_it_finds(store: Store) -> N
     meddler.before(len(meddler.batches), rivals)
     client.publish("mena", "mine", id="mine")
     assert ids(another(store)) == ["mine", "rival-2"]
+
+
+@pytest.mark.usefixtures("tiny_pages")
+def test_a_wider_bound_does_not_bring_hidden_rows_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two producers, two bounds: a history would show again what it had hidden, with holes in it."""
+    monkeypatch.setattr(manifest, "F", 4)
+    store = SimulatedStore().connect()
+    for number in range(1, 7):
+        store.publish("mena", number, id=f"id-{number}")
+    keeping(store, 1).publish("mena", 7, id="id-7")
+    keeping(store, 3).publish("mena", 8, id="id-8")
+    assert [row.id for row in store.history("mena", limit=None)] == ["id-8", "id-7"]
+
+
+@pytest.mark.usefixtures("tiny_pages")
+def test_a_lost_publish_that_is_hidden_is_acknowledged() -> None:
+    """Its reply is lost, it is sealed and hidden before the producer asks: it was committed all the same."""
+    store = SimulatedStore().connect()
+    for number in range(8):
+        store.publish("mena", number)
+    client, meddler = meddled(store)
+    client.read_latest("mena")
+
+    def overtake() -> None:
+        for number in range(7):  # then a smaller page goes first
+            store.publish("mena", number)
+        keeping(store, 1).publish("mena", "last")
+        lose()
+
+    meddler.after(len(meddler.batches), overtake)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (9, True)
+    assert store.read("mena", id="mine") is None, "hidden"
+    assert "mine" not in {row.id for row in invariants.manifest_of(store).log.rows}, "in a page"

@@ -7,7 +7,8 @@ import time
 import attrs
 import pytest
 
-from swapstore import Retention, Store, manifest
+from swapstore import Retention, Store
+from swapstore.format import manifest
 from tests.retention.plain import expiring, fill, keeping, permanent, stored
 from tests.support import invariants
 from tests.support.drivers import another, meddled

@@ -9,7 +9,7 @@ import pytest
 
 from swapstore import Retention, Store
 from swapstore.commands import Commit
-from swapstore.drivers.sqlite import SWEEP, SqliteDriver
+from swapstore.drivers.sqlite.driver import SWEEP, SqliteDriver
 from swapstore.testing import SimulatedStore
 from tests.retention.plain import expiring, fill, permanent
 from tests.support import invariants

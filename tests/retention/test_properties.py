@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swapstore import manifest
+from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
 from tests.conftest import steps as runs_of
 from tests.retention.plain import Plain, keeping

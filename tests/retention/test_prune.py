@@ -7,9 +7,10 @@ from datetime import timedelta
 import attrs
 import pytest
 
-from swapstore import Pruned, Retention, Store, manifest
+from swapstore import Pruned, Retention, Store
 from swapstore.commands import Commit
 from swapstore.errors import InvalidInput, NotFound
+from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
 from tests.retention.plain import WIDEST, fill, ids, keeping, stored
 from tests.support import invariants

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swapstore import growth, manifest, pages, retention, search
-from swapstore.growth import Draft, Retained, Stamp
-from swapstore.keys import Keys
-from swapstore.manifest import Manifest
+from swapstore.format import append, manifest, pages, retention, search
+from swapstore.format.append import Draft, Retained, Stamp
+from swapstore.format.keys import Keys
+from swapstore.format.manifest import Manifest
+from swapstore.format.pages import Page
+from swapstore.format.retention import Limits
 from swapstore.models import Entry, Ref, Row
-from swapstore.pages import Page
-from swapstore.retention import Limits
 from tests.conftest import steps as runs_of
 from tests.retention.test_properties import pages_of
 
@@ -61,7 +61,7 @@ class Line:
         return Stamp(now_ms=self.number, nonce=f"{self.number:016x}", new_epoch="e" * 12, keys=KEYS)
 
     def retained(self, limits: Limits, keeping: set[int], most: int) -> Retained:
-        """What `operations.retain.retained` reads, without I/O."""
+        """What `protocol.prune.retained` reads, without I/O."""
         base = self.current
         assert base is not None
         ripe = retention.ripe(retention.hidden(base.head, base.log, limits), base.log, limits)
@@ -83,7 +83,7 @@ class Line:
         assert unlinked <= self.named, "nothing is unlinked that is not ours any more"
         staged = {page.ref.key for page in draft.pages}
         if draft.row is not None:
-            staged |= set(growth.keys_of([draft.row], "d", KEYS))
+            staged |= set(append.keys_of([draft.row], "d", KEYS))
         assert not staged & self.named, "nothing is staged over what is named"
         assert not staged & unlinked
         self.stored |= {page.ref.key: page.record for page in draft.pages}
@@ -106,7 +106,7 @@ class Line:
             page = self.page(ref)
             rows += page.rows
             ahead += page.pages
-        return found | set(growth.keys_of(rows, "d", KEYS)), lost
+        return found | set(append.keys_of(rows, "d", KEYS)), lost
 
     def carry_out(self, step: tuple[Any, ...]) -> None:
         base = self.current
@@ -122,7 +122,7 @@ class Line:
                     taken = self.retained(
                         limits, latest | ({head.pinned.version} if head.pinned else set()), 1
                     )
-                draft = growth.append(
+                draft = append.append(
                     base, entry, dataset="d", dedupe_key=None, stamp=self.stamp(), retained=taken
                 )
             case ("prune", limits, most):
@@ -147,7 +147,7 @@ class Line:
 
     def repoint(self, taken: Retained, **served: Row | None) -> Draft:
         assert self.current is not None
-        return growth.repoint(self.current, stamp=self.stamp(), retained=taken, **served)
+        return append.repoint(self.current, stamp=self.stamp(), retained=taken, **served)
 
 
 @runs_of(200, 50)

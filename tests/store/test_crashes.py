@@ -6,9 +6,9 @@ import pytest
 
 from swapstore import Store
 from swapstore.commands import Commit
-from swapstore.testing import Crash, failing_at, faulty
+from swapstore.testing import Crash, SimulatedStore, failing_at, faulty
 from tests.support import invariants
-from tests.support.drivers import another
+from tests.support.drivers import another, meddled
 
 pytestmark = pytest.mark.every_store
 
@@ -68,3 +68,27 @@ def test_a_cut_publish_can_be_repeated_with_its_id(store: Store) -> None:
         assert another(store).publish("mena", "other content", id=f"other-{after}").created
         invariants.check(store)
     assert len(invariants.check(store)) == 10
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_page_that_a_cut_commit_left_behind_blocks_nobody(writes: int) -> None:
+    """The server died between making a page permanent and the swap: the next publish seals it again."""
+    simulated = SimulatedStore()
+    store = simulated.connect()
+    for number in range(63):
+        store.publish("mena", number, id=f"id-{number}")
+    client, meddler = meddled(store)
+    client.read_latest("mena")
+
+    def die() -> None:
+        *stages, swap = meddler.batches[-1]
+        assert isinstance(swap, Commit)
+        store._driver.execute(stages)
+        simulated.keyspace.commit(swap, simulated.clock.now_ms(), writes=writes)
+        raise Crash
+
+    meddler.before(len(meddler.batches), die)
+    with pytest.raises(Crash):
+        client.publish("mena", "cut", id="cut")
+    assert simulated.connect().publish("mena", "next").version == 64
+    assert len(list(simulated.connect().history("mena", limit=None))) == 64

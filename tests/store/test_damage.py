@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from swapstore import Store
-from swapstore.errors import Corrupt, Damaged, PayloadMissing, UnsupportedFormat
-from tests.support.drivers import another
+from swapstore.commands import Failed
+from swapstore.errors import (
+    Corrupt,
+    Damaged,
+    PayloadMissing,
+    Unavailable,
+    UnsupportedFormat,
+)
+from tests.support.drivers import another, meddled
 
 MANIFEST = "swapstore:manifest:{mena}"
 
@@ -110,8 +117,9 @@ def test_a_permanent_page_with_other_rows_is_named(store: Store) -> None:
             connection.execute("INSERT INTO records VALUES (?, ?, NULL)", (page, b"other page\n"))
     else:
         raw_client(store).set(page, b"other page\n")
-    with pytest.raises(Corrupt, match=r"page:.*permanent and holds something else"):
+    with pytest.raises(Corrupt, match=r"page:.*permanent and holds something else") as caught:
         store.publish("mena", "next")
+    assert caught.value.key == page, "the way out is to remove it"
 
 
 def test_the_next_publish_heals_what_readers_see(damaged: Store) -> None:
@@ -221,3 +229,49 @@ def test_another_type_of_value_is_named(store: Store) -> None:
     for use in (lambda: store.read_latest("mena"), lambda: store.publish("mena", 1)):
         with pytest.raises(Corrupt, match="dataset 'mena': .*another type of value"):
             use()
+
+
+@pytest.mark.every_store
+def test_a_new_line_of_versions_does_not_stumble_over_old_pages(store: Store) -> None:
+    """The manifest was lost and its pages stayed: a fresh start can seal pages of its own."""
+    for number in range(64):
+        store.publish("mena", number, id=f"old-{number}")
+    delete(store, MANIFEST)
+    fresh = another(store)
+    for number in range(64):
+        fresh.publish("mena", number, id=f"new-{number}")
+    ids = [row.id for row in another(store).history("mena", limit=None)]
+    assert ids == [f"new-{number}" for number in range(63, -1, -1)]
+
+
+def test_an_id_of_a_lost_line_of_versions_is_refused_with_its_key(store: Store) -> None:
+    """After a lost manifest others publish on: a retry of an old id must end in a clear error, not crash."""
+    store.publish("mena", 1, id="old")
+    delete(store, MANIFEST)
+    another(store).publish("mena", 2, id="new")
+    with pytest.raises(Corrupt, match="old is permanent but no version names it") as caught:
+        another(store).publish("mena", 1, id="old")
+    assert caught.value.key == "swapstore:id:{mena}:old"
+
+
+def test_a_damaged_id_record_names_its_key(store: Store) -> None:
+    """Whoever has to look needs the key, whether the record lost its header line or its meaning."""
+    for number in range(70):
+        store.publish("mena", number, id=f"id-{number}")
+    key = "swapstore:id:{mena}:id-3"
+    for raw in (b"no line", b"{}\n"):
+        alter(store, key, lambda _, raw=raw: raw)  # type: ignore[misc]
+        with pytest.raises(Corrupt, match=key) as caught:
+            another(store).read("mena", id="id-3")
+        assert caught.value.key == key
+
+
+def test_a_damaged_dataset_is_listed(store: Store) -> None:
+    """Something of another type under the manifest key: left out of the list, the damage would be hidden."""
+    store.publish("mena", 1)
+    reader, meddler = meddled(store)
+    meddler.replies(1, lambda _: [Failed(Corrupt("another type, on purpose"))])
+    assert reader.datasets() == ["mena"]
+    meddler.replies(3, lambda _: [Failed(Unavailable("loading, on purpose"))])
+    with pytest.raises(Unavailable, match="loading"):
+        reader.datasets()

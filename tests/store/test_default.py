@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import swapstore
-from swapstore import connection
+from swapstore.connect import default_path
 from swapstore.errors import InvalidInput
 
 
@@ -99,4 +99,4 @@ def test_every_public_name_is_there() -> None:
     """`from swapstore import *` works, and the version is that of the installed package."""
     for name in swapstore.__all__:
         assert getattr(swapstore, name) is not None
-    assert connection.default_path().name == "swapstore.db"
+    assert default_path().name == "swapstore.db"

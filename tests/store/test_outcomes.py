@@ -11,9 +11,9 @@ import pytest
 from swapstore import Store
 from swapstore.commands import Command, Commit, Failed, Replace, Stage
 from swapstore.errors import Contended, IdConflict, OutcomeUnknown, StoreFull, Unavailable
-from swapstore.growth import Stamp, repoint
-from swapstore.manifest import build, parse
-from swapstore.operations.context import Policy
+from swapstore.format.append import Stamp, repoint
+from swapstore.format.manifest import build, parse
+from swapstore.protocol.context import Policy
 from tests.support import invariants
 from tests.support.drivers import Meddler, another, lose, meddled
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import swapstore
 from swapstore import Candidate, Commit, Snapshot, Store
 from swapstore.commands import Failed, Register
 from swapstore.errors import Conflict, IdConflict, InvalidInput, PayloadTooLarge, Rejected, StoreFull
+from swapstore.protocol.context import Policy
 from tests.support.drivers import another, meddled
 
 
@@ -323,7 +323,7 @@ def test_validate_is_not_held_against_a_stale_previous(store: Store) -> None:
 @pytest.mark.every_store
 def test_max_payload(store: Store) -> None:
     """A payload over the limit is refused before anything is sent, with both figures."""
-    client, meddler = meddled(store, policy=swapstore.operations.context.Policy(max_payload_bytes=10))
+    client, meddler = meddled(store, policy=Policy(max_payload_bytes=10))
     client.publish("mena", b"x" * 10, codec="bytes")
     sent = len(meddler.batches)
     with pytest.raises(PayloadTooLarge, match="dataset 'mena': .*11 bytes"):

@@ -5,12 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 
 from swapstore import Store
-from swapstore.commands import Get, Peek
-from swapstore.errors import InvalidInput, StoreClosed
+from swapstore.commands import Get, GetServed, Peek
+from swapstore.errors import (
+    InvalidInput,
+    PayloadMissing,
+    ReplyLost,
+    StoreClosed,
+)
+from tests.store.test_damage import MANIFEST, delete
+from tests.support.crowd import PATIENT
 from tests.support.drivers import another, cold_trips, lose, meddled
+from tests.support.fixed import TickingClock
 
 
 def fill(store: Store, count: int, dataset: str = "mena") -> None:
@@ -220,3 +229,65 @@ def test_a_closed_store_says_so(store: Store) -> None:
     ):
         with pytest.raises(StoreClosed, match="closed"):
             use()
+
+
+def test_a_snapshot_and_a_status_describe_themselves(store: Store) -> None:
+    """A reader that logs, forwards or compares a snapshot or a status relies on each of its fields."""
+    clock = TickingClock()
+    client, _ = meddled(store, clock=clock)
+    began = clock.ms
+    client.publish("mena", b"payload", codec="bytes", id="x")
+    snap, status = client.read_latest("mena"), client.status("mena")
+    assert snap is not None
+    assert status is not None
+    assert (snap.dataset, snap.size, snap.codec) == ("mena", len(b"payload"), "bytes")
+    assert began < snap.committed_at < clock.ms
+    assert (status.dataset, status.first_version) == ("mena", 1)
+    assert status.committed_at == status.confirmed_at == snap.committed_at == status.latest.committed_at
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3, 6])
+def test_a_missing_payload_is_looked_for_a_bounded_number_of_times(store: Store, attempts: int) -> None:
+    """Too few looks, and a lagging replica is called damage; too many, and readers pile up."""
+    store.publish("mena", 1, id="gone")
+    delete(store, "swapstore:id:{mena}:gone")
+    cold_trips(store)  # it is known from here on whether the store tells both at once
+    reader, meddler = meddled(store, policy=attrs.evolve(PATIENT, read_attempts=attempts))
+    with pytest.raises(PayloadMissing):
+        reader.read_latest("mena")
+    asked = [command for batch in meddler.batches for command in batch]
+    assert asked.count(Get("swapstore:id:{mena}:gone")) == attempts
+    manifests = [each for each in asked if isinstance(each, Get | GetServed) and each.key == MANIFEST]
+    assert len(manifests) == attempts
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3, 6])
+def test_a_read_whose_reply_is_always_lost_ends(store: Store, attempts: int) -> None:
+    """A reader asks as often as the policy says: not once less, and not for ever."""
+    store.publish("mena", 1)
+    reader, meddler = meddled(store, policy=attrs.evolve(PATIENT, read_attempts=attempts))
+    for number in range(100):
+        meddler.before(number, lose)
+    with pytest.raises(ReplyLost):
+        reader.datasets()
+    assert len(meddler.batches) == attempts
+
+
+def test_a_dataset_that_goes_away_while_it_is_read_is_nothing(store: Store) -> None:
+    """Payload gone, then the manifest too (a flush in between): `nothing is published`, not a crash."""
+    store.publish("mena", 1, id="gone")
+    delete(store, "swapstore:id:{mena}:gone")
+    reader, meddler = meddled(store, policy=attrs.evolve(PATIENT, read_attempts=2))
+    meddler.before(2, lambda: delete(store, MANIFEST))
+    assert reader.read_latest("mena") is None
+
+
+def test_a_record_that_arrives_late_is_read_all_the_same(store: Store) -> None:
+    """A replica shows a manifest a moment before the payload it names: that is no loss."""
+    store.publish("mena", 1)
+    cold_trips(store)  # it is known from here on whether the store tells both at once
+    client, meddler = meddled(store)
+    meddler.replies(1, lambda _: [None])
+    snap = client.read_latest("mena")
+    assert snap is not None
+    assert snap.value == 1

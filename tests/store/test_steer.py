@@ -9,8 +9,14 @@ from datetime import timedelta
 import pytest
 
 from swapstore import Store
-from swapstore.errors import InvalidInput, NotFound, OutcomeUnknown, PayloadMissing
+from swapstore.errors import (
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    PayloadMissing,
+)
 from tests.support.drivers import another, lose, meddled
+from tests.support.fixed import TickingClock
 
 
 def served(store: Store) -> object:
@@ -183,3 +189,21 @@ def test_a_snapshot_whose_payload_is_gone_cannot_be_pinned(store: Store) -> None
     with pytest.raises(PayloadMissing, match="gone"):
         another(store).pin("mena", id=commit.id)
     assert served(store) == 2
+
+
+def test_confirm_moves_the_moment_of_the_last_look(store: Store) -> None:
+    """An alarm on `confirmed_at` would ring for ever, however often the producer says that it ran."""
+    client, _ = meddled(store, clock=TickingClock())
+    client.publish("mena", 1)
+    before = client.status("mena")
+    assert before is not None
+    after = client.confirm("mena")
+    assert after.confirmed_at > before.confirmed_at
+    assert after.committed_at > before.committed_at
+
+
+def test_rolling_back_to_the_latest_changes_nothing(store: Store) -> None:
+    """A repeated rollback would make a new version each time and end every live view."""
+    commit = store.publish("mena", 1)
+    before = store.status("mena")
+    assert store.rollback("mena", id=commit.id) == before

@@ -12,10 +12,11 @@ from typing import Any
 
 import redis
 
-from swapstore import Store, growth, manifest, records
-from swapstore.drivers.sqlite import SqliteDriver
-from swapstore.keys import Keys
-from swapstore.manifest import F, Head, Log, Manifest
+from swapstore import Store
+from swapstore.drivers.sqlite.driver import SqliteDriver
+from swapstore.format import append, manifest, records
+from swapstore.format.keys import Keys
+from swapstore.format.manifest import F, Head, Log, Manifest
 from swapstore.models import Row
 
 EPOCH = "e" * 12
@@ -73,7 +74,7 @@ class Bulk:
             if recorded:
                 yield from self.records(row)
             if len(tail) == 2 * F:
-                log, sealed = growth.sealed_log(
+                log, sealed = append.sealed_log(
                     Log(rows=tuple(tail), pages=pages),
                     dataset=self._dataset,
                     epoch=self._epoch,

@@ -7,8 +7,8 @@ from typing import Any
 
 from swapstore import Store
 from swapstore.commands import Command, Commit
-from swapstore.manifest import Manifest
-from swapstore.operations.context import Policy
+from swapstore.format.manifest import Manifest
+from swapstore.protocol.context import Policy
 from tests.store.test_damage import MANIFEST, alter
 from tests.support.drivers import Meddler, meddled
 

@@ -12,7 +12,7 @@ from swapstore.cache import Cache
 from swapstore.commands import Command, Commit
 from swapstore.drivers.base import Driver, Listener
 from swapstore.errors import ReplyLost
-from swapstore.following import Silence
+from swapstore.subscription import Silence
 
 
 class Meddler:

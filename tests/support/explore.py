@@ -18,9 +18,9 @@ import attrs
 from swapstore.cache import Cache
 from swapstore.commands import Command, Commit, Reading
 from swapstore.errors import ReplyLost, SwapstoreError
-from swapstore.keys import Keys
-from swapstore.operations.context import Context, Policy
-from swapstore.operations.steps import Operation, Wait
+from swapstore.format.keys import Keys
+from swapstore.protocol.context import Context, Policy
+from swapstore.protocol.operation import Operation, Wait
 from swapstore.testing import Keyspace, VirtualClock
 
 KEYS = Keys("x")

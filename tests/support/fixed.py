@@ -7,8 +7,8 @@ import random
 import attrs
 
 from swapstore.cache import Cache
-from swapstore.keys import Keys
-from swapstore.operations.context import Context
+from swapstore.format.keys import Keys
+from swapstore.protocol.context import Context
 
 
 @attrs.define

@@ -7,10 +7,11 @@ from typing import Any
 
 import redis
 
-from swapstore import Store, manifest, pages
-from swapstore.keys import Keys
+from swapstore import Store
+from swapstore.format import manifest, pages
+from swapstore.format.keys import Keys
+from swapstore.format.records import payload_of
 from swapstore.models import Ref, Row
-from swapstore.records import payload_of
 
 Contents = dict[str, tuple[bytes, bool]]  # the value, and whether it has a TTL
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swapstore import Store, manifest
+from swapstore import Store
 from swapstore.commands import Command, Commit, Get, Put, Stage, Staged
 from swapstore.errors import Damaged, StoreFull, SwapstoreError
-from swapstore.operations.context import Policy
+from swapstore.format import manifest
+from swapstore.protocol.context import Policy
 from swapstore.testing import Crash, Fault, Keyspace, Kind, SimulatedStore, every_fault, failing_at, faulty
 from tests.support import invariants
 

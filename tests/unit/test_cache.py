@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from swapstore import growth
 from swapstore.cache import ENTRY_BYTES, Cache, Known
-from swapstore.growth import Stamp
+from swapstore.format import append as appending
+from swapstore.format.append import Stamp
 from tests.unit.test_manifest import KEY, KEYS, append, entry
 
 
@@ -86,7 +86,7 @@ def test_another_epoch_counts_only_if_nothing_was_learned_meanwhile() -> None:
     old = append(None, 1).manifest
     cache.learn(old, 1.0, basis=None)
     before = known(cache)
-    new = growth.append(
+    new = appending.append(
         None,
         entry(9),
         dataset="mena",

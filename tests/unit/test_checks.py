@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swapstore import checks
+from swapstore import arguments
 from swapstore.errors import InvalidInput, PayloadTooLarge
 
 BAD_NAMES: list[Any] = [
@@ -31,35 +31,35 @@ BAD_NAMES: list[Any] = [
 def test_bad_dataset_names(name: Any) -> None:
     """Braces would move keys to another cluster slot, newlines would break records."""
     with pytest.raises(InvalidInput, match="dataset name"):
-        checks.dataset(name)
+        arguments.dataset(name)
 
 
 @pytest.mark.parametrize("name", ["mena", "a", "0", "A.b_c-d/e", "a" * 128])
 def test_good_dataset_names(name: str) -> None:
     """What the design allows is allowed."""
-    assert checks.dataset(name) == name
-    assert checks.namespace(name) == name
+    assert arguments.dataset(name) == name
+    assert arguments.namespace(name) == name
 
 
 @pytest.mark.parametrize("value", ["", "a" * 201, "a b", "{a}", "a\n", "é", None, 1])
 def test_bad_ids(value: Any) -> None:
     """An id is part of a key."""
     with pytest.raises(InvalidInput, match="id"):
-        checks.snapshot_id(value)
+        arguments.snapshot_id(value)
     with pytest.raises(InvalidInput, match="dedupe_key"):
-        checks.dedupe_key(value)
+        arguments.dedupe_key(value)
 
 
 @pytest.mark.parametrize("value", ["a", "a" * 200, "run:1/x@h+1-2._"])
 def test_good_ids(value: str) -> None:
     """What the design allows is allowed."""
-    assert checks.snapshot_id(value) == value
+    assert arguments.snapshot_id(value) == value
 
 
 def test_a_long_name_is_not_shown_whole() -> None:
     """An error stays readable when somebody passes a document for a name."""
     with pytest.raises(InvalidInput) as caught:
-        checks.dataset("x" * 100_000)
+        arguments.dataset("x" * 100_000)
     assert len(str(caught.value)) < 300
 
 
@@ -78,15 +78,15 @@ def test_a_long_name_is_not_shown_whole() -> None:
 def test_bad_times(value: Any, match: str) -> None:
     """A naive datetime means another moment on another machine."""
     with pytest.raises(InvalidInput, match=match):
-        checks.timestamp_ms(value)
+        arguments.timestamp_ms(value)
 
 
 def test_good_times() -> None:
     """Milliseconds stay, aware datetimes become UTC milliseconds, rounded down."""
-    assert checks.timestamp_ms(0) == 0
-    assert checks.timestamp_ms(checks.MAX_TS_MS) == checks.MAX_TS_MS
-    assert checks.timestamp_ms(datetime(1970, 1, 1, 0, 0, 1, 1999, tzinfo=UTC)) == 1001
-    assert checks.timestamp_ms(datetime(1970, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))) == 0
+    assert arguments.timestamp_ms(0) == 0
+    assert arguments.timestamp_ms(arguments.MAX_TS_MS) == arguments.MAX_TS_MS
+    assert arguments.timestamp_ms(datetime(1970, 1, 1, 0, 0, 1, 1999, tzinfo=UTC)) == 1001
+    assert arguments.timestamp_ms(datetime(1970, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))) == 0
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_good_times() -> None:
 def test_bad_labels(value: Any) -> None:
     """Labels ride in every row, so they are strings and small."""
     with pytest.raises(InvalidInput, match="label"):
-        checks.labels(value)
+        arguments.labels(value)
 
 
 def test_labels_are_copied_and_ordered() -> None:
     """The same labels give the same header bytes; the caller's mapping stays its own."""
     given = {"b": "2", "a": "1"}
-    taken = checks.labels(given)
+    taken = arguments.labels(given)
     assert list(taken) == ["a", "b"]
     given["c"] = "3"
     assert "c" not in taken
@@ -113,31 +113,31 @@ def test_labels_are_copied_and_ordered() -> None:
 def test_bad_ttls(value: Any) -> None:
     """A live view always expires."""
     with pytest.raises(InvalidInput, match="ttl"):
-        checks.ttl_ms(value)
+        arguments.ttl_ms(value)
 
 
 def test_good_ttls_and_bounds() -> None:
     """Seconds or a timedelta, whichever reads better."""
-    assert checks.ttl_ms(1.5) == 1500
-    assert checks.ttl_ms(timedelta(minutes=1)) == 60_000
-    assert checks.staleness_s(timedelta(seconds=2)) == 2.0
+    assert arguments.ttl_ms(1.5) == 1500
+    assert arguments.ttl_ms(timedelta(minutes=1)) == 60_000
+    assert arguments.staleness_s(timedelta(seconds=2)) == 2.0
     for wrong in (-1, float("nan"), float("inf"), "1", True):
         with pytest.raises(InvalidInput):
-            checks.staleness_s(wrong)
+            arguments.staleness_s(wrong)
 
 
 @pytest.mark.parametrize("value", [-1, 1.0, True, "1"])
 def test_bad_versions(value: Any) -> None:
     """A version is a whole number; 0 means nothing is published."""
     with pytest.raises(InvalidInput, match="expected_version"):
-        checks.expected_version(value)
+        arguments.expected_version(value)
 
 
 def test_payload_size_names_both_figures() -> None:
     """The error tells how large the payload is and how large it may be."""
-    checks.payload_size(10, 10)
+    arguments.payload_size(10, 10)
     with pytest.raises(PayloadTooLarge, match="11 bytes.*10") as caught:
-        checks.payload_size(11, 10)
+        arguments.payload_size(11, 10)
     assert (caught.value.size_bytes, caught.value.limit_bytes) == (11, 10)
 
 
@@ -145,4 +145,4 @@ def test_payload_size_names_both_figures() -> None:
 def test_bad_etags(value: Any) -> None:
     """An etag goes into a record's first bytes, so it is what the library made."""
     with pytest.raises(InvalidInput, match="etag"):
-        checks.etag(value)
+        arguments.etag(value)

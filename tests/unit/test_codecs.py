@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swapstore import codecs
+from swapstore.codecs import MAX_DEPTH
 from swapstore.errors import Corrupt, InvalidInput, PayloadTooLarge
-from swapstore.json_values import MAX_DEPTH
 
 
 def encode(value: Any, codec: str) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from swapstore import Store
-from swapstore.drivers.sqlite import SqliteDriver
+from swapstore.drivers.sqlite.driver import SqliteDriver
 from tests.support.fixed import fixed_context
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
-from swapstore import growth, manifest, pages, records
 from swapstore.errors import Corrupt, UnsupportedFormat
-from swapstore.growth import Stamp
-from swapstore.keys import Keys
-from swapstore.manifest import F, G, Manifest
+from swapstore.format import append as appending
+from swapstore.format import manifest, pages, records
+from swapstore.format.append import Stamp
+from swapstore.format.keys import Keys
+from swapstore.format.manifest import F, G, Manifest
 from swapstore.models import Entry, Ref, Row
 
 KEYS = Keys("ns")
@@ -31,8 +32,8 @@ def entry(number: int, ts: int | None = None) -> Entry:
     )
 
 
-def append(base: Manifest | None, number: int, ts: int | None = None) -> growth.Draft:
-    return growth.append(
+def append(base: Manifest | None, number: int, ts: int | None = None) -> appending.Draft:
+    return appending.append(
         base,
         entry(number, ts),
         dataset="mena",
@@ -136,7 +137,7 @@ def test_repoint_changes_the_header_alone() -> None:
     """A pin or a confirmation is a swap of its own: next version, same log."""
     base, _ = grow(70)
     pinned = base.log.rows[0]
-    changed = growth.repoint(
+    changed = appending.repoint(
         base, stamp=Stamp(now_ms=99, nonce="f" * 16, new_epoch="", keys=KEYS), pinned=pinned
     ).manifest
     assert changed.version == 71

@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 import pytest
 
-from swapstore import records
 from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
+from swapstore.format import records
 from swapstore.models import Row
 
 PAYLOAD = b'{"regime":"calm"}'

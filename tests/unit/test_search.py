@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swapstore import growth, manifest, pages, records, search
-from swapstore.growth import Stamp
-from swapstore.keys import Keys
-from swapstore.manifest import F, G, Manifest
+from swapstore.format import append, manifest, pages, records, search
+from swapstore.format.append import Stamp
+from swapstore.format.keys import Keys
+from swapstore.format.manifest import F, G, Manifest
 from swapstore.models import Entry, Row
 
 KEYS = Keys("ns")
@@ -27,7 +27,7 @@ class Log:
             entry = Entry(
                 id=f"id-{number}", ts=ts, size=1, sha256=records.digest(b"1"), codec="json", labels={}
             )
-            draft = growth.append(
+            draft = append.append(
                 current,
                 entry,
                 dataset="d",

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from swapstore.commands import Command, Committed, Stage, Staged, Ttl
-from swapstore.drivers.sqlite import SqliteDriver
-from swapstore.drivers.sqlite_batch import WritingBatch
-from swapstore.drivers.sqlite_commands import carry_out
-from swapstore.drivers.sqlite_file import _SCHEMA
+from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
+from swapstore.drivers.sqlite.driver import SqliteDriver
+from swapstore.drivers.sqlite.file import _SCHEMA
 from tests.support.batches import HEADERS, TTL_MS, commit, likely, some
 
 NOW = 1_000_000

@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import attrs
 
-from swapstore import Row, Store, pages, records
+from swapstore import Row, Store
 from swapstore.commands import Commit
+from swapstore.format import pages, records
 from swapstore.models import Ref
-from swapstore.operations.context import Policy
+from swapstore.protocol.context import Policy
 from swapstore.testing import SimulatedStore
-from swapstore.testing.keyspace import Value
+from swapstore.testing.simulated import Value
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 
@@ -78,6 +79,15 @@ class Clinic:
         raise AssertionError("the publish was to be torn")
 
     # --- what is there -----------------------------------------------------------------------------
+
+    def refs(self) -> list[Ref]:
+        """All references of the log, at any depth."""
+        ahead, found = list(invariants.manifest_of(self.store).log.pages), list[Ref]()
+        while ahead:
+            ref = ahead.pop()
+            found.append(ref)
+            ahead += pages.parse(self.sim.keyspace.values[ref.key].data, ref, "mena").pages
+        return found
 
     def pages(self, *, of_references: bool = False) -> list[str]:
         """The keys of the pages that the manifest names, oldest first: of rows, or of references."""

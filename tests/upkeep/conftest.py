@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 import pytest
 
-from swapstore import Repair, Row, Snapshot, Store, manifest
+from swapstore import Repair, Row, Snapshot, Store
+from swapstore.format import manifest
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another

@@ -6,9 +6,10 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swapstore import Retention, Row, manifest, records
+from swapstore import Retention, Row
 from swapstore.errors import SwapstoreError
-from swapstore.findings import Problem
+from swapstore.format import manifest, records
+from swapstore.fsck.findings import Problem
 from tests.support import invariants
 from tests.support.drivers import another
 from tests.upkeep.clinic import MANIFEST, Clinic, grown, opened

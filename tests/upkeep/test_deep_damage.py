@@ -5,10 +5,11 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from swapstore import Retention, Row, Store, manifest
+from swapstore import Retention, Row, Store
+from swapstore.format import manifest, pages
 from tests.support import invariants
 from tests.support.damage import Damage
-from tests.support.drivers import another
+from tests.support.drivers import another, meddled
 from tests.upkeep.clinic import MANIFEST, Clinic, grown, key
 
 pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
@@ -100,9 +101,9 @@ def test_rows_that_have_lost_their_ts_records_too(many: int) -> None:
     """Without an origin a snapshot still finds its place, and shifts nobody else's version."""
     well = grown(23, gaps=True)
     lost = [key("ts", 5 + 3 * number) for number in range(many)]
-    for pages in ([MANIFEST], well.pages()[1:4], well.pages(of_references=True)[:1]):
+    for keys in ([MANIFEST], well.pages()[1:4], well.pages(of_references=True)[:1]):
         clinic = well.copy()
-        clinic.delete(*lost, *pages)
+        clinic.delete(*lost, *keys)
         clinic.repaired()
         told = [row for row in clinic.rows if key("ts", row.ts) not in lost]
         assert [row for row in clinic.history() if key("ts", row.ts) not in lost] == told
@@ -176,3 +177,34 @@ def test_the_same_on_real_stores(store: Store) -> None:
     another(store).repair(apply=True)
     assert list(another(store).history("mena", limit=None))[::-1] == [row for row in rows if row.id != "id-7"]
     invariants.check(store)
+
+
+def test_a_pinned_snapshot_that_is_gone_is_served_no_more() -> None:
+    """Readers would fail for ever on what is pinned, although there is a latest that they could have."""
+    well = grown(5)
+    well.store.pin("mena", id="id-2")
+    well.delete(key("id", 2))
+    client, meddler = meddled(well.store)
+    (report,) = client.repair("mena", apply=True)
+    assert (report.dropped, report.left) == (("id-2",), ())
+    assert meddler.commits() == 1, "no swap leaves readers with what is gone"
+    snapshot = another(well.store).read_latest("mena")
+    assert snapshot is not None
+    assert snapshot.id == "id-5"
+    assert well.problems() == set()
+
+
+def test_a_page_of_other_times_than_its_reference_says_is_found() -> None:
+    """A page of a restored backup is whole and has the right name: searches by time would miss its rows."""
+    well = grown(7)
+    name = well.pages()[0]
+    ref = next(ref for ref in well.refs() if ref.key == name)
+    page = pages.parse(well.sim.keyspace.values[name].data, ref, "mena")
+    rows = [attrs.evolve(row, ts=row.ts + 50) for row in page.rows]
+    epoch = name.rpartition(":")[2].partition(".")[0]
+    other = pages.seal(rows, level=0, dataset="mena", epoch=epoch, keys=well.store._context.keys)
+    assert other.ref.key == name
+    well.put(name, other.record)
+    assert "page-damaged" in well.problems()
+    well.repaired()
+    assert well.history() == well.rows

@@ -9,6 +9,7 @@ import pytest
 
 from swapstore.commands import Get
 from tests.support.drivers import meddled
+from tests.upkeep.clinic import grown
 from tests.upkeep.conftest import DEEP, Patient
 
 
@@ -30,3 +31,20 @@ def test_a_page_that_a_replica_shows_late_is_not_missing(patient: Callable[[int]
     meddler.execute = lagging  # type: ignore[method-assign]
     assert [finding for finding in client.verify("mena") if finding.wrong] == []
     assert late == []
+
+
+@pytest.mark.usefixtures("tiny_pages")
+def test_a_record_that_a_replica_shows_late_is_not_dropped() -> None:
+    """A replica that lags for a moment would make a repair take snapshots out of the history for good."""
+    well = grown(5)
+    seen = meddled(well.store)
+    list(seen[0].verify("mena"))
+    for number in range(len(seen[1].batches)):
+        client, meddler = meddled(well.store)
+
+        def late(replies: list[Any], meddler: Any = meddler) -> list[Any]:
+            asked = zip(meddler.batches[-1], replies, strict=True)
+            return [None if isinstance(each, Get) and ":id:" in each.key else reply for each, reply in asked]
+
+        meddler.replies(number, late)
+        assert [finding for finding in client.verify("mena") if finding.wrong] == []

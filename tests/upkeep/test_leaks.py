@@ -6,9 +6,9 @@ from itertools import product
 
 import pytest
 
-from swapstore import manifest
 from swapstore.errors import Corrupt
-from swapstore.findings import Problem
+from swapstore.format import manifest
+from swapstore.fsck.findings import Problem
 from tests.support import invariants
 from tests.support.drivers import another
 from tests.upkeep.clinic import MANIFEST, Clinic, grown, key

@@ -10,8 +10,9 @@ import pytest
 import redis
 
 import swapstore
-from swapstore import Store, manifest
-from swapstore.findings import Problem
+from swapstore import Store
+from swapstore.format import manifest
+from swapstore.fsck.findings import Problem
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another

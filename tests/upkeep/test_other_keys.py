@@ -6,8 +6,8 @@ import pytest
 
 from swapstore import InvalidInput, Store
 from swapstore.errors import UnsupportedFormat
-from swapstore.findings import Problem, Progress
-from swapstore.keys import Keys
+from swapstore.format.keys import Keys
+from swapstore.fsck.findings import Problem, Progress
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled

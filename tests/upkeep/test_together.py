@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import swapstore
-from swapstore import Repair, Row, Store, manifest
+from swapstore import Repair, Row, Store
 from swapstore.errors import Contended
+from swapstore.format import manifest
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another

@@ -1,0 +1,113 @@
+"""What an operator runs: `swapstore pin`, `unpin`, `rollback`, `prune` and `doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swapstore.cli import ExitCode, output
+from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, SnapshotId, retention_of
+from swapstore.cli.session import CurrentSession
+from swapstore.cli.status import print_status
+from swapstore.doctor.check import Verdict
+from swapstore.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from swapstore.doctor.check import Check
+    from swapstore.models import Pruned
+
+
+# --- what is served --------------------------------------------------------------------------------
+
+
+def pin(dataset: Dataset, /, *, snapshot_id: SnapshotId, session: CurrentSession) -> None:
+    """Serve this snapshot to every reader of the latest, until unpin.
+
+    Publishing continues; readers get the new snapshots after unpin.
+    Prints the status.
+    """
+    with session.connect() as store:
+        print_status(session, store.pin(dataset, id=snapshot_id))
+
+
+def unpin(dataset: Dataset, /, *, session: CurrentSession) -> None:
+    """Serve the latest snapshot again.
+
+    Does nothing when nothing is pinned. Prints the status.
+    """
+    with session.connect() as store:
+        print_status(session, store.unpin(dataset))
+
+
+def rollback(dataset: Dataset, /, *, snapshot_id: SnapshotId, session: CurrentSession) -> None:
+    """Make this snapshot the latest, until a publish with the same or a later ts.
+
+    Snapshots after it stay in the history. Prints the status.
+    """
+    with session.connect() as store:
+        print_status(session, store.rollback(dataset, id=snapshot_id))
+
+
+# --- how much is kept ------------------------------------------------------------------------------
+
+
+def prune(
+    dataset: Dataset,
+    /,
+    *,
+    max_age: MaxAge = None,
+    max_count: MaxCount = None,
+    session: CurrentSession,
+) -> None:
+    """Hide the snapshots past a bound at once, and unlink them.
+
+    Takes at least one bound. The latest and the pinned snapshot stay, whatever
+    their age. Pruning cannot be undone.
+    """
+    retention = retention_of(max_age, max_count)
+    if retention is None:
+        raise InvalidInput("prune needs a bound: --max-age, --max-count, or both")
+    with session.connect() as store:
+        pruned = store.prune(dataset, retention=retention)
+    if session.human_readable:
+        _print_pruned(pruned)
+    else:
+        output.write_json(pruned)
+
+
+def _print_pruned(pruned: Pruned) -> None:
+    hidden = f"before version {pruned.first_version}"
+    if pruned.floor:
+        hidden += f", or with a ts before {output.instant(pruned.floor)},"
+    unlinked = output.count(pruned.let_go, "snapshot")
+    output.print_text(f"{pruned.dataset}: nothing {hidden} is in the history; unlinked {unlinked}.")
+
+
+# --- whether the server is fit for it --------------------------------------------------------------
+
+
+def doctor(*, session: CurrentSession) -> ExitCode:
+    """Check the server, or the SQLite file, for what can lose or block a publish.
+
+    Writes nothing. A check is ok, a warning, a problem, or unknown, where only
+    the store's operator can tell. The exit code is 7 if there is a problem.
+    When piped: a line of JSON for each check.
+    """
+    with session.connect() as store:
+        checks = store.doctor()
+    if session.human_readable:
+        _print_checks(checks)
+    else:
+        for check in checks:
+            output.write_json(check)
+    problem = any(check.verdict is Verdict.PROBLEM for check in checks)
+    return ExitCode.PROBLEM if problem else ExitCode.DONE
+
+
+def _print_checks(checks: list[Check]) -> None:
+    output.print_table(
+        ("verdict", "what", "found, and what to do"),
+        (
+            (check.verdict, check.name, f"{check.found}\n→ {check.advice}" if check.advice else check.found)
+            for check in checks
+        ),
+    )

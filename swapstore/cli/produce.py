@@ -1,0 +1,156 @@
+"""What a producer runs: `swapstore publish` and `swapstore confirm`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, BinaryIO, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from swapstore.cli import output
+from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, Moment, retention_of, to_moment, to_whole
+from swapstore.cli.session import CurrentSession
+from swapstore.cli.status import print_status
+from swapstore.connect import DEFAULT_MAX_PAYLOAD
+from swapstore.errors import InvalidInput, PayloadTooLarge
+from swapstore.models import Commit
+
+STDIN = "<stdin>"  # replaces a lone dash, which cyclopts would take for an option
+
+
+def publish(
+    dataset: Dataset,
+    file: Annotated[
+        str, Parameter(show_default=False, help="The file to publish; -: stdin. Default: stdin.")
+    ] = STDIN,
+    /,
+    *,
+    codec: Annotated[
+        Literal["json", "bytes"],
+        Parameter(help="json: the text is checked and stored byte for byte. bytes: anything."),
+    ] = "json",
+    snapshot_id: Annotated[
+        str | None,
+        Parameter(
+            name="--id",
+            help="The snapshot's id. Same id and content: no-op, so a retry is safe. Other content: exit "
+            "code 3. Default: a new UUIDv7.",
+        ),
+    ] = None,
+    ts: Annotated[
+        Moment | None,
+        Parameter(
+            converter=to_moment,
+            help="The time that the data describes: ms since 1970, or ISO 8601 with an offset. Default: now.",
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="KEY=VALUE, stored with the snapshot; may be repeated."),
+    ] = None,
+    dedupe_key: Annotated[
+        str | None,
+        Parameter(
+            help="Idempotency key: if one of at least the last 32 commits has it, nothing is published and "
+            "that commit is returned."
+        ),
+    ] = None,
+    expected_version: Annotated[
+        int | None,
+        Parameter(
+            converter=to_whole,
+            help="Optimistic lock: the version last read. Exit code 3 if it changed. 0: nothing may be "
+            "published yet.",
+        ),
+    ] = None,
+    max_age: MaxAge = None,
+    max_count: MaxCount = None,
+    session: CurrentSession,
+) -> None:
+    """Publish a file or stdin as the next snapshot, and print the commit.
+
+    Readers get the new version or the previous one, never a mix, wherever the
+    publish is cut short.
+    """
+    labels = _labels(label or [])
+    retention = retention_of(max_age, max_count)
+    payload = _payload(file)
+    with session.connect(retention=retention) as store:
+        commit = store.publish(
+            dataset,
+            msgspec.Raw(payload) if codec == "json" else payload,
+            id=snapshot_id,
+            ts=ts,
+            labels=labels,
+            dedupe_key=dedupe_key,
+            expected_version=expected_version,
+            codec=codec,
+        )
+    if session.human_readable:
+        _print_commit(commit, by_key=dedupe_key is not None and commit.id != snapshot_id)
+    else:
+        output.write_json(commit)
+
+
+def confirm(dataset: Dataset, /, *, session: CurrentSession) -> None:
+    """Mark the data as still current, without publishing.
+
+    Prints the status.
+    """
+    with session.connect() as store:
+        print_status(session, store.confirm(dataset))
+
+
+def _labels(pairs: Sequence[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise InvalidInput(f"--label {pair!r} is not KEY=VALUE")
+        if key in labels:
+            raise InvalidInput(f"--label {key!r} is given twice")
+        labels[key] = value
+    return labels
+
+
+def _payload(name: str) -> bytes:
+    try:
+        if name != STDIN:
+            with Path(name).open("rb") as stream:
+                return _read(stream, name)
+        if sys.stdin is None:
+            raise InvalidInput("stdin is closed; name a FILE to publish")
+        if sys.stdin.isatty():
+            print("swapstore: reading from the terminal; end with Ctrl-D", file=sys.stderr)
+        return _read(sys.stdin.buffer, STDIN)
+    except OSError as error:
+        raise InvalidInput(f"cannot read {name!r}: {error.strerror}") from error
+
+
+def _read(stream: BinaryIO, name: str) -> bytes:
+    """Read the payload, and stop at what cannot be published any more: a pipe may have no end."""
+    payload = stream.read(DEFAULT_MAX_PAYLOAD + 1)
+    if len(payload) > DEFAULT_MAX_PAYLOAD:
+        raise PayloadTooLarge(
+            f"{name} holds more than {DEFAULT_MAX_PAYLOAD:,} bytes, which is the most that can be published",
+            limit_bytes=DEFAULT_MAX_PAYLOAD,
+        )
+    return payload
+
+
+def _print_commit(commit: Commit, *, by_key: bool) -> None:
+    earlier = "a publish with this dedupe key" if by_key else "this content, under this id"
+    output.print_facts(
+        {
+            "dataset": commit.dataset,
+            "version": str(commit.version),
+            "id": commit.id,
+            "ts": output.instant(commit.ts),
+            "size": f"{commit.size:,} bytes",
+            "committed": "now" if commit.created else f"before: {earlier}",
+            "latest": "yes" if commit.is_latest else "no",
+        }
+    )

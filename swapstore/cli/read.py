@@ -1,0 +1,256 @@
+"""What a reader runs: `swapstore latest`, `read`, `history` and `follow`."""
+
+from __future__ import annotations
+
+import logging
+import select
+import sys
+import threading
+from contextlib import suppress
+from typing import Annotated
+
+import attrs
+from cyclopts import Parameter
+
+from swapstore.cli import output
+from swapstore.cli.arguments import Dataset, Moment, to_moment, to_whole
+from swapstore.cli.session import CurrentSession, Session
+from swapstore.cli.status import nothing_published, status_of
+from swapstore.errors import InvalidInput, NotFound, StoreClosed
+from swapstore.models import Gap, Row, Snapshot, Status
+from swapstore.store import Store
+
+ROWS_ON_A_TERMINAL = 50
+UUID_WIDTH = 36  # of the ids that swapstore makes
+
+Meta = Annotated[
+    bool, Parameter(negative="", show_default=False, help="Print the metadata instead of the payload.")
+]
+
+
+# --- one snapshot ----------------------------------------------------------------------------------
+
+
+def latest(dataset: Dataset, /, *, meta: Meta = False, session: CurrentSession) -> None:
+    """Print the snapshot that is served: the pinned one, otherwise the latest.
+
+    When piped: the payload, byte for byte.
+    """
+    with session.connect() as store:
+        snapshot = store.read_latest(dataset)
+        if snapshot is None:
+            raise nothing_published(store, dataset)
+        pinned = session.human_readable and status_of(store, dataset).pinned is not None
+    _print(session, snapshot, meta=meta, pinned=pinned)
+
+
+def read(
+    dataset: Dataset,
+    /,
+    *,
+    snapshot_id: Annotated[str | None, Parameter(name="--id", help="The snapshot with this id.")] = None,
+    version: Annotated[
+        int | None, Parameter(converter=to_whole, help="The snapshot that was committed as this version.")
+    ] = None,
+    as_of: Annotated[
+        Moment | None,
+        Parameter(
+            converter=to_moment,
+            help="The snapshot with the greatest ts up to this time: ms since 1970, or ISO 8601 with an "
+            "offset.",
+        ),
+    ] = None,
+    meta: Meta = False,
+    session: CurrentSession,
+) -> None:
+    """Print one snapshot of the history, selected by --id, --version or --as-of.
+
+    When piped: the payload, byte for byte.
+    """
+    given = {"--id": snapshot_id, "--version": version, "--as-of": as_of}
+    selectors = [f"{option} {value}" for option, value in given.items() if value is not None]
+    if len(selectors) != 1:
+        raise InvalidInput("read takes exactly one of --id, --version and --as-of")
+    with session.connect() as store:
+        snapshot = store.read(dataset, id=snapshot_id, version=version, as_of=as_of)
+        if snapshot is None:
+            status_of(store, dataset)
+            listing = session.command_line("history", dataset)
+            raise NotFound(
+                f"no snapshot matches {selectors[0]}; `{listing}` lists those that exist", dataset=dataset
+            )
+    _print(session, snapshot, meta=meta)
+
+
+def _print(session: Session, snapshot: Snapshot, *, meta: bool, pinned: bool = False) -> None:
+    if session.human_readable:
+        _print_facts(snapshot, pinned=pinned)
+        if not meta:
+            command = session.command_line("read", snapshot.dataset, "--version", str(snapshot.version))
+            output.print_payload(snapshot, command=command)
+    elif meta:
+        output.write_json(attrs.asdict(snapshot, filter=lambda field, _: field.name != "raw"))
+    else:
+        output.write(snapshot.raw)
+
+
+def _print_facts(snapshot: Snapshot, *, pinned: bool) -> None:
+    output.print_facts(
+        {
+            "dataset": snapshot.dataset,
+            "id": snapshot.id,
+            "ts": f"{output.instant(snapshot.ts)} ({output.age(snapshot.ts)})",
+            "version": f"{snapshot.version}{' (pinned)' if pinned else ''}",
+            "etag": snapshot.etag,
+            "size": f"{snapshot.size:,} bytes",
+            "codec": snapshot.codec,
+            "labels": output.labels(snapshot.labels),
+            "committed at": output.instant(snapshot.committed_at),
+        }
+    )
+
+
+# --- the history -----------------------------------------------------------------------------------
+
+
+def history(
+    dataset: Dataset,
+    /,
+    *,
+    limit: Annotated[
+        int | None,
+        Parameter(
+            converter=to_whole,
+            help=f"How many to list. Default: all when piped, {ROWS_ON_A_TERMINAL} on a terminal.",
+        ),
+    ] = None,
+    before: Annotated[
+        int | None, Parameter(converter=to_whole, help="List only versions below this one.")
+    ] = None,
+    session: CurrentSession,
+) -> None:
+    """List the committed snapshots, newest commit first.
+
+    When piped: a line of JSON each, printed as they are read.
+    """
+    with session.connect() as store:
+        if limit is None and session.human_readable:
+            limit = ROWS_ON_A_TERMINAL
+        rows = store.history(dataset, limit=limit, before=before)
+        status = status_of(store, dataset)
+        if session.human_readable:
+            _print_history(session, status, list(rows))
+        else:
+            for row in rows:
+                output.write_json(row)
+
+
+def _print_history(session: Session, status: Status, rows: list[Row]) -> None:
+    output.print_table(
+        ("version", "ts", "id, labels", "size", "committed at"),
+        (
+            (
+                f"{row.version}{_marks(status, row)}",
+                output.instant(row.ts, separator=" "),
+                f"{row.id}\n{output.labels(row.labels)}".rstrip(),
+                output.size(row.size),
+                output.instant(row.committed_at, separator=" "),
+            )
+            for row in rows
+        ),
+        numbers=("version", "size"),
+        widths={"id, labels": max((min(len(row.id), UUID_WIDTH) for row in rows), default=UUID_WIDTH)},
+    )
+    if rows and rows[-1].version > status.first_version:
+        output.print_text("To list older ones:")
+        output.print_commands(
+            session.command_line("history", status.dataset, "--before", str(rows[-1].version))
+        )
+
+
+def _marks(status: Status, row: Row) -> str:
+    latest = "\nlatest" if row.version == status.latest.version else ""
+    return f"{latest}\npinned" if status.pinned and row.version == status.pinned.version else latest
+
+
+# --- following -------------------------------------------------------------------------------------
+
+
+def follow(
+    dataset: Dataset,
+    /,
+    *,
+    after: Annotated[
+        int | None,
+        Parameter(
+            converter=to_whole,
+            help="Begin after this version; 0: with the oldest snapshot. Default: with the next commit.",
+        ),
+    ] = None,
+    session: CurrentSession,
+) -> None:
+    """Print every commit as it happens, in order, until Ctrl-C.
+
+    When piped: a line of JSON each, at once; {"gap": …} where commits are missing.
+    """
+    handler = _LogToStderr(logging.WARNING)
+    logging.getLogger("swapstore").addHandler(handler)
+    try:
+        with session.connect() as store:
+            commits = store.follow(dataset, after=after)
+            reader_gone = _watch_reader(store)
+            with suppress(StoreClosed):  # the watching thread may close the store before the first commit
+                for each in commits:
+                    if session.human_readable:
+                        print(_line(each), flush=True)
+                    else:
+                        output.write_json({"gap": attrs.asdict(each)} if isinstance(each, Gap) else each)
+            if reader_gone.is_set():
+                raise BrokenPipeError
+    finally:
+        logging.getLogger("swapstore").removeHandler(handler)
+
+
+class _LogToStderr(logging.Handler):
+    """Prints what the library logs, such as an outage, in the way of the command's own messages."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        output.complain(record.getMessage())
+
+
+def _watch_reader(store: Store) -> threading.Event:
+    """Close the store once the pipe at stdout has no reader. The event is set then.
+
+    Only a write would notice it otherwise, and the next commit may be a day away.
+    """
+    gone = threading.Event()
+
+    def watch() -> None:
+        with suppress(OSError, ValueError):
+            poll = select.poll()
+            poll.register(sys.stdout.fileno(), 0)  # no event but the end, which is always reported
+            poll.poll()
+            gone.set()
+            store.close()
+
+    if hasattr(select, "poll"):
+        threading.Thread(target=watch, daemon=True).start()
+    return gone
+
+
+def _line(each: Row | Gap) -> str:
+    if isinstance(each, Gap):
+        if each.reason == "reset":
+            return (
+                f"gap: version {each.after} is not in the history any more; "
+                f"continuing at version {each.resumes_at}"
+            )
+        return f"gap: the commits between version {each.after} and {each.resumes_at} are not kept any more"
+    words = [
+        output.instant(each.committed_at),
+        f"version {each.version}",
+        f"id {each.id}",
+        output.size(each.size),
+        output.labels(each.labels),
+    ]
+    return output.printable("  ".join(words).rstrip())

@@ -1,0 +1,184 @@
+"""`swapstore status` and `swapstore datasets`, and the status that other commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from swapstore.cli import ExitCode, output
+from swapstore.cli.arguments import to_duration
+from swapstore.cli.session import CurrentSession, Session
+from swapstore.errors import Damaged, NotFound
+from swapstore.models import Row, Status
+from swapstore.store import Store
+
+OneOrAll = Annotated[
+    str | None,
+    Parameter(help="The dataset's name. Default: every dataset that has something published."),
+]
+
+
+def status(
+    dataset: OneOrAll = None,
+    /,
+    *,
+    max_age: Annotated[
+        timedelta | None,
+        Parameter(
+            converter=to_duration,
+            help="Exit with 6 if no producer published or confirmed within this time: 90d, 12h, 30m, 45s.",
+        ),
+    ] = None,
+    session: CurrentSession,
+) -> ExitCode:
+    """Print the status: the versions, what is served, and how old that is.
+
+    With --max-age, check whether the producer still runs. The exit code is 6
+    if it last published or confirmed longer ago, 1 if nothing is published,
+    4 if the store is unavailable. The age of the data, by its ts, has no effect.
+    """
+    statuses = _each_status(session) if dataset is None else _one_status(session, dataset)
+    stale = [each.dataset for each in statuses if _is_stale(each, max_age)]
+    return ExitCode.STALE if stale else ExitCode.DONE  # a damaged dataset has raised by now: 5 outweighs 6
+
+
+def datasets(*, session: CurrentSession) -> None:
+    """List the datasets that have something published, with their status.
+
+    When piped: a line of JSON each, as `swapstore status` prints it.
+    """
+    for _ in _each_status(session):
+        pass
+
+
+# --- used by other commands ------------------------------------------------------------------------
+
+
+def status_of(store: Store, dataset: str) -> Status:
+    """Return the dataset's status; `NotFound` when nothing is published."""
+    found = store.status(dataset)
+    if found is None:
+        raise nothing_published(store, dataset)
+    return found
+
+
+def nothing_published(store: Store, dataset: str | None = None) -> NotFound:
+    """Return the error for an empty dataset or namespace. It names the store: often it is the wrong one."""
+    return NotFound(f"nothing is published in {store.where}, namespace {store.namespace!r}", dataset=dataset)
+
+
+def print_status(session: Session, status: Status) -> None:
+    """Print a status as every command that returns one does."""
+    if not session.human_readable:
+        output.write_json(_as_json(status))
+        return
+    pinned, in_the_log = status.pinned, output.count(status.count, "snapshot")
+    output.print_facts(
+        {
+            "dataset": status.dataset,
+            "version": str(status.version),
+            "etag": status.etag,
+            "history": f"from version {status.first_version}",
+            "in the log": f"{in_the_log} (hidden ones too, until they are unlinked)",
+            "latest": _row(status.latest),
+            "pinned": f"{_row(pinned)}: served instead of the latest" if pinned else "no",
+            "size": f"{status.bytes:,} bytes",
+            "data as of": _time(status, status.serving.ts),
+            "confirmed at": _time(status, status.confirmed_at),
+            "committed at": _time(status, status.committed_at),
+        }
+    )
+
+
+def _as_json(status: Status) -> dict[str, Any]:
+    """Return the fields of a status, and the properties that are computed from them."""
+    computed = {"bytes": status.bytes, "age_ms": status.age_ms, "confirmed_age_ms": status.confirmed_age_ms}
+    return {**output.fields_of(status), "serving": output.fields_of(status.serving), **computed}
+
+
+def _row(row: Row) -> str:
+    return f"version {row.version}, id {row.id}"
+
+
+def _time(status: Status, ts_ms: int) -> str:
+    return f"{output.instant(ts_ms)} ({output.age(ts_ms, status.read_at)})"
+
+
+# --- one dataset, or all ---------------------------------------------------------------------------
+
+
+def _one_status(session: Session, dataset: str) -> Iterator[Status]:
+    with session.connect() as store:
+        found = status_of(store, dataset)
+    print_status(session, found)
+    yield found
+
+
+def _each_status(session: Session) -> Iterator[Status]:
+    """Print and yield the status of each dataset.
+
+    A damaged dataset is reported on stderr and does not hide the others: `Damaged` is raised after them.
+    """
+    with session.connect() as store:
+        names = store.datasets()
+        if not names:
+            raise nothing_published(store)
+        damaged: list[str] = []
+        statuses = _readable(store, names, damaged)
+        if session.human_readable:
+            listed = list(statuses)
+            _print_statuses(listed)
+            yield from listed
+        else:
+            for each in statuses:
+                output.write_json(_as_json(each))
+                yield each
+    if damaged:
+        raise Damaged(f"{len(damaged)} of {len(names)} datasets cannot be read: {', '.join(damaged)}")
+
+
+def _readable(store: Store, names: Iterable[str], damaged: list[str]) -> Iterator[Status]:
+    """Yield each status that can be read. Report the others, and append their names to `damaged`."""
+    for name in names:
+        try:
+            found = store.status(name)
+        except Damaged as error:
+            output.complain(str(error))
+            damaged.append(name)
+        else:
+            if found is not None:
+                yield found
+
+
+def _print_statuses(statuses: Iterable[Status]) -> None:
+    output.print_table(
+        ("dataset", "version", "in the log", "size", "data", "confirmed", ""),
+        (
+            (
+                each.dataset,
+                str(each.version),
+                f"{each.count:,}",
+                output.size(each.bytes),
+                output.age(each.serving.ts, each.read_at),
+                output.age(each.confirmed_at, each.read_at),
+                "pinned" if each.pinned else "",
+            )
+            for each in statuses
+        ),
+        numbers=("version", "in the log", "size"),
+    )
+
+
+def _is_stale(status: Status, max_age: timedelta | None) -> bool:
+    """Return whether the producer is overdue, and report on stderr by how much."""
+    if max_age is None or timedelta(milliseconds=status.confirmed_age_ms) <= max_age:
+        return False
+    last = output.age(status.confirmed_at, status.read_at)
+    allowed = output.duration(max_age // timedelta(milliseconds=1))
+    output.complain(
+        f"dataset {status.dataset!r}: stale: last published or confirmed {last}, and {allowed} is allowed"
+    )
+    return True

@@ -1,0 +1,154 @@
+"""What the user of a Redis server may do: asked with `ACL DRYRUN`, which carries nothing out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from swapstore.commands import Ask, Failed
+from swapstore.doctor.check import Check, Verdict, reason
+from swapstore.doctor.info import text
+from swapstore.errors import AccessDenied, Unscripted
+from swapstore.protocol.load import ask_all
+
+if TYPE_CHECKING:
+    from swapstore.format.keys import Keys
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation
+
+Words = tuple[str, ...]
+
+DATASET = "doctor"  # any name does; it is the namespace that a user's keys are told apart by
+_NO_SCRIPT = "0" * 40
+
+
+@attrs.frozen
+class Permissions:
+    """The user's name, and the commands that it may not run. None: not told."""
+
+    user: str | None
+    reading: tuple[str, ...] | None = None
+    publishing: tuple[str, ...] | None = None
+    upkeep: tuple[str, ...] | None = None
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether this looks like a user for readers: it may neither write records nor commit them."""
+        return {"SET", "EVAL"} <= set(self.publishing or ())
+
+
+def _reading(keys: Keys) -> list[Words]:
+    manifest = keys.manifest(DATASET)
+    return [("GET", manifest), ("GETRANGE", manifest, "0", "1"), ("SMEMBERS", keys.datasets())]
+
+
+def _publishing(keys: Keys) -> list[Words]:
+    manifest, record = keys.manifest(DATASET), keys.id(DATASET, "doctor")
+    return [
+        ("SET", record, "", "NX", "PX", "1"),
+        ("SADD", keys.datasets(), DATASET),
+        ("EVAL", "return 1", "2", manifest, record),
+        ("EVALSHA", _NO_SCRIPT, "2", manifest, record),
+        ("EXISTS", manifest),
+        ("PTTL", record),
+        ("PERSIST", record),
+        ("PEXPIRE", record, "1"),
+        ("UNLINK", keys.live(DATASET)),
+        ("PUBLISH", manifest, ""),
+    ]
+
+
+def _upkeep(keys: Keys) -> list[Words]:
+    return [("SCAN", "0"), ("TYPE", keys.manifest(DATASET))]
+
+
+def examine(ctx: Context) -> Operation[Permissions]:
+    """Ask who the user is, then what it may do."""
+    (name,) = yield from ask_all(ctx, [Ask(("ACL", "WHOAMI"))])
+    if isinstance(name, Failed) or not name:
+        return Permissions(None)
+    user = text(name)
+    groups = [_reading(ctx.keys), _publishing(ctx.keys), _upkeep(ctx.keys)]
+    tries = [words for group in groups for words in group]
+    replies = yield from ask_all(ctx, [Ask(("ACL", "DRYRUN", user, *words)) for words in tries])
+    if all(isinstance(reply, Failed) for reply in replies):
+        return Permissions(user)
+    denied = {words[0] for words, reply in zip(tries, replies, strict=True) if _is_denied(reply)}
+    return Permissions(user, *(tuple(w[0] for w in group if w[0] in denied) for group in groups))
+
+
+def _is_denied(reply: Any) -> bool:
+    """A dry run answers OK, or why not. One that fails is of a command that the server does not have."""
+    return not isinstance(reply, Failed) and text(reply) != "OK"
+
+
+def scripts(reply: Any, permissions: Permissions) -> Check:
+    """Whether a script runs: the commit is one."""
+    name = "scripts"
+    if not isinstance(reply, Failed):
+        return Check(name, Verdict.OK, "a script ran")
+    if isinstance(reply.error, AccessDenied) and not _is_lacking(reply):
+        reader = permissions.only_reads
+        return Check(
+            name,
+            Verdict.WARNING if reader else Verdict.PROBLEM,
+            f"{_who(permissions)} may not run scripts (EVAL): a publish needs another way, or fails",
+            "For a user that only reads this is as it should be."
+            if reader
+            else f"ACL SETUSER {permissions.user or '<user>'} +eval +evalsha: a script is the safest way to "
+            "commit. A user that only reads does not need it.",
+        )
+    return Check(
+        name,
+        Verdict.PROBLEM,
+        f"a script does not run: {reason(reply)}",
+        "Enable Lua scripts (EVAL, EVALSHA) on the server: a script is the safest way to commit.",
+    )
+
+
+def _is_lacking(reply: Failed) -> bool:
+    """Whether it is the server that has no scripts, and not the user who may not run them."""
+    return isinstance(reply.error, Unscripted) and "NOPERM" not in reason(reply)
+
+
+def commands(permissions: Permissions, namespace: str) -> Check:
+    """Whether the user may run what swapstore sends, on keys of the namespace."""
+    name, who = "permissions", _who(permissions)
+    if permissions.reading is None or permissions.publishing is None or permissions.upkeep is None:
+        return Check(
+            name,
+            Verdict.UNKNOWN,
+            f"{who} may not ask what it may do, or the server is older than Redis 7.0",
+            "Compare its rules with those that the how-to 'Use your own Redis client' lists.",
+        )
+    allowed = f"~{namespace}:* &{namespace}:manifest:*"
+    if permissions.only_reads and not permissions.reading:
+        return Check(
+            name,
+            Verdict.WARNING,
+            f"{who} reads, and may not publish",
+            "For a user that only reads this is as it should be.",
+        )
+    needed = permissions.reading + permissions.publishing
+    if needed:
+        rules = " ".join(f"+{word.lower()}" for word in needed)
+        return Check(
+            name,
+            Verdict.PROBLEM,
+            f"{who} may not, on keys of namespace {namespace}: {', '.join(needed)}",
+            f"ACL SETUSER {permissions.user} {allowed} {rules}",
+        )
+    if permissions.upkeep:
+        rules = " ".join(f"+{word.lower()}" for word in permissions.upkeep)
+        return Check(
+            name,
+            Verdict.WARNING,
+            f"{who} reads and publishes, and may not repair: {', '.join(permissions.upkeep)}",
+            f"ACL SETUSER {permissions.user} {rules}",
+        )
+    return Check(name, Verdict.OK, f"{who} may read, publish and repair in namespace {namespace}")
+
+
+def _who(permissions: Permissions) -> str:
+    return "the user" if permissions.user is None else f"user {permissions.user!r}"

@@ -1,0 +1,147 @@
+"""The questions to a SQLite store: about its file, and to the database in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from swapstore.commands import Ask, Members
+from swapstore.doctor.check import Check, Verdict
+from swapstore.errors import Corrupt, ReadOnly, SwapstoreError
+from swapstore.protocol.load import ask, ask_all, value_of
+
+if TYPE_CHECKING:
+    from swapstore.protocol.context import Context
+    from swapstore.protocol.operation import Operation
+
+MB = 1_000_000
+ROOMY = 10  # times the largest payload
+
+# Here SQLite's locks do not work between machines, and write-ahead logging needs memory that they share.
+NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
+
+
+def diagnose(ctx: Context) -> Operation[list[Check]]:
+    """Look at the file from outside first: that works when the database in it cannot be opened."""
+    facts = yield from ask(ctx, Ask(("file",)))
+    around = [_directory(facts), _disk(ctx, facts), _file_system(facts)]
+    if not facts["exists"]:
+        return [
+            Check("file", Verdict.OK, f"{facts['path']} is not there yet: the first use makes it"),
+            *around,
+        ]
+    opening = yield from _opening(ctx, facts)
+    if opening.verdict is not Verdict.OK:
+        return [opening, *around]
+    writing = yield from _writing(ctx)
+    inside = yield from _inside(ctx)
+    return [opening, writing, *inside, *around]
+
+
+def _opening(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
+    """Open it the way every operation does."""
+    try:
+        yield from ask(ctx, Members(ctx.keys.datasets()))
+        version = yield from ask(ctx, Ask(("version",)))
+    except SwapstoreError as error:
+        advice = "Is it the right path? If it is, restore the file from a backup, or move it away."
+        if not isinstance(error, Corrupt):
+            advice = "Give your user read and write permission on the file and on its directory."
+        return Check("file", Verdict.PROBLEM, str(error), advice)
+    return Check("file", Verdict.OK, f"{facts['path']}, {facts['size'] / MB:,.1f} MB, SQLite {version}")
+
+
+def _writing(ctx: Context) -> Operation[Check]:
+    """Take the write lock and let go of it: what a publish does first."""
+    try:
+        yield from ask(ctx, Ask(("write lock",)))
+    except ReadOnly:
+        return Check(
+            "writing",
+            Verdict.PROBLEM,
+            "the file cannot be written: it serves readers, and refuses publishes",
+            "Give your user write permission on the file and on its directory.",
+        )
+    except SwapstoreError as error:
+        return Check(
+            "writing",
+            Verdict.WARNING,
+            str(error),
+            "Look for a process that is stuck in a transaction (fuser FILE names those that have it open).",
+        )
+    return Check("writing", Verdict.OK, "the write lock was there to take")
+
+
+def _inside(ctx: Context) -> Operation[list[Check]]:
+    try:
+        replies = yield from ask_all(ctx, [Ask(("journal mode",)), Ask(("quick check",))])
+        mode, health = (value_of(reply) for reply in replies)
+    except SwapstoreError as error:
+        return [_damaged(str(error))]
+    journal = Check("journal", Verdict.OK, "write-ahead log")
+    if mode != "wal":
+        journal = Check(
+            "journal",
+            Verdict.WARNING,
+            f"journal mode {mode}, not wal: readers wait for publishes",
+            "Something else has changed it. PRAGMA journal_mode = WAL puts it back.",
+        )
+    return [
+        journal,
+        Check("integrity", Verdict.OK, "every page is sound") if health == "ok" else _damaged(health),
+    ]
+
+
+def _damaged(found: str) -> Check:
+    return Check(
+        "integrity",
+        Verdict.PROBLEM,
+        found,
+        "Stop what uses the file, copy it, and restore a backup; sqlite3 FILE .recover saves what it can.",
+    )
+
+
+def _directory(facts: dict[str, Any]) -> Check:
+    where = facts["directory"]
+    if not facts["directory_exists"]:
+        return Check(
+            "directory", Verdict.PROBLEM, f"{where} is not there", "Make it, or correct the address."
+        )
+    if not facts["directory_writable"]:
+        return Check(
+            "directory",
+            Verdict.PROBLEM,
+            f"{where} cannot be written: SQLite keeps its log beside the file",
+            "Give your user write permission on the directory.",
+        )
+    return Check("directory", Verdict.OK, f"{where} can be written")
+
+
+def _disk(ctx: Context, facts: dict[str, Any]) -> Check:
+    free, largest = facts["free"], ctx.policy.max_payload_bytes
+    if free is None:
+        return Check("disk", Verdict.UNKNOWN, "the free space cannot be told", "Look yourself.")
+    found = f"{free / MB:,.0f} MB free"
+    if free >= ROOMY * largest:
+        return Check("disk", Verdict.OK, found)
+    return Check(
+        "disk",
+        Verdict.PROBLEM if free < largest else Verdict.WARNING,
+        f"{found}; the largest payload may have {largest / MB:,.0f} MB",
+        "Make room. A full disk refuses publishes (StoreFull); what is committed stays.",
+    )
+
+
+def _file_system(facts: dict[str, Any]) -> Check:
+    kind = facts["file_system"]
+    if kind is None:
+        return Check(
+            "file system", Verdict.UNKNOWN, "its kind cannot be told", "Keep the file on a local disk."
+        )
+    if kind in NETWORK:
+        return Check(
+            "file system",
+            Verdict.PROBLEM,
+            f"{kind}: a network file system, on which two machines can destroy the file",
+            "Keep the file on a local disk, and use a server to share it between machines.",
+        )
+    return Check("file system", Verdict.OK, kind)

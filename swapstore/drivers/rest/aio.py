@@ -1,0 +1,124 @@
+"""Redis over a REST API for asyncio; see `driver.py`.
+
+A request that is cancelled closes its connection: what was not sent yet is not sent, and no later request can
+read its answer. That needs a network backend of our own: httpcore2's closes what failed, and forgets what was
+cancelled, so a TLS handshake that is cut would leave its socket to the garbage collector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httpcore2
+
+from swapstore.drivers.limiter import Gate
+from swapstore.drivers.rest import transport
+from swapstore.drivers.rest.conversation import Request, Response
+from swapstore.drivers.rest.transport import RestDriver
+from swapstore.errors import SwapstoreError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Sequence
+
+    from swapstore.commands import Command
+
+
+class AsyncUpstashDriver(RestDriver):
+    """Carries out commands through a REST endpoint, in one event loop."""
+
+    def _begin(self) -> None:
+        self._http = httpcore2.AsyncConnectionPool(
+            **transport.pool_options(self._address), network_backend=TidyBackend()
+        )
+        self._gate = Gate(
+            self.where,
+            transport.MAX_CONNECTIONS,
+            self._times.pool_s,
+            exhausted=lambda: transport.exhausted(self.where),
+        )
+
+    async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Post the commands; see `AsyncDriver.execute`."""
+        exchange = self._session.exchange(commands)
+        async with self._gate:
+            try:
+                request = next(exchange)
+                while True:
+                    try:
+                        response = await self._post(request)
+                    except SwapstoreError as error:
+                        request = exchange.throw(error)
+                    else:
+                        request = exchange.send(response)
+            except StopIteration as stop:
+                replies: list[Any] = stop.value
+                return replies
+
+    async def _post(self, request: Request) -> Response:
+        options = transport.arguments(request, self._times)
+        try:
+            async with asyncio.timeout(self._times.total_s):
+                async with self._http.stream("POST", self._url, **options) as answer:
+                    return transport.response(answer, await answer.aread())
+        except transport.FAILURES as error:
+            failure, cause = transport.failure(error, self.where), error
+        raise failure from cause
+
+    async def close(self) -> None:
+        """Wait for the requests on their way, and close the connections."""
+        if not self._gate.is_deserted:
+            self._gate.come_home()
+        try:
+            await self._gate.close()
+        finally:
+            if not self._gate.is_deserted:
+                await self._http.aclose()
+
+
+class TidyBackend(httpcore2.AsyncNetworkBackend):
+    """Makes such connections."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the interface of the client
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """Connect."""
+        return _TidyStream(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+
+
+class _TidyStream(httpcore2.AsyncNetworkStream):
+    def __init__(self, inner: httpcore2.AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            await self._inner.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)

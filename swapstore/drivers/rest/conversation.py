@@ -1,0 +1,200 @@
+"""One client's conversation with a REST endpoint, without any I/O: what to send, and what an answer means.
+
+`exchange` is a generator: it yields requests and is sent responses, or has the failure thrown in that kept
+one away. A driver carries the requests, each of them once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from swapstore.commands import Command, Failed, Reading
+from swapstore.drivers import refusals
+from swapstore.drivers.redis_wire import Wire
+from swapstore.drivers.rest import errors, wire
+from swapstore.drivers.rest.wire import Refused, Strings, Unreadable
+from swapstore.errors import PayloadTooLarge, ReplyLost, SwapstoreError
+from swapstore.forks import survive_forks
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from swapstore.drivers.rest.address import Address
+
+HTTP_OK = 200
+PROBES = 3  # requests that ask how the endpoint writes texts, where it does not tell
+
+
+@attrs.frozen
+class Request:
+    """A body to post, with these headers."""
+
+    body: bytes = attrs.field(repr=False)
+    headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
+    reads_only: bool
+
+
+@attrs.frozen
+class Response:
+    """What came back. The names of headers are in lower case."""
+
+    status: int
+    headers: dict[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+
+
+class Session:
+    """What a driver knows of its endpoint: the way, scripts it was sent, how it writes, how far it is."""
+
+    def __init__(self, address: Address, *, max_request: int) -> None:
+        self.where = address.where
+        self.target = f"{address.path}/pipeline"
+        self._address = address
+        self._max_request = max_request
+        self._wire = Wire(given_every_key=True)
+        self._strings: Strings | None = None
+        self._probes_left = PROBES
+        self._place = Place()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.where}>"
+
+    def exchange(self, commands: Sequence[Command[Any]]) -> Generator[Request, Response, list[Any]]:
+        """Carry out a batch; see `Driver.execute`. An empty one asks nothing."""
+        if not commands:
+            return []
+        replies = yield from self._ask(commands)
+        unknown = [i for i, reply in enumerate(replies) if _lacks_script(reply)]
+        if unknown:  # the endpoint does not know the script, or no longer: nothing ran, so send the text
+            try:
+                again = yield from self._ask([commands[i] for i in unknown], as_text=True)
+            except ReplyLost:
+                raise
+            except SwapstoreError as error:
+                again = [error] * len(unknown)  # these were not carried out; what came with them was
+            for i, reply in zip(unknown, again, strict=True):
+                replies[i] = reply
+        return [self._answer(command, reply) for command, reply in zip(commands, replies, strict=True)]
+
+    def _ask(
+        self, commands: Sequence[Command[Any]], *, as_text: bool = False
+    ) -> Generator[Request, Response, list[Any]]:
+        """Post commands; return values, and `Refused` where there is none."""
+        frames = [self._wire.frame(command, as_text=as_text) for command in commands]
+        probing = self._strings is None and self._probes_left > 0
+        if probing:
+            self._probes_left -= 1
+            frames.append(wire.PROBING)
+        request = self._request(commands, frames)
+        number = self._place.sending()
+        response = yield request
+        if response.status != HTTP_OK:
+            raise errors.of_status(response, request, self.where, self._address.token)
+        try:
+            results = wire.items(response.body, len(frames))
+            strings = self._how_written(results, probing=probing)
+            values = [
+                result if isinstance(result, Refused) else _value(command, result, strings)
+                for command, result in zip(commands, results[: len(commands)], strict=True)
+            ]
+        except Unreadable as found:
+            failure = errors.of_answer(str(found), response, request, self.where)
+        else:
+            self._place.reached(response.headers.get(SYNC_TOKEN), number, reads_only=request.reads_only)
+            return values
+        raise failure
+
+    def _request(self, commands: Sequence[Command[Any]], frames: Sequence[Any]) -> Request:
+        body = wire.body(commands, frames, self.where)
+        if len(body) > self._max_request:
+            raise PayloadTooLarge(
+                f"a request of {len(body)} bytes is too large for {self.where}: max_request is "
+                f"{self._max_request} bytes. Nothing was sent. Publish less at once, or say with "
+                "max_request= that the endpoint takes more",
+                size_bytes=len(body),
+                limit_bytes=self._max_request,
+            )
+        headers = [
+            ("Host", self._address.authority),
+            ("Authorization", f"Bearer {self._address.token}"),
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            ("Accept", "application/json"),
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", "swapstore"),
+            ("Upstash-Encoding", "base64"),
+        ]
+        if self._place.token is not None:
+            headers.append((SYNC_TOKEN, self._place.token))
+        reads_only = all(isinstance(command, Reading) for command in commands)
+        return Request(body, tuple(headers), reads_only)
+
+    def _how_written(self, results: Sequence[Any], *, probing: bool) -> Strings:
+        """Tell how these results are written, and remember what is certain."""
+        if self._strings is not None:
+            return self._strings
+        told = wire.strings_of(results[-1]) if probing else None
+        if told is None:
+            guess = wire.guessed([result for result in results if not isinstance(result, Refused)])
+            if guess is Strings.BASE64:
+                return guess  # for this answer: text may look like it
+            told = guess
+        self._strings = told
+        return told
+
+    def _answer(self, command: Command[Any], reply: Any) -> Any:
+        if isinstance(reply, Refused):
+            text = errors.redacted(reply.text, self._address.token)
+            return Failed(refusals.refusal(text, self.where, command))
+        return Failed(reply) if isinstance(reply, SwapstoreError) else reply
+
+
+def _value(command: Command[Any], result: Any, strings: Strings) -> Any:
+    return wire.value(command, wire.decoded(result, strings))
+
+
+def _lacks_script(reply: Any) -> bool:
+    return isinstance(reply, Refused) and reply.text.startswith("NOSCRIPT")
+
+
+SYNC_TOKEN = "upstash-sync-token"  # noqa: S105 - a name
+
+
+class Place:
+    """How far this client has seen the endpoint go, by the token that it tells: replicas wait for that.
+
+    Tokens cannot be compared. A write's answer always counts; that to a read does not replace one that came
+    while the read was on its way, for it may be the older one.
+    """
+
+    def __init__(self) -> None:
+        self.token: str | None = None
+        self._numbers = itertools.count(1)
+        self._since = 0
+        self._lock = threading.Lock()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Have a lock of its own."""
+        self._lock = threading.Lock()
+
+    def sending(self) -> int:
+        """Return the number of a request that is about to be sent."""
+        with self._lock:
+            return next(self._numbers)
+
+    def reached(self, token: str | None, number: int, *, reads_only: bool) -> None:
+        """Take the token of an answer to the request of this number."""
+        with self._lock:
+            if (
+                token
+                and token.isascii()
+                and token.isprintable()
+                and not (reads_only and number < self._since)
+            ):
+                self.token = token
+                self._since = next(self._numbers)

@@ -1,0 +1,61 @@
+"""Redis over Upstash's REST API, and over what speaks it: one batch is one `POST /pipeline`.
+
+The conversation is in `conversation.py`; here requests are carried, each of them once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpcore2
+
+from swapstore.drivers.rest import transport
+from swapstore.drivers.rest.conversation import Request, Response
+from swapstore.drivers.rest.transport import Deadline, DeadlineBackend, RestDriver
+from swapstore.errors import SwapstoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swapstore.commands import Command
+
+
+class UpstashDriver(RestDriver):
+    """Carries out commands through a REST endpoint, over connections that it keeps."""
+
+    def _begin(self) -> None:
+        self._deadline = Deadline()
+        self._http = httpcore2.ConnectionPool(
+            **transport.pool_options(self._address), network_backend=DeadlineBackend(self._deadline)
+        )
+
+    def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Post the commands; see `Driver.execute`."""
+        exchange = self._session.exchange(commands)
+        try:
+            request = next(exchange)
+            while True:
+                try:
+                    response = self._post(request)
+                except SwapstoreError as error:
+                    request = exchange.throw(error)
+                else:
+                    request = exchange.send(response)
+        except StopIteration as stop:
+            replies: list[Any] = stop.value
+            return replies
+
+    def _post(self, request: Request) -> Response:
+        try:
+            with (
+                self._deadline.within(self._times.total_s),
+                self._http.stream("POST", self._url, **transport.arguments(request, self._times)) as answer,
+            ):
+                return transport.response(answer, answer.read())
+        except transport.FAILURES as error:
+            failure, cause = transport.failure(error, self.where), error
+        raise failure from cause
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()

@@ -1,0 +1,202 @@
+"""Opening a SQLite file: its settings, its tables, and whose file it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swapstore.commands import Ask
+from swapstore.drivers.sqlite.errors import translated
+from swapstore.errors import Corrupt, UnsupportedFormat
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+BUSY_TIMEOUT_S = 10.0
+APPLICATION_ID = 0x73776170  # "swap": what `file` and `PRAGMA application_id` show
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE records (
+  key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL CHECK (typeof(value) = 'blob'), expires_at INTEGER
+);
+CREATE INDEX records_by_expiry ON records (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE members (key TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (key, member)) WITHOUT ROWID;
+"""
+
+
+def open_file(path: Path, where: str, timeout_s: float) -> sqlite3.Connection:
+    """Open the file, creating it and its tables if need be.
+
+    Raises `Unavailable` when it cannot be opened, `Corrupt` when it is not a file of swapstore's.
+    """
+    try:
+        connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise translated(error, where) from error
+    try:
+        _prepare(connection, where, timeout_s)
+    except sqlite3.Error as error:
+        connection.close()
+        raise translated(error, where) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float) -> None:
+    connection.execute("BEGIN")  # what is looked at belongs together: another process may be creating it
+    ours = _is_ours(connection, where)
+    connection.execute("COMMIT")
+    if not ours:
+        _use_wal(connection, timeout_s)
+        _create(connection, where)
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _is_ours(connection: sqlite3.Connection, where: str) -> bool:
+    """Say whether the tables are there; refuse a file of somebody else's, or of a newer schema."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application == APPLICATION_ID:
+        if version > SCHEMA_VERSION:
+            raise UnsupportedFormat(
+                f"{where} has schema {version} and this version of swapstore reads up to {SCHEMA_VERSION}; "
+                "upgrade swapstore"
+            )
+        return True
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application or tables:
+        raise Corrupt(f"{where} is another application's database; give swapstore a file of its own")
+    return False
+
+
+def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
+    """Switch to write-ahead logging, once in the file's life.
+
+    The switch needs the file for itself and, unlike other statements, does not wait for it: two processes
+    that open a new file at once would see 'database is locked'.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _create(connection: sqlite3.Connection, where: str) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if not _is_ours(connection, where):  # another process may have been first
+        for statement in _SCHEMA.strip().split(";")[:-1]:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+# --- sqlite_facts ------------------------------------------------------------------------------
+#
+# Questions about a SQLite store, a closed list: how its file is, and what the database says of itself.
+
+
+# Asked alone: it is answered of a file that cannot be opened, and makes none where there is none.
+FILE = Ask(("file",))
+
+_MOUNTS = Path("/proc/self/mounts")  # Linux
+
+
+def of_file(path: Path) -> dict[str, Any]:
+    """Look at the file from outside."""
+    directory = path.parent
+    return {
+        "path": str(path),
+        "directory": str(directory),
+        "exists": _exists(path),
+        "size": _size(path),
+        "directory_exists": _is_directory(directory),
+        "directory_writable": os.access(directory, os.W_OK | os.X_OK),
+        "free": _free(directory),
+        "file_system": _file_system(directory),
+    }
+
+
+def _exists(path: Path) -> bool:
+    """Whether it is there, or may be: what lies in a closed directory shows when it is opened."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_directory(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_dir()
+    return False
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _free(directory: Path) -> int | None:
+    with suppress(OSError):
+        return shutil.disk_usage(directory).free
+    return None
+
+
+def _file_system(directory: Path) -> str | None:
+    """The kind of the mount that the directory is on: of those above it the nearest, and the last made."""
+    try:
+        lines = _MOUNTS.read_text("utf-8", "replace").splitlines()
+        above = {str(place) for place in (directory.resolve(), *directory.resolve().parents)}
+    except OSError:
+        return None
+    mounts = [line.split(" ") for line in lines]
+    plain = [(place.replace(r"\040", " "), kind) for _, place, kind, *_ in mounts]
+    kinds = {len(place): kind for place, kind in plain if place in above}
+    return kinds[max(kinds)] if kinds else None
+
+
+def answer(connection: sqlite3.Connection, command: Ask, _now: int) -> Any:
+    """Answer one question to the database."""
+    return _ANSWERS[command.words](connection)
+
+
+def _first(connection: sqlite3.Connection, statement: str) -> Any:
+    return connection.execute(statement).fetchone()[0]
+
+
+def _take_write_lock(connection: sqlite3.Connection) -> bool:
+    connection.execute("BEGIN IMMEDIATE")
+    # Of a file that is read-only the line above makes a reading transaction; this one is refused.
+    connection.execute("DELETE FROM records WHERE 0")
+    connection.execute("ROLLBACK")
+    return True
+
+
+_ANSWERS: dict[tuple[str, ...], Callable[[sqlite3.Connection], Any]] = {
+    ("version",): lambda connection: _first(connection, "SELECT sqlite_version()"),
+    ("journal mode",): lambda connection: _first(connection, "PRAGMA journal_mode"),
+    ("quick check",): lambda connection: _first(connection, "PRAGMA quick_check(1)"),
+    ("write lock",): _take_write_lock,
+}

@@ -1,0 +1,147 @@
+"""Pages: immutable records that hold runs of older rows, or of references to such pages.
+
+The same run always seals into the same bytes under the same key, whoever seals it. So two producers that
+seal at once do not disturb each other, and a page can be cached for ever.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from swapstore.errors import Corrupt, PayloadMissing
+from swapstore.format import records
+from swapstore.models import Ref, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swapstore.format.keys import Keys
+
+
+@attrs.frozen(kw_only=True)
+class Page:
+    """A sealed run of rows (level 0) or of references to pages one level below."""
+
+    rows: tuple[Row, ...] = ()
+    pages: tuple[Ref, ...] = ()
+
+
+@attrs.frozen
+class SealedPage:
+    """A page's record, ready to be staged, and the reference that will name it."""
+
+    ref: Ref
+    record: bytes
+
+
+class _PageHeader(msgspec.Struct):
+    page: str
+    format: int
+    dataset: str
+    size: int
+    sha256: str
+
+
+class _StoredPage(msgspec.Struct):
+    rows: tuple[Row, ...] = ()
+    pages: tuple[records.StoredRef, ...] = ()
+
+
+_PAGE = msgspec.json.Decoder(_StoredPage)
+
+
+def seal(
+    items: Sequence[Row] | Sequence[Ref], *, level: int, dataset: str, epoch: str, keys: Keys
+) -> SealedPage:
+    """Seal a run of rows, or of references, into a page. The same run gives the same bytes."""
+    ref, body = _seal_rows(items) if level == 0 else _seal_refs(items)
+    name = f"{epoch}.{ref.first_version}-{ref.last_version}"
+    ref = attrs.evolve(ref, key=keys.page(dataset, name))
+    header = {
+        "page": name,
+        "format": records.FORMAT,
+        "dataset": dataset,
+        "level": level,
+        "count": ref.count,
+        "size": len(body),
+        "sha256": records.digest(body),
+    }
+    return SealedPage(ref, records.pack(header, body))
+
+
+def _seal_rows(rows: Sequence[Any]) -> tuple[Ref, bytes]:
+    times = [row.ts for row in rows]
+    ref = Ref(
+        key="",
+        count=len(rows),
+        first_version=rows[0].version,
+        last_version=rows[-1].version,
+        min_ts=min(times),
+        max_ts=max(times),
+    )
+    return ref, records.to_json({"rows": [records.row_fields(row) for row in rows]})
+
+
+def _seal_refs(refs: Sequence[Any]) -> tuple[Ref, bytes]:
+    ref = Ref(
+        key="",
+        count=sum(below.count for below in refs),
+        first_version=refs[0].first_version,
+        last_version=refs[-1].last_version,
+        min_ts=min(below.min_ts for below in refs),
+        max_ts=max(below.max_ts for below in refs),
+    )
+    return ref, records.to_json({"pages": [records.ref_fields(below) for below in refs]})
+
+
+def parse(record: bytes, ref: Ref, dataset: str) -> Page:
+    """Parse a page's record and check it against the reference that names it."""
+    line, body = records.split(record, ref.key)
+    try:
+        header = msgspec.json.decode(line, type=_PageHeader)
+        if header.format > records.FORMAT:
+            raise records.newer_format(ref.key, header.format)
+        if header.dataset != dataset or not ref.key.endswith(f":{header.page}"):
+            raise Corrupt(f"{ref.key} holds another page than the manifest names", key=ref.key)
+        records.check_body(body, header.size, header.sha256, ref.key)
+        stored = _PAGE.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Corrupt(f"{ref.key} is not a page of a swapstore manifest ({error})", key=ref.key) from error
+    prefix = ref.key.rpartition(":")[0] + ":"
+    return Page(
+        rows=stored.rows, pages=tuple(records.read_ref(below, prefix, ref.key) for below in stored.pages)
+    )
+
+
+def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
+    """Raise `Corrupt` unless a page holds what its reference says, in order."""
+    spans = [(row.version, row.version, row.ts, row.ts, 1) for row in page.rows] or [
+        (below.first_version, below.last_version, below.min_ts, below.max_ts, below.count)
+        for below in page.pages
+    ]
+    in_order = all(first <= last for first, last, *_ in spans) and all(
+        last < first for (_, last, *_), (first, *_) in pairwise([(after, after), *spans])
+    )
+    said = (ref.first_version, ref.last_version, ref.min_ts, ref.max_ts, ref.count)
+    held = spans and (
+        spans[0][0],
+        spans[-1][1],
+        min(span[2] for span in spans),
+        max(span[3] for span in spans),
+        sum(span[4] for span in spans),
+    )
+    if not in_order or held != said:
+        raise Corrupt(f"{ref.key} holds other versions or times than its reference says", key=ref.key)
+
+
+def missing(ref: Ref) -> PayloadMissing:
+    """Build the error for a page that is referenced and not there."""
+    return PayloadMissing(
+        f"the page {ref.key} (versions {ref.first_version} to {ref.last_version}) is not there: it was "
+        "deleted or evicted, so that part of the history cannot be read",
+        key=ref.key,
+    )

@@ -1,0 +1,239 @@
+"""Finding rows in a manifest and its pages, as pure code.
+
+A search is a generator that yields the reference of each page it needs and is sent the page, so it does
+no I/O and runs the same under any driver. It goes best first: rows and references wait in one heap under
+the best score they could hold, and the first row to come out is the answer. In a log whose times are in
+order that opens one page a level.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from swapstore.models import Ref, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from swapstore.format.manifest import Head, Log, Manifest
+    from swapstore.format.pages import Page
+
+Score = tuple[int, int]
+
+
+class Query(Protocol):
+    """What is sought: the score of a row, and the best score any row below a reference could have.
+
+    None means: not what is sought.
+    """
+
+    def row(self, row: Row) -> Score | None:
+        """Score a row; the greatest score is the answer."""
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Bound the scores of the rows below a reference."""
+
+
+@attrs.frozen
+class ByVersion:
+    """The row that this version committed."""
+
+    version: int
+
+    def row(self, row: Row) -> Score | None:
+        """Match the version."""
+        return (0, 0) if row.version == self.version else None
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Open what spans the version."""
+        return (0, 0) if ref.spans(self.version) else None
+
+
+@attrs.frozen
+class ById:
+    """The row with this id, whose `ts` the id record told."""
+
+    id: str
+    ts: int
+
+    def row(self, row: Row) -> Score | None:
+        """Match the id; there is at most one row per id."""
+        return (row.version, 0) if row.id == self.id else None
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Open what spans the time, newest first."""
+        return (ref.last_version, 0) if ref.min_ts <= self.ts <= ref.max_ts else None
+
+
+@attrs.frozen
+class AsOf:
+    """The row with the greatest `ts` up to a moment; the later commit among equals."""
+
+    ts: int
+
+    def row(self, row: Row) -> Score | None:
+        """Prefer the newest that is not too new."""
+        return (row.ts, row.version) if row.ts <= self.ts else None
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Nothing below can be newer than its newest, or than the moment."""
+        return (min(ref.max_ts, self.ts), ref.last_version) if ref.min_ts <= self.ts else None
+
+
+def search(manifest: Manifest, query: Query, *, hidden: bool = False) -> Generator[Ref, Page, Row | None]:
+    """Find the best readable row, or None. Yields references, is sent their pages.
+
+    `hidden` also finds what retention hides and has not unlinked yet.
+    """
+    head = manifest.head
+    rows = [*head.kept, *manifest.log.rows]
+    return _best(None if hidden else head, rows, manifest.log.pages, query)
+
+
+def newest(head: Head, log: Log, *, hidden: bool = False) -> Generator[Ref, Page, Row | None]:
+    """Find the row of a log with the greatest `ts`, whatever the header serves. Yields what `search` does."""
+    return _best(None if hidden else head, log.rows, log.pages, AsOf(sys.maxsize))
+
+
+def in_log(log: Log, query: Query) -> Generator[Ref, Page, Row | None]:
+    """Find the best row of a log, hidden or not, whatever the header serves. Yields what `search` does."""
+    return _best(None, log.rows, log.pages, query)
+
+
+def _best(
+    head: Head | None, rows: Iterable[Row], refs: Iterable[Ref], query: Query
+) -> Generator[Ref, Page, Row | None]:
+    """Go best first. What `head` hides is not found; without it everything is."""
+    heap: list[tuple[int, int, int, int, Row | Ref]] = []
+    order = itertools.count()
+
+    def consider(rows: Iterable[Row], refs: Iterable[Ref]) -> None:
+        # Rows go before references of the same score: they need no page.
+        for row in rows:
+            if (head is None or head.keeps(row)) and (score := query.row(row)):
+                heapq.heappush(heap, (-score[0], -score[1], 0, next(order), row))
+        for ref in refs:
+            if (head is None or head.opens(ref)) and (score := query.bound(ref)):
+                heapq.heappush(heap, (-score[0], -score[1], 1, next(order), ref))
+
+    consider(rows, refs)
+    while heap:
+        best = heapq.heappop(heap)[-1]
+        if isinstance(best, Row):
+            return best
+        page = yield best
+        consider(page.rows, page.pages)
+    return None
+
+
+def is_named(manifest: Manifest, key: str, version: int) -> Generator[Ref, Page, bool]:
+    """Say whether the log names a page, whose first row has this version. Yields what `search` does."""
+    refs = manifest.log.pages
+    while True:
+        ref = next((ref for ref in refs if ref.spans(version)), None)
+        if ref is None or ref.key == key:
+            return ref is not None
+        refs = (yield ref).pages
+
+
+def since(manifest: Manifest, version: int) -> Generator[Ref, Page, list[Row]]:
+    """Collect the rows of the log with later versions, hidden or not. Yields what `search` does."""
+    rows = [row for row in manifest.log.rows if row.version > version]
+    ahead = [ref for ref in manifest.log.pages if ref.last_version > version]
+    while ahead:
+        page = yield ahead.pop()
+        rows += [row for row in page.rows if row.version > version]
+        ahead += [ref for ref in page.pages if ref.last_version > version]
+    return sorted(rows, key=lambda row: row.version)
+
+
+@attrs.frozen
+class Onward:
+    """What comes next in a log: rows that may be read, oldest first, and what was passed over.
+
+    A number stands for hidden rows: it is the version of the last of them. `at_end`: that was all.
+    """
+
+    items: list[Row | int]
+    at_end: bool
+
+
+def onward(manifest: Manifest, after: int) -> Generator[Ref, Page, Onward]:
+    """Go on after a version: up to the first page that has rows to read. Yields what `search` does."""
+    head, log = manifest.head, manifest.log
+    items: list[Row | int] = []
+    at_end = False
+    begin = after
+    while not at_end and not any(isinstance(item, Row) for item in items):
+        rows, refs, end, at_end = log.rows, log.pages, manifest.version, True
+        while (ref := _next_open(head, refs, after, items)) is not None:
+            page = yield ref
+            rows, refs, end, at_end = page.rows, page.pages, ref.last_version, False
+        items += [row if head.keeps(row) else row.version for row in rows if row.version > after]
+        after = end
+    there = {item.version for item in items if isinstance(item, Row)}
+    # What is kept alive whatever its age is in the log no more, or in a page that nobody opens.
+    items += [row for row in head.kept if begin < row.version <= after and row.version not in there]
+    return Onward(sorted(items, key=lambda item: item if isinstance(item, int) else item.version), at_end)
+
+
+def _next_open(head: Head, refs: Iterable[Ref], after: int, passed: list[Row | int]) -> Ref | None:
+    """Return the first reference after a version that leads to something shown; note what is passed over."""
+    for ref in refs:
+        if ref.last_version > after:
+            if head.opens(ref):
+                return ref
+            passed.append(ref.last_version)
+    return None
+
+
+@attrs.frozen
+class Cursor:
+    """A walk through the history, newest first: what is still ahead, as an immutable value.
+
+    It belongs to one manifest, so a history that is read slowly shows one committed version throughout.
+    """
+
+    manifest: Manifest
+    ahead: tuple[Row | Ref, ...]  # oldest first
+    before: int | None
+
+    def step(self) -> tuple[list[Row], Ref | None, Cursor]:
+        """Return the rows that are at hand, the page to load next (None at the end), and the rest."""
+        found: list[Row] = []
+        ahead = list(self.ahead)
+        while ahead:
+            item = ahead.pop()
+            if self.before is not None and _first_version(item) >= self.before:
+                continue
+            if isinstance(item, Row):
+                found.append(item)
+            else:
+                return found, item, attrs.evolve(self, ahead=tuple(ahead))
+        return found, None, attrs.evolve(self, ahead=())
+
+    def opened(self, page: Page) -> Cursor:
+        """Go on with what a page holds."""
+        return attrs.evolve(self, ahead=(*self.ahead, *_shown(self.manifest, page.rows, page.pages)))
+
+
+def walk(manifest: Manifest, *, before: int | None) -> Cursor:
+    """Begin at the newest row, or at the newest with a version below `before`."""
+    return Cursor(manifest, tuple(_shown(manifest, manifest.log.rows, manifest.log.pages)), before)
+
+
+def _first_version(item: Row | Ref) -> int:
+    return item.version if isinstance(item, Row) else item.first_version
+
+
+def _shown(manifest: Manifest, rows: Iterable[Row], refs: Iterable[Ref]) -> list[Row | Ref]:
+    head = manifest.head
+    return [
+        *(ref for ref in refs if head.opens(ref)),
+        *(row for row in rows if head.shows(row)),
+    ]

@@ -1,0 +1,400 @@
+"""Rewriting a log: new pages in the place of those that are damaged, under names of a new epoch."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from swapstore.commands import Get
+from swapstore.errors import Contended, Corrupt, Damaged
+from swapstore.format import append, manifest, pages, rebuild, records, search
+from swapstore.format.append import Draft
+from swapstore.format.manifest import Head, Log, Manifest
+from swapstore.fsck.walk import bytes_of
+from swapstore.protocol.commit import Record
+from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_page
+from swapstore.protocol.operation import Operation
+from swapstore.protocol.scriptless.probe import Way
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+
+    from swapstore.format.manifest import Log
+    from swapstore.format.pages import Page, SealedPage
+    from swapstore.fsck.walk import Survey
+    from swapstore.models import Ref, Row
+    from swapstore.protocol.context import Context
+
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class _Place:
+    """What stands in the place of a page, and the keys of the pages that it replaces."""
+
+    refs: tuple[Ref, ...]
+    replaced: tuple[str, ...]
+
+
+class Rewriter:
+    """Rewrites what is wrong in a log, and remembers it: a page that was rewritten once is not again.
+
+    `gone` are versions to leave out; `filled` are the rows for pages that cannot be read, by their keys;
+    `wrong` are versions below every page that has to be rewritten.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        dataset: str,
+        epoch: str,
+        *,
+        gone: Mapping[int, Row],
+        filled: Mapping[str, Sequence[Row]],
+        wrong: Iterable[int],
+    ) -> None:
+        self._ctx = ctx
+        self._dataset = dataset
+        self._epoch = epoch
+        self._gone = gone
+        self._filled = filled
+        self._wrong = sorted(wrong)
+        self._places: dict[str, _Place] = {}
+        self._pages: dict[str, SealedPage] = {}
+
+    def mended(self, log: Log) -> Operation[tuple[tuple[Ref, ...], tuple[str, ...]]]:
+        """Return the references of a log, mended, and the keys of the pages that are replaced."""
+        refs: list[Ref] = []
+        replaced: list[str] = []
+        for ref in log.pages:
+            place = yield from self._place(ref)
+            refs += place.refs
+            replaced += place.replaced
+        return (self._narrowed(refs) if replaced else log.pages), tuple(replaced)
+
+    def _place(self, ref: Ref) -> Operation[_Place]:
+        at = bisect_left(self._wrong, ref.first_version)
+        if at == len(self._wrong) or self._wrong[at] > ref.last_version:
+            return _Place((ref,), ())
+        if ref.key not in self._places:
+            self._places[ref.key] = yield from self._rewrite(ref)
+        return self._places[ref.key]
+
+    def _rewrite(self, ref: Ref) -> Operation[_Place]:
+        rows = self._filled.get(ref.key)
+        if rows is None:
+            page = yield from load_page(self._ctx, self._dataset, ref)
+            if page.pages:
+                below: list[_Place] = []
+                for child in page.pages:
+                    below += [(yield from self._place(child))]
+                refs = tuple(child for place in below for child in place.refs)
+                return _Place(refs, (ref.key, *(key for place in below for key in place.replaced)))
+            rows = [row for row in page.rows if row.version not in self._gone]
+        size = manifest.F
+        return _Place(tuple(self._seal(rows[at : at + size]) for at in range(0, len(rows), size)), (ref.key,))
+
+    def _seal(self, rows: Sequence[Row]) -> Ref:
+        page = pages.seal(rows, level=0, dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys)
+        self._pages[page.ref.key] = page
+        return page.ref
+
+    def _narrowed(self, refs: Iterable[Ref]) -> tuple[Ref, ...]:
+        """Seal references that rewriting has spread out."""
+        narrow: tuple[Ref, ...] = ()
+        for ref in refs:
+            narrow, sealed = append.sealed_refs(
+                (*narrow, ref), dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys
+            )
+            self._pages.update({page.ref.key: page for page in sealed})
+        return narrow
+
+    def grown(self, log: Log, rows: Iterable[Row]) -> Log:
+        """Append rows, sealing as a publish would."""
+        for row in rows:
+            log, sealed = append.sealed_log(
+                attrs.evolve(log, rows=(*log.rows, row)),
+                dataset=self._dataset,
+                epoch=self._epoch,
+                keys=self._ctx.keys,
+            )
+            self._pages.update({page.ref.key: page for page in sealed})
+        return log
+
+    def new_pages(self, log: Log) -> tuple[SealedPage, ...]:
+        """The new pages that a log names, directly or through others."""
+        found: dict[str, SealedPage] = {}
+        ahead = list(log.pages)
+        while ahead:
+            page = self._pages.get(ahead.pop().key)
+            if page is not None:
+                found[page.ref.key] = page
+                ahead += pages.parse(page.record, page.ref, self._dataset).pages
+        return tuple(found.values())
+
+    def search(self, searching: Generator[Ref, Page, T]) -> Operation[T]:
+        """Run a search on a log whose new pages are not stored yet."""
+        try:
+            ref = next(searching)
+            while True:
+                at_hand = self._pages.get(ref.key)
+                if at_hand is not None:
+                    page = pages.parse(at_hand.record, ref, self._dataset)
+                else:
+                    page = yield from load_page(self._ctx, self._dataset, ref)
+                ref = searching.send(page)
+        except StopIteration as stop:
+            found: T = stop.value
+            return found
+
+
+# --- mend --------------------------------------------------------------------------------------
+#
+# Mending: from what a survey found wrong to the next manifest, whatever was committed meanwhile.
+#
+# A draft is made from the manifest that is stored **now**, each time anew: what is damaged in it is replaced,
+# all else is taken over. So a repair runs beside live producers and loses the race for a version at worst.
+# Pages that are rewritten begin a new epoch: their names are new, and no reader's memory mistakes them.
+
+
+@attrs.frozen
+class Mended:
+    """A draft that mends, and the records that it relies on."""
+
+    draft: Draft
+    needed: list[Record]
+
+
+class Mender:
+    """Makes drafts from one survey. It remembers the pages that it has rewritten."""
+
+    def __init__(self, ctx: Context, survey: Survey) -> None:
+        self._ctx = ctx
+        self._survey = survey
+        self._damage = survey.damage
+        self._epoch = ctx.stamp().new_epoch
+        self._candidates = rebuild.in_order(survey.damage.candidates)
+        filled, self._unplaced = rebuild.placed(self._candidates, survey.damage.holes)
+        self._placed = [row for rows in filled.values() for row in rows]
+        self._rewriter = Rewriter(
+            ctx,
+            survey.dataset,
+            self._epoch,
+            gone=survey.damage.gone,
+            filled=filled,
+            wrong=[*survey.damage.gone, *(ref.first_version for ref in survey.damage.holes)],
+        )
+
+    # --- drafts ------------------------------------------------------------------------------------
+
+    def rebuilt(self) -> Operation[Mended | None]:
+        """Draft a manifest where there is none, from the committed records. None: there are none."""
+        rows = rebuild.versioned(self._candidates, after=0)
+        if not rows:
+            return None
+        log = self._rewriter.grown(Log(rows=(), pages=()), rows)
+        was = self._survey.head
+        version = max(log.rows[-1].version, was.version if was else 0) + 1
+        stamp = self._ctx.stamp()
+        head = Head(
+            etag=f"{self._epoch}.{version}.{stamp.nonce}",
+            format=records.FORMAT,
+            dataset=self._survey.dataset,
+            version=version,
+            committed_at=stamp.now_ms,
+            confirmed_at=was.confirmed_at if was else log.rows[-1].committed_at,
+            latest=log.rows[-1],
+            pinned=None,
+            count=log.count,
+            first_version=was.first_version if was else 1,
+            floor=was.floor if was else 0,
+        )
+        latest = (yield from self._find_again(log, was.latest)) if was else None
+        latest = latest or (yield from self._newest(head, log)) or head.latest
+        pinned = (yield from self._find_again(log, was.pinned)) if was and was.pinned else None
+        head = attrs.evolve(head, latest=latest, pinned=pinned)
+        draft = Draft(
+            base=None,
+            manifest=manifest.build(head, log, self._ctx.keys),
+            pages=self._rewriter.new_pages(log),
+            unlinked=tuple(self._damage.leaked),
+            over=self._survey.over,
+            grace_ms=self._ctx.policy.leak_ttl_ms,
+        )
+        needed = self._needed(draft, self._without_ts(rows), [])
+        # A store that was emptied since must not get a manifest that points at nothing.
+        keys, dataset = self._ctx.keys, self._survey.dataset
+        served = {keys.id(dataset, row.id): records.entry_header(row) for row in head.kept}
+        served |= {key: expiring.header for key, expiring in self._damage.expiring.items()}
+        needed += [Record(key, header, shared=True, stored=True) for key, header in served.items()]
+        return Mended(draft, needed)
+
+    def mended(self, current: Manifest) -> Operation[Mended | None]:
+        """Draft the manifest after `current`, mended. None: there is nothing to mend, or nothing to serve."""
+        survey, damage = self._survey, self._damage
+        assert survey.manifest is not None  # noqa: S101 - it was there when the survey began
+        refs, replaced = yield from self._rewriter.mended(current.log)
+        if not {hole.key for hole in damage.holes} <= set(replaced):
+            raise Contended("retention let go of a damaged page meanwhile; look again")
+        tail = tuple(row for row in current.log.rows if row.version not in damage.gone)
+        later = yield from find(self._ctx, survey.dataset, search.since(current, survey.manifest.version))
+        known = {row.id for row in later}
+        back = rebuild.versioned(
+            [c for c in self._unplaced if c.entry.id not in known], after=current.version
+        )
+        log = self._rewriter.grown(Log(rows=tail, pages=refs), back)
+        head = yield from self._head(current, log, back, rewritten=bool(replaced or back))
+        if head is None:
+            return None
+        unlinked = [*replaced, *(yield from self._unlinked(current, later))]
+        draft = Draft(
+            base=current,
+            manifest=manifest.build(head, log, self._ctx.keys),
+            pages=self._rewriter.new_pages(log),
+            unlinked=tuple(dict.fromkeys(unlinked)),
+            grace_ms=self._ctx.policy.leak_ttl_ms,
+        )
+        again = yield from self._still(current, damage.without_ts.values())
+        needed = self._needed(draft, self._without_ts([*back, *self._placed]), again)
+        needed += yield from self._expiring(current, replaced)
+        same = log == current.log and attrs.evolve(head, etag="", version=0, committed_at=0) == attrs.evolve(
+            current.head, etag="", version=0, committed_at=0
+        )
+        if same and not needed and not unlinked and not damage.manifest_wrong:
+            return None
+        return Mended(draft, needed)
+
+    def _head(
+        self, current: Manifest, log: Log, back: list[Row], *, rewritten: bool
+    ) -> Operation[Head | None]:
+        was, gone, stamp = current.head, self._damage.gone, self._ctx.stamp()
+        version = max(current.version + 1, log.rows[-1].version if log.rows else 0)
+        epoch = self._epoch if rewritten else current.epoch
+        head = attrs.evolve(
+            was,
+            etag=f"{epoch}.{version}.{stamp.nonce}",
+            version=version,
+            committed_at=stamp.now_ms,
+            count=log.count,
+            pinned=None if was.pinned and was.pinned.version in gone else was.pinned,
+        )
+        if self._damage.latest_wrong and was.pinned:
+            head = attrs.evolve(head, pinned=(yield from self._find_again(log, was.pinned)))
+        newest = yield from self._newest(head, log)
+        if newest is None:
+            return None
+        # A rollback is an operator's choice: it stands unless what was rolled back to is gone.
+        restored = newest.id in {row.id for row in back} and newest.ts > was.latest.ts
+        if restored or was.latest.version in gone:
+            head = attrs.evolve(head, latest=newest)
+        elif self._damage.latest_wrong:
+            head = attrs.evolve(head, latest=(yield from self._find_again(log, was.latest)) or newest)
+        return head
+
+    # --- what is served ----------------------------------------------------------------------------
+
+    def _newest(self, head: Head, log: Log) -> Operation[Row | None]:
+        row = yield from self._rewriter.search(search.newest(head, log))
+        return row or (yield from self._rewriter.search(search.newest(head, log, hidden=True)))
+
+    def _find_again(self, log: Log, row: Row) -> Operation[Row | None]:
+        """Find a row that was served in the new log, by its id."""
+        query = search.ById(row.id, row.ts)
+        return (yield from self._rewriter.search(search.in_log(log, query)))
+
+    # --- records -----------------------------------------------------------------------------------
+
+    def _without_ts(self, rows: Iterable[Row]) -> list[Row]:
+        """Those of some restored rows that have no ts record."""
+        without = {candidate.entry.id for candidate in self._candidates if not candidate.has_ts}
+        return [row for row in rows if row.id in without]
+
+    def _needed(self, draft: Draft, back: Iterable[Row], again: Iterable[Row]) -> list[Record]:
+        """The records that have to be written: pages, and ts records that are missing.
+
+        They say the line of versions that the others of their time say, so that a manifest that is lost
+        later is rebuilt in the same order.
+        """
+        dataset, keys = self._survey.dataset, self._ctx.keys
+        needed = [Record.of(page.ref.key, page.record, shared=True) for page in draft.pages]
+        told = (candidate.origin.epoch for candidate in self._candidates if candidate.origin)
+        line = next(told, draft.manifest.epoch)
+        before = draft.base.epoch if draft.base else line
+        for row, epoch in (*((row, line) for row in back), *((row, before) for row in again)):
+            data = records.pack_ts(row, epoch)
+            needed.append(Record.of(keys.ts(dataset, row.ts, row.id), data, shared=True))
+        return needed
+
+    def _expiring(self, current: Manifest, replaced: Collection[str]) -> Operation[list[Record]]:
+        """The records that are to be permanent again, as far as `current` still names them."""
+        found = []
+        for key, expiring in self._damage.expiring.items():
+            named = True
+            if expiring.is_page:
+                named = key not in replaced and (
+                    yield from is_page_named(self._ctx, current, key, expiring.version)
+                )
+            elif expiring.version:
+                named = expiring.version not in self._damage.gone and (
+                    yield from is_row_named(self._ctx, current, expiring.version)
+                )
+            if named:
+                found.append(Record(key, expiring.header, shared=True, stored=True))
+        return found
+
+    def _still(self, current: Manifest, rows: Iterable[Row]) -> Operation[list[Row]]:
+        """Those of some rows that `current` still names, and whose payload is there."""
+        found = []
+        for row in rows:
+            if row.version not in self._damage.gone and (
+                yield from is_row_named(self._ctx, current, row.version)
+            ):
+                found += [row]
+        return found
+
+    def _unlinked(self, current: Manifest, later: Iterable[Row]) -> Operation[list[str]]:
+        """The keys that get a TTL: leaked, replaced, altered, and what is left of dropped rows."""
+        if self._ctx.strategy.way is Way.COMPARE:
+            return []  # somebody may begin to use them before they have it: see `plain`
+        damage, keys, dataset = self._damage, self._ctx.keys, self._survey.dataset
+        assert self._survey.manifest is not None  # noqa: S101 - it was there when the survey began
+        unlinked: list[str] = []
+        moved = current.etag != self._survey.manifest.etag
+        used = set(append.keys_of((*later, *current.head.kept), dataset, keys))
+        for key in damage.leaked:
+            if key in used:
+                continue  # another repair let it expire, and its id was published again
+            name = keys.parse(key)
+            page = name if moved and name is not None and name.kind == "page" else None
+            if page and (yield from is_page_named(self._ctx, current, key, page.first_version)):
+                continue  # leaked by one commit, used by a later one
+            unlinked.append(key)
+        for row in damage.gone.values():
+            if (yield from is_row_named(self._ctx, current, row.version)):
+                unlinked += yield from self._left_of(current, row)
+        # An altered ts record that is permanent can be replaced once it has a TTL: in the next swap.
+        held = yield from self._still(current, damage.held_ts.values())
+        return [*unlinked, *(keys.ts(dataset, row.ts, row.id) for row in held)]
+
+    def _left_of(self, current: Manifest, row: Row) -> Operation[list[str]]:
+        """The keys of a dropped row, but for an id record that another row names: the id was taken again."""
+        dataset = self._survey.dataset
+        id_key, ts_key = self._ctx.keys.records(dataset, row)
+        (reply,) = yield from ask_all(self._ctx, [Get(id_key)])
+        record = bytes_of(reply)
+        if record:
+            try:
+                entry = records.entry_of(record, id_key)
+            except Corrupt:
+                return [id_key, ts_key]
+            query = search.ById(entry.id, entry.ts)
+            try:
+                other = yield from find(self._ctx, dataset, search.search(current, query, hidden=True))
+            except Damaged:
+                return [ts_key]  # whose it is cannot be told before the log can be read
+            if other is not None and other.version != row.version and records.is_whole(record, other):
+                return [ts_key] if other.ts != row.ts else []
+        return [id_key, ts_key]

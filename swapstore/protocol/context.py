@@ -1,0 +1,119 @@
+"""What is handed to an operation: names, bounds, the clock, randomness and the client's memory."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Protocol
+
+import attrs
+
+from swapstore.cache import Cache
+from swapstore.events import Event, Hook
+from swapstore.format import records
+from swapstore.format.append import Stamp
+from swapstore.format.keys import Keys
+from swapstore.migration.layout import Mirror
+from swapstore.models import Encoding, Retention, Validator
+from swapstore.protocol.scriptless.probe import Strategy
+
+
+class Clock(Protocol):
+    """The clocks an operation needs, and waiting, which is the engine's part."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, for measuring ages."""
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+
+@attrs.frozen(kw_only=True)
+class Policy:
+    """Bounds. Every loop of an operation ends by one of them."""
+
+    max_payload_bytes: int = 64 * 1024 * 1024
+    max_batch_bytes: int = 8 * 1024 * 1024  # how much of several datasets is sent together
+    staging_ttl_ms: int = 10 * 60_000  # how long what a crashed publish left behind stays
+    reader_grace_ms: int = 10 * 60_000  # how long an unlinked record can still be read
+    leak_ttl_ms: int = 24 * 3_600_000  # how long what a repair found leaked, or replaced, can be looked at
+    commit_attempts: int = 200  # against eight busy producers, losing them all has odds of 1 in 10^11
+    lost_attempts: int = 4  # how often a commit is sent that loses its connection each time
+    read_attempts: int = 6
+    first_wait_s: float = 0.002
+    longest_wait_s: float = 0.05
+    lease_ttl_ms: int = 90_000  # how long a crashed writer keeps others waiting, where a lease is needed
+    lease_margin_ms: int = 45_000  # longer than any request may take, a wait for a connection included
+    lease_poll_ms: int = 500
+    text_only: bool = False  # the endpoint carries text: what is none is stored in base64
+
+
+@attrs.frozen(kw_only=True)
+class Context:
+    """One client of one namespace."""
+
+    keys: Keys
+    cache: Cache
+    policy: Policy = Policy()
+    retention: Retention = attrs.field(factory=Retention)
+    mirror: Mirror | None = None
+    validators: tuple[Validator, ...] = ()
+    hook: Hook | None = None
+    strategy: Strategy = attrs.field(factory=Strategy)
+    clock: Clock = attrs.field(factory=SystemClock)
+    random: random.Random = attrs.field(factory=random.SystemRandom, repr=False)
+
+    def token(self, characters: int) -> str:
+        """Return random lowercase hexadecimal characters."""
+        return f"{self.random.getrandbits(4 * characters):0{characters}x}"
+
+    def emit(self, event: Event) -> None:
+        """Tell an event, if somebody listens."""
+        if self.hook is not None:
+            self.hook(event)
+
+    def encoding(self, payload: bytes) -> Encoding | None:
+        """Say how a payload is to be stored, so that it can travel to this endpoint."""
+        return "base64" if self.policy.text_only and records.needs_encoding(payload) else None
+
+    def stamp(self) -> Stamp:
+        """Return the time and the names of a new manifest."""
+        bits = self.random.getrandbits(64 + 48)  # both names out of one draw: each is a system call
+        return Stamp(
+            now_ms=self.clock.now_ms(),
+            nonce=f"{bits & 0xFFFF_FFFF_FFFF_FFFF:016x}",
+            new_epoch=f"{bits >> 64:012x}",
+            keys=self.keys,
+        )
+
+    def new_id(self) -> str:
+        """Return a UUIDv7: it sorts by the time it was made, and nobody else makes the same."""
+        bits = (self.clock.now_ms() & (2**48 - 1)) << 80 | self.random.getrandbits(80)
+        bits = bits & ~(0xF << 76) | 0x7 << 76  # version 7
+        bits = bits & ~(0x3 << 62) | 0x2 << 62  # the RFC 9562 variant
+        text = f"{bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def backoff(self, attempt: int) -> float:
+        """Return the seconds to wait before another attempt: exponential, with full jitter."""
+        bound = min(self.policy.longest_wait_s, self.policy.first_wait_s * 2 ** min(attempt, 30))
+        return self.random.uniform(0, bound)

@@ -1,0 +1,119 @@
+"""Operators' swaps: pin, unpin, roll back, confirm. The header changes, the log stays.
+
+They commit through the same swap as a publish. They add no row, so when a reply is lost and others have
+committed since, nothing tells whether this one took effect: that is `OutcomeUnknown`, never a second swap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swapstore.errors import Contended, Corrupt, NotFound, PayloadMissing
+from swapstore.format import append
+from swapstore.format.retention import Limits
+from swapstore.models import Status
+from swapstore.protocol.commit import Moved, Staging, Swapped, swap
+from swapstore.protocol.datasets import status_of
+from swapstore.protocol.load import current_manifest, find_id, load_manifest, load_snapshot
+from swapstore.protocol.operation import Operation, Wait
+from swapstore.protocol.prune import retained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
+    from swapstore.models import Row
+    from swapstore.protocol.context import Context
+
+
+def pin(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002
+    """Serve this snapshot as the latest until it is unpinned. Publishing goes on behind it."""
+
+    def change(base: Manifest) -> Operation[Draft | None]:
+        row = yield from _committed(ctx, base, id)
+        if base.head.pinned == row:
+            return None
+        return (yield from _repoint(ctx, base, latest=base.head.latest, pinned=row))
+
+    return (yield from _steer(ctx, dataset, change))
+
+
+def unpin(ctx: Context, dataset: str) -> Operation[Status]:
+    """Serve the latest again."""
+
+    def change(base: Manifest) -> Operation[Draft | None]:
+        if base.head.pinned is None:
+            return None
+        return (yield from _repoint(ctx, base, latest=base.head.latest, pinned=None))
+
+    return (yield from _steer(ctx, dataset, change))
+
+
+def rollback(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002
+    """Make this snapshot the latest; the next publish that is not older than it takes over."""
+
+    def change(base: Manifest) -> Operation[Draft | None]:
+        row = yield from _committed(ctx, base, id)
+        if base.head.latest == row:
+            return None
+        return (yield from _repoint(ctx, base, latest=row, pinned=base.head.pinned))
+
+    return (yield from _steer(ctx, dataset, change))
+
+
+def confirm(ctx: Context, dataset: str) -> Operation[Status]:
+    """Note that the producer ran and found nothing new: `confirmed_at` becomes now."""
+
+    def change(base: Manifest) -> Operation[Draft | None]:
+        yield from ()
+        return append.repoint(base, stamp=ctx.stamp(), confirmed_at=ctx.clock.now_ms())
+
+    return (yield from _steer(ctx, dataset, change))
+
+
+def _steer(
+    ctx: Context, dataset: str, change: Callable[[Manifest], Operation[Draft | None]]
+) -> Operation[Status]:
+    base = yield from current_manifest(ctx, dataset)
+    for attempt in range(ctx.policy.commit_attempts):
+        if attempt > 1:
+            yield Wait(ctx.backoff(attempt))
+            base = yield from load_manifest(ctx, dataset)
+        if base is None:
+            raise NotFound("nothing is published; publish a snapshot first")
+        try:
+            draft = yield from change(base)
+        except (PayloadMissing, Corrupt):
+            # Retention may have let go of what this manifest names, longer ago than the reader grace.
+            before, base = base, (yield from load_manifest(ctx, dataset))
+            if base is None or base.etag == before.etag:
+                raise
+            continue
+        if draft is None:
+            return status_of(ctx, base)
+        match (yield from swap(ctx, draft, [], Staging())):
+            case Swapped():
+                return status_of(ctx, draft.manifest)
+            case Moved(current):
+                base = current
+    raise Contended(
+        f"other producers committed first, {ctx.policy.commit_attempts} times in a row; "
+        "nothing was changed. Try again"
+    )
+
+
+def _repoint(ctx: Context, base: Manifest, *, latest: Row, pinned: Row | None) -> Operation[Draft]:
+    """Serve other rows. A row that only this kept alive, because retention let go of it, is unlinked."""
+    keeping = {row.version for row in (latest, pinned) if row is not None}
+    released = yield from retained(ctx, base, Limits(), keeping=keeping, most=0)
+    return append.repoint(base, stamp=ctx.stamp(), retained=released, latest=latest, pinned=pinned)
+
+
+def _committed(ctx: Context, base: Manifest, id: str) -> Operation[Row]:  # noqa: A002
+    """Find a committed snapshot that can be served: its record is there and whole."""
+    row = yield from find_id(ctx, base, id)
+    if row is None:
+        raise NotFound(f"no committed snapshot has id {id!r}; `swapstore history` lists those there are")
+    yield from load_snapshot(ctx, base, row)
+    return row

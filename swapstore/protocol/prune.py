@@ -1,0 +1,136 @@
+"""Retention: what a swap hides and lets go of, and `prune`, which is a swap for that alone.
+
+Every publish takes a small step: one page at most. `prune` takes as many as there are. What has to be read
+for it is a page that is on its way out; if it cannot be read it stays where it is, for verify to find.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swapstore.commands import Get
+from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown
+from swapstore.format import append, pages, retention
+from swapstore.format.append import Retained
+from swapstore.format.retention import Limits
+from swapstore.models import Pruned
+from swapstore.protocol.commit import Moved, Staging, Swapped, swap
+from swapstore.protocol.load import ask_all, current_manifest, is_in_log, load_manifest, value_of
+from swapstore.protocol.operation import Operation, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
+    from swapstore.format.pages import Page
+    from swapstore.models import Ref, Retention
+    from swapstore.protocol.context import Context
+
+PAGES_A_PUBLISH = 1
+PAGES_A_PRUNE = 16
+
+
+def limits(ctx: Context, bounds: Retention | None = None) -> Limits:
+    """Return what the retention (unless given: the client's own) means now."""
+    bounds = bounds or ctx.retention
+    age = bounds.max_age_ms
+    floor = 0 if age is None else max(0, ctx.clock.now_ms() - age)
+    return Limits(floor, bounds.max_count)
+
+
+def retained(
+    ctx: Context, base: Manifest, bounds: Limits, *, keeping: Collection[int], most: int = PAGES_A_PUBLISH
+) -> Operation[Retained]:
+    """Read what retention needs to know for the swap after `base`.
+
+    `keeping` are the versions that `latest` and `pinned` will be; `most` bounds the pages taken apart.
+    """
+    head = retention.hidden(base.head, base.log, bounds)
+    ripe = retention.ripe(head, base.log, bounds) if most else []
+    released = []
+    for row in base.head.kept:
+        # A row that the history shows is in the log, and is let go of together with its page.
+        if row.version not in keeping and not base.head.shows(row):
+            in_log = yield from is_in_log(ctx, base, row.version)
+            released += [] if in_log else [row]
+    at_hand = yield from _at_hand(ctx, base, ripe, most)
+    return Retained(limits=bounds, pages=at_hand, released=tuple(released))
+
+
+def _at_hand(ctx: Context, base: Manifest, ripe: list[Ref], most: int) -> Operation[dict[str, Page]]:
+    """Read the first ripe pages. One that cannot be read must not keep those behind it from going."""
+    found: dict[str, Page] = {}
+    size = most
+    while ripe and not found:
+        found = yield from _load(ctx, base.head.dataset, ripe[:size])
+        ripe, size = ripe[size:], PAGES_A_PRUNE
+    return retention.chosen(base.log, found, most)
+
+
+def _load(ctx: Context, dataset: str, refs: list[Ref]) -> Operation[dict[str, Page]]:
+    replies = yield from ask_all(ctx, [Get(ref.key) for ref in refs])
+    found: dict[str, Page] = {}
+    for ref, reply in zip(refs, replies, strict=True):
+        try:
+            record = value_of(reply)
+            if record is not None:
+                found[ref.key] = pages.parse(record, ref, dataset)
+        except Damaged:
+            continue
+    return found
+
+
+# --- on demand -------------------------------------------------------------------------------------
+
+
+def prune(ctx: Context, dataset: str, bounds: Limits) -> Operation[Pruned]:
+    """Hide what is past the limits, and let go of all that can be let go of."""
+    base = yield from current_manifest(ctx, dataset)
+    let_go = lost = 0
+    while lost < ctx.policy.commit_attempts:
+        if base is None:
+            raise NotFound("nothing is published; publish a snapshot first")
+        keeping = [row.version for row in base.head.kept]
+        taken = yield from retained(ctx, base, bounds, keeping=keeping, most=PAGES_A_PRUNE)
+        draft = append.repoint(base, stamp=ctx.stamp(), retained=taken)
+        if not _changes(base, draft):
+            return _pruned(base, let_go)
+        try:
+            verdict = yield from swap(ctx, draft, [], Staging())
+        except OutcomeUnknown:  # then it does not matter whose swap it was: what is left to do is seen
+            verdict = Moved((yield from load_manifest(ctx, dataset)))
+        match verdict:
+            case Swapped():
+                let_go += base.head.count - draft.manifest.head.count
+                base = draft.manifest
+            case Moved(current):
+                lost += 1
+                yield Wait(ctx.backoff(lost))
+                base = current
+    raise Contended(
+        f"other producers committed first, {ctx.policy.commit_attempts} times; what was hidden and let go of "
+        "stays so. Try again"
+    )
+
+
+def _changes(base: Manifest, draft: Draft) -> bool:
+    """Say whether a swap would do anything: move a limit past something, or take something out."""
+    before, after = base.head, draft.manifest.head
+    if draft.unlinked or base.log != draft.manifest.log:
+        return True
+    hides = any(before.shows(row) and not after.shows(row) for row in base.log.rows)
+    return hides or any(retention.hides_more(before, after, ref) for ref in base.log.pages)
+
+
+def _pruned(current: Manifest, let_go: int) -> Pruned:
+    head = current.head
+    return Pruned(
+        dataset=head.dataset,
+        version=head.version,
+        etag=head.etag,
+        let_go=let_go,
+        count=head.count,
+        first_version=head.first_version,
+        floor=head.floor,
+    )

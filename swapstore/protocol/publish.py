@@ -1,0 +1,349 @@
+"""What a caller wants published, and what it becomes on a given manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swapstore.arguments import shown
+from swapstore.errors import (
+    Conflict,
+    Contended,
+    Corrupt,
+    IdConflict,
+    InvalidInput,
+    PayloadMissing,
+    Refused,
+    Rejected,
+    TooOld,
+)
+from swapstore.format import append, records
+from swapstore.models import Candidate, Commit, Encoding, Entry, Row, Snapshot, Validator
+from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, swap
+from swapstore.protocol.load import find_id, load_manifest, load_snapshot
+from swapstore.protocol.operation import Operation, Wait
+from swapstore.protocol.prune import limits, retained
+from swapstore.protocol.scriptless.adoption import is_pending, left_behind, with_own_id
+
+if TYPE_CHECKING:
+    from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
+    from swapstore.models import Validator
+    from swapstore.protocol.context import Context
+
+
+@attrs.frozen(kw_only=True)
+class Publication:
+    """What a caller wants published, checked and encoded. None for `id` and `ts`: choose them."""
+
+    dataset: str
+    payload: bytes = attrs.field(repr=False)
+    codec: str
+    id: str | None = None
+    ts: int | None = None
+    labels: dict[str, str] = attrs.field(factory=dict)
+    dedupe_key: str | None = None
+    expected_version: int | None = None
+    validate: Validator | None = None
+
+
+@attrs.frozen
+class Intent:
+    """A publication with its id and digest, and when it began."""
+
+    wanted: Publication
+    id: str
+    sha256: str
+    began_ms: int
+    encoding: Encoding | None = None
+
+    def ts(self, base: Manifest | None) -> int:
+        """Return when it is of. Unless the caller set that it is now, and never older than `latest`.
+
+        So what is published last without a `ts` is the latest, also when two producers' clocks differ.
+        """
+        if self.wanted.ts is not None:
+            return self.wanted.ts
+        return max(self.began_ms, base.head.latest.ts if base else 0)
+
+    def entry(self, base: Manifest | None) -> Entry:
+        """Describe the snapshot."""
+        return Entry(
+            id=self.id,
+            ts=self.ts(base),
+            size=len(self.wanted.payload),
+            sha256=self.sha256,
+            codec=self.wanted.codec,
+            encoding=self.encoding,
+            labels=self.wanted.labels,
+        )
+
+    def is_content_of(self, row: Entry) -> bool:
+        """Say whether an entry is what the caller wants published under this id."""
+        wanted = self.wanted
+        ours = (self.sha256, len(wanted.payload), wanted.codec, wanted.labels)
+        return (row.sha256, row.size, row.codec, row.labels) == ours and wanted.ts in {None, row.ts}
+
+
+# --- publish -----------------------------------------------------------------------------------
+#
+# Publish: copy, then swap.
+#
+# 1. Know the manifest: the one remembered, or one `GET`.
+# 2. Decide on it. Is this id or dedupe key committed already? Does `expected_version` hold? Do the validators
+#    agree? An answer that stops the publish is never given from memory: the manifest is read first.
+# 3. Draft the next manifest and `swap` it: records and commit in one round trip.
+# 4. When another commit came first, decide again on the manifest it left. Records that are staged already
+#    are not sent again, unless the snapshot's `ts` had to move up with that of the new latest.
+
+
+def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
+    """Publish a snapshot, once, whatever is lost or raced on the way. See the outcome table in the docs."""
+    this = Intent(
+        wanted,
+        wanted.id or ctx.new_id(),
+        records.digest(wanted.payload),
+        began_ms=ctx.clock.now_ms(),
+        encoding=ctx.encoding(wanted.payload),
+    )
+    staging = Staging()
+    known = ctx.cache.known(ctx.keys.manifest(wanted.dataset))
+    known = known if known and known.manifest.complete else None
+    base = known.manifest if known else (yield from load_manifest(ctx, wanted.dataset))
+    for attempt in range(ctx.policy.commit_attempts):
+        if attempt > 1:
+            # The first retry uses what the conflict returned. Losing again means a crowd: step back.
+            yield Wait(ctx.backoff(attempt))
+            base = yield from load_manifest(ctx, wanted.dataset)
+        from_memory = known is not None and attempt == 0
+        base, existing = yield from _decide(ctx, this, base, from_memory=from_memory, is_first=attempt == 0)
+        if existing is not None:
+            return existing
+        this = with_own_id(ctx, this, base, staging)
+        draft = yield from _draft(ctx, this, base)
+        verdict = yield from swap(ctx, draft, _records(ctx, draft, wanted.payload), staging)
+        match verdict:
+            case Swapped():
+                return _created(draft)
+            case Taken(key):
+                answer = yield from _resolve_taken(ctx, this, base, key)
+                if isinstance(answer, Commit):
+                    return answer
+                this = answer
+            case Moved(current):
+                base = current
+    raise Contended(
+        f"other producers committed first, {ctx.policy.commit_attempts} times in a row; nothing was "
+        "published. Try again, or let fewer producers publish to this dataset"
+    )
+
+
+# --- step 2: decide --------------------------------------------------------------------------------
+
+
+def _decide(
+    ctx: Context, this: Intent, base: Manifest | None, *, from_memory: bool, is_first: bool
+) -> Operation[tuple[Manifest | None, Commit | None]]:
+    """Return the manifest to build on, and the commit that makes this publish needless, if there is one.
+
+    `is_first`: nothing has been sent yet.
+    """
+    try:
+        existing = yield from _judge(ctx, this, base, is_first=is_first)
+        if existing is None or not from_memory:
+            return base, existing
+    except (Refused, PayloadMissing, Corrupt):
+        if not from_memory:
+            raise
+    base = yield from load_manifest(ctx, this.wanted.dataset)
+    return base, (yield from _judge(ctx, this, base, is_first=is_first))
+
+
+def _judge(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool) -> Operation[Commit | None]:
+    # What retention hides is committed all the same, until it is let go of.
+    if base is not None and not (is_first and this.wanted.id is None):  # nobody else has the id just made
+        for row in (*base.head.kept, *reversed(base.log.rows)):
+            if row.id == this.id:
+                return (yield from _existing(ctx, this, base, row))
+    for row in reversed(base.log.rows) if base and this.wanted.dedupe_key is not None else ():
+        if base and row.dedupe_key == this.wanted.dedupe_key:
+            return _known(base, row)
+    try:
+        _check_version(this, base)
+        _check_age(ctx, this, base)
+        yield from _validate(ctx, this, base)
+    except Refused:
+        # A retry of what was committed long ago is a success, whatever has come since.
+        row_below = (yield from find_id(ctx, base, this.id, hidden=True)) if base and this.wanted.id else None
+        if base is None or row_below is None:
+            raise
+        return (yield from _existing(ctx, this, base, row_below))
+    return None
+
+
+def _check_version(this: Intent, base: Manifest | None) -> None:
+    expected = this.wanted.expected_version
+    latest = base.head.latest.version if base else 0
+    if expected is None or expected in {latest, base.version if base else 0}:
+        return
+    aside = "" if base else " (nothing is published)"
+    if base and base.head.pinned:
+        aside = f" (readers are served version {base.head.pinned.version}, which is pinned)"
+    raise Conflict(
+        f"expected_version={shown(expected)} does not hold: the latest snapshot is version {latest}{aside}; "
+        "read it again and decide",
+        current_version=latest,
+    )
+
+
+def _check_age(ctx: Context, this: Intent, base: Manifest | None) -> None:
+    """Refuse what nobody would ever see: retention would hide it in its own commit."""
+    ts = this.ts(base)
+    if base is None or ts >= base.head.latest.ts:
+        return
+    floor = max(base.head.floor, limits(ctx).floor)
+    if ts < floor:
+        raise TooOld(
+            f"ts {ts} is older than retention keeps (it hides what is before {floor}), so nobody "
+            "could read this snapshot; publish with a longer max_age, or leave it out"
+        )
+
+
+def _validate(ctx: Context, this: Intent, base: Manifest | None) -> Operation[None]:
+    """Ask the store's validators in their order, then the publish's own. The first that refuses decides."""
+    asked = [("a validator of the store", validator) for validator in ctx.validators]
+    if this.wanted.validate is not None:
+        asked.append(("validate", this.wanted.validate))
+    if not asked:
+        return
+    previous = (yield from _previous(ctx, base)) if base else None
+    entry = this.entry(base)
+    candidate = Candidate(
+        dataset=this.wanted.dataset,
+        id=entry.id,
+        ts=entry.ts,
+        size=entry.size,
+        sha256=entry.sha256,
+        codec=entry.codec,
+        labels=dict(entry.labels),
+        raw=this.wanted.payload,
+    )
+    for who, validator in asked:
+        _ask(who, validator, candidate, previous)
+
+
+def _ask(who: str, validator: Validator, candidate: Candidate, previous: Snapshot | None) -> None:
+    try:
+        reason = validator(candidate, previous)
+    except Rejected as error:
+        error.id = candidate.id
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise Rejected(f"{who} refused the publish: {kind}: {error}", reason=kind, id=candidate.id) from error
+    if isinstance(reason, str):
+        raise Rejected(f"{who} refused the publish: {reason}", reason=reason, id=candidate.id)
+    if reason is not None:
+        raise InvalidInput(
+            f"{who} returned {type(reason).__name__}; return None to accept, or a reason as str to refuse"
+        )
+
+
+def _previous(ctx: Context, base: Manifest) -> Operation[Snapshot | None]:
+    """Read the latest snapshot for a validator; None when its payload is lost.
+
+    Then readers have nothing either, and a validator that waited for it would keep it so.
+    """
+    try:
+        return (yield from load_snapshot(ctx, base, base.head.latest))
+    except (PayloadMissing, Corrupt):
+        return None
+
+
+def _existing(ctx: Context, this: Intent, base: Manifest, row: Row) -> Operation[Commit]:
+    """Answer for an id that is committed: the same content is a success, other content is not."""
+    if not this.is_content_of(row):
+        raise IdConflict(
+            f"id {this.id!r} is committed already (version {row.version}) with another payload, codec, ts "
+            "or labels; an id names one content for ever: publish under a new id, or without one"
+        )
+    yield from load_snapshot(ctx, base, row)  # whole, or the caller must not be told that all is well
+    return _known(base, row)
+
+
+def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) -> Operation[Commit | Intent]:
+    """Answer for an id whose record is permanent although the tail does not name it: it lies deeper.
+
+    Where no script runs it may also be what a cut publish left: then go on with that.
+    """
+    row = None
+    # Where the ts record alone is permanent, the id record is this publish's own, which will expire.
+    is_id = key == ctx.keys.id(this.wanted.dataset, this.id) or not ctx.strategy.scripted
+    if base is not None and is_id:
+        row = yield from find_id(ctx, base, this.id, hidden=True)
+    if base is not None and row is not None:
+        return (yield from _existing(ctx, this, base, row))
+    if not ctx.strategy.scripted or (yield from is_pending(ctx, this)):
+        return (yield from left_behind(ctx, this, base))
+    raise Corrupt(
+        f"{key} is permanent but no version names it, or its payload is gone: the manifest was lost or "
+        "replaced, or a record deleted. Publish under another id, and see `swapstore verify`",
+        key=key,
+    )
+
+
+# --- step 3: draft ---------------------------------------------------------------------------------
+
+
+def _draft(ctx: Context, this: Intent, base: Manifest | None) -> Operation[Draft]:
+    entry = this.entry(base)
+    taken = None
+    if base is not None and not (ctx.retention.is_unbounded and base.head.shows_everything):
+        stays = [row for row in base.head.kept if row != base.head.latest or row.ts > entry.ts]
+        keeping = [row.version for row in (*stays, base.head.pinned) if row is not None]
+        taken = yield from retained(ctx, base, limits(ctx), keeping=keeping)
+    return append.append(
+        base,
+        entry,
+        dataset=this.wanted.dataset,
+        dedupe_key=this.wanted.dedupe_key,
+        stamp=ctx.stamp(),
+        retained=taken,
+    )
+
+
+def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
+    """Return the records the draft relies on: by id with the payload, by time without, sealed pages."""
+    row, dataset = draft.row, draft.manifest.head.dataset
+    assert row is not None  # noqa: S101 - a publish always adds a row
+    header = records.entry_header(row)
+    return [
+        Record(ctx.keys.id(dataset, row.id), header, records.body_of(row, payload)),
+        Record(ctx.keys.ts(dataset, row.ts, row.id), header, records.origin_of(row, draft.manifest.epoch)),
+        *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
+    ]
+
+
+def _created(draft: Draft) -> Commit:
+    row = draft.row
+    assert row is not None  # noqa: S101 - a publish always adds a row
+    return _commit(draft.manifest, row, created=True)
+
+
+def _known(base: Manifest, row: Row) -> Commit:
+    return _commit(base, row, created=False)
+
+
+def _commit(current: Manifest, row: Row, *, created: bool) -> Commit:
+    return Commit(
+        dataset=current.head.dataset,
+        version=row.version,
+        etag=current.etag,
+        id=row.id,
+        ts=row.ts,
+        sha256=row.sha256,
+        size=row.size,
+        created=created,
+        is_latest=current.head.latest.version == row.version,
+    )

@@ -1,0 +1,60 @@
+"""A server refuses one command inside a commit: before the swap nothing is committed, after it all is."""
+
+from __future__ import annotations
+
+import pytest
+
+from swapstore import Store
+from swapstore.commands import Commit, Committed, Failed, Get, Put, Stage, Staged
+from swapstore.connect import connect
+from swapstore.errors import AccessDenied
+from swapstore.testing.contract import LIVE, LONG_MS, MANIFEST, A, B, commit, do, manifest_bytes
+from tests.support.valkey import Server
+
+
+def driver_without(valkey: Server, command: str) -> Store:
+    """A client whose server refuses one command, inside of scripts too."""
+    with valkey.client() as admin:
+        rights = ["+@all", f"-{command}"]
+        admin.acl_setuser(
+            "clerk", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=rights, reset=True
+        )
+    return connect(f"redis://clerk:x@127.0.0.1:{valkey.port}/0")
+
+
+def staged_beside_an_old_commit(owner: Store) -> Commit:
+    """A dataset with a version and a live view, and a commit that replaces both and lets go of a record."""
+    driver = owner._driver
+    do(driver, Stage(B, b"old\n", LONG_MS))
+    do(driver, commit("e.1.a", staged=(Staged(B, b"old\n"),)))
+    do(driver, Put(LIVE, b"view", LONG_MS))
+    do(driver, Stage(A, b"new\n", LONG_MS))
+    return commit("e.2.a", expected="e.1.a", staged=(Staged(A, b"new\n"),), unlinked=(B,))
+
+
+@pytest.mark.parametrize("refused", ["persist", "set"])
+def test_a_commit_that_is_refused_half_way_changes_nothing(valkey: Server, refused: str) -> None:
+    """A server refuses a command inside the commit: nothing is committed, leaks or is let go of."""
+    with connect(valkey.url) as owner, valkey.client() as admin:
+        swap = staged_beside_an_old_commit(owner)
+        with driver_without(valkey, refused) as clerk:
+            (reply,) = clerk._driver.execute([swap])
+        admin.acl_deluser("clerk")
+        assert isinstance(reply, Failed)
+        assert isinstance(reply.error, AccessDenied)
+        assert do(owner._driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
+        assert do(owner._driver, Get(LIVE)) == b"view"
+        assert admin.pttl(A) > 0, "what is not committed expires"
+        assert admin.pttl(B) == -1, "what is committed does not"
+
+
+@pytest.mark.parametrize("refused", ["pexpire", "unlink", "publish"])
+def test_a_commit_stands_whatever_fails_after_its_swap(valkey: Server, refused: str) -> None:
+    """A server refuses the housekeeping: the producer is told that it committed, and does not repeat it."""
+    with connect(valkey.url) as owner, valkey.client() as admin:
+        swap = staged_beside_an_old_commit(owner)
+        with driver_without(valkey, refused) as clerk:
+            assert clerk._driver.execute([swap]) == [Committed()]
+        admin.acl_deluser("clerk")
+        assert do(owner._driver, Get(MANIFEST)) == manifest_bytes("e.2.a")
+        assert admin.pttl(A) == -1

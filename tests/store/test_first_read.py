@@ -1,0 +1,115 @@
+"""A first read gets the record along with the manifest, where the store can do that."""
+
+from __future__ import annotations
+
+import pytest
+
+from swapstore import Store
+from swapstore.commands import Failed, Get, GetServed
+from swapstore.errors import (
+    Corrupt,
+    Unavailable,
+)
+from swapstore.protocol.load import SERVED
+from tests.store.test_damage import MANIFEST, alter
+from tests.support.drivers import another, cold_trips, lose, meddled
+from tests.support.fixed import TickingClock
+
+pytestmark = pytest.mark.every_store
+
+
+def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:
+    """A damaged record is damage, whichever way it came, and is not remembered."""
+    store.publish("mena", "text", id="a")
+    alter(store, "swapstore:id:{mena}:a", lambda record: record.replace(b"text", b"tent"))
+    with pytest.raises(Corrupt, match="altered"):
+        another(store).read_latest("mena")
+    alter(store, "swapstore:id:{mena}:a", lambda record: record.replace(b"tent", b"text"))
+    snap = another(store).read_latest("mena")
+    assert snap is not None
+    assert snap.value == "text"
+
+
+def test_a_large_payload_does_not_come_along(store: Store) -> None:
+    """A server's interpreter would copy megabytes, while everybody else waits."""
+    store.publish("mena", b"x" * (SERVED + 1), codec="bytes")
+    cold_trips(store)
+    reader, meddler = meddled(store)
+    snap = reader.read_latest("mena")
+    assert snap is not None
+    assert snap.size == SERVED + 1
+    assert len(meddler.batches) == 2
+    assert isinstance(meddler.batches[1][0], Get)
+
+
+def test_a_pinned_snapshot_comes_along(store: Store) -> None:
+    """What is served is not always the latest: a reader would wait twice, while something is pinned."""
+    store.publish("mena", 1, id="good")
+    store.publish("mena", 2, id="bad")
+    store.pin("mena", id="good")
+    cold = cold_trips(store)
+    reader, meddler = meddled(store)
+    snap = reader.read_latest("mena")
+    assert snap is not None
+    assert snap.value == 1
+    assert len(meddler.batches) == cold
+
+
+def test_what_comes_along_is_as_old_as_the_question(store: Store) -> None:
+    """A reply that took a second would be served for a second longer than `max_staleness` allows."""
+    store.publish("mena", 1)
+    cold_trips(store)
+    clock = TickingClock()
+    reader, meddler = meddled(store, clock=clock)
+    asked_at: list[float] = []
+    meddler.before(0, lambda: asked_at.append(clock.monotonic()))
+    reader.read_latest("mena")
+    known = reader._context.cache.known(MANIFEST)
+    assert known is not None
+    assert known.read_at < asked_at[0]
+
+
+def test_a_slow_first_read_does_not_replace_a_newer_manifest(store: Store) -> None:
+    """A first read that is slow ends after a publish of the same client: that one's manifest stays known."""
+    store.publish("mena", 1)
+    reader, meddler = meddled(store)
+    same = Store(store._driver, reader._context)
+    meddler.after(0, lambda: same.publish("mena", 2))
+    reader.read_latest("mena")
+    known = reader._context.cache.known(MANIFEST)
+    assert known is not None
+    assert known.manifest.version == 2
+
+
+# --- stores that cannot do it -----------------------------------------------------------------------
+
+
+def test_a_store_that_refuses_is_asked_plainly_from_then_on(store: Store) -> None:
+    """Credentials that may only read may run no script: that costs one round trip once, and no read."""
+    store.publish_many({"mena": 1, "asia": 2})
+    reader, meddler = meddled(store)
+    meddler.replies(0, lambda _: [Failed(Unavailable("no scripts here"))])
+    found = [reader.read_latest(name) for name in ("mena", "asia")]
+    assert [snap and snap.value for snap in found] == [1, 2]
+    kinds = [type(command) for batch in meddler.batches for command in batch]
+    assert kinds == [GetServed, Get, Get, Get, Get]
+
+
+def test_a_proxy_that_cuts_off_at_an_unknown_command_is_asked_plainly(store: Store) -> None:
+    """Some proxies answer so: a reader that insisted would read nothing, for as long as it lives."""
+    store.publish_many({"mena": 1, "asia": 2})
+    reader, meddler = meddled(store)
+    meddler.before(0, lose)
+    found = [reader.read_latest(name) for name in ("mena", "asia")]
+    assert [snap and snap.value for snap in found] == [1, 2]
+    kinds = [type(command) for batch in meddler.batches for command in batch]
+    assert kinds == [GetServed, Get, Get, Get, Get]
+
+
+def test_damage_of_one_dataset_says_nothing_about_the_others(store: Store) -> None:
+    """One key of another type would cost every reader of every dataset a round trip."""
+    store.publish("mena", 1)
+    reader, meddler = meddled(store)
+    meddler.replies(0, lambda _: [Failed(Corrupt("another type of value"))])
+    reader.read_latest("mena")
+    assert store._context.strategy.serves

@@ -1,0 +1,176 @@
+"""A commit whose reply is lost: it is resolved from what the store holds, or the outcome is unknown."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from swapstore import Retention, Store
+from swapstore.commands import Commit
+from swapstore.errors import (
+    OutcomeUnknown,
+    ReplyLost,
+    Unavailable,
+)
+from swapstore.format.append import Stamp, repoint
+from tests.store.test_damage import delete
+from tests.support import invariants
+from tests.support.crowd import PATIENT, known_to, put_in_place, warm
+from tests.support.drivers import another, lose, meddled
+from tests.support.fixed import TickingClock
+
+
+def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:
+    """Version n+1 is a pin, no publish: nothing was applied, and the publish goes on instead of giving up."""
+    for number in range(70):
+        store.publish("mena", number, id=f"id-{number}")
+    client, meddler, batch = warm(store)
+
+    def overtake() -> None:
+        other = another(store)
+        other.pin("mena", id="id-3")
+        other.publish("mena", "rival", id="rival")
+        lose()
+
+    meddler.before(batch, overtake)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (73, True)
+    assert [row.id for row in invariants.check(store)][-2:] == ["rival", "mine"]
+
+
+@pytest.mark.every_store
+@pytest.mark.parametrize("others", [2, 3, 31, 70])
+def test_a_lost_commit_that_several_overtook_is_rebuilt(store: Store, others: int) -> None:
+    """The version it would have been is another's: it must be published, not reported as done."""
+    store.publish("mena", 0, id="before")
+    client, meddler, batch = warm(store)
+
+    def overtake() -> None:
+        for number in range(others):
+            store.publish("mena", number)
+        lose()
+
+    meddler.before(batch, overtake)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (others + 2, True)
+    assert [row.id for row in invariants.check(store)][-1] == "mine"
+
+
+@pytest.mark.every_store
+def test_a_lost_first_publish_is_sent_again_with_the_same_bytes(store: Store) -> None:
+    """Of an empty dataset too: two different first commits could both be on their way."""
+    client, meddler = meddled(store, policy=PATIENT)
+    meddler.before(1, lose)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (1, True)
+    first, second = (c for batch in meddler.batches for c in batch if isinstance(c, Commit))
+    assert first == second
+
+
+@pytest.mark.parametrize(("losses", "waits"), [(1, 0), (2, 1), (3, 2)])
+def test_the_first_retry_of_a_lost_commit_does_not_wait(store: Store, losses: int, waits: int) -> None:
+    """One lost reply costs no pause; a store that keeps losing them is given time."""
+    waited: list[float] = []
+
+    class Watched(TickingClock):
+        def sleep(self, seconds: float) -> None:
+            waited.append(seconds)
+
+    store.publish("mena", 0, id="before")
+    client, meddler = meddled(store, clock=Watched())
+    client.read_latest("mena")
+    batch = len(meddler.batches)
+    for loss in range(losses):
+        meddler.before(batch + 2 * loss, lose)
+    assert client.publish("mena", "mine", id="mine").created
+    assert len(waited) == waits
+
+
+def test_a_row_that_retention_hides_in_a_page_is_still_found(store: Store) -> None:
+    """Sealed and hidden, not yet unlinked: the row tells that the lost commit was applied."""
+    store.publish("mena", 0, id="before", ts=1)
+    client, meddler, batch = warm(store)
+
+    def seal_and_hide() -> None:
+        other = another(store)
+        for number in range(70):
+            other.publish("mena", number, ts=number + 3)
+        other.publish("mena", "newer", ts=10**14)
+        hidden = repoint(
+            known_to(other),
+            stamp=Stamp(now_ms=1, nonce="f" * 16, new_epoch="", keys=other._context.keys),
+            floor=10**14,
+        ).manifest
+        put_in_place(store, hidden)
+        lose()
+
+    meddler.after(batch, seal_and_hide)
+    assert client.publish("mena", "mine", id="mine", ts=2).created
+    assert meddler.commits() == 1
+
+
+# --- unknown outcomes -------------------------------------------------------------------------------
+
+
+def test_a_damaged_page_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
+    """Whether the commit was applied stands in a page that is gone: the producer is told how to settle it."""
+    store.publish("mena", 0, id="before")
+    client, meddler, batch = warm(store)
+
+    def seal_and_damage() -> None:
+        other = another(store)
+        for number in range(70):
+            other.publish("mena", number)
+        epoch = known_to(other).epoch
+        delete(store, f"swapstore:page:{{mena}}:{epoch}.1-32")
+        lose()
+
+    meddler.after(batch, seal_and_damage)
+    with pytest.raises(OutcomeUnknown, match="version 2 .*publish again with id='mine'") as caught:
+        client.publish("mena", "mine", id="mine")
+    assert caught.value.id == "mine"
+    assert isinstance(caught.value.__cause__, ReplyLost), "the traceback shows what began it"
+
+
+def test_a_log_that_was_let_go_of_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
+    """No row is left to tell whose version n+1 was: nothing is guessed, and nothing crashes."""
+    store.publish("mena", 0, id="before")
+    client, meddler, batch = warm(store)
+
+    def let_go() -> None:
+        other = another(store)
+        keeping_one = attrs.evolve(other._context, retention=Retention(max_count=1))
+        other = Store(other._driver, keeping_one)
+        for number in range(40):
+            other.publish("mena", number)
+        assert 2 not in {row.version for row in known_to(other).log.rows}
+        lose()
+
+    meddler.after(batch, let_go)
+    with pytest.raises(OutcomeUnknown):
+        client.publish("mena", "mine", id="mine")
+
+
+def test_an_unknown_outcome_names_the_size_of_what_was_sent(store: Store) -> None:
+    """The hint about the server's limit would name the manifest's few bytes, not the payload's many."""
+    store.publish("mena", 0)
+    client, meddler, batch = warm(store)
+    for number in range(batch, batch + 400, 2):
+        meddler.before(number, lose)
+    with pytest.raises(OutcomeUnknown, match="requests of 1,0[0-9]{2},[0-9]{3} bytes"):
+        client.publish("mena", "x" * 1_000_000, id="large")
+
+
+def test_an_outcome_unknown_shows_the_loss_that_began_it(store: Store) -> None:
+    """A traceback with the second failure alone would send people looking in the wrong place."""
+    store.publish("mena", 0)
+    client, meddler, batch = warm(store)
+
+    def unreachable() -> None:
+        raise Unavailable("cannot connect, on purpose")
+
+    meddler.before(batch, lose)
+    meddler.before(batch + 1, unreachable)
+    with pytest.raises(OutcomeUnknown, match="cannot connect, on purpose") as caught:
+        client.publish("mena", 1)
+    assert isinstance(caught.value.__cause__, ReplyLost)

@@ -1,0 +1,186 @@
+"""What a client remembers: how old it may be, and what replaces it when the store moves on or goes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from swapstore import Store
+from swapstore.commands import Get, Peek
+from swapstore.testing import SimulatedStore
+from tests.store.test_damage import MANIFEST, alter, delete
+from tests.support.crowd import known_to, warm
+from tests.support.drivers import another, meddled
+from tests.support.fixed import TickingClock
+
+
+def value(client: Store, **options: float) -> object:
+    snap = client.read_latest("mena", **options)
+    return snap.value if snap else None
+
+
+def test_pages_are_remembered(store: Store) -> None:
+    """Whoever walks the history again, or reads old versions, would load every page every time."""
+    for number in range(70):
+        store.publish("mena", number)
+    reader, meddler = meddled(store)
+    assert len(list(reader.history("mena", limit=None))) == 70
+    before = len(meddler.batches)
+    assert len(list(reader.history("mena", limit=None))) == 70
+    assert [type(command) for batch in meddler.batches[before:] for command in batch] == [Peek]
+
+
+# --- max_staleness ----------------------------------------------------------------------------------
+
+
+def test_without_max_staleness_the_store_is_asked(store: Store) -> None:
+    """Two reads within one tick of the clock: the second must not be served from memory."""
+
+    class Stopped(TickingClock):
+        now = 1.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    store.publish("mena", 1)
+    clock = Stopped()
+    reader, _ = meddled(store, clock=clock)
+    reader.read_latest("mena")
+    store.publish("mena", 2)
+    clock.now = 1.5  # exactly as old as is allowed
+    stale = reader.read_latest("mena", max_staleness=0.5)
+    clock.now = 1.0
+    fresh = reader.read_latest("mena")
+    assert stale is not None
+    assert fresh is not None
+    assert (stale.value, fresh.value) == (1, 2)
+
+
+def test_max_staleness_is_a_bound() -> None:
+    """A handler that accepts ten seconds is not served what is eleven seconds old."""
+    simulated = SimulatedStore()
+    producer, reader = simulated.connect(), simulated.connect()
+    producer.publish("mena", 1)
+    assert value(reader) == 1
+    producer.publish("mena", 2)
+    simulated.clock.advance(10_000)
+    assert value(reader, max_staleness=10) == 1
+    simulated.clock.advance(1)
+    assert value(reader, max_staleness=10) == 2
+
+
+@pytest.mark.parametrize("memory", ["cold", "warm"])
+def test_a_slow_reply_is_as_old_as_its_question(memory: str) -> None:
+    """A reply took a minute and a version was published meanwhile: what it showed is not a second old."""
+    simulated = SimulatedStore()
+    producer = simulated.connect()
+    producer.publish("mena", 1)
+    reader, meddler = meddled(producer)
+    if memory == "warm":
+        assert value(reader) == 1
+
+    def slow() -> None:
+        producer.publish("mena", 2)
+        simulated.clock.advance(60_000)
+
+    meddler.after(len(meddler.batches), slow)
+    assert value(reader) == 1
+    assert value(reader, max_staleness=5) == 2
+
+
+# --- lagging replicas -------------------------------------------------------------------------------
+
+
+@pytest.mark.every_store
+@pytest.mark.parametrize("lagging", [1, 2])
+def test_a_lagging_replica_does_not_take_a_client_back_in_time(store: Store, lagging: int) -> None:
+    """A client that has seen version 2 asks a replica that still has version 1: it asks once more."""
+    store.publish("mena", 1)
+    (old,) = store._driver.execute([Get(MANIFEST)])
+    store.publish("mena", 2)
+    client, meddler = meddled(store)
+    assert value(client) == 2
+    store.publish("mena", 3)
+    for number in range(lagging):
+        meddler.replies(len(meddler.batches) + number, lambda _: [old])
+    assert value(client) == 3
+    assert value(client) == 3
+
+
+def test_a_replica_that_shows_less_than_is_known_is_asked_again(store: Store) -> None:
+    """A client that saw version 3 would be shown version 2, or nothing, by a replica that is behind."""
+    for number in (1, 2):
+        store.publish("mena", number)
+    (old,) = store._driver.execute([Get(MANIFEST)])
+    store.publish("mena", 3)
+    for lagging in ([old], [None]):
+        reader, meddler, _ = warm(store)
+        store.publish("mena", 4, id=f"four-{lagging == [None]}")
+        other = known_to(another_that_read(store))
+        reader._context.cache.learn(other, 0.0, basis=None)
+        shown = len(meddler.batches)
+        meddler.replies(shown, lambda _: [b""])  # the look at the etag: not the one that is known
+        meddler.replies(shown + 1, lambda _, lagging=lagging: lagging)  # type: ignore[misc]
+        snap = reader.read_latest("mena")
+        assert snap is not None
+        assert (snap.value, snap.version) == (4, other.version)
+
+
+def another_that_read(store: Store) -> Store:
+    client = another(store)
+    client.read_latest("mena")
+    return client
+
+
+# --- a store that went back -------------------------------------------------------------------------
+
+
+def test_a_restored_store_is_followed(store: Store) -> None:
+    """The store insists on an older version: it went back, and so does a reader that reads from memory."""
+    store.publish("mena", 1)
+    (backup,) = store._driver.execute([Get(MANIFEST)])
+    store.publish("mena", 2)
+    reader, _, _ = warm(store)
+    alter(store, MANIFEST, lambda _: backup)
+    for staleness in (0, 60):
+        snap = reader.read_latest("mena", max_staleness=staleness)
+        assert snap is not None
+        assert snap.version == 1
+    assert known_to(reader).version == 1
+
+
+def test_after_a_restore_a_producer_remembers_its_own_publish(store: Store) -> None:
+    """The store went back to a backup: reading from memory must not show what the backup does not have."""
+    store.publish("mena", 1)
+    (backup,) = store._driver.execute([Get(MANIFEST)])
+    for number in (2, 3, 4):
+        store.publish("mena", number)
+    client, _, _ = warm(store)
+    alter(store, MANIFEST, lambda _: backup)
+    assert client.publish("mena", "mine").version == 2
+    snap = client.read_latest("mena", max_staleness=60)
+    assert snap is not None
+    assert (snap.value, snap.version) == ("mine", 2)
+
+
+def test_a_new_line_of_versions_is_followed(store: Store) -> None:
+    """Flushed and published anew: a reader that knew the old line must remember the new one."""
+    store.publish("mena", 1)
+    reader, _, _ = warm(store)
+    delete(store, MANIFEST)
+    commit = another(store).publish("mena", 2)
+    for staleness in (0, 60):
+        snap = reader.read_latest("mena", max_staleness=staleness)
+        assert snap is not None
+        assert snap.etag == commit.etag
+
+
+@pytest.mark.every_store
+def test_a_flushed_store_is_forgotten(store: Store) -> None:
+    """Nothing is published any more: memory must not go on serving it, and the name is listed anew."""
+    store.publish("mena", 1)
+    reader, _, _ = warm(store)
+    reader.read_latest("mena")
+    delete(store, MANIFEST)
+    assert reader.read_latest("mena") is None
+    assert reader.read_latest("mena", max_staleness=60) is None
+    assert not reader._context.cache.is_listed(MANIFEST)

@@ -1,0 +1,104 @@
+"""Producers that lose races: how often each one sends, what it is told, and what it remembers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from swapstore import Store
+from swapstore.commands import Commit, Get, Stage, Unstaged
+from swapstore.errors import (
+    Conflict,
+    Contended,
+)
+from tests.store.test_damage import MANIFEST
+from tests.support.crowd import PATIENT, Crowd, known_to, warm
+from tests.support.drivers import another, meddled
+
+
+@pytest.mark.parametrize("rivals", [1, 2, 3])
+def test_a_producer_gets_through_a_crowd(store: Store, rivals: int) -> None:
+    """Each lost race costs one commit and, after the first, a fresh look: crowds do not feed themselves."""
+    store.publish("mena", 0, id="before")
+    client, meddler, batch = warm(store)
+    Crowd(store, meddler, rivals)
+    commit = client.publish("mena", "mine", id="mine")
+    assert (commit.version, commit.created) == (rivals + 2, True)
+    assert meddler.commits() == 1 + rivals
+    assert len(meddler.batches) - batch == 1 + rivals + (rivals - 1)
+
+
+@pytest.mark.every_store
+def test_records_that_keep_being_taken_over_are_contended(store: Store) -> None:
+    """Two producers that fight for one id: the one that gives up is told why and what to do."""
+    store.publish("mena", 0)
+    client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=3))
+    client.read_latest("mena")
+
+    def take_over(replies: list[Any]) -> list[Any]:
+        return [True] * (len(replies) - 1) + [Unstaged("swapstore:id:{mena}:shared", present=True)]
+
+    for number in range(len(meddler.batches), 100):
+        meddler.replies(number, take_over)
+    with pytest.raises(Contended, match="taking over the staged records of version 2; let producers"):
+        client.publish("mena", 1, id="shared")
+
+
+def test_what_a_conflict_showed_is_remembered(store: Store) -> None:
+    """A refused producer that reads on from memory must see what refused it, and must not crash."""
+    commit = store.publish("mena", 1)
+    client, meddler, batch = warm(store)
+    meddler.before(batch, lambda: store.publish("mena", 2))
+    with pytest.raises(Conflict):
+        client.publish("mena", 3, expected_version=commit.version)
+    assert known_to(client).version == 2
+    snap = client.read_latest("mena", max_staleness=60)
+    assert snap is not None
+    assert snap.value == 2
+
+
+def test_a_payload_of_several_lines_is_not_sent_again(store: Store) -> None:
+    """The header ends at the first newline; taken for more, each conflict would send the payload again."""
+    store.publish("mena", b"0", id="before", codec="bytes")
+    client, meddler, batch = warm(store)
+    Crowd(store, meddler, 1)
+    client.publish("mena", b"a\nb\nc\n", id="mine", ts=5, codec="bytes")
+    assert [type(command) for command in meddler.batches[batch + 1]] == [Commit]
+    snap = another(store).read("mena", id="mine")
+    assert snap is not None
+    assert snap.raw == b"a\nb\nc\n"
+
+
+def test_a_conflict_reads_no_pages(store: Store) -> None:
+    """The reply of a conflict says all: a producer that lost to many others asks nothing more."""
+    store.publish("mena", 0, id="before")
+    client, meddler, batch = warm(store)
+
+    def overtake() -> None:
+        for number in range(70):
+            store.publish("mena", number)
+
+    meddler.before(batch, overtake)
+    assert client.publish("mena", "mine", id="mine").version == 72
+    assert len(meddler.batches) == batch + 2
+
+
+@pytest.mark.every_store
+def test_a_cold_producer_reads_the_manifest_once(store: Store) -> None:
+    """What was read just now is not memory: a retry by another process needs no second look."""
+    store.publish("mena", 1, id="job", ts=1)
+    client, meddler = meddled(store)
+    assert client.publish("mena", 1, id="job", ts=1).created is False
+    assert [command for batch in meddler.batches for command in batch].count(Get(MANIFEST)) == 1
+
+
+def test_a_commit_carries_the_bounds_of_the_policy(store: Store) -> None:
+    """A driver sets times to live by them: wrong ones would let records expire under readers."""
+    policy = attrs.evolve(PATIENT, staging_ttl_ms=61_000, reader_grace_ms=62_000)
+    client, meddler = meddled(store, policy=policy)
+    client.publish("mena", 1)
+    (commit,) = (c for batch in meddler.batches for c in batch if isinstance(c, Commit))
+    assert (commit.staging_ttl_ms, commit.grace_ms) == (61_000, 62_000)
+    assert {c.ttl_ms for batch in meddler.batches for c in batch if isinstance(c, Stage)} == {61_000}

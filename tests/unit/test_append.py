@@ -1,0 +1,95 @@
+"""The next manifest keeps what retention hid, and seals each level of pages under a name of its own."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+
+from swapstore.format import append, manifest, records
+from swapstore.format.append import Stamp
+from swapstore.format.keys import Keys
+from swapstore.models import Entry, Ref
+
+KEYS = Keys("ns")
+
+
+KEY = KEYS.manifest("mena")
+
+
+def first() -> bytes:
+    """The bytes of a manifest with one version."""
+    described = Entry(id="id-1", ts=1, size=2, sha256=records.digest(b"{}"), codec="json", labels={})
+    return append.append(
+        None,
+        described,
+        dataset="mena",
+        dedupe_key=None,
+        stamp=Stamp(now_ms=1, nonce="0" * 16, new_epoch="e" * 12, keys=KEYS),
+    ).manifest.raw
+
+
+def test_a_page_is_opened_while_one_row_of_it_is_shown() -> None:
+    """The last row that retention keeps in a page would vanish with those before it."""
+    head = manifest.parse(first(), "mena", KEY).head
+    page = Ref(key="page", count=32, first_version=1, last_version=32, min_ts=1000, max_ts=2000)
+    for first_version, floor, opens in (
+        (32, 2000, True),
+        (33, 2000, False),
+        (32, 2001, False),
+        (33, 2001, False),
+    ):
+        assert attrs.evolve(head, first_version=first_version, floor=floor).opens(page) is opens
+
+
+def test_a_publish_keeps_what_retention_let_go_of_hidden() -> None:
+    """The next publish would bring back rows whose records are about to be removed."""
+    base = manifest.parse(first(), "mena", KEY)
+    pruned = append.repoint(
+        base, stamp=Stamp(now_ms=2, nonce="1" * 16, new_epoch="", keys=KEYS), first_version=2, floor=7
+    ).manifest
+    described = Entry(id="id-3", ts=9, size=2, sha256=records.digest(b"{}"), codec="json", labels={})
+    following = append.append(
+        pruned,
+        described,
+        dataset="mena",
+        dedupe_key=None,
+        stamp=Stamp(now_ms=4, nonce="3" * 16, new_epoch="f" * 12, keys=KEYS),
+    ).manifest
+    assert (following.head.first_version, following.head.floor) == (2, 7)
+    assert (following.epoch, following.version) == (base.epoch, 3)
+    stored = manifest.parse(following.raw, "mena", KEY).head
+    assert stored == following.head
+
+
+def test_each_level_seals_under_a_name_of_its_own() -> None:
+    """A page without its epoch would meet another line's page after a restart; a wrong level misleads."""
+    row = manifest.parse(first(), "mena", KEY).head.latest
+    rows = tuple(attrs.evolve(row, id=f"id-{v}", version=v) for v in range(64_001, 64_065))
+
+    def refs(each: int, below: int) -> tuple[Ref, ...]:
+        """Seven references of one size, which end where the next smaller ones begin."""
+        spans = [(below - 7 * each + each * number, each) for number in range(7)]
+        return tuple(
+            Ref(
+                key=KEYS.page("mena", f"e.{start}-{start + count - 1}"),
+                count=count,
+                first_version=start,
+                last_version=start + count - 1,
+                min_ts=1,
+                max_ts=1,
+            )
+            for start, count in spans
+        )
+
+    lower = refs(32, 64_001)
+    upper = refs(256, lower[0].first_version)
+    log, sealed = append.sealed_log(
+        manifest.Log(rows=rows, pages=(*upper, *lower)), dataset="mena", epoch="e" * 12, keys=KEYS
+    )
+    assert [json.loads(page.record.partition(b"\n")[0])["level"] for page in sealed] == [0, 1, 2]
+    for page in sealed:
+        name = f"{'e' * 12}.{page.ref.first_version}-{page.ref.last_version}"
+        assert page.ref.key == KEYS.page("mena", name)
+    assert log.rows == rows[32:]
+    assert log.pages == (sealed[2].ref,)
