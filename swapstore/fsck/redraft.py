@@ -9,8 +9,8 @@ import attrs
 
 from swapstore.commands import Get
 from swapstore.errors import Contended, Corrupt, Damaged
-from swapstore.format import append, manifest, pages, rebuild, records, search
-from swapstore.format.append import Draft
+from swapstore.format import manifest, pages, rebuild, records, search
+from swapstore.format.append import Draft, keys_of, sealed_log, sealed_refs
 from swapstore.format.manifest import Head, Log, Manifest
 from swapstore.fsck.walk import bytes_of
 from swapstore.protocol.commit import Record
@@ -107,7 +107,7 @@ class Rewriter:
         """Seal references that rewriting has spread out."""
         narrow: tuple[Ref, ...] = ()
         for ref in refs:
-            narrow, sealed = append.sealed_refs(
+            narrow, sealed = sealed_refs(
                 (*narrow, ref), dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys
             )
             self._pages.update({page.ref.key: page for page in sealed})
@@ -116,7 +116,7 @@ class Rewriter:
     def grown(self, log: Log, rows: Iterable[Row]) -> Log:
         """Append rows, sealing as a publish would."""
         for row in rows:
-            log, sealed = append.sealed_log(
+            log, sealed = sealed_log(
                 attrs.evolve(log, rows=(*log.rows, row)),
                 dataset=self._dataset,
                 epoch=self._epoch,
@@ -364,7 +364,7 @@ class Mender:
         assert self._survey.manifest is not None  # noqa: S101 - it was there when the survey began
         unlinked: list[str] = []
         moved = current.etag != self._survey.manifest.etag
-        used = set(append.keys_of((*later, *current.head.kept), dataset, keys))
+        used = set(keys_of((*later, *current.head.kept), dataset, keys))
         for key in damage.leaked:
             if key in used:
                 continue  # another repair let it expire, and its id was published again
