@@ -6,17 +6,15 @@ import re
 from itertools import pairwise
 
 GIVEN = re.compile("redis|KEYS|ARGV|cjson|string|math|table|type|ipairs|pairs|pcall|error|tonumber|tostring")
-WORD = re.compile(
-    "and|break|false|goto|if|in|nil|not|or|return|true|while"
-)  # those without a case of their own
+WORD = re.compile("and|break|false|goto|if|in|nil|not|or|return|true|while")  # the others delimit blocks
 TOKEN = re.compile(r"--.*|'[^'\n]*'|\"[^\"\n]*\"|\d[\w.]*|\w+|\.\.\.?|[=~<>]=|\S")
 
 
 def undefined_names(script: str) -> list[str]:
     """Return each use of a name that is not local where it is used, and that Redis does not provide.
 
-    A name after a dot or a colon is a field. Three things that our scripts do not use count as undefined: keys
-    in a table constructor, labels, and a local of a `repeat` in its `until`.
+    A name after a dot or a colon is a field. Three things that our scripts do not use count as undefined:
+    keys in a table constructor, labels, and a local of a `repeat` in its `until`.
     """
     tokens = [token for token in TOKEN.findall(script) if not token.startswith("--")]
     scopes: list[set[str]] = [set()]
