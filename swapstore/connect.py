@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from swapstore.drivers.base import AsyncDriver, Driver
     from swapstore.drivers.rest.address import Address
     from swapstore.events import Event
+    from swapstore.migration.layout import Layout
+    from swapstore.migration.source import Source
     from swapstore.models import Validator
     from swapstore.protocol.operation import Operation
 
@@ -325,6 +327,16 @@ def _async_rest(address: Address, max_request: int) -> AsyncDriver:
 
 
 ASYNC: Makers[AsyncDriver] = Makers(_async_redis_url, _async_redis_client, _async_sqlite, _async_rest)
+
+
+def source_of(url: str, layout: Layout) -> Source:
+    """Return what reads the six-command layout from a Redis or Valkey URL. It connects when first used."""
+    from swapstore.migration.source import Source  # noqa: PLC0415 - for an import alone
+
+    try:
+        return Source(_redis_url(url), layout)
+    except InvalidInput as error:
+        raise InvalidInput(f"the source cannot be used: {error}") from None
 
 
 class _Default:

@@ -81,8 +81,8 @@ def snapshots(
     dangling, unindexed or unreadable there is reported.
     Run it again to import what is missing.
     """
+    from swapstore.connect import source_of  # noqa: PLC0415
     from swapstore.migration.importer import import_snapshots  # noqa: PLC0415 - redis-py takes 0.1 s to import
-    from swapstore.migration.source import Source  # noqa: PLC0415
 
     layout = Layout(
         prefix=prefix,
@@ -96,7 +96,7 @@ def snapshots(
         raise InvalidInput(
             f"where from? Give --from or ${SOURCE_VARIABLE}, for example redis://localhost:6379/0"
         )
-    with Source.from_url(address, layout) as old, session.connect() as store:
+    with source_of(address, layout) as old, session.connect() as store:
         facts = _with_progress(session, import_snapshots(old, store, codec=codec, regions=region or ()))
         findings = _print(facts) if session.human_readable else _write(facts)
     _raise_for(findings, old.where)

@@ -13,8 +13,7 @@ import attrs
 import msgspec
 
 from swapstore.commands import Ask, Command, Failed, Get, Peek, Scan
-from swapstore.drivers.redis.driver import RedisDriver
-from swapstore.errors import Corrupt, InvalidInput, Unavailable
+from swapstore.errors import Corrupt, Unavailable
 
 if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
@@ -61,14 +60,6 @@ class Source:
     def __init__(self, driver: Driver, layout: Layout) -> None:
         self._driver = driver
         self.layout = layout
-
-    @classmethod
-    def from_url(cls, url: str, layout: Layout) -> Self:
-        """Read from `redis://`, `rediss://` or `unix://`. Connects when first used."""
-        try:
-            return cls(RedisDriver.from_url(url), layout)
-        except InvalidInput as error:
-            raise InvalidInput(f"the source cannot be used: {error}") from None
 
     @property
     def where(self) -> str:

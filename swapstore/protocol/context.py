@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
@@ -14,10 +14,12 @@ from swapstore.events import Event, Hook
 from swapstore.format import records
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
-from swapstore.migration.layout import Mirror
 from swapstore.models import Encoding, Retention, Validator
 from swapstore.protocol.commit import Committer, Scripted
 from swapstore.protocol.operation import Operation, Tally
+
+if TYPE_CHECKING:
+    from swapstore.migration.layout import Mirror
 
 
 class Clock(Protocol):

@@ -12,10 +12,10 @@ import pytest
 
 import swapstore
 from swapstore import InvalidInput, NotFound, Store, Unavailable
+from swapstore.connect import source_of
 from swapstore.migration.importer import import_snapshots
 from swapstore.migration.layout import Layout
 from swapstore.migration.plan import Fact, FaultKind, Planned, RegionDone, SourceFault, Tried
-from swapstore.migration.source import Source
 from tests.migration.conftest import START_MS, Old
 from tests.support.valkey import Server, free_port
 
@@ -43,7 +43,7 @@ class Report:
 
 
 def run(server: Server, store: Store, layout: Layout = LAYOUT, **options: Any) -> Report:
-    with Source.from_url(server.url, layout) as source:
+    with source_of(server.url, layout) as source:
         return Report(list(import_snapshots(source, store, **options)))
 
 
@@ -438,10 +438,10 @@ def test_the_right_to_read_is_enough(old: Old, server: Server, store: Store) -> 
     )
     url = f"redis://reader:secret@127.0.0.1:{server.port}/0"
     try:
-        with Source.from_url(url, LAYOUT) as source:
+        with source_of(url, LAYOUT) as source:
             assert Report(list(import_snapshots(source, store))).findings == []
         old.client.acl_setuser("reader", enabled=True, commands=["-zscan"])
-        with Source.from_url(url, LAYOUT) as source, pytest.raises(Unavailable, match="source") as refused:
+        with source_of(url, LAYOUT) as source, pytest.raises(Unavailable, match="source") as refused:
             list(import_snapshots(source, store))
         assert "secret" not in str(refused.value)
     finally:
@@ -451,11 +451,11 @@ def test_the_right_to_read_is_enough(old: Old, server: Server, store: Store) -> 
 def test_a_source_that_is_away(store: Store) -> None:
     """A typing error in the address would look like an empty source, or show the password."""
     url = f"redis://user:hunter2@127.0.0.1:{free_port()}/0"
-    with Source.from_url(url, LAYOUT) as source, pytest.raises(Unavailable) as away:
+    with source_of(url, LAYOUT) as source, pytest.raises(Unavailable) as away:
         list(import_snapshots(source, store))
     assert "hunter2" not in str(away.value)
     with pytest.raises(InvalidInput) as malformed:
-        Source.from_url("redis://user:hun#ter2@localhost/0", LAYOUT)
+        source_of("redis://user:hun#ter2@localhost/0", LAYOUT)
     assert "ter2" not in str(malformed.value)
 
 
@@ -464,7 +464,7 @@ def test_a_source_that_goes_away(old: Old, server: Server, store: Store) -> None
     for number in range(3):
         old.publish("mena", f"id-{number}", T + number)
     facts: Iterable[Fact]
-    with Source.from_url(server.url, LAYOUT) as source:
+    with source_of(server.url, LAYOUT) as source:
         facts = iter(import_snapshots(source, store))
         assert next(facts) == Planned(3)
         asked = source._driver.execute

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from swapstore.commands import Command
 from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis import address, errors, wire
+from swapstore.drivers.redis.driver import answers, without_script
 from swapstore.drivers.redis.subscription import AsyncRedisListener
 from swapstore.drivers.redis.wire import Wire, bundled
 from swapstore.forks import survive_forks
@@ -80,7 +81,7 @@ class AsyncRedisDriver:
             try:
                 _heed(before)
                 replies = await self._exchange(connection, units)
-                unknown = errors.without_script(replies)
+                unknown = without_script(replies)
                 if unknown:  # a restart, or SCRIPT FLUSH: these did not run, so send the text
                     again = await self._exchange(connection, [units[i] for i in unknown], as_text=True)
                     for i, reply in zip(unknown, again, strict=True):
@@ -88,7 +89,7 @@ class AsyncRedisDriver:
             finally:
                 # Shielded: if this were cancelled, the pool would count the connection as lent for ever.
                 await asyncio.shield(self._pool.release(connection))
-        return errors.answers(units, replies, self.where)
+        return answers(units, replies, self.where)
 
     async def _connected(self) -> Any:
         """Take a connection that is ready."""

@@ -14,11 +14,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from swapstore.commands import Command
+from swapstore.commands import Command, Failed, Stage
 from swapstore.drivers.redis import address, errors, wire
 from swapstore.drivers.redis.pool import Pool
 from swapstore.drivers.redis.subscription import RedisListener
-from swapstore.drivers.redis.wire import Wire, bundled
+from swapstore.drivers.redis.wire import Bundle, Wire, bundled, value
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ class RedisDriver:
         connection = self._connected()
         try:
             replies = self._exchange(connection, units)
-            unknown = errors.without_script(replies)
+            unknown = without_script(replies)
             if unknown:  # a restart, or SCRIPT FLUSH: these did not run, so send the text of the script
                 again = self._exchange(connection, [units[i] for i in unknown], as_text=True)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
         finally:
             self._pool.release(connection)
-        return errors.answers(units, replies, self.where)
+        return answers(units, replies, self.where)
 
     def _connected(self) -> Any:
         """Take a connection that is ready."""
@@ -126,3 +126,43 @@ def _reply(connection: Any) -> Any:
         return connection.read_response(disable_decoding=True)
     except redis.ResponseError as error:
         return error
+
+
+# --- replies ---------------------------------------------------------------------------------------
+
+
+def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
+    """Return the answer to each command, refusals included. The one reply to a bundle holds several."""
+    found: list[Any] = []
+    for unit, reply in zip(units, replies, strict=True):
+        if type(unit) is not Bundle:
+            found.append(_answer(unit, reply, where))
+        elif isinstance(reply, redis.RedisError):
+            found += unit.refused(errors.refusal(reply, where, unit.commit))
+        else:
+            outcome = value(unit.commit, reply)
+            if isinstance(reply, bytes):  # committed, and no key was taken
+                found += (*[True] * len(unit.stages), outcome)
+            else:
+                placed = zip(unit.brought, reply[1:], strict=True)
+                told = {stage.key: _placed(stage, each, where) for stage, each in placed}
+                found += (*(told[stage.key] for stage in unit.stages), outcome)
+    return found
+
+
+def _answer(command: Command[Any], reply: Any, where: str) -> Any:
+    if isinstance(reply, redis.RedisError):
+        return Failed(errors.refusal(reply, where, command))
+    return value(command, reply)
+
+
+def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
+    """Return whether a record that a commit staged found its key free."""
+    if isinstance(reply, redis.RedisError):
+        return Failed(errors.refusal(reply, where, stage))
+    return bool(reply)
+
+
+def without_script(replies: Sequence[Any]) -> list[int]:
+    """Return which commands did not run because the server does not know our script."""
+    return [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]

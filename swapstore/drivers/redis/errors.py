@@ -9,9 +9,8 @@ from redis import exceptions as raised
 from redis import sentinel
 from redis.asyncio import sentinel as asentinel
 
-from swapstore.commands import Failed, ReadCommand, Stage
+from swapstore.commands import ReadCommand
 from swapstore.drivers import refusals
-from swapstore.drivers.redis.wire import Bundle, value
 from swapstore.errors import AccessDenied, ReplyLost, SwapstoreError, Unavailable
 
 if TYPE_CHECKING:
@@ -114,43 +113,3 @@ def _denied(where: str, error: Exception) -> AccessDenied:
     if "HELLO must be called" in str(error) or "Authentication required" in str(error):
         return AccessDenied(f"{where} refused the credentials: it wants a password and was given none")
     return AccessDenied(f"{where} refused the credentials ({error}); check user and password in the URL")
-
-
-# --- replies ---------------------------------------------------------------------------------------
-
-
-def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
-    """Return the answer to each command, refusals included. The one reply to a bundle holds several."""
-    found: list[Any] = []
-    for unit, reply in zip(units, replies, strict=True):
-        if type(unit) is not Bundle:
-            found.append(_answer(unit, reply, where))
-        elif isinstance(reply, redis.RedisError):
-            found += unit.refused(refusal(reply, where, unit.commit))
-        else:
-            outcome = value(unit.commit, reply)
-            if isinstance(reply, bytes):  # committed, and no key was taken
-                found += (*[True] * len(unit.stages), outcome)
-            else:
-                placed = zip(unit.brought, reply[1:], strict=True)
-                told = {stage.key: _placed(stage, each, where) for stage, each in placed}
-                found += (*(told[stage.key] for stage in unit.stages), outcome)
-    return found
-
-
-def _answer(command: Command[Any], reply: Any, where: str) -> Any:
-    if isinstance(reply, redis.RedisError):
-        return Failed(refusal(reply, where, command))
-    return value(command, reply)
-
-
-def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
-    """Return whether a record that a commit staged found its key free."""
-    if isinstance(reply, redis.RedisError):
-        return Failed(refusal(reply, where, stage))
-    return bool(reply)
-
-
-def without_script(replies: Sequence[Any]) -> list[int]:
-    """Return which commands did not run because the server does not know our script."""
-    return [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
