@@ -58,7 +58,11 @@ MUTANTS = (
         "a lease is released although a command may still arrive",
         "A late SET arrives while the lease is still held, so that no commit builds on what it takes back.",
         "rest/test_scriptless.py::test_a_lost_swap_keeps_its_lease_and_is_not_sent_again[Way.LEASE]",
-        Edit("send", "LeaseLost): raise", "LeaseLost):\n    yield from release(ctx, lease)\n    raise"),
+        Edit(
+            "UnderLease.send",
+            "LeaseLost): raise",
+            "LeaseLost):\n    yield from release(ctx, lease)\n    raise",
+        ),
     ),
     mutant(
         "a lost SET is sent again",
@@ -82,7 +86,7 @@ MUTANTS = (
         "a repair unlinks what may be in use",
         "A leaked record gets no TTL where a commit may have begun to use it.",
         search("COMPARE", "a repairer of what a cut publish left, and one that goes on with it", "none"),
-        Edit("Mender._unlinked", "self._ctx.strategy.way is Way.COMPARE", "False"),
+        Edit("ByCompareAndSet", "expires_leaks = False", "expires_leaks = True"),
         Edit("_Sending._finish", "self._lease is not None or draft.grace_ms is None", "True"),
     ),
     mutant(
@@ -107,6 +111,6 @@ MUTANTS = (
         "a lease is kept after a refusal",
         "A publish that the store refused does not keep the next one waiting.",
         "rest/test_scriptless.py::test_a_refused_publish_gives_its_lease_back[Way.LEASE]",
-        Edit("send", "yield from release(ctx, lease) raise", "raise"),
+        Edit("UnderLease.send", "yield from release(ctx, lease) raise", "raise"),
     ),
 )
