@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Lease:
-    """A lease that this client holds. What it sends before `safe_until` (monotonic seconds) arrives in time."""
+    """A lease that this client holds. Commands sent before `safe_until` (monotonic seconds) are in time."""
 
     key: str
     token: bytes
