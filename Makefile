@@ -22,7 +22,7 @@ mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and 
 bench: $(READY)  ## beside the six commands and other systems, timed and counted; URL=redis://… for your own server
 	@SWAPSTORE_BENCH_URL='$(URL)' $(BIN)/python -m tests.benchmarks $(ARGS)
 
-lint: $(READY)  ## ruff and mypy --strict
+lint: $(READY)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
