@@ -94,7 +94,7 @@ class Intent:
 
 
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
-    """Publish a snapshot once, whatever replies are lost and whoever commits concurrently.
+    """Publish a snapshot once, even if replies are lost and others commit concurrently.
 
     Raises `Refused` when the publish is not allowed (`IdConflict`, `Conflict`, `TooOld`, `Rejected`),
     `Contended` when others committed first in every attempt, `Corrupt` or `PayloadMissing` for damage, and
