@@ -10,7 +10,7 @@ from swapstore.errors import (
     Corrupt,
     Unavailable,
 )
-from swapstore.protocol.load import SERVED
+from swapstore.protocol.load import SERVED_BYTES
 from tests.store.test_damage import MANIFEST, alter
 from tests.support.drivers import another, cold_trips, lose, meddled
 from tests.support.fixed import TickingClock
@@ -32,12 +32,12 @@ def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:
 
 def test_a_large_payload_does_not_come_along(store: Store) -> None:
     """A server's interpreter would copy megabytes, while everybody else waits."""
-    store.publish("mena", b"x" * (SERVED + 1), codec="bytes")
+    store.publish("mena", b"x" * (SERVED_BYTES + 1), codec="bytes")
     cold_trips(store)
     reader, meddler = meddled(store)
     snap = reader.read_latest("mena")
     assert snap is not None
-    assert snap.size == SERVED + 1
+    assert snap.size == SERVED_BYTES + 1
     assert len(meddler.batches) == 2
     assert isinstance(meddler.batches[1][0], Get)
 
