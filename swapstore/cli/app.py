@@ -64,9 +64,7 @@ app.command(importing)
 @app.command(name="--version")
 def version() -> None:
     """Print the version of swapstore."""
-    from importlib import metadata  # noqa: PLC0415 - it takes as long to import as the rest of this file
-
-    print(metadata.version("swapstore"))
+    print(swapstore.__version__)
 
 
 @app.meta.default
