@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
+import swapstore
 from swapstore.cli import ExitCode, output
 from swapstore.cli.demo import demo
 from swapstore.cli.fsck import repair, verify
