@@ -1,6 +1,9 @@
-"""The stores that the tests run on: SQLite, fakeredis for speed, and a real Valkey server.
+"""What each run of the tests runs, and the stores that they run on.
 
-With a `redis-server` or `valkey-server` on PATH, what runs on a real server runs on that one as well.
+A fixture that makes a store makes it of every kind: SQLite, fakeredis, and each real server (the one of the
+wheel, and a `redis-server` or `valkey-server` on PATH). The driver contract holds the kinds to be equal, so a
+test runs on the first kind each time, and on the others in `make nightly`. A test with the marker
+`every_store` runs on all of them each time. A test that is named by its id runs in any case.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fakeredis
 import hypothesis
@@ -18,19 +22,43 @@ from swapstore import Store
 from tests.support.valkey import Server, binaries
 
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
-hypothesis.settings.register_profile("nightly", deadline=None, max_examples=5000, print_blob=True)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000, print_blob=True)
+NIGHTLY = 25  # times as many runs of each state machine, with random seeds
 PROFILE = os.environ.get("SWAPSTORE_FUZZ", "ci")
 hypothesis.settings.load_profile(PROFILE)
 
 
 def steps(examples: int, each: int) -> hypothesis.settings:
-    """Settings of a state machine: so many runs of so many steps; the random profile has its own number."""
-    chosen = hypothesis.settings.get_profile(PROFILE)
-    runs = examples if PROFILE == "ci" else chosen.max_examples
-    return hypothesis.settings(chosen, stateful_step_count=each, max_examples=runs)
+    """Settings of a state machine: so many runs of so many steps, and at night many more."""
+    runs = examples if PROFILE == "ci" else examples * NIGHTLY
+    return hypothesis.settings(
+        hypothesis.settings.get_profile(PROFILE), stateful_step_count=each, max_examples=runs
+    )
 
 
 REAL_SERVERS = sorted(binaries())
+
+
+def kinds(first: str, *others: str) -> list[Any]:
+    """Parameters of a fixture that makes a store of each kind; the first is the one for every test."""
+    mark = pytest.mark
+    needs = {name: [mark.server] for name in REAL_SERVERS}
+    rest = [pytest.param(name, marks=[mark.another_store, *needs.get(name, ())]) for name in others]
+    return [pytest.param(first, marks=needs.get(first, ())), *rest]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what is for the night and what needs a server; without `-m`, leave the night's tests out."""
+    for item in items:
+        if item.get_closest_marker("another_store") and not item.get_closest_marker("every_store"):
+            item.add_marker(pytest.mark.nightly)
+        if "valkey" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
+    if not config.option.markexpr and not any("::" in name for name in config.args):
+        left_out = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +84,7 @@ def valkey(servers: Callable[[str], Server]) -> Server:
     return servers("valkey")
 
 
-@pytest.fixture(params=["sqlite", "fakeredis", *REAL_SERVERS])
+@pytest.fixture(params=kinds("sqlite", "fakeredis", *REAL_SERVERS))
 def store(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], Server]
 ) -> Iterator[Store]:
@@ -69,7 +97,7 @@ def store(
         yield made
 
 
-@pytest.fixture(params=["sqlite", *REAL_SERVERS])
+@pytest.fixture(params=kinds("sqlite", *REAL_SERVERS))
 def real_url(request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], Server]) -> str:
     """The address of a real store that several processes can use."""
     return _url(request.param, tmp_path, servers)

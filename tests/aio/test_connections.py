@@ -109,6 +109,7 @@ def test_a_limiter_wakes_the_next_when_the_first_in_its_queue_is_cancelled() -> 
     asyncio.run(main())
 
 
+@pytest.mark.server
 def test_a_cancelled_publish_sends_nothing_more(tmp_path: Path) -> None:
     """What was given up is not sent in the background for as long as the server takes to read it."""
 
@@ -178,6 +179,7 @@ def test_flushed_scripts_are_not_noticed(valkey: Server) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.server
 def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
     """While it is down: Unavailable, and never None. When it is back: everything goes on."""
     server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
@@ -224,6 +226,7 @@ def test_errors_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert isinstance(failure_of(f"redis://127.0.0.1:{hole.getsockname()[1]}"), Unavailable)
 
 
+@pytest.mark.server
 def test_passwords_are_never_shown(tmp_path: Path) -> None:
     """Wrong or missing credentials: a clear error without them, in any form it could be printed."""
     with Server(tmp_path, "--requirepass", "right-" + SECRET) as server:

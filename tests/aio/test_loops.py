@@ -59,6 +59,7 @@ def child(run: Callable[[], None], failed: Any) -> None:
         raise
 
 
+@pytest.mark.every_store
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_process_goes_on(real_url: str) -> None:
     """After a fork the child has connections and threads of its own; the parent's still work."""

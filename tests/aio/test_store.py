@@ -29,6 +29,7 @@ async def value_of(store: AsyncStore, dataset: str = "mena") -> object:
     return None if snap is None else snap.value
 
 
+@pytest.mark.every_store
 def test_publish_and_read(place: Place) -> None:
     """The everyday path; a blocking client of the same store reads what was awaited, and the reverse."""
 
@@ -55,6 +56,7 @@ def test_publish_and_read(place: Place) -> None:
     assert place.ids() == ["one", "two"]
 
 
+@pytest.mark.every_store
 def test_many_at_once(place: Place) -> None:
     """Several datasets in one round trip, awaited."""
 
@@ -94,6 +96,7 @@ def test_history_is_iterated_over(place: Place) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.every_store
 def test_steering_and_live_views(place: Place) -> None:
     """Pin, unpin, roll back, live views: what an operator does from a service."""
 
@@ -201,6 +204,7 @@ def test_two_hundred_at_once(place: Place) -> None:
         assert set(place.ids(f"d{name}")) == expected
 
 
+@pytest.mark.every_store
 def test_forty_producers_of_one_dataset(place: Place) -> None:
     """Tasks that race for one dataset commit one after the other, densely."""
 
@@ -213,6 +217,7 @@ def test_forty_producers_of_one_dataset(place: Place) -> None:
     assert len(place.ids()) == 40
 
 
+@pytest.mark.every_store
 def test_closed_is_closed(place: Place) -> None:
     """After `close` every call says so, the second `close` is harmless, and iterations end with an error."""
 
@@ -231,6 +236,7 @@ def test_closed_is_closed(place: Place) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.every_store
 def test_close_waits_for_what_is_under_way(place: Place) -> None:
     """A shutdown beside a publish: it is acknowledged, or refused as a whole, and never left unknown."""
 

@@ -204,6 +204,7 @@ def test_a_client_of_ones_own(valkey: Server, protocol: int) -> None:
     assert "unknown" not in own.values()
 
 
+@pytest.mark.every_store
 def test_fakeredis_answers_little(store: swapstore.Store) -> None:
     """A test that runs the diagnosis on a fake, or on any other store of a kind, would crash."""
     assert all(check.found for check in store.doctor())

@@ -44,6 +44,7 @@ def timeless(event: Event) -> dict[str, Any]:
     return fields
 
 
+@pytest.mark.every_store
 def test_a_publish_is_told_once_with_what_it_cost(store: Store) -> None:
     """A dashboard would count publishes that did not happen, or miss how large and slow they are."""
     client, _, told = listening(store)
@@ -75,6 +76,7 @@ def test_a_lost_race_is_told(store: Store) -> None:
     assert told[3:] == [Retried(dataset="mena", version=4, id=None)]
 
 
+@pytest.mark.every_store
 def test_a_lost_reply_is_no_lost_race(store: Store) -> None:
     """A flaky network would look like two producers for one dataset."""
     client, meddler, told = listening(store)
@@ -238,6 +240,7 @@ async def _awaited(url: str, told: list[Event]) -> None:
             await client.publish("mena", [])
 
 
+@pytest.mark.every_store
 def test_the_awaited_face_tells_the_same(real_url: str) -> None:
     """A web service on asyncio would have neither metrics nor guards."""
     told: list[Event] = []

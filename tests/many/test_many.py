@@ -34,6 +34,7 @@ def values(number: int = 0) -> dict[str, Any]:
     return {name: {"region": name, "n": number} for name in REGIONS}
 
 
+@pytest.mark.every_store
 def test_eight_datasets_are_published_in_one_round_trip(store: Store) -> None:
     """The producer's sixteen sequential round trips are two when it is cold, and one when it is warm."""
     client, meddler = meddled(store)
@@ -49,6 +50,7 @@ def test_eight_datasets_are_published_in_one_round_trip(store: Store) -> None:
         assert len(invariants.check(store, name)) == 2
 
 
+@pytest.mark.every_store
 def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None:
     """A page that shows all regions waits once, not eight times."""
     store.publish_many(values())
@@ -66,6 +68,7 @@ def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None
     assert len(meddler.batches) == cold + 3, "new versions: two"
 
 
+@pytest.mark.every_store
 def test_one_failure_blocks_nobody(store: Store) -> None:
     """A conflict, a rejected value, an invalid one and a large one fail alone; the rest is published."""
     client = Store(
@@ -116,6 +119,7 @@ def test_rivals_are_met_by_each_dataset_alone(store: Store) -> None:
     assert (europe.version, mena.version) == (3, 2)
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_lost_reply_is_settled_by_each(store: Store, when: str) -> None:
     """The connection breaks under eight commits at once: each is committed once, and said to be."""
@@ -151,6 +155,7 @@ def test_batches_are_bounded_by_bytes(store: Store) -> None:
     assert len(meddler.batches) == 1 + 5
 
 
+@pytest.mark.every_store
 def test_a_dataset_that_cannot_be_read_raises_its_error(store: Store) -> None:
     """A lost payload must not look like `nothing published` among seven that are there."""
     store.publish_many(values())

@@ -13,6 +13,7 @@ from tests.support.drivers import another
 pytestmark = pytest.mark.usefixtures("small_pages")
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("how", ["missing", "altered"])
 def test_a_damaged_page_does_not_keep_the_others_from_going(store: Store, how: str) -> None:
     """One lost page would end retention for good, and the store would fill up."""

@@ -20,6 +20,7 @@ ONE = Retention(max_count=1)
 pytestmark = pytest.mark.usefixtures("small_pages")
 
 
+@pytest.mark.every_store
 def test_prune_hides_and_lets_go_of_all_there_is(store: Store) -> None:
     """Bounds that became tighter would be met only after as many publishes as there are pages."""
     fill(store, 200)

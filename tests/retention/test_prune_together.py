@@ -45,6 +45,7 @@ def test_a_prune_that_never_wins_says_so(store: Store) -> None:
     invariants.check(store)
 
 
+@pytest.mark.every_store
 def test_a_lost_reply_of_a_prune_is_settled_by_looking(store: Store) -> None:
     """An operator would be told that the outcome is unknown, where the dataset itself tells it."""
     fill(store, 60)
@@ -87,6 +88,7 @@ def test_a_page_that_cannot_be_read_because_the_store_is_away(store: Store) -> N
         client.prune("mena", retention=ONE)
 
 
+@pytest.mark.every_store
 def test_prunes_against_producers(real_url: str) -> None:
     """Under load a version would be lost, a record leak, or a reader find nothing."""
     errors: list[BaseException] = []

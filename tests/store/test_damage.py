@@ -69,6 +69,7 @@ def test_an_altered_payload_is_corrupt(damaged: Store) -> None:
     assert snap.value == {"n": 2}
 
 
+@pytest.mark.every_store
 def test_a_deleted_payload_is_missing_and_not_nothing(damaged: Store) -> None:
     """An evicted payload must not look like `nothing published yet`."""
     delete(damaged, "swapstore:id:{mena}:id-3")
@@ -130,6 +131,7 @@ def test_the_next_publish_heals_what_readers_see(damaged: Store) -> None:
     assert snap.value == "next"
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
@@ -209,6 +211,7 @@ def test_a_live_view_that_was_altered_is_corrupt(store: Store) -> None:
         store.read_live("mena")
 
 
+@pytest.mark.every_store
 def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
     """With the manifest gone its records are still permanent: an id is not silently given other content."""
     delete(damaged, MANIFEST)
@@ -217,6 +220,7 @@ def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
     assert another(damaged).publish("mena", "new", id="id-9").version == 1
 
 
+@pytest.mark.every_store
 def test_another_type_of_value_is_named(store: Store) -> None:
     """A list under the manifest key is somebody else's: say so, on the servers that have types."""
     if is_sqlite(store):
@@ -227,6 +231,7 @@ def test_another_type_of_value_is_named(store: Store) -> None:
             use()
 
 
+@pytest.mark.every_store
 def test_a_new_line_of_versions_does_not_stumble_over_old_pages(store: Store) -> None:
     """The manifest was lost and its pages stayed: a fresh start can seal pages of its own."""
     for number in range(64):

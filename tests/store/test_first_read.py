@@ -15,6 +15,8 @@ from tests.store.test_damage import MANIFEST, alter
 from tests.support.drivers import another, cold_trips, lose, meddled
 from tests.support.fixed import TickingClock
 
+pytestmark = pytest.mark.every_store
+
 
 def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:
     """A damaged record is damage, whichever way it came, and is not remembered."""

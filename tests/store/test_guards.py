@@ -64,6 +64,7 @@ def test_expected_version_is_checked_again_after_a_lost_race(store: Store) -> No
     assert [row.id for row in invariants.check(store)] == ["one", "two"]
 
 
+@pytest.mark.every_store
 def test_validate_is_asked_again_after_a_lost_race(store: Store) -> None:
     """A candidate that is good after version 1 is not published after a version 2 that nobody compared."""
     client = overtaken(store)

@@ -90,6 +90,7 @@ def test_a_slow_reply_is_as_old_as_its_question(memory: str) -> None:
 # --- lagging replicas -------------------------------------------------------------------------------
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("lagging", [1, 2])
 def test_a_lagging_replica_does_not_take_a_client_back_in_time(store: Store, lagging: int) -> None:
     """A client that has seen version 2 asks a replica that still has version 1: it asks once more."""
@@ -173,6 +174,7 @@ def test_a_new_line_of_versions_is_followed(store: Store) -> None:
         assert snap.etag == commit.etag
 
 
+@pytest.mark.every_store
 def test_a_flushed_store_is_forgotten(store: Store) -> None:
     """Nothing is published any more: memory must not go on serving it, and the name is listed anew."""
     store.publish("mena", 1)

@@ -51,6 +51,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_manifest_is_replaced(patient: Make, how: str) -> None:
     """Whatever stands in the manifest's place is called damage, and what is committed comes back."""
@@ -61,6 +62,7 @@ def test_a_damaged_manifest_is_replaced(patient: Make, how: str) -> None:
     sick.still_reads()
 
 
+@pytest.mark.every_store
 def test_a_list_in_place_of_the_manifest_is_replaced(patient: Make) -> None:
     """Another type of value is damage too, on the servers that have types."""
     sick = patient(3)
@@ -184,6 +186,7 @@ def test_a_snapshot_without_its_payload_is_dropped_and_named(patient: Make, numb
     sick.still_reads(but=(f"id-{number}",))
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("kind", ["id", "ts"])
 @pytest.mark.parametrize("number", [1, DEEP])
 def test_a_committed_key_with_a_ttl_is_made_permanent(patient: Make, kind: str, number: int) -> None:
@@ -215,6 +218,7 @@ def test_a_lost_ts_record_is_written_again(patient: Make, how: str, number: int)
     sick.still_reads()
 
 
+@pytest.mark.every_store
 def test_several_kinds_of_damage_at_once(patient: Make) -> None:
     """A bad day: all of it is found in one run, and mended in one run."""
     sick = patient(DEEP)

@@ -12,7 +12,7 @@ from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
 from tests.upkeep.clinic import MANIFEST, Clinic, grown, key
 
-pytestmark = pytest.mark.usefixtures("tiny_pages")
+pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 SHAPES = pytest.mark.parametrize(
     ("gaps", "backfilled"), [(False, False), (True, False), (False, True), (True, True)]
 )
@@ -158,6 +158,7 @@ def test_retention_is_respected_after_a_rebuild() -> None:
         assert clinic.problems() == set()
 
 
+@pytest.mark.every_store
 def test_the_same_on_real_stores(store: Store) -> None:
     """Lua, SQLite and the simulation must agree about a repair of several levels."""
     for number in range(1, 24):

@@ -25,7 +25,7 @@ from tests.upkeep.damages import (
     ts_altered,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_pages")
+pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 Act = Callable[[Clinic], None]
 KEEP = Retention(max_count=3)
 

@@ -13,6 +13,7 @@ from tests.upkeep.clinic import grown
 from tests.upkeep.conftest import DEEP, Patient
 
 
+@pytest.mark.every_store
 def test_a_page_that_a_replica_shows_late_is_not_missing(patient: Callable[[int], Patient]) -> None:
     """One late page would be called lost, with its 32 snapshots, and repair would rewrite it."""
     well = patient(DEEP)

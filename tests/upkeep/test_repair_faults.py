@@ -14,7 +14,7 @@ from tests.support.drivers import another, meddled
 from tests.upkeep.clinic import MANIFEST, Clinic, grown
 from tests.upkeep.damages import HARMS, Harm, manifest_deleted, page_deleted
 
-pytestmark = pytest.mark.usefixtures("tiny_pages")
+pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 ON_THE_WAY = {"lost", "ts-damaged", "ts-expiring"}  # what a repair may leave that is cut short
 EVERY_READ = 31  # of the commands that only read, one in so many gets faults
 
