@@ -15,8 +15,8 @@ import attrs
 
 from swapstore.commands import Get
 from swapstore.errors import Contended, Corrupt, Damaged
-from swapstore.format import append, manifest, pages, rebuild, records, search
-from swapstore.format.append import Draft
+from swapstore.format import manifest, pages, rebuild, records, search
+from swapstore.format.append import Draft, keys_of, sealed_log, sealed_refs
 from swapstore.format.manifest import Head, Log
 from swapstore.fsck.walk import bytes_of
 from swapstore.protocol.commit import Record
@@ -244,7 +244,7 @@ class Redrafter:
         assert self._walk.manifest is not None  # noqa: S101 - there was one when the walk began
         unlinked: list[str] = []
         moved = current.etag != self._walk.manifest.etag
-        used = set(append.keys_of((*later, *current.head.kept), dataset, keys))
+        used = set(keys_of((*later, *current.head.kept), dataset, keys))
         for key in damage.leaked:
             if key in used:
                 continue  # its id was published again, after another repair had unlinked it
@@ -362,7 +362,7 @@ class LogRewriter:
         """Seal references, because rewriting has replaced pages of references by what they held."""
         narrow: tuple[Ref, ...] = ()
         for ref in refs:
-            narrow, sealed = append.sealed_refs(
+            narrow, sealed = sealed_refs(
                 (*narrow, ref), dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys
             )
             self._pages.update({page.ref.key: page for page in sealed})
@@ -371,7 +371,7 @@ class LogRewriter:
     def appended(self, log: Log, rows: Iterable[Row]) -> Log:
         """Return the log with rows appended, and seal pages as a publish would."""
         for row in rows:
-            log, sealed = append.sealed_log(
+            log, sealed = sealed_log(
                 attrs.evolve(log, rows=(*log.rows, row)),
                 dataset=self._dataset,
                 epoch=self._epoch,

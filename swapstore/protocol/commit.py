@@ -405,13 +405,13 @@ def resolve(
         return Swapped()
     if base is not None and current.etag == base.etag:
         return None
-    if current.epoch != ours.epoch or current.version <= ours.version:
-        return Moved(current)
+    if lost is None or current.epoch != ours.epoch or current.version <= ours.version:
+        return Moved(current)  # without a lost reply, the store has said that it refused the draft
     # Later versions build on version n+1. If its row is ours, our commit succeeded.
     row = _in_tail(current, ours.version)
-    if row is None and lost is not None:
+    if row is None:
         row = yield from _in_pages(ctx, draft, current, lost)
-    if row is None and lost is not None and _may_be_gone(draft, current):
+    if row is None and _may_be_gone(draft, current):
         raise unknown(draft, lost) from lost
     return Swapped() if row is not None and row == draft.row else Moved(current)
 

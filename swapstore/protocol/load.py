@@ -128,7 +128,7 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     if peeked.startswith(manifest.prefix(known.manifest.etag)):
         ctx.cache.touch(known, read_at)
         return known.manifest
-    found = manifest.glimpse(peeked, dataset, key, whole=len(peeked) < size)
+    found = manifest.parse_head(peeked, dataset, key, whole=len(peeked) < size)
     if found is None or cache.is_newer(known.manifest, found):
         return (yield from load_manifest(ctx, dataset))
     ctx.cache.learn(found, read_at, basis=known)

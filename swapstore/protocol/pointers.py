@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swapstore.errors import Contended, Corrupt, NotFound, PayloadMissing
-from swapstore.format import append
+from swapstore.format.append import repoint
 from swapstore.format.retention import Limits
 from swapstore.models import Status
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
@@ -67,7 +67,7 @@ def confirm(ctx: Context, dataset: str) -> Operation[Status]:
 
     def change(base: Manifest) -> Operation[Draft | None]:
         yield from ()
-        return append.repoint(base, stamp=ctx.stamp(), confirmed_at=ctx.clock.now_ms())
+        return repoint(base, stamp=ctx.stamp(), confirmed_at=ctx.clock.now_ms())
 
     return (yield from _change_header(ctx, dataset, change))
 
@@ -108,7 +108,7 @@ def _repoint(ctx: Context, base: Manifest, *, latest: Row, pinned: Row | None) -
     """Serve other rows. A row that is not in the log any more, and is not served any more, is unlinked."""
     keeping = {row.version for row in (latest, pinned) if row is not None}
     released = yield from retained(ctx, base, Limits(), keeping=keeping, most=0)
-    return append.repoint(base, stamp=ctx.stamp(), retained=released, latest=latest, pinned=pinned)
+    return repoint(base, stamp=ctx.stamp(), retained=released, latest=latest, pinned=pinned)
 
 
 def _committed(ctx: Context, base: Manifest, id: str) -> Operation[Row]:  # noqa: A002

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from swapstore.commands import Get
 from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown
-from swapstore.format import append, pages, retention
-from swapstore.format.append import Retained
+from swapstore.format import pages, retention
+from swapstore.format.append import Retained, repoint
 from swapstore.format.retention import Limits
 from swapstore.models import Pruned
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
@@ -96,7 +96,7 @@ def prune(ctx: Context, dataset: str, bounds: Limits) -> Operation[Pruned]:
             raise NotFound("nothing is published; publish a snapshot first")
         keeping = [row.version for row in base.head.kept]
         taken = yield from retained(ctx, base, bounds, keeping=keeping, most=PAGES_A_PRUNE)
-        draft = append.repoint(base, stamp=ctx.stamp(), retained=taken)
+        draft = repoint(base, stamp=ctx.stamp(), retained=taken)
         if not _changes(base, draft):
             return _pruned(base, let_go)
         try:

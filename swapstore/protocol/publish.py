@@ -27,7 +27,8 @@ from swapstore.errors import (
     Rejected,
     TooOld,
 )
-from swapstore.format import append, records
+from swapstore.format import records
+from swapstore.format.append import append
 from swapstore.models import Candidate, Commit, Encoding, Entry, Row, Snapshot, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
@@ -132,7 +133,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         if attempt:
             this = ctx.capabilities.committer.refit(ctx, this, base, staging)
         retained = (yield from _retained(ctx, this, base)) if base and _hides(ctx, base) else None
-        draft = append.append(
+        draft = append(
             base,
             this.entry(base),
             dataset=wanted.dataset,

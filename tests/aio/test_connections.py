@@ -79,17 +79,17 @@ def test_waiting_for_a_connection_ends_for_threads_too(valkey: Server) -> None:
         assert store.datasets() == []
 
 
-def test_a_gate_wakes_the_next_when_the_first_in_its_queue_is_cancelled() -> None:
+def test_a_limiter_wakes_the_next_when_the_first_in_its_queue_is_cancelled() -> None:
     """A time-out of one reader must not leave the others waiting for a connection that is free."""
 
     async def main() -> None:
-        gate = Limiter("somewhere", 1, 5, exhausted=lambda: Unavailable("none"))
+        limiter = Limiter("somewhere", 1, 5, exhausted=lambda: Unavailable("none"))
 
         async def enter() -> str:
-            async with gate:
+            async with limiter:
                 return "entered"
 
-        async with gate:
+        async with limiter:
             waiting = [asyncio.ensure_future(enter()) for _ in range(3)]
             await asyncio.sleep(0)
         waiting[0].cancel()
@@ -97,8 +97,8 @@ def test_a_gate_wakes_the_next_when_the_first_in_its_queue_is_cancelled() -> Non
             done = await asyncio.gather(*waiting, return_exceptions=True)
         assert [str(each) for each in done[1:]] == ["entered", "entered"]
 
-        async with gate:
-            closing = asyncio.ensure_future(gate.close())
+        async with limiter:
+            closing = asyncio.ensure_future(limiter.close())
             late = asyncio.ensure_future(enter())
             await asyncio.sleep(0)
             assert not closing.done()

@@ -74,7 +74,7 @@ MUTANTS = (
         "a row in a page is not looked for",
         "The outcome of a lost commit is resolved, however many others have committed since.",
         OUTCOMES + "a_lost_reply_is_settled_however_far_others_went_on[sqlite-70]",
-        Edit("resolve", "row is None and lost is not None:", "False:"),
+        Edit("resolve", "if row is None: row = yield from", "if False: row = yield from"),
     ),
     mutant(
         "guessing when version n+1 was pruned",
@@ -93,6 +93,12 @@ MUTANTS = (
         "While the first send may still arrive, a refusal does not mean that nothing was committed.",
         OUTCOMES + "a_refusal_after_a_lost_reply_is_outcome_unknown[sqlite]",
         Edit("commit", "if lost is None", "if True"),
+    ),
+    mutant(
+        "a refused commit resolved as if its reply had been lost",
+        "One publish creates a version: a producer that was refused is told who created it.",
+        "store/test_races.py::test_a_version_is_created_by_one_producer",
+        Edit("resolve", "lost is None or", ""),
     ),
     # --- ids, dedupe, expected_version, validate
     mutant(

@@ -13,6 +13,7 @@ from swapstore.errors import (
     Conflict,
     Contended,
 )
+from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST
 from tests.support.crowd import PATIENT, Crowd, known_to, warm
 from tests.support.drivers import another, meddled
@@ -28,6 +29,17 @@ def test_a_producer_gets_through_a_crowd(store: Store, rivals: int) -> None:
     assert (commit.version, commit.created) == (rivals + 2, True)
     assert meddler.commits() == 1 + rivals
     assert len(meddler.batches) - batch == 1 + rivals + (rivals - 1)
+
+
+def test_a_version_is_created_by_one_producer() -> None:
+    """Two producers of one id and content in one millisecond are both told that they created the version."""
+    simulated = SimulatedStore()
+    slow, fast = simulated.connect(), simulated.connect()
+    slow.publish("mena", 0, id="before")
+    assert fast.publish("mena", 1, id="same").created
+    fast.publish("mena", 2, id="after")
+    late = slow.publish("mena", 1, id="same")
+    assert (late.version, late.created) == (2, False)
 
 
 @pytest.mark.every_store
