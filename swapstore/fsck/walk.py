@@ -284,8 +284,8 @@ class Damage:
     """What a repair has to know about the findings on one dataset."""
 
     gone: dict[int, Row] = attrs.field(factory=dict)  # rows whose payload is gone, by version
-    without_ts: dict[int, Row] = attrs.field(factory=dict)  # rows whose ts record is missing or altered
-    held_ts: dict[int, Row] = attrs.field(factory=dict)  # of these, where the altered one is permanent
+    without_ts: dict[int, Row] = attrs.field(factory=dict)  # rows whose ts record has to be written
+    held_ts: dict[int, Row] = attrs.field(factory=dict)  # rows whose ts record is altered and permanent
     expiring: dict[str, Expiring] = attrs.field(factory=dict)  # keys to make permanent
     leaked: list[str] = attrs.field(factory=list)  # permanent keys that belong to no commit
     holes: list[Ref] = attrs.field(factory=list)  # pages that cannot be read
