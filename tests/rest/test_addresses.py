@@ -23,7 +23,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("SWAPSTORE_URL", "UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.setattr("swapstore.protocol.scriptless.probe.at_connect", _ask_nothing)
+    monkeypatch.setattr("swapstore.protocol.scriptless.probe.Undecided.ask_at_connect", _ask_nothing)
 
 
 def _ask_nothing(*_: object) -> Iterator[None]:
