@@ -19,9 +19,9 @@ import redis
 import redis.connection
 
 from tests.benchmarks import (
+    batching,
     contention,
-    deep,
-    many,
+    depth_timing,
     memory,
     peers,
     plots,
@@ -33,16 +33,16 @@ from tests.benchmarks import (
 from tests.benchmarks.bench import QUICK_ROUNDS, ROUNDS, Bench
 from tests.benchmarks.ground import ground
 from tests.benchmarks.peer_subjects import URL_VARIABLE
-from tests.benchmarks.stopping import check, stoppable
+from tests.benchmarks.signals import check, stoppable
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "publish": publishing.run,
     "read": reading.run,
-    "many": many.run,
+    "many": batching.run,
     "memory": memory.run,
     "peers": peers.run,
     "contention": contention.run,
-    "depth": deep.run,
+    "depth": depth_timing.run,
 }
 
 

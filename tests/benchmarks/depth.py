@@ -20,7 +20,7 @@ from rich.table import Table
 
 import swapstore
 from swapstore.format.manifest import F, G
-from tests.benchmarks.measuring import BOUND, BOUNDED, Bed, Costs, Walk, ratios, walk
+from tests.benchmarks.costs import BOUND, BOUNDED, Bed, Costs, Walk, ratios, walk
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server
 

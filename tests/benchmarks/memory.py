@@ -11,7 +11,7 @@ import swapstore
 from tests.benchmarks import payloads
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.report import Sheet
-from tests.benchmarks.six import Six
+from tests.benchmarks.six_commands import Six
 from tests.support.valkey import Server
 
 SECTION = "memory"

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import peer_environment, peer_syncs, stopping
+from tests.benchmarks import peer_environment, peer_syncs, signals
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.ground import filesystem
 from tests.benchmarks.peer_environment import ROOT, Environment
@@ -103,7 +103,7 @@ def fill(served: dict[str, Served], versions: int, seconds: float) -> dict[str, 
         try:
             answers = {name: order.result() for name, order in orders.items()}
         except BaseException:
-            for each in served.values() if stopping.is_asked() else ():
+            for each in served.values() if signals.is_asked() else ():
                 each.kill()  # or the threads would wait for what they do
             raise
     return {name: answer["versions"] for name, answer in answers.items() if answer["cut"]}

@@ -21,7 +21,7 @@ from tests.benchmarks import payloads, rest
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.ground import Cold, filesystem
 from tests.benchmarks.rounds import Way, in_loop, measure
-from tests.benchmarks.six import Six
+from tests.benchmarks.six_commands import Six
 
 SECTION = "publish"
 ON_SQLITE = "publish to SQLite"

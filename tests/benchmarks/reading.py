@@ -19,7 +19,7 @@ from tests.benchmarks import payloads, publishing, rest
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.ground import Cold
 from tests.benchmarks.rounds import Sample, Way, in_loop, measure
-from tests.benchmarks.six import Six
+from tests.benchmarks.six_commands import Six
 
 SECTION = "read"
 ON_SQLITE = "read from SQLite"

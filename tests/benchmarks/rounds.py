@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from tests.benchmarks import stopping
+from tests.benchmarks import signals
 
 Act = Callable[[], Any]
 Clock = Callable[[Act], int]
@@ -107,7 +107,7 @@ def measure(ways: Sequence[Way], *, rounds: int, seconds: float | None = None) -
         for number in range(-min(WARM_UP, 1 + rounds // 10), rounds):
             if number >= FEWEST and seconds is not None and time.monotonic() - began > seconds:
                 break
-            stopping.check()
+            signals.check()
             draw.shuffle(order)
             for way in order:
                 if way.before is not None:

@@ -17,7 +17,7 @@ from swapstore.format.manifest import F, G, Manifest
 from swapstore.format.records import entry_fields
 from swapstore.models import Entry
 from tests.support import bulk
-from tests.support.fixed import TickingClock
+from tests.support.deterministic import TickingClock
 from tests.support.invariants import check, contents
 from tests.support.valkey import Server
 

@@ -11,8 +11,8 @@ import pytest
 import swapstore
 from swapstore import Store
 from swapstore.format.manifest import F
-from tests.benchmarks import depth, measuring
-from tests.benchmarks.measuring import BOUND, BOUNDED, DATASET, PUBLISHES, Bed, Costs, ratios
+from tests.benchmarks import depth
+from tests.benchmarks.costs import BOUND, BOUNDED, DATASET, PUBLISHES, Bed, Costs, ratios, walk
 from tests.support import bulk
 from tests.support.meter import Cost, Meter, Tally
 from tests.support.proxy import Proxy
@@ -90,7 +90,7 @@ def test_the_history_loads_a_page_when_it_is_reached(deep: Store) -> None:
 
 def test_the_history_is_never_held_whole(deep: Store) -> None:
     """A walk through all of a long history needs the memory of a few pages, not that of the index."""
-    some, whole = measuring.walk(deep, rows=2000), measuring.walk(deep, rows=None)
+    some, whole = walk(deep, rows=2000), walk(deep, rows=None)
     assert (some.rows, whole.rows) == (2000, DEEP)
     assert whole.bytes > 20 * whole.peak_bytes
     assert whole.peak_bytes < 1.5 * some.peak_bytes

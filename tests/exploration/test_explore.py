@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROFILE
-from tests.exploration import many, plain, upkeep
+from tests.exploration import batching, maintenance, scriptless
+from tests.exploration.maintenance import SCENARIOS as MAINTENANCE
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
-from tests.exploration.upkeep import SCENARIOS as UPKEEP
+from tests.support.committers import Way
 from tests.support.explore import Outcome
-from tests.support.ways import Way
 
 HERE = Path(__file__).parent
 QUICK = 30_000  # states: some three seconds
@@ -43,51 +43,51 @@ def test_every_state_keeps_the_promises(scenario: str, budget: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "budget"), [(name, budget) for name, each in UPKEEP.items() for budget in each.budgets]
+    ("scenario", "budget"), [(name, budget) for name, each in MAINTENANCE.items() for budget in each.budgets]
 )
 def test_every_state_of_retention_and_repair_keeps_the_promises(scenario: str, budget: str) -> None:
     """In some order of commands and faults a prune or a repair loses a snapshot, or shows what is none."""
-    outcome = upkeep.explore(UPKEEP[scenario], upkeep.BUDGETS[budget])
-    check_pinned("states_upkeep.json", scenario, budget, outcome)
+    outcome = maintenance.explore(MAINTENANCE[scenario], maintenance.BUDGETS[budget])
+    check_pinned("states_maintenance.json", scenario, budget, outcome)
 
 
 @pytest.mark.parametrize(
     ("scenario", "budget"),
-    [(name, budget) for name, each in many.SCENARIOS.items() for budget in each.budgets],
+    [(name, budget) for name, each in batching.SCENARIOS.items() for budget in each.budgets],
 )
 def test_every_state_of_several_datasets_keeps_the_promises(scenario: str, budget: str) -> None:
     """What is sent together for several datasets is mixed up, or one takes another along."""
-    outcome = many.explore(many.SCENARIOS[scenario], many.BUDGETS[budget])
-    check_pinned("states_many.json", scenario, budget, outcome)
+    outcome = batching.explore(batching.SCENARIOS[scenario], batching.BUDGETS[budget])
+    check_pinned("states_batching.json", scenario, budget, outcome)
 
 
 def at_hand() -> list[tuple[Way, str, str]]:
     """The searches without scripts: those of a few seconds, or under the nightly profile all."""
-    path = HERE / "states_plain.json"
+    path = HERE / "states_scriptless.json"
     pinned = json.loads(path.read_text()) if path.exists() else {}
 
     def is_quick(way: Way, scenario: str, budget: str) -> bool:
         known = pinned.get(f"{way.name.lower()}: {scenario}", {}).get(budget)
         return known is None or known["states"] <= QUICK
 
-    return [search for search in plain.SEARCHES if PROFILE != "ci" or is_quick(*search)]
+    return [search for search in scriptless.SEARCHES if PROFILE != "ci" or is_quick(*search)]
 
 
 @pytest.mark.parametrize(("way", "scenario", "budget"), at_hand())
 def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str, budget: str) -> None:
     """Where no script runs, some order of plain commands and faults breaks more than the page admits."""
-    outcome = plain.explore(way, plain.SCENARIOS[scenario], budget)
-    check_pinned("states_plain.json", f"{way.name.lower()}: {scenario}", budget, outcome)
+    outcome = scriptless.explore(way, scriptless.SCENARIOS[scenario], budget)
+    check_pinned("states_scriptless.json", f"{way.name.lower()}: {scenario}", budget, outcome)
 
 
 def test_only_a_lease_that_runs_out_early_takes_a_publish_back() -> None:
     """The page would name a window that is not there, or be silent about one that is."""
-    pinned = json.loads((HERE / "states_plain.json").read_text())
+    pinned = json.loads((HERE / "states_scriptless.json").read_text())
     breaking = {
         (search.split(":")[0], budget)
         for search, budgets in pinned.items()
         for budget, found in budgets.items()
-        if {plain.LOST, plain.SPOILED} & set(found["ends"])
+        if {scriptless.LOST, scriptless.SPOILED} & set(found["ends"])
     }
     assert breaking == {("lease", "one key expires")}
 

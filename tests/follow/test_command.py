@@ -18,7 +18,7 @@ import pytest
 import swapstore
 from swapstore import Retention
 from tests.cli.conftest import COMMAND, Swapstore
-from tests.follow.followed import publish
+from tests.follow.followers import publish
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from swapstore import Damaged, Gap, Retention, Store
 from swapstore.testing import SimulatedStore
-from tests.follow.followed import grown, ids, publish, retained, take, versions
+from tests.follow.followers import grown, ids, publish, retained, take, versions
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
 

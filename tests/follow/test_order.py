@@ -11,7 +11,7 @@ import pytest
 from swapstore import InvalidInput, Retention, Row, Store
 from swapstore.commands import Get
 from swapstore.testing import SimulatedStore
-from tests.follow.followed import Collected, grown, ids, publish, retained, take, versions
+from tests.follow.followers import Collected, grown, ids, publish, retained, take, versions
 from tests.support.drivers import another, meddled
 
 FAST = 0.02

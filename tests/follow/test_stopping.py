@@ -14,8 +14,8 @@ import pytest
 
 import swapstore
 from swapstore import Store, StoreClosed
-from tests.follow.followed import Collected, publish, take
-from tests.follow.test_losses import LONG, eventually, subscribers
+from tests.follow.followers import Collected, publish, take
+from tests.follow.test_faults import LONG, eventually, subscribers
 from tests.support.valkey import Server
 
 SOON_S = 1.0  # a tenth of it, and time for a busy machine

@@ -16,7 +16,7 @@ import swapstore
 from swapstore import Store
 from swapstore.testing import SimulatedStore
 from tests.conftest import steps
-from tests.machine.many import Together
+from tests.machine.batching import Together
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server

@@ -85,7 +85,7 @@ MUTANTS = (
     mutant(
         "guessing the outcome of a pin",
         "A pin whose reply was lost is not silently done twice.",
-        "store/test_steer.py::test_a_pin_whose_fate_nobody_can_know_says_so[sqlite]",
+        "store/test_pins.py::test_a_pin_whose_fate_nobody_can_know_says_so[sqlite]",
         Edit("_may_be_gone", "return True", "return False"),
     ),
     mutant(

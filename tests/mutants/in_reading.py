@@ -6,7 +6,7 @@ from tests.mutants.mutant import Edit, mutant
 
 RECORDS = "unit/test_records.py::test_"
 READ = "store/test_read.py::test_"
-STEER = "store/test_steer.py::test_"
+STEER = "store/test_pins.py::test_"
 CACHE = "unit/test_cache.py::test_"
 
 MUTANTS = (

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, mutant
 
-DAMAGE = "upkeep/test_damage.py::test_"
-DEEP = "upkeep/test_deep_damage.py::test_"
-TOGETHER = "upkeep/test_interleaved.py::test_"
+DAMAGE = "fsck/test_damage.py::test_"
+DEEP = "fsck/test_deep_damage.py::test_"
+TOGETHER = "fsck/test_interleaved.py::test_"
 
 MUTANTS = (
     # --- what would be lost
     mutant(
         "a repair from an outdated manifest",
         "What is published during a repair stays.",
-        "upkeep/test_beside_others.py::test_one_publish_beside_a_repair_stays",
+        "fsck/test_concurrent_clients.py::test_one_publish_beside_a_repair_stays",
         Edit("Mender.mended", "in current.log.rows", "in survey.manifest.log.rows"),
     ),
     mutant(
@@ -53,13 +53,13 @@ MUTANTS = (
     mutant(
         "a leaked page unlinked though it was sealed since",
         "A page that was committed during the repair gets no TTL.",
-        "upkeep/test_beside_others.py::test_a_leaked_page_that_is_sealed_again_stays",
+        "fsck/test_concurrent_clients.py::test_a_leaked_page_that_is_sealed_again_stays",
         Edit("Mender._unlinked", "if moved", "if False"),
     ),
     mutant(
         "an id record unlinked though it was taken again",
         "Dropping a row leaves the record alone that another row names under its id.",
-        "upkeep/test_beside_others.py::test_an_id_that_was_taken_again_is_never_without_its_record",
+        "fsck/test_concurrent_clients.py::test_an_id_that_was_taken_again_is_never_without_its_record",
         Edit("Mender._left_of", "if other is not None", "if False"),
     ),
     mutant(
@@ -96,13 +96,13 @@ MUTANTS = (
     mutant(
         "latest not replaced",
         "When the payload of the latest is gone, readers get the newest that is left.",
-        "upkeep/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[latest_altered]",
+        "fsck/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[latest_altered]",
         Edit("Mender._head", "or was.latest.version in gone", ""),
     ),
     mutant(
         "pinned not removed",
         "When the payload of what is pinned is gone, readers get the latest.",
-        "upkeep/test_deep_damage.py::test_a_pinned_snapshot_that_is_gone_is_served_no_more",
+        "fsck/test_deep_damage.py::test_a_pinned_snapshot_that_is_gone_is_served_no_more",
         Edit("Mender._head", "None if was.pinned and was.pinned.version in gone else", ""),
     ),
     mutant(
@@ -143,13 +143,13 @@ MUTANTS = (
     mutant(
         "replaced pages stay",
         "A repair leaves nothing behind that never expires.",
-        "upkeep/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[page_deleted]",
+        "fsck/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[page_deleted]",
         Edit("Mender.mended", "*replaced,", ""),
     ),
     mutant(
         "not registered",
         "A dataset that is not on the list of names is put back on it.",
-        "upkeep/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
+        "fsck/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
         Edit("_mend", "survey.damage.unlisted and apply", "False"),
     ),
     mutant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, mutant
 
 HIDING = "retention/test_hiding.py::test_"
-GOING = "retention/test_letting_go.py::test_"
+GOING = "retention/test_unlinking.py::test_"
 DAMAGE = "retention/test_damage.py::test_"
 
 MUTANTS = (
@@ -117,7 +117,7 @@ MUTANTS = (
     mutant(
         "a page opened out of its order",
         "The log stays ordered by version: history, and unlinking the oldest first, depend on it.",
-        "retention/test_growth.py::test_bounds_that_change_all_the_time",
+        "retention/test_bounded_size.py::test_bounds_that_change_all_the_time",
         Edit("taken_apart", "refs += page.pages", "refs = [*page.pages, *refs]"),
     ),
     mutant(
@@ -141,7 +141,7 @@ MUTANTS = (
     mutant(
         "prune repeats what a late swap did",
         "A prune looks at what is there before it goes on: others are not overwritten.",
-        "retention/test_prune_together.py::test_a_prune_that_is_overtaken_goes_on_from_there[sqlite]",
+        "retention/test_concurrent_prune.py::test_a_prune_that_is_overtaken_goes_on_from_there[sqlite]",
         Edit("prune", "lost += 1", "lost += 1\ncontinue"),
     ),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, mutant
 
-DAMAGE = "upkeep/test_damage.py::test_"
-TOGETHER = "upkeep/test_interleaved.py::test_"
+DAMAGE = "fsck/test_damage.py::test_"
+TOGETHER = "fsck/test_interleaved.py::test_"
 
 MUTANTS = (
     # --- damage that is missed
@@ -30,19 +30,19 @@ MUTANTS = (
     mutant(
         "verify skips the bounds of pages",
         "A page that holds other rows than its reference says is found.",
-        "upkeep/test_deep_damage.py::test_a_page_of_other_times_than_its_reference_says_is_found",
+        "fsck/test_deep_damage.py::test_a_page_of_other_times_than_its_reference_says_is_found",
         Edit("Survey._look_at_page", "pages.check_bounds(page, ref, after=self._last)", "pass"),
     ),
     mutant(
         "SCAN cursor ignored",
         "Verify looks at every key, however many there are.",
-        "upkeep/test_orphans.py::test_many_orphans_in_a_file",
+        "fsck/test_orphans.py::test_many_orphans_in_a_file",
         Edit("Sweep.step", "= scanned.cursor", "= None"),
     ),
     mutant(
         "an unlisted dataset not noticed",
         "A dataset that is not on the list of names is put back on it.",
-        "upkeep/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
+        "fsck/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
         Edit("Survey.begin", "self.dataset not in value_of(names)", "False"),
     ),
     # --- false alarms
@@ -61,7 +61,7 @@ MUTANTS = (
     mutant(
         "a record called wrong after one read",
         "What a replica shows a moment later is no damage, and a repair does not drop it.",
-        "upkeep/test_lagging.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
+        "fsck/test_replica_lag.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
         Edit("Survey._look_at_rows", "self._take_note(row, again)", "self._take_note(row, faults)"),
     ),
     mutant(
@@ -89,7 +89,7 @@ MUTANTS = (
     mutant(
         "checked keys forgotten",
         "A committed record is not called leaked, however many there are.",
-        "upkeep/test_deep_damage.py::test_a_healthy_log_with_pages_of_the_real_size",
+        "fsck/test_deep_damage.py::test_a_healthy_log_with_pages_of_the_real_size",
         Edit("KnownKeys.add", "self._unsorted.add(digest % BUCKETS)", "pass"),
     ),
     mutant(
@@ -123,13 +123,13 @@ MUTANTS = (
     mutant(
         "continuing after a reset",
         "A dataset that is reset during verify is verified again: its old records are not called missing.",
-        "upkeep/test_beside_others.py::test_nothing_is_called_missing_before_a_reset_is_noticed",
+        "fsck/test_concurrent_clients.py::test_nothing_is_called_missing_before_a_reset_is_noticed",
         Edit("Survey._current", "or current.epoch != self.manifest.epoch", ""),
     ),
     mutant(
         "a read that was refused taken for damage",
         "`-BUSY` for one read does not make a snapshot leaked.",
-        "upkeep/test_repair_faults.py::test_a_read_that_the_server_refuses_is_not_taken_for_damage[page_deleted]",
+        "fsck/test_repair_faults.py::test_a_read_that_the_server_refuses_is_not_taken_for_damage[page_deleted]",
         Edit("bytes_of", "except Corrupt", "except Exception"),
     ),
 )

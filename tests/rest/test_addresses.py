@@ -13,7 +13,7 @@ import swapstore
 import swapstore.aio
 from swapstore import InvalidInput, Store
 from swapstore.drivers.rest import address
-from tests.rest.carried import TOKEN
+from tests.rest.support import TOKEN
 
 URL = "https://name.test"
 

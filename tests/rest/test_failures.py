@@ -20,7 +20,7 @@ from swapstore import (
 )
 from swapstore.commands import Get, Put
 from swapstore.drivers.base import Driver
-from tests.rest.carried import FACES, driver_of, endpoint, store_on
+from tests.rest.support import FACES, driver_of, endpoint, store_on
 from tests.support.rest import RestServer
 
 HTML = "<html><body>secret page</body></html>"

@@ -29,10 +29,10 @@ from swapstore.errors import (
 )
 from swapstore.fsck.findings import Problem
 from swapstore.protocol.commit import Scripted
+from tests.support.committers import Way
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
-from tests.support.ways import Way
 
 WAYS = [Way.COMPARE, Way.LEASE]
 

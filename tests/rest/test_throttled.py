@@ -14,7 +14,7 @@ import swapstore.aio
 from swapstore import Store, Throttled
 from swapstore.aio import AsyncStore
 from swapstore.drivers.rest.errors import retry_after_s
-from tests.rest.carried import driver_of, store_on
+from tests.rest.support import driver_of, store_on
 from tests.support.rest import RestServer
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from swapstore import ReplyLost, Unavailable
 from swapstore.commands import Get
-from tests.rest.carried import FACES, QUICK, TOKEN, driver_of, endpoint, request_of
+from tests.rest.support import FACES, QUICK, TOKEN, driver_of, endpoint, request_of
 
 CERTIFICATE = (
     Path(__file__).parent / "tls"

@@ -6,7 +6,7 @@ import pytest
 
 from swapstore import Store
 from swapstore.format import manifest
-from tests.retention.plain import fill, ids, keeping, permanent, stored
+from tests.retention.model import fill, ids, keeping, permanent, stored
 from tests.store.test_damage import alter, delete
 from tests.support.drivers import another
 

@@ -12,7 +12,7 @@ from swapstore.commands import Swap
 from swapstore.errors import OutcomeUnknown, Unavailable
 from swapstore.format import manifest
 from swapstore.testing import Crash, Fault, Kind, SimulatedStore, every_fault, faulty
-from tests.retention.plain import expiring, ids, keeping, stored
+from tests.retention.model import expiring, ids, keeping, stored
 from tests.support import invariants
 from tests.support.drivers import lose, meddled
 

@@ -13,7 +13,7 @@ from swapstore import Retention, Store
 from swapstore.errors import IdConflict, InvalidInput, TooOld
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore, VirtualClock
-from tests.retention.plain import keeping, stored
+from tests.retention.model import keeping, stored
 from tests.support import invariants
 from tests.support.drivers import another, lose, meddled
 

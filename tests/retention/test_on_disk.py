@@ -11,7 +11,7 @@ from swapstore import Retention, Store
 from swapstore.commands import Swap
 from swapstore.drivers.sqlite.driver import SWEEP, SqliteDriver
 from swapstore.testing import SimulatedStore
-from tests.retention.plain import expiring, fill, permanent
+from tests.retention.model import expiring, fill, permanent
 from tests.support import invariants
 from tests.support.drivers import meddled
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
 from tests.conftest import steps as runs_of
-from tests.retention.plain import Plain, keeping
+from tests.retention.model import Plain, keeping
 
 SECOND = 1000
 COUNTS = st.sampled_from([None, None, 1, 2, 4, 7, 12])

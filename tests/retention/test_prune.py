@@ -12,7 +12,7 @@ from swapstore.commands import Swap
 from swapstore.errors import InvalidInput, NotFound
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
-from tests.retention.plain import WIDEST, fill, ids, keeping, stored
+from tests.retention.model import WIDEST, fill, ids, keeping, stored
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 

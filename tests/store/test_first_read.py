@@ -12,8 +12,8 @@ from swapstore.errors import (
 )
 from swapstore.protocol.load import SERVED
 from tests.store.test_damage import MANIFEST, alter
+from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, cold_trips, lose, meddled
-from tests.support.fixed import TickingClock
 
 
 def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:

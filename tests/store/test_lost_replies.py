@@ -15,9 +15,9 @@ from swapstore.errors import (
 from swapstore.format.append import Stamp, repoint
 from tests.store.test_damage import delete
 from tests.support import invariants
-from tests.support.crowd import PATIENT, known_to, put_in_place, warm
+from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, lose, meddled
-from tests.support.fixed import TickingClock
+from tests.support.rivals import PATIENT, known_to, put_in_place, warm
 
 
 def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:

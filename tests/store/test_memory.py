@@ -8,9 +8,9 @@ from swapstore import Store
 from swapstore.commands import Get, Peek
 from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST, alter, delete
-from tests.support.crowd import known_to, warm
+from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, meddled
-from tests.support.fixed import TickingClock
+from tests.support.rivals import known_to, warm
 
 
 def value(client: Store, **options: float) -> object:

@@ -9,8 +9,8 @@ from swapstore import Store
 from swapstore.errors import (
     Contended,
 )
-from tests.support.crowd import PATIENT, Crowd, warm
 from tests.support.drivers import another, lose, meddled
+from tests.support.rivals import PATIENT, Crowd, warm
 
 
 @pytest.mark.parametrize("rivals", [1, 2, 3])

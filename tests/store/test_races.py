@@ -14,8 +14,8 @@ from swapstore.errors import (
     Contended,
 )
 from tests.store.test_damage import MANIFEST
-from tests.support.crowd import PATIENT, Crowd, known_to, warm
 from tests.support.drivers import another, meddled
+from tests.support.rivals import PATIENT, Crowd, known_to, warm
 
 
 @pytest.mark.parametrize("rivals", [1, 2, 3])

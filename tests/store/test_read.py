@@ -17,9 +17,9 @@ from swapstore.errors import (
     StoreClosed,
 )
 from tests.store.test_damage import MANIFEST, delete
-from tests.support.crowd import PATIENT
+from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, cold_trips, lose, meddled
-from tests.support.fixed import TickingClock
+from tests.support.rivals import PATIENT
 
 
 def fill(store: Store, count: int, dataset: str = "mena") -> None:

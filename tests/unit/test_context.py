@@ -9,7 +9,7 @@ import uuid
 from swapstore.cache import Cache
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context, Policy, SystemClock
-from tests.support.fixed import TickingClock
+from tests.support.deterministic import TickingClock
 
 KEYS = Keys("ns")
 

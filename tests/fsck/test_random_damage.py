@@ -10,9 +10,9 @@ from swapstore import Retention, Row
 from swapstore.errors import SwapstoreError
 from swapstore.format import manifest, records
 from swapstore.fsck.findings import Problem
+from tests.fsck.simulated import MANIFEST, Clinic, grown, opened
 from tests.support import invariants
 from tests.support.drivers import another
-from tests.upkeep.clinic import MANIFEST, Clinic, grown, opened
 
 Step = tuple[str, int]
 STEPS = st.lists(

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from swapstore.commands import Get
+from tests.fsck.conftest import DEEP, Patient
+from tests.fsck.simulated import grown
 from tests.support.drivers import meddled
-from tests.upkeep.clinic import grown
-from tests.upkeep.conftest import DEEP, Patient
 
 
 def test_a_page_that_a_replica_shows_late_is_not_missing(patient: Callable[[int], Patient]) -> None:

@@ -11,11 +11,7 @@ import pytest
 from swapstore import Retention, Store
 from swapstore.commands import Swap
 from swapstore.errors import Contended, PayloadMissing, SwapstoreError
-from tests.support import invariants
-from tests.support.crowd import Crowd
-from tests.support.drivers import Meddler, another, meddled
-from tests.upkeep.clinic import Clinic, grown
-from tests.upkeep.damages import (
+from tests.fsck.damage_kinds import (
     Harm,
     id_deleted,
     manifest_deleted,
@@ -24,6 +20,10 @@ from tests.upkeep.damages import (
     record_leaked,
     ts_altered,
 )
+from tests.fsck.simulated import Clinic, grown
+from tests.support import invariants
+from tests.support.drivers import Meddler, another, meddled
+from tests.support.rivals import Crowd
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 Act = Callable[[Clinic], None]

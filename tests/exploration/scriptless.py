@@ -19,6 +19,8 @@ from swapstore.errors import SwapstoreError
 from swapstore.format import records
 from swapstore.models import Commit, Row, Snapshot
 from swapstore.protocol.context import Capabilities
+from tests.exploration.contents import Contents, contents_of
+from tests.exploration.maintenance import healthy, keeping, pages_of_two, pruner, repairer
 from tests.exploration.scenarios import (
     MANIFEST,
     ONE,
@@ -33,10 +35,8 @@ from tests.exploration.scenarios import (
     reader,
     with_history,
 )
-from tests.exploration.state_of import Contents, contents_of
-from tests.exploration.upkeep import healthy, keeping, pages_of_two, pruner, repairer
+from tests.support.committers import Way
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
-from tests.support.ways import Way
 
 if TYPE_CHECKING:
     from swapstore.protocol.context import Context

@@ -8,11 +8,11 @@ from swapstore import InvalidInput, Store
 from swapstore.errors import UnsupportedFormat
 from swapstore.format.keys import Keys
 from swapstore.fsck.findings import Problem, Progress
+from tests.fsck.damage_kinds import ts_deleted
+from tests.fsck.simulated import MANIFEST, grown
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
-from tests.upkeep.clinic import MANIFEST, grown
-from tests.upkeep.damages import ts_deleted
 
 
 @pytest.mark.usefixtures("tiny_pages")

@@ -8,9 +8,9 @@ import attrs
 import pytest
 
 from swapstore import Retention, Store
+from tests.fsck.conftest import DEEP, MANIFEST, Patient, key
 from tests.support import invariants
 from tests.support.drivers import another
-from tests.upkeep.conftest import DEEP, MANIFEST, Patient, key
 
 Make = Callable[[int], Patient]
 

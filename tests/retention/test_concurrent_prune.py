@@ -12,7 +12,7 @@ from swapstore import Retention, Store
 from swapstore.commands import Get
 from swapstore.errors import Contended, OutcomeUnknown, Unavailable
 from swapstore.format import manifest
-from tests.retention.plain import fill, ids, stored
+from tests.retention.model import fill, ids, stored
 from tests.support import invariants
 from tests.support.drivers import another, lose, meddled
 

@@ -9,7 +9,7 @@ import pytest
 
 from swapstore import Retention, Store
 from swapstore.format import manifest
-from tests.retention.plain import expiring, fill, keeping, permanent, stored
+from tests.retention.model import expiring, fill, keeping, permanent, stored
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 

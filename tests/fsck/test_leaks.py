@@ -9,9 +9,9 @@ import pytest
 from swapstore.errors import Corrupt
 from swapstore.format import manifest
 from swapstore.fsck.findings import Problem
+from tests.fsck.simulated import MANIFEST, Clinic, grown, key
 from tests.support import invariants
 from tests.support.drivers import another
-from tests.upkeep.clinic import MANIFEST, Clinic, grown, key
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 DAY_MS = 24 * 3_600_000

@@ -9,10 +9,10 @@ import pytest
 from swapstore.commands import Failed, Get, ReadCommand, Swap, Ttl
 from swapstore.errors import SwapstoreError, Unavailable
 from swapstore.testing import Crash, Fault, FaultyDriver, Kind, faulty
+from tests.fsck.damage_kinds import HARMS, Harm, manifest_deleted, page_deleted
+from tests.fsck.simulated import MANIFEST, Clinic, grown
 from tests.support import invariants
 from tests.support.drivers import another, meddled
-from tests.upkeep.clinic import MANIFEST, Clinic, grown
-from tests.upkeep.damages import HARMS, Harm, manifest_deleted, page_deleted
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 ON_THE_WAY = {"lost", "ts-damaged", "ts-expiring"}  # what a repair may leave that is cut short

@@ -12,7 +12,7 @@ from swapstore import Retention
 from swapstore.errors import IdConflict, TooOld
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
-from tests.retention.plain import WIDEST, keeping, permanent, stored
+from tests.retention.model import WIDEST, keeping, permanent, stored
 from tests.support import invariants
 
 SECOND = 1000

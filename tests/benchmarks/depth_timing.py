@@ -19,10 +19,10 @@ import swapstore.aio
 from swapstore import Store
 from swapstore.aio import AsyncStore
 from swapstore.format.manifest import F
-from tests.benchmarks import depth, six
+from tests.benchmarks import depth, six_commands
 from tests.benchmarks.bench import Bench
+from tests.benchmarks.costs import DATASET, Bed
 from tests.benchmarks.ground import fresh
-from tests.benchmarks.measuring import DATASET, Bed
 from tests.benchmarks.rounds import WARM_UP, Way, in_loop, measure
 from tests.support import bulk
 from tests.support.meter import Meter
@@ -89,8 +89,8 @@ class Timing:
             if bed.url is not None:
                 client = stack.enter_context(redis.Redis.from_url(bed.url))
                 region = f"deep-{versions}"
-                six.fill_index(client, "bench", region, versions)
-                old_way = six.Six(client, "bench", region, begin=versions)
+                six_commands.fill_index(client, "bench", region, versions)
+                old_way = six_commands.Six(client, "bench", region, begin=versions)
                 ways.append(Way(SIX, lambda: old_way.publish(payload, transaction=True)))
             # Whole cycles of 32: the tail of the manifest has had every length, on both sides.
             samples = measure(ways, rounds=F * max(1, self.bench.rounds // (2 * F)))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.rest.test_peer import Client, client
+from tests.rest.test_rest_server import Client, client
 from tests.support.rest import RestServer
 from tests.support.rest_switches import TooLarge
 

@@ -17,7 +17,7 @@ from swapstore import Store, Unavailable
 from swapstore.drivers.redis import subscription
 from swapstore.drivers.redis.subscription import RedisListener
 from swapstore.testing import Kind, SimulatedStore, every_fault, faulty
-from tests.follow.followed import Collected, publish, take, versions
+from tests.follow.followers import Collected, publish, take, versions
 from tests.support.drivers import another, meddled
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server, free_port

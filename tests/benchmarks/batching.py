@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.many`: eight regions over a slow network, beside the six commands of each.
+"""`python -m tests.benchmarks.batching`: eight regions over a slow network, beside the six commands of each.
 
 A proxy adds 50 ms each way, so one round trip takes 100 ms. Every round measures each way once, in turn, on
 warm connections; the table shows medians and their ratios to one round trip. Nothing decides a test.
@@ -26,7 +26,7 @@ from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.latency import slow_network
 from tests.benchmarks.payloads import REGIONS
 from tests.benchmarks.rounds import Sample, Way, in_loop, measure
-from tests.benchmarks.six import Six
+from tests.benchmarks.six_commands import Six
 from tests.support.valkey import Server
 
 SECTION = "many"

@@ -11,7 +11,7 @@ from swapstore.protocol.batching import batched
 from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import read_latest
 from swapstore.testing import Keyspace
-from tests.exploration.state_of import contents_of
+from tests.exploration.contents import contents_of
 from tests.support.explore import Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:

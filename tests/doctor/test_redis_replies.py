@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from swapstore.commands import Failed
 from swapstore.doctor.redis import NEEDED
 from swapstore.errors import StoreFull
-from tests.doctor.answers import DENIED, HEALTHY, NOW_MS, UNKNOWN_COMMAND, examine, verdicts
-from tests.doctor.infos import DRAGONFLY, REDIS_6, REDIS_7, REDIS_8, VALKEY_8, VALKEY_9, change
+from tests.doctor.info_replies import DRAGONFLY, REDIS_6, REDIS_7, REDIS_8, VALKEY_8, VALKEY_9, change
+from tests.doctor.scripted_server import DENIED, HEALTHY, NOW_MS, UNKNOWN_COMMAND, examine, verdicts
 
 PRODUCTS = {
     "Valkey 9.1.2": VALKEY_9,

@@ -41,7 +41,7 @@ from swapstore.commands import (
 )
 from swapstore.drivers.base import Driver
 from swapstore.drivers.rest import wire
-from tests.rest.carried import FACES, driver_of, store_on
+from tests.rest.support import FACES, driver_of, store_on
 from tests.support.rest import RestServer
 
 

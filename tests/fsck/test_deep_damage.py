@@ -7,10 +7,10 @@ import pytest
 
 from swapstore import Retention, Row, Store
 from swapstore.format import manifest, pages
+from tests.fsck.simulated import MANIFEST, Clinic, grown, key
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
-from tests.upkeep.clinic import MANIFEST, Clinic, grown, key
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 SHAPES = pytest.mark.parametrize(

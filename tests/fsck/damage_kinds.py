@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.upkeep.clinic import MANIFEST, Clinic, key
+from tests.fsck.simulated import MANIFEST, Clinic, key
 
 Harm = Callable[[Clinic], None]
 

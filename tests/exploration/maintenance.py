@@ -22,8 +22,8 @@ from swapstore.models import Commit, Row, Snapshot
 from swapstore.protocol.pointers import pin, unpin
 from swapstore.protocol.prune import prune
 from swapstore.protocol.read import read_id
+from tests.exploration.contents import Contents, contents_of
 from tests.exploration.scenarios import MANIFEST, ONE, TWO, Client, D, reader, with_history
-from tests.exploration.state_of import Contents, contents_of
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from swapstore import ReplyLost, SwapstoreError, Unavailable
 from swapstore.commands import Get, Put
-from tests.rest.carried import FACES, QUICK, driver_of, endpoint, request_of
+from tests.rest.support import FACES, QUICK, driver_of, endpoint, request_of
 from tests.support.rest import RestServer
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"

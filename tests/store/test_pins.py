@@ -15,8 +15,8 @@ from swapstore.errors import (
     OutcomeUnknown,
     PayloadMissing,
 )
+from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, lose, meddled
-from tests.support.fixed import TickingClock
 
 
 def served(store: Store) -> object:

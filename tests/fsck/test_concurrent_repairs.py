@@ -12,10 +12,10 @@ import swapstore
 from swapstore import Repair, Row, Store
 from swapstore.errors import Contended
 from swapstore.format import manifest
+from tests.fsck.conftest import MANIFEST, key
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another
-from tests.upkeep.conftest import MANIFEST, key
 
 COUNT = 75
 EACH = 15

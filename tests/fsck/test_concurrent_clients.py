@@ -6,9 +6,9 @@ import pytest
 
 from swapstore.errors import Contended
 from swapstore.format import manifest
+from tests.fsck.simulated import Clinic, grown, key
 from tests.support import invariants
 from tests.support.drivers import another, meddled
-from tests.upkeep.clinic import Clinic, grown, key
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 

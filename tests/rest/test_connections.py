@@ -18,7 +18,7 @@ from swapstore.commands import Get, Put, Register
 from swapstore.drivers.rest import address as rest_address
 from swapstore.drivers.rest.aio import AsyncUpstashDriver
 from swapstore.drivers.rest.conversation import SyncToken
-from tests.rest.carried import FACES, driver_of, store_on
+from tests.rest.support import FACES, driver_of, store_on
 from tests.support.rest import RestServer
 
 
