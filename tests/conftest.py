@@ -24,7 +24,7 @@ hypothesis.settings.load_profile(PROFILE)
 
 
 def steps(examples: int, each: int) -> hypothesis.settings:
-    """Settings of a state machine: so many runs of so many steps; the random profile has its own number."""
+    """Settings of a state machine: the number of runs and steps; the random profile has its own."""
     chosen = hypothesis.settings.get_profile(PROFILE)
     runs = examples if PROFILE == "ci" else chosen.max_examples
     return hypothesis.settings(chosen, stateful_step_count=each, max_examples=runs)
@@ -35,7 +35,7 @@ REAL_SERVERS = sorted(binaries())
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
-    """Real servers by the name of their binary, started when first asked for."""
+    """Real servers by the name of their binary, started when first used."""
     running: dict[str, Server] = {}
 
     def get(name: str) -> Server:
@@ -52,7 +52,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
 @pytest.fixture
 def valkey(servers: Callable[[str], Server]) -> Server:
-    """The real server that the wheel brings, empty."""
+    """An empty real server, from the wheel."""
     return servers("valkey")
 
 
@@ -60,7 +60,7 @@ def valkey(servers: Callable[[str], Server]) -> Server:
 def store(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], Server]
 ) -> Iterator[Store]:
-    """A store of each kind."""
+    """One store of each kind."""
     if request.param == "fakeredis":
         with fakeredis.FakeRedis(server=fakeredis.FakeServer()) as client, swapstore.connect(client) as made:
             yield made

@@ -1,4 +1,4 @@
-"""In which event loop, thread and process the awaited store is at home."""
+"""Which event loop, thread and process an asyncio store can be used in."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.support import invariants
 from tests.support.valkey import Server
 
 
-def test_another_event_loop_is_told_so(valkey: Server) -> None:
-    """Connections belong to their event loop. In another one there is an error that says what to do."""
+def test_use_in_another_event_loop_is_refused(valkey: Server) -> None:
+    """A store that is used in another event loop fails without saying what to do."""
     store = swapstore.aio.connect(valkey.url)
     with InThread() as home:
         home.run(store.publish("mena", 1))
@@ -33,7 +33,7 @@ def test_another_event_loop_is_told_so(valkey: Server) -> None:
 
 
 def test_a_store_whose_event_loop_is_over_can_be_closed() -> None:
-    """Clean-up code that runs too late does no harm, and use is refused."""
+    """`close` fails after the event loop has ended, or the closed store can still be used."""
     store = swapstore.aio.connect(fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer()))
     asyncio.run(store.publish("mena", 1))
     with pytest.raises(InvalidInput, match="another event loop"):
@@ -43,8 +43,8 @@ def test_a_store_whose_event_loop_is_over_can_be_closed() -> None:
         asyncio.run(store.read_latest("mena"))
 
 
-def test_a_file_is_at_home_in_any_event_loop(tmp_path: Path) -> None:
-    """On SQLite nothing belongs to an event loop: one `asyncio.run` after the other works."""
+def test_a_file_can_be_used_in_any_event_loop(tmp_path: Path) -> None:
+    """A store on SQLite fails in the second `asyncio.run`."""
     store = swapstore.aio.connect(f"sqlite:///{tmp_path}/x.db")
     asyncio.run(store.publish("mena", 1))
     assert asyncio.run(store.read_latest("mena")) is not None
@@ -60,8 +60,8 @@ def child(run: Callable[[], None], failed: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_process_goes_on(real_url: str) -> None:
-    """After a fork the child has connections and threads of its own; the parent's still work."""
+def test_a_store_works_on_after_a_fork(real_url: str) -> None:
+    """After a fork the child shares connections with its parent, or one of them hangs."""
     store = swapstore.aio.connect(real_url)
     context = multiprocessing.get_context("fork")
     failed = context.SimpleQueue()
@@ -87,8 +87,8 @@ def test_a_child_process_goes_on(real_url: str) -> None:
         assert [row.id for row in invariants.check(look)] == ["parent", "child", "again"]
 
 
-def test_what_a_thread_is_at_is_waited_for(tmp_path: Path) -> None:
-    """A publish to a file that was cancelled while it ran ends before `close` does: nothing is cut off."""
+def test_close_waits_for_a_cancelled_publish_that_still_runs(tmp_path: Path) -> None:
+    """`close` cuts off a publish to a file that was cancelled while it ran."""
 
     async def main() -> None:
         for number in range(20):

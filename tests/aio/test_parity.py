@@ -1,4 +1,4 @@
-"""Two faces, one library: what the blocking store offers the awaited one offers, and the other way round."""
+"""`Store` and `AsyncStore` offer the same methods, arguments and documentation."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ITERATING = {"history", "follow", "verify"}
 
 
 def test_both_have_the_same_names() -> None:
-    """Who knows one store knows the other: no method is missing on either, none goes by another name."""
+    """A method is missing in one of the two stores, or has another name there."""
     assert public(Store).keys() == public(AsyncStore).keys()
 
 
 @pytest.mark.parametrize("name", sorted(public(Store)))
 def test_both_have_the_same_signatures_and_documentation(name: str) -> None:
-    """An argument that only one of them takes, or a promise that only one makes, would be a trap."""
+    """An argument or a promise exists in one of the two stores only."""
     one, other = getattr(Store, name), getattr(AsyncStore, name)
     assert inspect.getdoc(one) == inspect.getdoc(other)
     assert inspect.getdoc(one)
@@ -38,19 +38,19 @@ def test_both_have_the_same_signatures_and_documentation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_blocks_is_awaited(name: str) -> None:
-    """A method that forgot to be awaited would block the event loop, and everybody in it."""
+def test_every_method_that_does_io_is_a_coroutine(name: str) -> None:
+    """A method of `AsyncStore` blocks the event loop."""
     assert inspect.iscoroutinefunction(getattr(AsyncStore, name)) == (name not in ITERATING)
 
 
-def test_both_connect_alike() -> None:
-    """Moving to asyncio means another import, and no other argument."""
+def test_both_connect_functions_take_the_same_arguments() -> None:
+    """A program that moves to asyncio has to change more than its import."""
     ours, theirs = inspect.signature(swapstore.aio.connect), inspect.signature(swapstore.connect)
     assert ours.parameters == theirs.parameters
 
 
 def test_a_program_without_asyncio_pays_nothing_for_it() -> None:
-    """`import swapstore` loads neither asyncio nor redis-py; `swapstore.aio` is there when asked for."""
+    """`import swapstore` loads asyncio or redis-py, or `swapstore.aio` is missing when asked for."""
     check = (
         "import sys, swapstore\n"
         "assert not {'asyncio', 'redis', 'swapstore.aio'} & set(sys.modules)\n"
@@ -61,7 +61,7 @@ def test_a_program_without_asyncio_pays_nothing_for_it() -> None:
 
 
 def test_a_connection_shows_where_it_goes() -> None:
-    """In a log the store is told by its address, and the address by itself: no password."""
+    """The repr of a store or of an address does not say where it is, or shows the password."""
     store = swapstore.aio.connect("redis://user:secret@example.org:6380/3", namespace="weather")
     assert repr(store) == "<swapstore.aio.AsyncStore redis://example.org:6380/3, namespace 'weather'>"
     assert (store.where, store.namespace) == ("redis://example.org:6380/3", "weather")

@@ -1,4 +1,4 @@
-"""Tasks that read at the same time: few loads, nobody is answered with what is too old, nobody hangs."""
+"""Tasks that read concurrently share loads, get nothing that is too old, and never hang."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swapstore.single_flight import AsyncSingleFlight
 
 
 def test_a_thousand_readers_cause_two_loads() -> None:
-    """A web server that has just started must not read one payload a thousand times."""
+    """A web server that has just started reads one payload a thousand times."""
 
     async def scenario() -> None:
         flights: AsyncSingleFlight[int] = AsyncSingleFlight()
@@ -30,8 +30,8 @@ def test_a_thousand_readers_cause_two_loads() -> None:
     asyncio.run(scenario())
 
 
-def test_nobody_is_answered_by_a_load_that_began_before() -> None:
-    """What was published before a read began is seen by it, also when another read is under way."""
+def test_a_read_does_not_share_a_load_that_began_before_it() -> None:
+    """A read misses what was published before it began, because an older load was in flight."""
 
     async def scenario() -> None:
         flights: AsyncSingleFlight[str] = AsyncSingleFlight()
@@ -52,8 +52,8 @@ def test_nobody_is_answered_by_a_load_that_began_before() -> None:
 
 
 @pytest.mark.parametrize("who", [0, 1])
-def test_who_is_cancelled_takes_nobody_along(who: int) -> None:
-    """A request that times out must not be the answer of those who wait for the same load."""
+def test_a_cancelled_reader_does_not_cancel_the_others(who: int) -> None:
+    """A request that times out cancels all other requests that wait for the same load."""
 
     async def scenario() -> None:
         flights: AsyncSingleFlight[int] = AsyncSingleFlight()
@@ -73,8 +73,8 @@ def test_who_is_cancelled_takes_nobody_along(who: int) -> None:
     asyncio.run(scenario())
 
 
-def test_those_who_wait_share_an_error() -> None:
-    """When the store is down, a hundred tasks wait for two time-outs, not for a hundred in a row."""
+def test_waiting_readers_share_an_error() -> None:
+    """When the store is down, a hundred tasks wait for a hundred time-outs in a row."""
 
     async def scenario() -> None:
         flights: AsyncSingleFlight[int] = AsyncSingleFlight()

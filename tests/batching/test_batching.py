@@ -1,4 +1,4 @@
-"""Several datasets together: as few round trips as one, and each failure its own."""
+"""`publish_many` and `read_latest_many`: as few round trips as for one dataset, and separate failures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def values(number: int = 0) -> dict[str, Any]:
 
 
 def test_eight_datasets_are_published_in_one_round_trip(store: Store) -> None:
-    """The producer's sixteen sequential round trips are two when it is cold, and one when it is warm."""
+    """A producer of eight datasets waits for more than two round trips when cold, or one when warm."""
     client, meddler = meddled(store)
     cold = client.publish_many(values())
     assert len(meddler.batches) == 2
@@ -50,7 +50,7 @@ def test_eight_datasets_are_published_in_one_round_trip(store: Store) -> None:
 
 
 def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None:
-    """A page that shows all regions waits once, not eight times."""
+    """A page that shows eight datasets waits eight times instead of once."""
     store.publish_many(values())
     cold = cold_trips(store)
     client, meddler = meddled(store)
@@ -66,8 +66,8 @@ def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None
     assert len(meddler.batches) == cold + 3, "new versions: two"
 
 
-def test_one_failure_blocks_nobody(store: Store) -> None:
-    """A conflict, a rejected value, an invalid one and a large one fail alone; the rest is published."""
+def test_a_failure_of_one_dataset_does_not_stop_the_others(store: Store) -> None:
+    """One conflict, rejected, invalid or too large value keeps the other datasets from being published."""
     client = Store(
         store._driver,
         attrs.evolve(store._context, policy=attrs.evolve(store._context.policy, max_payload_bytes=500)),
@@ -96,14 +96,14 @@ def test_one_failure_blocks_nobody(store: Store) -> None:
 
 
 def test_each_failure_names_its_dataset(store: Store) -> None:
-    """Eight errors in a log are worth nothing if they do not say whose they are."""
+    """Eight errors in a log do not say which dataset each belongs to."""
     outcomes = store.publish_many({"mena": {1}, "asia": {2}})
     for name, error in outcomes.failures.items():
         assert f"dataset {name!r}" in str(error)
 
 
-def test_rivals_are_met_by_each_dataset_alone(store: Store) -> None:
-    """Another producer commits to one of them first: that one tries again, the others are done."""
+def test_a_lost_race_of_one_dataset_does_not_delay_the_others(store: Store) -> None:
+    """A rival commit to one dataset makes the others publish again."""
     client, meddler = meddled(store)
     client.publish_many(values())
     batch = len(meddler.batches)
@@ -117,8 +117,8 @@ def test_rivals_are_met_by_each_dataset_alone(store: Store) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_lost_reply_is_settled_by_each(store: Store, when: str) -> None:
-    """The connection breaks under eight commits at once: each is committed once, and said to be."""
+def test_each_dataset_resolves_a_lost_reply(store: Store, when: str) -> None:
+    """When the connection breaks under eight commits, one is committed twice or reported as failed."""
     client, meddler = meddled(store)
     client.publish_many(values())
     getattr(meddler, when)(len(meddler.batches), lose)
@@ -130,7 +130,7 @@ def test_a_lost_reply_is_settled_by_each(store: Store, when: str) -> None:
 
 
 def test_an_unreachable_store_is_the_failure_of_each() -> None:
-    """Nobody is told that anything was published."""
+    """A dataset is reported as published although the store is unreachable."""
     store = swapstore.connect("redis://127.0.0.1:1/0")
     outcomes = store.publish_many({"mena": 1, "asia": 2})
     assert {type(outcome) for outcome in outcomes.values()} == {Unavailable}
@@ -139,7 +139,7 @@ def test_an_unreachable_store_is_the_failure_of_each() -> None:
 
 
 def test_batches_are_bounded_by_bytes(store: Store) -> None:
-    """Fifty large payloads are not one request that no server takes."""
+    """Fifty large payloads are sent as one request that the server refuses."""
     client, meddler = meddled(store)
     context = attrs.evolve(
         client._context, policy=attrs.evolve(client._context.policy, max_batch_bytes=250_000)
@@ -152,7 +152,7 @@ def test_batches_are_bounded_by_bytes(store: Store) -> None:
 
 
 def test_a_dataset_that_cannot_be_read_raises_its_error(store: Store) -> None:
-    """A lost payload must not look like `nothing published` among seven that are there."""
+    """A lost payload looks like `nothing published` among seven datasets that are fine."""
     store.publish_many(values())
     commit = store.publish("asia", 1, id="gone")
     assert commit.created
@@ -162,7 +162,7 @@ def test_a_dataset_that_cannot_be_read_raises_its_error(store: Store) -> None:
 
 
 def test_bad_arguments_are_refused(store: Store) -> None:
-    """A list of values, or a wrong time, is said to be wrong before anything is written."""
+    """A list of values, or a wrong time, is found only after something was written."""
     with pytest.raises(InvalidInput, match="map datasets to values"):
         store.publish_many([("mena", 1)])  # type: ignore[arg-type]
     outcomes = store.publish_many({"mena": 1}, ts=-1)
@@ -175,14 +175,14 @@ def test_bad_arguments_are_refused(store: Store) -> None:
 
 
 def test_a_single_name_is_one_dataset(store: Store) -> None:
-    """`read_latest_many("mena")` does not ask for the datasets m, e, n and a."""
+    """`read_latest_many("mena")` reads the datasets m, e, n and a."""
     store.publish("mena", 1)
     assert list(store.read_latest_many("mena")) == ["mena"]
 
 
 @pytest.mark.parametrize("fault", list(itertools.islice(every_fault(14), 14 * len(Kind))), ids=str)
 def test_every_fault_leaves_each_dataset_whole(fault: Any) -> None:
-    """Whatever happens at any command: each dataset is old or new, and a retry makes all of them new."""
+    """A fault at some command leaves a dataset in between, or a retry does not complete it."""
     simulated = SimulatedStore()
     store = simulated.connect()
     names = ("a", "b", "c")
@@ -205,7 +205,7 @@ def test_every_fault_leaves_each_dataset_whole(fault: Any) -> None:
 
 
 def test_a_refused_payload_is_refused_alone() -> None:
-    """The store has no room for one large payload: the small ones beside it are published."""
+    """A store that has no room for one payload keeps the small ones from being published."""
     simulated = SimulatedStore()
     client, _ = faulty(simulated.connect(), failing_at(5, Kind.REFUSED))
     outcomes = client.publish_many({"a": 1, "b": 2, "c": 3})
@@ -214,7 +214,7 @@ def test_a_refused_payload_is_refused_alone() -> None:
 
 
 def test_expected_errors_do_not_leak_into_others(store: Store) -> None:
-    """What `validate` raises is the dataset's own failure, and its siblings' validators run all the same."""
+    """An exception of one dataset's `validate` fails the others, or skips their validators."""
     seen: list[str] = []
 
     def validate(candidate: Any, _: Any) -> None:

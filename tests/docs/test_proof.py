@@ -1,4 +1,4 @@
-"""The figures in the explanation are those of the search."""
+"""The figures on the page about the proof are those of the search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_table_of_states_is_that_of_the_search() -> None:
-    """A reader of the explanation would be told of a search that is not made."""
+    """The page gives numbers of states that no search has."""
     page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
     pinned = json.loads((ROOT / "tests/exploration/states.json").read_text("utf-8"))
     for scenario in SCENARIOS:
@@ -27,7 +27,7 @@ def test_the_table_of_states_is_that_of_the_search() -> None:
     ("searched", "file"), [(maintenance, "states_maintenance.json"), (batching, "states_batching.json")]
 )
 def test_the_other_tables_are_those_of_the_search(searched: Any, file: str) -> None:
-    """The same, for what prunes and repairs, and for several datasets together."""
+    """The page gives wrong numbers for retention and repair, or for batching."""
     page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
     pinned = json.loads((ROOT / f"tests/exploration/{file}").read_text("utf-8"))
     for scenario in searched.SCENARIOS:
@@ -37,7 +37,7 @@ def test_the_other_tables_are_those_of_the_search(searched: Any, file: str) -> N
 
 
 def test_the_table_without_scripts_is_that_of_the_search() -> None:
-    """The same, for commits of plain commands."""
+    """The page gives wrong numbers for commits without scripts."""
     page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
     pinned = json.loads((ROOT / "tests/exploration/states_scriptless.json").read_text("utf-8"))
     for way, scenario, _ in scriptless.SEARCHES:

@@ -1,4 +1,4 @@
-"""What servers of several kinds answer to `INFO`: the fields that matter, in their form."""
+"""The reply to `INFO` of several kinds of servers: the relevant fields, in their original form."""
 
 VALKEY_9 = b"""# Server\r
 redis_version:7.2.4\r
@@ -58,7 +58,7 @@ connected_slaves:0
 
 
 def change(info: bytes, **fields: object) -> bytes:
-    """The same answer with other values of some fields; None takes a field away."""
+    """The same reply with other values of some fields; None removes a field."""
     lines = [line for line in info.splitlines() if line.partition(b":")[0].decode() not in fields]
     lines += [f"{name}:{value}".encode() for name, value in fields.items() if value is not None]
     return b"\r\n".join(lines)

@@ -1,4 +1,4 @@
-"""A server that answers a diagnosis from a script: what it says, and what it refuses."""
+"""A server that answers the questions of `doctor` from a script, refusals included."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HEALTHY: dict[str, Any] = {
 
 
 class SlowClock(VirtualClock):
-    """A clock that moves on by the length of a round trip whenever it is looked at."""
+    """A clock that advances by one round trip at every look."""
 
     round_trip_ms = 0
 
@@ -46,7 +46,7 @@ class SlowClock(VirtualClock):
 def examine(
     info: Any, changes: Mapping[str, Any] | None = None, *, round_trip_ms: int = 0
 ) -> dict[str, Check]:
-    """Run the diagnosis on these answers: `INFO`, and changes to those of a healthy server."""
+    """Run `doctor` on these replies: `INFO`, and changes to those of a healthy server."""
     replies = {"INFO": info, **HEALTHY, **(changes or {})}
     clock = SlowClock(NOW_MS)
     clock.round_trip_ms = round_trip_ms
@@ -61,7 +61,7 @@ def examine(
 
 
 def said_to(command: Any, replies: dict[str, Any]) -> Any:
-    """Find the answer by the first words of the question."""
+    """Find the reply by the first words of the question."""
     assert isinstance(command, Ask)
     for count in range(len(command.words), 0, -1):
         words = " ".join(command.words[:count])

@@ -1,4 +1,4 @@
-"""What a diagnosis makes of the answers of Redis and its relatives."""
+"""The verdicts of `doctor` on the replies of Redis and compatible servers."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ PRODUCTS = {
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_healthy_server_passes(product: str) -> None:
-    """A sound server would be complained of, and the next complaint would not be read."""
+    """A sound server gets a warning, and people stop reading warnings."""
     checks = examine(PRODUCTS[product])
     assert set(verdicts(checks).values()) == {"ok"}
     assert checks["server"].found.startswith(product)
     assert not any(check.advice for check in checks.values())
 
 
-def test_answers_in_text_and_maps_mean_the_same() -> None:
-    """Through RESP3, a REST service or a client that decodes, the same server would look different."""
+def test_text_and_map_replies_mean_the_same() -> None:
+    """RESP3, a REST service or a client that decodes replies changes the verdict."""
     decoded = examine(
         VALKEY_9.decode(),
         {
@@ -59,7 +59,7 @@ def test_answers_in_text_and_maps_mean_the_same() -> None:
     ],
 )
 def test_eviction(policy: str, verdict: str) -> None:
-    """A server that may drop committed data would pass, or one that may not would be condemned."""
+    """A server that may evict committed data passes, or one that cannot is blamed."""
     check = examine(change(VALKEY_9, maxmemory_policy=policy, maxmemory=9_000_000, evicted_keys=1234))[
         "eviction"
     ]
@@ -81,13 +81,13 @@ def test_eviction(policy: str, verdict: str) -> None:
     ],
 )
 def test_memory(used: int | None, limit: int, verdict: str) -> None:
-    """Nobody would be told before publishes are refused, or everybody long before."""
+    """The warning comes after publishes are refused, or long before memory is short."""
     check = examine(change(VALKEY_9, used_memory=used, maxmemory=limit))["memory"]
     assert check.verdict == verdict
 
 
 def test_buffers_are_not_counted_as_data() -> None:
-    """A server with slow replicas would look full: it does not count their buffers either."""
+    """A server with slow replicas looks full, although it does not count their buffers itself."""
     info = change(VALKEY_9, used_memory=99, maxmemory=100, mem_not_counted_for_evict=50)
     assert examine(info)["memory"].verdict == "ok"
 
@@ -104,7 +104,7 @@ def test_buffers_are_not_counted_as_data() -> None:
     ],
 )
 def test_persistence(fields: dict[str, Any], save: bytes, verdict: str) -> None:
-    """What was acknowledged would be gone after a restart that nobody was warned of."""
+    """A restart loses what was acknowledged, and nothing warned of it."""
     info = change(VALKEY_9, **fields)
     assert examine(info, {"CONFIG GET save": [b"save", save]})["persistence"].verdict == verdict
 
@@ -119,7 +119,7 @@ def test_persistence(fields: dict[str, Any], save: bytes, verdict: str) -> None:
     ],
 )
 def test_replication(fields: dict[str, Any], verdict: str) -> None:
-    """A producer would find out by a refused publish, and a reader of a cut-off replica not at all."""
+    """A producer learns that it writes to a replica by a refused publish."""
     assert examine(change(VALKEY_9, **fields))["replication"].verdict == verdict
 
 
@@ -134,7 +134,7 @@ def test_replication(fields: dict[str, Any], verdict: str) -> None:
     ],
 )
 def test_cluster(said: Any, verdict: str) -> None:
-    """Datasets whose keys live on another node would fail, and others on the same store would not."""
+    """Datasets whose keys are on another node fail, and nothing warned of it."""
     assert examine(change(VALKEY_9, cluster_enabled=1), {"CLUSTER INFO": said})["cluster"].verdict == verdict
 
 
@@ -151,22 +151,22 @@ def test_cluster(said: Any, verdict: str) -> None:
     ],
 )
 def test_clock(server_s: float, verdict: str, words: str) -> None:
-    """Data would be published for tomorrow, or retention would take it a day early."""
+    """A wrong clock dates data into the future, or lets retention hide it a day early."""
     server_ms = NOW_MS + int(server_s * 1000)
     time = [str(server_ms // 1000).encode(), str(server_ms % 1000 * 1000).encode()]
     check = examine(VALKEY_9, {"TIME": time})["clock"]
     assert (check.verdict, words in check.found) == (verdict, True)
 
 
-def test_a_slow_network_is_no_skew() -> None:
-    """A server on another continent, or a busy one, would look as if its clock were wrong."""
+def test_a_slow_network_is_not_clock_skew() -> None:
+    """A distant or busy server looks as if its clock were wrong."""
     time = [str(NOW_MS // 1000 + 8).encode(), b"0"]
     assert examine(VALKEY_9, {"TIME": time}, round_trip_ms=5_000)["clock"].verdict == "ok"
     assert "2.0 s behind" in examine(VALKEY_9, {"TIME": time}, round_trip_ms=3_000)["clock"].found
 
 
-def test_a_server_without_what_is_needed() -> None:
-    """An old server, a disabled command or a sentinel would be found out by the first publish."""
+def test_a_server_that_lacks_a_needed_command() -> None:
+    """An old server, a disabled command or a sentinel is found only by the first publish."""
     old = examine(change(REDIS_6, redis_version="3.2.1"), {"COMMAND INFO": UNKNOWN_COMMAND})["server"]
     assert (old.verdict, "too old" in old.found) == ("problem", True)
     known = [None if word in {"EVAL", "UNLINK"} else [b"x"] for word in NEEDED]
@@ -179,7 +179,7 @@ def test_a_server_without_what_is_needed() -> None:
 
 
 def test_scripts() -> None:
-    """The commit is a script: without them nothing can be published, whoever is to blame."""
+    """A server that cannot run scripts passes, and the first publish fails."""
     denied = examine(VALKEY_9, {"EVAL": DENIED})["scripts"]
     assert (denied.verdict, denied.advice[:30]) == ("problem", "ACL SETUSER default +eval +eva")
     assert examine(VALKEY_9, {"EVAL": UNKNOWN_COMMAND})["scripts"].verdict == "problem"
@@ -194,7 +194,7 @@ WRITING = ("SET", "SADD", "EVAL", "EVALSHA", "PERSIST", "PEXPIRE", "UNLINK", "PU
 
 
 def test_permissions() -> None:
-    """A producer's user that lacks one command would fail in the middle of the night."""
+    """A user that lacks one command passes, and the publish fails at night."""
     check = examine(VALKEY_9, may_not("PEXPIRE"))["permissions"]
     assert (check.verdict, "PEXPIRE" in check.found) == ("problem", True)
     assert check.advice == "ACL SETUSER default ~swapstore:* &swapstore:manifest:* +pexpire"
@@ -202,8 +202,8 @@ def test_permissions() -> None:
     assert examine(VALKEY_9, may_not("SCAN"))["permissions"].verdict == "warning"
 
 
-def test_a_reader_is_no_problem() -> None:
-    """A monitor with a user that may only read would be red for ever, as if something were broken."""
+def test_a_read_only_user_is_not_a_problem() -> None:
+    """A monitor whose user may only read reports a problem permanently."""
     checks = examine(VALKEY_9, {"EVAL": DENIED, **may_not(*WRITING)})
     assert (checks["scripts"].verdict, checks["permissions"].verdict) == ("warning", "warning")
     checks = examine(VALKEY_9, {"EVAL": DENIED, **may_not(*WRITING, "GET")})
@@ -211,7 +211,7 @@ def test_a_reader_is_no_problem() -> None:
 
 
 def test_a_managed_service_that_denies_config() -> None:
-    """On most managed services CONFIG and ACL are denied: INFO says the same, or the provider is asked."""
+    """On a managed service that denies CONFIG and ACL, doctor fails instead of using INFO."""
     info = change(REDIS_7, aof_enabled=0)
     config = ("CONFIG GET save", "CONFIG GET maxmemory-policy")
     checks = examine(
@@ -223,8 +223,8 @@ def test_a_managed_service_that_denies_config() -> None:
     assert "survive a restart" in checks["persistence"].advice
 
 
-def test_a_relative_of_redis_that_says_less() -> None:
-    """Dragonfly and its like lack fields and questions: what they do not say is unknown, never a crash."""
+def test_a_compatible_server_with_fewer_fields() -> None:
+    """Dragonfly and others lack fields and commands, and doctor crashes or guesses."""
     unheard_of = dict.fromkeys(("CONFIG GET save", "COMMAND INFO", "ACL DRYRUN"), UNKNOWN_COMMAND)
     checks = examine(DRAGONFLY, unheard_of)
     assert checks["server"].found == "Dragonfly df-v1.31.0"
@@ -236,7 +236,7 @@ def test_a_relative_of_redis_that_says_less() -> None:
 
 
 def test_a_server_that_refuses_every_question() -> None:
-    """The least privileged user would get an error instead of what to ask the administrator."""
+    """A user without rights gets an error instead of advice on what to ask the administrator."""
     checks = examine(DENIED, dict.fromkeys(HEALTHY, DENIED))
     assert set(verdicts(checks).values()) == {"unknown", "problem"}
     assert checks["scripts"].verdict == "problem"
@@ -258,8 +258,8 @@ FIELDS = st.sampled_from(
     said=st.dictionaries(st.sampled_from(sorted(HEALTHY)), ANYTHING),
     info=st.none() | ANYTHING,
 )
-def test_no_answer_makes_it_crash(fields: dict[str, Any], said: dict[str, Any], info: Any) -> None:
-    """A server nobody has heard of would end the diagnosis with a traceback."""
+def test_no_reply_crashes_it(fields: dict[str, Any], said: dict[str, Any], info: Any) -> None:
+    """An unknown server ends `doctor` with a traceback."""
     checks = examine(change(VALKEY_9, **fields) if info is None else info, said)
     assert len(checks) == 9
     assert all(check.found for check in checks.values())

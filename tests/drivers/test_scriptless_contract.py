@@ -1,4 +1,4 @@
-"""The contract of plain commands, for each driver of a store that may not run scripts."""
+"""The contract of the commands that commits without scripts use, for each driver that has them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.valkey import Server
 
 
 class TestSimulated(ComparingContract):
-    """What was explored, state by state."""
+    """The store that the exploration runs on."""
 
     @pytest.fixture
     def driver(self) -> Driver:
@@ -23,7 +23,7 @@ class TestSimulated(ComparingContract):
 
 
 class TestFakeRedis(PlainContract):
-    """A server that does not compare: it has no `SET … IFEQ`."""
+    """A server without compare-and-set: it has no `SET … IFEQ`."""
 
     @pytest.fixture
     def driver(self) -> Driver:

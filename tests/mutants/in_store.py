@@ -128,13 +128,13 @@ MUTANTS = (
     mutant(
         "what a refused commit brought along stays (Lua)",
         "What was staged and not committed expires, however it was sent.",
-        "drivers/test_redis_batch.py::test_a_commit_that_is_refused_half_way_leaves_what_it_brought_staged",
+        "drivers/test_redis_batch.py::test_records_of_a_refused_commit_stay_staged",
         Edit("commit.lua", "place(i) == 1 then undo[#undo + 1] = key", "place(i) == 1 then"),
     ),
     mutant(
         "what was brought along passes for another's (Lua)",
         "A commit never makes another producer's record its own.",
-        "drivers/test_redis_batch.py::test_a_batch_is_its_commands_one_after_the_other[valkey-0]",
+        "drivers/test_redis_batch.py::test_a_batch_equals_its_commands_one_by_one[valkey-0]",
         Edit("commit.lua", "place(i) == 1", "place(i)"),
     ),
     mutant(

@@ -1,4 +1,4 @@
-"""Readers at the same time: few loads, nobody is answered with what is too old, nobody hangs."""
+"""Threads that read concurrently share loads, get nothing that is too old, and never hang."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def at_once(count: int, work: Callable[[], Any]) -> list[Any]:
 
 
 def test_many_cold_readers_cause_one_load(store: Store) -> None:
-    """A web server that has just started must not read one payload a hundred times."""
+    """A web server that has just started reads one payload a hundred times."""
     store.publish("mena", {"n": 1}, labels={"a": "b"})
     cold = cold_trips(store)
     slow = Slow(another(store)._driver)
@@ -63,7 +63,7 @@ def test_many_cold_readers_cause_one_load(store: Store) -> None:
 
 
 def test_a_reader_is_not_answered_by_a_load_that_began_before_it(store: Store) -> None:
-    """What was published before a read began is seen by it, also when another read is under way."""
+    """A read misses what was published before it began, because an older load was in flight."""
     store.publish("mena", 1)
     client, meddler = meddled(store)
     client.read_latest("mena")
@@ -85,8 +85,8 @@ def test_a_reader_is_not_answered_by_a_load_that_began_before_it(store: Store) -
     assert late[0].value == 2
 
 
-def test_those_who_wait_share_an_error() -> None:
-    """When the store is down, a hundred readers wait for one time-out, not for a hundred in a row."""
+def test_waiting_readers_share_an_error() -> None:
+    """When the store is down, a hundred readers wait for a hundred time-outs in a row."""
     flights: SingleFlight[int] = SingleFlight()
     calls: list[int] = []
 
@@ -105,8 +105,8 @@ def test_those_who_wait_share_an_error() -> None:
     assert flights.share("key", lambda: 5) == 5
 
 
-def test_who_is_interrupted_takes_nobody_along() -> None:
-    """Ctrl-C in the thread that loads must not be the answer of those who wait for it."""
+def test_an_interrupted_reader_does_not_interrupt_the_others() -> None:
+    """Ctrl-C in the thread that loads also fails the threads that wait for it."""
     flights: SingleFlight[int] = SingleFlight()
     begun = threading.Event()
 
@@ -127,7 +127,7 @@ def test_who_is_interrupted_takes_nobody_along() -> None:
 
 
 def test_reads_within_the_bound_do_not_wait(store: Store) -> None:
-    """A read that memory may answer does not stand behind one that has to ask."""
+    """A read that the cache may serve waits behind one that asks the store."""
     store.publish("mena", 1)
     reader = another(store)
     reader.read_latest("mena")

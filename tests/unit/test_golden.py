@@ -10,10 +10,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from tests.support.deterministic import fixed_context
 
 from swapstore import Store
 from swapstore.drivers.sqlite.driver import SqliteDriver
+from tests.support.deterministic import fixed_context
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
