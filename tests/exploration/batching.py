@@ -1,4 +1,4 @@
-"""What is explored of several datasets together: what producers send for both of them goes in one batch."""
+"""The exploration of batching: producers that send the commands for two datasets in one batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DATASETS = ("d", "e")
 
 @attrs.frozen
 class Answers:
-    """What came of each dataset; a dict cannot be part of a state."""
+    """What became of each dataset; a dict cannot be part of a state."""
 
     each: tuple[tuple[str, Any], ...]
 
@@ -50,14 +50,14 @@ def producer(number: int, *, together_bytes: int = 1 << 20) -> Client:
 
 
 def reader(context: Context) -> Operation[Answers]:
-    """A reader of both."""
+    """A reader of both datasets."""
     found = yield from batched(context, {name: read_latest(context, name) for name in DATASETS})
     return Answers(tuple((name, getattr(snapshot, "id", snapshot)) for name, snapshot in found.items()))
 
 
 @attrs.frozen
 class Scenario:
-    """Some clients, on nothing."""
+    """Some clients, on an empty store."""
 
     clients: tuple[Client, ...]
     budgets: tuple[str, ...]
@@ -85,7 +85,7 @@ def explore(scenario: Scenario, faults: Faults) -> Outcome:
 
 
 class Judge:
-    """Each dataset is whole in each state, and what was acknowledged for it is there."""
+    """Each dataset is whole in each state, and holds what was acknowledged for it."""
 
     def __init__(self) -> None:
         self._known: dict[Any, dict[str, set[str]]] = {}

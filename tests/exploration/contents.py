@@ -1,4 +1,4 @@
-"""What a store holds of the dataset that is explored, and all that is wrong with it."""
+"""What a store holds of the explored dataset, and everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @attrs.define
 class Contents:
-    """The rows that are named, the header, and what contradicts the invariants of the design."""
+    """The rows that are named, the header, and what contradicts the invariants of the protocol."""
 
     rows: list[Row] = attrs.field(factory=list)
     head: Head | None = None

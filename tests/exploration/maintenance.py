@@ -1,7 +1,7 @@
-"""What is explored of retention and repair: pruners, repairers, producers and readers on one dataset.
+"""The exploration of retention and repair: prunes, repairs, producers and readers on one dataset.
 
-Pages hold two rows, so that a handful of snapshots has pages of pages. A damaged dataset is repaired while
-others go on; what must hold then is said in `Patient`.
+Pages hold two rows, so that a few snapshots have pages of pages. A damaged dataset is repaired while other
+clients go on; `StoredDataset` says what must hold then.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ if TYPE_CHECKING:
 
 
 def keeping(client: Client, count: int) -> Client:
-    """The same client, with retention."""
+    """The same client, with a retention."""
     return lambda context: client(attrs.evolve(context, retention=Retention(max_count=count)))
 
 
 def pruner(context: Context) -> Operation[Any]:
-    """Lets go of all but the newest."""
+    """Unlinks all but the newest."""
     return prune(context, D, Limits(max_count=1))
 
 
 def pinner(context: Context) -> Operation[Any]:
-    """Serves the oldest snapshot, and then the latest again."""
+    """Pins the oldest snapshot, then unpins."""
     yield from pin(context, D, "old-0")
     return (yield from unpin(context, D))
 
 
 def repairer(context: Context) -> Operation[Repair]:
-    """Mends the dataset."""
+    """Repairs the dataset."""
     return repair(context, D, apply=True)
 
 
 def old_reader(context: Context) -> Operation[Snapshot | None]:
-    """A reader of a snapshot that may be on its way out."""
+    """A reader of a snapshot that retention may be about to unlink."""
     return read_id(context, D, "old-1")
 
 
@@ -73,7 +73,7 @@ def without_manifest(keyspace: Keyspace) -> None:
 
 
 def damaged_manifest(keyspace: Keyspace) -> None:
-    """Something else stands in the manifest's place."""
+    """The manifest was overwritten with something else."""
     keyspace.values[MANIFEST] = attrs.evolve(keyspace.values[MANIFEST], data=b"{}")
 
 
@@ -88,7 +88,7 @@ def without_payload(keyspace: Keyspace) -> None:
 
 
 def expiring(keyspace: Keyspace) -> None:
-    """Somebody gave committed keys a TTL."""
+    """Committed keys were given a TTL."""
     for key in (KEYS.id(D, "old-1"), KEYS.ts(D, 2, "old-2")):
         keyspace.values[key] = attrs.evolve(keyspace.values[key], expires_at=10**15)
 
@@ -100,7 +100,7 @@ def altered_ts(keyspace: Keyspace) -> None:
 
 
 def leaked(keyspace: Keyspace) -> None:
-    """A commit was cut before its swap: its records are permanent, and nobody names them."""
+    """A commit was cut off before its swap: its records are permanent, and nothing names them."""
     body = b"leaked"
     row = Row(
         id="leaked",
@@ -122,7 +122,7 @@ def leaked(keyspace: Keyspace) -> None:
 
 @attrs.frozen
 class Scenario:
-    """Some clients, on so many snapshots with pages of two rows, after some damage.
+    """Some clients, on this many snapshots in pages of two rows, after some damage.
 
     Where a repairer and a producer both do much, some faults are left to other scenarios.
     """
@@ -176,7 +176,7 @@ BUDGETS = {
 
 
 def explore(scenario: Scenario, faults: Faults) -> Outcome:
-    """Visit every state of a scenario under a budget of faults. A read that is lost is only read again."""
+    """Visit every state of a scenario under a budget of faults. A read that is lost is only repeated."""
     with pages_of_two():
         start = with_history(scenario.history)
         start.apply(Register(KEYS.datasets(), D), 0)
@@ -207,7 +207,7 @@ def pages_of_two() -> Iterator[None]:
 
 
 class Judge:
-    """Checks every state, as far as it is not damaged; and all of it once a repair is done."""
+    """Checks every state as far as it is not damaged, and all of it once a repair is done."""
 
     def __init__(self, start: Keyspace, whole: Contents, *, damaged: bool) -> None:
         self._damaged = damaged

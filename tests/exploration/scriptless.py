@@ -1,8 +1,8 @@
-"""What is explored of commits without scripts: two writers that swap with plain commands.
+"""The exploration of commits without scripts: two writers that swap with plain commands.
 
-With compare-and-set every promise holds but one: what is cut leaves permanent records that nobody names.
-Under a lease the same holds while no command is late by more than the lease lasts. `WINDOW` lets that
-happen, so that it is known what it breaks: an acknowledged publish may be taken back, and nothing else.
+With compare-and-set every promise holds but one: a publish that is cut off leaves permanent records that
+nothing names. Under a lease the same holds unless a command arrives after its lease has expired. `WINDOW`
+allows that, to show what it breaks: an acknowledged publish may be taken back, and nothing else.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SPOILED = "a record of a committed snapshot is replaced, or may expire"
 
 
 def by(way: Way, client: Client) -> Client:
-    """The same client, where no script runs. A lease lasts for two looks at it."""
+    """The same client, on a store that runs no scripts. A lease lasts for two looks at it."""
 
     def operation(context: Context) -> Operation[Any]:
         policy = attrs.evolve(context.policy, lease_ttl_ms=2, lease_margin_ms=0, lease_poll_ms=1)
@@ -60,12 +60,12 @@ def by(way: Way, client: Client) -> Client:
 
 
 def republisher(context: Context) -> Operation[Any]:
-    """Publishes again, as it was, what retention lets go of meanwhile."""
+    """Publishes again, unchanged, what retention unlinks at the same time."""
     return producer(b"0", id="old-0", ts=0)(context)
 
 
 def left_by_a_cut_publish(keyspace: Keyspace) -> None:
-    """A publish was cut before its swap; where no script runs its records are permanent."""
+    """A publish was cut off before its swap; without scripts its records are permanent."""
     row = Row(
         id="cut",
         ts=99,
@@ -89,7 +89,7 @@ def and_no_manifest(keyspace: Keyspace) -> None:
 
 
 def and_an_expiring_record(keyspace: Keyspace) -> None:
-    """The same, and somebody gave a committed record a TTL."""
+    """The same, and a committed record was given a TTL."""
     left_by_a_cut_publish(keyspace)
     keyspace.apply(Expire(KEYS.id(D, "old-0"), 10**15), 0)
 
@@ -99,7 +99,7 @@ CUT = producer(b"cut", id="cut", ts=99)
 
 @attrs.frozen
 class Scenario:
-    """Some writers, by one way, and others; on so many snapshots."""
+    """Some writers with one kind of commit, and others, on this many snapshots."""
 
     writers: tuple[Client, ...]
     others: tuple[Client, ...] = ()
@@ -173,7 +173,7 @@ SEARCHES = [
 
 
 def explore(way: Way, scenario: Scenario, budget: str) -> Outcome:
-    """Visit every state. What a lease does not promise is counted, and is an end of its own."""
+    """Visit every state. A breach that a lease does not exclude is counted, and ends the path."""
     with pages_of_two():
         start = with_history(scenario.history)
         start.apply(Register(KEYS.datasets(), D), 0)
@@ -192,7 +192,7 @@ def explore(way: Way, scenario: Scenario, budget: str) -> Outcome:
 
 
 class Judge:
-    """Checks every state: all promises, but that what nobody names has a TTL."""
+    """Checks every state: all promises, except that records which nothing names have a TTL."""
 
     def __init__(self, scenario: Scenario, *, window: bool) -> None:
         self._window = window

@@ -1,6 +1,6 @@
-"""Every interleaving of real operations, times every fault: the promises hold in each state.
+"""Every interleaving of real operations, with every fault: the promises hold in each state.
 
-The number of states is pinned, so that a search that silently shrank would fail. To accept new numbers on
+The number of states is pinned, so that a search that shrinks by mistake fails. To accept new numbers on
 purpose, delete the file and run this once: it writes the file anew and fails.
 """
 
@@ -23,7 +23,7 @@ QUICK = 30_000  # states: some three seconds
 
 
 def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> None:
-    """Compare what a search found with what is written down."""
+    """Compare what a search found with the pinned numbers."""
     path = HERE / file
     ends = sorted({end for clients in outcome.ends for end in clients})
     found = {"states": outcome.states, "ends": ends}
@@ -38,7 +38,7 @@ def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> Non
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_state_keeps_the_promises(scenario: str, budget: str) -> None:
-    """In some order of commands and faults a reader sees half, a publish is lost or a key leaks."""
+    """In some order of commands and faults a reader sees a mix, a publish is lost or a key leaks."""
     check_pinned("states.json", scenario, budget, explore(SCENARIOS[scenario], BUDGETS[budget]))
 
 
@@ -46,7 +46,7 @@ def test_every_state_keeps_the_promises(scenario: str, budget: str) -> None:
     ("scenario", "budget"), [(name, budget) for name, each in MAINTENANCE.items() for budget in each.budgets]
 )
 def test_every_state_of_retention_and_repair_keeps_the_promises(scenario: str, budget: str) -> None:
-    """In some order of commands and faults a prune or a repair loses a snapshot, or shows what is none."""
+    """In some order of commands and faults a prune or a repair loses a snapshot, or shows a false one."""
     outcome = maintenance.explore(MAINTENANCE[scenario], maintenance.BUDGETS[budget])
     check_pinned("states_maintenance.json", scenario, budget, outcome)
 
@@ -56,13 +56,13 @@ def test_every_state_of_retention_and_repair_keeps_the_promises(scenario: str, b
     [(name, budget) for name, each in batching.SCENARIOS.items() for budget in each.budgets],
 )
 def test_every_state_of_several_datasets_keeps_the_promises(scenario: str, budget: str) -> None:
-    """What is sent together for several datasets is mixed up, or one takes another along."""
+    """In some order of commands and faults a batch mixes up its datasets, or one fails another."""
     outcome = batching.explore(batching.SCENARIOS[scenario], batching.BUDGETS[budget])
     check_pinned("states_batching.json", scenario, budget, outcome)
 
 
-def at_hand() -> list[tuple[Way, str, str]]:
-    """The searches without scripts: those of a few seconds, or under the nightly profile all."""
+def searches_without_scripts() -> list[tuple[Way, str, str]]:
+    """The searches without scripts: those of a few seconds, or all under the nightly profile."""
     path = HERE / "states_scriptless.json"
     pinned = json.loads(path.read_text()) if path.exists() else {}
 
@@ -73,15 +73,15 @@ def at_hand() -> list[tuple[Way, str, str]]:
     return [search for search in scriptless.SEARCHES if PROFILE != "ci" or is_quick(*search)]
 
 
-@pytest.mark.parametrize(("way", "scenario", "budget"), at_hand())
+@pytest.mark.parametrize(("way", "scenario", "budget"), searches_without_scripts())
 def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str, budget: str) -> None:
-    """Where no script runs, some order of plain commands and faults breaks more than the page admits."""
+    """In some order of plain commands and faults more breaks than the page about it says."""
     outcome = scriptless.explore(way, scriptless.SCENARIOS[scenario], budget)
     check_pinned("states_scriptless.json", f"{way.name.lower()}: {scenario}", budget, outcome)
 
 
 def test_only_a_lease_that_runs_out_early_takes_a_publish_back() -> None:
-    """The page would name a window that is not there, or be silent about one that is."""
+    """The page about leases names a window that does not exist, or omits one that does."""
     pinned = json.loads((HERE / "states_scriptless.json").read_text())
     breaking = {
         (search.split(":")[0], budget)
@@ -94,7 +94,7 @@ def test_only_a_lease_that_runs_out_early_takes_a_publish_back() -> None:
 
 @pytest.mark.parametrize("budget", ["none", "one crash", "one lost reply", "one late command"])
 def test_producers_of_different_ids_all_succeed(budget: str) -> None:
-    """Nobody who is not killed is turned away: every producer ends with a commit of its own."""
+    """A producer that is not killed ends without a commit of its own."""
     for scenario in (
         "two producers, different ids",
         "two producers that seal a page",
@@ -105,13 +105,13 @@ def test_producers_of_different_ids_all_succeed(budget: str) -> None:
 
 
 def test_one_id_is_created_once() -> None:
-    """Two producers with one id and content: exactly one is told that it created it, whatever is lost."""
+    """Two producers with the same id and content are both told that they created it, or neither."""
     for budget in ("none", "one lost reply", "one late command", "one key expires"):
         outcome = explore(SCENARIOS["two producers, the same id and content"], BUDGETS[budget])
         assert {tuple(sorted(clients)) for clients in outcome.ends} == {("created=False", "created=True")}
 
 
 def test_the_same_search_twice_is_the_same() -> None:
-    """The search depends on nothing but its input, so a failure can be repeated."""
+    """The search depends on more than its input, so a failure cannot be repeated."""
     scenario, faults = SCENARIOS["two producers and a reader"], BUDGETS["one lost reply"]
     assert explore(scenario, faults) == explore(scenario, faults)

@@ -1,4 +1,4 @@
-"""Followers, and what a test wants to know of them."""
+"""Followers for the tests, and what a test asks of the commits that they receive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def take(follower: Iterable[Found], count: int) -> list[Found]:
 
 
 def versions(found: Iterable[Found]) -> list[Any]:
-    """The version of each commit; for a gap, where it is and why."""
+    """The version of each commit; for a gap, its position and reason."""
     return [(i.after, i.resumes_at, i.reason) if isinstance(i, Gap) else i.version for i in found]
 
 
@@ -36,7 +36,7 @@ def publish(store: Store, count: int, begin: int = 0, dataset: str = "mena") -> 
 
 
 def retained(sim: SimulatedStore, retention: Retention) -> Store:
-    """A client that keeps less history."""
+    """A client with a shorter retention."""
     store = sim.connect()
     context: Context = store._context
     object.__setattr__(context, "retention", retention)
@@ -44,7 +44,7 @@ def retained(sim: SimulatedStore, retention: Retention) -> Store:
 
 
 def grown(store: Store, to: int) -> None:
-    """Make a dataset of so many versions, without their id records."""
+    """Make a dataset of this many versions, without their id records."""
     bulk = Bulk("mena", store._context.keys)
     pairs: Pairs = bulk.grow(to, recorded=False)
     keyspace = store._driver.keyspace  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def grown(store: Store, to: int) -> None:
 
 
 class Collected(threading.Thread):
-    """Follows in a thread of its own; `until` waits for so many commits."""
+    """Follows in a thread of its own; `until` waits for this many commits."""
 
     def __init__(self, follower: Iterable[Found]) -> None:
         super().__init__(daemon=True)

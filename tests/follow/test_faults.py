@@ -1,4 +1,4 @@
-"""Lost hints, lost connections, lost replies, servers that restart: none skipped and none twice."""
+"""Followers under lost hints, connections and replies, and restarts: no commit is skipped or repeated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAST = 0.02
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections that are replaced without waiting."""
+    """Replace connections without waiting."""
     monkeypatch.setattr(subscription, "LASTED_S", 0.0)
 
 
@@ -46,7 +46,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 def test_a_hint_wakes_a_follower(valkey: Server) -> None:
-    """Consumers would learn of a commit a poll later, though the server says so at once."""
+    """Consumers learn of a commit at the next poll, although the server announces it at once."""
     with swapstore.connect(valkey.url) as store, swapstore.connect(valkey.url) as producer:
         follower = Collected(store.follow("mena", poll=LONG))
         for number in range(5):
@@ -58,7 +58,7 @@ def test_a_hint_wakes_a_follower(valkey: Server) -> None:
 
 
 def test_a_commit_between_the_look_and_the_wait(valkey: Server) -> None:
-    """The last look finds nothing, then a commit comes, then the wait begins: slept through for a poll."""
+    """A commit between the last look and the wait is noticed only at the next poll."""
     with swapstore.connect(valkey.url) as store:
         client, meddler = meddled(store)
         follower = client.follow("mena", poll=LONG)  # a look, which nobody listens to
@@ -70,8 +70,8 @@ def test_a_commit_between_the_look_and_the_wait(valkey: Server) -> None:
         follower.close()
 
 
-def test_a_commit_before_the_subscription_stands(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit while the follower subscribes is hinted at to nobody: it must look once more."""
+def test_a_commit_before_the_subscription_is_active(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit while the follower subscribes is noticed only at the next poll."""
     with swapstore.connect(valkey.url) as store, swapstore.connect(valkey.url) as producer:
         subscribe = RedisListener._subscribe
 
@@ -86,7 +86,7 @@ def test_a_commit_before_the_subscription_stands(valkey: Server, monkeypatch: py
 
 
 def test_hints_that_never_come(valkey: Server) -> None:
-    """A proxy or a permission swallows them: the follower looks by itself."""
+    """A proxy or a permission drops the hints, and the follower waits forever instead of polling."""
     with swapstore.connect(valkey.url) as store, swapstore.connect(valkey.url) as producer:
         follower = Collected(store.follow("mena", poll=FAST))
         for number in range(5):
@@ -96,13 +96,13 @@ def test_hints_that_never_come(valkey: Server) -> None:
 
 
 def client_kill(server: Server) -> None:
-    """Cut off every subscriber."""
+    """Disconnect every subscriber."""
     with server.client() as client:
         client.client_kill_filter(_type="pubsub")
 
 
 def test_no_permission_to_subscribe(valkey: Server) -> None:
-    """A user who may not use channels could not follow, though reading the manifest is enough."""
+    """A user who may not use channels cannot follow, although reading the manifest is enough."""
     with valkey.client() as client:
         client.execute_command("ACL SETUSER reader on >pw ~* +@all -subscribe resetchannels")
     try:
@@ -119,7 +119,7 @@ def test_no_permission_to_subscribe(valkey: Server) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_subscription_that_was_cut_is_renewed_at_once(valkey: Server) -> None:
-    """After one hiccup of the network every commit would come a poll late, until the next restart."""
+    """After one broken connection every commit comes a poll late, until the next restart."""
     with swapstore.connect(valkey.url) as store, swapstore.connect(valkey.url) as producer:
         follower = Collected(store.follow("mena", poll=LONG))
         for number in range(3):
@@ -131,7 +131,7 @@ def test_a_subscription_that_was_cut_is_renewed_at_once(valkey: Server) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_network_that_goes_silent(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall forgets an idle connection and drops its packets: hints would be missed for ever."""
+    """A firewall drops an idle connection, and hints are missed permanently."""
     monkeypatch.setattr(subscription, "SILENCE_S", 0.1)
     with swapstore.connect(valkey.url) as store:
         listener = store._driver.listen("channel")  # type: ignore[attr-defined]
@@ -145,8 +145,8 @@ def test_a_network_that_goes_silent(valkey: Server, monkeypatch: pytest.MonkeyPa
         listener.close()
 
 
-def test_a_hint_that_is_none(store: Store) -> None:
-    """Anybody may publish on the channel: that must be no commit, and no failure."""
+def test_a_foreign_message_is_not_a_commit(store: Store) -> None:
+    """A message that someone else publishes on the channel counts as a commit, or breaks the follower."""
     driver: Any = store._driver
     if hasattr(driver, "_pool"):
         follower = Collected(store.follow("mena", poll=FAST))
@@ -160,7 +160,7 @@ def test_a_hint_that_is_none(store: Store) -> None:
 
 
 def test_a_server_that_restarts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """An alerting daemon would die at each upgrade of its server, or miss what came around it."""
+    """A follower dies when its server is upgraded, or misses commits around the restart."""
     server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
     caplog.set_level(logging.INFO, "swapstore")
     try:
@@ -187,7 +187,7 @@ def told(caplog: pytest.LogCaptureFixture, level: str) -> list[str]:
 
 
 def test_a_proxy_that_loses_replies(valkey: Server) -> None:
-    """Connections that break between question and answer: nothing may be skipped or come twice."""
+    """Connections that break between request and reply make commits come twice, or never."""
     with Proxy(valkey.port) as proxy, swapstore.connect(proxy.url) as store:
         with swapstore.connect(valkey.url) as producer:
             follower = Collected(store.follow("mena", after=0, poll=FAST))
@@ -201,8 +201,8 @@ def test_a_proxy_that_loses_replies(valkey: Server) -> None:
         assert follower.ended()
 
 
-def test_an_address_that_is_wrong_is_said_at_once() -> None:
-    """A typo in the address would be retried for ever, in silence."""
+def test_a_wrong_address_is_an_error_at_once() -> None:
+    """A typo in the address is retried silently and forever."""
     with (
         swapstore.connect(f"redis://127.0.0.1:{free_port()}/0") as store,
         pytest.raises(Unavailable),
@@ -210,8 +210,8 @@ def test_an_address_that_is_wrong_is_said_at_once() -> None:
         store.follow("mena")
 
 
-def test_an_outage_is_waited_for_with_patience() -> None:
-    """A server that comes back would be met by all its followers at once, again and again."""
+def test_retries_during_an_outage_are_spread() -> None:
+    """All followers reconnect at the same moment when a server comes back, again and again."""
     waits: list[float] = []
 
     class Noting:
@@ -242,7 +242,7 @@ def test_an_outage_is_waited_for_with_patience() -> None:
 
 @pytest.mark.parametrize("cold", [True, False])
 def test_every_fault_at_every_command(cold: bool) -> None:  # noqa: FBT001
-    """Whichever command fails, and however: a commit would be skipped, or come twice."""
+    """A fault at some command makes a follower skip or repeat a commit."""
     kinds = (Kind.LOST_BEFORE, Kind.LOST_AFTER, Kind.LATE, Kind.REFUSED, Kind.EXPIRED)
     faults = [fault for fault in every_fault(16) if fault.kind in kinds]
     for fault in faults:
@@ -261,7 +261,7 @@ def test_every_fault_at_every_command(cold: bool) -> None:  # noqa: FBT001
 
 
 def test_a_fork_leaves_the_parent_its_connection(valkey: Server) -> None:
-    """A process that forks workers would lose its hints when the first worker exits."""
+    """A process that forks workers gets no more hints when the first worker exits."""
     with swapstore.connect(valkey.url) as store:
         listener = store._driver.listen("channel")  # type: ignore[attr-defined]
         listener.wait(0)
@@ -275,7 +275,7 @@ def test_a_fork_leaves_the_parent_its_connection(valkey: Server) -> None:
 
 
 def test_a_burst_of_hints_is_one_look(valkey: Server) -> None:
-    """A slow consumer of a busy dataset would look once for each commit that it has long been given."""
+    """A slow consumer of a busy dataset looks once for each commit that it already has."""
     with swapstore.connect(valkey.url) as store, swapstore.connect(valkey.url) as producer:
         client, meddler = meddled(store)
         follower = client.follow("mena", after=0, poll=LONG)

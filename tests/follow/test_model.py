@@ -1,4 +1,4 @@
-"""Whatever producers, operators and retention do: what a follower gives is what was committed, in order."""
+"""Random producers, operators and retention: a follower gives exactly what was committed, in order."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class World:
                 self.steer(what, number)
 
     def look(self) -> None:
-        """Take all there is: publish one more, and go up to it."""
+        """Take all there is: publish one more, and read up to it."""
         self.publish(1)
         while not self.found or getattr(self.found[-1], "id", None) != self.committed[-1]:
             self.found.append(next(self.follower))
@@ -95,7 +95,7 @@ class World:
 
 @given(ACTS, st.sampled_from([None, 0, 2]))
 def test_what_is_given_is_what_was_committed(acts: list[Act], after: int | None) -> None:
-    """A consumer would skip a commit, see one twice, or out of order, and nothing would say so."""
+    """A consumer skips a commit, or gets one twice or out of order, without an error."""
     world = World(after)
     for what, number in acts:
         world.act(what, number)
@@ -119,7 +119,7 @@ def test_what_is_given_is_what_was_committed(acts: list[Act], after: int | None)
 
 @given(st.integers(0, 300), st.integers(1, 300))
 def test_a_history_that_was_never_bounded_has_no_gaps(after: int, until: int) -> None:
-    """Without retention every alarm is a false one."""
+    """A follower reports a gap although there is no retention."""
     store = SimulatedStore().connect()
     for number in range(3):
         store.publish("mena", number)

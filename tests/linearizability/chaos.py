@@ -1,4 +1,4 @@
-"""What goes wrong next, drawn from a seed; and a driver to which it happens."""
+"""A driver on which faults happen at random, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Chaos:
 
 
 class ChaosDriver:
-    """Stands between a store and its driver. A batch is one request; it is never torn, but done or not."""
+    """Stands between a store and its driver. A batch is one request: it is done or not, never torn."""
 
     def __init__(self, driver: Driver, chaos: Chaos) -> None:
         self._driver = driver
@@ -92,16 +92,16 @@ class ChaosDriver:
         except SwapstoreError:
             self._chaos.drawn["late and refused"] += 1
 
-    def settle(self) -> None:
-        """Wait until everything that is late has arrived."""
+    def wait_for_late_batches(self) -> None:
+        """Wait until every late batch has arrived."""
         for thread in self._late:
             thread.join()
 
     def close(self) -> None:
         """The driver belongs to the store that it was taken from."""
-        self.settle()
+        self.wait_for_late_batches()
 
 
 def disturbed(store: Store, chaos: Chaos) -> Store:
-    """Return the store behind a driver that fails by chance. Close it first: that lets it settle."""
+    """Return the store behind a driver with random faults. Close it first: it waits for late batches."""
     return Store(ChaosDriver(store._driver, chaos), store._context)

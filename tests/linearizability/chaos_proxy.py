@@ -1,4 +1,4 @@
-"""A TCP proxy between a store and its server, that delays, and that breaks connections by chance."""
+"""A TCP proxy between a store and its server that delays requests and breaks connections at random."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class ChaosProxy:
 
 
 def _whole(client: socket.socket) -> bytes:
-    """Receive a request of any number of pieces; nothing: the client hung up."""
+    """Receive a request in any number of pieces; empty: the client closed the connection."""
     request = b""
     while piece := client.recv(1 << 20):
         request += piece

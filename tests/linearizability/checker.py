@@ -144,7 +144,7 @@ def _etags(events: Iterable[Event]) -> Iterator[str]:
 
 
 def _writes(publishes: dict[str, list[Event]], rows: Rows) -> Iterator[Claim]:
-    """One claim for each id that was committed, as tight as what was told about it allows."""
+    """One claim for each committed id, as narrow as the replies about it allow."""
     committed = {identifier: version for version, identifier in rows}
     for identifier, attempts in publishes.items():
         acks = _acks(attempts)
@@ -157,7 +157,7 @@ def _writes(publishes: dict[str, list[Event]], rows: Rows) -> Iterator[Claim]:
 
 
 def _observations(events: Iterable[Event]) -> Iterator[Claim]:
-    """What the store showed: to reads, and to publishes that found themselves committed already."""
+    """What the store showed: to reads, and to publishes that were committed already."""
     for event in events:
         if event.outcome == "ok" and (event.kind == "read" or not event.created):
             yield Claim(event.start, event.end, (event.seen, 1), event)

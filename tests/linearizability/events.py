@@ -1,4 +1,4 @@
-"""What was seen of a store from outside: who called what, when, and what came back."""
+"""What was observed of a store from outside: who called what, when, and what was returned."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ def from_line(line: str) -> Event:
 
 
 def save(path: Path, events: Iterable[Event], rows: Rows) -> None:
-    """Keep a history for whoever looks into a failure: a line an event, by its start, then the rows."""
+    """Write a history to a file for analysis: a line for each event, by its start, then the rows."""
     lines = [to_line(event) for event in sorted(events, key=lambda event: event.start)]
     path.write_text("\n".join([*lines, json.dumps({"rows": rows})]) + "\n", "utf-8")

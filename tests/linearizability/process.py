@@ -32,7 +32,7 @@ def main(url: str, plan: str) -> None:
 
 
 def run_all(plans: dict[Plan, str]) -> list[Event]:
-    """Carry out each plan on the store at its address, all at once, in processes of their own."""
+    """Carry out all plans at once, each in a process of its own, on the store at this address."""
     with ExitStack() as stack:
         processes = [stack.enter_context(_spawn(plan, url)) for plan, url in plans.items()]
         try:

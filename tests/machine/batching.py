@@ -1,4 +1,4 @@
-"""More rules: several datasets together, and a look at whether anything is wrong."""
+"""More rules: several datasets in one batch, and a verify that must find nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.machine.machine import BOUNDS, FAULTS, IDS, KEYS, PAYLOADS, WHO, Mach
 from tests.machine.model import Attempt
 
 
-class Together(Machine):
+class Batching(Machine):
     """The rules of one dataset, and those of several."""
 
     @rule(who=WHO, id=IDS, payload=PAYLOADS, key=KEYS, fault=FAULTS)
@@ -33,7 +33,7 @@ class Together(Machine):
             attempt.late = bool(self.clients[who][1].late)
         self.observe()
         for name, model in self.models.items():
-            self.settle(model, outcomes[name], before[name], attempts[name], id=id, key=key)
+            self.check_outcome(model, outcomes[name], before[name], attempts[name], id=id, key=key)
 
     @rule(who=WHO, fault=FAULTS, stale=st.booleans())
     def read_latest_many(self, who: int, fault: Fault | None, stale: bool) -> None:
