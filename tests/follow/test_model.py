@@ -58,7 +58,7 @@ class World:
             except Refused:
                 return
 
-    def steer(self, what: str, times: int) -> None:
+    def pin_or_roll_back(self, what: str, times: int) -> None:
         for number in range(times):
             try:
                 if what == "confirm":
@@ -84,7 +84,7 @@ class World:
             case "look":
                 self.look()
             case _:
-                self.steer(what, number)
+                self.pin_or_roll_back(what, number)
 
     def look(self) -> None:
         """Take all there is: publish one more, and read up to it."""

@@ -104,7 +104,7 @@ MUTANTS = (
     mutant(
         "swap before the records are permanent (Lua)",
         "A commit that is refused half-way leaves no manifest whose records expire.",
-        "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[persist]",
+        "real/test_commit_refused.py::test_a_commit_that_is_refused_before_its_swap_changes_nothing[persist]",
         Edit(
             "commit.lua",
             "for _, key in ipairs(verified) do",
@@ -122,7 +122,7 @@ MUTANTS = (
     mutant(
         "PERSIST not undone when the SET is refused",
         "A commit that is refused leaves nothing behind that never expires.",
-        "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[set]",
+        "real/test_commit_refused.py::test_a_commit_that_is_refused_before_its_swap_changes_nothing[set]",
         Edit("commit.lua", "ipairs(undo)", "ipairs({})"),
     ),
     mutant(
@@ -140,7 +140,7 @@ MUTANTS = (
     mutant(
         "unlink before the swap",
         "A commit that is refused unlinks nothing: the records stay committed.",
-        "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[set]",
+        "real/test_commit_refused.py::test_a_commit_that_is_refused_before_its_swap_changes_nothing[set]",
         Edit(
             "commit.lua",
             "local swapped",

@@ -1,4 +1,4 @@
-"""For the tests of the REST drivers: both faces as one, with short time-outs, and a tiny endpoint."""
+"""Support for the tests of the REST drivers: sync and asyncio as one, short time-outs, a tiny endpoint."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def driver_of(
     times: Times | None = None,
     max_request: int = DEFAULT_MAX_REQUEST,
 ) -> Iterator[Driver]:
-    """A driver of one face, as a blocking one."""
+    """A driver, sync or asyncio, as a blocking one."""
     address = rest_address.parse(url, token, allow_http=False)
     if face == "blocking":
         driver = UpstashDriver(address, times=times, max_request=max_request)
@@ -54,7 +54,7 @@ def driver_of(
 
 
 def store_on(driver: Driver, url: str, token: str = TOKEN, *, slept: list[float] | None = None) -> Store:
-    """A store as connect() makes it, on this driver and on a virtual clock; nothing was asked before."""
+    """A store as connect() makes it, on this driver and a virtual clock; nothing was sent before."""
     options = {
         name: parameter.default
         for name, parameter in inspect.signature(swapstore.connect).parameters.items()
@@ -66,7 +66,7 @@ def store_on(driver: Driver, url: str, token: str = TOKEN, *, slept: list[float]
 
 
 class _Clock(VirtualClock):
-    """Notes how long it was to sleep."""
+    """Records how long it was asked to sleep."""
 
     def __init__(self, slept: list[float]) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class _Clock(VirtualClock):
 
 @contextmanager
 def endpoint(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A listener that does with each connection what the test says; its URL."""
+    """A listener that treats each connection as the test says; yields its URL."""
     stopping = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

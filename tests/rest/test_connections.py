@@ -1,4 +1,4 @@
-"""Connections and what a driver knows: kept, shared by threads, left alone by a fork, closed."""
+"""HTTP connections of a REST driver, and what it remembers: kept, shared by threads, forked, closed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def asyncio_driver(rest: RestServer) -> AsyncUpstashDriver:
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_one_connection_serves_all_that_comes_in_turn(face: str, rest: RestServer) -> None:
+def test_successive_requests_share_a_connection(face: str, rest: RestServer) -> None:
     """A handshake for each request makes a publish several times as slow."""
     with driver_of(face, rest.url, rest.token) as driver:
         store = store_on(driver, rest.url, rest.token)
@@ -40,7 +40,7 @@ def test_one_connection_serves_all_that_comes_in_turn(face: str, rest: RestServe
 
 @pytest.mark.parametrize("face", FACES)
 def test_a_publish_costs_one_round_trip(face: str, rest: RestServer) -> None:
-    """Over the internet a round trip is what a publish takes."""
+    """A publish over the internet takes more than one round trip."""
     with driver_of(face, rest.url, rest.token) as driver:
         store = store_on(driver, rest.url, rest.token)
         store.publish("mena", {"n": 1})
@@ -51,7 +51,7 @@ def test_a_publish_costs_one_round_trip(face: str, rest: RestServer) -> None:
 
 
 def test_threads_share_a_driver(rest: RestServer) -> None:
-    """Replies would reach the wrong thread, or publishes get lost."""
+    """Replies reach the wrong thread, or publishes get lost."""
     failed: list[Exception] = []
     with swapstore.connect(rest.url, token=rest.token) as store:
 
@@ -77,7 +77,7 @@ def test_threads_share_a_driver(rest: RestServer) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_process_has_connections_of_its_own(rest: RestServer) -> None:
-    """Two processes on one connection read each other's answers."""
+    """Two processes on one connection read each other's replies."""
     with swapstore.connect(rest.url, token=rest.token) as store:
         store.publish("mena", {"n": 1})
         child = os.fork()
@@ -102,7 +102,7 @@ def test_a_child_process_has_connections_of_its_own(rest: RestServer) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_process_of_an_asyncio_program(rest: RestServer) -> None:
-    """A worker that forks after the first request could not use its store."""
+    """A worker that is forked after the first request cannot use its store."""
     driver = asyncio_driver(rest)
 
     async def parent() -> int:
@@ -124,7 +124,7 @@ def test_a_child_process_of_an_asyncio_program(rest: RestServer) -> None:
 
 
 def test_a_driver_belongs_to_one_event_loop(rest: RestServer) -> None:
-    """A connection used from two loops fails in ways that nobody understands."""
+    """A connection that is used from two event loops fails without an explanation."""
     driver = asyncio_driver(rest)
 
     async def here() -> None:
@@ -139,7 +139,7 @@ def test_a_driver_belongs_to_one_event_loop(rest: RestServer) -> None:
 
 
 def test_a_cancelled_request_leaves_no_answer_behind(rest: RestServer) -> None:
-    """The next request would read the answer of the one that was given up."""
+    """The next request reads the response of the one that was cancelled."""
     driver = asyncio_driver(rest)
 
     async def main() -> None:
@@ -159,8 +159,8 @@ def test_a_cancelled_request_leaves_no_answer_behind(rest: RestServer) -> None:
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_who_writes_reads_what_it_wrote(face: str, rest: RestServer) -> None:
-    """A replica that lags would show a producer the version before its own."""
+def test_a_producer_reads_what_it_wrote(face: str, rest: RestServer) -> None:
+    """A replica that lags shows a producer the version before its own."""
     with driver_of(face, rest.url, rest.token) as driver:
         driver.execute([Register("s", "m")])
         rest.lag.start()
@@ -170,8 +170,8 @@ def test_who_writes_reads_what_it_wrote(face: str, rest: RestServer) -> None:
         assert other.execute([Get("a")]) == [None]
 
 
-def test_the_token_of_a_write_outlives_an_older_read() -> None:
-    """A read that was sent before, and answered after, would take the writer back to where it was."""
+def test_an_older_read_does_not_replace_the_sync_token_of_a_write() -> None:
+    """A read that was sent earlier and answered later takes the writer back in time."""
     place = SyncToken()
     read, write = place.sending(), place.sending()
     place.reached("after the write", write, reads_only=False)
@@ -188,7 +188,7 @@ def test_the_token_of_a_write_outlives_an_older_read() -> None:
 def test_no_log_and_no_error_shows_the_token(
     face: str, rest: RestServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever reads the logs could read, and overwrite, the data."""
+    """A reader of the logs can read and overwrite the data."""
     caplog.set_level(logging.DEBUG)
     quoting = f'{{"error":"ERR bad token {rest.token}"}}'
     shown: list[str] = []
@@ -217,7 +217,7 @@ def test_no_log_and_no_error_shows_the_token(
 
 
 def test_a_follower_polls(rest: RestServer) -> None:
-    """There are no hints over REST: a follower that waits for one would wait for ever."""
+    """A follower over REST, where there are no hints, waits forever."""
     with swapstore.connect(rest.url, token=rest.token) as store:
         store.publish("mena", {"n": 1})
         following = store.follow("mena", after=1)
@@ -228,7 +228,7 @@ def test_a_follower_polls(rest: RestServer) -> None:
 
 
 def test_doctor_asks_the_endpoint(rest: RestServer) -> None:
-    """An operator would not learn that commits or bytes do not come through."""
+    """`doctor` does not report that commits or binary payloads do not work."""
     with swapstore.connect(rest.url, token=rest.token) as store:
         verdicts = {check.name: str(check.verdict) for check in store.doctor()}
         assert {verdicts[name] for name in ("endpoint", "scripts", "replies")} == {"ok"}

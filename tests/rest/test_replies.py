@@ -1,4 +1,4 @@
-"""HTTP 200 says that a request was understood, and nothing of its commands: every item is looked at."""
+"""A status of HTTP 200 says nothing about single commands: the reply to each of them is checked."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def driver(request: pytest.FixtureRequest, rest: RestServer) -> Iterator[Driver]
         ("ERR something new", Unavailable),
     ],
 )
-def test_an_error_among_answers(
+def test_an_error_among_replies(
     driver: Driver, rest: RestServer, text: str, kind: type[SwapstoreError]
 ) -> None:
-    """A status of 200 around a refused command would pass for success."""
+    """A refused command inside a response with status 200 counts as success."""
     rest.switches.fail(2, text)
     first, refused, last = driver.execute([Put("a", b"1", 999), Put("b", b"2", 999), Get("a")])
     assert (first, last) == (None, b"1")
@@ -93,8 +93,8 @@ def test_an_error_among_answers(
         "NOPERM User r has no permissions to run the 'evalsha' command",
     ],
 )
-def test_scripts_that_do_not_run_are_told_apart(driver: Driver, rest: RestServer, text: str) -> None:
-    """Another way to commit is looked for only where it is known that scripts do not run."""
+def test_an_endpoint_without_scripts_is_recognised(driver: Driver, rest: RestServer, text: str) -> None:
+    """A store commits without scripts although the endpoint can run them."""
     for command in (Replace("a", b"x", 999), Ask(("EVAL", "return 1", "0"))):
         rest.switches.fail(1, text)
         (refused,) = driver.execute([command])
@@ -111,10 +111,10 @@ def test_scripts_that_do_not_run_are_told_apart(driver: Driver, rest: RestServer
         "ERR Unknown Redis command called from script script: abc, on @user_script:1.",
     ],
 )
-def test_a_script_that_runs_into_something_is_not_a_missing_script(
+def test_an_error_inside_a_script_is_not_a_missing_script(
     driver: Driver, rest: RestServer, text: str
 ) -> None:
-    """A lack of one right would be taken for an endpoint without scripts, and commits be done otherwise."""
+    """One missing right is taken for an endpoint without scripts."""
     rest.switches.fail(1, text)
     (refused,) = driver.execute([Replace("a", b"x", 999)])
     assert isinstance(refused, Failed)
@@ -122,7 +122,7 @@ def test_a_script_that_runs_into_something_is_not_a_missing_script(
 
 
 def test_a_script_that_the_server_forgot_is_sent_once_more(driver: Driver, rest: RestServer) -> None:
-    """After a restart of the server every publish would fail, or the rest of its batch be sent twice."""
+    """After a restart of the server every publish fails, or the rest of its batch is sent twice."""
     assert driver.execute([Replace("a", b"1", 999)]) == [True]
     driver.execute([Ask(("SCRIPT", "FLUSH"))])
     before = len(rest.requests)
@@ -131,8 +131,8 @@ def test_a_script_that_the_server_forgot_is_sent_once_more(driver: Driver, rest:
     assert driver.execute([Get("a")]) == [b"2"]
 
 
-def test_the_text_of_a_script_refused_for_now(driver: Driver, rest: RestServer) -> None:
-    """The rest of the batch was carried out: sending all of it again would do that twice."""
+def test_a_script_text_that_is_refused_temporarily(driver: Driver, rest: RestServer) -> None:
+    """The rest of a batch that was carried out is sent again."""
     driver.execute([Replace("a", b"1", 999)])
     driver.execute([Ask(("SCRIPT", "FLUSH"))])
     rest.switches.answer(429, "", {"Retry-After": "1"}, when="EVAL")
@@ -166,18 +166,18 @@ def drop_last(items: list[Any]) -> list[Any]:
         lambda items: [*items[:1], {"result": "no base64!"}, *items[2:]],
     ],
 )
-def test_answers_that_do_not_fit(
+def test_replies_of_the_wrong_number_or_type(
     driver: Driver, rest: RestServer, change: Callable[[list[Any]], list[Any]]
 ) -> None:
-    """An answer that belongs to another command, or to none, must not be taken for this one's."""
+    """A reply that belongs to another command is taken for this one's."""
     driver.execute([Get("warm")])
     rest.switches.mangle(lambda raw: json.dumps(change(json.loads(raw))).encode())
     with pytest.raises(ReplyLost, match="whether the request was carried out is not known"):
         driver.execute([Put("a", b"x", 999), Peek("a", 9), Ttl("a"), Members("s")])
 
 
-def test_bytes_that_are_no_text_are_refused_before_anything_is_sent(driver: Driver, rest: RestServer) -> None:
-    """They would arrive changed, or stop the whole batch half-way."""
+def test_binary_arguments_are_refused_before_anything_is_sent(driver: Driver, rest: RestServer) -> None:
+    """Binary arguments arrive changed, or stop the batch in the middle."""
     for command in (Stage("k", b"\xff", 999), Put("k", b"\xc3\x28", 999), Write("k", b"\x80")):
         with pytest.raises(InvalidInput, match="codec='bytes'") as caught:
             driver.execute([Put("a", b"x", 999), command])
@@ -186,8 +186,8 @@ def test_bytes_that_are_no_text_are_refused_before_anything_is_sent(driver: Driv
     assert rest.requests == []
 
 
-def test_bytes_are_published_all_the_same(driver: Driver, rest: RestServer) -> None:
-    """A payload of bytes is stored through an endpoint that carries text alone."""
+def test_binary_payloads_can_be_published(driver: Driver, rest: RestServer) -> None:
+    """A binary payload cannot be stored through an endpoint that carries only text."""
     store = store_on(driver, rest.url, rest.token)
     store.publish("mena", bytes(range(256)), codec="bytes")
     other = store_on(driver, rest.url, rest.token)
@@ -196,14 +196,14 @@ def test_bytes_are_published_all_the_same(driver: Driver, rest: RestServer) -> N
     assert latest.value == bytes(range(256))
 
 
-def test_an_empty_batch_asks_nothing(driver: Driver, rest: RestServer) -> None:
-    """An endpoint refuses an empty list."""
+def test_an_empty_batch_sends_nothing(driver: Driver, rest: RestServer) -> None:
+    """An endpoint refuses an empty list, and the batch fails."""
     assert driver.execute([]) == []
     assert rest.requests == []
 
 
-def test_the_first_exchange_finds_out_how_texts_come(driver: Driver, rest: RestServer) -> None:
-    """One command more in all, not one more each time."""
+def test_the_first_exchange_detects_the_encoding(driver: Driver, rest: RestServer) -> None:
+    """Every request carries one more command, instead of the first one only."""
     assert driver.execute([Put("a", b"x", 999)]) == [None]
     assert driver.execute([Get("a")]) == [b"x"]
     assert [asked.names for asked in rest.requests] == [["SET", "ECHO"], ["GET"]]
@@ -211,7 +211,7 @@ def test_the_first_exchange_finds_out_how_texts_come(driver: Driver, rest: RestS
 
 
 def plain(raw: bytes) -> bytes:
-    """Answer as an endpoint does that does not know the header."""
+    """Answer like an endpoint that ignores the encoding header."""
 
     def undo(value: Any) -> Any:
         if isinstance(value, list):
@@ -230,7 +230,7 @@ def plain(raw: bytes) -> bytes:
 
 @pytest.mark.parametrize("echo", [True, False])
 def test_an_endpoint_that_answers_in_plain_text(driver: Driver, rest: RestServer, *, echo: bool) -> None:
-    """Some self-hosted endpoints ignore the header: their data would be garbled, or refused."""
+    """Data of a self-hosted endpoint that ignores the header is garbled, or refused."""
     if not echo:
         rest.switches.denied = frozenset({"ECHO"})
     rest.switches.mangle(plain, times=9999)
@@ -245,24 +245,24 @@ def test_an_endpoint_that_answers_in_plain_text(driver: Driver, rest: RestServer
     assert (one.value, two.value) == ({"text": "ünï ☃ mena OK"}, ["T0s=", "abcd"])
 
 
-def test_what_was_certain_once_stays_certain(driver: Driver, rest: RestServer) -> None:
-    """Without an echo, plain `mena` would be taken for base64, and the name of a dataset be garbled."""
+def test_a_detected_encoding_is_kept(driver: Driver, rest: RestServer) -> None:
+    """Without an echo, plain `mena` is decoded as base64, and the name is garbled."""
     rest.switches.denied = frozenset({"ECHO"})
     rest.switches.mangle(plain, times=9999)
     driver.execute([Put("a", b"{}", 9999), Register("s", "mena"), Get("a")])
     assert driver.execute([Members("s")]) == [frozenset({"mena"})]
 
 
-def test_a_denied_echo_is_not_asked_for_ever(driver: Driver, rest: RestServer) -> None:
-    """Every request would carry, and pay for, a command that is refused."""
+def test_a_denied_echo_is_not_sent_again(driver: Driver, rest: RestServer) -> None:
+    """Every request carries, and pays for, a command that is refused."""
     rest.switches.denied = frozenset({"ECHO"})
     for _ in range(6):
         assert driver.execute([Get("a")]) == [None]
     assert rest.count("ECHO") == 3
 
 
-def test_where_echoing_is_denied_texts_still_come_whole(driver: Driver, rest: RestServer) -> None:
-    """A token that may not ECHO serves readers as well as any."""
+def test_texts_are_whole_where_echo_is_denied(driver: Driver, rest: RestServer) -> None:
+    """A reader whose token may not ECHO gets garbled texts."""
     rest.switches.denied = frozenset({"ECHO"})
     for value in (b"mena", b64encode(b"mena"), b"{}", b"OK"):
         assert driver.execute([Put("a", value, 999), Get("a")]) == [None, value]
@@ -271,7 +271,7 @@ def test_where_echoing_is_denied_texts_still_come_whole(driver: Driver, rest: Re
 @pytest.mark.parametrize("command", [Keep("k", b"v"), CompareAndSet("k", b"v", b"w"), Stage("k", b"v", 9)])
 @pytest.mark.parametrize("reply", [0, 1, b"", b"QUEUED", []])
 def test_only_ok_means_that_something_was_set(command: Command[bool], reply: object) -> None:
-    """A swap that did not happen would be acknowledged."""
+    """A swap that did not happen is acknowledged."""
     assert wire.value(command, b"OK") is True
     assert wire.value(command, None) is False
     with pytest.raises(wire.Unreadable):

@@ -1,4 +1,4 @@
-"""The peer that the REST driver is tested against is as documented: or else those tests prove nothing."""
+"""The REST server of these tests behaves as Upstash documents: otherwise the tests prove nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Client:
         self.headers = {"Authorization": f"Bearer {rest.token}"}
 
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """Ask; `Upstash_Encoding` is the header Upstash-Encoding."""
+        """Send a request; `Upstash_Encoding` is the header Upstash-Encoding."""
         more = {name.replace("_", "-"): text for name, text in headers.items()}
         self._connection.request(method, path, body, {**self.headers, **more})
         answer = self._connection.getresponse()
@@ -63,7 +63,7 @@ def client(rest: RestServer) -> Iterator[Client]:
 
 
 def test_one_command(client: Client) -> None:
-    """A driver that works here would not understand the first answer of the real service."""
+    """A driver that works here does not understand the first response of the real service."""
     answer = client.run("SET", "k", "é", "EX", 100)
     assert (answer.status, answer.json) == (200, {"result": "OK"})
     assert answer.headers["Content-Type"] == "application/json"
@@ -84,7 +84,7 @@ def test_one_command(client: Client) -> None:
     ],
 )
 def test_a_command_as_a_path(client: Client, method: str, path: str, body: bytes | None, result: str) -> None:
-    """The curl readers in the documentation would run against something that does not exist."""
+    """The documented curl readers run against something that does not exist."""
     client.run("SET", "a/b", "1")
     assert client.send(method, path, body).json == {"result": result}
     if body:
@@ -92,7 +92,7 @@ def test_a_command_as_a_path(client: Client, method: str, path: str, body: bytes
 
 
 def test_a_pipeline_is_not_atomic(client: Client) -> None:
-    """A producer's HTTP 200 around a failed command would never be seen by a test."""
+    """No test sees an HTTP 200 around a failed command."""
     answer = client.pipeline(["SET", "k", "x"], ["INCR", "k"], ["SET", "after", "1"], ["NOPE", "a"])
     assert answer.status == 200
     done, failed, after, unknown = answer.json
@@ -102,7 +102,7 @@ def test_a_pipeline_is_not_atomic(client: Client) -> None:
 
 
 def test_a_transaction_is_atomic(client: Client) -> None:
-    """A driver that relies on /multi-exec would be tested against a pipeline."""
+    """A driver that relies on /multi-exec is tested against a pipeline."""
     answer = client.pipeline(["SET", "k", "x"], ["INCR", "k"], ["GET", "k"], path="/multi-exec")
     assert [list(item) for item in answer.json] == [["result"], ["error"], ["result"]]
     for broken in (["NOPE"], ["GET"]):
@@ -113,7 +113,7 @@ def test_a_transaction_is_atomic(client: Client) -> None:
 
 
 def test_a_failing_command_is_a_bad_request(client: Client) -> None:
-    """The driver would not know the shape of an error, nor get its code."""
+    """The driver does not know the form of an error, or does not get its code."""
     for command, error in [
         (["GET"], "ERR wrong number of arguments for 'get' command"),
         (["EVALSHA", "0" * 40, "0"], "NOSCRIPT No matching script."),
@@ -133,8 +133,8 @@ def test_a_failing_command_is_a_bad_request(client: Client) -> None:
         ("/pipeline", b'["GET", "k"]', 400),
     ],
 )
-def test_what_is_no_command(client: Client, path: str, body: bytes, status: int) -> None:
-    """What the driver must never send would be taken here, and refused in production."""
+def test_an_invalid_command_is_refused(client: Client, path: str, body: bytes, status: int) -> None:
+    """What production refuses is accepted here."""
     answer = client.send("POST", path, body)
     assert answer.status == status
     assert list(answer.json) == ["error"]
@@ -142,7 +142,7 @@ def test_what_is_no_command(client: Client, path: str, body: bytes, status: int)
 
 
 def test_tokens(client: Client, rest: RestServer) -> None:
-    """A wrong token would look like a dataset that is not there."""
+    """A wrong token looks like a dataset that does not exist."""
     client.run("SET", "k", "v")
     for wrong in ({}, {"Authorization": "Bearer no"}, {"Authorization": "Basic eDp5"}):
         client.headers = dict(wrong)
@@ -154,7 +154,7 @@ def test_tokens(client: Client, rest: RestServer) -> None:
 
 
 def test_the_read_only_token(client: Client, rest: RestServer) -> None:
-    """A reader's token that can write, or that cannot read, would only be found in production."""
+    """A reader's token that can write, or cannot read, is found only in production."""
     client.run("SET", "k", "v")
     client.headers = {"Authorization": f"Bearer {rest.read_only_token}"}
     read = client.pipeline(["GET", "k"], ["PTTL", "k"], ["GETRANGE", "k", "0", "0"], ["SMEMBERS", "s"])
@@ -169,7 +169,7 @@ def test_the_read_only_token(client: Client, rest: RestServer) -> None:
 
 
 def test_base64(client: Client, valkey: Server) -> None:
-    """Binary payloads would come back damaged, or an encoded one would be taken for text."""
+    """Binary payloads come back damaged, or an encoded one is taken for text."""
     with valkey.client() as direct:
         direct.set("k", BINARY)
         direct.set("ok", b"OK")
@@ -202,7 +202,7 @@ def test_base64(client: Client, valkey: Server) -> None:
 
 
 def test_connections_are_kept_and_closed(rest: RestServer, client: Client) -> None:
-    """Every request would pay for a new connection, or a test would leave threads behind."""
+    """Every request pays for a new connection, or a test leaves threads behind."""
     for _ in range(3):
         client.run("PING")
     assert {each.connection for each in rest.requests} == {1}
@@ -217,7 +217,7 @@ def test_connections_are_kept_and_closed(rest: RestServer, client: Client) -> No
 
 
 def test_requests_are_recorded(rest: RestServer, client: Client) -> None:
-    """No test could count what the driver sends."""
+    """No test can count what the driver sends."""
     client.pipeline(["SET", "k", "v"], ["EVAL", "return 1", "0"], Upstash_Encoding="base64")
     (asked,) = rest.requests
     assert (asked.method, asked.path, asked.names) == ("POST", "/pipeline", ["SET", "EVAL"])

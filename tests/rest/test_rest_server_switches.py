@@ -1,4 +1,4 @@
-"""What the REST peer does wrong when it is told to: without it, tests of the driver's errors mean nothing."""
+"""The faults of the REST server of the tests: without them, tests of the driver's errors prove nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GONE = (ConnectionError, http.client.HTTPException)
 
 
 def test_fail_one_command(rest: RestServer, client: Client) -> None:
-    """A producer whose payload is refused while the pointer is written could not be shown."""
+    """No test can refuse a payload while the pointer is written."""
     rest.switches.fail(1, "OOM command not allowed when used memory > 'maxmemory'.", when="EVAL", skip=1)
     commands = ["SET", "a", "1"], ["EVAL", "return 1", "0"]
     assert client.run("PING").status == 200, "it waits for a request with EVAL"
@@ -31,14 +31,14 @@ def test_fail_one_command(rest: RestServer, client: Client) -> None:
 
 
 def test_fail_within_a_transaction(rest: RestServer, client: Client) -> None:
-    """An error inside an atomic batch leaves its neighbours done: a driver that forgets it would pass."""
+    """A driver passes that forgets that the neighbours of a failed command are carried out."""
     rest.switches.fail(2, "WRONGTYPE x")
     answer = client.pipeline(["SET", "a", "1"], ["SET", "b", "1"], ["SET", "c", "1"], path="/multi-exec")
     assert answer.json == [{"result": "OK"}, {"error": "WRONGTYPE x"}, {"result": "OK"}]
 
 
-def test_standing_refusals(rest: RestServer, client: Client) -> None:
-    """A provider without scripts could not be told from one that fails now and then."""
+def test_permanent_refusals(rest: RestServer, client: Client) -> None:
+    """A provider without scripts cannot be told from one that fails now and then."""
     rest.switches.denied = frozenset(["EVAL"])
     rest.switches.failing = {"GET": "ERR max daily request limit exceeded"}
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_standing_refusals(rest: RestServer, client: Client) -> None:
 
 @pytest.mark.parametrize(("switch", "applied"), [("drop_before", False), ("drop_after", True), ("cut", True)])
 def test_drop(rest: RestServer, client: Client, switch: str, applied: bool) -> None:  # noqa: FBT001
-    """A lost request and a lost reply would be the same to the tests, and they are not to a producer."""
+    """A lost request and a lost reply are the same in the tests, but not for a producer."""
     getattr(rest.switches, switch)(when="SET")
     with pytest.raises(GONE):
         client.run("SET", "k", "v")
@@ -61,7 +61,7 @@ def test_drop(rest: RestServer, client: Client, switch: str, applied: bool) -> N
 
 
 def test_delay(rest: RestServer, client: Client) -> None:
-    """A time-out before and after the commit could not be made to happen."""
+    """No test can make a time-out happen before or after the commit."""
     other = Client(rest)
     for delay, applied in ((rest.switches.delay_before, 0), (rest.switches.delay_after, 1)):
         client.run("DEL", "k")
@@ -79,7 +79,7 @@ def test_delay(rest: RestServer, client: Client) -> None:
 
 
 def test_a_server_with_slow_requests_stops_at_once(rest: RestServer, client: Client) -> None:
-    """A test of time-outs would take as long as its longest delay."""
+    """A test of time-outs takes as long as its longest delay."""
     rest.switches.delay_before(60)
     client._connection.request("POST", "/", b'["PING"]', client.headers)
     while not rest.requests:
@@ -89,8 +89,8 @@ def test_a_server_with_slow_requests_stops_at_once(rest: RestServer, client: Cli
     assert time.monotonic() - started < 5
 
 
-def test_the_cap(rest: RestServer, client: Client) -> None:
-    """The big payload that is refused while its small neighbours are not: the bug that started it all."""
+def test_the_size_limit(rest: RestServer, client: Client) -> None:
+    """No test can refuse a large payload and accept its small neighbours."""
     rest.switches.cap_bytes = 1000
     big = "x" * 2000
     batch = ["SET", "big", big], ["SET", "pointer", "big"]
@@ -107,8 +107,8 @@ def test_the_cap(rest: RestServer, client: Client) -> None:
     assert client.run("EXISTS", "pointer").json == {"result": 0}
 
 
-def test_the_cap_that_resets(rest: RestServer, client: Client) -> None:
-    """A gateway that hangs up in the middle of a large body would look like an outage."""
+def test_the_size_limit_that_resets_the_connection(rest: RestServer, client: Client) -> None:
+    """No test can have a gateway that resets the connection during a large body."""
     rest.switches.cap_bytes, rest.switches.too_large = 1000, "reset"
     with pytest.raises(GONE):
         client.run("SET", "big", "x" * 5_000_000)
@@ -116,8 +116,8 @@ def test_the_cap_that_resets(rest: RestServer, client: Client) -> None:
     assert client.run("EXISTS", "big").json == {"result": 0}
 
 
-def test_the_cap_holds_for_replies(rest: RestServer, client: Client) -> None:
-    """A value that was written in parts, or under a larger plan, cannot be read: a reader must say so."""
+def test_the_size_limit_applies_to_replies(rest: RestServer, client: Client) -> None:
+    """No test can have a value that was written in parts, or under a larger plan, and cannot be read."""
     client.run("SET", "big", "x" * 2000)
     rest.switches.cap_bytes = 1000
     answer = client.run("GET", "big")
@@ -126,8 +126,8 @@ def test_the_cap_holds_for_replies(rest: RestServer, client: Client) -> None:
     assert client.run("GETRANGE", "big", 0, 9).json == {"result": "x" * 10}
 
 
-def test_answers_that_are_not_the_service_s(rest: RestServer, client: Client) -> None:
-    """Rate limits, gateways and login pages answer too; a driver must not read them as data."""
+def test_responses_of_something_else(rest: RestServer, client: Client) -> None:
+    """Rate limits, gateways and login pages are not tested, and a driver may read them as data."""
     rest.switches.answer(429, '{"error":"slow down"}', {"Retry-After": "1"}, when="SET", times=2)
     rest.switches.answer(302, headers={"Location": "http://127.0.0.1:1/"}, applied=True, when="SET")
     for _ in range(2):
@@ -139,16 +139,16 @@ def test_answers_that_are_not_the_service_s(rest: RestServer, client: Client) ->
     assert client.run("EXISTS", "k").json == {"result": 1}, "a gateway may fail after the fact"
 
 
-def test_answers_that_are_damaged(rest: RestServer, client: Client) -> None:
-    """A driver could take a reply for a command's that is another command's."""
+def test_damaged_responses(rest: RestServer, client: Client) -> None:
+    """A driver passes that takes the reply to one command for that to another."""
     rest.switches.mangle(lambda body: body[:-3])
     rest.switches.mangle(lambda body: b"[" + body.split(b",", 1)[1])
     assert client.pipeline(["PING"], ["GET", "k"]).body == b'[{"result":"PONG"},{"result":nul'
     assert client.pipeline(["PING"], ["GET", "k"]).json == [{"result": None}]
 
 
-def test_a_copy_that_lags(rest: RestServer, client: Client) -> None:
-    """Readers behind a replica would only be tested with data that is up to date."""
+def test_a_replica_that_lags(rest: RestServer, client: Client) -> None:
+    """Readers of a replica are tested with up-to-date data only."""
     client.run("SET", "k", "1", "EX", 100)
     rest.lag.start()
     client.pipeline(["SET", "k", "2"], ["SET", "new", "x"])
@@ -169,7 +169,7 @@ def test_a_copy_that_lags(rest: RestServer, client: Client) -> None:
 
 
 def test_keys_lag_one_by_one(rest: RestServer, client: Client) -> None:
-    """A manifest that is seen before its payload is what the bounded re-read is for."""
+    """No test can show a manifest before its payload, which the bounded re-read is for."""
     client.run("MSET", "manifest", "1", "id:1", "one")
     rest.lag.only("id:*")
     client.pipeline(["SET", "id:2", "two"], ["SET", "manifest", "2"], ["DEL", "id:1"])
@@ -180,7 +180,7 @@ def test_keys_lag_one_by_one(rest: RestServer, client: Client) -> None:
 
 
 def test_sync_tokens(rest: RestServer, client: Client) -> None:
-    """A producer that reads what it wrote would be told it is not there, or be told so only in production."""
+    """A producer cannot read what it wrote, and it is noticed only in production."""
     client.run("SET", "k", "1")
     early = client.run("GET", "k").headers["Upstash-Sync-Token"]
     rest.lag.start()

@@ -1,4 +1,4 @@
-"""Every phase of a request has an end, and each end says what is known of the batch."""
+"""Every phase of a request has a time-out, and its error says what is known about the batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10
 
 
 def trickle(connection: socket.socket, data: bytes) -> None:
-    """One byte at a time, each well within the time-out between bytes."""
+    """Send one byte at a time, each well within the time-out between bytes."""
     for byte in data:
         connection.sendall(bytes([byte]))
         time.sleep(0.05)
@@ -26,7 +26,7 @@ def trickle(connection: socket.socket, data: bytes) -> None:
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("command", [Get("a"), Put("a", b"x", 1000)])
 def test_an_endpoint_that_does_not_answer(face: str, rest: RestServer, command: Get | Put) -> None:
-    """A producer would hang for ever; and what it sent may have been applied."""
+    """A producer hangs forever, or is told that nothing was sent."""
     with driver_of(face, rest.url, rest.token, times=QUICK) as driver:
         rest.switches.delay_after(0.5)
         began = time.monotonic()
@@ -39,7 +39,7 @@ def test_an_endpoint_that_does_not_answer(face: str, rest: RestServer, command: 
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("part", ["headers", "body"])
 def test_an_answer_that_trickles(face: str, part: str) -> None:
-    """Bytes that keep coming, one by one, would hold a producer for hours."""
+    """A response that comes byte by byte keeps a producer for hours."""
 
     def serve(connection: socket.socket) -> None:
         request_of(connection)
@@ -60,7 +60,7 @@ def wait(over: threading.Event) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_an_endpoint_that_does_not_take_the_request(face: str) -> None:
-    """A large payload into a connection that is stuck: the producer must get it back."""
+    """A producer hangs while it sends a large payload into a stuck connection."""
     over = threading.Event()
     with endpoint(lambda _: wait(over)) as url, driver_of(face, url, times=QUICK) as driver:
         began = time.monotonic()
@@ -72,7 +72,7 @@ def test_an_endpoint_that_does_not_take_the_request(face: str) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_an_endpoint_that_takes_the_request_too_slowly(face: str) -> None:
-    """A request that trickles out is no better than an answer that trickles in."""
+    """A request that is sent byte by byte keeps a producer for hours."""
 
     def serve(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -89,7 +89,7 @@ def test_an_endpoint_that_takes_the_request_too_slowly(face: str) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_an_endpoint_that_cannot_be_reached_in_time(face: str) -> None:
-    """Nothing was sent: the error must say so, for it can simply be tried again."""
+    """The error does not say that nothing was sent, and that it is safe to retry."""
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
@@ -112,7 +112,7 @@ def test_an_endpoint_that_cannot_be_reached_in_time(face: str) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_all_connections_in_use(face: str, rest: RestServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for a connection has sent nothing: it must not be told that the outcome is unknown."""
+    """A batch that waited for a connection is reported with an unknown outcome, though it was not sent."""
     monkeypatch.setattr("swapstore.drivers.rest.transport.MAX_CONNECTIONS", 1)
     times = type(QUICK)(read_s=5, pool_s=0.1, total_s=5)
     with driver_of(face, rest.url, rest.token, times=times) as driver:

@@ -1,4 +1,4 @@
-"""Retention in the plainest terms: a list of rows, two limits, and what a reader must then see."""
+"""A model of retention: a list of rows, two limits, and what a reader must then see."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WIDEST = 64
 
 
 def keeping(store: Store, max_count: int | None = None, max_age: timedelta | None = None) -> Store:
-    """Another client of a store, with a retention of its own."""
+    """Another client of a store, with its own retention."""
     retention = Retention(max_age=max_age, max_count=max_count)
     return Store(store._driver, attrs.evolve(store._context, cache=Cache(1 << 20), retention=retention))
 
 
 def stored(store: Store, dataset: str = "mena") -> Manifest:
-    """The manifest as it is stored, read behind the library's back."""
+    """The stored manifest, read without the library."""
     key = store._context.keys.manifest(dataset)
     return manifest.parse(invariants.contents(store)[key][0], dataset, key)
 
@@ -44,7 +44,7 @@ def expiring(store: Store) -> set[str]:
 
 
 def fill(store: Store, count: int, begin: int = 0) -> None:
-    """Publish so many numbers, each under an id that ends in it."""
+    """Publish this many numbers, each under an id that ends in it."""
     for number in range(begin, begin + count):
         store.publish("mena", number, id=f"id-{number}", ts=1000 + number)
 
@@ -55,7 +55,7 @@ def ids(store: Store) -> list[str]:
 
 
 @attrs.define
-class Plain:
+class Model:
     """One dataset on a simulated store, and what it must look like after each step."""
 
     sim: SimulatedStore
@@ -121,9 +121,9 @@ class Plain:
         if self.latest is None or row.ts >= self.latest.ts:
             self.latest = row
         assert commit.is_latest == (self.latest == row)
-        self.follow(retention, swaps=1, new=row)
+        self.update(retention, swaps=1, new=row)
 
-    def steer(self, who: int, what: str, id: str) -> None:  # noqa: A002
+    def pin_or_roll_back(self, who: int, what: str, id: str) -> None:  # noqa: A002
         store, _ = self.client(who)
         target = self.alive(id)
         if target is not None and target.version not in self.readable():
@@ -139,9 +139,9 @@ class Plain:
             self.pinned = target
         else:
             self.latest = target
-        self.follow(Retention(), swaps=int(was != (self.latest, self.pinned)))
+        self.update(Retention(), swaps=int(was != (self.latest, self.pinned)))
 
-    def steer_back(self, who: int, what: str) -> None:
+    def unpin_or_confirm(self, who: int, what: str) -> None:
         store, _ = self.client(who)
         try:
             getattr(store, what)("mena")
@@ -151,7 +151,7 @@ class Plain:
         swaps = int(what == "confirm" or self.pinned is not None)
         if what == "unpin":
             self.pinned = None
-        self.follow(Retention(), swaps=swaps)
+        self.update(Retention(), swaps=swaps)
 
     def prune(self, who: int) -> None:
         store, retention = self.client(who)
@@ -162,7 +162,7 @@ class Plain:
             return
         ideal = self.ideal(retention, self.rows)
         log = self.rows
-        self.follow(retention, swaps=None)
+        self.update(retention, swaps=None)
         assert pruned.let_go == len(log) - len(self.rows)
         assert (pruned.version, pruned.count) == (self.version, len(self.rows))
         assert (pruned.floor, pruned.first_version) == (self.floor, self.first_version)
@@ -178,8 +178,8 @@ class Plain:
 
     # --- what must hold ----------------------------------------------------------------------------
 
-    def follow(self, retention: Retention, *, swaps: int | None, new: Row | None = None) -> None:
-        """Compare the log with what it was and what the limits allow, and follow it."""
+    def update(self, retention: Retention, *, swaps: int | None, new: Row | None = None) -> None:
+        """Check that the log changed as the limits allow, and take over the change."""
         head, log = stored(self.clients[0]).head, invariants.check(self.clients[0])
         possible = [*self.rows, *([new] if new else [])]
         ideal = self.ideal(retention, possible)
@@ -224,7 +224,7 @@ class Plain:
             assert snapshot.raw == self.payloads[row.version]
 
     def check_the_end(self) -> None:
-        """After the grace there is what the manifest names, and nothing else."""
+        """After the reader grace only what the manifest names is left."""
         self.sim.clock.advance(11 * 60_000)
         invariants.check(self.clients[0])
         assert not expiring(self.clients[0])

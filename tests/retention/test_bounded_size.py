@@ -1,4 +1,4 @@
-"""How large the store and the manifest become over a long time."""
+"""The size of the store and of the manifest stays bounded over a long time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECOND = 1000
 
 
 def height_of(count: int) -> int:
-    """How many sizes of pages a log of so many rows has."""
+    """How many sizes of pages a log of this many rows has."""
     sizes, size = 1, manifest.F
     while size < count:
         sizes, size = sizes + 1, size * manifest.G
@@ -28,7 +28,7 @@ def height_of(count: int) -> int:
 
 @pytest.mark.parametrize("confirms", [0, 11], ids=["dense", "gaps"])
 def test_a_bound_beyond_a_page_of_references_is_met(confirms: int) -> None:
-    """With the real sizes of pages: the store would hold hundreds more than was asked for."""
+    """With the real page sizes the store keeps hundreds of snapshots more than max_count."""
     sim = SimulatedStore()
     client = keeping(sim.connect(), 300)
     for number in range(900):
@@ -46,7 +46,7 @@ def test_a_bound_beyond_a_page_of_references_is_met(confirms: int) -> None:
 
 @pytest.mark.usefixtures("small_pages")
 def test_an_age_is_met_too() -> None:
-    """A producer that keeps a minute of history would keep pages of older ones."""
+    """A producer that keeps a minute of history keeps pages of older snapshots."""
     sim = SimulatedStore()
     client = keeping(sim.connect(), max_age=timedelta(seconds=60))
     for number in range(500):
@@ -60,7 +60,7 @@ def test_an_age_is_met_too() -> None:
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("share", [0.1, 0.7])
 def test_backfills_do_not_make_the_manifest_wide(share: float) -> None:
-    """Each page holds a row that stays: readers of the latest would load all the references to them."""
+    """Readers of the latest load references to pages that are kept for one row each."""
     sim, dice = SimulatedStore(), random.Random(3)
     client = keeping(sim.connect(), max_age=timedelta(seconds=50))
     for number in range(700):
@@ -83,7 +83,7 @@ def test_backfills_do_not_make_the_manifest_wide(share: float) -> None:
 
 @pytest.mark.usefixtures("tiny_pages")
 def test_bounds_that_change_all_the_time() -> None:
-    """Pages would be sealed and opened again and again, until something is named twice or not at all."""
+    """Pages are sealed and opened until one is named twice or not at all."""
     sim, dice = SimulatedStore(), random.Random(5)
     first = sim.connect()
     for number in range(250):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("small_pages")
 
 
 def test_a_prune_that_is_overtaken_goes_on_from_there(store: Store) -> None:
-    """A prune on a busy dataset would give up, or undo what was published meanwhile."""
+    """A prune of a busy dataset gives up, or undoes what was published at the same time."""
     fill(store, 60)
     client, meddler = meddled(store)
     for batch in (2, 4, 6):
@@ -34,7 +34,7 @@ def test_a_prune_that_is_overtaken_goes_on_from_there(store: Store) -> None:
 
 
 def test_a_prune_that_never_wins_says_so(store: Store) -> None:
-    """It would try for ever."""
+    """A prune that loses every race retries forever."""
     fill(store, 60)
     policy = attrs.evolve(store._context.policy, commit_attempts=3, first_wait_s=0, longest_wait_s=0)
     client, meddler = meddled(store, policy=policy)
@@ -45,8 +45,8 @@ def test_a_prune_that_never_wins_says_so(store: Store) -> None:
     invariants.check(store)
 
 
-def test_a_lost_reply_of_a_prune_is_settled_by_looking(store: Store) -> None:
-    """An operator would be told that the outcome is unknown, where the dataset itself tells it."""
+def test_a_lost_reply_of_a_prune_is_resolved_from_the_manifest(store: Store) -> None:
+    """An operator is told that the outcome is unknown, although the manifest shows it."""
     fill(store, 60)
     client, meddler = meddled(store)
 
@@ -61,7 +61,7 @@ def test_a_lost_reply_of_a_prune_is_settled_by_looking(store: Store) -> None:
 
 
 def test_a_prune_that_cannot_ask_says_so(store: Store) -> None:
-    """A prune on a store that went away would claim to be done."""
+    """A prune whose store became unreachable claims to be done."""
     fill(store, 60)
     client, meddler = meddled(store)
     for batch in range(2, 60):
@@ -71,8 +71,8 @@ def test_a_prune_that_cannot_ask_says_so(store: Store) -> None:
     invariants.check(store)
 
 
-def test_a_page_that_cannot_be_read_because_the_store_is_away(store: Store) -> None:
-    """A store that answers no more would be taken for a damaged page, and its rows left for good."""
+def test_a_page_that_cannot_be_read_during_an_outage(store: Store) -> None:
+    """An outage is taken for a damaged page, whose rows then stay permanently."""
     fill(store, 60)
     client, meddler = meddled(store)
     client.read_latest("mena")
@@ -88,7 +88,7 @@ def test_a_page_that_cannot_be_read_because_the_store_is_away(store: Store) -> N
 
 
 def test_prunes_against_producers(real_url: str) -> None:
-    """Under load a version would be lost, a record leak, or a reader find nothing."""
+    """Under load a version is lost, a record leaks, or a reader finds nothing."""
     errors: list[BaseException] = []
     done = threading.Event()
 

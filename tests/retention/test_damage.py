@@ -1,4 +1,4 @@
-"""Damaged pages stand in the way of retention, and it goes on all the same."""
+"""Retention continues beside damaged pages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.usefixtures("small_pages")
 
 
 @pytest.mark.parametrize("how", ["missing", "altered"])
-def test_a_damaged_page_does_not_keep_the_others_from_going(store: Store, how: str) -> None:
-    """One lost page would end retention for good, and the store would fill up."""
+def test_a_damaged_page_does_not_keep_others_from_being_unlinked(store: Store, how: str) -> None:
+    """One lost page ends retention permanently, and the store fills up."""
     fill(store, 156)
     row_pages = [ref.key for ref in stored(store).log.pages if ref.count == manifest.F]
     assert len(row_pages) == 2, "what is tried first"
@@ -32,8 +32,8 @@ def test_a_damaged_page_does_not_keep_the_others_from_going(store: Store, how: s
     assert ids(another(store)) == ["more-19"]
 
 
-def test_a_damaged_page_of_references_does_not_keep_the_others_from_going(store: Store) -> None:
-    """The rest of the history would never be let go of."""
+def test_a_damaged_page_of_references_does_not_keep_others_from_being_unlinked(store: Store) -> None:
+    """One lost page of references keeps the rest of the history from being unlinked."""
     fill(store, 150)
     oldest = max(stored(store).log.pages, key=lambda ref: ref.count)
     delete(store, oldest.key)
@@ -53,7 +53,7 @@ def damage(store: Store, key: str, how: str) -> None:
 
 
 def test_a_pin_whose_page_is_lost_can_be_undone(store: Store) -> None:
-    """An operator could not unpin, because nobody can tell whether its page names it."""
+    """An operator cannot unpin, because it is not known whether the lost page names the snapshot."""
     fill(store, 60)
     store.pin("mena", id="id-1")
     keeping(store, 3).publish("mena", "new", id="new", ts=9000)

@@ -1,4 +1,4 @@
-"""Growing and letting go as pure code: every key is named by the manifest until the swap that unlinks it."""
+"""Append and retention as pure code: every key is named by the manifest until the swap that unlinks it."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Line:
 def test_every_key_is_named_until_the_swap_that_unlinks_it(
     sizes: tuple[int, int], steps: list[tuple[Any, ...]], *, damage: bool
 ) -> None:
-    """A record would leak, expire while it is named, or be taken from whoever has its key by then."""
+    """A record leaks, expires while it is named, or is unlinked under its new owner."""
     line = Line()
     with pages_of(*sizes):
         for step in steps:

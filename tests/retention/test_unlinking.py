@@ -1,4 +1,4 @@
-"""What retention lets go of: how much stays, for whom, and for how long, on every kind of store."""
+"""What retention unlinks: how much stays, for which readers, and how long, on every kind of store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pass_the_grace() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 10, 30])
 def test_the_store_does_not_grow_beyond_the_bound(store: Store, count: int) -> None:
-    """A producer that keeps ten versions would fill the server all the same."""
+    """A producer that keeps ten versions fills the server all the same."""
     client = hasty(store, count)
     most = 0
     for number in range(120):
@@ -45,8 +45,8 @@ def test_the_store_does_not_grow_beyond_the_bound(store: Store, count: int) -> N
     invariants.check(store)
 
 
-def test_what_is_let_go_of_is_gone_after_the_grace(store: Store) -> None:
-    """Records would stay for ever, although no manifest names them."""
+def test_unlinked_records_are_gone_after_the_grace(store: Store) -> None:
+    """Records stay permanently although no manifest names them."""
     client = hasty(store, 2)
     fill(client, 40)
     pass_the_grace()
@@ -57,7 +57,7 @@ def test_what_is_let_go_of_is_gone_after_the_grace(store: Store) -> None:
 
 
 def test_versions_with_gaps_cost_less_than_a_page(store: Store) -> None:
-    """A producer that confirms now and then would keep many times the history it asked for."""
+    """A producer that confirms now and then keeps many times the history that it asked for."""
     fill(store, 60)
     client = keeping(store, 50)
     for number in range(100):
@@ -74,8 +74,8 @@ def test_versions_with_gaps_cost_less_than_a_page(store: Store) -> None:
 # --- latest and pinned -----------------------------------------------------------------------------
 
 
-def test_a_pinned_snapshot_outlives_its_page_and_goes_when_it_is_unpinned(store: Store) -> None:
-    """A pin would lose its payload, or its records would stay for ever after the unpin."""
+def test_a_pinned_snapshot_outlives_its_page_and_is_unlinked_when_unpinned(store: Store) -> None:
+    """A pinned snapshot loses its payload, or its records stay permanently after the unpin."""
     client = keeping(store, 3)
     fill(client, 2)
     client.pin("mena", id="id-1")
@@ -94,8 +94,8 @@ def test_a_pinned_snapshot_outlives_its_page_and_goes_when_it_is_unpinned(store:
     assert id_key in expiring(store)
 
 
-def test_a_pin_that_moves_lets_go_of_the_one_before(store: Store) -> None:
-    """Each pin of an old snapshot would leak its records when another takes its place."""
+def test_a_pin_that_moves_unlinks_the_one_before(store: Store) -> None:
+    """Each pin of an old snapshot leaks its records when another takes its place."""
     client = keeping(store, 3)
     fill(client, 2)
     client.pin("mena", id="id-0")
@@ -105,8 +105,8 @@ def test_a_pin_that_moves_lets_go_of_the_one_before(store: Store) -> None:
     invariants.check(store)
 
 
-def test_a_rollback_keeps_alive_until_something_newer_is_published(store: Store) -> None:
-    """Readers of what was rolled back to would lose it, or its records would stay for ever."""
+def test_a_rollback_keeps_its_snapshot_until_a_newer_publish(store: Store) -> None:
+    """Readers lose the snapshot that was rolled back to, or its records stay permanently."""
     client = keeping(store, 3)
     client.publish("mena", "good", id="good", ts=1000)
     client.publish("mena", "bad", id="bad", ts=2000)
@@ -122,8 +122,8 @@ def test_a_rollback_keeps_alive_until_something_newer_is_published(store: Store)
     invariants.check(store)
 
 
-def test_a_snapshot_that_is_latest_and_pinned_goes_with_the_last_of_both(store: Store) -> None:
-    """It would go while it is still served, or stay when it is neither."""
+def test_a_snapshot_that_is_latest_and_pinned_is_unlinked_when_it_is_neither(store: Store) -> None:
+    """A snapshot is unlinked while it is still served, or stays when it is neither."""
     client = keeping(store, 2)
     client.publish("mena", "both", id="both", ts=10_000)
     client.pin("mena", id="both")
@@ -142,7 +142,7 @@ def test_a_snapshot_that_is_latest_and_pinned_goes_with_the_last_of_both(store: 
 
 
 def test_a_pin_and_a_publish_in_the_swap_that_drops_the_page(store: Store) -> None:
-    """The page of the latest goes in the very swap that makes another the latest: its records with it."""
+    """The records of the former latest leak when its page goes in the swap that replaces it."""
     client = keeping(store)
     client.publish("mena", "peak", id="peak", ts=10_000)
     for number in range(12):
@@ -155,8 +155,8 @@ def test_a_pin_and_a_publish_in_the_swap_that_drops_the_page(store: Store) -> No
 # --- ids again -------------------------------------------------------------------------------------
 
 
-def test_an_id_that_was_let_go_of_can_be_published_again(store: Store) -> None:
-    """An id would be refused for ever, or taken from its new owner when its old page is dropped."""
+def test_an_unlinked_id_can_be_published_again(store: Store) -> None:
+    """An unlinked id is refused permanently, or unlinked again together with its old page."""
     client = keeping(store, 2)
     fill(client, 20)
     assert "id-0" not in {row.id for row in invariants.check(store)}
@@ -174,7 +174,7 @@ def test_an_id_that_was_let_go_of_can_be_published_again(store: Store) -> None:
 
 
 def test_a_record_that_comes_back_within_its_grace_stays(store: Store) -> None:
-    """The very same snapshot published again would expire with the TTL of its first life."""
+    """A snapshot that is published again expires with the TTL of its first publish."""
     client = keeping(store, 1)
     client.publish("mena", "again", id="again", ts=5)
     fill(client, 20)
@@ -189,7 +189,7 @@ def test_a_record_that_comes_back_within_its_grace_stays(store: Store) -> None:
 
 
 def test_a_reader_with_the_previous_manifest_still_finds_its_payload(store: Store) -> None:
-    """A reader that is between the manifest and the payload would see a failure at each publish."""
+    """A reader between the manifest and the payload fails at each publish."""
     fill(store, 12)
     reader, meddler = meddled(store, cache_bytes=0)
     reader.status("mena")
@@ -207,8 +207,8 @@ def test_a_reader_with_the_previous_manifest_still_finds_its_payload(store: Stor
     assert len(meddler.batches) == 3, "found at once, without looking again"
 
 
-def test_a_reader_that_is_later_than_the_grace_gets_what_is_current(store: Store) -> None:
-    """A reader that slept would be told of damage where there is none."""
+def test_a_reader_later_than_the_grace_gets_the_current_version(store: Store) -> None:
+    """A slow reader is told of damage where there is none."""
     fill(store, 12)
     reader, meddler = meddled(store, cache_bytes=0)
     reader.status("mena")
@@ -225,7 +225,7 @@ def test_a_reader_that_is_later_than_the_grace_gets_what_is_current(store: Store
 
 
 def test_a_history_that_was_begun_before_is_read_to_its_end(store: Store) -> None:
-    """Listing a long history would fail in the middle whenever a producer prunes."""
+    """Listing a long history fails in the middle whenever a producer prunes."""
     fill(store, 60)
     reader, meddler = meddled(store)
     rows = reader.history("mena", limit=None)

@@ -135,7 +135,7 @@ def test_a_log_that_was_let_go_of_after_a_lost_reply_is_outcome_unknown(store: S
     store.publish("mena", 0, id="before")
     client, meddler, batch = warm(store)
 
-    def let_go() -> None:
+    def unlink() -> None:
         other = another(store)
         keeping_one = attrs.evolve(other._context, retention=Retention(max_count=1))
         other = Store(other._driver, keeping_one)
@@ -144,7 +144,7 @@ def test_a_log_that_was_let_go_of_after_a_lost_reply_is_outcome_unknown(store: S
         assert 2 not in {row.version for row in known_to(other).log.rows}
         lose()
 
-    meddler.after(batch, let_go)
+    meddler.after(batch, unlink)
     with pytest.raises(OutcomeUnknown):
         client.publish("mena", "mine", id="mine")
 

@@ -80,11 +80,11 @@ def test_only_what_is_committed_can_be_served(store: Store) -> None:
         with pytest.raises(NotFound, match="dataset 'mena': nothing is published"):
             act()
     store.publish("mena", 1)
-    for steer in (store.pin, store.rollback):
+    for serve in (store.pin, store.rollback):
         with pytest.raises(NotFound, match="no committed snapshot has id 'x'"):
-            steer("mena", id="x")
+            serve("mena", id="x")
         with pytest.raises(InvalidInput):
-            steer("mena", id="bad id")
+            serve("mena", id="bad id")
 
 
 def test_a_lost_reply_of_a_pin_is_settled(store: Store) -> None:
