@@ -86,7 +86,7 @@ def test_pages_and_manifest_are_those_of_the_pure_code(count: int) -> None:
         sealed |= {page.ref.key: page.record for page in draft.pages}
         current = draft.manifest
     made = bulk.Bulk("mena", keys)
-    assert dict(made.grow(count, recorded=False)) == sealed
+    assert dict(made.append(count, recorded=False)) == sealed
     assert current is not None
     assert made.manifest(nonce=f"{count:016x}").raw == current.raw
     assert manifest.parse(current.raw, "mena", keys.manifest("mena")).log == current.log

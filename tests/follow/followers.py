@@ -46,7 +46,7 @@ def retained(sim: SimulatedStore, retention: Retention) -> Store:
 def grown(store: Store, to: int) -> None:
     """Make a dataset of this many versions, without their id records."""
     bulk = Bulk("mena", store._context.keys)
-    pairs: Pairs = bulk.grow(to, recorded=False)
+    pairs: Pairs = bulk.append(to, recorded=False)
     keyspace = store._driver.keyspace  # type: ignore[attr-defined]
     for key, value in pairs:
         keyspace._set(key, value, None)

@@ -23,7 +23,7 @@ from tests.fsck.damage_kinds import (
 from tests.fsck.simulated import Clinic, grown
 from tests.support import invariants
 from tests.support.drivers import Meddler, another, meddled
-from tests.support.rivals import Crowd
+from tests.support.rivals import Rivals
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 Act = Callable[[Clinic], None]
@@ -248,7 +248,7 @@ def test_a_repair_that_never_gets_there_first_says_so(well: Clinic) -> None:
     """Against producers that always win it must end, and tell why."""
     page_deleted(well)
     client, meddler = meddled(well.store)
-    Crowd(another(well.store), meddler, rivals=100)
+    Rivals(another(well.store), meddler, rivals=100)
     with pytest.raises(Contended, match="producers committed first"):
         client.repair("mena", apply=True)
     well.repaired()

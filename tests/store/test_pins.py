@@ -25,7 +25,7 @@ def served(store: Store) -> object:
 
 
 def test_pin_serves_one_snapshot_until_unpin(store: Store) -> None:
-    """An operator holds readers on a good version while publishing goes on."""
+    """An operator cannot keep readers on a good version while publishing goes on."""
     good = store.publish("mena", "good")
     store.publish("mena", "bad")
     status = store.pin("mena", id=good.id)
@@ -39,7 +39,7 @@ def test_pin_serves_one_snapshot_until_unpin(store: Store) -> None:
 
 
 def test_pinning_what_is_pinned_changes_nothing(store: Store) -> None:
-    """Operators' commands can be repeated."""
+    """An operator's command cannot be repeated safely."""
     good = store.publish("mena", "good")
     first = store.pin("mena", id=good.id)
     assert store.pin("mena", id=good.id) == first
@@ -48,7 +48,7 @@ def test_pinning_what_is_pinned_changes_nothing(store: Store) -> None:
 
 
 def test_rollback_makes_an_older_snapshot_the_latest(store: Store) -> None:
-    """A bad publish is taken back; the next one, not older than the good one, takes over."""
+    """A bad publish cannot be taken back, or the next good one is not served."""
     good = store.publish("mena", "good", ts=1000)
     store.publish("mena", "bad", ts=3000)
     status = store.rollback("mena", id=good.id)
@@ -60,7 +60,7 @@ def test_rollback_makes_an_older_snapshot_the_latest(store: Store) -> None:
 
 
 def test_old_snapshots_can_be_pinned_and_rolled_back_to(store: Store) -> None:
-    """What lies in a page is as good as what lies in the tail."""
+    """A snapshot in a page cannot be pinned or rolled back to."""
     first = store.publish("mena", 0)
     for number in range(1, 100):
         store.publish("mena", number)
@@ -70,7 +70,7 @@ def test_old_snapshots_can_be_pinned_and_rolled_back_to(store: Store) -> None:
 
 
 def test_only_what_is_committed_can_be_served(store: Store) -> None:
-    """A typo in an id must not take readers down."""
+    """A typo in an id takes the dataset away from readers."""
     acts: list[Callable[[], object]] = [
         lambda: store.pin("mena", id="x"),
         lambda: store.unpin("mena"),
@@ -87,8 +87,8 @@ def test_only_what_is_committed_can_be_served(store: Store) -> None:
             serve("mena", id="bad id")
 
 
-def test_a_lost_reply_of_a_pin_is_settled(store: Store) -> None:
-    """The etag tells whether the pin took effect, so it is neither lost nor done twice."""
+def test_a_lost_reply_of_a_pin_is_resolved(store: Store) -> None:
+    """A pin whose reply was lost is not made, or made twice, although the etag tells."""
     commit = store.publish("mena", 1)
     client, meddler = meddled(store)
     client.status("mena")
@@ -100,8 +100,8 @@ def test_a_lost_reply_of_a_pin_is_settled(store: Store) -> None:
     assert status == another(store).status("mena")
 
 
-def test_a_pin_whose_fate_nobody_can_know_says_so(store: Store) -> None:
-    """When others committed after a lost reply, nothing tells: it is not silently done twice."""
+def test_a_pin_with_an_unknown_outcome_says_so(store: Store) -> None:
+    """A pin that others overtook after a lost reply is silently made twice."""
     commit = store.publish("mena", 1)
     client, meddler = meddled(store)
     client.read_latest("mena")
@@ -116,8 +116,8 @@ def test_a_pin_whose_fate_nobody_can_know_says_so(store: Store) -> None:
         client.pin("mena", id=commit.id)
 
 
-def test_steering_follows_a_conflict(store: Store) -> None:
-    """A publish between an operator's look and swap is kept, and the pin happens all the same."""
+def test_a_pin_follows_a_conflict(store: Store) -> None:
+    """A publish between an operator's look and swap is lost, or fails the pin."""
     commit = store.publish("mena", 1)
     client, meddler = meddled(store)
     client.read_latest("mena")
@@ -127,7 +127,7 @@ def test_steering_follows_a_conflict(store: Store) -> None:
 
 
 def test_a_live_view_is_shown_while_its_version_is_current(store: Store) -> None:
-    """A view computed on one version is never shown for another."""
+    """A view that was computed from one version is shown for another."""
     commit = store.publish("mena", 1)
     assert store.put_live("mena", {"now": 5}, ttl=60) == commit.etag
     view = another(store).read_live("mena")
@@ -138,7 +138,7 @@ def test_a_live_view_is_shown_while_its_version_is_current(store: Store) -> None
 
 
 def test_a_late_live_view_of_an_old_version_stays_hidden(store: Store) -> None:
-    """A worker that computed on the old version and writes after the commit does not mislead readers."""
+    """A worker that writes after the next commit shows readers a view of the old version."""
     old = store.publish("mena", 1)
     worker = another(store)
     worker.read_latest("mena")
@@ -154,7 +154,7 @@ def test_a_late_live_view_of_an_old_version_stays_hidden(store: Store) -> None:
 
 
 def test_a_live_view_expires(store: Store) -> None:
-    """A view lives as long as it was given, no longer."""
+    """A view is shown longer than its TTL."""
     store.publish("mena", 1)
     store.put_live("mena", b"x", ttl=timedelta(milliseconds=60), codec="bytes")
     assert store.read_live("mena") is not None
@@ -162,8 +162,8 @@ def test_a_live_view_expires(store: Store) -> None:
     assert store.read_live("mena") is None
 
 
-def test_a_live_view_needs_something_to_be_a_view_of(store: Store) -> None:
-    """Bad input and an empty dataset are refused."""
+def test_a_live_view_needs_a_published_version(store: Store) -> None:
+    """Bad input, or a view of an empty dataset, is accepted."""
     with pytest.raises(NotFound, match="nothing is published"):
         store.put_live("mena", 1, ttl=60)
     store.publish("mena", 1)
@@ -176,7 +176,7 @@ def test_a_live_view_needs_something_to_be_a_view_of(store: Store) -> None:
 
 
 def test_a_snapshot_whose_payload_is_gone_cannot_be_pinned(store: Store) -> None:
-    """Pinning must not turn readers over to something that cannot be read."""
+    """A pin gives readers a snapshot that cannot be read."""
     from tests.store.test_damage import delete  # noqa: PLC0415
 
     commit = store.publish("mena", 1, id="gone")
@@ -188,7 +188,7 @@ def test_a_snapshot_whose_payload_is_gone_cannot_be_pinned(store: Store) -> None
 
 
 def test_confirm_moves_the_moment_of_the_last_look(store: Store) -> None:
-    """An alarm on `confirmed_at` would ring for ever, however often the producer says that it ran."""
+    """An alarm on `confirmed_at` stays on, however often the producer confirms."""
     client, _ = meddled(store, clock=TickingClock())
     client.publish("mena", 1)
     before = client.status("mena")
@@ -199,7 +199,7 @@ def test_confirm_moves_the_moment_of_the_last_look(store: Store) -> None:
 
 
 def test_rolling_back_to_the_latest_changes_nothing(store: Store) -> None:
-    """A repeated rollback would make a new version each time and end every live view."""
+    """A repeated rollback makes a new version each time, and ends every live view."""
     commit = store.publish("mena", 1)
     before = store.status("mena")
     assert store.rollback("mena", id=commit.id) == before

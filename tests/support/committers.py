@@ -1,4 +1,4 @@
-"""How a store commits where no script runs, as tests name it."""
+"""The two ways to commit without scripts, by the names that tests use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from swapstore.protocol.scriptless.committer import ByCompareAndSet, UnderLease
 
 
 class Way(enum.Enum):
-    """The two committers without scripts."""
+    """Compare-and-set, or a lease."""
 
     COMPARE = "compare-and-set"
     LEASE = "a plain SET under a lease"

@@ -1,4 +1,4 @@
-"""A clock that ticks once a look, and randomness with a seed: the same run, byte for byte."""
+"""A clock that ticks at each look, and seeded randomness: the same run, byte for byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swapstore.protocol.context import Context
 
 @attrs.define
 class TickingClock:
-    """Every look at the clock is a second later."""
+    """Every look at the clock is one second later."""
 
     ms: int = 1_800_000_000_000
 
@@ -30,7 +30,7 @@ class TickingClock:
 
 
 def fixed_context(seed: int = 7, namespace: str = "snapshot") -> Context:
-    """A context without any source of surprise."""
+    """A context in which everything is deterministic."""
     return Context(
         keys=Keys(namespace), cache=Cache(1 << 20), clock=TickingClock(), random=random.Random(seed)
     )

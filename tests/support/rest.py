@@ -73,7 +73,7 @@ class RestServer:
         return self
 
     def close(self) -> None:
-        """Stop, and wait for every thread. An error of the server's own is raised here."""
+        """Stop, and wait for every thread. An error of the server itself is raised here."""
         if self._http is None or self._thread is None:
             return
         self._http.stop()
@@ -103,7 +103,7 @@ class _Http(ThreadingHTTPServer):
         self._lock = threading.Lock()
 
     def opened(self, connection: socket.socket) -> int:
-        """Take note of a connection; return its number."""
+        """Record a connection; return its number."""
         with self._lock:
             self._open.add(connection)
             self._opened += 1
@@ -125,7 +125,7 @@ class _Http(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep what was raised, for close() to raise."""
+        """Keep the error that was raised, for close() to raise."""
         error = sys.exception()
         if error is not None and not isinstance(error, ConnectionError):
             self.errors.append(error)
@@ -150,16 +150,16 @@ class _Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Write nothing."""
 
     def handle_expect_100(self) -> bool:
-        """Let curl send its large body now, and not after a second."""
+        """Let curl send its large body at once, instead of after a second."""
         super().handle_expect_100()
         self.wfile.flush()
         return True
 
     def handle_one_request(self) -> None:
-        """End a connection that is closed on purpose without a word."""
+        """End a connection that is closed on purpose without an error."""
         try:
             super().handle_one_request()
         except ConnectionError:

@@ -1,4 +1,4 @@
-"""Producers that know the dataset already, and rivals that get there first."""
+"""Producers that know the dataset already, and rivals that commit before them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def known_to(client: Store) -> Manifest:
 
 
 def put_in_place(store: Store, manifest: Manifest) -> None:
-    """Let this manifest be the stored one, as a retention run would."""
+    """Replace the stored manifest with this one, as a prune would."""
     alter(store, MANIFEST, lambda _: manifest.raw)
 
 
-class Crowd:
-    """Rivals: each commits right before one of this producer's commits, as long as there are any."""
+class Rivals:
+    """Each rival commits right before one of this producer's commits, until there are no more."""
 
     def __init__(self, store: Store, meddler: Meddler, rivals: int) -> None:
         self._store, self._real, self._left = store, meddler._driver, rivals

