@@ -1,6 +1,7 @@
-"""`python -m tests.benchmarks`: swapstore beside what one would otherwise write or install, on one server.
+"""`python -m tests.benchmarks`: swapstore compared with what one would otherwise write or install.
 
-See `--help`. Figures, not verdicts: a missed target is shown, and the exit code is 0 all the same.
+All run on the same server; see `--help`. It prints figures, not verdicts: a missed target is shown, and the
+exit code is 0 all the same.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, show, and write what was asked for."""
+    """Measure, show the figures, and write what was asked for."""
     chosen = parser().parse_args(arguments)
     rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
     found = report.Report(report.console())
@@ -103,7 +104,7 @@ def sections(text: str) -> list[str]:
 
 
 def about(bench: Bench) -> dict[str, Any]:
-    """Say on what it was measured, and with which settings of the raw client."""
+    """Describe the machine and the settings of the raw client."""
     raw = redis.Redis.from_url(bench.ground.url).connection_pool
     with bench.ground.store() as store:
         ours = getattr(store._driver, "_pool", raw)
@@ -121,7 +122,7 @@ def about(bench: Bench) -> dict[str, Any]:
 
 
 def settings(pool: Any) -> dict[str, Any]:
-    """Say what a pool's connections are like; redis-py sets TCP_NODELAY on all of them."""
+    """Describe the connections of a pool; redis-py sets TCP_NODELAY on all of them."""
     made = pool.make_connection()
     names = ("protocol", "socket_timeout", "socket_connect_timeout", "socket_keepalive")
     found = {name.replace("_", " "): getattr(made, name, None) for name in names}

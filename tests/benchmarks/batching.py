@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.batching`: eight regions over a slow network, beside the six commands of each.
+"""`python -m tests.benchmarks.batching`: eight regions over a slow network, beside six commands for each.
 
 A proxy adds 50 ms each way, so one round trip takes 100 ms. Every round measures each way once, in turn, on
-warm connections; the table shows medians and their ratios to one round trip. Nothing decides a test.
+warm connections; the table shows medians and their ratios to one round trip. No figure fails a test.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def with_asyncio(url: str, namespace: str, values: dict[str, bytes]) -> Iterator
 
 
 def read_each_first(reader: swapstore.Store) -> Any:
-    """Let a reader know what is there, so that nothing is new to it."""
+    """Let a reader read each dataset first, so that its cache is warm."""
     return lambda: reader.read_latest_many(REGIONS)
 
 

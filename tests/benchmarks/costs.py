@@ -1,4 +1,4 @@
-"""What each operation costs on a dataset of some depth: the part that the bench and its test share.
+"""The cost of each operation on a dataset of some depth: shared by the benchmark and its test.
 
 Every figure is the mean over one whole cycle of 32 publishes, each from the same manifest: so the tail has
 had every length, and one publish has sealed. Readers look at every manifest of such a cycle.
@@ -28,7 +28,7 @@ Costs = dict[str, Cost]
 
 @attrs.frozen
 class Read:
-    """Something a reader does, some of it with an old version. A warm one has read the latest before."""
+    """An operation of a reader, perhaps on an old version. A warm reader has read the latest before."""
 
     act: Callable[[Store, int], object]
     warm: bool = False
@@ -88,7 +88,7 @@ class Bed:
         self.meter = Meter(metered._driver, proxy)
 
     def client(self) -> Store:
-        """A client that remembers nothing, on a connection that is open."""
+        """A client with an empty cache, on a connection that is open."""
         return _client(self.meter, self.store, cache_bytes=1 << 20)
 
     def producer(self) -> Store:
@@ -99,7 +99,7 @@ class Bed:
         return client
 
     def measure(self, versions: int) -> Costs:
-        """Let the dataset have so many versions, and return what each operation costs then."""
+        """Extend the dataset to this many versions, and return what each operation costs there."""
         choice = random.Random(versions)
         old = [choice.randint(1, versions - 2 * F + 1) for _ in range(F)]  # all of them lie in pages
         before = bulk.extend(self.store, DATASET, to=versions, recorded=False)
@@ -115,12 +115,12 @@ class Bed:
         return costs
 
     def manifest(self) -> Manifest:
-        """The manifest that is stored."""
+        """The stored manifest."""
         return bulk.stored_manifest(self.store, DATASET)
 
     @contextmanager
     def _undone(self, before: Manifest) -> Iterator[None]:
-        """Take back what is published meanwhile."""
+        """Take back what is published inside."""
         self.meter.staged.clear()
         yield
         bulk.take_back(self.store, before, self.meter.staged)
@@ -162,13 +162,13 @@ def _client(meter: Meter, store: Store, *, cache_bytes: int) -> Store:
 
 
 def ratios(now: Cost, base: Cost) -> tuple[float, float]:
-    """How many times the round trips and the bytes of another cost, page reads aside."""
+    """How many times the round trips and bytes of another cost, without page reads."""
     return now.rest.round_trips / base.rest.round_trips, now.rest.bytes / base.rest.bytes
 
 
 @attrs.frozen
 class Walk:
-    """What a walk through the history took; `bytes` are those of the values that were read."""
+    """The cost of a walk through the history; `bytes` are those of the values that were read."""
 
     rows: int
     pages: int
@@ -177,7 +177,7 @@ class Walk:
 
 
 def walk(store: Store, *, rows: int | None) -> Walk:
-    """Take some rows of the history (None: all), one after the other, with a client that keeps no page."""
+    """Take some rows of the history (None: all), one after the other, with a client that caches no page."""
     meter = Meter(store._driver)
     history = _client(meter, store, cache_bytes=0).history(DATASET, limit=rows)
     tracemalloc.start()

@@ -1,6 +1,6 @@
 """What depth costs: counted (see depth.py), and timed at each depth beside a shallow dataset.
 
-It has servers of its own, whatever `--url` says: a million versions are some 300 MB.
+It has its own servers, whatever `--url` says: a million versions are some 300 MB.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def run(bench: Bench) -> None:
 
 
 def titled(kind: str, versions: int) -> str:
-    """Name a block: what targets and plots look it up by."""
+    """Name a block; targets and plots find it by this name."""
     return f"publish at {versions:,} versions, {kind}"
 
 
 @attrs.define
 class Timing:
-    """Times at each depth, while the dataset is there. Figures are shown when counting has ended."""
+    """Times at each depth, while the dataset exists. Figures are shown when counting has ended."""
 
     bench: Bench
     kind: str
@@ -100,7 +100,7 @@ class Timing:
         self._show(titled(self.kind, versions), samples, AT_SHALLOW)
 
     def _reads(self, bed: Bed, versions: int) -> None:
-        """Read old versions, each another one: neither its record nor its page is remembered."""
+        """Read old versions, each a different one: neither its record nor its page is cached."""
         choice = random.Random(versions)
         rounds = min(100, self.bench.rounds)
         client = _Renewed(bed)

@@ -1,6 +1,6 @@
 """Two plots as SVG, on logarithmic axes: a publish by the depth of the dataset, and by its payload's size.
 
-Written here: lines, ticks and names are all that is needed, and a plotting library would be the largest
+They are drawn here: only lines, ticks and names are needed, and a plotting library would be the largest
 dependency of this project.
 """
 
@@ -84,7 +84,7 @@ class Plot:
 
 
 class Scale:
-    """From values to places, by their logarithms; it begins and ends at a power of ten, or at half of one."""
+    """From values to positions, by their logarithms; it begins and ends at a power of ten, or half of one."""
 
     def __init__(self, values: list[float], begin: float, end: float) -> None:
         logs = [math.log10(value) for value in values]

@@ -14,7 +14,7 @@ _asked = threading.Event()
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` at the first signal; later ones must not interrupt the cleaning up."""
+    """Raise `KeyboardInterrupt` at the first signal; later ones must not interrupt the clean-up."""
     before = {each: signal.signal(each, _stop) for each in SIGNALS}
     _asked.clear()
     try:

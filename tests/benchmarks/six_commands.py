@@ -10,7 +10,7 @@ BEGAN_MS = 1_800_000_000_000
 
 
 def names(namespace: str, region: str, number: int) -> dict[str, str]:
-    """Name the keys of one publish; the id is as long as one that swapstore makes."""
+    """Name the keys of one publish; the id is as long as one that swapstore generates."""
     name = f"018f2f7e-0000-7000-8000-{number:012x}"
     return {
         "id": name,
@@ -23,7 +23,7 @@ def names(namespace: str, region: str, number: int) -> dict[str, str]:
 
 
 class Six:
-    """A producer and a reader of one region, on a client with the defaults that a user gets."""
+    """A producer and a reader of one region, on a client with default settings."""
 
     def __init__(self, client: Any, namespace: str, region: str = "mena", *, begin: int = 0) -> None:
         self._client = client
@@ -49,7 +49,7 @@ class Six:
         self.pipeline(payload, transaction=transaction).execute()
 
     async def apublish(self, payload: bytes) -> None:
-        """Publish in MULTI/EXEC, on a client for asyncio."""
+        """Publish in MULTI/EXEC, on an asyncio client."""
         await self.pipeline(payload, transaction=True).execute()
 
     def read(self) -> bytes | None:
@@ -59,14 +59,14 @@ class Six:
         return found
 
     async def aread(self) -> bytes | None:
-        """Read in two steps, on a client for asyncio."""
+        """Read in two steps, on an asyncio client."""
         pointer = await self._client.get(names(self._namespace, self._region, 0)["latest"])
         found: bytes | None = await self._client.get(pointer)
         return found
 
 
 def fill_index(client: redis.Redis, namespace: str, region: str, count: int) -> None:
-    """Let the index have so many members, without the payloads."""
+    """Give the index this many members, without the payloads."""
     key = names(namespace, region, 0)["index"]
     for begin in range(1, count + 1, 1000):
         numbers = range(begin, min(begin + 1000, count + 1))

@@ -20,7 +20,7 @@ PEERS_MOST = {"ArcticDB": 0.5, "Icechunk": 0.3, "delta-rs": 0.05, "PyIceberg": 0
 
 @attrs.frozen
 class Target:
-    """A bound on how one way compares with another one in a block of the run."""
+    """A bound on the ratio of one way to another in a block of the run."""
 
     name: str
     most: float
@@ -50,7 +50,7 @@ def run(bench: Bench) -> None:
 
 
 def judged(name: str, value: float, most: float) -> Row:
-    """Say whether a figure keeps within its bound."""
+    """Say whether a figure is within its bound."""
     verdict = "met" if value <= most else "MISSED"
     return {"figure": name, "measured": value, "at most": most, "verdict": verdict}
 
@@ -95,7 +95,7 @@ def timed(report: Report) -> Iterator[Target]:
 
 
 def counted(report: Report) -> Iterator[Row]:
-    """Judge what is no time: bytes, memory, losses."""
+    """Judge what is not a time: bytes, memory, losses."""
     for kind in depth.STORES:
         costs = report.facts.get(f"depth, {kind}", {}).get("costs", {})
         if depth.TARGET in costs:

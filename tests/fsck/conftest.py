@@ -1,4 +1,4 @@
-"""A dataset that is about to be damaged, and what every repair must end in."""
+"""A published dataset on a store of each kind, for damage, and what every repair must end in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEEP = 75  # one page of 32 rows, and a tail
 
 
 @attrs.frozen
-class Patient:
+class StoredDataset:
     """A store, what was published to it, and how to damage it."""
 
     store: Store
@@ -27,11 +27,11 @@ class Patient:
     rows: list[Row]  # oldest first
 
     def problems(self) -> list[str]:
-        """What verify finds wrong, as a new client."""
+        """What verify finds, as a new client."""
         return sorted({f.problem.value for f in another(self.store).verify("mena") if f.wrong})
 
     def repair(self) -> Repair:
-        """Repair as a new client; afterwards nothing may be wrong, and running it again changes nothing."""
+        """Repair as a new client; afterwards nothing may be wrong, and another repair changes nothing."""
         (report,) = another(self.store).repair("mena", apply=True)
         assert self.problems() == []
         before = self.damage.get(MANIFEST)
@@ -45,7 +45,7 @@ class Patient:
         return invariants.manifest_of(self.store).log.pages[0].key
 
     def still_reads(self, *, but: tuple[str, ...] = ()) -> None:
-        """Every snapshot is read by id, with its payload, as an old reader and as a new one would."""
+        """Every snapshot can be read by id, with its payload, by a warm reader and by a new one."""
         reader = another(self.store)
         for row in self.rows:
             snapshot = reader.read("mena", id=row.id)
@@ -62,14 +62,14 @@ class Patient:
 
 
 @pytest.fixture
-def patient(store: Store) -> Callable[[int], Patient]:
-    """So many published snapshots, in good health."""
+def published(store: Store) -> Callable[[int], StoredDataset]:
+    """A function that publishes this many snapshots."""
 
-    def make(count: int) -> Patient:
+    def make(count: int) -> StoredDataset:
         for number in range(1, count + 1):
             store.publish("mena", {"n": number}, id=f"id-{number}", ts=number, labels={"n": str(number)})
         rows = list(store.history("mena", limit=None))[::-1]
-        made = Patient(store, Damage(store), rows)
+        made = StoredDataset(store, Damage(store), rows)
         assert made.problems() == []
         return made
 
@@ -84,10 +84,10 @@ def tiny_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def key(kind: str, number: int) -> str:
-    """The key of a record of the patient's."""
+    """The key of a record of the dataset."""
     return {"id": f"swapstore:id:{{mena}}:id-{number}", "ts": f"swapstore:ts:{{mena}}:{number}:id-{number}"}[
         kind
     ]
 
 
-__all__: list[Any] = ["DEEP", "MANIFEST", "Patient", "key", "patient", "tiny_pages"]
+__all__: list[Any] = ["DEEP", "MANIFEST", "StoredDataset", "key", "published", "tiny_pages"]

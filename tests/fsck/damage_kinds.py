@@ -1,72 +1,72 @@
-"""Kinds of damage to a dataset on the simulated store."""
+"""The kinds of damage to a dataset on the simulated store."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fsck.simulated import MANIFEST, Clinic, key
+from tests.fsck.simulated import MANIFEST, SimulatedDataset, key
 
-Harm = Callable[[Clinic], None]
-
-
-def manifest_deleted(clinic: Clinic) -> None:
-    clinic.delete(MANIFEST)
+Harm = Callable[[SimulatedDataset], None]
 
 
-def manifest_truncated(clinic: Clinic) -> None:
-    clinic.alter(MANIFEST, lambda raw: raw[: len(raw) - 20])
+def manifest_deleted(dataset: SimulatedDataset) -> None:
+    dataset.delete(MANIFEST)
 
 
-def page_deleted(clinic: Clinic) -> None:
-    clinic.delete(clinic.pages()[0])
+def manifest_truncated(dataset: SimulatedDataset) -> None:
+    dataset.alter(MANIFEST, lambda raw: raw[: len(raw) - 20])
 
 
-def page_altered(clinic: Clinic) -> None:
-    clinic.alter(clinic.pages()[-1], lambda raw: raw[:-1] + b"!")
+def page_deleted(dataset: SimulatedDataset) -> None:
+    dataset.delete(dataset.pages()[0])
 
 
-def page_of_references_deleted(clinic: Clinic) -> None:
-    clinic.delete(clinic.pages(of_references=True)[0])
+def page_altered(dataset: SimulatedDataset) -> None:
+    dataset.alter(dataset.pages()[-1], lambda raw: raw[:-1] + b"!")
 
 
-def id_deleted(clinic: Clinic) -> None:
-    clinic.delete(key("id", 1))
+def page_of_references_deleted(dataset: SimulatedDataset) -> None:
+    dataset.delete(dataset.pages(of_references=True)[0])
 
 
-def latest_altered(clinic: Clinic) -> None:
-    clinic.alter(key("id", len(clinic.rows)), lambda raw: raw[:-1] + b"!")
+def id_deleted(dataset: SimulatedDataset) -> None:
+    dataset.delete(key("id", 1))
 
 
-def ts_deleted(clinic: Clinic) -> None:
-    clinic.delete(key("ts", 2))
+def latest_altered(dataset: SimulatedDataset) -> None:
+    dataset.alter(key("id", len(dataset.rows)), lambda raw: raw[:-1] + b"!")
 
 
-def ts_altered(clinic: Clinic) -> None:
-    clinic.alter(key("ts", 3), lambda raw: raw.replace(b'"size"', b'"Size"'))
+def ts_deleted(dataset: SimulatedDataset) -> None:
+    dataset.delete(key("ts", 2))
 
 
-def record_leaked(clinic: Clinic) -> None:
-    clinic.torn("torn")
+def ts_altered(dataset: SimulatedDataset) -> None:
+    dataset.alter(key("ts", 3), lambda raw: raw.replace(b'"size"', b'"Size"'))
 
 
-def page_leaked(clinic: Clinic) -> None:
-    clinic.put("swapstore:page:{mena}:abcdef.1-2", b'{"page":"abcdef.1-2"}\n')
+def record_leaked(dataset: SimulatedDataset) -> None:
+    dataset.cut_off("torn")
 
 
-def name_lost(clinic: Clinic) -> None:
-    clinic.sim.keyspace.sets.clear()
+def page_leaked(dataset: SimulatedDataset) -> None:
+    dataset.put("swapstore:page:{mena}:abcdef.1-2", b'{"page":"abcdef.1-2"}\n')
 
 
-def manifest_expiring(clinic: Clinic) -> None:
-    clinic.expire(MANIFEST)
+def name_lost(dataset: SimulatedDataset) -> None:
+    dataset.sim.keyspace.sets.clear()
 
 
-def manifest_published_over(clinic: Clinic) -> None:
-    clinic.delete(MANIFEST)
-    other = clinic.sim.connect()
-    number = len(clinic.rows) + 1
+def manifest_expiring(dataset: SimulatedDataset) -> None:
+    dataset.expire(MANIFEST)
+
+
+def manifest_published_over(dataset: SimulatedDataset) -> None:
+    dataset.delete(MANIFEST)
+    other = dataset.sim.connect()
+    number = len(dataset.rows) + 1
     other.publish("mena", {"n": number}, id=f"id-{number}", ts=number)
-    clinic.rows.extend(clinic.history())
+    dataset.rows.extend(dataset.history())
 
 
 HARMS: tuple[Harm, ...] = (

@@ -1,4 +1,4 @@
-"""A dataset on the simulated store, about to be damaged: cheap to copy, so that every moment is tried."""
+"""A published dataset on the simulated store, for damage: cheap to copy, so every moment can be tried."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ FEW = Policy(commit_attempts=6)
 
 
 @attrs.frozen
-class Clinic:
+class SimulatedDataset:
     """A simulated store, a client of it, and what was acknowledged, oldest first."""
 
     sim: SimulatedStore
     store: Store
     rows: list[Row]
 
-    def copy(self) -> Clinic:
-        """The same store, going its own way from here."""
+    def copy(self) -> SimulatedDataset:
+        """An independent copy of the store."""
         sim = SimulatedStore(seed=1, policy=FEW)  # other randomness: a new epoch must be new
         sim.keyspace = self.sim.keyspace.copy()
         sim.clock.ms = self.sim.clock.ms
-        return Clinic(sim, sim.connect(), list(self.rows))
+        return SimulatedDataset(sim, sim.connect(), list(self.rows))
 
     # --- damage ------------------------------------------------------------------------------------
 
@@ -58,8 +58,8 @@ class Clinic:
         self.sim.keyspace.values.clear()
         self.sim.keyspace.sets.clear()
 
-    def torn(self, id: str, *, writes: int = 2) -> None:  # noqa: A002
-        """A publish that a dying server cut short: its records are permanent, its swap never came."""
+    def cut_off(self, id: str, *, writes: int = 2) -> None:  # noqa: A002
+        """A publish that a dying server cut off: its records are permanent, its swap is missing."""
         client, meddler = meddled(self.store)
 
         def tear() -> None:
@@ -76,7 +76,7 @@ class Clinic:
             client.publish("mena", "never", id=id, ts=self.rows[-1].ts + 1)
         except KeyboardInterrupt:
             return
-        raise AssertionError("the publish was to be torn")
+        raise AssertionError("the publish was to be cut_off")
 
     # --- what is there -----------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class Clinic:
         return found
 
     def problems(self) -> set[str]:
-        """What verify finds wrong, as a new client."""
+        """What verify finds, as a new client."""
         return {f.problem.value for f in another(self.store).verify("mena") if f.wrong}
 
     def history(self) -> list[Row]:
@@ -123,7 +123,7 @@ class Clinic:
         return found
 
     def repaired(self) -> None:
-        """Repair until nothing is left; then nothing is wrong, and again changes nothing."""
+        """Repair until nothing is left; then nothing is wrong, and another repair changes nothing."""
         reports = another(self.store).repair("mena", apply=True)
         assert all(not report.left for report in reports), reports
         assert self.problems() == set()
@@ -133,7 +133,7 @@ class Clinic:
         invariants.check(self.store)
 
     def still_has(self, ids: object) -> None:
-        """These snapshots, and none that was not acknowledged, are read."""
+        """Exactly these snapshots can be read, and none that was not acknowledged."""
         reader = another(self.store)
         for row in self.rows:
             if row.id in ids:  # type: ignore[operator]
@@ -151,27 +151,27 @@ def key(kind: str, number: int) -> str:
     return f"swapstore:{kind}:{{mena}}:{time}id-{number}"
 
 
-def opened(*, seed: int = 0) -> Clinic:
+def opened(*, seed: int = 0) -> SimulatedDataset:
     """An empty store."""
     sim = SimulatedStore(seed=seed, policy=FEW)
-    return Clinic(sim, sim.connect(), [])
+    return SimulatedDataset(sim, sim.connect(), [])
 
 
-def grown(count: int, *, gaps: bool = False, backfilled: bool = False) -> Clinic:
-    """So many snapshots; with `gaps` pins between them, with `backfilled` times mixed up."""
-    clinic = opened()
+def grown(count: int, *, gaps: bool = False, backfilled: bool = False) -> SimulatedDataset:
+    """A dataset of this many snapshots; `gaps`: pins in between, `backfilled`: times in mixed order."""
+    dataset = opened()
     times = list(range(1, count + 1))
     if backfilled:
         random.Random(3).shuffle(times)
     for number, ts in enumerate(times, start=1):
-        clinic.sim.clock.advance(1)
-        clinic.store.publish(
+        dataset.sim.clock.advance(1)
+        dataset.store.publish(
             "mena", {"n": ts}, id=f"id-{ts}", ts=ts, labels={"n": str(ts)}, dedupe_key=f"run-{number}"
         )
         if gaps and number % 3 == 0:
-            clinic.store.pin("mena", id=f"id-{ts}")
-            clinic.store.confirm("mena")
-            clinic.store.unpin("mena")
-    clinic.rows.extend(clinic.history())
-    assert len(clinic.rows) == count
-    return clinic
+            dataset.store.pin("mena", id=f"id-{ts}")
+            dataset.store.confirm("mena")
+            dataset.store.unpin("mena")
+    dataset.rows.extend(dataset.history())
+    assert len(dataset.rows) == count
+    return dataset

@@ -1,4 +1,4 @@
-"""Another client acts once during a verify or a repair: nothing is misjudged, nothing committed expires."""
+"""Another client acts once during a verify or a repair: no false finding, and nothing committed expires."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import pytest
 
 from swapstore.errors import Contended
 from swapstore.format import manifest
-from tests.fsck.simulated import Clinic, grown, key
+from tests.fsck.simulated import SimulatedDataset, grown, key
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 
 
-def test_nothing_is_called_missing_before_a_reset_is_noticed() -> None:
-    """Findings are told as they come: after a flush they would name records that nobody misses."""
+def test_no_record_is_called_missing_before_a_reset_is_noticed() -> None:
+    """After a flush verify reports records as missing that belong to the old epoch."""
     for number in range(1, 12):
-        well = grown(7)
-        client, meddler = meddled(well.store)
+        original = grown(7)
+        client, meddler = meddled(original.store)
 
-        def begin_anew(well: Clinic = well) -> None:
-            well.flush()
-            another(well.store).publish("mena", "anew", id="anew", ts=1)
+        def begin_anew(original: SimulatedDataset = original) -> None:
+            original.flush()
+            another(original.store).publish("mena", "anew", id="anew", ts=1)
 
         meddler.before(number, begin_anew)
         told = []
@@ -33,68 +33,68 @@ def test_nothing_is_called_missing_before_a_reset_is_noticed() -> None:
         assert [finding for finding in told if finding.wrong] == [], number
 
 
-def test_one_publish_beside_a_repair_stays() -> None:
-    """A repair that drafts from what it saw would drop the publish, and then call its records leaked."""
-    well = grown(6)
-    well.delete(key("ts", 6))
-    probe, watched = meddled(well.copy().store)
+def test_a_publish_during_a_repair_stays() -> None:
+    """A repair drops a publish that was made since it began, and calls its records leaked."""
+    original = grown(6)
+    original.delete(key("ts", 6))
+    probe, watched = meddled(original.copy().store)
     probe.repair("mena", apply=True)
     for number in range(len(watched.batches)):
-        clinic = well.copy()
-        client, meddler = meddled(clinic.store)
+        dataset = original.copy()
+        client, meddler = meddled(dataset.store)
 
-        def publish(clinic: Clinic = clinic) -> None:
-            clinic.store.publish("mena", "new", id="new", ts=99)
+        def publish(dataset: SimulatedDataset = dataset) -> None:
+            dataset.store.publish("mena", "new", id="new", ts=99)
 
         meddler.before(number, publish)
         client.repair("mena", apply=True)
-        assert [row.id for row in clinic.history()] == [*(row.id for row in well.rows), "new"], number
-        assert clinic.sim.keyspace.values["swapstore:id:{mena}:new"].expires_at is None
+        assert [row.id for row in dataset.history()] == [*(row.id for row in original.rows), "new"], number
+        assert dataset.sim.keyspace.values["swapstore:id:{mena}:new"].expires_at is None
 
 
-def test_an_id_that_was_taken_again_is_never_without_its_record() -> None:
-    """A repair would give the record of an acknowledged publish a TTL, and if it is cut then, it expires."""
-    well = grown(5)
-    well.delete(key("id", 2), key("ts", 2))
-    well.store.publish("mena", "again", id="id-2", ts=99)
-    client, meddler = meddled(well.store)
+def test_a_republished_id_is_never_without_its_record() -> None:
+    """A repair that is cut off leaves the record of an acknowledged publish with a TTL."""
+    original = grown(5)
+    original.delete(key("id", 2), key("ts", 2))
+    original.store.publish("mena", "again", id="id-2", ts=99)
+    client, meddler = meddled(original.store)
 
     def check() -> None:
-        assert well.sim.keyspace.values[key("id", 2)].expires_at is None
+        assert original.sim.keyspace.values[key("id", 2)].expires_at is None
 
     for number in range(60):
         meddler.after(number, check)
     client.repair("mena", apply=True)
     assert len(meddler.batches) < 60
-    assert [row.id for row in well.history()] == ["id-1", "id-3", "id-4", "id-5", "id-2"]
+    assert [row.id for row in original.history()] == ["id-1", "id-3", "id-4", "id-5", "id-2"]
 
 
 def test_a_leaked_page_that_is_sealed_again_stays() -> None:
-    """A producer seals the very page that a repair is about to let expire: a committed page would vanish."""
-    well = grown(5)
-    while len(invariants.manifest_of(well.store).log.rows) < 2 * manifest.F - 1:
-        well.store.publish("mena", "x")
-    well.rows[:] = well.history()
-    well.torn("torn", writes=3)
-    probe, watched = meddled(well.copy().store)
+    """A page that a producer seals while a repair lets it expire disappears after its commit."""
+    original = grown(5)
+    while len(invariants.manifest_of(original.store).log.rows) < 2 * manifest.F - 1:
+        original.store.publish("mena", "x")
+    original.rows[:] = original.history()
+    original.cut_off("torn", writes=3)
+    probe, watched = meddled(original.copy().store)
     probe.repair("mena", apply=True)
     sealed = 0
     for number in range(len(watched.batches)):
-        clinic = well.copy()
-        client, meddler = meddled(clinic.store)
+        dataset = original.copy()
+        client, meddler = meddled(dataset.store)
 
-        def check(clinic: Clinic = clinic) -> None:
-            for ref in clinic.refs():
-                assert clinic.sim.keyspace.values[ref.key].expires_at is None, f"{ref.key} may expire"
+        def check(dataset: SimulatedDataset = dataset) -> None:
+            for ref in dataset.refs():
+                assert dataset.sim.keyspace.values[ref.key].expires_at is None, f"{ref.key} may expire"
 
-        def seal(clinic: Clinic = clinic) -> None:
-            clinic.store.publish("mena", "sealing", ts=99)
+        def seal(dataset: SimulatedDataset = dataset) -> None:
+            dataset.store.publish("mena", "sealing", ts=99)
 
         meddler.before(number, seal)
         for later in range(number, number + 20):
             meddler.after(later, check)
-        before = set(clinic.pages())
+        before = set(dataset.pages())
         client.repair("mena", apply=True)
-        sealed += set(clinic.pages()) > before
-        clinic.repaired()
+        sealed += set(dataset.pages()) > before
+        dataset.repaired()
     assert sealed

@@ -1,4 +1,4 @@
-"""Two repairs at once, and a repair in a storm of publishes, by threads and by processes."""
+"""Two repairs at the same time, and a repair during many publishes, by threads and by processes."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def delete_payload(store: Store) -> None:
 HARMS = (delete_manifest, delete_page, delete_payload)
 
 
-def together(*acts: Callable[[], object]) -> None:
-    """Run them at once; what one of them raises is raised here."""
+def run_concurrently(*acts: Callable[[], object]) -> None:
+    """Run them at the same time; raise here what one of them raises."""
     errors: list[BaseException] = []
     start = threading.Barrier(len(acts))
 
@@ -66,7 +66,7 @@ def together(*acts: Callable[[], object]) -> None:
         raise errors[0]
 
 
-def mend(url: str) -> list[Repair]:
+def repair(url: str) -> list[Repair]:
     with swapstore.connect(url) as store:
         for _ in range(4):
             try:
@@ -83,7 +83,7 @@ def produce(url: str, who: int) -> None:
 
 
 def check_end(store: Store, harm: Callable[[Store], None], *, acknowledged: set[str]) -> None:
-    """All that was acknowledged is there, but for what lost its payload; and nothing is wrong."""
+    """All that was acknowledged is there, except what lost its payload; and nothing is wrong."""
     reader = another(store)
     reader.repair("mena", apply=True)
     assert [finding for finding in another(store).verify() if finding.wrong] == []
@@ -94,36 +94,34 @@ def check_end(store: Store, harm: Callable[[Store], None], *, acknowledged: set[
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
-def test_two_repairs_at_once(shared: Store, real_url: str, harm: Callable[[Store], None]) -> None:
-    """Two operators, or two cron jobs: one wins, the other finds it done."""
+def test_two_concurrent_repairs(shared: Store, real_url: str, harm: Callable[[Store], None]) -> None:
+    """Two operators or cron jobs that repair at the same time damage the store, or one never ends."""
     rows: list[Row] = list(shared.history("mena", limit=None))
     harm(shared)
-    together(lambda: mend(real_url), lambda: mend(real_url), lambda: mend(real_url))
+    run_concurrently(lambda: repair(real_url), lambda: repair(real_url), lambda: repair(real_url))
     check_end(shared, harm, acknowledged=set())
     gone = {"id-7"} if harm is delete_payload else set()
     assert list(another(shared).history("mena", limit=None)) == [row for row in rows if row.id not in gone]
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
-def test_a_repair_in_a_storm_of_publishes(
-    shared: Store, real_url: str, harm: Callable[[Store], None]
-) -> None:
-    """Producers do not stop for a repair: what they are told is committed must be there afterwards."""
+def test_a_repair_during_many_publishes(shared: Store, real_url: str, harm: Callable[[Store], None]) -> None:
+    """An acknowledged publish is missing after a repair."""
     harm(shared)
-    together(
-        lambda: mend(real_url),
+    run_concurrently(
+        lambda: repair(real_url),
         *(lambda who=who: produce(real_url, who) for who in range(3)),
     )
     acknowledged = {f"{who}-{number}" for who in range(3) for number in range(EACH)}
     check_end(shared, harm, acknowledged=acknowledged)
-    assert len(acknowledged) > manifest.F, "they sealed pages meanwhile"
+    assert len(acknowledged) > manifest.F, "they sealed pages in between"
 
 
 def test_repairs_and_producers_as_processes(shared: Store, real_url: str) -> None:
-    """The same without anything shared but the store."""
+    """The same, when repairs and producers share nothing but the store."""
     delete_page(shared)
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=mend, args=(real_url,)) for _ in range(2)]
+    workers = [context.Process(target=repair, args=(real_url,)) for _ in range(2)]
     workers += [context.Process(target=produce, args=(real_url, who)) for who in range(2)]
     for worker in workers:
         worker.start()

@@ -1,4 +1,4 @@
-"""What crashed producers leave behind, in numbers; and a store that is emptied between two publishes."""
+"""Many leftovers of crashed producers, and a store that is emptied between two publishes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def orphans(count: int) -> Iterator[tuple[str, bytes]]:
 
 
 def plant(store: Store, count: int) -> None:
-    """Write so many orphans past the library."""
+    """Write this many orphans without the library."""
     damage = Damage(store)
     driver: Any = store._driver
     if damage.has_types:
@@ -51,7 +51,7 @@ def plant(store: Store, count: int) -> None:
 
 
 def check_orphans(store: Store, count: int) -> None:
-    """Verify lists each with its age and nothing else, and a repair does nothing."""
+    """Verify lists each with its age and nothing else, and a repair changes nothing."""
     for number in range(3):
         store.publish("mena", number, id=f"id-{number}")
     plant(store, count)
@@ -69,7 +69,7 @@ def check_orphans(store: Store, count: int) -> None:
 
 
 def test_many_orphans_on_a_server(valkey: Server) -> None:
-    """A producer that crashed every minute for months: verify must not be killed for its memory."""
+    """Verify runs out of memory after a producer crashed every minute for months."""
     with swapstore.connect(valkey.url) as store:
         check_orphans(store, 10_000)
         tracemalloc.start()
@@ -80,13 +80,13 @@ def test_many_orphans_on_a_server(valkey: Server) -> None:
 
 
 def test_many_orphans_in_a_file(tmp_path: Any) -> None:
-    """The same in SQLite, and more of them: 100,000 keys."""
+    """Verify of a SQLite file with 100,000 orphans runs out of memory."""
     with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:
         check_orphans(store, 100_000)
 
 
 def test_a_store_that_is_emptied_between_two_publishes(store: Store) -> None:
-    """Somebody ran FLUSHALL: the cron job goes on from nothing, and nothing is wrong afterwards."""
+    """After FLUSHALL a cron job fails, or leaves something wrong."""
     for number in range(2 * manifest.F + 3):
         store.publish("mena", number, id=f"id-{number}")
     store.read_latest("mena")
@@ -103,7 +103,7 @@ def test_a_store_that_is_emptied_between_two_publishes(store: Store) -> None:
 
 
 def test_a_store_that_is_emptied_again_and_again(store: Store) -> None:
-    """Producers, warm ones too, take turns on a store that loses everything."""
+    """Producers with a warm cache damage a store that loses everything now and then."""
     clients = [another(store) for _ in range(3)]
     for turn in range(6):
         for number, client in enumerate(clients):

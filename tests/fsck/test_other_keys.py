@@ -1,4 +1,4 @@
-"""Newer formats, other datasets, other namespaces, foreign keys, nothing at all."""
+"""Newer formats, other datasets, other namespaces, foreign keys, and no keys at all."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tests.support.drivers import another, meddled
 @pytest.mark.usefixtures("tiny_pages")
 @pytest.mark.parametrize("where", ["manifest", "page"])
 def test_a_newer_format_is_left_alone(where: str) -> None:
-    """An old client that repairs what a new one wrote would destroy it."""
-    well = grown(9)
-    ts_deleted(well)
-    name = MANIFEST if where == "manifest" else well.pages()[0]
-    well.alter(name, lambda raw: raw.replace(b'"format":1', b'"format":2', 1))
-    before = well.sim.keyspace.fingerprint()
+    """An old client repairs what a new one wrote, and destroys it."""
+    original = grown(9)
+    ts_deleted(original)
+    name = MANIFEST if where == "manifest" else original.pages()[0]
+    original.alter(name, lambda raw: raw.replace(b'"format":1', b'"format":2', 1))
+    before = original.sim.keyspace.fingerprint()
     for dataset in (None, "mena"):
         with pytest.raises(UnsupportedFormat, match="upgrade"):
-            list(another(well.store).verify(dataset))
+            list(another(original.store).verify(dataset))
         with pytest.raises(UnsupportedFormat, match="upgrade"):
-            another(well.store).repair(dataset, apply=True)
-    assert well.sim.keyspace.fingerprint() == before
+            another(original.store).repair(dataset, apply=True)
+    assert original.sim.keyspace.fingerprint() == before
 
 
 def names_of(store: Store) -> list[str]:
@@ -41,7 +41,7 @@ def names_of(store: Store) -> list[str]:
 
 
 def test_datasets_whose_names_begin_alike(store: Store) -> None:
-    """A repair of `mena` must not touch `mena/x` or `me`."""
+    """A repair of `mena` changes `mena/x` or `me`."""
     names = names_of(store)
     damage = Damage(store)
     for name in names:
@@ -67,7 +67,7 @@ def test_datasets_whose_names_begin_alike(store: Store) -> None:
 
 
 def test_an_unlisted_dataset_is_found_and_listed(store: Store) -> None:
-    """Its keys are there, its name is not: verify of everything would pass it over."""
+    """Verify of everything misses a dataset whose name was lost from the list."""
     names_of(store)
     damage = Damage(store)
     damage.unlist()
@@ -86,7 +86,7 @@ def test_an_unlisted_dataset_is_found_and_listed(store: Store) -> None:
 
 
 def test_other_namespaces_and_foreign_keys_are_not_touched(store: Store) -> None:
-    """A namespace may begin like another, and other programs may share the server."""
+    """Repair changes a namespace that begins like another, or keys of other programs."""
     store.publish("mena", 1, id="id-1", ts=1)
     for namespace in ("swapstore2", "swapstore:x", "sw"):
         context = another(store)._context.__class__(keys=Keys(namespace), cache=another(store)._context.cache)
@@ -112,7 +112,7 @@ def test_other_namespaces_and_foreign_keys_are_not_touched(store: Store) -> None
 
 
 def test_values_of_other_types_among_the_records(store: Store) -> None:
-    """A list where a record was: it is damage like any other, where there are types."""
+    """A list under the key of a record is not called damage."""
     damage = Damage(store)
     if not damage.has_types:
         return
@@ -129,7 +129,7 @@ def test_values_of_other_types_among_the_records(store: Store) -> None:
 
 
 def test_an_empty_store(store: Store) -> None:
-    """Nothing is published: nothing is wrong, and nothing is written."""
+    """Verify of an empty store reports something, or repair writes to it."""
     assert list(store.verify()) == []
     assert list(store.verify("mena")) == []
     assert store.repair(apply=True) == []
@@ -138,7 +138,7 @@ def test_an_empty_store(store: Store) -> None:
 
 
 def test_a_closed_store(store: Store) -> None:
-    """It says so, at the call or at the first look."""
+    """Verify of a closed store ends without an error."""
     client = another(store)
     client.close()
     for dataset in (None, "mena"):
@@ -148,8 +148,8 @@ def test_a_closed_store(store: Store) -> None:
             client.repair(dataset, apply=True)
 
 
-def test_progress_is_told_as_it_goes(store: Store) -> None:
-    """A verify of an hour without a word looks like one that hangs."""
+def test_progress_is_reported(store: Store) -> None:
+    """A verify of an hour looks as if it hung."""
     names_of(store)
     seen: list[Progress] = []
     client, meddler = meddled(store)

@@ -10,7 +10,7 @@ from swapstore.commands import Failed, Get, ReadCommand, Swap, Ttl
 from swapstore.errors import SwapstoreError, Unavailable
 from swapstore.testing import Crash, Fault, FaultyDriver, Kind, faulty
 from tests.fsck.damage_kinds import HARMS, Harm, manifest_deleted, page_deleted
-from tests.fsck.simulated import MANIFEST, Clinic, grown
+from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 
@@ -20,7 +20,7 @@ EVERY_READ = 31  # of the commands that only read, one in so many gets faults
 
 
 @pytest.fixture
-def well() -> Clinic:
+def original() -> SimulatedDataset:
     """Eight snapshots in a tail, a page, and a page of pages."""
     return grown(8)
 
@@ -32,9 +32,9 @@ def repaired_by(driver: FaultyDriver, client: object) -> object:
         return failure
 
 
-def faults_of(sick: Clinic) -> Iterator[Fault]:
-    """Each kind of fault at each command that writes, and the one before; two kinds at some that read."""
-    client, driver = faulty(sick.copy().store)
+def faults_of(dataset: SimulatedDataset) -> Iterator[Fault]:
+    """Each kind of fault at each command that writes and the one before; two kinds at some that read."""
+    client, driver = faulty(dataset.copy().store)
     client.repair("mena", apply=True)
     writing = {n for n, command in enumerate(driver.done) if not isinstance(command, ReadCommand)}
     for number in range(len(driver.done) + 1):
@@ -45,38 +45,40 @@ def faults_of(sick: Clinic) -> Iterator[Fault]:
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
-def test_a_fault_at_any_command_of_a_repair(well: Clinic, harm: Harm) -> None:
-    """A repair that dies half way would leave a store that is worse than before, or lose a snapshot."""
-    harm(well)
-    wrong, healthy = well.problems(), well.healthy()
-    for fault in faults_of(well):
-        sick = well.copy()
-        client, driver = faulty(sick.store, fault)
+def test_a_fault_at_any_command_of_a_repair(original: SimulatedDataset, harm: Harm) -> None:
+    """A repair that dies in the middle leaves the store worse than before, or loses a snapshot."""
+    harm(original)
+    wrong, healthy = original.problems(), original.healthy()
+    for fault in faults_of(original):
+        dataset = original.copy()
+        client, driver = faulty(dataset.store, fault)
         repaired_by(driver, client)
-        assert sick.healthy().items() >= healthy.items(), fault
-        assert sick.problems() <= wrong | ON_THE_WAY, fault
+        assert dataset.healthy().items() >= healthy.items(), fault
+        assert dataset.problems() <= wrong | ON_THE_WAY, fault
         driver.deliver_late()
-        assert sick.healthy().items() >= healthy.items(), fault
-        sick.repaired()
-        sick.still_has(healthy)
-        assert len(sick.history()) == len(healthy), fault
+        assert dataset.healthy().items() >= healthy.items(), fault
+        dataset.repaired()
+        dataset.still_has(healthy)
+        assert len(dataset.history()) == len(healthy), fault
         driver.deliver_late()
-        assert sick.problems() == set(), fault
-        invariants.check(sick.store)
+        assert dataset.problems() == set(), fault
+        invariants.check(dataset.store)
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
-def test_a_fault_during_verify_is_an_error_and_never_a_finding(well: Clinic, harm: Harm) -> None:
-    """A connection that breaks would be taken for damage, or a look would change what it looks at."""
-    harm(well)
-    wrong = well.problems()
-    before = well.sim.keyspace.fingerprint()
-    client, driver = faulty(well.store)
+def test_a_fault_during_verify_is_an_error_and_never_a_finding(
+    original: SimulatedDataset, harm: Harm
+) -> None:
+    """A broken connection is reported as damage, or verify changes the store."""
+    harm(original)
+    wrong = original.problems()
+    before = original.sim.keyspace.fingerprint()
+    client, driver = faulty(original.store)
     list(client.verify("mena"))
     commands = len(driver.done)
     for number in range(0, commands, 5):
         for kind in (Kind.LOST_BEFORE, Kind.LOST_AFTER, Kind.LATE, Kind.REFUSED, Kind.CRASH_AFTER):
-            client, driver = faulty(well.store, Fault(kind, number))
+            client, driver = faulty(original.store, Fault(kind, number))
             try:
                 found = {finding.problem.value for finding in client.verify("mena") if finding.wrong}
                 assert found == wrong, (kind, number)
@@ -84,15 +86,17 @@ def test_a_fault_during_verify_is_an_error_and_never_a_finding(well: Clinic, har
                 pass
             driver.deliver_late()
             assert all(isinstance(command, ReadCommand) for command in driver.done)
-    assert well.sim.keyspace.fingerprint() == before
+    assert original.sim.keyspace.fingerprint() == before
 
 
 @pytest.mark.parametrize("harm", [manifest_deleted, page_deleted])
-def test_a_read_that_the_server_refuses_is_not_taken_for_damage(well: Clinic, harm: Harm) -> None:
-    """`-BUSY` for one of many reads would make a whole snapshot "leaked", to expire within a day."""
-    harm(well)
-    wrong = {(f.problem, f.key) for f in another(well.store).verify("mena")}
-    plain, watched = meddled(well.copy().store)
+def test_a_read_that_the_server_refuses_is_not_taken_for_damage(
+    original: SimulatedDataset, harm: Harm
+) -> None:
+    """One `-BUSY` among many reads makes a whole snapshot "leaked", to expire within a day."""
+    harm(original)
+    wrong = {(f.problem, f.key) for f in another(original.store).verify("mena")}
+    plain, watched = meddled(original.copy().store)
     plain.repair("mena", apply=True)
     places = [
         (number, index)
@@ -101,8 +105,8 @@ def test_a_read_that_the_server_refuses_is_not_taken_for_damage(well: Clinic, ha
         if isinstance(command, Get | Ttl)
     ]
     for number, index in places[::2]:
-        sick = well.copy()
-        client, meddler = meddled(sick.store)
+        dataset = original.copy()
+        client, meddler = meddled(dataset.store)
 
         def refuse(replies: list[object], at: int = index) -> list[object]:
             return [*replies[:at], Failed(Unavailable("busy, on purpose")), *replies[at + 1 :]]
@@ -114,14 +118,14 @@ def test_a_read_that_the_server_refuses_is_not_taken_for_damage(well: Clinic, ha
             assert report.restored
         except Unavailable:
             pass
-        assert len(sick.healthy()) == len(sick.rows)
-        sick.repaired()
-        assert sick.history() == sick.rows
+        assert len(dataset.healthy()) == len(dataset.rows)
+        dataset.repaired()
+        assert dataset.history() == dataset.rows
 
 
-def test_a_verify_that_cannot_read_at_all_says_so(well: Clinic) -> None:
-    """A store that is away would be called clean."""
-    client, meddler = meddled(well.store)
+def test_a_verify_that_cannot_read_at_all_says_so(original: SimulatedDataset) -> None:
+    """An unreachable store is called clean."""
+    client, meddler = meddled(original.store)
 
     def away() -> None:
         raise Unavailable("away, on purpose")
@@ -134,20 +138,20 @@ def test_a_verify_that_cannot_read_at_all_says_so(well: Clinic) -> None:
         client.repair(apply=True)
 
 
-def test_a_late_commit_of_a_repair_does_nothing_after_another_repair(well: Clinic) -> None:
-    """A delayed packet would put an old manifest in the place of the one that went on."""
-    manifest_deleted(well)
-    client, watched = meddled(well.copy().store)
+def test_a_late_commit_of_a_repair_does_nothing_after_another_repair(original: SimulatedDataset) -> None:
+    """A delayed packet replaces a newer manifest with an old one."""
+    manifest_deleted(original)
+    client, watched = meddled(original.copy().store)
     client.repair("mena", apply=True)
     commits = [n for n, batch in enumerate(watched.batches) if isinstance(batch[-1], Swap)]
-    client, driver = faulty(well.store)
+    client, driver = faulty(original.store)
     number = sum(len(batch) for batch in watched.batches[: commits[0]])
     driver.plan(Fault(Kind.LATE, number), Fault(Kind.CRASH_BEFORE, number + len(watched.batches[commits[0]])))
     repaired_by(driver, client)
     assert driver.late
-    well.repaired()
-    well.store.publish("mena", "after", id="after", ts=99)
-    before = well.sim.keyspace.values[MANIFEST]
+    original.repaired()
+    original.store.publish("mena", "after", id="after", ts=99)
+    before = original.sim.keyspace.values[MANIFEST]
     driver.deliver_late()
-    assert well.sim.keyspace.values[MANIFEST] == before
-    invariants.check(well.store)
+    assert original.sim.keyspace.values[MANIFEST] == before
+    invariants.check(original.store)

@@ -1,4 +1,4 @@
-"""Verify on a replica that lags for a moment."""
+"""Verify and repair on a replica that lags for a moment."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from swapstore.commands import Get
-from tests.fsck.conftest import DEEP, Patient
+from tests.fsck.conftest import DEEP, StoredDataset
 from tests.fsck.simulated import grown
 from tests.support.drivers import meddled
 
 
-def test_a_page_that_a_replica_shows_late_is_not_missing(patient: Callable[[int], Patient]) -> None:
-    """One late page would be called lost, with its 32 snapshots, and repair would rewrite it."""
-    well = patient(DEEP)
-    client, meddler = meddled(well.store)
-    execute, late = meddler.execute, [well.page()]
+def test_a_page_that_a_replica_shows_late_is_not_missing(published: Callable[[int], StoredDataset]) -> None:
+    """One late page is called lost, and repair rewrites its 32 snapshots."""
+    original = published(DEEP)
+    client, meddler = meddled(original.store)
+    execute, late = meddler.execute, [original.page()]
 
     def lagging(commands: Any) -> list[Any]:
         replies = execute(commands)
@@ -34,12 +34,12 @@ def test_a_page_that_a_replica_shows_late_is_not_missing(patient: Callable[[int]
 
 @pytest.mark.usefixtures("tiny_pages")
 def test_a_record_that_a_replica_shows_late_is_not_dropped() -> None:
-    """A replica that lags for a moment would make a repair take snapshots out of the history for good."""
-    well = grown(5)
-    seen = meddled(well.store)
+    """A replica that lags makes a repair remove snapshots permanently."""
+    original = grown(5)
+    seen = meddled(original.store)
     list(seen[0].verify("mena"))
     for number in range(len(seen[1].batches)):
-        client, meddler = meddled(well.store)
+        client, meddler = meddled(original.store)
 
         def late(replies: list[Any], meddler: Any = meddler) -> list[Any]:
             asked = zip(meddler.batches[-1], replies, strict=True)

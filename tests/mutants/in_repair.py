@@ -13,19 +13,19 @@ MUTANTS = (
     mutant(
         "a repair from an outdated manifest",
         "What is published during a repair stays.",
-        "fsck/test_concurrent_clients.py::test_one_publish_beside_a_repair_stays",
+        "fsck/test_concurrent_clients.py::test_a_publish_during_a_repair_stays",
         Edit("Mender.mended", "in current.log.rows", "in survey.manifest.log.rows"),
     ),
     mutant(
         "a repair that goes on after a reset",
         "A dataset that was flushed and published again does not get the manifest of the old one.",
-        TOGETHER + "repair_of_a_dataset_that_is_flushed_meanwhile[begun-anew-manifest_deleted]",
+        TOGETHER + "repair_of_a_dataset_that_is_flushed_at_the_same_time[begun-anew-manifest_deleted]",
         Edit("_mend", "(current and current.epoch) != (before and before.epoch)", "False"),
     ),
     mutant(
         "a rebuilt manifest not bound to its records",
         "A repair does not write a manifest to a store that was flushed during the repair.",
-        TOGETHER + "repair_of_a_dataset_that_is_flushed_meanwhile[flushed-manifest_deleted]",
+        TOGETHER + "repair_of_a_dataset_that_is_flushed_at_the_same_time[flushed-manifest_deleted]",
         Edit("Mender.rebuilt", "needed += [", "_ = ["),
     ),
     mutant(
@@ -59,7 +59,7 @@ MUTANTS = (
     mutant(
         "an id record unlinked though it was taken again",
         "Dropping a row leaves the record alone that another row names under its id.",
-        "fsck/test_concurrent_clients.py::test_an_id_that_was_taken_again_is_never_without_its_record",
+        "fsck/test_concurrent_clients.py::test_a_republished_id_is_never_without_its_record",
         Edit("Mender._left_of", "if other is not None", "if False"),
     ),
     mutant(
@@ -102,13 +102,13 @@ MUTANTS = (
     mutant(
         "pinned not removed",
         "When the payload of what is pinned is gone, readers get the latest.",
-        "fsck/test_deep_damage.py::test_a_pinned_snapshot_that_is_gone_is_served_no_more",
+        "fsck/test_deep_damage.py::test_a_lost_pinned_snapshot_is_unpinned",
         Edit("Mender._head", "None if was.pinned and was.pinned.version in gone else", ""),
     ),
     mutant(
         "a rollback undone",
         "A repair does not serve again what an operator has rolled back.",
-        DEEP + "pinned_and_rolled_back_survive[pages]",
+        DEEP + "pins_and_rollbacks_survive_a_repair[pages]",
         Edit("Mender._head", "restored or was.latest.version in gone", "True"),
     ),
     mutant(
@@ -126,7 +126,7 @@ MUTANTS = (
     mutant(
         "a rewritten page under the old name",
         "A damaged page does not block the page that replaces it.",
-        DEEP + "a_hole_and_dropped_rows",
+        DEEP + "a_lost_page_beside_lost_payloads",
         Edit(
             "Mender.__init__",
             "self._epoch, gone=",

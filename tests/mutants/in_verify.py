@@ -49,13 +49,13 @@ MUTANTS = (
     mutant(
         "calling a record wrong without reading the manifest again",
         "A record that was unlinked during verify is no damage.",
-        TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune_and_expire-False]",
+        TOGETHER + "verify_during_a_publish_reports_nothing[prune_and_expire-False]",
         Edit("Survey._look_at_rows", "and (yield from self._is_still_named(row.version))", ""),
     ),
     mutant(
         "calling a page missing without reading the manifest again",
         "A page that was unlinked during verify is no damage.",
-        TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune_and_expire-False]",
+        TOGETHER + "verify_during_a_publish_reports_nothing[prune_and_expire-False]",
         Edit("Survey._hole", "yield from self._names_page(ref)", "None"),
     ),
     mutant(
@@ -67,19 +67,19 @@ MUTANTS = (
     mutant(
         "catch-up skipped",
         "What was published during verify is not called leaked.",
-        TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[publish-False]",
+        TOGETHER + "verify_during_a_publish_reports_nothing[publish-False]",
         Edit("still_unknown", "before and current and current.version > before.version", "False"),
     ),
     mutant(
         "a page that is sealed during verify not noticed",
         "A page that was sealed during verify is not called leaked.",
-        TOGETHER + "verify_beside_a_producer_at_every_batch[publish]",
+        TOGETHER + "verify_during_constant_publishes_reports_nothing[publish]",
         Edit("_catch_up", "survey.known.add(name.key)", "pass"),
     ),
     mutant(
         "pinned snapshots outside the log not checked",
         "What is only served, and in no page any more, is not called leaked.",
-        TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune-True]",
+        TOGETHER + "verify_during_a_publish_reports_nothing[prune-True]",
         Edit(
             "Survey._look_at_served",
             "found += yield from self._look_at_rows([row])",
@@ -111,7 +111,7 @@ MUTANTS = (
     mutant(
         "a record that was never committed is adopted",
         "What a cut commit left behind is not shown as committed.",
-        TOGETHER + "repair_beside_others_loses_nothing[publish-record_leaked]",
+        TOGETHER + "repair_during_other_operations_loses_nothing[publish-record_leaked]",
         Edit("decide", "survey.version + 1", "survey.version"),
     ),
     mutant(
@@ -123,7 +123,7 @@ MUTANTS = (
     mutant(
         "continuing after a reset",
         "A dataset that is reset during verify is verified again: its old records are not called missing.",
-        "fsck/test_concurrent_clients.py::test_nothing_is_called_missing_before_a_reset_is_noticed",
+        "fsck/test_concurrent_clients.py::test_no_record_is_called_missing_before_a_reset_is_noticed",
         Edit("Survey._current", "or current.epoch != self.manifest.epoch", ""),
     ),
     mutant(
