@@ -1,6 +1,6 @@
 """The stores that the tests run on: SQLite, fakeredis for speed, and a real Valkey server.
 
-With a `redis-server` or `valkey-server` on PATH, what runs on a real server runs on that one as well.
+Tests on a real server also run on a `redis-server` or `valkey-server` that is on PATH.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ class Place:
     look: Store
 
     def ids(self, dataset: str = "mena") -> list[str]:
-        """The committed ids, oldest first, of a store in which all is as it must be.
+        """The committed ids, oldest first; every invariant of the store is checked.
 
-        What a cancelled task had sent may arrive while we look, and we look at one key after the other.
+        A batch of a cancelled task may still arrive during the check, which reads one key after the other.
         """
         deadline = time.monotonic() + 2
         while True:

@@ -83,13 +83,13 @@ def test_a_limiter_wakes_the_next_task_when_the_first_one_is_cancelled() -> None
     """After one reader timed out, the others wait for a connection although one is free."""
 
     async def main() -> None:
-        gate = Limiter("somewhere", 1, 5, exhausted=lambda: Unavailable("none"))
+        limiter = Limiter("somewhere", 1, 5, exhausted=lambda: Unavailable("none"))
 
         async def enter() -> str:
-            async with gate:
+            async with limiter:
                 return "entered"
 
-        async with gate:
+        async with limiter:
             waiting = [asyncio.ensure_future(enter()) for _ in range(3)]
             await asyncio.sleep(0)
         waiting[0].cancel()
@@ -97,8 +97,8 @@ def test_a_limiter_wakes_the_next_task_when_the_first_one_is_cancelled() -> None
             done = await asyncio.gather(*waiting, return_exceptions=True)
         assert [str(each) for each in done[1:]] == ["entered", "entered"]
 
-        async with gate:
-            closing = asyncio.ensure_future(gate.close())
+        async with limiter:
+            closing = asyncio.ensure_future(limiter.close())
             late = asyncio.ensure_future(enter())
             await asyncio.sleep(0)
             assert not closing.done()

@@ -72,7 +72,7 @@ def test_a_store_works_on_after_a_fork(real_url: str) -> None:
 
     async def main() -> None:
         await store.publish("mena", "parent", id="parent")
-        await asyncio.sleep(0.05)  # a thread that has nothing to do is not started anew
+        await asyncio.sleep(0.05)  # let the thread become idle, so that it is reused
         process = context.Process(target=child, args=(lambda: asyncio.run(in_child()), failed))
         process.start()
         await asyncio.to_thread(process.join, 20)

@@ -86,7 +86,7 @@ def test_history_is_an_asynchronous_iterator(place: Place) -> None:
             async for row in store.history("mena", limit=None):
                 seen.append(row.version)
                 if row.version == 100:
-                    await store.publish("mena", "meanwhile")
+                    await store.publish("mena", "between")
             assert seen == list(range(130, 0, -1))
             assert [row.version async for row in store.history("mena", limit=2, before=5)] == [4, 3]
             assert [row async for row in store.history("nothing")] == []

@@ -79,15 +79,15 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     made = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     made.add_argument("--only", type=sections, default=list(SECTIONS), metavar=",".join(SECTIONS))
-    made.add_argument("--rounds", type=int, help=f"of what is quickest; {ROUNDS} unless given")
+    made.add_argument("--rounds", type=int, help=f"rounds of the fastest ways; default: {ROUNDS}")
     made.add_argument(
         "--quick", action="store_true", help="fewer rounds, depths and delays; installs nothing"
     )
     made.add_argument(
         "--url",
         default=os.environ.get(URL_VARIABLE) or None,
-        help="measure on this server, in a namespace that is removed at the end (up to 300 MB meanwhile); "
-        f"${URL_VARIABLE} unless given",
+        help="measure on this server, in a namespace that is removed at the end (up to 300 MB until then); "
+        f"default: ${URL_VARIABLE}",
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     made.add_argument("--plots", type=Path, metavar="DIR", help="write SVG plots there")

@@ -98,7 +98,7 @@ def measure_with(url: str, namespace: str, payload: bytes, rounds: int) -> dict[
             Way("read_latest, region after region, nothing new", read_each, before=read_each_first(reader)),
             Way(READ_NEW, lambda: reader.read_latest_many(REGIONS), before=publish_many),
             Way(READ_STILL, lambda: reader.read_latest_many(REGIONS), before=read_each_first(reader)),
-            # Datasets of their own: to the other producer each of these publishes would be a conflict.
+            # They have their own datasets: each publish would be a conflict for the other producer.
             *stack.enter_context(with_asyncio(url, f"{namespace}:asyncio", values)),
         ]
         publish_many()

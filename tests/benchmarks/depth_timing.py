@@ -94,7 +94,7 @@ class Timing:
                 ways.append(Way(SIX, lambda: old_way.publish(payload, transaction=True)))
             # Whole cycles of 32: the tail of the manifest has had every length, on both sides.
             samples = measure(ways, rounds=F * max(1, self.bench.rounds // (2 * F)))
-        assert bed.manifest().version > versions, "it was not published where it is deep"
+        assert bed.manifest().version > versions, "it was not published at this depth"
         for manifest in before.values():
             bulk.take_back(bed.store, manifest, driver.staged)
         self._show(titled(self.kind, versions), samples, AT_SHALLOW)

@@ -29,16 +29,16 @@ class Ground:
     def __init__(self, url: str, directory: Path, undo: ExitStack, server: Server | None) -> None:
         self.url = url
         self.directory = directory
-        self.server = server  # None: it is somebody else's
+        self.server = server  # None: the server was started by someone else
         self.namespace = f"{NAMESPACE}-{secrets.token_hex(4)}"
         self.client: Any = undo.enter_context(redis.Redis.from_url(url))
         self._undo = undo
         self._slow: dict[float, str] = {0: url}
 
     def behind(self, delay_ms: float) -> str | None:
-        """Return an address from which the server is so far away, each way; None if there is no proxy for it.
+        """Return an address with this delay, each way; None if no proxy can provide it.
 
-        TLS checks the name of the host, and a socket file has none.
+        TLS checks the host's name, which a proxy does not have, and a socket file has no port.
         """
         parts = urlsplit(self.url)
         if parts.scheme != "redis" or not parts.hostname:
@@ -89,7 +89,7 @@ def ground(url: str | None) -> Iterator[Ground]:
         try:
             yield made
         finally:
-            # Ctrl-C in a terminal reaches a server of our own, too: it is gone, and the keys with it.
+            # Ctrl-C in a terminal also stops the benchmark's own server, and its keys are gone.
             with suppress(redis.ConnectionError) if made.server else ExitStack():
                 made.clear()
 

@@ -87,13 +87,13 @@ def _used(
     """
     with Server(bench.ground.directory / "memory") as server, server.client() as client:
         publish(server.url, "first", first)
-        before = _settled(client)
+        before = _stable_memory(client)
         publish(server.url, bench.ground.namespace, documents)
-        grown = _settled(client) - before
-    assert grown > 0, "a server that holds more takes less"
+        grown = _stable_memory(client) - before
+    assert grown > 0, "a server with more data takes less memory"
     return grown
 
 
-def _settled(client: Any) -> float:
+def _stable_memory(client: Any) -> float:
     client.execute_command("MEMORY", "PURGE")
     return float(client.info("memory")["used_memory"])

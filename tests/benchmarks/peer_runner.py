@@ -2,11 +2,8 @@
 
 - `serve`: does what each line of input says, and answers with a line of JSON. It takes the time itself, so
 that the request is no part of it.
-
 - `contend NAME COUNT SECONDS`: waits for a line, publishes, and prints what was acknowledged and what not.
-
 - `survivors`: prints the id of every version that can be read.
-
 - `syncs COUNT`: publishes between two calls that `strace` shows.
 """
 

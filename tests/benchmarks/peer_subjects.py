@@ -222,7 +222,7 @@ class ArcticDb:
 class PyIceberg:
     """PyIceberg: a row appended, the snapshot named after it; a SQL catalog on SQLite, and local files.
 
-    Not overwritten, as an overwrite takes longer with each one before it: ten times as long after a hundred.
+    It appends, because an overwrite takes longer with each one before it: ten times as long after a hundred.
     """
 
     def __init__(self, where: str) -> None:

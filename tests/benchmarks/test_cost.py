@@ -25,7 +25,7 @@ VERSIONS = 100
 DEEP = 16_384
 DATASETS = tuple(f"region-{number}" for number in range(8))
 
-# Of the bytes: servers and protocols of other versions say the same in some bytes more or less.
+# Of the bytes: other versions of servers and protocols need some bytes more or less.
 RELATIVE, ABSOLUTE = 0.02, 16
 ROW = re.compile(r"^\| (`[^|]+) \| (\d+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", re.MULTILINE)
 

@@ -19,7 +19,7 @@ from tests.support.proxy import Proxy
 from tests.support.valkey import Server
 
 SHALLOW, DEEP = 100, 16_384  # deep, and wide: many references
-HEIGHTS = 4  # of the pages at 20,000 versions: rows, then references three times
+HEIGHTS = 4  # of the pages at 16,384 versions: rows, then three levels of references
 
 
 @pytest.fixture(scope="module", params=["sqlite", "valkey"])
@@ -67,7 +67,7 @@ def test_round_trips_are_those_of_the_documentation(
 ) -> None:
     """The page gives other round trips than an operation takes, or the meter misses a payload."""
     found, _ = costs
-    # A server tells a manifest and what it serves in one step.
+    # A server returns the manifest and the record that it serves in one round trip.
     cold = 1 if request.node.callspec.params["costs"] == "valkey" else 2
     trips = {name: cost.rest.round_trips for name, cost in found.items()}
     assert [trips[name] for name in PUBLISHES] == [1, 1, 2]

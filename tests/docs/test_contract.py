@@ -151,7 +151,7 @@ def test_prune() -> None:
         let_go = prune(cut.reader()).let_go
         invariants.check(cut.reader())
         cut.sim.clock.advance(TEN_MINUTES_MS)
-        assert cut.now == (65, 0), "ten minutes later all that was let go of is gone"
+        assert cut.now == (65, 0), "ten minutes later all that was unlinked is gone"
         what = "1 snapshot" if shown == 1 else f"{shown} snapshots"
         rows.append([what, str(permanent), str(expiring), f"unlinks {let_go}"])
     names = [
@@ -232,7 +232,7 @@ def test_repair() -> None:
         assert seen(sim) == ([version for version in range(1, 65) if version != 41], None)
         sim.clock.advance(DAY_MS)
         invariants.check(sim.connect())
-        assert counted(sim)[1] == 0, "a day later nothing is on its way out"
+        assert counted(sim)[1] == 0, "a day later no key has a TTL"
     assert staged == [0, 1, 2], "the name is listed, a page and a ts record are staged"
 
 

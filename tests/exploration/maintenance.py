@@ -1,7 +1,7 @@
 """The exploration of retention and repair: prunes, repairs, producers and readers on one dataset.
 
 Pages hold two rows, so that a few snapshots have pages of pages. A damaged dataset is repaired while other
-clients go on; `StoredDataset` says what must hold then.
+clients go on; `Judge` says what must hold then.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def leaked(keyspace: Keyspace) -> None:
 class Scenario:
     """Some clients, on this many snapshots in pages of two rows, after some damage.
 
-    Where a repairer and a producer both do much, some faults are left to other scenarios.
+    Where a repair and a producer both take many steps, other scenarios cover some of the faults.
     """
 
     clients: tuple[Client, ...]

@@ -107,7 +107,7 @@ class Scenario:
     damage: Callable[[Keyspace], None] = healthy
     unpublished: tuple[str, ...] = ()  # ids that nobody must ever see
     ways: tuple[Way, ...] = (Way.COMPARE, Way.LEASE)
-    # What would take long, and shows nothing new.
+    # Combinations that take long and show nothing new.
     left_out: Mapping[Way, tuple[str, ...]] = attrs.field(factory=dict)
 
 

@@ -61,7 +61,7 @@ def test_a_commit_between_the_look_and_the_wait(valkey: Server) -> None:
     """A commit between the last look and the wait is noticed only at the next poll."""
     with swapstore.connect(valkey.url) as store:
         client, meddler = meddled(store)
-        follower = client.follow("mena", poll=LONG)  # a look, which nobody listens to
+        follower = client.follow("mena", poll=LONG)  # it has looked once, and does not wait
         for number in range(3):
             now = len(meddler.batches)
             producer = another(store)
@@ -125,7 +125,7 @@ def test_a_subscription_that_was_cut_is_renewed_at_once(valkey: Server) -> None:
         for number in range(3):
             eventually(lambda: subscribers(valkey) == 1)
             client_kill(valkey)
-            publish(producer, 1, begin=number)  # perhaps while nobody is subscribed
+            publish(producer, 1, begin=number)  # perhaps while there is no subscription
             assert versions(follower.until(number + 1)) == list(range(1, number + 2))
 
 
@@ -265,7 +265,7 @@ def test_a_fork_leaves_the_parent_its_connection(valkey: Server) -> None:
     with swapstore.connect(valkey.url) as store:
         listener = store._driver.listen("channel")  # type: ignore[attr-defined]
         listener.wait(0)
-        listener._pid = -1  # as if a child looked at it
+        listener._pid = -1  # as in a forked child
         inherited = listener._connection
         listener.wait(0)
         assert listener._connection is not inherited

@@ -268,7 +268,7 @@ def test_snapshots_that_repair_names_again(store: Store, given: int) -> None:
     follower = store.follow("mena", after=0, poll=FAST)
     seen = take(follower, given)
     publish(another(store), 8 - given, begin=given)
-    Damage(store).put(MANIFEST, before)  # three are committed, and named no more
+    Damage(store).put(MANIFEST, before)  # three commits are no longer named
     repairer = another(store)
     assert repairer.repair("mena", apply=True)[0].restored
     publish(repairer, 1, begin=8)

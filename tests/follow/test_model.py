@@ -104,8 +104,8 @@ def test_what_is_given_is_what_was_committed(acts: list[Act], after: int | None)
     places = [world.committed.index(id_) for id_ in given]
     assert places == sorted(set(places))
     assert all(place >= world.begin for place in places)
-    # What lies between two that follow each other was let go of, and that is said; but for a backfill that
-    # went before a follower that was far behind came by: see `may_lack_rows`.
+    # What lies between two consecutive commits was unlinked, and is reported as a gap; except for a backfill
+    # that was unlinked before a follower that was far behind got there: see `may_lack_rows`.
     before, told = world.begin - 1, after == 0
     for item in world.found:
         if isinstance(item, Gap):

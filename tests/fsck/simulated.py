@@ -31,7 +31,7 @@ class SimulatedDataset:
 
     def copy(self) -> SimulatedDataset:
         """An independent copy of the store."""
-        sim = SimulatedStore(seed=1, policy=FEW)  # other randomness: a new epoch must be new
+        sim = SimulatedStore(seed=1, policy=FEW)  # another seed, so that a new epoch differs
         sim.keyspace = self.sim.keyspace.copy()
         sim.clock.ms = self.sim.clock.ms
         return SimulatedDataset(sim, sim.connect(), list(self.rows))
@@ -78,7 +78,7 @@ class SimulatedDataset:
             return
         raise AssertionError("the publish was to be cut_off")
 
-    # --- what is there -----------------------------------------------------------------------------
+    # --- the content -------------------------------------------------------------------------------
 
     def refs(self) -> list[Ref]:
         """All references of the log, at any depth."""

@@ -93,7 +93,7 @@ def test_a_lost_page_beside_lost_payloads() -> None:
         dataset.repaired()
         gone = {f"id-{lost}", "id-12"}
         assert [row for row in dataset.rows if row.id not in gone] == dataset.history()
-        assert set(report.dropped) <= gone, "those in a lost page are not known to have been there"
+        assert set(report.dropped) <= gone, "the rows of a lost page are unknown"
 
 
 @pytest.mark.parametrize("many", [1, 2, 5])
@@ -143,7 +143,7 @@ def test_retention_is_respected_after_a_rebuild() -> None:
         keeper = Store(another(dataset.store)._driver, context)
         keeper.publish("mena", {"n": 24}, id="id-24", ts=24)
         shown, stored = dataset.history(), invariants.check(dataset.store)
-        assert len(stored) > len(shown), "some are hidden and not let go of yet"
+        assert len(stored) > len(shown), "some are hidden and not unlinked yet"
         dataset.rows[:] = stored
         if damage == "body":
             dataset.alter(MANIFEST, lambda raw: raw[:-9])

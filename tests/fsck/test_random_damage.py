@@ -119,18 +119,18 @@ def check(steps: list[Step], damages: list[tuple[str, int]], size: int) -> None:
         shown |= {row.id for row in dataset.rows} - before
         healthy = {name for name in dataset.healthy() if name in shown}
         if "publish" in {what for what, _ in damages}:
-            # Published over a lost manifest: without its ts record, it may be like one that leaked.
+            # Published after the manifest was lost: without its ts record it may look like a leaked record.
             healthy &= {row.id for row in dataset.rows if has_ts(dataset, row)}
         reports = another(dataset.store).repair("mena", apply=True)
         left = [finding for report in reports for finding in report.left]
-        if left:  # there is nothing that could be served: the next publish helps
+        if left:  # nothing can be served: the next publish helps
             assert not healthy, left
             if any(finding.problem is Problem.MANIFEST_DAMAGED for finding in left):
-                dataset.delete(MANIFEST)  # nobody can publish over it: an operator's turn
+                dataset.delete(MANIFEST)  # no publish can replace it: an operator must act
             play(dataset, ("publish", 29))
         dataset.repaired()
         if not {what for what, _ in damages} <= {"torn", "expire", "unlist", "publish"}:
-            # Where the manifest is lost or has a hole, what is permanent was committed.
+            # If the manifest or a page is lost, permanent records count as committed.
             dataset.rows.extend(row for row in dataset.history() if row.id.startswith("torn"))
         dataset.still_has(healthy)
     finally:

@@ -15,8 +15,8 @@ from tests.support import invariants
 from tests.support.drivers import another, meddled
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
-ON_THE_WAY = {"lost", "ts-damaged", "ts-expiring"}  # what a repair may leave that is cut short
-EVERY_READ = 31  # of the commands that only read, one in so many gets faults
+ON_THE_WAY = {"lost", "ts-damaged", "ts-expiring"}  # what a repair that is cut off may leave
+EVERY_READ = 31  # of the commands that only read, one in 31 gets faults
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ FAULTS: tuple[Fault, ...] = ("unsent", "torn", "late", "lost")
 
 
 class Chaos:
-    """Draws a delay and perhaps a fault for each request. Faults often come several in a row.
+    """Draws a delay and perhaps a fault for each request. Several faults often follow each other.
 
-    - `unsent`: the connection breaks before the server has seen anything of the request;
-    - `torn`: it breaks when the server has seen a part of the request;
-    - `late`: it breaks, and the request is delivered some time after;
+    - `unsent`: the connection breaks before the server has received any part of the request;
+    - `torn`: it breaks when the server has received a part of the request;
+    - `late`: it breaks, and the request is delivered some time later;
     - `lost`: it breaks when the server has applied the request, instead of the reply;
     - `refused`: there is no connection at all.
     """

@@ -17,8 +17,8 @@ class Event:
     """One call of one client, from `start` to `end` on the machine's monotonic clock (nanoseconds).
 
     `outcome` is `ok`; `unknown` for a publish that may or may not have happened; `failed` for a publish
-    that never will, and for a read that learned nothing. A read with outcome `ok` and version 0 was told
-    that nothing is published. A publish always has its `id` and `value`.
+    that never will, and for a read without a result. A read with outcome `ok` and version 0 found that
+    nothing is published. A publish always has its `id` and `value`.
     """
 
     client: str

@@ -1,6 +1,6 @@
 """A client in a process of its own: `python -m tests.linearizability.process <url> <plan as JSON>`.
 
-Says `ready`, waits for a line, carries its plan out, and prints its events, a line each.
+It prints `ready`, waits for a line, carries out its plan, and prints its events, one a line.
 """
 
 from __future__ import annotations

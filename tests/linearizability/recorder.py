@@ -21,7 +21,7 @@ ATTEMPTS = 3  # how often a publish whose outcome is unknown is made in all
 class Plan:
     """What one client does. `share` of its calls are publishes; the rest are reads.
 
-    An impatient client gives up after the first lost reply, and so learns `OutcomeUnknown` often.
+    An impatient client gives up after the first lost reply, and so often gets `OutcomeUnknown`.
     """
 
     client: str
@@ -34,7 +34,7 @@ class Plan:
 def run(store: Store, plan: Plan, *, max_staleness: float = 0.0) -> list[Event]:
     """Carry out a plan; return what was observed, in order.
 
-    Only `Unavailable` is an answer that a client has to live with: any other error ends the run.
+    A client continues after `Unavailable`; any other error ends the run.
     """
     if plan.impatient:
         store = impatient(store)

@@ -56,7 +56,7 @@ def run_threads(jobs: list[tuple[Plan, Store]]) -> list[Event]:
 def check(events: list[Event], url: str, keep: Path, *, leaks: bool = False) -> Counter[str]:
     """Assert that a history is linearizable and the store whole; count the outcomes.
 
-    `leaks`: records that nobody names may be without a TTL.
+    `leaks`: records that nothing names may be without a TTL.
     """
     with swapstore.connect(url) as store:
         rows = [(row.version, row.id) for row in store.history(DATASET, limit=None)][::-1]
@@ -140,7 +140,7 @@ def test_patient_threads_on_a_bad_network(valkey: Server, tmp_path: Path) -> Non
     ):
         events = run_threads(list(zip(work, clients, strict=True)))
     counts = check(events, valkey.url, tmp_path)
-    assert counts["publish ok"] > 5 * counts["publish unknown"], "it settles nearly all"
+    assert counts["publish ok"] > 5 * counts["publish unknown"], "it resolves nearly all of them"
 
 
 def test_processes_on_a_bad_network(valkey: Server, tmp_path: Path) -> None:

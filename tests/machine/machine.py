@@ -175,7 +175,7 @@ class Machine(RuleBasedStateMachine):
             for attempt in model.attempts:
                 attempt.late = any(driver.late for _, driver in self.clients)
 
-    # --- steering ----------------------------------------------------------------------------------
+    # --- pins and rollbacks -------------------------------------------------------------------------
 
     @rule(who=WHO, name=WHICH, what=st.sampled_from(["pin", "rollback"]), data=st.data(), fault=FAULTS)
     def pin_or_roll_back(self, who: int, name: str, what: str, data: Any, fault: Fault | None) -> None:
@@ -262,7 +262,7 @@ class Machine(RuleBasedStateMachine):
             assert self.run(who, None, lambda store: store.read(name, id="id-1")) is None
             return
         by_id = self.run(who, fault, lambda store: store.read(name, id=row.id))
-        there = {found.id: found for found in model.readable}  # an id that was let go of may be used again
+        there = {found.id: found for found in model.readable}  # an unlinked id may be used again
         self.check_snapshot(model, by_id, there.get(row.id))
         by_version = self.run(who, None, lambda store: store.read(name, version=row.version))
         self.check_snapshot(model, by_version, row if row in there.values() else None)

@@ -28,7 +28,7 @@ class Model:
 
     dataset: str
     rows: list[Row] = attrs.field(factory=list)  # the log, hidden ones included
-    known: dict[int, Row] = attrs.field(factory=dict)  # all there ever were, by version
+    known: dict[int, Row] = attrs.field(factory=dict)  # every row that ever existed, by version
     payloads: dict[int, bytes] = attrs.field(factory=dict)  # likewise
     attempts: list[Attempt] = attrs.field(factory=list)
     latest: int = 0  # versions of rows; 0: none
@@ -75,9 +75,9 @@ class Model:
             self.least_count = min(max_count, self.least_count or max_count)
 
     def observe(self, store: Store, *, steered: bool = False) -> None:
-        """Compare with the store, which may hold attempts that have turned up, and follow it.
+        """Compare with the store, in which attempts may have appeared, and take over its changes.
 
-        `steered`: an operator's swap may have changed what is served; its own checks tell whether rightly.
+        `steered`: an operator's swap may have changed what is served; its own checks decide about it.
         """
         actual = invariants.check(store, self.dataset)
         head = self._head(store)
@@ -91,7 +91,7 @@ class Model:
         self._check_limits(head, before)
         gone = [row for row in before if row not in actual]
         assert not [row for row in gone if head.shows(row)], "a row that is shown was lost"
-        assert before[-manifest.F :] == actual[-manifest.F :], "the last F are never let go of"
+        assert before[-manifest.F :] == actual[-manifest.F :], "the last F are never unlinked"
         for row in new:
             self._turned_up(row)
         self.rows = actual

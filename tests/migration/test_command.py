@@ -149,7 +149,7 @@ def test_progress_is_shown_on_stderr(
         while chunk := os.read(ours, 65_536):
             seen += chunk
     except OSError:
-        pass  # Linux says so when the other side is closed
+        pass  # the error on Linux when the other side is closed
     os.close(ours)
     assert process.returncode == 0
     assert out.startswith(b'{"step":"region"')

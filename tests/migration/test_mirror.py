@@ -254,15 +254,15 @@ def test_a_slow_mirror_does_not_leave_latest_behind(at: int, others: int, ts: in
     world = Simulation()
     world.client().publish("mena", 0, id="first", ts=T)
 
-    def meanwhile() -> None:
+    def in_between() -> None:
         for number in range(others):
             world.client().publish("mena", number, id=f"fast-{number}", ts=T + 10 + number)
 
     slow = world.client()
-    slow._driver = Interleaved(slow._driver, at, meanwhile)  # type: ignore[assignment]
+    slow._driver = Interleaved(slow._driver, at, in_between)  # type: ignore[assignment]
     slow.publish("mena", "slow", id="slow", ts=ts)
     if at == COMMANDS:
-        meanwhile()
+        in_between()
     serving = world.sim.connect().read_latest("mena")
     assert serving is not None
     assert world.read() == serving.raw

@@ -341,7 +341,7 @@ def test_an_object_that_is_not_a_client_is_refused(thing: Any) -> None:
 def test_memory_against_the_six_command_layout(tmp_path: Path) -> None:
     """200 snapshots of 10 KB take more than 0.6 of the memory that storing each payload twice takes.
 
-    On a server of its own: another test's replica would have its backlog counted.
+    It has its own server: the replication backlog of another test would be counted.
     """
     payloads = [document(10_000, seed) for seed in range(200)]
     with Server(tmp_path) as server, server.client() as admin:

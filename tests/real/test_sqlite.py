@@ -162,7 +162,7 @@ def _read_in_child(store: Store, results: Any) -> None:
 def test_a_fork_in_the_middle_of_other_threads_work_does_not_hang(valkey: Server) -> None:
     """A child that was forked while threads read waits forever for a lock.
 
-    On a server only: SQLite has locks of its own inside, which no fork renews.
+    On a server only: SQLite has internal locks, which a fork does not renew.
     """
     context = multiprocessing.get_context("fork")
     stop = threading.Event()

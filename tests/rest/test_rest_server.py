@@ -109,7 +109,7 @@ def test_a_transaction_is_atomic(client: Client) -> None:
         discarded = client.pipeline(["SET", "k", "y"], broken, path="/multi-exec")
         assert discarded.status == 400
         assert discarded.json["error"].startswith("ERR ")
-        assert client.run("GET", "k").json == {"result": "x"}, "nothing of it was done"
+        assert client.run("GET", "k").json == {"result": "x"}, "none of it was carried out"
 
 
 def test_a_failing_command_is_a_bad_request(client: Client) -> None:

@@ -447,7 +447,7 @@ def test_a_step_is_not_sent_when_the_lease_is_about_to_run_out(connect: Callable
 
         def pausing(commands: list[object]) -> object:
             if isinstance(commands[0], Write):
-                time.sleep(1.2)  # as an endpoint's pause would
+                time.sleep(1.2)  # as long as a pause that the endpoint asks for
                 raise Throttled("later", retry_after_s=0.0)
             return real(commands)  # type: ignore[arg-type]
 
@@ -497,7 +497,7 @@ def test_the_command_has_the_single_writer_option(
     assert (refused.returncode, b"single_writer" in refused.stderr) == (4, True)
 
 
-# --- text alone -----------------------------------------------------------------------------------------
+# --- text only ------------------------------------------------------------------------------------------
 
 
 def test_a_mirror_of_bytes_is_refused_before_anything_is_written(rest: RestServer) -> None:

@@ -1,6 +1,6 @@
 """The tests of publishing and reading in tests/store, run on the REST driver.
 
-The tests are those of tests/store; here they find another store.
+They are imported, and find the `store` fixture of this module.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def test_an_endpoint_that_cannot_be_reached_in_time(face: str) -> None:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
         port = deaf.getsockname()[1]
-        waiting = [socket.socket() for _ in range(4)]  # they fill the queue, and nobody takes from it
+        waiting = [socket.socket() for _ in range(4)]  # they fill the queue, and nothing accepts them
         for each in waiting:
             each.settimeout(0)
             each.connect_ex(("127.0.0.1", port))

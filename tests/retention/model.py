@@ -195,7 +195,7 @@ class Model:
         assert (head.latest, head.pinned) == (self.latest, self.pinned)
         assert log == [row for row in possible if row in log], "nothing comes back, nothing is reordered"
         assert not [row for row in possible if self.shows(row) and row not in log], "a shown row was lost"
-        assert log[-manifest.F :] == possible[-manifest.F :], "the last F are never let go of"
+        assert log[-manifest.F :] == possible[-manifest.F :], "the last F are never unlinked"
         self.rows = log
         assert len(stored(self.clients[0]).log.pages) <= WIDEST + 8 * manifest.G
 

@@ -26,7 +26,7 @@ def test_a_damaged_page_does_not_keep_others_from_being_unlinked(store: Store, h
     for number in range(20):
         client.publish("mena", number, id=f"more-{number}", ts=9000 + number)
     after_publishing = len(permanent(store, "id"))
-    assert after_publishing < before - 10 * manifest.F, "publishing goes on letting go"
+    assert after_publishing < before - 10 * manifest.F, "publishing goes on unlinking"
     store.prune("mena")
     assert len(permanent(store, "id")) <= (2 + 1) * manifest.F
     assert ids(another(store)) == ["more-19"]

@@ -104,7 +104,7 @@ def test_a_late_commit_that_unlinks_does_so_once_or_never() -> None:
         for other in range(12):
             sim.clock.advance(1)
             again.publish("mena", other, id=f"other-{other}")
-        for other in range(4):  # ids that were let go of, and come back
+        for other in range(4):  # unlinked ids that are published again
             sim.clock.advance(1)
             again.publish("mena", "back", id=f"id-{other + 2}")
         before = invariants.contents(client)

@@ -77,7 +77,7 @@ class Line:
     def swap(self, draft: Draft) -> None:
         unlinked = set(draft.unlinked)
         assert len(unlinked) == len(draft.unlinked), "nothing is unlinked twice in a swap"
-        assert unlinked <= self.named, "nothing is unlinked that is not ours any more"
+        assert unlinked <= self.named, "nothing is unlinked that belongs to another row now"
         staged = {page.ref.key for page in draft.pages}
         if draft.row is not None:
             staged |= set(append.keys_of([draft.row], "d", KEYS))
@@ -170,5 +170,5 @@ def test_every_key_is_named_until_the_swap_that_unlinks_it(
             if line.current.log == before.log and line.current.head.count == before.head.count:
                 break
         readable = [ref for ref in line.current.log.pages if ref.key in line.stored]
-        assert not readable, "all that can be let go of is"
+        assert not readable, "everything that can be unlinked is"
         assert len(line.current.log.rows) <= manifest.F

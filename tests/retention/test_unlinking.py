@@ -80,7 +80,7 @@ def test_a_pinned_snapshot_outlives_its_page_and_is_unlinked_when_unpinned(store
     fill(client, 2)
     client.pin("mena", id="id-1")
     fill(client, 60, begin=2)
-    assert "id-1" not in {row.id for row in invariants.check(store)}, "its page is let go of"
+    assert "id-1" not in {row.id for row in invariants.check(store)}, "its page is unlinked"
     snapshot = another(store).read_latest("mena")
     assert snapshot is not None
     assert (snapshot.id, snapshot.value) == ("id-1", 1)
@@ -234,5 +234,5 @@ def test_a_history_that_was_begun_before_is_read_to_its_end(store: Store) -> Non
     pruned = store.prune("mena", retention=Retention(max_count=1))
     assert pruned.let_go == 56
     assert [row.id for row in (first, *rows)] == [f"id-{number}" for number in reversed(range(60))]
-    assert len(meddler.batches) > batches, "pages were read that are let go of"
+    assert len(meddler.batches) > batches, "unlinked pages were read"
     assert [row.id for row in reader.history("mena", limit=None)] == ["id-59"]

@@ -117,7 +117,7 @@ def test_a_replica_that_shows_less_than_is_known_is_asked_again(store: Store) ->
         other = known_to(another_that_read(store))
         reader._context.cache.learn(other, 0.0, basis=None)
         shown = len(meddler.batches)
-        meddler.replies(shown, lambda _: [b""])  # the look at the etag: not the one that is known
+        meddler.replies(shown, lambda _: [b""])  # the reply to the etag check: not the cached one
         meddler.replies(shown + 1, lambda _, lagging=lagging: lagging)  # type: ignore[misc]
         snap = reader.read_latest("mena")
         assert snap is not None

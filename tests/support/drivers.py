@@ -16,7 +16,7 @@ from swapstore.subscription import Silence
 
 
 class Meddler:
-    """Notes every batch; runs what is planned before or after the one with a given number (from 0).
+    """Records every batch; runs a planned function before or after the one with a given number (from 0).
 
     A planned function that raises makes the driver raise: before, so that nothing was sent; after, so that
     the reply is lost although everything was applied.

@@ -143,7 +143,7 @@ class Explorer:
                 if isinstance(step, Wait):
                     step = operation.send([])
                     continue
-                assert isinstance(step, Batch)  # nobody listens to events here
+                assert isinstance(step, Batch)  # there are no event listeners here
                 reply = next(replies, None)
                 if reply is None:
                     return Next(batch=step.commands)
@@ -156,7 +156,7 @@ class Explorer:
         finally:
             operation.close()
 
-    # --- what can happen ---------------------------------------------------------------------------
+    # --- the possible next steps ---------------------------------------------------------------------------
 
     def _successors(
         self, keyspace: Keyspace, state: State, steps: list[Next | None]

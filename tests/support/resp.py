@@ -1,7 +1,7 @@
 """A connection that speaks the Redis protocol and keeps every part of a reply.
 
 redis-py drops the code of an error (`ERR`, `NOSCRIPT`) and makes one type of a status and a string. The REST
-peer must pass on both as they are.
+server must pass on both unchanged.
 """
 
 from __future__ import annotations

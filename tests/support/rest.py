@@ -1,14 +1,14 @@
 """A REST server in front of a real Valkey, as Upstash documents its own; `with RestServer(valkey) as rest:`.
 
 - `rest.url`, `rest.token`, `rest.read_only_token`: what a client is given.
-- `rest.switches`: what goes wrong; see rest_switches.py.
+- `rest.switches`: its faults; see rest_switches.py.
 - `rest.lag`: what reads do not see yet; see rest_lag.py.
-- `rest.requests`: what was asked; `rest.count("EVAL")`: how many requests held that command.
+- `rest.requests`: the requests so far; `rest.count("EVAL")`: how many of them held that command.
 
-The cap (`switches.cap_bytes`, 10 MiB) holds for one command or its reply, as documented. What is above it is
-chosen by `switches.too_large`: "command" (the error takes the place of that command's result), "request" (400
-for the whole request, which is measured whole), "413" (for the whole request, from something in front of the
-database), "reset" (the connection is reset while the body is being sent).
+The size limit (`switches.cap_bytes`, 10 MiB) applies to one command or its reply, as documented.
+`switches.too_large` chooses what happens above it: "command" (an error replaces that command's result),
+"request" (400 for the whole request, which is measured whole), "413" (for the whole request, from something
+in front of the database), "reset" (the connection is reset while the body is being sent).
 """
 
 from __future__ import annotations

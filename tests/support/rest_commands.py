@@ -14,20 +14,20 @@ from tests.support.rest_switches import Switches
 
 Command = tuple[bytes, ...]
 
-# What has a path of its own, needs a session, or blocks ("REST - Redis API Compatibility").
+# Commands with their own path, or that need a session, or block ("REST - Redis API Compatibility").
 _NOT_IN_REST = (
     "AUTH BLMOVE BLMPOP BLPOP BRPOP BRPOPLPUSH BZMPOP BZPOPMAX BZPOPMIN CLIENT DISCARD EXEC HELLO"
     " MONITOR MULTI PSUBSCRIBE PUNSUBSCRIBE QUIT RESET SELECT SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE"
     " UNSUBSCRIBE UNWATCH WATCH"
 )
 NOT_IN_REST = frozenset(_NOT_IN_REST.split())
-# What Valkey has and the documented list of commands has not.
+# Commands of Valkey that are not in the documented list.
 _NOT_AVAILABLE = (
     "BGREWRITEAOF BGSAVE CLUSTER DEBUG FAILOVER LATENCY LOLWUT MIGRATE MODULE MOVE OBJECT PSYNC"
     " REPLICAOF SAVE SHUTDOWN SLAVEOF SLOWLOG SWAPDB SYNC"
 )
 NOT_AVAILABLE = frozenset(_NOT_AVAILABLE.split())
-# Read commands that a read-only token may not run all the same ("some powerful read commands").
+# Read commands that a read-only token may not run ("some powerful read commands").
 NOT_FOR_READERS = frozenset(["SCAN", "KEYS"])
 
 
@@ -132,7 +132,7 @@ class Runner:
                 return Ran(refused, self.known)
         copy = all(self.rules.reads(named(each)) for each in sent) and self.lag.reads_copy(self.known)
         *queued, executed = self.session.wire(copy=copy).ask_all([("MULTI",), *sent, ("EXEC",)])
-        if isinstance(executed, Failure):  # Redis says EXECABORT; why is in the reply of the command
+        if isinstance(executed, Failure):  # EXECABORT; the reason is in the reply of the command
             return Ran(next(each for each in queued if isinstance(each, Failure)), self.known)
         if any(self.rules.writes(named(each)) for each in sent):
             self.lag.wrote()

@@ -12,7 +12,7 @@ from tests.support.resp import Failure, Wire
 
 COPY_DATABASE = 1
 
-# Brings every key of the copy up to date but those that lag; a pattern that ends in * names a prefix.
+# Updates every key of the copy except those that lag; a pattern that ends in * is a prefix.
 _REFRESH = """
 local function lags(key)
   for _, each in ipairs(ARGV) do

@@ -32,11 +32,11 @@ class Plan:
 
 
 class Switches:
-    """Standing rules are attributes; what shall happen to the next requests is said by the methods.
+    """Permanent rules are attributes; methods plan what happens to the next requests.
 
-    Every method takes `when` (only requests that hold a command of this name, such as "EVAL"), `skip` (let so
-    many of those pass first) and `times` (then disturb so many). Of the same kind one comes to pass after the
-    other, but for `fail`; of different kinds several may meet in one request.
+    Every method takes `when` (only requests that hold a command of this name, such as "EVAL"), `skip`
+    (let this many of those pass first) and `times` (then affect this many). Faults of the same kind,
+    except `fail`, happen one after the other; faults of different kinds may meet in one request.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """The stored bytes, pinned. A change of the format must fail a test, and be made on purpose.
 
 To accept a change on purpose: delete the file under `tests/golden/` and run this test once; it writes the
-file anew and fails, so that the new bytes are looked at before they are committed.
+file anew and fails, so that the new bytes are reviewed before they are committed.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def test_the_previous_snapshot_is_fetched_once_and_only_for_a_validator(store: S
     fetch = Get(store._context.keys.id("mena", "a"))
     for validators in ((note, note), ()):
         client, meddler = guarded(store, *validators)
-        client.publish("mena", "after", ts=5)  # below the latest, which stays
+        client.publish("mena", "after", ts=5)  # older than the latest, which stays
         sent = [command for batch in meddler.batches for command in batch]
         assert sent.count(fetch) == (1 if validators else 0)
     assert [found.value for found in seen if found] == ["before", "before"]
