@@ -4,17 +4,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+QUICK := $(addprefix tests/,unit drivers store aio batching follow retention fsck events validators migration testing repository)
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: demo test fuzz mutants bench lint format clean
+# Python files that differ from where this branch left main, those included that git does not know yet.
+CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/dev/null || echo HEAD)" -- '*.py'; \
+	git ls-files --others --exclude-standard -- '*.py') | sort -u
+
+.PHONY: demo check test nightly mutants bench lint format clean
 
 demo: $(READY)  ## publish, read, and cut a publish short at every point, on the embedded store
 	$(BIN)/swapstore demo
 
-test: $(READY)  ## the whole test suite, against a real Valkey server too
-	$(BIN)/python -m pytest
+check: $(READY)  ## before a commit, in a minute: lint of what changed, and tests that need no server
+	$(CHANGED) | xargs -r $(BIN)/ruff check
+	$(CHANGED) | xargs -r $(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(PYTEST) -q -m 'not nightly and not server and not slow' $(QUICK)
 
-fuzz: $(READY)  ## the state machine with random seeds, until it is stopped or finds something
-	while SWAPSTORE_FUZZ=nightly $(BIN)/python -m pytest -q tests/machine tests/testing; do :; done
+test: $(READY)  ## before a merge, in eight minutes: all that decides, with a real Valkey server
+	$(PYTEST)
+
+nightly: $(READY)  ## what takes longer: mutants, large searches, each store test on every store, random seeds
+	$(PYTEST) -m nightly
+	SWAPSTORE_FUZZ=nightly $(PYTEST) -m 'fuzz or hypothesis'
 
 mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and the test that notices each
 	$(BIN)/python -m tests.mutants
@@ -22,10 +35,11 @@ mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and 
 bench: $(READY)  ## beside the six commands and other systems, timed and counted; URL=redis://… for your own server
 	@SWAPSTORE_BENCH_URL='$(URL)' $(BIN)/python -m tests.benchmarks $(ARGS)
 
-lint: $(READY)  ## ruff and mypy --strict
+lint: $(READY)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

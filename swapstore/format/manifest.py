@@ -107,18 +107,16 @@ class Log:
 class Manifest:
     """A manifest as it is stored, its header parsed, its body parsed when asked for.
 
-    One that is not `complete` is a header alone: enough to read what is served, and no more.
+    One that is not `complete` is a header alone: enough to read what is served, and no more. `head_size` is
+    the size of the header line in bytes. `built_log` spares a manifest that was built here from being parsed.
     """
 
     raw: bytes
     head: Head
     key: str
+    head_size: int
     complete: bool = True
-
-    @cached_property
-    def head_size(self) -> int:
-        """How many bytes the header line takes."""
-        return self.raw.index(b"\n") + 1
+    built_log: Log | None = None
 
     @property
     def etag(self) -> str:
@@ -135,16 +133,16 @@ class Manifest:
         """How many swaps led here."""
         return self.head.version
 
+    @cached_property
     def serving_fields(self) -> dict[str, Any]:
-        """Return the fields of the snapshot that is served, but for its payload. They are remembered."""
-        found: dict[str, Any] | None = self.__dict__.get("_serving_fields")
-        if found is None:  # a cached_property takes a lock, which takes longer than all the rest
-            found = self.__dict__["_serving_fields"] = snapshot_fields(self.head.serving, self.head)
-        return found
+        """The fields of the snapshot that is served, without its payload."""
+        return snapshot_fields(self.head.serving, self.head)
 
     @cached_property
     def log(self) -> Log:
         """The body, parsed on first use."""
+        if self.built_log is not None:
+            return self.built_log
         _, body = records.split(self.raw, self.key)
         try:
             stored = _LOG.decode(body)
@@ -220,7 +218,7 @@ def parse(raw: bytes, dataset: str, key: str) -> Manifest:
         raise Corrupt(f"{key} holds the manifest of another dataset, {head.dataset!r}", key=key)
     if not raw.startswith(prefix(head.etag)) or head.etag.split(".")[1:2] != [str(head.version)]:
         raise Corrupt(f"the header of manifest {key} is damaged (its etag is not its version's)", key=key)
-    return Manifest(raw, head, key)
+    return Manifest(raw, head, key, len(line) + 1)
 
 
 def _refuse_newer_format(line: bytes, key: str) -> None:
@@ -259,9 +257,7 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
         }
     )
     line = records.pack(header)
-    manifest = Manifest(line + body, head, keys.manifest(head.dataset))
-    manifest.__dict__.update(log=log, head_size=len(line))  # known already: spare the warm publish a parse
-    return manifest
+    return Manifest(line + body, head, keys.manifest(head.dataset), len(line), built_log=log)
 
 
 # No string of JSON holds an unescaped quote, so this stands once in a body: where the rows end.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
@@ -225,17 +225,14 @@ def load_snapshot(ctx: Context, manifest: Manifest, row: Row) -> Operation[Snaps
         record = yield from ask(ctx, Get(key))
         payload = records.payload_of(record, row, key)
         ctx.cache.keep(key, row.sha256, payload)
-    return _built(snapshot_fields(row, manifest.head), payload)
+    fields = snapshot_fields(row, manifest.head)
+    return Snapshot(**{**fields, "labels": dict(row.labels)}, raw=payload)
 
 
 def served(manifest: Manifest, payload: bytes) -> Snapshot:
-    """Build what a reader gets of the row that is served: all but the payload is remembered."""
-    return _built(manifest.serving_fields(), payload)
-
-
-def _built(fields: dict[str, Any], payload: bytes) -> Snapshot:
-    """Its labels are the reader's own: changing them changes nothing that is remembered."""
-    made = object.__new__(Snapshot)  # within max_staleness, __init__ would take as long as all the rest
+    """Build the snapshot that is served. Its labels are the reader's own: changing them changes no cache."""
+    fields = manifest.serving_fields
+    made = object.__new__(Snapshot)  # within max_staleness, __init__ would add a fifth to the call
     made.__dict__.update(fields, labels=dict(fields["labels"]), raw=payload)
     return made
 
@@ -244,10 +241,20 @@ def own(found: Labelled) -> Labelled:
     """Give a caller labels of its own: changing them changes nothing that is remembered."""
     if isinstance(found, Row):
         return attrs.evolve(found, labels=dict(found.labels))
-    mine = object.__new__(type(found))  # each read comes by here: `evolve` takes as long as all of the cache
-    mine.__dict__.update(found.__dict__, labels=dict(found.labels))
-    mine.__dict__.pop("value", None)  # what was decoded for another caller is not ours to share
-    return mine
+    # Not `evolve`: each read comes by here, and the loop over the fields takes ten times as long as this.
+    return Snapshot(
+        dataset=found.dataset,
+        id=found.id,
+        ts=found.ts,
+        version=found.version,
+        etag=found.etag,
+        committed_at=found.committed_at,
+        size=found.size,
+        sha256=found.sha256,
+        codec=found.codec,
+        labels=dict(found.labels),
+        raw=found.raw,
+    )
 
 
 # --- naming ------------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ import swapstore
 import swapstore.aio
 from swapstore.aio import AsyncStore
 from tests.aio.support import Place
-from tests.conftest import REAL_SERVERS, _url
+from tests.conftest import REAL_SERVERS, _url, kinds
 from tests.support.valkey import Server
 
 
-@pytest.fixture(params=["sqlite", "fakeredis", *REAL_SERVERS])
+@pytest.fixture(params=kinds("sqlite", "fakeredis", *REAL_SERVERS))
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], Server]
 ) -> Iterator[Place]:

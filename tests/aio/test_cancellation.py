@@ -17,6 +17,8 @@ from swapstore.protocol.operation import Operation, Wait
 from tests.aio.support import Place, When, cancelled_at, simulated
 from tests.support import invariants
 
+pytestmark = pytest.mark.every_store
+
 MOMENTS = 400  # more than any call waits for
 
 

@@ -109,6 +109,7 @@ def test_a_limiter_wakes_the_next_task_when_the_first_one_is_cancelled() -> None
     asyncio.run(main())
 
 
+@pytest.mark.server
 def test_a_cancelled_publish_sends_nothing_more(tmp_path: Path) -> None:
     """A cancelled publish still sends its payload in the background for as long as the server takes."""
 
@@ -178,6 +179,7 @@ def test_flushed_scripts_are_not_noticed(valkey: Server) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.server
 def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
     """During a restart a read returns None instead of raising Unavailable, or the store never recovers."""
     server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
@@ -224,6 +226,7 @@ def test_errors_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert isinstance(failure_of(f"redis://127.0.0.1:{hole.getsockname()[1]}"), Unavailable)
 
 
+@pytest.mark.server
 def test_passwords_are_never_shown(tmp_path: Path) -> None:
     """Wrong or missing credentials put the password into an error message or a log."""
     with Server(tmp_path, "--requirepass", "right-" + SECRET) as server:

@@ -12,6 +12,7 @@ from swapstore.testing import DriverContract
 from tests.aio.support import Blocking, InThread, Place
 
 
+@pytest.mark.every_store
 class TestAsyncDrivers(DriverContract):
     """SQLite in threads, redis.asyncio on fakeredis and on every real server there is."""
 

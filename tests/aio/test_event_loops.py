@@ -59,6 +59,7 @@ def child(run: Callable[[], None], failed: Any) -> None:
         raise
 
 
+@pytest.mark.every_store
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_store_works_on_after_a_fork(real_url: str) -> None:
     """After a fork the child shares connections with its parent, or one of them hangs."""

@@ -16,6 +16,8 @@ from swapstore.errors import InvalidInput, StoreClosed, Unavailable
 from tests.aio.support import Place
 from tests.support.valkey import Server, free_port
 
+pytestmark = pytest.mark.every_store
+
 
 async def take(follower: AsyncIterator[Any], count: int) -> list[int]:
     async with asyncio.timeout(20):
@@ -129,6 +131,7 @@ def test_abandoned_followers_leave_no_connection(valkey: Server) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.server
 def test_an_outage_is_waited_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A follower does not go on after a restart, or retries an address that never worked."""
     server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()

@@ -29,6 +29,7 @@ async def value_of(store: AsyncStore, dataset: str = "mena") -> object:
     return None if snap is None else snap.value
 
 
+@pytest.mark.every_store
 def test_publish_and_read(place: Place) -> None:
     """What `AsyncStore` publishes `Store` cannot read, or the other way round."""
 
@@ -55,6 +56,7 @@ def test_publish_and_read(place: Place) -> None:
     assert place.ids() == ["one", "two"]
 
 
+@pytest.mark.every_store
 def test_several_datasets_in_one_round_trip(place: Place) -> None:
     """`publish_many` and `read_latest_many` of `AsyncStore` need a round trip for each dataset."""
 
@@ -94,6 +96,7 @@ def test_history_is_an_asynchronous_iterator(place: Place) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.every_store
 def test_pins_rollbacks_and_live_views(place: Place) -> None:
     """A service cannot pin, unpin, roll back or use live views with asyncio."""
 
@@ -201,6 +204,7 @@ def test_two_hundred_publishes_and_reads_at_once(place: Place) -> None:
         assert set(place.ids(f"d{name}")) == expected
 
 
+@pytest.mark.every_store
 def test_forty_producers_of_one_dataset(place: Place) -> None:
     """Tasks that race for one dataset lose a commit or leave a gap in the versions."""
 
@@ -213,6 +217,7 @@ def test_forty_producers_of_one_dataset(place: Place) -> None:
     assert len(place.ids()) == 40
 
 
+@pytest.mark.every_store
 def test_a_closed_store_says_so(place: Place) -> None:
     """A call after `close` hangs, or a second `close` fails."""
 
@@ -231,6 +236,7 @@ def test_a_closed_store_says_so(place: Place) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.every_store
 def test_close_waits_for_calls_in_flight(place: Place) -> None:
     """A shutdown during a publish leaves its outcome unknown."""
 

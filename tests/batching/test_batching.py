@@ -34,6 +34,7 @@ def values(number: int = 0) -> dict[str, Any]:
     return {name: {"region": name, "n": number} for name in REGIONS}
 
 
+@pytest.mark.every_store
 def test_eight_datasets_are_published_in_one_round_trip(store: Store) -> None:
     """A producer of eight datasets waits for more than two round trips when cold, or one when warm."""
     client, meddler = meddled(store)
@@ -49,6 +50,7 @@ def test_eight_datasets_are_published_in_one_round_trip(store: Store) -> None:
         assert len(invariants.check(store, name)) == 2
 
 
+@pytest.mark.every_store
 def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None:
     """A page that shows eight datasets waits eight times instead of once."""
     store.publish_many(values())
@@ -66,6 +68,7 @@ def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None
     assert len(meddler.batches) == cold + 3, "new versions: two"
 
 
+@pytest.mark.every_store
 def test_a_failure_of_one_dataset_does_not_stop_the_others(store: Store) -> None:
     """One conflict, rejected, invalid or too large value keeps the other datasets from being published."""
     client = Store(
@@ -116,6 +119,7 @@ def test_a_lost_race_of_one_dataset_does_not_delay_the_others(store: Store) -> N
     assert (europe.version, mena.version) == (3, 2)
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_each_dataset_resolves_a_lost_reply(store: Store, when: str) -> None:
     """When the connection breaks under eight commits, one is committed twice or reported as failed."""
@@ -151,6 +155,7 @@ def test_batches_are_bounded_by_bytes(store: Store) -> None:
     assert len(meddler.batches) == 1 + 5
 
 
+@pytest.mark.every_store
 def test_a_dataset_that_cannot_be_read_raises_its_error(store: Store) -> None:
     """A lost payload looks like `nothing published` among seven datasets that are fine."""
     store.publish_many(values())

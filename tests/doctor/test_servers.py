@@ -204,6 +204,7 @@ def test_a_borrowed_client(valkey: Server, protocol: int) -> None:
     assert "unknown" not in own.values()
 
 
+@pytest.mark.every_store
 def test_fakeredis_answers_little(store: swapstore.Store) -> None:
     """`doctor` crashes on fakeredis, and with it a test that calls it."""
     assert all(check.found for check in store.doctor())

@@ -9,6 +9,7 @@ from swapstore.drivers.base import Driver
 from swapstore.testing import DriverContract, SimulatedStore
 
 
+@pytest.mark.every_store
 class TestDrivers(DriverContract):
     """SQLite, fakeredis, and every real server there is."""
 

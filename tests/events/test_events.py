@@ -44,6 +44,7 @@ def timeless(event: Event) -> dict[str, Any]:
     return fields
 
 
+@pytest.mark.every_store
 def test_a_publish_is_one_event_with_its_cost(store: Store) -> None:
     """A dashboard counts publishes that did not happen, or misses their size and duration."""
     client, _, told = listening(store)
@@ -75,6 +76,7 @@ def test_a_lost_race_is_an_event(store: Store) -> None:
     assert told[3:] == [Retried(dataset="mena", version=4, id=None)]
 
 
+@pytest.mark.every_store
 def test_a_lost_reply_is_not_a_lost_race(store: Store) -> None:
     """A flaky network looks like two producers of one dataset."""
     client, meddler, told = listening(store)
@@ -238,6 +240,7 @@ async def _awaited(url: str, told: list[Event]) -> None:
             await client.publish("mena", [])
 
 
+@pytest.mark.every_store
 def test_both_stores_send_the_same_events(real_url: str) -> None:
     """A web service on asyncio has neither metrics nor validators."""
     told: list[Event] = []

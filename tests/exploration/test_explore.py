@@ -1,17 +1,18 @@
 """Every interleaving of real operations, with every fault: the promises hold in each state.
 
 The number of states is pinned, so that a search that shrinks by mistake fails. To accept new numbers on
-purpose, delete the file and run this once: it writes the file anew and fails.
+purpose, delete the file and run this once: it writes the file anew and fails. Searches that are known to be
+large have the marker `nightly`.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import PROFILE
 from tests.exploration import batching, maintenance, scriptless
 from tests.exploration.maintenance import SCENARIOS as MAINTENANCE
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
@@ -19,7 +20,19 @@ from tests.support.committers import Way
 from tests.support.explore import Outcome
 
 HERE = Path(__file__).parent
-QUICK = 30_000  # states: some three seconds
+QUICK = 20_000  # states: a search of up to some seconds
+
+
+def pinned_in(file: str) -> dict[str, dict[str, Any]]:
+    """What is written down, by scenario and budget."""
+    path = HERE / file
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def search(file: str, scenario: str, *arguments: Any) -> Any:
+    """Arguments of a test that searches; the last is the budget. A large search is left to the night."""
+    known = pinned_in(file).get(scenario, {}).get(arguments[-1], {"states": 0})
+    return pytest.param(*arguments, marks=[pytest.mark.nightly] if known["states"] > QUICK else [])
 
 
 def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> None:
@@ -27,7 +40,7 @@ def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> Non
     path = HERE / file
     ends = sorted({end for clients in outcome.ends for end in clients})
     found = {"states": outcome.states, "ends": ends}
-    pinned = json.loads(path.read_text()) if path.exists() else {}
+    pinned = pinned_in(file)
     known = pinned.setdefault(scenario, {}).setdefault(budget, found)
     if not path.exists() or known is found:
         path.write_text(json.dumps(pinned, indent=1, sort_keys=False) + "\n")
@@ -35,15 +48,22 @@ def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> Non
     assert found == known
 
 
-@pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    ("scenario", "budget"),
+    [search("states.json", name, name, budget) for name in SCENARIOS for budget in BUDGETS],
+)
 def test_every_state_keeps_the_promises(scenario: str, budget: str) -> None:
     """In some order of commands and faults a reader sees a mix, a publish is lost or a key leaks."""
     check_pinned("states.json", scenario, budget, explore(SCENARIOS[scenario], BUDGETS[budget]))
 
 
 @pytest.mark.parametrize(
-    ("scenario", "budget"), [(name, budget) for name, each in MAINTENANCE.items() for budget in each.budgets]
+    ("scenario", "budget"),
+    [
+        search("states_maintenance.json", name, name, budget)
+        for name, each in MAINTENANCE.items()
+        for budget in each.budgets
+    ],
 )
 def test_every_state_of_retention_and_repair_keeps_the_promises(scenario: str, budget: str) -> None:
     """In some order of commands and faults a prune or a repair loses a snapshot, or shows a false one."""
@@ -53,7 +73,11 @@ def test_every_state_of_retention_and_repair_keeps_the_promises(scenario: str, b
 
 @pytest.mark.parametrize(
     ("scenario", "budget"),
-    [(name, budget) for name, each in batching.SCENARIOS.items() for budget in each.budgets],
+    [
+        search("states_batching.json", name, name, budget)
+        for name, each in batching.SCENARIOS.items()
+        for budget in each.budgets
+    ],
 )
 def test_every_state_of_several_datasets_keeps_the_promises(scenario: str, budget: str) -> None:
     """In some order of commands and faults a batch mixes up its datasets, or one fails another."""
@@ -61,19 +85,13 @@ def test_every_state_of_several_datasets_keeps_the_promises(scenario: str, budge
     check_pinned("states_batching.json", scenario, budget, outcome)
 
 
-def searches_without_scripts() -> list[tuple[Way, str, str]]:
-    """The searches without scripts: those of a few seconds, or all under the nightly profile."""
-    path = HERE / "states_scriptless.json"
-    pinned = json.loads(path.read_text()) if path.exists() else {}
-
-    def is_quick(way: Way, scenario: str, budget: str) -> bool:
-        known = pinned.get(f"{way.name.lower()}: {scenario}", {}).get(budget)
-        return known is None or known["states"] <= QUICK
-
-    return [search for search in scriptless.SEARCHES if PROFILE != "ci" or is_quick(*search)]
-
-
-@pytest.mark.parametrize(("way", "scenario", "budget"), searches_without_scripts())
+@pytest.mark.parametrize(
+    ("way", "scenario", "budget"),
+    [
+        search("states_scriptless.json", f"{way.name.lower()}: {name}", way, name, budget)
+        for way, name, budget in scriptless.SEARCHES
+    ],
+)
 def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str, budget: str) -> None:
     """In some order of plain commands and faults more breaks than the page about it says."""
     outcome = scriptless.explore(way, scriptless.SCENARIOS[scenario], budget)
@@ -82,17 +100,19 @@ def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str,
 
 def test_only_a_lease_that_runs_out_early_takes_a_publish_back() -> None:
     """The page about leases names a window that does not exist, or omits one that does."""
-    pinned = json.loads((HERE / "states_scriptless.json").read_text())
     breaking = {
         (search.split(":")[0], budget)
-        for search, budgets in pinned.items()
+        for search, budgets in pinned_in("states_scriptless.json").items()
         for budget, found in budgets.items()
         if {scriptless.LOST, scriptless.SPOILED} & set(found["ends"])
     }
     assert breaking == {("lease", "one key expires")}
 
 
-@pytest.mark.parametrize("budget", ["none", "one crash", "one lost reply", "one late command"])
+@pytest.mark.parametrize(
+    "budget",
+    ["none", "one crash", "one lost reply", pytest.param("one late command", marks=pytest.mark.nightly)],
+)
 def test_producers_of_different_ids_all_succeed(budget: str) -> None:
     """A producer that is not killed ends without a commit of its own."""
     for scenario in (

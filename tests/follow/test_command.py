@@ -20,6 +20,8 @@ from swapstore import Retention
 from tests.cli.conftest import COMMAND, Swapstore
 from tests.follow.followers import publish
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def command(tmp_path: Path) -> Swapstore:

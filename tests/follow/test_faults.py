@@ -22,6 +22,8 @@ from tests.support.drivers import another, meddled
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server, free_port
 
+pytestmark = pytest.mark.slow
+
 LONG = 60.0  # a poll that no test waits for
 FAST = 0.02
 
@@ -145,6 +147,7 @@ def test_a_network_that_goes_silent(valkey: Server, monkeypatch: pytest.MonkeyPa
         listener.close()
 
 
+@pytest.mark.every_store
 def test_a_foreign_message_is_not_a_commit(store: Store) -> None:
     """A message that someone else publishes on the channel counts as a commit, or breaks the follower."""
     driver: Any = store._driver

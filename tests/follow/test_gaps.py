@@ -20,6 +20,7 @@ def keep(store: Store, count: int) -> None:
     store.prune("mena", retention=Retention(max_count=count))
 
 
+@pytest.mark.every_store
 def test_retention_that_passed_the_position(store: Store) -> None:
     """A consumer that was away for too long does not learn that commits are missing."""
     publish(store, 100)
@@ -142,6 +143,7 @@ def test_a_pinned_snapshot_is_given_whatever_its_age(store: Store) -> None:
 # --- stores that went back -------------------------------------------------------------------------
 
 
+@pytest.mark.every_store
 def test_a_flush_and_a_new_start(store: Store) -> None:
     """After a flush a consumer that waits for version 6 skips the first five new commits."""
     publish(store, 5)
@@ -259,6 +261,7 @@ def test_a_repair_in_the_middle_of_a_backlog(store: Store) -> None:
     follower.close()
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("given", [5, 6, 8])
 def test_snapshots_that_repair_names_again(store: Store, given: int) -> None:
     """Commits that repair names again after a failover come twice, or never."""

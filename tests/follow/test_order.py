@@ -17,6 +17,7 @@ from tests.support.drivers import another, meddled
 FAST = 0.02
 
 
+@pytest.mark.every_store
 def test_the_next_commit_from_the_call_on(store: Store) -> None:
     """A consumer that starts before its producer misses the very next commit, or gets old ones."""
     publish(store, 3)
@@ -80,6 +81,7 @@ def test_a_repeated_publish_is_one_commit(store: Store) -> None:
     follower.close()
 
 
+@pytest.mark.every_store
 def test_concurrent_producers_and_followers(store: Store) -> None:
     """Under load a commit is skipped, or comes twice, or out of order."""
     producers, readers = [another(store) for _ in range(3)], [*(another(store) for _ in range(3)), store]

@@ -17,6 +17,8 @@ from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another
 
+pytestmark = [pytest.mark.every_store, pytest.mark.slow]
+
 COUNT = 75
 EACH = 15
 

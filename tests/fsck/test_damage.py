@@ -51,6 +51,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_manifest_is_replaced(published: Make, how: str) -> None:
     """Something else under the manifest's key is not called damage, or the history is lost."""
@@ -61,6 +62,7 @@ def test_a_damaged_manifest_is_replaced(published: Make, how: str) -> None:
     dataset.still_reads()
 
 
+@pytest.mark.every_store
 def test_a_list_in_place_of_the_manifest_is_replaced(published: Make) -> None:
     """A value of another type under the manifest's key is not called damage."""
     dataset = published(3)
@@ -184,6 +186,7 @@ def test_a_snapshot_without_its_payload_is_dropped_and_named(published: Make, nu
     dataset.still_reads(but=(f"id-{number}",))
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("kind", ["id", "ts"])
 @pytest.mark.parametrize("number", [1, DEEP])
 def test_a_committed_key_with_a_ttl_is_made_permanent(published: Make, kind: str, number: int) -> None:
@@ -215,6 +218,7 @@ def test_a_lost_ts_record_is_written_again(published: Make, how: str, number: in
     dataset.still_reads()
 
 
+@pytest.mark.every_store
 def test_several_kinds_of_damage_at_once(published: Make) -> None:
     """Several kinds of damage need several runs, or repair fails on them."""
     dataset = published(DEEP)

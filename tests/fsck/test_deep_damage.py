@@ -12,7 +12,7 @@ from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
 
-pytestmark = pytest.mark.usefixtures("tiny_pages")
+pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 SHAPES = pytest.mark.parametrize(
     ("gaps", "backfilled"), [(False, False), (True, False), (False, True), (True, True)]
 )
@@ -158,6 +158,7 @@ def test_retention_is_respected_after_a_rebuild() -> None:
         assert dataset.problems() == set()
 
 
+@pytest.mark.every_store
 def test_deep_repairs_on_real_stores(store: Store) -> None:
     """Redis, SQLite and the simulated store differ in a repair of several levels."""
     for number in range(1, 24):

@@ -25,7 +25,7 @@ from tests.support import invariants
 from tests.support.drivers import Meddler, another, meddled
 from tests.support.rivals import Rivals
 
-pytestmark = pytest.mark.usefixtures("tiny_pages")
+pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 Act = Callable[[SimulatedDataset], None]
 KEEP = Retention(max_count=3)
 

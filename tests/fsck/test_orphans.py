@@ -79,12 +79,14 @@ def test_many_orphans_on_a_server(valkey: Server) -> None:
     assert peak < 1_500_000, "as much as 1000 of them take"
 
 
+@pytest.mark.slow
 def test_many_orphans_in_a_file(tmp_path: Any) -> None:
     """Verify of a SQLite file with 100,000 orphans runs out of memory."""
     with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:
         check_orphans(store, 100_000)
 
 
+@pytest.mark.every_store
 def test_a_store_that_is_emptied_between_two_publishes(store: Store) -> None:
     """After FLUSHALL a cron job fails, or leaves something wrong."""
     for number in range(2 * manifest.F + 3):

@@ -66,6 +66,7 @@ def test_datasets_whose_names_begin_alike(store: Store) -> None:
         assert len(list(another(store).history(name))) == 3
 
 
+@pytest.mark.every_store
 def test_an_unlisted_dataset_is_found_and_listed(store: Store) -> None:
     """Verify of everything misses a dataset whose name was lost from the list."""
     names_of(store)
@@ -85,6 +86,7 @@ def test_an_unlisted_dataset_is_found_and_listed(store: Store) -> None:
     assert [finding for finding in another(store).verify() if finding.wrong] == []
 
 
+@pytest.mark.every_store
 def test_other_namespaces_and_foreign_keys_are_not_touched(store: Store) -> None:
     """Repair changes a namespace that begins like another, or keys of other programs."""
     store.publish("mena", 1, id="id-1", ts=1)
@@ -111,6 +113,7 @@ def test_other_namespaces_and_foreign_keys_are_not_touched(store: Store) -> None
     assert touched == {"swapstore:manifest:{mena}", "swapstore:ts:{mena}:1:id-1"}
 
 
+@pytest.mark.every_store
 def test_values_of_other_types_among_the_records(store: Store) -> None:
     """A list under the key of a record is not called damage."""
     damage = Damage(store)

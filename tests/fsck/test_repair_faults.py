@@ -14,7 +14,7 @@ from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 
-pytestmark = pytest.mark.usefixtures("tiny_pages")
+pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 ON_THE_WAY = {"lost", "ts-damaged", "ts-expiring"}  # what a repair that is cut off may leave
 EVERY_READ = 31  # of the commands that only read, one in 31 gets faults
 

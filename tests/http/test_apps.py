@@ -125,6 +125,7 @@ def test_a_store_that_is_down_is_not_nothing_published(tmp_path: Path, serving: 
         server.stop()
 
 
+@pytest.mark.every_store
 def test_damaged_data_is_an_error_of_the_server(site: Site, store: Store) -> None:
     """Altered bytes are sent as data, or look like nothing published."""
     row = store.status("eu/prices").serving  # type: ignore[union-attr]
@@ -133,6 +134,7 @@ def test_damaged_data_is_an_error_of_the_server(site: Site, store: Store) -> Non
     assert site.get("/datasets/eu/prices").status == 500
 
 
+@pytest.mark.every_store
 def test_many_clients_at_once_see_whole_versions(site: Site, store: Store) -> None:
     """Under load a client gets one version's etag with another version's bytes."""
     stop, wrong = threading.Event(), []

@@ -16,6 +16,8 @@ from tests.linearizability.chaos import Chaos
 from tests.linearizability.chaos_proxy import ChaosProxy
 from tests.support.valkey import Server
 
+pytestmark = pytest.mark.every_store
+
 DATASET = "counter"
 CLIENTS = 4
 ATTEMPTS = 1000

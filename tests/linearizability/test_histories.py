@@ -25,6 +25,8 @@ from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
 
+pytestmark = pytest.mark.every_store
+
 SEEDS = [11, 12]
 
 

@@ -1,7 +1,7 @@
 """The state machine on the simulated store with faults, and on fakeredis and a real server without.
 
 A failing run prints its steps and, under the random profile, a `@reproduce_failure` line; put that above the
-class to run it again. `make fuzz` runs the random profile until it is stopped.
+class to run it again. `make nightly` runs the random profile.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from tests.machine.batching import Batching
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
+
+pytestmark = pytest.mark.fuzz
 
 
 class Simulated(Batching):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import redis
 import swapstore as library
 from swapstore import Store
 from tests.cli.conftest import Swapstore
+from tests.conftest import kinds
 from tests.support.valkey import Server
 
 START_MS = 1_700_000_000_000
@@ -80,9 +81,9 @@ class Old:
 
 
 @pytest.fixture
-def server(servers: Callable[[str], Server]) -> Server:
+def server(valkey: Server) -> Server:
     """An empty real server."""
-    return servers("valkey")
+    return valkey
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def old(server: Server) -> Iterator[Old]:
         yield Old(client)
 
 
-@pytest.fixture(params=["sqlite", "valkey"])
+@pytest.fixture(params=kinds("sqlite", "valkey"))
 def store(request: pytest.FixtureRequest, tmp_path: Path, server: Server) -> Iterator[Store]:
     """Where the snapshots are imported to: a file, or another database of the same server."""
     url = f"sqlite:///{tmp_path}/new.db" if request.param == "sqlite" else server.url[:-1] + "1"

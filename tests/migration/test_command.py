@@ -16,6 +16,8 @@ from tests.cli.conftest import COMMAND, TIMEOUT_S, Swapstore
 from tests.migration.conftest import START_MS, Old
 from tests.support.valkey import Server, free_port
 
+pytestmark = pytest.mark.slow
+
 T = START_MS
 
 

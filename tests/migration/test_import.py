@@ -52,6 +52,7 @@ def history(store: Store, dataset: str) -> list[tuple[str, int]]:
     return [(row.id, row.ts) for row in store.history(dataset, limit=None)][::-1]
 
 
+@pytest.mark.every_store
 def test_regions_are_imported_whole_and_in_order(old: Old, server: Server, store: Store) -> None:
     """Imported history is incomplete, out of order, or has other bytes than the old readers had."""
     texts = {}
@@ -78,6 +79,7 @@ def test_regions_are_imported_whole_and_in_order(old: Old, server: Server, store
         assert old.everything() == before, "the source was written to"
 
 
+@pytest.mark.every_store
 def test_a_second_import_changes_nothing(old: Old, server: Server, store: Store) -> None:
     """Running the import again publishes everything twice."""
     for number in range(80):  # deeper than the rows that a manifest holds
@@ -93,6 +95,7 @@ def test_a_second_import_changes_nothing(old: Old, server: Server, store: Store)
     assert run(server, store).regions["mena"].created == 1
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("after", [0, 1, 3, 5])
 def test_an_interrupted_import_can_be_completed(
     after: int, old: Old, server: Server, store: Store, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     in_drivers,
+    in_events,
     in_log,
     in_plain,
     in_publish,
@@ -25,6 +26,7 @@ MUTANTS = (
     *in_retention.MUTANTS,
     *in_verify.MUTANTS,
     *in_repair.MUTANTS,
+    *in_events.MUTANTS,
 )
 CHECKS = tuple(dict.fromkeys(check for mutant in MUTANTS for check in mutant.checks))
 UNCHANGED = Mutant("(the code as it is)", "The named checks pass without a mutant.", CHECKS, ())

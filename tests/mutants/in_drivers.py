@@ -68,7 +68,33 @@ MUTANTS = (
         "a connection lent without a check (Redis)",
         "A batch is not sent on a connection that the server has closed, and never gets another's reply.",
         "real/test_pool.py::test_a_connection_with_a_stray_reply_is_not_lent",
-        Edit("_is_ready", "link.is_quiet() if link is not None", "True if link"),
+        Edit("_is_ready", "not connection.can_read()", "True"),
+    ),
+    mutant(
+        "a refused command breaks its batch (Redis)",
+        "A refusal is the reply to one command: those of its neighbours are read.",
+        "unit/test_redis_replies.py::test_an_error_is_that_of_one_command",
+        Edit(
+            "RedisDriver._exchange",
+            "[_reply(connection) for _ in frames]",
+            "[connection.read_response(disable_decoding=True) for _ in frames]",
+        ),
+    ),
+    mutant(
+        "replies decoded as text (Redis)",
+        "A borrowed client that decodes replies does not change what is read.",
+        SERVER + "a_borrowed_client_is_used_and_never_closed[True]",
+        Edit(
+            "_reply",
+            "return connection.read_response(disable_decoding=True)",
+            "return connection.read_response()",
+        ),
+    ),
+    mutant(
+        "a batch that was begun taken for one that was refused",
+        "What a loading server may have carried out is never reported as refused.",
+        "unit/test_redis_replies.py::test_a_server_that_stops_loading_within_a_batch",
+        Edit("of_exchanging", "isinstance(each, ReadCommand)", "each"),
     ),
     mutant(
         "no waiting thread gets a connection that is free again (Redis)",

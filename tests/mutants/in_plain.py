@@ -34,7 +34,7 @@ MUTANTS = (
     mutant(
         "an id in the log is adopted",
         "An id has one row.",
-        search("COMPARE", "two producers, the same id and content", "none"),
+        "rest/test_scriptless.py::test_an_id_deep_in_the_history_is_still_taken[Way.COMPARE]",
         Edit("may_adopt", "not (yield from is_free(ctx, draft))", "False"),
     ),
     mutant(
@@ -58,7 +58,11 @@ MUTANTS = (
         "a lease is released although a command may still arrive",
         "A late SET arrives while the lease is still held, so that no commit builds on what it takes back.",
         "rest/test_scriptless.py::test_a_lost_swap_keeps_its_lease_and_is_not_sent_again[Way.LEASE]",
-        Edit("send", "LeaseLost): raise", "LeaseLost):\n    yield from release(ctx, lease)\n    raise"),
+        Edit(
+            "UnderLease.send",
+            "LeaseLost): raise",
+            "LeaseLost):\n    yield from release(ctx, lease)\n    raise",
+        ),
     ),
     mutant(
         "a lost SET is sent again",
@@ -82,7 +86,7 @@ MUTANTS = (
         "a repair unlinks what may be in use",
         "A leaked record gets no TTL where a commit may have begun to use it.",
         search("COMPARE", "a repairer of what a cut publish left, and one that goes on with it", "none"),
-        Edit("Mender._unlinked", "self._ctx.strategy.way is Way.COMPARE", "False"),
+        Edit("ByCompareAndSet", "expires_leaks = False", "expires_leaks = True"),
         Edit("_Sending._finish", "self._lease is not None or draft.grace_ms is None", "True"),
     ),
     mutant(
@@ -107,6 +111,38 @@ MUTANTS = (
         "a lease is kept after a refusal",
         "A publish that the store refused does not keep the next one waiting.",
         "rest/test_scriptless.py::test_a_refused_publish_gives_its_lease_back[Way.LEASE]",
-        Edit("send", "yield from release(ctx, lease) raise", "raise"),
+        Edit("UnderLease.send", "yield from release(ctx, lease) raise", "raise"),
+    ),
+    # --- which committer
+    mutant(
+        "a store that compares nothing taken for one that does",
+        "Where nothing commits safely, connecting is refused.",
+        "rest/test_scriptless.py::test_connecting_without_any_way_to_commit_is_refused",
+        Edit("Undecided._without_scripts", "if reply is None", "if True"),
+    ),
+    mutant(
+        "a moment of trouble taken for a lack of scripts",
+        "No plain SET takes back what a producer with scripts committed.",
+        "rest/test_scriptless.py::test_a_temporary_error_is_not_a_lack_of_scripts[False]",
+        Edit("Undecided.decide", "not isinstance(reply.error, Unscripted)", "False"),
+        Edit(
+            "_make_sure", "not (isinstance(reply, Failed) and isinstance(reply.error, Unscripted))", "False"
+        ),
+    ),
+    mutant(
+        "what a cut publish left taken for damage, where scripts run",
+        "A producer with scripts is told that another publish of its id was cut.",
+        "rest/test_scriptless.py::test_a_script_that_meets_a_cut_publish[Way.COMPARE]",
+        Edit("Scripted.adopt", "not origin.pending", "True"),
+    ),
+    mutant(
+        "an id kept although its record has another time",
+        "A producer that loses the race publishes after the winner, without scripts too.",
+        "rest/test_scriptless.py::test_a_publish_that_is_overtaken_comes_after_the_other[Way.COMPARE]",
+        Edit(
+            "ByCompareAndSet.refit",
+            "not staging.holds_another(key, records.entry_header(intent.entry(base)))",
+            "True",
+        ),
     ),
 )

@@ -10,16 +10,16 @@ PUBLISH = "store/test_publish.py::test_"
 MUTANTS = (
     # --- replies
     mutant(
-        "Conflict taken for committed",
+        "Mismatch taken for committed",
         "A producer that loses the race publishes after the winner, and is not told that it has committed.",
         OUTCOMES + "a_conflict_is_rebuilt_on_the_current_manifest[sqlite]",
-        Edit("_send", "return Moved(current)", "return Swapped()"),
+        Edit("Scripted.send", "return Moved(current)", "return Swapped()"),
     ),
     mutant(
         "a refused commit taken for committed",
         "Every reply of a batch is checked: a refused commit is an error.",
         OUTCOMES + "a_refused_command_is_an_error_whatever_its_neighbours_say[sqlite-2]",
-        Edit("_send", "raise refusal or error", "return Swapped()"),
+        Edit("Scripted.send", "raise refusal or error", "return Swapped()"),
     ),
     mutant(
         "a refused record not checked",
@@ -44,37 +44,37 @@ MUTANTS = (
         "a lost reply taken for success",
         "A publish that never arrived is not acknowledged.",
         OUTCOMES + "a_lost_commit_is_sent_again_with_the_same_bytes[sqlite]",
-        Edit("swap", "lost, losses = error, losses + 1", "return Swapped()"),
+        Edit("commit", "lost, losses = error, losses + 1", "return Swapped()"),
     ),
     mutant(
         "a lost reply taken for failure",
         "A publish that was applied is acknowledged although its reply was lost.",
         OUTCOMES + "a_lost_reply_of_an_applied_commit_is_one_commit[sqlite]",
-        Edit("swap", "lost, losses = error, losses + 1", "raise"),
+        Edit("commit", "lost, losses = error, losses + 1", "raise"),
     ),
     mutant(
         "a lost commit retried blindly",
         "After a lost reply the manifest is read before anything is sent again.",
         OUTCOMES + "a_lost_reply_of_an_applied_commit_is_one_commit[sqlite]",
-        Edit("swap", "current = yield from ask_after_loss(ctx, draft, error)", "continue"),
+        Edit("commit", "current = yield from ask_after_loss(ctx, draft, error)", "continue"),
     ),
     mutant(
         "a lost commit retried with new bytes",
         "The same bytes are sent again, so that a delayed first send cannot count as well.",
         OUTCOMES + "a_lost_commit_is_sent_again_with_the_same_bytes[sqlite]",
-        Edit("settle", "base.etag: return None", "base.etag:\n    return Moved(current)"),
+        Edit("resolve", "base.etag: return None", "base.etag:\n    return Moved(current)"),
     ),
     mutant(
         "another's row of version n+1 taken for ours",
         "A lost publish that another overtook is not acknowledged; it is tried again.",
         "store/test_lost_replies.py::test_a_lost_commit_that_several_overtook_is_rebuilt[sqlite-2]",
-        Edit("settle", "and row == draft.row", ""),
+        Edit("resolve", "and row == draft.row", ""),
     ),
     mutant(
         "a row in a page is not looked for",
         "The outcome of a lost commit is resolved, however many others have committed since.",
         OUTCOMES + "a_lost_reply_is_resolved_under_any_number_of_later_versions[sqlite-70]",
-        Edit("settle", "row is None and lost is not None:", "False:"),
+        Edit("resolve", "row is None and lost is not None:", "False:"),
     ),
     mutant(
         "guessing when version n+1 was pruned",
@@ -92,7 +92,7 @@ MUTANTS = (
         "a refusal after a lost reply is called final",
         "While the first send may still arrive, a refusal does not mean that nothing was committed.",
         OUTCOMES + "a_refusal_after_a_lost_reply_is_outcome_unknown[sqlite]",
-        Edit("swap", "lost is None", "True"),
+        Edit("commit", "if lost is None", "if True"),
     ),
     # --- ids, dedupe, expected_version, validate
     mutant(
@@ -111,26 +111,30 @@ MUTANTS = (
         "dedupe answered from memory",
         "After the store was flushed a producer's next publish is not refused as a duplicate.",
         PUBLISH + "dedupe_is_not_decided_from_the_cache[sqlite]",
-        Edit("_decide", "existing is None or not from_memory", "True"),
+        Edit("publish", "is_stopped = existing is not None", "is_stopped = False"),
     ),
     mutant(
         "dedupe decided before the commit only",
         "Two producers with one dedupe key at once make one commit.",
         OUTCOMES + "the_same_dedupe_key_from_two_producers_is_one_commit[sqlite]",
-        Edit("_decide", "try:", "if not is_first:\n    return base, None\ntry:"),
+        Edit(
+            "_decide",
+            "if base and this.wanted.dedupe_key is not None",
+            "if is_first and base and this.wanted.dedupe_key is not None",
+        ),
     ),
     mutant(
         "dedupe marked before the commit",
         "A publish that failed never blocks its own retry.",
         "store/test_guards.py::test_a_publish_that_died_does_not_block_its_dedupe_key[sqlite]",
         Edit(
-            "_judge",
+            "_decide",
             "try:",
             "if base and this.wanted.dedupe_key is not None:\n"
             "    from swapstore.commands import Stage\n"
-            "    from sys import modules\n"
+            "    from swapstore.protocol.operation import Batch\n"
             '    guard = Stage(f"guard:{this.wanted.dedupe_key}", this.id.encode(), 600_000)\n'
-            "    (free,) = yield modules[Wait.__module__].Batch((guard,))\n"
+            "    (free,) = yield Batch((guard,))\n"
             "    if not free:\n"
             "        return _known(base, base.head.latest)\n"
             "try:",
@@ -140,20 +144,20 @@ MUTANTS = (
         "expected_version checked before the race only",
         "A producer that read version n does not publish over a version n+1 it never saw.",
         "store/test_guards.py::test_expected_version_is_checked_again_after_a_lost_race[sqlite]",
-        Edit("_judge", "_check_version(this, base)", "if is_first:\n    _check_version(this, base)"),
+        Edit("_decide", "_check_version(this, base)", "if is_first:\n    _check_version(this, base)"),
     ),
     mutant(
         "expected_version refused from memory",
         "A producer is refused for what the store holds, not for what it remembers.",
         PUBLISH + "expected_version_holds_or_conflicts[sqlite]",
-        Edit("_decide", "if not from_memory", "if True"),
+        Edit("publish", "if not from_memory", "if True"),
     ),
     mutant(
         "validated before the race only",
         "The candidate is compared with the snapshot that it really follows.",
         "store/test_guards.py::test_validate_is_asked_again_after_a_lost_race[sqlite]",
         Edit(
-            "_judge",
+            "_decide",
             "yield from _validate(ctx, this, base)",
             "if is_first:\n    yield from _validate(ctx, this, base)",
         ),
@@ -169,7 +173,7 @@ MUTANTS = (
         "An acknowledged publish stays readable until retention or an operator removes it.",
         "store/test_crashes.py::test_a_crash_at_any_command_leaves_the_previous_version[sqlite-0]",
         Edit(
-            "_commit",
+            "_swap",
             "unlinked=draft.unlinked",
             "unlinked=(ctx.keys.id(draft.base.head.dataset, draft.base.head.latest.id),)\n"
             "if draft.base else ()",

@@ -53,6 +53,26 @@ MUTANTS = (
         "store/test_read.py::test_a_record_that_arrives_late_is_read_all_the_same[sqlite]",
         Edit("through_manifest", "yield Wait(ctx.backoff(attempt))", "raise"),
     ),
+    mutant(
+        "a store that refuses is asked in the same way again",
+        "Where no script may run, each first read does not cost another round trip.",
+        "store/test_first_read.py::test_without_scripts_the_manifest_is_read_by_itself[sqlite]",
+        Edit(
+            "current_served",
+            "ctx.capabilities.serves = isinstance(served, Failed) and isinstance(served.error, Damaged)",
+            "pass",
+        ),
+    ),
+    mutant(
+        "damage of one dataset taken for a lack of scripts",
+        "One damaged key does not cost the readers of other datasets a round trip.",
+        "store/test_first_read.py::test_damage_of_one_dataset_says_nothing_about_the_others[sqlite]",
+        Edit(
+            "current_served",
+            "isinstance(served, Failed) and isinstance(served.error, Damaged)",
+            "False",
+        ),
+    ),
     # --- going back in time
     mutant(
         "a warm reader does not ask",

@@ -44,7 +44,7 @@ MUTANTS = (
         "no reader grace",
         "A reader that has the manifest still finds the payload that is unlinked before it asks.",
         GOING + "a_reader_with_the_previous_manifest_still_finds_its_payload[sqlite]",
-        Edit("_commit", "ctx.policy.reader_grace_ms", "0"),
+        Edit("_swap", "ctx.policy.reader_grace_ms", "0"),
     ),
     mutant(
         "a released row unlinked though it is in the log",
@@ -81,7 +81,7 @@ MUTANTS = (
         "the latest not released by the publish after it",
         "The target of a rollback is unlinked when something newer is published.",
         GOING + "a_rollback_keeps_its_snapshot_until_a_newer_publish[sqlite]",
-        Edit("_draft", "if row != base.head.latest", "if True or row != base.head.latest"),
+        Edit("_retained", "if row != base.head.latest", "if True or row != base.head.latest"),
     ),
     mutant(
         "count not reduced",

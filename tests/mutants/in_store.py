@@ -50,9 +50,9 @@ MUTANTS = (
         "A crash at any command leaves no manifest that points at nothing.",
         "store/test_crashes.py::test_a_crash_at_any_command_leaves_the_previous_version[sqlite-1]",
         Edit(
-            "_send",
-            "replies = yield Batch((*names, *stages, _commit(ctx, draft, needed)))",
-            "replies = yield Batch((*names, _commit(ctx, draft, needed), *stages))\n"
+            "Scripted.send",
+            "replies = yield Batch((*names, *stages, _swap(ctx, draft, needed)))",
+            "replies = yield Batch((*names, _swap(ctx, draft, needed), *stages))\n"
             "replies = [*replies[: len(names)], *replies[len(names) + 1 :], replies[len(names)]]",
         ),
         Edit("commit", "for staged in unverified:", "for staged in ():"),
@@ -108,7 +108,7 @@ MUTANTS = (
         Edit(
             "commit.lua",
             "for _, key in ipairs(verified) do",
-            "call('SET', manifest, ARGV[3])\nfor _, key in ipairs(verified) do",
+            "redis.call('SET', manifest, ARGV[3])\nfor _, key in ipairs(verified) do",
         ),
     ),
     mutant(
@@ -158,13 +158,13 @@ MUTANTS = (
         "a failing hint fails the commit",
         "After the swap nothing is reported as a failure: the producer would publish again.",
         "real/test_server.py::test_a_command_that_the_acl_forbids_is_access_denied",
-        Edit("commit.lua", "pcall('PUBLISH'", "call('PUBLISH'"),
+        Edit("commit.lua", "pcall('PUBLISH'", "redis.call('PUBLISH'"),
     ),
     mutant(
         "a failing unlink fails the commit",
         "After the swap nothing is reported as a failure: the producer would publish again.",
         "real/test_commit_refused.py::test_a_commit_stands_whatever_fails_after_its_swap[pexpire]",
-        Edit("commit.lua", "pcall('PEXPIRE', KEYS[i]", "call('PEXPIRE', KEYS[i]"),
+        Edit("commit.lua", "pcall('PEXPIRE', KEYS[i]", "redis.call('PEXPIRE', KEYS[i]"),
     ),
     mutant(
         "live view not removed",

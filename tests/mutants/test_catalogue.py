@@ -12,6 +12,7 @@ import pytest
 
 from tests.mutants.anchors import Misfit, Package
 from tests.mutants.catalogue import CHECKS, MUTANTS
+from tests.mutants.lua import undefined_names
 from tests.mutants.workshop import ROOT
 
 
@@ -39,6 +40,8 @@ def test_every_mutant_is_code_that_runs(package: Package, tmp_path: Path) -> Non
         for path, text in package.patched(mutant.edits).items():
             if path.suffix == ".py":
                 (tmp_path / f"{number}_{path.name}").write_text(f"# {mutant.name}\n{text}", "utf-8")
+            else:
+                assert undefined_names(text) == [], mutant.name
         for edit in mutant.edits:
             for module, name in re.findall(r"from (swapstore\S*) import (\w+)", edit.new):
                 assert hasattr(importlib.import_module(module), name), mutant.name
@@ -67,4 +70,4 @@ def test_names_of_mutants_are_unique() -> None:
     """A table with one name twice does not show which mutant survived."""
     names = [mutant.name for mutant in MUTANTS]
     assert len(set(names)) == len(names)
-    assert len(names) >= 173
+    assert len(names) >= 192

@@ -12,6 +12,8 @@ import pytest
 import swapstore
 from tests.support import invariants
 
+pytestmark = pytest.mark.every_store
+
 PRODUCER = """
 import json, sys
 import swapstore

@@ -233,6 +233,7 @@ def _child(store: Store, results: Any) -> None:
     results.join_thread()
 
 
+@pytest.mark.every_store
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_store_survives_a_fork(real_url: str) -> None:
     """A web server that forks its workers after connecting breaks parent or child."""

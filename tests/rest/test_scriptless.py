@@ -30,6 +30,7 @@ from swapstore.errors import (
 from swapstore.fsck.findings import Problem
 from swapstore.protocol.commit import Scripted
 from tests.support.committers import Way
+from tests.support.drivers import meddled
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
@@ -110,6 +111,18 @@ def test_published_again_and_with_other_content(connect: Callable[[], Store]) ->
         other.publish("mena", {"n": 2}, id="run-1")
 
 
+def test_an_id_deep_in_the_history_is_still_taken(connect: Callable[[], Store]) -> None:
+    """A retry of a publish whose row is in a page would become a second row of the same id."""
+    store, other = connect(), connect()
+    for number in range(70):  # far enough to seal a page
+        store.publish("mena", {"n": number}, id=f"id-{number}", ts=number + 1)
+    again = other.publish("mena", {"n": 3}, id="id-3", ts=4)
+    assert (again.created, again.version) == (False, 4)
+    with pytest.raises(swapstore.errors.IdConflict, match="another payload"):
+        other.publish("mena", {"n": "other"}, id="id-3", ts=4)
+    assert store.status("mena").version == 70  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("way", "request_number"),
     [(Way.COMPARE, 1), (Way.COMPARE, 2), (Way.LEASE, 1), (Way.LEASE, 2), (Way.LEASE, 3)],
@@ -176,6 +189,22 @@ def test_a_lost_reply_ends_in_one_commit(
             assert store.read("mena", version=commit.version).id == name  # type: ignore[union-attr]
     ids = [row.id for row in store.history("mena", limit=None)]
     assert len(ids) == len(set(ids)) == 9
+
+
+@pytest.mark.parametrize("way", [Way.COMPARE], indirect=True)
+def test_a_publish_that_is_overtaken_comes_after_the_other(connect: Callable[[], Store]) -> None:
+    """A producer that leaves id and `ts` to the library would fail whenever another's clock is ahead."""
+    store = connect()
+    store.publish("mena", 0)
+    slow, meddler = meddled(store)
+    slow.publish("mena", 1)
+    ahead = time.time_ns() // 1_000_000 + 60_000
+    swap = len(meddler.batches) + 2  # by then its records are permanent, with an earlier ts
+    meddler.before(swap, lambda: store.publish("mena", "ahead", ts=ahead))
+    commit = slow.publish("mena", 2)
+    assert isinstance(meddler.batches[swap][0], CompareAndSet)
+    assert (commit.version, commit.ts, commit.is_latest) == (4, ahead, True)
+    assert store.read_latest("mena").value == 2  # type: ignore[union-attr]
 
 
 def test_concurrent_producers(connect: Callable[[], Store]) -> None:

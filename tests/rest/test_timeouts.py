@@ -28,11 +28,11 @@ def trickle(connection: socket.socket, data: bytes) -> None:
 def test_an_endpoint_that_does_not_answer(face: str, rest: RestServer, command: Get | Put) -> None:
     """A producer hangs forever, or is told that nothing was sent."""
     with driver_of(face, rest.url, rest.token, times=QUICK) as driver:
-        rest.switches.delay_after(0.5)
+        rest.switches.delay_after(10)
         began = time.monotonic()
         with pytest.raises(ReplyLost, match="did not answer in time"):
             driver.execute([command])
-        assert 0.15 < time.monotonic() - began < 0.45
+        assert 0.15 < time.monotonic() - began < 5
         assert driver.execute([Put("a", b"y", 1000), Get("a")]) == [None, b"y"]
 
 
@@ -51,11 +51,11 @@ def test_an_answer_that_trickles(face: str, part: str) -> None:
         began = time.monotonic()
         with pytest.raises(ReplyLost, match="in time"):
             driver.execute([Put("a", b"x", 1000)])
-        assert 0.4 < time.monotonic() - began < 1.5
+        assert 0.4 < time.monotonic() - began < 5
 
 
 def wait(over: threading.Event) -> None:
-    over.wait(5)
+    over.wait(20)
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -66,25 +66,26 @@ def test_an_endpoint_that_does_not_take_the_request(face: str) -> None:
         began = time.monotonic()
         with pytest.raises(ReplyLost, match="did not take the request in time|did not answer in time"):
             driver.execute([Put("a", b"x" * 9_000_000, 1000)])
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
         over.set()
 
 
 @pytest.mark.parametrize("face", FACES)
 def test_an_endpoint_that_takes_the_request_too_slowly(face: str) -> None:
     """A request that is sent byte by byte keeps a producer for hours."""
+    over = threading.Event()
 
     def serve(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        over = time.monotonic() + 1
-        while connection.recv(4096) and time.monotonic() < over:
+        while connection.recv(4096) and not over.is_set():
             time.sleep(0.01)
 
     with endpoint(serve) as url, driver_of(face, url, times=QUICK) as driver:
         began = time.monotonic()
         with pytest.raises(ReplyLost, match="in time"):
             driver.execute([Put("a", b"x" * 9_000_000, 1000)])
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 5
+        over.set()
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -116,10 +117,11 @@ def test_all_connections_in_use(face: str, rest: RestServer, monkeypatch: pytest
     monkeypatch.setattr("swapstore.drivers.rest.transport.MAX_CONNECTIONS", 1)
     times = type(QUICK)(read_s=5, pool_s=0.1, total_s=5)
     with driver_of(face, rest.url, rest.token, times=times) as driver:
-        rest.switches.delay_before(0.6)
+        rest.switches.delay_before(1)
         busy = threading.Thread(target=driver.execute, args=([Get("a")],))
         busy.start()
-        time.sleep(0.2)
+        while not rest.requests:
+            time.sleep(0.001)
         with pytest.raises(Unavailable, match="are in use") as caught:
             driver.execute([Put("a", b"x", 1000)])
         assert type(caught.value) is Unavailable

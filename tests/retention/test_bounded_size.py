@@ -15,6 +15,8 @@ from swapstore.testing import SimulatedStore
 from tests.retention.model import WIDEST, keeping, permanent, stored
 from tests.support import invariants
 
+pytestmark = pytest.mark.slow
+
 SECOND = 1000
 
 

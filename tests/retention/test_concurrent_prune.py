@@ -45,6 +45,7 @@ def test_a_prune_that_never_wins_says_so(store: Store) -> None:
     invariants.check(store)
 
 
+@pytest.mark.every_store
 def test_a_lost_reply_of_a_prune_is_resolved_from_the_manifest(store: Store) -> None:
     """An operator is told that the outcome is unknown, although the manifest shows it."""
     fill(store, 60)
@@ -87,6 +88,7 @@ def test_a_page_that_cannot_be_read_during_an_outage(store: Store) -> None:
         client.prune("mena", retention=ONE)
 
 
+@pytest.mark.every_store
 def test_prunes_against_producers(real_url: str) -> None:
     """Under load a version is lost, a record leaks, or a reader finds nothing."""
     errors: list[BaseException] = []

@@ -17,7 +17,7 @@ from tests.support import invariants
 from tests.support.drivers import lose, meddled
 
 GRACE_MS = 600_000
-pytestmark = pytest.mark.usefixtures("tiny_pages")
+pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 FAULTS = tuple(every_fault(10))
 
 

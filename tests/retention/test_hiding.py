@@ -36,6 +36,7 @@ def fill(store: Store, count: int, **options: Any) -> None:
         store.publish("mena", number, id=f"id-{number}", **options)
 
 
+@pytest.mark.every_store
 def test_max_count_hides_all_but_the_newest_at_once(store: Store) -> None:
     """max_count applies only later, or not to every way of reading."""
     fill(store, 5, ts=NOW)
@@ -253,6 +254,7 @@ def test_connect_takes_a_retention_and_nothing_else(tmp_path: Any) -> None:
         swapstore.connect(url, retention=timedelta(days=1))  # type: ignore[arg-type]
 
 
+@pytest.mark.every_store
 def test_a_producer_that_lost_the_race_hides_by_what_it_finds(store: Store) -> None:
     """After each lost race the bound is applied to the old log, and keeps one row too many."""
     fill(store, 5)

@@ -16,6 +16,8 @@ from swapstore.testing import SimulatedStore
 from tests.conftest import steps as runs_of
 from tests.retention.model import Model, keeping
 
+pytestmark = pytest.mark.slow
+
 SECOND = 1000
 COUNTS = st.sampled_from([None, None, 1, 2, 4, 7, 12])
 AGES = st.sampled_from([None, None, 1, 5, 20, 60])

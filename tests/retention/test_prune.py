@@ -20,6 +20,7 @@ ONE = Retention(max_count=1)
 pytestmark = pytest.mark.usefixtures("small_pages")
 
 
+@pytest.mark.every_store
 def test_prune_hides_and_unlinks_everything_beyond_the_bound(store: Store) -> None:
     """A tighter bound is met only after as many publishes as there are pages."""
     fill(store, 200)

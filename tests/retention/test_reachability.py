@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from swapstore.format.retention import Limits
 from swapstore.models import Entry, Ref, Row
 from tests.conftest import steps as runs_of
 from tests.retention.test_properties import pages_of
+
+pytestmark = pytest.mark.slow
 
 KEYS = Keys("ns")
 LIMITS = st.builds(Limits, st.sampled_from([0, 0, 10, 30, 60]), st.sampled_from([None, None, 1, 3, 8, 20]))

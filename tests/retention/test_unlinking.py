@@ -45,6 +45,7 @@ def test_the_store_does_not_grow_beyond_the_bound(store: Store, count: int) -> N
     invariants.check(store)
 
 
+@pytest.mark.every_store
 def test_unlinked_records_are_gone_after_the_grace(store: Store) -> None:
     """Records stay permanently although no manifest names them."""
     client = hasty(store, 2)
@@ -173,6 +174,7 @@ def test_an_unlinked_id_can_be_published_again(store: Store) -> None:
     assert snapshot.value == "other"
 
 
+@pytest.mark.every_store
 def test_a_record_that_comes_back_within_its_grace_stays(store: Store) -> None:
     """A snapshot that is published again expires with the TTL of its first publish."""
     client = keeping(store, 1)
@@ -188,6 +190,7 @@ def test_a_record_that_comes_back_within_its_grace_stays(store: Store) -> None:
 # --- readers in between ----------------------------------------------------------------------------
 
 
+@pytest.mark.every_store
 def test_a_reader_with_the_previous_manifest_still_finds_its_payload(store: Store) -> None:
     """A reader between the manifest and the payload fails at each publish."""
     fill(store, 12)

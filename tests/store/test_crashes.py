@@ -10,6 +10,8 @@ from swapstore.testing import Crash, SimulatedStore, failing_at, faulty
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 
+pytestmark = pytest.mark.every_store
+
 
 def publish_cut(store: Store, after: int, *, id: str) -> bool:  # noqa: A002
     """Publish and die after this many commands; say whether the publish was complete."""

@@ -69,6 +69,7 @@ def test_an_altered_payload_is_corrupt(damaged: Store) -> None:
     assert snap.value == {"n": 2}
 
 
+@pytest.mark.every_store
 def test_a_deleted_payload_is_missing_and_not_nothing(damaged: Store) -> None:
     """An evicted payload looks like `nothing published yet`."""
     delete(damaged, "swapstore:id:{mena}:id-3")
@@ -130,6 +131,7 @@ def test_the_next_publish_replaces_a_lost_payload(damaged: Store) -> None:
     assert snap.value == "next"
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
@@ -209,6 +211,7 @@ def test_a_live_view_that_was_altered_is_corrupt(store: Store) -> None:
         store.read_live("mena")
 
 
+@pytest.mark.every_store
 def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
     """After the manifest is lost, a committed id silently gets other content."""
     delete(damaged, MANIFEST)
@@ -217,6 +220,7 @@ def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
     assert another(damaged).publish("mena", "new", id="id-9").version == 1
 
 
+@pytest.mark.every_store
 def test_another_type_of_value_is_named(store: Store) -> None:
     """A list under the manifest's key is not named, or taken for an empty dataset."""
     if is_sqlite(store):
@@ -227,6 +231,7 @@ def test_another_type_of_value_is_named(store: Store) -> None:
             use()
 
 
+@pytest.mark.every_store
 def test_a_new_epoch_is_not_blocked_by_old_pages(store: Store) -> None:
     """After the manifest is lost, old pages block the first seal of the new epoch."""
     for number in range(64):

@@ -15,6 +15,8 @@ from tests.store.test_damage import MANIFEST, alter
 from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, cold_trips, lose, meddled
 
+pytestmark = pytest.mark.every_store
+
 
 def test_a_record_read_with_its_manifest_is_checked(store: Store) -> None:
     """A damaged record is served or cached when it is read together with the manifest."""

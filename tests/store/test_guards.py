@@ -64,6 +64,7 @@ def test_expected_version_is_checked_again_after_a_lost_race(store: Store) -> No
     assert [row.id for row in invariants.check(store)] == ["one", "two"]
 
 
+@pytest.mark.every_store
 def test_validate_is_asked_again_after_a_lost_race(store: Store) -> None:
     """A candidate that was validated against version 1 is published after version 2."""
     client = overtaken(store)

@@ -30,6 +30,7 @@ def test_a_live_view_describes_itself(store: Store) -> None:
     assert view.sha256 == commit.sha256
 
 
+@pytest.mark.every_store
 def test_a_refused_live_view_is_an_error(store: Store) -> None:
     """A full store drops the view, and the worker believes that it is shown."""
     store.publish("mena", 1)
@@ -45,6 +46,7 @@ def test_a_refused_live_view_is_an_error(store: Store) -> None:
         client.put_live("mena", 2, ttl=60)
 
 
+@pytest.mark.every_store
 def test_a_commit_deletes_the_live_view(store: Store) -> None:
     """An outdated view, hidden by its etag, takes up room for as long as its TTL."""
     store.publish("mena", 1)

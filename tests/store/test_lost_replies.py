@@ -38,6 +38,7 @@ def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:
     assert [row.id for row in invariants.check(store)][-2:] == ["rival", "mine"]
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("others", [2, 3, 31, 70])
 def test_a_lost_commit_that_several_overtook_is_rebuilt(store: Store, others: int) -> None:
     """A publish counts as done although the version it would have got is another's."""
@@ -55,6 +56,7 @@ def test_a_lost_commit_that_several_overtook_is_rebuilt(store: Store, others: in
     assert [row.id for row in invariants.check(store)][-1] == "mine"
 
 
+@pytest.mark.every_store
 def test_a_lost_first_publish_is_sent_again_with_the_same_bytes(store: Store) -> None:
     """On an empty dataset two different first commits can both arrive."""
     client, meddler = meddled(store, policy=PATIENT)

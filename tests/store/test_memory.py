@@ -90,6 +90,7 @@ def test_a_slow_reply_is_as_old_as_its_request(memory: str) -> None:
 # --- lagging replicas -------------------------------------------------------------------------------
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("lagging", [1, 2])
 def test_a_lagging_replica_does_not_take_a_client_back_in_time(store: Store, lagging: int) -> None:
     """A client that has seen version 2 is shown version 1 by a replica that lags."""
@@ -173,6 +174,7 @@ def test_a_client_follows_a_new_epoch(store: Store) -> None:
         assert snap.etag == commit.etag
 
 
+@pytest.mark.every_store
 def test_a_flushed_store_is_forgotten(store: Store) -> None:
     """A client serves a dataset from its cache after a flush, or does not list its name again."""
     store.publish("mena", 1)

@@ -17,6 +17,8 @@ from swapstore.protocol.context import Policy
 from tests.support import invariants
 from tests.support.drivers import Meddler, another, lose, meddled
 
+pytestmark = pytest.mark.every_store
+
 PATIENT = Policy(first_wait_s=0, longest_wait_s=0)
 
 

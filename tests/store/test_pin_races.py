@@ -60,6 +60,7 @@ def test_a_pin_that_several_others_overtook_is_made_on_top(store: Store, first: 
     assert meddler.commits() == 2
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("rival", ["publish", "confirm"])
 def test_a_lost_pin_that_one_other_overtook_is_made_on_top(store: Store, rival: str) -> None:
     """A lost pin is not repeated although the one new version shows that it was not applied."""

@@ -24,6 +24,7 @@ def served(store: Store) -> object:
     return snap.value if snap else None
 
 
+@pytest.mark.every_store
 def test_pin_serves_one_snapshot_until_unpin(store: Store) -> None:
     """An operator cannot keep readers on a good version while publishing goes on."""
     good = store.publish("mena", "good")
@@ -87,6 +88,7 @@ def test_only_what_is_committed_can_be_served(store: Store) -> None:
             serve("mena", id="bad id")
 
 
+@pytest.mark.every_store
 def test_a_lost_reply_of_a_pin_is_resolved(store: Store) -> None:
     """A pin whose reply was lost is not made, or made twice, although the etag tells."""
     commit = store.publish("mena", 1)
@@ -126,6 +128,7 @@ def test_a_pin_follows_a_conflict(store: Store) -> None:
     assert (status.version, status.count, status.serving.version) == (3, 2, 1)
 
 
+@pytest.mark.every_store
 def test_a_live_view_is_shown_while_its_version_is_current(store: Store) -> None:
     """A view that was computed from one version is shown for another."""
     commit = store.publish("mena", 1)
@@ -153,12 +156,13 @@ def test_a_late_live_view_of_an_old_version_stays_hidden(store: Store) -> None:
     assert view.value == "fresh"
 
 
+@pytest.mark.every_store
 def test_a_live_view_expires(store: Store) -> None:
     """A view is shown longer than its TTL."""
     store.publish("mena", 1)
-    store.put_live("mena", b"x", ttl=timedelta(milliseconds=60), codec="bytes")
+    store.put_live("mena", b"x", ttl=timedelta(milliseconds=500), codec="bytes")
     assert store.read_live("mena") is not None
-    time.sleep(0.1)
+    time.sleep(0.55)
     assert store.read_live("mena") is None
 
 

@@ -19,6 +19,7 @@ def versions(store: Store, dataset: str = "mena") -> list[int]:
     return [row.version for row in store.history(dataset, limit=None)]
 
 
+@pytest.mark.every_store
 def test_a_published_value_is_read_back(store: Store) -> None:
     """Another client does not read the value and description that were published."""
     moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
@@ -42,6 +43,7 @@ def test_a_published_value_is_read_back(store: Store) -> None:
     )
 
 
+@pytest.mark.every_store
 def test_versions_are_dense_and_history_is_complete(store: Store) -> None:
     """A publish has no row, or a version is missing, before or after pages are sealed."""
     for number in range(1, 101):
@@ -114,6 +116,7 @@ def test_publishing_an_id_again_is_idempotent_at_any_depth(store: Store) -> None
     assert len(versions(store)) == 101
 
 
+@pytest.mark.every_store
 @pytest.mark.parametrize("change", [{"value": 2}, {"labels": {"a": "b"}}, {"ts": 7}])
 def test_an_id_keeps_its_content(store: Store, change: dict[str, Any]) -> None:
     """Another payload, time or label under a committed id replaces the first."""
@@ -176,6 +179,7 @@ def test_after_a_flush_the_same_id_is_published_anew(store: Store) -> None:
     assert versions(store) == [1]
 
 
+@pytest.mark.every_store
 def test_after_a_flush_a_producer_goes_on(store: Store) -> None:
     """A producer with a warm cache cannot publish after FLUSHALL."""
     before = store.publish("mena", 1)
@@ -316,6 +320,7 @@ def test_validate_is_not_held_against_a_stale_previous(store: Store) -> None:
     assert client.publish("mena", 5, validate=must_grow).version == 3
 
 
+@pytest.mark.every_store
 def test_max_payload(store: Store) -> None:
     """A payload over the limit is sent, or the error lacks its size or the limit."""
     client, meddler = meddled(store, policy=Policy(max_payload_bytes=10))

@@ -30,6 +30,7 @@ def test_a_producer_gets_through_many_rivals(store: Store, rivals: int) -> None:
     assert len(meddler.batches) - batch == 1 + rivals + (rivals - 1)
 
 
+@pytest.mark.every_store
 def test_records_that_keep_being_taken_over_are_contended(store: Store) -> None:
     """Two producers that race for one id never end, or are not told why and what to do."""
     store.publish("mena", 0)
@@ -86,6 +87,7 @@ def test_a_conflict_reads_no_pages(store: Store) -> None:
     assert len(meddler.batches) == batch + 2
 
 
+@pytest.mark.every_store
 def test_a_cold_producer_reads_the_manifest_once(store: Store) -> None:
     """A retry by a new process reads a manifest twice that it has just read."""
     store.publish("mena", 1, id="job", ts=1)

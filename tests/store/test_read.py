@@ -39,6 +39,7 @@ def test_nothing_published_is_none_and_nothing_else(store: Store) -> None:
     assert store.datasets() == []
 
 
+@pytest.mark.every_store
 def test_any_version_is_read_by_id_version_and_time(store: Store) -> None:
     """A version in the tail or in a page cannot be read, with a warm or a cold cache."""
     fill(store, 150)
@@ -67,6 +68,7 @@ def test_read_takes_exactly_one_way_of_naming(store: Store) -> None:
             store.read("mena", **arguments)
 
 
+@pytest.mark.every_store
 def test_a_staged_record_is_not_found(store: Store) -> None:
     """An id record that no row names is served."""
     fill(store, 3)
@@ -158,6 +160,7 @@ def test_within_max_staleness_nothing_is_asked(store: Store) -> None:
     assert snap.value == 2, "never back in time"
 
 
+@pytest.mark.every_store
 def test_a_lost_reply_is_asked_for_again(store: Store) -> None:
     """A read fails because its connection broke once."""
     store.publish("mena", 1)
@@ -170,6 +173,7 @@ def test_a_lost_reply_is_asked_for_again(store: Store) -> None:
     assert [type(batch[0]) for batch in meddler.batches[1:]] == [Get] * 3
 
 
+@pytest.mark.every_store
 def test_round_trips(store: Store) -> None:
     """An operation takes more round trips than the cost model says."""
     producer, sent = meddled(store)

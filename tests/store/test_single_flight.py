@@ -47,6 +47,7 @@ def at_once(count: int, work: Callable[[], Any]) -> list[Any]:
         return [future.result() for future in [pool.submit(one) for _ in range(count)]]
 
 
+@pytest.mark.every_store
 def test_many_cold_readers_cause_one_load(store: Store) -> None:
     """A web server that has just started reads one payload a hundred times."""
     store.publish("mena", {"n": 1}, labels={"a": "b"})
@@ -92,7 +93,7 @@ def test_waiting_readers_share_an_error() -> None:
 
     def fail() -> int:
         calls.append(1)
-        time.sleep(0.05)
+        time.sleep(0.3)  # so that all threads come while one is at it
         raise ValueError("down")
 
     def attempt() -> str:

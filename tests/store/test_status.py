@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import attrs
+import pytest
 
 from swapstore import Store
 from swapstore.commands import Get
@@ -24,6 +25,7 @@ def test_ages_are_as_of_the_reading(store: Store) -> None:
     assert status.bytes == len(b'"calm"')
 
 
+@pytest.mark.every_store
 def test_ages_are_those_of_the_served_snapshot(store: Store) -> None:
     """Readers are served a pinned snapshot of last year, and the status says that all is fresh."""
     store.publish("mena", "old", id="a", ts=1000)

