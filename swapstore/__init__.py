@@ -1,4 +1,6 @@
-"""swapstore: publish versions of something to Redis, Valkey or SQLite; readers never see half of one.
+"""swapstore: atomic, versioned snapshots on Redis, Valkey, Upstash or SQLite.
+
+Readers get the new version or the previous one, never a mix.
 
     import swapstore
 
@@ -6,8 +8,8 @@
     store.publish("mena", {"regime": "calm"})
     store.read_latest("mena").value
 
-The module-level functions work on the default store: `$SWAPSTORE_URL`, or an embedded SQLite file. For
-asyncio there is `swapstore.aio`, with the same calls.
+The module-level functions use the default store: `$SWAPSTORE_URL`, or else `$UPSTASH_REDIS_REST_URL`, or
+else an embedded SQLite file. `swapstore.aio` has the same calls for asyncio.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
 
     from swapstore import aio as aio
 
-__version__ = "0.1.0"  # the one place that says so: pyproject.toml reads it here
+__version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it here
 
 __all__ = [
     "AccessDenied",
@@ -156,7 +158,7 @@ def read_latest(dataset: str, *, max_staleness: float | timedelta = 0.0) -> Snap
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import `swapstore.aio` when it is first asked for: most programs need no asyncio."""
+        """Import `swapstore.aio` at first use: most programs do not need asyncio."""
         if name == "aio":
             return import_module("swapstore.aio")
         raise AttributeError(f"module 'swapstore' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m swapstore`: the command `swapstore`, for when it is not on PATH."""
+"""`python -m swapstore`: runs the command `swapstore`, also if it is not on PATH."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 """swapstore for asyncio: the same calls, awaited.
 
-import swapstore.aio
+    import swapstore.aio
 
-async with swapstore.aio.connect("redis://localhost:6379/0") as store:
-    await store.publish("mena", {"regime": "calm"})
-    (await store.read_latest("mena")).value
+    async with swapstore.aio.connect("redis://localhost:6379/0") as store:
+        await store.publish("mena", {"regime": "calm"})
+        (await store.read_latest("mena")).value
+
+`connect` makes an `AsyncStore`, which has the methods of a `Store`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from swapstore.connect import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_MAX_REQUEST,
     DEFAULT_NAMESPACE,
-    prepared,
+    prepare,
 )
 from swapstore.store import AsyncStore
 
@@ -50,13 +52,13 @@ def connect(
 ) -> AsyncStore:
     """Return an `AsyncStore`. It connects when it is first used.
 
-    The arguments are those of `swapstore.connect`, but for a client: it must be a `redis.asyncio.Redis`. It
-    is borrowed and never closed.
+    The arguments and errors are those of `swapstore.connect`, except that a client must be a
+    `redis.asyncio.Redis`. It is borrowed and never closed.
 
-    A SQLite file is read and written in worker threads. On Redis and Valkey, and over REST, a store
-    belongs to the event loop in which it is first used; `InvalidInput` in another one.
+    A SQLite file is read and written in worker threads. On Redis and Valkey, and over REST, a store belongs
+    to the event loop in which it is first used: in another one, calls raise `InvalidInput`.
     """
-    driver, context = prepared(
+    driver, context = prepare(
         ASYNC,
         target,
         token=token,

@@ -1,4 +1,4 @@
-"""What a name, a time, a label and a size may be. Each check raises `InvalidInput`, before any write."""
+"""Checks of arguments: names, times, labels, sizes. Each raises `InvalidInput`, before any write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from swapstore.errors import InvalidInput, PayloadTooLarge
 
-MAX_TS_MS = 253_402_300_799_999  # the end of the year 9999, the last that datetime can show
+MAX_TS_MS = 253_402_300_799_999  # the end of the year 9999, the last one that datetime supports
 MAX_LABELS_BYTES = 1024
 LONGEST_SHOWN = 80
 MIN_LIVE_TTL_S = 0.001
@@ -29,7 +29,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def dataset(name: Any) -> str:
-    """Return a dataset name that is well-formed."""
+    """Return a well-formed dataset name."""
     return _plain_dataset(name) if type(name) is str else _dataset(name)
 
 
@@ -42,11 +42,11 @@ def _dataset(name: Any) -> str:
     )
 
 
-_plain_dataset = lru_cache(maxsize=1024)(_dataset)  # every call names one, and mostly the same few
+_plain_dataset = lru_cache(maxsize=1024)(_dataset)  # every call has one, and most calls the same few
 
 
 def namespace(name: Any) -> str:
-    """Return a namespace that is well-formed; braces would move the keys to another cluster slot."""
+    """Return a well-formed namespace. It has no braces: they would move the keys to another cluster slot."""
     return _matching(
         name,
         _NAMESPACE,
@@ -56,12 +56,12 @@ def namespace(name: Any) -> str:
 
 
 def snapshot_id(value: Any) -> str:
-    """Return a snapshot id that is well-formed."""
+    """Return a well-formed snapshot id."""
     return _matching(value, _ID, "id", "1 to 200 of A-Z a-z 0-9 . _ : / @ + -")
 
 
 def dedupe_key(value: Any) -> str:
-    """Return a dedupe key that is well-formed: the alphabet of ids."""
+    """Return a well-formed dedupe key. The rule is that of ids."""
     return _matching(value, _ID, "dedupe_key", "1 to 200 of A-Z a-z 0-9 . _ : / @ + -")
 
 
@@ -72,7 +72,7 @@ def _matching(value: Any, pattern: re.Pattern[str], what: str, rule: str) -> str
 
 
 def shown(value: Any) -> str:
-    """Show a value in a message: by its beginning if it is long."""
+    """Return the text of a value for a message; of a long one, the beginning."""
     try:
         text = repr(value)
     except ValueError:  # an int of more than 4300 digits
@@ -102,7 +102,7 @@ def timestamp_ms(value: Any, what: str = "ts") -> int:
 
 
 def labels(value: Any) -> dict[str, str]:
-    """Return labels as a dict of their own: strings to strings, at most 1 KiB as JSON, keys in order."""
+    """Return a copy of the labels: a dict of strings to strings, at most 1 KiB as JSON, sorted by key."""
     if not isinstance(value, Mapping):
         raise InvalidInput(f"labels must be a mapping of strings to strings, not {type(value).__name__}")
     if not value:
@@ -114,16 +114,18 @@ def labels(value: Any) -> dict[str, str]:
     try:
         size = len(msgspec.json.encode(ordered))
     except UnicodeEncodeError as error:
-        raise InvalidInput("a label holds a lone surrogate, which UTF-8 cannot carry") from error
+        raise InvalidInput(
+            "a label contains a lone surrogate, which UTF-8 cannot encode; clean the text first"
+        ) from error
     if size > MAX_LABELS_BYTES:
         raise InvalidInput(
-            f"labels take {size} bytes as JSON and may take {MAX_LABELS_BYTES}; put the rest in the value"
+            f"labels take {size} bytes as JSON, the limit is {MAX_LABELS_BYTES}; put the rest in the value"
         )
     return ordered
 
 
 def expected_version(value: Any) -> int:
-    """Return a version to expect: 0 (nothing published) or more."""
+    """Return an expected version: an int of 0 (nothing is published) or more."""
     return whole(value, "expected_version", least=0)
 
 
@@ -135,7 +137,7 @@ def whole(value: Any, what: str, *, least: int) -> int:
 
 
 def ttl_ms(value: Any) -> int:
-    """Return a live view's time to live in ms, from seconds or a timedelta."""
+    """Return a live view's TTL in milliseconds, from seconds or a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if (
         isinstance(seconds, bool)
@@ -159,7 +161,7 @@ def staleness_s(value: Any) -> float:
 
 
 def poll_s(value: Any) -> float:
-    """Return how often to look, in seconds, from seconds or a timedelta."""
+    """Return the polling interval in seconds, from seconds or a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if (
         isinstance(seconds, bool)
@@ -173,10 +175,10 @@ def poll_s(value: Any) -> float:
 
 
 def payload_size(size_bytes: int, limit_bytes: int) -> None:
-    """Refuse a payload over the limit."""
+    """Raise `PayloadTooLarge` for a payload over the limit."""
     if size_bytes > limit_bytes:
         raise PayloadTooLarge(
-            f"the payload takes {size_bytes:,} bytes and max_payload is {limit_bytes:,}; "
+            f"the payload has {size_bytes:,} bytes, max_payload is {limit_bytes:,}; "
             "publish less, or raise max_payload in connect()",
             size_bytes=size_bytes,
             limit_bytes=limit_bytes,
@@ -184,7 +186,7 @@ def payload_size(size_bytes: int, limit_bytes: int) -> None:
 
 
 def retention(max_age: Any, max_count: Any) -> None:
-    """Refuse bounds that are none: a duration of 1 ms or more, a count of 1 or more."""
+    """Refuse invalid bounds: an age must be 1 ms or more, a count 1 or more."""
     if max_age is not None and (not isinstance(max_age, timedelta) or max_age < timedelta(milliseconds=1)):
         raise InvalidInput(f"max_age must be a timedelta of 1 ms or more, not {shown(max_age)}")
     if max_count is not None:
@@ -192,5 +194,5 @@ def retention(max_age: Any, max_count: Any) -> None:
 
 
 def etag(value: Any) -> str:
-    """Return an etag that is well-formed."""
+    """Return a well-formed etag."""
     return _matching(value, _ETAG, "etag", "the etag of a Snapshot or a Commit")

@@ -1,8 +1,8 @@
-"""What one client remembers: the last manifest of each dataset, and immutable records, bounded by bytes.
+"""The cache of one client: the last manifest of each dataset, and immutable records up to a bound in bytes.
 
-Shared by the threads of a `Store`; every method takes the lock and does no I/O. Two threads may ask the
-store at once and be answered in any order, so what is remembered changes by compare-and-set: an answer
-that came late never takes the client back in time.
+The threads of a `Store` share it. Every method takes the lock and does no I/O. Two threads may ask the store
+at the same time and be answered in any order. So the cache changes by compare-and-set: a late answer never
+replaces a newer manifest.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest
 
 MAX_MANIFESTS = 10_000
-ENTRY_BYTES = 400  # what a remembered record takes beside its data
+ENTRY_BYTES = 400  # the memory of a cached record besides its data
 
 
 @attrs.frozen(eq=False)
 class Known:
-    """A manifest as last seen: it was the stored one at `read_at` (monotonic seconds) or later."""
+    """A manifest as last seen: at `read_at` (monotonic seconds) or later, the store held it."""
 
     manifest: Manifest
     read_at: float
 
 
 class Cache:
-    """A client's memory. `limit_bytes` bounds the records, not the manifests (a few KB a dataset)."""
+    """A client's cache. `limit_bytes` bounds the records, not the manifests (a few KB for each dataset)."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -43,12 +43,12 @@ class Cache:
         survive_forks(self)
 
     def after_fork(self) -> None:
-        """Begin anew in a child process: another thread may have been in the middle of a change."""
+        """Start empty in a child process: another thread may have been in the middle of a change."""
         self.__init__(self._limit)  # type: ignore[misc]
 
     @property
     def largest(self) -> int:
-        """How many bytes a record may have to be remembered; less than none if none is."""
+        """The size in bytes of the largest record that is cached; negative if none is."""
         return self._limit - ENTRY_BYTES
 
     # --- manifests ---------------------------------------------------------------------------------
@@ -61,11 +61,11 @@ class Cache:
     def learn(
         self, manifest: Manifest, read_at: float, *, basis: Known | None, retreat: bool = False
     ) -> None:
-        """Remember a manifest that the store showed.
+        """Cache a manifest that the store returned.
 
-        A later version of the same epoch always counts. Another epoch, or (`retreat`) an older version of
-        the same because the store itself has gone back, counts only if nothing else was learned since
-        `basis`, which is what was known when the store was asked.
+        `basis` is what was cached when the store was asked. A later version of the same epoch is always
+        cached. Another epoch is cached only if the cache still holds `basis`. So is an older version of the
+        same epoch, with `retreat`: the store itself has gone back.
         """
         with self._lock:
             known = self._manifests.get(manifest.key)
@@ -82,15 +82,16 @@ class Cache:
                 self._manifests.popitem(last=False)
 
     def touch(self, known: Known, read_at: float) -> None:
-        """Note that the store still showed this manifest at `read_at`."""
+        """Note that the store still held this manifest at `read_at`."""
         with self._lock:
             if self._manifests.get(known.manifest.key) is known:
                 self._manifests[known.manifest.key] = Known(known.manifest, max(read_at, known.read_at))
 
     def forget(self, key: str, *, basis: Known | None) -> None:
-        """Note that the store has no manifest under this key, unless one was learned since `basis`.
+        """Note that the store has no manifest under this key, unless another one was cached since `basis`.
 
-        Asking for a dataset that was never known says nothing about the others.
+        If one was cached, the store may have been flushed: all records are dropped. A dataset that never
+        existed says nothing about the others.
         """
         with self._lock:
             if self._manifests.get(key) is basis:
@@ -99,7 +100,7 @@ class Cache:
                     self._drop_records()
 
     def is_listed(self, key: str) -> bool:
-        """Say whether this client has put the dataset of this manifest on the list of names."""
+        """Whether this client has put the dataset of this manifest on the list of names."""
         with self._lock:
             return key in self._listed
 
@@ -111,7 +112,7 @@ class Cache:
     # --- records -----------------------------------------------------------------------------------
 
     def record(self, key: str, sha256: str) -> bytes | None:
-        """Return the cached bytes of an immutable record, verified when they were stored here."""
+        """Return the cached bytes of an immutable record. They were verified before they were cached."""
         with self._lock:
             found = self._records.get((key, sha256))
             if found is not None:
@@ -119,7 +120,7 @@ class Cache:
             return found
 
     def keep(self, key: str, sha256: str, data: bytes) -> None:
-        """Remember an immutable record; the least recently used ones make room."""
+        """Cache an immutable record; evict the least recently used ones if there is no room."""
         if len(data) > self.largest:
             return
         with self._lock:
@@ -127,15 +128,15 @@ class Cache:
                 self._size += len(data) + ENTRY_BYTES
             self._records[key, sha256] = data
             while self._size > self._limit:
-                _, dropped = self._records.popitem(last=False)
-                self._size -= len(dropped) + ENTRY_BYTES
+                _, evicted = self._records.popitem(last=False)
+                self._size -= len(evicted) + ENTRY_BYTES
 
     def _drop_records(self) -> None:
-        """The store went back, so a page's name may stand for other rows than before."""
+        """Drop all records: after the store has gone back, a page's name may stand for other rows."""
         self._records.clear()
         self._size = 0
 
 
 def is_newer(one: Manifest, other: Manifest) -> bool:
-    """Say whether `one` is a later version than `other` in the same line of versions."""
+    """Whether `one` is a later version than `other` in the same epoch."""
     return one.epoch == other.epoch and one.version > other.version

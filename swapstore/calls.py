@@ -1,6 +1,6 @@
-"""What can be asked of a store, without any I/O: each call checks its arguments and is an operation.
+"""The calls of a store, without I/O: each one checks its arguments and is an operation.
 
-`Store` runs them, `AsyncStore` awaits them. Both take signatures and documentation from here.
+`Store` runs them, `AsyncStore` awaits them. Both take their signatures and docstrings from here.
 """
 
 from __future__ import annotations
@@ -37,37 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class about:  # noqa: N801 - it reads as a sentence: with about(dataset) as name
-    """Check a dataset's name, and put it on every error that passes."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, dataset: Any) -> None:
-        self._name = arguments.dataset(dataset)
-
-    def __enter__(self) -> str:
-        return self._name
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SwapstoreError) and error.dataset is None:
-            error.dataset = self._name
-
-
-class Named(Generic[T]):
-    """Steps whose errors say which dataset they are about."""
-
-    def __init__(self, dataset: str, steps: Steps[T]) -> None:
-        self._dataset = dataset
-        self._steps = steps
-
-    def step(self) -> Operation[list[T] | None]:
-        """Take a step."""
-        with about(self._dataset):
-            return (yield from self._steps.step())
-
-
 class Calls:
-    """All calls, on one client's context. Each checks its arguments and is an operation, without I/O."""
+    """All calls, on the context of one client. `kind` is the kind of store, for messages."""
 
     def __init__(self, context: Context, kind: str) -> None:
         self._context = context
@@ -80,7 +51,7 @@ class Calls:
         dataset: str,
         value: Any,
         *,
-        id: str | None = None,  # noqa: A002 - the design's term
+        id: str | None = None,  # noqa: A002 - the public name
         ts: int | datetime | None = None,
         labels: Mapping[str, str] | None = None,
         dedupe_key: str | None = None,
@@ -88,27 +59,29 @@ class Calls:
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
         codec: str = "json",
     ) -> Operation[Commit]:
-        """Publish a value as the next snapshot of a dataset: seen whole by every reader, or not at all.
+        """Publish a value as the next snapshot of a dataset. Readers see all of it, or the previous snapshot.
 
-        - `id`: names this content for ever; made (time-sortable) unless given. Publishing again with the
-          same id and content returns the first commit (`created=False`), so a retry is safe.
-        - `ts`: ms since the Unix epoch, or an aware datetime: the moment the data describes. A snapshot
-          older than the current latest joins the history and leaves `latest` alone. Unless given it is
-          now, and never older than the latest.
-        - `labels`: strings to strings, at most 1 KiB as JSON, kept beside the payload.
-        - `dedupe_key`: among at least the last 32 commits, a second publish with the same key returns the
-          first one's commit (`created=False`).
-        - `expected_version`: publish only if the latest snapshot is still this version, or this is the
-          dataset's own current version; 0: only if nothing is published.
-        - `validate`: called with the candidate and the latest snapshot (None: nothing is published, or its
-          payload was lost) before anything is written; raising, or returning a reason, refuses the publish.
-          It may be called again when another producer commits first.
+        - `id`: the snapshot id. Default: a new UUIDv7. Same id and content as an earlier commit: returns that
+          commit (`created=False`), so a retry is safe. Other content: raises `IdConflict`.
+        - `ts`: the moment that the data describes, in milliseconds since the Unix epoch or as an aware
+          datetime. Default: now, but never older than the latest. A snapshot that is older than the latest
+          is added to the history and does not change the latest.
+        - `labels`: a mapping of strings to strings, at most 1 KiB as JSON, stored beside the payload.
+        - `dedupe_key`: if one of the last 32 or more commits has this key, that commit is returned
+          (`created=False`), whatever its content.
+        - `expected_version`: optimistic lock: the `version` of a snapshot or of the status. `Conflict` is
+          raised unless the latest snapshot or the dataset still has this version; 0 means that nothing may
+          be published yet.
+        - `validate`: called before anything is written, with the `Candidate` and the latest snapshot (None:
+          nothing is published, or its payload was lost). Returning a reason or raising refuses the publish.
+          It may be called again if another producer commits first.
         - `codec`: `json` (any JSON value, attrs classes, dataclasses, msgspec structs, or JSON text as
           `msgspec.Raw`) or `bytes`.
 
-        Raises `Conflict`, `IdConflict`, `Rejected`; `PayloadTooLarge`; `StoreFull`, `Contended`; and
-        `OutcomeUnknown` when the reply was lost and the store could not be asked again: publish again
-        with its `id`. Whatever is raised, the previous version is served, whole.
+        Raises `Conflict`, `IdConflict`, `Rejected`, `TooOld` (retention would hide the snapshot at once),
+        `PayloadTooLarge`, `StoreFull`, `Contended`, and `OutcomeUnknown` if the reply was lost and the store
+        could not be asked for the outcome: publish again with the error's `id`. After any of these errors,
+        readers still see one whole version.
         """
         with about(dataset) as name:
             wanted = self._wanted(
@@ -148,14 +121,17 @@ class Calls:
         validate: Validator | None = None,
         codec: str = "json",
     ) -> Operation[Outcomes]:
-        """Publish a value to each of several datasets, in one round trip (two when they are not known yet).
+        """Publish a value to each of several datasets.
 
-        `values` maps datasets to values; everything else is as in `publish`, and the same for all. Each
-        dataset swaps by itself: one that fails does not keep another from being published. Returns what
-        became of each, its `Commit` or the `SwapstoreError` that publishing it raised; call
-        `raise_for_failures()` on it unless you look at each.
+        It takes one round trip if the store has their manifests in its cache and two if it does not, for any
+        number of datasets (more only beyond `max_batch` bytes). `values` maps datasets to values; the other
+        arguments are those of `publish` and apply to all datasets.
 
-        Raises only `InvalidInput`, when `values` is not a mapping.
+        Each dataset swaps by itself: a failure of one does not prevent the others from being published.
+        Returns the outcome of each: its `Commit`, or the `SwapstoreError` that `publish` would have raised.
+        Call `raise_for_failures()` on it, or look at each outcome.
+
+        Raises only `InvalidInput`, if `values` is not a mapping.
         """
         if not isinstance(values, Mapping):
             raise InvalidInput(f"values must map datasets to values, not be a {type(values).__name__}")
@@ -171,9 +147,9 @@ class Calls:
         return Outcomes((yield from batched(self._context, publishing)))
 
     def confirm(self, dataset: str) -> Operation[Status]:
-        """Note that the producer ran and found nothing new: `confirmed_at` becomes now, the data stays.
+        """Mark the data as still current without publishing: set `confirmed_at` to now.
 
-        Raises `NotFound` when nothing is published.
+        Raises `NotFound` if nothing is published.
         """
         with about(dataset) as name:
             return (yield from self._mirrored(pointers.confirm(self._context, name)))
@@ -187,11 +163,12 @@ class Calls:
         etag: str | None = None,
         codec: str = "json",
     ) -> Operation[str]:
-        """Store a value that was computed on one version and is worth nothing on another.
+        """Store the live view: a value that was computed from one version and is invalid for any other.
 
-        `ttl` is in seconds, or a timedelta. It is bound to `etag` (of the snapshot it was computed on), or
-        else to the version this store saw last; returns that etag. Give `etag` where several threads share
-        the store. Raises `NotFound` when nothing is published.
+        `ttl` is in seconds, or a timedelta, from 1 ms to 366 days. `etag` is the etag of the snapshot that
+        the value was computed from. Default: that of the version that this store saw last; if threads share
+        the store, pass `etag`. Returns the etag that the view is bound to. Raises `NotFound` if no etag is
+        given and nothing is published.
         """
         with about(dataset) as name:
             payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
@@ -208,30 +185,30 @@ class Calls:
     ) -> Operation[Snapshot | None]:
         """Return the snapshot that is served: the pinned one, or else the latest. None: nothing is published.
 
-        With `max_staleness` (seconds, or a timedelta) what this store last saw is served without asking,
-        if it looked within that time.
+        `max_staleness` is in seconds, or a timedelta. If the store checked the manifest within that time, it
+        returns the cached snapshot without a round trip.
         """
         with about(dataset) as name:
             bound = arguments.staleness_s(max_staleness)
             return (yield from read.read_latest(self._context, name, max_staleness_s=bound))
 
     def remembered(self, dataset: str, *, max_staleness: float | timedelta = 0.0) -> Snapshot | None:
-        """Return what `read_latest` serves without asking the store; None: it has to ask."""
+        """Return what `read_latest` can serve from the cache. None: it has to ask the store."""
         if not max_staleness:
             return None
         try:
             bound = arguments.staleness_s(max_staleness)
         except InvalidInput:
-            return None  # `read_latest` says what is wrong, and with which dataset
+            return None  # `read_latest` raises the error, with the dataset
         return read.remembered(self._context, arguments.dataset(dataset), bound)
 
     def read_latest_many(
         self, datasets: Iterable[str], *, max_staleness: float | timedelta = 0.0
     ) -> Operation[dict[str, Snapshot | None]]:
-        """Return the snapshot that is served of each dataset, in two round trips at most, one when warm.
+        """Return the snapshot that is served of each dataset, or None for each without one.
 
-        Like `read_latest` of each, but asked together. A dataset that cannot be read raises its error, once
-        all have been asked.
+        Like `read_latest` of each, but in one batch: two round trips at most, one if the store has the
+        snapshots in its cache. If a dataset cannot be read, its error is raised after all have been read.
         """
         names = [datasets] if isinstance(datasets, str) else list(datasets)
         reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
@@ -251,11 +228,11 @@ class Calls:
         version: int | None = None,
         as_of: int | datetime | None = None,
     ) -> Operation[Snapshot | None]:
-        """Return one committed snapshot, named by exactly one of `id`, `version` and `as_of`.
+        """Return one committed snapshot. Give exactly one of `id`, `version` and `as_of`.
 
-        `as_of` (ms since the Unix epoch, or an aware datetime) is the snapshot with the greatest `ts` up
-        to that moment. None: there is no such snapshot in the history. A record that was staged and never
-        committed is not there, whatever its id.
+        `as_of` (milliseconds since the Unix epoch, or an aware datetime) finds the snapshot with the greatest
+        `ts` up to that moment. None: the history has no such snapshot. Pins and rollbacks do not affect it,
+        and a snapshot that was staged and never committed is not found.
         """
         with about(dataset) as name:
             match (id, version, as_of):
@@ -270,24 +247,24 @@ class Calls:
             raise InvalidInput("read takes exactly one of id=, version= and as_of=")
 
     def status(self, dataset: str) -> Operation[Status | None]:
-        """Return a dataset at a glance, without reading its payload. None: nothing is published."""
+        """Return a summary of a dataset, without reading its payload. None: nothing is published."""
         with about(dataset) as name:
             return (yield from listing.status(self._context, name))
 
     def datasets(self) -> Operation[list[str]]:
-        """Return the names of the datasets that have something published, in alphabetical order."""
+        """Return the names of all datasets with at least one published snapshot, in alphabetical order."""
         return (yield from listing.datasets(self._context))
 
     def read_live(self, dataset: str) -> Operation[LiveView | None]:
-        """Return the live view, if there is one and the version it was computed on is still current."""
+        """Return the live view if there is one and its version is still current, else None."""
         with about(dataset) as name:
             return (yield from live.read_live(self._context, name))
 
     def history(self, dataset: str, *, limit: int | None = 50, before: int | None = None) -> Steps[Row]:
-        """Iterate over the committed rows, newest commit first, loading older pages as they are reached.
+        """Iterate over the committed rows, newest commit first.
 
-        `limit` bounds how many (None: all of them); `before` starts below a version. All rows come from
-        one manifest, however slowly they are read.
+        `limit` is the most rows to return (None: all). `before` starts below a version. Older pages are
+        loaded when the iteration reaches them. All rows come from one manifest, however slowly they are read.
         """
         with about(dataset) as name:
             most = None if limit is None else arguments.whole(limit, "limit", least=0)
@@ -297,18 +274,19 @@ class Calls:
     def follow(
         self, dataset: str, *, after: int | None = None, poll: float | timedelta = 2.0
     ) -> Steps[Row | Gap]:
-        """Iterate over the commits of a dataset as they come, in their order: none skipped and none twice.
+        """Iterate over the commits of a dataset in order, as they come, none skipped and none twice.
 
-        It begins after the version `after`; at the oldest that is retained with 0; and unless given at the
-        next commit from now on. It does not end by itself: it waits. On Redis and Valkey a hint wakes it,
-        and a look at the manifest every `poll` seconds (or timedelta) at most makes up for those that are
-        lost; on SQLite the look is all there is.
+        `after` is a version: start after it. 0: start with the oldest commit that is retained. Default: start
+        with the next commit after this call. The iterator does not end by itself: it waits for the next
+        commit. On Redis and Valkey a hint wakes it; `poll` (seconds, or a timedelta) is the longest time
+        until a commit is seen whose hint was lost. On SQLite there are no hints.
 
-        Pins, rollbacks and confirmations are no commits. A `Gap` comes in the place of commits that cannot
-        be given: retention let go of them, or the dataset was reset.
+        Pins, rollbacks and confirmations are not commits. A `Gap` takes the place of commits that cannot be
+        returned, because retention unlinked them or the dataset was reset.
 
-        Raises `Unavailable` if the store cannot be reached at the beginning. Later it tries again until the
-        store is back, and logs a warning to the logger `swapstore`, one an outage. `Damaged` is raised.
+        Raises `Unavailable` if the store cannot be reached at the beginning. If it becomes unreachable later,
+        the iterator retries until it is back, and logs one warning for each outage to the logger `swapstore`.
+        It raises `Damaged` for damage that it meets.
         """
         with about(dataset) as name:
             begin = None if after is None else arguments.whole(after, "after", least=0)
@@ -317,22 +295,26 @@ class Calls:
     # --- pin and roll back ----------------------------------------------------------------------------
 
     def pin(self, dataset: str, *, id: str) -> Operation[Status]:  # noqa: A002
-        """Serve this snapshot to every reader of the latest until `unpin`; publishing goes on behind it.
+        """Serve this snapshot to every reader of the latest until `unpin`. Producers can continue to publish.
 
-        Raises `NotFound` unless the id is committed, `PayloadMissing` or `Corrupt` if it cannot be read.
+        Does nothing if it has taken effect already. Raises `NotFound` if the id is not committed, and
+        `PayloadMissing` or `Corrupt` if the snapshot cannot be read.
         """
         with about(dataset) as name:
             return (yield from self._mirrored(pointers.pin(self._context, name, arguments.snapshot_id(id))))
 
     def unpin(self, dataset: str) -> Operation[Status]:
-        """Serve the latest snapshot again. Harmless when nothing is pinned."""
+        """Serve the latest snapshot again. Does nothing if nothing is pinned.
+
+        Raises `NotFound` if nothing is published.
+        """
         with about(dataset) as name:
             return (yield from self._mirrored(pointers.unpin(self._context, name)))
 
     def rollback(self, dataset: str, *, id: str) -> Operation[Status]:  # noqa: A002
-        """Make this snapshot the latest, until a publish that is not older than it.
+        """Make this snapshot the latest, until the next publish whose `ts` is not older.
 
-        Snapshots after it stay in the history. Raises like `pin`.
+        Snapshots after it stay in the history. Raises the same errors as `pin`.
         """
         with about(dataset) as name:
             return (
@@ -342,11 +324,11 @@ class Calls:
     # --- maintain -------------------------------------------------------------------------------------
 
     def prune(self, dataset: str, *, retention: Retention | None = None) -> Operation[Pruned]:
-        """Apply retention now: hide what is past its bounds, and let go of all that can be let go of.
+        """Apply retention now: hide the snapshots past its bounds, and unlink all that can be unlinked.
 
-        `retention` is the store's own unless given. Publishing does the same a little at a time; this is
-        for bounds that have become tighter, and for datasets that nobody publishes to. Raises `NotFound`
-        when nothing is published.
+        `retention`: default: that of the store. Publishing does the same in small steps; `prune` is for
+        bounds that have become tighter, and for datasets that nobody publishes to any more. It is safe to
+        call it again. Raises `NotFound` if nothing is published.
         """
         with about(dataset) as name:
             if retention is not None and not isinstance(retention, Retention):
@@ -354,26 +336,26 @@ class Calls:
             return (yield from prune.prune(self._context, name, prune.limits(self._context, retention)))
 
     def doctor(self) -> Operation[list[Check]]:
-        """Ask the server, or look at the file, for what could break the promise, and say what to do.
+        """Check the server or the SQLite file for settings that could break what swapstore promises.
 
-        Writes nothing. What a server does not say is `unknown`. A SQLite file that cannot be opened or
-        written is a problem among the checks; a server that cannot be reached raises `Unavailable`.
+        Writes nothing. A check is `unknown` if the server does not say. If a SQLite file cannot be opened or
+        written, one of the checks reports the problem. Raises `Unavailable` if a server cannot be reached.
         """
         if self._context.doctor is not None:
             return (yield from self._context.doctor(self._context))
-        from swapstore.doctor.check import unknown_kind  # noqa: PLC0415 - for who looks after a store
+        from swapstore.doctor.check import unknown_kind  # noqa: PLC0415 - only operators need it
 
         return [unknown_kind(self._kind)]
 
     def verify(
         self, dataset: str | None = None, *, on_progress: Callable[[Progress], None] | None = None
     ) -> Steps[Finding]:
-        """Compare all that is stored with what the manifests say, and iterate over what is found.
+        """Compare everything that is stored with what the manifests say, and iterate over the findings.
 
-        Of one dataset, or of all that the namespace holds any key of. It reads every payload, a few MB at a
-        time, and writes nothing. Findings that are not `wrong` are no damage: orphans expire by themselves.
-        `on_progress` is called after each step. Producers may go on meanwhile; a dataset that is reset or
-        repaired meanwhile raises `Contended`.
+        `dataset`: default: every dataset of which the namespace holds any key. It reads every payload, a few
+        MB at a time, and writes nothing. Findings that are not `wrong` are not damage: orphans expire by
+        themselves. `on_progress` is called after each step. Producers can publish at the same time. Raises
+        `Contended` if a dataset is reset or repaired while it is verified: run it again.
         """
         if dataset is None:
             return self._inspection(None, on_progress)
@@ -381,16 +363,17 @@ class Calls:
             return Named(name, self._inspection(name, on_progress))
 
     def repair(self, dataset: str | None = None, *, apply: bool = False) -> Operation[list[Repair]]:
-        """Mend what `verify` finds wrong, in one dataset or in all; without `apply`, say what that would do.
+        """Repair what `verify` finds wrong, in one dataset or in all (default).
 
-        A lost or damaged manifest or page is rebuilt from the committed records, in a new epoch. Snapshots
-        whose payload is gone are dropped, and named. Records that should be permanent become so, and what
-        is permanent without reason expires in a day. Producers may go on meanwhile: it commits as they do.
+        Without `apply` it writes nothing, and returns what it would do. A lost or damaged manifest or page is
+        rebuilt from the committed records, in a new epoch. The rows of snapshots whose payload is gone are
+        dropped, and the report has their ids. Committed records become permanent again, and permanent records
+        that nothing references expire in a day. Producers can publish at the same time: it commits like them.
         Returns a report for each dataset in which something was wrong.
 
-        Raises `Contended` when others repair or reset the dataset again and again.
+        Raises `Contended` if producers or other repairs always commit first: run it again.
         """
-        from swapstore.fsck import repair  # noqa: PLC0415 - for who looks after a store
+        from swapstore.fsck import repair  # noqa: PLC0415 - only operators need it
 
         if dataset is None:
             names = yield from self._wrong()
@@ -403,14 +386,14 @@ class Calls:
         return [report for report in reports if report.findings]
 
     def _wrong(self) -> Operation[list[str]]:
-        """The datasets in which something is wrong."""
+        """Return the datasets in which something is wrong."""
         inspection, wrong = self._inspection(None, None), set[str]()
         while (found := (yield from inspection.step())) is not None:
             wrong |= {finding.dataset for finding in found if finding.wrong}
         return sorted(wrong)
 
     def _inspection(self, dataset: str | None, on_progress: Callable[[Progress], None] | None) -> Inspection:
-        from swapstore.fsck.verify import Inspection  # noqa: PLC0415 - for who looks after a store
+        from swapstore.fsck.verify import Inspection  # noqa: PLC0415 - only operators need it
 
         return Inspection(self._context, dataset, on_progress=on_progress)
 
@@ -431,7 +414,7 @@ class Calls:
         )
 
     def _mirrored(self, swap: Operation[Status]) -> Operation[Status]:
-        """Swap something other than a publish, and bring the mirror up to date."""
+        """Run a swap other than a publish, and bring the mirror up to date."""
         status = yield from swap
         if self._context.mirror is not None:
             yield from mirror.bring_up_to_date(self._context, self._context.mirror, status.dataset)
@@ -450,7 +433,7 @@ class Calls:
         validate: Validator | None,
         codec: str,
     ) -> Publication:
-        """Check what a producer wants published, and encode it."""
+        """Check the arguments of a publish, and encode the value."""
         payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
         if validate is not None and not callable(validate):
             raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
@@ -467,3 +450,35 @@ class Calls:
             else arguments.expected_version(expected_version),
             validate=validate,
         )
+
+
+# --- errors name their dataset ---------------------------------------------------------------------
+
+
+class about:  # noqa: N801 - it reads as a sentence: with about(dataset) as name
+    """Check a dataset's name, and set it on every error that passes through."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, dataset: Any) -> None:
+        self._name = arguments.dataset(dataset)
+
+    def __enter__(self) -> str:
+        return self._name
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, SwapstoreError) and error.dataset is None:
+            error.dataset = self._name
+
+
+class Named(Generic[T]):
+    """Steps whose errors name the dataset."""
+
+    def __init__(self, dataset: str, steps: Steps[T]) -> None:
+        self._dataset = dataset
+        self._steps = steps
+
+    def step(self) -> Operation[list[T] | None]:
+        """Take one step."""
+        with about(self._dataset):
+            return (yield from self._steps.step())

@@ -1,8 +1,12 @@
-"""What JSON can hold: values are walked, and refused with their place, before they are encoded.
+"""Codecs: values to payload bytes and back. `json` and `bytes`, never pickle: reading must not run code.
 
-The walk goes depth first and remembers the containers it is in, so a value that refers to itself is refused
-at once. One that refers to the same part many times is not, it is merely large; so what is visited is
-counted too, for each visited item takes a byte at least.
+JSON is strict in both directions. msgspec is the encoder because it is fast, but it is lenient where JSON is
+not: NaN becomes null, sets become arrays, bytes become base64. So a value is checked before it is encoded,
+and what JSON cannot hold is refused with its place in the value. What is read is what was published.
+
+The check walks depth first and keeps track of the containers that it is in, so it refuses a value that
+contains itself at once. A value that contains the same part many times is valid, but may be huge. So the walk
+also counts the visited items, each of which takes at least a byte, and stops at the size limit.
 """
 
 from __future__ import annotations
@@ -21,30 +25,99 @@ from swapstore.errors import Corrupt, InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-
-MAX_DEPTH = 200  # well below what a reader's interpreter can decode, whatever its own stack looks like
+CODECS = ("json", "bytes")
+MAX_DEPTH = 200  # well below what any reader's interpreter can decode
 _LEAVES = frozenset({str, int, bool, type(None)})
 _PLAIN = frozenset({dict, list, tuple, float})
 
 
-def plain(value: Any, limit_bytes: int) -> Any:
-    """Check a value; return it with attrs classes and dataclasses as dicts of their fields.
+def encode(value: Any, codec: str, *, limit_bytes: int) -> bytes:
+    """Return the payload bytes of a value.
 
-    msgspec would encode their `__dict__`, cached properties included, and leave out names that begin with
-    an underscore. Its own structs it encodes as they declare.
+    `msgspec.Raw` with the codec `json` is JSON text that is already encoded: it is checked, and stored byte
+    for byte. Raises `InvalidInput` with the place of what cannot be encoded, and `PayloadTooLarge` if the
+    payload exceeds `limit_bytes`.
     """
-    return _without_records(value) if check(value, limit_bytes) else value
+    if codec == "json":
+        payload = _encode_json(value, limit_bytes)
+    elif codec == "bytes":
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise InvalidInput(
+                f"codec 'bytes' takes bytes, not {type(value).__name__}: encode it first, or use codec='json'"
+            )
+        payload = bytes(value)
+    else:
+        raise InvalidInput(f"unknown codec {shown(codec)}: use one of {', '.join(CODECS)}")
+    payload_size(len(payload), limit_bytes)
+    return payload
 
 
-def check(value: Any, limit_bytes: int) -> bool:
-    """Refuse what JSON cannot hold; say whether the value holds attrs classes or dataclasses."""
+def decode(raw: bytes, codec: str) -> Any:
+    """Return the value of payload bytes. Raises `Corrupt` if the codec cannot decode them."""
+    if codec == "bytes":
+        return raw
+    if codec != "json":
+        raise Corrupt(
+            f"this version of swapstore does not know the payload's codec {codec!r}; upgrade swapstore"
+        )
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise Corrupt(f"the payload is not JSON although its codec says so ({error}); use .raw") from error
+
+
+def _encode_json(value: Any, limit_bytes: int) -> bytes:
+    if isinstance(value, msgspec.Raw):
+        text = bytes(value)
+        payload_size(len(text), limit_bytes)
+        _check(_parsed(text), limit_bytes)
+        return text
+    try:
+        return msgspec.json.encode(_encodable(value, limit_bytes), enc_hook=_plain_scalar)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "a string in the value has a lone surrogate, which UTF-8 cannot encode; clean the text first"
+        ) from error
+    except InvalidInput:
+        raise
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"the value cannot be encoded as JSON: {error}") from error
+
+
+def _parsed(text: bytes) -> Any:
+    if not text.strip():
+        raise InvalidInput("the text is empty; JSON text has one value")
+    if text.startswith(b"\xef\xbb\xbf"):
+        raise InvalidInput(
+            "the text begins with a byte order mark, which JSON does not allow; save it without one"
+        )
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the text is not JSON (UTF-8, no NaN or Infinity): {error}") from error
+
+
+# --- what JSON can hold ----------------------------------------------------------------------------
+
+
+def _encodable(value: Any, limit_bytes: int) -> Any:
+    """Check a value, and return it with attrs classes and dataclasses as dicts of their fields.
+
+    msgspec would encode the `__dict__` of these, including cached properties, and leave out names that begin
+    with an underscore. It encodes its own structs as they declare.
+    """
+    return _without_records(value) if _check(value, limit_bytes) else value
+
+
+def _check(value: Any, limit_bytes: int) -> bool:
+    """Refuse what JSON cannot hold. Returns whether the value contains attrs classes or dataclasses."""
     walk = _Walk(limit_bytes)
     walk.enter(value)
     return walk.found_records
 
 
-def of_subclass(item: Any) -> Any:
-    """Give msgspec the plain form of subclasses it does not know (numpy.float64 is a float)."""
+def _plain_scalar(item: Any) -> Any:
+    """Return the plain form of a subclass that msgspec does not know (numpy.float64 is a float)."""
     if isinstance(item, str):
         return str.__str__(item)
     if isinstance(item, float):
@@ -55,18 +128,18 @@ def of_subclass(item: Any) -> Any:
 
 
 class _Walk:
-    """One walk through one value."""
+    """A walk through one value."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.found_records = False
         self._limit = limit_bytes
         self._visited = 0
-        self._inside: list[Any] = []  # the containers on the way to the item at hand
-        self._numbers: list[int] = []  # and which child of each it goes through
-        self._ids: set[int] = set()
+        self._inside: list[Any] = []  # the containers around the current item, outermost first
+        self._numbers: list[int] = []  # the position in each of them
+        self._ids: set[int] = set()  # the ids of these containers
 
     def enter(self, item: Any) -> None:
-        """Check an item and all that is in it."""
+        """Check an item and everything in it."""
         if type(item) not in _PLAIN:
             self.found_records = self.found_records or _is_record(item)
         fault = _fault(item, self._inside)
@@ -96,7 +169,7 @@ class _Walk:
 
     def _refusal(self, fault: str) -> InvalidInput:
         path = "$" + "".join(map(_step, self._inside, self._numbers))
-        if len(path) > 200:  # noqa: PLR2004 - the beginning of a long way is enough
+        if len(path) > 200:  # noqa: PLR2004 - the beginning of a long path is enough
             path = path[:200] + "…"
         return InvalidInput(f"JSON cannot hold the value: at {path}: {fault}")
 
@@ -112,7 +185,7 @@ def _step(container: Any, number: int) -> str:
 
 
 def _fault(item: Any, inside: list[Any]) -> str | None:
-    """Say why JSON cannot hold this one item (its children aside), or None."""
+    """Return why JSON cannot hold this item, its children aside; or None."""
     if isinstance(item, dict):
         for key in dict.keys(item):
             if not isinstance(key, str):
@@ -150,7 +223,7 @@ def _fields(item: Any) -> Iterator[tuple[str, Any]]:
 
 def _children(item: Any) -> Collection[Any]:
     if isinstance(item, dict):
-        return dict.values(item)  # what msgspec encodes, whatever a subclass says
+        return dict.values(item)  # what msgspec encodes, also if a subclass overrides `values`
     if isinstance(item, list | tuple):
         return item
     if isinstance(item, enum.Enum):
@@ -170,77 +243,3 @@ def _without_records(item: Any) -> Any:
     if _is_record(item):
         return {name: _without_records(child) for name, child in _fields(item)}
     return item
-
-
-# --- codecs ------------------------------------------------------------------------------------
-#
-# Values to bytes and back: `json` and `bytes`. Never pickle.
-#
-# JSON is strict both ways. msgspec is the encoder because it is fast, but it is lenient where JSON is not
-# (NaN becomes null, sets become arrays, bytes become base64), so the value is walked first and refused if
-# JSON cannot hold it: what is read back equals what was published.
-
-
-CODECS = ("json", "bytes")
-
-
-def encode(value: Any, codec: str, *, limit_bytes: int) -> bytes:
-    """Return the payload bytes of `value`.
-
-    `msgspec.Raw` under `json` is taken as JSON text that is already encoded: it is checked and stored as
-    it is. Raises `InvalidInput` naming the place in the value that cannot be held, and `PayloadTooLarge`
-    when the payload takes more than `limit_bytes`.
-    """
-    if codec == "json":
-        payload = _encode_json(value, limit_bytes)
-    elif codec == "bytes":
-        if not isinstance(value, bytes | bytearray | memoryview):
-            raise InvalidInput(
-                f"codec 'bytes' takes bytes, not {type(value).__name__}: encode it first, or use codec='json'"
-            )
-        payload = bytes(value)
-    else:
-        raise InvalidInput(f"unknown codec {shown(codec)}: use one of {', '.join(CODECS)}")
-    payload_size(len(payload), limit_bytes)
-    return payload
-
-
-def decode(raw: bytes, codec: str) -> Any:
-    """Return the value of payload bytes; `Corrupt` if they are not what the codec writes."""
-    if codec == "bytes":
-        return raw
-    if codec != "json":
-        raise Corrupt(f"the payload's codec {codec!r} is unknown to this version of swapstore; upgrade it")
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise Corrupt(f"the payload is not JSON although its codec says so ({error}); use .raw") from error
-
-
-def _encode_json(value: Any, limit_bytes: int) -> bytes:
-    if isinstance(value, msgspec.Raw):
-        text = bytes(value)
-        payload_size(len(text), limit_bytes)
-        check(_parsed(text), limit_bytes)
-        return text
-    try:
-        return msgspec.json.encode(plain(value, limit_bytes), enc_hook=of_subclass)
-    except UnicodeEncodeError as error:
-        raise InvalidInput(
-            "the value holds a string with a lone surrogate, which UTF-8 cannot carry; clean the text first"
-        ) from error
-    except InvalidInput:
-        raise
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"the value cannot be encoded as JSON: {error}") from error
-
-
-def _parsed(text: bytes) -> Any:
-    if not text.strip():
-        raise InvalidInput("the text is empty; JSON holds one value at least")
-    if text.startswith(b"\xef\xbb\xbf"):
-        raise InvalidInput("the text begins with a byte order mark, which JSON may not; save it without one")
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the text is not JSON (UTF-8, no NaN or Infinity): {error}") from error

@@ -1,8 +1,8 @@
-"""The commands an operation may send, and their replies. Every driver gives them these meanings.
+"""The commands that an operation can send, and their replies. Every driver carries them out as said here.
 
-A batch is a list of commands sent together; it is **not** atomic, each command stands alone, and they take
-effect in their order. A driver answers with one reply a command. A command that the store refused has a
-`Failed` as its reply, and its neighbours have their own: nothing is inferred from one about another.
+A batch is a list of commands that are sent at once. It is **not** atomic: the commands take effect in their
+order, and any of them may fail while its neighbours succeed. A driver returns one reply for each command. The
+reply of a command that the store refused is `Failed`; it says nothing about the other commands.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ R = TypeVar("R")
 
 
 class Command(Generic[R]):
-    """Something the store does at once, with a reply of type R."""
+    """One atomic action of the store, with a reply of type R."""
 
     __slots__ = ()
 
 
 class ReadCommand(Command[R]):
-    """A command that changes nothing: it may be sent again when its reply is lost."""
+    """A command that changes nothing: it can be sent again if its reply was lost."""
 
     __slots__ = ()
 
@@ -40,14 +40,14 @@ class Failed:
 
 @attrs.frozen
 class Get(ReadCommand[bytes | None]):
-    """The value of a key, None if there is none."""
+    """Return the value of a key, or None."""
 
     key: str
 
 
 @attrs.frozen
 class Served:
-    """A manifest, None if there is none, and the id record of what it serves, None if that was not read."""
+    """A manifest or None, and the id record that it serves, or None if that was not read."""
 
     manifest: bytes | None = attrs.field(repr=False)
     record: bytes | None = attrs.field(default=None, repr=False)
@@ -55,10 +55,10 @@ class Served:
 
 @attrs.frozen
 class GetServed(ReadCommand[Served]):
-    """The value of a manifest and, where the store can tell both at one moment, what it serves.
+    """Return a manifest and, if the store can read both at the same moment, the id record that it serves.
 
-    `records` is what the keys of the dataset's id records begin with. A store may always answer with the
-    manifest alone, and does where the payload is larger than `largest` bytes.
+    `records` is the prefix of the keys of the dataset's id records. A store may always return the manifest
+    alone; it must if the payload is larger than `largest` bytes.
     """
 
     key: str
@@ -68,7 +68,7 @@ class GetServed(ReadCommand[Served]):
 
 @attrs.frozen
 class Peek(ReadCommand[bytes]):
-    """The first `size` bytes of a key's value, empty if there is none."""
+    """Return the first `size` bytes of a key's value; empty if there is none."""
 
     key: str
     size: int
@@ -76,7 +76,7 @@ class Peek(ReadCommand[bytes]):
 
 @attrs.frozen
 class Members(ReadCommand[frozenset[str]]):
-    """The members of a set."""
+    """Return the members of a set."""
 
     key: str
 
@@ -87,14 +87,14 @@ PERMANENT = -1
 
 @attrs.frozen
 class Ttl(ReadCommand[int]):
-    """How long a key has still to live, in ms: `PERMANENT` without a TTL, `ABSENT` without a key."""
+    """Return a key's TTL in milliseconds; `PERMANENT` without a TTL, `ABSENT` without a key."""
 
     key: str
 
 
 @attrs.frozen
 class Scanned:
-    """Some keys, and where to go on (None: that was all). A key may come twice."""
+    """Some keys, and where to go on (None: there are no more). A key may be returned twice."""
 
     keys: tuple[str, ...]
     cursor: str | None
@@ -102,9 +102,9 @@ class Scanned:
 
 @attrs.frozen
 class Scan(ReadCommand[Scanned]):
-    """Some of the keys that match a pattern (`*`: any characters), about `limit` a time.
+    """Return some of the keys that match a pattern (`*`: any characters), about `limit` at a time.
 
-    Every key that is there from the first call to the last is returned; others may be.
+    Every key that exists from the first call to the last is returned; others may be.
     """
 
     pattern: str
@@ -114,7 +114,7 @@ class Scan(ReadCommand[Scanned]):
 
 @attrs.frozen
 class Ask(ReadCommand[Any]):
-    """A question about the store itself, in the words of its driver, for the driver's own diagnosis."""
+    """Ask about the store itself, with a command of this kind of store, for `doctor`."""
 
     words: tuple[str, ...]
 
@@ -126,7 +126,7 @@ class Ask(ReadCommand[Any]):
 class Stage(Command[bool]):
     """Write a record with a TTL if the key is free; False if it is taken.
 
-    The value is `record` and behind it `body`: a payload of megabytes need not be copied for its header.
+    The value is `record` followed by `body`: a payload of megabytes need not be copied to add a header.
     """
 
     key: str
@@ -137,7 +137,7 @@ class Stage(Command[bool]):
 
 @attrs.frozen
 class Replace(Command[bool]):
-    """Take a staged key over: write the record, with a TTL, unless the key has none (False)."""
+    """Take over a staged key: write the record with a TTL; False if the key is permanent."""
 
     key: str
     record: bytes = attrs.field(repr=False)
@@ -146,7 +146,7 @@ class Replace(Command[bool]):
 
 @attrs.frozen
 class Put(Command[None]):
-    """Write a value with a TTL, whatever was there."""
+    """Write a value with a TTL, over any other value."""
 
     key: str
     value: bytes = attrs.field(repr=False)
@@ -155,7 +155,10 @@ class Put(Command[None]):
 
 @attrs.frozen
 class Write(Command[None]):
-    """Write a value without a TTL, whatever was there. For keys of others: swapstore's own are committed."""
+    """Write a value without a TTL, over any other value.
+
+    Only for keys outside the namespace: swapstore's own become permanent by a commit.
+    """
 
     key: str
     value: bytes = attrs.field(repr=False)
@@ -169,9 +172,9 @@ class Register(Command[None]):
     member: str
 
 
-# --- where scripts do not run ----------------------------------------------------------------------
-# What a commit is made of on an endpoint that carries out plain commands alone; see protocol/scriptless.
-# Drivers of stores that always commit in one step need none of these.
+# --- without scripts -------------------------------------------------------------------------------
+# The steps of a commit on an endpoint that runs no scripts, see protocol/scriptless. Drivers of stores that
+# always commit in one step do not need these.
 
 
 @attrs.frozen
@@ -184,7 +187,7 @@ class Keep(Command[bool]):
 
 @attrs.frozen
 class CompareAndSet(Command[bool]):
-    """Write a value without a TTL if the key holds exactly this other one; False if it does not."""
+    """Write a value without a TTL if the key's value is exactly `expected`; False if it is not."""
 
     key: str
     expected: bytes = attrs.field(repr=False)
@@ -193,14 +196,14 @@ class CompareAndSet(Command[bool]):
 
 @attrs.frozen
 class Drop(Command[None]):
-    """Remove a key if it has a TTL: what is committed has none."""
+    """Delete a key if it has a TTL: committed records have none."""
 
     key: str
 
 
 @attrs.frozen
 class Expire(Command[None]):
-    """Give a key a TTL, if it is there."""
+    """Give a key a TTL, if it exists."""
 
     key: str
     ttl_ms: int
@@ -208,7 +211,7 @@ class Expire(Command[None]):
 
 @attrs.frozen
 class Remove(Command[None]):
-    """Remove a key."""
+    """Delete a key."""
 
     key: str
 
@@ -218,10 +221,10 @@ class Remove(Command[None]):
 
 @attrs.frozen
 class Staged:
-    """A record that a commit relies on, and the header it must have (newline included).
+    """A staged record that a commit requires, and the header that it must have (newline included).
 
-    It must have a TTL too: without one it was committed before, and its id is taken. A `shared` record (a
-    page) may be permanent already, for whoever sealed it sealed the same bytes.
+    It must also have a TTL: a permanent record is committed, and its id is taken. A `shared` record (a page)
+    may be permanent already, because every producer seals the same bytes under its key.
     """
 
     key: str
@@ -233,16 +236,16 @@ class Staged:
 class Swap(Command["SwapReply"]):
     """Swap the manifest, atomically, in this order.
 
-    1. compare the stored manifest's first bytes: `prefix` → `Already`; not `expected` → `Conflict`
-       (`expected` is empty when no manifest must be there). With `whole` a value must be there, and
-       `expected` is all of it (empty too for a value of another type): so repair replaces what is no
-       manifest, and only that;
+    1. compare the first bytes of the stored manifest: `prefix` → `Already`; not `expected` → `Mismatch`.
+       An empty `expected` means that there must be no manifest. With `whole` there must be a value, and
+       `expected` is all of it (empty for a value of another type): so a repair replaces exactly the corrupt
+       value that it has seen;
     2. verify each staged record: absent → `Unstaged`; without a TTL → `Held` (unless shared); with
        another header → `Unstaged`;
     3. make the staged records permanent;
     4. **set the manifest: the commit point**;
-    5. give each unlinked key the reader grace as its TTL, remove the live view, publish a hint on the
-       channel named like the manifest key. A failure from here on is not one of the commit.
+    5. give each unlinked key a TTL of `grace_ms`, delete the live view, and publish a hint on the channel
+       that is named like the manifest key. A failure in this step does not fail the commit.
 
     Whatever cuts it short leaves permanent but invisible records at worst, never a manifest that points
     at nothing.
@@ -262,24 +265,24 @@ class Swap(Command["SwapReply"]):
 
 @attrs.frozen
 class Committed:
-    """The manifest is swapped."""
+    """The manifest was swapped."""
 
 
 @attrs.frozen
 class Already:
-    """The stored manifest is this one already: an earlier send of the same commit was applied."""
+    """The stored manifest is already this one: the same commit was sent before, and was applied."""
 
 
 @attrs.frozen
 class Mismatch:
-    """The stored manifest is another (None: there is none)."""
+    """The stored manifest is not the expected one; `current` is the stored one, or None."""
 
     current: bytes | None = attrs.field(repr=False)
 
 
 @attrs.frozen
 class Unstaged:
-    """A staged record is not there, or (`present`) another one is in its place, still staged."""
+    """A staged record does not exist, or (`present`) another staged record has its key."""
 
     key: str
     present: bool
@@ -287,7 +290,7 @@ class Unstaged:
 
 @attrs.frozen
 class Held:
-    """A record without a TTL has the key: committed before."""
+    """A permanent record has the key: it is committed."""
 
     key: str
 

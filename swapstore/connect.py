@@ -1,4 +1,4 @@
-"""From an address to a `Store`: which driver serves it, and which store is the default."""
+"""Connect: make a `Store` from an address and options. Only this module names drivers."""
 
 from __future__ import annotations
 
@@ -61,34 +61,34 @@ def connect(
     validators: Sequence[Validator] = (),
     on_event: Callable[[Event], object] | None = None,
 ) -> Store:
-    """Return a `Store`. It connects when it is first used; a REST endpoint is asked at once what it can do.
+    """Return a `Store`. It connects when it is first used; a REST endpoint is asked at once what it supports.
 
-    - `target`: `redis://`, `rediss://`, `unix://` or `sqlite:///path.db` (three slashes: relative to the
-      working directory, four: absolute), `https://` for a REST endpoint (Upstash's, or one like it), or a
-      `redis.Redis` client, which is borrowed and never closed. Unless given: `$SWAPSTORE_URL`, or else
+    - `target`: `redis://`, `rediss://`, `unix://`, `sqlite:///path.db` (three slashes: relative to the
+      working directory, four: absolute), `https://` for a REST endpoint (Upstash, or a compatible one), or a
+      `redis.Redis` client, which is borrowed and never closed. Default: `$SWAPSTORE_URL`, or else
       `$UPSTASH_REDIS_REST_URL`, or else an embedded SQLite file in the user's data directory.
-    - `token`: that of a REST endpoint; `$UPSTASH_REDIS_REST_TOKEN` unless given.
-    - `namespace`: the first part of every key; stores of different namespaces do not see each other.
-    - `max_payload`: the largest encoded payload in bytes that `publish` takes.
-    - `max_batch`: how many bytes of several datasets `publish_many` sends at once, at most.
-    - `max_request`: how many bytes a REST endpoint takes in one request, body and all.
-    - `allow_http`: whether to send the token of a REST endpoint unencrypted to another machine.
-    - `single_writer`: for an endpoint that runs no scripts and cannot compare and set: a promise that one
-      process at a time publishes here. Without effect where it is not needed.
-    - `cache_bytes`: how many bytes of immutable records a reader remembers; 0 remembers none.
-    - `retention`: how much history this store's publishes keep; all of it unless given.
-    - `mirror`: old keys to write after each swap, for readers that have not moved yet; Redis and Valkey only.
-    - `validators`: functions like `validate` of `publish`. Every publish of this store, to whatever dataset,
-      asks them in their order, before its own. See `swapstore.validators` for some.
-    - `on_event`: called with an event (see `swapstore.events`) for each publish, rejection, lost race, read
-      and repair. Keep it quick, and do not call the store from it. What it raises is logged, once.
+    - `token`: the token of a REST endpoint. Default: `$UPSTASH_REDIS_REST_TOKEN`.
+    - `namespace`: the first part of every key. Stores of different namespaces do not see each other.
+    - `max_payload`: the size in bytes of the largest encoded payload that a publish accepts.
+    - `max_batch`: the most bytes of several datasets that `publish_many` sends at once.
+    - `max_request`: the most bytes that a REST endpoint accepts in one request, including the body.
+    - `allow_http`: allow sending the token of a REST endpoint unencrypted to another machine.
+    - `single_writer`: for an endpoint that runs no scripts and has no compare-and-set: a promise that only
+      one process at a time publishes there. No effect on other stores.
+    - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
+    - `retention`: how much history the publishes of this store keep. Default: all of it.
+    - `mirror`: old keys to write after each swap, for readers that have not moved yet. Redis and Valkey only.
+    - `validators`: functions like `validate` of `publish`. Every publish of this store calls them in order,
+      before its own `validate`. `swapstore.validators` has some.
+    - `on_event`: called with an event (see `swapstore.events`) for each publish, rejection, retry, read and
+      repair. Keep it fast, and do not call the store from it. Its first exception is logged, none is raised.
 
-    Raises `InvalidInput` for an address or option that cannot be used, `Unavailable` when there is no place
-    for the default file, `AccessDenied` when a REST endpoint refuses the token, and `Unsupported` when it has
-    no safe way to commit.
+    Raises `InvalidInput` for an address or option that cannot be used, `Unavailable` if the directory of the
+    default file cannot be created or a REST endpoint cannot be reached, `AccessDenied` if the endpoint
+    refuses the token, and `Unsupported` if the endpoint has no safe way to commit.
     """
-    driver, context = prepared(
-        _BLOCKING,
+    driver, context = prepare(
+        BLOCKING,
         target,
         token=token,
         max_request=max_request,
@@ -112,17 +112,36 @@ def connect(
     return Store(driver, context)
 
 
-@attrs.frozen
-class Makers(Generic[D]):
-    """How the drivers of one face are made, for each kind of store."""
-
-    redis_url: Callable[[str], D]
-    redis_client: Callable[[Any], D]
-    sqlite: Callable[[Path], D]
-    rest: Callable[[Address, int], D]
+def default_store() -> Store:
+    """Return the default store: that of `connect()` without arguments, the same one for the whole process."""
+    return _default.get()
 
 
-def prepared(
+class _Default:
+    """The store that the module-level functions share. It is made at first use."""
+
+    def __init__(self) -> None:
+        self.store: Store | None = None
+        self._lock = threading.Lock()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def get(self) -> Store:
+        with self._lock:
+            if self.store is None:
+                self.store = connect()
+            return self.store
+
+
+_default = _Default()
+
+
+# --- options ---------------------------------------------------------------------------------------
+
+
+def prepare(
     makers: Makers[D],
     target: Any,
     *,
@@ -139,7 +158,7 @@ def prepared(
     validators: Sequence[Validator],
     on_event: Callable[[Event], object] | None,
 ) -> tuple[D, Context]:
-    """Check what `connect` was given; return the driver and the context that a face is made of."""
+    """Check the arguments of `connect`, and return the driver and the context for the store."""
     policy = Policy(
         max_payload_bytes=arguments.whole(max_payload, "max_payload", least=1),
         max_batch_bytes=arguments.whole(max_batch, "max_batch", least=1),
@@ -169,10 +188,10 @@ def prepared(
 
 
 def _over_rest(policy: Policy, max_request: int) -> Policy:
-    """Bounds for an endpoint: its replicas may be a second behind, and its requests have a limit."""
+    """Adapt the bounds to a REST endpoint: replicas may be a second behind, and requests have a limit."""
     return attrs.evolve(
         policy,
-        max_batch_bytes=min(policy.max_batch_bytes, max(max_request // 2, 1)),  # JSON makes them longer
+        max_batch_bytes=min(policy.max_batch_bytes, max(max_request // 2, 1)),  # JSON and base64 add to it
         read_attempts=8,
         first_wait_s=0.02,
         longest_wait_s=0.5,
@@ -200,32 +219,7 @@ def _validators(value: Any) -> tuple[Validator, ...]:
     return tuple(value)
 
 
-def _doctor_of_redis(ctx: Context) -> Operation[list[Check]]:
-    from swapstore.doctor import redis  # noqa: PLC0415 - for who looks after a store
-
-    return redis.diagnose(ctx)
-
-
-def _doctor_of_sqlite(ctx: Context) -> Operation[list[Check]]:
-    from swapstore.doctor import sqlite  # noqa: PLC0415
-
-    return sqlite.diagnose(ctx)
-
-
-def _doctor_of_rest(ctx: Context) -> Operation[list[Check]]:
-    from swapstore.doctor import rest  # noqa: PLC0415
-
-    return rest.diagnose(ctx)
-
-
-_DOCTORS = {"redis": _doctor_of_redis, "sqlite": _doctor_of_sqlite, "upstash": _doctor_of_rest}
-
-
-def default_path() -> Path:
-    """Return where the embedded store lives unless a URL says otherwise."""
-    import platformdirs  # noqa: PLC0415 - only the default needs it
-
-    return Path(platformdirs.user_data_dir("swapstore", appauthor=False)) / "swapstore.db"
+# --- addresses -------------------------------------------------------------------------------------
 
 
 def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *, allow_http: bool) -> D:
@@ -243,7 +237,7 @@ def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *,
         return makers.redis_url(target)
     if separator and scheme == "sqlite":
         return makers.sqlite(_path(rest).absolute())
-    # An address is not shown unless it is plain: what cannot be read may hold a password anywhere.
+    # Show an address only if it is plain: one that cannot be parsed may contain a password anywhere.
     if not set(target) & set(":@?#") and target.endswith((".db", ".sqlite", ".sqlite3")):
         raise InvalidInput(f"a store is named by a URL: sqlite:///{target}")
     raise InvalidInput(
@@ -252,19 +246,26 @@ def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *,
     )
 
 
+def default_path() -> Path:
+    """Return the path of the embedded store, which is used without an address."""
+    import platformdirs  # noqa: PLC0415 - only the default needs it
+
+    return Path(platformdirs.user_data_dir("swapstore", appauthor=False)) / "swapstore.db"
+
+
 def _default_file() -> Path:
     path = default_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Unavailable(
-            f"the default store has no place, its directory cannot be made ({error}); set ${URL_VARIABLE}"
+            f"the directory of the default store cannot be created ({error}); set ${URL_VARIABLE}"
         ) from error
     return path
 
 
 def _path(rest: str) -> Path:
-    """Return the path of `sqlite:///<path>`, a URL without host, options or fragment."""
+    """Return the path of a URL `sqlite:///<path>`, without host, options or fragment."""
     path = unquote(rest[1:]) if rest.startswith("/") else ""
     if not path or path == ":memory:" or "?" in rest or "#" in rest or "\0" in path:
         raise InvalidInput(
@@ -274,9 +275,21 @@ def _path(rest: str) -> Path:
     return Path(path)
 
 
-def sqlite(path: Path) -> Driver:
-    """Make the driver of a SQLite file."""
-    from swapstore.drivers.sqlite.driver import SqliteDriver  # noqa: PLC0415 - import what is used
+# --- drivers and checks, each imported when it is used ---------------------------------------------
+
+
+@attrs.frozen
+class Makers(Generic[D]):
+    """How to make the driver of each kind of store: blocking ones, or those for asyncio."""
+
+    redis_url: Callable[[str], D]
+    redis_client: Callable[[Any], D]
+    sqlite: Callable[[Path], D]
+    rest: Callable[[Address, int], D]
+
+
+def _sqlite(path: Path) -> Driver:
+    from swapstore.drivers.sqlite.driver import SqliteDriver  # noqa: PLC0415
 
     return SqliteDriver(path)
 
@@ -299,7 +312,7 @@ def _rest(address: Address, max_request: int) -> Driver:
     return UpstashDriver(address, max_request=max_request)
 
 
-_BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, sqlite, _rest)
+BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, _sqlite, _rest)
 
 
 def _async_redis_url(url: str) -> AsyncDriver:
@@ -317,7 +330,7 @@ def _async_redis_client(client: Any) -> AsyncDriver:
 def _async_sqlite(path: Path) -> AsyncDriver:
     from swapstore.drivers.threaded import ThreadedDriver  # noqa: PLC0415
 
-    return ThreadedDriver(sqlite(path))
+    return ThreadedDriver(_sqlite(path))
 
 
 def _async_rest(address: Address, max_request: int) -> AsyncDriver:
@@ -329,37 +342,32 @@ def _async_rest(address: Address, max_request: int) -> AsyncDriver:
 ASYNC: Makers[AsyncDriver] = Makers(_async_redis_url, _async_redis_client, _async_sqlite, _async_rest)
 
 
+def _doctor_of_redis(ctx: Context) -> Operation[list[Check]]:
+    from swapstore.doctor import redis  # noqa: PLC0415 - only operators need it
+
+    return redis.diagnose(ctx)
+
+
+def _doctor_of_sqlite(ctx: Context) -> Operation[list[Check]]:
+    from swapstore.doctor import sqlite  # noqa: PLC0415
+
+    return sqlite.diagnose(ctx)
+
+
+def _doctor_of_rest(ctx: Context) -> Operation[list[Check]]:
+    from swapstore.doctor import rest  # noqa: PLC0415
+
+    return rest.diagnose(ctx)
+
+
+_DOCTORS = {"redis": _doctor_of_redis, "sqlite": _doctor_of_sqlite, "upstash": _doctor_of_rest}
+
+
 def source_of(url: str, layout: Layout) -> Source:
-    """Return what reads the six-command layout from a Redis or Valkey URL. It connects when first used."""
-    from swapstore.migration.source import Source  # noqa: PLC0415 - for an import alone
+    """Return a reader of the six-command layout at a Redis or Valkey URL. It connects at first use."""
+    from swapstore.migration.source import Source  # noqa: PLC0415 - only an import needs it
 
     try:
         return Source(_redis_url(url), layout)
     except InvalidInput as error:
         raise InvalidInput(f"the source cannot be used: {error}") from None
-
-
-class _Default:
-    """The one store that the module-level functions share, made when it is first used."""
-
-    def __init__(self) -> None:
-        self.store: Store | None = None
-        self._lock = threading.Lock()
-        survive_forks(self)
-
-    def after_fork(self) -> None:
-        self._lock = threading.Lock()
-
-    def get(self) -> Store:
-        with self._lock:
-            if self.store is None:
-                self.store = connect()
-            return self.store
-
-
-_default = _Default()
-
-
-def default_store() -> Store:
-    """Return the default store, the same one for the whole process: `connect()` without arguments."""
-    return _default.get()

@@ -1,7 +1,7 @@
-"""Runs an operation on a driver.
+"""The engine: runs an operation on a driver. `run` blocks, `arun` awaits; both do the same steps.
 
-A batch that the store was too busy to take (`Throttled`) was not carried out, so it is sent again when the
-store says, a few times: operations need not know.
+A batch that the store throttled (`Throttled`) was not carried out. So the engine waits as long as the store
+asks and sends the batch again, a few times; operations do not notice.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TIMES_PUT_OFF = 3
+THROTTLE_RETRIES = 3
 LONGEST_PAUSE_S = 10.0
-FIRST_PAUSE_S = 1.0  # where the store does not say; doubled each time
-JITTER = 0.25  # of the pause, on top: those who were sent away together do not come back together
+FIRST_PAUSE_S = 1.0  # if the store does not say how long; doubled each time
+JITTER = 0.25  # of the pause, added at random: clients throttled together must not return together
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     listen: Callable[[Listen], None] | None = None,
     tally: Tally | None = None,
 ) -> T:
-    """Run an operation to its end: send its batches, perform its waits, throw failures in.
+    """Run an operation to its end: send its batches, perform its waits, throw errors into it.
 
     `listen` performs waits that a notification can cut short. `tally` counts the batches, for the events that
     the operation emits; without one it emits none.
@@ -74,9 +74,9 @@ async def arun(
     listen: Callable[[Listen], Awaitable[None]] | None = None,
     tally: Tally | None = None,
 ) -> T:
-    """Run an operation to its end, as `run` does, and await what `run` blocks for.
+    """Run an operation to its end, like `run`, but await each step.
 
-    Cancelled, it sends nothing more: the operation ends where it is, like that of a client that died.
+    If it is cancelled, it sends nothing more. The operation ends where it is, as if the client had died.
     """
     try:
         step = next(operation)
@@ -106,6 +106,7 @@ async def arun(
 
 
 def _refuse_if_late(batch: Batch) -> None:
+    """Raise `Unavailable` if the lease that protects this batch may have expired."""
     if batch.until is not None and time.monotonic() >= batch.until:
         raise Unavailable(
             "this took longer than the lease allows, so the next step was not sent; nothing was published. "
@@ -113,15 +114,15 @@ def _refuse_if_late(batch: Batch) -> None:
         )
 
 
-class _Patience:
-    """How often, and for how long, one batch is put off."""
+class _Backoff:
+    """How often a throttled batch is sent again, and how long to wait before."""
 
     def __init__(self) -> None:
-        self._left = TIMES_PUT_OFF
+        self._left = THROTTLE_RETRIES
         self._pause_s = FIRST_PAUSE_S
 
     def pause_s(self, error: Throttled) -> float | None:
-        """Return how long to wait before the batch is sent again. None: that is the caller's to decide."""
+        """Return how long to wait before sending the batch again. None: raise the error to the caller."""
         pause_s = self._pause_s if error.retry_after_s is None else error.retry_after_s
         if not self._left or pause_s > LONGEST_PAUSE_S:
             return None
@@ -131,14 +132,14 @@ class _Patience:
 
 
 def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None]) -> list[Any]:
-    patience = None
+    backoff = None
     while True:
         _refuse_if_late(batch)
         try:
             return driver.execute(batch.commands)
         except Throttled as error:
-            patience = patience or _Patience()
-            pause_s = patience.pause_s(error)
+            backoff = backoff or _Backoff()
+            pause_s = backoff.pause_s(error)
             if pause_s is None:
                 raise
         sleep(pause_s)
@@ -147,14 +148,14 @@ def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None]) -> l
 async def _aexecuted(
     batch: Batch, driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]
 ) -> list[Any]:
-    patience = None
+    backoff = None
     while True:
         _refuse_if_late(batch)
         try:
             return await driver.execute(batch.commands)
         except Throttled as error:
-            patience = patience or _Patience()
-            pause_s = patience.pause_s(error)
+            backoff = backoff or _Backoff()
+            pause_s = backoff.pause_s(error)
             if pause_s is None:
                 raise
         await sleep(pause_s)

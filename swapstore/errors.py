@@ -1,23 +1,23 @@
-"""One tree of errors, grouped by what a caller would do about them.
+"""One tree of errors, grouped by what a caller can do about them.
 
 Catch a group, not a leaf:
 
-- `InvalidInput`: the call is wrong; nothing was written; fix the call.
-- `NotFound`: what was named is not there.
-- `Refused`: the store works and said no; the last good version stays; decide what you want.
-- `Unavailable`: the store cannot serve now; try again later (with the same `id` when publishing).
-- `Damaged`: what is stored is not what was written; somebody has to look.
+- `InvalidInput`: the call is wrong and nothing was written. Fix the call.
+- `NotFound`: the named snapshot or dataset does not exist. Name another one.
+- `Refused`: the store works and refused the request; the previous version stays. Decide what you want.
+- `Unavailable`: the store cannot serve now. Try again later, with the same `id` when publishing.
+- `Damaged`: what is stored is not what was written. Somebody has to look.
 
-Every message says what happened and what to do next; none carries a password, a token or a payload.
+Every message says what happened and what to do next. No message contains a password, a token or a payload.
 """
 
 from __future__ import annotations
 
 
 class SwapstoreError(Exception):
-    """The base of everything this library raises; never raised itself.
+    """The base class of all errors of this library. It is never raised itself.
 
-    `dataset` and `key` name what the error is about, where there is such a thing.
+    `dataset` and `key` name what the error is about; None if it is not about one.
     """
 
     def __init__(self, message: str, *, dataset: str | None = None, key: str | None = None) -> None:
@@ -31,22 +31,26 @@ class SwapstoreError(Exception):
 
 
 class SomeFailed(SwapstoreError):  # noqa: N818
-    """Several datasets of a `publish_many` were not published. `failures` holds the error of each."""
+    """Several datasets of a `publish_many` were not published; all others were.
+
+    `failures` is a dict from each of these datasets to its error.
+    """
 
     def __init__(self, failures: dict[str, SwapstoreError], *, of: int) -> None:
-        said = "; ".join(str(error) for error in failures.values())
-        super().__init__(f"{len(failures)} of {of} datasets were not published: {said}")
+        reasons = "; ".join(str(error) for error in failures.values())
+        super().__init__(f"{len(failures)} of {of} datasets were not published: {reasons}")
         self.failures = failures
 
 
 class InvalidInput(SwapstoreError, ValueError):  # noqa: N818 - the names are the library's vocabulary
-    """An argument, name, value or URL cannot be used. Nothing was written."""
+    """A name, time, label, value, option or URL cannot be used. Nothing was written."""
 
 
 class PayloadTooLarge(InvalidInput):
-    """The encoded payload exceeds `max_payload`, or a request what an endpoint takes. Figures are in bytes.
+    """The encoded payload exceeds `max_payload`, or a request over REST exceeds the endpoint's limit.
 
-    Of a request over REST `size_bytes` is the whole of its body. `limit_bytes` is 0 when it is not told.
+    `size_bytes` is the size of the payload, or of the request's whole body. `limit_bytes` is the limit; 0 if
+    the endpoint does not state it. Nothing was committed.
     """
 
     def __init__(
@@ -58,17 +62,17 @@ class PayloadTooLarge(InvalidInput):
 
 
 class NotFound(SwapstoreError, LookupError):  # noqa: N818
-    """The snapshot to pin or to roll back to, or the dataset itself, is not there."""
+    """The dataset, or the snapshot to pin or to roll back to, does not exist. Reads return None instead."""
 
 
 class Refused(SwapstoreError):  # noqa: N818
-    """The store said no, for a reason that trying again does not change."""
+    """The store works and refused the request. Trying again does not change that."""
 
 
 class Conflict(Refused):
-    """`expected_version` does not hold: the dataset moved since the caller read it.
+    """`expected_version` does not hold: another publish came first. Read again, and decide again.
 
-    `current_version` is the version of the latest snapshot now (0: nothing is published).
+    `current_version` is the version of the latest snapshot now; 0 if nothing is published.
     """
 
     def __init__(self, message: str, *, current_version: int = 0) -> None:
@@ -77,18 +81,19 @@ class Conflict(Refused):
 
 
 class IdConflict(Refused):
-    """The id is already committed with other content. Ids name one content for ever."""
+    """The id is committed with other content. Publish under a new id, or without one."""
 
 
 class TooOld(Refused):
-    """The snapshot's `ts` is older than retention keeps: nobody could read it."""
+    """The snapshot's `ts` is older than retention keeps, so nobody could ever read it."""
 
 
 class Rejected(Refused):
-    """`validate`, or a validator of the store, refused the candidate; the last good version stays.
+    """`validate`, or a validator of the store, rejected the candidate. The previous version stays.
 
-    `reason` is what it said: the text that it returned or raised `Rejected` with, or the class of another
-    exception (whose message may quote the data). `id` is that of the candidate.
+    `reason` is the text that the validator returned, or raised `Rejected` with. If it raised another
+    exception, `reason` is the class alone, because the message may quote the data, and `__cause__` is the
+    exception. `id` is the candidate's id.
     """
 
     def __init__(self, message: str, *, reason: str | None = None, id: str | None = None) -> None:  # noqa: A002
@@ -98,26 +103,29 @@ class Rejected(Refused):
 
 
 class Unavailable(SwapstoreError):  # noqa: N818
-    """The store cannot be reached, timed out, is loading, or is busy beyond the bound."""
+    """The store cannot be reached, timed out, is loading, or stayed busy for too long. Try again later."""
 
 
 class AccessDenied(Unavailable):
-    """The store refused the credentials, or they do not allow a command that is needed."""
+    """The store refused the credentials, or they do not allow a command that is needed.
+
+    Waiting does not help.
+    """
 
 
 class Unscripted(AccessDenied):
-    """The endpoint does not run scripts (EVAL, EVALSHA), or not for this user. The command had no effect."""
+    """The endpoint does not run scripts (`EVAL`, `EVALSHA`), or not for this user. Nothing was changed."""
 
 
 class Unsupported(Unavailable):
-    """The store cannot do what is needed, and trying again changes nothing."""
+    """The store lacks a command that is needed, or has no way to commit. Waiting does not help."""
 
 
 class Throttled(Unavailable):
-    """The store was asked too often, or a quota is used up. Nothing was carried out.
+    """A REST endpoint received too many requests, or a quota is used up. Nothing was carried out.
 
-    `retry_after_s` is how long it asks to be left alone, in seconds (None: it does not say). Short waits are
-    waited out before this is raised.
+    `retry_after_s` is how long the endpoint asks to wait, in seconds; None if it does not say. The client has
+    already waited up to three times, for at most ten seconds each.
     """
 
     def __init__(
@@ -133,37 +141,47 @@ class Throttled(Unavailable):
 
 
 class ReadOnly(Unavailable):
-    """The store takes no writes: a replica, a read-only file, or writes stopped after a failed save."""
+    """The store accepts no writes: a replica, a read-only file, or a server that could not save."""
 
 
 class StoreFull(Unavailable):
-    """The store has no room: `maxmemory` with `noeviction`, or a full disk. Nothing was committed."""
+    """The store is full: `maxmemory` is reached under `noeviction`, or the disk is full.
+
+    Nothing was committed.
+    """
 
 
 class Contended(Unavailable):
-    """Other producers committed first, every time, for as long as this publish was willing to try."""
+    """Other producers committed first in all attempts. Nothing was committed.
+
+    Without scripts there are two more causes: another writer keeps the lease, or the id belongs to records
+    that another publish left; the message says which. From `verify` and `repair`: the dataset was reset or
+    repaired at the same time. Run it again.
+    """
 
 
 class LeaseLost(Unavailable):
-    """Two writers were at work at once although `single_writer=True` promised one: a commit is lost.
+    """Two writers worked at the same time although `single_writer=True` promised one.
 
-    Which one, only the store tells: look at it, and publish again.
+    One of their two commits is lost. Check the store, and publish again.
     """
 
 
 class ReplyLost(Unavailable):
     """Commands were sent and no reply came: they may have been applied, in part or in whole.
 
-    Drivers raise it; operations settle it. It reaches a caller from a read that kept losing its connection
-    (the first read of a publish too: then nothing was committed), and from `put_live`, which can simply be
-    called again.
+    Drivers raise it, and operations resolve the outcome. A caller gets it only from a read that kept losing
+    its connection (also the first read of a publish: then nothing was committed), and from `put_live`. Both
+    can be repeated.
     """
 
 
 class OutcomeUnknown(Unavailable):
-    """A commit was sent, its reply was lost, and the store could not be asked what became of it.
+    """A commit was sent, its reply was lost, and the store could not be asked for the outcome.
 
-    Publish again with the same `id` (it is in `id`): whatever happened, that ends in one commit.
+    After a publish, `id` is the snapshot's id. Publish again with it: that ends in one commit, whatever
+    happened. After `pin`, `unpin`, `rollback` and `confirm`, `id` is None: read the status and, if necessary,
+    call again.
     """
 
     def __init__(self, message: str, *, id: str | None = None) -> None:  # noqa: A002
@@ -172,20 +190,20 @@ class OutcomeUnknown(Unavailable):
 
 
 class Damaged(SwapstoreError):  # noqa: N818
-    """What is stored is not what swapstore wrote."""
+    """What is stored is not what swapstore wrote: another program, an eviction or a `DEL` changed it."""
 
 
 class PayloadMissing(Damaged):
-    """The manifest names a record that is not there."""
+    """The manifest references a record that does not exist."""
 
 
 class Corrupt(Damaged):
-    """A record's bytes differ from what its header or the manifest says, or are not a record."""
+    """A record's bytes differ from what its header or the manifest says, or are not a record at all."""
 
 
 class UnsupportedFormat(Damaged):
-    """The stored format is newer than this version of swapstore reads. Upgrade swapstore."""
+    """The stored format is newer than this version of swapstore supports. Upgrade swapstore."""
 
 
 class StoreClosed(InvalidInput):
-    """The store was closed before the call."""
+    """A method was called after `close()`."""

@@ -1,6 +1,6 @@
-"""What a store tells its `on_event`: one class per event, without payloads and without secrets.
+"""Events: what `on_event` is called with. They contain no payloads, passwords or addresses.
 
-Events are told as they happen, in the thread or task of the call that they are about.
+`on_event` is called during the operation that the event describes, in the same thread or task.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ LOG = logging.getLogger("swapstore")
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """The base of all events: something that happened to a dataset."""
+    """The base class of all events: something that happened to a dataset."""
 
     dataset: str
 
 
 @attrs.frozen(kw_only=True)
 class Published(Event):
-    """A publish ended in a commit: its own, or (`created` is False) one that was there before.
+    """A publish ended in a commit: its own, or an earlier one (`created` is False).
 
-    `attempts` are the drafts that were sent: 1, and one more each time another commit came first; 0 when the
-    commit was found before any was sent. `round_trips` are the batches, those included that were sent
-    together with other datasets'. `elapsed_s` is how long it took, validators and waiting included.
+    `attempts` is the number of drafts that were sent: 1, and one more each time another commit came first; 0
+    if the commit was found before a draft was sent. `round_trips` is the number of batches, including those
+    shared with other datasets. `elapsed_s` is the duration in seconds, validators and waits included.
     """
 
     version: int
@@ -49,10 +49,10 @@ class Published(Event):
 
 @attrs.frozen(kw_only=True)
 class PublishRejected(Event):
-    """A validator refused a publish; the last good version stays.
+    """A validator rejected a publish. The previous version stays.
 
-    `reason` is the text that the validator gave. Of an exception that was not raised as `Rejected` it is the
-    class alone: such a message may quote the data.
+    `reason` is the text of the validator. For an exception other than `Rejected` it is the class alone,
+    because the message may quote the data. `size` is that of the rejected payload in bytes.
     """
 
     id: str
@@ -62,10 +62,10 @@ class PublishRejected(Event):
 
 @attrs.frozen(kw_only=True)
 class Retried(Event):
-    """Another commit came first, so a swap (a publish, a pin, a confirmation …) is built anew on it.
+    """Another commit came first, so a swap (a publish, a pin, a confirmation …) is built again on top of it.
 
-    `version` is the one that was lost to the other. `id` is that of the snapshot that was to be published;
-    None: the swap was of another kind.
+    `version` is the version that the other commit took. `id` is the id of the snapshot to be published; None
+    for other swaps.
     """
 
     version: int
@@ -74,7 +74,7 @@ class Retried(Event):
 
 @attrs.frozen(kw_only=True)
 class ReadHit(Event):
-    """A read was served from memory. `round_trips` is 0 where `max_staleness` allowed not to ask at all."""
+    """A read was served from memory. `round_trips` is 0 within `max_staleness`; `elapsed_s` is in seconds."""
 
     version: int
     id: str
@@ -85,7 +85,7 @@ class ReadHit(Event):
 
 @attrs.frozen(kw_only=True)
 class ReadMiss(Event):
-    """A read had to fetch the payload."""
+    """A read fetched the payload, of `size` bytes."""
 
     version: int
     id: str
@@ -96,11 +96,11 @@ class ReadMiss(Event):
 
 @attrs.frozen(kw_only=True)
 class Repaired(Event):
-    """A repair that was applied, and found something wrong.
+    """`repair(apply=True)` found something wrong.
 
-    `found`, `left`, `dropped` and `restored` are how many: findings, findings that could not be mended,
-    snapshots whose payload is gone, and snapshots that are named again. `version` is the manifest's after
-    it; None: there is none that can be read.
+    `found` is the number of findings, `left` the number of those that could not be repaired, `dropped` the
+    number of snapshots whose payload is gone, `restored` the number of snapshots that are in the log again.
+    `version` is the manifest's version after the repair; None: there is no readable manifest.
     """
 
     version: int | None
@@ -112,14 +112,14 @@ class Repaired(Event):
 
 
 class Hook:
-    """Tells events to a function, whose failures are its own: the first is logged, none is raised."""
+    """Calls `on_event`. Its first exception is logged, and none affects the operation."""
 
     def __init__(self, on_event: Callable[[Event], object]) -> None:
         self._on_event = on_event
         self._failed = False
 
     def __call__(self, event: Event) -> None:
-        """Tell an event."""
+        """Call the function with an event."""
         try:
             self._on_event(event)
         except Exception:
@@ -134,7 +134,7 @@ class Hook:
 
 
 def hook(on_event: Any) -> Hook | None:
-    """Return the hook that calls this function; None for None."""
+    """Return the hook that calls this function; None for None. Raises `InvalidInput` for anything else."""
     if on_event is None:
         return None
     if not callable(on_event):

@@ -1,4 +1,7 @@
-"""After a fork, locks that another thread held in the parent would stay locked in the child for ever."""
+"""Forks: renew locks in the child process.
+
+A lock that another thread of the parent held during the fork would stay locked in the child permanently.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,23 @@ from typing import Protocol
 
 
 class Forkable(Protocol):
-    """Something with locks."""
+    """An object that holds locks."""
 
     def after_fork(self) -> None:
-        """Make every lock anew. Called in the child, which has one thread only."""
+        """Renew every lock. Called in the child, while it has only one thread."""
 
 
-_known: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_registered: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
-def survive_forks(one: Forkable) -> None:
-    """Have `one.after_fork()` called in every child process, for as long as it lives."""
-    _known.add(one)
+def survive_forks(holder: Forkable) -> None:
+    """Call `holder.after_fork()` in every child process, as long as `holder` exists."""
+    _registered.add(holder)
 
 
 def _in_child() -> None:
-    for one in list(_known):
-        one.after_fork()
+    for holder in list(_registered):
+        holder.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""The nouns: what is stored, and what callers get back. Values, without behaviour beyond themselves."""
+"""The public nouns: what is stored, and what callers get. Immutable values without I/O."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Encoding = Literal["base64"]
 class Entry:
     """The description of a snapshot.
 
-    `ts` is milliseconds since the Unix epoch (UTC), `size` the payload's length in bytes, `sha256` its
-    digest in hexadecimal. `encoding` is `base64` where the id record holds the payload so, because it went
-    through an endpoint that carries text alone; None: it holds the payload as it is.
+    `ts` is the moment that the data describes, in milliseconds since the Unix epoch (UTC). `size` is the
+    payload's length in bytes, `sha256` its digest in hexadecimal. `encoding` is how the id record holds the
+    payload: `base64` if the endpoint carries only text and the payload is not UTF-8; None: as it is.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Entry:
 class Row(Entry):
     """An entry with the manifest version that committed it.
 
-    `committed_at` is when, in ms since the Unix epoch, by the producer's clock.
+    `committed_at` is the time of that commit, in milliseconds since the Unix epoch, by the producer's clock.
     """
 
     version: int
@@ -47,7 +47,7 @@ class Row(Entry):
 
 @attrs.frozen(kw_only=True)
 class Ref:
-    """A reference to a page: where it is, and what versions and times it spans."""
+    """A reference to a page: its key, how many rows it leads to, and which versions and times they span."""
 
     key: str
     count: int
@@ -57,13 +57,13 @@ class Ref:
     max_ts: int
 
     def spans(self, version: int) -> bool:
-        """Say whether a row of this version would be below it."""
+        """Whether a row of this version belongs below this reference."""
         return self.first_version <= version <= self.last_version
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class _Payload:
-    """Payload bytes, decoded the first time `value` is asked for."""
+    """Payload bytes, decoded at the first use of `value`."""
 
     size: int
     sha256: str
@@ -72,19 +72,20 @@ class _Payload:
 
     @cached_property
     def value(self) -> Any:
-        """The payload, decoded by its codec on first use.
+        """The payload, decoded by its codec at first use.
 
-        Raises `Corrupt` if the bytes are not what the codec writes.
+        Raises `Corrupt` if the codec cannot decode the bytes.
         """
         return codecs.decode(self.raw, self.codec)
 
 
 @attrs.frozen(kw_only=True, slots=False)
 class Snapshot(_Payload):
-    """One published value of a dataset, whole.
+    """One published value of a dataset.
 
-    `version` is the manifest version that committed it; `etag` identifies the manifest it was read
-    through; `ts` and `committed_at` are milliseconds since the Unix epoch.
+    `version` is the manifest version that committed it. `etag` is the etag of the manifest that it was read
+    through. `ts` and `committed_at` are in milliseconds since the Unix epoch. `raw` is the payload bytes,
+    checked against `sha256`; `value` is the decoded payload.
     """
 
     dataset: str
@@ -98,7 +99,7 @@ class Snapshot(_Payload):
 
 @attrs.frozen(kw_only=True, slots=False)
 class Candidate(_Payload):
-    """What is about to be published, as `validate` sees it."""
+    """A snapshot that is not published yet: the argument of `validate`."""
 
     dataset: str
     id: str
@@ -108,23 +109,27 @@ class Candidate(_Payload):
 
 @attrs.frozen(kw_only=True, slots=False)
 class LiveView(_Payload):
-    """A value computed on one committed version, and shown only while that version is current."""
+    """A value that was computed from one version, and is returned only while that version is current.
+
+    `etag` is the etag of the manifest of that version.
+    """
 
     dataset: str
     etag: str
 
 
 Validator = Callable[[Candidate, Snapshot | None], str | None]
-"""Accepts a candidate by returning None; refuses it by returning a reason, or by raising."""
+"""Accepts a candidate by returning None. Refuses it by returning a reason, or by raising."""
 
 
 @attrs.frozen(kw_only=True)
 class Commit:
     """The outcome of a publish.
 
-    `created` is False when the snapshot was committed before (the same id or dedupe key): the fields
-    then describe that earlier commit, and `etag` the manifest as it is now. `is_latest` says whether the
-    dataset's `latest` is this snapshot.
+    `version` is the manifest version that committed the snapshot, and `etag` the etag of that manifest.
+    `created` is False if an earlier commit has the same id or dedupe key: the fields then describe that
+    commit, and `etag` the current manifest. `is_latest`: this snapshot is the dataset's latest. `ts` is in
+    milliseconds since the Unix epoch, `size` in bytes.
     """
 
     dataset: str
@@ -139,15 +144,15 @@ class Commit:
 
 
 class Outcomes(dict[str, "Commit | SwapstoreError"]):
-    """What became of each dataset of a `publish_many`, in the order they were given."""
+    """The outcome of each dataset of a `publish_many`, in the given order: its `Commit`, or its error."""
 
     @property
     def failures(self) -> dict[str, SwapstoreError]:
-        """Those that were not published, and why."""
+        """The datasets that were not published, and their errors."""
         return {name: outcome for name, outcome in self.items() if isinstance(outcome, SwapstoreError)}
 
     def raise_for_failures(self) -> None:
-        """Raise the failure, if there is one; `SomeFailed`, which holds each, if there are several."""
+        """Raise the error if one dataset failed, and `SomeFailed` with all errors if several did."""
         failures = self.failures
         if len(failures) == 1:
             raise next(iter(failures.values()))
@@ -157,11 +162,12 @@ class Outcomes(dict[str, "Commit | SwapstoreError"]):
 
 @attrs.frozen(kw_only=True)
 class Retention:
-    """How much history to keep; None is no bound.
+    """How much history to keep. None means no bound.
 
-    `max_age` (a timedelta) is compared with each snapshot's `ts`, by the clock of whoever publishes or
-    prunes. `max_count` is a number of commits, the newest; 1 or more. What is past a bound is hidden at
-    once and let go of soon. The latest and the pinned snapshot stay, whatever their age.
+    `max_age` (a timedelta of 1 ms or more) is compared with each snapshot's `ts`, by the clock of the client
+    that publishes or prunes. `max_count` is how many of the newest commits to keep; 1 or more. A snapshot
+    past a bound is hidden at once and unlinked soon after. The latest and the pinned snapshot can always be
+    read, whatever their age. Raises `InvalidInput` for an invalid bound.
     """
 
     max_age: timedelta | None = None
@@ -172,23 +178,23 @@ class Retention:
 
     @property
     def is_unbounded(self) -> bool:
-        """Whether it keeps everything."""
+        """Whether it has no bound."""
         return self.max_age is None and self.max_count is None
 
     @property
     def max_age_ms(self) -> int | None:
-        """The greatest age in milliseconds."""
+        """`max_age` in milliseconds."""
         return None if self.max_age is None else self.max_age // timedelta(milliseconds=1)
 
 
 @attrs.frozen(kw_only=True)
 class Pruned:
-    """What `prune` did, and how the dataset is now.
+    """What `prune` did, and the state of the dataset after it.
 
-    `let_go` is the number of snapshots that this call took out of the log; their records expire after the
-    reader grace (10 minutes). `count` is what the log still holds: snapshots in the history, and the last
-    32 commits whether hidden or not. Snapshots below `first_version`, or with a `ts` below `floor` (ms
-    since the Unix epoch), are hidden.
+    `let_go` is how many snapshots this call took out of the log; their records expire after the reader grace
+    of 10 minutes. `count` is how many snapshots the log still holds: those in the history, the last 32
+    commits, and hidden ones that share a page with others. Snapshots with a version below `first_version`,
+    or with a `ts` below `floor` (milliseconds since the Unix epoch), are hidden.
     """
 
     dataset: str
@@ -202,11 +208,12 @@ class Pruned:
 
 @attrs.frozen(kw_only=True)
 class Gap:
-    """Commits that a follower cannot be given. It comes in their place, before the next one.
+    """What `follow` returns in place of commits that it cannot return, right before the next commit.
 
-    `after` is the version up to which all was given, `resumes_at` that of the commit that comes next.
-    `reason` is `retention` (commits between the two were let go of, or may have been) or `reset`: the
-    dataset was flushed, restored or failed over, and what was given last is not in its history any more.
+    `after` is the version up to which every commit was returned, `resumes_at` the version of the next commit.
+    `reason` is `retention` if commits between the two were unlinked, or may have been. It is `reset` if the
+    dataset was flushed, restored or failed over, and the commit that was returned last is no longer in its
+    history.
     """
 
     dataset: str
@@ -217,16 +224,17 @@ class Gap:
 
 @attrs.frozen(kw_only=True)
 class Status:
-    """A dataset at a glance, from one small read.
+    """A summary of a dataset, from one small read.
 
-    `version` counts every swap (pins and confirmations included). `count` is the number of snapshots in the
-    log, those included that retention hides and has not let go of yet. `committed_at` is when the manifest
-    was last swapped, `confirmed_at` when a producer last published or confirmed (ms since the epoch).
-    `serving` is what `read_latest` returns.
+    `version` is the manifest's version; it counts every swap, including pins and confirmations. `count` is
+    the number of snapshots in the log, including hidden ones that are not unlinked yet. Versions below
+    `first_version` are not in the history. `committed_at` is when the manifest was last swapped,
+    `confirmed_at` when a producer last published or confirmed. `latest` is the row of the latest snapshot,
+    `pinned` that of the pinned one or None.
 
-    `read_at` is when it was read, by this client's clock. The ages are as of then, and compare it with times
-    of a producer's clock: where the two differ, the ages are wrong by as much, and may be negative. Two
-    statuses are equal when they say the same of the dataset, whenever they were read.
+    `read_at` is when this status was read, by this client's clock; `==` ignores it. The ages compare it with
+    times of a producer's clock. If the clocks differ, the ages are wrong by the difference, and may be
+    negative. All times are in milliseconds since the Unix epoch.
     """
 
     dataset: str
@@ -242,20 +250,20 @@ class Status:
 
     @property
     def serving(self) -> Row:
-        """The row that `read_latest` serves: the pinned one if there is one, else the latest."""
+        """The row of the snapshot that `read_latest` returns: `pinned` if there is one, else `latest`."""
         return self.pinned or self.latest
 
     @property
     def bytes(self) -> int:
-        """The size of the payload that `read_latest` serves, as its row says it."""
+        """The size in bytes of the payload that is served, according to its row."""
         return self.serving.size
 
     @property
     def age_ms(self) -> int:
-        """How old the data is that `read_latest` serves: from its `ts` to `read_at`."""
+        """The age of the served data in milliseconds: `read_at` minus its `ts`."""
         return self.read_at - self.serving.ts
 
     @property
     def confirmed_age_ms(self) -> int:
-        """How long ago a producer last published or confirmed: from `confirmed_at` to `read_at`."""
+        """The milliseconds since a producer last published or confirmed: `read_at` minus `confirmed_at`."""
         return self.read_at - self.confirmed_at

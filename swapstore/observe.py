@@ -1,8 +1,10 @@
-"""Listeners for `on_event`: into a log, and into the metrics of OpenTelemetry.
+"""Listeners for `on_event`: one writes a log, one counts and measures with OpenTelemetry.
 
-from swapstore import observe
+    from swapstore import observe
 
-store = swapstore.connect(on_event=observe.log_events())
+    store = swapstore.connect(on_event=observe.log_events())
+
+A listener is a function of an event.
 """
 
 from __future__ import annotations
@@ -24,18 +26,19 @@ LOGGER = "swapstore.events"
 
 
 def log_events(logger: logging.Logger | None = None) -> Callable[[Event], None]:
-    """Return a listener that writes a line for each event. Unless given, to the logger `swapstore.events`.
+    """Return a listener that writes one line for each event.
 
-    Commits are INFO, rejections and repairs WARNING, lost races INFO, reads DEBUG.
+    `logger`: default: the logger `swapstore.events`. Publishes and retries are logged at INFO, rejections and
+    repairs at WARNING, reads at DEBUG.
     """
     log = logging.getLogger(LOGGER) if logger is None else logger
 
-    def tell(event: Event) -> None:
+    def log_event(event: Event) -> None:
         level = _level(event)
         if log.isEnabledFor(level):
-            log.log(level, "dataset %r: %s", event.dataset, _words(event))
+            log.log(level, "dataset %r: %s", event.dataset, _describe(event))
 
-    return tell
+    return log_event
 
 
 def _level(event: Event) -> int:
@@ -48,11 +51,11 @@ def _level(event: Event) -> int:
             return logging.INFO
 
 
-def _words(event: Event) -> str:
+def _describe(event: Event) -> str:
     match event:
         case Published():
-            what = "published" if event.created else "was published before:"
-            return f"{what} version {event.version}, id {event.id}, {event.size:,} bytes{_cost(event)}"
+            action = "published" if event.created else "was published before:"
+            return f"{action} version {event.version}, id {event.id}, {event.size:,} bytes{_cost(event)}"
         case PublishRejected():
             return f"refused id {event.id}, {event.size:,} bytes: {event.reason}"
         case Retried():
@@ -75,10 +78,10 @@ def _cost(event: Published | ReadHit | ReadMiss) -> str:
 
 
 def otel_metrics(meter: Meter | None = None) -> Callable[[Event], None]:
-    """Return a listener that counts and measures, each with the attribute `dataset`.
+    """Return a listener that counts and measures; every metric has the attribute `dataset`.
 
-    `meter` is that of the process's meter provider, named swapstore, unless given. Needs the extra `otel`
-    then; raises `InvalidInput` when it is not installed.
+    `meter`: default: the meter `swapstore` of the process's meter provider, which needs the extra `otel`.
+    Raises `InvalidInput` if it needs the extra and the extra is not installed.
     """
     if meter is None:
         try:
@@ -90,7 +93,7 @@ def otel_metrics(meter: Meter | None = None) -> Callable[[Event], None]:
 
 
 class _Metrics:
-    """The instruments. `outcome` says how a publish or a read ended."""
+    """The instruments. The attribute `outcome` says how a publish or a read ended."""
 
     def __init__(self, meter: Meter) -> None:
         self._publishes = meter.create_counter(

@@ -1,8 +1,11 @@
-"""Readers that ask the same at the same time are answered together.
+"""Single flight: concurrent readers of the same dataset share one load.
 
-Whoever comes first loads. Whoever comes while that is under way waits, and then one of those who waited
-loads for all of them: what was asked for before they came may be older than what they must see. So a
-thousand readers at once cause two loads, and the second finds in memory what the first has brought.
+The first reader loads. Readers that come while its load is under way wait, and then one of them loads for
+all who waited: the load under way may have asked the store before they came, and its answer may be older than
+what they have to see. So a thousand concurrent readers cause two loads, and the second one finds in the cache
+what the first one fetched.
+
+Threads share through `SingleFlight`, the tasks of an event loop through `AsyncSingleFlight`.
 """
 
 from __future__ import annotations
@@ -19,24 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Flight(Generic[T]):
-    """One load, and who waits for it."""
-
-    def __init__(self) -> None:
-        self.landed = threading.Lock()  # held until then: an Event takes several times as long to make
-        self.landed.acquire()
-        self.result: T
-        self.error: Exception | None = None
-        self.failed = True  # until it has a result, or an error that is an answer
-
-    def wait(self) -> None:
-        """Return when it has landed: at once to each, one after the other."""
-        with self.landed:
-            pass
-
-
 class SingleFlight(Generic[T]):
-    """The loads that are under way, by what they load; shared by threads."""
+    """The loads that are under way, by what they load. Threads share them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,11 +32,11 @@ class SingleFlight(Generic[T]):
         survive_forks(self)
 
     def after_fork(self) -> None:
-        """Begin anew in a child process: the threads that load are not there."""
+        """Start empty in a child process: the threads that load do not exist there."""
         self.__init__()  # type: ignore[misc]
 
     def share(self, key: str, load: Callable[[], T]) -> T:
-        """Load, or wait for a load that begins after this call."""
+        """Load, or wait for a load that begins after this call. Raises what the load raises."""
         with self._lock:
             before = self._under_way.get(key)
             flight = self._next.get(key) if before is not None else None
@@ -61,7 +48,7 @@ class SingleFlight(Generic[T]):
             return self._load(key, flight, before, load)
         flight.wait()
         if flight.failed:
-            return load()  # whoever loaded for us was stopped: that is not our answer
+            return load()  # the thread that loaded for us was stopped: that is not our answer
         if flight.error is not None:
             raise flight.error
         return flight.result
@@ -88,23 +75,25 @@ class SingleFlight(Generic[T]):
         return flight.result
 
 
-# --- aio_flights -------------------------------------------------------------------------------
-#
-# Readers that ask the same at the same time are answered together: `flights.py`, for tasks.
-
-_Key = tuple[str, int]  # what is loaded, and in which event loop
-
-
-class _AsyncFlight(Generic[T]):
-    """One load, and who waits for it."""
+class _Flight(Generic[T]):
+    """One load, and its outcome."""
 
     def __init__(self) -> None:
-        import asyncio  # noqa: PLC0415 - a program that only blocks does not need it
-
-        self.landed = asyncio.Event()
+        self.landed = threading.Lock()  # not an Event: that takes several times as long to make
+        self.landed.acquire()  # until the load has ended
         self.result: T
         self.error: Exception | None = None
-        self.failed = True  # until it has a result, or an error that is an answer
+        self.failed = True  # until there is a result, or an error that is an answer
+
+    def wait(self) -> None:
+        """Return when the load has ended."""
+        with self.landed:
+            pass
+
+
+# --- asyncio -----------------------------------------------------------------------------------------
+
+_Key = tuple[str, int]  # what is loaded, and in which event loop
 
 
 class AsyncSingleFlight(Generic[T]):
@@ -115,7 +104,7 @@ class AsyncSingleFlight(Generic[T]):
         self._next: dict[_Key, _AsyncFlight[T]] = {}
 
     async def share(self, key: str, load: Callable[[], Awaitable[T]]) -> T:
-        """Load, or wait for a load that begins after this call."""
+        """Load, or wait for a load that begins after this call. Raises what the load raises."""
         from asyncio import get_running_loop  # noqa: PLC0415
 
         place = (key, id(get_running_loop()))
@@ -127,7 +116,7 @@ class AsyncSingleFlight(Generic[T]):
             return await self._load(place, flight, before, load)
         await flight.landed.wait()
         if flight.failed:
-            return await load()  # whoever loaded for us was cancelled: that is not our answer
+            return await load()  # the task that loaded for us was cancelled: that is not our answer
         if flight.error is not None:
             raise flight.error
         return flight.result
@@ -156,3 +145,15 @@ class AsyncSingleFlight(Generic[T]):
                     del flights[place]
             flight.landed.set()
         return flight.result
+
+
+class _AsyncFlight(Generic[T]):
+    """One load, and its outcome."""
+
+    def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415 - a blocking program does not need it
+
+        self.landed = asyncio.Event()
+        self.result: T
+        self.error: Exception | None = None
+        self.failed = True  # until there is a result, or an error that is an answer

@@ -1,4 +1,9 @@
-"""Store and AsyncStore: how a call becomes a method, run at once or awaited; and the life of a driver."""
+"""Store and AsyncStore: every method is a call of `Calls`, run on a driver.
+
+A call checks its arguments and returns an operation. A decorator below makes a method of it: `Store` runs the
+operation and blocks, `AsyncStore` awaits it. The method keeps the signature and the docstring of the call.
+The stores also own the driver: closing a store closes the driver and ends all followers.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +33,11 @@ C = TypeVar("C")
 D = TypeVar("D", bound=Endpoint)
 
 
-# --- from calls to methods --------------------------------------------------------------------------
+# --- calls to methods -------------------------------------------------------------------------------
 
 
 def blocking(call: Callable[Concatenate[C, P], Operation[T]]) -> Callable[Concatenate[Any, P], T]:
-    """Make a method that runs a call to its end."""
+    """Make a method of `Store` that runs a call to its end."""
 
     @wraps(call)
     def method(self: Store, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -42,7 +47,7 @@ def blocking(call: Callable[Concatenate[C, P], Operation[T]]) -> Callable[Concat
 
 
 def iterating(call: Callable[Concatenate[C, P], Steps[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
-    """Make a method that iterates over what a call gives step by step."""
+    """Make a method of `Store` that iterates over the items of a call, step by step."""
 
     @wraps(call)
     def method(self: Store, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
@@ -55,7 +60,7 @@ def iterating(call: Callable[Concatenate[C, P], Steps[T]]) -> Callable[Concatena
 def awaiting(
     call: Callable[Concatenate[C, P], Operation[T]],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """Make a method that, awaited, runs a call to its end."""
+    """Make a method of `AsyncStore` that awaits a call to its end."""
 
     @wraps(call)
     async def method(self: AsyncStore, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -67,7 +72,7 @@ def awaiting(
 def aiterating(
     call: Callable[Concatenate[C, P], Steps[T]],
 ) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
-    """Make a method that asynchronously iterates over what a call gives step by step."""
+    """Make a method of `AsyncStore` that iterates over the items of a call, step by step."""
 
     @wraps(call)
     def method(self: AsyncStore, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
@@ -80,7 +85,10 @@ def aiterating(
 def sharing(
     call: Callable[Concatenate[Calls, P], Operation[Snapshot | None]],
 ) -> Callable[Concatenate[Any, P], Snapshot | None]:
-    """Make a method of a read. Readers at the same time share a load, not what they are given."""
+    """Make a method of `Store` that reads: from the cache, or with one load for concurrent callers.
+
+    Each caller gets a snapshot of its own, because its labels can be changed.
+    """
 
     @wraps(call)
     def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> Snapshot | None:
@@ -98,7 +106,7 @@ def sharing(
 def asharing(
     call: Callable[Concatenate[Calls, P], Operation[Snapshot | None]],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Snapshot | None]]:
-    """Make a method of a read that is awaited; otherwise like `sharing`."""
+    """Make a method of `AsyncStore` that reads, like `sharing`."""
 
     @wraps(call)
     async def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> Snapshot | None:
@@ -116,12 +124,12 @@ def asharing(
 def following(
     call: Callable[Concatenate[Calls, P], Steps[T]],
 ) -> Callable[Concatenate[Any, P], Generator[T, None, None]]:
-    """Make a method that finds the place to begin at, and then iterates over what comes."""
+    """Make a method of `Store` that finds its starting point at once, and then iterates without an end."""
 
     @wraps(call)
     def method(self: Store, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         steps = call(self._calls, *args, **kwargs)
-        self._run(steps.step())  # at once: what is published after the call must come
+        self._run(steps.step())  # at once: the iterator must return what is published after this call
         return self._follow(steps)
 
     return method  # type: ignore[return-value]
@@ -130,7 +138,7 @@ def following(
 def afollowing(
     call: Callable[Concatenate[Calls, P], Steps[T]],
 ) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
-    """Make a method that iterates over what comes, from the place that it finds when it is first awaited."""
+    """Make a method of `AsyncStore` that iterates without an end. It starts when it is first awaited."""
 
     @wraps(call)
     def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
@@ -145,8 +153,8 @@ def afollowing(
 # --- the stores -------------------------------------------------------------------------------------
 
 
-class _Client(Generic[D]):
-    """What both stores have: a driver, a context, the calls on it, and whether it is closed."""
+class _BaseStore(Generic[D]):
+    """What both stores have in common: a driver, a context and the calls on it, and the closed flag."""
 
     _name = ""
 
@@ -174,12 +182,12 @@ class _Client(Generic[D]):
             raise StoreClosed("the store is closed; connect() makes a new one")
 
 
-class Store(_Client[Driver]):
-    """Datasets in one namespace of one store. Made by `swapstore.connect`; also a context manager.
+class Store(_BaseStore[Driver]):
+    """The datasets in one namespace of one store. `swapstore.connect` makes it. It is a context manager.
 
-    A store may be shared by threads. Every method raises `InvalidInput` for arguments it cannot use (then
-    nothing was written), `Unavailable` or one of its children when the server or file cannot serve, and
-    `Damaged` or one of its children when what is stored is not what swapstore wrote.
+    Threads may share a store. Every method raises `InvalidInput` for arguments that it cannot use (then
+    nothing was written), `Unavailable` or a subclass if the server or file cannot serve, and `Damaged` or a
+    subclass if what is stored is not what swapstore wrote. After `close`, methods raise `StoreClosed`.
     """
 
     _name = "swapstore.Store"
@@ -221,6 +229,13 @@ class Store(_Client[Driver]):
     ) -> None:
         self.close()
 
+    def close(self) -> None:
+        """Close the connections that the store opened, and end its followers. Closing twice does no harm."""
+        self._closed = True
+        for subscription in list(self._subscriptions):
+            subscription.close()
+        self._driver.close()
+
     def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
         return run(operation, self._driver, self._context.clock.sleep, tally=self._context.tally())
@@ -229,15 +244,8 @@ class Store(_Client[Driver]):
         while (items := self._run(steps.step())) is not None:
             yield from items
 
-    def close(self) -> None:
-        """Close the connections that the store opened, and end its followers. Closing twice is harmless."""
-        self._closed = True
-        for subscription in list(self._subscriptions):
-            subscription.close()
-        self._driver.close()
-
     def _follow(self, steps: Steps[T]) -> Generator[T, None, None]:
-        """Iterate until the store is closed. One that was closed before the first item is an error."""
+        """Iterate until the store is closed. Raises `StoreClosed` if it was closed before the first item."""
         self._refuse_if_closed()
         subscription = Subscription(self._driver)
         self._subscriptions.add(subscription)
@@ -251,29 +259,29 @@ class Store(_Client[Driver]):
             self._subscriptions.discard(subscription)
             subscription.close()
             if self._is_closed():
-                self._driver.close()  # what was under way meanwhile may have connected anew
+                self._driver.close()  # again: a step that was under way may have opened a connection
 
     def _next(self, steps: Steps[T], subscription: Subscription) -> list[T]:
         try:
             return run(steps.step(), self._driver, self._context.clock.sleep, subscription.listen) or []
         except Exception:
             if self._is_closed():
-                return []  # its connections were closed under our hands
+                return []  # the error comes from closing the connections
             raise
 
     def _is_closed(self) -> bool:
-        """Ask anew each time: another thread may close it."""
+        """Whether the store is closed. A method, not a local: another thread may close it at any time."""
         return self._closed
 
 
-class AsyncStore(_Client[AsyncDriver]):
-    """A `Store` for asyncio: the same methods, awaited. Made by `swapstore.aio.connect`.
+class AsyncStore(_BaseStore[AsyncDriver]):
+    """A `Store` for asyncio: the same methods, awaited. `swapstore.aio.connect` makes it.
 
-    It is an asynchronous context manager, and may be shared by the tasks of one event loop. Cancelling a call
-    is safe at every moment: what it leaves is what a process leaves that is killed there, and the store can
-    be used on. A publish that was cancelled may have been committed, or not: publish again with its `id`.
+    It is an asynchronous context manager. The tasks of one event loop may share it. A call can be cancelled
+    at any moment: it leaves what a process leaves that is killed there, and the store can still be used. A
+    publish that was cancelled may be committed or not: publish again with its `id`.
 
-    Every method raises what that of `Store` raises.
+    Every method raises the errors of the same method of `Store`.
     """
 
     _name = "swapstore.aio.AsyncStore"
@@ -285,7 +293,7 @@ class AsyncStore(_Client[AsyncDriver]):
         *,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
-        import asyncio  # noqa: PLC0415 - a program that only blocks does not need it
+        import asyncio  # noqa: PLC0415 - a blocking program does not need it
 
         super().__init__(driver, context)
         self._sleep: Callable[[float], Awaitable[None]] = sleep or asyncio.sleep
@@ -331,7 +339,7 @@ class AsyncStore(_Client[AsyncDriver]):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections that the store opened, and end its followers. Closing twice is harmless."""
+        """Close the connections that the store opened, and end its followers. Closing twice does no harm."""
         self._closed = True
         for follower in list(self._followers):
             await follower.close()
@@ -343,10 +351,10 @@ class AsyncStore(_Client[AsyncDriver]):
 
 
 class _Items(Generic[T]):
-    """Iterates over what steps give.
+    """Iterates over the items of steps.
 
-    Not an async generator: one of those, once cancelled, ends as if that had been all. A step that did not
-    end has lost its place, so here the iteration cannot go on, and says so.
+    It is not an async generator, because a cancelled generator ends as if there were no more items. A step
+    that did not end has lost its position, so this iteration cannot go on, and raises `InvalidInput`.
     """
 
     def __init__(
@@ -366,9 +374,7 @@ class _Items(Generic[T]):
             if self._over:
                 raise StopAsyncIteration
             if self._under_way:
-                raise InvalidInput(
-                    "this iteration was interrupted, or another task is at it; begin a new one"
-                )
+                raise InvalidInput("this iteration was interrupted, or another task uses it; begin a new one")
             self._under_way = True
             items = await self._run(self._steps.step())
             self._under_way = False

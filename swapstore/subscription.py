@@ -1,4 +1,9 @@
-"""How `follow` waits: each follower has a subscription to hints, which ends when its store is closed."""
+"""Subscriptions: how `follow` waits for the next commit.
+
+Each follower listens to hints, the notifications that a dataset has a new version. A wait ends when a hint
+comes, when its time is over, or when the store is closed. A driver without hints lets each wait take its full
+time: the follower polls.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +23,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Silence:
-    """A listener where there are no hints: it lets the time pass."""
+class NullListener:
+    """The listener for a driver without hints: each wait takes its full time."""
 
     def __init__(self) -> None:
         self._closed = threading.Event()
 
     def wait(self, seconds: float) -> None:
-        """Let the time pass, or less when it is closed."""
+        """Wait for this time, or until `close`."""
         self._closed.wait(seconds)
 
     def close(self) -> None:
@@ -34,7 +39,7 @@ class Silence:
 
 
 class Subscription:
-    """What one follower hears with. It listens from its first wait on."""
+    """The subscription of one blocking follower. It begins with the first wait."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver: Any = driver
@@ -42,35 +47,35 @@ class Subscription:
         self._closed = False
 
     def listen(self, step: Listen) -> None:
-        """Let a wait pass."""
+        """Wait until a hint comes, the time is over, or the subscription is closed."""
         if self._listener is None:
             can_listen = hasattr(self._driver, "listen")
-            self._listener = self._driver.listen(step.channel) if can_listen else Silence()
-            if self._closed:  # meanwhile, by another thread
+            self._listener = self._driver.listen(step.channel) if can_listen else NullListener()
+            if self._closed:  # by another thread, since this call began
                 self._listener.close()
         self._listener.wait(step.seconds)
 
     def close(self) -> None:
-        """Hear no more. Any thread may call it."""
+        """End the subscription, and a wait that is under way. Any thread may call it."""
         self._closed = True
         listener = self._listener
         if listener is not None:
             listener.close()
 
 
-# --- for asyncio ------------------------------------------------------------------------------------
+# --- asyncio ------------------------------------------------------------------------------------------
 
 
 def _asyncio() -> Any:
-    """Import asyncio when it is first needed: it takes 40 ms, and a program that only blocks needs none."""
+    """Import asyncio at first use: it takes 40 ms, and a blocking program does not need it."""
     return import_module("asyncio")
 
 
 class Follower(Generic[T]):
-    """Iterates over what comes, until its store is closed.
+    """Iterates over the items of `follow` until its store is closed. It has a subscription of its own.
 
-    Each step is a task of its own, which goes on when who waits for it is cancelled: so `anext` may be given
-    a time-out, and nothing that came meanwhile is lost.
+    Each step is a task of its own, which goes on if the task that awaits it is cancelled. So `anext` can have
+    a time-out, and no item that comes during it is lost.
     """
 
     def __init__(self, store: AsyncStore, steps: Steps[T]) -> None:
@@ -112,27 +117,27 @@ class Follower(Generic[T]):
             return await arun(self._steps.step(), store._driver, store._sleep, self._listen) or []  # noqa: SLF001
         except Exception:
             if store._closed:  # noqa: SLF001
-                return []  # its connections were closed under our hands
+                return []  # the error comes from closing the connections
             raise
 
     async def _listen(self, step: Listen) -> None:
-        """Let a wait pass, or less of it when a hint comes, or the store is closed."""
+        """Wait until a hint comes, the time is over, or the store is closed."""
         driver: Any = self._store._driver  # noqa: SLF001
         if self._listener is None and hasattr(driver, "listen"):
             self._loop, self._listener = _asyncio().get_running_loop(), driver.listen(step.channel)
-        hearing = _asyncio().ensure_future(
+        waiting = _asyncio().ensure_future(
             self._listener.wait(step.seconds) if self._listener else _asyncio().sleep(step.seconds)
         )
         closing = _asyncio().ensure_future(self._closing.wait())
         try:
-            await _asyncio().wait({hearing, closing}, return_when=_asyncio().FIRST_COMPLETED)
+            await _asyncio().wait({waiting, closing}, return_when=_asyncio().FIRST_COMPLETED)
         finally:
-            hearing.cancel()
+            waiting.cancel()
             closing.cancel()
-            await _asyncio().gather(hearing, closing, return_exceptions=True)
+            await _asyncio().gather(waiting, closing, return_exceptions=True)
 
     async def close(self) -> None:
-        """End the iteration: who waits for it is told that it is over."""
+        """End the iteration, for a task that awaits its next item too."""
         self._over = True
         self._closing.set()
         if self._step is not None:
@@ -141,6 +146,6 @@ class Follower(Generic[T]):
             self._listener.drop()
 
     def __del__(self) -> None:
-        # Perhaps in another thread: whatever collects garbage.
+        # The garbage collector may run this in another thread.
         if self._listener is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._listener.drop)

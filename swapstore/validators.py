@@ -1,11 +1,11 @@
-"""Validators that producers often want, for `validate=` of a publish and `validators=` of `connect`.
+"""Common validators, for `validate=` of a publish and `validators=` of `connect`.
 
     from swapstore import validators
 
     store = swapstore.connect(validators=[validators.must_not_shrink(percent=20)])
 
-Each looks at the candidate and at the latest snapshot (None: nothing is published, or its payload is lost).
-The reasons that they give hold figures and places, never the data itself.
+Each gets the candidate and the latest snapshot (None: nothing is published, or its payload is lost). Their
+reasons contain numbers and places in the value, never the data itself.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ LONGEST_RULE = 60
 
 
 def json_schema(schema: dict[str, Any] | bool) -> Validator:  # noqa: FBT001 - a schema may be true or false
-    """Refuse what a JSON Schema does not allow. Drafts 4 to 2020-12, by `$schema`; 2020-12 unless it says.
+    """Reject values that a JSON Schema (a dict or a bool) does not allow.
 
-    The reason names the first three faults: where in the value, as a JSON pointer, and the rule that it
-    breaks. What is not JSON (`codec="bytes"`) is refused. `$ref` stays inside the schema: nothing is fetched.
+    Supports drafts 4 to 2020-12, selected by `$schema` (default: 2020-12). The reason names the first three
+    faults: the place in the value, as a JSON pointer, and the rule that it breaks. A value with another codec
+    than JSON is rejected. A `$ref` must point into the schema: nothing is fetched.
 
-    Needs the extra `jsonschema`. Raises `InvalidInput` when it is not installed, and for a schema that is
-    none: at once, not at the first publish.
+    Needs the extra `jsonschema`. Raises `InvalidInput` at once, not at the first publish, if the extra is not
+    installed or the schema is invalid.
     """
     try:
         import jsonschema_rs  # noqa: PLC0415 - an extra
@@ -51,8 +52,8 @@ def json_schema(schema: dict[str, Any] | bool) -> Validator:  # noqa: FBT001 - a
     try:
         compiled = jsonschema_rs.validator_for(schema, retriever=_fetch_nothing)
     except (ValueError, TypeError) as error:
-        said = str(getattr(error, "message", error)).strip().partition("\n")[0]
-        raise InvalidInput(f"this is not a JSON Schema that can be used: {said}") from error
+        reason = str(getattr(error, "message", error)).strip().partition("\n")[0]
+        raise InvalidInput(f"this is not a JSON Schema that can be used: {reason}") from error
 
     def validate(candidate: Candidate, _: Snapshot | None) -> str | None:
         if candidate.codec != "json":
@@ -60,19 +61,19 @@ def json_schema(schema: dict[str, Any] | bool) -> Validator:  # noqa: FBT001 - a
         faults = list(islice(compiled.iter_errors(candidate.value), FAULTS_NAMED + 1))
         if not faults:
             return None
-        said = [_describe(fault, schema) for fault in faults[:FAULTS_NAMED]]
+        described = [_describe(fault, schema) for fault in faults[:FAULTS_NAMED]]
         more = "; and more" if len(faults) > FAULTS_NAMED else ""
-        return f"it does not match the JSON Schema: {'; '.join(said)}{more}"
+        return f"it does not match the JSON Schema: {'; '.join(described)}{more}"
 
     return validate
 
 
 def must_not_shrink(*, percent: float, of: Literal["bytes", "items"] = "bytes") -> Validator:
-    """Refuse what is smaller than the latest snapshot by more than so many per cent of it.
+    """Reject a value that is smaller than the latest snapshot by more than `percent` percent.
 
-    `percent` is from 0 (must not shrink at all) to less than 100. `of` says what is measured: the encoded
-    payload's `bytes`, or the `items` of the list or object that the value is. With `items` a value that is
-    neither is refused; a latest snapshot that is neither is no measure, and everything passes.
+    `percent` is from 0 (must not shrink at all) to less than 100. `of="bytes"` measures the encoded payload.
+    `of="items"` counts the items of a list or object, and rejects any other value; if the latest snapshot is
+    neither, every list or object is accepted. Raises `InvalidInput` for an invalid argument.
     """
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent < 100:  # noqa: PLR2004
         raise InvalidInput(f"percent must be 0 or more and less than 100, not {arguments.shown(percent)}")
@@ -97,9 +98,9 @@ def must_not_shrink(*, percent: float, of: Literal["bytes", "items"] = "bytes") 
 
 
 def must_be_newer() -> Validator:
-    """Refuse what is not newer than the latest snapshot: its `ts` must be greater.
+    """Reject a `ts` that is not greater than the latest's, backfills included.
 
-    So it refuses backfills too, which would join the history below the latest. For producers that set `ts`.
+    For producers that set `ts`.
     """
 
     def validate(candidate: Candidate, previous: Snapshot | None) -> str | None:
@@ -119,30 +120,30 @@ def _items(one: Candidate | Snapshot) -> int | None:
 
 
 def _fetch_nothing(uri: str) -> Any:
-    """Stand in the place of a client: a publish must not wait for a server somewhere."""
+    """Refuse to fetch a schema: a publish must not depend on another server."""
     raise ValueError(f"$ref to {uri}: schemas are not fetched; put it into $defs")
 
 
 def _describe(fault: ValidationError, schema: Any) -> str:
-    """Say where a value breaks which rule. The rule is quoted from the schema, nothing from the value."""
+    """Say where a value breaks which rule. It quotes the rule from the schema, and nothing from the value."""
     rule = _rule(fault.schema_path, schema)
     return f"{_clipped(_pointer(fault.instance_path), LONGEST_PLACE)} breaks {rule}"
 
 
 def _rule(path: Iterable[str | int], schema: Any) -> str:
-    """Name the rule of the schema that this path leads to, and quote what it says."""
-    keyword, says = "the schema", schema
+    """Name the rule at this path of the schema, and quote it."""
+    keyword, rule = "the schema", schema
     try:
         for step in path:
-            says = says[step]
+            rule = rule[step]
             keyword = str(step)
-    except (KeyError, IndexError, TypeError):  # what lies behind a `$ref` has a path of its own
+    except (KeyError, IndexError, TypeError):  # behind a `$ref`, the path does not follow the schema
         return str(step)
-    return f"{keyword} {_clipped(msgspec.json.encode(says).decode(), LONGEST_RULE)}"
+    return f"{keyword} {_clipped(msgspec.json.encode(rule).decode(), LONGEST_RULE)}"
 
 
 def _pointer(path: Iterable[str | int]) -> str:
-    """Return a JSON pointer (RFC 6901), but words for the whole value: its pointer is empty."""
+    """Return a JSON pointer (RFC 6901), or words if it is empty: it points to the whole value."""
     steps = [str(step).replace("~", "~0").replace("/", "~1") for step in path]
     return "".join(f"/{step}" for step in steps) or "the value itself"
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
+import swapstore
 from swapstore.cli import ExitCode, output
 from swapstore.cli.demo import demo
 from swapstore.cli.fsck import repair, verify
@@ -64,9 +65,7 @@ app.command(importing)
 @app.command(name="--version")
 def version() -> None:
     """Print the version of swapstore."""
-    from importlib import metadata  # noqa: PLC0415 - it takes as long to import as the rest of this file
-
-    print(metadata.version("swapstore"))
+    print(swapstore.__version__)
 
 
 @app.meta.default

@@ -143,7 +143,7 @@ def _fault_of(snapshot: Snapshot) -> str | None:
 def _in_words(command: Any) -> str:
     """Describe a command of the publish by what it does on Redis, and the record that it does it to."""
     kind, record = type(command).__name__, command.key.partition("{")[0].rstrip(":").rpartition(":")[2]
-    words = {"Get": f"GET {record}", "Register": f"SADD {record}", "Commit": f"commit (SET {record})"}
+    words = {"Get": f"GET {record}", "Register": f"SADD {record}", "Swap": f"commit (SET {record})"}
     return words.get(kind) or f"SET {record} record (staged)"
 
 

@@ -1,4 +1,4 @@
-"""What a diagnosis says: one check each thing that could break the promise."""
+"""The results of a diagnosis: one check for each thing that could break the promise."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 class Verdict(enum.StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
-    WARNING = "warning"  # it works, and there is something to know or to mend
-    PROBLEM = "problem"  # what was published can get lost, or cannot be published or read
-    UNKNOWN = "unknown"  # the store does not say; somebody else has to be asked
+    WARNING = "warning"  # it works, but there is something to know or to fix
+    PROBLEM = "problem"  # published data can get lost, or data cannot be published or read
+    UNKNOWN = "unknown"  # the store does not say, or not to this user: ask its administrator
 
 
 @attrs.frozen
 class Check:
-    """One thing that was looked at: what was found, and what to do about it (empty: nothing)."""
+    """One thing that was checked: what was found, and what to do about it (empty: nothing)."""
 
     name: str
     verdict: Verdict
@@ -31,15 +31,15 @@ class Check:
 
 
 def reason(refused: Failed) -> str:
-    """Return what the store refused a question with."""
+    """Return why the store refused a question."""
     return str(refused.error)
 
 
 def unknown_kind(kind: str) -> Check:
-    """Return the only check of a store that swapstore has no questions for."""
+    """Return the only check for a kind of store that swapstore has no questions for."""
     return Check(
         "store",
         Verdict.UNKNOWN,
-        f"a store of the kind {kind!r}, for which swapstore has no questions",
-        "Ask whoever runs it whether it keeps what it acknowledged.",
+        f"swapstore has no questions for a store of the kind {kind!r}",
+        "Ask its administrator whether it keeps what it acknowledged.",
     )

@@ -1,18 +1,14 @@
-"""What Redis and its relatives answer, made plain. Their answers differ in form, and lack what they like."""
+"""Parses the answers of Redis and its relatives, which differ in form and may lack any part."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from swapstore.commands import Failed
 
-if TYPE_CHECKING:
-    from swapstore.commands import Failed
-
-
-# Relatives of Redis say two versions: the one of Redis that they resemble, and their own.
+# Relatives of Redis state two versions: that of the Redis they resemble, and their own.
 _PRODUCTS = {
     "valkey_version": "Valkey",
     "dragonfly_version": "Dragonfly",
@@ -25,7 +21,7 @@ _PRODUCTS = {
 
 @attrs.frozen(kw_only=True)
 class Answers:
-    """The answers to one round of questions: what came as a reply, or `Failed`."""
+    """The answers to one round of questions: for each the reply, or `Failed`."""
 
     info: Any
     save: Any
@@ -38,34 +34,34 @@ class Answers:
 
 @attrs.frozen
 class Info:
-    """The fields of an `INFO` text, or none of them when it was refused."""
+    """The fields of an `INFO` text; no field if it was refused."""
 
     fields: dict[str, str]
 
     def text(self, name: str) -> str | None:
-        """A field, None if the server does not have it."""
+        """Return a field, None if the server does not have it."""
         return self.fields.get(name) or None
 
     def number(self, name: str) -> int | None:
-        """A field that is a whole number, None if it is none."""
+        """Return a field as a whole number, None if it is not one."""
         text = self.fields.get(name, "")
         return int(text) if text.isascii() and text.isdigit() else None
 
     def product(self) -> str | None:
-        """What the server calls itself: `Valkey 9.1.2` for example."""
+        """Return the product and its version, such as `Valkey 9.1.2`."""
         for field, name in _PRODUCTS.items():
             if self.text(field):
                 return f"{name} {self.fields[field]}"
         return None
 
     def redis_major(self) -> int | None:
-        """The major version of Redis that the server is, or resembles."""
+        """Return the major version of Redis that the server is, or resembles."""
         major = (self.text("redis_version") or "").partition(".")[0]
         return int(major) if major.isascii() and major.isdigit() else None
 
 
 def parse(reply: Any) -> Info:
-    """Read `INFO` and `CLUSTER INFO`: a line `name:value` each."""
+    """Parse a reply to `INFO` or `CLUSTER INFO`: lines of the form `name:value`."""
     if isinstance(reply, Failed):
         return Info({})
     lines = text(reply).splitlines()
@@ -74,12 +70,12 @@ def parse(reply: Any) -> Info:
 
 
 def text(value: Any) -> str:
-    """A value as text: clients differ in whether they decode."""
+    """Return a value as text: some clients decode values, others do not."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def setting(reply: Any, name: str) -> str | None:
-    """Read one setting of a `CONFIG GET`: a list of names and values, or in RESP3 a map. None: not told."""
+    """Return a setting from `CONFIG GET`: a list of names and values, or a map in RESP3. None: not told."""
     if isinstance(reply, dict):
         pairs = {text(key): text(value) for key, value in reply.items()}
     elif isinstance(reply, list | tuple):
@@ -89,8 +85,8 @@ def setting(reply: Any, name: str) -> str | None:
     return pairs.get(name)
 
 
-def moment(reply: Any) -> int | None:
-    """Read `TIME`, seconds and microseconds, as milliseconds. None: not told."""
+def time_ms(reply: Any) -> int | None:
+    """Return a reply to `TIME`, seconds and microseconds, in milliseconds. None: not told."""
     try:
         seconds, micros = (int(part) for part in reply)
     except (TypeError, ValueError):

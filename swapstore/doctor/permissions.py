@@ -1,4 +1,4 @@
-"""What the user of a Redis server may do: asked with `ACL DRYRUN`, which carries nothing out."""
+"""What the user of a Redis server may do, asked with `ACL DRYRUN`, which carries nothing out."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
 Words = tuple[str, ...]
 
-DATASET = "doctor"  # any name does; it is the namespace that a user's keys are told apart by
+DATASET = "doctor"  # any name does: rules of users distinguish namespaces
 _NO_SCRIPT = "0" * 40
 
 
 @attrs.frozen
 class Permissions:
-    """The user's name, and the commands that it may not run. None: not told."""
+    """A user, and the commands that it may not run, by what they are for. None: not told.
+
+    `upkeep` are the commands of verify and repair.
+    """
 
     user: str | None
     reading: tuple[str, ...] | None = None
@@ -34,7 +37,7 @@ class Permissions:
 
     @property
     def only_reads(self) -> bool:
-        """Whether this looks like a user for readers: it may neither write records nor commit them."""
+        """Whether the user seems made for readers: it may neither write records nor commit."""
         return {"SET", "EVAL"} <= set(self.publishing or ())
 
 
@@ -64,7 +67,7 @@ def _upkeep(keys: Keys) -> list[Words]:
 
 
 def examine(ctx: Context) -> Operation[Permissions]:
-    """Ask who the user is, then what it may do."""
+    """Ask for the user's name, then for what it may do."""
     (name,) = yield from ask_all(ctx, [Ask(("ACL", "WHOAMI"))])
     if isinstance(name, Failed) or not name:
         return Permissions(None)
@@ -79,12 +82,12 @@ def examine(ctx: Context) -> Operation[Permissions]:
 
 
 def _is_denied(reply: Any) -> bool:
-    """A dry run answers OK, or why not. One that fails is of a command that the server does not have."""
+    """A dry run answers OK, or gives a reason. A failed one means that the server lacks the command."""
     return not isinstance(reply, Failed) and text(reply) != "OK"
 
 
 def scripts(reply: Any, permissions: Permissions) -> Check:
-    """Whether a script runs: the commit is one."""
+    """Check whether a script runs: the commit is one."""
     name = "scripts"
     if not isinstance(reply, Failed):
         return Check(name, Verdict.OK, "a script ran")
@@ -93,11 +96,11 @@ def scripts(reply: Any, permissions: Permissions) -> Check:
         return Check(
             name,
             Verdict.WARNING if reader else Verdict.PROBLEM,
-            f"{_who(permissions)} may not run scripts (EVAL): a publish needs another way, or fails",
-            "For a user that only reads this is as it should be."
+            f"{_who(permissions)} may not run scripts (EVAL): a publish commits in another way, or fails",
+            "This is right for a user that only reads."
             if reader
             else f"ACL SETUSER {permissions.user or '<user>'} +eval +evalsha: a script is the safest way to "
-            "commit. A user that only reads does not need it.",
+            "commit. A user that only reads needs no scripts.",
         )
     return Check(
         name,
@@ -108,27 +111,27 @@ def scripts(reply: Any, permissions: Permissions) -> Check:
 
 
 def _is_lacking(reply: Failed) -> bool:
-    """Whether it is the server that has no scripts, and not the user who may not run them."""
+    """Return whether the server lacks scripts; otherwise the user may not run them."""
     return isinstance(reply.error, Unscripted) and "NOPERM" not in reason(reply)
 
 
 def commands(permissions: Permissions, namespace: str) -> Check:
-    """Whether the user may run what swapstore sends, on keys of the namespace."""
+    """Check whether the user may run what swapstore sends, on keys of the namespace."""
     name, who = "permissions", _who(permissions)
     if permissions.reading is None or permissions.publishing is None or permissions.upkeep is None:
         return Check(
             name,
             Verdict.UNKNOWN,
-            f"{who} may not ask what it may do, or the server is older than Redis 7.0",
-            "Compare its rules with those that the how-to 'Use your own Redis client' lists.",
+            f"{who} may not run ACL DRYRUN, or the server is older than Redis 7.0",
+            "Compare its rules with those in the how-to 'Use your own Redis client'.",
         )
     allowed = f"~{namespace}:* &{namespace}:manifest:*"
     if permissions.only_reads and not permissions.reading:
         return Check(
             name,
             Verdict.WARNING,
-            f"{who} reads, and may not publish",
-            "For a user that only reads this is as it should be.",
+            f"{who} may read, but not publish",
+            "This is right for a user that only reads.",
         )
     needed = permissions.reading + permissions.publishing
     if needed:
@@ -136,7 +139,7 @@ def commands(permissions: Permissions, namespace: str) -> Check:
         return Check(
             name,
             Verdict.PROBLEM,
-            f"{who} may not, on keys of namespace {namespace}: {', '.join(needed)}",
+            f"{who} may not run on keys of namespace {namespace}: {', '.join(needed)}",
             f"ACL SETUSER {permissions.user} {allowed} {rules}",
         )
     if permissions.upkeep:
@@ -144,7 +147,7 @@ def commands(permissions: Permissions, namespace: str) -> Check:
         return Check(
             name,
             Verdict.WARNING,
-            f"{who} reads and publishes, and may not repair: {', '.join(permissions.upkeep)}",
+            f"{who} may read and publish, but may not repair: {', '.join(permissions.upkeep)}",
             f"ACL SETUSER {permissions.user} {rules}",
         )
     return Check(name, Verdict.OK, f"{who} may read, publish and repair in namespace {namespace}")

@@ -1,4 +1,4 @@
-"""The questions to a REST endpoint, and to the server behind it as far as it lets them through."""
+"""The diagnosis of a REST endpoint, and of the server behind it as far as it answers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Operation
 
-_BYTE = b"\xff"  # no text: it comes back only if replies are encoded
+_BYTE = b"\xff"  # not text: it comes back only if replies are encoded
 _SCRIPT = ("EVAL", "return string.char(255)", "0")
 
 
 def diagnose(ctx: Context) -> Operation[list[Check]]:
-    """Ask the endpoint itself, then the server. Raises what a request raises that is not answered."""
+    """Ask the endpoint itself, then the server. Raises the error of a request that gets no answer."""
     questions = {
         "script": _SCRIPT,
         "info": ("INFO",),
@@ -28,12 +28,12 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
         "role": ("ROLE",),
     }
     replies = yield from ask_all(ctx, [Ask(words) for words in questions.values()])
-    told = dict(zip(questions, replies, strict=True))
-    answers = Answers(**told, commands=None, cluster=None)
+    by_name = dict(zip(questions, replies, strict=True))
+    answers = Answers(**by_name, commands=None, cluster=None)
     info = parse(answers.info)
     clocks = yield from redis.measure(ctx)
     return [
-        Check("endpoint", Verdict.OK, "it answers, and takes the token"),
+        Check("endpoint", Verdict.OK, "it answers, and accepts the token"),
         _scripts(answers.script),
         _replies(answers.script),
         redis.server(info, answers, ()),
@@ -46,33 +46,34 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
 
 
 def _scripts(reply: Any) -> Check:
-    """Whether a script runs: the commit is one, where that is possible."""
+    """Check whether a script runs: the commit is one, where that is possible."""
     if not isinstance(reply, Failed):
         return Check("scripts", Verdict.OK, "a script ran")
     return Check(
         "scripts",
         Verdict.WARNING,
         f"a script does not run: {reason(reply)}",
-        "Publish with a token that may run EVAL and EVALSHA: the commit is a script. For a token that only "
-        "reads this is as it should be.",
+        "Publish with a token that may run EVAL and EVALSHA: the commit is a script. A token that only reads "
+        "needs no scripts.",
     )
 
 
 def _replies(reply: Any) -> Check:
-    """Whether every byte comes back as it is."""
+    """Check whether every byte comes back unchanged."""
     if reply == _BYTE:
-        return Check("replies", Verdict.OK, "every byte comes back as it was (base64)")
+        return Check("replies", Verdict.OK, "every byte comes back unchanged (base64)")
     if isinstance(reply, Failed):
         return Check(
             "replies",
             Verdict.UNKNOWN,
-            "whether every byte comes back cannot be told without a script",
-            "See that the endpoint heeds the header Upstash-Encoding: base64.",
+            "without a script it is unknown whether every byte comes back unchanged",
+            "Make sure that the endpoint supports the header Upstash-Encoding: base64.",
         )
     return Check(
         "replies",
         Verdict.WARNING,
-        "replies come as plain text: bytes that are none come back changed",
-        "What swapstore publishes through this endpoint is text, and safe. Read what was published over the "
-        "Redis protocol there too, or use an endpoint that heeds the header Upstash-Encoding: base64.",
+        "replies are plain text: bytes that are not text come back changed",
+        "Data that swapstore publishes through this endpoint is text, and safe. Read data that was published "
+        "over the Redis protocol there too, or use an endpoint that supports the header Upstash-Encoding: "
+        "base64.",
     )

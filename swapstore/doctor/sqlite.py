@@ -1,4 +1,4 @@
-"""The questions to a SQLite store: about its file, and to the database in it."""
+"""The diagnosis of a SQLite store: of its file, and of the database in it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from swapstore.protocol.operation import Operation
 
 MB = 1_000_000
-ROOMY = 10  # times the largest payload
+ROOMY = 10  # how many of the largest payloads should have room
 
-# Here SQLite's locks do not work between machines, and write-ahead logging needs memory that they share.
+# On these, SQLite's locks do not work between machines, nor does the shared memory of write-ahead logging.
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
 
 
 def diagnose(ctx: Context) -> Operation[list[Check]]:
-    """Look at the file from outside first: that works when the database in it cannot be opened."""
+    """Check the file from outside first: this works when the database in it cannot be opened."""
     facts = yield from ask(ctx, Ask(("file",)))
     around = [_directory(facts), _disk(ctx, facts), _file_system(facts)]
     if not facts["exists"]:
         return [
-            Check("file", Verdict.OK, f"{facts['path']} is not there yet: the first use makes it"),
+            Check("file", Verdict.OK, f"{facts['path']} is not there yet: the first use creates it"),
             *around,
         ]
     opening = yield from _opening(ctx, facts)
@@ -38,12 +38,12 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
 
 
 def _opening(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
-    """Open it the way every operation does."""
+    """Check whether the file opens as it does for every operation."""
     try:
         yield from ask(ctx, Members(ctx.keys.datasets()))
         version = yield from ask(ctx, Ask(("version",)))
     except SwapstoreError as error:
-        advice = "Is it the right path? If it is, restore the file from a backup, or move it away."
+        advice = "Is the path right? If it is, restore the file from a backup, or move it away."
         if not isinstance(error, Corrupt):
             advice = "Give your user read and write permission on the file and on its directory."
         return Check("file", Verdict.PROBLEM, str(error), advice)
@@ -51,14 +51,14 @@ def _opening(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
 
 
 def _writing(ctx: Context) -> Operation[Check]:
-    """Take the write lock and let go of it: what a publish does first."""
+    """Check whether the write lock can be taken, which a publish does first. It is released at once."""
     try:
         yield from ask(ctx, Ask(("write lock",)))
     except ReadOnly:
         return Check(
             "writing",
             Verdict.PROBLEM,
-            "the file cannot be written: it serves readers, and refuses publishes",
+            "the file cannot be written: reads work, and publishes are refused",
             "Give your user write permission on the file and on its directory.",
         )
     except SwapstoreError as error:
@@ -68,7 +68,7 @@ def _writing(ctx: Context) -> Operation[Check]:
             str(error),
             "Look for a process that is stuck in a transaction (fuser FILE names those that have it open).",
         )
-    return Check("writing", Verdict.OK, "the write lock was there to take")
+    return Check("writing", Verdict.OK, "the write lock could be taken")
 
 
 def _inside(ctx: Context) -> Operation[list[Check]]:
@@ -83,11 +83,11 @@ def _inside(ctx: Context) -> Operation[list[Check]]:
             "journal",
             Verdict.WARNING,
             f"journal mode {mode}, not wal: readers wait for publishes",
-            "Something else has changed it. PRAGMA journal_mode = WAL puts it back.",
+            "Another program has changed it. PRAGMA journal_mode = WAL restores it.",
         )
     return [
         journal,
-        Check("integrity", Verdict.OK, "every page is sound") if health == "ok" else _damaged(health),
+        Check("integrity", Verdict.OK, "every page is intact") if health == "ok" else _damaged(health),
     ]
 
 
@@ -96,7 +96,8 @@ def _damaged(found: str) -> Check:
         "integrity",
         Verdict.PROBLEM,
         found,
-        "Stop what uses the file, copy it, and restore a backup; sqlite3 FILE .recover saves what it can.",
+        "Stop the programs that use the file, copy it, and restore a backup; sqlite3 FILE .recover saves "
+        "what it can.",
     )
 
 
@@ -104,7 +105,7 @@ def _directory(facts: dict[str, Any]) -> Check:
     where = facts["directory"]
     if not facts["directory_exists"]:
         return Check(
-            "directory", Verdict.PROBLEM, f"{where} is not there", "Make it, or correct the address."
+            "directory", Verdict.PROBLEM, f"{where} is not there", "Create it, or correct the address."
         )
     if not facts["directory_writable"]:
         return Check(
@@ -119,24 +120,22 @@ def _directory(facts: dict[str, Any]) -> Check:
 def _disk(ctx: Context, facts: dict[str, Any]) -> Check:
     free, largest = facts["free"], ctx.policy.max_payload_bytes
     if free is None:
-        return Check("disk", Verdict.UNKNOWN, "the free space cannot be told", "Look yourself.")
+        return Check("disk", Verdict.UNKNOWN, "the free space is unknown", "Check it yourself (df).")
     found = f"{free / MB:,.0f} MB free"
     if free >= ROOMY * largest:
         return Check("disk", Verdict.OK, found)
     return Check(
         "disk",
         Verdict.PROBLEM if free < largest else Verdict.WARNING,
-        f"{found}; the largest payload may have {largest / MB:,.0f} MB",
-        "Make room. A full disk refuses publishes (StoreFull); what is committed stays.",
+        f"{found}; a payload may have up to {largest / MB:,.0f} MB",
+        "Free disk space. On a full disk publishes are refused (StoreFull); committed data stays.",
     )
 
 
 def _file_system(facts: dict[str, Any]) -> Check:
     kind = facts["file_system"]
     if kind is None:
-        return Check(
-            "file system", Verdict.UNKNOWN, "its kind cannot be told", "Keep the file on a local disk."
-        )
+        return Check("file system", Verdict.UNKNOWN, "its type is unknown", "Keep the file on a local disk.")
     if kind in NETWORK:
         return Check(
             "file system",

@@ -1,1 +1,1 @@
-"""Drivers: how the commands are carried out on one kind of store. They know nothing of the protocol."""
+"""Drivers: each carries out the commands on one kind of store. They know nothing of the protocol."""

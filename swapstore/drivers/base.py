@@ -1,4 +1,7 @@
-"""What every driver does. The contract is tested by one suite for all of them."""
+"""The interfaces of drivers, blocking and asyncio.
+
+One suite tests every driver: `swapstore.testing.DriverContract`.
+"""
 
 from __future__ import annotations
 
@@ -11,79 +14,79 @@ if TYPE_CHECKING:
 
 
 class Endpoint(Protocol):
-    """What a driver says of the store that it serves."""
+    """What a driver says about its store."""
 
     @property
     def where(self) -> str:
-        """The store's address, for messages. It holds no password."""
+        """The store's address, for messages. It contains no password."""
 
     @property
     def kind(self) -> str:
-        """What kind of store it is, by whose words a diagnosis asks its questions: `redis`, `sqlite`."""
+        """The kind of store, such as `redis` or `sqlite`. It decides which questions `doctor` asks."""
 
     @property
     def binary_safe(self) -> bool:
-        """Whether every byte string can be sent. False: text (UTF-8) alone; the rest is `InvalidInput`."""
+        """Whether every byte string can be sent. False: only UTF-8 text; other bytes raise `InvalidInput`."""
 
 
 class Driver(Endpoint, Protocol):
     """Carries out batches of commands.
 
-    A driver may be used by several threads, and in a child process after a fork (on SQLite: a fork while no
-    other thread was using it, for SQLite has locks of its own inside).
+    Several threads may use a driver, and so may a child process after a fork. On SQLite no other thread may
+    be using the driver at the time of the fork, because SQLite has locks of its own.
     """
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
-        """Carry out the commands in their order and return one reply each, refused ones as `Failed`.
+        """Carry out the commands in order and return one reply each. That of a refused command is `Failed`.
 
-        Sends each command once: a driver never tries again by itself. Raises `Unavailable` (or a child)
-        when nothing was sent, and `ReplyLost` when something may have been applied and the replies are
-        not known. `Throttled`: nothing was carried out, the endpoint asks to be left alone for a while.
+        Each command is sent once: a driver never retries. Raises `Unavailable` (or a subclass) when nothing
+        was sent, and `ReplyLost` when commands may have been applied and their replies are unknown.
+        `Throttled`: nothing was carried out, and the endpoint asks the client to wait.
         """
 
     def close(self) -> None:
-        """Let go of what the driver opened itself. Closing twice is harmless."""
+        """Close what the driver opened itself. Closing twice is harmless."""
 
 
 class Listener(Protocol):
-    """Hears hints on one channel, for one follower. A driver that has it offers `listen(channel)`.
+    """Receives hints on one channel, for one follower. A driver that supports hints has `listen(channel)`.
 
-    It is used by one thread at a time, and closed by any.
+    One thread at a time waits; any thread may close it.
     """
 
     def wait(self, seconds: float) -> None:
-        """Return when a hint has come since the last wait, or after so many seconds.
+        """Return as soon as a hint has come since the last wait, or after so many seconds.
 
-        If hints may have been missed (it did not listen yet, or the connection had failed) it returns as
-        soon as it listens. Never raises because it cannot: then it lets the time pass.
+        If hints may have been missed (it was not subscribed yet, or the connection had failed), it returns
+        as soon as it is subscribed. A failure is not raised: the wait then lasts its full time.
         """
 
     def close(self) -> None:
-        """Stop listening. A wait that is under way returns, as does each later one."""
+        """Stop listening. A wait in progress returns, and so does each later one."""
 
 
 class AsyncDriver(Endpoint, Protocol):
-    """Carries out batches of commands for asyncio. They mean the same, by the same contract."""
+    """Carries out batches of commands for asyncio. The same contract holds."""
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands; see `Driver.execute`.
 
-        Cancelled, it is as if the client had died: what was sent may be applied, now or a little later, and
-        nobody learns. It sends nothing more, and what carried the batch is used for no other.
+        Cancelling it is like the death of the client: what was sent may be applied, now or a little later,
+        and the outcome stays unknown. Nothing more is sent, and the connection is not used for another batch.
         """
 
     async def close(self) -> None:
-        """Let batches that are on their way end, then let go of what the driver opened itself.
+        """Wait for the batches in progress, then close what the driver opened itself.
 
-        Refuses batches from then on (`StoreClosed`). Closing twice is harmless.
+        New batches raise `StoreClosed`. Closing twice is harmless.
         """
 
 
 class AsyncListener(Protocol):
-    """Hears hints on one channel, for one follower. An `AsyncDriver` that has it offers `listen(channel)`."""
+    """Receives hints on one channel, for one follower; see `Listener`."""
 
     async def wait(self, seconds: float) -> None:
-        """Wait for a hint; see `Listener.wait`. Cancelled, it does not listen any more, and begins anew."""
+        """Wait for a hint; see `Listener.wait`. A cancelled wait unsubscribes; the next subscribes anew."""
 
     def drop(self) -> None:
-        """Stop listening, at once."""
+        """Stop listening, without waiting for anything."""

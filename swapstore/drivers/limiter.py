@@ -1,4 +1,4 @@
-"""A gate: so many batches at a time, in the order they came, from one event loop."""
+"""A limiter for asyncio: at most so many batches at a time, in the order in which they came."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 class Limiter:
-    """Entered by each batch. It belongs to the event loop in which it is first entered.
+    """A context manager for each batch. It belongs to the event loop that first enters it.
 
-    redis-py's `BlockingConnectionPool` does not do: when the task is cancelled that was next in its queue, it
-    may wake no other, and leave them waiting while a connection is free (seen with Python 3.11).
+    redis-py's `BlockingConnectionPool` cannot replace it: if the next task in its queue is cancelled, the
+    pool may wake no other task, and they wait while a connection is free (seen with Python 3.11).
+
+    Entering raises `StoreClosed` after `close`, `InvalidInput` in another event loop, and what `exhausted`
+    returns after `wait_s` seconds without a free slot.
     """
 
     def __init__(self, where: str, size: int, wait_s: float, *, exhausted: Callable[[], Unavailable]) -> None:
@@ -29,7 +32,7 @@ class Limiter:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        self.come_home()
+        self.require_own_loop()
         self._refuse_if_closed()
         await self._take_slot()
         try:
@@ -47,15 +50,15 @@ class Limiter:
             self._empty.set()
 
     async def close(self) -> None:
-        """Let nobody in any more, and wait until those inside have left."""
+        """Refuse new batches, and wait for those in progress."""
         self._closed = True
-        while self._inside and not self.is_deserted:
+        while self._inside and not self.loop_is_closed:
             self._empty.clear()
             await self._empty.wait()
 
     @property
-    def is_deserted(self) -> bool:
-        """Whether its event loop is over, and all that belonged to it dead."""
+    def loop_is_closed(self) -> bool:
+        """Whether its event loop is closed: no batch of it can end any more."""
         return self._loop is not None and self._loop.is_closed()
 
     async def _take_slot(self) -> None:
@@ -71,13 +74,13 @@ class Limiter:
             return
         raise failure
 
-    def come_home(self) -> None:
-        """Refuse any other event loop than that in which it was entered first."""
+    def require_own_loop(self) -> None:
+        """Raise `InvalidInput` in any event loop but the first."""
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise InvalidInput(
-                f"the store on {self._where} belongs to another event loop, in which it was used first; "
+                f"the store on {self._where} belongs to another event loop, the one that used it first; "
                 "connect once in each event loop, and close the store before its loop ends"
             )
 

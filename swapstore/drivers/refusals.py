@@ -1,4 +1,4 @@
-"""What servers answer when they refuse a command, as this library's errors. Texts alone, for every client."""
+"""Turns the texts of refusals into this library's errors, for every client of Redis and its relatives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from swapstore.errors import (
     Unsupported,
 )
 
-LONGEST = 300  # characters of a server's text that are shown
+LONGEST = 300  # characters of a server's text to show at most
 
 _UNKNOWN = re.compile(
     r"unknown (redis )?(sub)?command|not (available|supported|permitted|allowed)|unsupported|disabled",
@@ -36,7 +36,7 @@ _ACTUAL = re.compile(r"actual\D{0,12}(\d+)", re.IGNORECASE)
 
 
 def is_script(command: Command[Any]) -> bool:
-    """Whether a command travels as a script."""
+    """Return whether a command is sent as a script."""
     return isinstance(command, Swap | Replace) or (
         isinstance(command, Ask) and command.words[0].upper() in {"EVAL", "EVALSHA"}
     )
@@ -45,45 +45,46 @@ def is_script(command: Command[Any]) -> bool:
 def refusal(
     text: str, where: str, command: Command[Any] | None = None, *, size_bytes: int = 0
 ) -> SwapstoreError:
-    """Turn what a server said into an error. Without a command: it refused a whole request of that size."""
+    """Turn a server's text into an error. Without `command`: it refused a whole request of `size_bytes`."""
     key = getattr(command, "key", None)
     text = shown(text)
     if text.startswith("OOM") or "OOM command not allowed" in text:
-        return StoreFull(f"{where} is full ({text}); raise maxmemory, or let old data go", key=key)
+        return StoreFull(f"{where} is full ({text}); raise maxmemory, or delete old data", key=key)
     if "capacity quota exceeded" in text:
-        return StoreFull(f"{where} is full ({text}); let old data go, or choose a larger plan", key=key)
+        return StoreFull(f"{where} is full ({text}); delete old data, or choose a larger plan", key=key)
     if "READONLY" in text:
         return ReadOnly(f"{where} is a read-only replica; connect to the primary", key=key)
     if "MISCONF" in text:
         return ReadOnly(
-            f"{where} has stopped taking writes: it cannot save to disk. See the server's log", key=key
+            f"{where} refuses writes because it cannot save to disk. See the server's log", key=key
         )
     if command is not None and is_script(command) and _is_unscripted(text):
         return Unscripted(
-            f"{where} does not allow what swapstore needs, scripts (EVAL and EVALSHA): {text}", key=key
+            f"{where} does not allow scripts (EVAL and EVALSHA), which swapstore needs: {text}", key=key
         )
     if "NOPERM" in text or "ACL failure" in text:
-        return AccessDenied(f"{where} does not allow what swapstore needs: {text}", key=key)
+        return AccessDenied(f"{where} does not allow a command that swapstore needs: {text}", key=key)
     if text.startswith("LOADING"):
         return loading(where)
     if text.startswith(("WRONGPASS", "NOAUTH")):
         return AccessDenied(f"{where} refused the credentials ({text}); check them", key=key)
     if "WRONGTYPE" in text:
         return Corrupt(
-            f"{key} holds no swapstore record (another type of value): something else writes to this key; "
+            f"{key} holds another type of value, no swapstore record: another program writes to this key; "
             "give swapstore a namespace of its own",
             key=key,
         )
-    return _of_a_service(text, where, key, size_bytes)
+    return _service_refusal(text, where, key, size_bytes)
 
 
-def _of_a_service(text: str, where: str, key: str | None, size_bytes: int) -> SwapstoreError:
-    """Refusals of hosted stores, which have limits of their own and lack some commands."""
+def _service_refusal(text: str, where: str, key: str | None, size_bytes: int) -> SwapstoreError:
+    """Turn a refusal that is specific to hosted stores into an error: they have limits, and lack commands."""
     if _TOO_LARGE.search(text):
         return too_large(where, text, size_bytes=size_bytes, key=key)
     if _TOO_OFTEN.search(text):
         return Throttled(
-            f"{where} takes no more for now ({text}); try later, or choose a larger plan", key=key
+            f"{where} accepts no more requests for now ({text}); try again later, or choose a larger plan",
+            key=key,
         )
     if _lacks(text):
         return Unsupported(f"{where} lacks a command that is needed: {text}", key=key)
@@ -91,17 +92,17 @@ def _of_a_service(text: str, where: str, key: str | None, size_bytes: int) -> Sw
 
 
 def loading(where: str) -> Unavailable:
-    """Build the error for a server that has just been started."""
+    """Build the error for a server that has just started."""
     return Unavailable(f"{where} is still loading its data from disk; try again in a moment")
 
 
 def too_large(where: str, text: str, *, size_bytes: int, key: str | None = None) -> PayloadTooLarge:
-    """Build the error for a request that an endpoint does not take. Its text may tell the limit."""
+    """Build the error for a request that is too large. The endpoint's text may state the limit."""
     limit, size_bytes = _number(_LIMIT, text), size_bytes or _number(_ACTUAL, text)
     size = f" of {size_bytes} bytes" if size_bytes else ""
-    takes = f"takes {limit} bytes at most" if limit else "does not say how much it takes"
+    accepts = f"accepts {limit} bytes at most" if limit else "does not state its limit"
     return PayloadTooLarge(
-        f"a request{size} is too large for {where}, which {takes} ({text}); publish less at once, or raise "
+        f"a request{size} is too large for {where}, which {accepts} ({text}); publish less at once, or raise "
         "the limit of the endpoint",
         size_bytes=size_bytes,
         limit_bytes=limit,
@@ -110,12 +111,12 @@ def too_large(where: str, text: str, *, size_bytes: int, key: str | None = None)
 
 
 def _number(pattern: re.Pattern[str], text: str) -> int:
-    told = pattern.search(text)
-    return int(told.group(1)) if told else 0
+    found = pattern.search(text)
+    return int(found.group(1)) if found else 0
 
 
 def shown(text: str) -> str:
-    """A server's text as it may be shown: without the arguments that it quotes, which may be a payload."""
+    """Return the part of a server's text that is safe to show. It may quote arguments, even a payload."""
     text = " ".join(re.split(r", with args beginning with|[\[{]", text)[0].split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
@@ -127,5 +128,5 @@ def _is_unscripted(text: str) -> bool:
 
 
 def _lacks(text: str) -> bool:
-    """Say whether a command is not there. A text that names none is of something else, perhaps in passing."""
+    """Return whether a text says that the server lacks a command. It must mention a command or a script."""
     return bool(_UNKNOWN.search(text) and re.search(r"command|eval|script", text, re.IGNORECASE))

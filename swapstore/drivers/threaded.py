@@ -1,4 +1,4 @@
-"""A blocking driver in worker threads, for asyncio: how SQLite is awaited."""
+"""Runs a blocking driver in worker threads, for asyncio. SQLite uses it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from swapstore.commands import Command
     from swapstore.drivers.base import Driver
 
-THREADS = 8  # readers at once; SQLite writes one at a time
+THREADS = 8  # concurrent readers; SQLite writes one at a time
 
 
 class ThreadedDriver:
-    """Carries out commands through another driver, each batch in a thread of its own few.
+    """Carries out commands through another driver, each batch in one of its own threads.
 
-    A batch that is cancelled before a thread takes it is never carried out; one that a thread is at goes on
-    to its end, and nobody learns of it. Works in any event loop.
+    A batch that is cancelled before a thread takes it is never carried out. Once a thread has begun it, it
+    runs to its end, and its outcome stays unknown. Works in any event loop.
     """
 
     def __init__(self, driver: Driver, *, threads: int = THREADS) -> None:
@@ -40,7 +40,7 @@ class ThreadedDriver:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="swapstore")
 
     def after_fork(self) -> None:
-        """Have threads of its own: those of the parent are not here."""
+        """Make new threads: those of the parent do not exist in the child."""
         self._inherited.append(self._executor)
         self._executor = self._new_executor()
 
@@ -52,10 +52,10 @@ class ThreadedDriver:
         return await loop.run_in_executor(self._executor, self._driver.execute, commands)
 
     async def close(self) -> None:
-        """Wait for the batches that threads are at, then close the driver."""
+        """Wait for the batches in progress, then close the driver."""
         self._closed = True
-        await asyncio.to_thread(self._shut)
+        await asyncio.to_thread(self._close)
 
-    def _shut(self) -> None:
+    def _close(self) -> None:
         self._executor.shutdown(wait=True)
         self._driver.close()

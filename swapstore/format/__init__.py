@@ -1,1 +1,1 @@
-"""The stored format, as pure code: what bytes mean, and which bytes come next."""
+"""The stored format, as pure code: what the stored bytes mean, and how the next manifest is built."""

@@ -1,9 +1,9 @@
-"""The next manifest, as pure code: a row more, another row served, or less history.
+"""The next manifest, as pure code: `append` adds a row, `repoint` changes what is served or retained.
 
-When the tail reaches 2F rows, the oldest F are sealed into a page; when the last G references have the same
-size, they are sealed into a page of references. So a manifest stays a few KB at any depth: it names a
-handful of pages of each size, like the digits of a number. The same run always seals into the same bytes
-under the same key.
+When the tail reaches 2F rows, the oldest F are sealed into a page. When the last G references have the same
+size, they are sealed into a page of references. So a manifest stays a few KB at any depth: it names a few
+pages of each size, like the digits of a number. The same run always seals into the same bytes under the
+same key.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Draft:
-    """The manifest that a swap would make current, and what it stands on.
+    """A manifest that a swap would make current.
 
-    `row` is what a publish adds; `pages` are the pages sealed by it; `unlinked` are the keys of what the
-    log no longer names, which live for `grace_ms` more (unless given: the reader grace). A repair may
-    replace what is no manifest: `over` is all of that, and then there is no base.
+    `base` is the manifest that it is built on (None: there is none). `row` is the row that a publish adds,
+    `pages` are the pages that it seals. `unlinked` are the keys that the new log no longer references; they
+    expire after `grace_ms` (default: the reader grace). `over`: the corrupt bytes that a repair replaces;
+    `base` is then None.
     """
 
     base: Manifest | None
@@ -44,7 +45,7 @@ class Draft:
 
 @attrs.frozen(kw_only=True)
 class Stamp:
-    """What a new manifest takes from outside: the time, its nonce, names. `new_epoch` begins a log."""
+    """What a new manifest needs from outside: the time, its nonce, key names, and an epoch for a new log."""
 
     now_ms: int
     nonce: str
@@ -54,10 +55,10 @@ class Stamp:
 
 @attrs.frozen(kw_only=True)
 class Retained:
-    """What retention does in a swap.
+    """What retention may take out of the log in a swap.
 
-    `pages` are pages that are ripe, by their keys; `released` are rows that `latest` or `pinned` alone kept
-    alive until now.
+    `pages` are the pages that can be removed or opened, by key. `released` are rows that are not in the log
+    any more, and were readable only because they were `latest` or `pinned` until this swap.
     """
 
     limits: Limits = attrs.field(factory=Limits)
@@ -74,10 +75,10 @@ def append(
     stamp: Stamp,
     retained: Retained | None = None,
 ) -> Draft:
-    """Add a snapshot to the log.
+    """Draft the manifest that adds a snapshot to the log.
 
-    `latest` is the row with the greatest `ts`, the later commit among equals, so a snapshot older than
-    the current latest joins the history and leaves `latest` alone.
+    `latest` is the row with the greatest `ts`; among equal ones, the one committed last. So a snapshot that
+    is older than the latest is added to the history and does not change `latest`.
     """
     version = base.version + 1 if base else 1
     epoch = base.epoch if base else stamp.new_epoch
@@ -110,7 +111,7 @@ def append(
     log = Log(rows=(*log.rows, row), pages=log.pages)
     unlinked: tuple[str, ...] = ()
     if retained is not None or not head.shows_everything:
-        head, log, unlinked = _let_go(head, log, retained or Retained(), stamp.keys)
+        head, log, unlinked = _retain(head, log, retained or Retained(), stamp.keys)
     log, sealed = sealed_log(log, dataset=dataset, epoch=epoch, keys=stamp.keys)
     return Draft(
         base=base,
@@ -122,19 +123,19 @@ def append(
 
 
 def repoint(base: Manifest, *, stamp: Stamp, retained: Retained | None = None, **changes: Any) -> Draft:
-    """Swap without a new row: `latest`, `pinned` or `confirmed_at` change, or retention lets go."""
+    """Draft a manifest without a new row: other `latest`, `pinned` or `confirmed_at`, or less history."""
     version = base.version + 1
     etag = f"{base.epoch}.{version}.{stamp.nonce}"
     head = attrs.evolve(base.head, etag=etag, version=version, committed_at=stamp.now_ms, **changes)
-    head, log, unlinked = _let_go(head, base.log, retained or Retained(), stamp.keys)
+    head, log, unlinked = _retain(head, base.log, retained or Retained(), stamp.keys)
     return Draft(base=base, manifest=manifest.build(head, log, stamp.keys, base=base), unlinked=unlinked)
 
 
-# --- growing ---------------------------------------------------------------------------------------
+# --- sealing ---------------------------------------------------------------------------------------
 
 
 def sealed_log(log: Log, *, dataset: str, epoch: str, keys: Keys) -> tuple[Log, tuple[SealedPage, ...]]:
-    """Seal the oldest F rows of a tail that has reached 2F, and references as far as that goes."""
+    """Seal the oldest F rows of a tail of 2F or more, then the references that this completes."""
     size = manifest.F
     if len(log.rows) < 2 * size:
         return log, ()
@@ -146,7 +147,7 @@ def sealed_log(log: Log, *, dataset: str, epoch: str, keys: Keys) -> tuple[Log, 
 def sealed_refs(
     refs: tuple[Ref, ...], *, dataset: str, epoch: str, keys: Keys
 ) -> tuple[tuple[Ref, ...], tuple[SealedPage, ...]]:
-    """Seal the last G references while they are of one height."""
+    """Seal the last G references, again and again while they have the same height."""
     sealed: list[SealedPage] = []
     while len(refs) >= manifest.G and len({height(ref) for ref in refs[-manifest.G :]}) == 1:
         run = refs[-manifest.G :]
@@ -157,30 +158,30 @@ def sealed_refs(
 
 
 def height(ref: Ref) -> int:
-    """How many pages of references lead down to the rows, told by how many rows there are."""
+    """How many levels of reference pages are above the rows; the number of rows determines it."""
     levels, size = 0, manifest.F
     while size < ref.count:
         levels, size = levels + 1, size * manifest.G
     return levels
 
 
-# --- letting go ------------------------------------------------------------------------------------
+# --- retention -------------------------------------------------------------------------------------
 
 
-def _let_go(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head, Log, tuple[str, ...]]:
-    """Hide what is past the limits, and take out of the log what can be. Returns the keys to unlink."""
+def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head, Log, tuple[str, ...]]:
+    """Hide the rows past the limits, and remove from the log what can be. Returns the keys to unlink too."""
     head = retention.hidden(head, log, retained.limits)
     log, from_tail = retention.trimmed(head, log)
     log, from_pages, pages = retention.taken_apart(head, log, dict(retained.pages))
     gone = [*from_tail, *from_pages]
     head = attrs.evolve(head, count=head.count - len(gone))
     kept = {row.version for row in head.kept}
-    records_gone = keys_of(
+    records_keys = keys_of(
         [row for row in (*gone, *retained.released) if row.version not in kept], head.dataset, keys
     )
-    return head, log, (*records_gone, *pages)
+    return head, log, (*records_keys, *pages)
 
 
 def keys_of(rows: Iterable[Row], dataset: str, keys: Keys) -> tuple[str, ...]:
-    """The keys of the records of some rows."""
+    """The keys of the id and ts records of rows."""
     return tuple(key for row in rows for key in keys.records(dataset, row))

@@ -1,7 +1,7 @@
-"""The one place that knows key names.
+"""Key names: built and parsed here, and nowhere else.
 
-All keys of a dataset share the hash tag `{<dataset>}`, so that they live in one cluster slot. Names and
-ids are checked elsewhere: none can hold a brace or a control character.
+All keys of a dataset share the hash tag `{<dataset>}`, so that they are in one cluster slot. `arguments`
+checks names and ids: none contains a brace or a control character.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Name:
-    """What a key says about itself: `rest` is an id, a ts with an id, or a page's name."""
+    """A parsed key. `rest` is an id, a ts with an id, or a page's name."""
 
     key: str
     kind: str
@@ -26,12 +26,12 @@ class Name:
 
     @property
     def first_version(self) -> int:
-        """The version of the first row, in the name of a page."""
+        """The version of the page's first row."""
         return int(self.rest.partition(".")[2].partition("-")[0])
 
     @property
     def ts_and_id(self) -> tuple[int, str]:
-        """The moment and the id in the name of a ts record."""
+        """The ts and the id of a ts record."""
         ts, _, id = self.rest.partition(":")  # noqa: A001
         return int(ts), id
 
@@ -49,10 +49,10 @@ class Keys:
     namespace: str
 
     def manifest(self, dataset: str) -> str:
-        """The commit point."""
+        """The manifest. Setting this key is the commit point."""
         return f"{self.namespace}:manifest:{{{dataset}}}"
 
-    def id(self, dataset: str, id: str) -> str:  # noqa: A002 - the design's term
+    def id(self, dataset: str, id: str) -> str:  # noqa: A002 - the public name
         """The record that holds a snapshot's entry and payload."""
         return f"{self.namespace}:id:{{{dataset}}}:{id}"
 
@@ -70,7 +70,7 @@ class Keys:
 
     @staticmethod
     def beside(manifest: str) -> str:
-        """What the keys of a dataset's pages begin with, told by the key of its manifest."""
+        """The prefix of the keys of a dataset's pages, derived from the key of its manifest."""
         namespace, _, dataset = manifest.rpartition(":manifest:")
         return f"{namespace}:page:{dataset}:"
 
@@ -79,15 +79,15 @@ class Keys:
         return f"{self.namespace}:live:{{{dataset}}}"
 
     def lease(self, dataset: str) -> str:
-        """Who commits where neither a script nor a compare-and-set does."""
+        """The lease: which writer may commit, on an endpoint without scripts and without compare-and-set."""
         return f"{self.namespace}:lease:{{{dataset}}}"
 
     def all(self, dataset: str | None) -> str:
-        """A pattern that every key of the namespace, or of a dataset, matches, and some others may."""
+        """A pattern that matches every key of the namespace or of a dataset. It may match other keys too."""
         return f"{self.namespace}:*" if dataset is None else f"{self.namespace}:*:{{{dataset}}}*"
 
     def parse(self, key: str) -> Name | None:
-        """Read a key; None if it is no record of this namespace."""
+        """Parse a key; None if it is not the key of a record in this namespace."""
         found = _OURS.fullmatch(key.removeprefix(f"{self.namespace}:"))
         if found is None or not key.startswith(f"{self.namespace}:"):
             return None
@@ -100,5 +100,5 @@ class Keys:
         return name if whole.get(name.kind, not name.rest) else None
 
     def datasets(self) -> str:
-        """The set of names ever published: a hint for listing, never trusted alone."""
+        """The set of all names ever published: candidates for a listing, each of which has to be checked."""
         return f"{self.namespace}:datasets"

@@ -1,8 +1,8 @@
 """The manifest: the one mutable record of a dataset, as it is stored.
 
-A manifest is a header line, which readers of `latest` parse alone, and a body: the tail of the commit log
-(`rows`) and references to pages of older rows. The log is ordered by version. How the next manifest comes
-from this one is in `growth.py`, what retention takes away in `retention.py`.
+A manifest is a header line and a body. Readers of the latest parse the header line alone. The body is the
+tail of the commit log (`rows`) and references to pages of older rows. The log is ordered by version.
+`append.py` drafts the next manifest from this one, and `retention.py` says what leaves the log.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ETAG_PREFIX = b'{"etag":"'
 class Head:
     """The header line.
 
-    `first_version` and `floor` (a `ts`) hide what retention let go of: rows below either are not there.
+    Retention hides the rows below `first_version`, and those with a `ts` below `floor`.
     """
 
     etag: str
@@ -49,48 +49,48 @@ class Head:
         return self.pinned or self.latest
 
     def shows(self, row: Row) -> bool:
-        """Say whether retention leaves this row in the history."""
+        """Whether the history shows this row: retention does not hide it."""
         return row.version >= self.first_version and row.ts >= self.floor
 
     def opens(self, ref: Ref) -> bool:
-        """Say whether retention leaves anything in the history below this reference."""
+        """Whether the history may show a row below this reference."""
         return ref.last_version >= self.first_version and ref.max_ts >= self.floor
 
     def shows_all(self, ref: Ref) -> bool:
-        """Say whether retention leaves all rows below this reference in the history."""
+        """Whether the history shows every row below this reference."""
         return ref.first_version >= self.first_version and ref.min_ts >= self.floor
 
     @property
     def shows_everything(self) -> bool:
-        """Whether nothing was ever hidden."""
+        """Whether retention has never hidden anything."""
         return self.first_version == 1 and self.floor == 0
 
     @property
     def kept(self) -> tuple[Row, ...]:
-        """The rows that stay alive whatever retention says: `latest` and `pinned`."""
+        """The rows that can be read whatever retention hides: `latest` and `pinned`."""
         if self.pinned is None or self.pinned.version == self.latest.version:
             return (self.latest,)
         return (self.latest, self.pinned)
 
     def keeps_alive(self, version: int) -> bool:
-        """Say whether `latest` or `pinned` is the row of this version."""
+        """Whether the row of this version is `latest` or `pinned`."""
         return any(row.version == version for row in self.kept)
 
     def keeps(self, row: Row) -> bool:
-        """Say whether this row may be read: it is in the history, or `latest` or `pinned` keeps it alive."""
+        """Whether this row can be read: the history shows it, or it is `latest` or `pinned`."""
         return self.shows(row) or self.keeps_alive(row.version)
 
 
 @attrs.frozen(kw_only=True)
 class Log:
-    """The body: the tail, and the references to the pages before it; both oldest first."""
+    """The body: the tail (`rows`), and the references to the pages before it; both oldest first."""
 
     rows: tuple[Row, ...]
     pages: tuple[Ref, ...]
 
     @property
     def count(self) -> int:
-        """How many rows there are, whatever a header says: that may be damaged."""
+        """The number of rows, counted: the header's own count may be damaged."""
         return sum(ref.count for ref in self.pages) + len(self.rows)
 
     @property
@@ -105,10 +105,11 @@ class Log:
 
 @attrs.frozen(slots=False, eq=False, repr=False)
 class Manifest:
-    """A manifest as it is stored, its header parsed, its body parsed when asked for.
+    """A manifest as it is stored. Its header is parsed, its body is parsed on first use.
 
-    One that is not `complete` is a header alone: enough to read what is served, and no more. `head_size` is
-    the size of the header line in bytes. `built_log` spares a manifest that was built here from being parsed.
+    `head_size` is the size of the header line in bytes. If `complete` is False, only the header was read:
+    enough to read what is served. `built_log` is the body of a manifest that was built here, so it need not
+    be parsed.
     """
 
     raw: bytes
@@ -120,17 +121,17 @@ class Manifest:
 
     @property
     def etag(self) -> str:
-        """The identity of this manifest value: `<epoch>.<version>.<nonce>`."""
+        """The identity of this manifest: `<epoch>.<version>.<nonce>`."""
         return self.head.etag
 
     @property
     def epoch(self) -> str:
-        """The line of versions this manifest belongs to; repair and a fresh start begin a new one."""
+        """The sequence of versions that this manifest belongs to; a repair or a new dataset starts one."""
         return self.head.etag.partition(".")[0]
 
     @property
     def version(self) -> int:
-        """How many swaps led here."""
+        """The number of swaps in this epoch, including the one that made this manifest."""
         return self.head.version
 
     @cached_property
@@ -154,7 +155,7 @@ class Manifest:
 
 
 def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
-    """The fields of a row's snapshot, read through a manifest, but its payload; the labels are its own."""
+    """The fields of a row's `Snapshot`, without its payload. The labels are the row's own, not a copy."""
     return {
         "dataset": head.dataset,
         "id": row.id,
@@ -169,7 +170,7 @@ def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
     }
 
 
-_HEAD = msgspec.json.Decoder(Head)
+# --- parsing ---------------------------------------------------------------------------------------
 
 
 class _StoredLog(msgspec.Struct):
@@ -177,29 +178,26 @@ class _StoredLog(msgspec.Struct):
     pages: tuple[records.StoredRef, ...]
 
 
-_LOG = msgspec.json.Decoder(_StoredLog)
-
-
-def glimpse(raw: bytes, dataset: str, key: str, *, whole: bool) -> Manifest | None:
-    """Parse the first bytes of a manifest, `whole` or not; None unless they hold its header."""
-    if not raw.startswith(ETAG_PREFIX) or b"\n" not in raw:
-        return None
-    found = parse(raw, dataset, key)
-    return found if whole else attrs.evolve(found, raw=raw[: found.head_size], complete=False)
-
-
 class _Preamble(msgspec.Struct):
     format: int
     dataset: str
 
 
+_HEAD = msgspec.json.Decoder(Head)
+_LOG = msgspec.json.Decoder(_StoredLog)
+
+
 def prefix(etag: str) -> bytes:
-    """Return the fixed prefix of the stored bytes of the manifest with this etag."""
+    """Return the first bytes of the stored manifest with this etag, and of no other manifest."""
     return ETAG_PREFIX + etag.encode() + b'"'
 
 
 def parse(raw: bytes, dataset: str, key: str) -> Manifest:
-    """Parse stored bytes; say clearly when they are not ours, of a newer format, or damaged."""
+    """Parse a stored manifest.
+
+    Raises `Corrupt` if another program wrote the key, if the bytes are damaged, or if the manifest is of
+    another dataset; `UnsupportedFormat` if the format is newer.
+    """
     if not raw.startswith(ETAG_PREFIX):
         raise Corrupt(
             f"{key} is not a swapstore manifest: something else writes to this key; "
@@ -221,20 +219,29 @@ def parse(raw: bytes, dataset: str, key: str) -> Manifest:
     return Manifest(raw, head, key, len(line) + 1)
 
 
+def parse_head(raw: bytes, dataset: str, key: str, *, whole: bool) -> Manifest | None:
+    """Parse the first bytes of a manifest; `whole`: they are all of it. None if they hold no whole header."""
+    if not raw.startswith(ETAG_PREFIX) or b"\n" not in raw:
+        return None
+    found = parse(raw, dataset, key)
+    return found if whole else attrs.evolve(found, raw=raw[: found.head_size], complete=False)
+
+
 def _refuse_newer_format(line: bytes, key: str) -> None:
+    """Raise `UnsupportedFormat` if a header that does not parse belongs to a newer format."""
     try:
-        kind = msgspec.json.decode(line, type=_Preamble)
+        preamble = msgspec.json.decode(line, type=_Preamble)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return
-    if kind.format > records.FORMAT:
-        raise records.newer_format(key, kind.format)
+    if preamble.format > records.FORMAT:
+        raise records.newer_format(key, preamble.format)
 
 
 # --- building --------------------------------------------------------------------------------------
 
 
 def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> Manifest:
-    """Build the manifest with this header and this log. Of `base`, on which it stands, the bytes are used."""
+    """Build the manifest with this header and log. The bytes of `base`, its predecessor, are reused."""
     latest = records.row_json(head.latest)
     header = {
         "etag": head.etag,
@@ -260,15 +267,15 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
     return Manifest(line + body, head, keys.manifest(head.dataset), len(line), built_log=log)
 
 
-# No string of JSON holds an unescaped quote, so this stands once in a body: where the rows end.
+# A JSON string contains no unescaped quote, so a body contains this once: where the rows end.
 _END_OF_ROWS = b'],"pages":['
 
 
 def _spliced(base: Manifest, log: Log, newest: bytes | None) -> bytes | None:
-    """Build the body out of that of the base, if it has the same rows, or one more; None if it does not.
+    """Build the body from the bytes of the base, if the log has the same rows or one more; else None.
 
-    Most commits add a row and leave all else alone: to encode dozens of rows anew for that takes longer than
-    all the rest.
+    Most commits add one row and change nothing else. Encoding dozens of rows again for that would take longer
+    than the rest of the publish.
     """
     was = base.log
     more = len(log.rows) - len(was.rows)

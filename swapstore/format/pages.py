@@ -1,7 +1,7 @@
-"""Pages: immutable records that hold runs of older rows, or of references to such pages.
+"""Pages: immutable records that hold older rows, or references to such pages.
 
-The same run always seals into the same bytes under the same key, whoever seals it. So two producers that
-seal at once do not disturb each other, and a page can be cached for ever.
+The same run always seals into the same bytes under the same key, in every process. So two producers that
+seal at the same time do not disturb each other, and a page can be cached permanently.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Page:
 
 @attrs.frozen
 class SealedPage:
-    """A page's record, ready to be staged, and the reference that will name it."""
+    """A page's record, ready to be staged, and the reference to it."""
 
     ref: Ref
     record: bytes
@@ -99,14 +99,18 @@ def _seal_refs(refs: Sequence[Any]) -> tuple[Ref, bytes]:
 
 
 def parse(record: bytes, ref: Ref, dataset: str) -> Page:
-    """Parse a page's record and check it against the reference that names it."""
+    """Parse a page's record and check it against its reference.
+
+    Raises `Corrupt` if the bytes are damaged or belong to another page, `UnsupportedFormat` if the format is
+    newer.
+    """
     line, body = records.split(record, ref.key)
     try:
         header = msgspec.json.decode(line, type=_PageHeader)
         if header.format > records.FORMAT:
             raise records.newer_format(ref.key, header.format)
         if header.dataset != dataset or not ref.key.endswith(f":{header.page}"):
-            raise Corrupt(f"{ref.key} holds another page than the manifest names", key=ref.key)
+            raise Corrupt(f"{ref.key} holds another page than its reference says", key=ref.key)
         records.check_body(body, header.size, header.sha256, ref.key)
         stored = _PAGE.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -118,7 +122,7 @@ def parse(record: bytes, ref: Ref, dataset: str) -> Page:
 
 
 def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
-    """Raise `Corrupt` unless a page holds what its reference says, in order."""
+    """Raise `Corrupt` unless a page has the bounds of its reference, and its versions ascend from `after`."""
     spans = [(row.version, row.version, row.ts, row.ts, 1) for row in page.rows] or [
         (below.first_version, below.last_version, below.min_ts, below.max_ts, below.count)
         for below in page.pages
@@ -135,13 +139,13 @@ def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
         sum(span[4] for span in spans),
     )
     if not in_order or held != said:
-        raise Corrupt(f"{ref.key} holds other versions or times than its reference says", key=ref.key)
+        raise Corrupt(f"{ref.key} holds other versions or times than its reference states", key=ref.key)
 
 
 def missing(ref: Ref) -> PayloadMissing:
-    """Build the error for a page that is referenced and not there."""
+    """Build the error for a page that is referenced and does not exist."""
     return PayloadMissing(
-        f"the page {ref.key} (versions {ref.first_version} to {ref.last_version}) is not there: it was "
-        "deleted or evicted, so that part of the history cannot be read",
+        f"the page {ref.key} (versions {ref.first_version} to {ref.last_version}) does not exist: it was "
+        "deleted or evicted, so that part of the history cannot be read; run swapstore repair",
         key=ref.key,
     )

@@ -1,8 +1,8 @@
-"""Where committed snapshots that no manifest names belong in a log, as pure code.
+"""Rebuild a log, as pure code: where committed snapshots that no manifest references belong in it.
 
-Their origins tell in which order they were committed. A version in an origin is never later than the one
-under which the snapshot was committed, so within one line of versions the order can be trusted, and a
-snapshot belongs into the first hole that does not end before it.
+The origins in their ts records state in which order they were committed. The version in an origin is never
+greater than the version that committed the snapshot. So the order within one epoch can be trusted, and a
+snapshot belongs in the first hole that does not end before its version.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Unnamed:
-    """A committed snapshot that no manifest names, whole. `has_ts`: the key of its ts record is taken."""
+    """A committed, undamaged snapshot that no manifest references. `has_ts`: its ts key exists."""
 
     entry: Entry
     origin: Origin | None
@@ -33,18 +33,18 @@ class Unnamed:
 
     @classmethod
     def of(cls, row: Row, epoch: str) -> Unnamed:
-        """A row that the header names, and that was in a page that cannot be read."""
+        """Convert a row that the header holds, and whose page cannot be read."""
         fields = attrs.asdict(row, recurse=False)
-        told = {name: fields.pop(name) for name in ("version", "committed_at", "dedupe_key")}
-        return cls(entry=Entry(**fields), origin=Origin(epoch=epoch, **told), has_ts=True)
+        origin = {name: fields.pop(name) for name in ("version", "committed_at", "dedupe_key")}
+        return cls(entry=Entry(**fields), origin=Origin(epoch=epoch, **origin), has_ts=True)
 
     @property
     def version(self) -> int:
-        """The version that it was committed under, or an earlier one."""
+        """The version that committed it, or an earlier one; 0 if that is not known."""
         return self.origin.version if self.origin else 0
 
     def row(self, version: int) -> Row:
-        """Give it a version. Without an origin nothing tells when it was committed: its `ts` must do."""
+        """Return its row with this version. Without an origin, `ts` stands in for the time of the commit."""
         return Row(
             **attrs.asdict(self.entry, recurse=False),
             version=version,
@@ -54,7 +54,7 @@ class Unnamed:
 
 
 def in_order(candidates: Iterable[Unnamed]) -> list[Unnamed]:
-    """Sort as they were committed: line of versions after line, by their earliest commit, then by version."""
+    """Sort in the order of their commits: epochs by their earliest commit, then by version."""
     began: dict[str, int] = {}
     candidates = list(candidates)
     for candidate in candidates:
@@ -70,53 +70,53 @@ def in_order(candidates: Iterable[Unnamed]) -> list[Unnamed]:
 
 
 def versioned(candidates: Iterable[Unnamed], *, after: int) -> list[Row]:
-    """Give each its version back where it can have it: above `after`, and each above the one before.
+    """Give each its own version if that is free: all above `after`, each above the one before.
 
-    Those without an origin take the versions that nobody has, by their times, or the next.
+    Those without an origin get the free versions between, in the order of their times, and then the next.
     """
-    told, untold = _told(candidates)
+    dated, undated = _by_origin(candidates)
     first, rows = after + 1, list[Row]()
-    for candidate in told:
+    for candidate in dated:
         after = max(after + 1, candidate.version)
         rows.append(candidate.row(after))
-    rows, left = _filled(rows, untold, first, after)
+    rows, left = _filled(rows, undated, first, after)
     return [*rows, *(candidate.row(after + 1 + index) for index, candidate in enumerate(left))]
 
 
 def placed(candidates: Sequence[Unnamed], holes: Iterable[Ref]) -> tuple[dict[str, list[Row]], list[Unnamed]]:
-    """Fill holes in the log, named by the keys of their pages. Returns the rows of each, and who is left."""
-    told, untold = ({c.entry.id: c for c in some} for some in _told(candidates))
+    """Fill the holes of lost pages in the log. Returns the rows by page key, and the snapshots left over."""
+    dated, undated = ({c.entry.id: c for c in some} for some in _by_origin(candidates))
     filled: dict[str, list[Row]] = {}
     holes = sorted(holes, key=lambda ref: ref.first_version)
     for hole in holes:
-        fitting = _taken(told, hole.count, (c for c in told.values() if c.version <= hole.last_version))
+        fitting = _taken(dated, hole.count, (c for c in dated.values() if c.version <= hole.last_version))
         filled[hole.key] = _within(fitting, hole)
     for hole in holes:
         rows = filled[hole.key]
-        of_then = (c for c in untold.values() if hole.min_ts <= c.entry.ts <= hole.max_ts)
-        fitting = _taken(untold, hole.count - len(rows), of_then)
+        of_that_time = (c for c in undated.values() if hole.min_ts <= c.entry.ts <= hole.max_ts)
+        fitting = _taken(undated, hole.count - len(rows), of_that_time)
         filled[hole.key], _ = _filled(rows, fitting, hole.first_version, hole.last_version)
-    return filled, [*told.values(), *untold.values()]
+    return filled, [*dated.values(), *undated.values()]
 
 
 def _taken(left: dict[str, Unnamed], most: int, fitting: Iterable[Unnamed]) -> list[Unnamed]:
-    """Take so many of those that fit out of those that are left."""
+    """Remove up to `most` of the fitting candidates from those that are left, and return them."""
     found = list(islice(fitting, most))
     for candidate in found:
         del left[candidate.entry.id]
     return found
 
 
-def _told(candidates: Iterable[Unnamed]) -> tuple[list[Unnamed], list[Unnamed]]:
-    """Those with an origin, as they come, and those without, by their times."""
+def _by_origin(candidates: Iterable[Unnamed]) -> tuple[list[Unnamed], list[Unnamed]]:
+    """Split into those with an origin, in the given order, and those without one, in the order of time."""
     candidates = list(candidates)
-    untold = [candidate for candidate in candidates if candidate.origin is None]
-    untold.sort(key=lambda candidate: (candidate.entry.ts, candidate.entry.id))
-    return [candidate for candidate in candidates if candidate.origin is not None], untold
+    undated = [candidate for candidate in candidates if candidate.origin is None]
+    undated.sort(key=lambda candidate: (candidate.entry.ts, candidate.entry.id))
+    return [candidate for candidate in candidates if candidate.origin is not None], undated
 
 
 def _within(candidates: Sequence[Unnamed], hole: Ref) -> list[Row]:
-    """Give each a version in the hole, ascending, as near to its own as there is room."""
+    """Give each a version in the hole: ascending, and as near to its own version as possible."""
     rows: list[Row] = []
     version = hole.first_version - 1
     for index, candidate in enumerate(candidates):
@@ -129,11 +129,12 @@ def _within(candidates: Sequence[Unnamed], hole: Ref) -> list[Row]:
 def _filled(
     rows: Sequence[Row], candidates: Sequence[Unnamed], first: int, last: int
 ) -> tuple[list[Row], list[Unnamed]]:
-    """Give candidates versions between `first` and `last` that no row has. Returns all rows, and who is left.
+    """Give candidates the versions from `first` to `last` that no row has. Returns all rows, and who is left.
 
-    Each takes the first that is free before a later row, but leaves enough for those that come after it.
+    Each gets the first free version that is followed by a row with a later `ts`. It gets an earlier one if
+    the candidates after it would not have enough versions left otherwise.
     """
-    free: list[tuple[int, int, int]] = []  # versions from, up to, and the time of the row behind them
+    free: list[tuple[int, int, int]] = []  # the first and last version, and the ts of the row after them
     for row in rows:
         if first < row.version:
             free.append((first, row.version - 1, row.ts))

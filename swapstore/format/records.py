@@ -1,7 +1,7 @@
-"""Records: one immutable stored value, a header line of JSON and the body bytes after it.
+"""Records: immutable stored values, each a header line of JSON and the body bytes after it.
 
-Header bytes are canonical: compact JSON in UTF-8, keys in the order written down here, labels sorted. So
-the same entry always has the same bytes, whoever writes it, and a commit can compare them on the server.
+Header bytes are canonical: compact JSON in UTF-8, keys in the order given here, labels sorted. So the same
+entry has the same bytes in every process, and a commit can compare them on the server.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from swapstore.models import Encoding, Entry, LiveView, Ref, Row
 FORMAT = 1
 
 
+_OTHER_WRITER = "Something else writes to this key, or damaged it; give swapstore a namespace of its own."
+
+
 def digest(body: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Return the SHA-256 in hexadecimal."""
     return hashlib.sha256(body).hexdigest()
 
 
 def to_json(value: Any) -> bytes:
-    """Canonical JSON of plain dicts and lists: compact, in the order they are built."""
+    """Return canonical JSON of plain dicts and lists: compact, keys in their order."""
     return msgspec.json.encode(value)
 
 
@@ -37,21 +40,18 @@ def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
 
 
 def split(record: bytes, key: str) -> tuple[bytes, bytes]:
-    """Return a record's header line (newline excluded) and body; `Corrupt` if it has no header line."""
+    """Return a record's header line, without its newline, and body. `Corrupt` if it has no header line."""
     end = record.find(b"\n")
     if end < 0:
-        raise Corrupt(f"{key} holds no swapstore record: it has no header line. {_WHO}", key=key)
+        raise Corrupt(f"{key} holds no swapstore record: it has no header line. {_OTHER_WRITER}", key=key)
     return record[:end], record[end + 1 :]
-
-
-_WHO = "Something else writes to this key, or damaged it; give swapstore a namespace of its own."
 
 
 # --- entries and rows ------------------------------------------------------------------------------
 
 
 def entry_fields(entry: Entry) -> dict[str, Any]:
-    """An entry's fields in canonical order. `encoding` is there only where it says something."""
+    """An entry's fields in canonical order. `encoding` is left out if the payload is stored as it is."""
     fields: dict[str, Any] = {
         "id": entry.id,
         "ts": entry.ts,
@@ -81,24 +81,25 @@ def row_fields(row: Row) -> dict[str, Any]:
 
 
 def row_json(row: Row) -> bytes:
-    """A row as it is stored."""
+    """A row as it is stored in a manifest or page."""
     return to_json(row_fields(row))
 
 
-StoredRef = tuple[str, int, int, int]
+StoredRef = tuple[str, int, int, int]  # the page's name, the number of its rows, min_ts, max_ts
+_PAGE_NAME = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,20})-([0-9]{1,20})")
 
 
 def ref_fields(ref: Ref) -> StoredRef:
-    """A page reference as it is stored: the page's name, which says its versions, its rows and its times."""
+    """A page reference as it is stored. The page's name states its first and last version."""
     return ref.key.rpartition(":")[2], ref.count, ref.min_ts, ref.max_ts
 
 
 def read_ref(stored: StoredRef, prefix: str, key: str) -> Ref:
-    """Read a page reference; `prefix` is what the keys of the dataset's pages begin with."""
+    """Parse a page reference in the record at `key`. `prefix`: the beginning of the keys of its pages."""
     name, count, min_ts, max_ts = stored
-    found = _NAME.fullmatch(name)
+    found = _PAGE_NAME.fullmatch(name)
     if found is None:
-        raise Corrupt(f"{key} refers to a page by a name that is none, {name[:40]!r}", key=key)
+        raise Corrupt(f"{key} references a page by an invalid name, {name[:40]!r}", key=key)
     return Ref(
         key=prefix + name,
         count=count,
@@ -109,15 +110,13 @@ def read_ref(stored: StoredRef, prefix: str, key: str) -> Ref:
     )
 
 
-_NAME = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,20})-([0-9]{1,20})")
-
-
 @attrs.frozen(kw_only=True)
 class Origin:
-    """Which commit a ts record was staged for: what a lost manifest is rebuilt from.
+    """The commit that a ts record was staged for; a lost manifest is rebuilt from these.
 
-    Whoever was outrun by another commit has a later version than this, never an earlier one. `pending`: no
-    TTL does not mean committed here, for it was written where no script runs, and the swap was yet to come.
+    If another commit came first, the snapshot was committed with a greater version than this, never with a
+    lesser one. `pending`: the record was written without a TTL before its swap, as a commit without scripts
+    does, so the missing TTL does not prove that the snapshot is committed.
     """
 
     epoch: str
@@ -127,13 +126,17 @@ class Origin:
     pending: bool = False
 
 
+_ORIGIN = msgspec.json.Decoder(Origin)
+_ENTRY = msgspec.json.Decoder(Entry)
+
+
 def pack_ts(row: Row, epoch: str) -> bytes:
     """Build a ts record: the entry as its header, its origin as its body."""
     return entry_header(row) + origin_of(row, epoch)
 
 
 def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
-    """The body of a ts record."""
+    """The body of a ts record: the origin of its row."""
     origin = {"epoch": epoch, "version": row.version, "committed_at": row.committed_at}
     if row.dedupe_key is not None:
         origin["dedupe_key"] = row.dedupe_key
@@ -143,7 +146,7 @@ def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
 
 
 def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:
-    """Parse a ts record. Its origin is None when it is not readable: the entry counts without it."""
+    """Parse a ts record. The origin is None if it cannot be parsed; the entry is valid without it."""
     line, body = split(record, key)
     entry = read_entry(line, key)
     try:
@@ -157,27 +160,23 @@ def entry_of(record: bytes, key: str) -> Entry:
     return read_entry(split(record, key)[0], key)
 
 
-_ORIGIN = msgspec.json.Decoder(Origin)
-_ENTRY = msgspec.json.Decoder(Entry)
-
-
 def read_entry(line: bytes, key: str) -> Entry:
     """Parse the header line of an id or ts record."""
     try:
         return _ENTRY.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(
-            f"{key} holds a record whose header is not an entry ({error}). {_WHO}", key=key
+            f"{key} holds a record whose header is not an entry ({error}). {_OTHER_WRITER}", key=key
         ) from error
 
 
 def body_of(entry: Entry, payload: bytes) -> bytes:
-    """The body of an id record: the payload, as the entry says that it is stored."""
+    """The body of an id record: the payload in the encoding that the entry states."""
     return base64.b64encode(payload) if entry.encoding else payload
 
 
 def needs_encoding(payload: bytes) -> bool:
-    """Say whether a payload cannot travel as text: it is not UTF-8."""
+    """Whether a payload cannot be sent as text, because it is not UTF-8."""
     try:
         payload.decode("utf-8")
     except UnicodeDecodeError:
@@ -186,7 +185,7 @@ def needs_encoding(payload: bytes) -> bool:
 
 
 def _decoded(entry: Entry | _LiveHeader, body: bytes) -> bytes:
-    """Return the payload that a body stands for. What is no base64 stays: its digest will not match."""
+    """Decode a body to its payload. Invalid base64 is returned as it is: its digest will not match."""
     if entry.encoding is None:
         return body
     try:
@@ -196,24 +195,24 @@ def _decoded(entry: Entry | _LiveHeader, body: bytes) -> bytes:
 
 
 def payload_of(record: bytes | None, row: Row, key: str) -> bytes:
-    """Return the payload of an id record, checked against the row that names it.
+    """Return the payload of an id record, checked against its row.
 
-    A missing or different record is raised as `PayloadMissing` or `Corrupt`: the reader decides whether
-    the manifest has moved on or the store is damaged.
+    Raises `PayloadMissing` without a record, and `Corrupt` if it differs from the row. The reader finds out
+    whether the manifest has changed or the store is damaged.
     """
     if record is None:
         raise payload_missing(row, key)
     line, body = split(record, key)
     entry = read_entry(line, key)
     if entry_fields(entry) != entry_fields(row):
-        raise Corrupt(f"{key} holds another entry than version {row.version} of the manifest names", key=key)
+        raise Corrupt(f"{key} holds another entry than row {row.version} of the manifest", key=key)
     payload = _decoded(entry, body)
     check_body(payload, row.size, row.sha256, key)
     return payload
 
 
 def is_whole(record: object, entry: Entry) -> bool:
-    """Say whether a value is the id record of an entry, with the payload that it describes."""
+    """Whether a value is the id record of this entry, payload included."""
     if not isinstance(record, bytes) or not record.startswith(entry_header(entry)):
         return False
     payload = _decoded(entry, record[len(entry_header(entry)) :])
@@ -221,11 +220,10 @@ def is_whole(record: object, entry: Entry) -> bool:
 
 
 def payload_missing(row: Row, key: str) -> PayloadMissing:
-    """Build the error for a committed record that is not there."""
+    """Build the error for a committed record that does not exist."""
     return PayloadMissing(
-        f"version {row.version} (id {row.id!r}) is committed but its record {key} is not there: it was "
-        "deleted or evicted. Publish again under a new id, or pin "
-        "or roll back to another version",
+        f"version {row.version} (id {row.id!r}) is committed but its record {key} does not exist: it was "
+        "deleted or evicted. Publish again under a new id, or pin or roll back to another version",
         key=key,
     )
 
@@ -235,8 +233,8 @@ def check_body(body: bytes, size: int, sha256: str, key: str) -> None:
     if len(body) != size or digest(body) != sha256:
         raise Corrupt(
             f"the bytes of {key} were altered: {len(body)} bytes with another SHA-256 than its header's "
-            f"{sha256[:12]}… ({size} bytes). Publish again under a new id, or pin "
-            "or roll back to another version",
+            f"{sha256[:12]}… ({size} bytes). Publish again under a new id, or pin or roll back to another "
+            "version",
             key=key,
         )
 
@@ -245,7 +243,7 @@ def check_body(body: bytes, size: int, sha256: str, key: str) -> None:
 
 
 def pack_live(*, etag: str, codec: str, payload: bytes, encoding: Encoding | None = None) -> bytes:
-    """Build a live view's record: bound to the etag, which stands first."""
+    """Build a live view's record. The etag that it is bound to comes first."""
     header = {"etag": etag, "format": FORMAT, "size": len(payload), "sha256": digest(payload), "codec": codec}
     if encoding is None:
         return pack(header, payload)
@@ -267,7 +265,7 @@ def read_live(record: bytes, dataset: str, key: str) -> LiveView:
     try:
         header = msgspec.json.decode(line, type=_LiveHeader)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Corrupt(f"{key} is not a live view ({error}). {_WHO}", key=key) from error
+        raise Corrupt(f"{key} is not a live view ({error}). {_OTHER_WRITER}", key=key) from error
     if header.format > FORMAT:
         raise newer_format(key, header.format)
     payload = _decoded(header, body)

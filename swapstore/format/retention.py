@@ -1,12 +1,12 @@
-"""What retention hides, and what it lets go of, as pure code.
+"""Retention, as pure code: what it hides, and what it unlinks.
 
-Hiding is at once: `floor` and `first_version` in the header move up, and what lies below either is not
-there for a reader. Letting go takes it out of the log, in the same swap that gives its records the reader
-grace as their TTL. That is done in bounded steps: hidden rows of the tail, then whole pages. A row stays in
-the log while it is one of the last F, hidden or not, so that a dedupe key and a lost reply find it.
+A row is hidden at once: `floor` and `first_version` in the header move up, and readers do not see rows below
+either. It is unlinked later: one swap removes it from the log and gives its records the reader grace as
+their TTL. That happens in bounded steps: the hidden rows of the tail, then whole pages. The last F rows stay
+in the log, hidden or not, so that dedupe keys and lost replies can be looked up there.
 
-A row in the log has permanent records, hidden or not. So its id is taken until the row is let go of, and
-nothing that is let go of can be somebody else's by then.
+A row in the log has permanent records, hidden or not. So its id stays taken until the row is unlinked, and
+no other snapshot can own those records by then.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from swapstore.format.pages import Page
     from swapstore.models import Ref, Row
 
-WIDEST = 64  # references in a manifest, beyond which no page is opened that is still shown in part
+WIDEST = 64  # with this many references, a manifest gets no more out of pages that are shown in part
 
 
 @attrs.frozen
 class Limits:
-    """Retention at a moment: rows with a `ts` below `floor` go, and all but the newest `max_count`."""
+    """Retention at one moment: hide rows with a `ts` below `floor`, and all but the newest `max_count`."""
 
     floor: int = 0
     max_count: int | None = None
 
 
 def hidden(head: Head, log: Log, limits: Limits) -> Head:
-    """Move `floor` and `first_version` up to the limits; they never move down."""
+    """Return the header with `floor` and `first_version` moved up to the limits. They never move down."""
     first_version = head.first_version
     if limits.max_count is not None and log.count > limits.max_count:
         first_version = max(first_version, _version_at(log, log.count - limits.max_count))
@@ -44,7 +44,7 @@ def hidden(head: Head, log: Log, limits: Limits) -> Head:
 def _version_at(log: Log, index: int) -> int:
     """Return the version of the row with this index in the log, without loading a page.
 
-    In a page whose versions have gaps it is that of the page's first row: some more rows are kept then.
+    In a page whose versions have gaps, it is the version of the page's first row: this keeps a few more rows.
     """
     for ref in log.pages:
         if index < ref.count:
@@ -58,7 +58,7 @@ def _is_dense(ref: Ref) -> bool:
 
 
 def trimmed(head: Head, log: Log) -> tuple[Log, list[Row]]:
-    """Take the hidden rows out of the tail, but for the last F. Returns the log and the rows."""
+    """Remove the hidden rows from the tail, except among the last F rows. Returns the log and those rows."""
     old, last = log.rows[: -manifest.F], log.rows[-manifest.F :]
     gone = [row for row in old if not head.shows(row)]
     if not gone:
@@ -67,11 +67,11 @@ def trimmed(head: Head, log: Log) -> tuple[Log, list[Row]]:
 
 
 def ripe(head: Head, log: Log, limits: Limits) -> list[Ref]:
-    """Return the references to pages that can be taken apart, those first that set most free.
+    """Return the references to pages that can leave the log, in the order in which they should.
 
-    A page that is wholly hidden goes. A page of references makes room for those that it holds when it is
-    the oldest that is hidden in part, unless the manifest would grow too wide, or when `max_count` ends
-    somewhere in it and only they tell where.
+    A wholly hidden page can leave; the smallest ones come first. A page of references can be replaced by the
+    references that it holds in two cases: if it is the oldest that is hidden in part, unless the manifest
+    would get too many references; or if `max_count` ends inside it, and only its references show where.
     """
     ordered = sorted((ref for ref in log.pages if not head.opens(ref)), key=lambda ref: ref.count)
     left = [ref for ref in log.pages if ref.count > manifest.F and head.opens(ref)]
@@ -82,7 +82,7 @@ def ripe(head: Head, log: Log, limits: Limits) -> list[Ref]:
 
 
 def _ends_in(log: Log, limits: Limits) -> Ref | None:
-    """Return the page of references that `max_count` cuts, if its own numbers do not tell where."""
+    """Return the page of references in which `max_count` ends, if its versions have gaps."""
     index = 0 if limits.max_count is None else log.count - limits.max_count
     for ref in log.pages:
         if index < ref.count:
@@ -92,24 +92,24 @@ def _ends_in(log: Log, limits: Limits) -> Ref | None:
 
 
 def chosen(log: Log, pages: dict[str, Page], most: int) -> dict[str, Page]:
-    """Return so many of the pages, and of those of references only as many as there is room for, or one."""
+    """Return up to `most` pages: of the pages of references, as many as the manifest has room for, or one."""
     room = max(1, (WIDEST - len(log.pages)) // (manifest.G - 1))
     references = [key for key, page in pages.items() if page.pages]
     return {key: page for key, page in list(pages.items())[:most] if key not in references[room:]}
 
 
 def hides_more(before: Head, after: Head, ref: Ref) -> bool:
-    """Say whether the later of two headers hides rows below a reference that the earlier one shows."""
+    """Whether the later of two headers hides rows below a reference that the earlier one shows."""
     by_version = after.first_version > max(before.first_version, ref.first_version)
     by_age = after.floor > max(before.floor, ref.min_ts)
     return before.opens(ref) and (by_version or by_age)
 
 
 def taken_apart(head: Head, log: Log, pages: dict[str, Page]) -> tuple[Log, list[Row], list[str]]:
-    """Take pages that are ripe out of the log, given what they hold by their keys.
+    """Remove pages from the log, given their content by key.
 
-    A page of references is replaced by them; a page of rows goes. Returns the log, the rows that left it,
-    and the keys of the pages that left it.
+    A page of references is replaced by its references, a hidden page of rows is removed. Returns the log,
+    the rows that left it, and the keys of the pages that left it.
     """
     refs: list[Ref] = []
     rows: list[Row] = []

@@ -1,9 +1,9 @@
-"""Finding rows in a manifest and its pages, as pure code.
+"""Find rows in a manifest and its pages, as pure code.
 
-A search is a generator that yields the reference of each page it needs and is sent the page, so it does
-no I/O and runs the same under any driver. It goes best first: rows and references wait in one heap under
-the best score they could hold, and the first row to come out is the answer. In a log whose times are in
-order that opens one page a level.
+A search is a generator: it yields the reference of each page that it needs and is sent the page. So it does
+no I/O, and runs the same on any driver. It goes best first: rows and references are in one heap, each under
+the best score that it could contain, and the first row to leave the heap is the answer. If the times in the
+log ascend, this loads one page a level.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ Score = tuple[int, int]
 
 
 class Query(Protocol):
-    """What is sought: the score of a row, and the best score any row below a reference could have.
+    """What to find: the score of a row, and the best score that a row below a reference can have.
 
-    None means: not what is sought.
+    None: no match.
     """
 
     def row(self, row: Row) -> Score | None:
-        """Score a row; the greatest score is the answer."""
+        """Score a row; the row with the greatest score is the answer."""
 
     def bound(self, ref: Ref) -> Score | None:
-        """Bound the scores of the rows below a reference."""
+        """Return the best score that a row below this reference can have."""
 
 
 @attrs.frozen
 class ByVersion:
-    """The row that this version committed."""
+    """Find the row that this version committed."""
 
     version: int
 
@@ -50,13 +50,13 @@ class ByVersion:
         return (0, 0) if row.version == self.version else None
 
     def bound(self, ref: Ref) -> Score | None:
-        """Open what spans the version."""
+        """Open the pages that span the version."""
         return (0, 0) if ref.spans(self.version) else None
 
 
 @attrs.frozen
 class ById:
-    """The row with this id, whose `ts` the id record told."""
+    """Find the row with this id, whose `ts` is known from its id record."""
 
     id: str
     ts: int
@@ -66,29 +66,29 @@ class ById:
         return (row.version, 0) if row.id == self.id else None
 
     def bound(self, ref: Ref) -> Score | None:
-        """Open what spans the time, newest first."""
+        """Open the pages that span the time, newest first."""
         return (ref.last_version, 0) if ref.min_ts <= self.ts <= ref.max_ts else None
 
 
 @attrs.frozen
 class AsOf:
-    """The row with the greatest `ts` up to a moment; the later commit among equals."""
+    """Find the row with the greatest `ts` up to a moment; among equal ones, the one committed last."""
 
     ts: int
 
     def row(self, row: Row) -> Score | None:
-        """Prefer the newest that is not too new."""
+        """Prefer the newest row that is not after the moment."""
         return (row.ts, row.version) if row.ts <= self.ts else None
 
     def bound(self, ref: Ref) -> Score | None:
-        """Nothing below can be newer than its newest, or than the moment."""
+        """No row below can be newer than the page's newest, or than the moment."""
         return (min(ref.max_ts, self.ts), ref.last_version) if ref.min_ts <= self.ts else None
 
 
 def search(manifest: Manifest, query: Query, *, hidden: bool = False) -> Generator[Ref, Page, Row | None]:
-    """Find the best readable row, or None. Yields references, is sent their pages.
+    """Find the best readable row, or None. Yields references, and is sent their pages.
 
-    `hidden` also finds what retention hides and has not unlinked yet.
+    `hidden`: also find rows that retention hides and that are not unlinked yet.
     """
     head = manifest.head
     rows = [*head.kept, *manifest.log.rows]
@@ -96,19 +96,19 @@ def search(manifest: Manifest, query: Query, *, hidden: bool = False) -> Generat
 
 
 def newest(head: Head, log: Log, *, hidden: bool = False) -> Generator[Ref, Page, Row | None]:
-    """Find the row of a log with the greatest `ts`, whatever the header serves. Yields what `search` does."""
+    """Find the row of a log with the greatest `ts`, whatever the header serves. Yields like `search`."""
     return _best(None if hidden else head, log.rows, log.pages, AsOf(sys.maxsize))
 
 
 def in_log(log: Log, query: Query) -> Generator[Ref, Page, Row | None]:
-    """Find the best row of a log, hidden or not, whatever the header serves. Yields what `search` does."""
+    """Find the best row of a log, hidden or not, whatever the header serves. Yields like `search`."""
     return _best(None, log.rows, log.pages, query)
 
 
 def _best(
     head: Head | None, rows: Iterable[Row], refs: Iterable[Ref], query: Query
 ) -> Generator[Ref, Page, Row | None]:
-    """Go best first. What `head` hides is not found; without it everything is."""
+    """Search best first. Skips what `head` hides; without a header, nothing is hidden."""
     heap: list[tuple[int, int, int, int, Row | Ref]] = []
     order = itertools.count()
 
@@ -132,7 +132,7 @@ def _best(
 
 
 def is_named(manifest: Manifest, key: str, version: int) -> Generator[Ref, Page, bool]:
-    """Say whether the log names a page, whose first row has this version. Yields what `search` does."""
+    """Whether the log references the page of this key, whose first row has this version."""
     refs = manifest.log.pages
     while True:
         ref = next((ref for ref in refs if ref.spans(version)), None)
@@ -142,7 +142,7 @@ def is_named(manifest: Manifest, key: str, version: int) -> Generator[Ref, Page,
 
 
 def since(manifest: Manifest, version: int) -> Generator[Ref, Page, list[Row]]:
-    """Collect the rows of the log with later versions, hidden or not. Yields what `search` does."""
+    """Return the rows of the log with later versions, hidden or not. Yields like `search`."""
     rows = [row for row in manifest.log.rows if row.version > version]
     ahead = [ref for ref in manifest.log.pages if ref.last_version > version]
     while ahead:
@@ -154,9 +154,9 @@ def since(manifest: Manifest, version: int) -> Generator[Ref, Page, list[Row]]:
 
 @attrs.frozen
 class Onward:
-    """What comes next in a log: rows that may be read, oldest first, and what was passed over.
+    """What comes next in a log, oldest first: rows that can be read, and versions of hidden rows.
 
-    A number stands for hidden rows: it is the version of the last of them. `at_end`: that was all.
+    A version stands for a run of hidden rows: it is that of the last one. `at_end`: nothing comes after.
     """
 
     items: list[Row | int]
@@ -164,7 +164,7 @@ class Onward:
 
 
 def onward(manifest: Manifest, after: int) -> Generator[Ref, Page, Onward]:
-    """Go on after a version: up to the first page that has rows to read. Yields what `search` does."""
+    """Go on after a version, up to the first page with rows that can be read. Yields like `search`."""
     head, log = manifest.head, manifest.log
     items: list[Row | int] = []
     at_end = False
@@ -177,24 +177,24 @@ def onward(manifest: Manifest, after: int) -> Generator[Ref, Page, Onward]:
         items += [row if head.keeps(row) else row.version for row in rows if row.version > after]
         after = end
     there = {item.version for item in items if isinstance(item, Row)}
-    # What is kept alive whatever its age is in the log no more, or in a page that nobody opens.
+    # `latest` and `pinned` can be read even if they are not in the log any more, or in a hidden page.
     items += [row for row in head.kept if begin < row.version <= after and row.version not in there]
     return Onward(sorted(items, key=lambda item: item if isinstance(item, int) else item.version), at_end)
 
 
-def _next_open(head: Head, refs: Iterable[Ref], after: int, passed: list[Row | int]) -> Ref | None:
-    """Return the first reference after a version that leads to something shown; note what is passed over."""
+def _next_open(head: Head, refs: Iterable[Ref], after: int, skipped: list[Row | int]) -> Ref | None:
+    """Return the first reference after a version that the history shows; note the hidden ones before it."""
     for ref in refs:
         if ref.last_version > after:
             if head.opens(ref):
                 return ref
-            passed.append(ref.last_version)
+            skipped.append(ref.last_version)
     return None
 
 
 @attrs.frozen
 class Cursor:
-    """A walk through the history, newest first: what is still ahead, as an immutable value.
+    """A position in the history, read newest first: what is still ahead, as an immutable value.
 
     It belongs to one manifest, so a history that is read slowly shows one committed version throughout.
     """
@@ -204,7 +204,7 @@ class Cursor:
     before: int | None
 
     def step(self) -> tuple[list[Row], Ref | None, Cursor]:
-        """Return the rows that are at hand, the page to load next (None at the end), and the rest."""
+        """Return the rows that are available, the page to load next (None at the end), and the rest."""
         found: list[Row] = []
         ahead = list(self.ahead)
         while ahead:
@@ -218,12 +218,12 @@ class Cursor:
         return found, None, attrs.evolve(self, ahead=())
 
     def opened(self, page: Page) -> Cursor:
-        """Go on with what a page holds."""
+        """Return the position after loading a page: its rows and references come next."""
         return attrs.evolve(self, ahead=(*self.ahead, *_shown(self.manifest, page.rows, page.pages)))
 
 
 def walk(manifest: Manifest, *, before: int | None) -> Cursor:
-    """Begin at the newest row, or at the newest with a version below `before`."""
+    """Return the position at the newest row, or at the newest one with a version below `before`."""
     return Cursor(manifest, tuple(_shown(manifest, manifest.log.rows, manifest.log.pages)), before)
 
 

@@ -1,1 +1,1 @@
-"""fsck: compare everything that is stored with what the manifests say (verify), and mend it (repair)."""
+"""fsck: compare everything that is stored with what the manifests name (verify), and repair it (repair)."""

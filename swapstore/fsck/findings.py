@@ -1,4 +1,4 @@
-"""What verify finds and what repair does about it. Values, with the words a person reads."""
+"""Findings: the problems that verify finds, what each one means, and what a repair does about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 
 
 class Problem(enum.Enum):
-    """What is the matter with a key; `wrong` unless it goes away by itself."""
+    """What verify found about a key. `wrong` is false for what needs no repair."""
 
     MANIFEST_MISSING = "manifest-missing"
     MANIFEST_DAMAGED = "manifest-damaged"
@@ -32,12 +32,12 @@ class Problem(enum.Enum):
 
     @property
     def wrong(self) -> bool:
-        """Whether something has to be done about it."""
+        """Whether it has to be repaired."""
         return self not in {Problem.ORPHAN, Problem.FOREIGN}
 
     @property
     def meaning(self) -> str:
-        """What it means for those who read and publish."""
+        """What it means for readers and producers."""
         return _WORDS[self][0]
 
     @property
@@ -54,13 +54,13 @@ _WORDS = {
         "rebuilds the manifest from the committed records, in a new epoch",
     ),
     Problem.MANIFEST_DAMAGED: (
-        "what is stored is no manifest of this dataset: nobody can read or publish",
+        "the stored value is not a manifest of this dataset: nobody can read or publish",
         "replaces it with one rebuilt from the committed records, in a new epoch",
     ),
     Problem.MANIFEST_EXPIRING: ("the manifest has a TTL: the dataset will vanish", _PERSISTS),
-    Problem.COUNT_WRONG: ("the manifest counts other than its rows", "counts again"),
+    Problem.COUNT_WRONG: ("the manifest's count is not the number of its rows", "counts the rows again"),
     Problem.LATEST_WRONG: (
-        "what the manifest serves is not in its own log",
+        "the manifest serves a snapshot that is not in its own log",
         "serves the newest snapshot of the log",
     ),
     Problem.PAGE_MISSING: (
@@ -78,32 +78,38 @@ _WORDS = {
     ),
     Problem.RECORD_DAMAGED: (
         "the payload of a committed snapshot was altered: reading it fails",
-        "drops its row, and lets the altered record expire: the payload cannot be brought back",
+        "drops its row, and gives the altered record a TTL: the payload cannot be brought back",
     ),
     Problem.RECORD_EXPIRING: ("the payload of a committed snapshot has a TTL: it will vanish", _PERSISTS),
     Problem.TS_MISSING: (
-        "the ts record of a committed snapshot is gone: it could not be rebuilt from",
+        "the ts record of a committed snapshot is gone: a lost manifest could not be rebuilt from it",
         "writes it again",
     ),
     Problem.TS_DAMAGED: (
-        "the ts record of a committed snapshot was altered: it could not be rebuilt from",
+        "the ts record of a committed snapshot was altered: a lost manifest could not be rebuilt from it",
         "writes it again",
     ),
     Problem.TS_EXPIRING: ("the ts record of a committed snapshot has a TTL: it will vanish", _PERSISTS),
     Problem.LOST: (
         "a committed snapshot that no manifest names: it is whole, and cannot be read",
-        "names it again",
+        "puts it back into the log",
     ),
     Problem.LEAKED: (
-        "a permanent key that was never committed, or was let go of: nobody reads it, and it stays for ever",
+        "a permanent key that was never committed, or was unlinked: nobody reads it, and it never expires",
         "gives it a TTL of a day",
     ),
-    Problem.NAME_MISSING: ("the dataset is not on the list of names: it is not listed", "lists it"),
+    Problem.NAME_MISSING: (
+        "the dataset is not on the list of names: `datasets` does not show it",
+        "adds it to the list",
+    ),
     Problem.ORPHAN: (
-        "left by a publish that did not commit, or let go of and kept for slow readers: it expires by itself",
+        "left by a publish that did not commit, or unlinked and kept for slow readers: it expires by itself",
         "nothing",
     ),
-    Problem.FOREIGN: ("a key among swapstore's that swapstore did not write: it is never read", "nothing"),
+    Problem.FOREIGN: (
+        "a key in swapstore's namespace that swapstore did not write: it is never read",
+        "nothing",
+    ),
 }
 
 
@@ -111,9 +117,9 @@ _WORDS = {
 class Finding:
     """One thing that verify found.
 
-    `version` and `id` name the snapshot it is about, where there is one. `detail` says what was seen.
-    `expires_in_ms` and `age_ms` are known for what expires; the age is that of a staged record, or the time
-    since one was let go of.
+    `version` and `id` name the snapshot, if the key belongs to one. `detail` says what was seen; it may be
+    empty. `expires_in_ms` is the TTL of a key that has one. `age_ms` is the time since such a key was staged
+    or unlinked, if that is known.
     """
 
     problem: Problem
@@ -127,13 +133,17 @@ class Finding:
 
     @property
     def wrong(self) -> bool:
-        """Whether something has to be done about it."""
+        """Whether it has to be repaired."""
         return self.problem.wrong
 
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """How far verify has come: the dataset it is at, rows compared, rows there are, keys looked at."""
+    """How far verify has come.
+
+    `dataset` is the one that is being compared, empty while all keys are scanned. `rows` of `total` rows of
+    the datasets begun so far are compared; `keys` are scanned after that.
+    """
 
     dataset: str
     rows: int
@@ -143,11 +153,11 @@ class Progress:
 
 @attrs.frozen(kw_only=True)
 class Repair:
-    """What repair did, or (`applied` is False) would do, to one dataset.
+    """What a repair did to one dataset, or would do (`applied` is False).
 
-    `findings` is what was wrong; `dropped` are the ids of snapshots whose payload is gone, `restored` those
-    that are named again; `left` is what could not be mended. `version` is the manifest's after it (None:
-    there is none).
+    `findings` is everything that was wrong. `dropped` are the ids of snapshots whose payload is gone,
+    `restored` those of snapshots that are in the log again. `left` is what could not be repaired. `version`
+    is that of the manifest after the repair; None: there is no readable manifest.
     """
 
     dataset: str

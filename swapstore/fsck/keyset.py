@@ -1,4 +1,4 @@
-"""A set of many keys in little memory: 8 bytes each, by their digests."""
+"""A keyset: a set of many keys that takes 8 bytes a key, because it holds digests."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import hashlib
 from array import array
 from bisect import bisect_left
 
-BUCKETS = 256  # sorting one of them takes a 256th of the memory that sorting all would
+BUCKETS = 256  # one is sorted at a time, so sorting takes a 256th of the memory
 
 
-class KnownKeys:
-    """Remembers which keys were seen. Two keys in 10^19 are taken for the same."""
+class Keyset:
+    """Remembers keys that were added. Two different keys are taken for the same once in 10^19."""
 
     def __init__(self) -> None:
         self._buckets = [array("Q") for _ in range(BUCKETS)]
         self._unsorted = set[int]()
 
     def add(self, key: str) -> None:
-        """Remember a key."""
+        """Add a key."""
         digest = _digest(key)
         self._buckets[digest % BUCKETS].append(digest)
         self._unsorted.add(digest % BUCKETS)

@@ -1,4 +1,10 @@
-"""Rewriting a log: new pages in the place of those that are damaged, under names of a new epoch."""
+"""Redraft: the next manifest of a repair, made from what a walk found wrong.
+
+Each draft is made from the manifest that is stored **now**: what is damaged in it is replaced, and
+everything else is kept. So a repair runs beside live producers, and the worst that can happen is that it
+loses the race for a version. Pages that are rewritten begin a new epoch. Their names are new, so no reader
+takes them for the old ones that it has cached.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +15,9 @@ import attrs
 
 from swapstore.commands import Get
 from swapstore.errors import Contended, Corrupt, Damaged
-from swapstore.format import append, manifest, pages, rebuild, records, search
-from swapstore.format.append import Draft
-from swapstore.format.manifest import Head, Log, Manifest
+from swapstore.format import manifest, pages, rebuild, records, search
+from swapstore.format.append import Draft, keys_of, sealed_log, sealed_refs
+from swapstore.format.manifest import Head, Log
 from swapstore.fsck.walk import bytes_of
 from swapstore.protocol.commit import Record
 from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_page
@@ -20,9 +26,9 @@ from swapstore.protocol.operation import Operation
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 
-    from swapstore.format.manifest import Log
+    from swapstore.format.manifest import Manifest
     from swapstore.format.pages import Page, SealedPage
-    from swapstore.fsck.walk import Survey
+    from swapstore.fsck.walk import Walk
     from swapstore.models import Ref, Row
     from swapstore.protocol.context import Context
 
@@ -31,179 +37,48 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class _Replacement:
-    """What stands in the place of a page, and the keys of the pages that it replaces."""
-
-    refs: tuple[Ref, ...]
-    replaced: tuple[str, ...]
-
-
-class Rewriter:
-    """Rewrites what is wrong in a log, and remembers it: a page that was rewritten once is not again.
-
-    `gone` are versions to leave out; `filled` are the rows for pages that cannot be read, by their keys;
-    `wrong` are versions below every page that has to be rewritten.
-    """
-
-    def __init__(
-        self,
-        ctx: Context,
-        dataset: str,
-        epoch: str,
-        *,
-        gone: Mapping[int, Row],
-        filled: Mapping[str, Sequence[Row]],
-        wrong: Iterable[int],
-    ) -> None:
-        self._ctx = ctx
-        self._dataset = dataset
-        self._epoch = epoch
-        self._gone = gone
-        self._filled = filled
-        self._wrong = sorted(wrong)
-        self._places: dict[str, _Replacement] = {}
-        self._pages: dict[str, SealedPage] = {}
-
-    def mended(self, log: Log) -> Operation[tuple[tuple[Ref, ...], tuple[str, ...]]]:
-        """Return the references of a log, mended, and the keys of the pages that are replaced."""
-        refs: list[Ref] = []
-        replaced: list[str] = []
-        for ref in log.pages:
-            place = yield from self._place(ref)
-            refs += place.refs
-            replaced += place.replaced
-        return (self._narrowed(refs) if replaced else log.pages), tuple(replaced)
-
-    def _place(self, ref: Ref) -> Operation[_Replacement]:
-        at = bisect_left(self._wrong, ref.first_version)
-        if at == len(self._wrong) or self._wrong[at] > ref.last_version:
-            return _Replacement((ref,), ())
-        if ref.key not in self._places:
-            self._places[ref.key] = yield from self._rewrite(ref)
-        return self._places[ref.key]
-
-    def _rewrite(self, ref: Ref) -> Operation[_Replacement]:
-        rows = self._filled.get(ref.key)
-        if rows is None:
-            page = yield from load_page(self._ctx, self._dataset, ref)
-            if page.pages:
-                below: list[_Replacement] = []
-                for child in page.pages:
-                    below += [(yield from self._place(child))]
-                refs = tuple(child for place in below for child in place.refs)
-                return _Replacement(refs, (ref.key, *(key for place in below for key in place.replaced)))
-            rows = [row for row in page.rows if row.version not in self._gone]
-        size = manifest.F
-        return _Replacement(
-            tuple(self._seal(rows[at : at + size]) for at in range(0, len(rows), size)), (ref.key,)
-        )
-
-    def _seal(self, rows: Sequence[Row]) -> Ref:
-        page = pages.seal(rows, level=0, dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys)
-        self._pages[page.ref.key] = page
-        return page.ref
-
-    def _narrowed(self, refs: Iterable[Ref]) -> tuple[Ref, ...]:
-        """Seal references that rewriting has spread out."""
-        narrow: tuple[Ref, ...] = ()
-        for ref in refs:
-            narrow, sealed = append.sealed_refs(
-                (*narrow, ref), dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys
-            )
-            self._pages.update({page.ref.key: page for page in sealed})
-        return narrow
-
-    def grown(self, log: Log, rows: Iterable[Row]) -> Log:
-        """Append rows, sealing as a publish would."""
-        for row in rows:
-            log, sealed = append.sealed_log(
-                attrs.evolve(log, rows=(*log.rows, row)),
-                dataset=self._dataset,
-                epoch=self._epoch,
-                keys=self._ctx.keys,
-            )
-            self._pages.update({page.ref.key: page for page in sealed})
-        return log
-
-    def new_pages(self, log: Log) -> tuple[SealedPage, ...]:
-        """The new pages that a log names, directly or through others."""
-        found: dict[str, SealedPage] = {}
-        ahead = list(log.pages)
-        while ahead:
-            page = self._pages.get(ahead.pop().key)
-            if page is not None:
-                found[page.ref.key] = page
-                ahead += pages.parse(page.record, page.ref, self._dataset).pages
-        return tuple(found.values())
-
-    def search(self, searching: Generator[Ref, Page, T]) -> Operation[T]:
-        """Run a search on a log whose new pages are not stored yet."""
-        try:
-            ref = next(searching)
-            while True:
-                at_hand = self._pages.get(ref.key)
-                if at_hand is not None:
-                    page = pages.parse(at_hand.record, ref, self._dataset)
-                else:
-                    page = yield from load_page(self._ctx, self._dataset, ref)
-                ref = searching.send(page)
-        except StopIteration as stop:
-            found: T = stop.value
-            return found
-
-
-# --- mend --------------------------------------------------------------------------------------
-#
-# Mending: from what a survey found wrong to the next manifest, whatever was committed meanwhile.
-#
-# A draft is made from the manifest that is stored **now**, each time anew: what is damaged in it is replaced,
-# all else is taken over. So a repair runs beside live producers and loses the race for a version at worst.
-# Pages that are rewritten begin a new epoch: their names are new, and no reader's memory mistakes them.
-
-
-@attrs.frozen
-class Mended:
-    """A draft that mends, and the records that it relies on."""
+class Redraft:
+    """A draft of a repair, and the records that it relies on."""
 
     draft: Draft
     needed: list[Record]
 
 
-class Mender:
-    """Makes drafts from one survey. It remembers the pages that it has rewritten."""
+class Redrafter:
+    """Drafts repairs of what one walk found. It remembers the pages that it has rewritten."""
 
-    def __init__(self, ctx: Context, survey: Survey) -> None:
+    def __init__(self, ctx: Context, walk: Walk) -> None:
         self._ctx = ctx
-        self._survey = survey
-        self._damage = survey.damage
+        self._walk = walk
+        self._damage = walk.damage
         self._epoch = ctx.stamp().new_epoch
-        self._candidates = rebuild.in_order(survey.damage.candidates)
-        filled, self._unplaced = rebuild.placed(self._candidates, survey.damage.holes)
+        self._candidates = rebuild.in_order(walk.damage.candidates)
+        filled, self._unplaced = rebuild.placed(self._candidates, walk.damage.holes)
         self._placed = [row for rows in filled.values() for row in rows]
-        self._rewriter = Rewriter(
+        self._rewriter = LogRewriter(
             ctx,
-            survey.dataset,
+            walk.dataset,
             self._epoch,
-            gone=survey.damage.gone,
+            gone=walk.damage.gone,
             filled=filled,
-            wrong=[*survey.damage.gone, *(ref.first_version for ref in survey.damage.holes)],
+            wrong=[*walk.damage.gone, *(ref.first_version for ref in walk.damage.holes)],
         )
 
     # --- drafts ------------------------------------------------------------------------------------
 
-    def rebuilt(self) -> Operation[Mended | None]:
-        """Draft a manifest where there is none, from the committed records. None: there are none."""
+    def rebuilt(self) -> Operation[Redraft | None]:
+        """Draft a manifest from the committed records, because there is none. None: there are no records."""
         rows = rebuild.versioned(self._candidates, after=0)
         if not rows:
             return None
-        log = self._rewriter.grown(Log(rows=(), pages=()), rows)
-        was = self._survey.head
+        log = self._rewriter.appended(Log(rows=(), pages=()), rows)
+        was = self._walk.head
         version = max(log.rows[-1].version, was.version if was else 0) + 1
         stamp = self._ctx.stamp()
         head = Head(
             etag=f"{self._epoch}.{version}.{stamp.nonce}",
             format=records.FORMAT,
-            dataset=self._survey.dataset,
+            dataset=self._walk.dataset,
             version=version,
             committed_at=stamp.now_ms,
             confirmed_at=was.confirmed_at if was else log.rows[-1].committed_at,
@@ -222,31 +97,34 @@ class Mender:
             manifest=manifest.build(head, log, self._ctx.keys),
             pages=self._rewriter.new_pages(log),
             unlinked=tuple(self._damage.leaked),
-            over=self._survey.over,
+            over=self._walk.over,
             grace_ms=self._ctx.policy.leak_ttl_ms,
         )
         needed = self._needed(draft, self._without_ts(rows), [])
-        # A store that was emptied since must not get a manifest that points at nothing.
-        keys, dataset = self._ctx.keys, self._survey.dataset
+        # If the store was emptied since the walk, the draft must fail: its manifest would point at nothing.
+        keys, dataset = self._ctx.keys, self._walk.dataset
         served = {keys.id(dataset, row.id): records.entry_header(row) for row in head.kept}
         served |= {key: expiring.header for key, expiring in self._damage.expiring.items()}
         needed += [Record(key, header, shared=True, stored=True) for key, header in served.items()]
-        return Mended(draft, needed)
+        return Redraft(draft, needed)
 
-    def mended(self, current: Manifest) -> Operation[Mended | None]:
-        """Draft the manifest after `current`, mended. None: there is nothing to mend, or nothing to serve."""
-        survey, damage = self._survey, self._damage
-        assert survey.manifest is not None  # noqa: S101 - it was there when the survey began
-        refs, replaced = yield from self._rewriter.mended(current.log)
+    def repaired(self, current: Manifest) -> Operation[Redraft | None]:
+        """Draft a repair of `current`. None: there is nothing to repair, or no snapshot left to serve.
+
+        Raises `Contended` if retention has unlinked a damaged page since the walk.
+        """
+        walk, damage = self._walk, self._damage
+        assert walk.manifest is not None  # noqa: S101 - there was one when the walk began
+        refs, replaced = yield from self._rewriter.rewrite(current.log)
         if not {hole.key for hole in damage.holes} <= set(replaced):
-            raise Contended("retention let go of a damaged page meanwhile; look again")
+            raise Contended("retention unlinked a damaged page while it was being repaired; run repair again")
         tail = tuple(row for row in current.log.rows if row.version not in damage.gone)
-        later = yield from find(self._ctx, survey.dataset, search.since(current, survey.manifest.version))
-        known = {row.id for row in later}
+        later = yield from find(self._ctx, walk.dataset, search.since(current, walk.manifest.version))
+        published = {row.id for row in later}
         back = rebuild.versioned(
-            [c for c in self._unplaced if c.entry.id not in known], after=current.version
+            [c for c in self._unplaced if c.entry.id not in published], after=current.version
         )
-        log = self._rewriter.grown(Log(rows=tail, pages=refs), back)
+        log = self._rewriter.appended(Log(rows=tail, pages=refs), back)
         head = yield from self._head(current, log, back, rewritten=bool(replaced or back))
         if head is None:
             return None
@@ -266,11 +144,12 @@ class Mender:
         )
         if same and not needed and not unlinked and not damage.manifest_wrong:
             return None
-        return Mended(draft, needed)
+        return Redraft(draft, needed)
 
     def _head(
         self, current: Manifest, log: Log, back: list[Row], *, rewritten: bool
     ) -> Operation[Head | None]:
+        """Return the header of the repaired manifest. None: no snapshot is left to serve."""
         was, gone, stamp = current.head, self._damage.gone, self._ctx.stamp()
         version = max(current.version + 1, log.rows[-1].version if log.rows else 0)
         epoch = self._epoch if rewritten else current.epoch
@@ -287,7 +166,7 @@ class Mender:
         newest = yield from self._newest(head, log)
         if newest is None:
             return None
-        # A rollback is an operator's choice: it stands unless what was rolled back to is gone.
+        # A rollback stays in force, because an operator chose it, unless its snapshot is gone.
         restored = newest.id in {row.id for row in back} and newest.ts > was.latest.ts
         if restored or was.latest.version in gone:
             head = attrs.evolve(head, latest=newest)
@@ -298,28 +177,29 @@ class Mender:
     # --- what is served ----------------------------------------------------------------------------
 
     def _newest(self, head: Head, log: Log) -> Operation[Row | None]:
+        """Return the row with the greatest `ts`; one that retention hides only if all are hidden."""
         row = yield from self._rewriter.search(search.newest(head, log))
         return row or (yield from self._rewriter.search(search.newest(head, log, hidden=True)))
 
     def _find_again(self, log: Log, row: Row) -> Operation[Row | None]:
-        """Find a row that was served in the new log, by its id."""
+        """Find in the new log a row that was served, by its id."""
         query = search.ById(row.id, row.ts)
         return (yield from self._rewriter.search(search.in_log(log, query)))
 
     # --- records -----------------------------------------------------------------------------------
 
     def _without_ts(self, rows: Iterable[Row]) -> list[Row]:
-        """Those of some restored rows that have no ts record."""
+        """Return those of the restored rows that have no ts record."""
         without = {candidate.entry.id for candidate in self._candidates if not candidate.has_ts}
         return [row for row in rows if row.id in without]
 
     def _needed(self, draft: Draft, back: Iterable[Row], again: Iterable[Row]) -> list[Record]:
-        """The records that have to be written: pages, and ts records that are missing.
+        """Return the records that have to be written: new pages, and missing ts records.
 
-        They say the line of versions that the others of their time say, so that a manifest that is lost
-        later is rebuilt in the same order.
+        A new ts record names the same line of versions as those of snapshots that were committed along with
+        it. So a manifest that is lost later is rebuilt in the same order.
         """
-        dataset, keys = self._survey.dataset, self._ctx.keys
+        dataset, keys = self._walk.dataset, self._ctx.keys
         needed = [Record.of(page.ref.key, page.record, shared=True) for page in draft.pages]
         told = (candidate.origin.epoch for candidate in self._candidates if candidate.origin)
         line = next(told, draft.manifest.epoch)
@@ -330,7 +210,7 @@ class Mender:
         return needed
 
     def _expiring(self, current: Manifest, replaced: Collection[str]) -> Operation[list[Record]]:
-        """The records that are to be permanent again, as far as `current` still names them."""
+        """Return the records that have to be made permanent again, if `current` still names them."""
         found = []
         for key, expiring in self._damage.expiring.items():
             named = True
@@ -347,7 +227,7 @@ class Mender:
         return found
 
     def _still(self, current: Manifest, rows: Iterable[Row]) -> Operation[list[Row]]:
-        """Those of some rows that `current` still names, and whose payload is there."""
+        """Return those of some rows that `current` still names and whose payload is not gone."""
         found = []
         for row in rows:
             if row.version not in self._damage.gone and (
@@ -357,32 +237,32 @@ class Mender:
         return found
 
     def _unlinked(self, current: Manifest, later: Iterable[Row]) -> Operation[list[str]]:
-        """The keys that get a TTL: leaked, replaced, altered, and what is left of dropped rows."""
+        """Return the keys that get a TTL: leaked ones, altered ones, and those of dropped rows."""
         if not self._ctx.capabilities.committer.expires_leaks:
             return []
-        damage, keys, dataset = self._damage, self._ctx.keys, self._survey.dataset
-        assert self._survey.manifest is not None  # noqa: S101 - it was there when the survey began
+        damage, keys, dataset = self._damage, self._ctx.keys, self._walk.dataset
+        assert self._walk.manifest is not None  # noqa: S101 - there was one when the walk began
         unlinked: list[str] = []
-        moved = current.etag != self._survey.manifest.etag
-        used = set(append.keys_of((*later, *current.head.kept), dataset, keys))
+        moved = current.etag != self._walk.manifest.etag
+        used = set(keys_of((*later, *current.head.kept), dataset, keys))
         for key in damage.leaked:
             if key in used:
-                continue  # another repair let it expire, and its id was published again
+                continue  # its id was published again, after another repair had unlinked it
             name = keys.parse(key)
             page = name if moved and name is not None and name.kind == "page" else None
             if page and (yield from is_page_named(self._ctx, current, key, page.first_version)):
-                continue  # leaked by one commit, used by a later one
+                continue  # one commit leaked it, a later one uses it
             unlinked.append(key)
         for row in damage.gone.values():
             if (yield from is_row_named(self._ctx, current, row.version)):
                 unlinked += yield from self._left_of(current, row)
-        # An altered ts record that is permanent can be replaced once it has a TTL: in the next swap.
+        # An altered ts record that is permanent can be replaced when it has a TTL, in the next swap.
         held = yield from self._still(current, damage.held_ts.values())
         return [*unlinked, *(keys.ts(dataset, row.ts, row.id) for row in held)]
 
     def _left_of(self, current: Manifest, row: Row) -> Operation[list[str]]:
-        """The keys of a dropped row, but for an id record that another row names: the id was taken again."""
-        dataset = self._survey.dataset
+        """Return the keys of a dropped row, without an id record that another row names under the same id."""
+        dataset = self._walk.dataset
         id_key, ts_key = self._ctx.keys.records(dataset, row)
         (reply,) = yield from ask_all(self._ctx, [Get(id_key)])
         record = bytes_of(reply)
@@ -395,7 +275,133 @@ class Mender:
             try:
                 other = yield from find(self._ctx, dataset, search.search(current, query, hidden=True))
             except Damaged:
-                return [ts_key]  # whose it is cannot be told before the log can be read
+                return [ts_key]  # the damaged log does not show to which row it belongs
             if other is not None and other.version != row.version and records.is_whole(record, other):
                 return [ts_key] if other.ts != row.ts else []
         return [id_key, ts_key]
+
+
+# --- rewriting the log -----------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Replacement:
+    """What stands in the place of a page, and the keys of the pages that it replaces."""
+
+    refs: tuple[Ref, ...]
+    replaced: tuple[str, ...]
+
+
+class LogRewriter:
+    """Replaces the damaged pages of a log. It remembers each one, so that none is rewritten twice.
+
+    `gone`: rows to leave out, by version. `filled`: the rows of pages that cannot be read, by the keys of the
+    pages. `wrong`: a version in each page that has to be rewritten.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        dataset: str,
+        epoch: str,
+        *,
+        gone: Mapping[int, Row],
+        filled: Mapping[str, Sequence[Row]],
+        wrong: Iterable[int],
+    ) -> None:
+        self._ctx = ctx
+        self._dataset = dataset
+        self._epoch = epoch
+        self._gone = gone
+        self._filled = filled
+        self._wrong = sorted(wrong)
+        self._replacements: dict[str, _Replacement] = {}
+        self._pages: dict[str, SealedPage] = {}
+
+    def rewrite(self, log: Log) -> Operation[tuple[tuple[Ref, ...], tuple[str, ...]]]:
+        """Return the page references of the rewritten log, and the keys of the pages that are replaced."""
+        refs: list[Ref] = []
+        replaced: list[str] = []
+        for ref in log.pages:
+            replacement = yield from self._replacement(ref)
+            refs += replacement.refs
+            replaced += replacement.replaced
+        return (self._narrowed(refs) if replaced else log.pages), tuple(replaced)
+
+    def _replacement(self, ref: Ref) -> Operation[_Replacement]:
+        """Return what stands in the place of a page; the page itself if nothing in it is wrong."""
+        at = bisect_left(self._wrong, ref.first_version)
+        if at == len(self._wrong) or self._wrong[at] > ref.last_version:
+            return _Replacement((ref,), ())
+        if ref.key not in self._replacements:
+            self._replacements[ref.key] = yield from self._rewrite(ref)
+        return self._replacements[ref.key]
+
+    def _rewrite(self, ref: Ref) -> Operation[_Replacement]:
+        rows = self._filled.get(ref.key)
+        if rows is None:
+            page = yield from load_page(self._ctx, self._dataset, ref)
+            if page.pages:
+                below: list[_Replacement] = []
+                for child in page.pages:
+                    below += [(yield from self._replacement(child))]
+                refs = tuple(child for place in below for child in place.refs)
+                return _Replacement(refs, (ref.key, *(key for place in below for key in place.replaced)))
+            rows = [row for row in page.rows if row.version not in self._gone]
+        size = manifest.F
+        return _Replacement(
+            tuple(self._seal(rows[at : at + size]) for at in range(0, len(rows), size)), (ref.key,)
+        )
+
+    def _seal(self, rows: Sequence[Row]) -> Ref:
+        page = pages.seal(rows, level=0, dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys)
+        self._pages[page.ref.key] = page
+        return page.ref
+
+    def _narrowed(self, refs: Iterable[Ref]) -> tuple[Ref, ...]:
+        """Seal references, because rewriting has replaced pages of references by what they held."""
+        narrow: tuple[Ref, ...] = ()
+        for ref in refs:
+            narrow, sealed = sealed_refs(
+                (*narrow, ref), dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys
+            )
+            self._pages.update({page.ref.key: page for page in sealed})
+        return narrow
+
+    def appended(self, log: Log, rows: Iterable[Row]) -> Log:
+        """Return the log with rows appended, and seal pages as a publish would."""
+        for row in rows:
+            log, sealed = sealed_log(
+                attrs.evolve(log, rows=(*log.rows, row)),
+                dataset=self._dataset,
+                epoch=self._epoch,
+                keys=self._ctx.keys,
+            )
+            self._pages.update({page.ref.key: page for page in sealed})
+        return log
+
+    def new_pages(self, log: Log) -> tuple[SealedPage, ...]:
+        """Return the new pages that a log names, directly or through other new pages."""
+        found: dict[str, SealedPage] = {}
+        ahead = list(log.pages)
+        while ahead:
+            page = self._pages.get(ahead.pop().key)
+            if page is not None:
+                found[page.ref.key] = page
+                ahead += pages.parse(page.record, page.ref, self._dataset).pages
+        return tuple(found.values())
+
+    def search(self, searching: Generator[Ref, Page, T]) -> Operation[T]:
+        """Run a search like `find`, on a log whose new pages are not stored yet."""
+        try:
+            ref = next(searching)
+            while True:
+                new = self._pages.get(ref.key)
+                if new is not None:
+                    page = pages.parse(new.record, ref, self._dataset)
+                else:
+                    page = yield from load_page(self._ctx, self._dataset, ref)
+                ref = searching.send(page)
+        except StopIteration as stop:
+            found: T = stop.value
+            return found

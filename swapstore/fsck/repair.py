@@ -1,8 +1,8 @@
-"""Verify and repair: look at a dataset, and mend what is wrong, until nothing is.
+"""Repair: verify a dataset, commit a draft that repairs what is wrong, and repeat until nothing is.
 
-Repair commits through the same compare-and-set as every other swap. It can be cut anywhere and run again:
-what it has staged expires, what it has committed is found in order. When producers move the dataset on
-under its hands it drafts anew; when somebody else repairs or resets it, it looks anew.
+A repair commits through the same compare-and-set as every other swap. It can be cut short at any command and
+run again: what it has staged expires, and what it has committed is whole. If producers commit concurrently,
+it drafts again on their manifest. If the dataset is reset or repaired concurrently, it verifies again.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, Unsu
 from swapstore.events import Repaired
 from swapstore.format.rebuild import in_order
 from swapstore.fsck.findings import Finding, Problem, Repair
-from swapstore.fsck.redraft import Mender
-from swapstore.fsck.unreachable import Sweep
-from swapstore.fsck.walk import Survey
+from swapstore.fsck.redraft import Redrafter
+from swapstore.fsck.unreachable import KeyScan
+from swapstore.fsck.walk import Walk
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.load import load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation, Wait
@@ -24,47 +24,37 @@ from swapstore.protocol.operation import Batch, Operation, Wait
 if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
-LOOKS = 5  # how often a repair looks anew at a dataset that somebody else resets or repairs
-
-
-def look(ctx: Context, dataset: str) -> Operation[tuple[Survey, list[Finding]]]:
-    """Look at all of one dataset; return what is wrong with it."""
-    survey = Survey(ctx, dataset)
-    found = yield from survey.begin()
-    while survey.pending:
-        found += yield from survey.step()
-    sweep = Sweep(ctx, {dataset: survey}, dataset)
-    while sweep.pending:
-        found += [finding for finding in (yield from sweep.step()) if finding.wrong]
-    return survey, found
+ATTEMPTS = 5  # how often a repair verifies a dataset that is reset or repaired concurrently
 
 
 def repair(ctx: Context, dataset: str, *, apply: bool) -> Operation[Repair]:
-    """Mend a dataset, or (without `apply`) say what that would do.
+    """Repair a dataset, or (without `apply`) report what that would do.
 
-    It looks again after each swap that mends: what it reports as left is what it then still finds.
+    It verifies again after each swap. What it reports as left is what it still finds then. Raises
+    `Contended` if the dataset is reset or repaired concurrently each time, or if producers always commit
+    first.
     """
     began = ctx.clock.monotonic()
-    report = _Progress(dataset, applied=apply)
-    for attempt in range(LOOKS):
+    report = _Report(dataset, applied=apply)
+    for attempt in range(ATTEMPTS):
         try:
-            survey, found = yield from look(ctx, dataset)
-            report.note(survey, found)
+            walk, found = yield from _verify(ctx, dataset)
+            report.note(walk, found)
             if not found:
                 break
-            mends = yield from _mend(ctx, survey, apply=apply)
-            if not apply or not mends:
-                report.left = () if mends else tuple(found)
+            repairs = yield from _repair(ctx, walk, apply=apply)
+            if not apply or not repairs:
+                report.left = () if repairs else tuple(found)
                 break
-            report.done(survey)
+            report.done(walk)
         except UnsupportedFormat:
             raise
-        except (Contended, OutcomeUnknown, ReplyLost, Damaged):  # damaged, that is, since it was looked at
-            if attempt == LOOKS - 1:
+        except (Contended, OutcomeUnknown, ReplyLost, Damaged):  # `Damaged`: since it was verified
+            if attempt == ATTEMPTS - 1:
                 raise
             yield Wait(ctx.backoff(attempt))
     else:
-        _, found = yield from look(ctx, dataset)
+        _, found = yield from _verify(ctx, dataset)
         report.left = tuple(found)
     try:
         current = yield from load_manifest(ctx, dataset)
@@ -90,36 +80,50 @@ def _emit(ctx: Context, made: Repair, began: float) -> None:
     )
 
 
-def _mend(ctx: Context, survey: Survey, *, apply: bool) -> Operation[bool]:
-    """Mend what one survey found. Returns whether there was anything that could be done."""
-    mender, staging = Mender(ctx, survey), Staging()
-    if survey.over is not None and ctx.encoding(survey.over) is not None:
+def _verify(ctx: Context, dataset: str) -> Operation[tuple[Walk, list[Finding]]]:
+    """Verify one dataset. Returns the walk, and the findings that are wrong."""
+    walk = Walk(ctx, dataset)
+    found = yield from walk.begin()
+    while walk.pending:
+        found += yield from walk.step()
+    scan = KeyScan(ctx, {dataset: walk}, dataset)
+    while scan.pending:
+        found += [finding for finding in (yield from scan.step()) if finding.wrong]
+    return walk, found
+
+
+def _repair(ctx: Context, walk: Walk, *, apply: bool) -> Operation[bool]:
+    """Commit a draft that repairs what one walk found. Returns whether there was anything to repair."""
+    redrafter, staging = Redrafter(ctx, walk), Staging()
+    if walk.over is not None and ctx.encoding(walk.over) is not None:
         raise Unsupported(
-            "what stands in the manifest's place is not text, so REST cannot replace exactly that; repair "
-            "through the Redis protocol (rediss://)"
+            "the value that is stored instead of the manifest is not text, so REST cannot compare and "
+            "replace it. Nothing was repaired; repair through the Redis protocol (rediss://)"
         )
-    listed = survey.damage.unlisted and apply
+    listed = walk.damage.unlisted and apply
     if listed:
-        yield from _list(ctx, survey.dataset)
+        yield from _list(ctx, walk.dataset)
     for attempt in range(ctx.policy.commit_attempts):
-        current = (yield from load_manifest(ctx, survey.dataset)) if survey.over is None else None
-        before = survey.manifest
+        current = (yield from load_manifest(ctx, walk.dataset)) if walk.over is None else None
+        before = walk.manifest
         if (current and current.epoch) != (before and before.epoch):
-            raise Contended("the dataset was reset or repaired while it was being repaired")
-        mended = yield from (mender.rebuilt() if current is None else mender.mended(current))
-        if mended is None or not apply:
-            return mended is not None or survey.damage.unlisted
-        yield from ctx.capabilities.committer.stage_ahead(ctx, mended.needed, staging)
-        match (yield from commit(ctx, mended.draft, mended.needed, staging)):
+            raise Contended("the dataset was reset or repaired while it was being repaired; run repair again")
+        made = yield from (redrafter.rebuilt() if current is None else redrafter.repaired(current))
+        if made is None or not apply:
+            return made is not None or walk.damage.unlisted
+        yield from ctx.capabilities.committer.stage_ahead(ctx, made.needed, staging)
+        match (yield from commit(ctx, made.draft, made.needed, staging)):
             case Swapped():
                 return True
-            case Moved() if survey.over is None:
+            case Moved() if walk.over is None:
                 yield Wait(ctx.backoff(attempt))
             case _:
-                raise Contended("others repaired or changed the dataset while it was being repaired")
+                raise Contended(
+                    "the dataset was repaired or changed while it was being repaired; run repair again"
+                )
     raise Contended(
         f"producers committed first, {ctx.policy.commit_attempts} times in a row; nothing was repaired. "
-        "Run it again, or when fewer producers publish"
+        "Run repair again, or run it when fewer producers publish"
     )
 
 
@@ -128,8 +132,8 @@ def _list(ctx: Context, dataset: str) -> Operation[None]:
     value_of(reply)
 
 
-class _Progress:
-    """Collects what a repair, which may look several times, has to tell."""
+class _Report:
+    """What a repair has found and done so far, over all of its walks."""
 
     def __init__(self, dataset: str, *, applied: bool) -> None:
         self._dataset = dataset
@@ -139,16 +143,16 @@ class _Progress:
         self._restored: dict[str, None] = {}
         self.left: tuple[Finding, ...] = ()
 
-    def note(self, survey: Survey, found: list[Finding]) -> None:
-        """Take note of a look."""
+    def note(self, walk: Walk, found: list[Finding]) -> None:
+        """Add what one walk found."""
         self._found.update({(finding.problem, finding.key): finding for finding in found})
         if not self._applied:
-            self.done(survey)
+            self.done(walk)
 
-    def done(self, survey: Survey) -> None:
-        """Take note that what a look found was mended, or would be."""
-        self._dropped.update(dict.fromkeys(row.id for row in survey.damage.gone.values()))
-        self._restored.update(dict.fromkeys(c.entry.id for c in in_order(survey.damage.candidates)))
+    def done(self, walk: Walk) -> None:
+        """Add what was repaired, or would be, of what one walk found."""
+        self._dropped.update(dict.fromkeys(row.id for row in walk.damage.gone.values()))
+        self._restored.update(dict.fromkeys(c.entry.id for c in in_order(walk.damage.candidates)))
 
     def made(self, version: int | None) -> Repair:
         """Return the report."""

@@ -1,8 +1,12 @@
-"""Permanent records that no survey has seen: they were committed meanwhile, lost with a manifest, or leaked.
+"""Keys that no manifest reaches: scan all keys, and judge those that the walks have not seen.
 
-A record says in its origin (the body of its ts record) which line of versions it was staged for. Under a
-manifest of the same line that does not name it, it was never committed, or let go of. Under another, or
-none, or one with a hole, it was committed: nothing else makes a record permanent.
+A key with a TTL expires by itself. A permanent record that no walk has reached was committed since the walk;
+or it was lost with a manifest or a page; or it is leaked: it was never committed, or it was unlinked.
+
+The ts record tells them apart. Its body, the origin, says for which line of versions and for which version
+the record was staged. If the manifest is of the same line and does not name the record, the record is
+leaked. If it is of another line, or there is none, or a page is missing, the record counts as lost, which a
+repair undoes. Only a key that is proved to belong to no commit is called leaked.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from swapstore.errors import Contended, Corrupt
 from swapstore.format import records, search
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
-from swapstore.fsck.walk import Expiring, Later, Survey, bytes_of, finding_of
+from swapstore.fsck.walk import Expiring, Unresolved, Walk, bytes_of, finding_of
 from swapstore.protocol.load import ask, ask_all, find, is_page_named, load_manifest, value_of
 from swapstore.protocol.operation import Operation
 
@@ -30,51 +34,143 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-def still_unknown(ctx: Context, survey: Survey, suspects: list[Name]) -> Operation[list[Name]]:
-    """Leave out what was committed, or let go of, since the survey."""
-    if survey.over is None:
-        current = yield from load_manifest(ctx, survey.dataset)
-        before = survey.manifest
+SCAN_KEYS = 500  # that are scanned in one step
+
+
+class KeyScan:
+    """Scans the keys of one dataset, or of all (None), and judges those that no walk has reached.
+
+    `walks` are the walks that are done, by dataset. It adds those of datasets that are found by their keys
+    alone.
+    """
+
+    def __init__(self, ctx: Context, walks: dict[str, Walk], dataset: str | None) -> None:
+        self._ctx = ctx
+        self._walks = walks
+        self._pattern = ctx.keys.all(dataset)
+        self._only = dataset
+        self._cursor: str | None = ""
+        self.keys = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are more steps."""
+        return self._cursor is not None
+
+    def step(self) -> Operation[list[Finding]]:
+        """Scan some more keys."""
+        scanned = yield from ask(self._ctx, Scan(self._pattern, self._cursor or "", SCAN_KEYS))
+        self._cursor = scanned.cursor
+        self.keys += len(scanned.keys)
+        found: list[Finding] = []
+        names: list[Name] = []
+        for key in dict.fromkeys(scanned.keys):
+            name = self._ctx.keys.parse(key)
+            if name is None:
+                found += self._foreign(key)
+            elif name.kind != "manifest" and self._only in {None, name.dataset}:
+                names.append(name)
+        ttls = yield from ask_all(self._ctx, [Ttl(name.key) for name in names])
+        unreached: dict[str, list[Name]] = {}
+        for name, reply in zip(names, ttls, strict=True):
+            walk = yield from self._walk(name.dataset, found)
+            ttl = value_of(reply)
+            is_temporary = name.kind in {"live", "lease"} and ttl != PERMANENT
+            if name.key in walk.reached or ttl == ABSENT or is_temporary:
+                continue
+            if ttl == PERMANENT:
+                unreached.setdefault(name.dataset, []).append(name)
+            else:
+                found.append(self._orphan(name, ttl))
+        for dataset, permanent in unreached.items():
+            found += yield from self._judge(self._walks[dataset], permanent)
+        if not self.pending:
+            for walk in self._walks.values():
+                found += decide(walk)
+        return found
+
+    def _walk(self, dataset: str, found: list[Finding]) -> Operation[Walk]:
+        """Return the walk of a dataset. A dataset that has none yet is walked now."""
+        walk = self._walks.get(dataset)
+        if walk is None:
+            walk = self._walks[dataset] = Walk(self._ctx, dataset)
+            found += yield from walk.begin()
+            while walk.pending:
+                found += yield from walk.step()
+        return walk
+
+    def _orphan(self, name: Name, ttl: int) -> Finding:
+        began = self._ctx.policy.staging_ttl_ms
+        finding = finding_of(name.dataset, Problem.ORPHAN, name.key, expires_in_ms=ttl)
+        is_record = name.kind != "live" and ttl <= began
+        return attrs.evolve(finding, age_ms=began - ttl if is_record else None)
+
+    def _foreign(self, key: str) -> list[Finding]:
+        if key == self._ctx.keys.datasets():
+            return []
+        return [finding_of(self._only or "", Problem.FOREIGN, key)]
+
+    def _judge(self, walk: Walk, names: list[Name]) -> Operation[list[Finding]]:
+        found: list[Finding] = []
+        for name in (yield from still_unreached(self._ctx, walk, names)):
+            if name.kind in {"id", "ts"}:
+                found += yield from judge(self._ctx, walk, name)
+            else:
+                found += note_leaked(walk, [name.key])
+        return found
+
+
+# --- judging permanent keys ------------------------------------------------------------------------
+
+
+def still_unreached(ctx: Context, walk: Walk, names: list[Name]) -> Operation[list[Name]]:
+    """Leave out keys that were committed or unlinked since the walk.
+
+    Raises `Contended` if the manifest is of another line of versions now.
+    """
+    if walk.over is None:
+        current = yield from load_manifest(ctx, walk.dataset)
+        before = walk.manifest
         if (before and before.epoch) != (current and current.epoch):
             raise Contended(
-                "the dataset was reset, repaired or first published while it was looked at; look again",
-                dataset=survey.dataset,
+                "the dataset was reset, repaired or first published while it was verified; verify it again",
+                dataset=walk.dataset,
             )
         if current:
-            survey.version = current.version
+            walk.version = current.version
         if before and current and current.version > before.version:
-            yield from _catch_up(ctx, survey, current, before.version, suspects)
-    unknown = [name for name in suspects if name.key not in survey.known]
-    ttls = yield from ask_all(ctx, [Ttl(name.key) for name in unknown])
-    return [name for name, ttl in zip(unknown, ttls, strict=True) if value_of(ttl) == PERMANENT]
+            yield from _catch_up(ctx, walk, current, before.version, names)
+    left = [name for name in names if name.key not in walk.reached]
+    ttls = yield from ask_all(ctx, [Ttl(name.key) for name in left])
+    return [name for name, ttl in zip(left, ttls, strict=True) if value_of(ttl) == PERMANENT]
 
 
 def _catch_up(
-    ctx: Context, survey: Survey, current: Manifest, version: int, suspects: Iterable[Name]
+    ctx: Context, walk: Walk, current: Manifest, version: int, names: Iterable[Name]
 ) -> Operation[None]:
-    """Learn what later versions name."""
-    dataset = survey.dataset
+    """Add the keys that later versions name to those that the walk has reached."""
+    dataset = walk.dataset
     for row in (*(yield from find(ctx, dataset, search.since(current, version))), *current.head.kept):
         for key in ctx.keys.records(dataset, row):
-            survey.known.add(key)
-    for name in suspects:
+            walk.reached.add(key)
+    for name in names:
         if name.kind != "page":
             continue
         if (yield from is_page_named(ctx, current, name.key, name.first_version)):
-            survey.known.add(name.key)
+            walk.reached.add(name.key)
 
 
-def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
-    """Say what a permanent id or ts record is that nobody names, and note it for a repair."""
-    if name.key in survey.known:
-        return []  # its other half was judged
+def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
+    """Judge a permanent id or ts record that no manifest names: lost, leaked, or unresolved for now."""
+    if name.key in walk.reached:
+        return []  # it was judged together with the other record of its snapshot
     (reply,) = yield from ask_all(ctx, [Get(name.key)])
     if reply is None:
-        return []  # it was let go of, or the store was emptied, since
+        return []  # it expired, or the store was emptied
     entry, origin = _entry_of(name, bytes_of(reply))
     if entry is None:
-        return leaked(survey, [name.key])
-    id_key, ts_key = ctx.keys.records(survey.dataset, entry)
+        return note_leaked(walk, [name.key])
+    id_key, ts_key = ctx.keys.records(walk.dataset, entry)
     both: list[Command[Any]] = [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
     stored, ttl, stored_ts, ts_ttl = yield from ask_all(ctx, both)
     if value_of(ttl if name.kind == "id" else ts_ttl) != PERMANENT:
@@ -90,44 +186,45 @@ def judge(ctx: Context, survey: Survey, name: Name) -> Operation[list[Finding]]:
         if value_of(left) == PERMANENT and ours.startswith(header)
     ]
     if origin is not None and origin.pending:
-        return leaked(survey, permanent or [name.key])
-    is_open = _is_open(survey, origin, has_ts=has_ts)
-    if not records.is_whole(record, entry) or not (is_open or _is_committed(survey, origin)):
-        return leaked(survey, permanent or [name.key])
+        return note_leaked(walk, permanent or [name.key])
+    is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts)
+    if not records.is_whole(record, entry) or not (is_unresolved or _is_committed(walk, origin)):
+        return note_leaked(walk, permanent or [name.key])
     expiring = []
     for key, left, ours in ((id_key, ttl, record), (ts_key, ts_ttl, ts_record)):
-        survey.known.add(key)
+        walk.reached.add(key)
         if value_of(left) not in {PERMANENT, ABSENT} and ours.startswith(header):
             expiring.append(key)
-    found = [] if survey.damage.candidates else _no_manifest(ctx, survey)
+    found = [] if walk.damage.candidates else _no_manifest(ctx, walk)
     is_altered = not has_ts and value_of(ts_ttl) == PERMANENT
-    if is_altered:  # once it has a TTL it can be written again: in the next swap
-        found += leaked(survey, [ts_key])
+    if is_altered:  # this swap gives it a TTL, so that the next one can write it again
+        found += note_leaked(walk, [ts_key])
     candidate = Unnamed(entry=entry, origin=origin, has_ts=has_ts or is_altered)
-    one = Later(candidate, tuple(permanent), tuple(expiring))
-    if is_open:
-        survey.damage.later.append(one)
+    one = Unresolved(candidate, tuple(permanent), tuple(expiring))
+    if is_unresolved:
+        walk.damage.unresolved.append(one)
         return found
-    return [*found, *_lost(survey, one, id_key)]
+    return [*found, *_note_lost(walk, one, id_key)]
 
 
-def _lost(survey: Survey, one: Later, id_key: str) -> list[Finding]:
-    """Note a committed snapshot that a repair names again."""
+def _note_lost(walk: Walk, one: Unresolved, id_key: str) -> list[Finding]:
+    """Note a committed snapshot that a repair puts back into the log."""
     entry = one.candidate.entry
-    survey.damage.candidates.append(one.candidate)
+    walk.damage.candidates.append(one.candidate)
     for key in one.expiring:
-        survey.damage.expiring[key] = Expiring(records.entry_header(entry), 0)
-    return [attrs.evolve(finding_of(survey.dataset, Problem.LOST, id_key), id=entry.id)]
+        walk.damage.expiring[key] = Expiring(records.entry_header(entry), 0)
+    return [attrs.evolve(finding_of(walk.dataset, Problem.LOST, id_key), id=entry.id)]
 
 
-def _no_manifest(ctx: Context, survey: Survey) -> list[Finding]:
-    if survey.manifest is not None or survey.over is not None:
+def _no_manifest(ctx: Context, walk: Walk) -> list[Finding]:
+    """Report that there is no manifest, now that a committed snapshot shows that there should be one."""
+    if walk.manifest is not None or walk.over is not None:
         return []
-    return [finding_of(survey.dataset, Problem.MANIFEST_MISSING, ctx.keys.manifest(survey.dataset))]
+    return [finding_of(walk.dataset, Problem.MANIFEST_MISSING, ctx.keys.manifest(walk.dataset))]
 
 
 def _entry_of(name: Name, record: bytes) -> tuple[Entry | None, Origin | None]:
-    """Read the entry of an id or ts record, if it is the one that the key names."""
+    """Read the entry and the origin of an id or ts record. None: it is corrupt, or its key names another."""
     try:
         entry = records.entry_of(record, name.key)
         origin = records.read_ts(record, name.key)[1] if name.kind == "ts" else None
@@ -137,140 +234,51 @@ def _entry_of(name: Name, record: bytes) -> tuple[Entry | None, Origin | None]:
     return (entry, origin) if named else (None, None)
 
 
-def _is_committed(survey: Survey, origin: Origin | None) -> bool:
-    """Say whether a whole, permanent record was committed; false only if that is disproved."""
-    if survey.manifest is None or origin is None or origin.epoch != survey.manifest.epoch:
+def _is_committed(walk: Walk, origin: Origin | None) -> bool:
+    """Say whether a whole, permanent record was committed. False only if its origin disproves that."""
+    if walk.manifest is None or origin is None or origin.epoch != walk.manifest.epoch:
         return True
-    return any(hole.last_version >= origin.version for hole in survey.damage.holes)
+    return any(hole.last_version >= origin.version for hole in walk.damage.holes)
 
 
-def _is_open(survey: Survey, origin: Origin | None, *, has_ts: bool) -> bool:
-    """Say whether the other keys have to tell what a record is.
+def _is_unresolved(walk: Walk, origin: Origin | None, *, has_ts: bool) -> bool:
+    """Say whether only the other keys can show whether a record is lost or leaked.
 
-    That is so when it was staged for a later version than there is, for the manifest may have gone back; and
-    without a ts record to say what it was staged for, unless rows are missing.
+    That is so when it was staged for a later version than the manifest's, because an older manifest may have
+    been put back; and when no ts record says for which version it was staged, unless a page is missing.
     """
-    if survey.manifest is None:
+    if walk.manifest is None:
         return False
     if origin is None:
-        return not has_ts and not survey.damage.holes
-    return origin.epoch == survey.manifest.epoch and origin.version > survey.version
+        return not has_ts and not walk.damage.holes
+    return origin.epoch == walk.manifest.epoch and origin.version > walk.version
 
 
-def decide(survey: Survey) -> list[Finding]:
-    """Say, once all keys were seen, what the records of later versions are, and those without an origin.
+def decide(walk: Walk) -> list[Finding]:
+    """Decide which unresolved snapshots are lost and which leaked, now that all keys have been seen.
 
-    A commit that was cut before its swap leaves records of the very next version, and of no other. Records
-    beyond that were committed, and those before them too: somebody put an older manifest back. What has no
-    origin was committed if the manifest has gone back, or stands where one of another epoch was lost.
+    A commit that was cut short before its swap leaves records of the very next version, and of no other. If
+    there are records of later versions than that, an older manifest was put back, and all of them were
+    committed. A record without an origin was committed if an older manifest was put back, or if snapshots of
+    another epoch are lost.
     """
-    epoch = survey.manifest.epoch if survey.manifest else ""
-    others = any(c.origin and c.origin.epoch != epoch for c in survey.damage.candidates)
-    later, survey.damage.later = survey.damage.later, []
-    versions = [one.candidate.origin.version for one in later if one.candidate.origin]
-    went_back = max(versions, default=0) > survey.version + 1
+    epoch = walk.manifest.epoch if walk.manifest else ""
+    others = any(c.origin and c.origin.epoch != epoch for c in walk.damage.candidates)
+    unresolved, walk.damage.unresolved = walk.damage.unresolved, []
+    versions = [one.candidate.origin.version for one in unresolved if one.candidate.origin]
+    was_put_back = max(versions, default=0) > walk.version + 1
     found: list[Finding] = []
-    for one in later:
-        if went_back or (others and one.candidate.origin is None):
-            found += _lost(survey, one, one.keys[0])
+    for one in unresolved:
+        if was_put_back or (others and one.candidate.origin is None):
+            found += _note_lost(walk, one, one.keys[0])
         else:
-            found += leaked(survey, list(one.keys))
+            found += note_leaked(walk, list(one.keys))
     return found
 
 
-def leaked(survey: Survey, keys: list[str]) -> list[Finding]:
-    """Note keys that a repair gives a TTL."""
+def note_leaked(walk: Walk, keys: list[str]) -> list[Finding]:
+    """Report leaked keys, and note that a repair has to give them a TTL."""
     for key in keys:
-        survey.known.add(key)
-        survey.damage.leaked.append(key)
-    return [finding_of(survey.dataset, Problem.LEAKED, key) for key in keys]
-
-
-# --- sweep -------------------------------------------------------------------------------------
-#
-# A sweep: every key of a dataset, or of all, that no survey has seen; on its way out, or forgotten.
-#
-# What has a TTL goes away by itself. What has none was committed: perhaps since the survey, perhaps under a
-# manifest that is lost. Only what is proved to belong to no commit is called leaked.
-
-
-SCAN_KEYS = 500
-
-
-class Sweep:
-    """Goes through the keys, in steps."""
-
-    def __init__(self, ctx: Context, surveys: dict[str, Survey], dataset: str | None) -> None:
-        self._ctx = ctx
-        self._surveys = surveys
-        self._pattern = ctx.keys.all(dataset)
-        self._only = dataset
-        self._cursor: str | None = ""
-        self.keys = 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether there are more steps."""
-        return self._cursor is not None
-
-    def step(self) -> Operation[list[Finding]]:
-        """Look at some more keys."""
-        scanned = yield from ask(self._ctx, Scan(self._pattern, self._cursor or "", SCAN_KEYS))
-        self._cursor = scanned.cursor
-        self.keys += len(scanned.keys)
-        found: list[Finding] = []
-        names: list[Name] = []
-        for key in dict.fromkeys(scanned.keys):
-            name = self._ctx.keys.parse(key)
-            if name is None:
-                found += self._foreign(key)
-            elif name.kind != "manifest" and self._only in {None, name.dataset}:
-                names.append(name)
-        ttls = yield from ask_all(self._ctx, [Ttl(name.key) for name in names])
-        suspects: dict[str, list[Name]] = {}
-        for name, reply in zip(names, ttls, strict=True):
-            survey = yield from self._survey(name.dataset, found)
-            ttl = value_of(reply)
-            passing = name.kind in {"live", "lease"} and ttl != PERMANENT
-            if name.key in survey.known or ttl == ABSENT or passing:
-                continue
-            if ttl == PERMANENT:
-                suspects.setdefault(name.dataset, []).append(name)
-            else:
-                found.append(self._orphan(name, ttl))
-        for dataset, suspected in suspects.items():
-            found += yield from self._resolve(self._surveys[dataset], suspected)
-        if not self.pending:
-            for survey in self._surveys.values():
-                found += decide(survey)
-        return found
-
-    def _survey(self, dataset: str, found: list[Finding]) -> Operation[Survey]:
-        """Return the dataset's survey; make it when its keys are the first that is seen of it."""
-        survey = self._surveys.get(dataset)
-        if survey is None:
-            survey = self._surveys[dataset] = Survey(self._ctx, dataset)
-            found += yield from survey.begin()
-            while survey.pending:
-                found += yield from survey.step()
-        return survey
-
-    def _orphan(self, name: Name, ttl: int) -> Finding:
-        began = self._ctx.policy.staging_ttl_ms
-        finding = finding_of(name.dataset, Problem.ORPHAN, name.key, expires_in_ms=ttl)
-        is_record = name.kind != "live" and ttl <= began
-        return attrs.evolve(finding, age_ms=began - ttl if is_record else None)
-
-    def _foreign(self, key: str) -> list[Finding]:
-        if key == self._ctx.keys.datasets():
-            return []
-        return [finding_of(self._only or "", Problem.FOREIGN, key)]
-
-    def _resolve(self, survey: Survey, suspects: list[Name]) -> Operation[list[Finding]]:
-        found: list[Finding] = []
-        for name in (yield from still_unknown(self._ctx, survey, suspects)):
-            if name.kind in {"id", "ts"}:
-                found += yield from judge(self._ctx, survey, name)
-            else:
-                found += leaked(survey, [name.key])
-        return found
+        walk.reached.add(key)
+        walk.damage.leaked.append(key)
+    return [finding_of(walk.dataset, Problem.LEAKED, key) for key in keys]

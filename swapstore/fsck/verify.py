@@ -1,4 +1,4 @@
-"""An inspection: surveys of one dataset or of all, then one sweep of their keys, a step at a time."""
+"""Verify: walk one dataset or all of them, then scan their keys, one step at a time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from swapstore.commands import Members
 from swapstore.fsck.findings import Finding, Progress
-from swapstore.fsck.unreachable import Sweep
-from swapstore.fsck.walk import Survey
+from swapstore.fsck.unreachable import KeyScan
+from swapstore.fsck.walk import Walk
 from swapstore.protocol.load import ask
 from swapstore.protocol.operation import Operation
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Inspection:
-    """What `verify` runs, a step at a time."""
+    """One run of verify. `dataset`: the one to verify; None: all on the list of names, and all with keys."""
 
     def __init__(
         self,
@@ -29,32 +29,32 @@ class Inspection:
     ) -> None:
         self._ctx = ctx
         self._on_progress = on_progress
-        self._surveys: dict[str, Survey] = {}
+        self._walks: dict[str, Walk] = {}
         self._names: list[str] | None = None if dataset is None else [dataset]
-        self._current: Survey | None = None
-        self._sweep = Sweep(ctx, self._surveys, dataset)
+        self._current: Walk | None = None
+        self._scan = KeyScan(ctx, self._walks, dataset)
 
     @property
     def progress(self) -> Progress:
-        """How far it has come."""
-        done = self._surveys.values()
+        """How far this run has come."""
+        done = self._walks.values()
         return Progress(
             dataset=self._current.dataset if self._current else "",
-            rows=sum(survey.rows for survey in done),
-            total=sum(survey.total for survey in done),
-            keys=self._sweep.keys,
+            rows=sum(walk.rows for walk in done),
+            total=sum(walk.total for walk in done),
+            keys=self._scan.keys,
         )
 
     def step(self) -> Operation[list[Finding] | None]:
-        """Look at a little more; None: that was all."""
-        if not self._sweep.pending:
+        """Verify a little more, and return what was found. None: that was all."""
+        if not self._scan.pending:
             return None
-        found = yield from self._look()
+        found = yield from self._next()
         if self._on_progress is not None:
             self._on_progress(self.progress)
         return found
 
-    def _look(self) -> Operation[list[Finding]]:
+    def _next(self) -> Operation[list[Finding]]:
         if self._names is None:
             names = yield from ask(self._ctx, Members(self._ctx.keys.datasets()))
             self._names = sorted(names, reverse=True)
@@ -62,8 +62,8 @@ class Inspection:
         if self._current is not None and self._current.pending:
             return (yield from self._current.step())
         if self._names:
-            self._current = Survey(self._ctx, self._names.pop())
-            self._surveys[self._current.dataset] = self._current
+            self._current = Walk(self._ctx, self._names.pop())
+            self._walks[self._current.dataset] = self._current
             return (yield from self._current.begin())
         self._current = None
-        return (yield from self._sweep.step())
+        return (yield from self._scan.step())

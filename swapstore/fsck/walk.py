@@ -1,4 +1,12 @@
-"""Compare rows of the log with the records that they name: there, whole, the same, and permanent."""
+"""Walk one dataset from its manifest: compare everything that it names with what is stored.
+
+The walk goes in steps, oldest page first. It holds one page at a time, and remembers 16 bytes for each row.
+It notes in `Damage` what a repair has to know.
+
+A dataset may be published to during the walk. So before something is reported, the manifest is read again:
+what it does not name any more is not damage. A record that seems damaged is read once more, because a replica
+may lag.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +19,8 @@ from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
 from swapstore.format import manifest, pages, records
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
-from swapstore.fsck.keyset import KnownKeys
+from swapstore.fsck.keyset import Keyset
+from swapstore.protocol.commit import Record
 from swapstore.protocol.load import ask_all, is_page_named, is_row_named, load_manifest, value_of
 from swapstore.protocol.operation import Operation
 
@@ -24,12 +33,274 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 4 * 1024 * 1024  # of payloads that are read in one batch
 CHUNK_ROWS = 32
 
 
+class Walk:
+    """The walk of one dataset: call `begin`, then `step` while it is `pending`."""
+
+    def __init__(self, ctx: Context, dataset: str) -> None:
+        self._ctx = ctx
+        self.dataset = dataset
+        self.manifest: Manifest | None = None
+        self.over: bytes | None = None  # the corrupt bytes that are stored instead of a manifest
+        self.head: Head | None = None  # of the manifest, even if its log is corrupt
+        self.reached = Keyset()  # keys that the manifest names, and keys that were judged since
+        self.damage = Damage()
+        self.rows = 0  # how many rows of the log were compared
+        self.version = 0  # of the manifest when it was last read
+        self._ahead: list[Ref | tuple[Row, ...]] = []
+        self._served_in_log: set[int] = set()  # versions of latest and pinned, if the log holds them
+        self._last = 0  # version of the last row that was compared
+        self._page_unlinked = False  # retention unlinked a page before it was read
+
+    @property
+    def total(self) -> int:
+        """How many rows the log has, according to the manifest."""
+        return self.manifest.head.count if self.manifest else 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are more steps."""
+        return bool(self._ahead)
+
+    # --- the manifest ------------------------------------------------------------------------------
+
+    def begin(self) -> Operation[list[Finding]]:
+        """Read the manifest, and check its TTL and the dataset's name on the list of names."""
+        keys = self._ctx.keys
+        key = keys.manifest(self.dataset)
+        asked: list[Command[Any]] = [Get(key), Ttl(key), Members(keys.datasets())]
+        stored, ttl, names = yield from ask_all(self._ctx, asked)
+        found = self._parse(key, stored)
+        if self.manifest is None:
+            return found
+        if value_of(ttl) != PERMANENT:
+            self.damage.manifest_wrong = True
+            found.append(
+                finding_of(self.dataset, Problem.MANIFEST_EXPIRING, key, expires_in_ms=value_of(ttl))
+            )
+        if self.dataset not in value_of(names):
+            self.damage.unlisted = True
+            found.append(finding_of(self.dataset, Problem.NAME_MISSING, keys.datasets()))
+        log = self.manifest.log
+        self._ahead = [log.rows, *reversed(log.pages)]
+        return found
+
+    def _parse(self, key: str, stored: bytes | Failed | None) -> list[Finding]:
+        if stored is None:
+            return []
+        try:
+            raw = value_of(stored)
+        except Corrupt as error:  # a value of another type
+            return self._corrupt(key, b"", error)
+        try:
+            parsed = manifest.parse(raw, self.dataset, key)
+            self.head = parsed.head
+            _ = parsed.log
+        except UnsupportedFormat:
+            raise
+        except Damaged as error:
+            return self._corrupt(key, raw, error)
+        if not parsed.log.in_order:
+            return self._corrupt(key, raw, Corrupt("the versions in its log are not in order", key=key))
+        self.manifest = parsed
+        self.version = parsed.version
+        return []
+
+    def _corrupt(self, key: str, raw: bytes, error: Damaged) -> list[Finding]:
+        self.over = raw
+        return [finding_of(self.dataset, Problem.MANIFEST_DAMAGED, key, detail=error.args[0])]
+
+    # --- the log -----------------------------------------------------------------------------------
+
+    def step(self) -> Operation[list[Finding]]:
+        """Compare the next page of rows."""
+        item = self._ahead.pop()
+        if isinstance(item, tuple):
+            found = yield from self._check_rows(item)
+        else:
+            found = yield from self._check_page(item)
+        if not self._ahead:
+            found += yield from self._check_served()
+        return found
+
+    def _check_page(self, ref: Ref, *, again: bool = False) -> Operation[list[Finding]]:
+        self.reached.add(ref.key)
+        commands: list[Command[Any]] = [Get(ref.key), Ttl(ref.key)]
+        stored, ttl = yield from ask_all(self._ctx, commands)
+        try:
+            record = value_of(stored)
+            if record is None:
+                return (yield from self._hole(Problem.PAGE_MISSING, ref, "", again=again))
+            page = pages.parse(record, ref, self.dataset)
+            pages.check_bounds(page, ref, after=self._last)
+        except UnsupportedFormat:
+            raise
+        except Damaged as error:
+            return (yield from self._hole(Problem.PAGE_DAMAGED, ref, error.args[0], again=again))
+        found = []
+        if value_of(ttl) != PERMANENT and (yield from self._instead_of(ref)) is None:
+            header = Record.of(ref.key, record).header
+            self.damage.expiring[ref.key] = Expiring(header, ref.first_version, is_page=True)
+            found.append(
+                finding_of(self.dataset, Problem.PAGE_EXPIRING, ref.key, expires_in_ms=value_of(ttl))
+            )
+        if page.pages:
+            self._ahead += reversed(page.pages)
+            return found
+        return found + (yield from self._check_rows(page.rows))
+
+    def _hole(self, problem: Problem, ref: Ref, detail: str, *, again: bool) -> Operation[list[Finding]]:
+        """Note a page that cannot be read, unless retention has unlinked it since. `again`: read twice."""
+        instead = yield from self._instead_of(ref)
+        if instead is not None:
+            self._page_unlinked = True
+            self._ahead += reversed(instead)
+            return []
+        if not again:  # a replica may lag
+            return (yield from self._check_page(ref, again=True))
+        self.damage.holes.append(ref)
+        span = f"versions {ref.first_version} to {ref.last_version}"
+        return [finding_of(self.dataset, problem, ref.key, detail=f"{span}: {detail}" if detail else span)]
+
+    def _check_rows(self, rows: Sequence[Row]) -> Operation[list[Finding]]:
+        found: list[Finding] = []
+        for chunk in chunks(rows):
+            for row, faults in (yield from compare(self._ctx, self.dataset, chunk)):
+                self._note_reached(row)
+                if faults and (yield from self._is_still_named(row.version)):
+                    # Read it once more: a replica may lag.
+                    ((_, again),) = yield from compare(self._ctx, self.dataset, [row])
+                    found += self._note_damage(row, again)
+            self.rows += len(chunk)
+            self._last = chunk[-1].version
+        return found
+
+    def _note_reached(self, row: Row) -> None:
+        for key in self._ctx.keys.records(self.dataset, row):
+            self.reached.add(key)
+        if self.manifest and self.manifest.head.keeps_alive(row.version):
+            self._served_in_log.add(row.version)
+
+    def _check_served(self) -> Operation[list[Finding]]:
+        """Check `latest` and `pinned`, which retention may have taken out of the log, and the count."""
+        assert self.manifest is not None  # noqa: S101 - there is a log
+        head, key, found = self.manifest.head, self.manifest.key, list[Finding]()
+        is_all_seen = not self.damage.holes and not self._page_unlinked
+        for row in head.kept:
+            if row.version not in self._served_in_log:
+                found += yield from self._check_rows([row])
+                self.rows -= 1
+                in_hole = any(ref.spans(row.version) for ref in self.damage.holes)
+                if in_hole and row.version not in self.damage.gone:
+                    self.damage.candidates.append(Unnamed.of(row, self.manifest.epoch))
+                if head.shows(row) and is_all_seen:
+                    self.damage.latest_wrong = True
+                    found.append(finding_of(self.dataset, Problem.LATEST_WRONG, key, row=row))
+        if self.rows != head.count and is_all_seen:
+            self.damage.manifest_wrong = True
+            detail = f"its count is {head.count}, its log has {self.rows} rows"
+            found.append(finding_of(self.dataset, Problem.COUNT_WRONG, key, detail=detail))
+        return found
+
+    def _note_damage(self, row: Row, faults: list[Finding]) -> list[Finding]:
+        """Note what a repair has to know about the findings on a row."""
+        damage = self.damage
+        for finding in faults:
+            match finding.problem:
+                case Problem.RECORD_MISSING | Problem.RECORD_DAMAGED:
+                    damage.gone[row.version] = row
+                case Problem.RECORD_EXPIRING | Problem.TS_EXPIRING:
+                    damage.expiring[finding.key] = Expiring(records.entry_header(row), row.version)
+                case Problem.TS_DAMAGED if finding.expires_in_ms is None:
+                    damage.held_ts[row.version] = row
+                case Problem.TS_MISSING | Problem.TS_DAMAGED:
+                    damage.without_ts[row.version] = row
+        return faults
+
+    def _is_still_named(self, version: int) -> Operation[bool]:
+        """Say whether the log or the header still names the row of this version."""
+        assert self.manifest is not None  # noqa: S101 - there is a log
+        current = yield from self._current()
+        if current.etag == self.manifest.etag:
+            return True
+        return (yield from is_row_named(self._ctx, current, version))
+
+    def _instead_of(self, ref: Ref) -> Operation[list[Ref] | None]:
+        """Return None if the log still names a page, else the pages that it names instead.
+
+        Retention replaces a page of references by those that it holds.
+        """
+        current = yield from self._current()
+        if (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):
+            return None
+        return [
+            below
+            for below in current.log.pages
+            if ref.first_version <= below.first_version and below.last_version <= ref.last_version
+        ]
+
+    def _current(self) -> Operation[Manifest]:
+        """Read the manifest again. Raises `Contended` if it is of another line of versions."""
+        assert self.manifest is not None  # noqa: S101 - there is a log
+        current = yield from load_manifest(self._ctx, self.dataset)
+        if current is None or current.epoch != self.manifest.epoch:
+            raise Contended(
+                "the dataset was reset or repaired while it was verified; verify it again",
+                dataset=self.dataset,
+            )
+        return current
+
+
+# --- what a repair has to know ---------------------------------------------------------------------
+
+
+@attrs.frozen
+class Expiring:
+    """A record that should have no TTL: its header, and the version of the row that names it (0: none)."""
+
+    header: bytes
+    version: int
+    is_page: bool = False
+
+
+@attrs.frozen
+class Unresolved:
+    """A permanent snapshot that is later than the manifest, or whose version is unknown.
+
+    It is lost or leaked: that is decided when all keys have been seen. `keys` are those of its keys that are
+    permanent, `expiring` those that have a TTL.
+    """
+
+    candidate: Unnamed
+    keys: tuple[str, ...]
+    expiring: tuple[str, ...]
+
+
+@attrs.define
+class Damage:
+    """What a repair has to know about the findings on one dataset."""
+
+    gone: dict[int, Row] = attrs.field(factory=dict)  # rows whose payload is gone, by version
+    without_ts: dict[int, Row] = attrs.field(factory=dict)  # rows whose ts record is missing or altered
+    held_ts: dict[int, Row] = attrs.field(factory=dict)  # of these, where the altered one is permanent
+    expiring: dict[str, Expiring] = attrs.field(factory=dict)  # keys to make permanent
+    leaked: list[str] = attrs.field(factory=list)  # permanent keys that belong to no commit
+    holes: list[Ref] = attrs.field(factory=list)  # pages that cannot be read
+    candidates: list[Unnamed] = attrs.field(factory=list)  # lost snapshots, to be put back into the log
+    unresolved: list[Unresolved] = attrs.field(factory=list)
+    latest_wrong: bool = False  # the manifest serves a row that is not in its log
+    manifest_wrong: bool = False  # it has a TTL, or a wrong count: any swap repairs that
+    unlisted: bool = False  # not on the list of names
+
+
+# --- rows and their records ------------------------------------------------------------------------
+
+
 def compare(ctx: Context, dataset: str, rows: Sequence[Row]) -> Operation[list[tuple[Row, list[Finding]]]]:
-    """Return what is wrong with each of some rows."""
+    """Compare rows with their records: there, whole, the same, and permanent. Returns each row's findings."""
     commands: list[Command[Any]] = []
     for row in rows:
         id_key, ts_key = ctx.keys.records(dataset, row)
@@ -75,7 +346,7 @@ def _of_ts(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, t
 
 
 def bytes_of(reply: bytes | Failed | None) -> bytes:
-    """What a key holds; empty for nothing, and for a value of another type. Raises what else failed."""
+    """Return the value of a key. Empty: there is none, or it is of another type. Raises other refusals."""
     try:
         return value_of(reply) or b""
     except Corrupt:
@@ -91,7 +362,7 @@ def finding_of(
     detail: str = "",
     expires_in_ms: int | None = None,
 ) -> Finding:
-    """Make a finding about a key, and the row that names it."""
+    """Build a finding about a key, and about the row that names it, if there is one."""
     return Finding(
         problem=problem,
         dataset=dataset,
@@ -104,7 +375,7 @@ def finding_of(
 
 
 def chunks(rows: Sequence[Row]) -> list[list[Row]]:
-    """Split rows so that reading their payloads takes a bounded amount of memory."""
+    """Split rows into chunks, so that reading their payloads takes a bounded amount of memory."""
     split: list[list[Row]] = []
     room = 0
     for row in rows:
@@ -114,265 +385,3 @@ def chunks(rows: Sequence[Row]) -> list[list[Row]]:
         split[-1].append(row)
         room -= row.size
     return split
-
-
-# --- survey ------------------------------------------------------------------------------------
-#
-# A survey: walk one dataset from its manifest, and compare all that it names with what is there.
-#
-# It goes in steps, oldest page first, and holds a page at a time; what it remembers of each row is 16 bytes.
-# A dataset that is published to meanwhile is judged fairly: before something is called wrong, the manifest is
-# read again, and what it no longer names is nobody's damage.
-
-
-@attrs.frozen
-class Expiring:
-    """A record that should have no TTL: its header, and the version that names it (0: none yet)."""
-
-    header: bytes
-    version: int
-    is_page: bool = False
-
-
-@attrs.frozen
-class Later:
-    """A permanent snapshot of a later version than there is, or of none that is known.
-
-    `keys` are those of its keys that are permanent, `expiring` those that are not.
-    """
-
-    candidate: Unnamed
-    keys: tuple[str, ...]
-    expiring: tuple[str, ...]
-
-
-@attrs.define
-class Damage:
-    """What a repair has to know of what a survey found."""
-
-    gone: dict[int, Row] = attrs.field(factory=dict)  # rows whose payload is gone, by version
-    without_ts: dict[int, Row] = attrs.field(factory=dict)  # rows whose ts record is missing or altered
-    held_ts: dict[int, Row] = attrs.field(factory=dict)  # of these, where the altered one is permanent
-    expiring: dict[str, Expiring] = attrs.field(factory=dict)  # keys to make permanent
-    leaked: list[str] = attrs.field(factory=list)  # permanent keys that nobody names
-    holes: list[Ref] = attrs.field(factory=list)  # pages that cannot be read
-    candidates: list[Unnamed] = attrs.field(factory=list)
-    later: list[Later] = attrs.field(factory=list)  # candidates, or leaked: decided when all was seen
-    latest_wrong: bool = False
-    manifest_wrong: bool = False  # expiring, or counting wrong: any swap mends it
-    unlisted: bool = False
-
-
-class Survey:
-    """One dataset: what its manifest names, and whether that is so."""
-
-    def __init__(self, ctx: Context, dataset: str) -> None:
-        self._ctx = ctx
-        self.dataset = dataset
-        self.manifest: Manifest | None = None
-        self.over: bytes | None = None  # what stands where the manifest should, and is none
-        self.head: Head | None = None  # of a manifest whose log is damaged too
-        self.known = KnownKeys()
-        self.damage = Damage()
-        self.rows = 0
-        self.version = 0  # of the manifest when it was last looked at
-        self._ahead: list[Ref | tuple[Row, ...]] = []
-        self._seen: set[int] = set()  # of the rows that are served, those that the log holds
-        self._last = 0
-        self._let_go = False  # a page was let go of, and is gone, before it was looked at
-
-    @property
-    def total(self) -> int:
-        """How many rows there are, by what the manifest says."""
-        return self.manifest.head.count if self.manifest else 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether there are more steps."""
-        return bool(self._ahead)
-
-    # --- the manifest ------------------------------------------------------------------------------
-
-    def begin(self) -> Operation[list[Finding]]:
-        """Look at the manifest and its name on the list."""
-        keys = self._ctx.keys
-        key = keys.manifest(self.dataset)
-        asked: list[Command[Any]] = [Get(key), Ttl(key), Members(keys.datasets())]
-        stored, ttl, names = yield from ask_all(self._ctx, asked)
-        found = self._parse(key, stored)
-        if self.manifest is None:
-            return found
-        if value_of(ttl) != PERMANENT:
-            self.damage.manifest_wrong = True
-            found.append(
-                finding_of(self.dataset, Problem.MANIFEST_EXPIRING, key, expires_in_ms=value_of(ttl))
-            )
-        if self.dataset not in value_of(names):
-            self.damage.unlisted = True
-            found.append(finding_of(self.dataset, Problem.NAME_MISSING, keys.datasets()))
-        log = self.manifest.log
-        self._ahead = [log.rows, *reversed(log.pages)]
-        return found
-
-    def _parse(self, key: str, stored: bytes | Failed | None) -> list[Finding]:
-        if stored is None:
-            return []
-        try:
-            raw = value_of(stored)
-        except Corrupt as error:  # a value of another type
-            return self._no_manifest(key, b"", error)
-        try:
-            parsed = manifest.parse(raw, self.dataset, key)
-            self.head = parsed.head
-            _ = parsed.log
-        except UnsupportedFormat:
-            raise
-        except Damaged as error:
-            return self._no_manifest(key, raw, error)
-        if not parsed.log.in_order:
-            return self._no_manifest(key, raw, Corrupt("its versions are not in order", key=key))
-        self.manifest = parsed
-        self.version = parsed.version
-        return []
-
-    def _no_manifest(self, key: str, raw: bytes, error: Damaged) -> list[Finding]:
-        self.over = raw
-        return [finding_of(self.dataset, Problem.MANIFEST_DAMAGED, key, detail=error.args[0])]
-
-    # --- the log -----------------------------------------------------------------------------------
-
-    def step(self) -> Operation[list[Finding]]:
-        """Look at the next page of rows."""
-        item = self._ahead.pop()
-        if isinstance(item, tuple):
-            found = yield from self._look_at_rows(item)
-        else:
-            found = yield from self._look_at_page(item)
-        if not self._ahead:
-            found += yield from self._look_at_served()
-        return found
-
-    def _look_at_page(self, ref: Ref, *, again: bool = False) -> Operation[list[Finding]]:
-        self.known.add(ref.key)
-        commands: list[Command[Any]] = [Get(ref.key), Ttl(ref.key)]
-        stored, ttl = yield from ask_all(self._ctx, commands)
-        try:
-            record = value_of(stored)
-            if record is None:
-                return (yield from self._hole(Problem.PAGE_MISSING, ref, "", again=again))
-            page = pages.parse(record, ref, self.dataset)
-            pages.check_bounds(page, ref, after=self._last)
-        except UnsupportedFormat:
-            raise
-        except Damaged as error:
-            return (yield from self._hole(Problem.PAGE_DAMAGED, ref, error.args[0], again=again))
-        found = []
-        if value_of(ttl) != PERMANENT and (yield from self._names_page(ref)) is None:
-            self.damage.expiring[ref.key] = Expiring(header_of(record), ref.first_version, is_page=True)
-            found.append(
-                finding_of(self.dataset, Problem.PAGE_EXPIRING, ref.key, expires_in_ms=value_of(ttl))
-            )
-        if page.pages:
-            self._ahead += reversed(page.pages)
-            return found
-        return found + (yield from self._look_at_rows(page.rows))
-
-    def _hole(self, problem: Problem, ref: Ref, detail: str, *, again: bool) -> Operation[list[Finding]]:
-        instead = yield from self._names_page(ref)
-        if instead is not None:
-            self._let_go = True
-            self._ahead += reversed(instead)
-            return []
-        if not again:  # a replica may lag
-            return (yield from self._look_at_page(ref, again=True))
-        self.damage.holes.append(ref)
-        span = f"versions {ref.first_version} to {ref.last_version}"
-        return [finding_of(self.dataset, problem, ref.key, detail=f"{span}: {detail}" if detail else span)]
-
-    def _look_at_rows(self, rows: Sequence[Row]) -> Operation[list[Finding]]:
-        found: list[Finding] = []
-        for chunk in chunks(rows):
-            for row, faults in (yield from compare(self._ctx, self.dataset, chunk)):
-                self._know(row)
-                if faults and (yield from self._is_still_named(row.version)):
-                    # What was wrong a moment ago is looked at once more: a replica may lag.
-                    ((_, again),) = yield from compare(self._ctx, self.dataset, [row])
-                    found += self._take_note(row, again)
-            self.rows += len(chunk)
-            self._last = chunk[-1].version
-        return found
-
-    def _know(self, row: Row) -> None:
-        for key in self._ctx.keys.records(self.dataset, row):
-            self.known.add(key)
-        if self.manifest and self.manifest.head.keeps_alive(row.version):
-            self._seen.add(row.version)
-
-    def _look_at_served(self) -> Operation[list[Finding]]:
-        """Look at `latest` and `pinned`, which retention may have taken out of the log, and at the count."""
-        assert self.manifest is not None  # noqa: S101 - there is a log
-        head, key, found = self.manifest.head, self.manifest.key, list[Finding]()
-        is_all_seen = not self.damage.holes and not self._let_go
-        for row in head.kept:
-            if row.version not in self._seen:
-                found += yield from self._look_at_rows([row])
-                self.rows -= 1
-                in_hole = any(ref.spans(row.version) for ref in self.damage.holes)
-                if in_hole and row.version not in self.damage.gone:
-                    self.damage.candidates.append(Unnamed.of(row, self.manifest.epoch))
-                if head.shows(row) and is_all_seen:
-                    self.damage.latest_wrong = True
-                    found.append(finding_of(self.dataset, Problem.LATEST_WRONG, key, row=row))
-        if self.rows != head.count and is_all_seen:
-            self.damage.manifest_wrong = True
-            detail = f"it says {head.count}, there are {self.rows}"
-            found.append(finding_of(self.dataset, Problem.COUNT_WRONG, key, detail=detail))
-        return found
-
-    def _take_note(self, row: Row, faults: list[Finding]) -> list[Finding]:
-        """Note for a repair what is wrong with a row."""
-        damage = self.damage
-        for finding in faults:
-            match finding.problem:
-                case Problem.RECORD_MISSING | Problem.RECORD_DAMAGED:
-                    damage.gone[row.version] = row
-                case Problem.RECORD_EXPIRING | Problem.TS_EXPIRING:
-                    damage.expiring[finding.key] = Expiring(records.entry_header(row), row.version)
-                case Problem.TS_DAMAGED if finding.expires_in_ms is None:
-                    damage.held_ts[row.version] = row
-                case Problem.TS_MISSING | Problem.TS_DAMAGED:
-                    damage.without_ts[row.version] = row
-        return faults
-
-    def _is_still_named(self, version: int) -> Operation[bool]:
-        """Say whether the log, or the header, still names what had this version when the survey began."""
-        assert self.manifest is not None  # noqa: S101 - there is a log
-        current = yield from self._current()
-        if current.etag == self.manifest.etag:
-            return True
-        return (yield from is_row_named(self._ctx, current, version))
-
-    def _names_page(self, ref: Ref) -> Operation[list[Ref] | None]:
-        """Return None if the log still names a page, else what stands in its place: retention opens pages."""
-        current = yield from self._current()
-        if (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):
-            return None
-        return [
-            below
-            for below in current.log.pages
-            if ref.first_version <= below.first_version and below.last_version <= ref.last_version
-        ]
-
-    def _current(self) -> Operation[Manifest]:
-        assert self.manifest is not None  # noqa: S101 - there is a log
-        current = yield from load_manifest(self._ctx, self.dataset)
-        if current is None or current.epoch != self.manifest.epoch:
-            raise Contended(
-                "the dataset was reset or repaired while it was looked at; look again", dataset=self.dataset
-            )
-        return current
-
-
-def header_of(record: bytes) -> bytes:
-    """The header line of a record, newline included."""
-    return record[: record.index(b"\n") + 1]

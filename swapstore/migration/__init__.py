@@ -1,5 +1,6 @@
-"""From the six-command layout to a store: read what is there, plan, publish in order, report.
+"""Moves from the six-command layout to a store: import its history, and keep its readers up to date.
 
-`source` reads the old keys and never writes; `plan` decides, without any I/O, which snapshots they amount
-to; `importer` publishes those and tells what it did, fact by fact (`facts`).
+`layout` names the old keys, and `source` reads them. `plan` decides, without I/O, which snapshots they amount
+to. `importer` publishes these in order and reports facts. `mirror` writes the two keys that old readers use
+after each swap.
 """

@@ -1,8 +1,8 @@
-"""Publishes what the old keys amount to, in order, and tells what it did.
+"""Publishes the snapshots of the old layout in order, and reports facts.
 
-Each snapshot goes in with its own id and time, so running it again changes nothing: after a crash, or while
-the old producer goes on, run it again and it takes up what is missing. What is wrong with one snapshot stops
-no other. Only a server that cannot serve ends an import.
+Each snapshot is published with its own id and time, so a repeated import changes nothing: after a crash, or
+while the old producer continues, a new run adds what is missing. A fault of one snapshot does not stop the
+others. Only an unavailable server ends an import.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from swapstore.migration.plan import (
     Tried,
     from_index,
 )
-from swapstore.migration.source import Seen, Source, told_by
+from swapstore.migration.source import Seen, Source, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -42,11 +42,11 @@ Codec = Literal["json", "bytes"]
 def import_snapshots(
     source: Source, store: Store, *, codec: Codec = "json", regions: Collection[str] = ()
 ) -> Iterator[Fact]:
-    """Import the regions (unless named: all), each into the dataset of its name; yield facts as they happen.
+    """Import regions, each into the dataset of its name, and yield facts as they happen.
 
-    With the codec `json` a payload's text goes in as it is, and what is not JSON is left out; `bytes` takes
-    everything. Raises `NotFound` when the source holds nothing of the layout, or not a region that is named;
-    `Unavailable` when the source or the store cannot serve.
+    `regions`: default: all. With the codec `json` the text of a payload is published unchanged, and a payload
+    that is not JSON is left out; `bytes` accepts every payload. Raises `NotFound` if the source holds no key
+    of the layout, or not a named region, and `Unavailable` if the source or the store cannot be reached.
     """
     plan = _Plan(source, store)
     found = plan.make()
@@ -62,11 +62,11 @@ def import_snapshots(
         yield from _Region(source, store, codec, region).run(found[region])
 
 
-# --- what there is ---------------------------------------------------------------------------------
+# --- the plan --------------------------------------------------------------------------------------
 
 
 class _Plan:
-    """Reads what has to be known before the first snapshot is published."""
+    """Reads everything that must be known before the first snapshot is published."""
 
     def __init__(self, source: Source, store: Store) -> None:
         self._source = source
@@ -79,8 +79,8 @@ class _Plan:
         catalog = source.catalog()
         if not catalog.regions and not catalog.ids:
             raise NotFound(
-                f"{source.where} has no keys of this layout (none matches {layout.glob()}): are prefix and "
-                "database those of the source?"
+                f"{source.where} has no keys of this layout (none matches {layout.glob()}): are the prefix "
+                "and the database right?"
             )
         unindexed, pointers = set(catalog.ids), {}
         whole = FromIndex([], [], [])
@@ -88,7 +88,7 @@ class _Plan:
             members = self._members(region)
             part = from_index(layout, catalog, region, members)
             whole.snapshots.extend(part.snapshots)
-            whole.stamps.extend(part.stamps)
+            whole.by_time.extend(part.by_time)
             whole.findings.extend(part.findings)
             unindexed.difference_update(members)
             pointers[self._pointer(region)] = region
@@ -113,22 +113,22 @@ class _Plan:
         try:
             return self._source.pointer(region)
         except Corrupt:
-            return None  # reported when the region is through
+            return None  # reported at the end of the region
 
     def _leftovers(
         self, regions: set[str], whole: FromIndex, unindexed: list[str], pointers: dict[str, str]
     ) -> list[OldSnapshot]:
-        stamps: list[tuple[ByTime, Seen | None]] = []
-        for stamp in whole.stamps:
+        by_time: list[tuple[ByTime, Seen | None]] = []
+        for record in whole.by_time:
             try:
-                stamps.append((stamp, self._source.look_at(stamp.key)))
+                by_time.append((record, self._source.look_at(record.key)))
             except Corrupt:
-                stamps.append((stamp, None))  # reported when it is tried
+                by_time.append((record, None))  # reported when its import is tried
 
         def in_store(name: str, digest: bytes) -> tuple[str, int] | None:
             return self._in_store(regions, name, digest)
 
-        leftovers = Leftovers(self._source.layout, stamps, whole.snapshots, pointers, in_store)
+        leftovers = Leftovers(self._source.layout, by_time, whole.snapshots, pointers, in_store)
         for name in unindexed:
             key = self._source.layout.by_id(name)
             try:
@@ -136,7 +136,7 @@ class _Plan:
             except Corrupt as error:
                 self._unreadable(key, str(error), dataset=pointers.get(name), id=name)
                 continue
-            if seen is not None:  # it may have expired meanwhile
+            if seen is not None:  # it may have expired since it was listed
                 leftovers.place(name, seen)
         leftovers.name_the_rest()
         self.findings += leftovers.findings
@@ -148,7 +148,7 @@ class _Plan:
             try:
                 there = self._store.read(region, id=name)
             except InvalidInput:
-                continue  # no name of a dataset, or no id: reported elsewhere
+                continue  # an invalid name of a dataset, or an invalid id: reported elsewhere
             if there is not None and there.sha256 == digest.hex():
                 return region, there.ts
         return None
@@ -203,7 +203,7 @@ class _Region:
         yield attrs.evolve(self.done, latest=latest)
 
     def _import(self, snapshot: OldSnapshot) -> SourceFault | None:
-        """Publish a snapshot from the first of its keys that can be read. Return what was wrong with it."""
+        """Publish a snapshot from the first of its keys that can be read. Return its first fault."""
         wrong: list[SourceFault] = []
         commit: Commit | None = None
         for key in snapshot.keys:
@@ -220,19 +220,19 @@ class _Region:
             return attrs.evolve(wrong[0], imported=True, detail=detail)
         if commit is not None and not snapshot.indexed:
             about = self._about(
-                snapshot, key, FaultKind.UNINDEXED, "no index names it; imported all the same"
+                snapshot, key, FaultKind.UNINDEXED, "no index names it; imported nevertheless"
             )
             return attrs.evolve(about, imported=True)
         return wrong[0] if wrong else None
 
     def _try(self, snapshot: OldSnapshot, key: str, *, stands_in: bool) -> Commit | SourceFault | None:
-        """Publish the payload of one key. None: it `stands_in` for another, and is not that one's copy."""
+        """Publish the payload of one key. None: the key `stands_in` for another, but is not its copy."""
         try:
             payload = self.source.payload(key)
             if payload is None:
                 named = "the index names it" if snapshot.indexed else "it was there a moment ago"
                 return self._about(snapshot, key, FaultKind.DANGLING, f"{named}, and there is no payload")
-            if stands_in and told_by(payload).id not in {None, snapshot.id}:
+            if stands_in and fields_of(payload).id not in {None, snapshot.id}:
                 return None
             return self._publish(snapshot, payload)
         except (Corrupt, InvalidInput) as error:
@@ -254,7 +254,7 @@ class _Region:
         self.done = attrs.evolve(self.done, **{what: getattr(self.done, what) + 1})
 
     def _compare_pointer(self, latest: str | None) -> SourceFault | None:
-        """Say whether readers of the old pointer and of the store see the same snapshot."""
+        """Return a finding if readers of the old pointer and of the store do not see the same snapshot."""
         key = self.source.layout.latest(self.dataset)
         about = SourceFault(kind=FaultKind.LATEST, dataset=self.dataset, key=key, detail="")
         try:
@@ -270,7 +270,7 @@ class _Region:
         try:
             arguments.snapshot_id(old)
         except InvalidInput as error:
-            return attrs.evolve(about, kind=FaultKind.UNREADABLE, detail=f"it holds no id: {error}")
+            return attrs.evolve(about, kind=FaultKind.UNREADABLE, detail=f"it does not hold an id: {error}")
         by_id = self.source.layout.by_id(old)
         if not self.source.holds(by_id):
             detail = f"it names id {old!r}, and there is no payload under {by_id}; {now}"

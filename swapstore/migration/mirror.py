@@ -1,22 +1,24 @@
-"""The mirror: after each swap, the old keys say what the manifest says.
+"""The mirror: after each swap, it writes what the manifest serves to the keys of the six-command layout.
 
-For readers that have not moved yet and still read in two steps: `latest` holds an id, the by-id key of that
-id the payload. What is written comes from the manifest, never from the call that made it, so whoever is
-last writes the same, and one run of it heals whatever an earlier one left.
+It is for readers that have not moved yet and still read in two steps: `latest` holds an id, and the by-id key
+of that id the payload. What is written comes from the manifest and not from the call that changed it. So
+every writer on the same manifest writes the same, and one complete run repairs whatever an earlier one left.
 
-1. Write the payload under its by-id key, and look at the manifest in the same batch. `latest` follows only
-   when the payload is there, so it never dangles, and only when the manifest has not moved.
-2. Write `latest`, and look at the manifest again. If it has moved, another producer may have written the
-   newer id before us, and ours stands over it: begin again on the manifest that is there now. So the last
-   of all writers has seen that what it wrote was still right after it was written.
+1. Write the payload to its by-id key, and peek at the manifest in the same batch. `latest` is written only
+after
+   the payload, so it never names a missing one, and only if the manifest has not changed.
+2. Write `latest`, and peek at the manifest again. If the manifest has changed, another producer may have
+written
+   the newer id first, and this write replaced it: start again with the current manifest. So the last of all
+   writers has seen that its values were still right after it wrote them.
 
-What a failure leaves, until the next swap by a store with this mirror heals it:
+What a failure leaves, until the next swap by a store with this mirror repairs it:
 
-- a crash, or a refusal, before step 2: the old keys show the snapshot before, whole;
-- a crash between writing `latest` and looking again, or a lost `latest` that arrives late: if another
-  producer committed meanwhile, `latest` may name the snapshot before that one, whole.
+- a crash or a refusal before step 2: the old keys show the previous snapshot, complete;
+- a crash between the write of `latest` and the second look, or a lost write of `latest` that arrives late: if
+  another producer committed in between, `latest` may name the snapshot before that one, complete.
 
-The swap stands whatever becomes of the mirror: a failure here is logged, and nothing is raised.
+The swap stands whatever happens to the mirror: a failure is logged, and nothing is raised.
 """
 
 from __future__ import annotations
@@ -42,64 +44,69 @@ LOG = logging.getLogger("swapstore")
 
 
 def refuse_what_it_cannot_write(ctx: Context, payload: bytes) -> None:
-    """Refuse a payload that is not text, where the old keys could not hold it as it is."""
+    """Raise `InvalidInput` for a payload that is not text if the store's endpoint sends only text."""
     if ctx.encoding(payload) is not None:
         raise InvalidInput(
-            "this payload is not text, and over REST its mirror could not be written: the old keys hold the "
-            "payload as it is. Publish through the Redis protocol (rediss://), or without a mirror"
+            "this payload is not text, and over REST its mirror could not be written, because the old keys "
+            "hold payloads unencoded. Nothing was published. Publish over the Redis protocol (rediss://), or "
+            "without a mirror"
         )
 
 
 def bring_up_to_date(
     ctx: Context, mirror: Mirror, dataset: str, commit: Commit | None = None, held: bytes | None = None
 ) -> Operation[None]:
-    """Write what the manifest says to the old keys; a failure is logged, and nothing is raised.
+    """Write what the manifest serves to the old keys. A failure is logged, and nothing is raised.
 
-    `commit` is what was just published; one that was there before heals the mirror too. `held` is its
-    payload, if it is at hand.
+    `commit` is what was just published (or found committed before, which repairs the mirror too). `held` is
+    its payload, if it is available.
     """
     try:
-        yield from _KeepUp(ctx, mirror, dataset, commit, held).run()
-    except Exception as error:  # noqa: BLE001 - the swap is done: nothing may make it look as if it were not
-        said = error.args[0] if isinstance(error, SwapstoreError) else type(error).__name__
+        yield from _MirrorRun(ctx, mirror, dataset, commit, held).run()
+    except Exception as error:  # noqa: BLE001 - the swap is done: no error may suggest otherwise
+        reason = error.args[0] if isinstance(error, SwapstoreError) else type(error).__name__
         LOG.warning(
             "dataset %r is committed, but its mirror in the old keys may be behind: %s; "
             "the next publish brings it up to date",
             dataset,
-            said,
+            reason,
         )
 
 
 @attrs.define
-class _KeepUp:
-    """One run of the mirror. `commit` is what was just published, `held` its payload if it is at hand."""
+class _MirrorRun:
+    """One run of the mirror; for `commit` and `held` see `bring_up_to_date`."""
 
     ctx: Context
     mirror: Mirror
     dataset: str
     commit: Commit | None = None
     held: bytes | None = None
-    written: set[str] = attrs.field(factory=set)  # by-id keys: what they hold never changes
+    written: set[str] = attrs.field(factory=set)  # by-id keys, whose values never change
 
     def run(self) -> Operation[None]:
-        known = self.ctx.cache.known(self.ctx.keys.manifest(self.dataset))
+        cached = self.ctx.cache.known(self.ctx.keys.manifest(self.dataset))
         current = (
-            known.manifest
-            if known and known.manifest.complete
+            cached.manifest
+            if cached and cached.manifest.complete
             else (yield from load_manifest(self.ctx, self.dataset))
         )
         for attempt in range(self.ctx.policy.commit_attempts):
-            if current is None or (yield from self._bring_over(current)):
+            if current is None or (yield from self._write_all(current)):
                 return
             yield Wait(self.ctx.backoff(attempt))
             current = yield from load_manifest(self.ctx, self.dataset)
-        raise Contended(f"other producers committed {self.ctx.policy.commit_attempts} times meanwhile")
+        raise Contended(
+            f"other producers committed {self.ctx.policy.commit_attempts} times during the attempts"
+        )
 
-    def _bring_over(self, current: Manifest) -> Operation[bool]:
-        """Write what one manifest says. False: it has moved, or its records have."""
+    def _write_all(self, current: Manifest) -> Operation[bool]:
+        """Write what one manifest serves. False: the manifest has changed, or its records are gone."""
         serving = current.head.serving
         rows = [serving]
-        if self.commit is not None and self.commit.id != serving.id:  # a backfill, or something is pinned
+        if (
+            self.commit is not None and self.commit.id != serving.id
+        ):  # a backfill, or another snapshot is pinned
             row = yield from find_id(self.ctx, current, self.commit.id)
             rows = [serving] if row is None else [row, serving]
         for row in rows:
@@ -116,20 +123,20 @@ class _KeepUp:
         return (yield from self._write(current, Write(self.mirror.latest(self.dataset), serving.id.encode())))
 
     def _payload(self, current: Manifest, row: Row) -> Operation[bytes | None]:
-        """Return a committed payload; None when the manifest has moved on from its record."""
+        """Return a committed payload, None if the manifest has changed and its record is gone."""
         ours = self.commit is not None and (self.commit.id, self.commit.sha256) == (row.id, row.sha256)
         if ours and self.held is not None:
             return self.held
         try:
             return (yield from load_snapshot(self.ctx, current, row)).raw
         except Damaged:
-            moved = yield from load_manifest(self.ctx, self.dataset)
-            if moved is not None and moved.etag == current.etag:
+            found = yield from load_manifest(self.ctx, self.dataset)
+            if found is not None and found.etag == current.etag:
                 raise
             return None
 
     def _write(self, current: Manifest, write: Write) -> Operation[bool]:
-        """Write, then look, in one batch. False: the manifest has moved. Sending it twice does no harm."""
+        """Write, then peek, in one batch, which may be resent. False: the manifest has changed."""
         prefix = manifest.prefix(current.etag)
         both: list[Command[Any]] = [write, Peek(current.key, len(prefix))]
         _, seen = map(value_of, (yield from ask_all(self.ctx, both)))

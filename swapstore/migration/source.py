@@ -1,7 +1,7 @@
-"""Reads the old layout: names by SCAN, indexes by ZSCAN, one payload at a time by GET. It never writes.
+"""Reads the old layout: names with SCAN, indexes with ZSCAN, one payload at a time with GET. It never writes.
 
-Only names and scores are held, never more than one payload. The connection does not retry by itself: an
-import that is cut short is run again.
+Names and scores are held in memory, and one payload at most. Nothing is retried: after a failure, run the
+import again.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-A_TIME = 1000  # names or members of one reply, about
+PER_REPLY = 1000  # names or members in one reply, about
 
 
 @attrs.frozen
 class Catalog:
-    """Which keys of the layout there are.
+    """The keys of the layout that exist.
 
-    `stamps` are the times of each region's by-time keys, as they are written there; `ids` those of the
-    by-id keys; `regions` all regions that any key names.
+    `times` are the times in each region's by-time keys, as they are written there. `ids` are the ids in the
+    by-id keys, `regions` all regions that any key names.
     """
 
     regions: set[str] = attrs.field(factory=set)
     ids: set[str] = attrs.field(factory=set)
-    stamps: dict[str, set[str]] = attrs.field(factory=dict)
+    times: dict[str, set[str]] = attrs.field(factory=dict)
 
 
 @attrs.frozen
-class Told:
-    """What a payload says of itself: None where it does not."""
+class PayloadFields:
+    """What a payload states about itself. None: it does not."""
 
     id: str | None = None
     region: str | None = None
@@ -48,10 +48,10 @@ class Told:
 
 @attrs.frozen
 class Seen:
-    """A payload that was looked at: its digest, and what it says of itself."""
+    """What identifies a payload that was read: its digest, and what it states about itself."""
 
     digest: bytes
-    told: Told
+    fields: PayloadFields
 
 
 class Source:
@@ -63,7 +63,7 @@ class Source:
 
     @property
     def where(self) -> str:
-        """The server's address, for messages: without user and password."""
+        """The server's address, for messages, without user and password."""
         return self._driver.where
 
     def __enter__(self) -> Self:
@@ -79,23 +79,23 @@ class Source:
         by_id, by_ts = layout.matcher(layout.by_id_key), layout.matcher(layout.by_ts_key)
         cursor: str | None = ""
         while cursor is not None:
-            scanned = self._ask(Scan(layout.glob(), cursor, A_TIME))
+            scanned = self._ask(Scan(layout.glob(), cursor, PER_REPLY))
             cursor = scanned.cursor
             for key in scanned.keys:
                 if name := latest.fullmatch(key) or index.fullmatch(key):
                     found.regions.add(name["region"])
                 elif name := by_ts.fullmatch(key):
                     found.regions.add(name["region"])
-                    found.stamps.setdefault(name["region"], set()).add(name["ts"])
+                    found.times.setdefault(name["region"], set()).add(name["ts"])
                 elif name := by_id.fullmatch(key):
                     found.ids.add(name["id"])
         return found
 
     def members(self, region: str) -> dict[str, float]:
-        """Return the members of a region's index, with their scores. `Corrupt` if it is no sorted set."""
+        """Return the members of a region's index, with their scores. `Corrupt` if it is not a sorted set."""
         key, cursor, found = self.layout.index(region), "0", {}
         while True:
-            reply = self._ask(Ask(("ZSCAN", key, cursor, "COUNT", str(A_TIME))), key)
+            reply = self._ask(Ask(("ZSCAN", key, cursor, "COUNT", str(PER_REPLY))), key)
             cursor = reply[0].decode()
             for member, score in zip(reply[1][::2], reply[1][1::2], strict=True):
                 found[member.decode("utf-8", "backslashreplace")] = float(score)
@@ -103,7 +103,7 @@ class Source:
                 return found
 
     def pointer(self, region: str) -> str | None:
-        """Return the id that `latest` holds, bare or as a JSON string; None if there is no such key."""
+        """Return the id in `latest`, a bare one or a JSON string. None if there is no such key."""
         stored = self.payload(self.layout.latest(region))
         if stored is None:
             return None
@@ -114,20 +114,20 @@ class Source:
             return text
 
     def payload(self, key: str) -> bytes | None:
-        """Return what a key holds; None if it is not there. `Corrupt` if it is another type of value."""
+        """Return a key's value, None if there is none. `Corrupt` if it is another type of value."""
         return self._ask(Get(key), key)
 
     def holds(self, key: str) -> bool:
-        """Say whether there is a payload under this key, without reading it."""
+        """Return whether a key holds a payload, without reading it."""
         try:
             return bool(self._ask(Peek(key, 1), key))
         except Corrupt:
             return False
 
     def look_at(self, key: str) -> Seen | None:
-        """Read a payload and keep what tells it apart; None if it is not there. `Corrupt` like `payload`."""
+        """Read a payload and return what identifies it, None if there is none. `Corrupt` as for `payload`."""
         payload = self.payload(key)
-        return None if payload is None else Seen(hashlib.sha256(payload).digest(), told_by(payload))
+        return None if payload is None else Seen(hashlib.sha256(payload).digest(), fields_of(payload))
 
     def _ask(self, command: Command[R], key: str | None = None) -> R:
         (reply,) = self._driver.execute([command])
@@ -141,10 +141,10 @@ class Source:
         raise reply.error
 
 
-# --- what a payload says of itself -----------------------------------------------------------------
+# --- what a payload states about itself ------------------------------------------------------------
 
 
-class _Fields(msgspec.Struct):
+class _Json(msgspec.Struct):
     """The fields that name a snapshot, at the top of the payload or under `meta`."""
 
     id: Any = None
@@ -157,20 +157,20 @@ class _Fields(msgspec.Struct):
     meta: Any = None
 
 
-_FIELDS = msgspec.json.Decoder(_Fields)
+_DECODER = msgspec.json.Decoder(_Json)
 
 
-def told_by(payload: bytes) -> Told:
-    """Read what a JSON object says of its id, region and time. Used only where the keys do not tell."""
+def fields_of(payload: bytes) -> PayloadFields:
+    """Return the id, region and time in a JSON object. Used only where the keys do not state them."""
     try:
-        top = _FIELDS.decode(payload)
-        meta = msgspec.convert(top.meta, _Fields) if isinstance(top.meta, dict) else _Fields()
+        top = _DECODER.decode(payload)
+        meta = msgspec.convert(top.meta, _Json) if isinstance(top.meta, dict) else _Json()
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return Told()
+        return PayloadFields()
     ids = [top.snapshot_id, meta.snapshot_id, top.id]
     regions = [top.region_id, top.region, meta.region_id, meta.region]
     times = [top.ts, top.timestamp, top.generated_at, meta.ts, meta.timestamp, meta.generated_at]
-    return Told(
+    return PayloadFields(
         id=next((text for text in ids if isinstance(text, str) and text), None),
         region=next((text for text in regions if isinstance(text, str) and text), None),
         ts=next((n for n in times if isinstance(n, int | float) and not isinstance(n, bool)), None),

@@ -1,8 +1,9 @@
-"""Many operations as one: what they want to send at the same time goes in one batch.
+"""Batching: run many operations concurrently, and send what they have to send at the same time in one batch.
 
-Each takes its own way. A refusal is an answer to one of them. A batch that was not sent, or whose replies
-were lost, concerns all that were in it; from then on each of them sends for itself, so that what one of them
-wants (a request that is too large for the store, say) is its own trouble alone.
+The operations stay independent. A refused command concerns the operation that sent it. When a batch could
+not be sent, or its replies were lost, that concerns every operation in it. From then on each of them sends
+its own batches, so that a request which the store cannot take (too large, for example) fails one operation
+alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ T = TypeVar("T")
 
 
 class _Member(Generic[T]):
-    """One of the operations: what it wants next, or how it ended."""
+    """One of the operations: what it yielded last (`wants`), or its `outcome`.
+
+    `alone`: it shares no batch any more.
+    """
 
     def __init__(self, operation: Operation[T], tally: Tally | None) -> None:
         self._operation = operation
@@ -33,7 +37,7 @@ class _Member(Generic[T]):
         self.answer([])
 
     def answer(self, replies: list[Any] | SwapstoreError) -> None:
-        """Go on, with replies or a failure, to what it wants next."""
+        """Send it the replies, or throw the failure into it, and run it up to its next batch or wait."""
         try:
             if isinstance(replies, SwapstoreError):
                 step = self._operation.throw(replies)
@@ -58,7 +62,7 @@ class _Member(Generic[T]):
 
 
 def batched(ctx: Context, operations: Mapping[str, Operation[T]]) -> Operation[dict[str, T | SwapstoreError]]:
-    """Run all to their ends. Returns the outcome of each: its result, or what it raised."""
+    """Run all operations to their ends. Returns the outcome of each: its result, or the error it raised."""
     members: dict[str, _Member[T]] = {}
     try:
         for name, operation in operations.items():
@@ -91,7 +95,7 @@ def _send(group: list[_Member[T]]) -> Operation[None]:
             member.alone = True
             if len(group) == 1 or isinstance(error, ReplyLost | Throttled):
                 member.answer(error)
-        return  # what was refused as a whole did nothing: each sends its own part again, unless told to wait
+        return  # a batch that was refused as a whole had no effect: each member sends its own part again
     start = 0
     for member, commands in zip(group, wanted, strict=True):
         member.answer(replies[start : start + len(commands)])
@@ -99,7 +103,7 @@ def _send(group: list[_Member[T]]) -> Operation[None]:
 
 
 def _groups(sending: Iterable[_Member[T]], batch_bytes: int) -> list[list[_Member[T]]]:
-    """Put together what fits into one batch. No member's own batch is split."""
+    """Group the members whose batches fit into one. No member's own batch is split."""
     groups: list[list[_Member[T]]] = []
     room = 0
     for member in sending:

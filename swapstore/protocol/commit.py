@@ -10,35 +10,40 @@ one batch:
     SET <record> NX PX …    each record that is not staged yet, with a TTL: nobody reads it
     EVAL commit.lua …       the store's half: compare, verify, make permanent, SET the manifest, housekeeping
 
-The commit point is the one SET of the manifest, step 4 of `drivers/redis/commit.lua` (on SQLite the same
-five steps are one transaction). The batch is not atomic. The script is, and it infers nothing from its
-neighbours: it refuses unless the base is still stored and every record is there with the expected header.
-Its own reply decides.
+(The Redis driver passes records of up to 16 KB to the script, which stages them. The effect is the same.)
+
+The commit point is the one SET of the manifest, step 4 of `drivers/redis/commit.lua`. On SQLite, `commit` in
+`drivers/sqlite/commands.py` takes the same steps in one transaction. The batch is not atomic. The script is,
+and it infers nothing from its neighbours: it refuses unless the base is still stored and every record is
+there with the expected header. Its own reply decides.
 
 What can fail, and why nothing is lost, doubled or half seen:
 
 - before the script runs: staged records have a TTL and expire. The manifest does not name them, so no
   reader starts from one. A retry finds them and stages only what is missing.
 - a record expired, or another producer's has its key: the script answers `Unstaged`, and nothing is
-  committed. The record is staged again, or taken over while it has a TTL. Without a TTL it was committed
-  before (`Held`): then the caller looks its id up.
+  committed. The record is staged again; another producer's is taken over, which works while it has a TTL.
+  Without a TTL it was committed before (`Held`): then the caller looks its id up.
 - another commit came first: the script answers with the manifest that is stored (`Mismatch`). The draft is
-  not committed and never will be, because its base is gone for good: every manifest has an etag of its own.
+  not committed and never will be, because its base never returns: every manifest has an etag of its own.
   The caller decides anew on the manifest that came back, and drafts again (`Moved`).
 - the reply is lost, or the connection is: the draft may be committed, or still under way, or neither. The
   stored manifest tells (`resolve`). If it is the draft, the commit succeeded. If it is still the base, the
-  **same bytes** are sent again: both sends expect one base, so only one of them can succeed, and the other
-  finds another etag. If it is a later version, version n+1 is ours if its row is; a commit that adds no row
-  may then be `unknown`.
+  **same bytes** are sent again: both sends expect one base, so only one of them can swap it, and the other
+  finds the draft there (`Already`), or a later version. If a later version is stored, version n+1 is ours if
+  its row is. Where that row is not found, because the draft adds none or retention has unlinked it, the
+  outcome may stay `unknown`.
 - the store refuses a command (memory, permissions): nothing was committed, and the refusal is raised. After
   a lost reply it proves nothing about the first send, so then the outcome is `unknown`.
-- after the SET: the commit stands. Housekeeping that failed leaves expired rows or a hidden live view,
-  which the next commit or a repair removes.
+- after the SET: the commit stands. Housekeeping that fails leaves an unlinked record without a TTL, which
+  verify finds and a repair expires; or a live view, which its etag hides and the next commit removes; or
+  it loses a hint, so followers see the commit at their next poll.
 
-Versions are dense: a draft on version n can only ever become version n+1.
+Versions are dense: a draft on version n can only ever become version n+1. (A repair takes a version more for
+each snapshot that it puts back into the log.)
 
-Where no script runs, another committer takes the place of `Scripted`: see `scriptless/`. It has the same
-outcomes.
+Where no script runs, another committer takes the place of `Scripted`, with the same outcomes: see
+`scriptless/committer.py`.
 """
 
 from __future__ import annotations
@@ -90,7 +95,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
 
-STAGED_AHEAD_BYTES = 1024 * 1024  # how much a repair stages in one batch
+STAGED_AHEAD_BYTES = 1024 * 1024  # a repair's batch of records to stage is sent when it is this large
 
 
 # --- outcomes --------------------------------------------------------------------------------------
@@ -110,14 +115,14 @@ class Moved:
 
 @attrs.frozen
 class Taken:
-    """A permanent record has the key of one of the draft's: this id was committed before."""
+    """A permanent record has the key of one that the draft needs: this id was committed before."""
 
     key: str
 
 
 @attrs.frozen
 class Vanished:
-    """A record that only the store has was there, and is not any more."""
+    """A `stored` record, which only the store has, is not there any more."""
 
     key: str
 
@@ -133,7 +138,7 @@ class Record:
     """A record that a draft relies on.
 
     `header` is its header line, newline included. `shared`: it may be permanent already, as a page may be.
-    `stored`: the store has it, and its body is not here.
+    `stored`: it is in the store already, and only its header is known here.
     """
 
     key: str
@@ -144,7 +149,7 @@ class Record:
 
     @classmethod
     def of(cls, key: str, data: bytes, *, shared: bool = False) -> Record:
-        """Make one of all of its bytes."""
+        """Make a record of all of its bytes."""
         end = data.index(b"\n") + 1
         return cls(key, data[:end], data[end:], shared)
 
@@ -155,7 +160,7 @@ class Record:
 
 
 class Staging:
-    """Which records an operation has staged, across its drafts, so that none is sent twice in vain."""
+    """The records that an operation has staged, over all of its drafts, so that none is sent needlessly."""
 
     def __init__(self) -> None:
         self._staged: dict[str, bytes] = {}
@@ -164,7 +169,7 @@ class Staging:
         self._kept: dict[str, bytes] = {}
 
     def keep(self, record: Record) -> None:
-        """Note that a record is permanent before the commit: see `scriptless/committer.py`."""
+        """Note that a record is permanent before the commit. Only `scriptless/committer.py` does that."""
         self._kept[record.key] = record.header
 
     def is_kept(self, record: Record) -> bool:
@@ -172,15 +177,15 @@ class Staging:
         return self._kept.get(record.key) == record.header
 
     def lose(self, record: Record) -> None:
-        """Note that a record is not there, or may not stay."""
+        """Note that a record is not there, or that it is not permanent."""
         self._kept.pop(record.key, None)
 
     def holds_another(self, key: str, header: bytes) -> bool:
-        """Say whether this operation made another record than this one permanent under the key."""
+        """Say whether this operation made a record with another header permanent under this key."""
         return self._kept.get(key, header) != header
 
     def commands(self, ctx: Context, needed: Sequence[Record]) -> list[Command[bool]]:
-        """Return what has still to be sent so that each record is staged."""
+        """Return the commands that stage the records which are not staged yet."""
         ttl = ctx.policy.staging_ttl_ms
         wanted = [
             record for record in needed if not record.stored and self._staged.get(record.key) != record.header
@@ -205,7 +210,10 @@ class Staging:
         return failure
 
     def missed(self, unstaged: Unstaged) -> None:
-        """Note that a record is not there, or that another producer's is, which will be taken over."""
+        """Note that a record is not there, or that another producer's has its key: that is taken over next.
+
+        Raises `Corrupt` when it could not be taken over because it is permanent.
+        """
         if unstaged.key in self._unmovable:
             raise unmovable(unstaged.key)
         self._staged.pop(unstaged.key, None)
@@ -214,10 +222,10 @@ class Staging:
 
 
 def unmovable(key: str) -> Corrupt:
-    """Build the error for a permanent record in the way, which no commit of this library left there."""
+    """Build the error for a permanent record that no commit of this library would have left under a key."""
     return Corrupt(
-        f"{key} is permanent and holds something else than what belongs there: it was left by a damaged or "
-        "restored store; publishing cannot go on before it is removed",
+        f"{key} is permanent and holds something else than what belongs there: a damaged or restored store "
+        "left it. Nothing was published, and nothing can be until that key is removed",
         key=key,
     )
 
@@ -226,10 +234,11 @@ def unmovable(key: str) -> Corrupt:
 
 
 def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -> Operation[Outcome]:
-    """Send a draft, with the records that it relies on, until the store has decided.
+    """Send a draft, with the records that it relies on, until its outcome is known.
 
-    Raises what the store refused a command with (nothing was committed), `Contended` when other producers
-    keep taking over the records, and `OutcomeUnknown` when a reply was lost and the store cannot be asked.
+    Raises the error with which the store refused a command (nothing was committed), `Contended` when other
+    producers keep taking over the records, and `OutcomeUnknown` when a reply was lost and the stored manifest
+    does not tell the outcome or cannot be read.
     """
     lost: ReplyLost | None = None
     losses = 0
@@ -241,7 +250,7 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
             if isinstance(outcome, Swapped | Taken | Vanished):
                 return outcome
             if outcome is None:
-                continue  # a record was not there: the staging knows what to do about it
+                continue  # a record was not there: `staging` has noted what to send instead
             current = outcome.current
         except ReplyLost as error:
             lost, losses = error, losses + 1
@@ -267,9 +276,9 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
 
 
 class Committer(Protocol):
-    """One way to carry drafts to the manifest. What the store can do decides which one a client uses.
+    """One way to commit drafts. A client uses the one that its store supports.
 
-    `expires_leaks`: whether a repair may give permanent records that no manifest names a TTL.
+    `expires_leaks`: whether a repair may give a TTL to permanent records that no manifest names.
     """
 
     expires_leaks: bool
@@ -277,31 +286,31 @@ class Committer(Protocol):
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
     ) -> Operation[Outcome | None]:
-        """Send a draft once. None: a record was not there; the staging has noted which."""
+        """Send a draft once. None: a record was not there; `staging` has noted which."""
 
     def stage_ahead(self, ctx: Context, needed: list[Record], staging: Staging) -> Operation[None]:
-        """Stage in bounded batches what would be too much for one, before a repair sends its draft."""
+        """Stage records in batches of bounded size, before a repair sends a draft that needs many of them."""
 
     def refit(self, ctx: Context, intent: Intent, base: Manifest | None, staging: Staging) -> Intent:
-        """Return the intent as it can be published on another base, after a first send on an earlier one."""
+        """Return the intent as it can be published on a new base, after a first send on an earlier one."""
 
     def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
-        """Return the intent that uses the permanent records of its id, which no version names.
+        """Return an intent that uses the permanent records of its id that no version names.
 
-        None: they cannot be used, and say nothing of who left them. Raises `Contended` when a publish that is
-        under way, or was cut, has left them for itself.
+        None: they cannot be used, and nothing shows that another publish needs them. Raises `Contended` when
+        they belong to a publish that is under way or was cut short.
         """
 
 
 class Scripted:
-    """Commits with one atomic script: `drivers/redis/commit.lua`, or one transaction on SQLite."""
+    """Commits in one atomic step: the script `drivers/redis/commit.lua`, or a transaction on SQLite."""
 
     expires_leaks = True
 
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
     ) -> Operation[Outcome | None]:
-        """Send one batch: what has to be staged, then the commit. The commit's own reply decides."""
+        """Send one batch: the records that are not staged yet, then the commit. Its own reply decides."""
         key, dataset = draft.manifest.key, draft.manifest.head.dataset
         names = unlisted(ctx, dataset)
         stages = staging.commands(ctx, needed)
@@ -319,7 +328,7 @@ class Scripted:
                 raise refusal or error
             case Unstaged() as unstaged:
                 if refusal is not None:
-                    raise refusal  # the record is not there because the store would not take it
+                    raise refusal  # the record is not there because the store refused to stage it
                 if any(record.stored and record.key == unstaged.key for record in needed):
                     return Vanished(unstaged.key)
                 staging.missed(unstaged)
@@ -337,7 +346,7 @@ class Scripted:
                 raise TypeError(f"a driver answered a commit with {other!r}")
 
     def stage_ahead(self, ctx: Context, needed: list[Record], staging: Staging) -> Operation[None]:
-        """Stage in bounded batches. What is lost on the way is sent with the commit."""
+        """Stage full batches. The rest, and records whose reply is lost, are sent with the commit."""
         batch: list[Record] = []
         size = 0
         for record in needed:
@@ -350,11 +359,11 @@ class Scripted:
                 batch, size = [], 0
 
     def refit(self, _ctx: Context, intent: Intent, _base: Manifest | None, _staging: Staging) -> Intent:
-        """Return the intent: nothing that was staged binds it."""
+        """Return the intent unchanged: a staged record has a TTL, so it does not bind the id."""
         return intent
 
     def adopt(self, ctx: Context, intent: Intent, _base: Manifest | None) -> Operation[Intent | None]:
-        """Refuse what another client, which commits without scripts, has left for itself."""
+        """Refuse records that are pending: a client that commits without scripts needs them. Else None."""
         dataset = intent.wanted.dataset
         key = ctx.keys.id(dataset, intent.id)
         entry = entry_in((yield from ask(ctx, Get(key))), key)
@@ -385,7 +394,10 @@ def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:
 def resolve(
     ctx: Context, draft: Draft, current: Manifest | None, lost: ReplyLost | None
 ) -> Operation[Swapped | Moved | None]:
-    """Say what became of the draft, now that `current` is stored. None: nothing yet, send it again."""
+    """Return the outcome of a draft, now that `current` is stored. None: not committed yet, send it again.
+
+    Raises `OutcomeUnknown` when a reply was lost (`lost`) and later versions do not show whose n+1 is.
+    """
     base, ours = draft.base, draft.manifest
     if current is None:
         return None if base is None else Moved(None)
@@ -395,7 +407,7 @@ def resolve(
         return None
     if current.epoch != ours.epoch or current.version <= ours.version:
         return Moved(current)
-    # Later versions stand on version n+1: if that row is ours, so was the commit.
+    # Later versions build on version n+1. If its row is ours, our commit succeeded.
     row = _in_tail(current, ours.version)
     if row is None and lost is not None:
         row = yield from _in_pages(ctx, draft, current, lost)
@@ -409,7 +421,7 @@ def _in_tail(current: Manifest, version: int) -> Row | None:
 
 
 def _in_pages(ctx: Context, draft: Draft, current: Manifest, lost: ReplyLost) -> Operation[Row | None]:
-    """Find the row in the pages, hidden or not: retention may hide what was committed a moment ago."""
+    """Find the draft's row in the pages, hidden or not: retention may hide it soon after the commit."""
     query = search.ByVersion(draft.manifest.version)
     try:
         return (yield from find(ctx, current.head.dataset, search.search(current, query, hidden=True)))
@@ -418,10 +430,10 @@ def _in_pages(ctx: Context, draft: Draft, current: Manifest, lost: ReplyLost) ->
 
 
 def _may_be_gone(draft: Draft, current: Manifest) -> bool:
-    """Say whether the draft, were it committed, might have left no trace in the log.
+    """Say whether the draft may have been committed although the log does not show it.
 
-    It leaves none without a row of its own. A row leaves the log only when it is hidden, and not while it
-    is one of the last F.
+    A draft without a row never shows in the log. A row leaves the log only when it is hidden and is not one
+    of the last F.
     """
     if draft.row is None:
         return True
@@ -430,7 +442,7 @@ def _may_be_gone(draft: Draft, current: Manifest) -> bool:
 
 
 def ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Manifest | None]:
-    """Read the manifest after a lost reply; `OutcomeUnknown` if it cannot be read."""
+    """Read the manifest after a lost reply. Raises `OutcomeUnknown` if it cannot be read."""
     try:
         return (yield from load_manifest(ctx, draft.manifest.head.dataset))
     except SwapstoreError as error:
@@ -438,12 +450,12 @@ def ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Man
 
 
 def unknown(draft: Draft, cause: SwapstoreError) -> OutcomeUnknown:
-    """Build the error for a commit whose outcome could not be learned."""
+    """Build the error for a commit whose outcome could not be resolved."""
     row = draft.row
     size = len(draft.manifest.raw) + (row.size if row else 0)
     todo = f"publish again with id={row.id!r}" if row else "read the status, and repeat the call if need be"
     return OutcomeUnknown(
-        f"the commit of version {draft.manifest.version} was sent and its outcome could not be learned "
+        f"the commit of version {draft.manifest.version} was sent and its outcome could not be resolved "
         f"({cause.args[0]}); {todo}. If it persists: does the store take requests of {size:,} bytes?",
         id=row.id if row else None,
     )
@@ -453,14 +465,14 @@ def unknown(draft: Draft, cause: SwapstoreError) -> OutcomeUnknown:
 
 
 def permanent_entry(ctx: Context, key: str) -> Operation[Entry | None]:
-    """Read the entry of a permanent id record. None: it is not there, expires, or is damaged."""
+    """Read the entry of a permanent id record. None: it is not there, has a TTL, or is damaged."""
     both: list[Command[Any]] = [Get(key), Ttl(key)]
     record, ttl = map(value_of, (yield from ask_all(ctx, both)))
     return entry_in(record, key) if ttl == PERMANENT else None
 
 
 def entry_in(record: bytes | None, key: str) -> Entry | None:
-    """Return the entry of an id record, if it is one."""
+    """Return the entry of an id record. None: there is no record, or it is damaged."""
     try:
         return None if record is None else records.entry_of(record, key)
     except Corrupt:
@@ -468,7 +480,7 @@ def entry_in(record: bytes | None, key: str) -> Entry | None:
 
 
 def origin_of(ctx: Context, dataset: str, entry: Entry) -> Operation[Origin | None]:
-    """Read what the ts record of an entry was written for, as far as it tells."""
+    """Read the origin of an entry from its ts record. None: there is none, or it cannot be read."""
     key = ctx.keys.ts(dataset, entry.ts, entry.id)
     record = yield from ask(ctx, Get(key))
     try:
@@ -478,10 +490,10 @@ def origin_of(ctx: Context, dataset: str, entry: Entry) -> Operation[Origin | No
 
 
 def bound_elsewhere(key: str, entry: Entry | None) -> Contended:
-    """Build the error for an id that is bound to what another publish has left under it."""
+    """Build the error for an id under which another publish has left permanent records."""
     when = f" of ts {entry.ts}" if entry else ""
     return Contended(
         f"{key} holds a snapshot{when} that no version names: another publish of this id is under way or was "
-        "cut, or the id is being unlinked. Nothing was published; publish what is there with that `ts`, or "
-        "publish under another id, and see `swapstore verify`"
+        "cut short, or the id is being unlinked. Nothing was published; publish the same content with that "
+        "`ts`, or publish under another id, and see `swapstore verify`"
     )

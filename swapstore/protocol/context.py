@@ -1,4 +1,4 @@
-"""What is handed to an operation: names, bounds, the clock, randomness and the client's memory."""
+"""The context of an operation: key names, bounds, the clock, randomness, and what the client remembers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class Clock(Protocol):
-    """The clocks an operation needs, and waiting, which is the engine's part."""
+    """The clocks that operations read, and the sleep with which the engine carries out their waits."""
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back, for measuring ages."""
+        """Seconds on a clock that never goes back, for measuring ages."""
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait for some seconds."""
 
 
 class SystemClock:
@@ -43,39 +43,40 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
-        """Seconds that never go back."""
+        """Seconds on a clock that never goes back."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait for some seconds."""
         time.sleep(seconds)
 
 
 @attrs.frozen(kw_only=True)
 class Policy:
-    """Bounds. Every loop of an operation ends by one of them."""
+    """Bounds. Every loop of an operation ends because of one of them."""
 
     max_payload_bytes: int = 64 * 1024 * 1024
-    max_batch_bytes: int = 8 * 1024 * 1024  # how much of several datasets is sent together
-    staging_ttl_ms: int = 10 * 60_000  # how long what a crashed publish left behind stays
+    max_batch_bytes: int = 8 * 1024 * 1024  # the size of a batch that several datasets share
+    staging_ttl_ms: int = 10 * 60_000  # how long the records of a crashed publish stay
     reader_grace_ms: int = 10 * 60_000  # how long an unlinked record can still be read
-    leak_ttl_ms: int = 24 * 3_600_000  # how long what a repair found leaked, or replaced, can be looked at
-    commit_attempts: int = 200  # against eight busy producers, losing them all has odds of 1 in 10^11
-    lost_attempts: int = 4  # how often a commit is sent that loses its connection each time
+    leak_ttl_ms: int = 24 * 3_600_000  # how long keys that a repair unlinks can still be inspected
+    commit_attempts: int = 200  # against eight busy producers, the odds of losing all are 1 in 10^11
+    lost_attempts: int = 4  # how often a commit is sent when the connection is lost each time
     read_attempts: int = 6
     first_wait_s: float = 0.002
     longest_wait_s: float = 0.05
-    lease_ttl_ms: int = 90_000  # how long a crashed writer keeps others waiting, where a lease is needed
-    lease_margin_ms: int = 45_000  # longer than any request may take, a wait for a connection included
+    lease_ttl_ms: int = 90_000  # how long a crashed writer blocks others, where a lease is needed
+    lease_margin_ms: int = 45_000  # longer than any request takes, including the wait for a connection
     lease_poll_ms: int = 500
-    text_only: bool = False  # the endpoint carries text: what is none is stored in base64
+    text_only: bool = False  # the endpoint carries text: a payload that is not UTF-8 is stored in base64
 
 
 @attrs.define
 class Capabilities:
     """What one client has found out about its store.
 
-    `serves`: the store may answer with a manifest and the record that it serves in one round trip.
+    `committer`: how it commits there. `serves`: whether the store may answer with a manifest and the record
+    that it serves in one round trip.
     """
 
     committer: Committer = attrs.field(factory=Scripted)
@@ -84,9 +85,10 @@ class Capabilities:
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """One client of one namespace.
+    """Everything that an operation gets from its client, which uses one namespace.
 
-    `on_connect` is what has to be asked before the first use, `doctor` the checks of this kind of store.
+    `on_connect`: the operation that runs once, when the client connects. `doctor`: the checks for this kind
+    of store. `hook`: called with each event; None: there is no listener.
     """
 
     keys: Keys
@@ -107,21 +109,21 @@ class Context:
         return f"{self.random.getrandbits(4 * characters):0{characters}x}"
 
     def emit(self, event: Event) -> None:
-        """Tell an event, if somebody listens."""
+        """Call the hook with an event, if there is one."""
         if self.hook is not None:
             self.hook(event)
 
     def tally(self) -> Tally | None:
-        """Return what the cost of an operation is counted with; None: nobody listens to events."""
+        """Return a new count of what an operation costs. None: there is no hook for events."""
         return None if self.hook is None else Tally(self.clock.monotonic())
 
     def encoding(self, payload: bytes) -> Encoding | None:
-        """Say how a payload is to be stored, so that it can travel to this endpoint."""
+        """Return the encoding with which a payload is sent to this endpoint. None: as it is."""
         return "base64" if self.policy.text_only and records.needs_encoding(payload) else None
 
     def stamp(self) -> Stamp:
-        """Return the time and the names of a new manifest."""
-        bits = self.random.getrandbits(64 + 48)  # both names out of one draw: each is a system call
+        """Return the time, the nonce and the epoch of a new manifest."""
+        bits = self.random.getrandbits(64 + 48)  # one draw for both, because each draw is a system call
         return Stamp(
             now_ms=self.clock.now_ms(),
             nonce=f"{bits & 0xFFFF_FFFF_FFFF_FFFF:016x}",
@@ -130,7 +132,7 @@ class Context:
         )
 
     def new_id(self) -> str:
-        """Return a UUIDv7: it sorts by the time it was made, and nobody else makes the same."""
+        """Return a new UUIDv7. UUIDv7s sort by the time at which they were made."""
         bits = (self.clock.now_ms() & (2**48 - 1)) << 80 | self.random.getrandbits(80)
         bits = bits & ~(0xF << 76) | 0x7 << 76  # version 7
         bits = bits & ~(0x3 << 62) | 0x2 << 62  # the RFC 9562 variant

@@ -1,4 +1,4 @@
-"""Which datasets there are, and how one is."""
+"""The list of datasets, and the status of one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest
     from swapstore.protocol.context import Context
 
-CHUNK = 500
+CHUNK = 500  # manifests that are asked for in one batch
 
 
 def datasets(ctx: Context) -> Operation[list[str]]:
-    """List the datasets that have a manifest. The set of names is a hint: each is checked."""
+    """List the datasets that have a manifest. A name on the stored list may have none, so each is checked."""
     names = sorted((yield from ask(ctx, Members(ctx.keys.datasets()))))
     found: list[str] = []
     for start in range(0, len(names), CHUNK):
@@ -31,20 +31,20 @@ def datasets(ctx: Context) -> Operation[list[str]]:
 
 
 def _is_there(reply: bytes | Failed) -> bool:
-    """Say whether a manifest has bytes. A damaged one is listed too: hiding it would hide the damage."""
+    """Say whether there is a manifest. A damaged one is listed too: hiding it would hide the damage."""
     if isinstance(reply, Failed) and isinstance(reply.error, Damaged):
         return True
     return bool(value_of(reply))
 
 
 def status(ctx: Context, dataset: str) -> Operation[Status | None]:
-    """Read the manifest's header; None when nothing is published."""
+    """Return the status of a dataset. None: nothing is published."""
     manifest = yield from current_head(ctx, dataset)
     return None if manifest is None else status_of(ctx, manifest)
 
 
 def status_of(ctx: Context, manifest: Manifest) -> Status:
-    """Show a manifest to a caller."""
+    """Build the status that a manifest shows."""
     head = manifest.head
     return Status(
         dataset=head.dataset,
@@ -61,13 +61,16 @@ def status_of(ctx: Context, manifest: Manifest) -> Status:
 
 
 def unlisted(ctx: Context, dataset: str) -> list[Register]:
-    """What puts a dataset on the list of names, once for each client: a hint, so it rides along."""
+    """Return the command that puts a dataset on the list of names, unless this client has sent it before.
+
+    It is sent in the same batch as a commit, which does not depend on it.
+    """
     if ctx.cache.is_listed(ctx.keys.manifest(dataset)):
         return []
     return [Register(ctx.keys.datasets(), dataset)]
 
 
 def note_listed(ctx: Context, dataset: str, replies: list[Any]) -> None:
-    """Take note of what became of that. A refusal is made good by whoever publishes next."""
+    """Note the reply to `unlisted`. If the store refused the command, the next publish sends it again."""
     if replies and not isinstance(replies[0], Failed):
         ctx.cache.note_listed(ctx.keys.manifest(dataset))

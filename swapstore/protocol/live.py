@@ -1,7 +1,7 @@
-"""The live view: a value computed on one committed version, shown only while that version is current.
+"""The live view: a value computed from one committed version, shown only while that version is current.
 
-A commit removes it in the same step. Were the removal lost, or a late write to bring it back, the etag it
-is bound to hides it all the same.
+A commit removes it in the same step. If the removal fails, or a late write brings an old view back, the view
+is still hidden, because it is bound to the etag of its version.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ if TYPE_CHECKING:
     from swapstore.models import LiveView
     from swapstore.protocol.context import Context
 
-_ETAG_ROOM = 128  # bytes: more than any etag takes
+_ETAG_BYTES = 128  # more than the prefix of a manifest with any etag
 
 
 def put_live(
     ctx: Context, dataset: str, payload: bytes, *, codec: str, ttl_ms: int, etag: str | None
 ) -> Operation[str]:
-    """Write a live view bound to `etag`, or to the version this client saw last. Returns that etag.
+    """Write a live view bound to `etag`. Default: the version that this client saw last. Returns the etag.
 
-    It is not bound to a newer version than the caller can have seen: that would show a view of the old
-    data as one of the new.
+    It is never bound to a newer version than the caller can have seen: a view of the old data would be shown
+    as one of the new data. Raises `NotFound` when nothing is published.
     """
     if etag is None:
         known = ctx.cache.known(ctx.keys.manifest(dataset))
         seen = known.manifest if known else (yield from load_manifest(ctx, dataset))
         if seen is None:
-            raise NotFound("nothing is published, so there is no version to bind a live view to")
+            raise NotFound(
+                "nothing is published, so there is no version to bind a live view to; publish first"
+            )
         etag = seen.etag
     record = records.pack_live(etag=etag, codec=codec, payload=payload, encoding=ctx.encoding(payload))
     (reply,) = yield Batch((Put(ctx.keys.live(dataset), record, ttl_ms),))
@@ -42,9 +44,9 @@ def put_live(
 
 
 def read_live(ctx: Context, dataset: str) -> Operation[LiveView | None]:
-    """Read the live view, if there is one of the version that is current."""
+    """Read the live view. None: there is none, or it is bound to a version that is not current."""
     key = ctx.keys.live(dataset)
-    both: list[Command[Any]] = [Get(key), Peek(ctx.keys.manifest(dataset), _ETAG_ROOM)]
+    both: list[Command[Any]] = [Get(key), Peek(ctx.keys.manifest(dataset), _ETAG_BYTES)]
     record, stored = map(value_of, (yield from ask_all(ctx, both)))
     if record is None:
         return None

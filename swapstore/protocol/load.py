@@ -1,4 +1,13 @@
-"""The shape of an operation, and the small ones that the others are made of."""
+"""Load what the other operations start from: the manifest, its pages, and the snapshots that its rows name.
+
+`load_manifest` always reads the whole manifest. `current_manifest`, `current_head` and `current_served` first
+compare the etag of the manifest that the client remembers with the stored one, which takes a few bytes. Every
+answer is remembered in `ctx.cache`.
+
+Commands that only read are sent again when their reply is lost. Records and pages are checked when they are
+read: one that is missing or altered raises `PayloadMissing` or `Corrupt`, and the caller decides whether the
+manifest has moved on or the store is damaged.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +21,7 @@ from swapstore import cache
 from swapstore.commands import PERMANENT, Command, Failed, Get, GetServed, Peek, Ttl
 from swapstore.errors import Corrupt, Damaged, ReplyLost
 from swapstore.format import manifest, pages, records, search
-from swapstore.format.manifest import Manifest, snapshot_fields
+from swapstore.format.manifest import snapshot_fields
 from swapstore.format.pages import Page
 from swapstore.models import Row, Snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
@@ -23,22 +32,26 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-HEADER = 1024  # bytes that hold the header of most manifests
-SERVED = 64 * 1024  # bytes of a payload up to which it pays to be given it along with the manifest
-SLACK = 256  # how much longer the next header may be
+HEAD_BYTES = 1024  # holds the header of most manifests
+HEAD_SLACK_BYTES = 256  # how much longer than the remembered header the stored one may be
+SERVED_BYTES = 64 * 1024  # a larger payload is cheaper to read by itself than along with the manifest
 
 T = TypeVar("T")
 R = TypeVar("R")
+Labelled = TypeVar("Labelled", Row, Snapshot)
+
+
+# --- commands that only read -----------------------------------------------------------------------
 
 
 def ask(ctx: Context, command: Command[R]) -> Operation[R]:
-    """Send one command that only reads, and again, bounded, when its reply is lost."""
+    """Send one command that only reads, and return its reply. See `ask_all`; a refusal is raised."""
     replies = yield from ask_all(ctx, [command])
     return value_of(replies[0])
 
 
 def ask_all(ctx: Context, commands: Sequence[Command[R]]) -> Operation[list[R | Failed]]:
-    """Send commands that only read, and again, bounded, when their replies are lost."""
+    """Send commands that only read in one batch; send them again, a few times, when the replies are lost."""
     if not commands:
         return []
     for attempt in range(1, ctx.policy.read_attempts):
@@ -50,18 +63,21 @@ def ask_all(ctx: Context, commands: Sequence[Command[R]]) -> Operation[list[R | 
 
 
 def value_of(reply: R | Failed) -> R:
-    """Return a reply, or raise what the store refused the command with."""
+    """Return a reply, or raise the error with which the store refused the command."""
     if isinstance(reply, Failed):
         raise reply.error
     return reply
 
 
+# --- the manifest ----------------------------------------------------------------------------------
+
+
 def load_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     """Read the whole manifest, and remember it. None: nothing is published.
 
-    A client that has seen a later version does not go back to an older one, or to none, that a lagging
-    replica shows: it reads again, bounded. If the store insists, it has itself gone back (a restored
-    backup, a flush, a failover that lost writes), and the client follows.
+    When the store shows an older version than this client has seen, or none, a replica may lag: the manifest
+    is read again, a few times. If the store still shows the older one, the store itself has gone back (a
+    restored backup, a flush, a failover that lost writes), and the client follows it.
     """
     key = ctx.keys.manifest(dataset)
     known = ctx.cache.known(key)
@@ -83,7 +99,7 @@ def load_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
 
 
 def current_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
-    """Return the manifest that is stored now: the one remembered, if its etag still stands there."""
+    """Return the manifest that is stored now: the remembered one if the stored etag is still the same."""
     key = ctx.keys.manifest(dataset)
     known = ctx.cache.known(key)
     if known is None or not known.manifest.complete:
@@ -97,22 +113,22 @@ def current_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
 
 
 def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
-    """Return the manifest that is stored now, or its header alone: that is enough to read what is served.
+    """Return the manifest that is stored now, or its header alone, which names the snapshot that is served.
 
-    The look that asks whether it has changed brings the header along, so a reader of a new version needs no
-    other before it reads the record.
+    One read compares the etag and brings the header along. So a reader of a new version needs no second one
+    before it reads the record.
     """
     key = ctx.keys.manifest(dataset)
     known = ctx.cache.known(key)
     if known is None:
-        return (yield from load_manifest(ctx, dataset))  # whole: what follows may be a publish
-    size = max(known.manifest.head_size + SLACK, HEADER)
+        return (yield from load_manifest(ctx, dataset))  # all of it: this client may publish next
+    size = max(known.manifest.head_size + HEAD_SLACK_BYTES, HEAD_BYTES)
     read_at = ctx.clock.monotonic()
     peeked = yield from ask(ctx, Peek(key, size))
     if peeked.startswith(manifest.prefix(known.manifest.etag)):
         ctx.cache.touch(known, read_at)
         return known.manifest
-    found = manifest.glimpse(peeked, dataset, key, whole=len(peeked) < size)
+    found = manifest.parse_head(peeked, dataset, key, whole=len(peeked) < size)
     if found is None or cache.is_newer(known.manifest, found):
         return (yield from load_manifest(ctx, dataset))
     ctx.cache.learn(found, read_at, basis=known)
@@ -120,21 +136,23 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
 
 
 def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
-    """Return the manifest that is stored now, for who is about to read what it serves.
+    """Return the manifest that is stored now, or its header alone, to a reader of the snapshot it serves.
 
-    Who knows none yet is given the payload along with it, where the store can, and remembers both.
+    A client that remembers no manifest of the dataset reads it and the served record in one round trip, where
+    the store can do that, and remembers both.
     """
     key = ctx.keys.manifest(dataset)
-    largest = min(SERVED, ctx.cache.largest)
+    largest = min(SERVED_BYTES, ctx.cache.largest)
     if largest <= 0 or not ctx.capabilities.serves or ctx.cache.known(key) is not None:
         return (yield from current_head(ctx, dataset))
     read_at = ctx.clock.monotonic()
-    try:  # once: what stands in between may close the connection at a command that it does not know
+    try:  # once: a proxy may close the connection when it does not know the command
         (served,) = yield Batch((GetServed(key, ctx.keys.id(dataset, ""), largest),))
     except ReplyLost:
         served = None
     if served is None or isinstance(served, Failed):
-        # Plain commands tell what is wrong, if more is than that. Damage is that of one dataset.
+        # Plain commands are tried instead, and fail if more is wrong than that this command does not work.
+        # Damage concerns one dataset. It says nothing about the command.
         ctx.capabilities.serves = isinstance(served, Failed) and isinstance(served.error, Damaged)
         return (yield from load_manifest(ctx, dataset))
     if served.manifest is None:
@@ -145,13 +163,16 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     if served.record is not None:
         row = found.head.serving
         id_key = ctx.keys.id(dataset, row.id)
-        with suppress(Damaged):  # whoever reads it next says so
+        with suppress(Damaged):  # the caller reads the record next, and raises this
             ctx.cache.keep(id_key, row.sha256, records.payload_of(served.record, row, id_key))
     return found
 
 
+# --- pages of the log ------------------------------------------------------------------------------
+
+
 def load_page(ctx: Context, dataset: str, ref: Ref) -> Operation[Page]:
-    """Read a page and check it. Pages are immutable, and cached by their key."""
+    """Read a page and check it. Pages are immutable, so they are cached by their key."""
     record = ctx.cache.record(ref.key, "")
     if record is not None:
         return pages.parse(record, ref, dataset)
@@ -164,7 +185,7 @@ def load_page(ctx: Context, dataset: str, ref: Ref) -> Operation[Page]:
 
 
 def find(ctx: Context, dataset: str, searching: Generator[Ref, Page, T]) -> Operation[T]:
-    """Run a pure search of a manifest, loading the pages it asks for."""
+    """Run a search of `format.search`, which does no I/O: load each page that it asks for."""
     try:
         ref = next(searching)
         while True:
@@ -174,28 +195,23 @@ def find(ctx: Context, dataset: str, searching: Generator[Ref, Page, T]) -> Oper
         return result
 
 
-# --- lookup ------------------------------------------------------------------------------------
-#
-# From a manifest to a row, and from a row to its snapshot: what reading and publishing share.
-
-
-Labelled = TypeVar("Labelled", Row, Snapshot)
+# --- rows and snapshots ----------------------------------------------------------------------------
 
 
 def find_id(
     ctx: Context,
-    manifest: Manifest,
+    current: Manifest,
     id: str,  # noqa: A002
     *,
     hidden: bool = False,
 ) -> Operation[Row | None]:
-    """Find the row of an id. A record that no row names is not there, however whole it is.
+    """Find the row of an id. None: no row names it, even if there is a record under its key.
 
-    Older rows are found by their time, which the id record tells. `hidden` also finds what retention hides
-    and has not let go of.
+    A row in a page is searched for by its `ts`, which the id record tells. `hidden` also finds rows that
+    retention hides and has not unlinked yet.
     """
-    head, dataset = manifest.head, manifest.head.dataset
-    for row in (*head.kept, *reversed(manifest.log.rows)):
+    head, dataset = current.head, current.head.dataset
+    for row in (*head.kept, *reversed(current.log.rows)):
         if row.id == id and (hidden or head.keeps(row)):
             return row
     key = ctx.keys.id(dataset, id)
@@ -206,42 +222,42 @@ def find_id(
         entry = records.entry_of(record, key)
     except Corrupt:
         if (yield from ask(ctx, Ttl(key))) != PERMANENT:
-            return None  # whatever it is, it is not committed
+            return None  # it has a TTL, so it is not committed
         raise
     query = search.ById(id, entry.ts)
-    found = yield from find(ctx, dataset, search.search(manifest, query, hidden=hidden))
+    found = yield from find(ctx, dataset, search.search(current, query, hidden=hidden))
     if found is not None:
-        with suppress(Damaged):  # who reads it next says so; a whole one need not be fetched again
+        with suppress(Damaged):  # the next reader of the record raises this
             ctx.cache.keep(key, found.sha256, records.payload_of(record, found, key))
     return found
 
 
-def load_snapshot(ctx: Context, manifest: Manifest, row: Row) -> Operation[Snapshot]:
+def load_snapshot(ctx: Context, current: Manifest, row: Row) -> Operation[Snapshot]:
     """Read the record of a row, check it against the row, and remember its payload."""
-    dataset = manifest.head.dataset
+    dataset = current.head.dataset
     key = ctx.keys.id(dataset, row.id)
     payload = ctx.cache.record(key, row.sha256)
     if payload is None:
         record = yield from ask(ctx, Get(key))
         payload = records.payload_of(record, row, key)
         ctx.cache.keep(key, row.sha256, payload)
-    fields = snapshot_fields(row, manifest.head)
+    fields = snapshot_fields(row, current.head)
     return Snapshot(**{**fields, "labels": dict(row.labels)}, raw=payload)
 
 
-def served(manifest: Manifest, payload: bytes) -> Snapshot:
-    """Build the snapshot that is served. Its labels are the reader's own: changing them changes no cache."""
-    fields = manifest.serving_fields
+def served(current: Manifest, payload: bytes) -> Snapshot:
+    """Build the snapshot that a manifest serves, with a copy of the labels: see `own`."""
+    fields = current.serving_fields
     made = object.__new__(Snapshot)  # within max_staleness, __init__ would add a fifth to the call
     made.__dict__.update(fields, labels=dict(fields["labels"]), raw=payload)
     return made
 
 
 def own(found: Labelled) -> Labelled:
-    """Give a caller labels of its own: changing them changes nothing that is remembered."""
+    """Copy a row or snapshot with its labels: a caller that changes them changes nothing in the cache."""
     if isinstance(found, Row):
         return attrs.evolve(found, labels=dict(found.labels))
-    # Not `evolve`: each read comes by here, and the loop over the fields takes ten times as long as this.
+    # Every read calls this. `evolve` loops over the fields, and takes ten times as long.
     return Snapshot(
         dataset=found.dataset,
         id=found.id,
@@ -257,16 +273,14 @@ def own(found: Labelled) -> Labelled:
     )
 
 
-# --- naming ------------------------------------------------------------------------------------
+# --- whether a manifest names something ------------------------------------------------------------
 #
-# Whether a manifest names something.
-#
-# What cannot be disproved, because a page is damaged, counts as named: a record too many is found by verify,
-# one too few is a loss.
+# The answer decides what is unlinked. When a damaged page leaves it open, it is yes: verify finds a record
+# that stays too long, but one that is unlinked too early is lost.
 
 
 def is_in_log(ctx: Context, current: Manifest, version: int) -> Operation[bool]:
-    """Say whether the log itself, hidden or not, holds the row of a version."""
+    """Say whether the log holds the row of a version, hidden or not."""
     searching = search.in_log(current.log, search.ByVersion(version))
     try:
         return (yield from find(ctx, current.head.dataset, searching)) is not None
@@ -280,7 +294,7 @@ def is_row_named(ctx: Context, current: Manifest, version: int) -> Operation[boo
 
 
 def is_page_named(ctx: Context, current: Manifest, key: str, first_version: int) -> Operation[bool]:
-    """Say whether the log names a page, whose first row has this version."""
+    """Say whether the log names this page. `first_version` is the version of the page's first row."""
     try:
         return (yield from find(ctx, current.head.dataset, search.is_named(current, key, first_version)))
     except Damaged:

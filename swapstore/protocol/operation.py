@@ -1,4 +1,4 @@
-"""The shape of an operation: a generator that yields what it wants done, and is sent what became of it."""
+"""What an operation is: a generator that yields what the engine has to do, and is sent the results."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Batch:
-    """Commands to send together; the answer is the list of their replies.
+    """Commands to send in one batch. The answer is the list of their replies.
 
-    After `until` (monotonic seconds, as `time.monotonic` counts them) they are not sent any more.
+    `until` (monotonic seconds, as `time.monotonic` counts them): they are not sent later than that.
     """
 
     commands: tuple[Command[Any], ...]
@@ -25,17 +25,17 @@ class Batch:
 
 @attrs.frozen
 class Wait:
-    """Time to let pass; the answer is an empty list."""
+    """Wait for some seconds. The answer is an empty list."""
 
     seconds: float
 
 
 @attrs.frozen
 class Listen(Wait):
-    """Time to let pass, or less of it if a hint comes on a channel.
+    """Wait for some seconds, or until a hint comes on a channel.
 
-    The first one also begins to listen, and then may take no time: what was hinted at before was not heard,
-    so whoever waits for something must look once more. A hint may be lost, and a wait may end without one.
+    The first one also subscribes, and may then return at once: earlier hints were missed, so the operation
+    must look once more before it waits. A hint may be lost, and a wait may end early without one.
     """
 
     channel: str
@@ -43,10 +43,10 @@ class Listen(Wait):
 
 @attrs.define
 class Tally:
-    """What an operation has cost so far. Whoever runs the operation keeps it, if somebody listens to events.
+    """What an operation has cost so far. The engine counts it if the client has a hook for events.
 
-    `began` is in monotonic seconds. `drafts` are the prefixes of the manifests that were sent to be
-    committed, `asked_for` the keys that were read; `served`: a manifest was read with what it serves.
+    `began` is in monotonic seconds. `drafts`: the prefixes of the manifests that were sent to be committed.
+    `asked_for`: the keys that were read. `served`: a manifest was read along with the record that it serves.
     """
 
     began: float
@@ -69,7 +69,7 @@ class Tally:
 
 @attrs.frozen
 class Emit:
-    """A call of `emit` with the tally of the operation; the answer is an empty list."""
+    """Call `emit` with the tally of the operation. The answer is an empty list."""
 
     emit: Callable[[Tally], None]
 
@@ -78,7 +78,7 @@ Operation = Generator[Batch | Wait | Emit, list[Any], T]
 
 
 class Steps(Protocol[T]):
-    """What is iterated over: some items a step, each step an operation."""
+    """Something to iterate over: each step is an operation that returns some items."""
 
     def step(self) -> Operation[list[T] | None]:
-        """Return the next items, perhaps none yet; None: that was all."""
+        """Return the next items, perhaps none yet. None: that was all."""

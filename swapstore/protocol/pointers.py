@@ -1,7 +1,7 @@
-"""Operators' swaps: pin, unpin, roll back, confirm. The header changes, the log stays.
+"""Pin, unpin, rollback and confirm: swaps that change the manifest's header and leave the log as it is.
 
-They commit through the same swap as a publish. They add no row, so when a reply is lost and others have
-committed since, nothing tells whether this one took effect: that is `OutcomeUnknown`, never a second swap.
+They commit like a publish. They add no row, so when a reply is lost and others have committed since, nothing
+shows whether the swap took effect. Then they raise `OutcomeUnknown`, and never swap a second time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swapstore.errors import Contended, Corrupt, NotFound, PayloadMissing
-from swapstore.format import append
+from swapstore.format.append import repoint
 from swapstore.format.retention import Limits
 from swapstore.models import Status
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def pin(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002
-    """Serve this snapshot as the latest until it is unpinned. Publishing goes on behind it."""
+    """Serve this snapshot to readers of the latest until it is unpinned. Producers may still publish."""
 
     def change(base: Manifest) -> Operation[Draft | None]:
         row = yield from _committed(ctx, base, id)
@@ -36,7 +36,7 @@ def pin(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002
             return None
         return (yield from _repoint(ctx, base, latest=base.head.latest, pinned=row))
 
-    return (yield from _steer(ctx, dataset, change))
+    return (yield from _change_header(ctx, dataset, change))
 
 
 def unpin(ctx: Context, dataset: str) -> Operation[Status]:
@@ -47,11 +47,11 @@ def unpin(ctx: Context, dataset: str) -> Operation[Status]:
             return None
         return (yield from _repoint(ctx, base, latest=base.head.latest, pinned=None))
 
-    return (yield from _steer(ctx, dataset, change))
+    return (yield from _change_header(ctx, dataset, change))
 
 
 def rollback(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002
-    """Make this snapshot the latest; the next publish that is not older than it takes over."""
+    """Make this snapshot the latest, until the next publish whose `ts` is not older than this one's."""
 
     def change(base: Manifest) -> Operation[Draft | None]:
         row = yield from _committed(ctx, base, id)
@@ -59,22 +59,23 @@ def rollback(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa:
             return None
         return (yield from _repoint(ctx, base, latest=row, pinned=base.head.pinned))
 
-    return (yield from _steer(ctx, dataset, change))
+    return (yield from _change_header(ctx, dataset, change))
 
 
 def confirm(ctx: Context, dataset: str) -> Operation[Status]:
-    """Note that the producer ran and found nothing new: `confirmed_at` becomes now."""
+    """Mark the data as still current without publishing: `confirmed_at` becomes now."""
 
     def change(base: Manifest) -> Operation[Draft | None]:
         yield from ()
-        return append.repoint(base, stamp=ctx.stamp(), confirmed_at=ctx.clock.now_ms())
+        return repoint(base, stamp=ctx.stamp(), confirmed_at=ctx.clock.now_ms())
 
-    return (yield from _steer(ctx, dataset, change))
+    return (yield from _change_header(ctx, dataset, change))
 
 
-def _steer(
+def _change_header(
     ctx: Context, dataset: str, change: Callable[[Manifest], Operation[Draft | None]]
 ) -> Operation[Status]:
+    """Commit the draft that `change` makes of the stored manifest. None from `change`: nothing to do."""
     base = yield from current_manifest(ctx, dataset)
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
@@ -85,7 +86,7 @@ def _steer(
         try:
             draft = yield from change(base)
         except (PayloadMissing, Corrupt):
-            # Retention may have let go of what this manifest names, longer ago than the reader grace.
+            # Retention may have unlinked what this remembered manifest names: the reader grace is over.
             before, base = base, (yield from load_manifest(ctx, dataset))
             if base is None or base.etag == before.etag:
                 raise
@@ -104,14 +105,14 @@ def _steer(
 
 
 def _repoint(ctx: Context, base: Manifest, *, latest: Row, pinned: Row | None) -> Operation[Draft]:
-    """Serve other rows. A row that only this kept alive, because retention let go of it, is unlinked."""
+    """Serve other rows. A row that is not in the log any more, and is not served any more, is unlinked."""
     keeping = {row.version for row in (latest, pinned) if row is not None}
     released = yield from retained(ctx, base, Limits(), keeping=keeping, most=0)
-    return append.repoint(base, stamp=ctx.stamp(), retained=released, latest=latest, pinned=pinned)
+    return repoint(base, stamp=ctx.stamp(), retained=released, latest=latest, pinned=pinned)
 
 
 def _committed(ctx: Context, base: Manifest, id: str) -> Operation[Row]:  # noqa: A002
-    """Find a committed snapshot that can be served: its record is there and whole."""
+    """Find a committed snapshot, and read its record, so that only a whole one is served."""
     row = yield from find_id(ctx, base, id)
     if row is None:
         raise NotFound(f"no committed snapshot has id {id!r}; `swapstore history` lists those there are")

@@ -1,7 +1,7 @@
-"""Retention: what a swap hides and lets go of, and `prune`, which is a swap for that alone.
+"""Retention: what a swap hides and unlinks, and `prune`, which swaps for that alone.
 
-Every publish takes a small step: one page at most. `prune` takes as many as there are. What has to be read
-for it is a page that is on its way out; if it cannot be read it stays where it is, for verify to find.
+Every publish takes one page apart at most, so that it stays fast. `prune` takes apart all that there are. A
+page has to be read before it is taken apart. One that cannot be read stays in the log, and verify reports it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from swapstore.commands import Get
 from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown
-from swapstore.format import append, pages, retention
-from swapstore.format.append import Retained
+from swapstore.format import pages, retention
+from swapstore.format.append import Retained, repoint
 from swapstore.format.retention import Limits
 from swapstore.models import Pruned
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
@@ -32,7 +32,7 @@ PAGES_A_PRUNE = 16
 
 
 def limits(ctx: Context, bounds: Retention | None = None) -> Limits:
-    """Return what the retention (unless given: the client's own) means now."""
+    """Return the limits that a retention sets at this moment. Default: the client's retention."""
     bounds = bounds or ctx.retention
     age = bounds.max_age_ms
     floor = 0 if age is None else max(0, ctx.clock.now_ms() - age)
@@ -42,24 +42,24 @@ def limits(ctx: Context, bounds: Retention | None = None) -> Limits:
 def retained(
     ctx: Context, base: Manifest, bounds: Limits, *, keeping: Collection[int], most: int = PAGES_A_PUBLISH
 ) -> Operation[Retained]:
-    """Read what retention needs to know for the swap after `base`.
+    """Read what retention has to know for the swap after `base`.
 
-    `keeping` are the versions that `latest` and `pinned` will be; `most` bounds the pages taken apart.
+    `keeping`: the versions that `latest` and `pinned` will be. `most`: how many pages may be taken apart.
     """
     head = retention.hidden(base.head, base.log, bounds)
     ripe = retention.ripe(head, base.log, bounds) if most else []
     released = []
     for row in base.head.kept:
-        # A row that the history shows is in the log, and is let go of together with its page.
+        # A row that the history shows is in the log, and is unlinked when it leaves the log.
         if row.version not in keeping and not base.head.shows(row):
             in_log = yield from is_in_log(ctx, base, row.version)
             released += [] if in_log else [row]
-    at_hand = yield from _at_hand(ctx, base, ripe, most)
-    return Retained(limits=bounds, pages=at_hand, released=tuple(released))
+    readable = yield from _readable(ctx, base, ripe, most)
+    return Retained(limits=bounds, pages=readable, released=tuple(released))
 
 
-def _at_hand(ctx: Context, base: Manifest, ripe: list[Ref], most: int) -> Operation[dict[str, Page]]:
-    """Read the first ripe pages. One that cannot be read must not keep those behind it from going."""
+def _readable(ctx: Context, base: Manifest, ripe: list[Ref], most: int) -> Operation[dict[str, Page]]:
+    """Read the first ripe pages. A page that cannot be read must not block those behind it."""
     found: dict[str, Page] = {}
     size = most
     while ripe and not found:
@@ -81,11 +81,14 @@ def _load(ctx: Context, dataset: str, refs: list[Ref]) -> Operation[dict[str, Pa
     return found
 
 
-# --- on demand -------------------------------------------------------------------------------------
+# --- prune -----------------------------------------------------------------------------------------
 
 
 def prune(ctx: Context, dataset: str, bounds: Limits) -> Operation[Pruned]:
-    """Hide what is past the limits, and let go of all that can be let go of."""
+    """Hide what is past the limits, and unlink all that can be unlinked, in as many swaps as that takes.
+
+    Raises `NotFound` when nothing is published, and `Contended` when other producers keep committing first.
+    """
     base = yield from current_manifest(ctx, dataset)
     let_go = lost = 0
     while lost < ctx.policy.commit_attempts:
@@ -93,12 +96,12 @@ def prune(ctx: Context, dataset: str, bounds: Limits) -> Operation[Pruned]:
             raise NotFound("nothing is published; publish a snapshot first")
         keeping = [row.version for row in base.head.kept]
         taken = yield from retained(ctx, base, bounds, keeping=keeping, most=PAGES_A_PRUNE)
-        draft = append.repoint(base, stamp=ctx.stamp(), retained=taken)
+        draft = repoint(base, stamp=ctx.stamp(), retained=taken)
         if not _changes(base, draft):
             return _pruned(base, let_go)
         try:
             verdict = yield from commit(ctx, draft, [], Staging())
-        except OutcomeUnknown:  # then it does not matter whose swap it was: what is left to do is seen
+        except OutcomeUnknown:  # it does not matter whose swap it was: the manifest shows what is left to do
             verdict = Moved((yield from load_manifest(ctx, dataset)))
         match verdict:
             case Swapped():
@@ -109,13 +112,13 @@ def prune(ctx: Context, dataset: str, bounds: Limits) -> Operation[Pruned]:
                 yield Wait(ctx.backoff(lost))
                 base = current
     raise Contended(
-        f"other producers committed first, {ctx.policy.commit_attempts} times; what was hidden and let go of "
-        "stays so. Try again"
+        f"other producers committed first, {ctx.policy.commit_attempts} times; what was hidden and "
+        "unlinked so far stays so. Try again"
     )
 
 
 def _changes(base: Manifest, draft: Draft) -> bool:
-    """Say whether a swap would do anything: move a limit past something, or take something out."""
+    """Say whether a swap would change anything: hide a row, or take a row or page out of the log."""
     before, after = base.head, draft.manifest.head
     if draft.unlinked or base.log != draft.manifest.log:
         return True

@@ -1,11 +1,12 @@
 """Publish: copy, then swap.
 
-1. Know the manifest: the one remembered, or one `GET`.
+1. Get the manifest: the one that the client remembers, or one `GET`.
 2. Decide on it. Is this id or dedupe key committed already? Does `expected_version` hold? Do the validators
-   agree? An answer that stops the publish is never given from memory: the manifest is read first.
+   accept? A decision not to publish is never based on a remembered manifest alone: the stored one is read
+   first.
 3. Draft the next manifest and `commit` it: records and commit in one round trip.
 4. When another commit came first, decide again on the manifest that it left. Records that are staged already
-   are not sent again, unless the snapshot's `ts` had to move up with that of the new latest.
+   are not sent again, unless the snapshot's `ts` had to move up to that of the new latest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from swapstore.errors import (
     Rejected,
     TooOld,
 )
-from swapstore.format import append, records
+from swapstore.format import records
+from swapstore.format.append import append
 from swapstore.models import Candidate, Commit, Encoding, Entry, Row, Snapshot, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Publication:
-    """What a caller wants published, checked and encoded. None for `id` and `ts`: choose them."""
+    """What a caller wants published, checked and encoded. `id`, default: a new UUIDv7; `ts`, default: now."""
 
     dataset: str
     payload: bytes = attrs.field(repr=False)
@@ -56,7 +58,7 @@ class Publication:
 
 @attrs.frozen
 class Intent:
-    """A publication with its id and digest, and when it began."""
+    """A publication with its id, its digest, and the time at which the publish began (ms since the epoch)."""
 
     wanted: Publication
     id: str
@@ -65,9 +67,9 @@ class Intent:
     encoding: Encoding | None = None
 
     def ts(self, base: Manifest | None) -> int:
-        """Return when it is of. Unless the caller set that it is now, and never older than `latest`.
+        """Return the snapshot's `ts`. Default: when the publish began, but not before the `ts` of `latest`.
 
-        So what is published last without a `ts` is the latest, also when two producers' clocks differ.
+        So the last snapshot published without a `ts` is the latest one, even if producers' clocks differ.
         """
         if self.wanted.ts is not None:
             return self.wanted.ts
@@ -86,14 +88,19 @@ class Intent:
         )
 
     def is_content_of(self, row: Entry) -> bool:
-        """Say whether an entry is what the caller wants published under this id."""
+        """Say whether a committed entry has the content that the caller wants published under its id."""
         wanted = self.wanted
         ours = (self.sha256, len(wanted.payload), wanted.codec, wanted.labels)
         return (row.sha256, row.size, row.codec, row.labels) == ours and wanted.ts in {None, row.ts}
 
 
 def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
-    """Publish a snapshot, once, whatever is lost or raced on the way. See the outcome table in the docs."""
+    """Publish a snapshot once, even if replies are lost and others commit concurrently.
+
+    Raises `Refused` when the publish is not allowed (`IdConflict`, `Conflict`, `TooOld`, `Rejected`),
+    `Contended` when others committed first in every attempt, `Corrupt` or `PayloadMissing` for damage, and
+    what `commit` raises.
+    """
     this = Intent(
         wanted,
         wanted.id or ctx.new_id(),
@@ -107,7 +114,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     base = known.manifest if known and is_remembered else (yield from load_manifest(ctx, wanted.dataset))
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
-            # The first retry uses what the conflict returned. Losing again means a crowd: step back.
+            # The first retry uses the manifest that the conflict returned. Later ones back off, and read it.
             yield Wait(ctx.backoff(attempt))
             base = yield from load_manifest(ctx, wanted.dataset)
         from_memory = is_remembered and attempt == 0
@@ -118,7 +125,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             if not from_memory:
                 raise
             is_stopped = True
-        if is_stopped and from_memory:  # what is remembered may be out of date
+        if is_stopped and from_memory:  # the remembered manifest may be out of date
             base = yield from load_manifest(ctx, wanted.dataset)
             existing = yield from _decide(ctx, this, base, is_first=True)
         if existing is not None:
@@ -126,7 +133,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         if attempt:
             this = ctx.capabilities.committer.refit(ctx, this, base, staging)
         retained = (yield from _retained(ctx, this, base)) if base and _hides(ctx, base) else None
-        draft = append.append(
+        draft = append(
             base,
             this.entry(base),
             dataset=wanted.dataset,
@@ -155,12 +162,12 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
 
 
 def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool) -> Operation[Commit | None]:
-    """Return the commit that makes this publish needless, if there is one; raise what forbids it.
+    """Return the commit that has published this already, if there is one. Raise `Refused` if it may not be.
 
     `is_first`: nothing has been sent yet.
     """
-    # What retention hides is committed all the same, until it is unlinked.
-    if base is not None and not (is_first and this.wanted.id is None):  # nobody else has the id just made
+    # A row that retention hides is still committed, until it is unlinked.
+    if base is not None and not (is_first and this.wanted.id is None):  # an id made just now is in no row
         for row in (*base.head.kept, *reversed(base.log.rows)):
             if row.id == this.id:
                 return (yield from _existing(ctx, this, base, row))
@@ -173,7 +180,7 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
         if ctx.validators or this.wanted.validate is not None:
             yield from _validate(ctx, this, base)
     except Refused:
-        # A retry of what was committed long ago is a success, whatever has come since.
+        # A retry of a publish that was committed long ago succeeds, whatever has been committed since.
         row_below = (yield from find_id(ctx, base, this.id, hidden=True)) if base and this.wanted.id else None
         if base is None or row_below is None:
             raise
@@ -197,7 +204,7 @@ def _check_version(this: Intent, base: Manifest | None) -> None:
 
 
 def _check_age(ctx: Context, this: Intent, base: Manifest | None) -> None:
-    """Refuse what nobody would ever see: retention would hide it in its own commit."""
+    """Refuse a snapshot that nobody could ever read: retention would hide it in its own commit."""
     ts = this.ts(base)
     if base is None or ts >= base.head.latest.ts:
         return
@@ -210,7 +217,7 @@ def _check_age(ctx: Context, this: Intent, base: Manifest | None) -> None:
 
 
 def _validate(ctx: Context, this: Intent, base: Manifest | None) -> Operation[None]:
-    """Ask the store's validators in their order, then the publish's own. The first that refuses decides."""
+    """Call the store's validators in order, then that of this publish. The first that refuses decides."""
     asked = [("a validator of the store", validator) for validator in ctx.validators]
     if this.wanted.validate is not None:
         asked.append(("validate", this.wanted.validate))
@@ -248,9 +255,9 @@ def _ask(who: str, validator: Validator, candidate: Candidate, previous: Snapsho
 
 
 def _previous(ctx: Context, base: Manifest) -> Operation[Snapshot | None]:
-    """Read the latest snapshot for a validator; None when its payload is lost.
+    """Read the latest snapshot for a validator. None: its payload is lost.
 
-    Then readers have nothing either, and a validator that waited for it would keep it so.
+    Readers cannot read it either. Publishing is what helps them, so a lost payload does not stop it.
     """
     try:
         return (yield from load_snapshot(ctx, base, base.head.latest))
@@ -259,23 +266,24 @@ def _previous(ctx: Context, base: Manifest) -> Operation[Snapshot | None]:
 
 
 def _existing(ctx: Context, this: Intent, base: Manifest, row: Row) -> Operation[Commit]:
-    """Answer for an id that is committed: the same content is a success, other content is not."""
+    """Return the commit of an id that is committed, if it has the same content; raise `IdConflict` if not."""
     if not this.is_content_of(row):
         raise IdConflict(
             f"id {this.id!r} is committed already (version {row.version}) with another payload, codec, ts "
-            "or labels; an id names one content for ever: publish under a new id, or without one"
+            "or labels; an id names one content permanently. Publish under a new id, or without one"
         )
-    yield from load_snapshot(ctx, base, row)  # whole, or the caller must not be told that all is well
+    yield from load_snapshot(ctx, base, row)  # damaged: raise, instead of reporting success
     return _known(base, row)
 
 
 def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) -> Operation[Commit | Intent]:
-    """Answer for an id whose record is permanent although the tail does not name it: a page may.
+    """Resolve an id whose record is permanent although no row of the tail names it.
 
-    It may also be what a publish that was cut has left: then the committer knows whether to go on with that.
+    A row in a page may name it: then it is committed. Or a publish that was cut short has left it: then the
+    committer says whether this publish may use it.
     """
     row = None
-    # Where the ts record alone is permanent, the id record is this publish's own, which will expire.
+    # If only the ts record is permanent, the id record is the one that this publish staged. It will expire.
     if base is not None and key == ctx.keys.id(this.wanted.dataset, this.id):
         row = yield from find_id(ctx, base, this.id, hidden=True)
     if base is not None and row is not None:
@@ -285,7 +293,8 @@ def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) 
         return adopted
     raise Corrupt(
         f"{key} is permanent but no version names it, or its payload is gone: the manifest was lost or "
-        "replaced, or a record deleted. Publish under another id, and see `swapstore verify`",
+        "replaced, or a record was deleted. Nothing was published; publish under another id, and see "
+        "`swapstore verify`",
         key=key,
     )
 
@@ -294,7 +303,7 @@ def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) 
 
 
 def _hides(ctx: Context, base: Manifest) -> bool:
-    """Say whether retention has something to do in the next swap."""
+    """Say whether retention may have something to do in the next swap."""
     return not (ctx.retention.is_unbounded and base.head.shows_everything)
 
 
@@ -307,7 +316,7 @@ def _retained(ctx: Context, this: Intent, base: Manifest) -> Operation[Retained]
 
 
 def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
-    """Return the records the draft relies on: by id with the payload, by time without, sealed pages."""
+    """Return the records that a draft relies on: the id record with the payload, the ts record, and pages."""
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
     header = records.entry_header(row)

@@ -1,8 +1,8 @@
-"""Reading: start at the manifest and nowhere else.
+"""Read snapshots and the history: start at the manifest and nowhere else.
 
-A record that is missing or differs means that the manifest has moved on, or that a replica lags: the
-manifest is read again, bounded. Only when it persists is it an error, and then it says what is damaged.
-`None` means one thing: nothing is published (or, when asking for one snapshot, no row names it).
+A record that is missing or altered means that the manifest has moved on, or that a replica lags. So the
+manifest is read again, a few times. If the record stays missing, `PayloadMissing` or `Corrupt` says what is
+damaged. `None` means that nothing is published, or that no row names the snapshot that was asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import attrs
 from swapstore.errors import Corrupt, PayloadMissing
 from swapstore.events import ReadHit, ReadMiss
 from swapstore.format import search
-from swapstore.models import Row, Snapshot
+from swapstore.models import Snapshot
 from swapstore.protocol.load import (
     current_manifest,
     current_served,
@@ -44,9 +44,10 @@ T = TypeVar("T")
 def through_manifest(
     ctx: Context, dataset: str, view: Callable[[Manifest], Operation[T]], *, head_only: bool = False
 ) -> Operation[T | None]:
-    """Run `view` on the manifest that is stored now; on another one when records do not match it.
+    """Run `view` on the stored manifest, and again on a newer one when its records are missing or altered.
 
-    `head_only`: the view looks at no more than the header, and reads what is served.
+    `head_only`: the view needs the header alone, and reads the snapshot that is served. None: nothing is
+    published.
     """
     manifest = yield from (current_served(ctx, dataset) if head_only else current_manifest(ctx, dataset))
     for attempt in range(1, ctx.policy.read_attempts):
@@ -63,7 +64,7 @@ def through_manifest(
 def read_latest(ctx: Context, dataset: str, *, max_staleness_s: float = 0.0) -> Operation[Snapshot | None]:
     """Read the pinned snapshot, or else the latest.
 
-    Within `max_staleness_s` of the last look at the manifest, what is remembered is served without asking.
+    Within `max_staleness_s` of the last look at the manifest, the remembered snapshot is served without I/O.
     """
     found = remembered(ctx, dataset, max_staleness_s)
     if found is not None:
@@ -79,7 +80,7 @@ def read_latest(ctx: Context, dataset: str, *, max_staleness_s: float = 0.0) -> 
 
 
 def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot | None:
-    """Return what `read_latest` serves without asking; None: it has to ask."""
+    """Return what `read_latest` can serve without I/O. None: it has to ask the store."""
     if max_staleness_s <= 0:
         return None
     known = ctx.cache.known(ctx.keys.manifest(dataset))
@@ -102,12 +103,12 @@ def read_id(ctx: Context, dataset: str, id: str) -> Operation[Snapshot | None]: 
 
 
 def read_version(ctx: Context, dataset: str, version: int) -> Operation[Snapshot | None]:
-    """Read the snapshot that this version committed; None for versions that were no publish."""
+    """Read the snapshot that this version committed. None: the version is no commit, or is not there."""
     return (yield from _read_row(ctx, dataset, _searching(ctx, search.ByVersion(version))))
 
 
 def read_as_of(ctx: Context, dataset: str, ts: int) -> Operation[Snapshot | None]:
-    """Read the snapshot with the greatest `ts` up to this one."""
+    """Read the snapshot with the greatest `ts` that is not later than this one (ms since the epoch)."""
     return (yield from _read_row(ctx, dataset, _searching(ctx, search.AsOf(ts))))
 
 
@@ -129,7 +130,7 @@ def _read_row(
 
 
 def _emit_read(ctx: Context, found: Snapshot, tally: Tally) -> None:
-    """Emit whether the payload of a read had to be fetched."""
+    """Emit `ReadMiss` if the payload of a read was fetched from the store, `ReadHit` if not."""
     fetched = tally.served or ctx.keys.id(found.dataset, found.id) in tally.asked_for
     kind = ReadMiss if fetched else ReadHit
     ctx.emit(
@@ -144,16 +145,15 @@ def _emit_read(ctx: Context, found: Snapshot, tally: Tally) -> None:
     )
 
 
-# --- history -----------------------------------------------------------------------------------
-#
-# History: the rows of one manifest, newest first, a page at a time.
-#
-# The walk belongs to the manifest it began on. So however slowly it is read, it shows one committed version,
-# each row once, and never holds more than a page of rows.
+# --- history ---------------------------------------------------------------------------------------
 
 
 class History:
-    """A walk through the rows of a dataset; nothing published: no rows."""
+    """Iterate over the rows of a dataset, newest first, one page at a time. Nothing published: no rows.
+
+    All rows come from the manifest that the first step read. So a history that is read slowly still shows one
+    committed version, each row once, and holds one page of rows at a time.
+    """
 
     def __init__(self, ctx: Context, dataset: str, *, limit: int | None, before: int | None) -> None:
         self._ctx = ctx
@@ -164,7 +164,7 @@ class History:
         self._begun = False
 
     def step(self) -> Operation[list[Row] | None]:
-        """Return the next rows, newest first; None: that was all."""
+        """Return the next rows, newest first. None: that was all."""
         if self._left == 0 or (self._begun and self._rest is None):
             return None
         if self._rest is None:

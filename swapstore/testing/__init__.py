@@ -1,4 +1,4 @@
-"""Faults on purpose, and a store to let them happen in: for this library's tests, its demo, and its users."""
+"""Tests of programs that use swapstore: planned faults, a simulated store, and the contract of drivers."""
 
 from swapstore.testing.contract import ComparingContract, DriverContract, PlainContract
 from swapstore.testing.faults import Crash, Fault, FaultyDriver, Kind, every_fault, failing_at, faulty

@@ -1,12 +1,13 @@
-"""The driver contract, for whoever writes a driver: every driver gives the commands the same meaning.
+"""The contract of drivers, as tests for their authors: every driver gives the commands the same meaning.
 
     class TestMyDriver(DriverContract):
         @pytest.fixture
         def driver(self):
             ...a driver on an empty store...
 
-Each method is a test; its first line says what breaks for a user when it fails. This file holds what
-publishing and reading rest on; `contract_upkeep.py` adds the rest.
+Each method is a test. Its first line says what breaks for a user when it fails. `DriverContract` is for
+drivers that carry out a commit as one command. `PlainContract` and `ComparingContract` are for the plain
+commands of which a commit is made elsewhere.
 """
 
 from __future__ import annotations
@@ -55,8 +56,410 @@ if TYPE_CHECKING:
 LONG_MS = 60_000
 GRACE_MS = 300
 MANIFEST, LIVE = "t:manifest:{d}", "t:live:{d}"
-ANY_TEXT = "".join(map(chr, range(0x180))) + "\u2028\ufeff\ufffd\U0001f600OK"  # for a driver of text alone
+ANY_TEXT = (
+    "".join(map(chr, range(0x180))) + "\u2028\ufeff\ufffd\U0001f600OK"
+)  # for a driver that sends only text
 A, B, PAGE = "t:id:{d}:a", "t:ts:{d}:1:a", "t:page:{d}:e.1-32"
+ABC = (A, B, MANIFEST)
+
+
+class PublishingContract:
+    """What publishing and reading need. Subclass `DriverContract`, which includes it."""
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass. Override this for a store that does not use the machine's clock."""
+        time.sleep(seconds)
+
+    def test_get_returns_what_was_written_or_none(self, driver: Driver) -> None:
+        """A reader would get other bytes than were written, or bytes for a missing key."""
+        body = bytes(range(256)) * 40 if driver.binary_safe else ANY_TEXT.encode()
+        assert do(driver, Get(A)) is None
+        do(driver, Put(A, body, LONG_MS))
+        assert do(driver, Get(A)) == body
+
+    def test_bytes_come_back_or_are_refused(self, driver: Driver) -> None:
+        """A value would be stored changed, or half of a batch carried out."""
+        batch = [Put(B, b"text", LONG_MS), Put(A, b"\xff", LONG_MS)]
+        if driver.binary_safe:
+            driver.execute(batch)
+            assert do(driver, Get(A)) == b"\xff"
+            return
+        try:
+            driver.execute(batch)
+        except InvalidInput as error:
+            refused = error.key
+        else:
+            refused = None
+        assert refused == A
+        assert do(driver, Get(B)) is None
+
+    def test_peek_returns_the_first_bytes(self, driver: Driver) -> None:
+        """Revalidation, which compares a prefix, would go wrong for short values and missing keys."""
+        do(driver, Put(A, b"abc", LONG_MS))
+        assert [do(driver, Peek(A, 2)), do(driver, Peek(A, 9)), do(driver, Peek(B, 4))] == [
+            b"ab",
+            b"abc",
+            b"",
+        ]
+
+    def test_a_served_record_comes_with_its_manifest_or_not_at_all(self, driver: Driver) -> None:
+        """A first read, which this saves a round trip, would get another record than the manifest serves."""
+        ask = GetServed(MANIFEST, A[:-1], 10)
+        if isinstance(do(driver, ask), Failed):
+            return  # then the protocol reads the manifest alone
+        assert do(driver, ask) == Served(None)
+        do(driver, Put(A, b"a's record", LONG_MS))
+        for header, record in (
+            (b'{"latest":{"id":"a","size":10},"pinned":null}', b"a's record"),
+            (b'{"latest":{"id":"a","size":11},"pinned":null}', None),
+            (b'{"latest":{"id":"a","size":10},"pinned":{"id":"b","size":10}}', None),
+            (b'{"latest":{"id":"b","size":10},"pinned":{"id":"a","size":10}}', b"a's record"),
+            (b'{"latest":{"id":7,"size":"x"}}', None),
+            (b'{"latest":null}', None),
+            (b"[]", None),
+            (b"no JSON", None),
+            (b"", None),
+        ):
+            do(driver, Put(MANIFEST, header + b"\n{}", LONG_MS))
+            assert do(driver, ask) in {Served(header + b"\n{}"), Served(header + b"\n{}", record)}
+
+    def test_stage_writes_only_a_free_key(self, driver: Driver) -> None:
+        """The second of two producers with the same id would overwrite what the first staged."""
+        assert do(driver, Stage(A, b"first\n", LONG_MS)) is True
+        assert do(driver, Stage(A, b"second\n", LONG_MS)) is False
+        assert do(driver, Get(A)) == b"first\n"
+
+    def test_a_staged_record_expires(self, driver: Driver) -> None:
+        """What a crashed publish left would stay permanently, and its key would stay taken."""
+        do(driver, Stage(A, b"x\n", 40))
+        self.pass_time(0.08)
+        assert do(driver, Get(A)) is None
+        assert do(driver, Peek(A, 1)) == b""
+        assert do(driver, Stage(A, b"y\n", LONG_MS)) is True
+        assert do(driver, Get(A)) == b"y\n"
+
+    def test_replace_takes_over_what_is_staged_but_never_what_is_permanent(self, driver: Driver) -> None:
+        """A publish that reuses an id would replace committed data."""
+        assert do(driver, Replace(A, b"one\n", LONG_MS)) is True
+        assert do(driver, Replace(A, b"two\n", LONG_MS)) is True
+        assert do(driver, commit("e.1.a", staged=(Staged(A, b"two\n"),))) == Committed()
+        assert do(driver, Replace(A, b"three\n", LONG_MS)) is False
+        assert do(driver, Get(A)) == b"two\n"
+
+    def test_register_collects_members(self, driver: Driver) -> None:
+        """The list of datasets would lack a name, or hold it twice."""
+        assert do(driver, Members("t:datasets")) == frozenset()
+        for name in ("b", "a", "b"):
+            do(driver, Register("t:datasets", name))
+        assert do(driver, Members("t:datasets")) == frozenset({"a", "b"})
+
+    def test_a_batch_answers_each_command_in_order(self, driver: Driver) -> None:
+        """A command would get the reply to another one of its batch."""
+        replies = driver.execute(
+            [Stage(A, b"1\n", LONG_MS), Get(A), Stage(A, b"2\n", LONG_MS), Peek(A, 1), Members("t:none")]
+        )
+        assert replies == [True, b"1\n", False, b"1", frozenset()]
+
+    def test_commit_swaps_an_absent_manifest(self, driver: Driver) -> None:
+        """After a first publish, records would expire, or an old live view be shown."""
+        do(driver, Stage(A, b"entry\npayload", LONG_MS))
+        do(driver, Stage(B, b"entry\n", LONG_MS))
+        do(driver, Put(LIVE, b"view", LONG_MS))
+        staged = (Staged(A, b"entry\n"), Staged(B, b"entry\n"))
+        assert do(driver, commit("e.1.a", staged=staged)) == Committed()
+        assert do(driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
+        assert do(driver, Get(LIVE)) is None
+        assert is_permanent(driver, A)
+        assert is_permanent(driver, B)
+        assert is_permanent(driver, MANIFEST)
+
+    def test_commit_sent_twice_is_applied_once(self, driver: Driver) -> None:
+        """A resent or late commit would be applied a second time, over what happened since."""
+        do(driver, Stage(A, b"entry\n", LONG_MS))
+        first = commit("e.1.a", staged=(Staged(A, b"entry\n"),))
+        assert do(driver, first) == Committed()
+        do(driver, Put(LIVE, b"view", LONG_MS))
+        assert do(driver, first) == Already()
+        assert do(driver, Get(LIVE)) == b"view"
+
+    def test_commit_refuses_another_manifest(self, driver: Driver) -> None:
+        """A commit that was built on an old version would overwrite a newer one."""
+        assert do(driver, commit("e.1.a")) == Committed()
+        do(driver, Stage(A, b"entry\n", LONG_MS))
+        staged = (Staged(A, b"entry\n"),)
+        for stale in (commit("e.1.b", staged=staged), commit("e.2.b", expected="e.1.x", staged=staged)):
+            assert do(driver, stale) == Mismatch(manifest_bytes("e.1.a"))
+        assert do(driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
+        assert not is_permanent(driver, A)
+
+    def test_commit_on_a_manifest_that_is_gone(self, driver: Driver) -> None:
+        """After a flush, a commit would build on a manifest that is gone."""
+        assert do(driver, commit("e.2.a", expected="e.1.a")) == Mismatch(None)
+        assert do(driver, Get(MANIFEST)) is None
+
+    def test_an_etag_is_compared_whole(self, driver: Driver) -> None:
+        """Version 1 would pass for version 11, and a commit overwrite it."""
+        assert do(driver, commit("e.11.a")) == Committed()
+        assert isinstance(do(driver, commit("e.12.a", expected="e.1")), Mismatch)
+        assert isinstance(do(driver, commit("e.11")), Mismatch)
+
+    def test_an_empty_value_is_not_an_absent_manifest(self, driver: Driver) -> None:
+        """A truncated manifest would pass for an empty dataset, and a publish overwrite the damage."""
+        do(driver, Put(MANIFEST, b"", LONG_MS))
+        assert do(driver, commit("e.1.a")) == Mismatch(b"")
+
+    def test_commit_verifies_each_record(self, driver: Driver) -> None:
+        """A commit would point to a payload that was refused, lost or replaced."""
+        do(driver, Stage(B, b"entry\n", LONG_MS))
+        relying = commit("e.1.a", staged=(Staged(B, b"entry\n"), Staged(A, b"entry\n")))
+        assert do(driver, relying) == Unstaged(A, present=False)
+        for there in (b"other\n", b"ent"):
+            do(driver, Replace(A, there, LONG_MS))
+            assert do(driver, relying) == Unstaged(A, present=True)
+        assert do(driver, Get(MANIFEST)) is None
+        assert not is_permanent(driver, B)
+
+    def test_commit_refuses_a_record_that_is_permanent(self, driver: Driver) -> None:
+        """An id that was committed before would get a second row."""
+        do(driver, Stage(A, b"entry\n", LONG_MS))
+        staged = (Staged(A, b"entry\n"),)
+        assert do(driver, commit("e.1.a", staged=staged)) == Committed()
+        assert do(driver, commit("e.2.a", expected="e.1.a", staged=staged)) == Held(A)
+        other = (Staged(A, b"other\n"),)
+        assert do(driver, commit("e.2.a", expected="e.1.a", staged=other)) == Held(A)
+
+    def test_a_shared_record_may_be_permanent(self, driver: Driver) -> None:
+        """A page that an interrupted commit made permanent would block every later publish."""
+        do(driver, Stage(PAGE, b"page\n", LONG_MS))
+        staged = (Staged(PAGE, b"page\n", shared=True),)
+        assert do(driver, commit("e.1.a", staged=staged)) == Committed()
+        assert do(driver, commit("e.2.a", expected="e.1.a", staged=staged)) == Committed()
+        wrong = (Staged(PAGE, b"another page\n", shared=True),)
+        assert do(driver, commit("e.3.a", expected="e.2.a", staged=wrong)) == Unstaged(PAGE, present=True)
+
+    def test_unlinked_records_expire_after_the_grace(self, driver: Driver) -> None:
+        """A reader of the previous manifest would miss its payload, or the payload never expire."""
+        do(driver, Stage(A, b"entry\n", LONG_MS))
+        do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"),)))
+        do(driver, commit("e.2.a", expected="e.1.a", unlinked=(A, "t:id:{d}:never-there")))
+        assert do(driver, Get(A)) == b"entry\n"
+        self.pass_time(0.4)
+        assert do(driver, Get(A)) is None
+
+    def test_the_address_shows_no_password(self, driver: Driver) -> None:
+        """Error messages, which name the store, would show its password."""
+        assert driver.where
+        assert "@" not in driver.where
+
+    def test_close_twice_is_harmless(self, driver: Driver) -> None:
+        """Clean-up code that runs twice would raise an error."""
+        driver.close()
+        driver.close()
+
+
+class DriverContract(PublishingContract):
+    """The whole contract of a driver that carries out a commit as one command.
+
+    Subclass it in a test file, with a `driver` fixture that gives a driver on an empty store.
+    """
+
+    # --- how long a key lives ----------------------------------------------------------------------
+
+    def test_ttl_tells_staged_from_committed(self, driver: Driver) -> None:
+        """Repair, to which a record without a TTL is committed, would lose data or show uncommitted data."""
+        assert [do(driver, Ttl(key)) for key in ABC] == [ABSENT, ABSENT, ABSENT]
+        do(driver, Stage(A, b"entry\n", LONG_MS))
+        do(driver, Stage(B, b"orphan\n", LONG_MS))
+        assert 0 < do(driver, Ttl(A)) <= LONG_MS
+        assert do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"),))) == Committed()
+        assert [do(driver, Ttl(key)) for key in (A, MANIFEST)] == [PERMANENT, PERMANENT]
+        assert 0 < do(driver, Ttl(B)) <= LONG_MS
+
+    def test_ttl_of_an_expired_key(self, driver: Driver) -> None:
+        """An expired record would be counted as an existing one."""
+        do(driver, Stage(A, b"entry\n", 40))
+        self.pass_time(0.08)
+        assert do(driver, Ttl(A)) == ABSENT
+
+    def test_ttl_of_an_unlinked_key_is_the_grace(self, driver: Driver) -> None:
+        """An unlinked record would be taken for committed, or expire before its readers have finished."""
+        do(driver, Stage(A, b"entry\n", LONG_MS))
+        do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"),)))
+        do(driver, commit("e.2.a", expected="e.1.a", unlinked=(A,)))
+        assert 0 < do(driver, Ttl(A)) <= GRACE_MS
+
+    # --- which keys there are ----------------------------------------------------------------------
+
+    def test_scan_finds_every_matching_key_and_no_other(self, driver: Driver) -> None:
+        """Repair would miss committed records, or touch keys of another dataset or namespace."""
+        wanted = {f"t:ts:{{d}}:{number}:a" for number in range(3)}
+        others = {"t:ts:{dd}:1:a", "t:ts:d:1:a", "t:id:{d}:a", "u:ts:{d}:1:a", "t:ts:{d}", "xt:ts:{d}:1:a"}
+        for key in wanted | others:
+            do(driver, Write(key, b"entry\n"))
+        assert scan_all(driver, "t:ts:{d}:*", 100)[0] == wanted
+        assert scan_all(driver, "t:ts:{d}:*:a", 1)[0] == wanted
+        assert scan_all(driver, "t:none:*", 10)[0] == set()
+
+    def test_a_scan_in_small_steps_finds_hundreds(self, driver: Driver) -> None:
+        """A rebuilt manifest would lack the keys between two calls."""
+        wanted = {f"t:ts:{{d}}:{number}:a" for number in range(700)}
+        driver.execute([Stage(key, b"entry\n", LONG_MS) for key in wanted])
+        found, calls = scan_all(driver, "t:ts:{d}:*", 50)
+        assert found == wanted
+        assert calls > 1
+
+    def test_a_scan_with_concurrent_writes(self, driver: Driver) -> None:
+        """A verify while producers publish would miss keys that exist all the time."""
+        stays = {f"t:ts:{{d}}:{number}:a" for number in range(60)}
+        driver.execute([Write(key, b"entry\n") for key in stays])
+        found: set[str] = set()
+        cursor: str | None = ""
+        number = 0
+        while cursor is not None:
+            reply = do(driver, Scan("t:ts:{d}:*", cursor, 5))
+            found.update(reply.keys)
+            cursor = reply.cursor
+            number += 1
+            assert number < 10_000
+            driver.execute([Put(f"t:ts:{{d}}:{number}:new", b"entry\n", 20), Put(A, b"x", 20)])
+        assert stays <= found
+
+    def test_scan_leaves_out_expired_keys(self, driver: Driver) -> None:
+        """Expired orphans would be reported as leaks, again and again."""
+        do(driver, Stage(A, b"entry\n", 40))
+        do(driver, Stage(B, b"entry\n", LONG_MS))
+        self.pass_time(0.08)
+        assert scan_all(driver, "t:*", 10)[0] == {B}
+
+    # --- writing without a TTL ---------------------------------------------------------------------
+
+    def test_write_is_permanent_whatever_was_there(self, driver: Driver) -> None:
+        """A value written for another program would expire with the TTL of the previous value."""
+        do(driver, Write(A, b"new"))
+        do(driver, Put(B, b"old, and longer", 40))
+        do(driver, Write(B, b"new"))
+        self.pass_time(0.08)
+        for key in (A, B):
+            assert (do(driver, Get(key)), do(driver, Ttl(key))) == (b"new", PERMANENT)
+
+    # --- replacing damage --------------------------------------------------------------------------
+
+    def test_a_whole_commit_replaces_exactly_what_it_saw(self, driver: Driver) -> None:
+        """Repair could not replace a damaged manifest."""
+        for damage in (b"not a manifest", b""):
+            do(driver, Write(MANIFEST, damage))
+            do(driver, Stage(A, b"entry\n", LONG_MS))
+            repairing = whole("e.1.a", damage, (Staged(A, b"entry\n", shared=True),))
+            assert do(driver, repairing) == Committed()
+            assert do(driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
+            assert [do(driver, Ttl(key)) for key in (MANIFEST, A)] == [PERMANENT, PERMANENT]
+            assert do(driver, repairing) == Already()
+
+    def test_a_whole_commit_replaces_damage_that_has_a_ttl(self, driver: Driver) -> None:
+        """The repaired manifest would expire with the TTL of the damaged one."""
+        do(driver, Put(MANIFEST, b"damage", LONG_MS))
+        assert do(driver, whole("e.1.a", b"damage")) == Committed()
+        assert do(driver, Ttl(MANIFEST)) == PERMANENT
+
+    def test_a_whole_commit_refuses_any_other_value(self, driver: Driver) -> None:
+        """Repair would overwrite what another repair, or a producer, wrote at the same time."""
+        for there in (b"damage!", b"damag", b"Damage", b"damage\n", manifest_bytes("e.1.a"), b""):
+            do(driver, Write(MANIFEST, there))
+            assert do(driver, whole("e.2.a", b"damage")) == Mismatch(there)
+            assert do(driver, Get(MANIFEST)) == there
+        do(driver, Write(MANIFEST, b"damage"))
+        assert do(driver, whole("e.2.a", b"")) == Mismatch(b"damage")
+
+    def test_a_whole_commit_refuses_a_longer_value(self, driver: Driver) -> None:
+        """Repair, if it compared only the beginning of a value, would overwrite data that it has not seen."""
+        damage = b"x" * 200  # longer than our own prefix, so that a prefix is all that could be compared
+        do(driver, Write(MANIFEST, damage + b"y"))
+        assert do(driver, whole("e.1.a", damage)) == Mismatch(damage + b"y")
+        do(driver, Write(MANIFEST, damage))
+        assert do(driver, whole("e.1.a", damage)) == Committed()
+
+    def test_a_whole_commit_needs_a_value(self, driver: Driver) -> None:
+        """Repair would write a manifest where the damaged one, which it examined, was deleted."""
+        for expected in (b"damage", b""):
+            assert do(driver, whole("e.1.a", expected)) == Mismatch(None)
+        assert do(driver, Get(MANIFEST)) is None
+
+    def test_a_whole_commit_never_replaces_a_manifest_by_its_prefix(self, driver: Driver) -> None:
+        """Repair would overwrite an intact manifest, because its etag was taken for the whole value."""
+        assert do(driver, commit("e.1.a")) == Committed()
+        manifest = manifest_bytes("e.1.a")
+        for seen in (b"", commit("e.1.a").prefix, manifest[:-1], manifest_bytes("e.1.b")):
+            assert do(driver, whole("e.2.a", seen)) == Mismatch(manifest)
+        assert do(driver, whole("e.2.a", manifest)) == Committed()
+        assert do(driver, Get(MANIFEST)) == manifest_bytes("e.2.a")
+
+    def test_a_whole_commit_verifies_its_records(self, driver: Driver) -> None:
+        """A repaired manifest would name records that do not exist."""
+        do(driver, Write(MANIFEST, b"damage"))
+        relying = whole("e.1.a", b"damage", (Staged(A, b"entry\n"),))
+        assert do(driver, relying) == Unstaged(A, present=False)
+        assert do(driver, Get(MANIFEST)) == b"damage"
+
+
+class PlainContract:
+    """The plain commands of which a commit is made where no script runs.
+
+    Subclass it in a test file, with a `driver` fixture that gives a driver on an empty store without scripts.
+    A store that compares and sets in one command has `ComparingContract`, which includes it.
+    """
+
+    def test_keep_writes_only_a_free_key_and_without_a_ttl(self, driver: Driver) -> None:
+        """The second of two producers with the same id would replace what the first committed."""
+        assert do(driver, Keep(A, b"first\n")) is True
+        assert do(driver, Keep(A, b"second\n")) is False
+        assert (do(driver, Get(A)), do(driver, Ttl(A))) == (b"first\n", PERMANENT)
+
+    def test_keep_does_not_make_permanent_what_is_staged(self, driver: Driver) -> None:
+        """A record with other content would be committed under this id."""
+        do(driver, Stage(A, b"staged\n", LONG_MS))
+        assert do(driver, Keep(A, b"kept\n")) is False
+        assert do(driver, Ttl(A)) > 0
+
+    def test_drop_removes_only_what_has_a_ttl(self, driver: Driver) -> None:
+        """A command that arrives late would remove a committed record."""
+        do(driver, Put(A, b"1", LONG_MS))
+        do(driver, Keep(B, b"2"))
+        for key in (A, B, MANIFEST):
+            do(driver, Drop(key))
+        assert [do(driver, Get(key)) for key in (A, B, MANIFEST)] == [None, b"2", None]
+
+    def test_expire_gives_what_is_there_a_ttl(self, driver: Driver) -> None:
+        """A record that retention unlinks would stay permanently."""
+        do(driver, Keep(A, b"1"))
+        do(driver, Expire(A, LONG_MS))
+        do(driver, Expire(B, LONG_MS))
+        assert 0 < do(driver, Ttl(A)) <= LONG_MS
+        assert do(driver, Ttl(B)) == ABSENT
+
+    def test_remove_removes(self, driver: Driver) -> None:
+        """A released lease would keep the next writer waiting."""
+        do(driver, Put(A, b"1", LONG_MS))
+        do(driver, Keep(B, b"2"))
+        for key in (A, B, MANIFEST):
+            do(driver, Remove(key))
+        assert [do(driver, Get(key)) for key in (A, B)] == [None, None]
+
+
+class ComparingContract(PlainContract):
+    """The same, for stores that compare and set in one command."""
+
+    def test_compare_and_set_replaces_exactly_what_was_expected(self, driver: Driver) -> None:
+        """A commit that was built on an old version would overwrite a newer one."""
+        assert do(driver, CompareAndSet(MANIFEST, b"one", b"two")) is False
+        assert do(driver, Get(MANIFEST)) is None
+        do(driver, Write(MANIFEST, b"one"))
+        for other in (b"", b"on", b"one ", b"two"):
+            assert do(driver, CompareAndSet(MANIFEST, other, b"lost")) is False
+        assert do(driver, CompareAndSet(MANIFEST, b"one", b"two")) is True
+        assert (do(driver, Get(MANIFEST)), do(driver, Ttl(MANIFEST))) == (b"two", PERMANENT)
+
+
+# --- helpers ---------------------------------------------------------------------------------------
 
 
 def do(driver: Driver, command: Command[Any]) -> Any:
@@ -89,278 +492,12 @@ def commit(
 
 
 def is_permanent(driver: Driver, key: str) -> bool:
-    """A key without a TTL cannot be taken over; asking is harmless only in a test."""
+    """Return whether a key has no TTL, by trying to replace its value: a test must expect that."""
     return do(driver, Replace(key, b"probe\n", LONG_MS)) is False
 
 
-class PublishingContract:
-    """What publishing and reading rest on. Subclass `DriverContract`, which has all of it."""
-
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass. Override it for a store whose clock is not the machine's."""
-        time.sleep(seconds)
-
-    def test_get_returns_what_was_written_or_none(self, driver: Driver) -> None:
-        """A reader gets the bytes, every one of them, and None for what is not there."""
-        body = bytes(range(256)) * 40 if driver.binary_safe else ANY_TEXT.encode()
-        assert do(driver, Get(A)) is None
-        do(driver, Put(A, body, LONG_MS))
-        assert do(driver, Get(A)) == body
-
-    def test_bytes_come_back_or_are_refused(self, driver: Driver) -> None:
-        """A value that arrives changed is damage that nobody did; one refused half-way is half a batch."""
-        batch = [Put(B, b"text", LONG_MS), Put(A, b"\xff", LONG_MS)]
-        if driver.binary_safe:
-            driver.execute(batch)
-            assert do(driver, Get(A)) == b"\xff"
-            return
-        try:
-            driver.execute(batch)
-        except InvalidInput as error:
-            refused = error.key
-        else:
-            refused = None
-        assert refused == A
-        assert do(driver, Get(B)) is None
-
-    def test_peek_returns_the_first_bytes(self, driver: Driver) -> None:
-        """Revalidation compares a prefix: short values and missing keys must not confuse it."""
-        do(driver, Put(A, b"abc", LONG_MS))
-        assert [do(driver, Peek(A, 2)), do(driver, Peek(A, 9)), do(driver, Peek(B, 4))] == [
-            b"ab",
-            b"abc",
-            b"",
-        ]
-
-    def test_what_a_manifest_serves_comes_along_or_not_at_all(self, driver: Driver) -> None:
-        """A first read may spare a round trip: by the record that the manifest serves, never by another."""
-        ask = GetServed(MANIFEST, A[:-1], 10)
-        if isinstance(do(driver, ask), Failed):
-            return  # it is asked plainly then
-        assert do(driver, ask) == Served(None)
-        do(driver, Put(A, b"a's record", LONG_MS))
-        for header, record in (
-            (b'{"latest":{"id":"a","size":10},"pinned":null}', b"a's record"),
-            (b'{"latest":{"id":"a","size":11},"pinned":null}', None),
-            (b'{"latest":{"id":"a","size":10},"pinned":{"id":"b","size":10}}', None),
-            (b'{"latest":{"id":"b","size":10},"pinned":{"id":"a","size":10}}', b"a's record"),
-            (b'{"latest":{"id":7,"size":"x"}}', None),
-            (b'{"latest":null}', None),
-            (b"[]", None),
-            (b"no JSON", None),
-            (b"", None),
-        ):
-            do(driver, Put(MANIFEST, header + b"\n{}", LONG_MS))
-            assert do(driver, ask) in {Served(header + b"\n{}"), Served(header + b"\n{}", record)}
-
-    def test_stage_writes_only_a_free_key(self, driver: Driver) -> None:
-        """Two producers with one id: the second does not overwrite what the first staged."""
-        assert do(driver, Stage(A, b"first\n", LONG_MS)) is True
-        assert do(driver, Stage(A, b"second\n", LONG_MS)) is False
-        assert do(driver, Get(A)) == b"first\n"
-
-    def test_a_staged_record_expires(self, driver: Driver) -> None:
-        """What a crashed publish left behind goes away by itself, and its key is free again."""
-        do(driver, Stage(A, b"x\n", 40))
-        self.pass_time(0.08)
-        assert do(driver, Get(A)) is None
-        assert do(driver, Peek(A, 1)) == b""
-        assert do(driver, Stage(A, b"y\n", LONG_MS)) is True
-        assert do(driver, Get(A)) == b"y\n"
-
-    def test_replace_takes_over_what_is_staged_but_never_what_is_permanent(self, driver: Driver) -> None:
-        """Committed data cannot be replaced by a publish that reuses its id."""
-        assert do(driver, Replace(A, b"one\n", LONG_MS)) is True
-        assert do(driver, Replace(A, b"two\n", LONG_MS)) is True
-        assert do(driver, commit("e.1.a", staged=(Staged(A, b"two\n"),))) == Committed()
-        assert do(driver, Replace(A, b"three\n", LONG_MS)) is False
-        assert do(driver, Get(A)) == b"two\n"
-
-    def test_register_collects_members(self, driver: Driver) -> None:
-        """The list of datasets holds each name once."""
-        assert do(driver, Members("t:datasets")) == frozenset()
-        for name in ("b", "a", "b"):
-            do(driver, Register("t:datasets", name))
-        assert do(driver, Members("t:datasets")) == frozenset({"a", "b"})
-
-    def test_a_batch_answers_each_command_in_order(self, driver: Driver) -> None:
-        """Every reply of a pipeline belongs to its own command."""
-        replies = driver.execute(
-            [Stage(A, b"1\n", LONG_MS), Get(A), Stage(A, b"2\n", LONG_MS), Peek(A, 1), Members("t:none")]
-        )
-        assert replies == [True, b"1\n", False, b"1", frozenset()]
-
-    def test_commit_swaps_an_absent_manifest(self, driver: Driver) -> None:
-        """The first publish of a dataset: records become permanent, the manifest appears, the view goes."""
-        do(driver, Stage(A, b"entry\npayload", LONG_MS))
-        do(driver, Stage(B, b"entry\n", LONG_MS))
-        do(driver, Put(LIVE, b"view", LONG_MS))
-        staged = (Staged(A, b"entry\n"), Staged(B, b"entry\n"))
-        assert do(driver, commit("e.1.a", staged=staged)) == Committed()
-        assert do(driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
-        assert do(driver, Get(LIVE)) is None
-        assert is_permanent(driver, A)
-        assert is_permanent(driver, B)
-        assert is_permanent(driver, MANIFEST)
-
-    def test_commit_sent_twice_is_applied_once(self, driver: Driver) -> None:
-        """A resent or late commit answers `already` and changes nothing, whatever else happened since."""
-        do(driver, Stage(A, b"entry\n", LONG_MS))
-        first = commit("e.1.a", staged=(Staged(A, b"entry\n"),))
-        assert do(driver, first) == Committed()
-        do(driver, Put(LIVE, b"view", LONG_MS))
-        assert do(driver, first) == Already()
-        assert do(driver, Get(LIVE)) == b"view"
-
-    def test_commit_refuses_another_manifest(self, driver: Driver) -> None:
-        """Compare-and-set: a commit built on an old version changes nothing and returns the current one."""
-        assert do(driver, commit("e.1.a")) == Committed()
-        do(driver, Stage(A, b"entry\n", LONG_MS))
-        staged = (Staged(A, b"entry\n"),)
-        for stale in (commit("e.1.b", staged=staged), commit("e.2.b", expected="e.1.x", staged=staged)):
-            assert do(driver, stale) == Mismatch(manifest_bytes("e.1.a"))
-        assert do(driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
-        assert not is_permanent(driver, A)
-
-    def test_commit_on_a_manifest_that_is_gone(self, driver: Driver) -> None:
-        """After a flush nothing is there: the commit says so instead of building on nothing."""
-        assert do(driver, commit("e.2.a", expected="e.1.a")) == Mismatch(None)
-        assert do(driver, Get(MANIFEST)) is None
-
-    def test_an_etag_is_compared_whole(self, driver: Driver) -> None:
-        """Version 1 must not pass for version 11, nor an empty value for an absent one."""
-        assert do(driver, commit("e.11.a")) == Committed()
-        assert isinstance(do(driver, commit("e.12.a", expected="e.1")), Mismatch)
-        assert isinstance(do(driver, commit("e.11")), Mismatch)
-
-    def test_an_empty_value_is_not_an_absent_manifest(self, driver: Driver) -> None:
-        """A manifest that something truncated to nothing is damage, not a fresh start."""
-        do(driver, Put(MANIFEST, b"", LONG_MS))
-        assert do(driver, commit("e.1.a")) == Mismatch(b"")
-
-    def test_commit_verifies_each_record(self, driver: Driver) -> None:
-        """A pointer to a payload that was refused, lost or replaced is never committed."""
-        do(driver, Stage(B, b"entry\n", LONG_MS))
-        relying = commit("e.1.a", staged=(Staged(B, b"entry\n"), Staged(A, b"entry\n")))
-        assert do(driver, relying) == Unstaged(A, present=False)
-        for there in (b"other\n", b"ent"):
-            do(driver, Replace(A, there, LONG_MS))
-            assert do(driver, relying) == Unstaged(A, present=True)
-        assert do(driver, Get(MANIFEST)) is None
-        assert not is_permanent(driver, B)
-
-    def test_commit_refuses_a_record_that_is_permanent(self, driver: Driver) -> None:
-        """An id that was committed before is taken, with the same content too: one row per id."""
-        do(driver, Stage(A, b"entry\n", LONG_MS))
-        staged = (Staged(A, b"entry\n"),)
-        assert do(driver, commit("e.1.a", staged=staged)) == Committed()
-        assert do(driver, commit("e.2.a", expected="e.1.a", staged=staged)) == Held(A)
-        other = (Staged(A, b"other\n"),)
-        assert do(driver, commit("e.2.a", expected="e.1.a", staged=other)) == Held(A)
-
-    def test_a_shared_record_may_be_permanent(self, driver: Driver) -> None:
-        """A page that a cut commit made permanent must not block every later publish."""
-        do(driver, Stage(PAGE, b"page\n", LONG_MS))
-        staged = (Staged(PAGE, b"page\n", shared=True),)
-        assert do(driver, commit("e.1.a", staged=staged)) == Committed()
-        assert do(driver, commit("e.2.a", expected="e.1.a", staged=staged)) == Committed()
-        wrong = (Staged(PAGE, b"another page\n", shared=True),)
-        assert do(driver, commit("e.3.a", expected="e.2.a", staged=wrong)) == Unstaged(PAGE, present=True)
-
-    def test_commit_lets_unlinked_records_expire_after_the_grace(self, driver: Driver) -> None:
-        """A reader with the previous manifest still finds its payload for a while; then it is gone."""
-        do(driver, Stage(A, b"entry\n", LONG_MS))
-        do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"),)))
-        do(driver, commit("e.2.a", expected="e.1.a", unlinked=(A, "t:id:{d}:never-there")))
-        assert do(driver, Get(A)) == b"entry\n"
-        self.pass_time(0.4)
-        assert do(driver, Get(A)) is None
-
-    def test_the_address_shows_no_password(self, driver: Driver) -> None:
-        """Errors name the store; they must not name its secret."""
-        assert driver.where
-        assert "@" not in driver.where
-
-    def test_close_twice_is_harmless(self, driver: Driver) -> None:
-        """Clean-up code runs twice more often than one thinks."""
-        driver.close()
-        driver.close()
-
-
-# --- contract_plain ----------------------------------------------------------------------------
-#
-# The driver contract for plain commands: what a commit is made of where no script runs.
-#
-# class TestMyDriver(PlainContract):
-#     @pytest.fixture
-#     def driver(self):
-#         ...a driver on an empty store that may not run scripts...
-
-
-class PlainContract:
-    """Each command for itself. A store that compares in one command has `ComparingContract` too."""
-
-    def test_keep_writes_only_a_free_key_and_for_good(self, driver: Driver) -> None:
-        """Two producers with one id: the second would replace what the first committed."""
-        assert do(driver, Keep(A, b"first\n")) is True
-        assert do(driver, Keep(A, b"second\n")) is False
-        assert (do(driver, Get(A)), do(driver, Ttl(A))) == (b"first\n", PERMANENT)
-
-    def test_keep_does_not_make_permanent_what_is_staged(self, driver: Driver) -> None:
-        """A record of another content would be committed under this id."""
-        do(driver, Stage(A, b"staged\n", LONG_MS))
-        assert do(driver, Keep(A, b"kept\n")) is False
-        assert do(driver, Ttl(A)) > 0
-
-    def test_drop_removes_only_what_has_a_ttl(self, driver: Driver) -> None:
-        """A late command would remove a committed record."""
-        do(driver, Put(A, b"1", LONG_MS))
-        do(driver, Keep(B, b"2"))
-        for key in (A, B, MANIFEST):
-            do(driver, Drop(key))
-        assert [do(driver, Get(key)) for key in (A, B, MANIFEST)] == [None, b"2", None]
-
-    def test_expire_gives_what_is_there_a_ttl(self, driver: Driver) -> None:
-        """What retention lets go of would stay for ever."""
-        do(driver, Keep(A, b"1"))
-        do(driver, Expire(A, LONG_MS))
-        do(driver, Expire(B, LONG_MS))
-        assert 0 < do(driver, Ttl(A)) <= LONG_MS
-        assert do(driver, Ttl(B)) == ABSENT
-
-    def test_remove_removes(self, driver: Driver) -> None:
-        """A lease that was given back would keep the next writer waiting."""
-        do(driver, Put(A, b"1", LONG_MS))
-        do(driver, Keep(B, b"2"))
-        for key in (A, B, MANIFEST):
-            do(driver, Remove(key))
-        assert [do(driver, Get(key)) for key in (A, B)] == [None, None]
-
-
-class ComparingContract(PlainContract):
-    """For stores that compare and set in one command."""
-
-    def test_compare_and_set_replaces_exactly_what_was_expected(self, driver: Driver) -> None:
-        """A commit that was built on an old version would take back a newer one."""
-        assert do(driver, CompareAndSet(MANIFEST, b"one", b"two")) is False
-        assert do(driver, Get(MANIFEST)) is None
-        do(driver, Write(MANIFEST, b"one"))
-        for other in (b"", b"on", b"one ", b"two"):
-            assert do(driver, CompareAndSet(MANIFEST, other, b"lost")) is False
-        assert do(driver, CompareAndSet(MANIFEST, b"one", b"two")) is True
-        assert (do(driver, Get(MANIFEST)), do(driver, Ttl(MANIFEST))) == (b"two", PERMANENT)
-
-
-# --- contract_upkeep ---------------------------------------------------------------------------
-#
-# The rest of the driver contract: looking around, and putting right what is damaged.
-
-
-ABC = (A, B, MANIFEST)
-
-
 def scan_all(driver: Driver, pattern: str, limit: int) -> tuple[set[str], int]:
-    """Scan to the end; return the keys, and in how many calls they came."""
+    """Scan to the end; return the keys, and the number of calls."""
     found: set[str] = set()
     cursor = ""
     for calls in range(1, 10_000):
@@ -373,146 +510,5 @@ def scan_all(driver: Driver, pattern: str, limit: int) -> tuple[set[str], int]:
 
 
 def whole(etag: str, expected: bytes, staged: tuple[Staged, ...] = ()) -> Swap:
-    """A commit that replaces one exact value, whatever it is."""
+    """Return a commit that replaces exactly this value, whatever it is."""
     return attrs.evolve(commit(etag, staged=staged), expected=expected, whole=True)
-
-
-class DriverContract(PublishingContract):
-    """Subclass it in a test file, with a `driver` fixture that gives a driver on an empty store."""
-
-    # --- how long a key lives ----------------------------------------------------------------------
-
-    def test_ttl_tells_staged_from_committed(self, driver: Driver) -> None:
-        """Repair finds what is committed by its lack of a TTL: it would lose data, or show what never was."""
-        assert [do(driver, Ttl(key)) for key in ABC] == [ABSENT, ABSENT, ABSENT]
-        do(driver, Stage(A, b"entry\n", LONG_MS))
-        do(driver, Stage(B, b"orphan\n", LONG_MS))
-        assert 0 < do(driver, Ttl(A)) <= LONG_MS
-        assert do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"),))) == Committed()
-        assert [do(driver, Ttl(key)) for key in (A, MANIFEST)] == [PERMANENT, PERMANENT]
-        assert 0 < do(driver, Ttl(B)) <= LONG_MS
-
-    def test_ttl_of_an_expired_key(self, driver: Driver) -> None:
-        """A record that has expired would be counted as one that is still there."""
-        do(driver, Stage(A, b"entry\n", 40))
-        self.pass_time(0.08)
-        assert do(driver, Ttl(A)) == ABSENT
-
-    def test_ttl_of_an_unlinked_key_is_the_grace(self, driver: Driver) -> None:
-        """What retention let go of would be taken for committed, or be gone before its readers are."""
-        do(driver, Stage(A, b"entry\n", LONG_MS))
-        do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"),)))
-        do(driver, commit("e.2.a", expected="e.1.a", unlinked=(A,)))
-        assert 0 < do(driver, Ttl(A)) <= GRACE_MS
-
-    # --- which keys there are ----------------------------------------------------------------------
-
-    def test_scan_finds_what_matches_and_nothing_else(self, driver: Driver) -> None:
-        """Repair would miss committed records, or touch keys of another dataset or namespace."""
-        wanted = {f"t:ts:{{d}}:{number}:a" for number in range(3)}
-        others = {"t:ts:{dd}:1:a", "t:ts:d:1:a", "t:id:{d}:a", "u:ts:{d}:1:a", "t:ts:{d}", "xt:ts:{d}:1:a"}
-        for key in wanted | others:
-            do(driver, Write(key, b"entry\n"))
-        assert scan_all(driver, "t:ts:{d}:*", 100)[0] == wanted
-        assert scan_all(driver, "t:ts:{d}:*:a", 1)[0] == wanted
-        assert scan_all(driver, "t:none:*", 10)[0] == set()
-
-    def test_a_scan_in_small_steps_finds_hundreds(self, driver: Driver) -> None:
-        """A rebuilt manifest would lack what lay between two calls."""
-        wanted = {f"t:ts:{{d}}:{number}:a" for number in range(700)}
-        driver.execute([Stage(key, b"entry\n", LONG_MS) for key in wanted])
-        found, calls = scan_all(driver, "t:ts:{d}:*", 50)
-        assert found == wanted
-        assert calls > 1
-
-    def test_a_scan_survives_writes_beside_it(self, driver: Driver) -> None:
-        """Producers go on while an operator verifies: what was there all the time must be found."""
-        stays = {f"t:ts:{{d}}:{number}:a" for number in range(60)}
-        driver.execute([Write(key, b"entry\n") for key in stays])
-        found: set[str] = set()
-        cursor: str | None = ""
-        number = 0
-        while cursor is not None:
-            reply = do(driver, Scan("t:ts:{d}:*", cursor, 5))
-            found.update(reply.keys)
-            cursor = reply.cursor
-            number += 1
-            assert number < 10_000
-            driver.execute([Put(f"t:ts:{{d}}:{number}:new", b"entry\n", 20), Put(A, b"x", 20)])
-        assert stays <= found
-
-    def test_scan_leaves_out_what_has_expired(self, driver: Driver) -> None:
-        """Orphans that expired would be reported as leaks for ever."""
-        do(driver, Stage(A, b"entry\n", 40))
-        do(driver, Stage(B, b"entry\n", LONG_MS))
-        self.pass_time(0.08)
-        assert scan_all(driver, "t:*", 10)[0] == {B}
-
-    # --- writing without a TTL ---------------------------------------------------------------------
-
-    def test_write_is_permanent_whatever_was_there(self, driver: Driver) -> None:
-        """A value written for another program would vanish with the TTL of the one before."""
-        do(driver, Write(A, b"new"))
-        do(driver, Put(B, b"old, and longer", 40))
-        do(driver, Write(B, b"new"))
-        self.pass_time(0.08)
-        for key in (A, B):
-            assert (do(driver, Get(key)), do(driver, Ttl(key))) == (b"new", PERMANENT)
-
-    # --- replacing damage --------------------------------------------------------------------------
-
-    def test_a_whole_commit_replaces_exactly_what_it_saw(self, driver: Driver) -> None:
-        """Repair could not put a manifest in the place of a damaged one."""
-        for damage in (b"not a manifest", b""):
-            do(driver, Write(MANIFEST, damage))
-            do(driver, Stage(A, b"entry\n", LONG_MS))
-            repairing = whole("e.1.a", damage, (Staged(A, b"entry\n", shared=True),))
-            assert do(driver, repairing) == Committed()
-            assert do(driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
-            assert [do(driver, Ttl(key)) for key in (MANIFEST, A)] == [PERMANENT, PERMANENT]
-            assert do(driver, repairing) == Already()
-
-    def test_a_whole_commit_replaces_damage_that_has_a_ttl(self, driver: Driver) -> None:
-        """The repaired manifest would expire with what it replaced."""
-        do(driver, Put(MANIFEST, b"damage", LONG_MS))
-        assert do(driver, whole("e.1.a", b"damage")) == Committed()
-        assert do(driver, Ttl(MANIFEST)) == PERMANENT
-
-    def test_a_whole_commit_refuses_any_other_value(self, driver: Driver) -> None:
-        """Repair would overwrite what another repair, or a producer, has put there meanwhile."""
-        for there in (b"damage!", b"damag", b"Damage", b"damage\n", manifest_bytes("e.1.a"), b""):
-            do(driver, Write(MANIFEST, there))
-            assert do(driver, whole("e.2.a", b"damage")) == Mismatch(there)
-            assert do(driver, Get(MANIFEST)) == there
-        do(driver, Write(MANIFEST, b"damage"))
-        assert do(driver, whole("e.2.a", b"")) == Mismatch(b"damage")
-
-    def test_a_whole_commit_refuses_a_longer_value(self, driver: Driver) -> None:
-        """Damage whose beginning is all that repair saw may hold, behind it, what must not be lost."""
-        damage = b"x" * 200  # longer than our own prefix, so that a prefix is all that could be compared
-        do(driver, Write(MANIFEST, damage + b"y"))
-        assert do(driver, whole("e.1.a", damage)) == Mismatch(damage + b"y")
-        do(driver, Write(MANIFEST, damage))
-        assert do(driver, whole("e.1.a", damage)) == Committed()
-
-    def test_a_whole_commit_needs_a_value(self, driver: Driver) -> None:
-        """Damage that somebody removed meanwhile is a new situation, not the one that repair judged."""
-        for expected in (b"damage", b""):
-            assert do(driver, whole("e.1.a", expected)) == Mismatch(None)
-        assert do(driver, Get(MANIFEST)) is None
-
-    def test_a_whole_commit_never_replaces_a_manifest_by_its_prefix(self, driver: Driver) -> None:
-        """A manifest that is whole again is the truth; its etag must not pass for all of it."""
-        assert do(driver, commit("e.1.a")) == Committed()
-        manifest = manifest_bytes("e.1.a")
-        for seen in (b"", commit("e.1.a").prefix, manifest[:-1], manifest_bytes("e.1.b")):
-            assert do(driver, whole("e.2.a", seen)) == Mismatch(manifest)
-        assert do(driver, whole("e.2.a", manifest)) == Committed()
-        assert do(driver, Get(MANIFEST)) == manifest_bytes("e.2.a")
-
-    def test_a_whole_commit_verifies_its_records_too(self, driver: Driver) -> None:
-        """A repaired manifest would name records that are not there."""
-        do(driver, Write(MANIFEST, b"damage"))
-        relying = whole("e.1.a", b"damage", (Staged(A, b"entry\n"),))
-        assert do(driver, relying) == Unstaged(A, present=False)
-        assert do(driver, Get(MANIFEST)) == b"damage"

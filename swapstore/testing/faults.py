@@ -1,4 +1,4 @@
-"""Faults at single commands: what can go wrong between a client and a store, one command at a time."""
+"""Planned faults: what can go wrong between a client and a store, at one command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swapstore.cache import Cache
 from swapstore.commands import Command, Failed, ReadCommand
 from swapstore.errors import ReplyLost, StoreFull
 from swapstore.store import Store
-from swapstore.subscription import Silence
+from swapstore.subscription import NullListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Crash(BaseException):
-    """The client is gone. Not an `Exception`: a dead process handles nothing."""
+    """The client died. Not an `Exception`, because a dead process handles none."""
 
 
 class Kind(enum.Enum):
-    """What goes wrong at a command. The rest of its batch is not sent, unless it says otherwise."""
+    """What goes wrong at a command. Unless the text says otherwise, the rest of its batch is not sent."""
 
     CRASH_BEFORE = "the client dies before the command is sent"
     CRASH_AFTER = "the client dies after the command was applied"
@@ -32,31 +32,31 @@ class Kind(enum.Enum):
     LOST_AFTER = "the connection fails after the command was applied"
     LATE = "the connection fails; the command and the rest of its batch arrive later"
     REFUSED = "the store is full and refuses the command; the rest of its batch is carried out"
-    EXPIRED = "all that has a TTL expires right before the command"
+    EXPIRED = "everything that has a TTL expires right before the command"
 
 
 @attrs.frozen
 class Fault:
-    """A fault at one command, by its number (from 0) among all that a client sends."""
+    """A fault at one command. `at` is its number, from 0, among all commands that a client sends."""
 
     kind: Kind
     at: int
 
 
 def failing_at(number: int, kind: Kind = Kind.CRASH_BEFORE) -> Fault:
-    """Return a fault at the command with this number, counted from 0."""
+    """Return a fault at the command with this number, counted from 0. Default: a crash before it is sent."""
     return Fault(kind, number)
 
 
 def every_fault(commands: int) -> Iterator[Fault]:
-    """Yield each kind of fault at each of so many commands."""
+    """Yield each kind of fault at each of so many commands, one fault at a time."""
     return (Fault(kind, number) for number in range(commands) for kind in Kind)
 
 
 class FaultyDriver:
-    """Sends commands one by one to another driver, and lets the planned faults happen.
+    """Sends commands one by one to another driver, and makes the planned faults happen.
 
-    `done` lists the commands that were carried out, `late` those that have yet to arrive.
+    `done` lists the commands that were carried out, `late` the delayed ones that have not arrived yet.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class FaultyDriver:
         self.binary_safe = driver.binary_safe
 
     def plan(self, *faults: Fault) -> None:
-        """Replace the faults by these, at commands that are counted from now on."""
+        """Replace the planned faults by these. Commands are counted from now on."""
         self._faults = {self._number + fault.at: fault.kind for fault in faults}
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
-        """Carry out what the faults allow; see `Driver.execute`."""
+        """Carry out the commands up to a fault; see `Driver.execute`."""
         replies: list[Any] = []
         for index, command in enumerate(commands):
             kind = None if self._dead else self._faults.get(self._number)
@@ -109,25 +109,25 @@ class FaultyDriver:
         return reply
 
     def deliver_late(self) -> None:
-        """Let the delayed commands arrive. Their replies reach nobody."""
+        """Let the delayed commands arrive. Nobody gets their replies."""
         late, self.late = self.late, []
         for command in late:
             self._driver.execute([command])
 
     def listen(self, channel: str) -> Listener:
-        """Hear what the other driver hears; without hints there, let the time pass."""
+        """Listen through the other driver. If it has no hints, the waits last their full time."""
         listen = getattr(self._driver, "listen", None)
-        return listen(channel) if listen else Silence()
+        return listen(channel) if listen else NullListener()
 
     def close(self) -> None:
-        """The driver belongs to the store it was taken from."""
+        """Do nothing: the other driver belongs to the store that it was taken from."""
 
 
 def faulty(store: Store, *faults: Fault) -> tuple[Store, FaultyDriver]:
-    """Return a new client of a store, with an empty memory, to which the faults happen; and its driver.
+    """Return a new client of a store, to which the faults happen, and its driver. Its cache is empty.
 
-    It works on any store. `Kind.EXPIRED` needs a `SimulatedStore`, whose clock can be moved; elsewhere
-    nothing expires.
+    This works on any store, but `Kind.EXPIRED` only on a `SimulatedStore`, whose clock can be moved:
+    elsewhere nothing expires.
     """
     driver = FaultyDriver(store._driver, faults, getattr(store._driver, "expire", None))  # noqa: SLF001
     context = attrs.evolve(store._context, cache=Cache(0))  # noqa: SLF001

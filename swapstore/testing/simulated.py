@@ -1,7 +1,8 @@
-"""The store's side of the commands, in memory: what every driver promises, in its plainest form.
+"""A simulated store: keys in memory, a clock that is moved by hand, and seeded randomness.
 
-Time stands still between calls: whoever owns a keyspace says what time it is, so the same calls give the
-same state, byte for byte. A copy is cheap, which is what exploring many futures of one state needs.
+Equal seeds and equal calls give equal states, byte for byte. `Keyspace` is the contract of drivers in its
+plainest form. It has no clock: the caller passes the time. A copy of it is cheap, so tests can explore many
+futures of one state.
 """
 
 from __future__ import annotations
@@ -52,46 +53,143 @@ from swapstore.testing.faults import Fault, faulty
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from swapstore.commands import Command
+START_MS = 1_800_000_000_000
+
+
+class SimulatedStore:
+    """A store in memory, with a clock that is moved by hand and randomness from a seed.
+
+    `connect` makes any number of clients. Equal seeds and equal calls give equal bytes. `seed`: default: 0.
+    `policy`: the bounds of the clients; default: `Policy()`.
+    """
+
+    def __init__(self, *, seed: int = 0, policy: Policy | None = None) -> None:
+        self.keyspace = Keyspace()
+        self.clock = VirtualClock()
+        self._random = random.Random(seed)  # noqa: S311 - a simulation must be repeatable
+        self._policy = policy or Policy()
+
+    def connect(self, *faults: Fault, namespace: str = "swapstore") -> Store:
+        """Return a client with a cache of its own, to which these faults happen. Default: none."""
+        context = Context(
+            keys=Keys(namespace),
+            cache=Cache(1 << 20),
+            policy=self._policy,
+            clock=self.clock,
+            random=random.Random(self._random.getrandbits(64)),  # noqa: S311
+        )
+        store = Store(SimulatedDriver(self.keyspace, self.clock), context)
+        return faulty(store, *faults)[0] if faults else store
+
+    def evict(self, key: str) -> None:
+        """Delete a key, committed or not, as a server that is short of memory may."""
+        self.keyspace.values.pop(key, None)
+
+
+@attrs.define
+class VirtualClock:
+    """A clock that is moved by hand. A wait returns at once and moves it."""
+
+    ms: int = START_MS
+
+    def now_ms(self) -> int:
+        """Return the time in milliseconds since the Unix epoch."""
+        return self.ms
+
+    def monotonic(self) -> float:
+        """Return the same time in seconds."""
+        return self.ms / 1000
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, in seconds."""
+        self.advance(int(seconds * 1000))
+
+    def advance(self, ms: int) -> None:
+        """Let time pass, in milliseconds."""
+        self.ms += ms
+
+
+class SimulatedDriver:
+    """A driver on a keyspace in memory."""
+
+    where = "simulated store"
+    kind = "simulated"
+    binary_safe = True
+
+    def __init__(self, keyspace: Keyspace, clock: VirtualClock) -> None:
+        self.keyspace = keyspace
+        self.clock = clock
+
+    def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Carry out the commands; see `Driver.execute`."""
+        return [self.keyspace.apply(command, self.clock.now_ms()) for command in commands]
+
+    def listen(self, channel: str) -> SimulatedListener:  # noqa: ARG002 - it has no hints
+        """Return a listener without hints; see `Listener`."""
+        return SimulatedListener(self.clock)
+
+    def expire(self) -> None:
+        """Let everything that has a TTL expire now."""
+        self.keyspace.expire_all()
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+class SimulatedListener:
+    """A listener without hints: its waits return at once, and move the clock."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+
+    def wait(self, seconds: float) -> None:
+        """Let the time pass; see `Listener.wait`."""
+        self._clock.sleep(seconds)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+# --- the keys of a store, and what each command means ----------------------------------------------
 
 
 @attrs.frozen
 class Value:
-    """A stored value, and when it expires (ms; None: never, which is to say: committed)."""
+    """A stored value, and when it expires, in ms (None: never, it is permanent)."""
 
     data: bytes = attrs.field(repr=False)
     expires_at: int | None
 
 
 class Keyspace:
-    """Keys, their values and their times to live."""
+    """Keys with their values and TTLs, and what each command does to them."""
 
     def __init__(self) -> None:
         self.values: dict[str, Value] = {}
         self.sets: dict[str, frozenset[str]] = {}
 
     def copy(self) -> Keyspace:
-        """Return a keyspace that goes its own way from here."""
+        """Return an independent copy."""
         twin = Keyspace()
         twin.values = self.values.copy()
         twin.sets = self.sets.copy()
         return twin
 
     def fingerprint(self) -> tuple[frozenset[tuple[str, Value]], frozenset[tuple[str, frozenset[str]]]]:
-        """Return a value that is equal for equal contents, and hashable."""
+        """Return a hashable value that is equal for equal contents."""
         return frozenset(self.values.items()), frozenset(self.sets.items())
 
     def expire(self, now_ms: int) -> None:
-        """Drop what has expired."""
-        for key in [key for key, value in self.values.items() if _is_over(value, now_ms)]:
+        """Delete the expired keys."""
+        for key in [key for key, value in self.values.items() if _has_expired(value, now_ms)]:
             del self.values[key]
 
     def expire_all(self) -> None:
-        """Drop all that has a TTL, as if it had passed."""
+        """Delete every key that has a TTL, as if the TTL had passed."""
         self.values = {key: value for key, value in self.values.items() if value.expires_at is None}
 
     def apply(self, command: Command[Any], now_ms: int) -> Any:
-        """Carry out one command at a moment, and return its reply."""
+        """Carry out one command at a time, and return its reply."""
         self.expire(now_ms)
         if isinstance(command, Swap):
             return self.commit(command, now_ms)
@@ -132,9 +230,9 @@ class Keyspace:
                 self.sets[key] = self.sets.get(key, frozenset()) | {member}
                 return None
             case _:
-                return self._write_plainly(command, now_ms)
+                return self._write_plain(command, now_ms)
 
-    def _write_plainly(self, command: Command[Any], now_ms: int) -> bool | None:
+    def _write_plain(self, command: Command[Any], now_ms: int) -> bool | None:
         match command:
             case Keep(key, value):
                 return key not in self.values and self._set(key, value, None)
@@ -153,7 +251,7 @@ class Keyspace:
         return None
 
     def commit(self, commit: Swap, now_ms: int, *, writes: int | None = None) -> Any:
-        """Carry out a commit, or only its first `writes` writes, as a dying server would."""
+        """Carry out a commit, or only its first `writes` writes, like a server that dies in between."""
         refusal = self._refusal(commit)
         if refusal is not None:
             return refusal
@@ -220,106 +318,5 @@ class Keyspace:
         return value is not None and value.expires_at is None
 
 
-def _is_over(value: Value, now_ms: int) -> bool:
+def _has_expired(value: Value, now_ms: int) -> bool:
     return value.expires_at is not None and value.expires_at <= now_ms
-
-
-# --- simulated ---------------------------------------------------------------------------------
-#
-# A store without a server, a clock without time, and randomness with a seed: the same run, every time.
-
-
-START_MS = 1_800_000_000_000
-
-
-@attrs.define
-class VirtualClock:
-    """A clock that moves when it is told to. A wait passes at once and moves it."""
-
-    ms: int = START_MS
-
-    def now_ms(self) -> int:
-        """Milliseconds since the Unix epoch."""
-        return self.ms
-
-    def monotonic(self) -> float:
-        """Seconds that never go back."""
-        return self.ms / 1000
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        self.advance(int(seconds * 1000))
-
-    def advance(self, ms: int) -> None:
-        """Let time pass, in milliseconds."""
-        self.ms += ms
-
-
-class SimulatedListener:
-    """Hears nothing: its waits pass at once, and move the clock."""
-
-    def __init__(self, clock: VirtualClock) -> None:
-        self._clock = clock
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass."""
-        self._clock.sleep(seconds)
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
-class SimulatedDriver:
-    """A driver on a keyspace in memory."""
-
-    where = "simulated store"
-    kind = "simulated"
-    binary_safe = True
-
-    def __init__(self, keyspace: Keyspace, clock: VirtualClock) -> None:
-        self.keyspace = keyspace
-        self.clock = clock
-
-    def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
-        """Carry out the commands; see `Driver.execute`."""
-        return [self.keyspace.apply(command, self.clock.now_ms()) for command in commands]
-
-    def listen(self, channel: str) -> SimulatedListener:  # noqa: ARG002 - no hints come here
-        """Let time pass, see `Listener`."""
-        return SimulatedListener(self.clock)
-
-    def expire(self) -> None:
-        """Let everything that has a TTL expire now."""
-        self.keyspace.expire_all()
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
-class SimulatedStore:
-    """A store in memory, with a clock that is moved by hand and randomness that a seed decides.
-
-    `connect` makes any number of clients. Equal seeds and equal calls give equal bytes.
-    """
-
-    def __init__(self, *, seed: int = 0, policy: Policy | None = None) -> None:
-        self.keyspace = Keyspace()
-        self.clock = VirtualClock()
-        self._random = random.Random(seed)  # noqa: S311 - a simulation repeats itself on purpose
-        self._policy = policy or Policy()
-
-    def connect(self, *faults: Fault, namespace: str = "swapstore") -> Store:
-        """Return a client with a memory of its own, to which these faults happen."""
-        context = Context(
-            keys=Keys(namespace),
-            cache=Cache(1 << 20),
-            policy=self._policy,
-            clock=self.clock,
-            random=random.Random(self._random.getrandbits(64)),  # noqa: S311
-        )
-        store = Store(SimulatedDriver(self.keyspace, self.clock), context)
-        return faulty(store, *faults)[0] if faults else store
-
-    def evict(self, key: str) -> None:
-        """Drop a key, committed or not, as a server short of memory may."""
-        self.keyspace.values.pop(key, None)

@@ -31,8 +31,8 @@ def when(request: pytest.FixtureRequest) -> When:
 def lent(store: AsyncStore) -> int:
     """How many batches a Redis driver counts as in flight, and how many connections its pool has lent."""
     driver: Any = store._driver
-    gate, pool = getattr(driver, "_gate", None), getattr(driver, "_pool", None)
-    return gate._inside + len(pool._in_use_connections) if gate and pool else 0
+    limiter, pool = getattr(driver, "_limiter", None), getattr(driver, "_pool", None)
+    return limiter._inside + len(pool._in_use_connections) if limiter and pool else 0
 
 
 async def until_returned(store: AsyncStore) -> None:

@@ -65,7 +65,7 @@ def test_eviction(policy: str, verdict: str) -> None:
     ]
     assert check.verdict == verdict
     assert policy in check.found or policy == "unheard-of"
-    assert ("1,234 keys dropped" in check.found) == (verdict == "problem")
+    assert ("1,234 keys evicted" in check.found) == (verdict == "problem")
     assert ("CONFIG SET maxmemory-policy" in check.advice) == (verdict == "problem")
 
 

@@ -12,7 +12,7 @@ import redis
 
 from swapstore.commands import Command, Committed, Failed, Held, Mismatch, Stage, Staged, Unstaged
 from swapstore.drivers.redis.driver import RedisDriver
-from swapstore.drivers.redis.wire import LARGEST, Bundle, bundled
+from swapstore.drivers.redis.wire import LARGEST_BUNDLED, Bundle, bundled
 from swapstore.errors import Unscripted
 from tests.support.batches import HEADERS, KEYS, TTL_MS, commit, likely, some
 from tests.support.valkey import Server
@@ -109,7 +109,7 @@ def test_a_small_publish_is_one_command(valkey: Server) -> None:
         [A, Stage("b", HEADERS[1], TTL_MS), RELIES_ON_A],
         [Stage("a", HEADERS[1], TTL_MS), RELIES_ON_A],
         [Stage("a", HEADERS[0], TTL_MS - 1), RELIES_ON_A],
-        [Stage("a", HEADERS[0], TTL_MS, b"x" * LARGEST), RELIES_ON_A],
+        [Stage("a", HEADERS[0], TTL_MS, b"x" * LARGEST_BUNDLED), RELIES_ON_A],
         [Stage("a", b"{}\n{}\n", TTL_MS), commit(b"", b"1;", Staged("a", b"{}\n{}\n"))],
         [A, commit(b"", b"1;", Staged("a", HEADERS[0]), Staged("a", HEADERS[0]))],
     ],

@@ -10,7 +10,7 @@ import swapstore
 from swapstore import InvalidInput, Mirror
 from swapstore.migration.layout import Layout
 from swapstore.migration.plan import Moment, moment
-from swapstore.migration.source import Told, told_by
+from swapstore.migration.source import PayloadFields, fields_of
 
 
 @pytest.mark.parametrize("prefix", ["intel", "intel:"])
@@ -85,17 +85,17 @@ def test_times_in_seconds_and_milliseconds(number: float, expected: Moment | Non
 
 
 @pytest.mark.parametrize(
-    ("payload", "told"),
+    ("payload", "fields"),
     [
-        (b'{"id":"a","region":"r","ts":1}', Told("a", "r", 1)),
-        (b'{"meta":{"snapshot_id":"a"},"region_id":"r","generated_at":1.5}', Told("a", "r", 1.5)),
-        (b'{"id":7,"region":"","ts":true,"meta":"x"}', Told()),
-        (b'{"ts":"2026-01-01"}', Told()),
-        (b"[1]", Told()),
-        (b"\xff", Told()),
-        (b"[" * 100_000, Told()),
+        (b'{"id":"a","region":"r","ts":1}', PayloadFields("a", "r", 1)),
+        (b'{"meta":{"snapshot_id":"a"},"region_id":"r","generated_at":1.5}', PayloadFields("a", "r", 1.5)),
+        (b'{"id":7,"region":"","ts":true,"meta":"x"}', PayloadFields()),
+        (b'{"ts":"2026-01-01"}', PayloadFields()),
+        (b"[1]", PayloadFields()),
+        (b"\xff", PayloadFields()),
+        (b"[" * 100_000, PayloadFields()),
     ],
 )
-def test_ids_and_times_inside_payloads(payload: bytes, told: Told) -> None:
+def test_ids_and_times_inside_payloads(payload: bytes, fields: PayloadFields) -> None:
     """A payload of an unexpected form ends the import, or its id or time is misread."""
-    assert told_by(payload) == told
+    assert fields_of(payload) == fields

@@ -59,7 +59,7 @@ MUTANTS = (
         "The old `latest` never names a payload that is not there.",
         MIRROR + "latest_never_dangles_and_catches_up",
         Edit(
-            "_KeepUp._bring_over",
+            "_MirrorRun._write_all",
             "for row in rows:",
             "latest = Write(self.mirror.latest(self.dataset), serving.id.encode())\n"
             "yield from self._write(current, latest)\n"
@@ -70,12 +70,12 @@ MUTANTS = (
         "the mirror does not look again",
         "A slow producer does not take the old readers back to its own snapshot.",
         MIRROR + "a_slow_mirror_does_not_leave_latest_behind",
-        Edit("_KeepUp._write", "bool(seen == prefix)", "True"),
+        Edit("_MirrorRun._write", "bool(seen == prefix)", "True"),
     ),
     mutant(
         "a backfill becomes the old `latest`",
         "Old readers do not go back in time.",
         MIRROR + "a_backfill_has_its_payload_and_leaves_latest_alone",
-        Edit("_KeepUp._bring_over", "serving.id.encode()", "(self.commit or serving).id.encode()"),
+        Edit("_MirrorRun._write_all", "serving.id.encode()", "(self.commit or serving).id.encode()"),
     ),
 )

@@ -14,7 +14,7 @@ MUTANTS = (
         "unlinking latest or pinned",
         "What is served keeps its payload, however old it is.",
         GOING + "a_pinned_snapshot_outlives_its_page_and_is_unlinked_when_unpinned[sqlite]",
-        Edit("_let_go", "if row.version not in kept", ""),
+        Edit("_retain", "if row.version not in kept", ""),
     ),
     mutant(
         "unlinking the last F rows",
@@ -63,7 +63,7 @@ MUTANTS = (
         "rows of the tail leave, their records stay",
         "A producer that keeps ten versions does not fill the server.",
         GOING + "the_store_does_not_grow_beyond_the_bound[sqlite-1]",
-        Edit("_let_go", "*gone,", "*from_pages,"),
+        Edit("_retain", "*gone,", "*from_pages,"),
     ),
     mutant(
         "a page leaves, its key stays",
@@ -87,7 +87,7 @@ MUTANTS = (
         "count not reduced",
         "The bound on the number of snapshots is one on those that there are.",
         "retention/test_faults.py::test_two_faults_in_one_publish",
-        Edit("_let_go", "head.count - len(gone)", "head.count"),
+        Edit("_retain", "head.count - len(gone)", "head.count"),
     ),
     mutant(
         "a damaged page stops retention",

@@ -13,7 +13,7 @@ import attrs
 import swapstore
 import swapstore.aio
 from swapstore import Store
-from swapstore.connect import _BLOCKING, DEFAULT_MAX_REQUEST, prepared
+from swapstore.connect import BLOCKING, DEFAULT_MAX_REQUEST, prepare
 from swapstore.drivers.base import Driver
 from swapstore.drivers.rest import address as rest_address
 from swapstore.drivers.rest.aio import AsyncUpstashDriver
@@ -60,7 +60,7 @@ def store_on(driver: Driver, url: str, token: str = TOKEN, *, slept: list[float]
         for name, parameter in inspect.signature(swapstore.connect).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    unused, context = prepared(_BLOCKING, url, **{**options, "token": token})
+    unused, context = prepare(BLOCKING, url, **{**options, "token": token})
     unused.close()
     return Store(driver, attrs.evolve(context, clock=_Clock(slept if slept is not None else [])))
 

@@ -174,7 +174,7 @@ def test_what_cannot_have_changed_anything_is_not_a_lost_reply(
 def test_html_is_described_and_not_quoted(driver: Driver, rest: RestServer) -> None:
     """A login page in the way looks like data, or its text ends up in a log."""
     rest.switches.answer(200, HTML, AS_HTML)
-    with pytest.raises(Unavailable, match=r"no JSON: 37 bytes of text/html"):
+    with pytest.raises(Unavailable, match=r"not JSON: 37 bytes of text/html"):
         driver.execute([Get("a")])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from swapstore import Retention, Store
 from swapstore.commands import Swap
-from swapstore.drivers.sqlite.driver import SWEEP, SqliteDriver
+from swapstore.drivers.sqlite.driver import EXPIRED_REMOVED, SqliteDriver
 from swapstore.testing import SimulatedStore
 from tests.retention.model import expiring, fill, permanent
 from tests.support import invariants
@@ -35,8 +35,8 @@ def test_sqlite_removes_what_expired_a_few_rows_at_a_time(tmp_path: Path) -> Non
             store.publish("mena", number, id=f"more-{number}")
             counts.append(on_disk(driver))
         removed = [one - two for one, two in zip([before, *counts], counts, strict=False)]
-        assert max(removed) <= SWEEP
-        assert min(removed[:5]) >= SWEEP - 4
+        assert max(removed) <= EXPIRED_REMOVED
+        assert min(removed[:5]) >= EXPIRED_REMOVED - 4
         assert counts[-1] == len(invariants.contents(store)), "all that expired is off the disk"
 
 

@@ -10,7 +10,7 @@ from swapstore.errors import (
     Corrupt,
     Unavailable,
 )
-from swapstore.protocol.load import SERVED
+from swapstore.protocol.load import SERVED_BYTES
 from tests.store.test_damage import MANIFEST, alter
 from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, cold_trips, lose, meddled
@@ -32,12 +32,12 @@ def test_a_record_read_with_its_manifest_is_checked(store: Store) -> None:
 
 def test_a_large_payload_is_not_read_with_the_manifest(store: Store) -> None:
     """A server's script interpreter copies megabytes while all other clients wait."""
-    store.publish("mena", b"x" * (SERVED + 1), codec="bytes")
+    store.publish("mena", b"x" * (SERVED_BYTES + 1), codec="bytes")
     cold_trips(store)
     reader, meddler = meddled(store)
     snap = reader.read_latest("mena")
     assert snap is not None
-    assert snap.size == SERVED + 1
+    assert snap.size == SERVED_BYTES + 1
     assert len(meddler.batches) == 2
     assert isinstance(meddler.batches[1][0], Get)
 

@@ -12,7 +12,7 @@ from swapstore.cache import Cache
 from swapstore.commands import Command, Swap
 from swapstore.drivers.base import Driver, Listener
 from swapstore.errors import ReplyLost
-from swapstore.subscription import Silence
+from swapstore.subscription import NullListener
 
 
 class Meddler:
@@ -67,7 +67,7 @@ class Meddler:
 
     def listen(self, channel: str) -> Listener:
         listen = getattr(self._driver, "listen", None)
-        return listen(channel) if listen else Silence()
+        return listen(channel) if listen else NullListener()
 
     def commits(self) -> int:
         return sum(isinstance(command, Swap) for batch in self.batches for command in batch)

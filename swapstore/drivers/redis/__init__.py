@@ -1,1 +1,1 @@
-"""Redis and Valkey, through redis-py; the Lua scripts stand beside their drivers."""
+"""The drivers for Redis and Valkey, on redis-py, and their Lua scripts."""

@@ -1,4 +1,4 @@
-"""What the blocking and the asyncio driver for Redis share: addresses, limits, the meaning of replies."""
+"""Addresses of Redis servers, and the pools of connections to them, for both drivers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_CONNECTIONS = 50
 POOL_WAIT_S = 10.0  # how long a batch waits for a free connection
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 10.0
-READ_SIZE = 128 * 1024  # bytes a read from the socket: with redis-py's 64 KB, 1 MB takes 1.3 times as long
-PROTOCOL = 2  # RESP2: the server sends nothing but replies
+READ_SIZE = 128 * 1024  # bytes per read from the socket: with redis-py's 64 KB, 1 MB takes 1.3 times as long
+PROTOCOL = 2  # RESP2: the server sends only replies
 
 
-def place_of_url(url: str) -> str:
+def where_of_url(url: str) -> str:
     """Return a URL without user, password and query. Rejects a database that redis-py would ignore."""
     with suppress(ValueError):
         parts = urlsplit(url)
@@ -35,7 +35,7 @@ def place_of_url(url: str) -> str:
 
 
 def malformed() -> InvalidInput:
-    """Build the error for a bad URL. It has no part of the URL and no cause, which would quote it."""
+    """Build the error for a bad URL. It quotes no part of the URL and has no cause, which would quote it."""
     return InvalidInput(
         "the redis URL is malformed: write redis://user:password@host:6379/0, with a number for the database "
         "and the password percent-encoded (urllib.parse.quote(password, safe=''))"
@@ -43,8 +43,11 @@ def malformed() -> InvalidInput:
 
 
 def pools(url: str, kind: Any, retry: Callable[[], Any]) -> tuple[str, Any, Callable[[], Any]]:
-    """Return the address in a URL, a bounded pool of connections to it, and a function that makes another."""
-    where = place_of_url(url)
+    """Return the address of a URL, a bounded pool of connections to it, and a function that makes another.
+
+    `kind` is the class of the pool, `retry` makes the retry policy of its connections.
+    """
+    where = where_of_url(url)
 
     def pool() -> Any:
         return kind.from_url(
@@ -68,7 +71,7 @@ def pools(url: str, kind: Any, retry: Callable[[], Any]) -> tuple[str, Any, Call
 
 
 def check_options(pool: Any, where: str) -> None:
-    """Reject options that redis-py does not know. A pool would only notice when it first connects."""
+    """Reject options that redis-py does not know. A pool would notice them only when it first connects."""
     try:
         pool.connection_class(**pool.connection_kwargs)
     except TypeError as error:
@@ -77,7 +80,7 @@ def check_options(pool: Any, where: str) -> None:
         ) from error
 
 
-def place_of_client(client: Any, kind: type[Any], name: str) -> str:
+def where_of_client(client: Any, kind: type[Any], name: str) -> str:
     """Return the address of a user's client. Rejects an object that is not a client of this kind."""
     if not isinstance(client, kind):
         raise InvalidInput(

@@ -1,7 +1,7 @@
 """The asyncio driver for Redis and Valkey, on `redis.asyncio`.
 
-As in `redis.py`, a batch is one pipeline on one connection, each reply is looked at by itself, and nothing is
-sent twice. A connection whose batch was cancelled or failed half-way is aborted at once: nothing more is sent
+As in `driver.py`, a batch is one pipeline on one connection, each reply is examined by itself, and nothing is
+sent twice. If a batch is cancelled or fails half-way, its connection is aborted at once: nothing more is sent
 on it, and no later batch can read the replies of this one.
 """
 
@@ -45,20 +45,20 @@ class AsyncRedisDriver:
         self._renew = renew  # None: the pool is borrowed
         self._wire = Wire()
         self.where = where
-        self._gate = self._new_gate()
+        self._limiter = self._new_limiter()
         survive_forks(self)
 
-    def _new_gate(self) -> Limiter:
+    def _new_limiter(self) -> Limiter:
         size: int = self._pool.max_connections
         wait_s = getattr(self._pool, "timeout", None) or address.POOL_WAIT_S
         return Limiter(self.where, size, wait_s, exhausted=lambda: errors.exhausted(self.where, size))
 
     def after_fork(self) -> None:
-        """Do not touch the connections and the event loop of the parent."""
+        """Replace the parent's pool and limiter, unused: they belong to its event loop."""
         if self._renew is not None:
             self._inherited.append(self._pool)
             self._pool = self._renew()
-            self._gate = self._new_gate()
+            self._limiter = self._new_limiter()
 
     @classmethod
     def from_url(cls, url: str) -> AsyncRedisDriver:
@@ -69,30 +69,30 @@ class AsyncRedisDriver:
     @classmethod
     def from_client(cls, client: Any) -> AsyncRedisDriver:
         """Make a driver on the connections of a `redis.asyncio.Redis`, whatever its settings."""
-        where = address.place_of_client(client, redis.asyncio.Redis, "redis.asyncio.Redis")
+        where = address.where_of_client(client, redis.asyncio.Redis, "redis.asyncio.Redis")
         return cls(client.connection_pool, where=where, renew=None)
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `AsyncDriver.execute`."""
         units = bundled(commands)
-        async with self._gate:
+        async with self._limiter:
             before = _cancellations()
             connection = await self._connected()
             try:
-                _heed(before)
+                _raise_if_cancelled(since=before)
                 replies = await self._exchange(connection, units)
                 unknown = without_script(replies)
-                if unknown:  # a restart, or SCRIPT FLUSH: these did not run, so send the text
+                if unknown:  # after a restart or SCRIPT FLUSH: they did not run, so send the text
                     again = await self._exchange(connection, [units[i] for i in unknown], as_text=True)
                     for i, reply in zip(unknown, again, strict=True):
                         replies[i] = reply
             finally:
-                # Shielded: if this were cancelled, the pool would count the connection as lent for ever.
+                # Shielded: if this were cancelled, the pool would count the connection as lent permanently.
                 await asyncio.shield(self._pool.release(connection))
         return answers(units, replies, self.where)
 
     async def _connected(self) -> Any:
-        """Take a connection that is ready."""
+        """Take a connection from the pool, ready for use."""
         try:
             pool: Any = self._pool
             return await pool.get_connection()
@@ -106,13 +106,13 @@ class AsyncRedisDriver:
     async def _exchange(
         self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
     ) -> list[Any]:
-        """Send every command, then read every reply: values, and the errors that the server replied with."""
+        """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
         transport = getattr(getattr(connection, "_writer", None), "transport", None)
         try:
             before = _cancellations()
             await connection.send_packed_command(wire.packed(frames), check_health=False)
-            _heed(before)
+            _raise_if_cancelled(since=before)
             return [await _reply(connection) for _ in frames]
         except BaseException as error:
             if transport is not None:
@@ -129,35 +129,35 @@ class AsyncRedisDriver:
         return AsyncRedisListener(lambda: kind(**{**options, "retry": _no_retry()}), channel)
 
     async def close(self) -> None:
-        """Wait for batches in flight, then close the connections if the driver opened them."""
-        if not self._gate.is_deserted:
-            self._gate.come_home()
+        """Wait for the batches in progress, then close the connections if the driver opened them."""
+        if not self._limiter.loop_is_closed:
+            self._limiter.require_own_loop()
         try:
-            await self._gate.close()
+            await self._limiter.close()
         finally:
-            if self._renew is not None and not self._gate.is_deserted:
+            if self._renew is not None and not self._limiter.loop_is_closed:
                 with suppress(redis.RedisError, OSError):
                     await self._pool.disconnect()
 
 
 def _no_retry() -> Retry:
-    """Never send anything a second time."""
+    """Return a policy that never sends anything a second time."""
     return Retry(NoBackoff(), 0)
 
 
 def _cancellations() -> int:
-    """Return how often the current task was cancelled."""
+    """Return how often the current task has been cancelled."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0
 
 
-def _heed(before: int) -> None:
-    """Raise if the task was cancelled since `before`.
+def _raise_if_cancelled(*, since: int) -> None:
+    """Raise `CancelledError` if the task has been cancelled more than `since` times.
 
-    redis-py writes within `asyncio.wait_for`. In Python 3.11 that swallows a cancellation which arrives just
+    redis-py writes within `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that arrives just
     as the write ends.
     """
-    if _cancellations() > before:
+    if _cancellations() > since:
         raise asyncio.CancelledError
 
 

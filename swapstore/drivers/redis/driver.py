@@ -1,7 +1,7 @@
-"""The driver for Redis and Valkey, on redis-py.
+"""The blocking driver for Redis and Valkey, on redis-py.
 
 A batch is one pipeline, one round trip, on one connection of the pool. The driver uses the public methods of
-the connection and not `Redis.pipeline`, for three reasons: it looks at every reply by itself, it never sends
+the connection and not `Redis.pipeline`, for three reasons: it examines each reply by itself, it never sends
 anything twice (a client's retry policy wraps its commands, not its connections), and it knows whether
 anything was sent when the connection fails.
 """
@@ -46,7 +46,7 @@ class RedisDriver:
         survive_forks(self)
 
     def after_fork(self) -> None:
-        """Do not touch the parent's pool: a thread that the child does not have may hold its lock."""
+        """Replace the parent's pool, unused: a thread that does not exist in the child may hold its lock."""
         if self._renew is not None:
             self._inherited.append(self._pool)
             self._pool = self._renew()
@@ -60,7 +60,7 @@ class RedisDriver:
     @classmethod
     def from_client(cls, client: Any) -> RedisDriver:
         """Make a driver on the connections of a `redis.Redis`, whatever its decoding and retry settings."""
-        where = address.place_of_client(client, redis.Redis, "redis.Redis")
+        where = address.where_of_client(client, redis.Redis, "redis.Redis")
         return cls(client.connection_pool, where=where, renew=None)
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
@@ -70,7 +70,7 @@ class RedisDriver:
         try:
             replies = self._exchange(connection, units)
             unknown = without_script(replies)
-            if unknown:  # a restart, or SCRIPT FLUSH: these did not run, so send the text of the script
+            if unknown:  # after a restart or SCRIPT FLUSH: they did not run, so send the text of the script
                 again = self._exchange(connection, [units[i] for i in unknown], as_text=True)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
@@ -79,7 +79,7 @@ class RedisDriver:
         return answers(units, replies, self.where)
 
     def _connected(self) -> Any:
-        """Take a connection that is ready."""
+        """Take a connection from the pool, ready for use."""
         try:
             return self._pool.get_connection()
         except Exception as error:
@@ -92,7 +92,7 @@ class RedisDriver:
     def _exchange(
         self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
     ) -> list[Any]:
-        """Send every command, then read every reply: values, and the errors that the server replied with."""
+        """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
         try:
             connection.send_packed_command(wire.packed(frames), check_health=False)
@@ -116,7 +116,7 @@ class RedisDriver:
 
 
 def _no_retry() -> Retry:
-    """Never send anything a second time."""
+    """Return a policy that never sends anything a second time."""
     return Retry(NoBackoff(), 0)
 
 
@@ -128,7 +128,7 @@ def _reply(connection: Any) -> Any:
         return error
 
 
-# --- replies ---------------------------------------------------------------------------------------
+# --- replies, for the asyncio driver too -----------------------------------------------------------
 
 
 def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
@@ -144,9 +144,9 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
             if isinstance(reply, bytes):  # committed, and no key was taken
                 found += (*[True] * len(unit.stages), outcome)
             else:
-                placed = zip(unit.brought, reply[1:], strict=True)
-                told = {stage.key: _placed(stage, each, where) for stage, each in placed}
-                found += (*(told[stage.key] for stage in unit.stages), outcome)
+                placed = zip(unit.in_commit_order, reply[1:], strict=True)
+                staged = {stage.key: _placed(stage, each, where) for stage, each in placed}
+                found += (*(staged[stage.key] for stage in unit.stages), outcome)
     return found
 
 
@@ -157,12 +157,12 @@ def _answer(command: Command[Any], reply: Any, where: str) -> Any:
 
 
 def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
-    """Return whether a record that a commit staged found its key free."""
+    """Return the answer to a `Stage` that the commit script carried out: whether its key was free."""
     if isinstance(reply, redis.RedisError):
         return Failed(errors.refusal(reply, where, stage))
     return bool(reply)
 
 
 def without_script(replies: Sequence[Any]) -> list[int]:
-    """Return which commands did not run because the server does not know our script."""
+    """Return the indexes of the commands that did not run because the server does not know our script."""
     return [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]

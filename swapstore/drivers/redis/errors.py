@@ -1,4 +1,4 @@
-"""Turns what redis-py raises and what servers reply into this library's errors. No message holds a secret."""
+"""Turns redis-py's errors and the servers' error replies into this library's. No message holds a secret."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreError, Exception | None] | None:
-    """Turn a failure to get a connection into this library's error, and its cause if that may be shown.
+    """Turn a failure to get a connection into this library's error, and its cause if that is safe to show.
 
-    Nothing was sent. None: `error` is something else. Raise the result outside of the `except` block: Python
-    shows the error that is being handled with it, and that may quote a password.
+    Nothing was sent. None: `error` is something else. Raise the result outside of the `except` block, because
+    Python would otherwise show the original error with it, and that may quote a password.
     """
     if isinstance(error, _NO_SERVER) or isinstance(error.__cause__, _NO_SERVER):
-        # No cause: it quotes the options of the sentinels, the password included.
+        # No cause: it would quote the options of the sentinels, the password included.
         return Unavailable(f"the sentinels know no server for {where} that is up"), None
     if isinstance(error, _DENIALS):
         return _denied(where, error), error
@@ -35,9 +35,9 @@ def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreErr
     if isinstance(error, raised.MaxConnectionsError) or str(error) == "No connection available.":
         return exhausted(where, pool.max_connections), None
     if isinstance(error, raised.TimeoutError | TimeoutError):
-        return Unavailable(f"{where} did not answer in time ({_said(error)}). Is it overloaded?"), error
+        return Unavailable(f"{where} did not answer in time ({_text(error)}). Is it overloaded?"), error
     if isinstance(error, redis.RedisError | OSError):
-        text = f"cannot connect to {where}: {_said(error)}. Is the server running and the address right?"
+        text = f"cannot connect to {where}: {_text(error)}. Is the server running and the address right?"
         return Unavailable(text), error
     return None
 
@@ -45,8 +45,8 @@ def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreErr
 def exhausted(where: str, size: int) -> Unavailable:
     """Build the error for a pool in which no connection became free in time."""
     return Unavailable(
-        f"all {size} connections of the pool to {where} are in use, and stayed so; enlarge it "
-        "(?max_connections= in the URL), or do less at once"
+        f"all {size} connections of the pool to {where} are in use, and none became free in time; enlarge "
+        "the pool (?max_connections= in the URL), or do less at once"
     )
 
 
@@ -72,8 +72,8 @@ def of_exchanging(
     None: `error` is something else. The connection must not be used again.
     """
     if isinstance(error, _DENIALS):
-        return _denied(where, error)  # the server carries out nothing for such a connection
-    # redis-py raises this reply and reads no further: of several commands, later ones may have run.
+        return _denied(where, error)  # the server carries out nothing on such a connection
+    # redis-py raises this reply and reads no further: later commands of the batch may have run.
     if isinstance(error, raised.BusyLoadingError) and (
         len(commands) == 1 or all(isinstance(each, ReadCommand) for each in commands)
     ):
@@ -81,14 +81,14 @@ def of_exchanging(
     # ValueError: what redis-py's own parser raises for a length that is not a number.
     if isinstance(error, redis.RedisError | OSError | ValueError):
         return ReplyLost(
-            f"the connection to {where} failed before the reply came: {_said(error)}. Is the server "
+            f"the connection to {where} failed before the reply came: {_text(error)}. Is the server "
             "healthy and the network stable?"
         )
     return None
 
 
 def refusal(error: redis.RedisError, where: str, command: Command[Any] | None) -> SwapstoreError:
-    """Turn an error that came as a command's reply into this library's."""
+    """Turn an error that came as a command's reply into this library's error."""
     code = getattr(error, "status_code", None) or next(
         (code for kind, code in _CODES.items() if isinstance(error, kind)), ""
     )
@@ -105,11 +105,11 @@ _CODES = {
 }
 
 
-def _said(error: Exception) -> str:
+def _text(error: Exception) -> str:
     return str(error).rstrip(".")
 
 
 def _denied(where: str, error: Exception) -> AccessDenied:
     if "HELLO must be called" in str(error) or "Authentication required" in str(error):
-        return AccessDenied(f"{where} refused the credentials: it wants a password and was given none")
+        return AccessDenied(f"{where} refused the credentials: it requires a password and was given none")
     return AccessDenied(f"{where} refused the credentials ({error}); check user and password in the URL")

@@ -1,7 +1,7 @@
-"""A pool of blocking connections that lends one faster than redis-py's own.
+"""A pool of blocking connections, faster than redis-py's own for idle connections.
 
-It still checks each connection before it lends it: a connection that the server has closed is found before
-anything is sent, so no batch is lost. Connecting and waiting for a free connection are left to redis-py.
+It checks each connection before it lends it: a connection that the server has closed is found before anything
+is sent, so no batch is lost. redis-py still connects, and waits for a free connection.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import redis
 class Pool(redis.BlockingConnectionPool):
     """A `redis.BlockingConnectionPool` with a short path for idle connections.
 
-    redis-py's pool also counts connections by state, for its metrics, and dispatches an event for each
-    release, for credentials that are renewed at run time. No URL asks for either.
+    redis-py's pool also counts connections by state, for its metrics, and dispatches an event at each
+    release, for credentials that are renewed at run time. No URL can ask for either.
     """
 
     def __init__(self, **options: Any) -> None:
         self._idle: list[Any] = []  # beside redis-py's queue, whose locks and conditions cost more
-        self._waiting: list[None] = []  # one for each thread that waits on that queue
+        self._waiting: list[None] = []  # one item for each thread that waits on that queue
         make: Any = super().__init__
         make(**options)
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
-        """Lend an idle connection that is ready. Without one: redis-py connects, waits or raises."""
+        """Lend an idle connection that is ready. Without one, redis-py connects, waits or raises."""
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -41,10 +41,10 @@ class Pool(redis.BlockingConnectionPool):
         return self._get_slowly()
 
     def _get_slowly(self) -> Any:
-        """Connect, or wait for a connection."""
+        """Let redis-py connect, or wait for a connection."""
         self._waiting.append(None)
         try:
-            self._hand_over()  # a connection may have come back just before that
+            self._hand_over()  # a connection may have been released just before
             usual: Any = super().get_connection
             return usual()
         finally:
@@ -52,24 +52,24 @@ class Pool(redis.BlockingConnectionPool):
 
     def release(self, connection: Any) -> None:
         """Take a connection back. The last one released is lent first."""
-        if getattr(connection, "should_reconnect", bool)():  # redis-py has it since version 7
+        if getattr(connection, "should_reconnect", bool)():  # since redis-py 7
             connection.disconnect()
         self._idle.append(connection)
         if self._waiting:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Move an idle connection to the queue that redis-py's threads wait on."""
+        """Move an idle connection to redis-py's queue, on which the threads wait."""
         with suppress(IndexError):
             self.pool.put_nowait(self._idle.pop())
 
 
 def _is_ready(connection: Any) -> bool:
-    """Whether a batch can be sent on this connection. Disconnects one that is open but not fit for it.
+    """Return whether a batch can be sent on this connection. Disconnects one that is open but unusable.
 
-    Unread data is a reply that nobody asked for: each later reply would be taken for another command's.
+    Unread data is a reply to no command: each later reply would be taken for another command's.
     """
-    # `can_read` connects what is not connected; then redis-py would connect a second time if that fails.
+    # `can_read` would connect it, and if that failed, redis-py would connect a second time.
     if connection is None or not getattr(connection, "is_connected", True):
         return False
     try:

@@ -1,8 +1,9 @@
-"""A subscription to hints on Redis and Valkey, on a connection of its own.
+"""Subscriptions to hints on Redis and Valkey, blocking and for asyncio.
 
-It lasts as long as its follower. So the connection is not one of the pool's: followers could exhaust the pool
-and stop the store. A failure costs hints only, which followers do not depend on, so none is raised. A
-connection that fails is replaced at the next wait, or at once if it had lasted for some time.
+A subscription lasts as long as its follower, and has a connection of its own: on the pool's connections,
+followers could exhaust the pool and stop the store. Followers do not depend on hints, so a failure costs
+hints only and is not raised. A failed connection is replaced at the next wait, or at once if it had lasted
+for some time.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ if TYPE_CHECKING:
 
 SLICE_S = 0.1  # how long a wait may take to notice `close`
 CONFIRM_S = 5.0  # how long the server may take to confirm a subscription
-SILENCE_S = 15.0  # after so long without a message, PING; after twice that, the connection is dead
-LASTED_S = 1.0  # a subscription that lasted this long is renewed at once when it breaks
+SILENCE_S = 15.0  # after so long without a message, send PING; after as long again, the connection is dead
+LASTED_S = 1.0  # a subscription that lasted this long is renewed at once when it fails
 
 
 class RedisListener:
     """Listens to one channel; see `Listener`."""
 
     def __init__(self, connect: Callable[[], Any], channel: str) -> None:
-        self._make = connect
+        self._connect = connect
         self._channel = channel
         self._connection: Any = None
         self._inherited: list[Any] = []
         self._pid = 0
         self._began = self._heard_at = 0.0
-        self._asked = False
+        self._pinged = False
         self._in_use = threading.Lock()
         self._closed = threading.Event()
 
@@ -47,12 +48,12 @@ class RedisListener:
             try:
                 self._wait(until)
             except BaseException:
-                self._hang_up()
+                self._disconnect()
                 raise
-        self._hang_up_if_closed()
+        self._disconnect_if_closed()
 
     def _wait(self, until: float) -> None:
-        self._leave_to_parent()
+        self._leave_inherited()
         if self._connection is None:
             if not self._subscribe():
                 self._pause(until)
@@ -61,7 +62,7 @@ class RedisListener:
             self._hear(until)
         except (redis.RedisError, OSError):
             lasted = time.monotonic() - self._began >= LASTED_S
-            self._hang_up()
+            self._disconnect()
             if not (lasted and self._subscribe()):
                 self._pause(until)
 
@@ -72,7 +73,7 @@ class RedisListener:
         """Subscribe. No hint is missed once the server has confirmed."""
         connection = None
         try:
-            connection = self._make()
+            connection = self._connect()
             connection.connect()
             connection.send_command("SUBSCRIBE", self._channel, check_health=False)
             until = time.monotonic() + CONFIRM_S
@@ -88,77 +89,69 @@ class RedisListener:
             if connection is not None:
                 connection.disconnect()
             raise
-        self._connection, self._pid, self._asked = connection, os.getpid(), False
+        self._connection, self._pid, self._pinged = connection, os.getpid(), False
         self._began = self._heard_at = time.monotonic()
         return True
 
     def _hear(self, until: float) -> None:
-        """Read until a hint has come, and all that came with it: the follower reads once for all of them."""
+        """Read until a hint comes, then what else has come: the follower reads once for all of it."""
         hinted = False
         while not self._closed.is_set():
             if self._can_read(self._connection, until):
-                said = self._connection.read_response(disable_decoding=True, push_request=True)
-                self._heard_at, self._asked = time.monotonic(), False
-                if isinstance(said, list) and said[0] in {b"message", "message"}:
+                message = self._connection.read_response(disable_decoding=True, push_request=True)
+                self._heard_at, self._pinged = time.monotonic(), False
+                if _is_hint(message):
                     hinted, until = True, 0.0
             elif hinted or time.monotonic() >= until:
                 return
             else:
-                self._ask_after_silence()
+                self._ping_after_silence()
 
     def _can_read(self, connection: Any, until: float) -> bool:
         left = until - time.monotonic()
         return bool(connection.can_read(timeout=min(SLICE_S, max(0.0, left))))
 
-    def _ask_after_silence(self) -> None:
-        """Detect a dead connection with PING: a network that drops packets reports nothing."""
+    def _ping_after_silence(self) -> None:
+        """Send PING after a silence: a network that drops packets reports no error."""
         if time.monotonic() - self._heard_at < SILENCE_S:
             return
-        if self._asked:
-            raise redis.ConnectionError("the server has fallen silent")
+        if self._pinged:
+            raise redis.ConnectionError("the server does not reply any more")
         self._connection.send_command("PING", check_health=False)
-        self._heard_at, self._asked = time.monotonic(), True
+        self._heard_at, self._pinged = time.monotonic(), True
 
     def close(self) -> None:
         """Stop listening; see `Listener.close`."""
         self._closed.set()
-        self._hang_up_if_closed()
+        self._disconnect_if_closed()
 
-    def _hang_up_if_closed(self) -> None:
-        """Close the connection if the listener is closed. While a wait uses it, that wait closes it later."""
+    def _disconnect_if_closed(self) -> None:
+        """Disconnect if the listener is closed. A wait in progress does it itself when it ends."""
         if self._closed.is_set() and self._in_use.acquire(blocking=False):
             try:
-                self._leave_to_parent()
-                self._hang_up()
+                self._leave_inherited()
+                self._disconnect()
             finally:
                 self._in_use.release()
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(redis.RedisError, OSError):
                 connection.disconnect()
 
-    def _leave_to_parent(self) -> None:
-        """Drop the connection after a fork: it is the parent's, and to close it here would break it."""
+    def _leave_inherited(self) -> None:
+        """After a fork, stop using the parent's connection. Closing it here would break it for the parent."""
         if self._connection is not None and self._pid != os.getpid():
             self._inherited.append(self._connection)
             self._connection = None
-
-
-# --- aioredis_listener -------------------------------------------------------------------------
-#
-# A subscription to hints on Redis and Valkey for asyncio, on a connection of its own.
-#
-# As in `redis_listener.py`, a failure costs hints only and is not raised. A connection that fails is replaced
-# at the next wait, or at once if it had lasted for some time.
 
 
 class AsyncRedisListener:
     """Listens to one channel, in one event loop; see `AsyncListener`."""
 
     def __init__(self, connect: Callable[[], Any], channel: str) -> None:
-        self._make = connect
+        self._connect = connect
         self._channel = channel
         self._connection: Any = None
         self._began = 0.0
@@ -183,7 +176,7 @@ class AsyncRedisListener:
 
     async def _subscribe(self) -> bool:
         """Subscribe. No hint is missed once the server has confirmed."""
-        connection = self._make()
+        connection = self._connect()
         self._connection = connection
         try:
             await connection.connect()
@@ -201,32 +194,36 @@ class AsyncRedisListener:
         return True
 
     async def _hear(self, until: float) -> None:
-        """Read until a hint has come, and all that came with it: the follower reads once for all of them."""
-        asked = hinted = False
+        """Read until a hint comes, then what else has come: the follower reads once for all of it."""
+        pinged = hinted = False
         while True:
             left = until - _now()
-            said = await self._read(0.001 if hinted else min(SILENCE_S, max(0.001, left)))
-            if said is not None:
-                asked = False
-                hinted = hinted or (isinstance(said, list) and said[0] in {b"message", "message"})
+            message = await self._read(0.001 if hinted else min(SILENCE_S, max(0.001, left)))
+            if message is not None:
+                pinged = False
+                hinted = hinted or _is_hint(message)
             elif hinted or _now() >= until:
                 return
-            elif asked:
-                raise redis.ConnectionError("the server has fallen silent")
+            elif pinged:
+                raise redis.ConnectionError("the server does not reply any more")
             else:
                 await self._connection.send_command("PING", check_health=False)
-                asked = True
+                pinged = True
 
     async def _read(self, seconds: float) -> Any:
         return await self._connection.read_response(disable_decoding=True, timeout=seconds, push_request=True)
 
     def drop(self) -> None:
-        """Close the connection without waiting."""
+        """Close the connection, without waiting for anything."""
         connection, self._connection = self._connection, None
         writer = getattr(connection, "_writer", None)
         if writer is not None:
             connection._writer = connection._reader = None  # noqa: SLF001 - there is no public way but to await
             writer.close()
+
+
+def _is_hint(message: Any) -> bool:
+    return isinstance(message, list) and message[0] in {b"message", "message"}
 
 
 def _now() -> float:

@@ -1,7 +1,7 @@
-"""Encodes commands as RESP, in few pieces.
+"""The Redis protocol without I/O, for every client of Redis: commands as words and bytes, replies as answers.
 
-redis-py sends each value of more than 6,000 bytes as a piece of its own. Each piece is a system call, which
-takes longer than the copy that it saves, up to tens of kilobytes.
+A driver bundles a batch (`bundled`), turns each command into words (`Wire.frame`), and these into bytes
+(`packed`). It reads one reply for each command, and turns that into the command's answer (`value`).
 """
 
 from __future__ import annotations
@@ -50,114 +50,21 @@ if TYPE_CHECKING:
 
     from swapstore.errors import SwapstoreError
 
+Frame = tuple[Any, ...]  # the words of one command
+Word = bytes | int | tuple[bytes, bytes]  # a tuple: one value in two parts, which need not be joined
 
-MANY = 512
-_SIZES = [b"$%d\r\n" % size for size in range(MANY)]  # most words are short: their prefixes are prepared
-LARGE = 256 * 1024  # bytes: from this size on, a value is sent as it is, without a copy
+NO_COPY = 256 * 1024  # bytes: a value of this size or more is sent as it is, without a copy
+LARGEST_BUNDLED = 16 * 1024  # bytes of a record: Lua copies each, which at 32 KB costs what a bundle saves
 
-
-def packed(frames: Iterable[Frame]) -> list[bytes]:
-    """Return commands as pieces to send one after the other."""
-    pieces: list[bytes] = []
-    small: list[bytes] = []
-    for frame in frames:
-        small.append(b"*%d\r\n" % len(frame))
-        for word in frame:
-            kind = type(word)
-            if kind is tuple:  # a value in two parts
-                first, rest = word
-                size = len(first) + len(rest)
-                if size < LARGE:
-                    small += (b"$%d\r\n" % size, first, rest, b"\r\n")
-                else:
-                    small += (b"$%d\r\n" % size, first)
-                    pieces += (b"".join(small), rest)
-                    small = [b"\r\n"]
-            else:
-                data = word if kind is bytes else word.encode() if kind is str else b"%d" % word
-                size = len(data)
-                small += (_SIZES[size] if size < MANY else b"$%d\r\n" % size, data, b"\r\n")
-    pieces.append(b"".join(small))
-    return pieces
-
-
-# --- redis_batch -------------------------------------------------------------------------------
-#
-# A commit on Redis stages the records of its batch itself: one command instead of three or four.
-#
-# The script replies and stores what the commands would, one after the other; a test compares the two. This
-# halves the server's work, and saves encoding the commands and reading their replies.
-#
-# A server that does not know the script runs nothing of a bundle. The text of the script and the records are
-# then sent after the rest of the batch, so no later command of a batch may depend on them. None does.
-
-
-LARGEST = 16 * 1024  # bytes of a record: Lua copies each, and at 32 KB that costs what the bundle saves
-
-
-@attrs.frozen
-class Bundle(Command[list[Any]]):
-    """Some records to stage, and the commit right after them that depends on them."""
-
-    stages: tuple[Stage, ...]
-    commit: Swap
-
-    @property
-    def brought(self) -> list[Stage]:
-        """The records in the order of the commit, in which the script answers."""
-        stages = {stage.key: stage for stage in self.stages}
-        return [stages[staged.key] for staged in self.commit.staged if staged.key in stages]
-
-    def refused(self, error: SwapstoreError) -> list[Failed]:
-        """Return a refusal for each command: none of them had an effect."""
-        return [Failed(error)] * (len(self.stages) + 1)
-
-
-def bundled(commands: Sequence[Command[Any]]) -> list[Command[Any]]:
-    """Return the same commands, with each commit bundled with the records that it can stage."""
-    units: list[Command[Any]] = []
-    for command in commands:
-        count = _brought_along(command, units) if type(command) is Swap else 0
-        if count:
-            units[-count:] = [Bundle(tuple(units[-count:]), command)]  # type: ignore[arg-type]
-        else:
-            units.append(command)
-    return units
-
-
-def _brought_along(commit: Swap, before: list[Command[Any]]) -> int:
-    """Return how many of the commands right before a commit it can stage itself."""
-    headers = {staged.key: staged.header for staged in commit.staged}
-    count = 0
-    while count < len(before) and len(headers) == len(commit.staged) - count:
-        stage = before[-1 - count]
-        if (
-            type(stage) is not Stage
-            or headers.pop(stage.key, None) != stage.record
-            or stage.record.find(b"\n") != len(stage.record) - 1
-            or stage.ttl_ms != commit.staging_ttl_ms
-            or len(stage.record) + len(stage.body) > LARGEST
-        ):
-            break
-        count += 1
-    return count
-
-
-# --- redis_wire --------------------------------------------------------------------------------
-#
-# Encodes our commands as those of Redis, and decodes its replies. No I/O: every client of Redis uses it.
-
-
-Frame = tuple[Any, ...]
-Word = bytes | int | tuple[bytes, bytes]  # a tuple: one value, given in two parts
-
-_COMMENT = re.compile(r"--.*")  # no string in our scripts holds two hyphens
+_SHORT = 512
+_PREFIXES = [b"$%d\r\n" % size for size in range(_SHORT)]  # prepared: most words are short
+_COMMENT = re.compile(r"--.*")  # no string in our scripts contains two hyphens
 
 
 class _Script:
-    """A Lua script. Its text is sent the first time, which loads it, and its digest from then on.
+    """A Lua script. The first use sends its text, which loads it; later ones send its digest.
 
-    `suffix`: `_RO` for a script that only reads. The server enforces that, and lets users run it who may not
+    `suffix`: `_RO` for a script that only reads. The server enforces that, and allows it to users who may not
     write.
     """
 
@@ -169,16 +76,16 @@ class _Script:
         self._suffix = suffix
 
     def frame(self, keys: Sequence[str], arguments: Sequence[Word], *, as_text: bool) -> Frame:
-        known = self.sent and not as_text
-        how = (f"EVALSHA{self._suffix}", self.sha) if known else (f"EVAL{self._suffix}", self.text)
+        by_digest = self.sent and not as_text
+        call = (f"EVALSHA{self._suffix}", self.sha) if by_digest else (f"EVAL{self._suffix}", self.text)
         self.sent = True
-        return (*how, len(keys), *keys, *arguments)
+        return (*call, len(keys), *keys, *arguments)
 
 
 class Wire:
-    """Encodes commands. It remembers which scripts the server was sent.
+    """Turns commands into words. It remembers which scripts were sent to the server.
 
-    `given_every_key`: the server runs only scripts that are passed every key that they touch.
+    `given_every_key`: the server runs only scripts that get every key that they touch as an argument.
     """
 
     def __init__(self, *, given_every_key: bool = False) -> None:
@@ -188,7 +95,7 @@ class Wire:
         self._serve = _Script("serve.lua", "_RO")
 
     def frame(self, command: Command[Any], *, as_text: bool = False) -> Frame:
-        """Return the words of one command. `as_text`: send scripts as text, which loads them."""
+        """Return the words of one command. `as_text`: send a script as text, which loads it."""
         if isinstance(command, Bundle):
             return self._commit.frame(*_commit_arguments(command.commit, command.stages), as_text=as_text)
         if isinstance(command, Swap):
@@ -222,12 +129,8 @@ _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
 }
 
 
-def value(command: Command[Any], reply: Any) -> Any:
-    """Return the answer that a reply of the server stands for."""
-    return _VALUES[type(command)](reply)
-
-
-def _commit_arguments(commit: Swap, brought_along: Sequence[Stage] = ()) -> tuple[list[str], list[Word]]:
+def _commit_arguments(commit: Swap, stages: Sequence[Stage] = ()) -> tuple[list[str], list[Word]]:
+    """Return the keys and arguments of `commit.lua`. `stages`: the records that it stages itself."""
     keys = [commit.key, commit.live_key, *(staged.key for staged in commit.staged), *commit.unlinked]
     arguments: list[Word] = [
         commit.expected,
@@ -238,13 +141,112 @@ def _commit_arguments(commit: Swap, brought_along: Sequence[Stage] = ()) -> tupl
         commit.grace_ms,
         int(commit.whole),
     ]
-    records = {stage.key: (stage.record, stage.body) for stage in brought_along}
+    records = {stage.key: (stage.record, stage.body) for stage in stages}
     for staged in commit.staged:
         record = records.get(staged.key)
         arguments += (
             (int(staged.shared), staged.header) if record is None else (2 + int(staged.shared), record)
         )
     return keys, arguments
+
+
+# --- bytes -----------------------------------------------------------------------------------------
+
+
+def packed(frames: Iterable[Frame]) -> list[bytes]:
+    """Return commands as RESP, in few pieces to send one after the other.
+
+    redis-py sends each value of more than 6,000 bytes as a piece of its own. Each piece is a system call,
+    which takes longer than the copy that it saves, up to tens of kilobytes.
+    """
+    pieces: list[bytes] = []
+    small: list[bytes] = []
+    for frame in frames:
+        small.append(b"*%d\r\n" % len(frame))
+        for word in frame:
+            kind = type(word)
+            if kind is tuple:  # a value in two parts
+                first, rest = word
+                size = len(first) + len(rest)
+                if size < NO_COPY:
+                    small += (b"$%d\r\n" % size, first, rest, b"\r\n")
+                else:
+                    small += (b"$%d\r\n" % size, first)
+                    pieces += (b"".join(small), rest)
+                    small = [b"\r\n"]
+            else:
+                data = word if kind is bytes else word.encode() if kind is str else b"%d" % word
+                size = len(data)
+                small += (_PREFIXES[size] if size < _SHORT else b"$%d\r\n" % size, data, b"\r\n")
+    pieces.append(b"".join(small))
+    return pieces
+
+
+# --- bundles ---------------------------------------------------------------------------------------
+#
+# A commit stages the records of its batch itself: one command instead of three or four. The script replies
+# and stores what the commands would, one after the other; a test compares the two. This halves the server's
+# work, and saves encoding the commands and reading their replies.
+#
+# A server that does not know the script carries out nothing of a bundle. The text of the script and the
+# records are then sent after the rest of the batch, so no later command of a batch may depend on them. None
+# does.
+
+
+@attrs.frozen
+class Bundle(Command[list[Any]]):
+    """Commands that stage records, and the commit right after them that relies on these records."""
+
+    stages: tuple[Stage, ...]
+    commit: Swap
+
+    @property
+    def in_commit_order(self) -> list[Stage]:
+        """The records in the order in which the commit names them and the script answers."""
+        stages = {stage.key: stage for stage in self.stages}
+        return [stages[staged.key] for staged in self.commit.staged if staged.key in stages]
+
+    def refused(self, error: SwapstoreError) -> list[Failed]:
+        """Return a refusal for each of the commands: none of them had an effect."""
+        return [Failed(error)] * (len(self.stages) + 1)
+
+
+def bundled(commands: Sequence[Command[Any]]) -> list[Command[Any]]:
+    """Return the same commands, with each commit bundled with the records that it can stage."""
+    units: list[Command[Any]] = []
+    for command in commands:
+        count = _stageable(command, units) if type(command) is Swap else 0
+        if count:
+            units[-count:] = [Bundle(tuple(units[-count:]), command)]  # type: ignore[arg-type]
+        else:
+            units.append(command)
+    return units
+
+
+def _stageable(commit: Swap, before: list[Command[Any]]) -> int:
+    """Return how many commands right before a commit only stage records that the commit can stage itself."""
+    headers = {staged.key: staged.header for staged in commit.staged}
+    count = 0
+    while count < len(before) and len(headers) == len(commit.staged) - count:
+        stage = before[-1 - count]
+        if (
+            type(stage) is not Stage
+            or headers.pop(stage.key, None) != stage.record
+            or stage.record.find(b"\n") != len(stage.record) - 1
+            or stage.ttl_ms != commit.staging_ttl_ms
+            or len(stage.record) + len(stage.body) > LARGEST_BUNDLED
+        ):
+            break
+        count += 1
+    return count
+
+
+# --- replies ---------------------------------------------------------------------------------------
+
+
+def value(command: Command[Any], reply: Any) -> Any:
+    """Return a command's answer for a reply of the server."""
+    return _VALUES[type(command)](reply)
 
 
 def _commit_reply(reply: Any) -> SwapReply:
@@ -259,7 +261,9 @@ def _commit_reply(reply: Any) -> SwapReply:
             return Unstaged(key.decode(), bool(present))
         case [[b"held", key], *_]:
             return Held(key.decode())
-    raise ReplyLost(f"the commit script gave an answer that is none of its own ({type(reply).__name__})")
+    raise ReplyLost(
+        f"the commit script gave an unknown answer ({type(reply).__name__}); it may have committed"
+    )
 
 
 def _scanned(reply: Any) -> Scanned:

@@ -1,1 +1,1 @@
-"""Redis over HTTP: the REST API of Upstash, and of what speaks it."""
+"""The drivers for Redis over HTTP: the REST API of Upstash, and of endpoints compatible with it."""

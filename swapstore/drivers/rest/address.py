@@ -1,4 +1,4 @@
-"""Where a REST endpoint is, and the token for it. No error here quotes an address: it may hold a secret."""
+"""The address of a REST endpoint, and its token. No error quotes an address, because it may hold a secret."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PORTS = {"https": 443, "http": 80}
 
 @attrs.frozen(kw_only=True)
 class Address:
-    """An endpoint. `where` is its name in messages: scheme, host, and the port if it is unusual."""
+    """An endpoint and its token."""
 
     scheme: str
     host: str
@@ -40,23 +40,27 @@ class Address:
 
     @property
     def where(self) -> str:
-        """The endpoint's name in messages."""
+        """The endpoint's address for messages: scheme, host, and the port if it is not the default one."""
         return f"{self.scheme}://{self.authority}"
 
     @property
     def is_local(self) -> bool:
-        """Whether what is sent there stays on this machine."""
+        """Whether data that is sent there stays on this machine."""
         return _is_loopback(self.host)
 
 
 def parse(url: str, token: Any, *, allow_http: bool) -> Address:
-    """Read the address of an endpoint. Without a token: that of the environment."""
+    """Parse the address of an endpoint. `token` None: use the environment's.
+
+    Raises `InvalidInput` for an address or a token that cannot be used, and for `http://` to another machine
+    without `allow_http`.
+    """
     parts = _parts(url)
     host = parts.hostname or ""
     if parts.scheme == "http" and not _is_loopback(host) and not allow_http:
         raise InvalidInput(
-            f"http:// would send the token and the data to {host} for everybody on the way to read: use "
-            "https://, or allow_http=True if the network is private"
+            f"http:// would send the token and the data to {host} unencrypted: use https://, or "
+            "allow_http=True if the network is private"
         )
     return Address(
         scheme=parts.scheme,
@@ -72,15 +76,15 @@ def _parts(url: str) -> SplitResult:
         parts = urlsplit(url)
         if "@" in parts.netloc:
             raise InvalidInput(
-                "the URL of a REST endpoint takes no user and no password: pass token=, or set "
-                f"${TOKEN_VARIABLE} (for the Redis protocol write rediss://)"
+                "the URL of a REST endpoint has no user and no password: pass token=, or set "
+                f"${TOKEN_VARIABLE} (for the Redis protocol, write rediss://)"
             )
         if parts.query or parts.fragment or "?" in url:
             raise InvalidInput(
                 "the URL of a REST endpoint ends with its host or path: pass a token as token=, or set "
-                f"${TOKEN_VARIABLE}, never in the URL, which others log"
+                f"${TOKEN_VARIABLE}, never in the URL, which may be logged"
             )
-        _ = parts.port  # raises ValueError unless it is one
+        _ = parts.port  # raises ValueError if it is not a port
         if (
             parts.scheme in SCHEMES
             and parts.hostname
@@ -94,26 +98,26 @@ def _parts(url: str) -> SplitResult:
 
 def _token(given: Any) -> str:
     if given is not None and not isinstance(given, str):
-        raise InvalidInput(f"token must be a text, not {type(given).__name__}")
+        raise InvalidInput(f"token must be a string, not {type(given).__name__}")
     token = (os.environ.get(TOKEN_VARIABLE, "") if given is None else given).strip()
     if not token:
         raise InvalidInput(
-            f"a REST endpoint needs a token: pass token=, or set ${TOKEN_VARIABLE} (the console of the store "
-            "shows it beside the URL)"
+            f"a REST endpoint needs a token: pass token=, or set ${TOKEN_VARIABLE} (the store's console "
+            "shows it next to the URL)"
         )
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidInput(
-            "the token holds characters that no token has: copy it anew, without quotes or breaks"
+            "the token contains invalid characters: copy it again, without quotes and line breaks"
         )
     return token
 
 
 def refuse_token(token: Any) -> None:
-    """A token belongs to a REST endpoint; with any other store it is a mistake that must not go unnoticed."""
+    """Raise `InvalidInput` if a token was passed: only REST endpoints take one."""
     if token is not None:
         raise InvalidInput(
-            "a token is for a REST endpoint (https://…); redis:// and rediss:// take a password in the URL, "
-            "and other stores take neither"
+            "a token is only for a REST endpoint (https://…); redis:// and rediss:// take a password in the "
+            "URL, and other stores take neither"
         )
 
 
@@ -125,7 +129,7 @@ def _is_loopback(host: str) -> bool:
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Say what to install when the driver cannot be imported: its HTTP client is an extra."""
+    """Turn the driver's `ImportError` into the advice to install its HTTP client, which is an extra."""
     try:
         yield
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""Redis over a REST API for asyncio; see `driver.py`.
+"""The asyncio driver for Redis over a REST API; see `driver.py`.
 
-A request that is cancelled closes its connection: what was not sent yet is not sent, and no later request can
-read its answer. That needs a network backend of our own: httpcore2's closes what failed, and forgets what was
-cancelled, so a TLS handshake that is cut would leave its socket to the garbage collector.
+A cancelled request closes its connection: what was not sent yet is not sent, and no later request can read
+its answer. This needs a network backend of our own, because httpcore2's closes a connection that failed, but
+not one that was cancelled: a cancelled TLS handshake would leave its socket to the garbage collector.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 class AsyncUpstashDriver(RestDriver):
     """Carries out commands through a REST endpoint, in one event loop."""
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         self._http = httpcore2.AsyncConnectionPool(
-            **transport.pool_options(self._address), network_backend=TidyBackend()
+            **transport.pool_options(self._address), network_backend=ClosingBackend()
         )
-        self._gate = Limiter(
+        self._limiter = Limiter(
             self.where,
             transport.MAX_CONNECTIONS,
             self._times.pool_s,
@@ -41,8 +41,8 @@ class AsyncUpstashDriver(RestDriver):
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Post the commands; see `AsyncDriver.execute`."""
-        exchange = self._session.exchange(commands)
-        async with self._gate:
+        exchange = self._conversation.exchange(commands)
+        async with self._limiter:
             try:
                 request = next(exchange)
                 while True:
@@ -67,18 +67,18 @@ class AsyncUpstashDriver(RestDriver):
         raise failure from cause
 
     async def close(self) -> None:
-        """Wait for the requests on their way, and close the connections."""
-        if not self._gate.is_deserted:
-            self._gate.come_home()
+        """Wait for the requests in progress, then close the connections."""
+        if not self._limiter.loop_is_closed:
+            self._limiter.require_own_loop()
         try:
-            await self._gate.close()
+            await self._limiter.close()
         finally:
-            if not self._gate.is_deserted:
+            if not self._limiter.loop_is_closed:
                 await self._http.aclose()
 
 
-class TidyBackend(httpcore2.AsyncNetworkBackend):
-    """Makes such connections."""
+class ClosingBackend(httpcore2.AsyncNetworkBackend):
+    """Opens connections that close when their TLS handshake fails or is cancelled."""
 
     def __init__(self) -> None:
         self._inner = httpcore2.AnyIOBackend()
@@ -91,11 +91,13 @@ class TidyBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect."""
-        return _TidyStream(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+        """Connect to a host."""
+        return _ClosingStream(
+            await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        )
 
 
-class _TidyStream(httpcore2.AsyncNetworkStream):
+class _ClosingStream(httpcore2.AsyncNetworkStream):
     def __init__(self, inner: httpcore2.AsyncNetworkStream) -> None:
         self._inner = inner
 

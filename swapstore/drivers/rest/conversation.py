@@ -1,7 +1,7 @@
-"""One client's conversation with a REST endpoint, without any I/O: what to send, and what an answer means.
+"""One client's conversation with a REST endpoint, without I/O: what to send, and what an answer means.
 
-`exchange` is a generator: it yields requests and is sent responses, or has the failure thrown in that kept
-one away. A driver carries the requests, each of them once.
+`Conversation.exchange` is a generator. It yields requests; a driver sends each of them once, and passes in
+the response, or throws in the error that it got instead.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from swapstore.drivers.rest.address import Address
 
 HTTP_OK = 200
-PROBES = 3  # requests that ask how the endpoint writes texts, where it does not tell
+PROBES = 3  # requests that ask for the endpoint's encoding of strings, at most
 
 
 @attrs.frozen
 class Request:
-    """A body to post, with these headers."""
+    """A body to post, and its headers."""
 
     body: bytes = attrs.field(repr=False)
     headers: tuple[tuple[str, str], ...] = attrs.field(repr=False)
@@ -40,7 +40,7 @@ class Request:
 
 @attrs.frozen
 class Response:
-    """What came back. The names of headers are in lower case."""
+    """An HTTP response. The names of headers are in lower case."""
 
     status: int
     headers: dict[str, str] = attrs.field(repr=False)
@@ -48,7 +48,7 @@ class Response:
 
 
 class Conversation:
-    """What a driver knows of its endpoint: the way, scripts it was sent, how it writes, how far it is."""
+    """What a driver knows about its endpoint: its path, the scripts sent, its encoding, its sync token."""
 
     def __init__(self, address: Address, *, max_request: int) -> None:
         self.where = address.where
@@ -58,24 +58,24 @@ class Conversation:
         self._wire = Wire(given_every_key=True)
         self._strings: Strings | None = None
         self._probes_left = PROBES
-        self._place = SyncToken()
+        self._sync = SyncToken()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.where}>"
 
     def exchange(self, commands: Sequence[Command[Any]]) -> Generator[Request, Response, list[Any]]:
-        """Carry out a batch; see `Driver.execute`. An empty one asks nothing."""
+        """Carry out a batch; see `Driver.execute`. An empty batch sends nothing."""
         if not commands:
             return []
         replies = yield from self._ask(commands)
         unknown = [i for i, reply in enumerate(replies) if _lacks_script(reply)]
-        if unknown:  # the endpoint does not know the script, or no longer: nothing ran, so send the text
+        if unknown:  # the endpoint does not know the script (any more): they did not run, so send its text
             try:
                 again = yield from self._ask([commands[i] for i in unknown], as_text=True)
             except ReplyLost:
                 raise
             except SwapstoreError as error:
-                again = [error] * len(unknown)  # these were not carried out; what came with them was
+                again = [error] * len(unknown)  # not carried out, unlike the rest of the batch
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
         return [self._answer(command, reply) for command, reply in zip(commands, replies, strict=True)]
@@ -83,28 +83,28 @@ class Conversation:
     def _ask(
         self, commands: Sequence[Command[Any]], *, as_text: bool = False
     ) -> Generator[Request, Response, list[Any]]:
-        """Post commands; return values, and `Refused` where there is none."""
+        """Post commands; return the values, and an `ItemError` for each refused command."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
         probing = self._strings is None and self._probes_left > 0
         if probing:
             self._probes_left -= 1
             frames.append(wire.PROBING)
         request = self._request(commands, frames)
-        number = self._place.sending()
+        number = self._sync.sending()
         response = yield request
         if response.status != HTTP_OK:
             raise errors.of_status(response, request, self.where, self._address.token)
         try:
             results = wire.items(response.body, len(frames))
-            strings = self._how_written(results, probing=probing)
+            strings = self._encoding_of(results, probing=probing)
             values = [
                 result if isinstance(result, ItemError) else _value(command, result, strings)
                 for command, result in zip(commands, results[: len(commands)], strict=True)
             ]
-        except Unreadable as found:
-            failure = errors.of_answer(str(found), response, request, self.where)
+        except Unreadable as error:
+            failure = errors.of_answer(str(error), response, request, self.where)
         else:
-            self._place.reached(response.headers.get(SYNC_TOKEN), number, reads_only=request.reads_only)
+            self._sync.reached(response.headers.get(SYNC_TOKEN), number, reads_only=request.reads_only)
             return values
         raise failure
 
@@ -113,8 +113,8 @@ class Conversation:
         if len(body) > self._max_request:
             raise PayloadTooLarge(
                 f"a request of {len(body)} bytes is too large for {self.where}: max_request is "
-                f"{self._max_request} bytes. Nothing was sent. Publish less at once, or say with "
-                "max_request= that the endpoint takes more",
+                f"{self._max_request} bytes. Nothing was sent. Publish less at once, or raise max_request= "
+                "if the endpoint accepts more",
                 size_bytes=len(body),
                 limit_bytes=self._max_request,
             )
@@ -128,23 +128,23 @@ class Conversation:
             ("User-Agent", "swapstore"),
             ("Upstash-Encoding", "base64"),
         ]
-        if self._place.token is not None:
-            headers.append((SYNC_TOKEN, self._place.token))
+        if self._sync.token is not None:
+            headers.append((SYNC_TOKEN, self._sync.token))
         reads_only = all(isinstance(command, ReadCommand) for command in commands)
         return Request(body, tuple(headers), reads_only)
 
-    def _how_written(self, results: Sequence[Any], *, probing: bool) -> Strings:
-        """Tell how these results are written, and remember what is certain."""
+    def _encoding_of(self, results: Sequence[Any], *, probing: bool) -> Strings:
+        """Return how the strings of these results are encoded, and remember it if it is certain."""
         if self._strings is not None:
             return self._strings
-        told = wire.strings_of(results[-1]) if probing else None
-        if told is None:
+        found = wire.strings_of(results[-1]) if probing else None
+        if found is None:
             guess = wire.guessed([result for result in results if not isinstance(result, ItemError)])
             if guess is Strings.BASE64:
-                return guess  # for this answer: text may look like it
-            told = guess
-        self._strings = told
-        return told
+                return guess  # for this answer only: plain text may look like base64
+            found = guess
+        self._strings = found
+        return found
 
     def _answer(self, command: Command[Any], reply: Any) -> Any:
         if isinstance(reply, ItemError):
@@ -165,10 +165,10 @@ SYNC_TOKEN = "upstash-sync-token"  # noqa: S105 - a name
 
 
 class SyncToken:
-    """How far this client has seen the endpoint go, by the token that it tells: replicas wait for that.
+    """The endpoint's token for the newest state that this client has seen: replicas wait for it.
 
-    Tokens cannot be compared. A write's answer always counts; that to a read does not replace one that came
-    while the read was on its way, for it may be the older one.
+    Tokens cannot be compared. The token of a write's answer always counts. That of a read's answer does not
+    replace one that came while the read was in progress, because it may be older.
     """
 
     def __init__(self) -> None:
@@ -179,16 +179,16 @@ class SyncToken:
         survive_forks(self)
 
     def after_fork(self) -> None:
-        """Have a lock of its own."""
+        """Make a new lock: a thread of the parent may hold the old one."""
         self._lock = threading.Lock()
 
     def sending(self) -> int:
-        """Return the number of a request that is about to be sent."""
+        """Return a number for a request that is about to be sent."""
         with self._lock:
             return next(self._numbers)
 
     def reached(self, token: str | None, number: int, *, reads_only: bool) -> None:
-        """Take the token of an answer to the request of this number."""
+        """Remember the token of the answer to the request with this number, unless it may be older."""
         with self._lock:
             if (
                 token

@@ -1,6 +1,6 @@
-"""Redis over Upstash's REST API, and over what speaks it: one batch is one `POST /pipeline`.
+"""The blocking driver for Redis over Upstash's REST API: one batch is one `POST /pipeline`.
 
-The conversation is in `conversation.py`; here requests are carried, each of them once.
+`conversation.py` decides what to send and what an answer means; this module sends each request once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class UpstashDriver(RestDriver):
-    """Carries out commands through a REST endpoint, over connections that it keeps."""
+    """Carries out commands through a REST endpoint, over connections that it keeps open."""
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         self._deadline = Deadline()
         self._http = httpcore2.ConnectionPool(
             **transport.pool_options(self._address), network_backend=DeadlineBackend(self._deadline)
@@ -31,7 +31,7 @@ class UpstashDriver(RestDriver):
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Post the commands; see `Driver.execute`."""
-        exchange = self._session.exchange(commands)
+        exchange = self._conversation.exchange(commands)
         try:
             request = next(exchange)
             while True:

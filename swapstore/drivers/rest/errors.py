@@ -1,8 +1,8 @@
-"""What HTTP answers instead of replies, as this library's errors. No message holds a token or a body.
+"""Turns HTTP errors and unreadable answers into this library's errors. No message holds a token or a body.
 
-The question behind each: can the batch have been carried out? Where the endpoint itself refused the request,
-it was not. Where a gateway speaks, or what came cannot be read, it may have been: `ReplyLost`, unless the
-batch only reads.
+Each of them must decide whether the batch may have been carried out. If the endpoint itself refused the
+request, it was not. If a gateway answered, or the answer is unreadable, it may have been: `ReplyLost`, unless
+the batch only reads.
 """
 
 from __future__ import annotations
@@ -27,53 +27,53 @@ if TYPE_CHECKING:
 TOO_LARGE, TOO_MANY = 413, 429
 _DENIED = {401, 403}
 _WRONG_PLACE = {404, 405}
-_GAVE_UP_WAITING = {408, 499}  # said of a request: nobody knows how far it came
+_GAVE_UP_WAITING = {408, 499}  # the request may have been carried out all the same
 
 
 def of_status(response: Response, request: Request, where: str, token: str) -> SwapstoreError:
     """Turn a status that is not 200 into an error."""
     status = response.status
-    said = _said(response.body, token)
-    shown = f" ({said})" if said else ""
+    text = _error_text(response.body, token)
+    shown = f" ({text})" if text else ""
     if status in _DENIED:
         return AccessDenied(
-            f"{where} refused the token with HTTP {status}{shown}; check token= or ${TOKEN_VARIABLE}, and "
-            "that it is the token of this endpoint"
+            f"{where} refused the token with HTTP {status}{shown}; check token= or ${TOKEN_VARIABLE}: is it "
+            "the token of this endpoint?"
         )
     if status in _WRONG_PLACE:
         return Unavailable(
             f"{where} has no REST API at this address (HTTP {status}); the URL is probably wrong: use the "
-            "REST URL that the console of the store shows"
+            "REST URL that the store's console shows"
         )
     if status == TOO_LARGE:
-        return refusals.too_large(where, said or f"HTTP {status}", size_bytes=len(request.body))
+        return refusals.too_large(where, text or f"HTTP {status}", size_bytes=len(request.body))
     if status == TOO_MANY:
         wait_s = retry_after_s(response.headers)
         when = "later" if wait_s is None else f"in {wait_s:g} s"
         return Throttled(
-            f"{where} was asked too often (HTTP 429){shown}; try again {when}", retry_after_s=wait_s
+            f"{where} received too many requests (HTTP 429){shown}; try again {when}", retry_after_s=wait_s
         )
     if status // 100 == 3:  # noqa: PLR2004 - redirections
         return Unavailable(
-            f"{where} redirects to {_host(response.headers.get('location', ''))} (HTTP {status}), which is "
-            "not followed: the token would go there. Connect to where the store is, if that is it"
+            f"{where} redirects to {_host(response.headers.get('location', ''))} (HTTP {status}). Redirects "
+            "are not followed, because they would send the token there. If the store is there, connect to it"
         )
     if status // 100 == 4 and status not in _GAVE_UP_WAITING:  # noqa: PLR2004 - the request is at fault
-        if said:
-            return refusals.refusal(said, where, size_bytes=len(request.body))
+        if text:
+            return refusals.refusal(text, where, size_bytes=len(request.body))
         return Unavailable(f"{where} refused the request with HTTP {status} and {_received(response)}")
     return lost(f"{where} answered with HTTP {status}{shown}", request)
 
 
 def of_answer(found: str, response: Response, request: Request, where: str) -> SwapstoreError:
-    """Turn an answer that cannot be read into an error, which says what was received and never quotes it."""
+    """Build the error for an unreadable answer. It describes the answer and never quotes it."""
     return lost(f"{where} answered with {found}: {_received(response)}", request)
 
 
 def lost(what: str, request: Request) -> SwapstoreError:
-    """Something may have been applied, unless nothing was to be."""
+    """Build the error for a request that may have been carried out: `ReplyLost`, unless it only reads."""
     if request.reads_only:
-        return Unavailable(f"{what}. Is there a proxy in between, or the endpoint in trouble? Try again")
+        return Unavailable(f"{what}. Is a proxy in between, or the endpoint in trouble? Try again")
     return ReplyLost(f"{what}; whether the request was carried out is not known")
 
 
@@ -84,12 +84,12 @@ def unsent(what: str) -> Unavailable:
 
 def _received(response: Response) -> str:
     kind = response.headers.get("content-type", "").partition(";")[0].strip() or "no content type"
-    kind = kind if len(kind) <= 100 and kind.isprintable() else "a strange content type"  # noqa: PLR2004
+    kind = kind if len(kind) <= 100 and kind.isprintable() else "an invalid content type"  # noqa: PLR2004
     return f"{len(response.body)} bytes of {kind}"
 
 
-def _said(raw: bytes, token: str) -> str:
-    """The text of a JSON error, empty if the answer is none."""
+def _error_text(raw: bytes, token: str) -> str:
+    """Return the text of a JSON error, or an empty string if the body is not one."""
     with suppress(msgspec.DecodeError, UnicodeDecodeError):
         match msgspec.json.decode(raw):
             case {"error": str(text)}:
@@ -98,7 +98,7 @@ def _said(raw: bytes, token: str) -> str:
 
 
 def redacted(text: str, token: str) -> str:
-    """An endpoint's text without the token, should it quote it."""
+    """Return an endpoint's text without the token, which it may quote."""
     return text.replace(token, "…")
 
 
@@ -107,23 +107,26 @@ def _host(location: str) -> str:
         host = urlsplit(location).hostname
         if host:
             return host
-    return "another address of its own"
+    return "another address"
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long to wait, in seconds: told as such, or as a date. None: not told."""
-    told = headers.get("retry-after", "").strip()
-    if not told:
+    """Return how long the endpoint asks to wait, in seconds. None: it does not say.
+
+    The header `Retry-After` holds seconds or a date.
+    """
+    value = headers.get("retry-after", "").strip()
+    if not value:
         return None
     with suppress(ValueError):
-        seconds = float(told)
+        seconds = float(value)
         return seconds if 0 <= seconds < float("inf") else None
-    until, now = _moment(told), _moment(headers.get("date", "")) or datetime.now(UTC)
+    until, now = _parsed_date(value), _parsed_date(headers.get("date", "")) or datetime.now(UTC)
     return None if until is None else max((until - now).total_seconds(), 0.0)
 
 
-def _moment(text: str) -> datetime | None:
+def _parsed_date(text: str) -> datetime | None:
     with suppress(ValueError, TypeError, IndexError):
-        moment = parsedate_to_datetime(text)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        date = parsedate_to_datetime(text)
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
     return None

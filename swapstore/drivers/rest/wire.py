@@ -1,8 +1,8 @@
-"""Batches as HTTP bodies, and answers as replies: the form of Upstash's REST API, without any I/O.
+"""Upstash's REST API without I/O: batches as HTTP bodies, and answers as replies.
 
-A request is a JSON array of commands, each an array of texts. An answer is an array with one item a command:
-`{"result": …}` or `{"error": "…"}`. Asked to, an endpoint encodes the texts of results in base64, so that
-every byte comes back; one that ignores that answers in plain text.
+A request is a JSON array of commands, each an array of strings. An answer is an array with one item for each
+command: `{"result": …}` or `{"error": "…"}`. At a client's request, an endpoint encodes the strings of
+results in base64, so that every byte comes back; an endpoint that ignores the request answers in plain text.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ if TYPE_CHECKING:
 
 OK = b"OK"  # never encoded: it is a status, not a value
 
-# What is echoed to find out how an endpoint answers. It is no base64 itself, so no answer can mean both.
+# Echoed to find out how an endpoint encodes strings. It is not valid base64, so no answer is ambiguous.
 PROBE = "base64?"
 PROBING: Frame = ("ECHO", PROBE)
 _PROBE_ENCODED = b64encode(PROBE.encode()).decode()
 
 
 class Strings(enum.Enum):
-    """How an endpoint writes the texts of its results."""
+    """How an endpoint encodes the strings of its results."""
 
     BASE64 = "base64"
     PLAIN = "plain"
 
 
 class Unreadable(Exception):  # noqa: N818
-    """An answer that is none: nothing is known of what became of the commands."""
+    """The answer is invalid: whether the commands were carried out is unknown."""
 
 
 @attrs.frozen
 class ItemError:
-    """The error of one item."""
+    """The error of one item, as the endpoint's text."""
 
     text: str
 
 
 def body(commands: Sequence[Command[Any]], frames: Sequence[Frame], where: str) -> bytes:
-    """Write a request. `frames` may be longer: by a probe."""
+    """Write a request. `frames` may be one longer than `commands`: the probe."""
     rows = [
         [_text(word, command, where) for word in frame]
         for command, frame in zip([*commands, *[None] * (len(frames) - len(commands))], frames, strict=True)
@@ -84,18 +84,19 @@ def _text(word: Any, command: Command[Any] | None, where: str) -> str:
     except UnicodeDecodeError:
         key = getattr(command, "key", None)
     raise InvalidInput(
-        f"the value of {key} cannot be sent to {where}: REST requests carry text, and this is none (UTF-8). "
-        "Publish bytes with codec='bytes', which encodes them; write this key over the Redis protocol (rediss://)",
+        f"the value of {key} cannot be sent to {where}: it is not UTF-8 text, and REST requests carry only "
+        "that. Publish bytes with codec='bytes', which encodes them; write this key over the Redis protocol "
+        "(rediss://)",
         key=key,
     )
 
 
 def items(raw: bytes, count: int) -> list[Any]:
-    """Read an answer to so many commands: results as they came, and errors as `Refused`."""
+    """Read an answer to so many commands: results as they came, and errors as `ItemError`."""
     try:
         answer = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Unreadable("no JSON") from None
+        raise Unreadable("a body that is not JSON") from None
     if not isinstance(answer, list):
         raise Unreadable("JSON that is not a list of answers")
     if len(answer) != count:
@@ -113,14 +114,14 @@ def _item(item: Any) -> Any:
 
 
 def strings_of(probed: Any) -> Strings | None:
-    """Tell how an endpoint writes texts, by its answer to the probe. None: it does not tell."""
+    """Return how an endpoint encodes strings, from its answer to the probe. None: it does not show."""
     if probed == _PROBE_ENCODED:
         return Strings.BASE64
     return Strings.PLAIN if probed == PROBE else None
 
 
 def guessed(results: Sequence[Any]) -> Strings:
-    """Tell it by results alone, where echoing is not allowed: one text that is no base64 decides."""
+    """Return it from results alone, where ECHO is not allowed: one string that is not base64 decides."""
     return Strings.PLAIN if any(map(_has_plain_text, results)) else Strings.BASE64
 
 
@@ -134,7 +135,7 @@ def _has_plain_text(result: Any) -> bool:
 
 
 def decoded(result: Any, strings: Strings) -> Any:
-    """Turn the texts of a result into bytes."""
+    """Turn the strings of a result into bytes."""
     if isinstance(result, str):
         if result == "OK":
             return OK
@@ -143,7 +144,7 @@ def decoded(result: Any, strings: Strings) -> Any:
         try:
             return b64decode(result, validate=True)
         except ValueError:
-            raise Unreadable("a text that is no base64") from None
+            raise Unreadable("a string that is not base64") from None
     if isinstance(result, list):
         return [decoded(each, strings) for each in result]
     if result is None or (isinstance(result, int) and not isinstance(result, bool)):
@@ -152,18 +153,18 @@ def decoded(result: Any, strings: Strings) -> Any:
 
 
 def value(command: Command[Any], reply: Any) -> Any:
-    """Return the value that a reply stands for, if it is one that this command can have."""
+    """Return a command's answer for a reply. Raises `Unreadable` for a reply that it cannot have."""
     expected = _EXPECTED.get(type(command))
     is_other = expected is not None and not isinstance(reply, expected)
     if is_other or (expected is _SET and reply not in {OK, None}):
-        raise Unreadable(f"a reply that is none to this command ({type(reply).__name__})")
+        raise Unreadable(f"a reply that does not fit its command ({type(reply).__name__})")
     try:
         return wire.value(command, reply)
     except (TypeError, ValueError, AttributeError):
-        raise Unreadable("a reply that is none to this command") from None
+        raise Unreadable("a reply that does not fit its command") from None
 
 
-_SET = bytes | None  # OK, or nothing: it was not set
+_SET = bytes | None  # OK; None: it was not set
 _EXPECTED: dict[type[Command[Any]], Any] = {
     Get: bytes | None,
     GetServed: bytes | None,

@@ -1,1 +1,1 @@
-"""SQLite: one file, no server, several processes at once."""
+"""The driver for SQLite: one file, no server, several processes at once."""

@@ -1,4 +1,11 @@
-"""What each command means on SQLite: one function each, within a transaction that the driver holds."""
+"""What each command means on SQLite: one function each, within a transaction that the driver holds.
+
+A batch that writes goes through `WritingBatch`, which spares what no reader can see. A publish stages its
+records and commits them in the same batch: command by command, each record would be written with a TTL,
+looked up, and written again without it, which is twice the payload and an index entry besides. So a record
+that a commit of the same batch is to make permanent is written without a TTL at once, and gets its TTL at the
+end if that commit was refused. Each command is answered as if it had been carried out by itself.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +62,60 @@ _SET = (
 
 
 def carry_out(connection: sqlite3.Connection, command: Command[Any], now: int) -> Any:
-    """Carry out one command at a moment (ms since the epoch), and return its reply."""
+    """Carry out one command at the time `now` (ms since the epoch), and return its reply."""
     return _MEANING[type(command)](connection, command, now)
+
+
+class WritingBatch:
+    """Carries out the commands of one batch in order. Call `finish` before the transaction ends."""
+
+    def __init__(self, connection: sqlite3.Connection, commands: Sequence[Command[Any]]) -> None:
+        self._connection = connection
+        self._awaited = {
+            staged.key for command in commands if isinstance(command, Swap) for staged in command.staged
+        }
+        self._early: dict[str, tuple[bytes, int]] = {}  # staged without a TTL: header, time to expire
+
+    def carry_out(self, command: Command[Any], now: int) -> Any:
+        """Carry out one command at the time `now` (ms since the epoch), and return its reply."""
+        if isinstance(command, Stage) and command.key in self._awaited:
+            return self._stage(command, now)
+        if isinstance(command, Swap):
+            return self._commit(command, now)
+        if not isinstance(command, Register):
+            self.finish()  # it may read a staged record
+        return carry_out(self._connection, command, now)
+
+    def finish(self) -> None:
+        """Give a TTL to the records that no commit has made permanent."""
+        for key in list(self._early):
+            self._let_expire(key)
+
+    def _stage(self, command: Stage, now: int) -> bool:
+        staged = stage(self._connection, command, now, permanent=True)
+        if staged:
+            self._early[command.key] = (command.record, now + command.ttl_ms)
+        return staged
+
+    def _commit(self, command: Swap, now: int) -> Any:
+        verified = set()
+        for key in self._early.keys() & {command.key, command.live_key, *command.unlinked}:
+            self._let_expire(key)  # nonsense, but it would undo what was staged early
+        for staged in command.staged:
+            header, expires_at = self._early.get(staged.key, (b"", 0))
+            if header == staged.header and expires_at > now:
+                verified.add(staged.key)
+            elif expires_at:
+                self._let_expire(staged.key)  # another record: the commit will report it
+        reply = commit(self._connection, command, now, verified=verified)
+        if isinstance(reply, Committed):
+            for key in verified:
+                del self._early[key]
+        return reply
+
+    def _let_expire(self, key: str) -> None:
+        _, expires_at = self._early.pop(key)
+        expire(self._connection, key, expires_at)
 
 
 # --- reading ---------------------------------------------------------------------------------------
@@ -67,7 +126,8 @@ def _get(connection: sqlite3.Connection, command: Get, now: int) -> bytes | None
 
 
 def _get_served(connection: sqlite3.Connection, command: GetServed, now: int) -> Served:
-    return Served(_value(connection.execute(_GET, (command.key, now))))  # no round trip to be spared
+    # Without the record: on a file, reading it at once spares no round trip.
+    return Served(_value(connection.execute(_GET, (command.key, now))))
 
 
 def _peek(connection: sqlite3.Connection, command: Peek, now: int) -> bytes:
@@ -107,7 +167,7 @@ def _state(connection: sqlite3.Connection, key: str, size: int, now: int) -> tup
 
 
 def stage(connection: sqlite3.Connection, command: Stage, now: int, *, permanent: bool = False) -> bool:
-    """Write a record if the key is free: with its TTL, or without one until further notice."""
+    """Write a record if the key is free: with its TTL, or `permanent`, without one."""
     if _state(connection, command.key, 0, now) is not None:
         return False
     expires_at = None if permanent else now + command.ttl_ms
@@ -116,7 +176,7 @@ def stage(connection: sqlite3.Connection, command: Stage, now: int, *, permanent
 
 
 def expire(connection: sqlite3.Connection, key: str, expires_at: int) -> None:
-    """Let a key expire at a moment."""
+    """Let a key expire at a time (ms since the epoch)."""
     connection.execute("UPDATE records SET expires_at = ? WHERE key = ?", (expires_at, key))
 
 
@@ -148,9 +208,9 @@ def _register(connection: sqlite3.Connection, command: Register, _now: int) -> N
 def commit(
     connection: sqlite3.Connection, commit: Swap, now: int, *, verified: Collection[str] = ()
 ) -> SwapReply:
-    """The steps of `Commit`, in their order. The transaction makes them one.
+    """Carry out the steps of `Swap`, in order. The transaction makes them atomic.
 
-    `verified` are keys of records that are known to be staged as they should be, and permanent already.
+    `verified` are the keys of records that are known to be right, and that have no TTL already.
     """
     stored = _value(connection.execute(_GET, (commit.key, now)))
     if stored is not None and stored.startswith(commit.prefix):
@@ -207,65 +267,3 @@ _MEANING: dict[type[Command[Any]], Callable[[sqlite3.Connection, Any, int], Any]
     Register: _register,
     Swap: commit,
 }
-
-
-# --- sqlite_batch ------------------------------------------------------------------------------
-#
-# A batch that writes, within one transaction: what nobody can see in between is not written.
-#
-# A publish stages its records and commits them in the same batch. Taken one by one, each record would be
-# written with a TTL, looked up, and written once more without: twice the payload, and an index besides. So a
-# record that a commit of the same batch is to make permanent is written so at once, and gets its TTL at the
-# end if that commit refused. Each command is answered as if it had been carried out by itself.
-
-
-class WritingBatch:
-    """Carries out the commands of one batch in their order; `finish` it before the transaction ends."""
-
-    def __init__(self, connection: sqlite3.Connection, commands: Sequence[Command[Any]]) -> None:
-        self._connection = connection
-        self._awaited = {
-            staged.key for command in commands if isinstance(command, Swap) for staged in command.staged
-        }
-        self._early: dict[str, tuple[bytes, int]] = {}  # permanent before their commit: header, expiry
-
-    def carry_out(self, command: Command[Any], now: int) -> Any:
-        """Carry out one command at a moment (ms since the epoch), and return its reply."""
-        if isinstance(command, Stage) and command.key in self._awaited:
-            return self._stage(command, now)
-        if isinstance(command, Swap):
-            return self._commit(command, now)
-        if not isinstance(command, Register):
-            self.finish()  # it may look at what is staged
-        return carry_out(self._connection, command, now)
-
-    def finish(self) -> None:
-        """Give the records their TTL that no commit has taken."""
-        for key in list(self._early):
-            self._let_expire(key)
-
-    def _stage(self, command: Stage, now: int) -> bool:
-        staged = stage(self._connection, command, now, permanent=True)
-        if staged:
-            self._early[command.key] = (command.record, now + command.ttl_ms)
-        return staged
-
-    def _commit(self, command: Swap, now: int) -> Any:
-        verified = set()
-        for key in self._early.keys() & {command.key, command.live_key, *command.unlinked}:
-            self._let_expire(key)  # absurd, but it would undo what is early
-        for staged in command.staged:
-            header, expires_at = self._early.get(staged.key, (b"", 0))
-            if header == staged.header and expires_at > now:
-                verified.add(staged.key)
-            elif expires_at:
-                self._let_expire(staged.key)  # it is another one: let the commit say so
-        reply = commit(self._connection, command, now, verified=verified)
-        if isinstance(reply, Committed):
-            for key in verified:
-                del self._early[key]
-        return reply
-
-    def _let_expire(self, key: str) -> None:
-        _, expires_at = self._early.pop(key)
-        expire(self._connection, key, expires_at)

@@ -1,8 +1,8 @@
-"""SQLite: one file, no server, several processes at once.
+"""The driver for SQLite: one file, no server, several processes at once.
 
-A batch that writes is one transaction: it takes the write lock first and is on disk (`synchronous=FULL`)
-when it returns. Records with a TTL carry the time they expire; expired ones are never seen, and each
-writing batch removes a few of them.
+A batch that writes is one transaction: it takes the write lock first, and is on disk (`synchronous=FULL`)
+when it returns. A record with a TTL is stored with the time at which it expires. Expired records are never
+returned, and each batch that writes removes a few of them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-SWEEP = 16  # expired rows removed by each writing batch: more than one batch leaves behind
+EXPIRED_REMOVED = 16  # expired rows that each writing batch removes: more than a batch adds
 
-_SWEEP = (
+_REMOVE_EXPIRED = (
     "DELETE FROM records WHERE rowid IN "
     "(SELECT rowid FROM records WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)"
 )
 
 
 class SqliteDriver:
-    """Carries out commands on a SQLite file. Each thread at work has a connection of its own."""
+    """Carries out commands on a SQLite file. Each batch has a connection of its own while it runs."""
 
     kind = "sqlite"
     binary_safe = True
@@ -56,7 +56,7 @@ class SqliteDriver:
         survive_forks(self)
 
     def after_fork(self) -> None:
-        """Leave the parent's connections alone: they must not cross a fork, not even to be closed."""
+        """Stop using the parent's connections: SQLite forbids it after a fork, even to close them."""
         self._lock = threading.Lock()
         self._inherited, self._idle = self._idle, []
 
@@ -74,14 +74,14 @@ class SqliteDriver:
                 batch = WritingBatch(connection, commands)
                 replies = [batch.carry_out(command, self._now_ms()) for command in commands]
                 batch.finish()
-                connection.execute(_SWEEP, (self._now_ms(), SWEEP))
+                connection.execute(_REMOVE_EXPIRED, (self._now_ms(), EXPIRED_REMOVED))
             with errors.while_committing(connection, self.where):
                 connection.execute("COMMIT")
             return replies
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend an idle connection, or open one. It is lent again only if the batch ended cleanly."""
+        """Lend an idle connection, or open one. It is kept only if the batch ends without an error."""
         opened = self._idle_one() or self._open()
         try:
             yield opened.connection
@@ -97,7 +97,7 @@ class SqliteDriver:
     def _idle_one(self) -> _Opened | None:
         """Take an idle connection whose file is still the one at the path.
 
-        A file that was deleted or replaced behind our back would go on acknowledging what nobody can read.
+        On a file that was deleted or replaced, publishes would be acknowledged that no process can read.
         """
         while True:
             with self._lock:
@@ -113,7 +113,7 @@ class SqliteDriver:
         return _Opened(connection, _identity(self._path))
 
     def close(self) -> None:
-        """Close the idle connections; one that is at work is closed when its batch ends."""
+        """Close the idle connections. One in use is closed when its batch ends."""
         with self._lock:
             self._closed = True
             for opened in self._idle:
@@ -123,7 +123,7 @@ class SqliteDriver:
 
 @attrs.frozen
 class _Opened:
-    """A connection, and which file it is on."""
+    """A connection, and the identity of its file."""
 
     connection: sqlite3.Connection
     identity: tuple[int, int] | None

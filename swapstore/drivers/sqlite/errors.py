@@ -1,4 +1,4 @@
-"""What SQLite raises, as this library's errors: before, during and after the moment that counts."""
+"""Turns SQLite's errors into this library's: what is certain depends on whether the COMMIT was reached."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def while_reading(where: str) -> Iterator[None]:
-    """Nothing changes: say what is wrong."""
+    """Translate errors of a batch that only reads."""
     try:
         yield
     except sqlite3.Error as error:
@@ -31,7 +31,7 @@ def while_reading(where: str) -> Iterator[None]:
 
 @contextmanager
 def while_writing(connection: sqlite3.Connection, where: str) -> Iterator[None]:
-    """Nothing is on disk yet: roll back, and say what is wrong."""
+    """Translate errors before the COMMIT, and roll back: nothing is on disk yet."""
     try:
         yield
     except BaseException as error:
@@ -44,23 +44,23 @@ def while_writing(connection: sqlite3.Connection, where: str) -> Iterator[None]:
 
 @contextmanager
 def while_committing(connection: sqlite3.Connection, where: str) -> Iterator[None]:
-    """The transaction may be on disk, or not: only reading again will tell.
+    """Translate errors of the COMMIT: the transaction may be on disk or not, and only reading again tells.
 
-    A busy or full database refuses the COMMIT as a whole, and that is an answer.
+    A busy or full database refuses the COMMIT as a whole, so nothing is on disk then.
     """
     try:
         yield
     except sqlite3.Error as error:
         with suppress(sqlite3.Error):
             connection.rollback()
-        known = translated(error, where)
-        if isinstance(known, StoreFull) or _code(error) == sqlite3.SQLITE_BUSY:
-            raise known from error
+        refusal = translated(error, where)
+        if isinstance(refusal, StoreFull) or _code(error) == sqlite3.SQLITE_BUSY:
+            raise refusal from error
         raise ReplyLost(f"{where} failed while committing ({error}); is its disk healthy?") from error
 
 
 def translated(error: sqlite3.Error, where: str) -> SwapstoreError:
-    """Turn an error of SQLite into this library's."""
+    """Turn SQLite's error into this library's."""
     code = _code(error)
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return Unavailable(

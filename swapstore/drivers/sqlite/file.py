@@ -1,4 +1,4 @@
-"""Opening a SQLite file: its settings, its tables, and whose file it is."""
+"""The SQLite file: opens and creates it, and answers what `doctor` asks about it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from swapstore.drivers.sqlite.errors import translated
 from swapstore.errors import Corrupt, UnsupportedFormat
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable
-    from pathlib import Path
-
 
 BUSY_TIMEOUT_S = 10.0
 APPLICATION_ID = 0x73776170  # "swap": what `file` and `PRAGMA application_id` show
 SCHEMA_VERSION = 1
+
+# It is asked in a batch of its own, and answered without opening the file, which would create it.
+FILE = Ask(("file",))
+
+_MOUNTS = Path("/proc/self/mounts")  # Linux
 
 _SCHEMA = """
 CREATE TABLE records (
@@ -34,9 +36,10 @@ CREATE TABLE members (key TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (key,
 
 
 def open_file(path: Path, where: str, timeout_s: float) -> sqlite3.Connection:
-    """Open the file, creating it and its tables if need be.
+    """Open the file, and create it and its tables if necessary.
 
-    Raises `Unavailable` when it cannot be opened, `Corrupt` when it is not a file of swapstore's.
+    Raises `Unavailable` if it cannot be opened, `Corrupt` if it belongs to another application, and
+    `UnsupportedFormat` if its schema is newer than this version of swapstore.
     """
     try:
         connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
@@ -54,7 +57,7 @@ def open_file(path: Path, where: str, timeout_s: float) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float) -> None:
-    connection.execute("BEGIN")  # what is looked at belongs together: another process may be creating it
+    connection.execute("BEGIN")  # one consistent look: another process may be creating the file
     ours = _is_ours(connection, where)
     connection.execute("COMMIT")
     if not ours:
@@ -64,7 +67,7 @@ def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float) -> No
 
 
 def _is_ours(connection: sqlite3.Connection, where: str) -> bool:
-    """Say whether the tables are there; refuse a file of somebody else's, or of a newer schema."""
+    """Return whether our tables exist. Refuses another application's file, and a newer schema."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == APPLICATION_ID:
@@ -81,10 +84,10 @@ def _is_ours(connection: sqlite3.Connection, where: str) -> bool:
 
 
 def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
-    """Switch to write-ahead logging, once in the file's life.
+    """Switch to write-ahead logging, once in the lifetime of the file.
 
-    The switch needs the file for itself and, unlike other statements, does not wait for it: two processes
-    that open a new file at once would see 'database is locked'.
+    The switch needs exclusive access and, unlike other statements, does not wait for it: two processes that
+    create a file at the same time would get 'database is locked'.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -109,19 +112,11 @@ def _create(connection: sqlite3.Connection, where: str) -> None:
     connection.execute("COMMIT")
 
 
-# --- sqlite_facts ------------------------------------------------------------------------------
-#
-# Questions about a SQLite store, a closed list: how its file is, and what the database says of itself.
-
-
-# Asked alone: it is answered of a file that cannot be opened, and makes none where there is none.
-FILE = Ask(("file",))
-
-_MOUNTS = Path("/proc/self/mounts")  # Linux
+# --- what doctor asks: about the file from outside, then of the database ---------------------------
 
 
 def of_file(path: Path) -> dict[str, Any]:
-    """Look at the file from outside."""
+    """Return facts about the file that need no open database."""
     directory = path.parent
     return {
         "path": str(path),
@@ -136,7 +131,7 @@ def of_file(path: Path) -> dict[str, Any]:
 
 
 def _exists(path: Path) -> bool:
-    """Whether it is there, or may be: what lies in a closed directory shows when it is opened."""
+    """Return whether the file exists or may exist: only opening shows what is in an unreadable directory."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -165,20 +160,20 @@ def _free(directory: Path) -> int | None:
 
 
 def _file_system(directory: Path) -> str | None:
-    """The kind of the mount that the directory is on: of those above it the nearest, and the last made."""
+    """Return the type of the directory's mount: the nearest one above it, and the last one made there."""
     try:
         lines = _MOUNTS.read_text("utf-8", "replace").splitlines()
-        above = {str(place) for place in (directory.resolve(), *directory.resolve().parents)}
+        above = {str(path) for path in (directory.resolve(), *directory.resolve().parents)}
     except OSError:
         return None
     mounts = [line.split(" ") for line in lines]
-    plain = [(place.replace(r"\040", " "), kind) for _, place, kind, *_ in mounts]
-    kinds = {len(place): kind for place, kind in plain if place in above}
+    plain = [(point.replace(r"\040", " "), kind) for _, point, kind, *_ in mounts]
+    kinds = {len(point): kind for point, kind in plain if point in above}
     return kinds[max(kinds)] if kinds else None
 
 
 def answer(connection: sqlite3.Connection, command: Ask, _now: int) -> Any:
-    """Answer one question to the database."""
+    """Answer one question about the database."""
     return _ANSWERS[command.words](connection)
 
 
@@ -188,7 +183,7 @@ def _first(connection: sqlite3.Connection, statement: str) -> Any:
 
 def _take_write_lock(connection: sqlite3.Connection) -> bool:
     connection.execute("BEGIN IMMEDIATE")
-    # Of a file that is read-only the line above makes a reading transaction; this one is refused.
+    # On a read-only file the line above begins a reading transaction; this line is refused.
     connection.execute("DELETE FROM records WHERE 0")
     connection.execute("ROLLBACK")
     return True

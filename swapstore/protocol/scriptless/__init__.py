@@ -1,1 +1,1 @@
-"""Commits where no script runs: the other committer. Nothing outside this folder asks which one it is."""
+"""Commit where no script runs. Nothing outside this folder asks which committer a client uses."""

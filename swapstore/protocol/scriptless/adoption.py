@@ -1,8 +1,8 @@
-"""Whether a publish may use permanent records that no version names.
+"""Adoption: whether a publish may use permanent records that no version names.
 
-Where a commit takes several commands, one that was cut leaves such records. Whoever publishes the same id,
-time and content again finds them, and may use them unless they are being unlinked: then their TTL would take
-them away once they are committed again.
+Where a commit takes several commands, a publish that is cut short leaves such records. A publish of the same
+id, `ts` and content finds them. It may use them, unless they are being unlinked: then a TTL that is set late
+would remove them after they are committed again.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 
 def is_free(ctx: Context, draft: Draft) -> Operation[bool]:
-    """Say whether no row of the base, hidden or not, names the id that a draft publishes."""
+    """Say whether the id that a draft publishes is free: no row of the base names it, hidden or not."""
     if draft.base is None or draft.row is None:
         return True
     return (yield from find_id(ctx, draft.base, draft.row.id, hidden=True)) is None
 
 
 def may_adopt(ctx: Context, draft: Draft) -> Operation[bool]:
-    """Say whether permanent records of the same id, time and content may be used by this draft.
+    """Say whether this draft may use permanent records of the same id, `ts` and content.
 
-    A record that was in the log once may have its TTL on the way. What the log does not hide it has not let
-    go of; for which version a record was written is in the ts record.
+    The ts record says for which version they were written. Their row was never in this log if that version is
+    of another epoch, or later than the base. If the log would still show that version and `ts`, the row was
+    not unlinked. Otherwise the command that gives the records a TTL may still be under way.
     """
     if not (yield from is_free(ctx, draft)):
         return False

@@ -1,19 +1,20 @@
-"""Commit with plain commands, where no script runs. The same promise, in steps that each leave it whole.
+"""Commit with plain commands, where no script runs: the same promise, in several steps.
 
-1. With a lease only: take it (`SET NX PX`). Look whether the manifest is still the one that was built on.
+1. Under a lease only: take it (`SET NX PX`). Check that the manifest is still the base.
 2. Write the records **without a TTL**, each only if its key is free, and read back what is there: a record
    must be whole and permanent before a manifest may name it. The ts record says that it is pending.
 3. Swap the manifest: by compare-and-set, or under the lease by a plain `SET`, which is then read back.
-4. Let the ts record say that it is committed; give what the log let go of its TTL; give the lease back.
+4. Write to the ts record that it is committed. Give the unlinked keys their TTL. Release the lease.
 
-Cut anywhere, this leaves permanent records that no manifest names: invisible, pending, found by verify, and
-used by whoever publishes the same again. They are never removed by a publish that lost: another publish of
-the same may be relying on them. What a late command can still do:
+A commit that is cut short at any step leaves permanent records that no manifest names at worst. They are
+invisible and pending, verify finds them, and a publish of the same id and content uses them. A publish that
+loses the race does not remove them, because another publish of the same id may rely on them. A command that
+arrives late can still do this:
 
-- with compare-and-set: nothing. The manifest has moved on, a record's key is taken;
-- under a lease: the plain `SET` may arrive when the lease is another's, and take back what that committed.
-  So it is sent only while the lease holds for longer than any request may take, and never after its reply
-  was lost.
+- with compare-and-set: nothing. The manifest has moved on, or the record's key is taken;
+- under a lease: the plain `SET` may arrive when another writer has the lease, and overwrite its commit. So
+  it is sent only while the lease holds for longer than any request may take, and never sent again after its
+  reply was lost.
 """
 
 from __future__ import annotations
@@ -68,16 +69,17 @@ if TYPE_CHECKING:
 
 
 class _Scriptless:
-    """What both committers do about an id, and about a repair's records."""
+    """What both committers do in the same way."""
 
     def stage_ahead(self, _ctx: Context, _needed: list[Record], _staging: Staging) -> Operation[None]:
         """Do nothing: records are written right before the swap, and are permanent at once."""
         yield from ()
 
     def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
-        """Go on with what a cut publish of the same id and content has left behind.
+        """Use the permanent records that a publish of the same id and content, cut short, has left.
 
-        Raises `Contended` where nothing fits: the id is bound to what is there.
+        Raises `Contended` when they hold something else, or have another `ts` than the caller wants: then
+        the id is bound to them.
         """
         key = ctx.keys.id(intent.wanted.dataset, intent.id)
         entry = yield from permanent_entry(ctx, key)
@@ -91,17 +93,20 @@ class _Scriptless:
 class ByCompareAndSet(_Scriptless):
     """Swaps with `SET … IFEQ`, which compares and sets in one command."""
 
-    # Another publish may begin to use what a repair unlinks, before it has its TTL.
+    # A publish may begin to use a record that a repair unlinks, before the record has its TTL.
     expires_leaks = False
 
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
     ) -> Operation[Outcome | None]:
-        """Carry one draft to the manifest. None: a record was not there after all; try again."""
+        """Send a draft once. None: a record is not there yet; send it again."""
         return _Sending(ctx, draft, needed, staging, None).run()
 
     def refit(self, ctx: Context, intent: Intent, base: Manifest | None, staging: Staging) -> Intent:
-        """Choose another id where this one's record is permanent, with a `ts` that had to move up since."""
+        """Choose a new id if this one's record is permanent, with a `ts` that has had to move up since.
+
+        Raises `Contended` if the caller chose the id.
+        """
         key = ctx.keys.id(intent.wanted.dataset, intent.id)
         if not staging.holds_another(key, records.entry_header(intent.entry(base))):
             return intent
@@ -109,8 +114,8 @@ class ByCompareAndSet(_Scriptless):
             return attrs.evolve(intent, id=ctx.new_id())
         raise Contended(
             f"another producer committed a later snapshot first, and id {intent.id!r} is bound to an earlier "
-            "time: this endpoint runs no scripts. Nothing was published; publish under another id, or give "
-            "`ts` too"
+            "`ts`, because this endpoint runs no scripts. Nothing was published; publish under another id, "
+            "or pass `ts` too"
         )
 
 
@@ -122,13 +127,13 @@ class UnderLease(_Scriptless):
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
     ) -> Operation[Outcome | None]:
-        """Carry one draft to the manifest, under the lease. None: a record was not there; try again."""
+        """Send a draft once, under the lease. None: a record is not there yet; send it again."""
         lease = yield from take(ctx, draft)
         sending = _Sending(ctx, draft, needed, staging, lease)
         try:
             outcome = yield from sending.run()
         except (ReplyLost, OutcomeUnknown, LeaseLost):
-            raise  # something may still be on its way: the lease has to run out
+            raise  # a command may still arrive: the lease has to run out
         except SwapstoreError:
             yield from release(ctx, lease)
             raise
@@ -137,13 +142,16 @@ class UnderLease(_Scriptless):
         return outcome
 
     def refit(self, _ctx: Context, intent: Intent, _base: Manifest | None, _staging: Staging) -> Intent:
-        """Return the intent: a lone writer replaces its own leftovers."""
+        """Return the intent unchanged: the only writer may replace records that it left itself."""
         return intent
 
 
 @attrs.frozen
 class _Found:
-    """What is there under a record's key, after it was tried to write it: its beginning, or all of it."""
+    """What is stored under a record's key, after the attempt to write the record.
+
+    `value` begins with the stored header line; of a ts record it is all. `written`: this attempt wrote it.
+    """
 
     record: Record
     value: bytes
@@ -160,7 +168,7 @@ class _Found:
 
 
 class _Sending:
-    """One draft on its way. `lost`: the last reply was lost, so that a command may still arrive."""
+    """One send of a draft. `lost`: the reply to its last command was lost, so that may still arrive."""
 
     def __init__(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging, lease: Lease | None
@@ -184,7 +192,7 @@ class _Sending:
         return attrs.evolve(record, body=origin)
 
     def run(self) -> Operation[Outcome | None]:
-        """Take the steps."""
+        """Take the steps of the module docstring, except for those about the lease."""
         in_the_way = yield from self._look()
         if in_the_way is not None:
             return in_the_way
@@ -197,7 +205,7 @@ class _Sending:
         return outcome
 
     def _look(self) -> Operation[Moved | Taken | None]:
-        """Look, before records become permanent, whether the manifest is still the base, and the id free."""
+        """Check that the manifest is still the base and the id is free, before records become permanent."""
         draft, row = self._draft, self._draft.row
         expected = b"" if draft.base is None else manifest.prefix(draft.base.etag)
         expected = expected if draft.over is None else draft.over
@@ -208,7 +216,7 @@ class _Sending:
         stored, *there = map(value_of, (yield from ask_all(self._ctx, looks)))
         if stored != expected:
             return Moved((yield from load_manifest(self._ctx, self._dataset)))
-        if record is None or there[1] != PERMANENT or not there[0]:  # it came between the two looks at it
+        if record is None or there[1] != PERMANENT or not there[0]:  # it was written between Peek and Ttl
             return None
         judging = may_adopt(self._ctx, draft) if there[0] == record.header else self._may_overwrite(record)
         return None if (yield from judging) else self._taken(record)
@@ -216,8 +224,8 @@ class _Sending:
     # --- records -----------------------------------------------------------------------------------
 
     def _establish(self) -> Operation[Taken | Vanished | bool]:
-        """Write what is not there yet; say whether each record is there now, permanent, with our header."""
-        mending: list[Command[Any]] = []
+        """Write records that are not there yet. True: each is there now, permanent, with its header."""
+        corrections: list[Command[Any]] = []
         complete = True
         for found in (yield from self._written()):
             record = found.record
@@ -236,21 +244,22 @@ class _Sending:
             if found.ttl == PERMANENT and found.value:
                 if not (yield from self._may_overwrite(record)):
                     return self._taken(record)
-                mending.append(Write(record.key, record.data))
+                corrections.append(Write(record.key, record.data))
             elif record.stored:
-                mending += yield from self._made_permanent(record)
+                corrections += yield from self._made_permanent(record)
             elif found.ttl not in {ABSENT, PERMANENT}:
-                mending.append(Drop(record.key))  # it was staged by a script, or let go of
-        if mending:
-            for reply in (yield Batch(tuple(mending), until=self._until)):
+                corrections.append(Drop(record.key))  # it was staged by a script, or unlinked
+        if corrections:
+            for reply in (yield Batch(tuple(corrections), until=self._until)):
                 value_of(reply)
         return complete
 
     def _written(self) -> Operation[list[_Found]]:
-        """Write records where their keys are free; return what is there then."""
+        """Write records whose keys are free. Return what is stored under each key after that."""
         if not self._needed:
             return []
-        # Last the first, which has the payload: where it is, its ts record is too, and tells who wrote both.
+        # The id record, which is the first, is written last. Where it is, the ts record with the origin is
+        # too.
         wanted = self._needed[::-1]
         names = unlisted(self._ctx, self._dataset)
         keeps = [
@@ -274,18 +283,18 @@ class _Sending:
         ]
 
     def _taken(self, record: Record) -> Taken:
-        """Say that the id is taken, whichever of its records stands in the way."""
+        """Return `Taken` for the draft's id, whichever of its records is in the way."""
         row = self._draft.row
         return Taken(record.key if row is None else self._ctx.keys.id(self._dataset, row.id))
 
     def _may_overwrite(self, record: Record) -> Operation[bool]:
-        """Say whether a permanent record with another header may be replaced: a lone writer's leftover."""
+        """Say whether a permanent record with another header may be replaced: the only writer left it."""
         if record.shared:
             raise unmovable(record.key)
         return self._lease is not None and (yield from is_free(self._ctx, self._draft))
 
     def _made_permanent(self, record: Record) -> Operation[list[Command[Any]]]:
-        """Write a record that has a TTL over itself, which takes the TTL away."""
+        """Return the command that writes a record over itself, which removes its TTL."""
         (reply,) = yield from ask_all(self._ctx, [Get(record.key)])
         value = value_of(reply)
         if value is None:
@@ -300,7 +309,7 @@ class _Sending:
         base = draft.base.raw if draft.base else draft.over
         known, sent_at = cache.known(key), self._ctx.clock.monotonic()
         swap = Keep(key, draft.manifest.raw) if base is None else CompareAndSet(key, base, draft.manifest.raw)
-        # A live view is hidden by its etag in any case, and only a cache: it may go although the swap fails.
+        # The live view may be removed although the swap fails: it is only a cache, and its etag hides it.
         swapped, _ = yield Batch((swap, Remove(self._ctx.keys.live(self._dataset))))
         if not value_of(swapped):
             return Moved((yield from load_manifest(self._ctx, self._dataset)))
@@ -308,7 +317,7 @@ class _Sending:
         return Swapped()
 
     def _set(self, lease: Lease) -> Operation[Swapped]:
-        """Set the manifest and read back what is there, while the lease is sure to be ours."""
+        """Set the manifest and read it back, while the lease is certainly ours."""
         draft, cache = self._draft, self._ctx.cache
         key, prefix = draft.manifest.key, manifest.prefix(draft.manifest.etag)
         known, sent_at = cache.known(key), self._ctx.clock.monotonic()
@@ -319,7 +328,7 @@ class _Sending:
             value_of(replies[0])
         except ReplyLost as error:
             return (yield from self._after_loss(error))
-        # From here on it is set. It is not sent again: the second might be the one that arrives too late.
+        # The manifest is set. It is not sent again, because a second `SET` might arrive too late.
         unread = next((each.error for each in replies[1:3] if isinstance(each, Failed)), None)
         if unread is not None:
             return (yield from self._after_loss(ReplyLost(unread.args[0])))
@@ -334,17 +343,17 @@ class _Sending:
         return Swapped()
 
     def _after_loss(self, error: ReplyLost) -> Operation[Swapped]:
-        """Look whether the manifest was set; if it cannot be seen there, it may be yet."""
+        """Check whether the manifest was set. If it is not there, it may still be set: `OutcomeUnknown`."""
         current = yield from ask_after_loss(self._ctx, self._draft, error)
         if isinstance((yield from resolve(self._ctx, self._draft, current, error)), Swapped):
             self.lost = True
             return Swapped()
         raise unknown(self._draft, error) from error
 
-    # --- afterwards --------------------------------------------------------------------------------
+    # --- after the swap ----------------------------------------------------------------------------
 
     def _finish(self) -> Operation[None]:
-        """Say in the ts record that it is committed; let go. The commit stands, whatever becomes of this."""
+        """Mark the ts record as committed, and expire unlinked keys. If this fails, the commit stands."""
         draft = self._draft
         grace = self._ctx.policy.reader_grace_ms if draft.grace_ms is None else draft.grace_ms
         commands: list[Command[Any]] = []
@@ -354,7 +363,8 @@ class _Sending:
                 if self._lease is None
                 else Write(self._ts_key, self._final)
             )
-        # Without a lease, what a repair lets go of may be adopted before it has its TTL: it stays.
+        # Without a lease, a publish may adopt a key that a repair unlinks before the key has its TTL. So the
+        # key stays.
         if self._lease is not None or draft.grace_ms is None:
             commands += [Expire(key, grace) for key in draft.unlinked]
         try:

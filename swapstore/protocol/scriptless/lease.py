@@ -1,8 +1,8 @@
 """The lease: one writer at a time, where the store itself cannot compare and set.
 
-It is no lock that nobody can get past: a command that is delayed for longer than the lease lasts arrives
-when the lease is another's. So a writer sends nothing that matters unless the lease holds for longer than
-any request may take.
+A lease does not exclude every late command: one that is delayed for longer than the lease lasts arrives when
+another writer has the lease. So a writer sends a command that changes data only while its lease holds for
+longer than any request may take.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Lease:
-    """A lease that is held. Until `safe_until` (monotonic seconds) what is sent arrives while it is."""
+    """A lease that this client holds. Commands sent before `safe_until` (monotonic seconds) are in time."""
 
     key: str
     token: bytes
@@ -31,9 +31,9 @@ class Lease:
 
 
 def take(ctx: Context, draft: Draft) -> Operation[Lease]:
-    """Take the dataset's lease for one draft, or go on under it; `Contended` if another keeps it.
+    """Take the dataset's lease for one draft, or continue under it. Raises `Contended` if another keeps it.
 
-    What a crashed writer left runs out, so this waits as long as a lease lasts.
+    The lease of a crashed writer expires, so this waits as long as a lease lasts.
     """
     key, token = ctx.keys.lease(draft.manifest.head.dataset), draft.manifest.etag.encode()
     policy = ctx.policy
@@ -47,12 +47,12 @@ def take(ctx: Context, draft: Draft) -> Operation[Lease]:
             return Lease(key, token, asked_at + (ttl_ms - policy.lease_margin_ms) / 1000)
     raise Contended(
         f"another writer has held the lease {key} for as long as one lasts; nothing was published. "
-        "single_writer=True is for one writer at a time: let the others end, or try again"
+        "single_writer=True is for one writer at a time: stop the others, or try again"
     )
 
 
 def release(ctx: Context, lease: Lease) -> Operation[None]:
-    """Give a lease back, if it is sure to be still ours. Otherwise it runs out by itself."""
+    """Remove a lease if it is certainly still ours. Otherwise it expires by itself."""
     if ctx.clock.monotonic() < lease.safe_until:
         try:
             yield Batch((Remove(lease.key),))

@@ -1,8 +1,8 @@
-"""Find out, by trying, how a store commits. Nothing is written on the way.
+"""Find out how a store commits, by probing it. A probe writes nothing.
 
 A script commits in one atomic step. Where scripts do not run, `SET … IFEQ` compares and sets in one command.
-Where that is not there either, only a single writer is safe, and only a client that promises to be one
-(`single_writer=True`) commits there, under a lease.
+Where the store has neither, only a single writer is safe. A client that promises to be the only one
+(`single_writer=True`) commits there under a lease.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _A_SCRIPT = Ask(("EVAL", "return 1", "0"))
 
 
 class Undecided(Scripted):
-    """Tries the script. Puts in its own place the committer that has turned out to be right."""
+    """Tries to commit with the script, and replaces itself with the committer that the store supports."""
 
     def __init__(self, *, single_writer: bool = False) -> None:
         self._single_writer = single_writer
@@ -36,7 +36,7 @@ class Undecided(Scripted):
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
     ) -> Operation[Outcome | None]:
-        """Send a draft with the script. Where none runs nothing was committed: choose another way."""
+        """Send a draft with the script. If no script runs, nothing was committed: find another way."""
         try:
             outcome = yield from super().send(ctx, draft, needed, staging)
         except Unscripted:
@@ -47,7 +47,7 @@ class Undecided(Scripted):
         return outcome
 
     def ask_at_connect(self, ctx: Context) -> Operation[None]:
-        """Ask an endpoint how it commits. One that cannot be reached now is asked by the first publish."""
+        """Probe an endpoint. If it cannot be reached now, the first publish probes it."""
         try:
             yield from self.decide(ctx)
         except (AccessDenied, Unsupported):
@@ -58,7 +58,8 @@ class Undecided(Scripted):
     def decide(self, ctx: Context) -> Operation[None]:
         """Find out how this endpoint commits, before the first publish needs to know.
 
-        Raises `Unsupported` where no way is left. Credentials that may only read find none and need none.
+        Raises `Unsupported` if nothing here commits safely. Credentials that may only read are not refused,
+        because they never commit.
         """
         (reply,) = yield Batch((_A_SCRIPT,))
         if not isinstance(reply, Failed):
@@ -70,12 +71,12 @@ class Undecided(Scripted):
                 yield from self._without_scripts(ctx)
 
     def _without_scripts(self, ctx: Context) -> Operation[None]:
-        """Find another way to commit, now that scripts do not run; `Unsupported` if there is none."""
-        # The key is not there, so a server that compares writes nothing, and answers with nothing.
+        """Find another way to commit, because scripts do not run. Raises `Unsupported` if there is none."""
+        # The key is not there, so a server that knows IFEQ writes nothing, and its reply is nil.
         words = ("SET", f"{ctx.keys.namespace}:probe", "", "IFEQ", ctx.token(16), "PX", "1000")
         (reply,) = yield from ask_all(ctx, [Ask(words)])
         if isinstance(reply, Failed) and not _is_unknown(reply.error):
-            raise reply.error  # which says nothing of what the command means here
+            raise reply.error  # it does not show whether the server knows the command
         if reply is None:
             ctx.capabilities.committer = ByCompareAndSet()
         elif self._single_writer:
@@ -91,12 +92,12 @@ class Undecided(Scripted):
 
 
 def _is_unknown(error: SwapstoreError) -> bool:
-    """Say whether the server does not know this form of the command."""
+    """Say whether the server refused the command because it does not know IFEQ."""
     return isinstance(error, Unsupported) or "syntax error" in str(error)
 
 
 def _make_sure(ctx: Context) -> Operation[None]:
-    """Ask once more for scripts: a plain SET beside a producer that has them would take commits back."""
+    """Try a script once more: a plain SET would overwrite the commits of a producer that uses scripts."""
     (reply,) = yield from ask_all(ctx, [_A_SCRIPT])
     if not (isinstance(reply, Failed) and isinstance(reply.error, Unscripted)):
-        raise Unavailable("the endpoint refused a script, and now it does not; try again")
+        raise Unavailable("the endpoint refused a script, and now does not; nothing was published. Try again")
