@@ -1,8 +1,8 @@
 """The examples in README.md and docs/ run as tests.
 
-```python blocks run in their order, in one namespace a document. ```console blocks run their `$` lines in a
-shell; each must succeed, and print what stands below it, where `...` stands for anything. Every document
-has an empty directory, a default store and (if it names one) a real Valkey server of its own.
+```python blocks run in order, in one namespace for each document. ```console blocks run their `$` lines in a
+shell; each must succeed, and print what is shown below it, where `...` matches anything. Every document
+has its own empty directory, default store and, if it names one, real Valkey server.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TIMEOUT_S = 60
 
 
 class Surroundings:
-    """What the examples of one document find around them."""
+    """The environment in which the examples of one document run."""
 
     def __init__(self) -> None:
         self._undo = ExitStack()
@@ -70,7 +70,7 @@ class Surroundings:
         self._python(example)
 
     def run_console(self, example: Example) -> str | None:
-        """Run a block of commands; return what is wrong with the first that is not as documented."""
+        """Run a block of commands; describe the first one that differs from the document."""
         for command, expected in commands_of(textwrap.dedent(example.parsed)):
             if fault := self._run(self._here(command), expected):
                 return fault
@@ -97,7 +97,7 @@ class Surroundings:
         return None
 
     def _here(self, text: str) -> str:
-        """Put the address of a server of this document's own in the place of the one that docs write."""
+        """Replace the address that the docs use with that of this document's own server."""
         if SERVER_IN_DOCS not in text:
             return text
         if self._server is None:
@@ -116,7 +116,7 @@ def commands_of(block: str) -> list[tuple[str, str]]:
 
 
 def pattern_of(expected: str) -> re.Pattern[str]:
-    """Return what matches the documented output, `...` standing for anything."""
+    """Return a pattern that matches the documented output; `...` matches anything."""
     return re.compile(".*".join(map(re.escape, expected.split("..."))), re.DOTALL)
 
 

@@ -1,9 +1,9 @@
 """What each run of the tests runs, and the stores that they run on.
 
-A fixture that makes a store makes it of every kind: SQLite, fakeredis, and each real server (the one of the
-wheel, and a `redis-server` or `valkey-server` on PATH). The driver contract holds the kinds to be equal, so a
-test runs on the first kind each time, and on the others in `make nightly`. A test with the marker
-`every_store` runs on all of them each time. A test that is named by its id runs in any case.
+A fixture that makes a store has a parameter for every kind: SQLite, fakeredis, and each real server (the
+one from the wheel, and a `redis-server` or `valkey-server` on PATH). The driver contract proves that the
+kinds behave equally, so `make test` runs a test on the first kind, and `make nightly` on the others. A test
+with the marker `every_store` always runs on all of them, and so does a test that is given by its id.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ hypothesis.settings.load_profile(PROFILE)
 
 
 def steps(examples: int, each: int) -> hypothesis.settings:
-    """Settings of a state machine: so many runs of so many steps, and at night many more."""
+    """Settings of a state machine: the number of runs and steps; many more runs at night."""
     runs = examples if PROFILE == "ci" else examples * NIGHTLY
     return hypothesis.settings(
         hypothesis.settings.get_profile(PROFILE), stateful_step_count=each, max_examples=runs
@@ -40,7 +40,7 @@ REAL_SERVERS = sorted(binaries())
 
 
 def kinds(first: str, *others: str) -> list[Any]:
-    """Parameters of a fixture that makes a store of each kind; the first is the one for every test."""
+    """Parameters of a fixture that makes a store of each kind; every test runs on the first one."""
     mark = pytest.mark
     needs = {name: [mark.server] for name in REAL_SERVERS}
     rest = [pytest.param(name, marks=[mark.another_store, *needs.get(name, ())]) for name in others]
@@ -49,7 +49,7 @@ def kinds(first: str, *others: str) -> list[Any]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is for the night and what needs a server; without `-m`, leave the night's tests out."""
+    """Mark tests that are for `make nightly` or need a server; without `-m`, leave out the nightly ones."""
     for item in items:
         if item.get_closest_marker("another_store") and not item.get_closest_marker("every_store"):
             item.add_marker(pytest.mark.nightly)
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
-    """Real servers by the name of their binary, started when first asked for."""
+    """Real servers by the name of their binary, started when first used."""
     running: dict[str, Server] = {}
 
     def get(name: str) -> Server:
@@ -80,7 +80,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 
 @pytest.fixture
 def valkey(servers: Callable[[str], Server]) -> Server:
-    """The real server that the wheel brings, empty."""
+    """An empty real server, from the wheel."""
     return servers("valkey")
 
 
@@ -88,7 +88,7 @@ def valkey(servers: Callable[[str], Server]) -> Server:
 def store(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], Server]
 ) -> Iterator[Store]:
-    """A store of each kind."""
+    """One store of each kind."""
     if request.param == "fakeredis":
         with fakeredis.FakeRedis(server=fakeredis.FakeServer()) as client, swapstore.connect(client) as made:
             yield made

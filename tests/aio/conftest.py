@@ -1,4 +1,4 @@
-"""Places for the asyncio face: SQLite, fakeredis, and every real server there is."""
+"""Stores for the tests of `AsyncStore`: SQLite, fakeredis, and every real server there is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.valkey import Server
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], Server]
 ) -> Iterator[Place]:
-    """A place of each kind."""
+    """One store of each kind."""
     if request.param == "fakeredis":
         yield from _faked()
         return
@@ -48,7 +48,7 @@ def _faked() -> Iterator[Place]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A connection or task that nobody looked after fails the test that made it."""
+    """A connection or task that is not closed fails the test that made it."""
     yield
     gc.collect()
     told = [record for record in caplog.records if record.name == "asyncio"]

@@ -1,4 +1,4 @@
-"""For the tests of the asyncio face: stores of each kind, and tasks that are cancelled where one wants."""
+"""Support for the tests of `AsyncStore`: a store of each kind, and tasks cancelled at a chosen await."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Place:
-    """Somewhere to store: `open` gives clients for asyncio, `look` is a blocking client of the same."""
+    """A store of one kind: `open` makes asyncio clients of it, `look` a blocking client."""
 
     kind: str
     open: Callable[[], AbstractAsyncContextManager[AsyncStore]]
     look: Store
 
     def ids(self, dataset: str = "mena") -> list[str]:
-        """The committed ids, oldest first, of a store in which all is as it must be.
+        """The committed ids, oldest first; every invariant of the store is checked.
 
-        What a cancelled task had sent may arrive while we look, and we look at one key after the other.
+        A batch of a cancelled task may still arrive during the check, which reads one key after the other.
         """
         deadline = time.monotonic() + 2
         while True:
@@ -48,7 +48,7 @@ class Place:
 
 
 class Slow:
-    """A simulated store for asyncio: there is a moment to be cancelled at before and after each command."""
+    """A simulated store for asyncio that yields to the event loop before and after each command."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -69,7 +69,7 @@ class Slow:
 
 
 def simulated(retention: Retention | None = None) -> Place:
-    """A place in memory, the same every time."""
+    """A deterministic store in memory."""
     sim = SimulatedStore(seed=1)
     look = sim.connect()
 
@@ -88,14 +88,14 @@ def simulated(retention: Retention | None = None) -> Place:
 
 
 class When(enum.Enum):
-    """When a task is cancelled, of the moments in which it waits for something."""
+    """When a task is cancelled, of the moments at which it awaits something."""
 
     BEFORE = "before that came"
     AS_DONE = "when it had come, and the task did not know yet"
 
 
 class CancelledAt(Generic[T]):
-    """Awaits something, and has the task cancelled when it waits for the n-th time, counted from 0."""
+    """Awaits something, and cancels the task at its n-th wait, counted from 0."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], number: int, when: When) -> None:
         self._coroutine = coroutine
@@ -131,7 +131,7 @@ class CancelledAt(Generic[T]):
 
 
 async def cancelled_at(coroutine: Coroutine[Any, Any, Any], number: int, when: When) -> bool:
-    """Run in a task of its own, and cancel it at its n-th wait. False: it does not wait as often as that."""
+    """Run in a task and cancel it at its n-th wait. False: it does not wait that often."""
     stepping = CancelledAt(coroutine, number, when)
 
     async def run() -> None:
@@ -163,12 +163,12 @@ class InThread:
         self.loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run something in that loop, and wait for it."""
+        """Run a coroutine in that loop, and wait for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
 
 class Blocking:
-    """A driver for asyncio as a blocking one, so that the contract of drivers can be asked of it."""
+    """An asyncio driver as a blocking one, so that the driver contract can be run on it."""
 
     def __init__(self, driver: AsyncDriver, home: InThread) -> None:
         self._async = driver

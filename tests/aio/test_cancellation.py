@@ -1,4 +1,4 @@
-"""Cancelled anywhere, a call leaves what a killed process leaves, and a store that can be used on."""
+"""A call that is cancelled anywhere leaves what a killed process leaves, and a store that still works."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def when(request: pytest.FixtureRequest) -> When:
 
 
 def lent(store: AsyncStore) -> int:
-    """How many batches a driver for Redis thinks are under way, and connections its pool."""
+    """How many batches a Redis driver counts as in flight, and how many connections its pool has lent."""
     driver: Any = store._driver
     limiter, pool = getattr(driver, "_limiter", None), getattr(driver, "_pool", None)
     return limiter._inside + len(pool._in_use_connections) if limiter and pool else 0
 
 
-async def let_go(store: AsyncStore) -> None:
-    """Wait until nothing is lent any more: a connection is given back in a task of its own."""
+async def until_returned(store: AsyncStore) -> None:
+    """Wait until no connection is lent: one is returned in a task of its own."""
     for _ in range(20):
         if not lent(store):
             return
@@ -45,11 +45,11 @@ async def let_go(store: AsyncStore) -> None:
 
 
 async def fuzz(place: Place, when: When, store: AsyncStore, *, begin: int = 0) -> int:
-    """Publish, cancelled at every wait there is; publish again. Returns how many waits there were."""
+    """Publish, cancelled at every wait in turn, then publish again. Returns how many waits there were."""
     for number in range(begin, begin + MOMENTS):
         wanted: dict[str, Any] = {"value": {"number": number}, "id": f"snap-{number}"}
         stopped = await cancelled_at(store.publish("mena", **wanted), number - begin, when)
-        await let_go(store)
+        await until_returned(store)
         before = place.ids()
         commit = await store.publish("mena", **wanted)
         ids = place.ids()
@@ -64,8 +64,8 @@ async def fuzz(place: Place, when: When, store: AsyncStore, *, begin: int = 0) -
     raise AssertionError("a publish waits more often than anybody thought")
 
 
-def test_a_publish_is_cancelled_at_each_of_its_awaits(place: Place, when: When) -> None:
-    """Wherever the task was stopped: all is whole, the store works on, and a retry ends in one commit."""
+def test_a_publish_can_be_cancelled_at_each_of_its_awaits(place: Place, when: When) -> None:
+    """A cancelled publish leaves half a version, a store that hangs, or a retry that commits twice."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -75,8 +75,10 @@ def test_a_publish_is_cancelled_at_each_of_its_awaits(place: Place, when: When) 
     asyncio.run(main())
 
 
-def test_the_first_publish_of_a_client_is_cancelled_at_each_of_its_awaits(place: Place, when: When) -> None:
-    """Connecting, logging in, loading scripts, opening a file: none of it is left half-done in the pool."""
+def test_the_first_publish_of_a_client_can_be_cancelled_at_each_of_its_awaits(
+    place: Place, when: When
+) -> None:
+    """A connection that was cancelled while it was set up goes back to the pool half-ready."""
 
     async def main() -> None:
         for number in range(MOMENTS):
@@ -84,7 +86,7 @@ def test_the_first_publish_of_a_client_is_cancelled_at_each_of_its_awaits(place:
                 stopped = await cancelled_at(store.publish("mena", number, id=f"snap-{number}"), number, when)
                 commit = await store.publish("mena", number, id=f"snap-{number}")
                 assert place.ids().count(commit.id) == 1
-                await let_go(store)
+                await until_returned(store)
             if not stopped:
                 return
         raise AssertionError("a publish waits more often than anybody thought")
@@ -92,8 +94,8 @@ def test_the_first_publish_of_a_client_is_cancelled_at_each_of_its_awaits(place:
     asyncio.run(main())
 
 
-def test_a_simulated_publish_is_cancelled_between_any_two_commands(when: When) -> None:
-    """The same with a moment between any two commands, sealing of pages and retention included."""
+def test_a_publish_can_be_cancelled_between_any_two_commands(when: When) -> None:
+    """Cancelled between two commands, a publish that seals pages or applies retention leaves damage."""
 
     async def main() -> None:
         place = simulated(Retention(max_count=40))
@@ -126,8 +128,8 @@ CALLS: dict[str, Callable[[AsyncStore], Coroutine[Any, Any, Any]]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_every_other_call_is_cancelled_at_each_of_its_awaits(call: str, when: When) -> None:
-    """What an operator interrupts with Ctrl-C is done or not done, and never half done."""
+def test_every_other_call_can_be_cancelled_at_each_of_its_awaits(call: str, when: When) -> None:
+    """What an operator interrupts with Ctrl-C is half done: a pin, a prune or a repair."""
 
     async def main() -> None:
         place = simulated()
@@ -147,8 +149,8 @@ def test_every_other_call_is_cancelled_at_each_of_its_awaits(call: str, when: Wh
     asyncio.run(main())
 
 
-def test_publishes_run_into_random_time_outs(place: Place) -> None:
-    """Twenty impatient producers on one dataset: whatever they gave up, one commit each in the end."""
+def test_publishes_survive_random_time_outs(place: Place) -> None:
+    """Producers whose calls time out at random moments lose a commit, or commit twice."""
     dice = random.Random(7)
     places = [(f"snap-{number}", dice.uniform(0, 0.05)) for number in range(60)]
 
@@ -165,7 +167,7 @@ def test_publishes_run_into_random_time_outs(place: Place) -> None:
             for start in range(0, len(places), 20):
                 group = places[start : start + 20]
                 done = await asyncio.gather(*(produce(store, *each) for each in group))
-                await let_go(store)
+                await until_returned(store)
                 there = place.ids()
                 assert {id for (id, _), published in zip(group, done, strict=True) if published} <= set(there)  # noqa: A001
             for id, _ in places:  # noqa: A001
@@ -176,8 +178,8 @@ def test_publishes_run_into_random_time_outs(place: Place) -> None:
     asyncio.run(main())
 
 
-def test_an_iteration_that_was_cancelled_does_not_end_as_if_that_had_been_all(when: When) -> None:
-    """A history that was cut short by a time-out must not pass for a short history."""
+def test_a_cancelled_iteration_does_not_end_like_a_complete_one(when: When) -> None:
+    """A history that a time-out cut short looks like a short history."""
 
     async def main() -> None:
         place = simulated()
@@ -198,8 +200,8 @@ def test_an_iteration_that_was_cancelled_does_not_end_as_if_that_had_been_all(wh
     asyncio.run(main())
 
 
-def test_an_operation_that_was_cancelled_is_over() -> None:
-    """What an operation does when it ends, it does when it is cancelled: not when somebody collects it."""
+def test_a_cancelled_operation_ends_at_once() -> None:
+    """The clean-up of a cancelled operation runs only when the garbage collector finds it."""
     ended = []
 
     def operation() -> Operation[None]:
@@ -218,7 +220,7 @@ def test_an_operation_that_was_cancelled_is_over() -> None:
 
 
 def test_a_call_that_fails_is_not_taken_for_a_cancelled_one() -> None:
-    """An error of the library comes through as it is, also out of a task group."""
+    """An error of the library is replaced by a cancellation inside a task group."""
 
     async def main() -> None:
         async with simulated().open() as store:

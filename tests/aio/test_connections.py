@@ -1,4 +1,4 @@
-"""Connections of the awaited store: how many, and what becomes of them when something fails."""
+"""Connections of the asyncio store: how many are opened, and what happens to them after a failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.valkey import Server, free_port
 
 
 def test_the_pool_is_bounded(valkey: Server) -> None:
-    """A burst of 300 readers opens as many connections as were allowed, and all are served."""
+    """A burst of 300 readers opens more connections than allowed, or some are not served."""
 
     async def main() -> None:
         async with swapstore.aio.connect(f"{valkey.url}?max_connections=5") as store:
@@ -39,8 +39,8 @@ def test_the_pool_is_bounded(valkey: Server) -> None:
     asyncio.run(main())
 
 
-def test_a_url_has_a_bound_unless_it_says_otherwise() -> None:
-    """No burst opens connections without end, on either face."""
+def test_a_pool_is_bounded_by_default() -> None:
+    """A burst opens connections without limit, in `Store` or in `AsyncStore`."""
     url = f"redis://localhost:{free_port()}"
     for connect in (swapstore.connect, swapstore.aio.connect):
         driver: Any = connect(url)._driver
@@ -50,7 +50,7 @@ def test_a_url_has_a_bound_unless_it_says_otherwise() -> None:
 
 
 def test_waiting_for_a_connection_ends(valkey: Server) -> None:
-    """When all connections stay busy the error names the pool and its size, and the others go on."""
+    """When all connections stay busy, the error does not name the pool and its size, or others hang."""
     with valkey.client() as admin:
 
         async def main() -> None:
@@ -69,7 +69,7 @@ def test_waiting_for_a_connection_ends(valkey: Server) -> None:
 
 
 def test_waiting_for_a_connection_ends_for_threads_too(valkey: Server) -> None:
-    """The blocking store says the same when its pool stays busy."""
+    """A thread waits forever for a connection of a busy pool."""
     with swapstore.connect(f"{valkey.url}?max_connections=1&timeout=0.05") as store:
         driver: Any = store._driver
         connection = driver._pool.get_connection()
@@ -79,8 +79,8 @@ def test_waiting_for_a_connection_ends_for_threads_too(valkey: Server) -> None:
         assert store.datasets() == []
 
 
-def test_a_limiter_wakes_the_next_when_the_first_in_its_queue_is_cancelled() -> None:
-    """A time-out of one reader must not leave the others waiting for a connection that is free."""
+def test_a_limiter_wakes_the_next_task_when_the_first_one_is_cancelled() -> None:
+    """After one reader timed out, the others wait for a connection although one is free."""
 
     async def main() -> None:
         limiter = Limiter("somewhere", 1, 5, exhausted=lambda: Unavailable("none"))
@@ -111,7 +111,7 @@ def test_a_limiter_wakes_the_next_when_the_first_in_its_queue_is_cancelled() -> 
 
 @pytest.mark.server
 def test_a_cancelled_publish_sends_nothing_more(tmp_path: Path) -> None:
-    """What was given up is not sent in the background for as long as the server takes to read it."""
+    """A cancelled publish still sends its payload in the background for as long as the server takes."""
 
     async def main() -> None:
         async with swapstore.aio.connect(server.url) as store:
@@ -134,7 +134,7 @@ def test_a_cancelled_publish_sends_nothing_more(tmp_path: Path) -> None:
 
 
 def test_a_reply_lost_on_the_wire_is_one_commit(valkey: Server) -> None:
-    """A real connection is cut after the server applied the commit: one row, acknowledged as created."""
+    """A connection that breaks after the commit was applied leads to a second row, or to an error."""
 
     async def main(url: str) -> None:
         async with swapstore.aio.connect(url) as store:
@@ -149,7 +149,7 @@ def test_a_reply_lost_on_the_wire_is_one_commit(valkey: Server) -> None:
 
 
 def test_a_borrowed_client_with_retries_sends_a_commit_once(valkey: Server) -> None:
-    """redis-py's default client resends what may have been applied; through a store it does not."""
+    """redis-py's default retries send a commit twice that the server has applied already."""
 
     async def main() -> None:
         async with redis.asyncio.Redis(host="127.0.0.1", port=proxy.port, decode_responses=True) as client:
@@ -167,7 +167,7 @@ def test_a_borrowed_client_with_retries_sends_a_commit_once(valkey: Server) -> N
 
 
 def test_flushed_scripts_are_not_noticed(valkey: Server) -> None:
-    """SCRIPT FLUSH between two publishes costs one round trip and nothing else."""
+    """SCRIPT FLUSH between two publishes fails the second, or costs more than one round trip."""
 
     async def main() -> None:
         async with swapstore.aio.connect(valkey.url) as store:
@@ -181,7 +181,7 @@ def test_flushed_scripts_are_not_noticed(valkey: Server) -> None:
 
 @pytest.mark.server
 def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
-    """While it is down: Unavailable, and never None. When it is back: everything goes on."""
+    """During a restart a read returns None instead of raising Unavailable, or the store never recovers."""
     server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
 
     async def main() -> None:
@@ -203,7 +203,7 @@ def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
 
 
 def failure_of(url: str, **options: Any) -> SwapstoreError:
-    """What reading from an address raises."""
+    """The error that reading from an address raises."""
 
     async def main() -> None:
         async with swapstore.aio.connect(url, **options) as store:
@@ -215,7 +215,7 @@ def failure_of(url: str, **options: Any) -> SwapstoreError:
 
 
 def test_errors_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody there, nobody who answers, a file in no directory: told apart, and never `nothing published`."""
+    """No server, a silent server and a missing directory cannot be told apart, or look like no data."""
     nobody = failure_of(f"redis://127.0.0.1:{free_port()}")
     assert isinstance(nobody, Unavailable)
     assert "cannot connect" in str(nobody)
@@ -228,7 +228,7 @@ def test_errors_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.server
 def test_passwords_are_never_shown(tmp_path: Path) -> None:
-    """Wrong or missing credentials: a clear error without them, in any form it could be printed."""
+    """Wrong or missing credentials put the password into an error message or a log."""
     with Server(tmp_path, "--requirepass", "right-" + SECRET) as server:
         host = f"127.0.0.1:{server.port}/0"
         for url in (f"redis://:{SECRET}@{host}", f"redis://{host}", f"redis://user:{SECRET}@{host}"):
@@ -242,7 +242,7 @@ def test_passwords_are_never_shown(tmp_path: Path) -> None:
 
 
 def test_sentinels_that_know_no_server_do_not_show_their_password() -> None:
-    """redis-py quotes the sentinels' options in its error; it must go no further."""
+    """redis-py quotes the sentinels' options in its error, and the password reaches the log."""
     make: Any = redis.asyncio.Sentinel
 
     async def main() -> None:
@@ -256,13 +256,13 @@ def test_sentinels_that_know_no_server_do_not_show_their_password() -> None:
 
 
 @pytest.mark.parametrize("thing", [42, redis.asyncio.Redis, redis.Redis()])
-def test_what_is_no_client_for_asyncio_is_refused(thing: Any) -> None:
-    """A blocking client would block the event loop: it is refused, not used."""
+def test_a_blocking_client_is_refused(thing: Any) -> None:
+    """A blocking client is accepted, and blocks the event loop."""
     with pytest.raises(InvalidInput, match=r"pass a URL or a redis\.asyncio\.Redis client"):
         swapstore.aio.connect(thing)
 
 
 def test_an_option_that_redis_py_does_not_know_is_refused() -> None:
-    """A misspelt option in the URL is not an outage, and is told at once."""
+    """A misspelt option in the URL looks like an outage."""
     with pytest.raises(InvalidInput, match="no_such_option"):
         swapstore.aio.connect("redis://localhost?no_such_option=1")

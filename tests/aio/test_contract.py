@@ -1,4 +1,4 @@
-"""The driver contract, for the drivers of asyncio: a command means the same, whoever waits for it."""
+"""The driver contract for the asyncio drivers: each command means what it means in the blocking ones."""
 
 from __future__ import annotations
 

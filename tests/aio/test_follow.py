@@ -1,4 +1,4 @@
-"""Following, awaited: every commit in its order, also for those who wait with a time-out."""
+"""`AsyncStore.follow`: every commit in order, also when the consumer waits with a time-out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def take(follower: AsyncIterator[Any], count: int) -> list[int]:
 
 
 def test_every_commit_in_order(place: Place) -> None:
-    """Forty publishes of five tasks come once each, dense and in their order, to two followers."""
+    """A follower beside five publishing tasks skips a commit, or gets one twice or out of order."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -41,7 +41,7 @@ def test_every_commit_in_order(place: Place) -> None:
 
 
 def test_a_time_out_loses_nothing(place: Place) -> None:
-    """Who asks with a time-out whether something came gets all of it, sooner or later."""
+    """A consumer that waits for the next commit with a time-out loses commits."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -65,7 +65,7 @@ def test_a_time_out_loses_nothing(place: Place) -> None:
 
 
 def test_a_hint_wakes_a_follower(valkey: Server) -> None:
-    """On a server a commit is there at once, however seldom the manifest is looked at."""
+    """A follower on a server gets a commit only at its next poll."""
 
     async def main() -> None:
         async with swapstore.aio.connect(valkey.url) as store, swapstore.aio.connect(valkey.url) as producer:
@@ -82,7 +82,7 @@ def test_a_hint_wakes_a_follower(valkey: Server) -> None:
 
 
 def test_closing_the_store_ends_its_followers(place: Place) -> None:
-    """A shutdown does not wait for the next commit, nor leave a connection behind."""
+    """A shutdown waits for the next commit, or leaves a connection open."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -111,7 +111,7 @@ def test_closing_the_store_ends_its_followers(place: Place) -> None:
 
 
 def test_abandoned_followers_leave_no_connection(valkey: Server) -> None:
-    """Leaving the loop is enough: a service that follows now and then does not run out of connections."""
+    """A service that leaves the loop without `close` runs out of connections."""
 
     async def main() -> None:
         async with swapstore.aio.connect(valkey.url) as store:
@@ -133,7 +133,7 @@ def test_abandoned_followers_leave_no_connection(valkey: Server) -> None:
 
 @pytest.mark.server
 def test_an_outage_is_waited_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A follower of a server that is restarted goes on where it was; one that never reached it is told."""
+    """A follower does not go on after a restart, or retries an address that never worked."""
     server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""What the awaited store does: all that the blocking one does, on every kind of store."""
+"""`AsyncStore` does all that `Store` does, on every kind of store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def value_of(store: AsyncStore, dataset: str = "mena") -> object:
 
 @pytest.mark.every_store
 def test_publish_and_read(place: Place) -> None:
-    """The everyday path; a blocking client of the same store reads what was awaited, and the reverse."""
+    """What `AsyncStore` publishes `Store` cannot read, or the other way round."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -57,8 +57,8 @@ def test_publish_and_read(place: Place) -> None:
 
 
 @pytest.mark.every_store
-def test_many_at_once(place: Place) -> None:
-    """Several datasets in one round trip, awaited."""
+def test_several_datasets_in_one_round_trip(place: Place) -> None:
+    """`publish_many` and `read_latest_many` of `AsyncStore` need a round trip for each dataset."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -77,8 +77,8 @@ def test_many_at_once(place: Place) -> None:
     asyncio.run(main())
 
 
-def test_history_is_iterated_over(place: Place) -> None:
-    """Hundreds of rows come newest first, each once, while a producer goes on."""
+def test_history_is_an_asynchronous_iterator(place: Place) -> None:
+    """A long history has rows missing or doubled while a producer publishes."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -88,7 +88,7 @@ def test_history_is_iterated_over(place: Place) -> None:
             async for row in store.history("mena", limit=None):
                 seen.append(row.version)
                 if row.version == 100:
-                    await store.publish("mena", "meanwhile")
+                    await store.publish("mena", "between")
             assert seen == list(range(130, 0, -1))
             assert [row.version async for row in store.history("mena", limit=2, before=5)] == [4, 3]
             assert [row async for row in store.history("nothing")] == []
@@ -97,8 +97,8 @@ def test_history_is_iterated_over(place: Place) -> None:
 
 
 @pytest.mark.every_store
-def test_steering_and_live_views(place: Place) -> None:
-    """Pin, unpin, roll back, live views: what an operator does from a service."""
+def test_pins_rollbacks_and_live_views(place: Place) -> None:
+    """A service cannot pin, unpin, roll back or use live views with asyncio."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -118,8 +118,8 @@ def test_steering_and_live_views(place: Place) -> None:
     asyncio.run(main())
 
 
-def test_upkeep(place: Place) -> None:
-    """Prune, verify, repair and doctor, with their progress."""
+def test_prune_verify_repair_and_doctor(place: Place) -> None:
+    """Prune, verify, repair or doctor do not work with asyncio, or do not report progress."""
 
     async def main() -> None:
         progress: list[Progress] = []
@@ -138,7 +138,7 @@ def test_upkeep(place: Place) -> None:
 
 
 def test_refusals_are_those_of_the_blocking_store(place: Place) -> None:
-    """Each error has its type, names its dataset, and leaves what was there."""
+    """An error has another type than in `Store`, does not name its dataset, or leaves a change."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -165,8 +165,8 @@ def test_refusals_are_those_of_the_blocking_store(place: Place) -> None:
     asyncio.run(main())
 
 
-def test_connect_checks_what_it_is_given(valkey: Server) -> None:
-    """The arguments are those of the blocking store, and so is what they do."""
+def test_connect_checks_its_arguments(valkey: Server) -> None:
+    """`aio.connect` ignores an argument, or accepts what `connect` refuses."""
     with pytest.raises(InvalidInput, match="namespace"):
         swapstore.aio.connect(valkey.url, namespace="no such name!")
     with pytest.raises(InvalidInput, match="mirror"):
@@ -184,8 +184,8 @@ def test_connect_checks_what_it_is_given(valkey: Server) -> None:
         assert admin.get("old:v1:mena:latest") or admin.keys("old*")
 
 
-def test_two_hundred_at_once(place: Place) -> None:
-    """200 publishes and 200 reads in one gather: all are acknowledged, none is lost, none is torn."""
+def test_two_hundred_publishes_and_reads_at_once(place: Place) -> None:
+    """Under 200 concurrent publishes and reads one is lost or mixed with another."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -206,7 +206,7 @@ def test_two_hundred_at_once(place: Place) -> None:
 
 @pytest.mark.every_store
 def test_forty_producers_of_one_dataset(place: Place) -> None:
-    """Tasks that race for one dataset commit one after the other, densely."""
+    """Tasks that race for one dataset lose a commit or leave a gap in the versions."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -218,8 +218,8 @@ def test_forty_producers_of_one_dataset(place: Place) -> None:
 
 
 @pytest.mark.every_store
-def test_closed_is_closed(place: Place) -> None:
-    """After `close` every call says so, the second `close` is harmless, and iterations end with an error."""
+def test_a_closed_store_says_so(place: Place) -> None:
+    """A call after `close` hangs, or a second `close` fails."""
 
     async def main() -> None:
         async with place.open() as store:
@@ -237,8 +237,8 @@ def test_closed_is_closed(place: Place) -> None:
 
 
 @pytest.mark.every_store
-def test_close_waits_for_what_is_under_way(place: Place) -> None:
-    """A shutdown beside a publish: it is acknowledged, or refused as a whole, and never left unknown."""
+def test_close_waits_for_calls_in_flight(place: Place) -> None:
+    """A shutdown during a publish leaves its outcome unknown."""
 
     async def main() -> None:
         for waits in range(12):
@@ -257,7 +257,7 @@ def test_close_waits_for_what_is_under_way(place: Place) -> None:
 
 
 def test_an_async_validator_is_refused(place: Place) -> None:
-    """`validate` is called, not awaited: one that would have to be must not pass for one that agreed."""
+    """A coroutine function is accepted as `validate`, never awaited, and taken for consent."""
 
     async def agree(new: object, old: object) -> None: ...
 

@@ -1,6 +1,7 @@
-"""`python -m tests.benchmarks`: swapstore beside what one would otherwise write or install, on one server.
+"""`python -m tests.benchmarks`: swapstore compared with what one would otherwise write or install.
 
-See `--help`. Figures, not verdicts: a missed target is shown, and the exit code is 0 all the same.
+All run on the same server; see `--help`. It prints figures, not verdicts: a missed target is shown, and the
+exit code is 0 all the same.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import redis
 import redis.connection
 
 from tests.benchmarks import (
+    batching,
     contention,
-    deep,
-    many,
+    depth_timing,
     memory,
     peers,
     plots,
@@ -33,21 +34,21 @@ from tests.benchmarks import (
 from tests.benchmarks.bench import QUICK_ROUNDS, ROUNDS, Bench
 from tests.benchmarks.ground import ground
 from tests.benchmarks.peer_subjects import URL_VARIABLE
-from tests.benchmarks.stopping import check, stoppable
+from tests.benchmarks.signals import check, stoppable
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "publish": publishing.run,
     "read": reading.run,
-    "many": many.run,
+    "many": batching.run,
     "memory": memory.run,
     "peers": peers.run,
     "contention": contention.run,
-    "depth": deep.run,
+    "depth": depth_timing.run,
 }
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, show, and write what was asked for."""
+    """Measure, show the figures, and write what was asked for."""
     chosen = parser().parse_args(arguments)
     rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
     found = report.Report(report.console())
@@ -78,15 +79,15 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     made = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     made.add_argument("--only", type=sections, default=list(SECTIONS), metavar=",".join(SECTIONS))
-    made.add_argument("--rounds", type=int, help=f"of what is quickest; {ROUNDS} unless given")
+    made.add_argument("--rounds", type=int, help=f"rounds of the fastest ways; default: {ROUNDS}")
     made.add_argument(
         "--quick", action="store_true", help="fewer rounds, depths and delays; installs nothing"
     )
     made.add_argument(
         "--url",
         default=os.environ.get(URL_VARIABLE) or None,
-        help="measure on this server, in a namespace that is removed at the end (up to 300 MB meanwhile); "
-        f"${URL_VARIABLE} unless given",
+        help="measure on this server, in a namespace that is removed at the end (up to 300 MB until then); "
+        f"default: ${URL_VARIABLE}",
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     made.add_argument("--plots", type=Path, metavar="DIR", help="write SVG plots there")
@@ -103,7 +104,7 @@ def sections(text: str) -> list[str]:
 
 
 def about(bench: Bench) -> dict[str, Any]:
-    """Say on what it was measured, and with which settings of the raw client."""
+    """Describe the machine and the settings of the raw client."""
     raw = redis.Redis.from_url(bench.ground.url).connection_pool
     with bench.ground.store() as store:
         ours = getattr(store._driver, "_pool", raw)
@@ -121,7 +122,7 @@ def about(bench: Bench) -> dict[str, Any]:
 
 
 def settings(pool: Any) -> dict[str, Any]:
-    """Say what a pool's connections are like; redis-py sets TCP_NODELAY on all of them."""
+    """Describe the connections of a pool; redis-py sets TCP_NODELAY on all of them."""
     made = pool.make_connection()
     names = ("protocol", "socket_timeout", "socket_connect_timeout", "socket_keepalive")
     found = {name.replace("_", " "): getattr(made, name, None) for name in names}

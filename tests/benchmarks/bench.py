@@ -1,4 +1,4 @@
-"""What every section is handed: where to measure, how much of it, and where the figures go."""
+"""What every section of the benchmark gets: the server, the amount of rounds, and the report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Bench:
         return [(delay, url) for delay, url in found if url is not None]
 
     def payloads(self, delay_ms: int) -> dict[str, bytes]:
-        """Return what is published: the four sizes, and on loopback the real documents, too."""
+        """Return what is published: the four sizes, and on loopback the real documents too."""
         made = {name: payloads.payload(size) for name, size in payloads.SIZES.items()}
         if delay_ms or self.quick:
             return made
@@ -47,12 +47,12 @@ class Bench:
         return made | documents
 
     def rounds_for(self, delay_ms: int, size_bytes: int) -> int:
-        """Return how many rounds: fewer of what takes long."""
+        """Return the number of rounds: fewer of what takes long."""
         part = PART[delay_ms] * (1.0 if size_bytes < LARGE_BYTES else 0.5 if size_bytes < 1 << 20 else 0.2)
         room = MOST_BYTES // (COPIES * size_bytes)
         return max(FEWEST, min(round(self.rounds * part), room))
 
 
 def titled(section: str, payload: str, delay_ms: int) -> str:
-    """Name a block: what targets and plots look it up by."""
+    """Name a block; targets and plots find it by this name."""
     return f"{section}, {payload}, {delay_ms} ms added each way"

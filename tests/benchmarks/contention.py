@@ -66,7 +66,7 @@ def run(bench: Bench) -> None:
 def contended(
     environment: Environment, subject: str, where: str, producers: int, *, quick: bool
 ) -> dict[str, Any]:
-    """Let so many processes go at once; count what they were told, and what is there."""
+    """Let this many processes publish at once; count what they were told, and what is there."""
     count, seconds = (QUICK_COUNT, QUICK_SECONDS) if quick else (COUNT, SECONDS)
     ran(environment, "create", subject, where)
     with ExitStack() as stack:

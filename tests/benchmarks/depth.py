@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.depth [--json PATH] [--versions N,N,...]`: what depth costs, counted.
 
-Builds a dataset in bulk, on SQLite and on a real Valkey server, and counts what each operation takes as it
-grows: round trips, commands and bytes (on the wire, or of the values on SQLite). Nothing is timed.
+Builds a dataset in bulk, on SQLite and on a real Valkey server, and counts what each operation takes at each
+depth: round trips, commands and bytes (on the wire, or of the values on SQLite). Nothing is timed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.table import Table
 
 import swapstore
 from swapstore.format.manifest import F, G
-from tests.benchmarks.measuring import BOUND, BOUNDED, Bed, Costs, Walk, ratios, walk
+from tests.benchmarks.costs import BOUND, BOUNDED, Bed, Costs, Walk, ratios, walk
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server
 
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
 
 
 def count(kind: str, depths: list[int], also: Callable[[Bed, int], None] | None = None) -> Findings:
-    """Count on one kind of store, at each depth; do something else there, too, that leaves it as it was."""
+    """Count on one kind of store, at each depth; at each, call a function that leaves the store unchanged."""
     console = Console(stderr=True)
     found = Findings(kind, {}, {}, [])
     with bed(kind) as made:
@@ -89,7 +89,7 @@ def count(kind: str, depths: list[int], also: Callable[[Bed, int], None] | None 
 
 @contextmanager
 def bed(kind: str) -> Iterator[Bed]:
-    """An empty store of some kind, gone afterwards."""
+    """An empty store of one kind, removed afterwards."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="swapstore-depth-")))
         if kind == "sqlite":
@@ -141,7 +141,7 @@ def table(found: Findings) -> Table:
 
 
 def described(taken: Walk) -> str:
-    """Say what a walk took."""
+    """Describe the cost of a walk."""
     return (
         f"history: {taken.rows:,} rows taken one by one, {taken.pages:,} pages loaded, "
         f"{taken.bytes:,} bytes read, {taken.peak_bytes:,} bytes of memory at the peak"

@@ -1,4 +1,4 @@
-"""Where it is measured: one server, one namespace that is removed at the end, and networks of some delay."""
+"""Where the benchmark runs: a server, a namespace that is removed at the end, and slow networks."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ DOZENS = 48  # clients that are made at a time
 
 
 class Ground:
-    """A server to measure on. `url` is never shown: it may hold a password."""
+    """A server to measure on. `url` is never shown: it may contain a password."""
 
     def __init__(self, url: str, directory: Path, undo: ExitStack, server: Server | None) -> None:
         self.url = url
         self.directory = directory
-        self.server = server  # None: it is somebody else's
+        self.server = server  # None: the server was started by someone else
         self.namespace = f"{NAMESPACE}-{secrets.token_hex(4)}"
         self.client: Any = undo.enter_context(redis.Redis.from_url(url))
         self._undo = undo
         self._slow: dict[float, str] = {0: url}
 
     def behind(self, delay_ms: float) -> str | None:
-        """Return an address from which the server is so far away, each way; None if there is no proxy for it.
+        """Return an address with this delay, each way; None if no proxy can provide it.
 
-        TLS checks the name of the host, and a socket file has none.
+        TLS checks the host's name, which a proxy does not have, and a socket file has no port.
         """
         parts = urlsplit(self.url)
         if parts.scheme != "redis" or not parts.hostname:
@@ -66,7 +66,7 @@ class Ground:
         return removed + (self.client.unlink(*batch) if batch else 0)
 
     def about(self) -> dict[str, Any]:
-        """Say what the server is, but not where. Not everybody may ask."""
+        """Describe the server, but not its address. Some users may not ask it."""
         info: dict[str, Any] = {}
         with suppress(redis.ResponseError):
             info = self.client.info("server")
@@ -81,7 +81,7 @@ class Ground:
 
 @contextmanager
 def ground(url: str | None) -> Iterator[Ground]:
-    """Find or start the server; whatever happens, stop it, or remove the namespace from it."""
+    """Find or start the server; in any case, stop it or remove the namespace at the end."""
     with ExitStack() as undo:
         directory = Path(undo.enter_context(TemporaryDirectory(prefix="swapstore-bench-")))
         server = None if url else undo.enter_context(Server(directory / "server"))
@@ -89,23 +89,23 @@ def ground(url: str | None) -> Iterator[Ground]:
         try:
             yield made
         finally:
-            # Ctrl-C in a terminal reaches a server of our own, too: it is gone, and the keys with it.
+            # Ctrl-C in a terminal also stops the benchmark's own server, and its keys are gone.
             with suppress(redis.ConnectionError) if made.server else ExitStack():
                 made.clear()
 
 
 def fresh(store: Store, target: Any, **options: Any) -> Store:
-    """Make a client that remembers nothing, on the connections of another one."""
+    """Make a client with an empty cache, on the connections of another one."""
     made = swapstore.connect(target, **options)
     return Store(store._driver, made._context)
 
 
 @attrs.define
 class Cold:
-    """A new client for each round, made before the clock starts; its connection is there.
+    """A new client for each round, made before the clock starts; its connection is open.
 
-    They are made by the dozen: to make one right before it is timed would push everything else out of the
-    processor's caches, for this way alone.
+    Dozens are made at a time: a client made right before it is timed would clear the processor's caches, for
+    this way alone.
     """
 
     store: Store
@@ -124,7 +124,7 @@ class Cold:
 
 
 def filesystem(path: Path) -> str:
-    """Say on what kind of file system a path is: on tmpfs a sync costs nothing."""
+    """Name the kind of file system of a path: on tmpfs a sync costs nothing."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text("utf-8").splitlines()]
     except OSError:

@@ -1,7 +1,7 @@
-"""A proxy on loopback that delays what passes, each way, like a network: many bytes may be under way.
+"""A proxy on loopback that delays data, each way, like a network: many bytes may be in flight.
 
 `python -m tests.benchmarks.latency HOST PORT SECONDS` runs one until its input ends, and prints its port: in
-a process of its own it does not take turns with the client that is measured.
+its own process it does not compete with the client that is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK = 1 << 16
 
 
 class SlowNetwork:
-    """Forwards connections to a port, of this machine unless told; each byte arrives `delay_s` later."""
+    """Forwards connections to a port, by default of this machine; each byte arrives `delay_s` later."""
 
     def __init__(self, port: int, delay_s: float, host: str = "127.0.0.1") -> None:
         self._target = (host, port)
@@ -70,7 +70,7 @@ class SlowNetwork:
 
 @contextlib.contextmanager
 def slow_network(host: str, port: int, delay_s: float) -> Iterator[int]:
-    """Run one in a process of its own; yield the port to connect to."""
+    """Run one in its own process; yield the port to connect to."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.latency", host, str(port), str(delay_s)],
         cwd=Path(__file__).parents[2],

@@ -11,7 +11,7 @@ import swapstore
 from tests.benchmarks import payloads
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.report import Sheet
-from tests.benchmarks.six import Six
+from tests.benchmarks.six_commands import Six
 from tests.support.valkey import Server
 
 SECTION = "memory"
@@ -20,7 +20,7 @@ SIX, OURS = "the six", "swapstore"
 
 
 def run(bench: Bench) -> None:
-    """Measure by MEMORY USAGE on the server, and by `used_memory` on one of the bench's own."""
+    """Measure by MEMORY USAGE on the server, and by `used_memory` on a server of the benchmark."""
     size = payloads.SIZES["10 KB"]
     documents = [payloads.payload(size, seed) for seed in range(SNAPSHOTS)]
     namespace = bench.ground.namespace
@@ -64,7 +64,7 @@ def _ours(url: str, namespace: str, documents: list[bytes]) -> None:
 
 
 def _usage(bench: Bench, publish: Any) -> float:
-    """Return what the keys of the namespace take, each looked at whole."""
+    """Return what the keys of the namespace take, measured without sampling."""
     publish()
     client = bench.ground.client
     keys = client.scan_iter(match=f"{bench.ground.namespace}:*", count=1000)
@@ -79,21 +79,21 @@ def _used(
     first: list[bytes],
     documents: list[bytes],
 ) -> float:
-    """Return by how much the memory of a whole server grows that has nothing else to do.
+    """Return by how much the memory of an otherwise idle server increases.
 
-    A new one each time: what FLUSHALL removes is let go of in the background, and would be counted. What the
-    first publish takes once, for connections, tables and the script, is a part of the total, but of no
-    snapshot: so it is measured with it and without.
+    A new server each time: what FLUSHALL removes is freed in the background, and would be counted. What the
+    first publish takes once, for connections, tables and the script, belongs to the total, but to no
+    snapshot: so the figure is given with it and without.
     """
     with Server(bench.ground.directory / "memory") as server, server.client() as client:
         publish(server.url, "first", first)
-        before = _settled(client)
+        before = _stable_memory(client)
         publish(server.url, bench.ground.namespace, documents)
-        grown = _settled(client) - before
-    assert grown > 0, "a server that holds more takes less"
+        grown = _stable_memory(client) - before
+    assert grown > 0, "a server with more data takes less memory"
     return grown
 
 
-def _settled(client: Any) -> float:
+def _stable_memory(client: Any) -> float:
     client.execute_command("MEMORY", "PURGE")
     return float(client.info("memory")["used_memory"])

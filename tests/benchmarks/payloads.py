@@ -1,6 +1,6 @@
-"""What is published: deterministic text like JSON of four sizes, and real documents where there are some.
+"""What is published: deterministic text like JSON of four sizes, and real documents where they exist.
 
-The standard library alone: the peers' processes, which have an environment of their own, import it, too.
+This uses only the standard library: the peers' processes, which have their own environment, import it too.
 """
 
 from __future__ import annotations

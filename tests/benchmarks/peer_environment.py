@@ -46,7 +46,7 @@ class Environment:
 
 
 def prepared(directory: Path | None, url: str, *, install: bool) -> Environment:
-    """Return the environment; install what is not in it, each by itself, so that one failure is one."""
+    """Return the environment; install what is missing, one by one, so that a failure affects one peer."""
     place = directory or Path(platformdirs.user_cache_dir("swapstore", appauthor=False)) / "bench-peers"
     python = place / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     if install and not python.exists():
@@ -75,7 +75,7 @@ def _version(python: Path, package: str) -> str | None:
 
 
 def _install(python: Path, packages: list[str]) -> str:
-    """Install; return the last thing pip said, for when it did not work."""
+    """Install; return the last message of pip if it failed."""
     command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_S)

@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.peer_runner DO SUBJECT WHERE …`: one subject, in a process of its own.
+"""`python -m tests.benchmarks.peer_runner DO SUBJECT WHERE …`: one subject, in its own process.
 
 - `serve`: does what each line of input says, and answers with a line of JSON. It takes the time itself, so
-  that asking is no part of it.
+that the request is no part of it.
 - `contend NAME COUNT SECONDS`: waits for a line, publishes, and prints what was acknowledged and what not.
 - `survivors`: prints the id of every version that can be read.
 - `syncs COUNT`: publishes between two calls that `strace` shows.
@@ -38,7 +38,7 @@ def told(answer: Any) -> None:
 
 
 def serve(subject: Subject) -> None:
-    """Do as told until the input ends."""
+    """Carry out each line of the input until it ends."""
     done = 0
     subject.create()
     told({"ready": True})
@@ -73,7 +73,7 @@ def fill(subject: Subject, done: int, order: dict[str, Any]) -> int:
 
 
 def contend(subject: Subject, name: str, count: int, seconds: float) -> None:
-    """Publish with others; one attempt each, for each has its own way of trying again."""
+    """Publish beside others; one attempt each, because each subject retries in its own way."""
     told({"ready": True})
     sys.stdin.readline()
     acknowledged: list[str] = []
@@ -93,7 +93,7 @@ def contend(subject: Subject, name: str, count: int, seconds: float) -> None:
 
 
 def syncs(subject: Subject, count: int) -> None:
-    """Publish a few, after some that warm up."""
+    """Publish a few times, after some that warm up."""
     subject.create()
     for number in range(-3, count):
         if number == 0:

@@ -1,7 +1,7 @@
-"""What is compared: each publishes a version of one document, reads the latest, and lists what can be read.
+"""What is compared: each publishes a version of one document, reads the latest, and lists all versions.
 
-Each is used as its own documentation shows for "replace the contents, keep the versions". Imports stand in
-the constructors: an environment has one or the other. Nothing here needs swapstore, but for its own subject.
+Each is used as its own documentation shows for "replace the contents, keep the versions". Imports are in the
+constructors, because an environment has only some of them. Only the subject of swapstore needs swapstore.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Subject(Protocol):
     """A place for versions of one document. A document begins with its id and a newline."""
 
     def create(self) -> None:
-        """Make it, empty; what is made already stays."""
+        """Create it empty; what exists already stays."""
 
     def publish(self, document: bytes) -> None:
         """Make the document the latest version; on return it is acknowledged."""
@@ -30,7 +30,7 @@ class Subject(Protocol):
         """Read the latest version, through a handle that is open and has read before."""
 
     def survivors(self) -> Iterable[bytes]:
-        """Read every version that is there."""
+        """Read every version that exists."""
 
 
 class Swapstore:
@@ -44,7 +44,7 @@ class Swapstore:
         self._producer, self._reader = (swapstore.connect(url, namespace=namespace) for _ in range(2))
 
     def create(self) -> None:
-        """Nothing to do: it is made at the first publish."""
+        """Nothing to do: it is created by the first publish."""
         self._producer.datasets()
 
     def publish(self, document: bytes) -> None:
@@ -115,7 +115,7 @@ class Diskcache:
 
 
 class Icechunk:
-    """Icechunk: an array of bytes in one chunk, a commit a version, rebased when another was first."""
+    """Icechunk: an array of bytes in one chunk, one commit a version, rebased after a lost race."""
 
     def __init__(self, where: str) -> None:
         self._icechunk: Any = import_module("icechunk")
@@ -170,7 +170,7 @@ class DeltaRs:
         self._reader: Any = None
 
     def create(self) -> None:
-        """Nothing to do: it is made at the first publish."""
+        """Nothing to do: it is created by the first publish."""
 
     def publish(self, document: bytes) -> None:
         table = self._arrow.table({"document": [document]})
@@ -197,7 +197,7 @@ class DeltaRs:
 
 
 class ArcticDb:
-    """ArcticDB on LMDB: an array of bytes, written anew; it keeps the versions."""
+    """ArcticDB on LMDB: an array of bytes, written anew each time; it keeps the versions."""
 
     def __init__(self, where: str) -> None:
         arctic: Any = import_module("arcticdb")
@@ -205,7 +205,7 @@ class ArcticDb:
         self._library = arctic.Arctic(f"lmdb://{where}/arctic").get_library("bench", create_if_missing=True)
 
     def create(self) -> None:
-        """Nothing to do: the library is there."""
+        """Nothing to do: the library exists."""
 
     def publish(self, document: bytes) -> None:
         self._library.write("mena", self._numpy.frombuffer(document, dtype="u1"))
@@ -222,7 +222,7 @@ class ArcticDb:
 class PyIceberg:
     """PyIceberg: a row appended, the snapshot named after it; a SQL catalog on SQLite, and local files.
 
-    Not overwritten, as an overwrite takes longer with each one before it: ten times as long after a hundred.
+    It appends, because an overwrite takes longer with each one before it: ten times as long after a hundred.
     """
 
     def __init__(self, where: str) -> None:

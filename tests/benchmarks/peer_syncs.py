@@ -1,4 +1,4 @@
-"""What each publish has on disk when it returns: counted with strace where there is one, else documented."""
+"""What each publish has on disk when it returns: counted with strace if available, else documented."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The systems that one would otherwise install: a 10 KB document published, and the latest read, on files.
+"""The systems that one would otherwise install: publish a 10 KB document, and read the latest, on files.
 
-Each runs in a process of its own that takes its own time; rounds go from one to the next.
+Each runs in its own process and takes its own time; rounds go from one to the next.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import peer_environment, peer_syncs, stopping
+from tests.benchmarks import peer_environment, peer_syncs, signals
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.ground import filesystem
 from tests.benchmarks.peer_environment import ROOT, Environment
@@ -32,12 +32,12 @@ AT_ONCE = 2  # are filled: filling is not timed
 
 
 def titled(what: str, versions: int) -> str:
-    """Name a block: what targets look it up by."""
+    """Name a block; targets find it by this name."""
     return f"{what} 10 KB on files at {versions:,} versions, swapstore and peers"
 
 
 def cut_at(versions: int) -> str:
-    """Name the fact of which peers did not come so far."""
+    """Name the fact that says which peers did not reach a depth."""
     return f"peers cut short of {versions:,} versions"
 
 
@@ -85,7 +85,7 @@ def measured(bench: Bench, served: dict[str, Served], versions: int) -> bool:
 
 
 def known(bench: Bench) -> Environment:
-    """Prepare the environment, and say what is not in it."""
+    """Prepare the environment, and report what is missing in it."""
     environment = peer_environment.prepared(bench.peers_env, bench.ground.url, install=not bench.quick)
     bench.report.facts["peers' versions"] = environment.versions
     for name, why in environment.missing.items():
@@ -94,7 +94,7 @@ def known(bench: Bench) -> Environment:
 
 
 def fill(served: dict[str, Served], versions: int, seconds: float) -> dict[str, int]:
-    """Let all have so many versions; return how far those came that were cut short."""
+    """Give each this many versions; return how far those came that ran out of time."""
     with ThreadPoolExecutor(AT_ONCE) as threads:
         orders = {
             name: threads.submit(each.ask, do="fill", to=versions, seconds=seconds)
@@ -103,7 +103,7 @@ def fill(served: dict[str, Served], versions: int, seconds: float) -> dict[str, 
         try:
             answers = {name: order.result() for name, order in orders.items()}
         except BaseException:
-            for each in served.values() if stopping.is_asked() else ():
+            for each in served.values() if signals.is_asked() else ():
                 each.kill()  # or the threads would wait for what they do
             raise
     return {name: answer["versions"] for name, answer in answers.items() if answer["cut"]}
@@ -130,7 +130,7 @@ def slug(name: str) -> str:
 
 
 class PeerFailedError(Exception):
-    """A peer ended, or answered what cannot be."""
+    """A peer ended, or returned an impossible answer."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(why)
@@ -138,14 +138,14 @@ class PeerFailedError(Exception):
 
 
 class Served:
-    """A subject in a process, that does one thing at a time."""
+    """A subject in a process that does one thing at a time."""
 
     def __init__(self, process: subprocess.Popen[str], name: str) -> None:
         self._process = process
         self._name = name
 
     def ask(self, **order: object) -> dict[str, Any]:
-        """Let it do something, and wait for the answer."""
+        """Send it one request, and wait for the answer."""
         assert self._process.stdin is not None
         if order:
             self._process.stdin.write(json.dumps(order) + "\n")
@@ -166,7 +166,7 @@ class Served:
         self._process.kill()
 
     def asked(self, what: str) -> Any:
-        """Return what does it and says how long it took."""
+        """Return a function that does it and returns how long it took."""
 
         def act() -> int:
             answer = self.ask(do=what)
@@ -177,7 +177,7 @@ class Served:
         return act
 
     def first(self, what: str) -> Any:
-        """A read is one of a new version."""
+        """A read right after a publish, so of a new version."""
         return self.asked("publish") if what == "read" else None
 
 
@@ -193,7 +193,7 @@ def serving(environment: Environment, name: str, directory: Path) -> Iterator[Se
 
 @contextmanager
 def started(environment: Environment, *arguments: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start a subject; kill it when this is left, however."""
+    """Start a subject; kill it at the end in any case."""
     process = subprocess.Popen(
         environment.command(*arguments),
         cwd=ROOT,

@@ -1,6 +1,6 @@
 """Two plots as SVG, on logarithmic axes: a publish by the depth of the dataset, and by its payload's size.
 
-Written here: lines, ticks and names are all that is needed, and a plotting library would be the largest
+They are drawn here: only lines, ticks and names are needed, and a plotting library would be the largest
 dependency of this project.
 """
 
@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 import attrs
 
-from tests.benchmarks import deep, payloads, publishing
+from tests.benchmarks import depth_timing, payloads, publishing
 from tests.benchmarks.bench import titled
 from tests.benchmarks.report import Report
 
@@ -84,7 +84,7 @@ class Plot:
 
 
 class Scale:
-    """From values to places, by their logarithms; it begins and ends at a power of ten, or at half of one."""
+    """From values to positions, by their logarithms; it begins and ends at a power of ten, or half of one."""
 
     def __init__(self, values: list[float], begin: float, end: float) -> None:
         logs = [math.log10(value) for value in values]
@@ -119,12 +119,12 @@ def write(report: Report, directory: Path) -> list[Path]:
 def _by_depth(report: Report) -> Plot:
     lines: dict[str, Points] = {}
     for name, kind, way in (
-        ("swapstore, Valkey", "valkey", deep.AT_DEPTH),
-        ("swapstore, SQLite", "sqlite", deep.AT_DEPTH),
-        ("the six, Valkey", "valkey", deep.SIX),
+        ("swapstore, Valkey", "valkey", depth_timing.AT_DEPTH),
+        ("swapstore, SQLite", "sqlite", depth_timing.AT_DEPTH),
+        ("the six, Valkey", "valkey", depth_timing.SIX),
     ):
-        depths = sorted({*deep.DEPTHS, *deep.QUICK_DEPTHS})
-        keys = {versions: (deep.titled(kind, versions), way) for versions in depths}
+        depths = sorted({*depth_timing.DEPTHS, *depth_timing.QUICK_DEPTHS})
+        keys = {versions: (depth_timing.titled(kind, versions), way) for versions in depths}
         lines |= _line_of(name, keys, report)
     title = "A publish of 1 KB, by how many versions there are"
     return Plot("publish-by-depth", title, "versions in the dataset", "median, µs", lines)

@@ -1,4 +1,4 @@
-"""Publishing, beside what a user would otherwise write: one SET, the six commands, an INSERT of one's own."""
+"""Publishing, beside what a user would otherwise write: one SET, the six commands, an INSERT."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.benchmarks import payloads, rest
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.ground import Cold, filesystem
 from tests.benchmarks.rounds import Way, in_loop, measure
-from tests.benchmarks.six import Six
+from tests.benchmarks.six_commands import Six
 
 SECTION = "publish"
 ON_SQLITE = "publish to SQLite"
@@ -39,7 +39,7 @@ PLAIN = "plain sqlite3: INSERT, WAL, synchronous=FULL"
 
 
 def run(bench: Bench) -> None:
-    """Measure every payload at every delay, then what starts from values, SQLite, and REST."""
+    """Measure every payload at every delay, then Python values, SQLite, and REST."""
     for delay, url in bench.delays():
         for name, payload in bench.payloads(delay).items():
             rounds = bench.rounds_for(delay, len(payload))
@@ -139,7 +139,7 @@ def on_sqlite(directory: Path, payload: bytes) -> Iterator[list[Way]]:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make the table that a user would write, with the sync that swapstore has."""
+    """Make the table that a user would write, with the same sync setting as swapstore."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("CREATE TABLE snapshots (id TEXT PRIMARY KEY, dataset TEXT, ts INTEGER, payload BLOB)")

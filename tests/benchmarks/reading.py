@@ -19,7 +19,7 @@ from tests.benchmarks import payloads, publishing, rest
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.ground import Cold
 from tests.benchmarks.rounds import Sample, Way, in_loop, measure
-from tests.benchmarks.six import Six
+from tests.benchmarks.six_commands import Six
 
 SECTION = "read"
 ON_SQLITE = "read from SQLite"
@@ -38,7 +38,7 @@ PLAIN = "plain sqlite3: SELECT … ORDER BY ts DESC LIMIT 1"
 
 
 def run(bench: Bench) -> None:
-    """Measure every payload at every delay, then values, SQLite, and REST."""
+    """Measure every payload at every delay, then Python values, SQLite, and REST."""
     for delay, url in bench.delays():
         for name, payload in bench.payloads(delay).items():
             samples = measure_with(url, bench, payload, bench.rounds_for(delay, len(payload)))
@@ -75,7 +75,7 @@ def measure_with(url: str, bench: Bench, payload: bytes, rounds: int) -> dict[st
 
 
 def _ours(producer: swapstore.Store, reader: swapstore.Store, target: Any, payload: bytes) -> list[Way]:
-    """Return the ways of `read_latest`. What moves on is a dataset of its own."""
+    """Return the ways of `read_latest`. The one whose version changes has its own dataset."""
 
     def publish() -> None:
         producer.publish("moving", payload, codec="bytes")
@@ -113,7 +113,7 @@ def _with_asyncio(url: str, namespace: str) -> Iterator[list[Way]]:
 
 
 def values(bench: Bench, value: Any, rounds: int) -> dict[str, Sample]:
-    """Measure what ends with a Python value: the decoding counts."""
+    """Measure reads that end with a Python value: the decoding counts."""
     with redis.Redis.from_url(bench.ground.url) as client, bench.ground.store() as store:
         six = Six(client, bench.ground.namespace, "values")
         six.publish(json.dumps(value), transaction=True)

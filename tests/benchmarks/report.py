@@ -1,4 +1,4 @@
-"""What was found: sheets of figures for people and as JSON. A ratio stands before the times it is of."""
+"""The results: sheets of figures, for people and as JSON. A ratio stands before its times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Sheet:
 
 
 def timed(section: str, title: str, samples: Mapping[str, Sample], base: str) -> Sheet:
-    """Lay out what was measured, each way against one of them."""
+    """Lay out the measured times, each way compared with one of them."""
     rows: list[Row] = []
     for name, sample in samples.items():
         against = ratio(sample, samples[base])
@@ -49,7 +49,7 @@ def timed(section: str, title: str, samples: Mapping[str, Sample], base: str) ->
 
 @attrs.define
 class Report:
-    """Everything that was found. `samples` are kept by block and way, for the targets and the plots."""
+    """All results. `samples` are kept by block and way, for the targets and the plots."""
 
     console: Console
     about: dict[str, Any] = attrs.field(factory=dict)
@@ -69,14 +69,14 @@ class Report:
     def add_timed(
         self, section: str, title: str, samples: Mapping[str, Sample], base: str, *notes: str
     ) -> None:
-        """Keep what was measured under its title, and show it."""
+        """Keep the measured times under their title, and show them."""
         self.samples |= {(title, name): sample for name, sample in samples.items()}
         sheet = timed(section, title, samples, base)
         sheet.notes += notes
         self.add(sheet)
 
     def note(self, text: str) -> None:
-        """Say what a reader of the figures must know, such as what could not be measured; once."""
+        """Record once what a reader of the figures must know, such as what could not be measured."""
         if text not in self.notes:
             self.notes.append(text)
             self.console.print(f"note: {text}\n", highlight=False)
@@ -89,7 +89,7 @@ class Report:
 
 
 def console() -> Console:
-    """Return a console that is wide enough when nobody looks."""
+    """Return a console that is wide enough if the output is not a terminal."""
     made = Console()
     return made if made.is_terminal else Console(width=PIPED_WIDTH)
 

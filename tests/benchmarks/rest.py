@@ -1,4 +1,4 @@
-"""A store over REST, if this version has the driver and there is a peer that speaks it."""
+"""A store over REST, if this version has the driver and there is a REST server for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTE = "the REST peer is Python in this very process: compare it with itself ove
 
 @contextmanager
 def store(bench: Bench) -> Iterator[tuple[Store | None, str]]:
-    """Yield a store that reaches the server over HTTP, or None and why there is none."""
+    """Yield a store that reaches the server over HTTP, or None and the reason."""
     with ExitStack() as stack:
         try:
             made = _made(bench, stack)

@@ -1,8 +1,8 @@
 """Timing ways of doing one thing, side by side: interleaved rounds, medians, p99, and paired ratios.
 
 Machines drift: one way measured for a minute and then another compares two minutes. So every round takes each
-way once, and a ratio is taken within each round. The order is drawn anew each time, from a seed: a way that
-always came after its like would find the processor's caches full of what it needs.
+way once, and a ratio is taken within each round. The order is drawn anew for each round, from a seed: a way
+that always followed a similar one would find the processor's caches full of what it needs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from tests.benchmarks import stopping
+from tests.benchmarks import signals
 
 Act = Callable[[], Any]
 Clock = Callable[[Act], int]
@@ -31,14 +31,14 @@ SEED = 7
 
 
 def by_wall(act: Act) -> int:
-    """How many ns a call takes."""
+    """The duration of a call in ns."""
     began = time.perf_counter_ns()
     act()
     return time.perf_counter_ns() - began
 
 
 def in_loop(loop: asyncio.AbstractEventLoop) -> Clock:
-    """Time what is awaited, within the loop: entering and leaving the loop is no part of it."""
+    """Time a coroutine within the loop: entering and leaving the loop is no part of it."""
 
     async def timed(act: Callable[[], Coroutine[Any, Any, object]]) -> int:
         began = time.perf_counter_ns()
@@ -49,7 +49,7 @@ def in_loop(loop: asyncio.AbstractEventLoop) -> Clock:
 
 
 def told(act: Act) -> int:
-    """Let the call itself say how many ns it took: it ran in another process."""
+    """Let the call itself return its duration in ns: it ran in another process."""
     return int(act())
 
 
@@ -65,7 +65,7 @@ class Way:
 
 @attrs.frozen
 class Sample:
-    """What one way took, round by round."""
+    """The durations of one way, round by round."""
 
     taken_ns: tuple[int, ...]
 
@@ -81,7 +81,7 @@ class Sample:
 
 @attrs.frozen
 class Ratio:
-    """How many times as long: the median over the rounds, and between what it lies with 95 %."""
+    """How many times as long: the median over the rounds, and its 95 % interval."""
 
     value: float
     low: float
@@ -99,7 +99,7 @@ def ratio(one: Sample, other: Sample) -> Ratio:
 
 
 def measure(ways: Sequence[Way], *, rounds: int, seconds: float | None = None) -> dict[str, Sample]:
-    """Measure so many rounds; fewer, but no fewer than five, when they take longer than `seconds`."""
+    """Measure this many rounds; fewer, but at least five, when they take longer than `seconds`."""
     taken: dict[str, list[int]] = {way.name: [] for way in ways}
     began = time.monotonic()
     order, draw = list(ways), random.Random(SEED)
@@ -107,7 +107,7 @@ def measure(ways: Sequence[Way], *, rounds: int, seconds: float | None = None) -
         for number in range(-min(WARM_UP, 1 + rounds // 10), rounds):
             if number >= FEWEST and seconds is not None and time.monotonic() - began > seconds:
                 break
-            stopping.check()
+            signals.check()
             draw.shuffle(order)
             for way in order:
                 if way.before is not None:
@@ -120,7 +120,7 @@ def measure(ways: Sequence[Way], *, rounds: int, seconds: float | None = None) -
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Let no way pay for the garbage of another."""
+    """Keep one way from paying for the garbage of another."""
     gc.collect()
     gc.disable()
     try:

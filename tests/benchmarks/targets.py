@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from tests.benchmarks import contention, deep, depth, many, memory, peers, publishing, reading
+from tests.benchmarks import batching, contention, depth, depth_timing, memory, peers, publishing, reading
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.report import Report, Row, Sheet
 from tests.benchmarks.rounds import ratio
@@ -20,7 +20,7 @@ PEERS_MOST = {"ArcticDB": 0.5, "Icechunk": 0.3, "delta-rs": 0.05, "PyIceberg": 0
 
 @attrs.frozen
 class Target:
-    """A bound on how one way compares with another one in a block of the run."""
+    """A bound on the ratio of one way to another in a block of the run."""
 
     name: str
     most: float
@@ -50,7 +50,7 @@ def run(bench: Bench) -> None:
 
 
 def judged(name: str, value: float, most: float) -> Row:
-    """Say whether a figure keeps within its bound."""
+    """Say whether a figure is within its bound."""
     verdict = "met" if value <= most else "MISSED"
     return {"figure": name, "measured": value, "at most": most, "verdict": verdict}
 
@@ -66,8 +66,10 @@ def timed(report: Report) -> Iterator[Target]:
             on.WARM,
             on.SIX,
         )
-    eight = titled("eight datasets", many.SIZE, 50)
-    yield Target("publish_many(8) at 50 ms / one round trip", MANY_MOST, eight, many.PUBLISH_MANY, many.PING)
+    eight = titled("eight datasets", batching.SIZE, 50)
+    yield Target(
+        "publish_many(8) at 50 ms / one round trip", MANY_MOST, eight, batching.PUBLISH_MANY, batching.PING
+    )
     for size in PUBLISH_MOST:
         block = titled(read.SECTION, size, 0)
         yield Target(f"read_latest {size}, cold / two-step read", COLD_MOST, block, read.COLD, read.TWO_STEP)
@@ -79,9 +81,9 @@ def timed(report: Report) -> Iterator[Target]:
             f"read_latest {size} within max_staleness / GET", STALE_MOST, block, read.STALE, read.GET
         )
     for kind in depth.STORES:
-        block = deep.titled(kind, depth.TARGET)
+        block = depth_timing.titled(kind, depth.TARGET)
         name = f"publish at 1,000,000 versions / at 100, {kind}, timed"
-        yield Target(name, DEPTH_MOST, block, deep.AT_DEPTH, deep.AT_SHALLOW)
+        yield Target(name, DEPTH_MOST, block, depth_timing.AT_DEPTH, depth_timing.AT_SHALLOW)
     block = titled(on.ON_SQLITE, "10 KB", 0)
     yield Target("publish 10 KB to SQLite / plain INSERT", SQLITE_MOST, block, on.WARM, on.PLAIN)
     for versions in peers.DEPTHS:
@@ -93,7 +95,7 @@ def timed(report: Report) -> Iterator[Target]:
 
 
 def counted(report: Report) -> Iterator[Row]:
-    """Judge what is no time: bytes, memory, losses."""
+    """Judge what is not a time: bytes, memory, losses."""
     for kind in depth.STORES:
         costs = report.facts.get(f"depth, {kind}", {}).get("costs", {})
         if depth.TARGET in costs:

@@ -1,4 +1,4 @@
-"""The bench runs, cleans up after itself, and says what it found. No figure decides anything."""
+"""The benchmark runs, removes what it wrote, and reports its figures. No figure fails a test."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def keys(server: Server) -> list[bytes]:
 def test_a_quick_run_shows_ratios_and_leaves_nothing_behind(
     valkey: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Somebody who measures on a server in use gets figures, and that server back as it was."""
+    """A benchmark on a server in use leaves keys there, or shows no figures."""
     file = tmp_path / "figures.json"
     with valkey.client() as client:
         client.set("theirs", 1)
@@ -53,7 +53,7 @@ def test_a_quick_run_shows_ratios_and_leaves_nothing_behind(
 
 
 def test_stopping_it_removes_the_namespace(valkey: Server) -> None:
-    """Ctrl-C in the middle of a run leaves no keys on the user's server, and no process."""
+    """Ctrl-C during a benchmark leaves keys on the user's server, or a process."""
     command = [sys.executable, "-m", "tests.benchmarks", "--only", "publish", "--url", valkey.url]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + WAIT_S
@@ -67,8 +67,8 @@ def test_stopping_it_removes_the_namespace(valkey: Server) -> None:
     assert keys(valkey) == []
 
 
-def test_every_round_takes_each_way_once_in_an_order_of_its_own() -> None:
-    """A machine that slows down slows all ways down; and none always comes after its like."""
+def test_every_round_takes_each_way_once_in_random_order() -> None:
+    """A machine that slows down makes one way look slow, or a way always follows a similar one."""
     order: list[str] = []
     prepared: list[str] = []
 
@@ -89,7 +89,7 @@ def test_every_round_takes_each_way_once_in_an_order_of_its_own() -> None:
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
-    """One slow minute must not look like one slow way."""
+    """One slow minute looks like one slow way."""
     drifting = Sample((100, 200, 400, 800))
     twice = Sample(tuple(2 * each for each in drifting.taken_ns))
     assert ratio(twice, drifting).value == ratio(twice, drifting).low == ratio(twice, drifting).high == 2
@@ -99,7 +99,7 @@ def test_a_ratio_is_taken_round_by_round() -> None:
 
 @pytest.mark.parametrize("size", payloads.SIZES.values())
 def test_payloads_have_their_size_and_never_change(size: int) -> None:
-    """Figures of two runs are of the same bytes, and both sides of a ratio start from as many."""
+    """Figures of two runs are of different bytes, or the two sides of a ratio are."""
     assert len(payloads.payload(size)) == size
     assert payloads.payload(size) == payloads.payload(size)
     assert payloads.payload(size) != payloads.payload(size, seed=1)
@@ -107,7 +107,7 @@ def test_payloads_have_their_size_and_never_change(size: int) -> None:
 
 
 def test_a_target_is_judged_by_its_own_figures() -> None:
-    """A missed target is called missed, and one that was not measured is not called met."""
+    """A missed target is called met, or one that was not measured."""
     found = report.Report(report.console())
     first, *_ = targets.timed(found)
     assert first.row(found) is None
@@ -123,7 +123,7 @@ def test_a_target_is_judged_by_its_own_figures() -> None:
 
 
 def test_plots_are_drawn_within_their_frame() -> None:
-    """A line that leaves the picture, or a name that is no XML, shows nothing to a reader of the docs."""
+    """A line that leaves the picture, or a name that is not XML, is missing in the docs."""
     lines = {"a < b": [(100.0, 40.0), (1e6, 900.0)], "c": [(100.0, 45.0), (1e6, 41.0)]}
     svg = plots.Plot("name", "R & D", "versions", "µs", lines).svg()
     numbers = [float(each) for each in re.findall(r'c[xy]="([^"]+)"', svg)]

@@ -1,4 +1,4 @@
-"""The bulk builder makes what as many publishes make, or no figure of the bench means anything."""
+"""The bulk builder makes what as many publishes make: otherwise no figure of the benchmark is right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swapstore.format.manifest import F, G, Manifest
 from swapstore.format.records import entry_fields
 from swapstore.models import Entry
 from tests.support import bulk
-from tests.support.fixed import TickingClock
+from tests.support.deterministic import TickingClock
 from tests.support.invariants import check, contents
 from tests.support.valkey import Server
 
@@ -35,7 +35,7 @@ class StoppedClock(TickingClock):
 
 
 def published(store: Store, count: int) -> Manifest:
-    """Publish so many versions, one by one; return the manifest they led to."""
+    """Publish this many versions, one by one; return the resulting manifest."""
     clock = StoppedClock()
     context = attrs.evolve(store._context, clock=clock, random=random.Random(7))
     client = Store(store._driver, context)
@@ -49,7 +49,7 @@ def published(store: Store, count: int) -> Manifest:
 
 
 def stores(kind: str, tmp_path: Path, valkey: Server) -> tuple[Store, Store]:
-    """Two stores that have nothing in common."""
+    """Two independent stores."""
     if kind == "sqlite":
         one, other = (f"sqlite:///{tmp_path}/{name}.db" for name in ("one", "other"))
     else:
@@ -61,7 +61,7 @@ def stores(kind: str, tmp_path: Path, valkey: Server) -> tuple[Store, Store]:
 def test_a_dataset_made_in_bulk_is_the_one_that_publishes_make(
     kind: str, tmp_path: Path, valkey: Server
 ) -> None:
-    """Every key, every byte, the manifest included, and none with a TTL; also when made in two parts."""
+    """A dataset made in bulk has other keys or bytes than one that was published, or a TTL."""
     one, other = stores(kind, tmp_path, valkey)
     with one, other:
         real = published(one, PUBLISHES)
@@ -74,7 +74,7 @@ def test_a_dataset_made_in_bulk_is_the_one_that_publishes_make(
 
 @pytest.mark.parametrize("count", [1, F, 2 * F - 1, 2 * F, F * G + F, 3 * F * G * G + 1000])
 def test_pages_and_manifest_are_those_of_the_pure_code(count: int) -> None:
-    """Three heights of pages: the same keys, the same bytes, the same references as a publish at a time."""
+    """With three levels of pages, keys, bytes or references differ from those of single publishes."""
     keys = Keys("ns")
     current: Manifest | None = None
     sealed: dict[str, bytes] = {}
@@ -86,14 +86,14 @@ def test_pages_and_manifest_are_those_of_the_pure_code(count: int) -> None:
         sealed |= {page.ref.key: page.record for page in draft.pages}
         current = draft.manifest
     made = bulk.Bulk("mena", keys)
-    assert dict(made.grow(count, recorded=False)) == sealed
+    assert dict(made.append(count, recorded=False)) == sealed
     assert current is not None
     assert made.manifest(nonce=f"{count:016x}").raw == current.raw
     assert manifest.parse(current.raw, "mena", keys.manifest("mena")).log == current.log
 
 
 def test_what_is_taken_back_leaves_nothing(tmp_path: Path) -> None:
-    """Each figure is measured from the same manifest: a publish of one cycle does not weigh on the next."""
+    """A publish of one cycle changes the figures of the next one."""
     with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:
         before = bulk.extend(store, "mena", to=2 * F - 1)
         was = contents(store)

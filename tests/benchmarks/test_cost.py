@@ -25,7 +25,7 @@ VERSIONS = 100
 DEEP = 16_384
 DATASETS = tuple(f"region-{number}" for number in range(8))
 
-# Of the bytes: servers and protocols of other versions say the same in some bytes more or less.
+# Of the bytes: other versions of servers and protocols need some bytes more or less.
 RELATIVE, ABSOLUTE = 0.02, 16
 ROW = re.compile(r"^\| (`[^|]+) \| (\d+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", re.MULTILINE)
 
@@ -41,16 +41,16 @@ class Counted:
         self.ts = BEGAN_MS
 
     def client(self) -> Store:
-        """Make a client that remembers nothing."""
+        """Make a client with an empty cache."""
         return Store(self.meter, attrs.evolve(self.context, cache=Cache(1 << 20)))
 
     def publish(self, client: Store, dataset: str = "mena") -> None:
-        """Publish a payload with a `ts` of its own."""
+        """Publish a payload with its own ts."""
         self.ts += 1
         client.publish(dataset, PAYLOAD, ts=self.ts, codec="bytes")
 
     def note(self, name: str, act: Callable[[], object]) -> None:
-        """Count what it takes to do something."""
+        """Count the cost of a call."""
         cost = self.meter.of(act)
         self.found[name] = cost.rest + cost.pages
 
@@ -61,7 +61,7 @@ class Counted:
 
 @pytest.fixture(scope="module")
 def counted(servers: Callable[[str], Server]) -> Iterator[Counted]:
-    """What each operation takes, after a hundred publishes."""
+    """The cost of each operation, after a hundred publishes."""
     server = servers("valkey")
     with Proxy(server.port) as proxy, swapstore.connect(proxy.url, namespace="cost") as store:
         made = Counted(store, proxy)
@@ -71,7 +71,7 @@ def counted(servers: Callable[[str], Server]) -> Iterator[Counted]:
                 made.publish(producer, dataset)
         publishes(made, producer)
         reads(made, producer)
-        many(made, producer)
+        batches(made, producer)
         made.note("`confirm`, warm", lambda: producer.confirm("mena"))
         (newest,) = producer.history("mena", limit=1)
         made.note("`pin`, warm", lambda: producer.pin("mena", id=newest.id))
@@ -80,14 +80,14 @@ def counted(servers: Callable[[str], Server]) -> Iterator[Counted]:
 
 
 def publishes(made: Counted, producer: Store) -> None:
-    """Count publishing one dataset."""
+    """Count publishes of one dataset."""
     made.note("`publish`, warm", lambda: made.publish(producer))
     made.note("`publish`, cold", lambda: made.publish(_listed(made)))
     made.note("`publish`, another commit came first", lambda: made.publish(producer))
 
 
 def reads(made: Counted, producer: Store) -> None:
-    """Count reading one dataset."""
+    """Count reads of one dataset."""
     reader, cold = made.client(), made.client()
     made.note("`read_latest`, cold", lambda: reader.read_latest("mena"))
     made.note("`read_latest`, nothing new", lambda: reader.read_latest("mena"))
@@ -114,8 +114,8 @@ def reads(made: Counted, producer: Store) -> None:
         made.note(f"`read({name})`, the oldest of {DEEP:,}, warm", partial(read, client))
 
 
-def many(made: Counted, producer: Store) -> None:
-    """Count eight datasets at once."""
+def batches(made: Counted, producer: Store) -> None:
+    """Count publishes and reads of eight datasets at once."""
     values = dict.fromkeys(DATASETS, PAYLOAD)
     made.note(
         "`publish_many` of 8, warm",
@@ -132,7 +132,7 @@ def many(made: Counted, producer: Store) -> None:
 
 
 def _listed(made: Counted) -> Store:
-    """Make a client that knows no manifest; it has put the names on the list, once in its life, before."""
+    """Make a client without a manifest; its dataset was put on the list of names before."""
     client = made.client()
     for dataset in ("mena", *DATASETS):
         client._context.cache.note_listed(client._context.keys.manifest(dataset))
@@ -146,12 +146,12 @@ def documented() -> dict[str, tuple[int, ...]]:
 
 
 def test_the_table_has_what_is_counted(counted: Counted) -> None:
-    """An operation that the table forgets, or one that nobody counts, is a promise that nobody keeps."""
+    """The table lacks an operation, or has one that no test counts."""
     assert list(documented()) == list(counted.found)
 
 
 def test_the_figures_are_those_of_the_document(counted: Counted) -> None:
-    """A round trip more is 50 ms for a producer far away; a table that is out of date hides it."""
+    """The table is out of date: a distant producer pays a round trip that the page does not show."""
     told = documented()
     wrong = []
     for name in counted.found:

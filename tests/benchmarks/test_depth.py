@@ -1,4 +1,4 @@
-"""Cost that does not grow: counted at 100 and at 20,000 versions. The million is the bench's."""
+"""Costs do not depend on depth: counted at 100 and at 16,384 versions. The benchmark counts a million."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 import swapstore
 from swapstore import Store
 from swapstore.format.manifest import F
-from tests.benchmarks import depth, measuring
-from tests.benchmarks.measuring import BOUND, BOUNDED, DATASET, PUBLISHES, Bed, Costs, ratios
+from tests.benchmarks import depth
+from tests.benchmarks.costs import BOUND, BOUNDED, DATASET, PUBLISHES, Bed, Costs, ratios, walk
 from tests.support import bulk
 from tests.support.meter import Cost, Meter, Tally
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server
 
 SHALLOW, DEEP = 100, 16_384  # deep, and wide: many references
-HEIGHTS = 4  # of the pages at 20,000 versions: rows, then references three times
+HEIGHTS = 4  # of the pages at 16,384 versions: rows, then three levels of references
 
 
 @pytest.fixture(scope="module", params=["sqlite", "valkey"])
@@ -28,7 +28,7 @@ def costs(
     tmp_path_factory: pytest.TempPathFactory,
     servers: Callable[[str], Server],
 ) -> tuple[Costs, Costs]:
-    """What operations cost on a shallow and on a deep dataset, on each kind of store."""
+    """The cost of each operation on a shallow and on a deep dataset, on each kind of store."""
     if request.param == "sqlite":
         with swapstore.connect(f"sqlite:///{tmp_path_factory.mktemp('depth')}/store.db") as store:
             bed = Bed(store, store)
@@ -53,7 +53,7 @@ def deep(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.mark.parametrize("name", BOUNDED)
 def test_no_operation_costs_more_on_a_deep_dataset(name: str, costs: tuple[Costs, Costs]) -> None:
-    """A producer that has published for years pays what it paid in the first week, and so do its readers."""
+    """A producer that has published for years, or its readers, pay more than in the first week."""
     shallow, deep = (each[name] for each in costs)
     round_trips, size = ratios(deep, shallow)
     assert round_trips == 1
@@ -65,9 +65,9 @@ def test_no_operation_costs_more_on_a_deep_dataset(name: str, costs: tuple[Costs
 def test_round_trips_are_those_of_the_documentation(
     costs: tuple[Costs, Costs], request: pytest.FixtureRequest
 ) -> None:
-    """The figures of the page are promises, and a meter that misses a payload would hide their breach."""
+    """The page gives other round trips than an operation takes, or the meter misses a payload."""
     found, _ = costs
-    # A server tells a manifest and what it serves in one step.
+    # A server returns the manifest and the record that it serves in one round trip.
     cold = 1 if request.node.callspec.params["costs"] == "valkey" else 2
     trips = {name: cost.rest.round_trips for name, cost in found.items()}
     assert [trips[name] for name in PUBLISHES] == [1, 1, 2]
@@ -79,7 +79,7 @@ def test_round_trips_are_those_of_the_documentation(
 
 
 def test_the_history_loads_a_page_when_it_is_reached(deep: Store) -> None:
-    """Whoever looks at the newest rows of a long history does not pay for the rest of it."""
+    """A reader of the newest rows of a long history loads the rest of it."""
     meter = Meter(deep._driver)
     rows = Store(meter, deep._context).history(DATASET, limit=None)
     for taken in range(1, 1001):
@@ -89,8 +89,8 @@ def test_the_history_loads_a_page_when_it_is_reached(deep: Store) -> None:
 
 
 def test_the_history_is_never_held_whole(deep: Store) -> None:
-    """A walk through all of a long history needs the memory of a few pages, not that of the index."""
-    some, whole = measuring.walk(deep, rows=2000), measuring.walk(deep, rows=None)
+    """A walk through a long history needs memory for all of it, instead of a few pages."""
+    some, whole = walk(deep, rows=2000), walk(deep, rows=None)
     assert (some.rows, whole.rows) == (2000, DEEP)
     assert whole.bytes > 20 * whole.peak_bytes
     assert whole.peak_bytes < 1.5 * some.peak_bytes
@@ -99,7 +99,7 @@ def test_the_history_is_never_held_whole(deep: Store) -> None:
 def test_the_bench_prints_its_tables_and_its_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`make bench` shows the figures of each depth, and writes them where it is told."""
+    """`make bench` does not show the figures of each depth, or does not write them."""
     monkeypatch.setattr(depth, "STORES", ["sqlite"])
     where = tmp_path / "figures.json"
     assert depth.main(["--versions", "100,200", "--json", str(where)]) == 0
@@ -112,7 +112,7 @@ def test_the_bench_prints_its_tables_and_its_verdict(
 def test_the_bench_fails_when_a_target_is_missed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cost that grows is named, and `make bench` does not succeed."""
+    """A cost that grows with depth is not named, or `make bench` succeeds."""
 
     def grown(kind: str, depths: list[int]) -> depth.Findings:
         costs = {each: dict.fromkeys(BOUNDED, Cost(Tally(1, 1, 1000, 0))) for each in depths}

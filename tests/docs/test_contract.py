@@ -1,4 +1,4 @@
-"""The tables of docs/explanation/contract.md: each operation is cut after each of its commands."""
+"""The tables of docs/explanation/contract.md: each operation is cut off after each of its commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Act = Callable[[Store], Any]
 
 @attrs.frozen
 class Cut:
-    """A store after an operation was cut short, what was carried out of it, and what was there before."""
+    """A store after an operation was cut off, the commands that were carried out, and the state before."""
 
     sim: SimulatedStore
     done: list[Any]
@@ -38,7 +38,7 @@ class Cut:
 
     @property
     def new(self) -> tuple[int, int]:
-        """How many keys there are more without a TTL, and with one."""
+        """How many keys were added without a TTL, and with one."""
         return self.now[0] - self.before[0], self.now[1] - self.before[1]
 
     def reader(self) -> Store:
@@ -46,7 +46,7 @@ class Cut:
 
 
 def counted(sim: SimulatedStore) -> tuple[int, int]:
-    """How many keys there are without a TTL, and with one."""
+    """How many keys have no TTL, and how many have one."""
     found = [expires for _, expires in invariants.contents(sim.connect()).values()]
     return found.count(False), found.count(True)
 
@@ -62,7 +62,7 @@ def template(count: int) -> SimulatedStore:
 
 
 def published(count: int) -> SimulatedStore:
-    """A store of its own with so many snapshots."""
+    """A new store with this many snapshots."""
     sim = SimulatedStore(seed=count)
     sim.keyspace = template(count).keyspace.copy()
     sim.clock.ms = template(count).clock.ms
@@ -70,7 +70,7 @@ def published(count: int) -> SimulatedStore:
 
 
 def cuts(count: int, act: Act) -> Iterator[Cut]:
-    """Cut an operation on so many snapshots after each of its commands; the last cut is its end."""
+    """Cut off an operation on this many snapshots after each of its commands; the last one is complete."""
     ended = False
     number = 0
     while not ended:
@@ -86,7 +86,7 @@ def cuts(count: int, act: Act) -> Iterator[Cut]:
 
 
 def table(heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading, without its head."""
+    """The cells of the first table below a heading, without its header."""
     section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
@@ -97,7 +97,7 @@ def after_each(what: list[str]) -> list[str]:
 
 
 def test_publish() -> None:
-    """Who relies on the table would find a half-published version, or keys that nobody cleans up."""
+    """The table is wrong about a publish that was cut off: a half-published version, or leaked keys."""
 
     def publish(store: Store) -> Any:
         return store.publish("mena", "new", id="new")
@@ -131,14 +131,14 @@ def test_publish() -> None:
 
 
 def test_publish_again_at_once() -> None:
-    """A scheduler that runs a killed job again within seconds would be refused, or publish twice."""
+    """The table is wrong about a job that is killed and run again: it is refused, or publishes twice."""
     for cut in cuts(63, lambda store: store.publish("mena", "new", id="new")):
         assert cut.reader().publish("mena", "new", id="new").version == 64
         assert len(invariants.check(cut.reader())) == 64
 
 
 def test_prune() -> None:
-    """Who relies on the table would lose what a bound keeps, or keep for ever what it lets go of."""
+    """The table is wrong about a prune that was cut off: kept data is lost, or hidden data stays."""
 
     def prune(store: Store) -> Any:
         return store.prune("mena", retention=ONE)
@@ -151,7 +151,7 @@ def test_prune() -> None:
         let_go = prune(cut.reader()).let_go
         invariants.check(cut.reader())
         cut.sim.clock.advance(TEN_MINUTES_MS)
-        assert cut.now == (65, 0), "ten minutes later all that was let go of is gone"
+        assert cut.now == (65, 0), "ten minutes later all that was unlinked is gone"
         what = "1 snapshot" if shown == 1 else f"{shown} snapshots"
         rows.append([what, str(permanent), str(expiring), f"unlinks {let_go}"])
     names = [
@@ -165,7 +165,7 @@ def test_prune() -> None:
 
 
 def test_pin() -> None:
-    """An operator who is cut off in an incident could not tell what readers are served."""
+    """The table is wrong about a pin that was cut off, and so about what readers are served."""
 
     def pin(store: Store) -> Any:
         return store.pin("mena", id="id-0")
@@ -187,7 +187,7 @@ def test_pin() -> None:
     ]
 
 
-def sick() -> SimulatedStore:
+def damaged_store() -> SimulatedStore:
     """A store that lost a page, a ts record and a payload, each of another snapshot."""
     sim = published(64)
     sim.evict(next(key for key in sim.keyspace.values if ":page:" in key))
@@ -211,12 +211,12 @@ def seen(sim: SimulatedStore) -> tuple[list[int], type[SwapstoreError] | None]:
 
 
 def test_repair() -> None:
-    """A repair that is killed would leave a dataset worse than it found it."""
-    (before, _), (readable, raised) = counted(sick()), seen(sick())
+    """The table is wrong about a repair that was killed: it leaves a dataset worse than before."""
+    (before, _), (readable, raised) = counted(damaged_store()), seen(damaged_store())
     assert raised is PayloadMissing
     staged, number, committed = [], 0, False
     while not committed:
-        sim = sick()
+        sim = damaged_store()
         client, driver = faulty(sim.connect(), failing_at(number))
         with pytest.raises(Crash):
             client.repair("mena", apply=True)
@@ -232,7 +232,7 @@ def test_repair() -> None:
         assert seen(sim) == ([version for version in range(1, 65) if version != 41], None)
         sim.clock.advance(DAY_MS)
         invariants.check(sim.connect())
-        assert counted(sim)[1] == 0, "a day later nothing is on its way out"
+        assert counted(sim)[1] == 0, "a day later no key has a TTL"
     assert staged == [0, 1, 2], "the name is listed, a page and a ts record are staged"
 
 
@@ -246,7 +246,7 @@ def test_repair() -> None:
     ids=["publish", "prune", "pin"],
 )
 def test_the_invariant_holds_whatever_goes_wrong(act: Act) -> None:
-    """No TTL would not mean committed: leftovers would stay for ever, or committed data would expire."""
+    """After a cut, leftovers stay permanently, or committed data expires."""
     for fault in every_fault(8):
         sim = published(64)
         client, driver = faulty(sim.connect(), fault)
@@ -263,7 +263,7 @@ def test_the_invariant_holds_whatever_goes_wrong(act: Act) -> None:
 
 
 def test_every_problem_has_its_row() -> None:
-    """Who meets a finding would look for it in vain: on this page, in the how-to, or in the reference."""
+    """A problem that verify reports is missing on this page, in the how-to or in the reference."""
     docs = Path(__file__).parents[2] / "docs"
     how_to = (docs / "how-to" / "verify-and-repair.md").read_text("utf-8")
     api = (docs / "reference" / "api.md").read_text("utf-8")

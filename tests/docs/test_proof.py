@@ -1,4 +1,4 @@
-"""The figures in the explanation are those of the search."""
+"""The figures on the page about the proof are those of the search."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import many, plain, upkeep
+from tests.exploration import batching, maintenance, scriptless
 from tests.exploration.scenarios import BUDGETS, SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_table_of_states_is_that_of_the_search() -> None:
-    """A reader of the explanation would be told of a search that is not made."""
+    """The page gives numbers of states that no search has."""
     page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
     pinned = json.loads((ROOT / "tests/exploration/states.json").read_text("utf-8"))
     for scenario in SCENARIOS:
@@ -23,9 +23,11 @@ def test_the_table_of_states_is_that_of_the_search() -> None:
         assert f"| {scenario} | {' | '.join(counts)} | " in page
 
 
-@pytest.mark.parametrize(("searched", "file"), [(upkeep, "states_upkeep.json"), (many, "states_many.json")])
+@pytest.mark.parametrize(
+    ("searched", "file"), [(maintenance, "states_maintenance.json"), (batching, "states_batching.json")]
+)
 def test_the_other_tables_are_those_of_the_search(searched: Any, file: str) -> None:
-    """The same, for what prunes and repairs, and for several datasets together."""
+    """The page gives wrong numbers for retention and repair, or for batching."""
     page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
     pinned = json.loads((ROOT / f"tests/exploration/{file}").read_text("utf-8"))
     for scenario in searched.SCENARIOS:
@@ -35,10 +37,10 @@ def test_the_other_tables_are_those_of_the_search(searched: Any, file: str) -> N
 
 
 def test_the_table_without_scripts_is_that_of_the_search() -> None:
-    """The same, for commits of plain commands."""
+    """The page gives wrong numbers for commits without scripts."""
     page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
-    pinned = json.loads((ROOT / "tests/exploration/states_plain.json").read_text("utf-8"))
-    for way, scenario, _ in plain.SEARCHES:
-        found = [pinned[f"{way.name.lower()}: {scenario}"].get(budget) for budget in plain.BUDGETS]
+    pinned = json.loads((ROOT / "tests/exploration/states_scriptless.json").read_text("utf-8"))
+    for way, scenario, _ in scriptless.SEARCHES:
+        found = [pinned[f"{way.name.lower()}: {scenario}"].get(budget) for budget in scriptless.BUDGETS]
         counts = ["\N{EN DASH}" if each is None else f"{each['states']:,}" for each in found]
         assert f"| {way.name.lower()}: {scenario} | {' | '.join(counts)} |" in page

@@ -1,4 +1,4 @@
-"""The reference pages are complete: nothing public is undocumented, and no link leads nowhere."""
+"""The reference is complete: every public name is documented, and every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def page(name: str) -> str:
 
 @pytest.mark.parametrize("name", sorted({*ERRORS, *swapstore.__all__}))
 def test_every_public_name_is_in_the_reference(name: str) -> None:
-    """What can be imported can be looked up: errors under Errors, the rest under API."""
+    """A public name has no entry under API, or an error none under Errors."""
     assert re.search(rf"\b{name}\b", page("errors.md" if name in ERRORS else "api.md"))
 
 
 @pytest.mark.parametrize("name", [*validators.__all__, *events.__all__, *observe.__all__])
 def test_every_name_of_the_smaller_modules_is_in_the_reference(name: str) -> None:
-    """A validator, an event or a listener that nobody can look up is not used."""
+    """A validator, an event or a listener cannot be looked up."""
     assert re.search(rf"\b{name}\b", page("api.md"))
 
 
 @pytest.mark.parametrize("name", [name for name in vars(swapstore.Store) if not name.startswith("_")])
 def test_every_method_has_its_heading(name: str) -> None:
-    """Each method and property of a store is found by its name, and its heading shows every parameter."""
+    """A method of a store has no heading, or the heading lacks a parameter."""
     headings = [line for line in page("api.md").splitlines() if re.match(rf"### .*`{name}[(`]", line)]
     assert len(headings) == 1
     member = getattr(swapstore.Store, name)
@@ -62,7 +62,7 @@ def help_of(*command: str) -> str:
 
 
 def test_every_command_and_option_is_documented() -> None:
-    """What `--help` lists, the page of the command line explains."""
+    """`--help` lists a command or option that the page of the command line does not explain."""
     text = page("command-line.md")
     commands = re.findall(r"^│ ([a-z]+) ", help_of(), re.MULTILINE)
     assert len(commands) >= 10
@@ -78,7 +78,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(path: Path) -> None:
-    """No relative link of a page is dead, and neither is its anchor."""
+    """A relative link or its anchor leads nowhere."""
     for target, _, anchor in re.findall(r"\]\(((?!\w+:)[^)#]*)(#([^)]*))?\)", path.read_text("utf-8")):
         there = (path.parent / target).resolve() if target else path
         assert there.exists(), f"{path.name} links to {target}"
@@ -90,5 +90,5 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def slug(heading: str) -> str:
-    """Return the anchor that a forge makes of a heading."""
+    """Return the anchor that GitHub makes of a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")

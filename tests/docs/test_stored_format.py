@@ -1,4 +1,4 @@
-"""The bytes that docs/reference/stored-format.md shows are bytes that the library writes."""
+"""The bytes shown in docs/reference/stored-format.md are those that the library writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "stored-format.md"
 
 
 class StoppedClock:
-    """A moment in 2026, for ever."""
+    """A clock that stands still in 2026."""
 
     def now_ms(self) -> int:
         return 1_769_860_800_250
@@ -65,14 +65,14 @@ def written(path: Path) -> dict[str, bytes]:
     ],
 )
 def test_documented_records_are_what_the_library_writes(tmp_path: Path, key: str, what: str) -> None:
-    """Who writes a reader in another language builds it on the bytes of this page."""
+    """A reader in another language that was written from this page cannot read the records."""
     text = PAGE.read_text("utf-8")
     assert f"```text\n{key}\n```" in text, f"{what} is not shown under its key"
     assert f"```text\n{written(tmp_path / 'store.db')[key].decode()}\n```" in text
 
 
 def test_documented_page_is_what_the_library_writes(tmp_path: Path) -> None:
-    """A page is long, so the docs show its header, its first row, and the reference that names it."""
+    """The page's header, first row or reference differ from what is shown."""
     text = PAGE.read_text("utf-8")
     records = written(tmp_path / "store.db")
     key = next(key for key in records if ":page:" in key)
@@ -85,7 +85,7 @@ def test_documented_page_is_what_the_library_writes(tmp_path: Path) -> None:
 
 
 def test_documented_tables_are_those_of_the_file(tmp_path: Path) -> None:
-    """The SQL of the page is the SQL of the file."""
+    """The SQL on the page is not the SQL of the file."""
     path = tmp_path / "store.db"
     written(path)
     with closing(sqlite3.connect(path)) as connection:

@@ -18,7 +18,7 @@ def command(tmp_path: Path) -> Swapstore:
 
 
 def test_a_sound_store_is_exit_code_0(command: Swapstore) -> None:
-    """A deployment that checks its store first would stop for nothing."""
+    """A deployment that checks its store first stops although nothing is wrong."""
     for _ in range(2):
         done = command("doctor")
         assert (done.code, done.err) == (0, "")
@@ -28,7 +28,7 @@ def test_a_sound_store_is_exit_code_0(command: Swapstore) -> None:
 
 
 def test_a_problem_is_exit_code_7(command: Swapstore, tmp_path: Path) -> None:
-    """A deployment would go on with a server that drops or forgets what is published."""
+    """A deployment goes on with a server that drops or forgets what is published."""
     with Server(tmp_path / "server", "--maxmemory-policy", "allkeys-lru") as server:
         done = command("doctor", "--url", server.url)
         assert done.code == 7
@@ -40,7 +40,7 @@ def test_a_problem_is_exit_code_7(command: Swapstore, tmp_path: Path) -> None:
 
 
 def test_a_warning_is_exit_code_0(command: Swapstore, tmp_path: Path) -> None:
-    """Every server with the default configuration would stop the deployment."""
+    """A server with the default configuration stops the deployment."""
     with Server(tmp_path / "server", "--save", "3600 1") as server:
         done = command("doctor", "--url", server.url)
     assert done.code == 0
@@ -49,7 +49,7 @@ def test_a_warning_is_exit_code_0(command: Swapstore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_a_person_sees_what_to_do(command: Swapstore, tmp_path: Path, columns: int) -> None:
-    """The advice would be cut where the terminal ends, or be missing."""
+    """The advice is missing, or cut off at the width of the terminal."""
     with Server(tmp_path / "server") as server:
         done = command.on_a_terminal("doctor", "--url", server.url, columns=columns)
     lines = done.out.decode().splitlines()
@@ -61,7 +61,7 @@ def test_a_person_sees_what_to_do(command: Swapstore, tmp_path: Path, columns: i
 
 
 def test_an_unreachable_server_is_exit_code_4(command: Swapstore) -> None:
-    """A server that is down would look like one with a wrong configuration, and its password be shown."""
+    """A server that is down looks like one with a wrong configuration, or its password is shown."""
     done = command("doctor", "--url", f"redis://app:{SECRET}@127.0.0.1:{free_port()}/0")
     assert (done.code, done.out) == (4, b"")
     assert "cannot connect" in done.err
@@ -69,5 +69,5 @@ def test_an_unreachable_server_is_exit_code_4(command: Swapstore) -> None:
 
 
 def test_the_exit_code_is_documented(command: Swapstore) -> None:
-    """Whoever sees a 7 in a log would have to read the source."""
+    """A 7 in a log is explained nowhere but in the source."""
     assert "7  doctor found a problem" in command("--help").out.decode()

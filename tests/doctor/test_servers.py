@@ -1,4 +1,4 @@
-"""The diagnosis of real servers, each configured wrongly on purpose."""
+"""`doctor` on real servers, each misconfigured on purpose."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def examine(url: str) -> dict[str, Check]:
 
 
 def eventually(url: str, holds: Callable[[dict[str, Check]], bool]) -> dict[str, Check]:
-    """Examine until it holds: replicas and clusters take a moment to find themselves."""
+    """Examine until it holds: replicas and clusters need a moment to connect."""
     deadline = time.monotonic() + 20
     while True:
         checks = examine(url)
@@ -37,7 +37,7 @@ def eventually(url: str, holds: Callable[[dict[str, Check]], bool]) -> dict[str,
 
 
 def test_a_sound_server_passes_and_nothing_is_written(tmp_path: Path) -> None:
-    """A server set up as the documentation says would be complained of, or a check-up would leave traces."""
+    """A server set up as documented gets a warning, or doctor leaves keys behind."""
     with Server(tmp_path, *SAFE, "--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru") as server:
         checks = examine(server.url)
         assert {check.verdict for check in checks.values()} == {"ok"}
@@ -54,14 +54,14 @@ def test_a_sound_server_passes_and_nothing_is_written(tmp_path: Path) -> None:
 
 
 def test_a_server_that_evicts_committed_data(tmp_path: Path) -> None:
-    """Published snapshots would disappear when memory is short, and nothing would have said so."""
+    """Snapshots disappear when memory is short, and nothing warned of it."""
     with Server(tmp_path, "--maxmemory-policy", "allkeys-lru") as server:
         check = examine(server.url)["eviction"]
     assert (check.verdict, "allkeys-lru" in check.found) == ("problem", True)
 
 
-def test_a_server_that_forgets_everything(tmp_path: Path) -> None:
-    """A restart would lose every snapshot; dumps now and then, the last ones."""
+def test_a_server_without_persistence(tmp_path: Path) -> None:
+    """A restart loses all or the last snapshots, and nothing warned of it."""
     with Server(tmp_path / "off", "--save", "") as server:
         assert examine(server.url)["persistence"].verdict == "problem"
     with Server(tmp_path / "dumps", "--save", "3600 1") as server:
@@ -69,7 +69,7 @@ def test_a_server_that_forgets_everything(tmp_path: Path) -> None:
 
 
 def test_a_server_that_cannot_save(tmp_path: Path) -> None:
-    """Dumps would fail for weeks, until a restart shows how old the last one is."""
+    """Dumps fail for weeks, until a restart shows how old the last one is."""
     with Server(tmp_path, "--save", "3600 1") as server, server.client() as admin:
         (tmp_path / "dump.rdb").mkdir()  # a dump cannot replace a directory
         admin.set("key", "value")
@@ -81,7 +81,7 @@ def test_a_server_that_cannot_save(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_full(tmp_path: Path) -> None:
-    """The next publish would be refused, and nobody would have seen it come."""
+    """The next publish is refused, and nothing warned of it."""
     with Server(tmp_path, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction") as server:
         assert examine(server.url)["memory"].verdict == "ok"
         with swapstore.connect(server.url) as store, pytest.raises(StoreFull):
@@ -97,7 +97,7 @@ def publish_a_lot(store: swapstore.Store) -> None:
 
 
 def test_replicas(tmp_path: Path) -> None:
-    """A producer that is pointed at a replica, or a reader of one that is cut off, would be told nothing."""
+    """A producer on a replica, or a reader of one that is cut off, gets no warning."""
     with Server(tmp_path / "primary", *SAFE) as primary:
         of_it = ("--replicaof", "127.0.0.1", str(primary.port))
         with Server(tmp_path / "replica", *SAFE, *of_it) as replica:
@@ -115,7 +115,7 @@ def test_replicas(tmp_path: Path) -> None:
 
 
 def test_a_user_that_may_not_run_scripts(valkey: Server) -> None:
-    """Every publish would be refused, with a command in the error that the producer never typed."""
+    """Every publish is refused, with a command in the error that the producer never sent."""
     with valkey.client() as admin:
         admin.acl_setuser(
             "app",
@@ -135,8 +135,8 @@ def test_a_user_that_may_not_run_scripts(valkey: Server) -> None:
     assert SECRET not in str(checks)
 
 
-def test_the_advice_cures(valkey: Server) -> None:
-    """An operator would follow the advice, and the next check would find the same fault."""
+def test_following_the_advice_removes_the_problem(valkey: Server) -> None:
+    """An operator follows the advice, and the next check finds the same problem."""
     with valkey.client() as admin:
         admin.execute_command("ACL SETUSER app on nopass %R~swapstore:* +info +acl|whoami +acl|dryrun")
         url = valkey.url.replace("//", f"//app:{SECRET}@")
@@ -153,7 +153,7 @@ def test_the_advice_cures(valkey: Server) -> None:
 
 
 def test_the_documented_user_can_ask(valkey: Server) -> None:
-    """Whoever follows the documentation would still be told that most is unknown."""
+    """A user set up as documented is told that most checks are unknown."""
     how_to = Path(__file__).parents[2] / "docs" / "how-to"
     producer = re.search(r"ACL SETUSER producer on .*", (how_to / "use-your-own-redis-client.md").read_text())
     asking = re.search(r"ACL SETUSER producer \+.*", (how_to / "check-your-server.md").read_text())
@@ -174,7 +174,7 @@ def test_the_documented_user_can_ask(valkey: Server) -> None:
 
 
 def test_a_cluster(tmp_path: Path) -> None:
-    """Every command would be refused with CLUSTERDOWN, or half of the datasets with MOVED."""
+    """Every command fails with CLUSTERDOWN, or half of the datasets with MOVED, without a warning."""
     # Left to itself the bus takes the port 10,000 above, which may not exist.
     options = (*SAFE, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with Server(tmp_path, *options) as server, server.client() as admin:
@@ -186,7 +186,7 @@ def test_a_cluster(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_server_is_an_error() -> None:
-    """A report of nine unknowns would look like a server that answers."""
+    """A server that is down gives a report of nine unknowns, as if it had answered."""
     with (
         swapstore.connect(f"redis://127.0.0.1:{free_port()}/0") as store,
         pytest.raises(Unavailable, match="cannot connect"),
@@ -195,8 +195,8 @@ def test_an_unreachable_server_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_a_client_of_ones_own(valkey: Server, protocol: int) -> None:
-    """With other settings of the client the same server would get other verdicts."""
+def test_a_borrowed_client(valkey: Server, protocol: int) -> None:
+    """Other settings of the caller's client change the verdicts."""
     with redis.Redis(port=valkey.port, decode_responses=True, protocol=protocol) as client:
         own = {check.name: check.verdict for check in swapstore.connect(client).doctor()}
     checks = examine(valkey.url)
@@ -206,12 +206,12 @@ def test_a_client_of_ones_own(valkey: Server, protocol: int) -> None:
 
 @pytest.mark.every_store
 def test_fakeredis_answers_little(store: swapstore.Store) -> None:
-    """A test that runs the diagnosis on a fake, or on any other store of a kind, would crash."""
+    """`doctor` crashes on fakeredis, and with it a test that calls it."""
     assert all(check.found for check in store.doctor())
 
 
 def test_wrapped_and_simulated_stores_can_be_examined() -> None:
-    """A producer's test of its own doctor step would fail for the wrapper around its store."""
+    """`doctor` fails on a wrapped or simulated store in a producer's own tests."""
     with fakeredis.FakeRedis() as client:
         plain = swapstore.connect(client)
         names = [check.name for check in plain.doctor()]

@@ -1,4 +1,4 @@
-"""The diagnosis of SQLite files: sound ones, and such as a user finds on a bad day."""
+"""`doctor` on SQLite files: sound ones, and those that a user finds on a bad day."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOBODY = 65_534
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory that other users can reach, unlike pytest's own."""
+    """A directory that other users can reach, unlike that of pytest."""
     made = Path(tempfile.mkdtemp())
     made.chmod(0o755)
     yield made
@@ -59,7 +59,7 @@ def _as_nobody(work: Callable[[Path], Any], path: Path, results: Any) -> None:
 
 
 def as_nobody(work: Callable[[Path], Any], path: Path) -> Any:
-    """Do it as a user whom permissions bind: they do not bind root, and containers run tests as root."""
+    """Run as a user that permissions apply to: they do not apply to root, as in a container."""
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     child = context.Process(target=_as_nobody, args=(work, path, results), daemon=True)
@@ -71,7 +71,7 @@ def as_nobody(work: Callable[[Path], Any], path: Path) -> Any:
 
 
 def test_a_sound_file_passes(directory: Path) -> None:
-    """A file as swapstore made it would be complained of."""
+    """A file as swapstore made it gets a warning."""
     publish(directory / "s.db")
     checks = examine(directory / "s.db")
     of_this_machine = {"disk", "file system"}
@@ -82,8 +82,8 @@ def test_a_sound_file_passes(directory: Path) -> None:
     assert str(directory / "s.db") in checks["file"].found
 
 
-def test_a_file_that_is_not_there_is_not_made(directory: Path) -> None:
-    """A check of a mistyped path would leave an empty store there."""
+def test_a_missing_file_is_not_created(directory: Path) -> None:
+    """A check of a mistyped path leaves an empty store there."""
     path = directory / "s.db"
     checks = examine(path)
     assert "not there yet" in checks["file"].found
@@ -94,7 +94,7 @@ def test_a_file_that_is_not_there_is_not_made(directory: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_read_only_file(directory: Path) -> None:
-    """A producer of another user would learn of it by a refused publish."""
+    """A producer of another user learns by a refused publish that the file is read-only."""
     path = directory / "s.db"
     publish(path)
     path.chmod(0o444)
@@ -107,7 +107,7 @@ def test_a_read_only_file(directory: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_read_only_directory(directory: Path) -> None:
-    """A file that may be written is not enough: its log lies beside it."""
+    """A writable file in a read-only directory passes, although its log cannot be written."""
     path = directory / "s.db"
     publish(path)
     path.chmod(0o666)
@@ -121,7 +121,7 @@ def test_a_read_only_directory(directory: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_directory_that_may_not_be_entered(directory: Path) -> None:
-    """The diagnosis would end with a traceback instead of the reason."""
+    """`doctor` ends with a traceback instead of the reason."""
     path = directory / "secret" / "s.db"
     path.parent.mkdir(mode=0o700)
     publish(path)
@@ -132,7 +132,7 @@ def test_a_directory_that_may_not_be_entered(directory: Path) -> None:
 
 
 def test_a_damaged_file(directory: Path) -> None:
-    """Pages that nobody has read for a month would be missed on the day they are needed."""
+    """Damaged pages that nobody has read for a month are found only when they are needed."""
     path = directory / "s.db"
     with swapstore.connect(f"sqlite:///{path}") as store:
         for number in range(20):
@@ -145,8 +145,8 @@ def test_a_damaged_file(directory: Path) -> None:
     assert found["integrity"] == "problem"
 
 
-def test_files_of_others(directory: Path) -> None:
-    """Somebody else's database would be called sound, and then every publish refused."""
+def test_files_of_other_applications(directory: Path) -> None:
+    """Another application's database is called sound, and every publish is refused."""
     path = directory / "theirs.db"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE theirs (x)")
@@ -158,8 +158,8 @@ def test_files_of_others(directory: Path) -> None:
     assert examine(directory)["file"].verdict == "problem"
 
 
-def test_a_file_that_somebody_holds(directory: Path) -> None:
-    """A process that hangs in a transaction would be looked for in the wrong place."""
+def test_a_file_that_another_process_has_locked(directory: Path) -> None:
+    """A process that hangs in a transaction is not named as the cause."""
     path = directory / "s.db"
     publish(path)
     holder = sqlite3.connect(path, isolation_level=None)
@@ -173,7 +173,7 @@ def test_a_file_that_somebody_holds(directory: Path) -> None:
 
 
 def test_another_journal_mode(directory: Path) -> None:
-    """A tool that switched the file back would make every reader wait for every publish."""
+    """A file in another journal mode makes readers wait for publishes, without a warning."""
     path = directory / "s.db"
     publish(path)
     with sqlite3.connect(path) as connection:
@@ -184,7 +184,7 @@ def test_another_journal_mode(directory: Path) -> None:
 
 
 def around(directory: Path, **facts: Any) -> dict[str, Check]:
-    """Examine a file that is not there yet, in surroundings that differ from the real ones."""
+    """Examine a missing file in a simulated environment."""
     with swapstore.connect(f"sqlite:///{directory}/s.db") as store:
         checking = diagnose(store._context)
     step = next(checking)
@@ -199,19 +199,19 @@ def around(directory: Path, **facts: Any) -> dict[str, Check]:
     ("megabytes", "verdict"), [(50, "problem"), (500, "warning"), (700, "ok"), (None, "unknown")]
 )
 def test_disk_space(directory: Path, megabytes: int | None, verdict: str) -> None:
-    """A publish would be the one that finds the disk full."""
+    """The disk is nearly full, and the next publish is the first to notice."""
     free = None if megabytes is None else megabytes * 1_000_000
     assert around(directory, free=free)["disk"].verdict == verdict
 
 
 @pytest.mark.parametrize(("kind", "verdict"), [("nfs4", "problem"), ("ext4", "ok"), (None, "unknown")])
 def test_file_systems(directory: Path, kind: str | None, verdict: str) -> None:
-    """Two machines that share a file over the network would destroy it."""
+    """Two machines that share a file over the network destroy it, without a warning."""
     assert around(directory, file_system=kind)["file system"].verdict == verdict
 
 
 def test_the_mount_that_counts_is_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network mount below a local one would pass for local, or the other way round."""
+    """A network mount below a local one passes as local, or the other way round."""
     here = tmp_path / "with space" / "data"
     here.mkdir(parents=True)
     mounts = tmp_path / "mounts"
@@ -225,7 +225,7 @@ def test_the_mount_that_counts_is_the_nearest(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_check_is_a_value() -> None:
-    """A monitor that compares yesterday's checks with today's could not."""
+    """A monitor cannot compare the checks of yesterday with those of today."""
     assert attrs.asdict(Check("disk", swapstore.Verdict.OK, "1 MB free")) == {
         "name": "disk",
         "verdict": "ok",

@@ -1,4 +1,4 @@
-"""The driver contract, for each driver there is."""
+"""The driver contract, for every blocking driver."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TestDrivers(DriverContract):
 
 
 class TestSimulated(DriverContract):
-    """The simulated store, against which the protocol is proved: it must mean what the real ones mean."""
+    """The simulated store that the proofs run on: it must behave like the real ones."""
 
     sim: SimulatedStore
 

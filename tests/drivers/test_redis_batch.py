@@ -1,4 +1,4 @@
-"""A batch that Redis carries out as one command answers and leaves what its commands would, one by one."""
+"""A batch that Redis carries out as one command replies and stores what its commands would, one by one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RELIES_ON_A = commit(b"", b"1;", Staged("a", HEADERS[0]))
 
 
 class Place:
-    """A database, its driver, and what is in it."""
+    """A database, its driver, and its content."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.client: Any = client
         self.driver = RedisDriver.from_client(client)
 
     def state(self) -> dict[str, tuple[bytes | None, str]]:
-        """Return every value, and which TTL it has."""
+        """Return every value, and the class of its TTL."""
         keys = (*KEYS, "manifest", "live", "names")
         ages = {key: self.client.pttl(key) for key in keys}
         return {
@@ -44,12 +44,12 @@ class Place:
 
 
 def life(age_ms: int) -> str:
-    """Say which TTL this is, whatever has passed of it."""
+    """Name the class of a TTL, independent of the time that has passed."""
     return "none" if age_ms < 0 else "staging" if age_ms <= TTL_MS else "grace"
 
 
 def told(replies: list[Any]) -> list[Any]:
-    """Return replies without what the clock makes of them."""
+    """Return the replies without the parts that depend on the clock."""
     return [life(reply) if type(reply) is int and reply > 0 else reply for reply in replies]
 
 
@@ -68,8 +68,8 @@ def places(request: pytest.FixtureRequest, valkey: Server) -> Iterator[tuple[Pla
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_batch_is_its_commands_one_after_the_other(places: tuple[Place, Place], seed: int) -> None:
-    """A shortcut that differs from the long way keeps what nobody committed, or loses what somebody did."""
+def test_a_batch_equals_its_commands_one_by_one(places: tuple[Place, Place], seed: int) -> None:
+    """A batch sent as one command keeps uncommitted data, or loses committed data."""
     choice = random.Random(seed)
     short, long = places
     committed = 0
@@ -86,8 +86,8 @@ def test_a_batch_is_its_commands_one_after_the_other(places: tuple[Place, Place]
     assert committed > 8, "or nothing was tried"
 
 
-def test_the_shortcut_is_taken(valkey: Server) -> None:
-    """Without it a small publish takes the server three commands, and as long again."""
+def test_a_small_publish_is_one_command(valkey: Server) -> None:
+    """A small publish takes the server three commands, and as much longer."""
     driver = RedisDriver.from_url(valkey.url)
     with valkey.client() as client:
         driver.execute([RELIES_ON_A])  # or the server would be sent the text of the script, too
@@ -115,21 +115,21 @@ def test_the_shortcut_is_taken(valkey: Server) -> None:
     ],
     ids=["not relied on", "another header", "another TTL", "large", "two lines", "relied on twice"],
 )
-def test_what_does_not_fit_goes_by_itself(commands: list[Command[Any]]) -> None:
-    """What is brought along must be just what the commit relies on: it is verified against itself."""
+def test_a_record_that_the_commit_does_not_need_is_sent_separately(commands: list[Command[Any]]) -> None:
+    """A commit is given a record that it does not depend on, and checks it against itself."""
     assert list(bundled(commands)) == commands
 
 
-def test_several_commits_bring_along_their_own() -> None:
-    """Several datasets go in one batch: a record that went with another's commit would be lost with it."""
+def test_each_commit_of_a_batch_carries_its_own_records() -> None:
+    """A record that was sent with another dataset's commit is lost when that commit is refused."""
     b = Stage("b", HEADERS[1], TTL_MS)
     relies_on_b = commit(b"", b"2;", Staged("b", HEADERS[1]))
     found = bundled([A, RELIES_ON_A, b, relies_on_b])
     assert list(found) == [Bundle((A,), RELIES_ON_A), Bundle((b,), relies_on_b)]
 
 
-def test_a_record_that_is_refused_beside_a_commit_that_is_not_needed(places: tuple[Place, Place]) -> None:
-    """A lost reply, then a full server: the commit that was applied must still be found to be."""
+def test_an_applied_commit_is_found_although_its_records_are_refused(places: tuple[Place, Place]) -> None:
+    """After a lost reply on a server that is now full, an applied commit is reported as failed."""
     place, _ = places
     place.driver.execute([A, RELIES_ON_A])
     assert place.driver.execute([A, RELIES_ON_A])[1].__class__.__name__ == "Already"
@@ -141,8 +141,8 @@ def test_a_record_that_is_refused_beside_a_commit_that_is_not_needed(places: tup
     )
 
 
-def test_a_full_server_refuses_the_records_and_the_commit_tells(valkey: Server) -> None:
-    """The error of a record that was brought along must not hide what became of the commit."""
+def test_a_full_server_does_not_hide_the_outcome_of_the_commit(valkey: Server) -> None:
+    """The error of a record that was sent with the commit hides the outcome of the commit."""
     with valkey.client() as client:
         driver = RedisDriver.from_client(client)
         driver.execute([RELIES_ON_A])
@@ -161,8 +161,8 @@ def test_a_full_server_refuses_the_records_and_the_commit_tells(valkey: Server) 
             client.config_set("maxmemory", 0)
 
 
-def test_who_may_not_run_scripts_is_told_for_each_command(valkey: Server) -> None:
-    """The operation then looks for another way; a refusal of the record alone would end the publish."""
+def test_every_command_of_the_batch_reports_that_scripts_are_denied(valkey: Server) -> None:
+    """A refusal of the record alone ends the publish, instead of a commit without scripts."""
     with valkey.client() as client:
         client.acl_setuser(
             "plain", enabled=True, passwords=["+pw"], categories=["+@all", "-@scripting"], keys=["*"]
@@ -176,8 +176,8 @@ def test_who_may_not_run_scripts_is_told_for_each_command(valkey: Server) -> Non
     assert [type(reply.error) for reply in replies] == [Unscripted, Unscripted]
 
 
-def test_a_commit_that_is_refused_half_way_leaves_what_it_brought_staged(places: tuple[Place, Place]) -> None:
-    """A record that was written for a commit that is refused must expire, or its id is taken for ever."""
+def test_records_of_a_refused_commit_stay_staged(places: tuple[Place, Place]) -> None:
+    """A record that was written for a refused commit never expires, and its id stays taken."""
     place, _ = places
     place.client.set("b", b"another\n", px=TTL_MS)
     relies_on_both = commit(b"", b"1;", Staged("a", HEADERS[0]), Staged("b", HEADERS[1]))
@@ -187,8 +187,8 @@ def test_a_commit_that_is_refused_half_way_leaves_what_it_brought_staged(places:
 
 
 @pytest.mark.parametrize("denied", ["persist", "pttl", "pexpire"])
-def test_a_right_that_is_missing_leaves_nothing_permanent(valkey: Server, denied: str) -> None:
-    """An error in the middle of a commit must not leave a record that no version will ever name."""
+def test_a_missing_permission_leaves_nothing_permanent(valkey: Server, denied: str) -> None:
+    """An error in the middle of a commit leaves a permanent record that no version names."""
     rules = {"categories": ["+@all"], "keys": ["*"], "channels": ["*"], "passwords": ["+pw"]}
     relies_on_both = commit(b"", b"1;", Staged("a", HEADERS[0]), Staged("b", HEADERS[1]))
     with valkey.client() as client:
@@ -206,8 +206,8 @@ def test_a_right_that_is_missing_leaves_nothing_permanent(valkey: Server, denied
             client.acl_deluser("clerk")
 
 
-def test_an_id_that_is_taken_is_held(places: tuple[Place, Place]) -> None:
-    """A record without a TTL was committed before: it must stay, whatever comes for its key."""
+def test_a_committed_record_is_never_replaced(places: tuple[Place, Place]) -> None:
+    """A record that was committed before is overwritten by one that is sent with a commit."""
     place, _ = places
     place.client.set("a", HEADERS[0] + b"committed")
     assert place.driver.execute([A, RELIES_ON_A]) == [False, Held("a")]

@@ -1,4 +1,4 @@
-"""What `on_event` is told, on every kind of store."""
+"""What `on_event` receives, on every kind of store."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ WORD = "s3cret-payload"
 
 
 def listening(store: Store, **changes: Any) -> tuple[Store, Meddler, list[Event]]:
-    """Return another client of the same store, its driver, and what it is told."""
+    """Return another client of the same store, its driver, and the events it receives."""
     told: list[Event] = []
     client, meddler = meddled(store, hook=Hook(told.append), **changes)
     return client, meddler, told
 
 
 def timeless(event: Event) -> dict[str, Any]:
-    """An event without its duration, which is a number of seconds that is not negative."""
+    """An event without its duration, which is a number of seconds and not negative."""
     fields = attrs.asdict(event)
     elapsed = fields.pop("elapsed_s", 0.0)
     assert 0 <= elapsed < 60
@@ -45,8 +45,8 @@ def timeless(event: Event) -> dict[str, Any]:
 
 
 @pytest.mark.every_store
-def test_a_publish_is_told_once_with_what_it_cost(store: Store) -> None:
-    """A dashboard would count publishes that did not happen, or miss how large and slow they are."""
+def test_a_publish_is_one_event_with_its_cost(store: Store) -> None:
+    """A dashboard counts publishes that did not happen, or misses their size and duration."""
     client, _, told = listening(store)
     commit = client.publish("mena", 1, id="a", ts=7)
     again = client.publish("mena", 1, id="a", ts=7)
@@ -62,8 +62,8 @@ def test_a_publish_is_told_once_with_what_it_cost(store: Store) -> None:
     assert (second.created, second.version, second.attempts) == (again.created, 1, 0)
 
 
-def test_a_lost_race_is_told(store: Store) -> None:
-    """Producers that fight over a dataset would look like producers that are slow."""
+def test_a_lost_race_is_an_event(store: Store) -> None:
+    """Producers that race for one dataset look like slow producers."""
     client, meddler, told = listening(store)
     client.publish("mena", 0, ts=1)
     meddler.before(len(meddler.batches), lambda: store.publish("mena", "other", ts=2))
@@ -77,8 +77,8 @@ def test_a_lost_race_is_told(store: Store) -> None:
 
 
 @pytest.mark.every_store
-def test_a_lost_reply_is_no_lost_race(store: Store) -> None:
-    """A flaky network would look like two producers for one dataset."""
+def test_a_lost_reply_is_not_a_lost_race(store: Store) -> None:
+    """A flaky network looks like two producers of one dataset."""
     client, meddler, told = listening(store)
     client.publish("mena", 0)
     meddler.after(len(meddler.batches), lose)
@@ -87,8 +87,8 @@ def test_a_lost_reply_is_no_lost_race(store: Store) -> None:
     assert timeless(told[1])["round_trips"] == 2
 
 
-def test_a_rejection_is_told_once(store: Store) -> None:
-    """A refusal would be counted twice: it is judged on what is remembered, then on what is stored."""
+def test_a_rejection_is_one_event(store: Store) -> None:
+    """A rejected publish is counted twice: once for the cached manifest, once for the stored one."""
     client, _, told = listening(store)
     client.publish("mena", [1])
     told.clear()
@@ -98,7 +98,7 @@ def test_a_rejection_is_told_once(store: Store) -> None:
 
 
 def test_no_event_holds_the_payload(store: Store) -> None:
-    """What is published would stand in a log that others may read."""
+    """What is published appears in a log that others may read."""
 
     def broken(candidate: swapstore.Candidate, previous: swapstore.Snapshot | None) -> str | None:
         raise KeyError(candidate.value[0])
@@ -115,7 +115,7 @@ def test_no_event_holds_the_payload(store: Store) -> None:
 
 
 def test_reads_say_whether_the_payload_was_fetched(store: Store) -> None:
-    """Nobody could tell whether the cache is large enough, or whether max_staleness has any effect."""
+    """It cannot be seen whether the cache is large enough, or max_staleness has any effect."""
     store.publish("mena", "x" * 100, id="a", ts=7)
     cold = cold_trips(store)
     client, _, told = listening(store)
@@ -141,7 +141,7 @@ def test_reads_say_whether_the_payload_was_fetched(store: Store) -> None:
 
 
 def test_reads_without_a_cache_are_misses(store: Store) -> None:
-    """A store whose payloads are larger than its cache would look warm."""
+    """A store whose payloads are larger than its cache reports cache hits."""
     store.publish("mena", 1)
     client, _, told = listening(store, cache_bytes=0)
     for _ in range(2):
@@ -151,16 +151,16 @@ def test_reads_without_a_cache_are_misses(store: Store) -> None:
     assert len(told) == 4
 
 
-def test_each_dataset_of_many_is_told(store: Store) -> None:
-    """Publishing several datasets together would be invisible, or look like one of them."""
+def test_each_dataset_of_a_batch_is_an_event(store: Store) -> None:
+    """Datasets published by `publish_many` are missing in the metrics, or counted as one."""
     client, _, told = listening(store)
     client.publish_many({"mena": 1, "europe": 2, "no name": 3})
     assert {event.dataset for event in told} == {"mena", "europe"}
     assert all(isinstance(event, Published) and event.round_trips == 2 for event in told)
 
 
-def test_a_repair_is_told(store: Store) -> None:
-    """Data that was lost and mended at night would be noticed by nobody."""
+def test_a_repair_is_an_event(store: Store) -> None:
+    """Data that was lost and repaired at night is noticed by nobody."""
     client, _, told = listening(store)
     client.publish("mena", 1)
     told.clear()
@@ -183,7 +183,7 @@ def test_a_repair_is_told(store: Store) -> None:
 
 
 def test_a_hook_that_raises_breaks_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """A full disk under a log would stop publishing, or fill what is left with the same line."""
+    """A full disk under a log stops publishing, or fills up with one repeated line."""
 
     def broken(event: Event) -> None:
         raise OSError("no space left")
@@ -198,7 +198,7 @@ def test_a_hook_that_raises_breaks_nothing(store: Store, caplog: pytest.LogCaptu
 
 
 def test_connect_takes_a_hook(tmp_path: Path) -> None:
-    """The option would be accepted and forgotten; or a coroutine be made and never awaited."""
+    """`on_event` is accepted and ignored, or a coroutine is created and never awaited."""
 
     async def later(event: Event) -> None:
         """A coroutine function cannot be called from a thread."""
@@ -214,7 +214,7 @@ def test_connect_takes_a_hook(tmp_path: Path) -> None:
 
 
 def test_without_a_hook_nothing_is_made_or_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that asks a thousand times a second would pay for events that nobody wants."""
+    """A reader that asks a thousand times a second pays for events that it does not want."""
 
     def unwanted(*_: Any, **__: Any) -> None:
         raise AssertionError("there is nobody to tell")
@@ -241,8 +241,8 @@ async def _awaited(url: str, told: list[Event]) -> None:
 
 
 @pytest.mark.every_store
-def test_the_awaited_face_tells_the_same(real_url: str) -> None:
-    """A web service on asyncio would have neither metrics nor guards."""
+def test_both_stores_send_the_same_events(real_url: str) -> None:
+    """A web service on asyncio has neither metrics nor validators."""
     told: list[Event] = []
     asyncio.run(_awaited(real_url, told))
     assert [type(event) for event in told] == [Published, ReadMiss, ReadHit, PublishRejected]

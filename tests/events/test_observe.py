@@ -1,4 +1,4 @@
-"""Events in a log, and as metrics."""
+"""Events written to a log, and exported as metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALL = [
 
 
 def test_each_event_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    """An operator would see that something happened, and neither to what nor how bad it is."""
+    """An operator sees that something happened, but not to which dataset nor how bad it is."""
     tell = log_events()
     with caplog.at_level(logging.DEBUG, "swapstore.events"):
         for event in ALL:
@@ -48,16 +48,16 @@ def test_each_event_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_reads_are_not_logged_unless_wanted(caplog: pytest.LogCaptureFixture) -> None:
-    """A log would grow by a line for each request that a web service serves."""
+def test_reads_are_not_logged_by_default(caplog: pytest.LogCaptureFixture) -> None:
+    """A log grows by a line for each request that a web service serves."""
     with caplog.at_level(logging.INFO, "mine"):
         for event in ALL:
             log_events(logging.getLogger("mine"))(event)
     assert [record.name for record in caplog.records] == ["mine"] * 4
 
 
-def test_an_event_of_a_later_release_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """A new kind of event would make every listener fail."""
+def test_an_unknown_event_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    """A new kind of event breaks every existing listener."""
     with caplog.at_level(logging.INFO, "swapstore.events"):
         log_events()(Event(dataset="mena"))
     assert caplog.messages == ["dataset 'mena': Event"]
@@ -65,7 +65,7 @@ def test_an_event_of_a_later_release_is_no_error(caplog: pytest.LogCaptureFixtur
 
 
 def measured(*events: Event) -> dict[str, list[tuple[dict[str, Any], Any]]]:
-    """Return what OpenTelemetry would export: by instrument, the attributes and the count or the sum."""
+    """Return what OpenTelemetry exports: the attributes and the count or sum of each instrument."""
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader])
     tell = otel_metrics(provider.get_meter("test"))
@@ -84,7 +84,7 @@ def measured(*events: Event) -> dict[str, list[tuple[dict[str, Any], Any]]]:
 
 
 def test_each_event_is_measured() -> None:
-    """A dashboard would show nothing, or mix up datasets and outcomes."""
+    """A dashboard shows nothing, or mixes up datasets and outcomes."""
     mena = {"dataset": "mena"}
     already = Published(
         dataset="mena", version=7, id="a", ts=5, size=1234, created=False, is_latest=True,
@@ -107,15 +107,15 @@ def test_each_event_is_measured() -> None:
     assert found["swapstore.read.duration"] == [({**mena, "outcome": kind}, 0.5) for kind in ("hit", "miss")]
 
 
-def test_the_meter_of_the_process_is_used_unless_given() -> None:
-    """Who has set up OpenTelemetry would have to pass a meter around."""
+def test_the_meter_of_the_process_is_the_default() -> None:
+    """A program that has set up OpenTelemetry has to pass its meter around."""
     tell = otel_metrics()
     for event in ALL:
         tell(event)
 
 
 def test_without_the_extra_the_error_names_it() -> None:
-    """Who installed the library alone would get an ImportError of a name they never heard of."""
+    """A user without the extra gets an ImportError of an unknown name."""
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "from swapstore import InvalidInput, observe\n"

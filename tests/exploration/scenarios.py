@@ -1,4 +1,4 @@
-"""What is explored: a few operations on one dataset, and what must hold in every state they can reach."""
+"""What is explored: a few operations on one dataset, and what must hold in every reachable state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Client = Callable[[Context], Operation[Any]]
 
 
 def producer(payload: bytes, **options: Any) -> Client:
-    """A producer of one payload, with a time of its own unless the options say otherwise."""
+    """A producer of one payload, with its own ts by default."""
     wanted = Publication(dataset=D, payload=payload, codec="bytes", **options)
     return lambda context: publish(context, wanted)
 
@@ -38,7 +38,7 @@ def reader(context: Context) -> Operation[Snapshot | None]:
 
 
 def remembering(client: Client) -> Client:
-    """The same client, but it has read the dataset before, so it begins with what it remembers."""
+    """The same client, but it has read the dataset before and begins with a warm cache."""
 
     def operation(context: Context) -> Operation[Any]:
         yield from read_latest(context, D)
@@ -48,7 +48,7 @@ def remembering(client: Client) -> Client:
 
 
 def with_history(count: int) -> Keyspace:
-    """So many snapshots are published."""
+    """This many snapshots are published."""
     keyspace, base = Keyspace(), None
     for number in range(count):
         payload = b"%d" % number
@@ -119,7 +119,7 @@ OTHER = producer(b"other", id="x", ts=5)
 
 @attrs.frozen
 class Scenario:
-    """Some clients, on a store with so many snapshots, with pages of so many rows."""
+    """Some clients, on a store with this many snapshots, in pages of this many rows."""
 
     clients: tuple[Client, ...]
     history: int = 1
@@ -171,7 +171,7 @@ def explore(scenario: Scenario, faults: Faults) -> Outcome:
 
 
 class Judge:
-    """Checks every state. What depends on the store's content alone is checked once for each content."""
+    """Checks every state. What depends on the stored content alone is checked once for each content."""
 
     def __init__(self, *, torn: bool = False) -> None:
         self._torn = torn
@@ -199,7 +199,7 @@ class Judge:
 
 
 def check_content(keyspace: Keyspace, *, leaks_allowed: bool) -> tuple[Row, ...]:
-    """Invariants 1, 4, 6 and 7 of the design."""
+    """Invariants 1, 4, 6 and 7 of the protocol."""
     values = keyspace.values
     stored = values.get(MANIFEST)
     if stored is None:
@@ -240,7 +240,7 @@ def manifest_page(keyspace: Keyspace, ref: Any) -> Any:
 
 
 def check_acknowledged(commit: Published, rows: tuple[Row, ...]) -> None:
-    """What was acknowledged is committed, under the version that was named."""
+    """What was acknowledged is committed, under the version that was returned."""
     row = next((row for row in rows if row.version == commit.version), None)
     assert row is not None, "an acknowledged publish is lost"
     assert (row.id, row.sha256) == (commit.id, commit.sha256)

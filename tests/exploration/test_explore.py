@@ -1,6 +1,6 @@
-"""Every interleaving of real operations, times every fault: the promises hold in each state.
+"""Every interleaving of real operations, with every fault: the promises hold in each state.
 
-The number of states is pinned, so that a search that silently shrank would fail. To accept new numbers on
+The number of states is pinned, so that a search that shrinks by mistake fails. To accept new numbers on
 purpose, delete the file and run this once: it writes the file anew and fails. Searches that are known to be
 large have the marker `nightly`.
 """
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import many, plain, upkeep
+from tests.exploration import batching, maintenance, scriptless
+from tests.exploration.maintenance import SCENARIOS as MAINTENANCE
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
-from tests.exploration.upkeep import SCENARIOS as UPKEEP
+from tests.support.committers import Way
 from tests.support.explore import Outcome
-from tests.support.ways import Way
 
 HERE = Path(__file__).parent
 QUICK = 20_000  # states: a search of up to some seconds
@@ -36,7 +36,7 @@ def search(file: str, scenario: str, *arguments: Any) -> Any:
 
 
 def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> None:
-    """Compare what a search found with what is written down."""
+    """Compare what a search found with the pinned numbers."""
     path = HERE / file
     ends = sorted({end for clients in outcome.ends for end in clients})
     found = {"states": outcome.states, "ends": ends}
@@ -53,58 +53,58 @@ def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> Non
     [search("states.json", name, name, budget) for name in SCENARIOS for budget in BUDGETS],
 )
 def test_every_state_keeps_the_promises(scenario: str, budget: str) -> None:
-    """In some order of commands and faults a reader sees half, a publish is lost or a key leaks."""
+    """In some order of commands and faults a reader sees a mix, a publish is lost or a key leaks."""
     check_pinned("states.json", scenario, budget, explore(SCENARIOS[scenario], BUDGETS[budget]))
 
 
 @pytest.mark.parametrize(
     ("scenario", "budget"),
     [
-        search("states_upkeep.json", name, name, budget)
-        for name, each in UPKEEP.items()
+        search("states_maintenance.json", name, name, budget)
+        for name, each in MAINTENANCE.items()
         for budget in each.budgets
     ],
 )
 def test_every_state_of_retention_and_repair_keeps_the_promises(scenario: str, budget: str) -> None:
-    """In some order of commands and faults a prune or a repair loses a snapshot, or shows what is none."""
-    outcome = upkeep.explore(UPKEEP[scenario], upkeep.BUDGETS[budget])
-    check_pinned("states_upkeep.json", scenario, budget, outcome)
+    """In some order of commands and faults a prune or a repair loses a snapshot, or shows a false one."""
+    outcome = maintenance.explore(MAINTENANCE[scenario], maintenance.BUDGETS[budget])
+    check_pinned("states_maintenance.json", scenario, budget, outcome)
 
 
 @pytest.mark.parametrize(
     ("scenario", "budget"),
     [
-        search("states_many.json", name, name, budget)
-        for name, each in many.SCENARIOS.items()
+        search("states_batching.json", name, name, budget)
+        for name, each in batching.SCENARIOS.items()
         for budget in each.budgets
     ],
 )
 def test_every_state_of_several_datasets_keeps_the_promises(scenario: str, budget: str) -> None:
-    """What is sent together for several datasets is mixed up, or one takes another along."""
-    outcome = many.explore(many.SCENARIOS[scenario], many.BUDGETS[budget])
-    check_pinned("states_many.json", scenario, budget, outcome)
+    """In some order of commands and faults a batch mixes up its datasets, or one fails another."""
+    outcome = batching.explore(batching.SCENARIOS[scenario], batching.BUDGETS[budget])
+    check_pinned("states_batching.json", scenario, budget, outcome)
 
 
 @pytest.mark.parametrize(
     ("way", "scenario", "budget"),
     [
-        search("states_plain.json", f"{way.name.lower()}: {name}", way, name, budget)
-        for way, name, budget in plain.SEARCHES
+        search("states_scriptless.json", f"{way.name.lower()}: {name}", way, name, budget)
+        for way, name, budget in scriptless.SEARCHES
     ],
 )
 def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str, budget: str) -> None:
-    """Where no script runs, some order of plain commands and faults breaks more than the page admits."""
-    outcome = plain.explore(way, plain.SCENARIOS[scenario], budget)
-    check_pinned("states_plain.json", f"{way.name.lower()}: {scenario}", budget, outcome)
+    """In some order of plain commands and faults more breaks than the page about it says."""
+    outcome = scriptless.explore(way, scriptless.SCENARIOS[scenario], budget)
+    check_pinned("states_scriptless.json", f"{way.name.lower()}: {scenario}", budget, outcome)
 
 
 def test_only_a_lease_that_runs_out_early_takes_a_publish_back() -> None:
-    """The page would name a window that is not there, or be silent about one that is."""
+    """The page about leases names a window that does not exist, or omits one that does."""
     breaking = {
         (search.split(":")[0], budget)
-        for search, budgets in pinned_in("states_plain.json").items()
+        for search, budgets in pinned_in("states_scriptless.json").items()
         for budget, found in budgets.items()
-        if {plain.LOST, plain.SPOILED} & set(found["ends"])
+        if {scriptless.LOST, scriptless.SPOILED} & set(found["ends"])
     }
     assert breaking == {("lease", "one key expires")}
 
@@ -114,7 +114,7 @@ def test_only_a_lease_that_runs_out_early_takes_a_publish_back() -> None:
     ["none", "one crash", "one lost reply", pytest.param("one late command", marks=pytest.mark.nightly)],
 )
 def test_producers_of_different_ids_all_succeed(budget: str) -> None:
-    """Nobody who is not killed is turned away: every producer ends with a commit of its own."""
+    """A producer that is not killed ends without a commit of its own."""
     for scenario in (
         "two producers, different ids",
         "two producers that seal a page",
@@ -125,13 +125,13 @@ def test_producers_of_different_ids_all_succeed(budget: str) -> None:
 
 
 def test_one_id_is_created_once() -> None:
-    """Two producers with one id and content: exactly one is told that it created it, whatever is lost."""
+    """Two producers with the same id and content are both told that they created it, or neither."""
     for budget in ("none", "one lost reply", "one late command", "one key expires"):
         outcome = explore(SCENARIOS["two producers, the same id and content"], BUDGETS[budget])
         assert {tuple(sorted(clients)) for clients in outcome.ends} == {("created=False", "created=True")}
 
 
 def test_the_same_search_twice_is_the_same() -> None:
-    """The search depends on nothing but its input, so a failure can be repeated."""
+    """The search depends on more than its input, so a failure cannot be repeated."""
     scenario, faults = SCENARIOS["two producers and a reader"], BUDGETS["one lost reply"]
     assert explore(scenario, faults) == explore(scenario, faults)

@@ -1,4 +1,4 @@
-"""`swapstore follow`: every commit on a line of its own, as it comes."""
+"""`swapstore follow`: every commit on its own line, as soon as it is there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 import swapstore
 from swapstore import Retention
 from tests.cli.conftest import COMMAND, Swapstore
-from tests.follow.followed import publish
+from tests.follow.followers import publish
 
 pytestmark = pytest.mark.slow
 
@@ -45,8 +45,8 @@ def running(command: Swapstore, *arguments: str, stdout: int = subprocess.PIPE) 
         process.communicate()
 
 
-def test_a_line_of_json_each_at_once(command: Swapstore) -> None:
-    """`swapstore follow mena | while read …` would wait for a full buffer, or read half a commit."""
+def test_each_commit_is_a_line_of_json_at_once(command: Swapstore) -> None:
+    """`swapstore follow mena | while read …` waits for a full buffer, or reads half a commit."""
     with swapstore.connect(command.url) as store:
         publish(store, 2)
         with running(command, "mena", "--after", "0") as process:
@@ -64,7 +64,7 @@ def history(command: Swapstore) -> list[bytes]:
 
 
 def test_gaps_are_lines_too(command: Swapstore) -> None:
-    """A script that reads commits would take what retention let go of for nothing."""
+    """A script that reads commits does not learn that retention hid some of them."""
     with swapstore.connect(command.url) as store:
         publish(store, 40)
         store.prune("mena", retention=Retention(max_count=1))
@@ -75,7 +75,7 @@ def test_gaps_are_lines_too(command: Swapstore) -> None:
 
 
 def test_a_person_sees_a_line_per_commit(command: Swapstore) -> None:
-    """At a terminal JSON is hard to read, and foreign text may steer it."""
+    """A terminal shows JSON, or lets control characters in foreign text through."""
     with swapstore.connect(command.url) as store:
         store.publish("mena", "x" * 2000, id="the-first", labels={"title": "\x1b]0;gone\x07"})
         ours, theirs = pty.openpty()
@@ -93,7 +93,7 @@ def test_a_person_sees_a_line_per_commit(command: Swapstore) -> None:
 
 
 def test_a_reader_that_goes_away(command: Swapstore) -> None:
-    """`swapstore follow mena | head -1` would wait for the next commit, or end with a traceback."""
+    """`swapstore follow mena | head -1` waits for the next commit, or ends with a traceback."""
     with swapstore.connect(command.url) as store, running(command, "mena", "--after", "0") as process:
         publish(store, 1)
         process.stdout.readline()
@@ -103,21 +103,21 @@ def test_a_reader_that_goes_away(command: Swapstore) -> None:
 
 
 def test_a_store_that_is_not_there(command: Swapstore) -> None:
-    """A unit that is started with a wrong address would look as if it ran."""
+    """A unit that was started with a wrong address looks as if it ran."""
     done = command("follow", "mena", "--url", "redis://127.0.0.1:1/0")
     assert (done.code, done.out) == (4, b"")
     assert done.err.startswith("swapstore: dataset 'mena': cannot connect")
 
 
 @pytest.mark.parametrize("arguments", [("--after", "-1"), ("--after", "1.5"), ("--after", "last")])
-def test_a_cursor_that_is_none(command: Swapstore, arguments: tuple[str, ...]) -> None:
-    """An empty or cut cursor file would make it begin anywhere."""
+def test_an_invalid_cursor_is_refused(command: Swapstore, arguments: tuple[str, ...]) -> None:
+    """An empty or truncated cursor file makes the command start anywhere."""
     done = command.inside("follow", "mena", *arguments)
     assert done.code == 2
 
 
-def test_an_outage_is_said(command: Swapstore, tmp_path: Path) -> None:
-    """Nobody would know why nothing comes any more."""
+def test_an_outage_is_reported(command: Swapstore, tmp_path: Path) -> None:
+    """Nobody knows why no commits come any more."""
     from tests.support.valkey import Server  # noqa: PLC0415
 
     with Server(tmp_path / "server") as server:

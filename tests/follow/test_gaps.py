@@ -1,4 +1,4 @@
-"""What cannot be given is said: retention that passed a follower, and stores that went back."""
+"""Gap detection: followers are told what they cannot get, after retention or when a store went back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from swapstore import Damaged, Gap, Retention, Store
 from swapstore.testing import SimulatedStore
-from tests.follow.followed import grown, ids, publish, retained, take, versions
+from tests.follow.followers import grown, ids, publish, retained, take, versions
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
 
@@ -22,7 +22,7 @@ def keep(store: Store, count: int) -> None:
 
 @pytest.mark.every_store
 def test_retention_that_passed_the_position(store: Store) -> None:
-    """A consumer that was away for too long would never learn that commits are lacking."""
+    """A consumer that was away for too long does not learn that commits are missing."""
     publish(store, 100)
     keep(store, 5)
     follower = store.follow("mena", after=10, poll=FAST)
@@ -33,7 +33,7 @@ def test_retention_that_passed_the_position(store: Store) -> None:
 
 
 def test_the_gap_says_what_it_is_about(store: Store) -> None:
-    """Whoever handles it has to know which dataset to load anew, and from where on it goes on."""
+    """The gap does not say which dataset to load anew, or from which version the follower continues."""
     publish(store, 50)
     keep(store, 2)
     follower = store.follow("mena", after=3, poll=FAST)
@@ -41,8 +41,8 @@ def test_the_gap_says_what_it_is_about(store: Store) -> None:
     follower.close()
 
 
-def test_from_the_oldest_that_is_retained_there_is_no_gap(store: Store) -> None:
-    """A consumer that asks for all there is would raise an alarm about what was let go of long ago."""
+def test_following_from_the_oldest_reports_no_gap(store: Store) -> None:
+    """A consumer that asks for the whole history gets an alarm about what was unlinked long ago."""
     publish(store, 100)
     keep(store, 5)
     follower = store.follow("mena", after=0, poll=FAST)
@@ -50,8 +50,8 @@ def test_from_the_oldest_that_is_retained_there_is_no_gap(store: Store) -> None:
     follower.close()
 
 
-def test_hidden_commits_of_which_the_log_still_knows(store: Store) -> None:
-    """Retention passed a few commits a moment ago: they are in the log, but nobody may read them."""
+def test_hidden_commits_that_are_still_in_the_log(store: Store) -> None:
+    """Commits that retention has just hidden are given to a consumer, or skipped without a gap."""
     publish(store, 10)
     follower = store.follow("mena", after=4, poll=FAST)
     keep(store, 3)
@@ -60,8 +60,8 @@ def test_hidden_commits_of_which_the_log_still_knows(store: Store) -> None:
 
 
 @pytest.mark.parametrize("after", [7, 10, 11, 12])
-def test_versions_without_a_commit_are_no_gap(store: Store, after: int) -> None:
-    """Pins and confirmations take versions too: each would be an alarm about nothing."""
+def test_versions_without_a_commit_are_not_a_gap(store: Store, after: int) -> None:
+    """Each pin and each confirmation raises an alarm about nothing."""
     publish(store, 10)
     for _ in range(3):
         store.confirm("mena")
@@ -73,8 +73,8 @@ def test_versions_without_a_commit_are_no_gap(store: Store, after: int) -> None:
     follower.close()
 
 
-def test_confirmations_are_no_gap_far_behind_either() -> None:
-    """A producer that confirms each hour, and bounds by age: a consumer that comes back sees false alarms."""
+def test_confirmations_are_not_a_gap_for_a_follower_far_behind() -> None:
+    """A producer that confirms each hour causes false alarms for a consumer that comes back."""
     sim = SimulatedStore()
     store = retained(sim, Retention(max_age=timedelta(days=90)))
     for number in range(150):
@@ -86,8 +86,8 @@ def test_confirmations_are_no_gap_far_behind_either() -> None:
     assert ids(found) == [f"mena-{number}" for number in range(10, 150)]
 
 
-def test_age_lets_go_of_what_a_follower_has_not_seen() -> None:
-    """Bounds by age hide by time, not by version: that too must be said."""
+def test_max_age_hides_commits_before_a_follower_sees_them() -> None:
+    """Commits that max_age hid before a consumer saw them are missing without a gap."""
     sim = SimulatedStore()
     store = retained(sim, Retention(max_age=timedelta(hours=1)))
     for number in range(100):
@@ -102,7 +102,7 @@ def test_age_lets_go_of_what_a_follower_has_not_seen() -> None:
 
 
 def test_a_backfill_that_was_hidden_before_it_was_given() -> None:
-    """A commit in the midst of others is old at once: it is skipped, and nobody would know."""
+    """A backfill that is hidden at once is skipped, and the consumer does not know."""
     sim = SimulatedStore()
     store = sim.connect()
     now = sim.clock.now_ms()
@@ -114,8 +114,8 @@ def test_a_backfill_that_was_hidden_before_it_was_given() -> None:
     assert versions(take(follower, 3)) == [1, (1, 3, "retention"), 3]
 
 
-def test_a_hidden_commit_at_the_end_is_told_before_the_next() -> None:
-    """Nothing comes after it yet, so the gap has to be remembered until something does."""
+def test_a_hidden_commit_at_the_end_is_reported_before_the_next() -> None:
+    """The gap about a hidden commit at the end of the log is lost before the next commit comes."""
     sim = SimulatedStore()
     store, other = sim.connect(), sim.connect()
     now = sim.clock.now_ms()
@@ -130,8 +130,8 @@ def test_a_hidden_commit_at_the_end_is_told_before_the_next() -> None:
     assert versions(take(late, 2)) == [(1, 4, "retention"), 4]
 
 
-def test_what_is_pinned_is_given_whatever_its_age(store: Store) -> None:
-    """What every reader is served would be missing in what a new consumer gets."""
+def test_a_pinned_snapshot_is_given_whatever_its_age(store: Store) -> None:
+    """A new consumer does not get the pinned snapshot that every reader is served."""
     publish(store, 80)
     store.pin("mena", id="mena-9")
     keep(store, 2)
@@ -145,7 +145,7 @@ def test_what_is_pinned_is_given_whatever_its_age(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_a_flush_and_a_new_start(store: Store) -> None:
-    """After a flush versions begin anew: a consumer that waits for version 6 would skip the first five."""
+    """After a flush a consumer that waits for version 6 skips the first five new commits."""
     publish(store, 5)
     follower = store.follow("mena", after=0, poll=FAST)
     take(follower, 5)
@@ -159,7 +159,7 @@ def test_a_flush_and_a_new_start(store: Store) -> None:
 
 
 def test_a_new_start_that_grew_past_the_position(store: Store) -> None:
-    """The new history is longer than the old: going on by version would skip most of it."""
+    """After a flush and many publishes the follower continues by version, and skips most of them."""
     publish(store, 5)
     follower = store.follow("mena", after=0, poll=FAST)
     take(follower, 5)
@@ -173,7 +173,7 @@ def test_a_new_start_that_grew_past_the_position(store: Store) -> None:
 
 
 def test_a_cursor_from_before_a_flush(store: Store) -> None:
-    """A consumer that was down during the flush comes back with a version that nobody knows."""
+    """A consumer that was down during the flush waits for a version of the old epoch."""
     publish(store, 3)
     follower = store.follow("mena", after=50, poll=FAST)
     assert versions(take(follower, 4)) == [(50, 1, "reset"), 1, 2, 3]
@@ -181,7 +181,7 @@ def test_a_cursor_from_before_a_flush(store: Store) -> None:
 
 
 def test_a_cursor_and_nothing_published(store: Store) -> None:
-    """The flush was a moment ago, and the producer is yet to come."""
+    """A cursor on a dataset that was just flushed fails, or the next commit is missed."""
     follower = store.follow("mena", after=2, poll=FAST)
     publish(store, 4)
     assert versions(take(follower, 5)) == [(2, 1, "reset"), 1, 2, 3, 4]
@@ -189,7 +189,7 @@ def test_a_cursor_and_nothing_published(store: Store) -> None:
 
 
 def test_a_failover_that_lost_commits() -> None:
-    """What was given is gone, and others have its versions: going on by version would skip those."""
+    """After a failover the follower continues by version, and skips the commits that replaced others."""
     sim = SimulatedStore()
     store = sim.connect()
     publish(store, 8)
@@ -207,7 +207,7 @@ def test_a_failover_that_lost_commits() -> None:
 
 
 def test_a_store_that_only_seemed_to_go_back() -> None:
-    """A replica that lags for long shows what was: when it catches up nothing may come twice."""
+    """After a replica lagged for a while, the follower gives the same commits again."""
     sim = SimulatedStore()
     producer = sim.connect()
     publish(producer, 8)
@@ -236,7 +236,7 @@ def test_a_store_that_only_seemed_to_go_back() -> None:
 
 
 def test_a_manifest_that_was_lost_and_rebuilt(store: Store) -> None:
-    """Repair names everything again, in a new epoch: nothing may come twice, and no gap is there."""
+    """After a repair in a new epoch the follower gives commits twice, or reports a gap."""
     publish(store, 70)
     follower = store.follow("mena", after=0, poll=FAST)
     take(follower, 70)
@@ -250,7 +250,7 @@ def test_a_manifest_that_was_lost_and_rebuilt(store: Store) -> None:
 
 
 def test_a_repair_in_the_middle_of_a_backlog(store: Store) -> None:
-    """A consumer is half-way through when the manifest is rebuilt."""
+    """A manifest that is rebuilt while a consumer catches up makes it skip or repeat commits."""
     publish(store, 100)
     follower = store.follow("mena", after=0, poll=FAST)
     before = take(follower, 40)
@@ -264,14 +264,14 @@ def test_a_repair_in_the_middle_of_a_backlog(store: Store) -> None:
 @pytest.mark.every_store
 @pytest.mark.parametrize("given", [5, 6, 8])
 def test_snapshots_that_repair_names_again(store: Store, given: int) -> None:
-    """A failover lost a manifest, repair finds its commits: those given would come twice, others never."""
+    """Commits that repair names again after a failover come twice, or never."""
     publish(store, 5)
     before = Damage(store).get(MANIFEST)
     publish(store, given - 5, begin=5)
     follower = store.follow("mena", after=0, poll=FAST)
     seen = take(follower, given)
     publish(another(store), 8 - given, begin=given)
-    Damage(store).put(MANIFEST, before)  # three are committed, and named no more
+    Damage(store).put(MANIFEST, before)  # three commits are no longer named
     repairer = another(store)
     assert repairer.repair("mena", apply=True)[0].restored
     publish(repairer, 1, begin=8)
@@ -285,7 +285,7 @@ def test_snapshots_that_repair_names_again(store: Store, given: int) -> None:
 
 
 def test_damage_is_raised() -> None:
-    """A page that is gone would be skipped in silence: 32 commits that no consumer ever sees."""
+    """A lost page is skipped silently: 32 commits that no consumer ever sees."""
     sim = SimulatedStore()
     store = sim.connect()
     grown(store, 100)
@@ -299,8 +299,8 @@ def test_damage_is_raised() -> None:
     assert caught.value.dataset == "mena"
 
 
-def test_damage_behind_a_follower_is_not_its_concern() -> None:
-    """What was given long ago is damaged: a consumer of the newest would stop for it."""
+def test_damage_behind_a_follower_does_not_stop_it() -> None:
+    """A consumer of new commits stops because an old page is damaged."""
     sim = SimulatedStore()
     store = sim.connect()
     follower = store.follow("mena", after=0)

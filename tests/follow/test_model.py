@@ -1,4 +1,4 @@
-"""Whatever producers, operators and retention do: what a follower gives is what was committed, in order."""
+"""Random producers, operators and retention: a follower gives exactly what was committed, in order."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class World:
             except Refused:
                 return
 
-    def steer(self, what: str, times: int) -> None:
+    def pin_or_roll_back(self, what: str, times: int) -> None:
         for number in range(times):
             try:
                 if what == "confirm":
@@ -84,10 +84,10 @@ class World:
             case "look":
                 self.look()
             case _:
-                self.steer(what, number)
+                self.pin_or_roll_back(what, number)
 
     def look(self) -> None:
-        """Take all there is: publish one more, and go up to it."""
+        """Take all there is: publish one more, and read up to it."""
         self.publish(1)
         while not self.found or getattr(self.found[-1], "id", None) != self.committed[-1]:
             self.found.append(next(self.follower))
@@ -95,7 +95,7 @@ class World:
 
 @given(ACTS, st.sampled_from([None, 0, 2]))
 def test_what_is_given_is_what_was_committed(acts: list[Act], after: int | None) -> None:
-    """A consumer would skip a commit, see one twice, or out of order, and nothing would say so."""
+    """A consumer skips a commit, or gets one twice or out of order, without an error."""
     world = World(after)
     for what, number in acts:
         world.act(what, number)
@@ -104,8 +104,8 @@ def test_what_is_given_is_what_was_committed(acts: list[Act], after: int | None)
     places = [world.committed.index(id_) for id_ in given]
     assert places == sorted(set(places))
     assert all(place >= world.begin for place in places)
-    # What lies between two that follow each other was let go of, and that is said; but for a backfill that
-    # went before a follower that was far behind came by: see `may_lack_rows`.
+    # What lies between two consecutive commits was unlinked, and is reported as a gap; except for a backfill
+    # that was unlinked before a follower that was far behind got there: see `may_lack_rows`.
     before, told = world.begin - 1, after == 0
     for item in world.found:
         if isinstance(item, Gap):
@@ -119,7 +119,7 @@ def test_what_is_given_is_what_was_committed(acts: list[Act], after: int | None)
 
 @given(st.integers(0, 300), st.integers(1, 300))
 def test_a_history_that_was_never_bounded_has_no_gaps(after: int, until: int) -> None:
-    """Without retention every alarm is a false one."""
+    """A follower reports a gap although there is no retention."""
     store = SimulatedStore().connect()
     for number in range(3):
         store.publish("mena", number)

@@ -1,4 +1,4 @@
-"""Every commit, in its order, none skipped and none twice."""
+"""A follower gives every commit in its order: none is skipped and none comes twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from swapstore import InvalidInput, Retention, Row, Store
 from swapstore.commands import Get
 from swapstore.testing import SimulatedStore
-from tests.follow.followed import Collected, grown, ids, publish, retained, take, versions
+from tests.follow.followers import Collected, grown, ids, publish, retained, take, versions
 from tests.support.drivers import another, meddled
 
 FAST = 0.02
@@ -19,7 +19,7 @@ FAST = 0.02
 
 @pytest.mark.every_store
 def test_the_next_commit_from_the_call_on(store: Store) -> None:
-    """A consumer that starts before its producer's next run would miss that very commit, or get old ones."""
+    """A consumer that starts before its producer misses the very next commit, or gets old ones."""
     publish(store, 3)
     follower = store.follow("mena", poll=FAST)
     publish(store, 2, begin=3)
@@ -28,7 +28,7 @@ def test_the_next_commit_from_the_call_on(store: Store) -> None:
 
 
 def test_from_the_oldest_and_from_a_version(store: Store) -> None:
-    """A consumer that was away would not get what it missed, or all of it again."""
+    """A consumer that was away does not get what it missed, or gets all of it again."""
     publish(store, 70)
     everything, rest = store.follow("mena", after=0, poll=FAST), another(store).follow("mena", after=40)
     assert versions(take(everything, 70)) == list(range(1, 71))
@@ -42,15 +42,15 @@ def test_from_the_oldest_and_from_a_version(store: Store) -> None:
 
 @pytest.mark.parametrize("after", [None, 0])
 def test_a_dataset_that_is_not_there_yet(store: Store, after: int | None) -> None:
-    """A consumer that is deployed before its producer would fail, or miss the first commit."""
+    """A consumer that is deployed before its producer fails, or misses the first commit."""
     follower = store.follow("mena", after=after, poll=FAST)
     publish(store, 2)
     assert versions(take(follower, 2)) == [1, 2]
     follower.close()
 
 
-def test_pins_rollbacks_and_confirmations_are_no_commits(store: Store) -> None:
-    """A consumer would do its side effects again for a snapshot it has handled."""
+def test_pins_rollbacks_and_confirmations_are_not_commits(store: Store) -> None:
+    """A consumer repeats its side effects for a snapshot that it has handled."""
     publish(store, 2)
     follower = store.follow("mena", after=0, poll=FAST)
     store.pin("mena", id="mena-0")
@@ -63,7 +63,7 @@ def test_pins_rollbacks_and_confirmations_are_no_commits(store: Store) -> None:
 
 
 def test_backfills_come_in_the_order_of_their_commits(store: Store) -> None:
-    """A snapshot of last month that is published today would never reach the consumer."""
+    """A snapshot of last month that is published today never reaches the consumer."""
     follower = store.follow("mena", poll=FAST)
     for number, ts in enumerate((5000, 1000, 3000)):
         store.publish("mena", number, ts=ts, id=f"at-{ts}")
@@ -72,7 +72,7 @@ def test_backfills_come_in_the_order_of_their_commits(store: Store) -> None:
 
 
 def test_a_repeated_publish_is_one_commit(store: Store) -> None:
-    """A producer that retries would make the consumer act twice."""
+    """A producer that retries makes the consumer act twice."""
     follower = store.follow("mena", poll=FAST)
     for _ in range(3):
         store.publish("mena", 1, id="same")
@@ -82,8 +82,8 @@ def test_a_repeated_publish_is_one_commit(store: Store) -> None:
 
 
 @pytest.mark.every_store
-def test_producers_at_once_and_followers_at_once(store: Store) -> None:
-    """Under load a commit would be skipped, or come twice, or out of order."""
+def test_concurrent_producers_and_followers(store: Store) -> None:
+    """Under load a commit is skipped, or comes twice, or out of order."""
     producers, readers = [another(store) for _ in range(3)], [*(another(store) for _ in range(3)), store]
     followers = [Collected(reader.follow("mena", after=0, poll=FAST)) for reader in readers]
 
@@ -104,7 +104,7 @@ def test_producers_at_once_and_followers_at_once(store: Store) -> None:
 
 
 def test_labels_are_the_callers_own(store: Store) -> None:
-    """A consumer that edits the labels of what it gets would edit what other readers of the process get."""
+    """A consumer that edits the labels it got changes what other readers of the process get."""
     store.publish("mena", 1, labels={"a": "b"})
     first, second = (store.follow("mena", after=0) for _ in range(2))
     (row,) = take(first, 1)
@@ -118,7 +118,7 @@ def test_labels_are_the_callers_own(store: Store) -> None:
 
 
 def test_a_million_behind_loads_a_page_at_a_time() -> None:
-    """A consumer that is far behind would wait minutes for its first commit, or run out of memory."""
+    """A consumer that is far behind waits minutes for its first commit, or runs out of memory."""
     store = SimulatedStore().connect()
     grown(store, 50_000)
     for cache_bytes in (0, 1 << 20):
@@ -132,7 +132,7 @@ def test_a_million_behind_loads_a_page_at_a_time() -> None:
 
 
 def test_all_of_a_deep_history_comes_once() -> None:
-    """At the borders of pages, where one ends and the next begins, a row would be lost or doubled."""
+    """At the borders of pages a commit is lost or comes twice."""
     store = SimulatedStore().connect()
     grown(store, 3000)
     follower = store.follow("mena", after=0)
@@ -141,8 +141,8 @@ def test_all_of_a_deep_history_comes_once() -> None:
     assert versions(take(follower, 1)) == [3001]
 
 
-def test_a_quiet_follower_asks_one_small_question_a_poll() -> None:
-    """A thousand idle consumers would load manifests all day."""
+def test_an_idle_follower_sends_one_small_command_a_poll() -> None:
+    """A thousand idle consumers load manifests all day."""
     sim = SimulatedStore()
     publish(sim.connect(), 40)
     client, meddler = meddled(sim.connect())
@@ -157,7 +157,7 @@ def test_a_quiet_follower_asks_one_small_question_a_poll() -> None:
 
 
 def test_polls_are_spread() -> None:
-    """A thousand consumers that were started together would ask together, for ever."""
+    """A thousand consumers that were started at the same time poll at the same moments."""
     waits: list[float] = []
 
     class Noting:
@@ -181,20 +181,20 @@ def test_polls_are_spread() -> None:
     "arguments",
     [{"after": -1}, {"after": "1"}, {"after": True}, {"poll": 0}, {"poll": "1"}, {"poll": float("nan")}],
 )
-def test_arguments_that_cannot_be_used(store: Store, arguments: dict[str, Any]) -> None:
-    """A wrong cursor would be found out hours later; a poll of 0 would be a busy loop."""
+def test_invalid_arguments_are_refused(store: Store, arguments: dict[str, Any]) -> None:
+    """A wrong cursor is found hours later, and a poll of 0 is a busy loop."""
     with pytest.raises(InvalidInput):
         store.follow("mena", **arguments)
 
 
-def test_a_name_that_is_none(store: Store) -> None:
-    """A typo with a space in it would be followed for ever, in silence."""
+def test_an_invalid_name_is_refused(store: Store) -> None:
+    """A name with a space in it is followed silently and forever."""
     with pytest.raises(InvalidInput):
         store.follow("no such name!")
 
 
 def test_retention_behind_a_follower_that_keeps_up() -> None:
-    """Old history goes while a consumer reads the newest: that must be no gap, and lose nothing."""
+    """Retention of old history causes a gap for a consumer that reads the newest commits."""
     sim = SimulatedStore()
     store = retained(sim, Retention(max_count=3))
     follower = store.follow("mena", after=0)

@@ -1,4 +1,4 @@
-"""Followers stop when they are told to, at once, and leave nothing open."""
+"""Followers stop at once when they are told to, and leave nothing open."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 import swapstore
 from swapstore import Store, StoreClosed
-from tests.follow.followed import Collected, publish, take
-from tests.follow.test_losses import LONG, eventually, subscribers
+from tests.follow.followers import Collected, publish, take
+from tests.follow.test_faults import LONG, eventually, subscribers
 from tests.support.valkey import Server
 
 pytestmark = pytest.mark.every_store
@@ -24,7 +24,7 @@ SOON_S = 5.0  # a tenth of a second, and time for a busy machine; a poll would t
 
 
 def test_closing_the_store_ends_a_follower_that_waits(store: Store) -> None:
-    """A service that shuts down would hang for a poll, or die with an error of a closed connection."""
+    """A service that shuts down hangs for a poll, or dies with an error of a closed connection."""
     follower = Collected(store.follow("mena", after=0, poll=LONG))
     publish(store, 1)
     store.publish("mena", "more")
@@ -36,8 +36,8 @@ def test_closing_the_store_ends_a_follower_that_waits(store: Store) -> None:
     assert follower.error is None
 
 
-def test_closing_the_store_ends_many(store: Store) -> None:
-    """Each of a service's followers has to end, whatever it is at."""
+def test_closing_the_store_ends_all_its_followers(store: Store) -> None:
+    """One of a service's followers does not end when the store is closed."""
     publish(store, 5)
     followers = [Collected(store.follow("mena", after=number % 5, poll=0.01)) for number in range(8)]
     for follower in followers:
@@ -47,7 +47,7 @@ def test_closing_the_store_ends_many(store: Store) -> None:
 
 
 def test_closing_the_store_within_the_loop(store: Store) -> None:
-    """Whoever has seen enough closes the store: the loop ends there, and not somewhere later."""
+    """A loop that closes its store gets further commits, or an error, instead of ending."""
     publish(store, 5)
     seen = []
     for commit in store.follow("mena", after=0):
@@ -57,8 +57,8 @@ def test_closing_the_store_within_the_loop(store: Store) -> None:
     assert len(seen) == 2
 
 
-def test_a_store_that_is_closed_cannot_be_followed(store: Store) -> None:
-    """A loop over nothing would look as if there were no commits: the store was closed too early."""
+def test_a_closed_store_cannot_be_followed(store: Store) -> None:
+    """Following a closed store looks like a dataset without commits."""
     follower = store.follow("mena")
     store.close()
     with pytest.raises(StoreClosed):
@@ -67,8 +67,8 @@ def test_a_store_that_is_closed_cannot_be_followed(store: Store) -> None:
         store.follow("mena")
 
 
-def test_closing_a_follower_lets_go_of_its_connection(valkey: Server) -> None:
-    """A service that follows one dataset after the other would run out of connections."""
+def test_closing_a_follower_returns_its_connection(valkey: Server) -> None:
+    """A service that follows one dataset after the other runs out of connections."""
     with swapstore.connect(valkey.url) as store:
         for _ in range(3):
             follower = store.follow("mena", after=0, poll=0.01)
@@ -82,8 +82,8 @@ def test_closing_a_follower_lets_go_of_its_connection(valkey: Server) -> None:
         assert store._subscriptions == set()
 
 
-def test_a_follower_that_is_forgotten(valkey: Server) -> None:
-    """`break` leaves the loop, and nobody calls close: the connection must not stay."""
+def test_a_follower_that_is_never_closed(valkey: Server) -> None:
+    """A loop that is left with `break` keeps its connection open."""
     with swapstore.connect(valkey.url) as store:
         publish(store, 1)
 
@@ -101,7 +101,7 @@ def test_a_follower_that_is_forgotten(valkey: Server) -> None:
 
 
 def test_a_pool_of_one_connection(valkey: Server) -> None:
-    """Followers that sit on the connections of the pool would stop the store they follow."""
+    """A follower uses up the connections of the pool, and the store it follows stops."""
     with swapstore.connect(f"{valkey.url}?max_connections=1") as store:
         followers = [Collected(store.follow("mena", poll=0.05)) for _ in range(4)]
         publish(store, 3)
@@ -111,7 +111,7 @@ def test_a_pool_of_one_connection(valkey: Server) -> None:
 
 
 def test_a_borrowed_client(valkey: Server) -> None:
-    """A client that decodes replies, or speaks the newer protocol, would hear no hints."""
+    """A caller's client that decodes replies, or speaks RESP3, gets no hints."""
     for options in ({"decode_responses": True}, {"protocol": 3}, {"protocol": 2}):
         with valkey.client(**options) as client, swapstore.connect(client) as store:
             name = f"of-{'-'.join(options)}-{options.get('protocol')}"
@@ -123,7 +123,7 @@ def test_a_borrowed_client(valkey: Server) -> None:
 
 
 def test_ctrl_c(real_url: str) -> None:
-    """Whoever follows in a terminal would have to wait for a poll, or kill the process."""
+    """Ctrl-C in a terminal ends a follower only after the next poll."""
     program = f"""
         import signal, swapstore
         signal.signal(signal.SIGINT, signal.default_int_handler)

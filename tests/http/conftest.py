@@ -23,7 +23,7 @@ START_S = 20
 
 @attrs.frozen
 class Answer:
-    """What a server answered."""
+    """The response of a server."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -32,12 +32,12 @@ class Answer:
 
 @attrs.frozen
 class Site:
-    """An app that runs."""
+    """A running app."""
 
     port: int
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        """Ask it; `If_None_Match` is the header If-None-Match."""
+        """Send a request; `If_None_Match` is the header If-None-Match."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(
@@ -53,7 +53,7 @@ Serving = Callable[[str], AbstractContextManager[Site]]
 
 
 def documented(framework: str) -> dict[str, Any]:
-    """Run the block of the page that makes an app of this framework, and return its names."""
+    """Run the code block of the page that makes the app of this framework; return its names."""
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     (code,) = [block for block in blocks if f"app = {framework}(" in block]
     names: dict[str, Any] = {"__name__": "documented"}
@@ -65,7 +65,7 @@ class Quiet(WSGIRequestHandler):
     """Writes no access log."""
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing."""
+        """Write nothing."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What clients of a web service get, over real HTTP."""
+"""What clients of the documented web services get, over real HTTP."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tag(store: Store) -> str:
 
 
 def test_the_payload_is_handed_through_byte_for_byte(site: Site, store: Store) -> None:
-    """A client that checks a digest or a signature would find the bytes changed on their way."""
+    """A client that checks a digest or a signature gets other bytes than were published."""
     answer = site.get("/datasets/eu/prices")
     assert (answer.status, answer.body) == (200, TEXT)
     assert answer.headers["Content-Type"].startswith("application/json")
@@ -52,8 +52,8 @@ def test_the_payload_is_handed_through_byte_for_byte(site: Site, store: Store) -
     assert answer.headers["Content-Type"] == "application/octet-stream"
 
 
-def test_a_client_that_has_it_gets_no_body(site: Site, store: Store) -> None:
-    """Every client would fetch megabytes once a minute, though nothing is new."""
+def test_a_client_with_the_current_version_gets_no_body(site: Site, store: Store) -> None:
+    """Every client fetches megabytes once a minute, although nothing is new."""
     known = site.get("/datasets/eu/prices").headers["ETag"]
     answer = site.get("/datasets/eu/prices", If_None_Match=known)
     assert (answer.status, answer.body) == (304, b"")
@@ -62,7 +62,7 @@ def test_a_client_that_has_it_gets_no_body(site: Site, store: Store) -> None:
 
 
 def test_a_new_version_is_sent(site: Site, store: Store) -> None:
-    """A client would keep what it has for ever."""
+    """A client keeps its old version permanently."""
     known = site.get("/datasets/eu/prices").headers["ETag"]
     store.publish("eu/prices", {"new": True})
     answer = site.get("/datasets/eu/prices", If_None_Match=known)
@@ -84,15 +84,15 @@ def test_a_new_version_is_sent(site: Site, store: Store) -> None:
         ('"x{bare}"', 200),
     ],
 )
-def test_tags_are_compared_as_http_says(site: Site, store: Store, given: str, status: int) -> None:
-    """Behind a proxy that compresses, which makes tags weak, every request would be answered in full."""
+def test_weak_etags_match(site: Site, store: Store, given: str, status: int) -> None:
+    """Behind a proxy that compresses, and so weakens etags, every response has its full body."""
     known = tag(store)
     header = given.format(tag=known, bare=known.strip('"'))
     assert site.get("/datasets/eu/prices", If_None_Match=header).status == status
 
 
 def test_head_says_the_same_without_the_body(site: Site, store: Store) -> None:
-    """A monitor that only looks at headers would get an error, or another tag."""
+    """A monitor that sends HEAD gets an error, or another etag."""
     answer = site.get("/datasets/eu/prices", "HEAD")
     assert (answer.status, answer.body) == (200, b"")
     assert answer.headers["Content-Length"] == str(len(TEXT))
@@ -100,8 +100,8 @@ def test_head_says_the_same_without_the_body(site: Site, store: Store) -> None:
     assert site.get("/datasets/eu/prices", "HEAD", If_None_Match=tag(store)).status == 304
 
 
-def test_what_is_not_published_is_not_found(site: Site, store: Store) -> None:
-    """A client would take a misspelt name for a server that is down, and ask again for ever."""
+def test_an_unpublished_dataset_is_not_found(site: Site, store: Store) -> None:
+    """A client takes a misspelt name for a server that is down, and retries forever."""
     for name in ("nowhere", "eu", ".hidden", "a%20b", "x" * 300):
         answer = site.get(f"/datasets/{name}")
         assert (answer.status, answer.body) == (404, b"")
@@ -109,7 +109,7 @@ def test_what_is_not_published_is_not_found(site: Site, store: Store) -> None:
 
 
 def test_a_store_that_is_down_is_not_nothing_published(tmp_path: Path, serving: Serving) -> None:
-    """Clients would drop what they have while the server restarts, as if it had been unpublished."""
+    """Clients drop what they have while the server restarts, as if it had been removed."""
     server = Server(tmp_path / "server").start()
     try:
         with swapstore.connect(server.url) as producer:
@@ -127,7 +127,7 @@ def test_a_store_that_is_down_is_not_nothing_published(tmp_path: Path, serving: 
 
 @pytest.mark.every_store
 def test_damaged_data_is_an_error_of_the_server(site: Site, store: Store) -> None:
-    """Altered bytes would be sent on as data, or look like nothing published."""
+    """Altered bytes are sent as data, or look like nothing published."""
     row = store.status("eu/prices").serving  # type: ignore[union-attr]
     key = store._context.keys.id("eu/prices", row.id)
     store._driver.execute([swapstore.commands.Write(key, b"nonsense")])
@@ -136,7 +136,7 @@ def test_damaged_data_is_an_error_of_the_server(site: Site, store: Store) -> Non
 
 @pytest.mark.every_store
 def test_many_clients_at_once_see_whole_versions(site: Site, store: Store) -> None:
-    """Under load a client would get one version's tag with another version's bytes."""
+    """Under load a client gets one version's etag with another version's bytes."""
     stop, wrong = threading.Event(), []
 
     def ask() -> None:

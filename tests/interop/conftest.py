@@ -1,4 +1,4 @@
-"""The readers of docs/how-to/read-from-typescript-and-curl.md, and what they run on."""
+"""The readers of docs/how-to/read-from-typescript-and-curl.md, and the environment that they run in."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Language = Literal["sdk", "fetch", "curl"]
 
 @attrs.frozen
 class Read:
-    """What a reader said of a dataset: the payload, or None and why not."""
+    """What a reader got of a dataset: the payload, or None and the reason."""
 
     payload: bytes | None
     nothing: bool  # it says that nothing is published
@@ -106,7 +106,7 @@ def rest(valkey: Server) -> Iterator[RestServer]:
 
 @pytest.fixture
 def store(valkey: Server) -> Iterator[Store]:
-    """A producer on the same Valkey: what it publishes over the Redis protocol are the same records."""
+    """A producer that publishes the same records over the Redis protocol."""
     with swapstore.connect(valkey.url) as made:
         yield made
 
@@ -120,7 +120,7 @@ def rest_store(rest: RestServer) -> Iterator[Store]:
 
 @pytest.fixture
 def environment(rest: RestServer) -> dict[str, str]:
-    """What a reader finds in its environment. The token is the read-only one, which must be enough."""
+    """The environment variables of a reader, with the read-only token, which must be enough."""
     return {"UPSTASH_REDIS_REST_URL": rest.url, "UPSTASH_REDIS_REST_TOKEN": rest.read_only_token}
 
 

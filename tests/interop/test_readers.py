@@ -1,4 +1,4 @@
-"""Readers in TypeScript and in shell get what swapstore published, or say why not."""
+"""The documented readers in TypeScript and shell get what swapstore published, or say why not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BINARY = bytes(range(256)) * 40
 
 
 def stored_as_base64(valkey: Server, dataset: str, row: swapstore.Row) -> None:
-    """Put a record of text in the form that the others have when they are published over REST."""
+    """Store a record of text in the form that a publish over REST gives to other records."""
     key = f"swapstore:id:{{{dataset}}}:{row.id}"
     with valkey.client() as client:
         header, _, payload = client.get(key).partition(b"\n")
@@ -29,19 +29,19 @@ def stored_as_base64(valkey: Server, dataset: str, row: swapstore.Row) -> None:
 
 
 def test_text_is_read_byte_for_byte(store: Store, reader: Reader) -> None:
-    """A front end would show other numbers than the producer published, or fail on an umlaut."""
+    """A front end shows other numbers than the producer published, or fails on an umlaut."""
     store.publish("eu/prices", {"old": True})
     store.publish("eu/prices", msgspec.Raw(TEXT))
     assert reader("eu/prices").payload == TEXT
 
 
 def test_nothing_published_is_not_an_error(store: Store, reader: Reader) -> None:
-    """A new region would look like an outage."""
+    """A dataset without a publish looks like an outage."""
     assert reader("mena").nothing
 
 
 def test_a_pinned_snapshot_is_what_is_served(store: Store, reader: Reader) -> None:
-    """After a roll back the front end would go on to show what was rolled back."""
+    """After a pin the front end still shows the snapshot that the operator took away."""
     store.publish("mena", "good", id="good")
     store.publish("mena", "bad", id="bad/with@all:signs+1")
     assert reader("mena").payload == b'"bad"'
@@ -49,8 +49,8 @@ def test_a_pinned_snapshot_is_what_is_served(store: Store, reader: Reader) -> No
     assert reader("mena").payload == b'"good"'
 
 
-def test_what_was_published_over_rest(rest_store: Store, valkey: Server, reader: Reader) -> None:
-    """What a producer published over REST could not be read by anything but swapstore."""
+def test_data_published_over_rest_is_read(rest_store: Store, valkey: Server, reader: Reader) -> None:
+    """Only swapstore itself can read what a producer published over REST."""
     rest_store.publish("text", msgspec.Raw(TEXT))
     assert reader("text").payload == TEXT
     rest_store.publish("image", BINARY, codec="bytes", id="x")
@@ -61,7 +61,7 @@ def test_what_was_published_over_rest(rest_store: Store, valkey: Server, reader:
 
 @pytest.mark.parametrize("payload", [b"", b"line\nand line\n"])
 def test_any_body_may_be_base64(store: Store, valkey: Server, reader: Reader, payload: bytes) -> None:
-    """A reader that guesses from the content, and not by the entry, would fail on some."""
+    """A reader that guesses the encoding from the content, not from the entry, fails on some payloads."""
     store.publish("mena", payload, codec="bytes")
     (row,) = store.history("mena")
     stored_as_base64(valkey, "mena", row)
@@ -69,7 +69,7 @@ def test_any_body_may_be_base64(store: Store, valkey: Server, reader: Reader, pa
 
 
 def test_binary_published_over_redis(store: Store, reader: Reader, language: Language) -> None:
-    """Damaged bytes would pass for the payload. The SDK cannot carry them, and its reader says so."""
+    """Damaged bytes pass as the payload. The SDK cannot carry them, and its reader must say so."""
     store.publish("mena", BINARY, codec="bytes")
     found = reader("mena")
     if language == "sdk":
@@ -80,14 +80,14 @@ def test_binary_published_over_redis(store: Store, reader: Reader, language: Lan
 
 
 def test_an_empty_payload(store: Store, reader: Reader) -> None:
-    """The header of an empty record is JSON by itself: it would be taken for the value."""
+    """The header of a record without a body is taken for the value."""
     store.publish("mena", b"", codec="bytes")
     found = reader("mena")
     assert (found.payload, found.complaint) == (b"", "")
 
 
-def test_a_record_that_comes_late(rest: RestServer, store: Store, reader: Reader) -> None:
-    """A replica that shows the manifest first would make readers fail after each publish."""
+def test_a_record_that_a_replica_shows_late(rest: RestServer, store: Store, reader: Reader) -> None:
+    """Readers fail after each publish on a replica that shows the manifest first."""
     store.publish("mena", {"a": 1})
     rest.switches.mangle(late, when="GET", skip=1)
     assert reader("mena").payload == b'{"a":1}'
@@ -96,14 +96,12 @@ def test_a_record_that_comes_late(rest: RestServer, store: Store, reader: Reader
 
 
 def late(body: bytes) -> bytes:
-    """The answer when there is no such key."""
+    """The reply when there is no such key."""
     return b'[{"result":null}]' if body.startswith(b"[") else b'{"result":null}'
 
 
-def test_a_record_that_never_comes(
-    rest: RestServer, store: Store, reader: Reader, language: Language
-) -> None:
-    """Lost data would look like "nothing published yet", as it did with the pointer of the old layout."""
+def test_a_record_that_is_missing(rest: RestServer, store: Store, reader: Reader, language: Language) -> None:
+    """Lost data looks like "nothing published yet", as in the six-command layout."""
     store.publish("mena", {"a": 1})
     rest.lag.only("swapstore:id:*")
     store.publish("mena", {"a": 2})
@@ -115,7 +113,7 @@ def test_a_record_that_never_comes(
 
 
 def test_an_altered_record(store: Store, valkey: Server, reader: Reader) -> None:
-    """A value that somebody wrote by hand would be served as if it had been published."""
+    """A value that somebody wrote by hand is served as if it had been published."""
     store.publish("mena", {"a": 1}, id="x")
     key = "swapstore:id:{mena}:x"
     with valkey.client() as client:
@@ -124,10 +122,10 @@ def test_an_altered_record(store: Store, valkey: Server, reader: Reader) -> None
 
 
 @pytest.mark.parametrize("status", [401, 503])
-def test_an_outage_is_not_nothing(
+def test_an_outage_is_an_error(
     rest: RestServer, store: Store, reader: Reader, language: Language, status: int
 ) -> None:
-    """A wrong token or an outage would look like an empty dataset."""
+    """A wrong token or an outage looks like an empty dataset."""
     store.publish("mena", {"a": 1})
     rest.switches.answer(status, '{"error":"no"}', {"Content-Type": "application/json"}, times=100)
     found = reader("mena")
@@ -138,7 +136,7 @@ def test_an_outage_is_not_nothing(
 
 
 def test_a_newer_format_is_refused(store: Store, valkey: Server, reader: Reader) -> None:
-    """A reader that was never updated would make something up from a format that it does not know."""
+    """A reader that was never updated returns wrong data from a format that it does not know."""
     store.publish("mena", {"a": 1})
     key = "swapstore:manifest:{mena}"
     with valkey.client() as client:
@@ -149,14 +147,14 @@ def test_a_newer_format_is_refused(store: Store, valkey: Server, reader: Reader)
 
 
 def test_the_readers_are_short() -> None:
-    """Nobody copies a reader that they cannot read."""
+    """The documented readers are too long to copy and understand."""
     shell = [block for block in blocks("sh") if block.startswith("#!")]
     for block in [*blocks("ts"), *shell]:
         assert block.count("\n") <= 25
 
 
-def test_a_look_by_hand(store: Store, environment: dict[str, str], tmp_path: Path) -> None:
-    """The first thing that somebody types would not work."""
+def test_the_first_command_of_the_page(store: Store, environment: dict[str, str], tmp_path: Path) -> None:
+    """The first command of the page does not work."""
     store.publish("mena", {"a": 1}, id="x")
     (line,) = [block for block in blocks("sh") if block.startswith("curl ")]
     done = run("sh", "-c", line, cwd=tmp_path, env=environment)

@@ -1,4 +1,4 @@
-"""What the page says that the SDK does on its own is what it does. Where that changes, the page is wrong."""
+"""What the page says about the SDK is what the SDK does. Where that changes, the page is wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Script = Callable[[str], Any]
 
 @pytest.fixture
 def script(project: Path, environment: dict[str, str]) -> Script:
-    """Runs JavaScript that has `Redis`, and ends by calling `show` with what the test shall see."""
+    """Runs JavaScript that has `Redis`, and ends by calling `show` with the result."""
 
     def call(text: str) -> Any:
         top = (
@@ -34,7 +34,7 @@ def script(project: Path, environment: dict[str, str]) -> Script:
 
 
 def test_it_parses_what_it_reads(script: Script, store: Store, valkey: Server) -> None:
-    """A reader that leaves the option out would fail on an empty payload, and round large numbers."""
+    """The page is wrong: a reader without the option does not fail on empty payloads or round numbers."""
     store.publish("mena", b"", codec="bytes", id="x")
     with valkey.client() as client:
         client.set("plain", '{"n": 12345678901234567890}')
@@ -50,8 +50,8 @@ def test_it_parses_what_it_reads(script: Script, store: Store, valkey: Server) -
 
 
 @pytest.mark.parametrize("options", ["{}", "{ responseEncoding: false }"])
-def test_it_makes_text_of_bytes(script: Script, valkey: Server, options: str) -> None:
-    """The page would send people with binary payloads to a reader that cannot read them."""
+def test_it_turns_bytes_into_text(script: Script, valkey: Server, options: str) -> None:
+    """The page sends people with binary payloads to a reader that cannot read them."""
     with valkey.client() as client:
         client.set("k", b"\xff\xfea")
     read = script(f'show(await Redis.fromEnv({options}).get("k"));')
@@ -61,16 +61,16 @@ def test_it_makes_text_of_bytes(script: Script, valkey: Server, options: str) ->
 @pytest.mark.parametrize(
     ("retry", "sent"), [("{ backoff: () => 1 }", 6), ("false", 2), ("{ retries: 0 }", 1)]
 )
-def test_it_sends_again(script: Script, rest: RestServer, retry: str, sent: int) -> None:
-    """Somebody who wants a command sent once would have it sent twice."""
+def test_it_retries_without_an_answer(script: Script, rest: RestServer, retry: str, sent: int) -> None:
+    """The page is wrong: somebody who wants a command sent once has it sent twice."""
     rest.switches.drop_before(times=100)
     failed = script(f'await Redis.fromEnv({{ retry: {retry} }}).get("k").catch((error) => show(error.name));')
     assert failed == "TypeError", "what fetch throws"
     assert len(rest.requests) == sent
 
 
-def test_it_does_not_send_again_after_an_answer(script: Script, rest: RestServer) -> None:
-    """A reader would count on the SDK to sit out a rate limit."""
+def test_it_does_not_retry_after_an_answer(script: Script, rest: RestServer) -> None:
+    """A reader relies on the SDK to wait for the end of a rate limit, and it does not."""
     rest.switches.answer(429, '{"error":"slow down"}', {"Retry-After": "1"}, times=100)
     failed = script('await Redis.fromEnv().get("k").catch((error) => show([error.name, error.message]));')
     assert failed[0] == "UpstashError"
@@ -79,7 +79,7 @@ def test_it_does_not_send_again_after_an_answer(script: Script, rest: RestServer
 
 
 def test_it_passes_the_sync_token_on(script: Script, rest: RestServer) -> None:
-    """The page says why a reader may not see another client's write, and would be wrong."""
+    """The page is wrong about why a reader may not see another client's write."""
     script('const redis = Redis.fromEnv(); await redis.get("a"); await redis.get("b"); show(0);')
     first, second = [each.headers.get("upstash-sync-token") for each in rest.requests]
     assert not first
@@ -87,7 +87,7 @@ def test_it_passes_the_sync_token_on(script: Script, rest: RestServer) -> None:
 
 
 def test_it_is_not_cached(script: Script) -> None:
-    """A page rendered by a framework would show the first snapshot for ever."""
+    """A page that is rendered by a framework shows the first snapshot permanently."""
     seen = script("""
         const send = globalThis.fetch;
         const seen = [];
@@ -99,6 +99,6 @@ def test_it_is_not_cached(script: Script) -> None:
 
 
 def test_it_batches(script: Script, rest: RestServer) -> None:
-    """Whoever counts requests would count others than are sent."""
+    """The page gives another number of requests than the SDK sends."""
     script('const redis = Redis.fromEnv(); await Promise.all([redis.get("a"), redis.get("b")]); show(0);')
     assert [each.names for each in rest.requests] == [["GET", "GET"]]

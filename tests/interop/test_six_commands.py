@@ -1,4 +1,4 @@
-"""The producers of docs/how-to/from-six-commands-to-publish.md over REST: the old one, and the new one."""
+"""The producers of docs/how-to/from-six-commands-to-publish.md over REST: the old one and the new one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOO_LARGE = "ERR max request size exceeded. Limit: 10485760 bytes, Actual: 11245
 
 @pytest.fixture
 def page(valkey: Server) -> Iterator[dict[str, Any]]:
-    """Run the page's Python, and hand over the names that it makes."""
+    """Run the page's Python, and return the names that it defines."""
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))
     names: dict[str, Any] = {}
     exec(compile(code.replace(IN_DOCS, valkey.url), PAGE, "exec"), names)  # noqa: S102 - it is our own page
@@ -30,7 +30,7 @@ def page(valkey: Server) -> Iterator[dict[str, Any]]:
 
 
 def test_the_old_producer_over_rest(rest: RestServer, page: dict[str, Any]) -> None:
-    """The page would warn of something that does not happen, or show a producer that never worked."""
+    """The page warns of something that does not happen, or shows a producer that never worked."""
     old = page["old"]
     arguments = (rest.url, rest.token, "mena")
     done = page["publish_over_rest"](*arguments, "mena-1", page["now"], {"regime": "calm"})
@@ -43,7 +43,7 @@ def test_the_old_producer_over_rest(rest: RestServer, page: dict[str, Any]) -> N
 
 
 def test_the_new_producer_over_rest(rest: RestServer, page: dict[str, Any]) -> None:
-    """Somebody who moves would find that what the page promises holds on Redis alone."""
+    """What the page promises holds on Redis alone, and not over REST."""
     now, publish = page["now"], page["publish"]
     with page["connect"](rest.url, token=rest.token) as store:
         publish(store, "mena", "mena-1", now, {"regime": "calm"})

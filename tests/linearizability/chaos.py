@@ -1,4 +1,4 @@
-"""What goes wrong next, drawn from a seed; and a driver to which it happens."""
+"""A driver on which faults happen at random, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ FAULTS: tuple[Fault, ...] = ("unsent", "torn", "late", "lost")
 
 
 class Chaos:
-    """Draws a delay and perhaps a fault for each request. Faults often come several in a row.
+    """Draws a delay and perhaps a fault for each request. Several faults often follow each other.
 
-    - `unsent`: the connection breaks before the server has seen anything of the request;
-    - `torn`: it breaks when the server has seen a part of the request;
-    - `late`: it breaks, and the request is delivered some time after;
+    - `unsent`: the connection breaks before the server has received any part of the request;
+    - `torn`: it breaks when the server has received a part of the request;
+    - `late`: it breaks, and the request is delivered some time later;
     - `lost`: it breaks when the server has applied the request, instead of the reply;
     - `refused`: there is no connection at all.
     """
@@ -60,7 +60,7 @@ class Chaos:
 
 
 class ChaosDriver:
-    """Stands between a store and its driver. A batch is one request; it is never torn, but done or not."""
+    """Stands between a store and its driver. A batch is one request: it is done or not, never torn."""
 
     def __init__(self, driver: Driver, chaos: Chaos) -> None:
         self._driver = driver
@@ -92,16 +92,16 @@ class ChaosDriver:
         except SwapstoreError:
             self._chaos.drawn["late and refused"] += 1
 
-    def settle(self) -> None:
-        """Wait until everything that is late has arrived."""
+    def wait_for_late_batches(self) -> None:
+        """Wait until every late batch has arrived."""
         for thread in self._late:
             thread.join()
 
     def close(self) -> None:
         """The driver belongs to the store that it was taken from."""
-        self.settle()
+        self.wait_for_late_batches()
 
 
 def disturbed(store: Store, chaos: Chaos) -> Store:
-    """Return the store behind a driver that fails by chance. Close it first: that lets it settle."""
+    """Return the store behind a driver with random faults. Close it first: it waits for late batches."""
     return Store(ChaosDriver(store._driver, chaos), store._context)

@@ -1,4 +1,4 @@
-"""A TCP proxy between a store and its server, that delays, and that breaks connections by chance."""
+"""A TCP proxy between a store and its server that delays requests and breaks connections at random."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 from tests.linearizability.chaos import Chaos, Fault
 
-HANDSHAKE = (b"CLIENT", b"HELLO")  # spared: its failures are drawn as `refused`, once a connection
+HANDSHAKE = (b"CLIENT", b"HELLO")  # no faults here: they are drawn as `refused`, once for each connection
 PAUSE_S = 0.0005  # a request that comes in several pieces has no longer pauses
 ANSWER_S = 0.5
 
@@ -18,7 +18,7 @@ ANSWER_S = 0.5
 class ChaosProxy:
     """Relays connections to a port on this machine; what happens to each request is up to `chaos`.
 
-    When it is left, everything that it has accepted has reached the server: nothing arrives later.
+    When the context ends, all accepted requests have reached the server: nothing arrives later.
     """
 
     def __init__(self, port: int, chaos: Chaos) -> None:
@@ -64,7 +64,7 @@ class ChaosProxy:
                 self._relay(client, server)
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_WR)
-                while server.recv(1 << 16):  # the server hangs up when it has done all that it was sent
+                while server.recv(1 << 16):  # the server closes after it has carried out everything
                     pass
 
     def _relay(self, client: socket.socket, server: socket.socket) -> None:
@@ -105,7 +105,7 @@ class ChaosProxy:
 
 
 def _whole(client: socket.socket) -> bytes:
-    """Receive a request of any number of pieces; nothing: the client hung up."""
+    """Receive a request in any number of pieces; empty: the client closed the connection."""
     request = b""
     while piece := client.recv(1 << 20):
         request += piece

@@ -1,19 +1,19 @@
-"""Is a recorded history linearizable? Pure: events and the final rows in, what is wrong with them out.
+"""Checks whether a recorded history is linearizable: pure code, from events and final rows to violations.
 
 In general the question is hard; here it is easy, because the store numbers its writes. A publish writes
 version v and a read sees version v, so every call has a rank: (v, 0) for the publish, (v, 1) for reads of
 it. A history is linearizable if and only if no call that ended before another began has a higher rank: a
 cycle of "ended before" and "has a lower rank" would need such a pair. That one rule (`_real_time`) finds
-stale reads, reads from the future, publishes out of order and clients that overtake one another.
+stale reads, reads from the future, publishes out of order and clients that overtake each other.
 
-The other rules see to it that the numbers mean something: the rows in the end are dense, hold what was
-acknowledged where it was acknowledged, and nothing that nobody wrote; one version has one etag; what was
-read is what was published. They assume that the dataset sees publishes only (no pins, no confirmations),
+The other rules ensure that the numbers have a meaning: the final rows are dense, hold every acknowledged
+publish under its version, and nothing that was never written; one version has one etag; what was read is
+what was published. They assume that the dataset sees publishes only (no pins, no confirmations),
 with the default `ts`, so that the newest version is always the one served.
 
-A publish whose outcome is unknown is taken for what the final rows say: it happened at any time after it
-began, or not at all. Several publishes of one id are one: its commit lies between the first start and the
-first acknowledgement (or within the call that was told `created`).
+A publish with an unknown outcome is judged by the final rows: it happened at any time after it
+began, or not at all. Several publishes of one id count as one, committed between the first start and the
+first acknowledgement (or within the call that got `created`).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _acks(attempts: Sequence[Event]) -> list[Event]:
     return [attempt for attempt in attempts if attempt.outcome == "ok"]
 
 
-# --- the rows in the end ---------------------------------------------------------------------------------
+# --- the final rows ---------------------------------------------------------------------------------
 
 
 def _dense(rows: Rows) -> Iterator[str]:
@@ -144,7 +144,7 @@ def _etags(events: Iterable[Event]) -> Iterator[str]:
 
 
 def _writes(publishes: dict[str, list[Event]], rows: Rows) -> Iterator[Claim]:
-    """One claim for each id that was committed, as tight as what was told about it allows."""
+    """One claim for each committed id, as narrow as the replies about it allow."""
     committed = {identifier: version for version, identifier in rows}
     for identifier, attempts in publishes.items():
         acks = _acks(attempts)
@@ -157,14 +157,14 @@ def _writes(publishes: dict[str, list[Event]], rows: Rows) -> Iterator[Claim]:
 
 
 def _observations(events: Iterable[Event]) -> Iterator[Claim]:
-    """What the store showed: to reads, and to publishes that found themselves committed already."""
+    """What the store showed: to reads, and to publishes that were committed already."""
     for event in events:
         if event.outcome == "ok" and (event.kind == "read" or not event.created):
             yield Claim(event.start, event.end, (event.seen, 1), event)
 
 
 def _real_time(claims: Sequence[Claim]) -> Iterator[str]:
-    """Sweep over the starts, with the newest publish and the newest read that had ended before each."""
+    """Go through the starts, with the newest publish and the newest read that ended before each."""
     ended = iter(sorted(claims, key=lambda claim: claim.end))
     upcoming = next(ended, None)
     newest: dict[bool, Claim] = {}

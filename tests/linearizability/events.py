@@ -1,4 +1,4 @@
-"""What was seen of a store from outside: who called what, when, and what came back."""
+"""What was observed of a store from outside: who called what, when, and what was returned."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Event:
     """One call of one client, from `start` to `end` on the machine's monotonic clock (nanoseconds).
 
     `outcome` is `ok`; `unknown` for a publish that may or may not have happened; `failed` for a publish
-    that never will, and for a read that learned nothing. A read with outcome `ok` and version 0 was told
-    that nothing is published. A publish always has its `id` and `value`.
+    that never will, and for a read without a result. A read with outcome `ok` and version 0 found that
+    nothing is published. A publish always has its `id` and `value`.
     """
 
     client: str
@@ -52,6 +52,6 @@ def from_line(line: str) -> Event:
 
 
 def save(path: Path, events: Iterable[Event], rows: Rows) -> None:
-    """Keep a history for whoever looks into a failure: a line an event, by its start, then the rows."""
+    """Write a history to a file for analysis: a line for each event, by its start, then the rows."""
     lines = [to_line(event) for event in sorted(events, key=lambda event: event.start)]
     path.write_text("\n".join([*lines, json.dumps({"rows": rows})]) + "\n", "utf-8")

@@ -1,6 +1,6 @@
 """A client in a process of its own: `python -m tests.linearizability.process <url> <plan as JSON>`.
 
-Says `ready`, waits for a line, carries its plan out, and prints its events, a line each.
+It prints `ready`, waits for a line, carries out its plan, and prints its events, one a line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(url: str, plan: str) -> None:
 
 
 def run_all(plans: dict[Plan, str]) -> list[Event]:
-    """Carry out each plan on the store at its address, all at once, in processes of their own."""
+    """Carry out all plans at once, each in a process of its own, on the store at this address."""
     with ExitStack() as stack:
         processes = [stack.enter_context(_spawn(plan, url)) for plan, url in plans.items()]
         try:

@@ -1,4 +1,4 @@
-"""Clients that publish and read at random, by a seed, and write down what they saw."""
+"""Clients that publish and read at random, from a seed, and record what they observed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ATTEMPTS = 3  # how often a publish whose outcome is unknown is made in all
 class Plan:
     """What one client does. `share` of its calls are publishes; the rest are reads.
 
-    An impatient client gives up after the first lost reply, and so learns `OutcomeUnknown` often.
+    An impatient client gives up after the first lost reply, and so often gets `OutcomeUnknown`.
     """
 
     client: str
@@ -32,9 +32,9 @@ class Plan:
 
 
 def run(store: Store, plan: Plan, *, max_staleness: float = 0.0) -> list[Event]:
-    """Carry a plan out; return what was seen, in its order.
+    """Carry out a plan; return what was observed, in order.
 
-    Only `Unavailable` is an answer that a client has to live with: any other error ends the run.
+    A client continues after `Unavailable`; any other error ends the run.
     """
     if plan.impatient:
         store = impatient(store)
@@ -54,7 +54,7 @@ def run(store: Store, plan: Plan, *, max_staleness: float = 0.0) -> list[Event]:
 
 
 def publish(store: Store, client: str, number: int) -> Event:
-    """Publish one value that says whose it is; the same client and number make the same snapshot."""
+    """Publish a value that names its client; the same client and number make the same snapshot."""
     identifier, value = f"{client}-{number}", {"by": client, "n": number}
     note = _begin(client=client, kind="publish", id=identifier, value=value)
     try:
@@ -83,6 +83,6 @@ def _begin(**known: Any) -> Callable[..., Event]:
 
 
 def impatient(store: Store) -> Store:
-    """Return the same store with bounds that make it give up early."""
+    """Return the same store with limits that make it give up early."""
     policy = attrs.evolve(store._context.policy, lost_attempts=1, read_attempts=2)
     return Store(store._driver, attrs.evolve(store._context, policy=policy))

@@ -1,4 +1,4 @@
-"""The checker rejects what it is there to reject: a checker that accepts everything proves nothing."""
+"""The checker rejects bad histories: a checker that accepts everything proves nothing."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def names(events: list[Event], rows: Rows) -> set[str]:
 
 
 def test_a_good_history_is_accepted() -> None:
-    """Overlapping calls may take effect in any order: without this, sound releases would be refused."""
+    """Sound releases are rejected, because overlapping calls may take effect in any order."""
     assert violations(GOOD, ROWS) == []
     assert violations([], []) == []
 
@@ -111,18 +111,18 @@ BAD: dict[str, tuple[list[Event], Rows]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_history_is_rejected(name: str) -> None:
-    """A release that loses, repeats, invents or goes back would pass, if the checker let this through."""
+    """A release passes that loses, repeats, invents or takes back a version."""
     assert name in names(*BAD[name])
 
 
 @pytest.mark.parametrize("end", [49, 10**12])
 def test_none_after_a_publish_is_rejected(end: int) -> None:
-    """'Nothing published' after something was is a stale read like any other."""
+    """A reader that is told 'nothing published' after a publish goes unnoticed."""
     assert "stale read" in names([*GOOD, read(45, end, 0, None, "s")], ROWS)
 
 
 def test_an_unknown_outcome_may_have_happened_or_not() -> None:
-    """Both are sound; to refuse either would be to refuse every release on a network that loses replies."""
+    """Every release is rejected on a network that loses replies."""
     attempt = unknown(50, 60, "c-1")
     assert violations([*GOOD, attempt], ROWS) == []
     assert violations([*GOOD, attempt], [*ROWS, (4, "c-1")]) == []
@@ -131,7 +131,7 @@ def test_an_unknown_outcome_may_have_happened_or_not() -> None:
 
 
 def test_an_unknown_outcome_cannot_happen_before_it_began() -> None:
-    """What nobody has asked for yet is not there, whatever becomes of it."""
+    """A read that returns a value before its publish began goes unnoticed."""
     early = [*GOOD, unknown(50, 60, "c-1"), read(43, 45, 4, "c-1")]
     assert "read from the future" in names(early, [*ROWS, (4, "c-1")])
     before_others = [*GOOD, published(43, 45, 5, "d-1"), unknown(50, 60, "c-1")]
@@ -139,7 +139,7 @@ def test_an_unknown_outcome_cannot_happen_before_it_began() -> None:
 
 
 def test_a_publish_repeated_after_an_unknown_outcome_is_one_publish() -> None:
-    """The first attempt may be what was committed; then the second is told so, and its version."""
+    """A retry is rejected that finds its first attempt committed."""
     first, second = unknown(50, 60, "c-1"), published(70, 80, 4, "c-1", created=False)
     between = read(62, 64, 4, "c-1")
     rows = [*ROWS, (4, "c-1")]
@@ -150,8 +150,8 @@ def test_a_publish_repeated_after_an_unknown_outcome_is_one_publish() -> None:
     assert "stale read" in names([*GOOD, first, published(65, 66, 5, "d-1"), late], [*rows, (5, "d-1")])
 
 
-def test_events_survive_the_way_out_of_a_process() -> None:
-    """What a process has seen is judged as if it had been seen here."""
+def test_events_are_the_same_after_leaving_a_process() -> None:
+    """What another process observed is judged differently from what was observed here."""
     assert [from_line(to_line(event)) for event in GOOD] == GOOD
 
 
@@ -159,7 +159,7 @@ def test_events_survive_the_way_out_of_a_process() -> None:
 
 
 class BlindDriver:
-    """Commits whatever stands there: `SET` in the place of compare-and-set."""
+    """Commits over any content: `SET` instead of compare-and-set."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -192,16 +192,16 @@ def rows_of(store: Store) -> Rows:
     return [(row.version, row.id) for row in store.history(recorder.DATASET, limit=None)][::-1]
 
 
-def test_a_store_that_swaps_blindly_is_found_out(stores: tuple[Store, Store]) -> None:
-    """The second producer wipes out the first one's version: the recorder and the checker see it."""
+def test_a_store_without_compare_and_set_is_found(stores: tuple[Store, Store]) -> None:
+    """The recorder and the checker miss that one producer overwrites the version of another."""
     one, other = (Store(BlindDriver(store._driver), store._context) for store in stores)
     events = [recorder.publish(one, "a", 1), recorder.publish(other, "b", 1), recorder.publish(one, "a", 2)]
     found = names(events, rows_of(other))
     assert {"acknowledged and lost", "duplicate version", "two manifests of one version"} <= found
 
 
-def test_a_store_that_serves_from_memory_is_found_out(stores: tuple[Store, Store]) -> None:
-    """A reader that does not ask again serves what was replaced: the recorder and the checker see it."""
+def test_a_store_that_serves_stale_reads_is_found(stores: tuple[Store, Store]) -> None:
+    """The recorder and the checker miss a reader that serves what was replaced."""
     one, other = stores
     events = [recorder.publish(one, "a", 1)]
     reading = recorder.Plan(client="r", seed=1, calls=1, share=0)

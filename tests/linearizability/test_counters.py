@@ -1,4 +1,4 @@
-"""Read, add one, publish with `expected_version`: nothing is lost and nothing is counted twice."""
+"""Read, add one, publish with `expected_version`: no increment is lost, and none is counted twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ATTEMPTS = 1000
 
 
 def increment(store: Store, name: str) -> int:
-    """Add one to the counter, once, whatever is lost on the way; return the version that did it."""
+    """Add one to the counter exactly once, with any losses; return the version that did it."""
     for attempt in range(ATTEMPTS):
         identifier = f"{name}.{attempt}"
         try:
@@ -43,7 +43,7 @@ def increment(store: Store, name: str) -> int:
 
 
 def count_up(stores: list[Store], times: int) -> list[int]:
-    """Let each store's client count up `times` times, all at once; return the versions they made."""
+    """Let each store's client count up `times` times concurrently; return the versions they made."""
     barrier = Barrier(len(stores), timeout=30)
 
     def work(client: int) -> list[int]:
@@ -71,7 +71,7 @@ def check(url: str, versions: list[int], total: int) -> None:
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one store", "a store each"])
 def test_increments_of_several_threads_all_count(real_url: str, *, shared: bool) -> None:
-    """Two producers that build on the same version would overwrite one another's change, unnoticed."""
+    """Two producers that build on the same version overwrite each other's change silently."""
     with ExitStack() as stack:
         stores = [
             stack.enter_context(swapstore.connect(real_url)) for _ in range(1 if shared else CLIENTS)
@@ -82,7 +82,7 @@ def test_increments_of_several_threads_all_count(real_url: str, *, shared: bool)
 
 @pytest.mark.parametrize("seed", [21, 22])
 def test_increments_on_a_bad_network_count_once(valkey: Server, seed: int) -> None:
-    """A lost reply would count a change twice, or not at all, where the id is published again as advised."""
+    """A change is counted twice or not at all after a lost reply and a retry with the same id."""
     with ExitStack() as ways:
         proxies = [
             ways.enter_context(ChaosProxy(valkey.port, Chaos(100 * seed + number)))

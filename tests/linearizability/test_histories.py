@@ -1,4 +1,4 @@
-"""Recorded histories of real stores are linearizable, also while replies are lost and requests are late."""
+"""Recorded histories of real stores are linearizable, also with lost replies and late requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def plans(seed: int, *, calls: int, readers: int = 1, impatient: bool = False) -
 
 
 def run_threads(jobs: list[tuple[Plan, Store]]) -> list[Event]:
-    """Carry out each plan on its store, all at once."""
+    """Carry out all plans at once, each on its store."""
     barrier = Barrier(len(jobs), timeout=30)
 
     def work(plan: Plan, store: Store) -> list[Event]:
@@ -58,7 +58,7 @@ def run_threads(jobs: list[tuple[Plan, Store]]) -> list[Event]:
 def check(events: list[Event], url: str, keep: Path, *, leaks: bool = False) -> Counter[str]:
     """Assert that a history is linearizable and the store whole; count the outcomes.
 
-    `leaks`: records that nobody names may be without a TTL.
+    `leaks`: records that nothing names may be without a TTL.
     """
     with swapstore.connect(url) as store:
         rows = [(row.version, row.id) for row in store.history(DATASET, limit=None)][::-1]
@@ -77,7 +77,7 @@ def check(events: list[Event], url: str, keep: Path, *, leaks: bool = False) -> 
 
 @contextmanager
 def stores(urls: Iterable[str], *, shared: bool) -> Iterator[list[Store]]:
-    """A store for each address; or one, given out again and again."""
+    """A store for each address; or one store, returned again and again."""
     with ExitStack() as stack:
         made = [stack.enter_context(swapstore.connect(url)) for url in urls]
         yield [made[0]] * len(made) if shared else made
@@ -85,7 +85,7 @@ def stores(urls: Iterable[str], *, shared: bool) -> Iterator[list[Store]]:
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one store", "a store each"])
 def test_threads(real_url: str, tmp_path: Path, *, shared: bool) -> None:
-    """A thread could read what was replaced before it asked, or lose what it was told is kept."""
+    """A thread reads what was replaced before it asked, or loses an acknowledged publish."""
     work = plans(1, calls=70, readers=2)
     with stores([real_url] * len(work), shared=shared) as clients:
         events = run_threads(list(zip(work, clients, strict=True)))
@@ -94,7 +94,7 @@ def test_threads(real_url: str, tmp_path: Path, *, shared: bool) -> None:
 
 
 def test_processes(real_url: str, tmp_path: Path) -> None:
-    """Several hosts could each see another order of the same versions."""
+    """Several hosts see the versions in different orders."""
     events = process.run_all(dict.fromkeys(plans(1, calls=60), real_url))
     counts = check(events, real_url, tmp_path)
     assert set(counts) - {"unknown and committed"} == {"publish ok", "read ok"}, "nothing was disturbed"
@@ -105,7 +105,7 @@ def test_processes(real_url: str, tmp_path: Path) -> None:
 
 @contextmanager
 def proxied(server: Server, seed: int, count: int) -> Iterator[list[ChaosProxy]]:
-    """Ways to the server that are disturbed, each by a seed of its own. At the end nothing is on its way."""
+    """Addresses of the server behind faulty proxies, each with its own seed. All late requests arrive."""
     with ExitStack() as stack:
         yield [
             stack.enter_context(ChaosProxy(server.port, Chaos(100 * seed + number)))
@@ -114,7 +114,7 @@ def proxied(server: Server, seed: int, count: int) -> Iterator[list[ChaosProxy]]
 
 
 def was_disturbed(chaos: Iterable[Chaos], counts: Counter[str]) -> None:
-    """A history in which nothing went wrong would prove nothing here."""
+    """Assert that faults happened: a history without any proves nothing here."""
     drawn = sum((each.drawn for each in chaos), Counter[str]())
     assert all(drawn[fault] for fault in FAULTS), drawn
     assert counts["publish ok"] > counts["publish unknown"] > 0, counts
@@ -124,7 +124,7 @@ def was_disturbed(chaos: Iterable[Chaos], counts: Counter[str]) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("shared", [True, False], ids=["one store", "a store each"])
 def test_threads_on_a_bad_network(valkey: Server, seed: int, tmp_path: Path, *, shared: bool) -> None:
-    """A retry after a lost reply could commit twice, or a late request undo a newer version."""
+    """A retry after a lost reply commits twice, or a late request undoes a newer version."""
     work = plans(seed, calls=50, impatient=True)
     count = 1 if shared else len(work)
     with proxied(valkey, seed, count) as ways, stores([way.url for way in ways], shared=False) as clients:
@@ -134,7 +134,7 @@ def test_threads_on_a_bad_network(valkey: Server, seed: int, tmp_path: Path, *, 
 
 
 def test_patient_threads_on_a_bad_network(valkey: Server, tmp_path: Path) -> None:
-    """The library's own settling of lost replies could give a producer a wrong answer."""
+    """The library resolves a lost reply wrongly, and gives a producer a wrong result."""
     work = plans(SEEDS[0], calls=50)
     with (
         proxied(valkey, SEEDS[0], len(work)) as ways,
@@ -142,11 +142,11 @@ def test_patient_threads_on_a_bad_network(valkey: Server, tmp_path: Path) -> Non
     ):
         events = run_threads(list(zip(work, clients, strict=True)))
     counts = check(events, valkey.url, tmp_path)
-    assert counts["publish ok"] > 5 * counts["publish unknown"], "it settles nearly all"
+    assert counts["publish ok"] > 5 * counts["publish unknown"], "it resolves nearly all of them"
 
 
 def test_processes_on_a_bad_network(valkey: Server, tmp_path: Path) -> None:
-    """Several hosts on a bad network could lose or repeat a version between them."""
+    """Several hosts on a bad network lose or repeat a version."""
     work = plans(SEEDS[0], calls=50, impatient=True)
     with proxied(valkey, SEEDS[0], len(work)) as ways:
         events = process.run_all({plan: way.url for plan, way in zip(work, ways, strict=True)})
@@ -156,7 +156,7 @@ def test_processes_on_a_bad_network(valkey: Server, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_threads_on_a_file_that_loses_replies(seed: int, tmp_path: Path) -> None:
-    """A file on a bad disk, which is what SQLite's lost replies are, could commit twice."""
+    """A file on a failing disk, where SQLite loses replies, commits twice."""
     url = f"sqlite:///{tmp_path}/store.db"
     work = plans(seed, calls=50, impatient=True)
     chaos = [Chaos(100 * seed + number) for number in range(len(work))]
@@ -174,14 +174,14 @@ def test_threads_on_a_file_that_loses_replies(seed: int, tmp_path: Path) -> None
 
 @pytest.fixture
 def rest(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[RestServer]:
-    """A REST endpoint of the real server, whose token the environment holds, for processes too."""
+    """A REST endpoint of the real server, with its token in the environment, for processes too."""
     with RestServer(valkey) as running:
         monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", running.token)
         yield running
 
 
 def test_processes_over_rest(rest: RestServer, valkey: Server, tmp_path: Path) -> None:
-    """A pipeline over REST is not atomic: two hosts could commit on one version."""
+    """Two hosts commit on the same version, because a pipeline over REST is not atomic."""
     events = process.run_all(dict.fromkeys(plans(1, calls=25), rest.url))
     counts = check(events, valkey.url, tmp_path)
     assert set(counts) - {"unknown and committed"} == {"publish ok", "read ok"}, "nothing was disturbed"
@@ -189,7 +189,7 @@ def test_processes_over_rest(rest: RestServer, valkey: Server, tmp_path: Path) -
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_threads_on_bad_rest(rest: RestServer, valkey: Server, tmp_path: Path, *, scripts: bool) -> None:
-    """A reply that REST lost, or a request that came late, could commit twice or undo a newer version."""
+    """A lost reply or a late request over REST commits twice, or undoes a newer version."""
     if not scripts:
         rest.switches.denied = NO_SCRIPTS
     seed = SEEDS[0]

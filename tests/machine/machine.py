@@ -1,4 +1,4 @@
-"""The state machine: the public operations, by several clients with stale memories, against the model."""
+"""The state machine: public operations by several clients with stale caches, compared with a model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHICH = st.sampled_from(DATASETS)
 
 
 class Machine(RuleBasedStateMachine):
-    """Rules that every store must keep. Subclasses say which store, and whether faults happen."""
+    """Rules that every store must keep. Subclasses choose the store, and whether faults happen."""
 
     faults_happen = False
     page_size = 2  # of rows, and of references: so that a short run seals pages at several levels
@@ -50,7 +50,7 @@ class Machine(RuleBasedStateMachine):
         self.seen: list[dict[str, int]] = [{} for _ in range(CLIENTS)]
 
     def client(self, who: int) -> tuple[Store, FaultyDriver]:
-        """A client with an empty memory. Some have a retention."""
+        """A client with an empty cache. Some clients have a retention."""
         retention = Retention(max_count=BOUNDS.get(who))
         context = attrs.evolve(self.observer._context, retention=retention)
         return faulty(Store(self.observer._driver, context))
@@ -108,12 +108,12 @@ class Machine(RuleBasedStateMachine):
         )
         attempt.late = bool(self.clients[who][1].late)
         self.observe()
-        self.settle(model, result, before, attempt, id=id, key=key)
+        self.check_outcome(model, result, before, attempt, id=id, key=key)
 
-    def settle(
+    def check_outcome(
         self, model: Model, result: Any, before: list[Any], attempt: Attempt, *, id: str, key: str | None
     ) -> None:
-        """Check the answer of a publish against what is there."""
+        """Check the result of a publish against what is stored."""
         existing = next((row for row in before if row.id == id), None)
         if isinstance(result, Commit):
             self._check_commit(model, result, before, id=id, key=key)
@@ -175,10 +175,10 @@ class Machine(RuleBasedStateMachine):
             for attempt in model.attempts:
                 attempt.late = any(driver.late for _, driver in self.clients)
 
-    # --- steering ----------------------------------------------------------------------------------
+    # --- pins and rollbacks -------------------------------------------------------------------------
 
     @rule(who=WHO, name=WHICH, what=st.sampled_from(["pin", "rollback"]), data=st.data(), fault=FAULTS)
-    def steer(self, who: int, name: str, what: str, data: Any, fault: Fault | None) -> None:
+    def pin_or_roll_back(self, who: int, name: str, what: str, data: Any, fault: Fault | None) -> None:
         model = self.models[name]
         id = data.draw(st.sampled_from([*(row.id for row in model.alive), "never"]))
         target = next((row.version for row in model.readable if row.id == id), None)
@@ -193,7 +193,7 @@ class Machine(RuleBasedStateMachine):
             assert (model.pinned if what == "pin" else model.latest) == target
 
     @rule(who=WHO, name=WHICH, what=st.sampled_from(["unpin", "confirm"]), fault=FAULTS)
-    def steer_back(self, who: int, name: str, what: str, fault: Fault | None) -> None:
+    def unpin_or_confirm(self, who: int, name: str, what: str, fault: Fault | None) -> None:
         result = self.run(who, fault, lambda store: getattr(store, what)(name))
         model = self.models[name]
         pinned = model.pinned
@@ -262,7 +262,7 @@ class Machine(RuleBasedStateMachine):
             assert self.run(who, None, lambda store: store.read(name, id="id-1")) is None
             return
         by_id = self.run(who, fault, lambda store: store.read(name, id=row.id))
-        there = {found.id: found for found in model.readable}  # an id that was let go of may be used again
+        there = {found.id: found for found in model.readable}  # an unlinked id may be used again
         self.check_snapshot(model, by_id, there.get(row.id))
         by_version = self.run(who, None, lambda store: store.read(name, version=row.version))
         self.check_snapshot(model, by_version, row if row in there.values() else None)

@@ -1,4 +1,4 @@
-"""What a dataset must look like, in the plainest terms, and the comparison with what it does look like."""
+"""What a dataset must look like, in the simplest terms, and the comparison with the stored one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import invariants
 
 @attrs.define
 class Attempt:
-    """A publish that may have been applied, or may be yet: its client died or lost the reply."""
+    """A publish that may have been applied, or may still be: its client died or lost the reply."""
 
     id: str
     payload: bytes
@@ -24,11 +24,11 @@ class Attempt:
 
 @attrs.define
 class Model:
-    """One dataset: the rows that are committed, what is served and shown, and what may still turn up."""
+    """One dataset: its committed rows, what is served and shown, and what may still appear."""
 
     dataset: str
     rows: list[Row] = attrs.field(factory=list)  # the log, hidden ones included
-    known: dict[int, Row] = attrs.field(factory=dict)  # all there ever were, by version
+    known: dict[int, Row] = attrs.field(factory=dict)  # every row that ever existed, by version
     payloads: dict[int, bytes] = attrs.field(factory=dict)  # likewise
     attempts: list[Attempt] = attrs.field(factory=list)
     latest: int = 0  # versions of rows; 0: none
@@ -54,7 +54,7 @@ class Model:
 
     @property
     def readable(self) -> list[Row]:
-        """What can be read one by one."""
+        """Which snapshots can be read by id or version."""
         return [
             row
             for row in self.alive
@@ -70,14 +70,14 @@ class Model:
         return max(upto, key=lambda row: (row.ts, row.version), default=None)
 
     def applying(self, max_count: int | None) -> None:
-        """Somebody may apply this bound from now on."""
+        """This bound may be applied from now on."""
         if max_count is not None:
             self.least_count = min(max_count, self.least_count or max_count)
 
     def observe(self, store: Store, *, steered: bool = False) -> None:
-        """Compare with the store, which may hold attempts that have turned up, and follow it.
+        """Compare with the store, in which attempts may have appeared, and take over its changes.
 
-        `steered`: an operator's swap may have changed what is served; its own checks tell whether rightly.
+        `steered`: an operator's swap may have changed what is served; its own checks decide about it.
         """
         actual = invariants.check(store, self.dataset)
         head = self._head(store)
@@ -91,7 +91,7 @@ class Model:
         self._check_limits(head, before)
         gone = [row for row in before if row not in actual]
         assert not [row for row in gone if head.shows(row)], "a row that is shown was lost"
-        assert before[-manifest.F :] == actual[-manifest.F :], "the last F are never let go of"
+        assert before[-manifest.F :] == actual[-manifest.F :], "the last F are never unlinked"
         for row in new:
             self._turned_up(row)
         self.rows = actual
@@ -107,7 +107,7 @@ class Model:
         self.version, self.etag = head.version, head.etag
 
     def _check_limits(self, head: manifest.Head, rows: list[Row]) -> None:
-        """Nothing is hidden that no bound asked to hide, and what is hidden stays so."""
+        """Nothing is hidden that no bound hides, and what is hidden stays hidden."""
         assert head.floor == 0
         assert head.first_version >= self.first_version
         newest = rows[-self.least_count :] if self.least_count else rows

@@ -16,7 +16,7 @@ import swapstore
 from swapstore import Store
 from swapstore.testing import SimulatedStore
 from tests.conftest import steps
-from tests.machine.many import Together
+from tests.machine.batching import Batching
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
@@ -24,7 +24,7 @@ from tests.support.valkey import Server
 pytestmark = pytest.mark.fuzz
 
 
-class Simulated(Together):
+class Simulated(Batching):
     """Every fault at every command."""
 
     faults_happen = True
@@ -33,7 +33,7 @@ class Simulated(Together):
         return SimulatedStore().connect()
 
 
-class FakeRedis(Together):
+class FakeRedis(Batching):
     """The real driver and the real scripts, without a server."""
 
     def connect(self) -> Store:
@@ -41,25 +41,25 @@ class FakeRedis(Together):
 
 
 def test_the_promises_hold_under_every_fault() -> None:
-    """Some sequence of operations and faults breaks a promise of the design."""
+    """Some sequence of operations and faults breaks a promise of the protocol."""
     run_state_machine_as_test(Simulated, settings=steps(200, 40))
 
 
 def test_the_promises_hold_on_fakeredis() -> None:
-    """The scripts mean something else than the simulated store, and so would be proved by nothing."""
+    """The scripts differ from the simulated store, so that its proofs say nothing about them."""
     run_state_machine_as_test(FakeRedis, settings=steps(15, 25))
 
 
 @pytest.fixture
 def flushed(servers: Callable[[str], Server]) -> Callable[[], Server]:
-    """The real server, empty each time it is asked for."""
+    """The real server, empty each time it is used."""
     return lambda: servers("valkey")
 
 
 def test_the_promises_hold_on_a_real_server(flushed: Callable[[], Server]) -> None:
-    """A real server does something else than fakeredis and the simulated store."""
+    """A real server behaves differently from fakeredis and the simulated store."""
 
-    class Valkey(Together):
+    class Valkey(Batching):
         def connect(self) -> Store:
             return swapstore.connect(flushed().url)
 
@@ -68,12 +68,12 @@ def test_the_promises_hold_on_a_real_server(flushed: Callable[[], Server]) -> No
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_the_promises_hold_over_rest(valkey: Server, *, scripts: bool) -> None:
-    """What goes through JSON and HTTP, or commits with plain commands, means something else."""
+    """JSON and HTTP, or commits without scripts, change what an operation does."""
     with RestServer(valkey) as rest:
         if not scripts:
             rest.switches.denied = NO_SCRIPTS
 
-        class Rest(Together):
+        class Rest(Batching):
             def connect(self) -> Store:
                 with valkey.client() as client:
                     client.flushall()

@@ -1,4 +1,4 @@
-"""A server with the old layout on it, written as its producers write: six commands, any of which fails."""
+"""A server with the six-command layout on it, written as its producers write: any command may fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = frozenset({"by_ts", "by_id", "latest", "index"})
 
 
 class Old:
-    """The producer of the old layout."""
+    """A producer of the six-command layout."""
 
     def __init__(self, client: redis.Redis, prefix: str = "intel") -> None:
         self.client = client
@@ -53,7 +53,7 @@ class Old:
         score: float | None = None,
         member: str | None = None,
     ) -> bytes:
-        """Publish the old way; `done` are the commands that succeed."""
+        """Publish with the six commands; `done` are those that succeed."""
         text = json.dumps({"n": name, "at": ts}).encode() if payload is None else payload
         if "by_ts" in done:
             self.client.set(self.by_ts(region, ts), text)
@@ -67,7 +67,7 @@ class Old:
         return text
 
     def read(self, region: str) -> bytes | None:
-        """Read the old way, in two steps. A pointer to nothing is an error."""
+        """Read in two steps. A pointer to nothing is an error."""
         name = self.client.get(self.latest(region))
         if name is None:
             return None
@@ -82,7 +82,7 @@ class Old:
 
 @pytest.fixture
 def server(valkey: Server) -> Server:
-    """A real server, empty."""
+    """An empty real server."""
     return valkey
 
 
@@ -94,7 +94,7 @@ def old(server: Server) -> Iterator[Old]:
 
 @pytest.fixture(params=kinds("sqlite", "valkey"))
 def store(request: pytest.FixtureRequest, tmp_path: Path, server: Server) -> Iterator[Store]:
-    """Where the snapshots go: a file, or another database of the same server."""
+    """Where the snapshots are imported to: a file, or another database of the same server."""
     url = f"sqlite:///{tmp_path}/new.db" if request.param == "sqlite" else server.url[:-1] + "1"
     with library.connect(url) as made:
         yield made

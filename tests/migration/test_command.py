@@ -1,4 +1,4 @@
-"""`swapstore import snapshots`, as a script and as a person run it."""
+"""`swapstore import snapshots`, as scripts and people run it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = START_MS
 
 
 def test_a_sound_source(swapstore: Swapstore, old: Old, server: Server) -> None:
-    """A script could not tell that all went well, or how much came over."""
+    """A script cannot tell that all went well, or how much was imported."""
     for number in range(3):
         text = old.publish("mena", f"id-{number}", T + number)
     arguments = ("import", "snapshots", "--from", server.url, "--prefix", "intel")
@@ -35,7 +35,7 @@ def test_a_sound_source(swapstore: Swapstore, old: Old, server: Server) -> None:
 
 
 def test_a_damaged_source(swapstore: Swapstore, old: Old, server: Server) -> None:
-    """A script would take an import that left something out for a whole one, or not learn what."""
+    """A script takes an import that left something out for a complete one."""
     old.publish("mena", "lost", T, done={"index"})
     old.publish("mena", "text", T + 1, b"text", done={"by_id", "index"})
     old.publish("mena", "good", T + 2)
@@ -62,7 +62,7 @@ def test_a_damaged_source(swapstore: Swapstore, old: Old, server: Server) -> Non
 
 
 def test_exit_codes(swapstore: Swapstore, old: Old, server: Server) -> None:
-    """A script could not tell a wrong prefix from a source that is away, or an id that is taken."""
+    """A script cannot tell a wrong prefix from an unreachable source, or from a conflict of ids."""
     old.publish("mena", "a", T)
     assert swapstore.inside("publish", "mena", "--id", "a", stdin=b"1").code == 0
     base = ("import", "snapshots", "--prefix", "intel")
@@ -79,10 +79,10 @@ def test_exit_codes(swapstore: Swapstore, old: Old, server: Server) -> None:
     assert "hunter2" not in away.err
 
 
-def test_unindexed_snapshots_that_came_over_are_no_damage(
+def test_imported_snapshots_without_an_index_entry_are_not_damage(
     swapstore: Swapstore, old: Old, server: Server
 ) -> None:
-    """A migration without any loss would end as a failure."""
+    """A migration that lost nothing ends as a failure."""
     old.publish("mena", "a", T, done={"by_ts", "by_id", "latest"})
     done = swapstore.inside("import", "snapshots", "--from", server.url, "--prefix", "intel")
     assert done.code == 0
@@ -93,14 +93,14 @@ def test_unindexed_snapshots_that_came_over_are_no_damage(
 
 
 def test_the_address_may_come_from_the_environment(swapstore: Swapstore, old: Old, server: Server) -> None:
-    """A password would have to stand on the command line, where all users of the machine see it."""
+    """A password has to be given on the command line, where all users of the machine see it."""
     old.publish("mena", "a", T)
     done = swapstore("import", "snapshots", "--prefix", "intel", env={"SWAPSTORE_IMPORT_FROM": server.url})
     assert done.json["created"] == 1
 
 
-def test_names_of_ones_own(swapstore: Swapstore, old: Old, server: Server) -> None:
-    """An option for the name of a key would have no effect."""
+def test_names_of_keys_can_be_given(swapstore: Swapstore, old: Old, server: Server) -> None:
+    """An option for the name of a key has no effect."""
     old.client.set("now/mena", "a")
     old.client.set("one/a", "1")
     old.client.set("at/mena/1700000000001", "1")
@@ -112,10 +112,8 @@ def test_names_of_ones_own(swapstore: Swapstore, old: Old, server: Server) -> No
     assert (done.code, done.json["created"]) == (0, 1)
 
 
-def test_a_person_sees_what_was_found_and_what_came_over(
-    swapstore: Swapstore, old: Old, server: Server
-) -> None:
-    """A person would see JSON, or a table without what was wrong."""
+def test_a_person_sees_what_was_found_and_imported(swapstore: Swapstore, old: Old, server: Server) -> None:
+    """A person sees JSON, or a table that leaves out what was wrong."""
     old.publish("mena", "lost\x1b[2J", T, done={"index"})
     old.publish("mena", "good", T + 2)
     seen = swapstore.on_a_terminal("import", "snapshots", "--from", server.url, "--prefix", "intel")
@@ -135,7 +133,7 @@ def test_a_person_sees_what_was_found_and_what_came_over(
 def test_progress_is_shown_on_stderr(
     options: tuple[str, ...], bars: int, swapstore: Swapstore, old: Old, server: Server
 ) -> None:
-    """Long work would look like a command that hangs; or the bar would end up in the report."""
+    """A long import looks as if it hung, or its progress bar ends up in the report."""
     for number in range(30):
         old.publish("mena", f"id-{number}", T + number)
     ours, theirs = pty.openpty()
@@ -153,7 +151,7 @@ def test_progress_is_shown_on_stderr(
         while chunk := os.read(ours, 65_536):
             seen += chunk
     except OSError:
-        pass  # Linux says so when the other side is closed
+        pass  # the error on Linux when the other side is closed
     os.close(ours)
     assert process.returncode == 0
     assert out.startswith(b'{"step":"region"')

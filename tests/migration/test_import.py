@@ -1,4 +1,4 @@
-"""Every readable snapshot of the old layout comes over, once, and what is wrong is told."""
+"""Every readable snapshot of the six-command layout is imported once, and problems are reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = START_MS
 
 @attrs.frozen
 class Report:
-    """An import's facts, sorted by their kind."""
+    """The facts of an import, sorted by kind."""
 
     facts: list[Fact]
 
@@ -53,8 +53,8 @@ def history(store: Store, dataset: str) -> list[tuple[str, int]]:
 
 
 @pytest.mark.every_store
-def test_regions_come_over_whole_and_in_order(old: Old, server: Server, store: Store) -> None:
-    """History would be lost, out of order, or in other bytes than the old readers had."""
+def test_regions_are_imported_whole_and_in_order(old: Old, server: Server, store: Store) -> None:
+    """Imported history is incomplete, out of order, or has other bytes than the old readers had."""
     texts = {}
     for number in (3, 1, 4, 0, 2):
         for region in ("mena", "east-asia"):
@@ -81,7 +81,7 @@ def test_regions_come_over_whole_and_in_order(old: Old, server: Server, store: S
 
 @pytest.mark.every_store
 def test_a_second_import_changes_nothing(old: Old, server: Server, store: Store) -> None:
-    """Running it again, as anybody does, would publish everything twice."""
+    """Running the import again publishes everything twice."""
     for number in range(80):  # deeper than the rows that a manifest holds
         old.publish("mena", f"id-{number}", T + number)
     run(server, store)
@@ -97,10 +97,10 @@ def test_a_second_import_changes_nothing(old: Old, server: Server, store: Store)
 
 @pytest.mark.every_store
 @pytest.mark.parametrize("after", [0, 1, 3, 5])
-def test_an_import_that_was_cut_short_is_taken_up(
+def test_an_interrupted_import_can_be_completed(
     after: int, old: Old, server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A crash half way would leave a dataset that no second import can complete."""
+    """A crash during an import leaves a dataset that no second import can complete."""
     for number in range(6):
         old.publish("mena", f"id-{number}", T + number)
     publish, calls = Store.publish, itertools.count()
@@ -121,24 +121,24 @@ def test_an_import_that_was_cut_short_is_taken_up(
 
 @pytest.mark.parametrize("score", [T // 1000, T])
 def test_scores_in_seconds_and_in_milliseconds(score: float, old: Old, server: Server, store: Store) -> None:
-    """A region whose producer scored in seconds would be dated 1970, behind all others."""
+    """A region whose producer scored in seconds is dated 1970, behind all others."""
     old.publish("mena", "a", T, score=score)
     report = run(server, store)
     assert history(store, "mena") == [("a", T)]
     assert report.findings == []
 
 
-def test_a_score_in_whole_seconds_takes_its_copy_by_time_along(
+def test_a_score_in_seconds_is_matched_with_its_copy_in_milliseconds(
     old: Old, server: Server, store: Store
 ) -> None:
-    """The copy in milliseconds would be published as a second snapshot that never was."""
+    """The copy in milliseconds is published as a second snapshot that never existed."""
     old.publish("mena", "a", T + 123, score=T // 1000)
     assert run(server, store).findings == []
     assert history(store, "mena") == [("a", T)]
 
 
 def test_an_index_of_times(old: Old, server: Server, store: Store) -> None:
-    """Where members are times, every snapshot would come over twice, or under an invented id."""
+    """Where index members are times, snapshots are imported twice, or under invented ids."""
     for number in range(3):
         ts = T + number
         old.publish("mena", f"id-{number}", ts, member=str(ts))
@@ -151,8 +151,8 @@ def test_an_index_of_times(old: Old, server: Server, store: Store) -> None:
     assert run(server, store).regions["mena"].already == 4
 
 
-def test_what_dangles_is_told_and_the_rest_comes_over(old: Old, server: Server, store: Store) -> None:
-    """One lost payload would stop the import, or pass unnoticed."""
+def test_a_dangling_entry_is_reported_and_the_rest_imported(old: Old, server: Server, store: Store) -> None:
+    """One lost payload stops the import, or is not reported."""
     old.publish("mena", "a", T)
     old.publish("mena", "lost", T + 1, done={"index"})
     old.publish("mena", str(T + 2), T + 2, done={"index"})
@@ -171,8 +171,8 @@ def test_what_dangles_is_told_and_the_rest_comes_over(old: Old, server: Server, 
     assert report.regions["mena"] == done
 
 
-def test_a_payload_that_is_left_by_time_alone_is_rescued(old: Old, server: Server, store: Store) -> None:
-    """A snapshot whose by-id write was refused would be lost although its copy is there."""
+def test_a_payload_that_exists_by_time_only_is_imported(old: Old, server: Server, store: Store) -> None:
+    """A snapshot whose by-id write was refused is lost although its copy exists."""
     old.publish("mena", "a", T, done={"by_ts", "index", "latest"})
     report = run(server, store)
     assert history(store, "mena") == [("a", T)]
@@ -180,10 +180,8 @@ def test_a_payload_that_is_left_by_time_alone_is_rescued(old: Old, server: Serve
     assert old.by_ts("mena", T) in report.findings[0].detail
 
 
-def test_a_record_by_time_does_not_stand_in_for_another_snapshot(
-    old: Old, server: Server, store: Store
-) -> None:
-    """The id of a lost snapshot would get another one's payload, for ever."""
+def test_a_copy_by_time_is_not_used_for_another_snapshot(old: Old, server: Server, store: Store) -> None:
+    """The id of a lost snapshot permanently gets the payload of another one."""
     old.publish("mena", "lost", T, done={"index"})
     old.publish("mena", "b", T)  # the same millisecond
     old.publish("mena", "gone", T + 1, json.dumps({"snapshot_id": "other"}).encode(), done={"by_ts", "index"})
@@ -193,8 +191,10 @@ def test_a_record_by_time_does_not_stand_in_for_another_snapshot(
     assert ("dangling", "gone", False) in report.kinds
 
 
-def test_what_no_index_names_comes_over_if_it_can_be_placed(old: Old, server: Server, store: Store) -> None:
-    """Payloads whose index entry was pruned or refused would be left behind unseen."""
+def test_payloads_without_an_index_entry_are_imported_if_datable(
+    old: Old, server: Server, store: Store
+) -> None:
+    """Payloads whose index entry was pruned or refused are left behind silently."""
     old.publish("mena", "twin", T, done={"by_ts", "by_id"})
     old.publish("mena", "indexed", T + 1)
     old.publish("mena", "-", T + 2, b'{"only": "by time"}', done={"by_ts"})
@@ -225,8 +225,8 @@ def test_what_no_index_names_comes_over_if_it_can_be_placed(old: Old, server: Se
     assert run(server, store).regions["mena"].already == 6
 
 
-def test_a_snapshot_that_says_its_id_is_not_published_twice(old: Old, server: Server, store: Store) -> None:
-    """A by-id record that was enriched after its copy by time would come over as two snapshots."""
+def test_a_snapshot_that_contains_its_id_is_imported_once(old: Old, server: Server, store: Store) -> None:
+    """A by-id record that differs from its copy by time is imported as two snapshots."""
     old.client.set(old.by_ts("mena", T), json.dumps({"snapshot_id": "a", "short": 1}))
     old.client.set(old.by_id("a"), json.dumps({"snapshot_id": "a", "long": 2}))
     run(server, store)
@@ -234,8 +234,8 @@ def test_a_snapshot_that_says_its_id_is_not_published_twice(old: Old, server: Se
     assert store.read("mena", id="a").value["long"] == 2  # type: ignore[union-attr]
 
 
-def test_a_payload_of_an_imported_id_at_another_time_is_told(old: Old, server: Server, store: Store) -> None:
-    """An id would be published with two contents, of which the store refuses one at every import."""
+def test_another_payload_of_an_imported_id_is_reported(old: Old, server: Server, store: Store) -> None:
+    """One id is published with two contents, and the store refuses one at every import."""
     old.publish("mena", "a", T, json.dumps({"snapshot_id": "a"}).encode())
     old.publish("mena", "a", T + 9, json.dumps({"snapshot_id": "a", "v": 1}).encode(), done={"by_ts"})
     report = run(server, store)
@@ -244,8 +244,8 @@ def test_a_payload_of_an_imported_id_at_another_time_is_told(old: Old, server: S
     assert history(store, "mena") == [("a", T)]
 
 
-def test_an_id_that_all_payloads_say_is_the_id_of_none(old: Old, server: Server, store: Store) -> None:
-    """A constant field would become the id of one snapshot, chosen by accident."""
+def test_a_constant_field_is_not_an_id(old: Old, server: Server, store: Store) -> None:
+    """A constant field of the payloads becomes the id of one of them."""
     for number in range(3):
         payload = json.dumps({"id": "constant", "n": number}).encode()
         old.publish("mena", "-", T + number, payload, done={"by_ts"})
@@ -254,14 +254,14 @@ def test_an_id_that_all_payloads_say_is_the_id_of_none(old: Old, server: Server,
 
 
 def test_an_id_that_looks_like_a_time(old: Old, server: Server, store: Store) -> None:
-    """A producer that named its snapshots by their time would get them under other ids."""
+    """A producer that named its snapshots by their time gets them under other ids."""
     old.publish("mena", str(T), T)
     assert run(server, store).findings == []
     assert history(store, "mena") == [(str(T), T)]
 
 
-def test_what_a_mirror_wrote_is_no_damage(old: Old, server: Server) -> None:
-    """The last import of a migration would end as a failure, or the mirror's snapshots as conflicts."""
+def test_data_of_a_mirror_is_not_damage(old: Old, server: Server) -> None:
+    """The last import of a migration ends as a failure, or reports the mirror's snapshots as conflicts."""
     old.publish("mena", "a", T)
     with swapstore.connect(server.url, mirror=swapstore.Mirror(prefix="intel")) as store:
         run(server, store)
@@ -277,16 +277,16 @@ def test_what_a_mirror_wrote_is_no_damage(old: Old, server: Server) -> None:
     assert report.kinds == [("unindexed", f"new-{n}", True) for n in range(3)]
 
 
-def test_identical_payloads_are_snapshots_of_their_own(old: Old, server: Server, store: Store) -> None:
-    """A producer that published the same value twice would lose one of the two."""
+def test_identical_payloads_are_separate_snapshots(old: Old, server: Server, store: Store) -> None:
+    """A producer that published the same value twice loses one of the two snapshots."""
     for number in range(3):
         old.publish("mena", f"id-{number}", T + number, b'"same"', done={"by_ts", "by_id"})
     run(server, store)
     assert history(store, "mena") == [(f"id-{n}", T + n) for n in range(3)]
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_comes_over(old: Old, server: Server, store: Store) -> None:
-    """One broken payload would stop the import, or come over and break every reader."""
+def test_an_unreadable_payload_is_reported(old: Old, server: Server, store: Store) -> None:
+    """One broken payload stops the import, or is imported and breaks every reader."""
     old.publish("mena", "text", T, b"not json", done={"by_id", "index"})
     old.publish("mena", "list", T + 1, done={"index"})
     old.client.rpush(old.by_id("list"), "x")
@@ -321,8 +321,8 @@ def test_what_cannot_be_read_is_told_and_the_rest_comes_over(old: Old, server: S
     }
 
 
-def test_bytes_come_over_when_asked_to(old: Old, server: Server, store: Store) -> None:
-    """A layout of compressed payloads could not be imported at all."""
+def test_bytes_are_imported_on_request(old: Old, server: Server, store: Store) -> None:
+    """A layout of compressed payloads cannot be imported."""
     binary = bytes(range(256)) * 3
     old.publish("mena", "a", T, binary)
     assert run(server, store).kinds == [("unreadable", "a", False), ("latest", "a", False)]
@@ -335,7 +335,7 @@ def test_bytes_come_over_when_asked_to(old: Old, server: Server, store: Store) -
 
 
 def test_large_payloads(old: Old, server: Server, store: Store) -> None:
-    """Real snapshots of some megabytes would not come over."""
+    """Real snapshots of some megabytes are not imported."""
     text = json.dumps({"text": "x" * 2_500_000}).encode()
     for number in range(3):
         old.publish("mena", f"id-{number}", T + number, text)
@@ -343,8 +343,8 @@ def test_large_payloads(old: Old, server: Server, store: Store) -> None:
     assert store.read_latest("mena").raw == text  # type: ignore[union-attr]
 
 
-def test_an_id_with_other_content_is_told(old: Old, server: Server, store: Store) -> None:
-    """What is in the store would be overwritten, or the import end in the middle."""
+def test_an_id_with_other_content_is_reported(old: Old, server: Server, store: Store) -> None:
+    """The import overwrites what is in the store, or ends in the middle."""
     store.publish("mena", "something else", id="b", ts=T + 1)
     for number, name in enumerate("abc"):
         old.publish("mena", name, T + number)
@@ -354,8 +354,8 @@ def test_an_id_with_other_content_is_told(old: Old, server: Server, store: Store
     assert store.read("mena", id="b").value == "something else"  # type: ignore[union-attr]
 
 
-def test_an_old_latest_that_went_back_is_told(old: Old, server: Server, store: Store) -> None:
-    """Readers that move over would see another snapshot than before, and nobody would know why."""
+def test_an_old_latest_that_is_not_the_newest_is_reported(old: Old, server: Server, store: Store) -> None:
+    """Readers that move over see another snapshot than before, without an explanation."""
     old.publish("mena", "newer", T + 1)
     old.publish("mena", "older", T)  # the slow producer finishes last
     report = run(server, store)
@@ -368,7 +368,7 @@ def test_an_old_latest_that_went_back_is_told(old: Old, server: Server, store: S
 
 
 def test_one_region_of_many(old: Old, server: Server, store: Store) -> None:
-    """Who moves region by region would move all at once; who mistypes one would not be told."""
+    """A migration of one region moves all of them, or a mistyped region is not reported."""
     for region in ("mena", "europe"):
         old.publish(region, f"{region}-1", T)
         old.publish(region, f"{region}-2", T + 1, done={"index"})
@@ -381,14 +381,14 @@ def test_one_region_of_many(old: Old, server: Server, store: Store) -> None:
 
 
 def test_a_source_without_any_key_of_the_layout(old: Old, server: Server, store: Store) -> None:
-    """A wrong prefix would look like an import that went well."""
+    """A wrong prefix looks like a successful import."""
     old.publish("mena", "a", T)
     with pytest.raises(NotFound, match="prefix"):
         run(server, store, Layout(prefix="other"))
 
 
 def test_other_names(old: Old, server: Server, store: Store) -> None:
-    """A layout with names of its own could not be imported."""
+    """A layout with other key names cannot be imported."""
     layout = Layout(
         prefix="geo*[x]",
         latest_key="{region}/now",
@@ -406,8 +406,8 @@ def test_other_names(old: Old, server: Server, store: Store) -> None:
     assert set(report.regions) == {"mena"}
 
 
-def test_keys_of_others_are_left_alone(old: Old, server: Server, store: Store) -> None:
-    """The live view, a lock or another application's key would be taken for a snapshot."""
+def test_other_keys_are_ignored(old: Old, server: Server, store: Store) -> None:
+    """The live view, a lock or another application's key is imported as a snapshot."""
     old.publish("mena", "a", T)
     old.client.set(old.key("snapshot:v1:mena:live"), "x")
     old.client.set(old.key("snapshots"), "x")
@@ -416,7 +416,7 @@ def test_keys_of_others_are_left_alone(old: Old, server: Server, store: Store) -
 
 
 def test_many_snapshots_in_small_replies(old: Old, server: Server, store: Store) -> None:
-    """An index that comes in several replies would come over in part."""
+    """An index that comes in several replies is imported only in part."""
     members: dict[Any, Any] = {f"id-{n}": T + n for n in range(2_500)}
     old.client.zadd(old.index("mena"), members)
     old.client.mset({old.key("snapshots", n): "of others" for n in range(5_000)})
@@ -429,7 +429,7 @@ def test_many_snapshots_in_small_replies(old: Old, server: Server, store: Store)
 
 
 def test_the_right_to_read_is_enough(old: Old, server: Server, store: Store) -> None:
-    """Production would have to hand out rights to write, to a tool that only reads."""
+    """An import, which only reads its source, needs the right to write there."""
     old.publish("mena", "a", T)
     old.client.acl_setuser(
         "reader",
@@ -451,8 +451,8 @@ def test_the_right_to_read_is_enough(old: Old, server: Server, store: Store) -> 
         old.client.acl_deluser("reader")
 
 
-def test_a_source_that_is_away(store: Store) -> None:
-    """A typing error in the address would look like an empty source, or show the password."""
+def test_an_unreachable_source(store: Store) -> None:
+    """A typo in the address looks like an empty source, or shows the password."""
     url = f"redis://user:hunter2@127.0.0.1:{free_port()}/0"
     with source_of(url, LAYOUT) as source, pytest.raises(Unavailable) as away:
         list(import_snapshots(source, store))
@@ -462,8 +462,8 @@ def test_a_source_that_is_away(store: Store) -> None:
     assert "ter2" not in str(malformed.value)
 
 
-def test_a_source_that_goes_away(old: Old, server: Server, store: Store) -> None:
-    """A lost connection would read as payloads that dangle."""
+def test_a_source_that_becomes_unreachable(old: Old, server: Server, store: Store) -> None:
+    """A lost connection looks like missing payloads."""
     for number in range(3):
         old.publish("mena", f"id-{number}", T + number)
     facts: Iterable[Fact]

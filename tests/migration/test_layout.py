@@ -1,4 +1,4 @@
-"""The names of the old keys."""
+"""The key names of the six-command layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from swapstore.migration.source import PayloadFields, fields_of
 
 @pytest.mark.parametrize("prefix", ["intel", "intel:"])
 def test_names_are_those_of_the_old_producers(prefix: str) -> None:
-    """Import and mirror would look and write where no old reader or producer does."""
+    """Import and mirror read and write other keys than the old producers and readers."""
     layout = Layout(prefix=prefix)
     assert layout.latest("mena") == "intel:snapshot:v1:mena:latest"
     assert layout.by_id("x") == "intel:snapshot-by-id:v1:x"
@@ -27,7 +27,7 @@ def test_names_are_those_of_the_old_producers(prefix: str) -> None:
 
 
 def test_a_name_with_a_placeholder_in_it_is_taken_as_it_is() -> None:
-    """An id that looks like a placeholder would be filled in."""
+    """An id that looks like a placeholder is replaced."""
     assert Layout().by_ts("{ts}", "17") == "snapshot:v1:{ts}:17"
     assert Mirror().by_id("{region}") == "snapshot-by-id:v1:{region}"
     assert Layout(by_ts_key="{ts}:{region}").by_ts("mena", "17") == "17:mena"
@@ -50,7 +50,7 @@ def test_a_name_with_a_placeholder_in_it_is_taken_as_it_is() -> None:
     ],
 )
 def test_patterns_without_their_placeholder_are_refused(options: dict[str, Any]) -> None:
-    """All datasets would share one key, or the mirror write over a manifest."""
+    """All datasets share one key, or the mirror overwrites a manifest."""
     with pytest.raises(InvalidInput, match=next(iter(options))):
         Mirror(**options)
     with pytest.raises(InvalidInput):
@@ -58,7 +58,7 @@ def test_patterns_without_their_placeholder_are_refused(options: dict[str, Any])
 
 
 def test_a_mirror_needs_a_server_that_old_readers_read() -> None:
-    """Who asks for a mirror on a file would believe that the old readers see it."""
+    """A mirror on a file is accepted, although no old reader sees it."""
     with pytest.raises(InvalidInput, match="SQLite"):
         swapstore.connect("sqlite:///x.db", mirror=Mirror())
     wrong: Any = "intel"
@@ -80,7 +80,7 @@ def test_a_mirror_needs_a_server_that_old_readers_read() -> None:
     ],
 )
 def test_times_in_seconds_and_milliseconds(number: float, expected: Moment | None) -> None:
-    """A time would be read as one a thousand times as far from 1970."""
+    """A time is off by a factor of a thousand."""
     assert moment(number) == expected
 
 
@@ -96,6 +96,6 @@ def test_times_in_seconds_and_milliseconds(number: float, expected: Moment | Non
         (b"[" * 100_000, PayloadFields()),
     ],
 )
-def test_what_a_payload_states_about_itself(payload: bytes, fields: PayloadFields) -> None:
-    """A payload of any form could end the import, or be placed by what is no id or time."""
+def test_ids_and_times_inside_payloads(payload: bytes, fields: PayloadFields) -> None:
+    """A payload of an unexpected form ends the import, or its id or time is misread."""
     assert fields_of(payload) == fields

@@ -1,4 +1,4 @@
-"""Old readers, which read in two steps, follow along; and the mirror never gets in a publish's way."""
+"""The mirror keeps old readers up to date, and never fails or delays a publish."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def mirrored(server: Server) -> Iterator[Store]:
 
 
 def test_an_old_reader_sees_every_commit(mirrored: Store, old: Old) -> None:
-    """Readers that have not moved would stay on the last snapshot of the old producer."""
+    """Readers that have not moved stay on the last snapshot of the old producer."""
     old.publish("mena", "before", T)
     for number in range(70):
         text = f'{{ "n":  {number} }}'.encode()
@@ -69,7 +69,7 @@ def test_an_old_reader_sees_every_commit(mirrored: Store, old: Old) -> None:
 
 
 def test_a_mirror_costs_two_round_trips_and_no_download(server: Server, mirrored: Store) -> None:
-    """Each publish of a large snapshot would also download it."""
+    """Each publish of a large snapshot also downloads it."""
     mirrored.publish("mena", 0)
     sent: list[list[Command[Any]]] = []
     execute = mirrored._driver.execute
@@ -85,15 +85,15 @@ def test_a_mirror_costs_two_round_trips_and_no_download(server: Server, mirrored
 
 
 def test_without_a_mirror_no_old_key_is_written(server: Server, old: Old) -> None:
-    """Everybody would pay for a mirror that only some have asked for."""
+    """Stores without a mirror pay for one."""
     with library.connect(server.url) as store:
         store.publish("mena", 1)
     assert not list(old.client.scan_iter("*snapshot*"))
 
 
 @pytest.mark.parametrize("fault", list(every_fault(COMMANDS)), ids=lambda f: f"{f.kind.name}-{f.at}")
-def test_latest_never_dangles_and_heals(fault: Fault) -> None:
-    """An old reader would find a pointer to nothing, or stay behind after the next publish."""
+def test_latest_never_dangles_and_catches_up(fault: Fault) -> None:
+    """An old reader finds a pointer to nothing, or stays behind after the next publish."""
     world = Simulation()
     world.client().publish("mena", "first", id="first", ts=T)
     try:
@@ -114,7 +114,7 @@ def test_latest_never_dangles_and_heals(fault: Fault) -> None:
 
 
 def test_the_commands_of_a_mirrored_publish() -> None:
-    """The faults above would miss a command that was added."""
+    """The fault tests above miss a command that was added."""
     world = Simulation()
     client, driver = faulty(world.client())
     client.publish("mena", 1)
@@ -124,7 +124,7 @@ def test_the_commands_of_a_mirrored_publish() -> None:
 
 @pytest.mark.parametrize("at", [5, 7])
 def test_a_refused_mirror_is_logged_and_the_publish_stands(at: int, caplog: pytest.LogCaptureFixture) -> None:
-    """A full server would fail a publish that is committed, and its retry would puzzle everybody."""
+    """A server that refuses the mirror's writes fails a publish that is committed."""
     world = Simulation()
     with caplog.at_level(logging.WARNING, "swapstore"):
         commit = world.client(Fault(Kind.REFUSED, at)).publish("mena", 1, id="a")
@@ -141,7 +141,7 @@ def test_a_refused_mirror_is_logged_and_the_publish_stands(at: int, caplog: pyte
 def test_any_failure_of_the_mirror_leaves_the_publish_alone(
     mirrored: Store, old: Old, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A mistake in the mirror, or a lost server, would turn a commit into an error."""
+    """A bug in the mirror, or a lost server, turns a commit into an error."""
     execute = mirrored._driver.execute
     failure: list[Callable[[], Any]] = []
 
@@ -170,7 +170,7 @@ def test_any_failure_of_the_mirror_leaves_the_publish_alone(
 
 
 def test_no_password_is_logged(server: Server, old: Old, caplog: pytest.LogCaptureFixture) -> None:
-    """The log would hold the password of the store."""
+    """The log contains the password of the store."""
     old.client.acl_setuser(
         "producer", enabled=True, passwords=["+hunter2"], keys=["swapstore:*"],
         categories=["+@all"], channels=["*"], reset=True,
@@ -186,14 +186,14 @@ def test_no_password_is_logged(server: Server, old: Old, caplog: pytest.LogCaptu
 
 
 def test_old_keys_of_another_type_are_replaced(mirrored: Store, old: Old) -> None:
-    """One odd key would keep the old readers behind for ever."""
+    """One key of another type keeps the old readers behind permanently."""
     old.client.rpush(old.latest("mena"), "x")
     mirrored.publish("mena", 1)
     assert old.read("mena") == b"1"
 
 
-def test_what_is_mirrored_is_what_was_committed(old: Old, mirrored: Store) -> None:
-    """A publish that a dedupe key turned into another's commit would mirror its own payload."""
+def test_the_committed_payload_is_mirrored(old: Old, mirrored: Store) -> None:
+    """A publish that a dedupe key resolved to another commit mirrors its own payload."""
     mirrored.publish("mena", "committed", id="a", dedupe_key="slot")
     old.client.delete(old.latest("mena"), old.by_id("a"))
     again = mirrored.publish("mena", "never committed", id="b", dedupe_key="slot")
@@ -203,7 +203,7 @@ def test_what_is_mirrored_is_what_was_committed(old: Old, mirrored: Store) -> No
 
 
 def test_a_backfill_has_its_payload_and_leaves_latest_alone(mirrored: Store, old: Old) -> None:
-    """Old readers would go back in time, or not find the backfilled snapshot by its id."""
+    """Old readers go back in time, or do not find the backfilled snapshot by its id."""
     mirrored.publish("mena", "new", id="new", ts=T + 1)
     mirrored.publish("mena", "older", id="older", ts=T)
     assert old.read("mena") == b'"new"'
@@ -211,7 +211,7 @@ def test_a_backfill_has_its_payload_and_leaves_latest_alone(mirrored: Store, old
 
 
 def test_old_readers_are_served_what_is_pinned(mirrored: Store, old: Old) -> None:
-    """An operator who goes back would bring only half of the readers back."""
+    """A pin or rollback by an operator reaches only half of the readers."""
     mirrored.publish("mena", "good", id="good", ts=T)
     mirrored.publish("mena", "bad", id="bad", ts=T + 1)
     mirrored.pin("mena", id="good")
@@ -226,7 +226,7 @@ def test_old_readers_are_served_what_is_pinned(mirrored: Store, old: Old) -> Non
 
 
 class Interleaved:
-    """A driver that lets something else happen right before one of its commands."""
+    """A driver that runs something else right before one of its commands."""
 
     def __init__(self, driver: Any, at: int, what: Callable[[], None]) -> None:
         self._driver, self._at, self._what = driver, at, what
@@ -250,26 +250,26 @@ class Interleaved:
 @pytest.mark.parametrize("others", [1, 3])
 @pytest.mark.parametrize("ts", [T + 1, T + 50])
 def test_a_slow_mirror_does_not_leave_latest_behind(at: int, others: int, ts: int) -> None:
-    """A slow producer would take the old readers back to its own snapshot, until the next publish."""
+    """A slow producer takes the old readers back to its own snapshot until the next publish."""
     world = Simulation()
     world.client().publish("mena", 0, id="first", ts=T)
 
-    def meanwhile() -> None:
+    def in_between() -> None:
         for number in range(others):
             world.client().publish("mena", number, id=f"fast-{number}", ts=T + 10 + number)
 
     slow = world.client()
-    slow._driver = Interleaved(slow._driver, at, meanwhile)  # type: ignore[assignment]
+    slow._driver = Interleaved(slow._driver, at, in_between)  # type: ignore[assignment]
     slow.publish("mena", "slow", id="slow", ts=ts)
     if at == COMMANDS:
-        meanwhile()
+        in_between()
     serving = world.sim.connect().read_latest("mena")
     assert serving is not None
     assert world.read() == serving.raw
 
 
 def test_many_producers_at_once(server: Server, old: Old) -> None:
-    """Under load the old readers would end on another snapshot than the new ones, or see nothing at all."""
+    """Under load the old readers end on another snapshot than the new ones, or see nothing."""
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -307,8 +307,8 @@ def test_many_producers_at_once(server: Server, old: Old) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_random_lives_end_healed(seed: int) -> None:
-    """Some order of faults, pins and backfills would leave a mirror that no publish heals."""
+def test_random_histories_end_with_a_correct_mirror(seed: int) -> None:
+    """Some order of faults, pins and backfills leaves a mirror that no publish repairs."""
     choose = random.Random(seed)
     world = Simulation(seed)
     world.client().publish("mena", "0", id="0", ts=T)
@@ -336,8 +336,8 @@ def test_random_lives_end_healed(seed: int) -> None:
     assert world.value(MIRROR.by_id("end")) == b'"end"'
 
 
-def test_a_payload_that_is_gone_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A damaged record would fail every later backfill; or the damage would pass unseen."""
+def test_a_missing_payload_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A damaged record fails every later backfill, or the damage is not reported."""
     world = Simulation()
     world.client().publish("mena", "new", id="new", ts=T + 1)
     world.sim.evict("swapstore:id:{mena}:new")
@@ -348,8 +348,8 @@ def test_a_payload_that_is_gone_is_logged(caplog: pytest.LogCaptureFixture) -> N
 
 
 @pytest.mark.parametrize("at", [5, 6, 7, 8])
-def test_a_late_write_of_the_mirror_is_healed(at: int) -> None:
-    """A packet that was held up would leave a dangling pointer, or an old one for ever."""
+def test_a_late_write_of_the_mirror_is_corrected(at: int) -> None:
+    """A delayed packet leaves a dangling or old pointer permanently."""
     world = Simulation()
     client, driver = faulty(world.client(), Fault(Kind.LATE, at))
     client.publish("mena", "first", id="first", ts=T)
@@ -360,8 +360,8 @@ def test_a_late_write_of_the_mirror_is_healed(at: int) -> None:
     assert world.read() == b'"second"'
 
 
-def test_a_dataset_that_never_stands_still_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A publish would never return while others commit all the time."""
+def test_a_dataset_that_always_changes_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A publish never returns while others commit all the time."""
     world = Simulation()
     client = world.client()
     execute = client._driver.execute

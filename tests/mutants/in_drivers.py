@@ -67,7 +67,7 @@ MUTANTS = (
     mutant(
         "a connection lent without a check (Redis)",
         "A batch is not sent on a connection that the server has closed, and never gets another's reply.",
-        "real/test_pool.py::test_a_connection_with_an_answer_to_nobody_is_not_lent",
+        "real/test_pool.py::test_a_connection_with_a_stray_reply_is_not_lent",
         Edit("_is_ready", "not connection.can_read()", "True"),
     ),
     mutant(

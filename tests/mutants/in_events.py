@@ -12,25 +12,25 @@ MUTANTS = (
     mutant(
         "round trips not counted",
         "An event says how many round trips a call took.",
-        EVENTS + "a_publish_is_told_once_with_what_it_cost[sqlite]",
+        EVENTS + "a_publish_is_one_event_with_its_cost[sqlite]",
         Edit("run", "tally.note(step)", "pass"),
     ),
     mutant(
         "round trips not counted (asyncio)",
         "An event says how many round trips a call took.",
-        EVENTS + "the_awaited_face_tells_the_same[sqlite]",
+        EVENTS + "both_stores_send_the_same_events[sqlite]",
         Edit("arun", "tally.note(step)", "pass"),
     ),
     mutant(
         "round trips not counted (several datasets)",
         "An event says how many round trips a call took, those included that several datasets share.",
-        EVENTS + "each_dataset_of_many_is_told[sqlite]",
+        EVENTS + "each_dataset_of_a_batch_is_an_event[sqlite]",
         Edit("_Member.answer", "self._tally.note(step)", "pass"),
     ),
     mutant(
         "a lost race is not told",
         "A producer that keeps losing races can be told from one that is slow.",
-        EVENTS + "a_lost_race_is_told[sqlite]",
+        EVENTS + "a_lost_race_is_an_event[sqlite]",
         Edit("commit", "isinstance(verdict, Moved) and ctx.hook is not None", "False"),
     ),
     mutant(
@@ -57,7 +57,7 @@ MUTANTS = (
     mutant(
         "`latest` written before the payload",
         "The old `latest` never names a payload that is not there.",
-        MIRROR + "latest_never_dangles_and_heals",
+        MIRROR + "latest_never_dangles_and_catches_up",
         Edit(
             "_MirrorRun._write_all",
             "for row in rows:",

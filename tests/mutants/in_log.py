@@ -40,7 +40,7 @@ MUTANTS = (
     mutant(
         "page key without the epoch",
         "After the manifest was lost, new pages do not have the keys of old ones.",
-        "store/test_damage.py::test_a_new_line_of_versions_does_not_stumble_over_old_pages[sqlite]",
+        "store/test_damage.py::test_a_new_epoch_is_not_blocked_by_old_pages[sqlite]",
         Edit("seal", "{epoch}.", ""),
     ),
     mutant(

@@ -117,13 +117,13 @@ MUTANTS = (
     mutant(
         "a store that compares nothing taken for one that does",
         "Where nothing commits safely, connecting is refused.",
-        "rest/test_scriptless.py::test_without_any_way_connecting_is_refused",
+        "rest/test_scriptless.py::test_connecting_without_any_way_to_commit_is_refused",
         Edit("Undecided._without_scripts", "if reply is None", "if True"),
     ),
     mutant(
         "a moment of trouble taken for a lack of scripts",
         "No plain SET takes back what a producer with scripts committed.",
-        "rest/test_scriptless.py::test_a_moment_of_trouble_is_no_lack_of_scripts[False]",
+        "rest/test_scriptless.py::test_a_temporary_error_is_not_a_lack_of_scripts[False]",
         Edit("Undecided.decide", "not isinstance(reply.error, Unscripted)", "False"),
         Edit(
             "_make_sure", "not (isinstance(reply, Failed) and isinstance(reply.error, Unscripted))", "False"

@@ -73,7 +73,7 @@ MUTANTS = (
     mutant(
         "a row in a page is not looked for",
         "The outcome of a lost commit is resolved, however many others have committed since.",
-        OUTCOMES + "a_lost_reply_is_settled_however_far_others_went_on[sqlite-70]",
+        OUTCOMES + "a_lost_reply_is_resolved_under_any_number_of_later_versions[sqlite-70]",
         Edit("resolve", "if row is None: row = yield from", "if False: row = yield from"),
     ),
     mutant(
@@ -85,7 +85,7 @@ MUTANTS = (
     mutant(
         "guessing the outcome of a pin",
         "A pin whose reply was lost is not silently done twice.",
-        "store/test_steer.py::test_a_pin_whose_fate_nobody_can_know_says_so[sqlite]",
+        "store/test_pins.py::test_a_pin_with_an_unknown_outcome_says_so[sqlite]",
         Edit("_may_be_gone", "return True", "return False"),
     ),
     mutant(
@@ -104,7 +104,7 @@ MUTANTS = (
     mutant(
         "same id, other content: success",
         "An id names one content permanently.",
-        PUBLISH + "an_id_names_one_content_for_ever[sqlite-change0]",
+        PUBLISH + "an_id_keeps_its_content[sqlite-change0]",
         Edit("_existing", "not this.is_content_of(row)", "False"),
     ),
     mutant(
@@ -116,7 +116,7 @@ MUTANTS = (
     mutant(
         "dedupe answered from memory",
         "After the store was flushed a producer's next publish is not refused as a duplicate.",
-        PUBLISH + "dedupe_is_not_answered_from_memory[sqlite]",
+        PUBLISH + "dedupe_is_not_decided_from_the_cache[sqlite]",
         Edit("publish", "is_stopped = existing is not None", "is_stopped = False"),
     ),
     mutant(

@@ -6,7 +6,7 @@ from tests.mutants.mutant import Edit, mutant
 
 RECORDS = "unit/test_records.py::test_"
 READ = "store/test_read.py::test_"
-STEER = "store/test_steer.py::test_"
+STEER = "store/test_pins.py::test_"
 CACHE = "unit/test_cache.py::test_"
 
 MUTANTS = (
@@ -26,7 +26,7 @@ MUTANTS = (
     mutant(
         "an id resolved past the manifest",
         "A record that was staged and never committed is not there.",
-        READ + "a_staged_record_is_not_there[sqlite]",
+        READ + "a_staged_record_is_not_found[sqlite]",
         Edit(
             "find_id",
             "query =",
@@ -56,7 +56,7 @@ MUTANTS = (
     mutant(
         "a store that refuses is asked in the same way again",
         "Where no script may run, each first read does not cost another round trip.",
-        "store/test_first_read.py::test_a_store_that_refuses_is_asked_plainly_from_then_on[sqlite]",
+        "store/test_first_read.py::test_without_scripts_the_manifest_is_read_by_itself[sqlite]",
         Edit(
             "current_served",
             "ctx.capabilities.serves = isinstance(served, Failed) and isinstance(served.error, Damaged)",
@@ -101,13 +101,13 @@ MUTANTS = (
     mutant(
         "an old epoch comes back into memory",
         "A slow thread does not bring back what was there before a flush.",
-        CACHE + "another_epoch_counts_only_if_nothing_was_learned_meanwhile",
+        CACHE + "another_epoch_counts_only_if_nothing_newer_was_learned",
         Edit("Cache.learn", "known.manifest.epoch != manifest.epoch or", ""),
     ),
     mutant(
         "records remembered by id alone",
         "After a flush the same id with other content is read from the store.",
-        CACHE + "a_record_is_remembered_by_its_digest",
+        CACHE + "a_record_is_cached_by_its_digest",
         Edit(
             "Cache.record",
             "self._records.get((key, sha256))",
@@ -118,7 +118,7 @@ MUTANTS = (
     mutant(
         "pages remembered after the store went back",
         "After a restored backup the name of a page may stand for other rows: none is served from memory.",
-        CACHE + "a_store_that_went_back_is_followed_and_its_pages_forgotten",
+        CACHE + "a_restored_store_is_followed_and_its_pages_are_forgotten",
         Edit("Cache.learn", "self._drop_records()", "pass"),
     ),
     # --- max_staleness
@@ -137,13 +137,13 @@ MUTANTS = (
     mutant(
         "age counted from the reply (warm)",
         "What a slow reply shows is as old as its request.",
-        "store/test_memory.py::test_a_slow_reply_is_as_old_as_its_question[warm]",
+        "store/test_memory.py::test_a_slow_reply_is_as_old_as_its_request[warm]",
         Edit("current_head", "touch(known, read_at)", "touch(known, ctx.clock.monotonic())"),
     ),
     mutant(
         "age counted from the reply (cold)",
         "What a slow reply shows is as old as its request.",
-        "store/test_memory.py::test_a_slow_reply_is_as_old_as_its_question[cold]",
+        "store/test_memory.py::test_a_slow_reply_is_as_old_as_its_request[cold]",
         Edit("current_served", "learn(found, read_at", "learn(found, ctx.clock.monotonic()"),
     ),
     # --- the live view

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, mutant
 
-DAMAGE = "upkeep/test_damage.py::test_"
-DEEP = "upkeep/test_deep_damage.py::test_"
-TOGETHER = "upkeep/test_interleaved.py::test_"
+DAMAGE = "fsck/test_damage.py::test_"
+DEEP = "fsck/test_deep_damage.py::test_"
+TOGETHER = "fsck/test_interleaved.py::test_"
 
 MUTANTS = (
     # --- what would be lost
     mutant(
         "a repair from an outdated manifest",
         "What is published during a repair stays.",
-        "upkeep/test_beside_others.py::test_one_publish_beside_a_repair_stays",
+        "fsck/test_concurrent_clients.py::test_a_publish_during_a_repair_stays",
         Edit("Redrafter.repaired", "in current.log.rows", "in walk.manifest.log.rows"),
     ),
     mutant(
         "a repair that goes on after a reset",
         "A dataset that was flushed and published again does not get the manifest of the old one.",
-        TOGETHER + "repair_of_a_dataset_that_is_flushed_meanwhile[begun-anew-manifest_deleted]",
+        TOGETHER + "repair_of_a_dataset_that_is_flushed_at_the_same_time[begun-anew-manifest_deleted]",
         Edit("_repair", "(current and current.epoch) != (before and before.epoch)", "False"),
     ),
     mutant(
         "a rebuilt manifest not bound to its records",
         "A repair does not write a manifest to a store that was flushed during the repair.",
-        TOGETHER + "repair_of_a_dataset_that_is_flushed_meanwhile[flushed-manifest_deleted]",
+        TOGETHER + "repair_of_a_dataset_that_is_flushed_at_the_same_time[flushed-manifest_deleted]",
         Edit("Redrafter.rebuilt", "needed += [", "_ = ["),
     ),
     mutant(
@@ -53,13 +53,13 @@ MUTANTS = (
     mutant(
         "a leaked page unlinked though it was sealed since",
         "A page that was committed during the repair gets no TTL.",
-        "upkeep/test_beside_others.py::test_a_leaked_page_that_is_sealed_again_stays",
+        "fsck/test_concurrent_clients.py::test_a_leaked_page_that_is_sealed_again_stays",
         Edit("Redrafter._unlinked", "if moved", "if False"),
     ),
     mutant(
         "an id record unlinked though it was taken again",
         "Dropping a row leaves the record alone that another row names under its id.",
-        "upkeep/test_beside_others.py::test_an_id_that_was_taken_again_is_never_without_its_record",
+        "fsck/test_concurrent_clients.py::test_a_republished_id_is_never_without_its_record",
         Edit("Redrafter._left_of", "if other is not None", "if False"),
     ),
     mutant(
@@ -96,19 +96,19 @@ MUTANTS = (
     mutant(
         "latest not replaced",
         "When the payload of the latest is gone, readers get the newest that is left.",
-        "upkeep/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[latest_altered]",
+        "fsck/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[latest_altered]",
         Edit("Redrafter._head", "or was.latest.version in gone", ""),
     ),
     mutant(
         "pinned not removed",
         "When the payload of what is pinned is gone, readers get the latest.",
-        "upkeep/test_deep_damage.py::test_a_pinned_snapshot_that_is_gone_is_served_no_more",
+        "fsck/test_deep_damage.py::test_a_lost_pinned_snapshot_is_unpinned",
         Edit("Redrafter._head", "None if was.pinned and was.pinned.version in gone else", ""),
     ),
     mutant(
         "a rollback undone",
         "A repair does not serve again what an operator has rolled back.",
-        DEEP + "pinned_and_rolled_back_survive[pages]",
+        DEEP + "pins_and_rollbacks_survive_a_repair[pages]",
         Edit("Redrafter._head", "restored or was.latest.version in gone", "True"),
     ),
     mutant(
@@ -126,7 +126,7 @@ MUTANTS = (
     mutant(
         "a rewritten page under the old name",
         "A damaged page does not block the page that replaces it.",
-        DEEP + "a_hole_and_dropped_rows",
+        DEEP + "a_lost_page_beside_lost_payloads",
         Edit(
             "Redrafter.__init__",
             "self._epoch, gone=",
@@ -143,13 +143,13 @@ MUTANTS = (
     mutant(
         "replaced pages stay",
         "A repair leaves nothing behind that never expires.",
-        "upkeep/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[page_deleted]",
+        "fsck/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[page_deleted]",
         Edit("Redrafter.repaired", "*replaced,", ""),
     ),
     mutant(
         "not registered",
         "A dataset that is not on the list of names is put back on it.",
-        "upkeep/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
+        "fsck/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
         Edit("_repair", "walk.damage.unlisted and apply", "False"),
     ),
     mutant(

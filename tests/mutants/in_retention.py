@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, mutant
 
 HIDING = "retention/test_hiding.py::test_"
-GOING = "retention/test_letting_go.py::test_"
+GOING = "retention/test_unlinking.py::test_"
 DAMAGE = "retention/test_damage.py::test_"
 
 MUTANTS = (
@@ -13,7 +13,7 @@ MUTANTS = (
     mutant(
         "unlinking latest or pinned",
         "What is served keeps its payload, however old it is.",
-        GOING + "a_pinned_snapshot_outlives_its_page_and_goes_when_it_is_unpinned[sqlite]",
+        GOING + "a_pinned_snapshot_outlives_its_page_and_is_unlinked_when_unpinned[sqlite]",
         Edit("_retain", "if row.version not in kept", ""),
     ),
     mutant(
@@ -25,13 +25,13 @@ MUTANTS = (
     mutant(
         "a row's records unlinked, the row kept",
         "What the log names is there: a row leaves it in the swap that unlinks its records.",
-        GOING + "what_is_let_go_of_is_gone_after_the_grace[sqlite]",
+        GOING + "unlinked_records_are_gone_after_the_grace[sqlite]",
         Edit("trimmed", "attrs.evolve(log, rows=(*(row for row in old if head.shows(row)), *last))", "log"),
     ),
     mutant(
         "a page unlinked, its reference kept",
         "What the log names is there: a page leaves it in the swap that unlinks it.",
-        "retention/test_faults.py::test_a_fault_at_any_command_leaves_all_in_order[publish]",
+        "retention/test_faults.py::test_a_fault_at_any_command_loses_and_leaks_nothing[publish]",
         Edit("taken_apart", "refs += page.pages", "refs += page.pages or (ref,)"),
     ),
     mutant(
@@ -49,7 +49,7 @@ MUTANTS = (
     mutant(
         "a released row unlinked though it is in the log",
         "A hidden row that is no longer served, and is still in the log, keeps its records.",
-        HIDING + "a_clock_far_in_the_future_costs_no_publish[sqlite]",
+        HIDING + "a_clock_far_in_the_future_blocks_no_publish[sqlite]",
         Edit("retained", "[] if in_log else", ""),
     ),
     mutant(
@@ -74,13 +74,13 @@ MUTANTS = (
     mutant(
         "a released row not unlinked",
         "An old snapshot that was pinned is unlinked when it is unpinned.",
-        GOING + "a_pinned_snapshot_outlives_its_page_and_goes_when_it_is_unpinned[sqlite]",
+        GOING + "a_pinned_snapshot_outlives_its_page_and_is_unlinked_when_unpinned[sqlite]",
         Edit("retained", "if in_log else [row]", ""),
     ),
     mutant(
         "the latest not released by the publish after it",
         "The target of a rollback is unlinked when something newer is published.",
-        GOING + "a_rollback_keeps_alive_until_something_newer_is_published[sqlite]",
+        GOING + "a_rollback_keeps_its_snapshot_until_a_newer_publish[sqlite]",
         Edit("_retained", "if row != base.head.latest", "if True or row != base.head.latest"),
     ),
     mutant(
@@ -92,7 +92,7 @@ MUTANTS = (
     mutant(
         "a damaged page stops retention",
         "One page that cannot be read does not stop retention for the rest of the history.",
-        DAMAGE + "a_damaged_page_does_not_keep_the_others_from_going[sqlite-altered]",
+        DAMAGE + "a_damaged_page_does_not_keep_others_from_being_unlinked[sqlite-altered]",
         Edit("_load", "continue", "raise"),
     ),
     # --- visible again, or out of order
@@ -117,7 +117,7 @@ MUTANTS = (
     mutant(
         "a page opened out of its order",
         "The log stays ordered by version: history, and unlinking the oldest first, depend on it.",
-        "retention/test_growth.py::test_bounds_that_change_all_the_time",
+        "retention/test_bounded_size.py::test_bounds_that_change_all_the_time",
         Edit("taken_apart", "refs += page.pages", "refs = [*page.pages, *refs]"),
     ),
     mutant(
@@ -135,13 +135,13 @@ MUTANTS = (
     mutant(
         "a backfill below the floor acknowledged",
         "What is acknowledged can be read.",
-        HIDING + "what_nobody_would_ever_see_is_refused[sqlite]",
+        HIDING + "a_backfill_that_would_be_hidden_is_refused[sqlite]",
         Edit("_check_age", "ts < floor", "False"),
     ),
     mutant(
         "prune repeats what a late swap did",
         "A prune looks at what is there before it goes on: others are not overwritten.",
-        "retention/test_prune_together.py::test_a_prune_that_is_overtaken_goes_on_from_there[sqlite]",
+        "retention/test_concurrent_prune.py::test_a_prune_that_is_overtaken_goes_on_from_there[sqlite]",
         Edit("prune", "lost += 1", "lost += 1\ncontinue"),
     ),
 )

@@ -104,7 +104,7 @@ MUTANTS = (
     mutant(
         "swap before the records are permanent (Lua)",
         "A commit that is refused half-way leaves no manifest whose records expire.",
-        "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[persist]",
+        "real/test_commit_refused.py::test_a_commit_that_is_refused_before_its_swap_changes_nothing[persist]",
         Edit(
             "commit.lua",
             "for _, key in ipairs(verified) do",
@@ -122,25 +122,25 @@ MUTANTS = (
     mutant(
         "PERSIST not undone when the SET is refused",
         "A commit that is refused leaves nothing behind that never expires.",
-        "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[set]",
+        "real/test_commit_refused.py::test_a_commit_that_is_refused_before_its_swap_changes_nothing[set]",
         Edit("commit.lua", "ipairs(undo)", "ipairs({})"),
     ),
     mutant(
         "what a refused commit brought along stays (Lua)",
         "What was staged and not committed expires, however it was sent.",
-        "drivers/test_redis_batch.py::test_a_commit_that_is_refused_half_way_leaves_what_it_brought_staged",
+        "drivers/test_redis_batch.py::test_records_of_a_refused_commit_stay_staged",
         Edit("commit.lua", "place(i) == 1 then undo[#undo + 1] = key", "place(i) == 1 then"),
     ),
     mutant(
         "what was brought along passes for another's (Lua)",
         "A commit never makes another producer's record its own.",
-        "drivers/test_redis_batch.py::test_a_batch_is_its_commands_one_after_the_other[valkey-0]",
+        "drivers/test_redis_batch.py::test_a_batch_equals_its_commands_one_by_one[valkey-0]",
         Edit("commit.lua", "place(i) == 1", "place(i)"),
     ),
     mutant(
         "unlink before the swap",
         "A commit that is refused unlinks nothing: the records stay committed.",
-        "real/test_commit_refused.py::test_a_commit_that_is_refused_half_way_changes_nothing[set]",
+        "real/test_commit_refused.py::test_a_commit_that_is_refused_before_its_swap_changes_nothing[set]",
         Edit(
             "commit.lua",
             "local swapped",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, mutant
 
-DAMAGE = "upkeep/test_damage.py::test_"
-TOGETHER = "upkeep/test_interleaved.py::test_"
+DAMAGE = "fsck/test_damage.py::test_"
+TOGETHER = "fsck/test_interleaved.py::test_"
 
 MUTANTS = (
     # --- damage that is missed
@@ -30,56 +30,56 @@ MUTANTS = (
     mutant(
         "verify skips the bounds of pages",
         "A page that holds other rows than its reference says is found.",
-        "upkeep/test_deep_damage.py::test_a_page_of_other_times_than_its_reference_says_is_found",
+        "fsck/test_deep_damage.py::test_a_page_of_other_times_than_its_reference_says_is_found",
         Edit("Walk._check_page", "pages.check_bounds(page, ref, after=self._last)", "pass"),
     ),
     mutant(
         "SCAN cursor ignored",
         "Verify looks at every key, however many there are.",
-        "upkeep/test_orphans.py::test_many_orphans_in_a_file",
+        "fsck/test_orphans.py::test_many_orphans_in_a_file",
         Edit("KeyScan.step", "= scanned.cursor", "= None"),
     ),
     mutant(
         "an unlisted dataset not noticed",
         "A dataset that is not on the list of names is put back on it.",
-        "upkeep/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
+        "fsck/test_other_keys.py::test_an_unlisted_dataset_is_found_and_listed[sqlite]",
         Edit("Walk.begin", "self.dataset not in value_of(names)", "False"),
     ),
     # --- false alarms
     mutant(
         "calling a record wrong without reading the manifest again",
         "A record that was unlinked during verify is no damage.",
-        TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune_and_expire-False]",
+        TOGETHER + "verify_during_a_publish_reports_nothing[prune_and_expire-False]",
         Edit("Walk._check_rows", "and (yield from self._is_still_named(row.version))", ""),
     ),
     mutant(
         "calling a page missing without reading the manifest again",
         "A page that was unlinked during verify is no damage.",
-        TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune_and_expire-False]",
+        TOGETHER + "verify_during_a_publish_reports_nothing[prune_and_expire-False]",
         Edit("Walk._hole", "yield from self._instead_of(ref)", "None"),
     ),
     mutant(
         "a record called wrong after one read",
         "What a replica shows a moment later is no damage, and a repair does not drop it.",
-        "upkeep/test_lagging.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
+        "fsck/test_replica_lag.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
         Edit("Walk._check_rows", "self._note_damage(row, again)", "self._note_damage(row, faults)"),
     ),
     mutant(
         "catch-up skipped",
         "What was published during verify is not called leaked.",
-        TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[publish-False]",
+        TOGETHER + "verify_during_a_publish_reports_nothing[publish-False]",
         Edit("still_unreached", "before and current and current.version > before.version", "False"),
     ),
     mutant(
         "a page that is sealed during verify not noticed",
         "A page that was sealed during verify is not called leaked.",
-        TOGETHER + "verify_beside_a_producer_at_every_batch[publish]",
+        TOGETHER + "verify_during_constant_publishes_reports_nothing[publish]",
         Edit("_catch_up", "walk.reached.add(name.key)", "pass"),
     ),
     mutant(
         "pinned snapshots outside the log not checked",
         "What is only served, and in no page any more, is not called leaked.",
-        TOGETHER + "verify_beside_a_producer_gives_no_false_alarm[prune-True]",
+        TOGETHER + "verify_during_a_publish_reports_nothing[prune-True]",
         Edit(
             "Walk._check_served",
             "found += yield from self._check_rows([row])",
@@ -89,7 +89,7 @@ MUTANTS = (
     mutant(
         "checked keys forgotten",
         "A committed record is not called leaked, however many there are.",
-        "upkeep/test_deep_damage.py::test_a_healthy_log_with_pages_of_the_real_size",
+        "fsck/test_deep_damage.py::test_a_healthy_log_with_pages_of_the_real_size",
         Edit("Keyset.add", "self._unsorted.add(digest % BUCKETS)", "pass"),
     ),
     mutant(
@@ -111,7 +111,7 @@ MUTANTS = (
     mutant(
         "a record that was never committed is adopted",
         "What a cut commit left behind is not shown as committed.",
-        TOGETHER + "repair_beside_others_loses_nothing[publish-record_leaked]",
+        TOGETHER + "repair_during_other_operations_loses_nothing[publish-record_leaked]",
         Edit("decide", "walk.version + 1", "walk.version"),
     ),
     mutant(
@@ -123,13 +123,13 @@ MUTANTS = (
     mutant(
         "continuing after a reset",
         "A dataset that is reset during verify is verified again: its old records are not called missing.",
-        "upkeep/test_beside_others.py::test_nothing_is_called_missing_before_a_reset_is_noticed",
+        "fsck/test_concurrent_clients.py::test_no_record_is_called_missing_before_a_reset_is_noticed",
         Edit("Walk._current", "or current.epoch != self.manifest.epoch", ""),
     ),
     mutant(
         "a read that was refused taken for damage",
         "`-BUSY` for one read does not make a snapshot leaked.",
-        "upkeep/test_repair_faults.py::test_a_read_that_the_server_refuses_is_not_taken_for_damage[page_deleted]",
+        "fsck/test_repair_faults.py::test_a_read_that_the_server_refuses_is_not_taken_for_damage[page_deleted]",
         Edit("bytes_of", "except Corrupt", "except Exception"),
     ),
 )

@@ -13,7 +13,7 @@ from tests.support.valkey import Server
 
 
 def driver_without(valkey: Server, command: str) -> Store:
-    """A client whose server refuses one command, inside of scripts too."""
+    """A client whose server refuses one command, inside scripts too."""
     with valkey.client() as admin:
         rights = ["+@all", f"-{command}"]
         admin.acl_setuser(
@@ -23,7 +23,7 @@ def driver_without(valkey: Server, command: str) -> Store:
 
 
 def staged_beside_an_old_commit(owner: Store) -> Swap:
-    """A dataset with a version and a live view, and a commit that replaces both and lets go of a record."""
+    """A dataset with a version and a live view, and a commit that replaces both and unlinks a record."""
     driver = owner._driver
     do(driver, Stage(B, b"old\n", LONG_MS))
     do(driver, commit("e.1.a", staged=(Staged(B, b"old\n"),)))
@@ -33,8 +33,8 @@ def staged_beside_an_old_commit(owner: Store) -> Swap:
 
 
 @pytest.mark.parametrize("refused", ["persist", "set"])
-def test_a_commit_that_is_refused_half_way_changes_nothing(valkey: Server, refused: str) -> None:
-    """A server refuses a command inside the commit: nothing is committed, leaks or is let go of."""
+def test_a_commit_that_is_refused_before_its_swap_changes_nothing(valkey: Server, refused: str) -> None:
+    """A command that the server refuses inside a commit leaves it half applied, leaked or unlinked."""
     with connect(valkey.url) as owner, valkey.client() as admin:
         swap = staged_beside_an_old_commit(owner)
         with driver_without(valkey, refused) as clerk:
@@ -50,7 +50,7 @@ def test_a_commit_that_is_refused_half_way_changes_nothing(valkey: Server, refus
 
 @pytest.mark.parametrize("refused", ["pexpire", "unlink", "publish"])
 def test_a_commit_stands_whatever_fails_after_its_swap(valkey: Server, refused: str) -> None:
-    """A server refuses the housekeeping: the producer is told that it committed, and does not repeat it."""
+    """A refused clean-up makes the producer repeat a publish that is committed."""
     with connect(valkey.url) as owner, valkey.client() as admin:
         swap = staged_beside_an_old_commit(owner)
         with driver_without(valkey, refused) as clerk:

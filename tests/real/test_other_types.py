@@ -1,4 +1,4 @@
-"""Values of other types where swapstore keeps its own: something else writes to its keys. Redis only."""
+"""Values of other types under swapstore's keys, written by something else. Redis only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def whole(etag: str, expected: bytes, staged: tuple[Staged, ...] = ()) -> Swap:
 
 @pytest.mark.parametrize("kind", ["list", "hash", "set", "zset", "stream"])
 def test_repair_can_replace_a_value_of_any_type(driver: Any, admin: Any, kind: str) -> None:
-    """A list pushed to a manifest's key would keep the dataset broken for ever."""
+    """A list pushed to a manifest's key keeps the dataset broken permanently."""
     add(admin, kind)
     admin.pexpire(MANIFEST, LONG_MS)
     repairing = whole("e.1.a", b"")
@@ -44,7 +44,7 @@ def test_repair_can_replace_a_value_of_any_type(driver: Any, admin: Any, kind: s
 
 
 def add(admin: Any, kind: str) -> None:
-    """Put a value of this type where the manifest belongs."""
+    """Put a value of this type under the manifest's key."""
     admin.execute_command(
         *{
             "list": ("RPUSH", MANIFEST, "x"),
@@ -57,14 +57,14 @@ def add(admin: Any, kind: str) -> None:
 
 
 def test_repair_that_saw_bytes_does_not_replace_a_list(driver: Any, admin: Any) -> None:
-    """What repair judged is gone: it looks again, and is not told that nothing is there."""
+    """A repair replaces a value that it has not judged, or reports that nothing is there."""
     admin.rpush(MANIFEST, "x")
     assert do(driver, whole("e.1.a", b"damage")) == Mismatch(b"")
     assert admin.lrange(MANIFEST, 0, -1) == [b"x"]
 
 
 def test_a_publish_never_replaces_a_list(driver: Any, admin: Any) -> None:
-    """Somebody's queue would be overwritten by the first publish to a dataset of that name."""
+    """The first publish to a dataset overwrites another application's queue."""
     admin.rpush(MANIFEST, "x")
     for publishing in (commit("e.1.a"), commit("e.2.a", expected="e.1.a")):
         refused = do(driver, publishing)
@@ -78,7 +78,7 @@ def test_a_publish_never_replaces_a_list(driver: Any, admin: Any) -> None:
 def test_a_list_in_the_place_of_a_record_is_not_committed(
     driver: Any, admin: Any, *, by_repair: bool
 ) -> None:
-    """A manifest would name a record that nobody can read."""
+    """A manifest names a record that nobody can read."""
     admin.rpush(A, "x")
     admin.pexpire(A, LONG_MS)
     staged = (Staged(A, b"entry\n"),)

@@ -1,4 +1,4 @@
-"""The pool lends idle connections on a short path of its own. These are the checks that it must not skip."""
+"""The checks of a connection before the pool lends it: what the pool must not skip to be fast."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def idle(driver: RedisDriver) -> Any:
 
 
 def test_a_connection_that_the_server_closed_loses_no_batch(valkey: Server) -> None:
-    """A server or a firewall closes what is idle: the fate of a commit sent on that would be unknown."""
+    """A batch is sent on a connection that the server has closed, and its outcome is unknown."""
     driver = RedisDriver.from_url(valkey.url)
     driver.execute([Put("pool:a", b"1", 10_000)])
     with valkey.client() as admin:
@@ -34,8 +34,8 @@ def test_a_connection_that_the_server_closed_loses_no_batch(valkey: Server) -> N
     driver.close()
 
 
-def test_a_connection_with_an_answer_to_nobody_is_not_lent(valkey: Server) -> None:
-    """A stray reply on a connection would be taken for that of the next command, and each after it."""
+def test_a_connection_with_a_stray_reply_is_not_lent(valkey: Server) -> None:
+    """A stray reply is taken for that of the next command, and so is each after it."""
     driver = RedisDriver.from_url(valkey.url)
     driver.execute([Put("pool:b", b"1", 10_000)])
     idle(driver).send_command("PING")
@@ -45,7 +45,7 @@ def test_a_connection_with_an_answer_to_nobody_is_not_lent(valkey: Server) -> No
 
 
 def test_a_connection_to_be_renewed_is_disconnected(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """redis-py marks connections to a server that is about to move: to keep one is to lose it later."""
+    """A connection that redis-py marked for a moved server is kept, and lost later."""
     driver = RedisDriver.from_url(valkey.url)
     driver.execute([Put("pool:c", b"1", 10_000)])
     connection = idle(driver)
@@ -56,7 +56,7 @@ def test_a_connection_to_be_renewed_is_disconnected(valkey: Server, monkeypatch:
 
 
 def test_a_connection_with_unread_replies_is_not_lent(valkey: Server) -> None:
-    """More came than was asked for, and was read with it: each later reply would be another command's."""
+    """After an unexpected extra reply, each later reply belongs to another command."""
     driver = RedisDriver.from_url(valkey.url)
     pool: Any = driver._pool
     connection = pool.get_connection()
@@ -68,7 +68,7 @@ def test_a_connection_with_unread_replies_is_not_lent(valkey: Server) -> None:
 
 
 def test_a_batch_waits_for_the_only_connection(valkey: Server) -> None:
-    """More threads than connections is no error: each has its turn, and the pool gives none away twice."""
+    """More threads than connections cause an error, or two threads use one connection."""
     driver = RedisDriver.from_url(f"{valkey.url}?max_connections=1")
     found: list[Any] = []
     threads = [
@@ -88,7 +88,7 @@ def test_a_batch_waits_for_the_only_connection(valkey: Server) -> None:
 
 
 def test_more_threads_than_connections_all_have_their_turn(valkey: Server) -> None:
-    """A connection that comes back while a thread begins to wait must reach it: or it waits for nothing."""
+    """A connection that is returned while a thread begins to wait does not reach it."""
     driver = RedisDriver.from_url(f"{valkey.url}?max_connections=3&timeout=3")
     found: list[Any] = []
 
@@ -108,7 +108,7 @@ def test_more_threads_than_connections_all_have_their_turn(valkey: Server) -> No
 
 
 def test_failures_leave_the_pool_its_connections(tmp_path: Path) -> None:
-    """An outage longer than the pool is large must not exhaust it: the store would not come back."""
+    """A long outage uses up the pool, and the store does not recover."""
     server = Server(tmp_path).start()
     with swapstore.connect(f"{server.url}?max_connections=2") as store:
         store.publish("mena", 1)

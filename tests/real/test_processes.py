@@ -1,4 +1,4 @@
-"""Several processes publish to one dataset at once, on a SQLite file and on a real server."""
+"""Several processes publish to one dataset concurrently, on a SQLite file and on a real server."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def spawn(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> list[list[Any]]:
-    """Let them all go at once; return what each printed, line by line."""
+    """Start all of them at the same moment; return the lines that each printed."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -68,7 +68,7 @@ def finish(processes: list[subprocess.Popen[str]]) -> list[list[Any]]:
 
 @pytest.mark.parametrize("producers", [2, 4, 8])
 def test_every_acknowledged_publish_is_in_the_history_once(real_url: str, producers: int) -> None:
-    """No acknowledged publish is lost under contention, versions are dense, and readers never go back."""
+    """Processes that race lose an acknowledged publish, leave a version out, or a reader goes back."""
     each = 100 // producers
     total = producers * each
     reader = spawn(READER, real_url, total)
@@ -85,7 +85,7 @@ def test_every_acknowledged_publish_is_in_the_history_once(real_url: str, produc
 
 
 def test_many_processes_with_one_id_make_one_commit(real_url: str) -> None:
-    """Eight hosts run the same job with the same id: one creates it, all are told the same version."""
+    """Eight hosts that run the same job with the same id commit it more than once."""
     script = PRODUCER.replace('id=f"{name}-{number}"', 'id="job", ts=5').replace(
         '{"by": name, "n": number}', '"same"'
     )
@@ -98,7 +98,7 @@ def test_many_processes_with_one_id_make_one_commit(real_url: str) -> None:
 
 
 def test_killed_producers_leave_a_store_that_works(real_url: str) -> None:
-    """SIGKILL at any moment: what was acknowledged is there, and the next producer goes on at once."""
+    """After SIGKILL an acknowledged publish is missing, or the next producer has to wait."""
     acknowledged: set[str] = set()
     for round_number in range(6):
         process = spawn(PRODUCER, real_url, f"r{round_number}", 100_000)

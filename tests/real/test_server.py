@@ -37,7 +37,7 @@ def document(size: int, seed: int) -> bytes:
 
 
 def test_a_full_server_keeps_the_previous_version(tmp_path: Path) -> None:
-    """Maxmemory with noeviction, a payload of 50 KB: StoreFull, and the last good version stays."""
+    """A publish to a full server does not raise StoreFull, or damages the previous version."""
     with (
         Server(tmp_path, "--maxmemory-policy", "noeviction") as server,
         swapstore.connect(server.url) as store,
@@ -57,7 +57,7 @@ def test_a_full_server_keeps_the_previous_version(tmp_path: Path) -> None:
 
 
 def test_a_server_that_fills_up_never_leaks_or_dangles(tmp_path: Path) -> None:
-    """Whatever command the server begins to refuse, no key is left without a TTL that nothing names."""
+    """A command refused for lack of memory leaves a key that nothing names and that never expires."""
     with (
         Server(tmp_path, "--maxmemory-policy", "noeviction") as server,
         swapstore.connect(server.url) as store,
@@ -76,7 +76,7 @@ def test_a_server_that_fills_up_never_leaks_or_dangles(tmp_path: Path) -> None:
 
 
 def test_a_reply_lost_on_the_wire_is_one_commit(valkey: Server) -> None:
-    """A real connection is cut after the server applied the commit: one row, acknowledged as created."""
+    """A connection that breaks after the commit was applied leads to a second row, or to an error."""
     with Proxy(valkey.port) as proxy, swapstore.connect(proxy.url) as store:
         store.publish("mena", 1, id="before")
         proxy.lose_reply_of(b"EVAL")
@@ -87,7 +87,7 @@ def test_a_reply_lost_on_the_wire_is_one_commit(valkey: Server) -> None:
 
 
 def test_round_trips_on_the_wire(valkey: Server) -> None:
-    """One publish is one round trip when the manifest is known, two when not; a read is one either way."""
+    """A publish takes more than one round trip (two without the manifest), or a read more than one."""
     with Proxy(valkey.port) as proxy:
         with swapstore.connect(proxy.url) as warm_up:
             warm_up.publish("mena", "script and connection are known now")
@@ -107,7 +107,7 @@ def test_round_trips_on_the_wire(valkey: Server) -> None:
 
 
 def test_flushed_scripts_cost_one_round_trip_and_nothing_else(valkey: Server) -> None:
-    """SCRIPT FLUSH or a restart between two publishes is not noticed by the caller."""
+    """SCRIPT FLUSH or a restart between two publishes fails the second."""
     with swapstore.connect(valkey.url) as store, valkey.client() as admin:
         store.publish("mena", 1)
         admin.script_flush()
@@ -118,7 +118,7 @@ def test_flushed_scripts_cost_one_round_trip_and_nothing_else(valkey: Server) ->
 
 
 def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
-    """While it is down: Unavailable, and never None. When it is back: everything goes on."""
+    """During a restart a read returns None instead of raising Unavailable, or the store never recovers."""
     server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
     try:
         with swapstore.connect(server.url) as store:
@@ -137,7 +137,7 @@ def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
 
 
 def test_a_loading_server_is_unavailable(tmp_path: Path) -> None:
-    """A server that still reads its data from disk answers LOADING: try again, not `nothing published`."""
+    """A server that answers LOADING looks like `nothing published`."""
     options = (
         "--enable-debug-command",
         "local",
@@ -170,7 +170,7 @@ def test_a_loading_server_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_passwords_are_never_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Wrong or missing credentials: a clear error without them, in any form it could be printed."""
+    """Wrong or missing credentials put the password into an error message or a log."""
     with Server(tmp_path, "--requirepass", "right-" + SECRET) as server:
         host = f"127.0.0.1:{server.port}/0"
         with swapstore.connect(f"redis://:right-{SECRET}@{host}") as store:
@@ -218,20 +218,20 @@ def everything_about(error: BaseException | None) -> str:
     ],
 )
 def test_bad_addresses_are_refused_without_their_password(url: str) -> None:
-    """A typo in a URL must not print its password into a log; an unknown scheme is named."""
+    """A typo in a URL prints its password into a log, or an unknown scheme is not named."""
     with pytest.raises(InvalidInput) as caught:
         swapstore.connect(url).datasets()
     assert SECRET not in everything_about(caught.value)
 
 
 def test_an_option_that_redis_py_does_not_know_is_refused() -> None:
-    """A misspelt option in the URL is not an outage."""
+    """A misspelt option in the URL looks like an outage."""
     with pytest.raises(InvalidInput, match="no_such_option"):
         swapstore.connect(f"redis://localhost:{free_port()}/0?no_such_option=1")
 
 
 def test_a_command_that_the_acl_forbids_is_access_denied(valkey: Server) -> None:
-    """A user without the right to write or to run scripts gets told what is missing; nothing is committed."""
+    """A user without the right to write or to run scripts is not told which right is missing."""
     with valkey.client() as admin, swapstore.connect(valkey.url) as owner:
         owner.publish("mena", 1)
         admin.acl_setuser(
@@ -252,7 +252,7 @@ def test_a_command_that_the_acl_forbids_is_access_denied(valkey: Server) -> None
 
 
 def test_a_read_only_replica_says_so(tmp_path: Path, valkey: Server) -> None:
-    """A producer that was pointed at a replica is told; readers of the replica are served."""
+    """A producer on a replica is not told so, or its readers are not served."""
     with swapstore.connect(valkey.url) as primary:
         primary.publish("mena", 1)
         with (
@@ -271,7 +271,7 @@ def test_a_read_only_replica_says_so(tmp_path: Path, valkey: Server) -> None:
 
 
 def test_a_server_that_never_answers_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A black hole at the address ends in an error within the time-out, for reads and for publishes."""
+    """A silent address makes a read or publish wait longer than the time-out."""
     monkeypatch.setattr(address, "REPLY_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as hole:
         url = f"redis://127.0.0.1:{hole.getsockname()[1]}/0"
@@ -281,7 +281,7 @@ def test_a_server_that_never_answers_is_unavailable(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("decode", [False, True])
 def test_a_borrowed_client_is_used_and_never_closed(valkey: Server, decode: bool) -> None:  # noqa: FBT001
-    """A client with its own decoding and retry settings works, and works on after the store is closed."""
+    """A caller's client with its own settings does not work, or is closed with the store."""
     with valkey.client(decode_responses=decode) as client:
         with swapstore.connect(client) as store:
             store.publish("mena", b"\xff\x00", codec="bytes")
@@ -295,7 +295,7 @@ def test_a_borrowed_client_is_used_and_never_closed(valkey: Server, decode: bool
 
 
 def test_a_borrowed_client_with_retries_sends_a_commit_once(valkey: Server) -> None:
-    """redis-py's default client resends what may have been applied; through a store it does not."""
+    """redis-py's default retries send a commit twice that the server has applied already."""
     with (
         Proxy(valkey.port) as proxy,
         redis.Redis(host="127.0.0.1", port=proxy.port) as client,
@@ -310,7 +310,7 @@ def test_a_borrowed_client_with_retries_sends_a_commit_once(valkey: Server) -> N
 
 
 def test_a_client_with_a_client_side_cache_is_refused(valkey: Server) -> None:
-    """Its connections answer from the client's own cache, so what they answer is not ours to trust."""
+    """A client whose connections answer from a local cache serves stale data."""
     from redis.cache import CacheConfig  # noqa: PLC0415
 
     with (
@@ -321,7 +321,7 @@ def test_a_client_with_a_client_side_cache_is_refused(valkey: Server) -> None:
 
 
 def test_sentinels_that_know_no_server_do_not_show_their_password() -> None:
-    """redis-py quotes the sentinels' options in its error; it must go no further."""
+    """redis-py quotes the sentinels' options in its error, and the password reaches the log."""
     make: Any = redis.Sentinel
     sentinel = make([("127.0.0.1", free_port())], sentinel_kwargs={"password": SECRET})
     with swapstore.connect(sentinel.master_for("mymaster")) as store:
@@ -332,16 +332,16 @@ def test_sentinels_that_know_no_server_do_not_show_their_password() -> None:
 
 
 @pytest.mark.parametrize("thing", [42, object(), redis.asyncio.Redis])
-def test_what_is_no_client_is_refused(thing: Any) -> None:
-    """Passing the wrong thing is told apart from an outage."""
+def test_an_object_that_is_not_a_client_is_refused(thing: Any) -> None:
+    """A wrong argument looks like an outage."""
     with pytest.raises(InvalidInput, match="pass a URL or a redis.Redis client"):
         swapstore.connect(thing)
 
 
 def test_memory_against_the_six_command_layout(tmp_path: Path) -> None:
-    """200 snapshots of 10 KB take at most 0.6 of what storing each payload twice takes.
+    """200 snapshots of 10 KB take more than 0.6 of the memory that storing each payload twice takes.
 
-    On a server of its own: another test's replica would have its backlog counted.
+    It has its own server: the replication backlog of another test would be counted.
     """
     payloads = [document(10_000, seed) for seed in range(200)]
     with Server(tmp_path) as server, server.client() as admin:
@@ -371,7 +371,7 @@ def test_memory_against_the_six_command_layout(tmp_path: Path) -> None:
 
 
 def test_unix_sockets(tmp_path: Path) -> None:
-    """A server on a socket file is reached like one on a port."""
+    """A server on a socket file cannot be reached like one on a port."""
     path = Path(os.path.relpath(tmp_path / "s.sock"))
     if len(str(path.absolute())) > 100:
         path = Path(f"/tmp/swapstore-{os.getpid()}.sock")  # noqa: S108 - a socket path has room for 108 bytes

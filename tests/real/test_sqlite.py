@@ -1,4 +1,4 @@
-"""What only a SQLite file does: be busy, read-only, somebody else's, or on a full disk."""
+"""What only a SQLite file does: be locked, read-only, of another application, or on a full disk."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def open_store(path: Path, timeout_s: float = 10.0) -> Store:
     )
 
 
-def test_a_busy_file_waits_and_then_is_unavailable(tmp_path: Path) -> None:
-    """A writer waits for another's transaction, bounded; readers do not wait at all."""
+def test_a_locked_file_waits_and_then_is_unavailable(tmp_path: Path) -> None:
+    """A writer waits longer than its time-out for another transaction, or a reader waits at all."""
     path = tmp_path / "s.db"
     with open_store(path, timeout_s=0.2) as store:
         store.publish("mena", 1)
@@ -51,7 +51,7 @@ def test_a_busy_file_waits_and_then_is_unavailable(tmp_path: Path) -> None:
 
 
 def test_acknowledged_means_on_disk(tmp_path: Path) -> None:
-    """The file is in WAL mode with synchronous=FULL: a commit is synced before it is acknowledged."""
+    """A commit is acknowledged before it is synced: not in WAL mode with synchronous=FULL."""
     path = tmp_path / "s.db"
     with open_store(path) as store:
         store.publish("mena", 1)
@@ -63,7 +63,7 @@ def test_acknowledged_means_on_disk(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_store_full(tmp_path: Path) -> None:
-    """The file cannot grow: StoreFull, the previous version stays, and later publishes work."""
+    """A file that cannot grow damages the previous version, or fails later publishes."""
     path = tmp_path / "s.db"
     with open_store(path) as store:
         store.publish("mena", 1)
@@ -82,7 +82,7 @@ def test_a_full_disk_is_store_full(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
-    """Another application's database, a text file and a newer schema are left alone, and named."""
+    """Another application's database, a text file or a newer schema is changed, or not named."""
     foreign = tmp_path / "foreign.db"
     with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE theirs (x)")
@@ -106,14 +106,14 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
 
 
 def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
-    """A missing directory or a directory in place of the file is told apart from an empty store."""
+    """A missing directory, or a directory in place of the file, looks like an empty store."""
     for path in (tmp_path / "missing" / "s.db", tmp_path):
         with open_store(path) as store, pytest.raises(Unavailable, match="cannot be opened"):
             store.read_latest("mena")
 
 
 def test_a_read_only_file_serves_readers_and_refuses_producers(tmp_path: Path) -> None:
-    """The write is refused with what to check; opened by a user who may write, as root may, it just works."""
+    """A read-only file does not serve readers, or the error does not say what to check."""
     path = tmp_path / "s.db"
     with open_store(path) as store:
         store.publish("mena", 1)
@@ -128,7 +128,7 @@ def test_a_read_only_file_serves_readers_and_refuses_producers(tmp_path: Path) -
 
 
 def test_a_file_that_was_deleted_or_replaced_is_opened_anew(tmp_path: Path) -> None:
-    """A long-running producer does not go on acknowledging into a file that nobody else can see."""
+    """A long-running producer acknowledges into a deleted file that no other process can see."""
     path = tmp_path / "s.db"
     with open_store(path) as store:
         store.publish("mena", 1)
@@ -142,7 +142,7 @@ def test_a_file_that_was_deleted_or_replaced_is_opened_anew(tmp_path: Path) -> N
 
 
 def test_a_hand_edit_cannot_turn_bytes_into_text(tmp_path: Path) -> None:
-    """SQLite would take text for bytes; the table does not."""
+    """A manual edit of the table turns a payload into text."""
     path = tmp_path / "s.db"
     with open_store(path) as store:
         store.publish("mena", 1)
@@ -160,9 +160,9 @@ def _read_in_child(store: Store, results: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_in_the_middle_of_other_threads_work_does_not_hang(valkey: Server) -> None:
-    """A server that forks while its threads read: no child waits for a lock that nobody holds any more.
+    """A child that was forked while threads read waits forever for a lock.
 
-    On a server only: SQLite has locks of its own inside, which no fork renews.
+    On a server only: SQLite has internal locks, which a fork does not renew.
     """
     context = multiprocessing.get_context("fork")
     stop = threading.Event()
@@ -191,7 +191,7 @@ def test_a_fork_in_the_middle_of_other_threads_work_does_not_hang(valkey: Server
 
 
 def test_expired_rows_are_removed_a_few_at_a_time(tmp_path: Path) -> None:
-    """What crashed publishes left behind does not fill the disk, and no write pays for all of it."""
+    """Leftovers of crashed publishes fill the disk, or one write removes all of them."""
     now = [1_000_000]
     driver = SqliteDriver(tmp_path / "s.db", now_ms=lambda: now[0])
     driver.execute([Stage(f"k{number}", b"x\n", 1000) for number in range(100)])
@@ -209,7 +209,7 @@ def test_expired_rows_are_removed_a_few_at_a_time(tmp_path: Path) -> None:
 
 
 def test_threads_share_a_store(tmp_path: Path) -> None:
-    """A store used by eight threads loses nothing and mixes nothing up."""
+    """A store used by eight threads loses a publish or mixes up replies."""
     with open_store(tmp_path / "s.db") as store:
 
         def work(name: int) -> None:
@@ -236,7 +236,7 @@ def _child(store: Store, results: Any) -> None:
 @pytest.mark.every_store
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_store_survives_a_fork(real_url: str) -> None:
-    """A web server that forks its workers after connecting: parent and child both go on."""
+    """A web server that forks its workers after connecting breaks parent or child."""
     context = multiprocessing.get_context("fork")
     with swapstore.connect(real_url) as store:
         store.publish("mena", "parent")
@@ -251,7 +251,7 @@ def test_a_store_survives_a_fork(real_url: str) -> None:
 
 
 def test_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None:
-    """The first opening creates tables and switches the journal; eight at once all succeed."""
+    """Eight processes open a new file at the same time, and one of them fails."""
     url = f"sqlite:///{tmp_path}/new.db"
     context = multiprocessing.get_context("spawn")
     with context.Pool(8) as pool:

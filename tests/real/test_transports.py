@@ -1,4 +1,4 @@
-"""The Redis protocol through every kind of connection."""
+"""The Redis protocol over every kind of connection."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def works(url: str) -> None:
 
 
 def test_a_socket_file(tmp_path: Path) -> None:
-    """A server on the same machine is often reached through a file."""
+    """A server on the same machine cannot be reached through its socket file."""
     path = tmp_path / "s"
     with Server(tmp_path / "server", "--unixsocket", str(path)):
         works(f"unix://{path}")
 
 
 def test_tls(valkey: Server) -> None:
-    """Hosted servers are reached through TLS, which holds back bytes that the socket has given already."""
+    """A hosted server cannot be reached through TLS, which buffers bytes that the socket has delivered."""
     with tls_in_front_of(valkey) as port:
         works(f"rediss://localhost:{port}?ssl_ca_certs={CERTIFICATE / 'cert.pem'}")
 
 
 @contextlib.contextmanager
 def tls_in_front_of(server: Server) -> Iterator[int]:
-    """A port that speaks TLS, and passes on what it says."""
+    """A TLS port that forwards to a server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE / "cert.pem", CERTIFICATE / "key.pem")
     threads: list[threading.Thread] = []
@@ -77,7 +77,7 @@ def tls_in_front_of(server: Server) -> Iterator[int]:
 
 
 def pump(inside: ssl.SSLSocket, outside: socket.socket) -> None:
-    """Pass bytes on, both ways, until one side ends."""
+    """Forward bytes both ways until one side ends."""
     while True:
         ready = [inside] if inside.pending() else select.select([inside, outside], [], [])[0]
         for source in ready:
@@ -88,6 +88,6 @@ def pump(inside: ssl.SSLSocket, outside: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["2", "3"])
-def test_a_protocol_of_the_urls_own(valkey: Server, protocol: str) -> None:
-    """A server may send messages on RESP3 that are no replies: redis-py skips them."""
+def test_a_protocol_that_the_url_names(valkey: Server, protocol: str) -> None:
+    """A message on RESP3 that is not a reply is taken for one."""
     works(f"{valkey.url}?protocol={protocol}")

@@ -12,6 +12,6 @@ from tests.support.valkey import Server
 
 @pytest.fixture
 def rest(valkey: Server) -> Iterator[RestServer]:
-    """The peer, with nothing switched on, on a fresh database."""
+    """The REST server, with no disturbance switched on, on an empty database."""
     with RestServer(valkey) as running:
         yield running

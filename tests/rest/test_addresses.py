@@ -1,4 +1,4 @@
-"""How a REST endpoint is named, and what must never be shown."""
+"""How a REST endpoint is given, and which parts of it must never be shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import swapstore
 import swapstore.aio
 from swapstore import InvalidInput, Store
 from swapstore.drivers.rest import address
-from tests.rest.carried import TOKEN
+from tests.rest.support import TOKEN
 
 URL = "https://name.test"
 
@@ -27,12 +27,12 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _ask_nothing(*_: object) -> Iterator[None]:
-    """No endpoint of these tests is there."""
+    """None of the endpoints of these tests exists."""
     yield from ()
 
 
 def test_a_store_says_where_it_is_and_nothing_else() -> None:
-    """Logs are full of reprs: a token there is a token published."""
+    """The repr of a store, as it appears in logs, shows the token."""
     with swapstore.connect(f"{URL}/base/", token=f" {TOKEN}\n") as store:
         assert store.where == URL
         for shown in (repr(store), str(store), repr(store._driver), repr(vars(store._driver))):
@@ -41,7 +41,7 @@ def test_a_store_says_where_it_is_and_nothing_else() -> None:
 
 
 def test_the_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two variables that the vendor's integrations set are all that a deployment has."""
+    """The two variables that the vendor's integrations set are not enough to connect."""
     monkeypatch.setenv("UPSTASH_REDIS_REST_URL", URL)
     monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", TOKEN)
     for connect in (swapstore.connect, swapstore.aio.connect):
@@ -53,7 +53,7 @@ def test_the_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_any_variable_it_is_still_the_file() -> None:
-    """A program that ran on the embedded store would ask for a token."""
+    """A program on the embedded store is asked for a token."""
     with swapstore.connect() as store:
         assert store.where.startswith("sqlite")
 
@@ -80,7 +80,7 @@ def test_without_any_variable_it_is_still_the_file() -> None:
 )
 @pytest.mark.parametrize("connect", [swapstore.connect, swapstore.aio.connect])
 def test_a_bad_url_is_refused_and_not_quoted(connect: type[Store], url: str) -> None:
-    """The secret in a mistyped URL would be in the traceback."""
+    """The secret in a mistyped URL appears in the traceback."""
     with pytest.raises(InvalidInput) as caught:
         connect(url, token=TOKEN)  # type: ignore[call-arg,arg-type]
     error: BaseException | None = caught.value
@@ -92,21 +92,21 @@ def test_a_bad_url_is_refused_and_not_quoted(connect: type[Store], url: str) -> 
 
 @pytest.mark.parametrize("token", ["", "  ", "two words", "new\nline", "t\u00f6ken", 5])
 def test_a_bad_token_is_refused_and_not_quoted(token: object) -> None:
-    """A token with a line break would be another header."""
+    """A token with a line break adds a header to the request."""
     with pytest.raises(InvalidInput, match="token") as caught:
         swapstore.connect(URL, token=token)  # type: ignore[arg-type]
     assert not str(token).strip() or str(token) not in str(caught.value)
 
 
-def test_no_token_at_all() -> None:
-    """The message must say where a token comes from."""
+def test_a_missing_token_is_explained() -> None:
+    """The message does not say where a token comes from."""
     with pytest.raises(InvalidInput, match="UPSTASH_REDIS_REST_TOKEN"):
         swapstore.connect(URL)
 
 
 @pytest.mark.parametrize("target", ["redis://localhost:1/0", "sqlite:///a.db", None, object()])
 def test_a_token_for_another_store_is_a_mistake(target: object) -> None:
-    """Somebody believes to be on the REST store, and is on another."""
+    """A program with a REST token runs on another store than its author believes."""
     with pytest.raises(InvalidInput, match="token") as caught:
         swapstore.connect(target, token=TOKEN)
     assert TOKEN not in str(caught.value)
@@ -116,17 +116,17 @@ def test_a_token_for_another_store_is_a_mistake(target: object) -> None:
     "url", ["http://127.0.0.1:8079", "http://127.9.9.9", "http://localhost:80/x", "http://[::1]:8079"]
 )
 def test_plain_http_is_for_this_machine(url: str) -> None:
-    """A local endpoint for development has no certificate."""
+    """A local endpoint without a certificate cannot be used for development."""
     assert swapstore.connect(url, token=TOKEN).where.startswith("http://")
 
 
-def test_plain_http_elsewhere_must_be_wanted() -> None:
-    """In a private network there may be no certificates either."""
+def test_plain_http_to_another_host_needs_consent() -> None:
+    """A token is sent unencrypted to another host, without the caller's consent."""
     assert swapstore.connect("http://srh:80", token=TOKEN, allow_http=True).where == "http://srh"
 
 
 def test_without_the_extra_the_message_says_what_to_install() -> None:
-    """An ImportError from the depths does not say which extra is missing."""
+    """A user gets an ImportError that does not say which extra is missing."""
     program = (
         "import sys\n"
         "sys.modules['httpcore2'] = None\n"
@@ -141,8 +141,8 @@ def test_without_the_extra_the_message_says_what_to_install() -> None:
     assert done.stdout.count("pip install 'swapstore[upstash]'") == 2
 
 
-def test_who_does_not_use_it_does_not_pay_for_it() -> None:
-    """Every program would load an HTTP client that it may not even have."""
+def test_other_stores_do_not_load_the_http_client() -> None:
+    """Every program loads an HTTP client that it may not have."""
     program = (
         "import sys, swapstore\n"
         "store = swapstore.connect('sqlite:///never-made.db')\n"
@@ -153,7 +153,7 @@ def test_who_does_not_use_it_does_not_pay_for_it() -> None:
 
 
 def test_over_rest_reads_are_more_patient() -> None:
-    """A replica that is a second behind would be taken for damage; a batch for all would not fit."""
+    """A replica that is a second behind looks like damage, or a batch is too large for the endpoint."""
     policy = swapstore.connect(URL, token=TOKEN, max_request=1_000_000)._context.policy
     assert (policy.read_attempts, policy.first_wait_s, policy.longest_wait_s) == (8, 0.02, 0.5)
     assert policy.text_only
@@ -162,7 +162,7 @@ def test_over_rest_reads_are_more_patient() -> None:
 
 
 def test_a_proxy_is_used_where_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a company's proxy nothing would be reached; and nothing local may be asked of it."""
+    """Nothing is reached from behind a company's proxy, or local endpoints are asked through it."""
     from swapstore.drivers.rest import transport  # noqa: PLC0415 - an extra
 
     monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy.test:3128")

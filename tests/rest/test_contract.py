@@ -1,4 +1,4 @@
-"""The driver contract over REST: a command means what it means on every other store, sync and asyncio."""
+"""The driver contract over REST: each command means what it means on every other store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TestRest(DriverContract):
 
 
 class TestAsyncRest(DriverContract):
-    """The driver for asyncio."""
+    """The asyncio driver."""
 
     @pytest.fixture
     def driver(self, rest: RestServer) -> Iterator[Driver]:

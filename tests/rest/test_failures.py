@@ -1,4 +1,4 @@
-"""What HTTP can answer instead of replies: a clear error, the last good version served, nothing lost."""
+"""What HTTP can return instead of replies: a clear error, the last good version served, nothing lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from swapstore import (
 )
 from swapstore.commands import Get, Put
 from swapstore.drivers.base import Driver
-from tests.rest.carried import FACES, driver_of, endpoint, store_on
+from tests.rest.support import FACES, driver_of, endpoint, store_on
 from tests.support.rest import RestServer
 
 HTML = "<html><body>secret page</body></html>"
@@ -45,7 +45,7 @@ def store(driver: Driver, rest: RestServer) -> Store:
 
 
 def assert_unharmed(store: Store, rest: RestServer, *, refused: str = "two") -> None:
-    """The last good version is served, and the same publish goes through as soon as it can."""
+    """The last good version is served, and the same publish succeeds as soon as it can."""
     rest.switches.reset()
     latest = store.read_latest("mena")
     assert latest is not None
@@ -80,7 +80,7 @@ def test_a_refused_publish_changes_nothing(
     kind: type[SwapstoreError],
     says: str,
 ) -> None:
-    """The producer would think it published, or readers would lose the version that they had."""
+    """A refused publish looks like success, or readers lose the version that they had."""
     before = len(rest.requests)
     rest.switches.answer(*answer, when="SET", times=99)
     with pytest.raises(kind) as caught:
@@ -109,10 +109,10 @@ def test_a_refused_publish_changes_nothing(
         (200, "\xff", {}),
     ],
 )
-def test_an_answer_that_tells_nothing_is_settled(
+def test_an_ambiguous_answer_ends_in_one_commit(
     store: Store, rest: RestServer, status: int, body: str, headers: dict[str, str], *, applied: bool
 ) -> None:
-    """A gateway may speak when the commit was applied, and when it was not: it must end in one commit."""
+    """After an error of a gateway the publish is committed twice, or not at all."""
     rest.switches.answer(status, body.encode("latin-1"), headers, applied=applied, when="EVALSHA")
     commit = store.publish("mena", {"n": 2}, id="two")
     assert commit.version == 2
@@ -121,7 +121,7 @@ def test_an_answer_that_tells_nothing_is_settled(
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_a_gateway_that_stays_down_is_unavailable(store: Store, rest: RestServer, status: int) -> None:
-    """Readers would take an outage for data, and producers for success."""
+    """Readers take an outage for data, or producers for success."""
     rest.switches.answer(status, HTML, AS_HTML, times=999)
     with pytest.raises(Unavailable, match=f"HTTP {status}") as caught:
         store.read_latest("mena")
@@ -131,8 +131,8 @@ def test_a_gateway_that_stays_down_is_unavailable(store: Store, rest: RestServer
     assert_unharmed(store, rest)
 
 
-def test_a_commit_that_nobody_can_ask_about_has_an_unknown_outcome(store: Store, rest: RestServer) -> None:
-    """The producer must learn that it may be committed, and with which id to publish again."""
+def test_a_commit_that_cannot_be_checked_has_an_unknown_outcome(store: Store, rest: RestServer) -> None:
+    """A producer is not told that its publish may be committed, or under which id to retry."""
     rest.switches.answer(502, HTML, AS_HTML, applied=True, when="EVALSHA")
     rest.switches.answer(502, HTML, AS_HTML, times=99)
     with pytest.raises(OutcomeUnknown) as caught:
@@ -160,7 +160,7 @@ def test_what_cannot_have_changed_anything_is_not_a_lost_reply(
     writing: type[SwapstoreError],
     reading: type[SwapstoreError],
 ) -> None:
-    """A write whose answer is unreadable would, taken for a refusal, be published twice."""
+    """A refused request is reported as possibly applied, or an unreadable answer as refused."""
     rest.switches.answer(*answer, times=2)
     with pytest.raises(writing) as caught:
         driver.execute([Get("a"), Put("b", b"x", 1000)])
@@ -172,14 +172,14 @@ def test_what_cannot_have_changed_anything_is_not_a_lost_reply(
 
 
 def test_html_is_described_and_not_quoted(driver: Driver, rest: RestServer) -> None:
-    """A login page in the way must be told from data, without its text in a log."""
+    """A login page in the way looks like data, or its text ends up in a log."""
     rest.switches.answer(200, HTML, AS_HTML)
     with pytest.raises(Unavailable, match=r"not JSON: 37 bytes of text/html"):
         driver.execute([Get("a")])
 
 
 def test_a_request_above_max_request_is_not_sent(rest: RestServer) -> None:
-    """A payload that cannot arrive would leave half a batch behind, or a puzzling error."""
+    """A payload that is too large leaves half a batch behind, or a misleading error."""
     with driver_of("blocking", rest.url, rest.token, max_request=20_000) as driver:
         store = store_on(driver, rest.url, rest.token)
         store.publish("mena", {"n": 1}, id="one")
@@ -195,8 +195,8 @@ def test_a_request_above_max_request_is_not_sent(rest: RestServer) -> None:
 
 
 @pytest.mark.parametrize("how", ["command", "request", "413"])
-def test_a_limit_of_the_endpoint_is_told(store: Store, rest: RestServer, how: str) -> None:
-    """The producer must learn the size and the limit, and readers keep what they had."""
+def test_a_limit_of_the_endpoint_is_reported(store: Store, rest: RestServer, how: str) -> None:
+    """A producer does not learn the size and the limit, or readers lose what they had."""
     rest.switches.cap_bytes, rest.switches.too_large = 10_000, how  # type: ignore[assignment]
     with pytest.raises(PayloadTooLarge) as caught:
         store.publish("mena", "x" * 20_000, id="two")
@@ -206,7 +206,7 @@ def test_a_limit_of_the_endpoint_is_told(store: Store, rest: RestServer, how: st
 
 
 def test_a_connection_reset_while_sending(store: Store, rest: RestServer) -> None:
-    """A gateway that hangs up on a large body must not make the producer believe that it published."""
+    """A gateway that resets the connection during a large body makes a publish look successful."""
     rest.switches.cap_bytes, rest.switches.too_large = 100_000, "reset"
     with pytest.raises(Unavailable):
         store.publish("mena", "x" * 3_000_000, id="two")
@@ -215,7 +215,7 @@ def test_a_connection_reset_while_sending(store: Store, rest: RestServer) -> Non
 
 @pytest.mark.parametrize("how", ["drop_before", "drop_after", "cut"])
 def test_a_connection_that_ends_in_a_commit(store: Store, rest: RestServer, how: str) -> None:
-    """Applied or not, it ends in one commit."""
+    """A connection that breaks during a commit leads to no commit, or to two."""
     getattr(rest.switches, how)(when="EVALSHA")
     assert store.publish("mena", {"n": 2}, id="two").version == 2
     assert [row.id for row in store.history("mena")] == ["two", "one"]
@@ -223,7 +223,7 @@ def test_a_connection_that_ends_in_a_commit(store: Store, rest: RestServer, how:
 
 @pytest.mark.parametrize("face", FACES)
 def test_an_endpoint_that_is_not_there(face: str) -> None:
-    """Nothing was sent, so nothing is in doubt, and the message says what to check."""
+    """An unreachable endpoint leaves the outcome in doubt, although nothing was sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with (
@@ -236,7 +236,7 @@ def test_an_endpoint_that_is_not_there(face: str) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_what_does_not_speak_http(face: str) -> None:
-    """A URL that leads to another kind of server: an error, not data."""
+    """A server that does not speak HTTP looks like data."""
 
     def serve(connection: socket.socket) -> None:
         connection.recv(65536)

@@ -1,4 +1,4 @@
-"""The examples of the how-to run, on the peer instead of the vendor's endpoint."""
+"""The examples of the how-to about Upstash run, on the REST server of the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "use-upstash.md"
 
 
 def test_the_examples_work(rest: RestServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever copies an example gets an error, or another answer than it says."""
+    """A user who copies an example gets an error, or another result than the page shows."""
     monkeypatch.delenv("SWAPSTORE_URL", raising=False)
     monkeypatch.setenv("UPSTASH_REDIS_REST_URL", rest.url)
     monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", rest.token)

@@ -1,4 +1,4 @@
-"""Endpoints without scripts: compare-and-set where the server has it, a lease for a single writer else."""
+"""Endpoints without scripts: compare-and-set where the server has it, otherwise a lease."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from swapstore.errors import (
 )
 from swapstore.fsck.findings import Problem
 from swapstore.protocol.commit import Scripted
+from tests.support.committers import Way
 from tests.support.drivers import meddled
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
-from tests.support.ways import Way
 
 WAYS = [Way.COMPARE, Way.LEASE]
 
 
 @pytest.fixture
 def scriptless(rest: RestServer) -> RestServer:
-    """A proxy that allows a list of commands; no script is among them."""
+    """A proxy that allows a list of commands without any script."""
     rest.switches.denied = NO_SCRIPTS
     return rest
 
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, scriptless: RestServer) -> Way:
-    """How the store that the test gets has to commit."""
+    """The kind of commit that the store in the test uses."""
     chosen: Way = request.param
     scriptless.switches.compares = chosen is Way.COMPARE
     return chosen
@@ -73,7 +73,7 @@ def connect(scriptless: RestServer, way: Way) -> Iterator[Callable[[], Store]]:
 
 
 def test_publish_and_read(connect: Callable[[], Store]) -> None:
-    """The producer behind such a proxy could not publish at all."""
+    """A producer behind such a proxy cannot publish at all."""
     store = connect()
     for number in range(70):  # far enough to seal a page
         assert store.publish("mena", {"n": number}, id=f"id-{number}", ts=number + 1).version == number + 1
@@ -84,7 +84,7 @@ def test_publish_and_read(connect: Callable[[], Store]) -> None:
 
 
 def test_everything_that_swaps_works(connect: Callable[..., Store]) -> None:
-    """Pinning, rolling back, confirming and pruning go through the same commit."""
+    """A pin, rollback, confirmation or prune does not use the same commit."""
     store = connect(retention=Retention(max_count=40))
     for number in range(80):
         store.publish("mena", number, id=f"id-{number}")
@@ -102,7 +102,7 @@ def test_everything_that_swaps_works(connect: Callable[..., Store]) -> None:
 
 
 def test_published_again_and_with_other_content(connect: Callable[[], Store]) -> None:
-    """A retry must end in one commit, and an id must keep its content."""
+    """A retry ends in two commits, or an id gets other content."""
     store, other = connect(), connect()
     first = store.publish("mena", {"n": 1}, id="run-1")
     again = other.publish("mena", {"n": 1}, id="run-1")
@@ -131,7 +131,7 @@ def test_an_id_deep_in_the_history_is_still_taken(connect: Callable[[], Store]) 
 def test_a_cut_publish_does_not_block_its_own_retry(
     scriptless: RestServer, connect: Callable[[], Store], way: Way, request_number: int
 ) -> None:
-    """A cron job that dies in the middle would be refused its id for ever after."""
+    """A cron job that dies during a publish is refused its id permanently."""
     store = connect()
     store.publish("mena", 0, id="old", ts=1)
     with pytest.MonkeyPatch.context() as patch:
@@ -155,7 +155,7 @@ def test_a_cut_publish_does_not_block_its_own_retry(
 def test_a_single_writer_may_retry_with_other_content(
     scriptless: RestServer, connect: Callable[[], Store], way: Way
 ) -> None:
-    """What a cut publish computed is old news an hour later; its id must be free for the new."""
+    """A single writer cannot use the id of its interrupted publish for newer content."""
     store = connect()
     store.publish("mena", 0)
     scriptless.switches.fail(1, when="SET", skip=1 if way is Way.COMPARE else 2)  # the swap itself
@@ -174,7 +174,7 @@ def test_a_single_writer_may_retry_with_other_content(
 def test_a_lost_reply_ends_in_one_commit(
     scriptless: RestServer, connect: Callable[[], Store], way: Way
 ) -> None:
-    """The publish that was applied would be reported as failed, or be committed twice."""
+    """A publish that was applied is reported as failed, or is committed twice."""
     store = connect()
     store.publish("mena", 0)
     for skip in range(4):
@@ -207,8 +207,8 @@ def test_a_publish_that_is_overtaken_comes_after_the_other(connect: Callable[[],
     assert store.read_latest("mena").value == 2  # type: ignore[union-attr]
 
 
-def test_producers_at_once(connect: Callable[[], Store]) -> None:
-    """Acknowledged publishes are lost under contention, as several systems do."""
+def test_concurrent_producers(connect: Callable[[], Store]) -> None:
+    """An acknowledged publish is lost when producers race."""
     start = threading.Barrier(4)
 
     def work(name: str) -> list[tuple[str, int]]:
@@ -235,7 +235,7 @@ def test_producers_at_once(connect: Callable[[], Store]) -> None:
 
 @pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
 def test_a_crashed_writers_lease_runs_out(connect: Callable[[], Store], valkey: Server) -> None:
-    """The next run of the job would wait for ever, or go on beside a writer that is still at work."""
+    """The next run waits forever, or goes on beside a writer that is still at work."""
     store = connect()
     key = store._context.keys.lease("mena")
     with valkey.client() as client:
@@ -252,7 +252,7 @@ def test_a_crashed_writers_lease_runs_out(connect: Callable[[], Store], valkey: 
 def test_a_lost_swap_keeps_its_lease_and_is_not_sent_again(
     scriptless: RestServer, connect: Callable[[], Store], valkey: Server
 ) -> None:
-    """The first SET may arrive after the second, or when another writer has the lease, and undo what came."""
+    """A SET that arrives late, under another writer's lease, undoes what was committed since."""
     store = connect()
     store.publish("mena", 1)
     scriptless.switches.drop_before(when="DEL")  # the request that swaps
@@ -264,10 +264,10 @@ def test_a_lost_swap_keeps_its_lease_and_is_not_sent_again(
 
 
 @pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
-def test_a_lost_letting_go_keeps_the_lease(
+def test_a_lost_unlinking_keeps_the_lease(
     scriptless: RestServer, connect: Callable[..., Store], valkey: Server
 ) -> None:
-    """What is still on its way would give a TTL to what was published again since."""
+    """An unlinking that arrives late gives a TTL to what was published again since."""
     store = connect(retention=Retention(max_count=1))
     with valkey.client() as client:
         for number in range(33):
@@ -282,7 +282,7 @@ def test_a_lost_letting_go_keeps_the_lease(
 def test_a_refused_publish_gives_its_lease_back(
     scriptless: RestServer, connect: Callable[[], Store], valkey: Server
 ) -> None:
-    """A full store would keep the next publish waiting for a minute, after there is room again."""
+    """After a full store refused a publish, the next one waits for a minute."""
     store = connect()
     scriptless.switches.fail(2, when="SADD", skip=0)
     with pytest.raises(swapstore.errors.StoreFull):
@@ -294,7 +294,7 @@ def test_a_refused_publish_gives_its_lease_back(
 
 @pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
 def test_two_writers_beside_a_lease_are_noticed(connect: Callable[[], Store], valkey: Server) -> None:
-    """The promise of a single writer is broken, and nobody is told that a commit is gone."""
+    """A second writer beside a lease overwrites a commit, and nobody is told."""
     store, key = connect(), "swapstore:manifest:{mena}"
     store.publish("mena", 1)
     with valkey.client() as client:
@@ -314,8 +314,8 @@ def test_two_writers_beside_a_lease_are_noticed(connect: Callable[[], Store], va
                 store.publish("mena", 2)
 
 
-def test_without_any_way_connecting_is_refused(scriptless: RestServer) -> None:
-    """A job would find out at its first publish, at night, that nothing here commits safely."""
+def test_connecting_without_any_way_to_commit_is_refused(scriptless: RestServer) -> None:
+    """A job finds out at its first publish that the endpoint cannot commit safely."""
     scriptless.switches.compares = False
     with pytest.raises(Unsupported, match="single_writer=True"):
         swapstore.connect(scriptless.url, token=scriptless.token)
@@ -329,7 +329,7 @@ def test_without_any_way_connecting_is_refused(scriptless: RestServer) -> None:
 
 
 def test_asyncio_without_scripts(scriptless: RestServer, way: Way) -> None:
-    """The asynchronous face has the same ways."""
+    """The asyncio store cannot commit without scripts."""
 
     async def both() -> tuple[int, object]:
         async with swapstore.aio.connect(scriptless.url, token=scriptless.token, single_writer=True) as store:
@@ -340,7 +340,7 @@ def test_asyncio_without_scripts(scriptless: RestServer, way: Way) -> None:
 
 
 def test_publish_many_without_scripts(connect: Callable[[], Store]) -> None:
-    """Several datasets go together, step by step."""
+    """`publish_many` without scripts needs a round trip for each dataset."""
     store = connect()
     done = store.publish_many({name: {"of": name} for name in ("mena", "europe", "asia")})
     assert all(not isinstance(each, Exception) for each in done.values())
@@ -351,7 +351,7 @@ def test_publish_many_without_scripts(connect: Callable[[], Store]) -> None:
 
 
 def test_a_user_of_redis_that_may_not_run_scripts(valkey: Server) -> None:
-    """A server whose administrator denies EVAL has a compare-and-set all the same."""
+    """A Redis server whose administrator denies EVAL cannot be used, although it has compare-and-set."""
     with valkey.client() as admin:
         admin.acl_setuser(
             "app",
@@ -371,7 +371,7 @@ def test_a_user_of_redis_that_may_not_run_scripts(valkey: Server) -> None:
 
 
 def test_reading_needs_no_way_to_commit(scriptless: RestServer) -> None:
-    """A reader with a read-only token would be turned away for what it never does."""
+    """A reader with a read-only token is refused for what it never does."""
     with swapstore.connect(scriptless.url, token=scriptless.token) as producer:
         producer.publish("mena", {"n": 1})
     with swapstore.connect(scriptless.url, token=scriptless.read_only_token) as reader:
@@ -401,7 +401,7 @@ def cut(store: Store, name: str) -> None:
 
 
 def test_repair_does_not_publish_what_was_cut(connect: Callable[[], Store]) -> None:
-    """No TTL means committed, but not here: a repair would show readers what nobody committed."""
+    """A repair shows readers a publish that was cut off and never committed."""
     cut(connect(), "first")
     store = connect()
     store.publish("mena", {"n": 1}, id="good", ts=1)
@@ -415,7 +415,7 @@ def test_repair_does_not_publish_what_was_cut(connect: Callable[[], Store]) -> N
 def test_a_lost_manifest_is_rebuilt_from_what_was_committed(
     connect: Callable[[], Store], valkey: Server
 ) -> None:
-    """With a manifest all would be lost that was committed so, or readers be shown what was cut."""
+    """A lost manifest takes the committed snapshots with it, or repair shows uncommitted ones."""
     store = connect()
     for number in range(3):
         store.publish("mena", {"n": number}, id=f"id-{number}", dedupe_key=f"key-{number}")
@@ -430,7 +430,7 @@ def test_a_lost_manifest_is_rebuilt_from_what_was_committed(
 
 
 def test_a_record_that_may_expire_is_not_relied_on(connect: Callable[[], Store], valkey: Server) -> None:
-    """What a producer with scripts staged, or repair let go of, would be committed and then be gone."""
+    """A commit names a staged or unlinked record of another producer, which then expires."""
     cut(connect(), "run-1")
     keys = ["swapstore:id:{mena}:run-1", f"swapstore:ts:{{mena}}:{10**12}:run-1"]
     with valkey.client() as client:
@@ -441,7 +441,7 @@ def test_a_record_that_may_expire_is_not_relied_on(connect: Callable[[], Store],
 
 
 def test_an_expiring_record_is_made_permanent(connect: Callable[[], Store], valkey: Server) -> None:
-    """A committed record that somebody gave a TTL could not be saved on such an endpoint."""
+    """A committed record that was given a TTL cannot be saved on such an endpoint."""
     store = connect()
     store.publish("mena", {"n": 1}, id="run-1")
     store.publish("asia", {"n": 1}, id="run-1")
@@ -457,7 +457,7 @@ def test_an_expiring_record_is_made_permanent(connect: Callable[[], Store], valk
 def test_a_swap_whose_read_back_is_refused(
     scriptless: RestServer, connect: Callable[[], Store], number: int
 ) -> None:
-    """A quota that is used up in mid-request would have a publish that happened called not committed."""
+    """A publish that happened is reported as not committed, because a quota ran out after it."""
     store = connect()
     store.publish("mena", 1)
     scriptless.switches.fail(number, when="DEL", skip=0)
@@ -467,7 +467,7 @@ def test_a_swap_whose_read_back_is_refused(
 
 @pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
 def test_a_step_is_not_sent_when_the_lease_is_about_to_run_out(connect: Callable[[], Store]) -> None:
-    """A wait for the endpoint's pause would let the SET arrive when the lease is another's."""
+    """After a pause that the endpoint asked for, a SET arrives under another writer's lease."""
     store = connect()
     store.publish("mena", 1)
     slow = Store(store._driver, attrs.evolve(store._context, cache=Cache(1 << 20)))
@@ -476,7 +476,7 @@ def test_a_step_is_not_sent_when_the_lease_is_about_to_run_out(connect: Callable
 
         def pausing(commands: list[object]) -> object:
             if isinstance(commands[0], Write):
-                time.sleep(1.2)  # as an endpoint's pause would
+                time.sleep(1.2)  # as long as a pause that the endpoint asks for
                 raise Throttled("later", retry_after_s=0.0)
             return real(commands)  # type: ignore[arg-type]
 
@@ -487,7 +487,7 @@ def test_a_step_is_not_sent_when_the_lease_is_about_to_run_out(connect: Callable
 
 
 def test_a_script_that_meets_a_cut_publish(scriptless: RestServer, connect: Callable[[], Store]) -> None:
-    """A producer with scripts would be told that the store is damaged."""
+    """A producer with scripts reports damage after an interrupted publish without scripts."""
     cut(connect(), "run-1")
     scriptless.switches.denied = frozenset()
     with (
@@ -498,8 +498,8 @@ def test_a_script_that_meets_a_cut_publish(scriptless: RestServer, connect: Call
 
 
 @pytest.mark.parametrize("compares", [True, False])
-def test_a_moment_of_trouble_is_no_lack_of_scripts(rest: RestServer, *, compares: bool) -> None:
-    """A plain SET would be used for good beside producers with scripts, and take their commits back."""
+def test_a_temporary_error_is_not_a_lack_of_scripts(rest: RestServer, *, compares: bool) -> None:
+    """After one error a producer uses plain SET permanently, and takes back others' commits."""
     rest.switches.compares = compares
     rest.switches.fail(1, "ERR database is temporarily not available", when="EVAL")
     with swapstore.connect(rest.url, token=rest.token, single_writer=True) as store:
@@ -510,8 +510,10 @@ def test_a_moment_of_trouble_is_no_lack_of_scripts(rest: RestServer, *, compares
             store.publish("mena", 2)
 
 
-def test_the_command_takes_the_promise(scriptless: RestServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing could be published, or read, from a shell on such an endpoint."""
+def test_the_command_has_the_single_writer_option(
+    scriptless: RestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell on such an endpoint can neither publish nor read."""
     scriptless.switches.compares = False
     monkeypatch.setenv("SWAPSTORE_URL", scriptless.url)
     monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", scriptless.token)
@@ -524,19 +526,19 @@ def test_the_command_takes_the_promise(scriptless: RestServer, monkeypatch: pyte
     assert (refused.returncode, b"single_writer" in refused.stderr) == (4, True)
 
 
-# --- text alone -----------------------------------------------------------------------------------------
+# --- text only ------------------------------------------------------------------------------------------
 
 
 def test_a_mirror_of_bytes_is_refused_before_anything_is_written(rest: RestServer) -> None:
-    """The old readers would never see it, and each publish would promise that the next one mends it."""
+    """A mirror of binary payloads is accepted, although old readers never see them."""
     with swapstore.connect(rest.url, token=rest.token, mirror=Mirror(prefix="old")) as store:
         with pytest.raises(InvalidInput, match="mirror"):
             store.publish("mena", b"\xff", codec="bytes")
         assert store.read_latest("mena") is None
 
 
-def test_a_manifest_that_is_no_text_is_for_the_redis_protocol(rest: RestServer, valkey: Server) -> None:
-    """Repair would complain of a payload that nobody published."""
+def test_a_binary_manifest_is_left_to_the_redis_protocol(rest: RestServer, valkey: Server) -> None:
+    """Repair over REST reports damage in a payload that nobody published."""
     with swapstore.connect(rest.url, token=rest.token) as store, valkey.client() as client:
         store.publish("mena", 1)
         client.set("swapstore:manifest:{mena}", b"\xff\xfe")

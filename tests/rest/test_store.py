@@ -1,6 +1,6 @@
-"""What a store promises, promised over REST too: the tests of publishing and reading, on the REST driver.
+"""The tests of publishing and reading in tests/store, run on the REST driver.
 
-The tests are those of tests/store; here they find another store.
+They are imported, and find the `store` fixture of this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.valkey import Server
 
 @pytest.fixture
 def store(rest: RestServer, valkey: Server) -> Iterator[Store]:
-    """A store over REST, on a fresh database. Tests that look behind it find connections to the server."""
+    """A store over REST, on an empty database. Tests that look behind it find connections to the server."""
     with swapstore.connect(rest.url, token=rest.token) as made, valkey.client() as client:
         made._driver._pool = client.connection_pool  # type: ignore[attr-defined]
         yield made

@@ -1,4 +1,4 @@
-"""A store that asks to be left alone for a while: the batch waits, and operations need not know."""
+"""An endpoint that asks for a pause: the batch waits, and the operation does not notice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import swapstore.aio
 from swapstore import Store, Throttled
 from swapstore.aio import AsyncStore
 from swapstore.drivers.rest.errors import retry_after_s
-from tests.rest.carried import driver_of, store_on
+from tests.rest.support import driver_of, store_on
 from tests.support.rest import RestServer
 
 
@@ -32,15 +32,15 @@ def store(rest: RestServer, slept: list[float]) -> Iterator[Store]:
 
 
 def test_a_short_pause_is_waited_out(store: Store, rest: RestServer, slept: list[float]) -> None:
-    """A publish would fail that needed a moment's patience, or be pressed on a store that asked for peace."""
+    """A publish fails that needed a moment's pause, or ignores the pause that was asked for."""
     rest.switches.answer(429, "", {"Retry-After": "3"}, when="EVALSHA", times=3)
     assert store.publish("mena", {"n": 2}).version == 2
     assert len(slept) == 3
     assert all(3 < each < 4 for each in slept)
 
 
-def test_patience_ends(store: Store, rest: RestServer, slept: list[float]) -> None:
-    """A store that never takes it: the producer must be told, with how long it should wait."""
+def test_waiting_ends_after_several_pauses(store: Store, rest: RestServer, slept: list[float]) -> None:
+    """A producer is never told that the endpoint stays busy, nor how long it should wait."""
     rest.switches.answer(429, "", {"Retry-After": "3"}, when="EVALSHA", times=4)
     with pytest.raises(Throttled) as caught:
         store.publish("mena", {"n": 2}, id="two")
@@ -49,16 +49,16 @@ def test_patience_ends(store: Store, rest: RestServer, slept: list[float]) -> No
     assert store.publish("mena", {"n": 2}, id="two").version == 2
 
 
-def test_a_long_pause_is_the_callers(store: Store, rest: RestServer, slept: list[float]) -> None:
-    """A cron job that sleeps for an hour in a library call is taken for one that hangs."""
+def test_a_long_pause_is_left_to_the_caller(store: Store, rest: RestServer, slept: list[float]) -> None:
+    """A cron job that sleeps for an hour inside a library call looks as if it hung."""
     rest.switches.answer(429, "", {"Retry-After": "11"}, times=1)
     with pytest.raises(Throttled, match="in 11 s"):
         store.read_latest("mena")
     assert slept == []
 
 
-def test_without_a_word_the_pauses_grow(store: Store, rest: RestServer, slept: list[float]) -> None:
-    """Those who are not told how long would all come back at once, again and again."""
+def test_pauses_grow_if_the_endpoint_names_none(store: Store, rest: RestServer, slept: list[float]) -> None:
+    """Throttled clients all come back at the same moment, again and again."""
     rest.switches.answer(429, "", times=3)
     assert store.read_latest("mena") is not None
     assert [round(each, 6) // 1 for each in slept] == [1, 2, 4]
@@ -66,7 +66,7 @@ def test_without_a_word_the_pauses_grow(store: Store, rest: RestServer, slept: l
 
 
 def test_asyncio_waits_in_the_same_way(rest: RestServer) -> None:
-    """The awaited store would fail where the blocking one has patience."""
+    """The asyncio store fails where the blocking one waits."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -85,8 +85,8 @@ def test_asyncio_waits_in_the_same_way(rest: RestServer) -> None:
     assert len(slept) == 6
 
 
-def test_a_pause_may_be_told_as_a_date() -> None:
-    """Half of the gateways tell a date: taken for nothing, they would be asked again too early."""
+def test_a_pause_may_be_given_as_a_date() -> None:
+    """A gateway that gives a date, as many do, is asked again too early."""
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     later = format_datetime(now + timedelta(seconds=7), usegmt=True)
     date = format_datetime(now, usegmt=True)

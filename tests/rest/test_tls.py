@@ -1,4 +1,4 @@
-"""Over TLS, as it is in production: with a certificate of our own, which only some trust."""
+"""REST over TLS, with a certificate that only some clients trust."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from swapstore import ReplyLost, Unavailable
 from swapstore.commands import Get
-from tests.rest.carried import FACES, QUICK, TOKEN, driver_of, endpoint, request_of
+from tests.rest.support import FACES, QUICK, TOKEN, driver_of, endpoint, request_of
 
 CERTIFICATE = (
     Path(__file__).parent / "tls"
@@ -34,7 +34,7 @@ def over_tls(serve: Callable[[socket.socket], None]) -> Callable[[socket.socket]
 
 
 def answer(connection: socket.socket) -> None:
-    """Answer requests until there are no more: each command gets null."""
+    """Answer each command with null until there are no more requests."""
     while True:
         items = [{"result": None} for _ in json.loads(request_of(connection))]
         body = json.dumps(items).encode()
@@ -47,7 +47,7 @@ def named(url: str) -> str:
 
 @pytest.mark.parametrize("face", FACES)
 def test_a_certificate_that_is_trusted(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing at all would work in production."""
+    """No endpoint can be reached in production."""
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE / "cert.pem"))
     with endpoint(over_tls(answer)) as url, driver_of(face, named(url)) as driver:
         assert driver.execute([Get("a"), Get("b")]) == [None, None]
@@ -55,8 +55,8 @@ def test_a_certificate_that_is_trusted(face: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_a_certificate_that_is_not(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sits in between would be given the token."""
+def test_a_certificate_that_is_not_trusted(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attacker between client and endpoint gets the token."""
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     seen: list[bytes] = []
     with (
@@ -72,7 +72,7 @@ def test_a_certificate_that_is_not(face: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("face", FACES)
 def test_a_handshake_that_does_not_end(face: str) -> None:
-    """A port that takes connections and says nothing would hold a producer, or its socket, for ever."""
+    """A port that accepts connections and stays silent keeps a producer, or its socket, forever."""
     with (
         endpoint(_silent) as url,
         driver_of(face, named(url), times=QUICK) as driver,
@@ -97,7 +97,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_through_a_proxy(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing but a proxy leads out, nothing would be reached, or the proxy would see the token."""
+    """Nothing is reached from behind a proxy, or the proxy sees the token."""
     seen: list[bytes] = []
     with endpoint(over_tls(answer)) as behind:
         port = int(behind.rpartition(":")[2])
@@ -124,8 +124,8 @@ def test_through_a_proxy(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("face", FACES)
-def test_a_proxy_that_does_not_let_us_through(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was sent, and it is the proxy that has to be asked about."""
+def test_a_proxy_that_refuses_the_connection(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error does not say that the proxy refused, and that nothing was sent."""
 
     def refuse(connection: socket.socket) -> None:
         connection.recv(65536)

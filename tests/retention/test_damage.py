@@ -1,4 +1,4 @@
-"""Damaged pages stand in the way of retention, and it goes on all the same."""
+"""Retention continues beside damaged pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from swapstore import Store
 from swapstore.format import manifest
-from tests.retention.plain import fill, ids, keeping, permanent, stored
+from tests.retention.model import fill, ids, keeping, permanent, stored
 from tests.store.test_damage import alter, delete
 from tests.support.drivers import another
 
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.usefixtures("small_pages")
 
 @pytest.mark.every_store
 @pytest.mark.parametrize("how", ["missing", "altered"])
-def test_a_damaged_page_does_not_keep_the_others_from_going(store: Store, how: str) -> None:
-    """One lost page would end retention for good, and the store would fill up."""
+def test_a_damaged_page_does_not_keep_others_from_being_unlinked(store: Store, how: str) -> None:
+    """One lost page ends retention permanently, and the store fills up."""
     fill(store, 156)
     row_pages = [ref.key for ref in stored(store).log.pages if ref.count == manifest.F]
     assert len(row_pages) == 2, "what is tried first"
@@ -27,14 +27,14 @@ def test_a_damaged_page_does_not_keep_the_others_from_going(store: Store, how: s
     for number in range(20):
         client.publish("mena", number, id=f"more-{number}", ts=9000 + number)
     after_publishing = len(permanent(store, "id"))
-    assert after_publishing < before - 10 * manifest.F, "publishing goes on letting go"
+    assert after_publishing < before - 10 * manifest.F, "publishing goes on unlinking"
     store.prune("mena")
     assert len(permanent(store, "id")) <= (2 + 1) * manifest.F
     assert ids(another(store)) == ["more-19"]
 
 
-def test_a_damaged_page_of_references_does_not_keep_the_others_from_going(store: Store) -> None:
-    """The rest of the history would never be let go of."""
+def test_a_damaged_page_of_references_does_not_keep_others_from_being_unlinked(store: Store) -> None:
+    """One lost page of references keeps the rest of the history from being unlinked."""
     fill(store, 150)
     oldest = max(stored(store).log.pages, key=lambda ref: ref.count)
     delete(store, oldest.key)
@@ -54,7 +54,7 @@ def damage(store: Store, key: str, how: str) -> None:
 
 
 def test_a_pin_whose_page_is_lost_can_be_undone(store: Store) -> None:
-    """An operator could not unpin, because nobody can tell whether its page names it."""
+    """An operator cannot unpin, because it is not known whether the lost page names the snapshot."""
     fill(store, 60)
     store.pin("mena", id="id-1")
     keeping(store, 3).publish("mena", "new", id="new", ts=9000)

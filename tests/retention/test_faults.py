@@ -1,4 +1,4 @@
-"""Every fault at every command of a publish that lets go, of a prune and of an unpin that lets go."""
+"""Every fault at every command of a publish, prune or unpin that unlinks records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from swapstore.commands import Swap
 from swapstore.errors import OutcomeUnknown, Unavailable
 from swapstore.format import manifest
 from swapstore.testing import Crash, Fault, Kind, SimulatedStore, every_fault, faulty
-from tests.retention.plain import expiring, ids, keeping, stored
+from tests.retention.model import expiring, ids, keeping, stored
 from tests.support import invariants
 from tests.support.drivers import lose, meddled
 
@@ -22,7 +22,7 @@ FAULTS = tuple(every_fault(10))
 
 
 def grown() -> tuple[SimulatedStore, Store]:
-    """A store with a history in pages of pages, an old pin, and a client that keeps two."""
+    """A store with a history in pages of pages, an old pin, and a client that keeps two snapshots."""
     sim = SimulatedStore()
     plain = sim.connect()
     for number in range(17):
@@ -68,8 +68,8 @@ def attempt(act: Callable[[Store], Any], client: Store) -> Any:
 
 
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
-def test_a_fault_at_any_command_leaves_all_in_order(act: Callable[[Store], Any]) -> None:
-    """A crash or a lost reply while something is let go of would lose a snapshot, or leak one."""
+def test_a_fault_at_any_command_loses_and_leaks_nothing(act: Callable[[Store], Any]) -> None:
+    """A crash or a lost reply during unlinking loses a snapshot, or leaks one."""
     whole = grown()[1]
     act(whole)
     wanted = ids(whole)
@@ -94,8 +94,8 @@ def test_a_fault_at_any_command_leaves_all_in_order(act: Callable[[Store], Any])
         assert not expiring(client), fault
 
 
-def test_a_late_commit_that_lets_go_does_it_once_or_never() -> None:
-    """A delayed packet would let go of what has been published again meanwhile."""
+def test_a_late_commit_that_unlinks_does_so_once_or_never() -> None:
+    """A delayed packet unlinks what was published again since."""
     for number in range(12):
         sim, client = grown()
         slow, driver = faulty(client, Fault(Kind.LATE, number))
@@ -104,7 +104,7 @@ def test_a_late_commit_that_lets_go_does_it_once_or_never() -> None:
         for other in range(12):
             sim.clock.advance(1)
             again.publish("mena", other, id=f"other-{other}")
-        for other in range(4):  # ids that were let go of, and come back
+        for other in range(4):  # unlinked ids that are published again
             sim.clock.advance(1)
             again.publish("mena", "back", id=f"id-{other + 2}")
         before = invariants.contents(client)
@@ -117,7 +117,7 @@ def test_a_late_commit_that_lets_go_does_it_once_or_never() -> None:
 
 
 def test_two_faults_in_one_publish() -> None:
-    """What one lost reply leaves behind would make the next one lose data."""
+    """What one lost reply leaves behind makes the next one lose data."""
     for first in range(8):
         for second in range(first + 1, 10):
             for kinds in ((Kind.LOST_AFTER, Kind.LOST_AFTER), (Kind.LATE, Kind.LOST_AFTER), (Kind.LATE,) * 2):
@@ -136,8 +136,8 @@ def test_two_faults_in_one_publish() -> None:
 
 
 @pytest.mark.parametrize("rivals", range(1, 12))
-def test_a_lost_publish_that_was_let_go_of_is_not_published_twice(rivals: int) -> None:
-    """Its reply is lost, and so many others come that its row leaves the log: the caller must be told."""
+def test_a_lost_publish_that_was_unlinked_is_not_published_twice(rivals: int) -> None:
+    """A publish whose row left the log before its outcome was resolved is made twice."""
     sim, client = grown()
     slow, meddler = meddled(client, retention=Retention())
     slow.read_latest("mena")

@@ -1,4 +1,4 @@
-"""What retention hides, and from when, as a reader and a producer see it, on every kind of store."""
+"""What retention hides, and from which moment, for readers and producers, on every kind of store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swapstore import Retention, Store
 from swapstore.errors import IdConflict, InvalidInput, TooOld
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore, VirtualClock
-from tests.retention.plain import keeping, stored
+from tests.retention.model import keeping, stored
 from tests.support import invariants
 from tests.support.drivers import another, lose, meddled
 
@@ -22,7 +22,7 @@ DAY = 86_400_000
 
 
 def clocked(store: Store, ms: int = NOW) -> tuple[Store, VirtualClock]:
-    """A client whose clock is moved by hand."""
+    """A client whose clock the test sets."""
     clock = VirtualClock(ms)
     return Store(store._driver, attrs.evolve(store._context, clock=clock)), clock
 
@@ -38,7 +38,7 @@ def fill(store: Store, count: int, **options: Any) -> None:
 
 @pytest.mark.every_store
 def test_max_count_hides_all_but_the_newest_at_once(store: Store) -> None:
-    """A bound on the history would hold some time later, or not for every way of reading."""
+    """max_count applies only later, or not to every way of reading."""
     fill(store, 5, ts=NOW)
     keeping(store, 3).publish("mena", 5, id="id-5", ts=NOW)
     reader = another(store)
@@ -54,7 +54,7 @@ def test_max_count_hides_all_but_the_newest_at_once(store: Store) -> None:
 
 
 def test_max_age_hides_by_ts_at_once(store: Store) -> None:
-    """Data past its age would still be served, or data of the right age that was published late would go."""
+    """Data past its age is served, or recent data that was published late is hidden."""
     client, _ = clocked(store)
     for age in (0, 3, 1, 2, 9):
         client.publish("mena", age, id=f"{age}-days", ts=NOW - age * DAY)
@@ -67,7 +67,7 @@ def test_max_age_hides_by_ts_at_once(store: Store) -> None:
 
 
 def test_max_count_of_one_keeps_the_latest(store: Store) -> None:
-    """The smallest bound would lose what readers are served."""
+    """max_count of 1 hides what readers are served."""
     client = keeping(store, 1)
     fill(client, 70)
     assert ids(another(store)) == ["id-69"]
@@ -78,7 +78,7 @@ def test_max_count_of_one_keeps_the_latest(store: Store) -> None:
 
 
 def test_a_latest_beyond_every_bound_is_still_served(store: Store) -> None:
-    """A dataset that is seldom published would disappear when its only snapshot is old."""
+    """A dataset that is rarely published disappears when its only snapshot is old."""
     client, clock = clocked(store)
     fill(client, 3, ts=NOW)
     clock.advance(400 * DAY)
@@ -93,8 +93,8 @@ def test_a_latest_beyond_every_bound_is_still_served(store: Store) -> None:
     assert ids(reader) == []
 
 
-def test_what_is_hidden_stays_hidden(store: Store) -> None:
-    """A producer without bounds would bring back a part of what another let go of: a history with holes."""
+def test_hidden_rows_stay_hidden(store: Store) -> None:
+    """A producer without bounds shows again a part of what another one hid: a history with holes."""
     fill(store, 10)
     keeping(store, 2).publish("mena", 10, id="id-10")
     store.publish("mena", 11, id="id-11")
@@ -103,7 +103,7 @@ def test_what_is_hidden_stays_hidden(store: Store) -> None:
 
 
 def test_a_clock_that_goes_back_changes_nothing(store: Store) -> None:
-    """A producer with a slow clock would show again what its neighbour hid."""
+    """A producer with a slow clock shows again what another one hid."""
     client, clock = clocked(store)
     aged = keeping(client, max_age=timedelta(days=1))
     for days in (0, 2):
@@ -117,8 +117,8 @@ def test_a_clock_that_goes_back_changes_nothing(store: Store) -> None:
     assert ids(store)[:2] == ["back", "two"]
 
 
-def test_a_clock_far_in_the_future_costs_no_publish(store: Store) -> None:
-    """One producer with a broken clock would stop all others, or make readers lose the latest."""
+def test_a_clock_far_in_the_future_blocks_no_publish(store: Store) -> None:
+    """One producer with a broken clock stops all others, or makes readers lose the latest."""
     client, clock = clocked(store)
     aged = keeping(client, max_age=timedelta(days=1))
     fill(aged, 3)
@@ -136,8 +136,8 @@ def test_a_clock_far_in_the_future_costs_no_publish(store: Store) -> None:
 # --- too old ---------------------------------------------------------------------------------------
 
 
-def test_what_nobody_would_ever_see_is_refused(store: Store) -> None:
-    """A backfill below the bound would be acknowledged and be nowhere."""
+def test_a_backfill_that_would_be_hidden_is_refused(store: Store) -> None:
+    """A backfill below the bound is acknowledged, and can never be read."""
     client, _ = clocked(store)
     aged = keeping(client, max_age=timedelta(days=1))
     aged.publish("mena", "new", ts=NOW)
@@ -153,7 +153,7 @@ def test_what_nobody_would_ever_see_is_refused(store: Store) -> None:
 
 
 def test_what_becomes_the_latest_is_never_too_old(store: Store) -> None:
-    """A first publish, or one after a rollback, would be refused although every reader would see it."""
+    """A first publish, or one after a rollback, is refused although every reader would see it."""
     client, _ = clocked(store)
     aged = keeping(client, max_age=timedelta(days=1))
     assert aged.publish("mena", "first", id="first", ts=NOW - 9 * DAY).is_latest
@@ -163,8 +163,8 @@ def test_what_becomes_the_latest_is_never_too_old(store: Store) -> None:
     assert latest.value == "second"
 
 
-def test_too_old_is_never_said_from_memory(store: Store) -> None:
-    """A producer that missed a rollback would be refused what is the latest now."""
+def test_too_old_is_never_decided_from_the_cache(store: Store) -> None:
+    """A producer that missed a rollback is refused what would be the latest now."""
     client, _ = clocked(store)
     client.publish("mena", "older", id="older", ts=NOW - 5 * DAY)
     client.publish("mena", "newer", id="newer", ts=NOW)
@@ -176,7 +176,7 @@ def test_too_old_is_never_said_from_memory(store: Store) -> None:
 
 
 def test_a_repeated_publish_is_a_success_also_when_it_is_too_old_now(store: Store) -> None:
-    """A retry of a publish that was acknowledged would fail, because time has passed."""
+    """A retry of an acknowledged publish fails because time has passed."""
     client, clock = clocked(store)
     aged = keeping(client, max_age=timedelta(days=1))
     first = aged.publish("mena", "x", id="x", ts=NOW)
@@ -190,7 +190,7 @@ def test_a_repeated_publish_is_a_success_also_when_it_is_too_old_now(store: Stor
 
 
 def test_a_hidden_id_deep_in_a_page_is_still_taken(store: Store) -> None:
-    """An id would be committed twice while its first row is still in the log."""
+    """An id is committed twice while its first row is still in the log."""
     fill(store, 100, ts=NOW)
     keeping(store, 70).publish("mena", "new", ts=NOW)  # hides 31 rows: the first page holds one more
     assert "id-3" not in ids(store)
@@ -203,7 +203,7 @@ def test_a_hidden_id_deep_in_a_page_is_still_taken(store: Store) -> None:
 
 
 def test_dedupe_keys_count_among_hidden_rows(store: Store) -> None:
-    """With a short history a cron job that runs twice would publish twice."""
+    """With a short history a cron job that runs twice publishes twice."""
     client = keeping(store, 1)
     first = client.publish("mena", "run", dedupe_key="run-1")
     fill(client, 31)
@@ -230,14 +230,14 @@ def test_dedupe_keys_count_among_hidden_rows(store: Store) -> None:
     ],
     ids=str,
 )
-def test_bounds_that_are_none_are_refused(bounds: dict[str, Any]) -> None:
-    """A typo in a bound would delete the history, or keep all of it."""
+def test_invalid_bounds_are_refused(bounds: dict[str, Any]) -> None:
+    """A typo in a bound deletes the history, or keeps all of it."""
     with pytest.raises(InvalidInput, match=next(iter(bounds))):
         Retention(**bounds)
 
 
-def test_the_widest_bounds_are_taken(store: Store) -> None:
-    """Who means for ever would get an overflow."""
+def test_the_largest_bounds_are_accepted(store: Store) -> None:
+    """A bound that means "keep everything" overflows."""
     client = keeping(store, 10**18, timedelta.max)
     fill(client, 3, ts=datetime(1970, 1, 1, tzinfo=UTC))
     assert len(ids(client)) == 3
@@ -245,7 +245,7 @@ def test_the_widest_bounds_are_taken(store: Store) -> None:
 
 
 def test_connect_takes_a_retention_and_nothing_else(tmp_path: Any) -> None:
-    """The bound of a producer would be ignored, or a mistake in it found by the first publish."""
+    """The retention given to `connect` is ignored, or a mistake in it is found by the first publish."""
     url = f"sqlite:///{tmp_path}/store.db"
     with swapstore.connect(url, retention=Retention(max_count=2)) as store:
         fill(store, 4)
@@ -256,7 +256,7 @@ def test_connect_takes_a_retention_and_nothing_else(tmp_path: Any) -> None:
 
 @pytest.mark.every_store
 def test_a_producer_that_lost_the_race_hides_by_what_it_finds(store: Store) -> None:
-    """The bound would be applied to the log that was remembered, and keep one too many for each rival."""
+    """After each lost race the bound is applied to the old log, and keeps one row too many."""
     fill(store, 5)
     client, meddler = meddled(store, retention=Retention(max_count=2))
     client.read_latest("mena")
@@ -272,7 +272,7 @@ def test_a_producer_that_lost_the_race_hides_by_what_it_finds(store: Store) -> N
 
 @pytest.mark.usefixtures("tiny_pages")
 def test_a_wider_bound_does_not_bring_hidden_rows_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two producers, two bounds: a history would show again what it had hidden, with holes in it."""
+    """Two producers with two bounds show again what was hidden: a history with holes."""
     monkeypatch.setattr(manifest, "F", 4)
     store = SimulatedStore().connect()
     for number in range(1, 7):
@@ -284,7 +284,7 @@ def test_a_wider_bound_does_not_bring_hidden_rows_back(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("tiny_pages")
 def test_a_lost_publish_that_is_hidden_is_acknowledged() -> None:
-    """Its reply is lost, it is sealed and hidden before the producer asks: it was committed all the same."""
+    """A committed publish that is sealed and hidden before its outcome is resolved counts as failed."""
     store = SimulatedStore().connect()
     for number in range(8):
         store.publish("mena", number)

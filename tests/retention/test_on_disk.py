@@ -1,4 +1,4 @@
-"""What is let go of leaves the disk, and what a commit lets go of is never its own."""
+"""Unlinked records leave the disk, and a commit never unlinks what it stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swapstore import Retention, Store
 from swapstore.commands import Swap
 from swapstore.drivers.sqlite.driver import EXPIRED_REMOVED, SqliteDriver
 from swapstore.testing import SimulatedStore
-from tests.retention.plain import expiring, fill, permanent
+from tests.retention.model import expiring, fill, permanent
 from tests.support import invariants
 from tests.support.drivers import meddled
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("small_pages")
 
 
 def test_sqlite_removes_what_expired_a_few_rows_at_a_time(tmp_path: Path) -> None:
-    """The file would grow for ever, or one publish would wait for the removal of thousands of rows."""
+    """The file grows without end, or one publish waits for the removal of thousands of rows."""
     clock = SimulatedStore().clock
     driver = SqliteDriver(tmp_path / "store.db", now_ms=clock.now_ms)
     context = attrs.evolve(SimulatedStore().connect()._context, clock=clock)
@@ -46,8 +46,8 @@ def on_disk(driver: SqliteDriver) -> int:
         return count
 
 
-def test_a_commit_never_stages_what_it_lets_go_of() -> None:
-    """A record that a commit makes permanent would expire by the same commit."""
+def test_a_commit_never_unlinks_what_it_stages() -> None:
+    """A record that a commit makes permanent expires through the same commit."""
     sim = SimulatedStore()
     client, meddler = meddled(sim.connect(), retention=Retention(max_count=5))
     for number in range(200):

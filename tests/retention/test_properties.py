@@ -1,4 +1,4 @@
-"""Random publishes, pins and prunes by clients that disagree about retention, against a plain model."""
+"""Random publishes, pins and prunes by clients with different retentions, compared with a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
 from tests.conftest import steps as runs_of
-from tests.retention.plain import Plain, keeping
+from tests.retention.model import Model, keeping
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +34,8 @@ STEPS = st.one_of(
     PUBLISH,
     PUBLISH,
     PUBLISH,
-    st.tuples(st.just("steer"), WHO, st.sampled_from(["pin", "rollback"]), st.integers(0, 50)),
-    st.tuples(st.just("steer_back"), WHO, st.sampled_from(["unpin", "confirm"])),
+    st.tuples(st.just("pin_or_roll_back"), WHO, st.sampled_from(["pin", "rollback"]), st.integers(0, 50)),
+    st.tuples(st.just("unpin_or_confirm"), WHO, st.sampled_from(["unpin", "confirm"])),
     st.tuples(st.just("prune"), WHO),
     st.tuples(st.just("clock"), st.integers(-10, 30)),
     st.tuples(st.just("read"), WHO),
@@ -51,17 +51,17 @@ def pages_of(rows: int, references: int) -> Iterator[None]:
         yield
 
 
-def carry_out(model: Plain, number: int, step: tuple[Any, ...]) -> None:
+def carry_out(model: Model, number: int, step: tuple[Any, ...]) -> None:
     model.sim.clock.advance(1)
     match step:
         case ("publish", who, id, payload, offset):
             ts = None if offset is None else model.sim.clock.ms + offset * SECOND
             model.publish(who, id or f"n{number}", payload, ts)
-        case ("steer", who, what, which):
+        case ("pin_or_roll_back", who, what, which):
             known = sorted(model.ids)
-            model.steer(who, what, known[which % len(known)] if known else "never")
-        case ("steer_back", who, what):
-            model.steer_back(who, what)
+            model.pin_or_roll_back(who, what, known[which % len(known)] if known else "never")
+        case ("unpin_or_confirm", who, what):
+            model.unpin_or_confirm(who, what)
         case ("prune", who):
             model.prune(who)
         case ("clock", seconds):
@@ -76,17 +76,17 @@ def carry_out(model: Plain, number: int, step: tuple[Any, ...]) -> None:
     bounds=st.tuples(*[st.tuples(COUNTS, AGES)] * 3),
     steps=st.lists(STEPS, min_size=10, max_size=90),
 )
-def test_what_is_shown_kept_and_let_go_of_is_what_the_limits_say(
+def test_shown_kept_and_unlinked_rows_are_those_the_limits_say(
     sizes: tuple[int, int], bounds: tuple[tuple[int | None, int | None], ...], steps: list[tuple[Any, ...]]
 ) -> None:
-    """History would be lost that retention keeps, shown that it hides, or its records would leak."""
+    """History is lost that retention keeps, or shown that it hides, or records leak."""
     sim = SimulatedStore()
     first = sim.connect()
     clients = [
         keeping(first, count, None if age is None else timedelta(seconds=age)) for count, age in bounds
     ]
     with pages_of(*sizes):
-        model = Plain(sim, clients)
+        model = Model(sim, clients)
         for number, step in enumerate(steps):
             carry_out(model, number, step)
         for who in range(3):

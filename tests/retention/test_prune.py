@@ -1,4 +1,4 @@
-"""`prune`: what an operator, or a cron job of theirs, runs, on every kind of store."""
+"""`prune` as an operator or a cron job runs it, on every kind of store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from swapstore.commands import Swap
 from swapstore.errors import InvalidInput, NotFound
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
-from tests.retention.plain import WIDEST, fill, ids, keeping, stored
+from tests.retention.model import WIDEST, fill, ids, keeping, stored
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.usefixtures("small_pages")
 
 
 @pytest.mark.every_store
-def test_prune_hides_and_lets_go_of_all_there_is(store: Store) -> None:
-    """Bounds that became tighter would be met only after as many publishes as there are pages."""
+def test_prune_hides_and_unlinks_everything_beyond_the_bound(store: Store) -> None:
+    """A tighter bound is met only after as many publishes as there are pages."""
     fill(store, 200)
     pruned = another(store).prune("mena", retention=Retention(max_count=10))
     head = stored(store).head
@@ -41,7 +41,7 @@ def test_prune_hides_and_lets_go_of_all_there_is(store: Store) -> None:
 
 
 def test_prune_again_changes_nothing(store: Store) -> None:
-    """A cron job that prunes each minute would throw the live view away, and wake every follower."""
+    """A cron job that prunes each minute discards the live view and wakes every follower."""
     fill(store, 60)
     for count in (30, 29, 7, 1):
         store.prune("mena", retention=Retention(max_count=count))
@@ -55,14 +55,14 @@ def test_prune_again_changes_nothing(store: Store) -> None:
 
 
 def test_a_page_that_is_hidden_in_part_does_not_keep_prune_busy(store: Store) -> None:
-    """Prune would swap without end, because the bound falls into the middle of a page."""
+    """Prune swaps without end, because the bound is in the middle of a page."""
     fill(store, 20)
     pruned = store.prune("mena", retention=Retention(max_count=18))
     assert (pruned.version, pruned.first_version, pruned.let_go) == (21, 3, 0)
 
 
-def test_prune_by_age_settles(store: Store) -> None:
-    """The bound moves with every millisecond; the dataset must not move with every call."""
+def test_prune_by_age_comes_to_an_end(store: Store) -> None:
+    """Every prune by age swaps, because the bound moves with every millisecond."""
     sim = SimulatedStore()
     client = Store(store._driver, attrs.evolve(store._context, clock=sim.clock))
     for hours in range(40):
@@ -78,8 +78,8 @@ def test_prune_by_age_settles(store: Store) -> None:
     assert client.prune("mena", retention=age).count == manifest.F
 
 
-def test_prune_of_nothing_says_so(store: Store) -> None:
-    """A typo in the name would look like a dataset that is in order."""
+def test_prune_of_a_missing_dataset_says_so(store: Store) -> None:
+    """A typo in the name looks like a dataset that is in order."""
     with pytest.raises(NotFound, match="nothing is published") as caught:
         store.prune("mena", retention=ONE)
     assert caught.value.dataset == "mena"
@@ -90,8 +90,8 @@ def test_prune_of_nothing_says_so(store: Store) -> None:
         store.prune("no such name", retention=ONE)
 
 
-def test_prune_takes_the_bounds_of_its_store_unless_given_others(store: Store) -> None:
-    """The bounds of a connection would be ignored, or could not be overruled once."""
+def test_prune_uses_the_bounds_of_its_store_by_default(store: Store) -> None:
+    """The bounds of a store are ignored, or cannot be overridden."""
     fill(store, 10)
     client = keeping(store, 5)
     assert client.prune("mena", retention=Retention(max_count=7)).first_version == 4
@@ -100,7 +100,7 @@ def test_prune_takes_the_bounds_of_its_store_unless_given_others(store: Store) -
 
 
 def test_a_prune_without_bounds_finishes_what_publishing_began(store: Store) -> None:
-    """What one publish had no time to let go of would stay until the next one."""
+    """What a publish left to unlink stays until the next publish."""
     fill(store, 200)
     keeping(store, 1).publish("mena", "new", ts=9000)
     assert len(invariants.check(store)) > 100
@@ -108,8 +108,8 @@ def test_a_prune_without_bounds_finishes_what_publishing_began(store: Store) -> 
     invariants.check(store)
 
 
-def test_the_manifest_stays_small_while_much_is_let_go_of() -> None:
-    """A prune of a long history would write manifests that no reader of the latest wants to load."""
+def test_the_manifest_stays_small_while_much_is_unlinked() -> None:
+    """A prune of a long history writes manifests that slow down readers of the latest."""
     sim = SimulatedStore()
     client, meddler = meddled(sim.connect())
     for number in range(976):  # two pages of each size

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.every_store
 
 
 def publish_cut(store: Store, after: int, *, id: str) -> bool:  # noqa: A002
-    """Publish and die after so many commands; say whether the publish came to its end."""
+    """Publish and die after this many commands; say whether the publish was complete."""
     client, driver = faulty(store, failing_at(after))
     try:
         client.publish("mena", "half?", id=id)
@@ -26,7 +26,7 @@ def publish_cut(store: Store, after: int, *, id: str) -> bool:  # noqa: A002
 
 @pytest.mark.parametrize("earlier", [0, 1, 63])
 def test_a_crash_at_any_command_leaves_the_previous_version(store: Store, earlier: int) -> None:
-    """Readers see the previous version whole, leftovers expire, and the next publish works at once.
+    """After a crash readers see a mix, leftovers never expire, or the next publish fails.
 
     With 63 earlier versions the publish seals a page as well.
     """
@@ -50,8 +50,8 @@ def test_a_crash_at_any_command_leaves_the_previous_version(store: Store, earlie
     assert len(invariants.check(store)) == earlier + 2
 
 
-def test_a_crash_between_commit_and_acknowledgement_is_settled_by_a_retry(store: Store) -> None:
-    """The process dies knowing nothing; run again with the same id it finds its own commit."""
+def test_a_crash_between_commit_and_acknowledgement_is_resolved_by_a_retry(store: Store) -> None:
+    """A producer that died after its commit does not find it when it runs again with the same id."""
     store.publish("mena", 1)
     client, _ = faulty(store, failing_at(5))
     client.publish("mena", 2, id="run-7")
@@ -60,7 +60,7 @@ def test_a_crash_between_commit_and_acknowledgement_is_settled_by_a_retry(store:
 
 
 def test_a_cut_publish_can_be_repeated_with_its_id(store: Store) -> None:
-    """What was staged by the dead process is used or taken over: same content, or other."""
+    """What a dead process staged blocks its id, for the same or for other content."""
     for after in range(5):
         assert not publish_cut(store, after, id=f"same-{after}")
         assert another(store).publish("mena", "half?", id=f"same-{after}").created
@@ -72,7 +72,7 @@ def test_a_cut_publish_can_be_repeated_with_its_id(store: Store) -> None:
 
 @pytest.mark.parametrize("writes", range(4))
 def test_a_page_that_a_cut_commit_left_behind_blocks_nobody(writes: int) -> None:
-    """The server died between making a page permanent and the swap: the next publish seals it again."""
+    """A page that a dying server made permanent before the swap blocks every later publish."""
     simulated = SimulatedStore()
     store = simulated.connect()
     for number in range(63):

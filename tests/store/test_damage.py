@@ -1,4 +1,4 @@
-"""Somebody else damaged the store: each case ends in a clear error, and never in a wrong answer."""
+"""Damage from outside: each case ends in a clear error, and never in a wrong result."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def damaged(store: Store) -> Store:
 
 
 def test_an_altered_payload_is_corrupt(damaged: Store) -> None:
-    """One wrong byte is not served; the error names key, id and version."""
+    """An altered payload is served, or the error does not name key, id and version."""
     alter(damaged, "swapstore:id:{mena}:id-3", lambda raw: raw[:-2] + b"9}")
     with pytest.raises(Corrupt, match="dataset 'mena': .*swapstore:id:{mena}:id-3") as caught:
         another(damaged).read_latest("mena")
@@ -71,7 +71,7 @@ def test_an_altered_payload_is_corrupt(damaged: Store) -> None:
 
 @pytest.mark.every_store
 def test_a_deleted_payload_is_missing_and_not_nothing(damaged: Store) -> None:
-    """An evicted payload must not look like `nothing published yet`."""
+    """An evicted payload looks like `nothing published yet`."""
     delete(damaged, "swapstore:id:{mena}:id-3")
     reader = another(damaged)
     reads: list[Callable[[], object]] = [
@@ -88,7 +88,7 @@ def test_a_deleted_payload_is_missing_and_not_nothing(damaged: Store) -> None:
 
 
 def test_a_retry_of_a_lost_snapshot_is_not_called_a_success(damaged: Store) -> None:
-    """The id is committed but its payload is damaged or gone: the producer must not see `done already`."""
+    """A retry of an id whose payload is damaged or gone is reported as committed."""
     alter(damaged, "swapstore:id:{mena}:id-3", lambda raw: raw[:-2] + b"9}")
     with pytest.raises(Corrupt, match="new id"):
         another(damaged).publish("mena", {"n": 3}, id="id-3")
@@ -97,8 +97,8 @@ def test_a_retry_of_a_lost_snapshot_is_not_called_a_success(damaged: Store) -> N
         another(damaged).publish("mena", {"n": 3}, id="id-3")
 
 
-def test_a_validator_does_not_keep_a_lost_payload_lost(damaged: Store) -> None:
-    """When the latest payload is gone the validator is given None, and the publish heals the dataset."""
+def test_a_validator_does_not_block_the_publish_after_a_lost_payload(damaged: Store) -> None:
+    """A validator fails on the lost latest payload, and the dataset cannot be published again."""
     delete(damaged, "swapstore:id:{mena}:id-3")
     seen: list[object] = []
     commit = another(damaged).publish("mena", 4, validate=lambda _c, previous: seen.append(previous))
@@ -106,7 +106,7 @@ def test_a_validator_does_not_keep_a_lost_payload_lost(damaged: Store) -> None:
 
 
 def test_a_permanent_page_with_other_rows_is_named(store: Store) -> None:
-    """A restored manifest beside newer pages cannot be published to: said clearly, after one attempt."""
+    """A manifest restored beside newer pages makes a publish retry instead of naming the page."""
     for number in range(63):
         store.publish("mena", number, id=f"id-{number}")
     status = store.status("mena")
@@ -122,8 +122,8 @@ def test_a_permanent_page_with_other_rows_is_named(store: Store) -> None:
     assert caught.value.key == page, "the way out is to remove it"
 
 
-def test_the_next_publish_heals_what_readers_see(damaged: Store) -> None:
-    """A lost payload does not block the producer."""
+def test_the_next_publish_replaces_a_lost_payload(damaged: Store) -> None:
+    """A lost payload blocks the producer, and readers stay without data."""
     delete(damaged, "swapstore:id:{mena}:id-3")
     assert another(damaged).publish("mena", "next").version == 4
     snap = another(damaged).read_latest("mena")
@@ -146,7 +146,7 @@ def test_the_next_publish_heals_what_readers_see(damaged: Store) -> None:
 def test_a_damaged_manifest_is_refused_by_all(
     damaged: Store, change: Callable[[bytes], bytes], error: type[Damaged], match: str
 ) -> None:
-    """Readers say what is wrong; producers refuse and write nothing over it."""
+    """A reader is not told what is wrong, or a producer overwrites a damaged manifest."""
     alter(damaged, MANIFEST, change)
     client = another(damaged)
     for use in (
@@ -167,7 +167,7 @@ def test_a_damaged_manifest_is_refused_by_all(
 
 
 def test_a_client_that_knew_the_manifest_notices_that_it_was_replaced(damaged: Store) -> None:
-    """Memory does not hide that somebody overwrote the manifest, from readers or from producers."""
+    """A client works on with its cached manifest after somebody overwrote the stored one."""
     alter(damaged, MANIFEST, lambda _: b'{"other":"application"}')
     for use in (lambda: damaged.read_latest("mena"), lambda: damaged.publish("mena", 4)):
         with pytest.raises(Corrupt, match="not a swapstore manifest"):
@@ -175,7 +175,7 @@ def test_a_client_that_knew_the_manifest_notices_that_it_was_replaced(damaged: S
 
 
 def test_a_manifest_with_a_damaged_body_still_serves_latest(damaged: Store) -> None:
-    """Readers of latest need the header alone; a producer refuses to build on a broken log."""
+    """A damaged log takes the latest from readers, or a producer builds on it."""
     alter(damaged, MANIFEST, lambda raw: raw[:-10])
     snap = another(damaged).read_latest("mena")
     assert snap is not None
@@ -185,7 +185,7 @@ def test_a_manifest_with_a_damaged_body_still_serves_latest(damaged: Store) -> N
 
 
 def test_a_damaged_page_is_named(store: Store) -> None:
-    """A page that was deleted or altered takes only its own part of the history with it."""
+    """A deleted or altered page takes more than its own part of the history with it."""
     for number in range(1, 101):
         store.publish("mena", number, id=f"id-{number}", ts=number)
     status = store.status("mena")
@@ -203,7 +203,7 @@ def test_a_damaged_page_is_named(store: Store) -> None:
 
 
 def test_a_live_view_that_was_altered_is_corrupt(store: Store) -> None:
-    """A live view is checked like everything else."""
+    """An altered live view is shown."""
     store.publish("mena", 1)
     store.put_live("mena", [1], ttl=60)
     alter(store, "swapstore:live:{mena}", lambda raw: raw + b" ")
@@ -213,7 +213,7 @@ def test_a_live_view_that_was_altered_is_corrupt(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
-    """With the manifest gone its records are still permanent: an id is not silently given other content."""
+    """After the manifest is lost, a committed id silently gets other content."""
     delete(damaged, MANIFEST)
     with pytest.raises(Corrupt, match="id-2 is permanent but no version names it"):
         another(damaged).publish("mena", "other", id="id-2")
@@ -222,7 +222,7 @@ def test_a_lost_manifest_does_not_free_committed_ids(damaged: Store) -> None:
 
 @pytest.mark.every_store
 def test_another_type_of_value_is_named(store: Store) -> None:
-    """A list under the manifest key is somebody else's: say so, on the servers that have types."""
+    """A list under the manifest's key is not named, or taken for an empty dataset."""
     if is_sqlite(store):
         return
     raw_client(store).rpush(MANIFEST, "x")
@@ -232,8 +232,8 @@ def test_another_type_of_value_is_named(store: Store) -> None:
 
 
 @pytest.mark.every_store
-def test_a_new_line_of_versions_does_not_stumble_over_old_pages(store: Store) -> None:
-    """The manifest was lost and its pages stayed: a fresh start can seal pages of its own."""
+def test_a_new_epoch_is_not_blocked_by_old_pages(store: Store) -> None:
+    """After the manifest is lost, old pages block the first seal of the new epoch."""
     for number in range(64):
         store.publish("mena", number, id=f"old-{number}")
     delete(store, MANIFEST)
@@ -244,8 +244,8 @@ def test_a_new_line_of_versions_does_not_stumble_over_old_pages(store: Store) ->
     assert ids == [f"new-{number}" for number in range(63, -1, -1)]
 
 
-def test_an_id_of_a_lost_line_of_versions_is_refused_with_its_key(store: Store) -> None:
-    """After a lost manifest others publish on: a retry of an old id must end in a clear error, not crash."""
+def test_an_id_of_a_lost_epoch_is_refused_with_its_key(store: Store) -> None:
+    """A retry of an id of a lost epoch crashes, or the error does not name its key."""
     store.publish("mena", 1, id="old")
     delete(store, MANIFEST)
     another(store).publish("mena", 2, id="new")
@@ -255,7 +255,7 @@ def test_an_id_of_a_lost_line_of_versions_is_refused_with_its_key(store: Store) 
 
 
 def test_a_damaged_id_record_names_its_key(store: Store) -> None:
-    """Whoever has to look needs the key, whether the record lost its header line or its meaning."""
+    """The error about a damaged id record does not say which key to look at."""
     for number in range(70):
         store.publish("mena", number, id=f"id-{number}")
     key = "swapstore:id:{mena}:id-3"
@@ -267,7 +267,7 @@ def test_a_damaged_id_record_names_its_key(store: Store) -> None:
 
 
 def test_a_damaged_dataset_is_listed(store: Store) -> None:
-    """Something of another type under the manifest key: left out of the list, the damage would be hidden."""
+    """A dataset with a damaged manifest is missing in the list, which hides the damage."""
     store.publish("mena", 1)
     reader, meddler = meddled(store)
     meddler.replies(1, lambda _: [Failed(Corrupt("another type, on purpose"))])

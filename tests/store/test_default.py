@@ -1,4 +1,4 @@
-"""The default store, and what importing costs."""
+"""The default store, and what an import loads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ print(snap.value, snap.version)
 
 
 def test_two_lines_of_code_need_no_server(tmp_path: Path) -> None:
-    """Without any set-up the embedded store is used, and it survives the process."""
+    """The embedded store needs configuration, or its data is gone after the process ends."""
     first = run(TWO_LINES, HOME=str(tmp_path))
     second = run(TWO_LINES, HOME=str(tmp_path))
     assert first == "{'regime': 'calm'} 1\n"
@@ -46,7 +46,7 @@ def test_two_lines_of_code_need_no_server(tmp_path: Path) -> None:
 
 
 def test_the_environment_names_the_default_store(tmp_path: Path) -> None:
-    """`$SWAPSTORE_URL` moves a program to another store without a change."""
+    """A program has to be changed to use another store than `$SWAPSTORE_URL`."""
     url = f"sqlite:///{tmp_path}/elsewhere.db"
     assert run(TWO_LINES, SWAPSTORE_URL=url, HOME=str(tmp_path / "unused")).endswith(" 1\n")
     with swapstore.connect(url) as store:
@@ -54,7 +54,7 @@ def test_the_environment_names_the_default_store(tmp_path: Path) -> None:
 
 
 def test_sqlite_urls_are_relative_with_three_slashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As elsewhere: three slashes are relative to the working directory, four absolute."""
+    """Three slashes are not relative to the working directory, or four not absolute, as elsewhere."""
     monkeypatch.chdir(tmp_path)
     with swapstore.connect("sqlite:///here.db") as store:
         store.publish("mena", 1)
@@ -69,19 +69,19 @@ def test_sqlite_urls_are_relative_with_three_slashes(tmp_path: Path, monkeypatch
     [{"namespace": ""}, {"namespace": "a{b}"}, {"max_payload": 0}, {"max_payload": "1"}, {"cache_bytes": -1}],
 )
 def test_bad_options_are_refused(options: dict[str, object]) -> None:
-    """A namespace with braces would move keys to another cluster slot."""
+    """A namespace with braces moves keys to another cluster slot."""
     with pytest.raises(InvalidInput):
         swapstore.connect("sqlite:///x.db", **options)  # type: ignore[arg-type]
 
 
 def test_a_path_in_place_of_a_url_says_what_to_write() -> None:
-    """The likeliest first mistake is answered with the address that was meant."""
+    """A user who gives a path is not told the URL to write."""
     with pytest.raises(InvalidInput, match="sqlite:///snap.db"):
         swapstore.connect("snap.db")
 
 
 def test_namespaces_do_not_see_each_other(tmp_path: Path) -> None:
-    """Staging and production can share a server."""
+    """Staging and production on one server see each other's datasets."""
     url = f"sqlite:///{tmp_path}/s.db"
     with swapstore.connect(url, namespace="one") as one, swapstore.connect(url, namespace="two") as two:
         one.publish("mena", 1)
@@ -90,13 +90,13 @@ def test_namespaces_do_not_see_each_other(tmp_path: Path) -> None:
 
 
 def test_importing_loads_no_driver() -> None:
-    """A program on SQLite does not pay for redis-py, and none pays for the command line's libraries."""
+    """A program on SQLite loads redis-py, or any program the libraries of the command line."""
     loaded = run("import sys, swapstore; print(*sorted(sys.modules))").split()
     assert not {"redis", "sqlite3", "rich", "cyclopts", "platformdirs", "asyncio"} & set(loaded)
 
 
 def test_every_public_name_is_there() -> None:
-    """`from swapstore import *` works, and the version is that of the installed package."""
+    """`from swapstore import *` lacks a name, or the version is not that of the package."""
     for name in swapstore.__all__:
         assert getattr(swapstore, name) is not None
     assert default_path().name == "swapstore.db"

@@ -1,4 +1,4 @@
-"""A first read gets the record along with the manifest, where the store can do that."""
+"""A first read gets the manifest and the record in one round trip, where the store supports that."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from swapstore.errors import (
 )
 from swapstore.protocol.load import SERVED_BYTES
 from tests.store.test_damage import MANIFEST, alter
+from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, cold_trips, lose, meddled
-from tests.support.fixed import TickingClock
 
 pytestmark = pytest.mark.every_store
 
 
-def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:
-    """A damaged record is damage, whichever way it came, and is not remembered."""
+def test_a_record_read_with_its_manifest_is_checked(store: Store) -> None:
+    """A damaged record is served or cached when it is read together with the manifest."""
     store.publish("mena", "text", id="a")
     alter(store, "swapstore:id:{mena}:a", lambda record: record.replace(b"text", b"tent"))
     with pytest.raises(Corrupt, match="altered"):
@@ -30,8 +30,8 @@ def test_what_comes_along_with_a_manifest_is_checked(store: Store) -> None:
     assert snap.value == "text"
 
 
-def test_a_large_payload_does_not_come_along(store: Store) -> None:
-    """A server's interpreter would copy megabytes, while everybody else waits."""
+def test_a_large_payload_is_not_read_with_the_manifest(store: Store) -> None:
+    """A server's script interpreter copies megabytes while all other clients wait."""
     store.publish("mena", b"x" * (SERVED_BYTES + 1), codec="bytes")
     cold_trips(store)
     reader, meddler = meddled(store)
@@ -42,8 +42,8 @@ def test_a_large_payload_does_not_come_along(store: Store) -> None:
     assert isinstance(meddler.batches[1][0], Get)
 
 
-def test_a_pinned_snapshot_comes_along(store: Store) -> None:
-    """What is served is not always the latest: a reader would wait twice, while something is pinned."""
+def test_a_pinned_snapshot_is_read_with_the_manifest(store: Store) -> None:
+    """A reader waits for two round trips while a snapshot is pinned."""
     store.publish("mena", 1, id="good")
     store.publish("mena", 2, id="bad")
     store.pin("mena", id="good")
@@ -55,8 +55,8 @@ def test_a_pinned_snapshot_comes_along(store: Store) -> None:
     assert len(meddler.batches) == cold
 
 
-def test_what_comes_along_is_as_old_as_the_question(store: Store) -> None:
-    """A reply that took a second would be served for a second longer than `max_staleness` allows."""
+def test_a_first_read_is_as_old_as_its_request(store: Store) -> None:
+    """A reply that took a second is served a second longer than `max_staleness` allows."""
     store.publish("mena", 1)
     cold_trips(store)
     clock = TickingClock()
@@ -70,7 +70,7 @@ def test_what_comes_along_is_as_old_as_the_question(store: Store) -> None:
 
 
 def test_a_slow_first_read_does_not_replace_a_newer_manifest(store: Store) -> None:
-    """A first read that is slow ends after a publish of the same client: that one's manifest stays known."""
+    """A slow first read replaces the manifest that the same client published in between."""
     store.publish("mena", 1)
     reader, meddler = meddled(store)
     same = Store(store._driver, reader._context)
@@ -84,8 +84,8 @@ def test_a_slow_first_read_does_not_replace_a_newer_manifest(store: Store) -> No
 # --- stores that cannot do it -----------------------------------------------------------------------
 
 
-def test_a_store_that_refuses_is_asked_plainly_from_then_on(store: Store) -> None:
-    """Credentials that may only read may run no script: that costs one round trip once, and no read."""
+def test_without_scripts_the_manifest_is_read_by_itself(store: Store) -> None:
+    """A reader that may not run scripts fails, or tries a script at each read."""
     store.publish_many({"mena": 1, "asia": 2})
     reader, meddler = meddled(store)
     meddler.replies(0, lambda _: [Failed(Unavailable("no scripts here"))])
@@ -95,8 +95,8 @@ def test_a_store_that_refuses_is_asked_plainly_from_then_on(store: Store) -> Non
     assert kinds == [GetServed, Get, Get, Get, Get]
 
 
-def test_a_proxy_that_cuts_off_at_an_unknown_command_is_asked_plainly(store: Store) -> None:
-    """Some proxies answer so: a reader that insisted would read nothing, for as long as it lives."""
+def test_behind_a_proxy_that_disconnects_the_manifest_is_read_by_itself(store: Store) -> None:
+    """A reader behind a proxy that disconnects at unknown commands never reads anything."""
     store.publish_many({"mena": 1, "asia": 2})
     reader, meddler = meddled(store)
     meddler.before(0, lose)
@@ -107,7 +107,7 @@ def test_a_proxy_that_cuts_off_at_an_unknown_command_is_asked_plainly(store: Sto
 
 
 def test_damage_of_one_dataset_says_nothing_about_the_others(store: Store) -> None:
-    """One key of another type would cost every reader of every dataset a round trip."""
+    """One key of another type costs readers of all datasets a round trip."""
     store.publish("mena", 1)
     reader, meddler = meddled(store)
     meddler.replies(0, lambda _: [Failed(Corrupt("another type of value"))])

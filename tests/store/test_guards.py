@@ -1,4 +1,4 @@
-"""`expected_version`, `validate` and `dedupe_key`, also when a race is lost or a producer dies."""
+"""`expected_version`, `validate` and `dedupe_key`, also after a lost race or the death of a producer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.drivers import another, meddled
 
 
 def test_a_retry_on_an_empty_dataset_is_a_conflict(store: Store) -> None:
-    """`expected_version` and an id of one's own on a flushed store: a clear refusal, not a crash."""
+    """A retry with `expected_version` and an id on a flushed store crashes instead of a Conflict."""
     with pytest.raises(
         Conflict, match=r"expected_version=5 does not hold: .* version 0 \(nothing is published\); read"
     ) as caught:
@@ -29,7 +29,7 @@ def test_a_retry_on_an_empty_dataset_is_a_conflict(store: Store) -> None:
 
 
 def test_validate_sees_the_dataset_and_the_time_that_will_be_published(store: Store) -> None:
-    """A validator that compares times would judge another time than the one readers get."""
+    """A validator that compares times gets another time than the one that is published."""
     store.publish("mena", 1, ts=10**14)
     seen: list[Candidate] = []
     commit = store.publish("mena", 2, validate=lambda candidate, _: seen.append(candidate))
@@ -37,8 +37,8 @@ def test_validate_sees_the_dataset_and_the_time_that_will_be_published(store: St
     assert commit.ts == 10**14
 
 
-def test_validate_that_answers_with_something_else_is_told_what_it_said(store: Store) -> None:
-    """A validator that returns True for `fine` is a mistake that its author must recognise."""
+def test_a_wrong_return_value_of_validate_is_named(store: Store) -> None:
+    """The author of a validator that returns True for `fine` is not told of the mistake."""
     with pytest.raises(InvalidInput, match="validate returned bool; return None to accept"):
         store.publish("mena", 1, validate=lambda *_: True)  # type: ignore[arg-type]
 
@@ -47,7 +47,7 @@ def test_validate_that_answers_with_something_else_is_told_what_it_said(store: S
 
 
 def overtaken(store: Store) -> Store:
-    """A producer that knows version 1, whose next batch arrives behind another's version 2."""
+    """A producer that knows version 1, whose next batch arrives after another's version 2."""
     store.publish("mena", 10, id="one")
     client, meddler = meddled(store)
     client.read_latest("mena")
@@ -56,7 +56,7 @@ def overtaken(store: Store) -> Store:
 
 
 def test_expected_version_is_checked_again_after_a_lost_race(store: Store) -> None:
-    """Read, modify, publish: two at once, and the second would undo what the first did."""
+    """Of two concurrent read-modify-publish cycles, the second undoes the change of the first."""
     client = overtaken(store)
     with pytest.raises(Conflict) as caught:
         client.publish("mena", 11, id="mine", expected_version=1)
@@ -66,7 +66,7 @@ def test_expected_version_is_checked_again_after_a_lost_race(store: Store) -> No
 
 @pytest.mark.every_store
 def test_validate_is_asked_again_after_a_lost_race(store: Store) -> None:
-    """A candidate that is good after version 1 is not published after a version 2 that nobody compared."""
+    """A candidate that was validated against version 1 is published after version 2."""
     client = overtaken(store)
     with pytest.raises(Rejected, match="shrank"):
         client.publish(
@@ -80,7 +80,7 @@ def test_validate_is_asked_again_after_a_lost_race(store: Store) -> None:
 
 
 def test_a_publish_that_died_does_not_block_its_dedupe_key(store: Store) -> None:
-    """A cron job dies in the middle; its retry, with the same dedupe key, must publish."""
+    """A retry with the same dedupe key cannot publish after the first attempt died."""
     store.publish("mena", "before")
     for cut in range(5):
         client, _ = faulty(store, failing_at(cut))

@@ -1,4 +1,4 @@
-"""Live views: what they are bound to, what they say about themselves, and when they go."""
+"""Live views: what they are bound to, what they say about themselves, and when they disappear."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.drivers import another, meddled
 
 
 def test_a_client_that_has_read_nothing_writes_a_live_view(store: Store) -> None:
-    """A worker that only computes live views would be told that nothing is published."""
+    """A worker that only computes live views is told that nothing is published."""
     commit = store.publish("mena", 1)
     assert another(store).put_live("mena", 2, ttl=60) == commit.etag
 
 
 def test_a_live_view_describes_itself(store: Store) -> None:
-    """A reader that checks or forwards a view needs its dataset, size and digest."""
+    """A reader that checks or forwards a view lacks its dataset, size or digest."""
     commit = store.publish("mena", b"payload", codec="bytes")
     store.put_live("mena", b"payload", ttl=60, codec="bytes")
     view = store.read_live("mena")
@@ -32,7 +32,7 @@ def test_a_live_view_describes_itself(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_a_refused_live_view_is_an_error(store: Store) -> None:
-    """A full store would swallow the view, and the worker would believe that it is shown."""
+    """A full store drops the view, and the worker believes that it is shown."""
     store.publish("mena", 1)
     client, meddler = meddled(store)
 
@@ -47,8 +47,8 @@ def test_a_refused_live_view_is_an_error(store: Store) -> None:
 
 
 @pytest.mark.every_store
-def test_a_commit_takes_the_live_view_away(store: Store) -> None:
-    """An outdated view is hidden by its etag, but it would go on taking room for as long as its TTL."""
+def test_a_commit_deletes_the_live_view(store: Store) -> None:
+    """An outdated view, hidden by its etag, takes up room for as long as its TTL."""
     store.publish("mena", 1)
     store.put_live("mena", "x" * 1000, ttl=3600)
     store.publish("mena", 2)

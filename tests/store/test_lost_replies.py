@@ -1,4 +1,4 @@
-"""A commit whose reply is lost: it is resolved from what the store holds, or the outcome is unknown."""
+"""A commit whose reply is lost: its outcome is resolved from what the store holds, or is unknown."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from swapstore.errors import (
 from swapstore.format.append import Stamp, repoint
 from tests.store.test_damage import delete
 from tests.support import invariants
-from tests.support.crowd import PATIENT, known_to, put_in_place, warm
+from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, lose, meddled
-from tests.support.fixed import TickingClock
+from tests.support.rivals import PATIENT, known_to, put_in_place, warm
 
 
 def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:
-    """Version n+1 is a pin, no publish: nothing was applied, and the publish goes on instead of giving up."""
+    """A publish gives up, or counts as done, when a pin took the version it would have got."""
     for number in range(70):
         store.publish("mena", number, id=f"id-{number}")
     client, meddler, batch = warm(store)
@@ -41,7 +41,7 @@ def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:
 @pytest.mark.every_store
 @pytest.mark.parametrize("others", [2, 3, 31, 70])
 def test_a_lost_commit_that_several_overtook_is_rebuilt(store: Store, others: int) -> None:
-    """The version it would have been is another's: it must be published, not reported as done."""
+    """A publish counts as done although the version it would have got is another's."""
     store.publish("mena", 0, id="before")
     client, meddler, batch = warm(store)
 
@@ -58,7 +58,7 @@ def test_a_lost_commit_that_several_overtook_is_rebuilt(store: Store, others: in
 
 @pytest.mark.every_store
 def test_a_lost_first_publish_is_sent_again_with_the_same_bytes(store: Store) -> None:
-    """Of an empty dataset too: two different first commits could both be on their way."""
+    """On an empty dataset two different first commits can both arrive."""
     client, meddler = meddled(store, policy=PATIENT)
     meddler.before(1, lose)
     commit = client.publish("mena", "mine", id="mine")
@@ -69,7 +69,7 @@ def test_a_lost_first_publish_is_sent_again_with_the_same_bytes(store: Store) ->
 
 @pytest.mark.parametrize(("losses", "waits"), [(1, 0), (2, 1), (3, 2)])
 def test_the_first_retry_of_a_lost_commit_does_not_wait(store: Store, losses: int, waits: int) -> None:
-    """One lost reply costs no pause; a store that keeps losing them is given time."""
+    """One lost reply costs a pause, or a store that loses many is retried without pauses."""
     waited: list[float] = []
 
     class Watched(TickingClock):
@@ -87,7 +87,7 @@ def test_the_first_retry_of_a_lost_commit_does_not_wait(store: Store, losses: in
 
 
 def test_a_row_that_retention_hides_in_a_page_is_still_found(store: Store) -> None:
-    """Sealed and hidden, not yet unlinked: the row tells that the lost commit was applied."""
+    """A lost commit that was sealed and hidden, but not yet unlinked, counts as not applied."""
     store.publish("mena", 0, id="before", ts=1)
     client, meddler, batch = warm(store)
 
@@ -113,7 +113,7 @@ def test_a_row_that_retention_hides_in_a_page_is_still_found(store: Store) -> No
 
 
 def test_a_damaged_page_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
-    """Whether the commit was applied stands in a page that is gone: the producer is told how to settle it."""
+    """When the page that holds the answer is damaged, the producer is not told how to find out."""
     store.publish("mena", 0, id="before")
     client, meddler, batch = warm(store)
 
@@ -132,12 +132,12 @@ def test_a_damaged_page_after_a_lost_reply_is_outcome_unknown(store: Store) -> N
     assert isinstance(caught.value.__cause__, ReplyLost), "the traceback shows what began it"
 
 
-def test_a_log_that_was_let_go_of_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
-    """No row is left to tell whose version n+1 was: nothing is guessed, and nothing crashes."""
+def test_an_unlinked_log_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
+    """When no row says whose version n+1 was, the outcome is guessed, or the publish crashes."""
     store.publish("mena", 0, id="before")
     client, meddler, batch = warm(store)
 
-    def let_go() -> None:
+    def unlink() -> None:
         other = another(store)
         keeping_one = attrs.evolve(other._context, retention=Retention(max_count=1))
         other = Store(other._driver, keeping_one)
@@ -146,13 +146,13 @@ def test_a_log_that_was_let_go_of_after_a_lost_reply_is_outcome_unknown(store: S
         assert 2 not in {row.version for row in known_to(other).log.rows}
         lose()
 
-    meddler.after(batch, let_go)
+    meddler.after(batch, unlink)
     with pytest.raises(OutcomeUnknown):
         client.publish("mena", "mine", id="mine")
 
 
 def test_an_unknown_outcome_names_the_size_of_what_was_sent(store: Store) -> None:
-    """The hint about the server's limit would name the manifest's few bytes, not the payload's many."""
+    """The hint about a size limit names the bytes of the manifest instead of those of the payload."""
     store.publish("mena", 0)
     client, meddler, batch = warm(store)
     for number in range(batch, batch + 400, 2):
@@ -162,7 +162,7 @@ def test_an_unknown_outcome_names_the_size_of_what_was_sent(store: Store) -> Non
 
 
 def test_an_outcome_unknown_shows_the_loss_that_began_it(store: Store) -> None:
-    """A traceback with the second failure alone would send people looking in the wrong place."""
+    """The traceback shows only the second failure, and people look in the wrong place."""
     store.publish("mena", 0)
     client, meddler, batch = warm(store)
 

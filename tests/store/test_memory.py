@@ -1,4 +1,4 @@
-"""What a client remembers: how old it may be, and what replaces it when the store moves on or goes back."""
+"""What a client caches: how old it may be, and what replaces it when the store moves on or goes back."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from swapstore import Store
 from swapstore.commands import Get, Peek
 from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST, alter, delete
-from tests.support.crowd import known_to, warm
+from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, meddled
-from tests.support.fixed import TickingClock
+from tests.support.rivals import known_to, warm
 
 
 def value(client: Store, **options: float) -> object:
@@ -18,8 +18,8 @@ def value(client: Store, **options: float) -> object:
     return snap.value if snap else None
 
 
-def test_pages_are_remembered(store: Store) -> None:
-    """Whoever walks the history again, or reads old versions, would load every page every time."""
+def test_pages_are_cached(store: Store) -> None:
+    """A walk through the history, or a read of an old version, loads every page every time."""
     for number in range(70):
         store.publish("mena", number)
     reader, meddler = meddled(store)
@@ -33,7 +33,7 @@ def test_pages_are_remembered(store: Store) -> None:
 
 
 def test_without_max_staleness_the_store_is_asked(store: Store) -> None:
-    """Two reads within one tick of the clock: the second must not be served from memory."""
+    """The second of two reads within one tick of the clock is served from the cache."""
 
     class Stopped(TickingClock):
         now = 1.0
@@ -56,7 +56,7 @@ def test_without_max_staleness_the_store_is_asked(store: Store) -> None:
 
 
 def test_max_staleness_is_a_bound() -> None:
-    """A handler that accepts ten seconds is not served what is eleven seconds old."""
+    """A handler that accepts ten seconds is served what is eleven seconds old."""
     simulated = SimulatedStore()
     producer, reader = simulated.connect(), simulated.connect()
     producer.publish("mena", 1)
@@ -69,8 +69,8 @@ def test_max_staleness_is_a_bound() -> None:
 
 
 @pytest.mark.parametrize("memory", ["cold", "warm"])
-def test_a_slow_reply_is_as_old_as_its_question(memory: str) -> None:
-    """A reply took a minute and a version was published meanwhile: what it showed is not a second old."""
+def test_a_slow_reply_is_as_old_as_its_request(memory: str) -> None:
+    """What a reply of a minute showed counts as new when it arrives."""
     simulated = SimulatedStore()
     producer = simulated.connect()
     producer.publish("mena", 1)
@@ -93,7 +93,7 @@ def test_a_slow_reply_is_as_old_as_its_question(memory: str) -> None:
 @pytest.mark.every_store
 @pytest.mark.parametrize("lagging", [1, 2])
 def test_a_lagging_replica_does_not_take_a_client_back_in_time(store: Store, lagging: int) -> None:
-    """A client that has seen version 2 asks a replica that still has version 1: it asks once more."""
+    """A client that has seen version 2 is shown version 1 by a replica that lags."""
     store.publish("mena", 1)
     (old,) = store._driver.execute([Get(MANIFEST)])
     store.publish("mena", 2)
@@ -107,7 +107,7 @@ def test_a_lagging_replica_does_not_take_a_client_back_in_time(store: Store, lag
 
 
 def test_a_replica_that_shows_less_than_is_known_is_asked_again(store: Store) -> None:
-    """A client that saw version 3 would be shown version 2, or nothing, by a replica that is behind."""
+    """A client that has seen version 3 is shown version 2, or nothing, by a replica that lags."""
     for number in (1, 2):
         store.publish("mena", number)
     (old,) = store._driver.execute([Get(MANIFEST)])
@@ -118,7 +118,7 @@ def test_a_replica_that_shows_less_than_is_known_is_asked_again(store: Store) ->
         other = known_to(another_that_read(store))
         reader._context.cache.learn(other, 0.0, basis=None)
         shown = len(meddler.batches)
-        meddler.replies(shown, lambda _: [b""])  # the look at the etag: not the one that is known
+        meddler.replies(shown, lambda _: [b""])  # the reply to the etag check: not the cached one
         meddler.replies(shown + 1, lambda _, lagging=lagging: lagging)  # type: ignore[misc]
         snap = reader.read_latest("mena")
         assert snap is not None
@@ -134,8 +134,8 @@ def another_that_read(store: Store) -> Store:
 # --- a store that went back -------------------------------------------------------------------------
 
 
-def test_a_restored_store_is_followed(store: Store) -> None:
-    """The store insists on an older version: it went back, and so does a reader that reads from memory."""
+def test_a_client_follows_a_restored_store(store: Store) -> None:
+    """A client that reads from its cache never sees that the store went back to a backup."""
     store.publish("mena", 1)
     (backup,) = store._driver.execute([Get(MANIFEST)])
     store.publish("mena", 2)
@@ -149,7 +149,7 @@ def test_a_restored_store_is_followed(store: Store) -> None:
 
 
 def test_after_a_restore_a_producer_remembers_its_own_publish(store: Store) -> None:
-    """The store went back to a backup: reading from memory must not show what the backup does not have."""
+    """After a restore the cache shows what the backup does not have."""
     store.publish("mena", 1)
     (backup,) = store._driver.execute([Get(MANIFEST)])
     for number in (2, 3, 4):
@@ -162,8 +162,8 @@ def test_after_a_restore_a_producer_remembers_its_own_publish(store: Store) -> N
     assert (snap.value, snap.version) == ("mine", 2)
 
 
-def test_a_new_line_of_versions_is_followed(store: Store) -> None:
-    """Flushed and published anew: a reader that knew the old line must remember the new one."""
+def test_a_client_follows_a_new_epoch(store: Store) -> None:
+    """A client that knew the old epoch does not cache the new one after a flush."""
     store.publish("mena", 1)
     reader, _, _ = warm(store)
     delete(store, MANIFEST)
@@ -176,7 +176,7 @@ def test_a_new_line_of_versions_is_followed(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_a_flushed_store_is_forgotten(store: Store) -> None:
-    """Nothing is published any more: memory must not go on serving it, and the name is listed anew."""
+    """A client serves a dataset from its cache after a flush, or does not list its name again."""
     store.publish("mena", 1)
     reader, _, _ = warm(store)
     reader.read_latest("mena")

@@ -1,4 +1,4 @@
-"""The outcome table of a publish: what is lost, late, raced or refused on the way, and what comes of it."""
+"""The outcome table of a publish: what is lost, late, raced or refused, and the result of each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ids(store: Store) -> list[str]:
 
 
 def test_a_conflict_is_rebuilt_on_the_current_manifest(store: Store) -> None:
-    """Another producer commits first: both publishes are in the history, and the payload is sent once."""
+    """A publish that lost a race is missing in the history, or its payload is sent twice."""
     client, meddler, batch = warm(store)
     meddler.before(batch, lambda: store.publish("mena", "rival", id="rival"))
     commit = client.publish("mena", "mine", id="mine")
@@ -49,7 +49,7 @@ def test_a_conflict_is_rebuilt_on_the_current_manifest(store: Store) -> None:
 
 
 def test_a_conflict_does_not_send_the_payload_again(store: Store) -> None:
-    """With a time of its own the records are still good, so only the commit is sent again."""
+    """A publish with its own ts sends its payload again after each lost race."""
     client, meddler, batch = warm(store)
     meddler.before(batch, lambda: store.publish("mena", "rival", id="rival"))
     client.publish("mena", "mine", id="mine", ts=5)
@@ -58,7 +58,7 @@ def test_a_conflict_does_not_send_the_payload_again(store: Store) -> None:
 
 
 def test_losing_every_time_is_contended(store: Store) -> None:
-    """A publish that never gets its turn ends with a clear error, and nothing of it is visible."""
+    """A publish that loses every race retries forever, or leaves a visible part."""
     store.publish("mena", "before", id="before")
     client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=5))
     client.read_latest("mena")
@@ -74,7 +74,7 @@ def test_losing_every_time_is_contended(store: Store) -> None:
 
 
 def test_a_record_that_vanished_is_staged_again(store: Store) -> None:
-    """A staged record expires between its stage and the commit: the commit refuses, the publish goes on."""
+    """A publish fails because its staged record expired before the commit."""
     client, meddler, batch = warm(store)
     meddler.between(batch, 2, lambda: expire(store, "swapstore:id:{mena}:mine"))
     assert client.publish("mena", "mine", id="mine").created
@@ -89,7 +89,7 @@ def expire(store: Store, key: str) -> None:
 
 
 def test_a_crashed_producers_record_is_taken_over(store: Store) -> None:
-    """Somebody staged other content under the id and died: the id is not blocked until it expires."""
+    """The record of a dead producer blocks its id until it expires."""
     client, meddler, batch = warm(store)
     dead = another(store)
     stop_before_commit(dead, "theirs", id="shared")
@@ -121,7 +121,7 @@ def stop_before_commit(client: Store, value: object, *, id: str) -> tuple[Comman
 
 
 def test_after_a_take_over_the_other_commit_refuses(store: Store) -> None:
-    """The producer that was thought dead wakes up and commits: it must not commit our payload as its own."""
+    """A producer that was thought dead commits the payload of the one that took over."""
     store.publish("mena", "before", id="before")
     sleeper = another(store)
     batch = stop_before_commit(sleeper, "theirs", id="shared")
@@ -143,7 +143,7 @@ def test_after_a_take_over_the_other_commit_refuses(store: Store) -> None:
 
 
 def test_the_same_id_and_content_from_two_producers_is_one_commit(store: Store) -> None:
-    """Two cron hosts run the same job with the same id: one creates, the other is told so."""
+    """Two cron hosts that run the same job with the same id commit it twice."""
     client, meddler, batch = warm(store)
     first: list[Any] = []
     meddler.between(batch, 2, lambda: first.append(another(store).publish("mena", 7, id="job", ts=9)))
@@ -154,7 +154,7 @@ def test_the_same_id_and_content_from_two_producers_is_one_commit(store: Store) 
 
 
 def test_the_same_id_with_other_content_from_two_producers_is_a_conflict(store: Store) -> None:
-    """The later of two different publishes under one id is refused; the first stays as it was."""
+    """The later of two different publishes under one id replaces the first."""
     client, meddler, batch = warm(store)
     meddler.between(batch, 2, lambda: another(store).publish("mena", "theirs", id="job"))
     with pytest.raises(IdConflict):
@@ -166,7 +166,7 @@ def test_the_same_id_with_other_content_from_two_producers_is_a_conflict(store: 
 
 
 def test_the_same_dedupe_key_from_two_producers_is_one_commit(store: Store) -> None:
-    """Dedupe is decided at the swap: a race ends with one row, and the loser is told which."""
+    """Two producers with one dedupe key commit twice, or the loser is not told which commit won."""
     client, meddler, batch = warm(store)
     meddler.before(batch, lambda: another(store).publish("mena", 1, id="first", dedupe_key="k"))
     commit = client.publish("mena", 2, id="second", dedupe_key="k")
@@ -178,7 +178,7 @@ def test_the_same_dedupe_key_from_two_producers_is_one_commit(store: Store) -> N
 
 
 def test_a_lost_reply_of_an_applied_commit_is_one_commit(store: Store) -> None:
-    """The connection dies after the commit was applied: acknowledged as created, once."""
+    """A commit that was applied before the connection broke is made twice, or reported as failed."""
     client, meddler, batch = warm(store)
     meddler.after(batch, lose)
     commit = client.publish("mena", "mine", id="mine")
@@ -188,8 +188,8 @@ def test_a_lost_reply_of_an_applied_commit_is_one_commit(store: Store) -> None:
 
 
 @pytest.mark.parametrize("others", [1, 31, 70])
-def test_a_lost_reply_is_settled_however_far_others_went_on(store: Store, others: int) -> None:
-    """Later versions stand on ours: its row is found in the tail or in a page, and nothing is sent twice."""
+def test_a_lost_reply_is_resolved_under_any_number_of_later_versions(store: Store, others: int) -> None:
+    """A commit whose reply is lost is sent twice, because later versions moved its row to a page."""
     client, meddler, batch = warm(store)
 
     def overtake() -> None:
@@ -205,7 +205,7 @@ def test_a_lost_reply_is_settled_however_far_others_went_on(store: Store, others
 
 
 def test_a_lost_commit_is_sent_again_with_the_same_bytes(store: Store) -> None:
-    """Nothing was applied: the very same commit is sent again, so it can only ever count once."""
+    """The second attempt of a lost commit differs from the first, and both can count."""
     client, meddler, batch = warm(store)
     meddler.before(batch, lose)
     commit = client.publish("mena", "mine", id="mine")
@@ -217,7 +217,7 @@ def test_a_lost_commit_is_sent_again_with_the_same_bytes(store: Store) -> None:
 
 
 def test_a_lost_commit_that_another_overtook_is_rebuilt(store: Store) -> None:
-    """Nothing was applied and somebody else committed: try again on top, once."""
+    """A lost commit that another one overtook is not published, or published twice."""
     client, meddler, batch = warm(store)
 
     def overtake() -> None:
@@ -230,7 +230,7 @@ def test_a_lost_commit_that_another_overtook_is_rebuilt(store: Store) -> None:
 
 
 def test_a_delayed_packet_does_not_commit_twice(store: Store) -> None:
-    """The first send arrives after the second was acknowledged, or between: one row either way."""
+    """A commit that arrives again after its retry was acknowledged adds a second row."""
     for late in ("before the second", "after the second"):
         name = late.replace(" ", "-")
         client, meddler = meddled(store, policy=PATIENT)
@@ -253,7 +253,7 @@ def test_a_delayed_packet_does_not_commit_twice(store: Store) -> None:
 
 
 def test_a_late_first_publish_does_not_disturb_a_rebuilt_one(store: Store) -> None:
-    """The lost send was overtaken, the publish rebuilt; then the lost send arrives: it finds another etag."""
+    """A lost commit that arrives after its publish was rebuilt replaces a newer manifest."""
     client, meddler, batch = warm(store)
 
     def overtake() -> None:
@@ -267,7 +267,7 @@ def test_a_late_first_publish_does_not_disturb_a_rebuilt_one(store: Store) -> No
 
 
 def test_an_unreachable_store_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
-    """Nobody can say whether it committed: the error says so and how to settle it, and that works."""
+    """The error does not say that the publish may be committed, or its advice does not work."""
     client, meddler, batch = warm(store)
     meddler.after(batch, lose)
     meddler.before(batch + 1, unreachable)
@@ -284,7 +284,7 @@ def unreachable() -> None:
 
 
 def test_a_refusal_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
-    """The first send may still arrive, so `store full` for the second is not the whole truth."""
+    """`StoreFull` for the second attempt hides that the first may still arrive."""
     client, meddler, batch = warm(store)
     meddler.before(batch, lose)
     meddler.before(batch + 2, unreachable)
@@ -296,7 +296,7 @@ def test_a_refusal_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
 
 
 def test_a_pruned_row_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
-    """Retention has passed version n+1: nothing tells whose it was, and nothing is guessed."""
+    """After retention unlinked version n+1, the outcome is guessed."""
     client, meddler, batch = warm(store)
 
     def prune_past_it() -> None:
@@ -331,7 +331,7 @@ def test_a_pruned_row_after_a_lost_reply_is_outcome_unknown(store: Store) -> Non
 
 
 def test_losing_every_reply_ends(store: Store) -> None:
-    """A network that eats every reply does not keep a producer busy for ever."""
+    """A network that loses every reply keeps a producer busy forever."""
     store.publish("mena", "before", id="before")
     client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=4, read_attempts=2))
     client.read_latest("mena")
@@ -343,7 +343,7 @@ def test_losing_every_reply_ends(store: Store) -> None:
 
 
 def test_a_row_that_retention_hides_is_still_found(store: Store) -> None:
-    """Hidden and not yet unlinked: the row tells that the lost commit was applied, and it is not repeated."""
+    """A lost commit that is hidden, but not yet unlinked, is repeated."""
     client, meddler, batch = warm(store)
 
     def hide_it() -> None:
@@ -372,7 +372,7 @@ def test_a_row_that_retention_hides_is_still_found(store: Store) -> None:
 
 
 def test_a_server_that_drops_the_request_is_not_flooded(store: Store) -> None:
-    """A request too large for the server kills its connection each time: a few attempts, then a hint."""
+    """A request that is too large for the server is sent again and again, without a hint."""
     client, meddler, batch = warm(store)
     for number in range(batch, batch + 400, 2):
         meddler.before(number, lose)
@@ -388,7 +388,7 @@ def test_a_server_that_drops_the_request_is_not_flooded(store: Store) -> None:
 
 @pytest.mark.parametrize("refused", [0, 1, 2])
 def test_a_refused_command_is_an_error_whatever_its_neighbours_say(store: Store, refused: int) -> None:
-    """A success status around a failed command is a failure: nothing is committed, and it says why."""
+    """A refused command among successful ones counts as success, or its reason is lost."""
     client, meddler, batch = warm(store)
     real = meddler._driver
 

@@ -1,4 +1,4 @@
-"""A pin beside producers: it is made on top of their commits, or the operator is told that it was not."""
+"""A pin during publishes: it is applied on top of their commits, or the operator gets an error."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from swapstore import Store
 from swapstore.errors import (
     Contended,
 )
-from tests.support.crowd import PATIENT, Crowd, warm
 from tests.support.drivers import another, lose, meddled
+from tests.support.rivals import PATIENT, Rivals, warm
 
 
 @pytest.mark.parametrize("rivals", [1, 2, 3])
-def test_a_pin_gets_through_a_crowd_of_producers(store: Store, rivals: int) -> None:
-    """A pin that loses several races in a row would fail, or pin on a manifest that is no longer there."""
+def test_a_pin_gets_through_many_producers(store: Store, rivals: int) -> None:
+    """A pin that loses several races fails, or is based on a manifest that is gone."""
     commit = store.publish("mena", 0, id="good")
     client, meddler, batch = warm(store)
-    Crowd(store, meddler, rivals)
+    Rivals(store, meddler, rivals)
     status = client.pin("mena", id=commit.id)
     assert (status.serving.id, status.count, status.version) == ("good", 1 + rivals, 2 + rivals)
     assert status == another(store).status("mena")
@@ -27,8 +27,8 @@ def test_a_pin_gets_through_a_crowd_of_producers(store: Store, rivals: int) -> N
     assert len(meddler.batches) - batch == 1 + 1 + rivals + (rivals - 1)
 
 
-def test_an_operator_who_never_gets_a_turn_is_told_so(store: Store) -> None:
-    """A pin that lost every race must not look as if it had been made."""
+def test_a_pin_that_loses_every_race_is_an_error(store: Store) -> None:
+    """A pin that lost every race looks as if it had been made."""
     commit = store.publish("mena", 0, id="good")
     client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=3))
     client.read_latest("mena")
@@ -43,7 +43,7 @@ def test_an_operator_who_never_gets_a_turn_is_told_so(store: Store) -> None:
 
 @pytest.mark.parametrize("first", ["publish", "confirm"])
 def test_a_pin_that_several_others_overtook_is_made_on_top(store: Store, first: str) -> None:
-    """A conflict that says all is no lost reply: the operator would be told that nobody knows the outcome."""
+    """A pin after several other commits is reported with an unknown outcome."""
     store.publish("mena", 0, id="good")
     client, meddler, batch = warm(store)
 
@@ -63,7 +63,7 @@ def test_a_pin_that_several_others_overtook_is_made_on_top(store: Store, first: 
 @pytest.mark.every_store
 @pytest.mark.parametrize("rival", ["publish", "confirm"])
 def test_a_lost_pin_that_one_other_overtook_is_made_on_top(store: Store, rival: str) -> None:
-    """Exactly one version came, and it is not the pin: so the pin was not applied, and can be repeated."""
+    """A lost pin is not repeated although the one new version shows that it was not applied."""
     commit = store.publish("mena", 0, id="good")
     client, meddler, batch = warm(store)
 

@@ -21,7 +21,7 @@ def versions(store: Store, dataset: str = "mena") -> list[int]:
 
 @pytest.mark.every_store
 def test_a_published_value_is_read_back(store: Store) -> None:
-    """The main job: publish in one client, read the same value and description in another."""
+    """Another client does not read the value and description that were published."""
     moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
     commit = store.publish("mena", {"regime": "calm"}, id="r1", ts=moment, labels={"trigger": "cron"})
     snap = another(store).read_latest("mena")
@@ -45,7 +45,7 @@ def test_a_published_value_is_read_back(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_versions_are_dense_and_history_is_complete(store: Store) -> None:
-    """Every publish is one row, through the sealing of pages too."""
+    """A publish has no row, or a version is missing, before or after pages are sealed."""
     for number in range(1, 101):
         assert store.publish("mena", number).version == number
     assert versions(another(store)) == list(range(100, 0, -1))
@@ -55,7 +55,7 @@ def test_versions_are_dense_and_history_is_complete(store: Store) -> None:
 
 
 def test_datasets_do_not_mix(store: Store) -> None:
-    """Each dataset has a line of versions of its own, also when one name begins with the other."""
+    """Publishes to one dataset change another one whose name begins with the same letters."""
     for name in ("mena", "mena/2", "mena-2"):
         store.publish(name, name)
     for name in ("mena", "mena/2", "mena-2"):
@@ -66,7 +66,7 @@ def test_datasets_do_not_mix(store: Store) -> None:
 
 
 def test_ids_are_made_in_the_order_of_time(store: Store) -> None:
-    """An id that nobody chose still sorts by when it was made, and is never made twice."""
+    """Generated ids do not sort by their time, or one is generated twice."""
     ids = [store.publish("mena", 1).id for _ in range(5)]
     assert len(set(ids)) == 5
     assert all(identifier[14] == "7" for identifier in ids)
@@ -74,7 +74,7 @@ def test_ids_are_made_in_the_order_of_time(store: Store) -> None:
 
 
 def test_an_older_snapshot_leaves_latest_alone(store: Store) -> None:
-    """A slow producer that started earlier and finishes later must not move latest back in time."""
+    """A slow producer that finishes last moves the latest back in time."""
     store.publish("mena", "new", ts=2000)
     late = store.publish("mena", "old", ts=1000)
     assert not late.is_latest
@@ -86,7 +86,7 @@ def test_an_older_snapshot_leaves_latest_alone(store: Store) -> None:
 
 
 def test_without_a_ts_the_last_publish_is_the_latest(store: Store) -> None:
-    """A producer whose clock is behind still publishes something that readers see."""
+    """Readers never see the publish of a producer whose clock is behind."""
     ahead = store.publish("mena", "ahead", ts=datetime(2190, 1, 1, tzinfo=UTC))
     commit = store.publish("mena", "now")
     assert commit.is_latest
@@ -94,7 +94,7 @@ def test_without_a_ts_the_last_publish_is_the_latest(store: Store) -> None:
 
 
 def test_publishing_an_id_again_is_idempotent(store: Store) -> None:
-    """A cron job that retries after a crash, with the same id, does not publish twice."""
+    """A cron job that retries after a crash with the same id publishes twice."""
     first = store.publish("mena", {"a": 1}, id="run-1")
     store.publish("mena", {"b": 1})
     for client in (store, another(store)):
@@ -105,7 +105,7 @@ def test_publishing_an_id_again_is_idempotent(store: Store) -> None:
 
 
 def test_publishing_an_id_again_is_idempotent_at_any_depth(store: Store) -> None:
-    """An id whose row was sealed into a page long ago is found all the same."""
+    """An id whose row was sealed into a page long ago is published twice."""
     store.publish("mena", "first", id="run-1", ts=1)
     for number in range(100):
         store.publish("mena", number)
@@ -118,8 +118,8 @@ def test_publishing_an_id_again_is_idempotent_at_any_depth(store: Store) -> None
 
 @pytest.mark.every_store
 @pytest.mark.parametrize("change", [{"value": 2}, {"labels": {"a": "b"}}, {"ts": 7}])
-def test_an_id_names_one_content_for_ever(store: Store, change: dict[str, Any]) -> None:
-    """Another payload, time or label under a committed id is refused, and nothing changes."""
+def test_an_id_keeps_its_content(store: Store, change: dict[str, Any]) -> None:
+    """Another payload, time or label under a committed id replaces the first."""
     given: dict[str, Any] = {"value": 1, "labels": {}, "ts": 5}
     store.publish("mena", **given, id="x")
     for client in (store, another(store)):
@@ -129,7 +129,7 @@ def test_an_id_names_one_content_for_ever(store: Store, change: dict[str, Any]) 
 
 
 def test_dedupe_returns_the_first_commit(store: Store) -> None:
-    """Two schedulers fire for the same hour: one publish."""
+    """Two schedulers that run for the same hour publish twice."""
     first = store.publish("mena", 1, dedupe_key="6h:100")
     second = store.publish("mena", 2, dedupe_key="6h:101")
     for client in (store, another(store)):
@@ -140,7 +140,7 @@ def test_dedupe_returns_the_first_commit(store: Store) -> None:
 
 
 def test_dedupe_reaches_at_least_the_last_32_commits(store: Store) -> None:
-    """The promise of the design, at the worst moment: right after a page was sealed."""
+    """Right after a page was sealed, a dedupe key of the last 32 commits is not found."""
     for number in range(1, 65):
         store.publish("mena", number, dedupe_key=f"k:{number}")
     for number in range(33, 65):
@@ -148,8 +148,8 @@ def test_dedupe_reaches_at_least_the_last_32_commits(store: Store) -> None:
     assert len(versions(store)) == 64
 
 
-def test_dedupe_is_not_answered_from_memory(store: Store) -> None:
-    """After the store was flushed behind a producer's back, its next publish is not a duplicate."""
+def test_dedupe_is_not_decided_from_the_cache(store: Store) -> None:
+    """After the store was flushed, the next publish is taken for a duplicate."""
     client, meddler = meddled(store)
     client.publish("mena", 1, dedupe_key="k")
     wipe(store)
@@ -171,7 +171,7 @@ def wipe(store: Store) -> None:
 
 
 def test_after_a_flush_the_same_id_is_published_anew(store: Store) -> None:
-    """A retry with memory of a commit that the flush took: it is made again, not called missing."""
+    """A retry after a flush is reported as committed or missing, and not published."""
     store.publish("mena", 1, id="run-1")
     wipe(store)
     again = store.publish("mena", 1, id="run-1")
@@ -181,7 +181,7 @@ def test_after_a_flush_the_same_id_is_published_anew(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_after_a_flush_a_producer_goes_on(store: Store) -> None:
-    """FLUSHALL between two publishes: the next one starts afresh, in a new epoch, with stale memory."""
+    """A producer with a warm cache cannot publish after FLUSHALL."""
     before = store.publish("mena", 1)
     store.publish("mena", 2)
     wipe(store)
@@ -195,7 +195,7 @@ def test_after_a_flush_a_producer_goes_on(store: Store) -> None:
 
 
 def test_a_retry_of_an_old_id_is_a_success_whatever_else_was_asked(store: Store) -> None:
-    """`Publish again with its id` holds at any depth, with expected_version and validate too."""
+    """A retry of a committed id fails because of expected_version or validate."""
     store.publish("mena", 1, id="old", expected_version=0)
     for number in range(70):
         store.publish("mena", number)
@@ -206,7 +206,7 @@ def test_a_retry_of_an_old_id_is_a_success_whatever_else_was_asked(store: Store)
 
 
 def test_a_pinned_dataset_says_why_expected_version_fails(store: Store) -> None:
-    """Reading again does not help while something else than the latest is served: the error says so."""
+    """The error does not say that a pin is the reason, and the caller retries in vain."""
     first = store.publish("mena", 1)
     store.publish("mena", 2)
     store.pin("mena", id=first.id)
@@ -220,7 +220,7 @@ class Name(str, enum.Enum):  # noqa: UP042 - the older way is what is tested
 
 
 def test_names_that_are_members_of_an_enum_are_plain_names(store: Store) -> None:
-    """`Region.MENA` and "mena" are the same dataset, for producers and readers alike."""
+    """`Region.MENA` and "mena" are two datasets."""
     store.publish(Name.MENA, 1, id=Name.RUN, labels={Name.RUN: Name.MENA}, dedupe_key=Name.RUN)
     snap = another(store).read_latest("mena")
     assert snap is not None
@@ -230,7 +230,7 @@ def test_names_that_are_members_of_an_enum_are_plain_names(store: Store) -> None
 
 
 def test_a_name_that_could_not_be_listed_is_listed_by_the_next_publish(store: Store) -> None:
-    """The list is a hint, so a refusal does not fail the publish; it is made good later."""
+    """A refused update of the list fails the publish, or the name is never listed."""
     client, meddler = meddled(store)
     refused = Failed(StoreFull("no room for the name"))
     meddler.replies(1, lambda replies: [refused, *replies[1:]])
@@ -242,7 +242,7 @@ def test_a_name_that_could_not_be_listed_is_listed_by_the_next_publish(store: St
 
 
 def test_expected_version_holds_or_conflicts(store: Store) -> None:
-    """Read, modify, publish: a second writer that did not see the first one's version is refused."""
+    """A second writer that did not see the first one's version overwrites its change."""
     with pytest.raises(Conflict, match="nothing is published"):
         store.publish("mena", 1, expected_version=1)
     first = store.publish("mena", 1, expected_version=0)
@@ -258,7 +258,7 @@ def test_expected_version_holds_or_conflicts(store: Store) -> None:
 
 
 def test_expected_version_survives_what_does_not_move_the_data(store: Store) -> None:
-    """A confirmation or a backfill in between is no reason to refuse; a rollback is."""
+    """A confirmation or a backfill is a conflict, or a rollback is none."""
     first = store.publish("mena", 1, ts=1000)
     store.confirm("mena")
     second = store.publish("mena", 2, ts=2000, expected_version=first.version)
@@ -272,7 +272,7 @@ def test_expected_version_survives_what_does_not_move_the_data(store: Store) -> 
 
 
 def test_validate_sees_candidate_and_previous(store: Store) -> None:
-    """A validator compares what is about to be published with the last good version."""
+    """A validator cannot compare the candidate with the last good version."""
     seen: list[tuple[Candidate, Snapshot | None]] = []
 
     def validate(candidate: Candidate, previous: Snapshot | None) -> None:
@@ -287,7 +287,7 @@ def test_validate_sees_candidate_and_previous(store: Store) -> None:
 
 
 def test_a_rejected_candidate_leaves_the_last_good_version(store: Store) -> None:
-    """A half-empty result of a broken upstream is not published; nothing is even staged."""
+    """A half-empty result of a broken upstream is published or staged."""
     store.publish("mena", [1, 2, 3])
     client, meddler = meddled(store)
 
@@ -308,7 +308,7 @@ def test_a_rejected_candidate_leaves_the_last_good_version(store: Store) -> None
 
 
 def test_validate_is_not_held_against_a_stale_previous(store: Store) -> None:
-    """A producer that remembers an old version validates against the current one before refusing."""
+    """A producer with an old cache refuses a candidate that is good after the current version."""
     store.publish("mena", 10)
     client = another(store)
     client.read_latest("mena")
@@ -322,7 +322,7 @@ def test_validate_is_not_held_against_a_stale_previous(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_max_payload(store: Store) -> None:
-    """A payload over the limit is refused before anything is sent, with both figures."""
+    """A payload over the limit is sent, or the error lacks its size or the limit."""
     client, meddler = meddled(store, policy=Policy(max_payload_bytes=10))
     client.publish("mena", b"x" * 10, codec="bytes")
     sent = len(meddler.batches)
@@ -356,7 +356,7 @@ def test_max_payload(store: Store) -> None:
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(store: Store, arguments: dict[str, Any]) -> None:
-    """Nothing is written, not even staged, and the error can be caught as ValueError too."""
+    """Bad input is found after something was staged, or cannot be caught as ValueError."""
     client, meddler = meddled(store)
     call: dict[str, Any] = {"dataset": "mena", "value": 1, **arguments}
     with pytest.raises(InvalidInput) as caught:
@@ -367,7 +367,7 @@ def test_bad_input_is_refused_before_anything_is_sent(store: Store, arguments: d
 
 
 def test_changing_what_was_returned_changes_nothing(store: Store) -> None:
-    """Labels and values that a caller alters do not leak into what is remembered or published next."""
+    """Labels or values that a caller alters change what is cached or published next."""
     labels = {"a": "1"}
     store.publish("mena", {"k": [1]}, labels=labels, id="x")
     labels["a"] = "changed"

@@ -1,4 +1,4 @@
-"""Producers that lose races: how often each one sends, what it is told, and what it remembers."""
+"""Producers that lose races: how often each one sends, what it is told, and what it caches."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from swapstore.errors import (
 )
 from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST
-from tests.support.crowd import PATIENT, Crowd, known_to, warm
 from tests.support.drivers import another, meddled
+from tests.support.rivals import PATIENT, Rivals, known_to, warm
 
 
 @pytest.mark.parametrize("rivals", [1, 2, 3])
-def test_a_producer_gets_through_a_crowd(store: Store, rivals: int) -> None:
-    """Each lost race costs one commit and, after the first, a fresh look: crowds do not feed themselves."""
+def test_a_producer_gets_through_many_rivals(store: Store, rivals: int) -> None:
+    """Each lost race costs more than one commit and one look, so that crowds slow themselves down."""
     store.publish("mena", 0, id="before")
     client, meddler, batch = warm(store)
-    Crowd(store, meddler, rivals)
+    Rivals(store, meddler, rivals)
     commit = client.publish("mena", "mine", id="mine")
     assert (commit.version, commit.created) == (rivals + 2, True)
     assert meddler.commits() == 1 + rivals
@@ -44,7 +44,7 @@ def test_a_version_is_created_by_one_producer() -> None:
 
 @pytest.mark.every_store
 def test_records_that_keep_being_taken_over_are_contended(store: Store) -> None:
-    """Two producers that fight for one id: the one that gives up is told why and what to do."""
+    """Two producers that race for one id never end, or are not told why and what to do."""
     store.publish("mena", 0)
     client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=3))
     client.read_latest("mena")
@@ -60,8 +60,8 @@ def test_records_that_keep_being_taken_over_are_contended(store: Store) -> None:
         client.publish("mena", 1, id="shared")
 
 
-def test_what_a_conflict_showed_is_remembered(store: Store) -> None:
-    """A refused producer that reads on from memory must see what refused it, and must not crash."""
+def test_the_manifest_of_a_conflict_is_cached(store: Store) -> None:
+    """A refused producer that reads from its cache does not see what refused it, or crashes."""
     commit = store.publish("mena", 1)
     client, meddler, batch = warm(store)
     meddler.before(batch, lambda: store.publish("mena", 2))
@@ -74,10 +74,10 @@ def test_what_a_conflict_showed_is_remembered(store: Store) -> None:
 
 
 def test_a_payload_of_several_lines_is_not_sent_again(store: Store) -> None:
-    """The header ends at the first newline; taken for more, each conflict would send the payload again."""
+    """A payload that contains newlines is sent again after each conflict."""
     store.publish("mena", b"0", id="before", codec="bytes")
     client, meddler, batch = warm(store)
-    Crowd(store, meddler, 1)
+    Rivals(store, meddler, 1)
     client.publish("mena", b"a\nb\nc\n", id="mine", ts=5, codec="bytes")
     assert [type(command) for command in meddler.batches[batch + 1]] == [Swap]
     snap = another(store).read("mena", id="mine")
@@ -86,7 +86,7 @@ def test_a_payload_of_several_lines_is_not_sent_again(store: Store) -> None:
 
 
 def test_a_conflict_reads_no_pages(store: Store) -> None:
-    """The reply of a conflict says all: a producer that lost to many others asks nothing more."""
+    """A producer that lost to many others reads pages, although the conflict tells it everything."""
     store.publish("mena", 0, id="before")
     client, meddler, batch = warm(store)
 
@@ -101,15 +101,15 @@ def test_a_conflict_reads_no_pages(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_a_cold_producer_reads_the_manifest_once(store: Store) -> None:
-    """What was read just now is not memory: a retry by another process needs no second look."""
+    """A retry by a new process reads a manifest twice that it has just read."""
     store.publish("mena", 1, id="job", ts=1)
     client, meddler = meddled(store)
     assert client.publish("mena", 1, id="job", ts=1).created is False
     assert [command for batch in meddler.batches for command in batch].count(Get(MANIFEST)) == 1
 
 
-def test_a_commit_carries_the_bounds_of_the_policy(store: Store) -> None:
-    """A driver sets times to live by them: wrong ones would let records expire under readers."""
+def test_a_commit_carries_the_ttls_of_the_policy(store: Store) -> None:
+    """A driver sets wrong times to live, and records expire under readers."""
     policy = attrs.evolve(PATIENT, staging_ttl_ms=61_000, reader_grace_ms=62_000)
     client, meddler = meddled(store, policy=policy)
     client.publish("mena", 1)

@@ -17,9 +17,9 @@ from swapstore.errors import (
     StoreClosed,
 )
 from tests.store.test_damage import MANIFEST, delete
-from tests.support.crowd import PATIENT
+from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, cold_trips, lose, meddled
-from tests.support.fixed import TickingClock
+from tests.support.rivals import PATIENT
 
 
 def fill(store: Store, count: int, dataset: str = "mena") -> None:
@@ -28,7 +28,7 @@ def fill(store: Store, count: int, dataset: str = "mena") -> None:
 
 
 def test_nothing_published_is_none_and_nothing_else(store: Store) -> None:
-    """None means one thing: no manifest."""
+    """None means something else than a missing manifest."""
     assert store.read_latest("mena") is None
     assert store.read("mena", id="x") is None
     assert store.read("mena", version=1) is None
@@ -41,7 +41,7 @@ def test_nothing_published_is_none_and_nothing_else(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_any_version_is_read_by_id_version_and_time(store: Store) -> None:
-    """History stays readable at any depth, in the tail and in pages, from memory and cold."""
+    """A version in the tail or in a page cannot be read, with a warm or a cold cache."""
     fill(store, 150)
     for client in (store, another(store)):
         for number in (1, 2, 31, 32, 33, 64, 65, 96, 128, 149, 150):
@@ -60,7 +60,7 @@ def test_any_version_is_read_by_id_version_and_time(store: Store) -> None:
 
 
 def test_read_takes_exactly_one_way_of_naming(store: Store) -> None:
-    """An ambiguous question is refused instead of guessed at."""
+    """An ambiguous request is guessed at instead of refused."""
     ambiguous: list[dict[str, Any]] = [{}, {"id": "a", "version": 1}, {"version": 1, "as_of": 1}]
     wrong: list[dict[str, Any]] = [{"id": 7}, {"version": 0}, {"version": "1"}, {"as_of": -1}]
     for arguments in ambiguous + wrong:
@@ -69,8 +69,8 @@ def test_read_takes_exactly_one_way_of_naming(store: Store) -> None:
 
 
 @pytest.mark.every_store
-def test_a_staged_record_is_not_there(store: Store) -> None:
-    """An id record that no row names is not found by its id, however whole it is."""
+def test_a_staged_record_is_not_found(store: Store) -> None:
+    """An id record that no row names is served."""
     fill(store, 3)
     client, meddler = meddled(store)
     meddler.before(1, lambda: drop_commit(meddler))
@@ -86,7 +86,7 @@ def drop_commit(meddler: Any) -> None:
 
 
 def test_history_pages_newest_first(store: Store) -> None:
-    """Any limit and any start give the same rows as the whole, in pieces."""
+    """A limit or a start gives other rows than the whole history has there."""
     fill(store, 140)
     reader = another(store)
     whole = list(reader.history("mena", limit=None))
@@ -102,7 +102,7 @@ def test_history_pages_newest_first(store: Store) -> None:
 
 
 def test_history_that_is_read_slowly_shows_one_version(store: Store) -> None:
-    """Publishing in between neither repeats nor drops a row."""
+    """A publish during an iteration repeats or drops a row."""
     fill(store, 100)
     rows = []
     for row in another(store).history("mena", limit=None):
@@ -113,7 +113,7 @@ def test_history_that_is_read_slowly_shows_one_version(store: Store) -> None:
 
 
 def test_history_loads_pages_as_they_are_reached(store: Store) -> None:
-    """The first rows of a long history cost no page."""
+    """The first rows of a long history load pages."""
     fill(store, 140)
     client, meddler = meddled(store)
     rows = client.history("mena", limit=None)
@@ -124,7 +124,7 @@ def test_history_loads_pages_as_they_are_reached(store: Store) -> None:
 
 
 def test_history_checks_its_arguments_at_once(store: Store) -> None:
-    """A wrong argument is reported where it was given, not at the first row."""
+    """A wrong argument raises at the first row instead of at the call."""
     wrong: list[dict[str, Any]] = [{"limit": -1}, {"limit": 1.5}, {"before": "x"}]
     for arguments in wrong:
         with pytest.raises(InvalidInput):
@@ -132,7 +132,7 @@ def test_history_checks_its_arguments_at_once(store: Store) -> None:
 
 
 def test_a_warm_reader_sees_a_new_version_at_once(store: Store) -> None:
-    """Caching never serves an old version without asking, unless that was asked for."""
+    """A reader with a cache is served an old version that it did not ask for."""
     reader = another(store)
     for number in range(5):
         store.publish("mena", number)
@@ -142,7 +142,7 @@ def test_a_warm_reader_sees_a_new_version_at_once(store: Store) -> None:
 
 
 def test_within_max_staleness_nothing_is_asked(store: Store) -> None:
-    """A busy web handler serves from memory; beyond the bound it looks again."""
+    """A busy web handler asks the store within max_staleness, or does not ask after it."""
     store.publish("mena", 1)
     reader, meddler = meddled(store)
     reader.read_latest("mena", max_staleness=60)
@@ -162,7 +162,7 @@ def test_within_max_staleness_nothing_is_asked(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_a_lost_reply_is_asked_for_again(store: Store) -> None:
-    """A read whose connection broke once is answered; the caller notices nothing."""
+    """A read fails because its connection broke once."""
     store.publish("mena", 1)
     reader, meddler = meddled(store)
     for number in (0, 2):
@@ -175,7 +175,7 @@ def test_a_lost_reply_is_asked_for_again(store: Store) -> None:
 
 @pytest.mark.every_store
 def test_round_trips(store: Store) -> None:
-    """The cost model of the design, counted: each batch is one round trip."""
+    """An operation takes more round trips than the cost model says."""
     producer, sent = meddled(store)
     producer.publish("mena", 1)
     assert len(sent.batches) == 2, "cold publish: the manifest, then everything else"
@@ -203,7 +203,7 @@ def test_round_trips(store: Store) -> None:
 
 
 def test_confirm_and_status(store: Store) -> None:
-    """`ran, nothing new` is told apart from `did not run`, without a new version of the data."""
+    """A producer that ran and found nothing new cannot be told from one that did not run."""
     commit = store.publish("mena", 1)
     before = store.status("mena")
     after = another(store).confirm("mena")
@@ -217,7 +217,7 @@ def test_confirm_and_status(store: Store) -> None:
 
 
 def test_a_closed_store_says_so(store: Store) -> None:
-    """Use after close is a clear error, and closing twice none."""
+    """Use after close gives no clear error, or a second close fails."""
     client = another(store)
     client.close()
     client.close()
@@ -232,7 +232,7 @@ def test_a_closed_store_says_so(store: Store) -> None:
 
 
 def test_a_snapshot_and_a_status_describe_themselves(store: Store) -> None:
-    """A reader that logs, forwards or compares a snapshot or a status relies on each of its fields."""
+    """A reader that logs, forwards or compares a snapshot or status finds a wrong field."""
     clock = TickingClock()
     client, _ = meddled(store, clock=clock)
     began = clock.ms
@@ -248,7 +248,7 @@ def test_a_snapshot_and_a_status_describe_themselves(store: Store) -> None:
 
 @pytest.mark.parametrize("attempts", [1, 2, 3, 6])
 def test_a_missing_payload_is_looked_for_a_bounded_number_of_times(store: Store, attempts: int) -> None:
-    """Too few looks, and a lagging replica is called damage; too many, and readers pile up."""
+    """A replica that lags is called damage too early, or readers wait too long."""
     store.publish("mena", 1, id="gone")
     delete(store, "swapstore:id:{mena}:gone")
     cold_trips(store)  # it is known from here on whether the store tells both at once
@@ -263,7 +263,7 @@ def test_a_missing_payload_is_looked_for_a_bounded_number_of_times(store: Store,
 
 @pytest.mark.parametrize("attempts", [1, 2, 3, 6])
 def test_a_read_whose_reply_is_always_lost_ends(store: Store, attempts: int) -> None:
-    """A reader asks as often as the policy says: not once less, and not for ever."""
+    """A reader retries less often than the policy says, or forever."""
     store.publish("mena", 1)
     reader, meddler = meddled(store, policy=attrs.evolve(PATIENT, read_attempts=attempts))
     for number in range(100):
@@ -273,8 +273,8 @@ def test_a_read_whose_reply_is_always_lost_ends(store: Store, attempts: int) -> 
     assert len(meddler.batches) == attempts
 
 
-def test_a_dataset_that_goes_away_while_it_is_read_is_nothing(store: Store) -> None:
-    """Payload gone, then the manifest too (a flush in between): `nothing is published`, not a crash."""
+def test_a_dataset_that_is_flushed_during_a_read_is_none(store: Store) -> None:
+    """A flush between the manifest and the payload crashes a read."""
     store.publish("mena", 1, id="gone")
     delete(store, "swapstore:id:{mena}:gone")
     reader, meddler = meddled(store, policy=attrs.evolve(PATIENT, read_attempts=2))
@@ -283,7 +283,7 @@ def test_a_dataset_that_goes_away_while_it_is_read_is_nothing(store: Store) -> N
 
 
 def test_a_record_that_arrives_late_is_read_all_the_same(store: Store) -> None:
-    """A replica shows a manifest a moment before the payload it names: that is no loss."""
+    """A replica that shows the manifest before the payload makes a read fail."""
     store.publish("mena", 1)
     cold_trips(store)  # it is known from here on whether the store tells both at once
     client, meddler = meddled(store)

@@ -1,4 +1,4 @@
-"""How a dataset is, and how old: a value that was read at one moment."""
+"""The status of a dataset and its ages: a value that was read at one moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.drivers import meddled
 
 
 def test_ages_are_as_of_the_reading(store: Store) -> None:
-    """A monitor would compute an age with another clock than the one that noticed when it looked."""
+    """A monitor computes an age with another clock than the one that read the status."""
     before = int(datetime.now(UTC).timestamp() * 1000)
     store.publish("mena", "calm", id="a", ts=before - 5000)
     status = store.status("mena")
@@ -26,8 +26,8 @@ def test_ages_are_as_of_the_reading(store: Store) -> None:
 
 
 @pytest.mark.every_store
-def test_they_are_of_what_is_served(store: Store) -> None:
-    """Readers would be served a pinned snapshot of last year, and the status say that all is fresh."""
+def test_ages_are_those_of_the_served_snapshot(store: Store) -> None:
+    """Readers are served a pinned snapshot of last year, and the status says that all is fresh."""
     store.publish("mena", "old", id="a", ts=1000)
     store.publish("mena", "new and longer", id="b", ts=2000)
     store.pin("mena", id="a")
@@ -38,7 +38,7 @@ def test_they_are_of_what_is_served(store: Store) -> None:
 
 
 def test_confirming_renews_one_age_and_not_the_other() -> None:
-    """A producer that found nothing new would make old data look new."""
+    """A producer that found nothing new makes old data look new."""
     world = SimulatedStore()
     store = world.connect()
     store.publish("mena", 1, ts=world.clock.now_ms())
@@ -50,8 +50,8 @@ def test_confirming_renews_one_age_and_not_the_other() -> None:
     assert (status.age_ms, status.confirmed_age_ms) == (12_000, 2_000)
 
 
-def test_when_it_was_read_makes_no_difference(store: Store) -> None:
-    """Whoever compares two statuses to see whether anything changed would always see a change."""
+def test_the_time_of_reading_does_not_affect_equality(store: Store) -> None:
+    """Two statuses without any change in between are not equal."""
     store.publish("mena", 1)
     first = store.status("mena")
     assert first is not None
@@ -60,7 +60,7 @@ def test_when_it_was_read_makes_no_difference(store: Store) -> None:
 
 
 def test_a_status_reads_no_payload(store: Store) -> None:
-    """A monitor would move megabytes every minute."""
+    """A monitor transfers megabytes every minute."""
     store.publish("mena", "x" * 1000)
     client, meddler = meddled(store)
     assert client.status("mena") is not None

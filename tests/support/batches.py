@@ -1,4 +1,4 @@
-"""Batches of a producer, likely ones and absurd ones: for drivers that carry several commands out as one."""
+"""Batches of a producer, likely and absurd: for drivers that carry out several commands as one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def commit(
 
 
 def some(choice: random.Random) -> Command[Any]:
-    """Return a command of a batch that may be as absurd as it likes."""
+    """Return one command of a batch, perhaps an absurd one."""
     key, header = choice.choice(KEYS), choice.choice(HEADERS)
     staged = [Staged(key, choice.choice(HEADERS), key == "page") for key in KEYS if choice.random() < 0.6]
     commands: list[Command[Any]] = [
@@ -59,7 +59,7 @@ def some(choice: random.Random) -> Command[Any]:
 
 
 def likely(choice: random.Random, current: bytes) -> list[Command[Any]]:
-    """Return a batch like that of a publish, with or without something odd in it."""
+    """Return a batch like that of a publish, with or without something unusual in it."""
     keys = choice.sample(KEYS, 2)
     header = choice.choice(HEADERS)
     ours = b"%d;" % choice.randint(4, 99)

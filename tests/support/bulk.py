@@ -1,8 +1,9 @@
-"""A dataset of any number of versions, fast: what as many publishes would have made, without making them.
+"""A dataset of any number of versions, made fast: the same bytes as that many publishes would leave.
 
-Rows are made in a loop, sealed as a publish seals them, and written past the library. `test_bulk.py` proves
-that the result is the same, byte for byte. With `recorded=False` the id and ts records are left out, but for
-the latest: a million of them would be most of the work, and `record` adds those that somebody reads.
+Rows are made in a loop, sealed as a publish seals them, and written without the library. `test_bulk.py`
+proves that the result is the same, byte for byte. With `recorded=False` the id and ts records are left out,
+except those of the latest: a million of them would be most of the work. `record` adds those that a test
+reads.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ def payload(version: int) -> bytes:
 
 
 def moment(version: int) -> int:
-    """When the data of a version is from: one a minute."""
+    """The ts of a version: one a minute."""
     return BEGAN_MS + version * PERIOD_MS
 
 
 def made(version: int) -> Row:
-    """The row of a version, as long as one with an id that swapstore makes."""
+    """The row of a version, as long as one with an id that swapstore generates."""
     body = payload(version)
     return Row(
         id=f"018f2f7e-0000-7000-8000-{version:012x}",
@@ -53,7 +54,7 @@ def made(version: int) -> Row:
 
 
 class Bulk:
-    """Publishes as if: from the manifest that is there (None: from nothing) to any later version."""
+    """Simulates publishes: from the stored manifest (None: from nothing) to any later version."""
 
     def __init__(self, dataset: str, keys: Keys, *, base: Manifest | None = None, epoch: str = EPOCH) -> None:
         self._dataset, self._keys = dataset, keys
@@ -62,8 +63,8 @@ class Bulk:
         self._latest = base.head.latest if base else None
         self.version = base.version if base else 0
 
-    def grow(self, to: int, *, recorded: bool) -> Iterator[tuple[str, bytes]]:
-        """Yield the keys and values that the publishes up to a version would have left there."""
+    def append(self, to: int, *, recorded: bool) -> Iterator[tuple[str, bytes]]:
+        """Yield the keys and values that the publishes up to a version would have left."""
         tail = list(self._log.rows)
         pages = self._log.pages
         for version in range(self.version + 1, to + 1):
@@ -119,9 +120,9 @@ def extend(
     epoch: str = EPOCH,
     nonce: str = "0" * 16,
 ) -> Manifest:
-    """Let a dataset have so many versions. The latest has its records in any case."""
+    """Make a dataset have this many versions. The latest always has its records."""
     bulk = _begin(store, dataset, epoch)
-    write(store, bulk.grow(to, recorded=recorded))
+    write(store, bulk.append(to, recorded=recorded))
     write(store, bulk.records(made(to)))
     grown = bulk.manifest(nonce)
     write(store, [(grown.key, grown.raw)])
@@ -141,7 +142,7 @@ def _begin(store: Store, dataset: str, epoch: str) -> Bulk:
 
 
 def stored_manifest(store: Store, dataset: str) -> Manifest:
-    """The manifest that is stored."""
+    """The stored manifest."""
     key = store._context.keys.manifest(dataset)
     raw = read(store, key)
     assert raw is not None
@@ -179,7 +180,7 @@ def write(store: Store, pairs: Pairs) -> None:
 
 
 def take_back(store: Store, before: Manifest, staged: Iterable[str]) -> None:
-    """Undo publishes: put the manifest back that was there before, and remove what they staged."""
+    """Undo publishes: restore the manifest from before, and remove what they staged."""
     driver: Any = store._driver
     keys = list(staged)
     if isinstance(driver, SqliteDriver):

@@ -1,4 +1,4 @@
-"""Changes behind the library's back, on a real server and on a SQLite file alike."""
+"""Changes without the library, on a real server and on a SQLite file alike."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Damage:
             self._sql("UPDATE records SET expires_at = NULL WHERE key = ?", key)
 
     def unlist(self, namespace: str = "swapstore") -> None:
-        """Lose the list of names."""
+        """Delete the list of names."""
         if self.has_types:
             self.client.delete(f"{namespace}:datasets")
         else:

@@ -1,4 +1,4 @@
-"""Drivers that watch or meddle: they stand between a store and its real driver."""
+"""Drivers that record or change what passes between a store and its real driver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swapstore.subscription import NullListener
 
 
 class Meddler:
-    """Notes every batch; runs what is planned before or after the one with a given number (from 0).
+    """Records every batch; runs a planned function before or after the one with a given number (from 0).
 
     A planned function that raises makes the driver raise: before, so that nothing was sent; after, so that
     the reply is lost although everything was applied.
@@ -40,7 +40,7 @@ class Meddler:
         self._after[number] = plan
 
     def between(self, number: int, index: int, plan: Callable[[], object]) -> None:
-        """Plan something right before one command of a batch; the batch is then sent one by one."""
+        """Plan something right before one command of a batch; its commands are then sent one by one."""
         self._between[number, index] = plan
 
     def replies(self, number: int, change: Callable[[list[Any]], list[Any]]) -> None:
@@ -77,23 +77,23 @@ class Meddler:
 
 
 def lose() -> None:
-    """The reply does not come."""
+    """Lose the reply."""
     raise ReplyLost("the reply was lost, on purpose")
 
 
 def meddled(store: Store, *, cache_bytes: int = 1 << 20, **changes: Any) -> tuple[Store, Meddler]:
-    """Return another client of the same store, with an empty memory, behind a meddler."""
+    """Return another client of the same store, with an empty cache, behind a meddler."""
     meddler = Meddler(store._driver)
     context = attrs.evolve(store._context, cache=Cache(cache_bytes), **changes)
     return Store(meddler, context), meddler
 
 
 def another(store: Store) -> Store:
-    """Return another client of the same store, with an empty memory."""
+    """Return another client of the same store, with an empty cache."""
     return meddled(store)[0]
 
 
 def cold_trips(store: Store) -> int:
-    """How many round trips a first read takes, once it is known whether the store tells both at once."""
+    """How many round trips a first read takes, once it is known whether the store combines its two."""
     another(store).read_latest("nowhere")
     return 1 if store._driver.kind == "redis" and store._context.capabilities.serves else 2

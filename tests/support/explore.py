@@ -1,8 +1,8 @@
-"""Exhaustive exploration of the real operations: every interleaving of their commands, times the faults.
+"""Exhaustive exploration of the real operations: every interleaving of their commands, with every fault.
 
 An operation is deterministic given its replies, so a client's state **is** the history of its replies: it is
 rebuilt by replaying them. A state of the whole is the content of the store, each client's history with the
-replies of its unfinished batch, the packets still under way, and the faults that may yet happen. Every
+replies of its unfinished batch, the packets still in flight, and the faults that may still happen. Every
 state is visited once, so the search is complete, and its size can be pinned.
 """
 
@@ -44,7 +44,7 @@ class Faults:
 
 @attrs.frozen
 class Client:
-    """A client's past: the replies of each batch, and those of the batch that is under way."""
+    """A client's past: the replies of each batch, and those of the batch in flight."""
 
     history: History = ()
     replies: tuple[Any, ...] = ()
@@ -63,7 +63,7 @@ class Next:
 
 @attrs.frozen
 class State:
-    """Everything that decides what can happen from here."""
+    """Everything that decides what can happen next."""
 
     clients: tuple[Client, ...]
     late: tuple[tuple[Command[Any], ...], ...]
@@ -79,7 +79,7 @@ class Outcome:
 
 
 class Explorer:
-    """Explores a number of operations on one store, from a given content on."""
+    """Explores several operations on one store, from a given content."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Explorer:
         self._next: dict[tuple[int, History], Next] = {}
 
     def run(self) -> Outcome:
-        """Visit every reachable state once, judging each."""
+        """Visit every reachable state once, and judge each."""
         outcome = Outcome()
         first = State(tuple(Client() for _ in self._operations), (), self._faults)
         stack = [(self._start, first)]
@@ -143,7 +143,7 @@ class Explorer:
                 if isinstance(step, Wait):
                     step = operation.send([])
                     continue
-                assert isinstance(step, Batch)  # nobody listens to events here
+                assert isinstance(step, Batch)  # there are no event listeners here
                 reply = next(replies, None)
                 if reply is None:
                     return Next(batch=step.commands)
@@ -156,7 +156,7 @@ class Explorer:
         finally:
             operation.close()
 
-    # --- what can happen ---------------------------------------------------------------------------
+    # --- the possible next steps ---------------------------------------------------------------------------
 
     def _successors(
         self, keyspace: Keyspace, state: State, steps: list[Next | None]

@@ -1,4 +1,4 @@
-"""What must hold of a store at every moment, read behind the library's back."""
+"""What must hold of a store at every moment, read without the library."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def contents(store: Store) -> Contents:
 
 
 def manifest_of(store: Store, dataset: str = "mena") -> manifest.Manifest:
-    """The manifest that is stored."""
+    """The stored manifest."""
     key = store._context.keys.manifest(dataset)
     return manifest.parse(contents(store)[key][0], dataset, key)
 
 
 def check(store: Store, dataset: str = "mena") -> list[Row]:
-    """Assert invariants 1, 4, 6 and 7 of the design for a dataset; return its rows, oldest first."""
+    """Assert invariants 1, 4, 6 and 7 of the protocol for a dataset; return its rows, oldest first."""
     keys = store._context.keys
     found = contents(store)
     manifest_key = keys.manifest(dataset)

@@ -1,4 +1,4 @@
-"""What an operation costs: round trips, commands and bytes, counted between a store and its driver."""
+"""The cost of an operation: round trips, commands and bytes, counted between a store and its driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.proxy import Proxy
 
 @attrs.frozen
 class Tally:
-    """Counts of one operation, or of several together."""
+    """Counts of one operation, or of several."""
 
     round_trips: float = 0
     commands: float = 0
@@ -34,7 +34,7 @@ class Tally:
 
 @attrs.frozen
 class Cost:
-    """What an operation took: its page reads, and the rest."""
+    """The cost of an operation: its page reads, and the rest."""
 
     rest: Tally = Tally()
     pages: Tally = Tally()
@@ -63,7 +63,7 @@ class Meter:
         self.staged: list[str] = []
 
     def of(self, act: Callable[[], object]) -> Cost:
-        """What it costs to do something."""
+        """The cost of a call."""
         self.cost = Cost()
         act()
         return self.cost

@@ -1,4 +1,4 @@
-"""A TCP proxy between a client and a server, that loses replies when told to."""
+"""A TCP proxy between a client and a server that loses replies on request."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A connection that speaks the Redis protocol and loses nothing of a reply.
+"""A connection that speaks the Redis protocol and keeps every part of a reply.
 
 redis-py drops the code of an error (`ERR`, `NOSCRIPT`) and makes one type of a status and a string. The REST
-peer must pass on both as they are.
+server must pass on both unchanged.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Wire:
         return self.ask_all([command])[0]
 
     def ask_all(self, commands: Sequence[Sequence[bytes | str | int]]) -> list[Any]:
-        """Send several commands at once."""
+        """Send several commands in one batch."""
         self._socket.sendall(b"".join(map(_packed, commands)))
         return [self._read() for _ in commands]
 

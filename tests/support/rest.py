@@ -1,14 +1,14 @@
 """A REST server in front of a real Valkey, as Upstash documents its own; `with RestServer(valkey) as rest:`.
 
 - `rest.url`, `rest.token`, `rest.read_only_token`: what a client is given.
-- `rest.switches`: what goes wrong; see rest_switches.py.
+- `rest.switches`: its faults; see rest_switches.py.
 - `rest.lag`: what reads do not see yet; see rest_lag.py.
-- `rest.requests`: what was asked; `rest.count("EVAL")`: how many requests held that command.
+- `rest.requests`: the requests so far; `rest.count("EVAL")`: how many of them held that command.
 
-The cap (`switches.cap_bytes`, 10 MiB) holds for one command or its reply, as documented. What is above it is
-chosen by `switches.too_large`: "command" (the error takes the place of that command's result), "request" (400
-for the whole request, which is measured whole), "413" (for the whole request, from something in front of the
-database), "reset" (the connection is reset while the body is being sent).
+The size limit (`switches.cap_bytes`, 10 MiB) applies to one command or its reply, as documented.
+`switches.too_large` chooses what happens above it: "command" (an error replaces that command's result),
+"request" (400 for the whole request, which is measured whole), "413" (for the whole request, from something
+in front of the database), "reset" (the connection is reset while the body is being sent).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class RestServer:
         return self
 
     def close(self) -> None:
-        """Stop, and wait for every thread. An error of the server's own is raised here."""
+        """Stop, and wait for every thread. An error of the server itself is raised here."""
         if self._http is None or self._thread is None:
             return
         self._http.stop()
@@ -103,7 +103,7 @@ class _Http(ThreadingHTTPServer):
         self._lock = threading.Lock()
 
     def opened(self, connection: socket.socket) -> int:
-        """Take note of a connection; return its number."""
+        """Record a connection; return its number."""
         with self._lock:
             self._open.add(connection)
             self._opened += 1
@@ -125,7 +125,7 @@ class _Http(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep what was raised, for close() to raise."""
+        """Keep the error that was raised, for close() to raise."""
         error = sys.exception()
         if error is not None and not isinstance(error, ConnectionError):
             self.errors.append(error)
@@ -150,16 +150,16 @@ class _Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Write nothing."""
 
     def handle_expect_100(self) -> bool:
-        """Let curl send its large body now, and not after a second."""
+        """Let curl send its large body at once, instead of after a second."""
         super().handle_expect_100()
         self.wfile.flush()
         return True
 
     def handle_one_request(self) -> None:
-        """End a connection that is closed on purpose without a word."""
+        """End a connection that is closed on purpose without an error."""
         try:
             super().handle_one_request()
         except ConnectionError:

@@ -1,4 +1,4 @@
-"""How the REST peer runs the commands of a request on the real server, and who may run which."""
+"""How the REST server runs the commands of a request on the real server, and which token may run which."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tests.support.rest_switches import Switches
 
 Command = tuple[bytes, ...]
 
-# What has a path of its own, needs a session, or blocks ("REST - Redis API Compatibility").
+# Commands with their own path, or that need a session, or block ("REST - Redis API Compatibility").
 _NOT_IN_REST = (
     "AUTH BLMOVE BLMPOP BLPOP BRPOP BRPOPLPUSH BZMPOP BZPOPMAX BZPOPMIN CLIENT DISCARD EXEC HELLO"
     " MONITOR MULTI PSUBSCRIBE PUNSUBSCRIBE QUIT RESET SELECT SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE"
     " UNSUBSCRIBE UNWATCH WATCH"
 )
 NOT_IN_REST = frozenset(_NOT_IN_REST.split())
-# What Valkey has and the documented list of commands has not.
+# Commands of Valkey that are not in the documented list.
 _NOT_AVAILABLE = (
     "BGREWRITEAOF BGSAVE CLUSTER DEBUG FAILOVER LATENCY LOLWUT MIGRATE MODULE MOVE OBJECT PSYNC"
     " REPLICAOF SAVE SHUTDOWN SLAVEOF SLOWLOG SWAPDB SYNC"
 )
 NOT_AVAILABLE = frozenset(_NOT_AVAILABLE.split())
-# Read commands that a read-only token may not run all the same ("some powerful read commands").
+# Read commands that a read-only token may not run ("some powerful read commands").
 NOT_FOR_READERS = frozenset(["SCAN", "KEYS"])
 
 
 @attrs.frozen
 class Rules:
-    """What the server says of its own commands."""
+    """What the server reports about its own commands."""
 
     flags: dict[str, frozenset[str]]
 
@@ -50,7 +50,7 @@ class Rules:
         return "readonly" in self.flags.get(name, ())
 
     def writes(self, name: str) -> bool:
-        """Say whether it may change data. A script may, whatever it does."""
+        """Say whether a command may change data. A script may, whatever it does."""
         flags = self.flags.get(name, frozenset())
         return "write" in flags or name in {"EVAL", "EVALSHA", "FCALL"}
 
@@ -82,7 +82,7 @@ class Session:
 
 @attrs.frozen
 class Ran:
-    """What became of a request's commands: a reply each, or one failure that discarded a transaction."""
+    """The outcome of a request: a reply for each command, or one failure that discarded a transaction."""
 
     replies: list[Any] | Failure
     position: int  # what the client may say it has seen
@@ -101,7 +101,7 @@ class Runner:
     planned: dict[int, str]  # the place of a command, from 0: the error it is answered with
 
     def one_by_one(self, commands: Sequence[Command]) -> Ran:
-        """Each by itself: the failure of one stops no other, and others' commands come in between.
+        """Each command by itself: a failure does not stop the others, and other clients may interleave.
 
         A request that has written reads what it wrote.
         """
@@ -122,7 +122,7 @@ class Runner:
         return Ran(replies, max(known, self.lag.position(of_copy=copied)))
 
     def as_transaction(self, commands: Sequence[Command]) -> Ran:
-        """All or none, but for a command that fails while it runs: its neighbours stay."""
+        """All or none, except for a command that fails while it runs: its neighbours stay."""
         sent = []
         for place, command in enumerate(commands):
             refused = self._refused(place, command)
@@ -132,7 +132,7 @@ class Runner:
                 return Ran(refused, self.known)
         copy = all(self.rules.reads(named(each)) for each in sent) and self.lag.reads_copy(self.known)
         *queued, executed = self.session.wire(copy=copy).ask_all([("MULTI",), *sent, ("EXEC",)])
-        if isinstance(executed, Failure):  # Redis says EXECABORT; why is in the reply of the command
+        if isinstance(executed, Failure):  # EXECABORT; the reason is in the reply of the command
             return Ran(next(each for each in queued if isinstance(each, Failure)), self.known)
         if any(self.rules.writes(named(each)) for each in sent):
             self.lag.wrote()
@@ -144,7 +144,7 @@ class Runner:
         return Ran(replies, max(self.known, self.lag.position(of_copy=copy)))
 
     def _refused(self, place: int, command: Command) -> Failure | None:
-        """Return the error of a command that is not even sent."""
+        """Return the error of a command that is not sent to the server."""
         name, switches = named(command), self.switches
         if place in self.planned:
             return Failure(self.planned[place])
@@ -168,7 +168,7 @@ class Runner:
         return None
 
     def _in_size(self, reply: Any) -> Any:
-        """Return the reply, or the error that takes its place: the limit holds for replies too."""
+        """Return the reply, or the error that replaces it: the limit applies to replies too."""
         return too_large(_size(reply), self.switches.cap_bytes) or reply
 
 
@@ -189,7 +189,7 @@ def _size(reply: Any) -> int:
 
 
 def shown(reply: Any, *, encoded: bool, encodes_ok: bool) -> dict[str, Any]:
-    """Return a reply as the item of JSON that stands for it. Errors are never encoded."""
+    """Return a reply as an item of JSON. Errors are never encoded."""
     if isinstance(reply, Failure):
         return {"error": reply.text}
     if isinstance(reply, Status) and reply == b"OK" and not encodes_ok:
@@ -198,7 +198,7 @@ def shown(reply: Any, *, encoded: bool, encodes_ok: bool) -> dict[str, Any]:
 
 
 def _shown(reply: Any, *, encoded: bool) -> Any:
-    """Within an array every string is encoded: the SDK decodes each there, an `OK` too."""
+    """In an array every string is encoded: the SDK decodes each there, even an `OK`."""
     if isinstance(reply, list):
         return [_shown(each, encoded=encoded) for each in reply]
     if isinstance(reply, Failure):  # of a script's table; not documented

@@ -1,4 +1,4 @@
-"""A copy of the data that reads are answered from, and that is as old as a test wants it.
+"""A copy of the data that reads are served from, as old as a test wants it.
 
 It stands for a read replica of a global database. The copy is database 1 of the same server. Keys lag one by
 one: replicas of different regions do not promise to show two writes in their order.
@@ -12,7 +12,7 @@ from tests.support.resp import Failure, Wire
 
 COPY_DATABASE = 1
 
-# Brings every key of the copy up to date but those that lag; a pattern that ends in * names a prefix.
+# Updates every key of the copy except those that lag; a pattern that ends in * is a prefix.
 _REFRESH = """
 local function lags(key)
   for _, each in ipairs(ARGV) do
@@ -67,7 +67,7 @@ class Lag:
         self.only("*")
 
     def only(self, *keys: str) -> None:
-        """From now on reads see these keys as they are now, and all others as they become.
+        """From now on reads see these keys as they are now, and all others up to date.
 
         A name that ends in `*` is a prefix.
         """
@@ -97,7 +97,7 @@ class Lag:
             return self._writes
 
     def reads_copy(self, known: int) -> bool:
-        """Say whether a read of a client that knows this position is answered from the copy, and ready it."""
+        """Say whether a client that knows this position reads from the copy, and prepare the copy for it."""
         with self._lock:
             if self._lagging is None or (self.honours_sync_token and known > self._position):
                 return False

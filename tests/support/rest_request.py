@@ -1,4 +1,4 @@
-"""What a REST request says: its commands, its token, and what is kept of it for the test to look at."""
+"""A parsed REST request: its commands, its token, and what is recorded of it for the test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCHES = frozenset(["/pipeline", "/multi-exec"])
 
 
 class Unusable(Exception):  # noqa: N818 - it is an answer
-    """A request that holds no command, and the status it is answered with."""
+    """A request without a command, and the status that it is answered with."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Asked:
 
     @property
     def names(self) -> list[str]:
-        """The commands' names, in capitals."""
+        """The names of the commands, in capitals."""
         return [each[0].decode("utf-8", "replace").upper() for each in self.commands if each]
 
     @property
@@ -113,11 +113,11 @@ def _argument(value: Any) -> bytes:
 
 
 def sync_token(position: int) -> str:
-    """A token is opaque to clients."""
+    """Make a sync token, which is opaque to clients."""
     return f"primary:{position}"
 
 
 def position_of(token: str) -> int:
-    """Return how far the bearer has seen; a token of another origin says nothing."""
+    """Return how far the bearer has read; a token of another server says nothing."""
     _, _, digits = token.partition(":")
     return int(digits) if digits.isdecimal() else 0

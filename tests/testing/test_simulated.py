@@ -1,4 +1,4 @@
-"""The simulated store and the fault plans that users test their own producers with."""
+"""The simulated store and the fault plans with which users test their own producers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def history_of(seed: int) -> tuple[list[str], Any]:
 
 
 def test_equal_seeds_give_equal_bytes() -> None:
-    """A failure in a producer's own tests can be repeated, byte for byte."""
+    """A failure in a producer's own tests cannot be repeated."""
     assert history_of(7) == history_of(7)
     assert history_of(7)[0] != history_of(8)[0]
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_each_fault_at_each_command_keeps_readers_whole(kind: Kind) -> None:
-    """Whatever happens at whichever command, a reader sees one version whole and the next publish works."""
+    """A fault at some command shows a reader a mix, or fails the next publish."""
     for number in range(9):
         sim = SimulatedStore()
         store = sim.connect()
@@ -54,7 +54,7 @@ def test_each_fault_at_each_command_keeps_readers_whole(kind: Kind) -> None:
 
 
 def test_a_producer_is_fuzzed_in_ten_lines() -> None:
-    """The how-to's promise: a producer's failure points, each tried, in a test of a few lines."""
+    """The how-to is wrong: testing each failure point of a producer takes more than a few lines."""
 
     def produce(store: Store) -> None:
         store.publish("mena", {"regime": "calm"}, id="run-7")
@@ -71,7 +71,7 @@ def test_a_producer_is_fuzzed_in_ten_lines() -> None:
 
 
 def test_a_dead_client_stays_dead_and_others_live() -> None:
-    """A killed process does not send its next command."""
+    """A killed process still sends its next command."""
     sim = SimulatedStore()
     dead = sim.connect(failing_at(0))
     for _ in range(2):
@@ -81,14 +81,14 @@ def test_a_dead_client_stays_dead_and_others_live() -> None:
 
 
 def test_a_refused_write_is_store_full() -> None:
-    """The refusal of a full store reaches the producer as it would from a server."""
+    """A producer under test does not get the error of a full store that a server would give."""
     sim = SimulatedStore()
     with pytest.raises(StoreFull):
         sim.connect(Fault(Kind.REFUSED, 2)).publish("mena", 1)
 
 
 def test_time_passes_only_when_it_is_told_to() -> None:
-    """Orphans expire, live views end, and waits cost no real time."""
+    """Waits take real time, or orphans and live views do not expire."""
     sim = SimulatedStore(policy=Policy(staging_ttl_ms=1000))
     with pytest.raises(Crash):
         sim.connect(failing_at(4)).publish("mena", 1, id="orphan")
@@ -100,7 +100,7 @@ def test_time_passes_only_when_it_is_told_to() -> None:
 
 @given(st.integers(1, 40), st.data())
 def test_an_evicted_key_is_never_read_as_something_else(count: int, data: st.DataObject) -> None:
-    """A server short of memory drops a committed key: an error or the right answer, never a wrong one."""
+    """An evicted key leads to a wrong result instead of an error."""
     usual, manifest.F = manifest.F, 2
     try:
         sim = SimulatedStore()
@@ -134,7 +134,7 @@ def reads_of(reader: Store, number: int) -> Iterator[Callable[[], Any]]:
 
 
 def test_a_commit_can_be_cut_after_any_of_its_writes() -> None:
-    """Every prefix of the commit is safe: no manifest that names what is not permanent."""
+    """A commit that is cut off leaves a manifest that names what is not permanent."""
     staged = tuple(Staged(key, b"h\n") for key in ("id", "ts"))
     commit = Swap(
         key="m",
@@ -161,7 +161,7 @@ def test_a_commit_can_be_cut_after_any_of_its_writes() -> None:
 
 
 def test_unknown_commands_are_an_error() -> None:
-    """A driver that silently ignored a command would prove nothing."""
+    """A driver that ignores an unknown command makes its proofs worthless."""
 
     class Unknown(Command[None]):
         pass

@@ -1,4 +1,4 @@
-"""The next manifest keeps what retention hid, and seals each level of pages under a name of its own."""
+"""Append: the next manifest keeps what retention hid, and seals each level of pages under its own name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def first() -> bytes:
 
 
 def test_a_page_is_opened_while_one_row_of_it_is_shown() -> None:
-    """The last row that retention keeps in a page would vanish with those before it."""
+    """The last row that retention keeps in a page is hidden with those before it."""
     head = manifest.parse(first(), "mena", KEY).head
     page = Ref(key="page", count=32, first_version=1, last_version=32, min_ts=1000, max_ts=2000)
     for first_version, floor, opens in (
@@ -42,8 +42,8 @@ def test_a_page_is_opened_while_one_row_of_it_is_shown() -> None:
         assert attrs.evolve(head, first_version=first_version, floor=floor).opens(page) is opens
 
 
-def test_a_publish_keeps_what_retention_let_go_of_hidden() -> None:
-    """The next publish would bring back rows whose records are about to be removed."""
+def test_a_publish_keeps_hidden_rows_hidden() -> None:
+    """The next publish shows rows again whose records are about to be removed."""
     base = manifest.parse(first(), "mena", KEY)
     pruned = append.repoint(
         base, stamp=Stamp(now_ms=2, nonce="1" * 16, new_epoch="", keys=KEYS), first_version=2, floor=7
@@ -63,7 +63,7 @@ def test_a_publish_keeps_what_retention_let_go_of_hidden() -> None:
 
 
 def test_each_level_seals_under_a_name_of_its_own() -> None:
-    """A page without its epoch would meet another line's page after a restart; a wrong level misleads."""
+    """After a restart a page collides with one of another epoch, or a level is wrong."""
     row = manifest.parse(first(), "mena", KEY).head.latest
     rows = tuple(attrs.evolve(row, id=f"id-{v}", version=v) for v in range(64_001, 64_065))
 

@@ -1,4 +1,4 @@
-"""What a client remembers."""
+"""The cache of one client."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def room_for(entries: int, size: int) -> int:
     return entries * (size + ENTRY_BYTES)
 
 
-def test_records_are_bounded_by_bytes_and_the_oldest_use_goes_first() -> None:
-    """A reader's memory does not grow with the number of versions it has seen, however small they are."""
+def test_records_are_bounded_by_bytes_and_the_least_recently_used_is_evicted() -> None:
+    """A reader's memory grows with the number of versions that it has read."""
     cache = Cache(room_for(3, 30))
     for name in ("a", "b", "c"):
         cache.keep(name, "", bytes(30))
@@ -29,7 +29,7 @@ def test_records_are_bounded_by_bytes_and_the_oldest_use_goes_first() -> None:
 
 
 def test_keeping_a_record_twice_counts_it_once() -> None:
-    """Two threads that load the same record do not eat the bound."""
+    """Two threads that load the same record use up the bound twice."""
     cache = Cache(room_for(2, 60))
     for _ in range(10):
         cache.keep("a", "", bytes(60))
@@ -38,8 +38,8 @@ def test_keeping_a_record_twice_counts_it_once() -> None:
     assert cache.record("b", "") is not None
 
 
-def test_a_record_is_remembered_by_its_digest() -> None:
-    """The same id with other content, in another epoch, is another record."""
+def test_a_record_is_cached_by_its_digest() -> None:
+    """The same id with other content, in another epoch, is served from the cache."""
     cache = Cache(room_for(2, 60))
     cache.keep("k", "sha-1", b"one")
     assert cache.record("k", "sha-2") is None
@@ -52,7 +52,7 @@ def known(cache: Cache) -> Known:
 
 
 def test_an_older_manifest_does_not_replace_a_newer_one() -> None:
-    """A late reply in one thread does not take another thread back in time."""
+    """A late reply in one thread takes another thread back in time."""
     cache = Cache(0)
     one = append(None, 1).manifest
     two = append(one, 2).manifest
@@ -68,8 +68,8 @@ def test_an_older_manifest_does_not_replace_a_newer_one() -> None:
     assert known(cache).manifest is three
 
 
-def test_a_store_that_went_back_is_followed_and_its_pages_forgotten() -> None:
-    """After a restored backup the names of pages stand for other rows: none is served from memory."""
+def test_a_restored_store_is_followed_and_its_pages_are_forgotten() -> None:
+    """After a restored backup, pages of the lost history are served from the cache."""
     cache = Cache(room_for(2, 60))
     one = append(None, 1).manifest
     two = append(one, 2).manifest
@@ -80,8 +80,8 @@ def test_a_store_that_went_back_is_followed_and_its_pages_forgotten() -> None:
     assert cache.record("page", "") is None
 
 
-def test_another_epoch_counts_only_if_nothing_was_learned_meanwhile() -> None:
-    """A slow thread that still saw the old epoch does not bring it back after a flush."""
+def test_another_epoch_counts_only_if_nothing_newer_was_learned() -> None:
+    """A slow thread that read the old epoch brings it back after a flush."""
     cache = Cache(0)
     old = append(None, 1).manifest
     cache.learn(old, 1.0, basis=None)
@@ -108,8 +108,8 @@ def test_another_epoch_counts_only_if_nothing_was_learned_meanwhile() -> None:
     assert not cache.is_listed(KEY)
 
 
-def test_a_dataset_that_was_never_there_empties_no_memory() -> None:
-    """A web service would read every payload anew after each request for a name that does not exist."""
+def test_a_missing_dataset_does_not_empty_the_cache() -> None:
+    """A request for a name that does not exist makes a web service read every payload anew."""
     cache = Cache(1000)
     cache.keep("a", "", b"kept")
     cache.forget(KEY, basis=None)

@@ -1,4 +1,4 @@
-"""The clock, ids and waits that operations are given."""
+"""The clock, ids and waits that operations use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 from swapstore.cache import Cache
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context, Policy, SystemClock
-from tests.support.fixed import TickingClock
+from tests.support.deterministic import TickingClock
 
 KEYS = Keys("ns")
 
@@ -26,13 +26,13 @@ class Loaded(random.Random):
 
 
 def test_the_clock_is_that_of_the_machine() -> None:
-    """A time in other units, or drifting, would be wrong in every row, and latest would be wrong with it."""
+    """Times are in other units, or drift, and the wrong snapshot becomes the latest."""
     before = time.time_ns() // 1_000_000
     assert before <= SystemClock().now_ms() <= time.time_ns() // 1_000_000
 
 
 def test_an_id_is_a_uuid_of_version_seven_whatever_the_dice_say() -> None:
-    """Ids sort by the millisecond they were made in; a wrong bit would break that for some of them."""
+    """Some generated ids do not sort by their time."""
     clock = TickingClock()
     for dice in (Loaded(), random.Random(1)):
         ctx = Context(keys=KEYS, cache=Cache(0), clock=clock, random=dice)
@@ -49,7 +49,7 @@ def test_an_id_is_a_uuid_of_version_seven_whatever_the_dice_say() -> None:
 
 
 def test_waits_double_up_to_the_longest() -> None:
-    """Too short, and a crowd of producers hammers the store; too long, and each of them crawls."""
+    """Racing producers overload the store with short waits, or crawl with long ones."""
     policy = Policy(first_wait_s=1, longest_wait_s=100)
     ctx = Context(keys=KEYS, cache=Cache(0), policy=policy, random=Loaded())
     assert [ctx.backoff(attempt) for attempt in (0, 1, 2, 3, 6, 7, 200)] == [1, 2, 4, 8, 64, 100, 100]

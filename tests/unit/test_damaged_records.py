@@ -1,4 +1,4 @@
-"""What is damaged, or of a newer format, is named by its key, in the message and from code."""
+"""Errors about damaged records, or records of a newer format, name the key, in text and as an attribute."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def first() -> bytes:
 
 
 def test_a_newer_format_names_the_key_and_the_formats() -> None:
-    """Who has to upgrade must see which record asks for it and what it asks for, also from code."""
+    """The error does not say which record needs an upgrade, and to which format."""
     newer = first().replace(b'"format":1', b'"format":2')
     for raw in (newer, newer.replace(b'"count"', b'"tally"')):
         with pytest.raises(UnsupportedFormat, match=f"^{KEY} has format 2 and .* up to 1") as caught:
@@ -57,7 +57,7 @@ def test_a_newer_format_names_the_key_and_the_formats() -> None:
     ],
 )
 def test_a_damaged_manifest_names_its_key(change: Callable[[bytes], bytes], match: str) -> None:
-    """Whatever is wrong with it, whoever has to look needs to know where, from code too."""
+    """The error about a damaged manifest does not say which key to look at."""
     with pytest.raises(Corrupt, match=match) as caught:
         manifest.parse(change(first()), "mena", KEY)
     assert caught.value.key == KEY
@@ -65,7 +65,7 @@ def test_a_damaged_manifest_names_its_key(change: Callable[[bytes], bytes], matc
 
 
 def test_a_damaged_entry_names_its_key() -> None:
-    """Who has to look needs to know where, from code too."""
+    """The error about a damaged entry does not say which key to look at."""
     with pytest.raises(Corrupt, match="not an entry") as caught:
         records.read_entry(b"{}", "here")
     assert caught.value.key == "here"
@@ -78,7 +78,7 @@ def test_a_damaged_entry_names_its_key() -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"no line", b"{}\n", b"\xff\n", LIVE + b"x"])
 def test_a_damaged_live_view_names_its_key(raw: bytes) -> None:
-    """Who has to look needs to know where."""
+    """The error about a damaged live view does not say which key to look at."""
     with pytest.raises(Corrupt, match="live") as caught:
         records.read_live(raw, "mena", "live")
     assert caught.value.key == "live"

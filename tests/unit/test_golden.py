@@ -1,7 +1,7 @@
-"""The stored bytes, pinned. A change of format must break a test, and be decided on purpose.
+"""The stored bytes, pinned. A change of the format must fail a test, and be made on purpose.
 
 To accept a change on purpose: delete the file under `tests/golden/` and run this test once; it writes the
-file anew and fails, so that the new bytes are looked at before they are committed.
+file anew and fails, so that the new bytes are reviewed before they are committed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from swapstore import Store
 from swapstore.drivers.sqlite.driver import SqliteDriver
-from tests.support.fixed import fixed_context
+from tests.support.deterministic import fixed_context
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -36,7 +36,7 @@ def compare(name: str, records: dict[str, bytes]) -> None:
 
 
 def test_the_stored_bytes_of_a_small_dataset(tmp_path: Path) -> None:
-    """Records, a manifest with a pin and a dedupe key, a live view: what readers in any language rely on."""
+    """Records, manifest or live view change, and readers in other languages break."""
     path = tmp_path / "golden.db"
     with Store(SqliteDriver(path), fixed_context()) as store:
         first = store.publish("mena", {"regime": "calm", "score": 0.5}, labels={"z": "1", "a": "é"})
@@ -48,7 +48,7 @@ def test_the_stored_bytes_of_a_small_dataset(tmp_path: Path) -> None:
 
 
 def test_the_stored_bytes_of_a_page(tmp_path: Path) -> None:
-    """A sealed page and the manifest that refers to it: history written today is read in ten years."""
+    """A history that was written earlier can no longer be read."""
     path = tmp_path / "golden.db"
     with Store(SqliteDriver(path), fixed_context()) as store:
         for number in range(64):

@@ -1,4 +1,4 @@
-"""What is imported: what the chosen store needs, and nothing of the others."""
+"""What an import loads: what the chosen store needs, and nothing of the other ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def imported(code: str, *, of: set[str]) -> set[str]:
 
 
 def test_the_package_alone_imports_no_client() -> None:
-    """A command that only shows its help, or a worker that never publishes, would wait for three clients."""
+    """`swapstore --help` waits for three clients to load."""
     assert imported("", of=CLIENTS | HEAVY) == set()
 
 
@@ -33,12 +33,12 @@ def test_the_package_alone_imports_no_client() -> None:
     ],
 )
 def test_a_store_imports_no_other_client(connect: str, needs: set[str], tmp_path: Path) -> None:
-    """Each driver not needed is a tenth of a second at the start of every cron job, and memory for good."""
+    """Every cron job starts a tenth of a second later for each driver that it does not need."""
     found = imported(f"swapstore.connect({connect.format(path=tmp_path)})", of=CLIENTS)
     assert found == needs
 
 
 def test_a_blocking_store_imports_nothing_for_asyncio(tmp_path: Path) -> None:
-    """A blocking program on a file would start slower for an event loop that it never runs."""
+    """A blocking program on a file starts slower because of asyncio, which it never runs."""
     code = f"swapstore.connect('sqlite:///{tmp_path}/store.db').publish('mena', 1)"
     assert imported(code, of={"asyncio", "swapstore.aio", "concurrent.futures", *HEAVY}) == set()

@@ -42,8 +42,8 @@ def append(base: Manifest | None, number: int, ts: int | None = None) -> appendi
     )
 
 
-def grow(count: int) -> tuple[Manifest, dict[str, bytes]]:
-    """A manifest with so many versions, and the records of its pages."""
+def appended(count: int) -> tuple[Manifest, dict[str, bytes]]:
+    """A manifest with this many versions, and the records of its pages."""
     current: Manifest | None = None
     stored: dict[str, bytes] = {}
     for number in range(1, count + 1):
@@ -70,7 +70,7 @@ def all_rows(current: Manifest, stored: dict[str, bytes]) -> list[Row]:
 
 
 def test_the_first_publish_makes_version_one() -> None:
-    """A fresh dataset begins at version 1 in an epoch of its own."""
+    """A new dataset does not begin at version 1 in an epoch of its own."""
     draft = append(None, 1)
     head = draft.manifest.head
     assert head.etag == f"{'e' * 12}.1.{1:016x}"
@@ -81,15 +81,15 @@ def test_the_first_publish_makes_version_one() -> None:
 
 @pytest.mark.parametrize("count", [1, 2 * F - 1, 2 * F, 2 * F + 1, 3 * F, 300, F * G + F, 5000])
 def test_no_row_is_ever_dropped(count: int) -> None:
-    """Sealing into pages, at any depth, keeps every row exactly once and in order."""
-    current, stored = grow(count)
+    """A row is lost, doubled or out of order when pages are sealed."""
+    current, stored = appended(count)
     assert [row.version for row in all_rows(current, stored)] == list(range(1, count + 1))
     assert current.head.count == count
 
 
 def test_the_manifest_stays_small_at_any_depth() -> None:
-    """A publish costs the same at ten versions and at five thousand."""
-    current, _ = grow(5000)
+    """A publish costs more at five thousand versions than at ten."""
+    current, _ = appended(5000)
     assert F <= len(current.log.rows) < 2 * F
     counts = [ref.count for ref in current.log.pages]
     assert counts == [2048, 2048, *[256] * 3, *[32] * 3], "a handful of each size, the larger ones first"
@@ -97,17 +97,17 @@ def test_the_manifest_stays_small_at_any_depth() -> None:
 
 
 def test_several_levels_seal_in_one_publish() -> None:
-    """The publish that fills the tail and a level at once seals both, the upper page naming the lower."""
+    """The publish that fills the tail and a level seals only one, or names the wrong page."""
     count = F + F * G * G
-    before, _ = grow(count - 1)
+    before, _ = appended(count - 1)
     draft = append(before, count)
     assert [page.ref.count for page in draft.pages] == [F, F * G, F * G * G]
     assert [ref.count for ref in draft.manifest.log.pages] == [F * G * G]
 
 
 def test_the_same_rows_seal_into_the_same_bytes() -> None:
-    """Two producers that seal at once stage the same page, and do not disturb each other."""
-    base, _ = grow(2 * F - 1)
+    """Two producers that seal at the same time stage different pages under one name."""
+    base, _ = appended(2 * F - 1)
     one = append(base, 900)
     two = append(manifest.parse(base.raw, "mena", KEY), 901)
     assert one.pages == two.pages
@@ -115,8 +115,8 @@ def test_the_same_rows_seal_into_the_same_bytes() -> None:
 
 
 def test_parse_gives_back_what_was_built() -> None:
-    """What a producer remembers equals what a reader parses."""
-    built, _ = grow(100)
+    """What a producer caches differs from what a reader parses."""
+    built, _ = appended(100)
     parsed = manifest.parse(built.raw, "mena", KEY)
     assert parsed.head == built.head
     assert parsed.log == built.log
@@ -124,7 +124,7 @@ def test_parse_gives_back_what_was_built() -> None:
 
 
 def test_latest_is_the_greatest_ts() -> None:
-    """A backfill joins the history and leaves latest alone; among equals the later commit wins."""
+    """A backfill becomes the latest, or of two equal times the earlier commit."""
     first = append(None, 1, ts=5000).manifest
     older = append(first, 2, ts=4999).manifest
     equal = append(older, 3, ts=5000).manifest
@@ -134,8 +134,8 @@ def test_latest_is_the_greatest_ts() -> None:
 
 
 def test_repoint_changes_the_header_alone() -> None:
-    """A pin or a confirmation is a swap of its own: next version, same log."""
-    base, _ = grow(70)
+    """A pin or a confirmation changes the log."""
+    base, _ = appended(70)
     pinned = base.log.rows[0]
     changed = appending.repoint(
         base, stamp=Stamp(now_ms=99, nonce="f" * 16, new_epoch="", keys=KEYS), pinned=pinned
@@ -164,13 +164,13 @@ def test_repoint_changes_the_header_alone() -> None:
     ],
 )
 def test_what_is_no_manifest_is_refused(raw: bytes, error: type[Exception], match: str) -> None:
-    """Something else under the manifest key is named as such, not taken for an empty dataset."""
+    """Something else under the manifest's key is taken for an empty dataset."""
     with pytest.raises(error, match=match):
         manifest.parse(raw, "mena", KEY)
 
 
 def test_a_newer_format_is_refused_with_what_to_do() -> None:
-    """An old reader beside a newer writer says: upgrade. Also when it cannot parse the rest."""
+    """An old reader beside a newer writer is not told to upgrade."""
     raw = append(None, 1).manifest.raw
     newer = raw.replace(b'"format":1', b'"format":2')
     with pytest.raises(UnsupportedFormat, match="upgrade swapstore"):
@@ -180,13 +180,13 @@ def test_a_newer_format_is_refused_with_what_to_do() -> None:
 
 
 def test_another_datasets_manifest_is_refused() -> None:
-    """A key copied by hand must not show one region's data as another's."""
+    """A key that was copied by hand shows one dataset's data as another's."""
     with pytest.raises(Corrupt, match="another dataset, 'mena'"):
         manifest.parse(append(None, 1).manifest.raw, "europe", KEY)
 
 
 def test_an_etag_of_another_version_is_damage() -> None:
-    """The etag is the identity that commits compare; it must be that of the header it stands in."""
+    """A commit compares an etag that does not belong to the header it is in."""
     raw = append(None, 1).manifest.raw
     with pytest.raises(Corrupt, match="etag"):
         manifest.parse(
@@ -199,7 +199,7 @@ def test_an_etag_of_another_version_is_damage() -> None:
 
 
 def test_a_truncated_body_is_damage_only_where_it_is_needed() -> None:
-    """A reader of latest needs the header alone; the log of a cut manifest is refused."""
+    """A reader of the latest fails on a truncated log, or a reader of the log does not."""
     raw = append(None, 1).manifest.raw[:-5]
     parsed = manifest.parse(raw, "mena", KEY)
     assert parsed.head.latest.version == 1
@@ -208,8 +208,8 @@ def test_a_truncated_body_is_damage_only_where_it_is_needed() -> None:
 
 
 def test_a_page_is_checked_against_its_reference() -> None:
-    """An altered, foreign, swapped or newer page is not read as history."""
-    current, stored = grow(3 * F)
+    """An altered, foreign, swapped or newer page is read as history."""
+    current, stored = appended(3 * F)
     one, two = current.log.pages
     good = stored[one.key]
     with pytest.raises(Corrupt, match="altered"):
@@ -225,7 +225,7 @@ def test_a_page_is_checked_against_its_reference() -> None:
 
 
 def test_the_stored_order_of_header_fields_is_fixed() -> None:
-    """Other languages read `latest` from the first line; etag stands first, so that it is a fixed prefix."""
+    """A reader in another language does not find `latest` in the first line, or the etag first."""
     line, body = records.split(append(None, 1).manifest.raw, KEY)
     assert list(json.loads(line)) == [
         *("etag", "format", "dataset", "version", "committed_at", "confirmed_at", "latest", "pinned"),
@@ -235,8 +235,8 @@ def test_the_stored_order_of_header_fields_is_fixed() -> None:
 
 
 def test_hidden_rows_are_hidden_and_kept_rows_are_read() -> None:
-    """What retention let go of is not there, but what latest and pinned point at can be read."""
-    current, _ = grow(10)
+    """A hidden row is shown, or the latest or pinned row cannot be read."""
+    current, _ = appended(10)
     rows = current.log.rows
     head = attrs.evolve(current.head, first_version=4, floor=6000, latest=rows[1], pinned=rows[0])
     assert [row.version for row in rows if head.shows(row)] == [6, 7, 8, 9, 10]

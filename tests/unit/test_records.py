@@ -32,7 +32,7 @@ def record(row: Row = ROW, payload: bytes = PAYLOAD) -> bytes:
 
 
 def test_a_header_is_one_canonical_line() -> None:
-    """Another writer of the same entry must produce the same bytes, or commits would refuse each other."""
+    """Another writer of the same entry produces other bytes, and commits refuse each other."""
     line, body = records.split(record(), KEY)
     assert body == PAYLOAD
     assert (
@@ -45,7 +45,7 @@ def test_a_header_is_one_canonical_line() -> None:
 
 
 def test_any_language_reads_a_record_with_a_json_parser() -> None:
-    """The header is plain JSON up to the first newline; the payload is all that follows."""
+    """A reader in another language cannot separate the header from the payload."""
     raw = record(payload=b"x\ny\n")
     header, _, body = raw.partition(b"\n")
     assert json.loads(header)["id"] == "r1"
@@ -53,13 +53,13 @@ def test_any_language_reads_a_record_with_a_json_parser() -> None:
 
 
 def test_payload_of_a_matching_record() -> None:
-    """A reader gets exactly the payload."""
+    """A reader gets another payload than was published."""
     assert records.payload_of(record(), ROW, KEY) == PAYLOAD
 
 
 @pytest.mark.parametrize("position", range(len(PAYLOAD)))
 def test_one_altered_payload_byte_is_corrupt(position: int) -> None:
-    """A reader never gets bytes that nobody published."""
+    """A reader gets bytes that were never published."""
     raw = bytearray(record())
     raw[-1 - position] ^= 1
     with pytest.raises(Corrupt, match="altered"):
@@ -67,7 +67,7 @@ def test_one_altered_payload_byte_is_corrupt(position: int) -> None:
 
 
 def test_a_truncated_or_extended_payload_is_corrupt() -> None:
-    """Half a payload is not a payload."""
+    """A reader gets half a payload."""
     for raw in (record()[:-1], record() + b" "):
         with pytest.raises(Corrupt, match="altered"):
             records.payload_of(raw, ROW, KEY)
@@ -75,7 +75,7 @@ def test_a_truncated_or_extended_payload_is_corrupt() -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"no newline", b"not json\n", b"[]\n", b'{"id":1}\n', b"\xff\xfe\n"])
 def test_what_is_no_record_is_corrupt(raw: bytes) -> None:
-    """Something else wrote to the key: say so instead of failing in a parser."""
+    """Something else under the key fails in a parser instead of being named."""
     with pytest.raises(Corrupt, match="r1"):
         records.payload_of(raw, ROW, KEY)
 
@@ -84,13 +84,13 @@ def test_what_is_no_record_is_corrupt(raw: bytes) -> None:
     "change", [{"ts": 5}, {"id": "r2"}, {"labels": {}}, {"codec": "bytes"}, {"sha256": "0" * 64}]
 )
 def test_another_entry_is_corrupt(change: dict[str, Any]) -> None:
-    """The record under an id must be the one that the manifest committed."""
+    """A record is served that is not the one that the manifest committed."""
     with pytest.raises(Corrupt, match="another entry"):
         records.payload_of(record(attrs.evolve(ROW, **change)), ROW, KEY)
 
 
 def test_a_missing_record_says_what_to_do() -> None:
-    """An evicted payload is named, with its version and key."""
+    """The error about an evicted payload lacks its version, its key or the advice."""
     with pytest.raises(
         PayloadMissing, match=r"version 1 .*id 'r1'.*ns:id:\{mena\}:r1.*Publish again"
     ) as caught:
@@ -99,7 +99,7 @@ def test_a_missing_record_says_what_to_do() -> None:
 
 
 def test_a_live_view_is_checked_like_any_record() -> None:
-    """A live view with altered bytes, of a newer format, or no record at all is refused."""
+    """A live view with altered bytes, or of a newer format, is shown."""
     raw = records.pack_live(etag="e.1.n", codec="json", payload=b"[1]")
     assert raw.startswith(b'{"etag":"e.1.n"')
     assert records.read_live(raw, "mena", "k").value == [1]
@@ -122,7 +122,7 @@ def stored_as(row: Row, payload: bytes) -> bytes:
 
 
 def test_a_payload_in_base64_is_read_as_it_was() -> None:
-    """Bytes that went through an endpoint for text would reach readers as text."""
+    """Binary payloads published over REST reach readers as text."""
     stored = stored_as(IN_BASE64, BINARY)
     header, body = records.split(stored, KEY)
     assert json.loads(header)["encoding"] == "base64"
@@ -133,7 +133,7 @@ def test_a_payload_in_base64_is_read_as_it_was() -> None:
 
 @pytest.mark.parametrize("change", [b"*", b"AAAA", b"=", "\u00e9".encode()])
 def test_a_damaged_base64_body_is_corrupt(change: bytes) -> None:
-    """A reader would be given other bytes than were published, or an error of another kind."""
+    """A reader gets other bytes than were published, or an error of another kind."""
     stored = stored_as(IN_BASE64, BINARY) + change
     with pytest.raises(Corrupt, match="altered"):
         records.payload_of(stored, IN_BASE64, KEY)
@@ -141,7 +141,7 @@ def test_a_damaged_base64_body_is_corrupt(change: bytes) -> None:
 
 
 def test_how_a_payload_is_stored_is_part_of_the_entry() -> None:
-    """A row would name a record that is stored otherwise than it says."""
+    """A row names a record that has another encoding than the row says."""
     plain = attrs.evolve(IN_BASE64, encoding=None)
     assert records.entry_header(plain) != records.entry_header(IN_BASE64)
     with pytest.raises(Corrupt, match="another entry"):
@@ -149,7 +149,7 @@ def test_how_a_payload_is_stored_is_part_of_the_entry() -> None:
 
 
 def test_a_live_view_in_base64() -> None:
-    """A view published over REST as bytes would be shown as its base64."""
+    """A binary view published over REST is shown as base64."""
     stored = records.pack_live(etag="e.1.n", codec="bytes", payload=BINARY, encoding="base64")
     assert records.read_live(stored, "mena", "ns:live:{mena}").raw == BINARY
     with pytest.raises(Corrupt, match="altered"):

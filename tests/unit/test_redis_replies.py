@@ -1,4 +1,4 @@
-"""What the Redis driver makes of replies: redis-py reads them, and each is looked at by itself."""
+"""How the Redis driver treats replies: redis-py reads them, and each one is checked by itself."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def command(words: Any) -> list[bytes]:
     return [words.read(int(words.readline()[1:]) + 2)[:-2] for _ in range(int(words.readline()[1:]))]
 
 
-def test_replies_that_the_network_cuts() -> None:
-    """A reply that is cut, or taken for the next one's, is another command's answer."""
+def test_replies_that_arrive_in_pieces() -> None:
+    """A reply that arrives in pieces is taken for that of another command."""
     said = b"$3\r\none\r\n$-1\r\n*2\r\n$1\r\nx\r\n$1\r\ny\r\n"
     with server(*(said[i : i + 1] for i in range(len(said)))) as driver:
         assert driver.execute([A, B, Members("c")]) == [b"one", None, frozenset({"x", "y"})]
@@ -60,14 +60,14 @@ def test_replies_that_the_network_cuts() -> None:
 
 @pytest.mark.parametrize("size", [READ_SIZE - 9, READ_SIZE, 3 * READ_SIZE + 7])
 def test_a_large_value_and_what_comes_behind_it(size: int) -> None:
-    """The bytes behind a payload belong to the next reply."""
+    """The bytes after a large payload are lost for the next reply."""
     value = bytes(range(256)) * (size // 256) + b"\r\n" * (size % 256)
     with server(b"$%d\r\n%b\r\n$2\r\nok\r\n" % (len(value), value)) as driver:
         assert driver.execute([A, B]) == [value, b"ok"]
 
 
 def test_an_error_is_that_of_one_command() -> None:
-    """The replies of its neighbours must still be read, whatever bytes it holds."""
+    """An error reply, whatever bytes it holds, hides the replies of its neighbours."""
     with server(b"$1\r\n1\r\n-OOM no \xff room\r\n$1\r\n3\r\n") as driver:
         one, refused, three = driver.execute([A, Put("b", b"2", 1), B])
         assert (one, three) == (b"1", b"3")
@@ -75,28 +75,28 @@ def test_an_error_is_that_of_one_command() -> None:
         assert isinstance(refused.error, StoreFull)
 
 
-def test_the_end_of_a_connection_is_no_reply() -> None:
-    """Half a value must never be taken for one."""
+def test_the_end_of_a_connection_is_not_a_reply() -> None:
+    """Half a value is taken for a whole one."""
     with server(b"$10\r\nhalf", ends=True) as driver, pytest.raises(ReplyLost, match=r"[Cc]onnection closed"):
         driver.execute([A])
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n", b"~x\r\n", b"\r\n", b"$x\r\n"])
-def test_what_is_no_reply_is_refused(said: bytes) -> None:
-    """Something else listens on that port."""
+def test_something_else_on_the_port_is_refused(said: bytes) -> None:
+    """Another service on the port is taken for a Redis server."""
     with server(said) as driver, pytest.raises(ReplyLost):
         driver.execute([A])
 
 
 def test_silence_ends_at_the_time_out() -> None:
-    """A server that hangs must not hang its clients."""
+    """A server that hangs makes its clients hang."""
     with server(options="?socket_timeout=0.05") as driver, pytest.raises(ReplyLost, match="[Tt]ime"):
         driver.execute([A])
 
 
 @pytest.mark.parametrize("commands", [[A, B], [Put("a", b"1", 1)]], ids=["reads", "one write"])
 def test_a_loading_server_has_carried_out_nothing(commands: list[Command[Any]]) -> None:
-    """The caller is told to try again, not that the outcome is unknown."""
+    """The caller is told that the outcome is unknown instead of to try again."""
     loading = b"-LOADING the dataset is in memory soon\r\n" * len(commands)
     with server(loading) as driver, pytest.raises(Unavailable, match="still loading") as caught:
         driver.execute(commands)
@@ -104,7 +104,7 @@ def test_a_loading_server_has_carried_out_nothing(commands: list[Command[Any]]) 
 
 
 def test_a_server_that_stops_loading_within_a_batch() -> None:
-    """What came after the refused command may have run: it must not be reported as refused."""
+    """A command that may have run after a refused one is reported as refused."""
     with (
         server(b"-LOADING the dataset is in memory soon\r\n:1\r\n") as driver,
         pytest.raises(ReplyLost),
@@ -113,6 +113,6 @@ def test_a_server_that_stops_loading_within_a_batch() -> None:
 
 
 def test_hiredis_reads_where_it_is_installed() -> None:
-    """Without it a value of 1 MB takes several times as long."""
+    """A value of 1 MB takes several times as long to read."""
     pytest.importorskip("hiredis")
     assert "Hiredis" in DefaultParser.__name__

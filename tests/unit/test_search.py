@@ -1,4 +1,4 @@
-"""Finding rows by version, id and time, and walking the history: against a plain list of rows."""
+"""Finding rows by version, id and time, and walking the history, compared with a plain list of rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEYS = Keys("ns")
 
 
 class Log:
-    """A manifest with its pages, and beside it the plain list of rows it must agree with."""
+    """A manifest with its pages, and the plain list of rows that it must agree with."""
 
     def __init__(self, times: list[int]) -> None:
         self.rows: list[Row] = []
@@ -72,7 +72,7 @@ def deep() -> Log:
 
 
 def test_every_version_is_found_in_a_page_a_level(deep: Log) -> None:
-    """A lookup by version descends one path, at any depth."""
+    """A read by version loads more than one page of each level."""
     for row in deep.rows[::7]:
         assert deep.find(search.ByVersion(row.version)) == row
         assert deep.opened <= 3
@@ -81,7 +81,7 @@ def test_every_version_is_found_in_a_page_a_level(deep: Log) -> None:
 
 
 def test_every_id_is_found_in_a_page_a_level(deep: Log) -> None:
-    """A lookup by id, with the time its record tells, descends one path when times are in order."""
+    """A read by id loads more than one page of each level, when times are in order."""
     for row in deep.rows[::7]:
         assert deep.find(search.ById(row.id, row.ts)) == row
         assert deep.opened <= 3
@@ -89,7 +89,7 @@ def test_every_id_is_found_in_a_page_a_level(deep: Log) -> None:
 
 
 def test_every_moment_is_found_in_a_page_a_level(deep: Log) -> None:
-    """as_of descends one path when times are in order, also between two snapshots."""
+    """as_of loads more than one page of each level, when times are in order."""
     for row in deep.rows[::7]:
         for moment in (row.ts, row.ts + 9):
             assert deep.find(search.AsOf(moment)) == row
@@ -106,7 +106,7 @@ def test_every_moment_is_found_in_a_page_a_level(deep: Log) -> None:
 def test_backfills_in_any_order_are_found_like_in_a_list(
     times: list[int], moment: int, data: st.DataObject
 ) -> None:
-    """Times out of order, and equal ones, never hide a row or show the wrong one."""
+    """Times that are out of order or equal hide a row, or find the wrong one."""
     log = Log(times)
     upto = [row for row in log.rows if row.ts <= moment]
     assert log.find(search.AsOf(moment)) == max(upto, key=lambda row: (row.ts, row.version), default=None)
@@ -118,7 +118,7 @@ def test_backfills_in_any_order_are_found_like_in_a_list(
 
 
 def test_a_search_respects_what_retention_hides() -> None:
-    """A manifest that was pruned by a later version of the library shows only what it keeps."""
+    """A manifest that a later release pruned shows more than it keeps."""
     log = Log([number * 10 for number in range(1, 5 * F)])
     rows = log.rows
     head = attrs.evolve(log.manifest.head, first_version=F + 3, floor=(F + 10) * 10, pinned=rows[0])
@@ -134,7 +134,7 @@ def test_a_search_respects_what_retention_hides() -> None:
 
 
 def test_a_walk_goes_newest_first_and_stops_early(deep: Log) -> None:
-    """History needs no page for the tail, and one more for each F rows beyond."""
+    """History loads a page for the tail, or more than one for each F rows after it."""
     rows, ref, _ = search.walk(deep.manifest, before=None).step()
     assert rows == deep.rows[: -len(rows) - 1 : -1]
     assert ref is not None

@@ -1,4 +1,4 @@
-"""A writing batch on SQLite answers and leaves what its commands would, one after the other."""
+"""A writing batch on SQLite replies and stores what its commands would, one after the other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def one_by_one(connection: sqlite3.Connection, commands: list[Command[Any]]) -> 
     return [carry_out(connection, command, NOW) for command in commands]
 
 
-def together(connection: sqlite3.Connection, commands: list[Command[Any]]) -> list[Any]:
+def batched(connection: sqlite3.Connection, commands: list[Command[Any]]) -> list[Any]:
     batch = WritingBatch(connection, commands)
     replies = [batch.carry_out(command, NOW) for command in commands]
     batch.finish()
@@ -47,8 +47,8 @@ def current(connection: sqlite3.Connection) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_batch_is_its_commands_one_after_the_other(seed: int) -> None:
-    """A shortcut that differs from the long way keeps what nobody committed, or loses what somebody did."""
+def test_a_batch_equals_its_commands_one_by_one(seed: int) -> None:
+    """A batch in one transaction keeps uncommitted data, or loses committed data."""
     choice = random.Random(seed)
     committed = 0
     for _ in range(50):
@@ -56,36 +56,36 @@ def test_a_batch_is_its_commands_one_after_the_other(seed: int) -> None:
             for _ in range(4):
                 odd = [some(choice) for _ in range(choice.randint(1, 7))]
                 commands = odd if choice.random() < 0.4 else likely(choice, current(long))
-                replies = together(short, commands)
+                replies = batched(short, commands)
                 assert replies == one_by_one(long, commands), commands
                 assert state(short) == state(long), commands
                 committed += sum(reply == Committed() for reply in replies)
     assert committed > 20, "or nothing was tried"
 
 
-def test_the_shortcut_is_taken() -> None:
-    """Without it each payload is written twice: a publish of a megabyte takes three times as long."""
+def test_a_publish_writes_its_payload_once() -> None:
+    """Each payload is written twice, and a publish of a megabyte takes three times as long."""
     seen: list[str] = []
     header = HEADERS[0]
     with closing(opened()) as connection:
         connection.set_trace_callback(seen.append)
         stage = Stage("a", header, TTL_MS, b"payload")
-        assert together(connection, [stage, commit(b"", b"1;", Staged("a", header))]) == [True, Committed()]
+        assert batched(connection, [stage, commit(b"", b"1;", Staged("a", header))]) == [True, Committed()]
         assert state(connection)[0] == ("a", header + b"payload", None)
     assert not [statement for statement in seen if statement.startswith("UPDATE")]
 
 
 def test_a_refused_commit_leaves_staged_records() -> None:
-    """A record that lost its race would be permanent: its id taken for ever, its bytes never given back."""
+    """A record that lost its race stays permanently, and so does its id."""
     header = HEADERS[0]
     with closing(opened()) as connection:
         stage = Stage("a", header, TTL_MS)
-        together(connection, [stage, commit(b"another;", b"1;", Staged("a", header))])
+        batched(connection, [stage, commit(b"another;", b"1;", Staged("a", header))])
         assert state(connection) == [("a", header, NOW + TTL_MS)]
 
 
 def test_a_refused_commit_leaves_staged_records_in_the_file(tmp_path: Path) -> None:
-    """The driver must end the batch: one that forgot to would keep each record that lost its race."""
+    """The driver does not end the batch, and keeps each record that lost its race."""
     header = HEADERS[0]
     driver = SqliteDriver(tmp_path / "store.db", now_ms=lambda: NOW)
     stage = Stage("a", header, TTL_MS)

@@ -1,0 +1,67 @@
+"""`Store` and `AsyncStore` offer the same methods, arguments and documentation."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import swapstore
+from swapstore import Store
+from swapstore.aio import AsyncStore
+
+
+def public(face: type) -> dict[str, Any]:
+    return {name: inspect.getattr_static(face, name) for name in dir(face) if not name.startswith("_")}
+
+
+METHODS = sorted(name for name, member in public(Store).items() if not isinstance(member, property))
+ITERATING = {"history", "follow", "verify"}
+
+
+def test_both_have_the_same_names() -> None:
+    """A method is missing in one of the two stores, or has another name there."""
+    assert public(Store).keys() == public(AsyncStore).keys()
+
+
+@pytest.mark.parametrize("name", sorted(public(Store)))
+def test_both_have_the_same_signatures_and_documentation(name: str) -> None:
+    """An argument or a promise exists in one of the two stores only."""
+    one, other = getattr(Store, name), getattr(AsyncStore, name)
+    assert inspect.getdoc(one) == inspect.getdoc(other)
+    assert inspect.getdoc(one)
+    if not isinstance(one, property):
+        assert inspect.signature(one).parameters == inspect.signature(other).parameters
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_that_does_io_is_a_coroutine(name: str) -> None:
+    """A method of `AsyncStore` blocks the event loop."""
+    assert inspect.iscoroutinefunction(getattr(AsyncStore, name)) == (name not in ITERATING)
+
+
+def test_both_connect_functions_take_the_same_arguments() -> None:
+    """A program that moves to asyncio has to change more than its import."""
+    ours, theirs = inspect.signature(swapstore.aio.connect), inspect.signature(swapstore.connect)
+    assert ours.parameters == theirs.parameters
+
+
+def test_a_program_without_asyncio_pays_nothing_for_it() -> None:
+    """`import swapstore` loads asyncio or redis-py, or `swapstore.aio` is missing when asked for."""
+    check = (
+        "import sys, swapstore\n"
+        "assert not {'asyncio', 'redis', 'swapstore.aio'} & set(sys.modules)\n"
+        "assert swapstore.aio.AsyncStore and 'swapstore.aio' in sys.modules\n"
+        "assert not hasattr(swapstore, 'no_such_name')\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_a_connection_shows_where_it_goes() -> None:
+    """The repr of a store or of an address does not say where it is, or shows the password."""
+    store = swapstore.aio.connect("redis://user:secret@example.org:6380/3", namespace="weather")
+    assert repr(store) == "<swapstore.aio.AsyncStore redis://example.org:6380/3, namespace 'weather'>"
+    assert (store.where, store.namespace) == ("redis://example.org:6380/3", "weather")

@@ -1,0 +1,74 @@
+"""A server that answers the questions of `doctor` from a script, refusals included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from swapstore.cache import Cache
+from swapstore.commands import Ask, Failed
+from swapstore.doctor.check import Check
+from swapstore.doctor.redis import NEEDED, diagnose
+from swapstore.errors import AccessDenied, Unavailable
+from swapstore.format.keys import Keys
+from swapstore.protocol.context import Context
+from swapstore.protocol.operation import Batch
+from swapstore.testing import VirtualClock
+
+NOW_MS = 1_800_000_000_000
+DENIED = Failed(AccessDenied("does not allow what swapstore needs: NOPERM"))
+UNKNOWN_COMMAND = Failed(Unavailable("refused a command: ERR unknown command"))
+NO_CLUSTER = Failed(Unavailable("refused a command: ERR This instance has cluster support disabled"))
+
+HEALTHY: dict[str, Any] = {
+    "CONFIG GET save": [b"save", b"3600 1"],
+    "CONFIG GET maxmemory-policy": [b"maxmemory-policy", b"noeviction"],
+    "COMMAND INFO": [[word.lower().encode(), 2] for word in NEEDED],
+    "CLUSTER INFO": NO_CLUSTER,
+    "EVAL": 1,
+    "ROLE": [b"master", 0, []],
+    "ACL WHOAMI": b"default",
+    "ACL DRYRUN": b"OK",
+    "TIME": [str(NOW_MS // 1000).encode(), b"0"],
+}
+
+
+class SlowClock(VirtualClock):
+    """A clock that advances by one round trip at every look."""
+
+    round_trip_ms = 0
+
+    def now_ms(self) -> int:
+        self.ms += self.round_trip_ms
+        return self.ms
+
+
+def examine(
+    info: Any, changes: Mapping[str, Any] | None = None, *, round_trip_ms: int = 0
+) -> dict[str, Check]:
+    """Run `doctor` on these replies: `INFO`, and changes to those of a healthy server."""
+    replies = {"INFO": info, **HEALTHY, **(changes or {})}
+    clock = SlowClock(NOW_MS)
+    clock.round_trip_ms = round_trip_ms
+    checking = diagnose(Context(keys=Keys("swapstore"), cache=Cache(0), clock=clock))
+    step = next(checking)
+    try:
+        while True:
+            assert isinstance(step, Batch)
+            step = checking.send([said_to(command, replies) for command in step.commands])
+    except StopIteration as stop:
+        return {check.name: check for check in stop.value}
+
+
+def said_to(command: Any, replies: dict[str, Any]) -> Any:
+    """Find the reply by the first words of the question."""
+    assert isinstance(command, Ask)
+    for count in range(len(command.words), 0, -1):
+        words = " ".join(command.words[:count])
+        if words in replies:
+            return replies[words]
+    raise AssertionError(f"nobody expected {command.words}")
+
+
+def verdicts(checks: dict[str, Check]) -> dict[str, str]:
+    return {name: str(check.verdict) for name, check in checks.items()}

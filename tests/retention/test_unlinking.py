@@ -1,0 +1,241 @@
+"""What retention unlinks: how much stays, for which readers, and how long, on every kind of store."""
+
+from __future__ import annotations
+
+import time
+
+import attrs
+import pytest
+
+from swapstore import Retention, Store
+from swapstore.format import manifest
+from tests.retention.model import expiring, fill, keeping, permanent, stored
+from tests.support import invariants
+from tests.support.drivers import another, meddled
+
+GRACE_MS = 60
+pytestmark = pytest.mark.usefixtures("small_pages")
+
+
+def hasty(store: Store, max_count: int | None = None) -> Store:
+    """A client whose reader grace is short."""
+    context = store._context
+    policy = attrs.evolve(context.policy, reader_grace_ms=GRACE_MS)
+    return keeping(Store(store._driver, attrs.evolve(context, policy=policy)), max_count)
+
+
+def pass_the_grace() -> None:
+    time.sleep(GRACE_MS / 1000 + 0.02)
+
+
+@pytest.mark.parametrize("count", [1, 3, 10, 30])
+def test_the_store_does_not_grow_beyond_the_bound(store: Store, count: int) -> None:
+    """A producer that keeps ten versions fills the server all the same."""
+    client = hasty(store, count)
+    most = 0
+    for number in range(120):
+        client.publish("mena", number, id=f"id-{number}")
+        if number % 10 == 0:
+            assert len(permanent(store, "id")) <= count + 2 * manifest.F
+            most = max(most, len(stored(store).log.pages))
+    assert len(permanent(store, "id")) == len(permanent(store, "ts")) <= count + 2 * manifest.F
+    assert len(permanent(store, "page")) <= count // manifest.F + 3
+    assert most <= count // manifest.F + 3
+    assert len(list(another(store).history("mena", limit=None))) == count
+    invariants.check(store)
+
+
+@pytest.mark.every_store
+def test_unlinked_records_are_gone_after_the_grace(store: Store) -> None:
+    """Records stay permanently although no manifest names them."""
+    client = hasty(store, 2)
+    fill(client, 40)
+    pass_the_grace()
+    client.publish("mena", "more", id="more")
+    pass_the_grace()
+    assert not expiring(store)
+    invariants.check(store)
+
+
+def test_versions_with_gaps_cost_less_than_a_page(store: Store) -> None:
+    """A producer that confirms now and then keeps many times the history that it asked for."""
+    fill(store, 60)
+    client = keeping(store, 50)
+    for number in range(100):
+        client.publish("mena", number, id=f"more-{number}")
+        if number % 7 == 0:
+            client.confirm("mena")
+        shown = len(list(client.history("mena", limit=None)))
+        assert min(50, number + 51) <= shown < 50 + manifest.F
+    assert len(permanent(store, "id")) <= 50 + 2 * manifest.F
+    assert client.prune("mena").count <= 50 + 2 * manifest.F
+    invariants.check(store)
+
+
+# --- latest and pinned -----------------------------------------------------------------------------
+
+
+def test_a_pinned_snapshot_outlives_its_page_and_is_unlinked_when_unpinned(store: Store) -> None:
+    """A pinned snapshot loses its payload, or its records stay permanently after the unpin."""
+    client = keeping(store, 3)
+    fill(client, 2)
+    client.pin("mena", id="id-1")
+    fill(client, 60, begin=2)
+    assert "id-1" not in {row.id for row in invariants.check(store)}, "its page is unlinked"
+    snapshot = another(store).read_latest("mena")
+    assert snapshot is not None
+    assert (snapshot.id, snapshot.value) == ("id-1", 1)
+    assert another(store).read("mena", id="id-1") == snapshot
+    again = client.publish("mena", 1, id="id-1")
+    assert (again.version, again.created) == (2, False)
+    another(store).unpin("mena")
+    invariants.check(store)
+    assert another(store).read("mena", id="id-1") is None
+    id_key = store._context.keys.id("mena", "id-1")
+    assert id_key in expiring(store)
+
+
+def test_a_pin_that_moves_unlinks_the_one_before(store: Store) -> None:
+    """Each pin of an old snapshot leaks its records when another takes its place."""
+    client = keeping(store, 3)
+    fill(client, 2)
+    client.pin("mena", id="id-0")
+    fill(client, 60, begin=2)
+    another(store).pin("mena", id="id-61")
+    assert store._context.keys.id("mena", "id-0") in expiring(store)
+    invariants.check(store)
+
+
+def test_a_rollback_keeps_its_snapshot_until_a_newer_publish(store: Store) -> None:
+    """Readers lose the snapshot that was rolled back to, or its records stay permanently."""
+    client = keeping(store, 3)
+    client.publish("mena", "good", id="good", ts=1000)
+    client.publish("mena", "bad", id="bad", ts=2000)
+    client.rollback("mena", id="good")
+    for number in range(40):
+        client.publish("mena", number, id=f"older-{number}", ts=500)
+    assert "good" not in {row.id for row in invariants.check(store)}
+    snapshot = another(store).read_latest("mena")
+    assert snapshot is not None
+    assert snapshot.value == "good"
+    client.publish("mena", "next", id="next", ts=3000)
+    assert store._context.keys.id("mena", "good") in expiring(store)
+    invariants.check(store)
+
+
+def test_a_snapshot_that_is_latest_and_pinned_is_unlinked_when_it_is_neither(store: Store) -> None:
+    """A snapshot is unlinked while it is still served, or stays when it is neither."""
+    client = keeping(store, 2)
+    client.publish("mena", "both", id="both", ts=10_000)
+    client.pin("mena", id="both")
+    for number in range(40):
+        client.publish("mena", number, id=f"older-{number}", ts=500)
+    key = store._context.keys.id("mena", "both")
+    assert stored(store).head.latest == stored(store).head.pinned
+    client.unpin("mena")
+    assert key in permanent(store, "id")
+    client.pin("mena", id="both")
+    client.publish("mena", "newer", id="newer", ts=20_000)
+    assert key in permanent(store, "id")
+    client.unpin("mena")
+    assert key in expiring(store)
+    invariants.check(store)
+
+
+def test_a_pin_and_a_publish_in_the_swap_that_drops_the_page(store: Store) -> None:
+    """The records of the former latest leak when its page goes in the swap that replaces it."""
+    client = keeping(store)
+    client.publish("mena", "peak", id="peak", ts=10_000)
+    for number in range(12):
+        client.publish("mena", number, id=f"older-{number}", ts=500)
+    keeping(store, 1).publish("mena", "newer", id="newer", ts=20_000)
+    assert store._context.keys.id("mena", "peak") in expiring(store)
+    invariants.check(store)
+
+
+# --- ids again -------------------------------------------------------------------------------------
+
+
+def test_an_unlinked_id_can_be_published_again(store: Store) -> None:
+    """An unlinked id is refused permanently, or unlinked again together with its old page."""
+    client = keeping(store, 2)
+    fill(client, 20)
+    assert "id-0" not in {row.id for row in invariants.check(store)}
+    assert client.publish("mena", "other", id="id-0").created, "with other content, within the grace"
+    same = client.publish("mena", 1, id="id-1", ts=int(time.time() * 1000))
+    assert same.created
+    invariants.check(store)
+    keeping(store).pin("mena", id="id-0")
+    fill(client, 30, begin=100)
+    store.prune("mena", retention=Retention(max_count=1))
+    invariants.check(store)
+    snapshot = another(store).read_latest("mena")
+    assert snapshot is not None
+    assert snapshot.value == "other"
+
+
+@pytest.mark.every_store
+def test_a_record_that_comes_back_within_its_grace_stays(store: Store) -> None:
+    """A snapshot that is published again expires with the TTL of its first publish."""
+    client = keeping(store, 1)
+    client.publish("mena", "again", id="again", ts=5)
+    fill(client, 20)
+    assert store._context.keys.id("mena", "again") in expiring(store)
+    for again in (client, another(store)):
+        commit = again.publish("mena", "again", id="again", ts=5)
+        assert (commit.version, commit.created) == (22, again is client)
+        invariants.check(store)
+
+
+# --- readers in between ----------------------------------------------------------------------------
+
+
+@pytest.mark.every_store
+def test_a_reader_with_the_previous_manifest_still_finds_its_payload(store: Store) -> None:
+    """A reader between the manifest and the payload fails at each publish."""
+    fill(store, 12)
+    reader, meddler = meddled(store, cache_bytes=0)
+    reader.status("mena")
+
+    def overtake() -> None:
+        client = keeping(store, 1)
+        fill(client, 12, begin=12)
+        client.prune("mena")
+
+    meddler.before(len(meddler.batches) + 1, overtake)
+    snapshot = reader.read_latest("mena")
+    assert snapshot is not None
+    assert snapshot.value == 11
+    assert store._context.keys.id("mena", "id-11") in expiring(store)
+    assert len(meddler.batches) == 3, "found at once, without looking again"
+
+
+def test_a_reader_later_than_the_grace_gets_the_current_version(store: Store) -> None:
+    """A slow reader is told of damage where there is none."""
+    fill(store, 12)
+    reader, meddler = meddled(store, cache_bytes=0)
+    reader.status("mena")
+
+    def overtake() -> None:
+        client = hasty(store, 1)
+        fill(client, 12, begin=12)
+        pass_the_grace()
+
+    meddler.before(len(meddler.batches) + 1, overtake)
+    snapshot = reader.read_latest("mena")
+    assert snapshot is not None
+    assert snapshot.value == 23
+
+
+def test_a_history_that_was_begun_before_is_read_to_its_end(store: Store) -> None:
+    """Listing a long history fails in the middle whenever a producer prunes."""
+    fill(store, 60)
+    reader, meddler = meddled(store)
+    rows = reader.history("mena", limit=None)
+    first = next(rows)
+    batches = len(meddler.batches)
+    pruned = store.prune("mena", retention=Retention(max_count=1))
+    assert pruned.let_go == 56
+    assert [row.id for row in (first, *rows)] == [f"id-{number}" for number in reversed(range(60))]
+    assert len(meddler.batches) > batches, "unlinked pages were read"
+    assert [row.id for row in reader.history("mena", limit=None)] == ["id-59"]

@@ -1,0 +1,146 @@
+"""Threads that read concurrently share loads, get nothing that is too old, and never hang."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import attrs
+import pytest
+
+from swapstore import Snapshot, Store
+from swapstore.commands import Command, Peek
+from swapstore.single_flight import SingleFlight
+from tests.support.drivers import another, cold_trips, meddled
+
+
+class Slow:
+    """A driver whose reads take a moment, and are counted."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self.where, self.kind = driver.where, driver.kind
+        self.binary_safe = driver.binary_safe
+        self.loads: list[type[Command[Any]]] = []
+
+    def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        self.loads += [type(command) for command in commands if not isinstance(command, Peek)]
+        time.sleep(0.02)
+        replies: list[Any] = self._driver.execute(commands)
+        return replies
+
+    def close(self) -> None:
+        pass
+
+
+def at_once(count: int, work: Callable[[], Any]) -> list[Any]:
+    barrier = threading.Barrier(count)
+
+    def one() -> Any:
+        barrier.wait()
+        return work()
+
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(one) for _ in range(count)]]
+
+
+@pytest.mark.every_store
+def test_many_cold_readers_cause_one_load(store: Store) -> None:
+    """A web server that has just started reads one payload a hundred times."""
+    store.publish("mena", {"n": 1}, labels={"a": "b"})
+    cold = cold_trips(store)
+    slow = Slow(another(store)._driver)
+    reader = Store(slow, another(store)._context)
+    snapshots = at_once(100, lambda: reader.read_latest("mena"))
+    assert {snapshot.value["n"] for snapshot in snapshots} == {1}
+    assert len(slow.loads) == cold
+    snapshots[0].labels["a"] = "changed"
+    snapshots[0].value["n"] = 9
+    assert snapshots[1].labels == {"a": "b"}
+    assert snapshots[1].value == {"n": 1}, "each has its own"
+
+
+def test_a_reader_is_not_answered_by_a_load_that_began_before_it(store: Store) -> None:
+    """A read misses what was published before it began, because an older load was in flight."""
+    store.publish("mena", 1)
+    client, meddler = meddled(store)
+    client.read_latest("mena")
+    late: list[Any] = []
+    threads: list[threading.Thread] = []
+
+    def publish_and_read() -> None:
+        store.publish("mena", 2)
+        thread = threading.Thread(target=lambda: late.append(client.read_latest("mena")))
+        thread.start()
+        threads.append(thread)
+        time.sleep(0.05)
+
+    meddler.after(len(meddler.batches), publish_and_read)
+    first = client.read_latest("mena")
+    threads[0].join(5)
+    assert first is not None
+    assert isinstance(late[0], Snapshot)
+    assert late[0].value == 2
+
+
+def test_waiting_readers_share_an_error() -> None:
+    """When the store is down, a hundred readers wait for a hundred time-outs in a row."""
+    flights: SingleFlight[int] = SingleFlight()
+    calls: list[int] = []
+
+    def fail() -> int:
+        calls.append(1)
+        time.sleep(0.3)  # so that all threads come while one is at it
+        raise ValueError("down")
+
+    def attempt() -> str:
+        with pytest.raises(ValueError, match="down"):
+            flights.share("key", fail)
+        return "failed"
+
+    assert at_once(20, attempt) == ["failed"] * 20
+    assert len(calls) <= 3
+    assert flights.share("key", lambda: 5) == 5
+
+
+def test_an_interrupted_reader_does_not_interrupt_the_others() -> None:
+    """Ctrl-C in the thread that loads also fails the threads that wait for it."""
+    flights: SingleFlight[int] = SingleFlight()
+    begun = threading.Event()
+
+    def interrupted() -> int:
+        begun.set()
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    def leader() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            flights.share("key", interrupted)
+
+    thread = threading.Thread(target=leader)
+    thread.start()
+    begun.wait(5)
+    assert at_once(5, lambda: flights.share("key", lambda: 7)) == [7] * 5
+    thread.join(5)
+
+
+def test_reads_within_the_bound_do_not_wait(store: Store) -> None:
+    """A read that the cache may serve waits behind one that asks the store."""
+    store.publish("mena", 1)
+    reader = another(store)
+    reader.read_latest("mena")
+    slow = Store(Slow(reader._driver), attrs.evolve(reader._context))
+    began = threading.Event()
+
+    def ask() -> None:
+        began.set()
+        slow.read_latest("mena")
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    began.wait(5)
+    assert slow.read_latest("mena", max_staleness=60) is not None
+    thread.join(5)
