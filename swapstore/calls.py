@@ -281,8 +281,9 @@ class Calls:
         commit. On Redis and Valkey a hint wakes it; `poll` (seconds, or a timedelta) is the longest time
         until a commit is seen whose hint was lost. On SQLite there are no hints.
 
-        Pins, rollbacks and confirmations are not commits. A `Gap` takes the place of commits that cannot be
-        returned, because retention unlinked them or the dataset was reset.
+        Only commits that published a snapshot are returned, not pins, rollbacks and confirmations. A
+        `Gap` takes the place of commits that cannot be returned, because retention unlinked them or the
+        dataset was reset.
 
         Raises `Unavailable` if the store cannot be reached at the beginning. If it becomes unreachable later,
         the iterator retries until it is back, and logs one warning for each outage to the logger `swapstore`.

@@ -3,9 +3,9 @@
 Theory of operation
 ===================
 
-Every change of a dataset ends here. A draft is the next manifest, built on the one that is stored (its
-base). It relies on records: a snapshot's id record and ts record, and pages of older rows. `commit` sends
-one batch:
+Every change of a dataset ends here. A draft is the next manifest, version n+1, built on the one that is
+stored, version n (its base). It relies on records: a snapshot's id record and ts record, and pages of older
+rows. `commit` sends one batch:
 
     SET <record> NX PX …    each record that is not staged yet, with a TTL: nobody reads it
     EVAL commit.lua …       the store's half: compare, verify, make permanent, SET the manifest, housekeeping
@@ -21,6 +21,9 @@ What can fail, and why nothing is lost, doubled or half seen:
 
 - before the script runs: staged records have a TTL and expire. The manifest does not name them, so no
   reader starts from one. A retry finds them and stages only what is missing.
+- the server stops inside the script, before the SET: some records may have lost their TTL already (no
+  supported server persists half of a script). No manifest names them, so no reader sees them. Verify
+  calls them leaked, and their id cannot be published before a repair lets them expire.
 - a record expired, or another producer's has its key: the script answers `Unstaged`, and nothing is
   committed. The record is staged again; another producer's is taken over, which works while it has a TTL.
   Without a TTL it was committed before (`Held`): then the caller looks its id up.
@@ -30,17 +33,18 @@ What can fail, and why nothing is lost, doubled or half seen:
 - the reply is lost, or the connection is: the draft may be committed, or still under way, or neither. The
   stored manifest tells (`resolve`). If it is the draft, the commit succeeded. If it is still the base, the
   **same bytes** are sent again: both sends expect one base, so only one of them can swap it, and the other
-  finds the draft there (`Already`), or a later version. If a later version is stored, version n+1 is ours if
-  its row is. Where that row is not found, because the draft adds none or retention has unlinked it, the
-  outcome may stay `unknown`.
+  finds the draft there (`Already`), or a later version. If a later version is stored, its log has the row of
+  version n+1: the commit succeeded if that row is ours. A draft that adds no row leaves no trace there, and
+  retention may have unlinked the row: then the outcome is `unknown`.
 - the store refuses a command (memory, permissions): nothing was committed, and the refusal is raised. After
   a lost reply it proves nothing about the first send, so then the outcome is `unknown`.
-- after the SET: the commit stands. Housekeeping that fails leaves an unlinked record without a TTL, which
-  verify finds and a repair expires; or a live view, which its etag hides and the next commit removes; or
-  it loses a hint, so followers see the commit at their next poll.
+- after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL: verify
+  finds it, and a repair expires it. It may leave the live view of the old version: readers ignore it, because
+  it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
+  at their next poll.
 
-Versions are dense: a draft on version n can only ever become version n+1. (A repair takes a version more for
-each snapshot that it puts back into the log.)
+Versions are dense: a draft on version n can only ever become version n+1. Only a repair skips versions, one
+for each snapshot that it puts back into the log.
 
 Where no script runs, another committer takes the place of `Scripted`, with the same outcomes: see
 `scriptless/committer.py`.
@@ -108,7 +112,7 @@ class Swapped:
 
 @attrs.frozen
 class Moved:
-    """Another commit came first: the draft is not committed and never will be."""
+    """Another manifest is stored: another commit came first, or the dataset was reset. The draft is lost."""
 
     current: Manifest | None
 
@@ -367,7 +371,7 @@ class Scripted:
         dataset = intent.wanted.dataset
         key = ctx.keys.id(dataset, intent.id)
         entry = entry_in((yield from ask(ctx, Get(key))), key)
-        origin = None if entry is None else (yield from origin_of(ctx, dataset, entry))
+        origin = None if entry is None else (yield from read_origin(ctx, dataset, entry))
         if origin is None or not origin.pending:
             return None
         raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
@@ -479,7 +483,7 @@ def entry_in(record: bytes | None, key: str) -> Entry | None:
         return None
 
 
-def origin_of(ctx: Context, dataset: str, entry: Entry) -> Operation[Origin | None]:
+def read_origin(ctx: Context, dataset: str, entry: Entry) -> Operation[Origin | None]:
     """Read the origin of an entry from its ts record. None: there is none, or it cannot be read."""
     key = ctx.keys.ts(dataset, entry.ts, entry.id)
     record = yield from ask(ctx, Get(key))

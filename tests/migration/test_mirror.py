@@ -342,7 +342,7 @@ def test_a_missing_payload_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     world.client().publish("mena", "new", id="new", ts=T + 1)
     world.sim.evict("swapstore:id:{mena}:new")
     assert world.client().publish("mena", "older", id="older", ts=T).created
-    assert "not there" in caplog.text
+    assert "does not exist" in caplog.text
     assert world.value(MIRROR.by_id("older")) == b'"older"'
     assert world.read() == b'"new"'
 

@@ -1,13 +1,14 @@
--- The commit, as class Commit in swapstore/commands.py defines it. commit() below is its five steps.
+-- The commit, as class Swap in swapstore/commands.py defines it. commit() below is its five steps.
 --
 -- KEYS  manifest, live view, staged records..., unlinked records...
 -- ARGV  expected prefix ('': no manifest may be there), our prefix, manifest bytes, number of staged
 --       records, staging TTL (ms), reader grace (ms), whole ('1' or '0'); then for each staged record a digit
---       and bytes. '0': the header of a record that was staged before. '1': the same, and the record is
---       shared. '2' and '3': like '0' and '1', but the bytes are all of the record, and the commit stages it.
+--       and bytes. '0': a record that was staged before; the bytes are its header. '1': the same, and the
+--       record is shared. '2': a record that the commit stages itself; the bytes are all of it. '3': the
+--       same, and the record is shared.
 
 local last = 2 + ARGV[4] -- KEYS[3] to KEYS[last] are the staged records
-local undo = {} -- keys of records that have no TTL any more, because of this commit
+local undo = {} -- keys of records without a TTL that get one if the commit is refused
 local placed = {} -- what became of the records that the commit stages, by their place in KEYS
 local compare, verify, refuse
 
@@ -77,7 +78,7 @@ function compare(manifest, expected, ours)
     return refuse('already')
   end
   if not as_expected then
-    return refuse('conflict', damaged and '' or call('GET', manifest))
+    return refuse('mismatch', damaged and '' or call('GET', manifest))
   end
 end
 

@@ -255,7 +255,7 @@ def _commit_reply(reply: Any) -> SwapReply:
             return Committed()
         case [[b"already"], *_]:
             return Already()
-        case [[b"conflict", current], *_]:
+        case [[b"mismatch", current], *_]:
             return Mismatch(current)
         case [[b"unstaged", key, present], *_]:
             return Unstaged(key.decode(), bool(present))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore.protocol.commit import origin_of
+from swapstore.protocol.commit import read_origin
 from swapstore.protocol.load import find_id
 from swapstore.protocol.operation import Operation
 
@@ -37,7 +37,7 @@ def may_adopt(ctx: Context, draft: Draft) -> Operation[bool]:
     if draft.base is None or draft.row is None:
         return True
     head = draft.base.head
-    origin = yield from origin_of(ctx, head.dataset, draft.row)
+    origin = yield from read_origin(ctx, head.dataset, draft.row)
     if origin is None:
         return False
     is_other_line = origin.epoch != draft.base.epoch or origin.version > head.version
