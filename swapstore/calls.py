@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -23,7 +23,7 @@ from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import History
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from datetime import datetime, timedelta
 
     from swapstore.doctor.check import Check
@@ -193,14 +193,17 @@ class Calls:
             return (yield from read.read_latest(self._context, name, max_staleness_s=bound))
 
     def remembered(self, dataset: str, *, max_staleness: float | timedelta = 0.0) -> Snapshot | None:
-        """Return what `read_latest` can serve from the cache. None: it has to ask the store."""
-        if not max_staleness:
-            return None
+        """Return what `read_latest` can serve from the cache. None: it has to ask the store.
+
+        Checks the arguments as `read_latest` does: a caller may then get the result of another caller's load.
+        """
+        name = arguments.dataset(dataset)
         try:
             bound = arguments.staleness_s(max_staleness)
-        except InvalidInput:
-            return None  # `read_latest` raises the error, with the dataset
-        return read.remembered(self._context, arguments.dataset(dataset), bound)
+        except InvalidInput as error:
+            error.dataset = name
+            raise
+        return read.remembered(self._context, name, bound) if bound else None
 
     def read_latest_many(
         self, datasets: Iterable[str], *, max_staleness: float | timedelta = 0.0
@@ -210,7 +213,9 @@ class Calls:
         Like `read_latest` of each, but in one batch: two round trips at most, one if the store has the
         snapshots in its cache. If a dataset cannot be read, its error is raised after all have been read.
         """
-        names = [datasets] if isinstance(datasets, str) else list(datasets)
+        if not isinstance(datasets, Iterable):
+            raise InvalidInput(f"datasets must be names of datasets, not a {type(datasets).__name__}")
+        names = [arguments.dataset(name) for name in ([datasets] if isinstance(datasets, str) else datasets)]
         reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
         outcomes = yield from batched(self._context, reading)
         found: dict[str, Snapshot | None] = {}

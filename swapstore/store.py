@@ -87,6 +87,7 @@ def sharing(
 ) -> Callable[Concatenate[Any, P], Snapshot | None]:
     """Make a method of `Store` that reads: from the cache, or with one load for concurrent callers.
 
+    The load asks the store, whatever staleness each caller allows: those who allow none get its result too.
     Each caller gets a snapshot of its own, because its labels can be changed.
     """
 
@@ -97,7 +98,7 @@ def sharing(
         if found is not None:
             return found
         dataset = args[0] if args else kwargs["dataset"]
-        found = self._flights.share(dataset, lambda: self._run(call(self._calls, *args, **kwargs)))
+        found = self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
         return None if found is None else own(found)
 
     return method  # type: ignore[return-value]
@@ -115,7 +116,7 @@ def asharing(
         if found is not None:
             return found
         dataset = args[0] if args else kwargs["dataset"]
-        found = await self._flights.share(dataset, lambda: self._run(call(self._calls, *args, **kwargs)))
+        found = await self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
         return None if found is None else own(found)
 
     return method  # type: ignore[return-value]

@@ -14,6 +14,8 @@ import pytest
 
 import swapstore
 from swapstore import Store, StoreClosed
+from swapstore.protocol.operation import Listen
+from swapstore.subscription import Subscription
 from tests.follow.followers import Collected, publish, take
 from tests.follow.test_faults import LONG, eventually, subscribers
 from tests.support.valkey import Server
@@ -152,3 +154,24 @@ def test_ctrl_c(real_url: str) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_subscription_that_begins_while_it_is_closed() -> None:
+    """A store that is closed just as a follower subscribes leaves it waiting for a whole poll."""
+
+    class Listener:
+        closed = False
+
+        def wait(self, _seconds: float) -> None:
+            assert self.closed, "it would wait"
+
+        def close(self) -> None:
+            self.closed = True
+
+    class Driver:
+        def listen(self, _channel: str) -> Listener:
+            subscription.close()  # by another thread
+            return Listener()
+
+    subscription = Subscription(Driver())  # type: ignore[arg-type]
+    subscription.listen(Listen(60.0, "channel"))

@@ -58,3 +58,20 @@ def test_a_commit_stands_whatever_fails_after_its_swap(valkey: Server, refused: 
         admin.acl_deluser("clerk")
         assert do(owner._driver, Get(MANIFEST)) == manifest_bytes("e.2.a")
         assert admin.pttl(A) == -1
+
+
+def test_a_record_that_can_be_given_no_ttl_is_removed(valkey: Server) -> None:
+    """A refused commit leaves a record that never expires, and that no version will ever name."""
+    with connect(valkey.url) as owner, valkey.client() as admin:
+        do(owner._driver, Stage(B, b"old\n", LONG_MS))
+        rights = ["+@all", "-persist", "-pexpire"]
+        admin.acl_setuser(
+            "clerk", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=rights, reset=True
+        )
+        with connect(f"redis://clerk:x@127.0.0.1:{valkey.port}/0") as clerk:
+            swap = commit("e.1.a", staged=(Staged(A, b"new\n"), Staged(B, b"old\n")))
+            *_, reply = clerk._driver.execute([Stage(A, b"new\n", swap.staging_ttl_ms, b"body"), swap])
+        admin.acl_deluser("clerk")
+        assert isinstance(reply, Failed)
+        assert not admin.exists(A)
+        assert admin.pttl(B) > 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,3 +183,10 @@ def test_a_proxy_is_used_where_the_environment_names_one(monkeypatch: pytest.Mon
     with pytest.raises(InvalidInput, match="HTTPS_PROXY") as caught:
         proxy(URL)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("connect", [swapstore.connect, swapstore.aio.connect])
+def test_what_is_sent_together_fits_into_a_request(connect: Callable[..., Any]) -> None:
+    """`publish_many` sends more at once than the endpoint takes, and every dataset is refused."""
+    store = connect(URL, token=TOKEN, max_request=1000)
+    assert store._context.policy.max_batch_bytes == 500

@@ -16,6 +16,7 @@ from swapstore.errors import (
     ReplyLost,
     StoreClosed,
 )
+from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST, delete
 from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, cold_trips, lose, meddled
@@ -291,3 +292,30 @@ def test_a_record_that_arrives_late_is_read_all_the_same(store: Store) -> None:
     snap = client.read_latest("mena")
     assert snap is not None
     assert snap.value == 1
+
+
+def test_a_look_that_finds_nothing_new_renews_the_staleness_bound() -> None:
+    """A reader that asked a moment ago asks again, although its bound allows what it saw then."""
+    simulated = SimulatedStore()
+    simulated.connect().publish("mena", 1)
+    reader, meddler = meddled(simulated.connect(), clock=simulated.clock)
+    reader.read_latest("mena")
+    simulated.clock.advance(50_000)
+    reader.read_latest("mena")
+    simulated.clock.advance(50_000)
+    asked = len(meddler.batches)
+    assert reader.read_latest("mena", max_staleness=60) is not None
+    assert len(meddler.batches) == asked
+
+
+def test_a_record_that_does_not_match_is_read_again(store: Store) -> None:
+    """A replica that is behind makes a read fail that would succeed a moment later."""
+    store.publish("mena", {"n": 1})
+    reader, meddler = meddled(store)
+    reader.status("mena")
+    fetch = len(meddler.batches) + 1  # after the look at the manifest
+    meddler.replies(fetch, lambda replies: [b"{}\n" for _ in replies])
+    found = reader.read_latest("mena")
+    assert found is not None
+    assert found.value == {"n": 1}
+    assert len(meddler.batches) > fetch + 1

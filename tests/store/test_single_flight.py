@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from swapstore import Snapshot, Store
+from swapstore import InvalidInput, Snapshot, Store
 from swapstore.commands import Command, Peek
 from swapstore.single_flight import SingleFlight
 from tests.support.drivers import another, cold_trips, meddled
@@ -144,3 +144,90 @@ def test_reads_within_the_bound_do_not_wait(store: Store) -> None:
     began.wait(5)
     assert slow.read_latest("mena", max_staleness=60) is not None
     thread.join(5)
+
+
+def test_a_strict_read_is_not_served_from_the_cache_of_a_lenient_one(store: Store) -> None:
+    """A read that allows no staleness gets an older version, because another thread allows a minute."""
+    store.publish("mena", 1)
+    client, meddler = meddled(store)
+    found: dict[str, Snapshot | None] = {}
+    threads: list[threading.Thread] = []
+
+    def read(name: str, **options: float) -> None:
+        def load() -> None:
+            found[name] = client.read_latest("mena", **options)
+
+        threads.append(threading.Thread(target=load))
+        threads[-1].start()
+        time.sleep(0.05)  # so that they come in this order
+
+    def publish_and_read() -> None:
+        store.publish("mena", 2)
+        read("lenient", max_staleness=60)
+        read("strict")
+
+    meddler.after(0, publish_and_read)
+    client.read_latest("mena")
+    for thread in threads:
+        thread.join(5)
+    assert found["strict"] is not None
+    assert found["strict"].value == 2
+
+
+def test_a_bad_argument_is_only_its_callers_error(store: Store) -> None:
+    """A correct read raises `InvalidInput` for the argument of another thread's read."""
+    store.publish("mena", 1)
+    client, meddler = meddled(store)
+    threads: list[threading.Thread] = []
+    errors: list[Exception] = []
+    found: list[Snapshot | None] = []
+
+    def wrong() -> None:
+        try:
+            client.read_latest("mena", max_staleness=-1)
+        except InvalidInput as error:
+            errors.append(error)
+
+    def start(target: Callable[[], object]) -> None:
+        threads.append(threading.Thread(target=target))
+        threads[-1].start()
+        time.sleep(0.05)
+
+    def start_both() -> None:
+        start(wrong)
+        start(lambda: found.append(client.read_latest("mena")))
+
+    meddler.after(0, start_both)
+    client.read_latest("mena")
+    for thread in threads:
+        thread.join(5)
+    assert [str(error)[:15] for error in errors] == ["dataset 'mena':"]
+    assert [snapshot and snapshot.value for snapshot in found] == [1]
+
+
+def test_an_interrupted_reader_does_not_interrupt_those_that_joined_it() -> None:
+    """Ctrl-C in the thread that loads for others is raised in their threads."""
+    flights: SingleFlight[int] = SingleFlight()
+    release = threading.Event()
+    found: list[int] = []
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    def second() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            flights.share("key", interrupted)
+
+    targets: list[Callable[[], object]] = [
+        lambda: flights.share("key", lambda: release.wait(5) or 1),
+        second,
+        lambda: found.append(flights.share("key", lambda: 7)),
+    ]
+    threads = [threading.Thread(target=target) for target in targets]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    release.set()
+    for thread in threads:
+        thread.join(5)
+    assert found == [7]
