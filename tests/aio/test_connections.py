@@ -241,6 +241,7 @@ def test_passwords_are_never_shown(tmp_path: Path) -> None:
         assert SECRET not in everything_about(caught.value)
 
 
+@pytest.mark.slow
 def test_sentinels_that_know_no_server_do_not_show_their_password() -> None:
     """redis-py quotes the sentinels' options in its error, and the password reaches the log."""
     make: Any = redis.asyncio.Sentinel

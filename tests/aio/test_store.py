@@ -184,6 +184,7 @@ def test_connect_checks_its_arguments(valkey: Server) -> None:
         assert admin.get("old:v1:mena:latest") or admin.keys("old*")
 
 
+@pytest.mark.slow
 def test_two_hundred_publishes_and_reads_at_once(place: Place) -> None:
     """Under 200 concurrent publishes and reads one is lost or mixed with another."""
 
@@ -204,6 +205,7 @@ def test_two_hundred_publishes_and_reads_at_once(place: Place) -> None:
         assert set(place.ids(f"d{name}")) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.every_store
 def test_forty_producers_of_one_dataset(place: Place) -> None:
     """Tasks that race for one dataset lose a commit or leave a gap in the versions."""

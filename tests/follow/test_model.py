@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,6 +94,7 @@ class World:
             self.found.append(next(self.follower))
 
 
+@pytest.mark.slow
 @given(ACTS, st.sampled_from([None, 0, 2]))
 def test_what_is_given_is_what_was_committed(acts: list[Act], after: int | None) -> None:
     """A consumer skips a commit, or gets one twice or out of order, without an error."""

@@ -117,6 +117,7 @@ def test_labels_are_the_callers_own(store: Store) -> None:
     second.close()
 
 
+@pytest.mark.slow
 def test_a_million_behind_loads_a_page_at_a_time() -> None:
     """A consumer that is far behind waits minutes for its first commit, or runs out of memory."""
     store = SimulatedStore().connect()

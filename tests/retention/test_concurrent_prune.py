@@ -88,6 +88,7 @@ def test_a_page_that_cannot_be_read_during_an_outage(store: Store) -> None:
         client.prune("mena", retention=ONE)
 
 
+@pytest.mark.slow
 @pytest.mark.every_store
 def test_prunes_against_producers(real_url: str) -> None:
     """Under load a version is lost, a record leaks, or a reader finds nothing."""

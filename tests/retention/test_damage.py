@@ -13,6 +13,7 @@ from tests.support.drivers import another
 pytestmark = pytest.mark.usefixtures("small_pages")
 
 
+@pytest.mark.slow
 @pytest.mark.every_store
 @pytest.mark.parametrize("how", ["missing", "altered"])
 def test_a_damaged_page_does_not_keep_others_from_being_unlinked(store: Store, how: str) -> None:

@@ -98,6 +98,7 @@ def test_time_passes_only_when_it_is_told_to() -> None:
     assert sim.keyspace.values == {}
 
 
+@pytest.mark.slow
 @given(st.integers(1, 40), st.data())
 def test_an_evicted_key_is_never_read_as_something_else(count: int, data: st.DataObject) -> None:
     """An evicted key leads to a wrong result instead of an error."""

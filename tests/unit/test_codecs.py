@@ -183,6 +183,7 @@ def test_a_value_that_refers_back_in_many_places_is_refused_at_once() -> None:
         encode(parent, "json")
 
 
+@pytest.mark.slow
 def test_a_value_that_grows_without_bound_is_refused_before_it_is_encoded() -> None:
     """A value that is small in memory and huge as JSON uses up all memory."""
     value: Any = [1, 2]
