@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from swapstore import Outcomes, Snapshot
+from swapstore import Outcomes, Problem, Snapshot
 from swapstore.testing import Fault
 from tests.machine.machine import BOUNDS, FAULTS, IDS, KEYS, PAYLOADS, WHO, Machine
 from tests.machine.model import Attempt
@@ -56,4 +56,6 @@ class Batching(Machine):
     @rule(who=WHO)
     def nothing_is_wrong(self, who: int) -> None:
         found = self.run(who, None, lambda store: [each for each in store.verify() if each.wrong])
-        assert found == []
+        # A refused SADD leaves a dataset unlisted, until another client publishes or a repair lists it.
+        refusable = {Problem.NAME_MISSING} if self.faults_happen else set()
+        assert {each.problem for each in found} <= refusable
