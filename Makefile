@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-QUICK := $(addprefix tests/,unit drivers store aio batching follow retention fsck events validators migration testing repository)
+QUICK := $(addprefix tests/,unit drivers store aio batching follow retention events validators testing repository)
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 # Python files that differ from where this branch left main, those included that git does not know yet.
