@@ -124,7 +124,7 @@ MUTANTS = (
         "a moment of trouble taken for a lack of scripts",
         "No plain SET takes back what a producer with scripts committed.",
         "rest/test_scriptless.py::test_a_temporary_error_is_not_a_lack_of_scripts[False]",
-        Edit("Undecided.decide", "not isinstance(reply.error, Unscripted)", "False"),
+        Edit("Undecided._decide", "not isinstance(reply.error, Unscripted)", "False"),
         Edit(
             "_make_sure", "not (isinstance(reply, Failed) and isinstance(reply.error, Unscripted))", "False"
         ),

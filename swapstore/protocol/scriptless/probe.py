@@ -49,13 +49,13 @@ class Undecided(Scripted):
     def ask_at_connect(self, ctx: Context) -> Operation[None]:
         """Probe an endpoint. If it cannot be reached now, the first publish probes it."""
         try:
-            yield from self.decide(ctx)
+            yield from self._decide(ctx)
         except (AccessDenied, Unsupported):
             raise
         except Unavailable:
             return
 
-    def decide(self, ctx: Context) -> Operation[None]:
+    def _decide(self, ctx: Context) -> Operation[None]:
         """Find out how this endpoint commits, before the first publish needs to know.
 
         Raises `Unsupported` if nothing here commits safely. Credentials that may only read are not refused,
