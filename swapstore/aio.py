@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from swapstore.connect import (
     ASYNC,
     DEFAULT_CACHE_BYTES,
+    DEFAULT_MAX_AHEAD,
     DEFAULT_MAX_BATCH,
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_MAX_REQUEST,
@@ -26,6 +27,7 @@ from swapstore.store import AsyncStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import timedelta
 
     from swapstore.events import Event
     from swapstore.migration.layout import Mirror
@@ -45,6 +47,7 @@ def connect(
     allow_http: bool = False,
     single_writer: bool = False,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
     validators: Sequence[Validator] = (),
@@ -69,6 +72,7 @@ def connect(
         max_payload=max_payload,
         max_batch=max_batch,
         cache_bytes=cache_bytes,
+        max_ahead=max_ahead,
         retention=retention,
         mirror=mirror,
         validators=validators,

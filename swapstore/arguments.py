@@ -13,6 +13,8 @@ import msgspec
 from swapstore.errors import InvalidInput, PayloadTooLarge
 
 MAX_TS_MS = 253_402_300_799_999  # the end of the year 9999, the last one that datetime supports
+LATEST_GUESS_MS = 7_258_118_400_000  # 2200
+EARLIEST_INT_MS = 631_152_000_000  # 1990; an int below it is most likely a number of seconds
 MAX_LABELS_BYTES = 1024
 LONGEST_SHOWN = 80
 MIN_LIVE_TTL_S = 0.001
@@ -81,24 +83,62 @@ def shown(value: Any) -> str:
 
 
 def timestamp_ms(value: Any, what: str = "ts") -> int:
-    """Return milliseconds since the Unix epoch, from an int of them or an aware datetime."""
+    """Return milliseconds since the Unix epoch, from an int of them or an aware datetime.
+
+    An int before 1990 is refused, because it is most likely a number of seconds. A datetime may be earlier.
+    """
     if isinstance(value, datetime):
         if value.tzinfo is None or value.utcoffset() is None:
             raise InvalidInput(
                 f"{what} {value.isoformat()} is a naive datetime; give it a timezone (datetime.UTC)"
             )
-        value = (value - _EPOCH) // timedelta(milliseconds=1)
+        moment = (value - _EPOCH) // timedelta(milliseconds=1)
+        if moment < 0:
+            raise InvalidInput(f"{what} {value.isoformat()} is before 1970")
+        return moment
     if not isinstance(value, int) or isinstance(value, bool):
+        hint = "; of time.time(), give int(time.time() * 1000)" if isinstance(value, float) else ""
         raise InvalidInput(
             f"{what} must be an aware datetime or an int of milliseconds since 1970, "
-            f"not {type(value).__name__}"
+            f"not {type(value).__name__}{hint}"
         )
-    if not 0 <= value <= MAX_TS_MS:
+    if not EARLIEST_INT_MS <= value <= MAX_TS_MS:
         raise InvalidInput(
-            f"{what} {shown(value)} is not between 1970 and 9999 in milliseconds "
-            "(micro- or nanoseconds, perhaps?)"
+            f"{what} {shown(value)} is not between 1990 and 9999 in milliseconds{_probably_meant(value)}; "
+            "an earlier moment has to be an aware datetime"
         )
-    return value
+    return int(value)
+
+
+def _probably_meant(value: int) -> str:
+    """Name the unit in which a number would be a time of these decades, and the value in milliseconds."""
+    for unit, meant in (
+        ("seconds", value * 1000),
+        ("microseconds", value // 1000),
+        ("nanoseconds", value // 1_000_000),
+    ):
+        if EARLIEST_INT_MS <= meant <= LATEST_GUESS_MS:
+            return f" (in {unit}, it would be {meant} milliseconds)"
+    return ""
+
+
+def not_ahead(ts_ms: int, now_ms: int, max_ahead_ms: int | None) -> None:
+    """Refuse a `ts` further in the future than the bound: until then, no publish would become the latest."""
+    if max_ahead_ms is not None and ts_ms > now_ms + max_ahead_ms:
+        ahead = (ts_ms - now_ms) // 1000
+        raise InvalidInput(
+            f"ts {ts_ms} is {ahead:,} s ahead of this machine's clock; as the latest, it would keep every "
+            "snapshot before it from being served. Correct it or the clock, or raise max_ahead in connect()"
+        )
+
+
+def max_ahead_ms(value: Any) -> int | None:
+    """Return in milliseconds how far ahead of the clock a `ts` may be. None: there is no bound."""
+    if value is None:
+        return None
+    if not isinstance(value, timedelta) or value < timedelta(0):
+        raise InvalidInput(f"max_ahead must be a timedelta of 0 or more, or None, not {shown(value)}")
+    return value // timedelta(milliseconds=1)
 
 
 def labels(value: Any) -> dict[str, str]:

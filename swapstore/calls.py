@@ -339,7 +339,7 @@ class Calls:
         with about(dataset) as name:
             if retention is not None and not isinstance(retention, Retention):
                 raise InvalidInput(f"retention must be a Retention, not {type(retention).__name__}")
-            return (yield from prune.prune(self._context, name, prune.limits(self._context, retention)))
+            return (yield from prune.prune(self._context, name, retention or self._context.retention))
 
     def doctor(self) -> Operation[list[Check]]:
         """Check the server or the SQLite file for settings that could break what swapstore promises.
@@ -440,7 +440,11 @@ class Calls:
         codec: str,
     ) -> Publication:
         """Check the arguments of a publish, and encode the value."""
-        payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
+        policy, clock = self._context.policy, self._context.clock
+        payload = codecs.encode(value, codec, limit_bytes=policy.max_payload_bytes)
+        if ts is not None:
+            ts = arguments.timestamp_ms(ts)
+            arguments.not_ahead(ts, clock.now_ms(), policy.max_ahead_ms)
         if validate is not None and not callable(validate):
             raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
         return Publication(
@@ -448,7 +452,7 @@ class Calls:
             payload=payload,
             codec=codec,
             id=None if id is None else arguments.snapshot_id(id),
-            ts=None if ts is None else arguments.timestamp_ms(ts),
+            ts=ts,
             labels=arguments.labels({} if labels is None else labels),
             dedupe_key=None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
             expected_version=None

@@ -113,6 +113,11 @@ class Scan(ReadCommand[Scanned]):
 
 
 @attrs.frozen
+class Time(ReadCommand[int | None]):
+    """Return the store's own time in milliseconds since the Unix epoch. None: it has no clock of its own."""
+
+
+@attrs.frozen
 class Ask(ReadCommand[Any]):
     """Ask about the store itself, with a command of this kind of store, for `doctor`."""
 

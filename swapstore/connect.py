@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import unquote
@@ -41,6 +42,7 @@ DEFAULT_MAX_PAYLOAD = 64 * 1024 * 1024
 DEFAULT_MAX_BATCH = 8 * 1024 * 1024
 DEFAULT_MAX_REQUEST = 10 * 1024 * 1024
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
+DEFAULT_MAX_AHEAD = timedelta(days=1)
 
 D = TypeVar("D", bound=Endpoint)
 
@@ -56,6 +58,7 @@ def connect(
     allow_http: bool = False,
     single_writer: bool = False,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
     validators: Sequence[Validator] = (),
@@ -76,6 +79,9 @@ def connect(
     - `single_writer`: for an endpoint that runs no scripts and has no compare-and-set: a promise that only
       one process at a time publishes there. No effect on other stores.
     - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
+    - `max_ahead`: how far a `ts` may be ahead of this machine's clock (a timedelta; None: no bound). A later
+      one is refused: until that moment, no other publish would become the latest. The same bound holds for
+      this machine's clock itself, compared with that of the store: see `Retention`.
     - `retention`: how much history the publishes of this store keep. Default: all of it.
     - `mirror`: old keys to write after each swap, for readers that have not moved yet. Redis and Valkey only.
     - `validators`: functions like `validate` of `publish`. Every publish of this store calls them in order,
@@ -98,6 +104,7 @@ def connect(
         max_payload=max_payload,
         max_batch=max_batch,
         cache_bytes=cache_bytes,
+        max_ahead=max_ahead,
         retention=retention,
         mirror=mirror,
         validators=validators,
@@ -153,6 +160,7 @@ def prepare(
     max_payload: int,
     max_batch: int,
     cache_bytes: int,
+    max_ahead: timedelta | None,
     retention: Retention | None,
     mirror: Mirror | None,
     validators: Sequence[Validator],
@@ -162,6 +170,7 @@ def prepare(
     policy = Policy(
         max_payload_bytes=arguments.whole(max_payload, "max_payload", least=1),
         max_batch_bytes=arguments.whole(max_batch, "max_batch", least=1),
+        max_ahead_ms=arguments.max_ahead_ms(max_ahead),
     )
     context = Context(
         keys=Keys(arguments.namespace(namespace)),

@@ -99,12 +99,16 @@ class Snapshot(_Payload):
 
 @attrs.frozen(kw_only=True, slots=False)
 class Candidate(_Payload):
-    """A snapshot that is not published yet: the argument of `validate`."""
+    """A snapshot that is not published yet: the argument of `validate`.
+
+    `ts_is_default`: the publish named no `ts`, so it is now, or that of the latest if this is later.
+    """
 
     dataset: str
     id: str
     ts: int
     labels: dict[str, str]
+    ts_is_default: bool = False
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -168,6 +172,11 @@ class Retention:
     that publishes or prunes. `max_count` is how many of the newest commits to keep; 1 or more. A snapshot
     past a bound is hidden at once and unlinked soon after. The latest and the pinned snapshot can always be
     read, whatever their age. Raises `InvalidInput` for an invalid bound.
+
+    If the last commit is longer ago than `max_ahead` of `connect`, the client's clock may be wrong, so it is
+    compared with the store's, and refused if it is ahead. A store without a clock (a SQLite file, some REST
+    endpoints) cannot show that. There, ages are counted from `max_ahead` after the last commit at most. To
+    prune a dataset there that nobody publishes to any more, connect with `max_ahead=None`.
     """
 
     max_age: timedelta | None = None

@@ -98,13 +98,13 @@ def must_not_shrink(*, percent: float, of: Literal["bytes", "items"] = "bytes") 
 
 
 def must_be_newer() -> Validator:
-    """Reject a `ts` that is not greater than the latest's, backfills included.
+    """Reject a `ts` that the producer set and that is not greater than the latest's, backfills included.
 
-    For producers that set `ts`.
+    A publish without a `ts` is accepted: it becomes the latest in any case.
     """
 
     def validate(candidate: Candidate, previous: Snapshot | None) -> str | None:
-        if previous is None or candidate.ts > previous.ts:
+        if previous is None or candidate.ts_is_default or candidate.ts > previous.ts:
             return None
         return f"its ts {candidate.ts} is not newer than that of the latest, {previous.ts}"
 

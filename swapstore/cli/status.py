@@ -15,6 +15,8 @@ from swapstore.errors import Damaged, NotFound
 from swapstore.models import Row, Status
 from swapstore.store import Store
 
+CLOCKS_AGREE_MS = 10_000  # two machines with NTP differ by less
+
 OneOrAll = Annotated[
     str | None,
     Parameter(help="The dataset's name. Default: every dataset that has something published."),
@@ -29,7 +31,8 @@ def status(
         timedelta | None,
         Parameter(
             converter=to_duration,
-            help="Exit with 6 if no producer published or confirmed within this time: 90d, 12h, 30m, 45s.",
+            help="Exit with 6 if no producer published or confirmed within this time: 90d, 12h, 30m, 45s; "
+            "also if it seems to have done so in the future, because two clocks disagree.",
         ),
     ] = None,
     session: CurrentSession,
@@ -173,10 +176,18 @@ def _print_statuses(statuses: Iterable[Status]) -> None:
 
 
 def _is_stale(status: Status, max_age: timedelta | None) -> bool:
-    """Return whether the producer is overdue, and report on stderr by how much."""
-    if max_age is None or timedelta(milliseconds=status.confirmed_age_ms) <= max_age:
+    """Return whether the producer is overdue, or nobody can tell. Report it on stderr."""
+    if max_age is None:
         return False
     last = output.age(status.confirmed_at, status.read_at)
+    if status.confirmed_age_ms < -CLOCKS_AGREE_MS:
+        output.complain(
+            f"dataset {status.dataset!r}: the clocks disagree: last published or confirmed {last}, by the "
+            "producer's clock, so nobody can tell whether it is overdue. Set both clocks (NTP)"
+        )
+        return True
+    if timedelta(milliseconds=status.confirmed_age_ms) <= max_age:
+        return False
     allowed = output.duration(max_age // timedelta(milliseconds=1))
     output.complain(
         f"dataset {status.dataset!r}: stale: last published or confirmed {last}, and {allowed} is allowed"

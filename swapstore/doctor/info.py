@@ -83,12 +83,3 @@ def setting(reply: Any, name: str) -> str | None:
     else:
         return None
     return pairs.get(name)
-
-
-def time_ms(reply: Any) -> int | None:
-    """Return a reply to `TIME`, seconds and microseconds, in milliseconds. None: not told."""
-    try:
-        seconds, micros = (int(part) for part in reply)
-    except (TypeError, ValueError):
-        return None
-    return seconds * 1000 + micros // 1000

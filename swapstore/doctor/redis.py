@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import Ask, Failed
+from swapstore.commands import Ask, Failed, Time
 from swapstore.doctor import permissions as redis_permissions
+from swapstore.doctor import times
 from swapstore.doctor.check import Check, Verdict, reason
-from swapstore.doctor.info import Answers, Info, parse, setting, text, time_ms
+from swapstore.doctor.info import Answers, Info, parse, setting, text
 from swapstore.protocol.load import ask_all
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
         redis_permissions.scripts(answers.script, permissions),
         redis_permissions.commands(permissions, ctx.keys.namespace),
         skew(clock),
+        *(yield from times.diagnose(ctx)),
     ]
 
 
@@ -298,8 +300,8 @@ class Clocks:
 def measure(ctx: Context) -> Operation[Clocks]:
     """Ask for the time, in a round trip of its own: other questions would make it less exact."""
     before = ctx.clock.now_ms()
-    (reply,) = yield from ask_all(ctx, [Ask(("TIME",))])
-    return Clocks(before, time_ms(reply), ctx.clock.now_ms())
+    (reply,) = yield from ask_all(ctx, [Time()])
+    return Clocks(before, None if isinstance(reply, Failed) else reply, ctx.clock.now_ms())
 
 
 def skew(clocks: Clocks) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Ask, Failed
-from swapstore.doctor import redis
+from swapstore.doctor import redis, times
 from swapstore.doctor.check import Check, Verdict, reason
 from swapstore.doctor.info import Answers, parse
 from swapstore.protocol.load import ask_all
@@ -42,6 +42,7 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
         redis.persistence(info, answers),
         redis.replication(info, answers),
         redis.skew(clocks),
+        *(yield from times.diagnose(ctx)),
     ]
 
 

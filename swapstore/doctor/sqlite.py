@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Ask, Members
+from swapstore.doctor import times
 from swapstore.doctor.check import Check, Verdict
 from swapstore.errors import Corrupt, ReadOnly, SwapstoreError
 from swapstore.protocol.load import ask, ask_all, value_of
@@ -34,7 +35,7 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
         return [opening, *around]
     writing = yield from _writing(ctx)
     inside = yield from _inside(ctx)
-    return [opening, writing, *inside, *around]
+    return [opening, writing, *inside, *around, *(yield from times.diagnose(ctx))]
 
 
 def _opening(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:

@@ -45,12 +45,22 @@ class Draft:
 
 @attrs.frozen(kw_only=True)
 class Stamp:
-    """What a new manifest needs from outside: the time, its nonce, key names, and an epoch for a new log."""
+    """What a new manifest needs from outside: the time, its nonce, key names, and an epoch for a new log.
+
+    `max_ahead_ms`: a time that is further ahead was set by a wrong clock. None: there is no such bound.
+    """
 
     now_ms: int
     nonce: str
     new_epoch: str
     keys: Keys
+    max_ahead_ms: int | None = None
+
+    def confirmed_at(self, base: Manifest | None) -> int:
+        """Return `confirmed_at` of a swap that confirms. A clock that is behind does not move it back."""
+        before = base.head.confirmed_at if base else 0
+        is_wrong = self.max_ahead_ms is not None and before > self.now_ms + self.max_ahead_ms
+        return self.now_ms if is_wrong else max(self.now_ms, before)
 
 
 @attrs.frozen(kw_only=True)
@@ -101,7 +111,7 @@ def append(
         dataset=dataset,
         version=version,
         committed_at=stamp.now_ms,
-        confirmed_at=stamp.now_ms,
+        confirmed_at=stamp.confirmed_at(base),
         latest=base.head.latest if base and base.head.latest.ts > row.ts else row,
         pinned=base.head.pinned if base else None,
         count=base.head.count + 1 if base else 1,

@@ -57,6 +57,7 @@ class Policy:
 
     max_payload_bytes: int = 64 * 1024 * 1024
     max_batch_bytes: int = 8 * 1024 * 1024  # the size of a batch that several datasets share
+    max_ahead_ms: int | None = 24 * 3_600_000  # how far ahead of the clock a time may be
     staging_ttl_ms: int = 10 * 60_000  # how long the records of a crashed publish stay
     reader_grace_ms: int = 10 * 60_000  # how long an unlinked record can still be read
     leak_ttl_ms: int = 24 * 3_600_000  # how long keys that a repair unlinks can still be inspected
@@ -129,6 +130,7 @@ class Context:
             nonce=f"{bits & 0xFFFF_FFFF_FFFF_FFFF:016x}",
             new_epoch=f"{bits >> 64:012x}",
             keys=self.keys,
+            max_ahead_ms=self.policy.max_ahead_ms,
         )
 
     def new_id(self) -> str:

@@ -67,7 +67,8 @@ def confirm(ctx: Context, dataset: str) -> Operation[Status]:
 
     def change(base: Manifest) -> Operation[Draft | None]:
         yield from ()
-        return repoint(base, stamp=ctx.stamp(), confirmed_at=ctx.clock.now_ms())
+        stamp = ctx.stamp()
+        return repoint(base, stamp=stamp, confirmed_at=stamp.confirmed_at(base))
 
     return (yield from _change_header(ctx, dataset, change))
 

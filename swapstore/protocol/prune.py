@@ -14,6 +14,7 @@ from swapstore.format import pages, retention
 from swapstore.format.append import Retained, repoint
 from swapstore.format.retention import Limits
 from swapstore.models import Pruned
+from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.load import ask_all, current_manifest, is_in_log, load_manifest, value_of
 from swapstore.protocol.operation import Operation, Wait
@@ -31,12 +32,10 @@ PAGES_A_PUBLISH = 1
 PAGES_A_PRUNE = 16
 
 
-def limits(ctx: Context, bounds: Retention | None = None) -> Limits:
-    """Return the limits that a retention sets at this moment. Default: the client's retention."""
-    bounds = bounds or ctx.retention
+def limits(bounds: Retention, now_ms: int) -> Limits:
+    """Return the limits that a retention sets at a moment."""
     age = bounds.max_age_ms
-    floor = 0 if age is None else max(0, ctx.clock.now_ms() - age)
-    return Limits(floor, bounds.max_count)
+    return Limits(0 if age is None else max(0, now_ms - age), bounds.max_count)
 
 
 def retained(
@@ -84,12 +83,17 @@ def _load(ctx: Context, dataset: str, refs: list[Ref]) -> Operation[dict[str, Pa
 # --- prune -----------------------------------------------------------------------------------------
 
 
-def prune(ctx: Context, dataset: str, bounds: Limits) -> Operation[Pruned]:
-    """Hide what is past the limits, and unlink all that can be unlinked, in as many swaps as that takes.
+def prune(ctx: Context, dataset: str, kept: Retention) -> Operation[Pruned]:
+    """Hide what is past the bounds, and unlink all that can be unlinked, in as many swaps as that takes.
 
-    Raises `NotFound` when nothing is published, and `Contended` when other producers keep committing first.
+    Raises `NotFound` when nothing is published, `InvalidInput` when this machine's clock is far ahead, and
+    `Contended` when other producers keep committing first.
     """
     base = yield from current_manifest(ctx, dataset)
+    now_ms = ctx.clock.now_ms()
+    if base is not None and kept.max_age is not None:
+        now_ms = yield from retention_time(ctx, base, now_ms)
+    bounds = limits(kept, now_ms)
     let_go = lost = 0
     while lost < ctx.policy.commit_attempts:
         if base is None:

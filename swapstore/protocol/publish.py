@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import attrs
 
@@ -31,6 +31,7 @@ from swapstore.format import records
 from swapstore.format.append import append
 from swapstore.models import Candidate, Commit, Encoding, Entry, Row, Snapshot, Validator
 from swapstore.protocol import prune
+from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
 from swapstore.protocol.load import find_id, load_manifest, load_snapshot
 from swapstore.protocol.operation import Operation, Wait
@@ -58,12 +59,16 @@ class Publication:
 
 @attrs.frozen
 class Intent:
-    """A publication with its id, its digest, and the time at which the publish began (ms since the epoch)."""
+    """A publication with its id, its digest, and the time at which the publish began (ms since the epoch).
+
+    `ages_from_ms`: the time from which retention counts ages; `began_ms`, unless the clock may be ahead.
+    """
 
     wanted: Publication
     id: str
     sha256: str
     began_ms: int
+    ages_from_ms: int
     encoding: Encoding | None = None
 
     def ts(self, base: Manifest | None) -> int:
@@ -101,23 +106,25 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     `Contended` when others committed first in every attempt, `Corrupt` or `PayloadMissing` for damage, and
     what `commit` raises.
     """
+    now_ms = ctx.clock.now_ms()
+    staging = Staging()
+    remembered = _remembered(ctx, wanted.dataset)
+    base = remembered or (yield from load_manifest(ctx, wanted.dataset))
+    ages_from = (yield from retention_time(ctx, base, now_ms)) if _is_long_ago(base, ctx, now_ms) else now_ms
     this = Intent(
         wanted,
         wanted.id or ctx.new_id(),
         records.digest(wanted.payload),
-        began_ms=ctx.clock.now_ms(),
+        began_ms=now_ms,
+        ages_from_ms=ages_from,
         encoding=ctx.encoding(wanted.payload),
     )
-    staging = Staging()
-    known = ctx.cache.known(ctx.keys.manifest(wanted.dataset))
-    is_remembered = known is not None and known.manifest.complete
-    base = known.manifest if known and is_remembered else (yield from load_manifest(ctx, wanted.dataset))
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
             # The first retry uses the manifest that the conflict returned. Later ones back off, and read it.
             yield Wait(ctx.backoff(attempt))
             base = yield from load_manifest(ctx, wanted.dataset)
-        from_memory = is_remembered and attempt == 0
+        from_memory = remembered is not None and attempt == 0
         try:
             existing = yield from _decide(ctx, this, base, is_first=attempt == 0)
             is_stopped = existing is not None
@@ -156,6 +163,18 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         f"other producers committed first, {ctx.policy.commit_attempts} times in a row; nothing was "
         "published. Try again, or let fewer producers publish to this dataset"
     )
+
+
+def _remembered(ctx: Context, dataset: str) -> Manifest | None:
+    """Return the whole manifest that this client remembers, if it does."""
+    known = ctx.cache.known(ctx.keys.manifest(dataset))
+    return known.manifest if known is not None and known.manifest.complete else None
+
+
+def _is_long_ago(base: Manifest | None, ctx: Context, now_ms: int) -> TypeGuard[Manifest]:
+    """Say whether the last commit seems long ago, so that this machine's clock may be ahead."""
+    bound, rows = ctx.policy.max_ahead_ms, base.log.rows if base else ()
+    return bound is not None and bool(rows) and now_ms > rows[-1].committed_at + bound
 
 
 # --- step 2: decide --------------------------------------------------------------------------------
@@ -208,7 +227,7 @@ def _check_age(ctx: Context, this: Intent, base: Manifest | None) -> None:
     ts = this.ts(base)
     if base is None or ts >= base.head.latest.ts:
         return
-    floor = max(base.head.floor, prune.limits(ctx).floor)
+    floor = max(base.head.floor, prune.limits(ctx.retention, this.ages_from_ms).floor)
     if ts < floor:
         raise TooOld(
             f"ts {ts} is older than retention keeps (it hides what is before {floor}), so nobody "
@@ -232,6 +251,7 @@ def _validate(ctx: Context, this: Intent, base: Manifest | None) -> Operation[No
         codec=entry.codec,
         labels=dict(entry.labels),
         raw=this.wanted.payload,
+        ts_is_default=this.wanted.ts is None,
     )
     for who, validator in asked:
         _ask(who, validator, candidate, previous)
@@ -312,7 +332,8 @@ def _retained(ctx: Context, this: Intent, base: Manifest) -> Operation[Retained]
     ts = this.ts(base)
     stays = [row for row in base.head.kept if row != base.head.latest or row.ts > ts]
     keeping = [row.version for row in (*stays, base.head.pinned) if row is not None]
-    return (yield from prune.retained(ctx, base, prune.limits(ctx), keeping=keeping))
+    limits = prune.limits(ctx.retention, this.ages_from_ms)
+    return (yield from prune.retained(ctx, base, limits, keeping=keeping))
 
 
 def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:

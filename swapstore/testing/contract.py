@@ -43,6 +43,7 @@ from swapstore.commands import (
     Stage,
     Staged,
     Swap,
+    Time,
     Ttl,
     Unstaged,
     Write,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 LONG_MS = 60_000
 GRACE_MS = 300
+EARLIEST_MS, LATEST_MS = 1_600_000_000_000, 4_000_000_000_000  # 2020 and 2096
 MANIFEST, LIVE = "t:manifest:{d}", "t:live:{d}"
 ANY_TEXT = (
     "".join(map(chr, range(0x180))) + "\u2028\ufeff\ufffd\U0001f600OK"
@@ -287,6 +289,13 @@ class DriverContract(PublishingContract):
         do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"),)))
         do(driver, commit("e.2.a", expected="e.1.a", unlinked=(A,)))
         assert 0 < do(driver, Ttl(A)) <= GRACE_MS
+
+    # --- what time it is ---------------------------------------------------------------------------
+
+    def test_the_stores_clock_is_one_of_today(self, driver: Driver) -> None:
+        """A publish on a machine whose clock is wrong would not be recognised."""
+        theirs = do(driver, Time())
+        assert theirs is None or EARLIEST_MS < theirs < LATEST_MS
 
     # --- which keys there are ----------------------------------------------------------------------
 

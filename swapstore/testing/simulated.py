@@ -41,6 +41,7 @@ from swapstore.commands import (
     Stage,
     Staged,
     Swap,
+    Time,
     Ttl,
     Unstaged,
     Write,
@@ -209,6 +210,8 @@ class Keyspace:
                 return self.sets.get(key, frozenset())
             case Ttl(key):
                 return self._ttl(key, now_ms)
+            case Time():
+                return now_ms
             case Scan(pattern, cursor, limit):
                 return self._scan(pattern, cursor, limit)
             case _:

@@ -26,6 +26,7 @@ from swapstore.testing import Crash, Kind, SimulatedStore, every_fault, failing_
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, cold_trips, lose, meddled
+from tests.support.times import at
 
 REGIONS = ("mena", "europe", "asia", "africa", "oceania", "latam", "nordics", "us")
 
@@ -170,7 +171,7 @@ def test_bad_arguments_are_refused(store: Store) -> None:
     """A list of values, or a wrong time, is found only after something was written."""
     with pytest.raises(InvalidInput, match="map datasets to values"):
         store.publish_many([("mena", 1)])  # type: ignore[arg-type]
-    outcomes = store.publish_many({"mena": 1}, ts=-1)
+    outcomes = store.publish_many({"mena": 1}, ts=at(-1))
     assert isinstance(outcomes["mena"], InvalidInput)
     with pytest.raises(InvalidInput):
         store.read_latest_many(["bad name"])

@@ -9,6 +9,7 @@ import pytest
 
 from swapstore import connect
 from tests.cli.conftest import Swapstore
+from tests.support.times import at
 
 DEEP = 75  # snapshots: more than a page holds
 
@@ -17,7 +18,7 @@ DEEP = 75  # snapshots: more than a page holds
 def published(swapstore: Swapstore) -> Swapstore:
     with connect(swapstore.url) as store:
         for number in range(DEEP):
-            store.publish("mena", {"n": number}, id=f"id-{number}", ts=number + 1)
+            store.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number + 1))
         store.publish("europe", 1, id="one")
     return swapstore
 

@@ -11,6 +11,7 @@ import pytest
 from swapstore import Retention, connect
 from swapstore.protocol.context import SystemClock
 from tests.cli.conftest import Done, Swapstore
+from tests.support.times import at
 
 HOUR_MS = 3_600_000
 COMPUTED = ("read_at", "age_ms", "confirmed_age_ms")
@@ -21,7 +22,7 @@ def published(swapstore: Swapstore) -> Swapstore:
     """Three datasets with data of 1970, published now."""
     with connect(swapstore.url) as store:
         for name in ("africa", "europe", "mena"):
-            store.publish(name, {"regime": "calm"}, ts=1000)
+            store.publish(name, {"regime": "calm"}, ts=at(1000))
     return swapstore
 
 
@@ -131,12 +132,21 @@ def test_2_an_invalid_age(published: Swapstore, text: str) -> None:
     assert (done.code, done.out) == (2, b"")
 
 
-def test_a_clock_behind_is_not_stale(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A monitor whose clock is behind its producer's would alarm for nothing, or fail."""
-    later(monkeypatch, -2)
+def test_a_clock_seconds_behind_is_not_stale(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A monitor whose clock is slightly behind its producer's would alarm for nothing, or fail."""
+    later(monkeypatch, -5 / 3600)
     done = published.inside("status", "mena", "--max-age", "1s")
     assert (done.code, done.err) == (0, "")
     assert done.json["confirmed_age_ms"] < 0
+
+
+def test_clocks_that_disagree_are_not_fresh(published: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer whose clock is two hours ahead would count as fresh for two hours after its death."""
+    later(monkeypatch, -2)
+    done = published.inside("status", "--max-age", "1d")
+    assert done.code == 6
+    for line, name in zip(messages(done), ("africa", "europe", "mena"), strict=True):
+        assert line.startswith(f"dataset {name!r}: the clocks disagree: last published or confirmed in ")
 
 
 def test_a_person_reads_the_size_and_what_the_count_counts(swapstore: Swapstore) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from swapstore import connect
 from tests.cli.conftest import Swapstore
+from tests.support.times import at
 
 DOCUMENT = {"note": "x" * 500, "days": list(range(60))}
 ID = "01a2021c-40f4-7609-8550-9c9bc2b3b117"
@@ -16,7 +17,7 @@ ID = "01a2021c-40f4-7609-8550-9c9bc2b3b117"
 @pytest.fixture
 def published(swapstore: Swapstore) -> Swapstore:
     with connect(swapstore.url) as store:
-        store.publish("mena", {"regime": "calm"}, id="first", ts=1_000)
+        store.publish("mena", {"regime": "calm"}, id="first", ts=at(1_000))
         store.publish("mena", DOCUMENT, id=ID, ts=1_769_882_400_250, labels={"trigger": "6h"})
         store.publish("tiles", b"\x00\x1b[31m", codec="bytes", labels={"note": "[bold]\x1b]0;title\x07"})
     return swapstore
@@ -92,7 +93,7 @@ def test_publish_and_errors(published: Swapstore) -> None:
     """A person would read JSON after a publish, or an error between the rows of a table."""
     file = published.path.with_name("value.json")
     file.write_text("1")
-    seen = published.on_a_terminal("publish", "mena", str(file), "--ts", "5")
+    seen = published.on_a_terminal("publish", "mena", str(file), "--ts", "1970-01-01T00:00Z")
     assert [line.split() for line in seen.out.decode().splitlines()][-1] == ["latest", "no"]
     failed = published.on_a_terminal("latest", "nowhere")
     assert (failed.code, failed.out) == (1, b"")

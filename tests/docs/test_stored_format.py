@@ -14,6 +14,7 @@ from swapstore.cache import Cache
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context
+from tests.support.times import at
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "stored-format.md"
 
@@ -41,7 +42,7 @@ def written(path: Path) -> dict[str, bytes]:
     )
     with Store(SqliteDriver(path), context) as store:
         for number in range(64):
-            store.publish("hourly", number, id=f"h-{number}", ts=number * 3_600_000)
+            store.publish("hourly", number, id=f"h-{number}", ts=at(number * 3_600_000))
         store.publish(
             "mena",
             {"régime": "calm", "score": 0.5},

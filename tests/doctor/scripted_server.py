@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from swapstore.cache import Cache
-from swapstore.commands import Ask, Failed
+from swapstore.commands import Ask, Failed, Members, Time
 from swapstore.doctor.check import Check
 from swapstore.doctor.redis import NEEDED, diagnose
+from swapstore.drivers.redis import wire
 from swapstore.errors import AccessDenied, Unavailable
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context
@@ -61,7 +62,11 @@ def examine(
 
 
 def said_to(command: Any, replies: dict[str, Any]) -> Any:
-    """Find the reply by the first words of the question."""
+    """Find the reply by the first words of the question. What is published is not told."""
+    if isinstance(command, Members):
+        return DENIED
+    if isinstance(command, Time):
+        return wire.value(command, replies["TIME"])
     assert isinstance(command, Ask)
     for count in range(len(command.words), 0, -1):
         words = " ".join(command.words[:count])

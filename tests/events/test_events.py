@@ -25,6 +25,7 @@ from swapstore.events import (
 from swapstore.protocol import context, read
 from swapstore.validators import must_not_shrink
 from tests.support.drivers import Meddler, cold_trips, lose, meddled
+from tests.support.times import at
 
 WORD = "s3cret-payload"
 
@@ -48,8 +49,8 @@ def timeless(event: Event) -> dict[str, Any]:
 def test_a_publish_is_one_event_with_its_cost(store: Store) -> None:
     """A dashboard counts publishes that did not happen, or misses their size and duration."""
     client, _, told = listening(store)
-    commit = client.publish("mena", 1, id="a", ts=7)
-    again = client.publish("mena", 1, id="a", ts=7)
+    commit = client.publish("mena", 1, id="a", ts=at(7))
+    again = client.publish("mena", 1, id="a", ts=at(7))
     first, second = told
     assert isinstance(first, Published)
     assert timeless(first) == {
@@ -65,13 +66,13 @@ def test_a_publish_is_one_event_with_its_cost(store: Store) -> None:
 def test_a_lost_race_is_an_event(store: Store) -> None:
     """Producers that race for one dataset look like slow producers."""
     client, meddler, told = listening(store)
-    client.publish("mena", 0, ts=1)
-    meddler.before(len(meddler.batches), lambda: store.publish("mena", "other", ts=2))
-    client.publish("mena", 1, id="mine", ts=3)
+    client.publish("mena", 0, ts=at(1))
+    meddler.before(len(meddler.batches), lambda: store.publish("mena", "other", ts=at(2)))
+    client.publish("mena", 1, id="mine", ts=at(3))
     assert [type(event) for event in told] == [Published, Retried, Published]
     assert told[1] == Retried(dataset="mena", version=2, id="mine")
     assert (told[2].attempts, told[2].version) == (2, 3)  # type: ignore[attr-defined]
-    meddler.before(len(meddler.batches) + 1, lambda: store.publish("mena", "other", ts=4))
+    meddler.before(len(meddler.batches) + 1, lambda: store.publish("mena", "other", ts=at(4)))
     client.confirm("mena")
     assert told[3:] == [Retried(dataset="mena", version=4, id=None)]
 
@@ -116,7 +117,7 @@ def test_no_event_holds_the_payload(store: Store) -> None:
 
 def test_reads_say_whether_the_payload_was_fetched(store: Store) -> None:
     """It cannot be seen whether the cache is large enough, or max_staleness has any effect."""
-    store.publish("mena", "x" * 100, id="a", ts=7)
+    store.publish("mena", "x" * 100, id="a", ts=at(7))
     cold = cold_trips(store)
     client, _, told = listening(store)
     client.read_latest("mena")

@@ -16,7 +16,6 @@ from swapstore import Repair, Retention
 from swapstore.commands import Register
 from swapstore.errors import Damaged, SwapstoreError
 from swapstore.format import manifest, records
-from swapstore.format.retention import Limits
 from swapstore.fsck.repair import repair
 from swapstore.models import Commit, Row, Snapshot
 from swapstore.protocol.pointers import pin, unpin
@@ -41,7 +40,7 @@ def keeping(client: Client, count: int) -> Client:
 
 def pruner(context: Context) -> Operation[Any]:
     """Unlinks all but the newest."""
-    return prune(context, D, Limits(max_count=1))
+    return prune(context, D, Retention(max_count=1))
 
 
 def pinner(context: Context) -> Operation[Any]:

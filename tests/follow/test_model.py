@@ -13,6 +13,7 @@ from swapstore.errors import Refused
 from swapstore.protocol.follow import may_lack_rows
 from swapstore.testing import SimulatedStore
 from tests.support.drivers import Meddler
+from tests.support.times import at
 
 Act = tuple[str, int]
 
@@ -54,7 +55,7 @@ class World:
         for back in range(count):
             try:
                 ts = self.sim.clock.now_ms() - 5000 * (back + 1)
-                self.committed.append(self.store.publish("mena", "late", ts=ts).id)
+                self.committed.append(self.store.publish("mena", "late", ts=at(ts)).id)
                 self.late.add(self.committed[-1])
             except Refused:
                 return

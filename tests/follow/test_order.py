@@ -13,6 +13,7 @@ from swapstore.commands import Get
 from swapstore.testing import SimulatedStore
 from tests.follow.followers import Collected, grown, ids, publish, retained, take, versions
 from tests.support.drivers import another, meddled
+from tests.support.times import at
 
 FAST = 0.02
 
@@ -66,7 +67,7 @@ def test_backfills_come_in_the_order_of_their_commits(store: Store) -> None:
     """A snapshot of last month that is published today never reaches the consumer."""
     follower = store.follow("mena", poll=FAST)
     for number, ts in enumerate((5000, 1000, 3000)):
-        store.publish("mena", number, ts=ts, id=f"at-{ts}")
+        store.publish("mena", number, ts=at(ts), id=f"at-{ts}")
     assert ids(take(follower, 3)) == ["at-5000", "at-1000", "at-3000"]
     follower.close()
 

@@ -13,6 +13,7 @@ from swapstore.format import manifest
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another
+from tests.support.times import at
 
 MANIFEST = "swapstore:manifest:{mena}"
 DEEP = 75  # one page of 32 rows, and a tail
@@ -67,7 +68,7 @@ def published(store: Store) -> Callable[[int], StoredDataset]:
 
     def make(count: int) -> StoredDataset:
         for number in range(1, count + 1):
-            store.publish("mena", {"n": number}, id=f"id-{number}", ts=number, labels={"n": str(number)})
+            store.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number), labels={"n": str(number)})
         rows = list(store.history("mena", limit=None))[::-1]
         made = StoredDataset(store, Damage(store), rows)
         assert made.problems() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, key
+from tests.support.times import at
 
 Harm = Callable[[SimulatedDataset], None]
 
@@ -65,7 +66,7 @@ def manifest_published_over(dataset: SimulatedDataset) -> None:
     dataset.delete(MANIFEST)
     other = dataset.sim.connect()
     number = len(dataset.rows) + 1
-    other.publish("mena", {"n": number}, id=f"id-{number}", ts=number)
+    other.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number))
     dataset.rows.extend(dataset.history())
 
 

@@ -16,6 +16,7 @@ from swapstore.testing import SimulatedStore
 from swapstore.testing.simulated import Value
 from tests.support import invariants
 from tests.support.drivers import another, meddled
+from tests.support.times import at
 
 MANIFEST = "swapstore:manifest:{mena}"
 FEW = Policy(commit_attempts=6)
@@ -73,7 +74,7 @@ class SimulatedDataset:
 
         meddler.before(1, tear)
         try:
-            client.publish("mena", "never", id=id, ts=self.rows[-1].ts + 1)
+            client.publish("mena", "never", id=id, ts=at(self.rows[-1].ts + 1))
         except KeyboardInterrupt:
             return
         raise AssertionError("the publish was to be cut_off")
@@ -166,7 +167,7 @@ def grown(count: int, *, gaps: bool = False, backfilled: bool = False) -> Simula
     for number, ts in enumerate(times, start=1):
         dataset.sim.clock.advance(1)
         dataset.store.publish(
-            "mena", {"n": ts}, id=f"id-{ts}", ts=ts, labels={"n": str(ts)}, dedupe_key=f"run-{number}"
+            "mena", {"n": ts}, id=f"id-{ts}", ts=at(ts), labels={"n": str(ts)}, dedupe_key=f"run-{number}"
         )
         if gaps and number % 3 == 0:
             dataset.store.pin("mena", id=f"id-{ts}")

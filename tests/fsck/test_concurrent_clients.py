@@ -9,6 +9,7 @@ from swapstore.format import manifest
 from tests.fsck.simulated import SimulatedDataset, grown, key
 from tests.support import invariants
 from tests.support.drivers import another, meddled
+from tests.support.times import at
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 
@@ -21,7 +22,7 @@ def test_no_record_is_called_missing_before_a_reset_is_noticed() -> None:
 
         def begin_anew(original: SimulatedDataset = original) -> None:
             original.flush()
-            another(original.store).publish("mena", "anew", id="anew", ts=1)
+            another(original.store).publish("mena", "anew", id="anew", ts=at(1))
 
         meddler.before(number, begin_anew)
         told = []
@@ -44,7 +45,7 @@ def test_a_publish_during_a_repair_stays() -> None:
         client, meddler = meddled(dataset.store)
 
         def publish(dataset: SimulatedDataset = dataset) -> None:
-            dataset.store.publish("mena", "new", id="new", ts=99)
+            dataset.store.publish("mena", "new", id="new", ts=at(99))
 
         meddler.before(number, publish)
         client.repair("mena", apply=True)
@@ -56,7 +57,7 @@ def test_a_republished_id_is_never_without_its_record() -> None:
     """A repair that is cut off leaves the record of an acknowledged publish with a TTL."""
     original = grown(5)
     original.delete(key("id", 2), key("ts", 2))
-    original.store.publish("mena", "again", id="id-2", ts=99)
+    original.store.publish("mena", "again", id="id-2", ts=at(99))
     client, meddler = meddled(original.store)
 
     def check() -> None:
@@ -88,7 +89,7 @@ def test_a_leaked_page_that_is_sealed_again_stays() -> None:
                 assert dataset.sim.keyspace.values[ref.key].expires_at is None, f"{ref.key} may expire"
 
         def seal(dataset: SimulatedDataset = dataset) -> None:
-            dataset.store.publish("mena", "sealing", ts=99)
+            dataset.store.publish("mena", "sealing", ts=at(99))
 
         meddler.before(number, seal)
         for later in range(number, number + 20):

@@ -16,6 +16,7 @@ from tests.fsck.conftest import MANIFEST, key
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another
+from tests.support.times import at
 
 pytestmark = [pytest.mark.every_store, pytest.mark.slow]
 
@@ -28,7 +29,7 @@ def shared(real_url: str) -> Iterator[Store]:
     """A store with a page and a tail, which others can open by its address."""
     with swapstore.connect(real_url) as store:
         for number in range(1, COUNT + 1):
-            store.publish("mena", {"n": number}, id=f"id-{number}", ts=number)
+            store.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number))
         yield store
 
 
@@ -81,7 +82,7 @@ def repair(url: str) -> list[Repair]:
 def produce(url: str, who: int) -> None:
     with swapstore.connect(url) as store:
         for number in range(EACH):
-            store.publish("mena", {"n": number}, id=f"{who}-{number}", ts=1000 + number)
+            store.publish("mena", {"n": number}, id=f"{who}-{number}", ts=at(1000 + number))
 
 
 def check_end(store: Store, harm: Callable[[Store], None], *, acknowledged: set[str]) -> None:

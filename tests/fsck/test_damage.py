@@ -11,6 +11,7 @@ from swapstore import Retention, Store
 from tests.fsck.conftest import DEEP, MANIFEST, StoredDataset, key
 from tests.support import invariants
 from tests.support.drivers import another
+from tests.support.times import at
 
 Make = Callable[[int], StoredDataset]
 
@@ -90,7 +91,7 @@ def test_a_lost_manifest_that_was_published_over_gives_the_history_back(publishe
     dataset.damage.delete(MANIFEST)
     producer = another(dataset.store)
     for number in (DEEP + 1, DEEP + 2):
-        producer.publish("mena", {"n": number}, id=f"id-{number}", ts=number)
+        producer.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number))
     check_dry_run(dataset, "lost")
     report = dataset.repair()
     assert len(report.restored) == DEEP
@@ -244,7 +245,7 @@ def test_an_older_manifest_that_was_put_back_loses_nothing(published: Make, step
     dataset = published(20)
     old = dataset.damage.get(MANIFEST)
     for number in range(21, 21 + steps):
-        dataset.store.publish("mena", {"n": number}, id=f"id-{number}", ts=number)
+        dataset.store.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number))
     dataset.rows[:] = list(dataset.store.history("mena", limit=None))[::-1]
     dataset.damage.put(MANIFEST, old)
     check_dry_run(dataset, "lost")
@@ -257,7 +258,7 @@ def test_a_count_that_is_too_large_hides_nothing(published: Make) -> None:
     dataset = published(5)
     dataset.damage.alter(MANIFEST, lambda raw: raw.replace(b'"count":5', b'"count":500', 1))
     keeping = attrs.evolve(another(dataset.store)._context, retention=Retention(max_count=6))
-    Store(dataset.store._driver, keeping).publish("mena", {"n": 6}, id="id-6", ts=6)
+    Store(dataset.store._driver, keeping).publish("mena", {"n": 6}, id="id-6", ts=at(6))
     dataset.rows[:] = list(another(dataset.store).history("mena", limit=None))[::-1]
     assert len(dataset.rows) == 6
     dataset.repair()

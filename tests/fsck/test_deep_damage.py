@@ -11,6 +11,7 @@ from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, key
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
+from tests.support.times import at
 
 pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 SHAPES = pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_retention_is_respected_after_a_rebuild() -> None:
         dataset = grown(23)
         context = attrs.evolve(another(dataset.store)._context, retention=Retention(max_count=9))
         keeper = Store(another(dataset.store)._driver, context)
-        keeper.publish("mena", {"n": 24}, id="id-24", ts=24)
+        keeper.publish("mena", {"n": 24}, id="id-24", ts=at(24))
         shown, stored = dataset.history(), invariants.check(dataset.store)
         assert len(stored) > len(shown), "some are hidden and not unlinked yet"
         dataset.rows[:] = stored
@@ -162,7 +163,7 @@ def test_retention_is_respected_after_a_rebuild() -> None:
 def test_deep_repairs_on_real_stores(store: Store) -> None:
     """Redis, SQLite and the simulated store differ in a repair of several levels."""
     for number in range(1, 24):
-        store.publish("mena", {"n": number}, id=f"id-{number}", ts=number, labels={"n": str(number)})
+        store.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number), labels={"n": str(number)})
         if number % 4 == 0:
             store.confirm("mena")
     rows: list[Row] = list(store.history("mena", limit=None))[::-1]

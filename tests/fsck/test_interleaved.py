@@ -24,6 +24,7 @@ from tests.fsck.simulated import SimulatedDataset, grown
 from tests.support import invariants
 from tests.support.drivers import Meddler, another, meddled
 from tests.support.rivals import Rivals
+from tests.support.times import at
 
 pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 Act = Callable[[SimulatedDataset], None]
@@ -41,14 +42,14 @@ def publish(dataset: SimulatedDataset) -> None:
     for number in range(4):
         store = another(dataset.store)
         done = store.publish(
-            "mena", {"n": number}, id=f"new-{dataset.sim.clock.ms}-{number}", ts=100 + number
+            "mena", {"n": number}, id=f"new-{dataset.sim.clock.ms}-{number}", ts=at(100 + number)
         )
         row = next(row for row in store.history("mena", limit=1) if row.version == done.version)
         dataset.rows.append(row)
 
 
 def publish_old(dataset: SimulatedDataset) -> None:
-    another(dataset.store).publish("mena", "old", id=f"old-{dataset.sim.clock.ms}", ts=0)
+    another(dataset.store).publish("mena", "old", id=f"old-{dataset.sim.clock.ms}", ts=at(0))
 
 
 def prune(dataset: SimulatedDataset) -> None:
@@ -65,7 +66,7 @@ def publish_keeping_few(dataset: SimulatedDataset) -> None:
     context = attrs.evolve(another(dataset.store)._context, retention=KEEP)
     store = Store(another(dataset.store)._driver, context)
     for number in range(3):
-        store.publish("mena", number, id=f"few-{dataset.sim.clock.ms}-{number}", ts=200 + number)
+        store.publish("mena", number, id=f"few-{dataset.sim.clock.ms}-{number}", ts=at(200 + number))
 
 
 def pin_and_roll_back(dataset: SimulatedDataset) -> None:
@@ -90,7 +91,7 @@ def refuse_to_stage(dataset: SimulatedDataset) -> None:
     client, meddler = meddled(dataset.store)
     meddler.between(1, 3, _die)
     with pytest.raises(KeyboardInterrupt):
-        client.publish("mena", "x", id=f"orphan-{dataset.sim.clock.ms}", ts=300)
+        client.publish("mena", "x", id=f"orphan-{dataset.sim.clock.ms}", ts=at(300))
 
 
 def _die() -> None:
@@ -161,7 +162,7 @@ def test_verify_while_the_dataset_is_reset_or_repaired(original: SimulatedDatase
 
 def _flush_and_publish(dataset: SimulatedDataset) -> None:
     dataset.flush()
-    another(dataset.store).publish("mena", "anew", id="anew", ts=1)
+    another(dataset.store).publish("mena", "anew", id="anew", ts=at(1))
 
 
 def _repair(dataset: SimulatedDataset) -> None:
@@ -229,7 +230,7 @@ def test_a_leaked_id_that_is_published_again_stays(original: SimulatedDataset) -
 
     def overtake() -> None:
         _repair(dataset)
-        another(dataset.store).publish("mena", "mine", id="torn", ts=99)
+        another(dataset.store).publish("mena", "mine", id="torn", ts=at(99))
 
     plain, watched = meddled(original.copy().store)
     plain.repair("mena", apply=True)

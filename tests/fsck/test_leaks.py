@@ -12,6 +12,7 @@ from swapstore.fsck.findings import Problem
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, key
 from tests.support import invariants
 from tests.support.drivers import another
+from tests.support.times import at
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 DAY_MS = 24 * 3_600_000
@@ -34,7 +35,7 @@ def test_a_commit_that_was_cut_off_is_never_shown(original: SimulatedDataset, wr
     expiry = original.sim.keyspace.values["swapstore:id:{mena}:torn"].expires_at
     assert expiry is not None
     assert expiry <= original.sim.clock.ms + DAY_MS
-    again = original.store.publish("mena", "torn, again", id="torn", ts=50)
+    again = original.store.publish("mena", "torn, again", id="torn", ts=at(50))
     assert again.created
     invariants.check(original.store)
 
@@ -52,7 +53,7 @@ def test_a_commit_that_was_cut_off_while_sealing(original: SimulatedDataset) -> 
         dataset.store.publish("mena", "sealing")
         assert dataset.problems() == set()
         invariants.check(dataset.store)
-        other.store.publish("mena", "sealing", ts=other.rows[-1].ts + 1)
+        other.store.publish("mena", "sealing", ts=at(other.rows[-1].ts + 1))
         other.repaired()
         assert [row.id for row in other.rows] == [row.id for row in other.history()][:-1]
 
@@ -99,7 +100,7 @@ def more(dataset: SimulatedDataset) -> None:
 def test_a_republished_id_keeps_its_new_record(original: SimulatedDataset, ts: int) -> None:
     """Repair unlinks the record of an id that was deleted by hand and published again."""
     original.delete(key("id", 3), key("ts", 3))
-    original.store.publish("mena", "new", id="id-3", ts=ts)
+    original.store.publish("mena", "new", id="id-3", ts=at(ts))
     assert original.problems() >= {"record-damaged"}
     original.repaired()
     snapshot = another(original.store).read("mena", id="id-3")
@@ -126,7 +127,7 @@ def test_a_dataset_of_which_no_payload_is_left(original: SimulatedDataset) -> No
     (report,) = another(original.store).repair("mena", apply=True)
     assert len(report.left) == 13
     assert original.sim.keyspace.values[MANIFEST] == before
-    original.store.publish("mena", "anew", id="anew", ts=99)
+    original.store.publish("mena", "anew", id="anew", ts=at(99))
     (report,) = another(original.store).repair("mena", apply=True)
     assert len(report.dropped) == 13
     original.repaired()
@@ -151,6 +152,6 @@ def test_published_over_a_lost_manifest_without_a_ts_record(original: SimulatedD
     """A committed record of the lost epoch without its ts record is taken for a leak, and expires."""
     original.delete(MANIFEST, key("ts", 4))
     original.alter(key("ts", 6), lambda raw: raw.replace(b'"size"', b'"Size"'))
-    original.store.publish("mena", "over", id="over", ts=99)
+    original.store.publish("mena", "over", id="over", ts=at(99))
     original.repaired()
     assert {row.id for row in original.history()} == {row.id for row in original.rows} | {"over"}

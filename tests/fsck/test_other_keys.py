@@ -13,6 +13,7 @@ from tests.fsck.simulated import MANIFEST, grown
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
+from tests.support.times import at
 
 
 @pytest.mark.usefixtures("tiny_pages")
@@ -36,7 +37,7 @@ def names_of(store: Store) -> list[str]:
     names = ["mena", "me", "mena/x", "mena.x", "m"]
     for name in names:
         for number in range(1, 4):
-            store.publish(name, {"n": number}, id=f"id-{number}", ts=number)
+            store.publish(name, {"n": number}, id=f"id-{number}", ts=at(number))
     return names
 
 
@@ -89,18 +90,18 @@ def test_an_unlisted_dataset_is_found_and_listed(store: Store) -> None:
 @pytest.mark.every_store
 def test_other_namespaces_and_foreign_keys_are_not_touched(store: Store) -> None:
     """Repair changes a namespace that begins like another, or keys of other programs."""
-    store.publish("mena", 1, id="id-1", ts=1)
+    store.publish("mena", 1, id="id-1", ts=at(1))
     for namespace in ("swapstore2", "swapstore:x", "sw"):
         context = another(store)._context.__class__(keys=Keys(namespace), cache=another(store)._context.cache)
         other = Store(store._driver, context)
-        other.publish("mena", namespace, id="id-1", ts=1)
+        other.publish("mena", namespace, id="id-1", ts=at(1))
     damage = Damage(store)
     damage.put("swapstore:ts:{mena}:x", b"not ours")
     damage.put("swapstore:hello", b"not ours")
     damage.put("swapstore:page:{mena}:nonsense", b"not ours")
     damage.put("unrelated", b"not ours")
     damage.delete("swapstore:id:{mena}:id-1")
-    store.publish("mena", 2, id="id-2", ts=2)
+    store.publish("mena", 2, id="id-2", ts=at(2))
     found = list(another(store).verify())
     foreign = {finding.key for finding in found if finding.problem is Problem.FOREIGN}
     assert {"swapstore:ts:{mena}:x", "swapstore:hello", "swapstore:page:{mena}:nonsense"} <= foreign
@@ -120,7 +121,7 @@ def test_values_of_other_types_among_the_records(store: Store) -> None:
     if not damage.has_types:
         return
     for number in range(1, 5):
-        store.publish("mena", number, id=f"id-{number}", ts=number)
+        store.publish("mena", number, id=f"id-{number}", ts=at(number))
     for name in ("swapstore:ts:{mena}:1:id-1", "swapstore:id:{mena}:id-2"):
         damage.delete(name)
         damage.client.rpush(name, "x")

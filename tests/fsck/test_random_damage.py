@@ -13,6 +13,7 @@ from swapstore.fsck.findings import Problem
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, opened
 from tests.support import invariants
 from tests.support.drivers import another
+from tests.support.times import at
 
 Step = tuple[str, int]
 STEPS = st.lists(
@@ -48,7 +49,7 @@ def play(dataset: SimulatedDataset, step: Step) -> None:
     try:
         if what == "publish" or not ids:
             done = store.publish(
-                "mena", {"n": number}, id=f"id-{len(ids)}", ts=number, dedupe_key=f"d-{len(ids)}"
+                "mena", {"n": number}, id=f"id-{len(ids)}", ts=at(number), dedupe_key=f"d-{len(ids)}"
             )
             (row,) = (row for row in invariants.manifest_of(store).log.rows if row.version == done.version)
             dataset.rows.append(row)

@@ -13,6 +13,7 @@ from tests.fsck.damage_kinds import HARMS, Harm, manifest_deleted, page_deleted
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown
 from tests.support import invariants
 from tests.support.drivers import another, meddled
+from tests.support.times import at
 
 pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
 ON_THE_WAY = {"lost", "ts-damaged", "ts-expiring"}  # what a repair that is cut off may leave
@@ -150,7 +151,7 @@ def test_a_late_commit_of_a_repair_does_nothing_after_another_repair(original: S
     repaired_by(driver, client)
     assert driver.late
     original.repaired()
-    original.store.publish("mena", "after", id="after", ts=99)
+    original.store.publish("mena", "after", id="after", ts=at(99))
     before = original.sim.keyspace.values[MANIFEST]
     driver.deliver_late()
     assert original.sim.keyspace.values[MANIFEST] == before

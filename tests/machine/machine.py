@@ -15,6 +15,7 @@ from swapstore.errors import Conflict, IdConflict, NotFound, SwapstoreError, Una
 from swapstore.format import manifest
 from swapstore.testing import Crash, Fault, FaultyDriver, Kind, faulty
 from tests.machine.model import Attempt, Model
+from tests.support.times import at
 
 DATASETS = ("a", "b/c")
 CLIENTS = 3
@@ -104,7 +105,7 @@ class Machine(RuleBasedStateMachine):
         result = self.run(
             who,
             fault,
-            lambda store: store.publish(name, payload, id=id, ts=ts, dedupe_key=key, codec="bytes"),
+            lambda store: store.publish(name, payload, id=id, ts=at(ts), dedupe_key=key, codec="bytes"),
         )
         attempt.late = bool(self.clients[who][1].late)
         self.observe()
@@ -268,7 +269,7 @@ class Machine(RuleBasedStateMachine):
         self.check_snapshot(model, by_version, row if row in there.values() else None)
         moment = row.ts + data.draw(st.integers(-1, 1))
         assume(moment >= 0)
-        as_of = self.run(who, None, lambda store: store.read(name, as_of=moment))
+        as_of = self.run(who, None, lambda store: store.read(name, as_of=at(moment)))
         self.check_snapshot(model, as_of, model.as_of(moment))
 
     @rule(who=WHO, name=WHICH, limit=st.none() | st.integers(0, 9), data=st.data())

@@ -53,6 +53,18 @@ MUTANTS = (
         Edit("retained", "[] if in_log else", ""),
     ),
     mutant(
+        "any clock is trusted by retention",
+        "A clock a year ahead hides no history.",
+        "store/test_times.py::test_a_clock_a_year_ahead_hides_no_history[valkey]",
+        Edit("retention_time", "now_ms > theirs + bound", "False"),
+    ),
+    mutant(
+        "a store without a clock trusts any",
+        "A clock a year ahead hides no history, even where none can be asked.",
+        "store/test_times.py::test_a_clock_a_year_ahead_hides_no_history[sqlite]",
+        Edit("retention_time", "return latest_trusted", "return now_ms"),
+    ),
+    mutant(
         "what may still be named is unlinked",
         "A row that may be in a page that cannot be read keeps its records.",
         DAMAGE + "a_pin_whose_page_is_lost_can_be_undone[sqlite]",

@@ -33,6 +33,7 @@ from tests.support.committers import Way
 from tests.support.drivers import meddled
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
+from tests.support.times import at
 from tests.support.valkey import Server
 
 WAYS = [Way.COMPARE, Way.LEASE]
@@ -76,7 +77,9 @@ def test_publish_and_read(connect: Callable[[], Store]) -> None:
     """A producer behind such a proxy cannot publish at all."""
     store = connect()
     for number in range(70):  # far enough to seal a page
-        assert store.publish("mena", {"n": number}, id=f"id-{number}", ts=number + 1).version == number + 1
+        assert (
+            store.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number + 1)).version == number + 1
+        )
     assert store.read_latest("mena").value == {"n": 69}  # type: ignore[union-attr]
     assert store.read("mena", id="id-3").value == {"n": 3}  # type: ignore[union-attr]
     assert [row.version for row in store.history("mena", limit=None)] == list(range(70, 0, -1))
@@ -115,11 +118,11 @@ def test_an_id_deep_in_the_history_is_still_taken(connect: Callable[[], Store]) 
     """A retry of a publish whose row is in a page would become a second row of the same id."""
     store, other = connect(), connect()
     for number in range(70):  # far enough to seal a page
-        store.publish("mena", {"n": number}, id=f"id-{number}", ts=number + 1)
-    again = other.publish("mena", {"n": 3}, id="id-3", ts=4)
+        store.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number + 1))
+    again = other.publish("mena", {"n": 3}, id="id-3", ts=at(4))
     assert (again.created, again.version) == (False, 4)
     with pytest.raises(swapstore.errors.IdConflict, match="another payload"):
-        other.publish("mena", {"n": "other"}, id="id-3", ts=4)
+        other.publish("mena", {"n": "other"}, id="id-3", ts=at(4))
     assert store.status("mena").version == 70  # type: ignore[union-attr]
 
 
@@ -133,7 +136,7 @@ def test_a_cut_publish_does_not_block_its_own_retry(
 ) -> None:
     """A cron job that dies during a publish is refused its id permanently."""
     store = connect()
-    store.publish("mena", 0, id="old", ts=1)
+    store.publish("mena", 0, id="old", ts=at(1))
     with pytest.MonkeyPatch.context() as patch:
         real = store._driver.execute
         calls = iter(range(1, 100))
@@ -145,9 +148,9 @@ def test_a_cut_publish_does_not_block_its_own_retry(
 
         patch.setattr(store._driver, "execute", dying)
         with pytest.raises(SystemExit):
-            store.publish("mena", {"n": 1}, id="run-1", ts=5)
+            store.publish("mena", {"n": 1}, id="run-1", ts=at(5))
     assert connect().read_latest("mena").value == 0  # type: ignore[union-attr]
-    commit = connect().publish("mena", {"n": 1}, id="run-1", ts=5)
+    commit = connect().publish("mena", {"n": 1}, id="run-1", ts=at(5))
     assert (commit.created, commit.version) == (True, 2)
     assert [each for each in connect().verify() if each.wrong] == []
 
@@ -216,7 +219,7 @@ def test_concurrent_producers(connect: Callable[[], Store]) -> None:
         start.wait()
         for number in range(6):
             try:
-                commit = store.publish("mena", {"n": number}, id=f"{name}-{number}", ts=number + 1)
+                commit = store.publish("mena", {"n": number}, id=f"{name}-{number}", ts=at(number + 1))
             except Contended:
                 continue
             acknowledged.append((commit.id, commit.version))
@@ -397,14 +400,14 @@ def cut(store: Store, name: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store._driver, "execute", dying)
         with pytest.raises(SystemExit):
-            store.publish("mena", {"never": "committed"}, id=name, ts=10**12)
+            store.publish("mena", {"never": "committed"}, id=name, ts=at(10**12))
 
 
 def test_repair_does_not_publish_what_was_cut(connect: Callable[[], Store]) -> None:
     """A repair shows readers a publish that was cut off and never committed."""
     cut(connect(), "first")
     store = connect()
-    store.publish("mena", {"n": 1}, id="good", ts=1)
+    store.publish("mena", {"n": 1}, id="good", ts=at(1))
     cut(connect(), "second")
     assert {each.problem for each in store.verify() if each.wrong} == {Problem.LEAKED}
     (report,) = store.repair("mena", apply=True)
@@ -436,7 +439,7 @@ def test_a_record_that_may_expire_is_not_relied_on(connect: Callable[[], Store],
     with valkey.client() as client:
         for key in keys:
             client.pexpire(key, 60_000)
-        assert connect().publish("mena", {"never": "committed"}, id="run-1", ts=10**12).version == 1
+        assert connect().publish("mena", {"never": "committed"}, id="run-1", ts=at(10**12)).version == 1
         assert [client.pttl(key) for key in keys] == [-1, -1]
 
 
@@ -494,7 +497,7 @@ def test_a_script_that_meets_a_cut_publish(scriptless: RestServer, connect: Call
         swapstore.connect(scriptless.url, token=scriptless.token) as scripted,
         pytest.raises(Contended, match="was cut"),
     ):
-        scripted.publish("mena", {"never": "committed"}, id="run-1", ts=10**12)
+        scripted.publish("mena", {"never": "committed"}, id="run-1", ts=at(10**12))
 
 
 @pytest.mark.parametrize("compares", [True, False])

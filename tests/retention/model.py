@@ -15,6 +15,7 @@ from swapstore.format.manifest import Manifest
 from swapstore.models import Row
 from swapstore.testing import SimulatedStore
 from tests.support import invariants
+from tests.support.times import at
 
 WIDEST = 64
 
@@ -46,7 +47,7 @@ def expiring(store: Store) -> set[str]:
 def fill(store: Store, count: int, begin: int = 0) -> None:
     """Publish this many numbers, each under an id that ends in it."""
     for number in range(begin, begin + count):
-        store.publish("mena", number, id=f"id-{number}", ts=1000 + number)
+        store.publish("mena", number, id=f"id-{number}", ts=at(1000 + number))
 
 
 def ids(store: Store) -> list[str]:
@@ -97,7 +98,7 @@ class Model:
         self.ids.add(id)
         before, floor = self.alive(id), self.floor_of(retention)
         try:
-            commit = store.publish("mena", payload, id=id, ts=ts, codec="bytes")
+            commit = store.publish("mena", payload, id=id, ts=at(ts), codec="bytes")
         except TooOld:
             assert before is None
             assert self.latest is not None
@@ -213,7 +214,7 @@ class Model:
         for ts in {moment for row in readable.values() for moment in (row.ts - 1, row.ts)}:
             upto = [row for row in readable.values() if row.ts <= ts]
             best = max(upto, key=lambda row: (row.ts, row.version), default=None)
-            self._check_snapshot(store.read("mena", as_of=ts), best)
+            self._check_snapshot(store.read("mena", as_of=at(ts)), best)
         self._check_snapshot(store.read_latest("mena"), self.pinned or self.latest)
 
     def _check_snapshot(self, snapshot: Any, row: Row | None) -> None:

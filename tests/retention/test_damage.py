@@ -9,6 +9,7 @@ from swapstore.format import manifest
 from tests.retention.model import fill, ids, keeping, permanent, stored
 from tests.store.test_damage import alter, delete
 from tests.support.drivers import another
+from tests.support.times import at
 
 pytestmark = pytest.mark.usefixtures("small_pages")
 
@@ -26,7 +27,7 @@ def test_a_damaged_page_does_not_keep_others_from_being_unlinked(store: Store, h
     before = len(permanent(store, "id"))
     client = keeping(store, 1)
     for number in range(20):
-        client.publish("mena", number, id=f"more-{number}", ts=9000 + number)
+        client.publish("mena", number, id=f"more-{number}", ts=at(9000 + number))
     after_publishing = len(permanent(store, "id"))
     assert after_publishing < before - 10 * manifest.F, "publishing goes on unlinking"
     store.prune("mena")
@@ -42,7 +43,7 @@ def test_a_damaged_page_of_references_does_not_keep_others_from_being_unlinked(s
     kept_by_damage = oldest.count
     client = keeping(store, 20)
     for number in range(60):
-        client.publish("mena", number, id=f"more-{number}", ts=9000 + number)
+        client.publish("mena", number, id=f"more-{number}", ts=at(9000 + number))
     assert len(permanent(store, "id")) <= kept_by_damage + 20 + 2 * manifest.F
     assert len(ids(another(store))) == 20
 
@@ -58,7 +59,7 @@ def test_a_pin_whose_page_is_lost_can_be_undone(store: Store) -> None:
     """An operator cannot unpin, because it is not known whether the lost page names the snapshot."""
     fill(store, 60)
     store.pin("mena", id="id-1")
-    keeping(store, 3).publish("mena", "new", id="new", ts=9000)
+    keeping(store, 3).publish("mena", "new", id="new", ts=at(9000))
     for key in permanent(store, "page"):
         delete(store, key)
     assert another(store).unpin("mena").pinned is None

@@ -15,6 +15,7 @@ from swapstore.testing import Crash, Fault, Kind, SimulatedStore, every_fault, f
 from tests.retention.model import expiring, ids, keeping, stored
 from tests.support import invariants
 from tests.support.drivers import lose, meddled
+from tests.support.times import at
 
 GRACE_MS = 600_000
 pytestmark = [pytest.mark.usefixtures("tiny_pages"), pytest.mark.slow]
@@ -151,7 +152,7 @@ def test_a_lost_publish_that_was_unlinked_is_not_published_twice(rivals: int) ->
         lose()
 
     meddler.after(batch, overtake_and_lose)
-    outcome = attempt(lambda store: store.publish("mena", "mine", id="mine", ts=1), slow)
+    outcome = attempt(lambda store: store.publish("mena", "mine", id="mine", ts=at(1)), slow)
     is_in_log = any(row.id == "mine" for row in invariants.check(client))
     assert is_in_log == (rivals < manifest.F)
     if is_in_log:

@@ -12,6 +12,7 @@ from swapstore.format import manifest
 from tests.retention.model import expiring, fill, keeping, permanent, stored
 from tests.support import invariants
 from tests.support.drivers import another, meddled
+from tests.support.times import at
 
 GRACE_MS = 60
 pytestmark = pytest.mark.usefixtures("small_pages")
@@ -109,16 +110,16 @@ def test_a_pin_that_moves_unlinks_the_one_before(store: Store) -> None:
 def test_a_rollback_keeps_its_snapshot_until_a_newer_publish(store: Store) -> None:
     """Readers lose the snapshot that was rolled back to, or its records stay permanently."""
     client = keeping(store, 3)
-    client.publish("mena", "good", id="good", ts=1000)
-    client.publish("mena", "bad", id="bad", ts=2000)
+    client.publish("mena", "good", id="good", ts=at(1000))
+    client.publish("mena", "bad", id="bad", ts=at(2000))
     client.rollback("mena", id="good")
     for number in range(40):
-        client.publish("mena", number, id=f"older-{number}", ts=500)
+        client.publish("mena", number, id=f"older-{number}", ts=at(500))
     assert "good" not in {row.id for row in invariants.check(store)}
     snapshot = another(store).read_latest("mena")
     assert snapshot is not None
     assert snapshot.value == "good"
-    client.publish("mena", "next", id="next", ts=3000)
+    client.publish("mena", "next", id="next", ts=at(3000))
     assert store._context.keys.id("mena", "good") in expiring(store)
     invariants.check(store)
 
@@ -126,16 +127,16 @@ def test_a_rollback_keeps_its_snapshot_until_a_newer_publish(store: Store) -> No
 def test_a_snapshot_that_is_latest_and_pinned_is_unlinked_when_it_is_neither(store: Store) -> None:
     """A snapshot is unlinked while it is still served, or stays when it is neither."""
     client = keeping(store, 2)
-    client.publish("mena", "both", id="both", ts=10_000)
+    client.publish("mena", "both", id="both", ts=at(10_000))
     client.pin("mena", id="both")
     for number in range(40):
-        client.publish("mena", number, id=f"older-{number}", ts=500)
+        client.publish("mena", number, id=f"older-{number}", ts=at(500))
     key = store._context.keys.id("mena", "both")
     assert stored(store).head.latest == stored(store).head.pinned
     client.unpin("mena")
     assert key in permanent(store, "id")
     client.pin("mena", id="both")
-    client.publish("mena", "newer", id="newer", ts=20_000)
+    client.publish("mena", "newer", id="newer", ts=at(20_000))
     assert key in permanent(store, "id")
     client.unpin("mena")
     assert key in expiring(store)
@@ -145,10 +146,10 @@ def test_a_snapshot_that_is_latest_and_pinned_is_unlinked_when_it_is_neither(sto
 def test_a_pin_and_a_publish_in_the_swap_that_drops_the_page(store: Store) -> None:
     """The records of the former latest leak when its page goes in the swap that replaces it."""
     client = keeping(store)
-    client.publish("mena", "peak", id="peak", ts=10_000)
+    client.publish("mena", "peak", id="peak", ts=at(10_000))
     for number in range(12):
-        client.publish("mena", number, id=f"older-{number}", ts=500)
-    keeping(store, 1).publish("mena", "newer", id="newer", ts=20_000)
+        client.publish("mena", number, id=f"older-{number}", ts=at(500))
+    keeping(store, 1).publish("mena", "newer", id="newer", ts=at(20_000))
     assert store._context.keys.id("mena", "peak") in expiring(store)
     invariants.check(store)
 
@@ -178,11 +179,11 @@ def test_an_unlinked_id_can_be_published_again(store: Store) -> None:
 def test_a_record_that_comes_back_within_its_grace_stays(store: Store) -> None:
     """A snapshot that is published again expires with the TTL of its first publish."""
     client = keeping(store, 1)
-    client.publish("mena", "again", id="again", ts=5)
+    client.publish("mena", "again", id="again", ts=at(5))
     fill(client, 20)
     assert store._context.keys.id("mena", "again") in expiring(store)
     for again in (client, another(store)):
-        commit = again.publish("mena", "again", id="again", ts=5)
+        commit = again.publish("mena", "again", id="again", ts=at(5))
         assert (commit.version, commit.created) == (22, again is client)
         invariants.check(store)
 

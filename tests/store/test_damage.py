@@ -17,6 +17,7 @@ from swapstore.errors import (
     UnsupportedFormat,
 )
 from tests.support.drivers import another, meddled
+from tests.support.times import at
 
 MANIFEST = "swapstore:manifest:{mena}"
 
@@ -54,7 +55,7 @@ def alter(store: Store, key: str, change: Callable[[bytes], bytes]) -> None:
 def damaged(store: Store) -> Store:
     """Three committed versions, about to be damaged."""
     for number in (1, 2, 3):
-        store.publish("mena", {"n": number}, id=f"id-{number}", ts=number)
+        store.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number))
     return store
 
 
@@ -78,7 +79,7 @@ def test_a_deleted_payload_is_missing_and_not_nothing(damaged: Store) -> None:
         lambda: reader.read_latest("mena"),
         lambda: reader.read("mena", version=3),
         lambda: reader.read("mena", id="id-3"),
-        lambda: reader.read("mena", as_of=3),
+        lambda: reader.read("mena", as_of=at(3)),
     ]
     for read in reads:
         with pytest.raises(
@@ -187,7 +188,7 @@ def test_a_manifest_with_a_damaged_body_still_serves_latest(damaged: Store) -> N
 def test_a_damaged_page_is_named(store: Store) -> None:
     """A deleted or altered page takes more than its own part of the history with it."""
     for number in range(1, 101):
-        store.publish("mena", number, id=f"id-{number}", ts=number)
+        store.publish("mena", number, id=f"id-{number}", ts=at(number))
     status = store.status("mena")
     assert status is not None
     page = f"swapstore:page:{{mena}}:{status.etag.split('.')[0]}.1-32"

@@ -14,6 +14,7 @@ from swapstore.models import Candidate
 from swapstore.testing import Crash, failing_at, faulty
 from tests.support import invariants
 from tests.support.drivers import another, meddled
+from tests.support.times import soon
 
 
 def test_a_retry_on_an_empty_dataset_is_a_conflict(store: Store) -> None:
@@ -30,11 +31,12 @@ def test_a_retry_on_an_empty_dataset_is_a_conflict(store: Store) -> None:
 
 def test_validate_sees_the_dataset_and_the_time_that_will_be_published(store: Store) -> None:
     """A validator that compares times gets another time than the one that is published."""
-    store.publish("mena", 1, ts=10**14)
+    ts = soon()
+    store.publish("mena", 1, ts=ts)
     seen: list[Candidate] = []
     commit = store.publish("mena", 2, validate=lambda candidate, _: seen.append(candidate))
     assert [(each.dataset, each.ts) for each in seen] == [("mena", commit.ts)]
-    assert commit.ts == 10**14
+    assert commit.ts == ts
 
 
 def test_a_wrong_return_value_of_validate_is_named(store: Store) -> None:

@@ -18,6 +18,7 @@ from tests.support import invariants
 from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, lose, meddled
 from tests.support.rivals import PATIENT, known_to, put_in_place, warm
+from tests.support.times import at, soon
 
 
 def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:
@@ -77,7 +78,7 @@ def test_the_first_retry_of_a_lost_commit_does_not_wait(store: Store, losses: in
             waited.append(seconds)
 
     store.publish("mena", 0, id="before")
-    client, meddler = meddled(store, clock=Watched())
+    client, meddler = meddled(store, clock=Watched(1_790_000_000_000))
     client.read_latest("mena")
     batch = len(meddler.batches)
     for loss in range(losses):
@@ -88,24 +89,24 @@ def test_the_first_retry_of_a_lost_commit_does_not_wait(store: Store, losses: in
 
 def test_a_row_that_retention_hides_in_a_page_is_still_found(store: Store) -> None:
     """A lost commit that was sealed and hidden, but not yet unlinked, counts as not applied."""
-    store.publish("mena", 0, id="before", ts=1)
+    store.publish("mena", 0, id="before", ts=at(1))
     client, meddler, batch = warm(store)
 
     def seal_and_hide() -> None:
         other = another(store)
         for number in range(70):
-            other.publish("mena", number, ts=number + 3)
-        other.publish("mena", "newer", ts=10**14)
+            other.publish("mena", number, ts=at(number + 3))
+        other.publish("mena", "newer", ts=soon())
         hidden = repoint(
             known_to(other),
             stamp=Stamp(now_ms=1, nonce="f" * 16, new_epoch="", keys=other._context.keys),
-            floor=10**14,
+            floor=soon(),
         ).manifest
         put_in_place(store, hidden)
         lose()
 
     meddler.after(batch, seal_and_hide)
-    assert client.publish("mena", "mine", id="mine", ts=2).created
+    assert client.publish("mena", "mine", id="mine", ts=at(2)).created
     assert meddler.commits() == 1
 
 

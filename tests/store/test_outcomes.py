@@ -16,6 +16,7 @@ from swapstore.format.manifest import build, parse
 from swapstore.protocol.context import Policy
 from tests.support import invariants
 from tests.support.drivers import Meddler, another, lose, meddled
+from tests.support.times import at, soon
 
 pytestmark = pytest.mark.every_store
 
@@ -52,7 +53,7 @@ def test_a_conflict_does_not_send_the_payload_again(store: Store) -> None:
     """A publish with its own ts sends its payload again after each lost race."""
     client, meddler, batch = warm(store)
     meddler.before(batch, lambda: store.publish("mena", "rival", id="rival"))
-    client.publish("mena", "mine", id="mine", ts=5)
+    client.publish("mena", "mine", id="mine", ts=at(5))
     assert [type(command) for command in meddler.batches[batch + 1]] == [Swap]
     assert ids(store) == ["before", "rival", "mine"]
 
@@ -115,7 +116,7 @@ def stop_before_commit(client: Store, value: object, *, id: str) -> tuple[Comman
 
     meddler.before(len(meddler.batches), die)
     with pytest.raises(KeyboardInterrupt):
-        client.publish("mena", value, id=id, ts=9)
+        client.publish("mena", value, id=id, ts=at(9))
     batch: tuple[Command[Any], ...] = meddler.batches[-1]
     return batch
 
@@ -133,7 +134,7 @@ def test_after_a_take_over_the_other_commit_refuses(store: Store) -> None:
         woken.extend(store._driver.execute(batch[-1:]))
 
     meddler.between(len(meddler.batches) + 1, 1, wake)
-    assert client.publish("mena", "ours", id="shared", ts=9).created
+    assert client.publish("mena", "ours", id="shared", ts=at(9)).created
     rows = invariants.check(store)
     assert [row.id for row in rows] == ["before", "shared"]
     snap = another(store).read("mena", id="shared")
@@ -146,8 +147,8 @@ def test_the_same_id_and_content_from_two_producers_is_one_commit(store: Store) 
     """Two cron hosts that run the same job with the same id commit it twice."""
     client, meddler, batch = warm(store)
     first: list[Any] = []
-    meddler.between(batch, 2, lambda: first.append(another(store).publish("mena", 7, id="job", ts=9)))
-    second = client.publish("mena", 7, id="job", ts=9)
+    meddler.between(batch, 2, lambda: first.append(another(store).publish("mena", 7, id="job", ts=at(9))))
+    second = client.publish("mena", 7, id="job", ts=at(9))
     assert (first[0].created, second.created) == (True, False)
     assert second.version == first[0].version
     assert ids(store) == ["before", "job"]
@@ -348,12 +349,12 @@ def test_a_row_that_retention_hides_is_still_found(store: Store) -> None:
 
     def hide_it() -> None:
         other = another(store)
-        other.publish("mena", "newer", id="newer", ts=10**14)
+        other.publish("mena", "newer", id="newer", ts=soon())
         known = other._context.cache.known("swapstore:manifest:{mena}")
         assert known is not None
         base = known.manifest
         hidden = repoint(
-            base, stamp=Stamp(now_ms=1, nonce="f" * 16, new_epoch="", keys=other._context.keys), floor=10**14
+            base, stamp=Stamp(now_ms=1, nonce="f" * 16, new_epoch="", keys=other._context.keys), floor=soon()
         ).manifest
         commit = next(c for c in meddler.batches[batch] if isinstance(c, Swap))
         swap = attrs.evolve(

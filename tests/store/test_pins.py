@@ -17,6 +17,7 @@ from swapstore.errors import (
 )
 from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, lose, meddled
+from tests.support.times import at
 
 
 def served(store: Store) -> object:
@@ -50,13 +51,13 @@ def test_pinning_what_is_pinned_changes_nothing(store: Store) -> None:
 
 def test_rollback_makes_an_older_snapshot_the_latest(store: Store) -> None:
     """A bad publish cannot be taken back, or the next good one is not served."""
-    good = store.publish("mena", "good", ts=1000)
-    store.publish("mena", "bad", ts=3000)
+    good = store.publish("mena", "good", ts=at(1000))
+    store.publish("mena", "bad", ts=at(3000))
     status = store.rollback("mena", id=good.id)
     assert (status.latest.version, status.version, status.count) == (1, 3, 2)
     assert served(store) == "good"
     assert [row.version for row in store.history("mena")] == [2, 1]
-    assert store.publish("mena", "fixed", ts=2000).is_latest
+    assert store.publish("mena", "fixed", ts=at(2000)).is_latest
     assert served(store) == "fixed"
 
 

@@ -13,6 +13,7 @@ from swapstore.commands import Failed, Register
 from swapstore.errors import Conflict, IdConflict, InvalidInput, PayloadTooLarge, Rejected, StoreFull
 from swapstore.protocol.context import Policy
 from tests.support.drivers import another, meddled
+from tests.support.times import at, soon
 
 
 def versions(store: Store, dataset: str = "mena") -> list[int]:
@@ -75,19 +76,19 @@ def test_ids_are_made_in_the_order_of_time(store: Store) -> None:
 
 def test_an_older_snapshot_leaves_latest_alone(store: Store) -> None:
     """A slow producer that finishes last moves the latest back in time."""
-    store.publish("mena", "new", ts=2000)
-    late = store.publish("mena", "old", ts=1000)
+    store.publish("mena", "new", ts=at(2000))
+    late = store.publish("mena", "old", ts=at(1000))
     assert not late.is_latest
     snap = store.read_latest("mena")
     assert snap is not None
     assert snap.value == "new"
     assert versions(store) == [2, 1]
-    assert store.publish("mena", "equal", ts=2000).is_latest
+    assert store.publish("mena", "equal", ts=at(2000)).is_latest
 
 
 def test_without_a_ts_the_last_publish_is_the_latest(store: Store) -> None:
     """Readers never see the publish of a producer whose clock is behind."""
-    ahead = store.publish("mena", "ahead", ts=datetime(2190, 1, 1, tzinfo=UTC))
+    ahead = store.publish("mena", "ahead", ts=soon())
     commit = store.publish("mena", "now")
     assert commit.is_latest
     assert commit.ts == ahead.ts
@@ -106,7 +107,7 @@ def test_publishing_an_id_again_is_idempotent(store: Store) -> None:
 
 def test_publishing_an_id_again_is_idempotent_at_any_depth(store: Store) -> None:
     """An id whose row was sealed into a page long ago is published twice."""
-    store.publish("mena", "first", id="run-1", ts=1)
+    store.publish("mena", "first", id="run-1", ts=at(1))
     for number in range(100):
         store.publish("mena", number)
     again = another(store).publish("mena", "first", id="run-1")
@@ -117,10 +118,10 @@ def test_publishing_an_id_again_is_idempotent_at_any_depth(store: Store) -> None
 
 
 @pytest.mark.every_store
-@pytest.mark.parametrize("change", [{"value": 2}, {"labels": {"a": "b"}}, {"ts": 7}])
+@pytest.mark.parametrize("change", [{"value": 2}, {"labels": {"a": "b"}}, {"ts": at(7)}])
 def test_an_id_keeps_its_content(store: Store, change: dict[str, Any]) -> None:
     """Another payload, time or label under a committed id replaces the first."""
-    given: dict[str, Any] = {"value": 1, "labels": {}, "ts": 5}
+    given: dict[str, Any] = {"value": 1, "labels": {}, "ts": at(5)}
     store.publish("mena", **given, id="x")
     for client in (store, another(store)):
         with pytest.raises(IdConflict, match=r"dataset 'mena': id 'x' is committed already \(version 1\)"):
@@ -259,12 +260,12 @@ def test_expected_version_holds_or_conflicts(store: Store) -> None:
 
 def test_expected_version_survives_what_does_not_move_the_data(store: Store) -> None:
     """A confirmation or a backfill is a conflict, or a rollback is none."""
-    first = store.publish("mena", 1, ts=1000)
+    first = store.publish("mena", 1, ts=at(1000))
     store.confirm("mena")
-    second = store.publish("mena", 2, ts=2000, expected_version=first.version)
-    backfill = store.publish("mena", 0, ts=500)
+    second = store.publish("mena", 2, ts=at(2000), expected_version=first.version)
+    backfill = store.publish("mena", 0, ts=at(500))
     assert not backfill.is_latest
-    assert store.publish("mena", 3, ts=1500, expected_version=backfill.version).version == 5
+    assert store.publish("mena", 3, ts=at(1500), expected_version=backfill.version).version == 5
     store.rollback("mena", id=first.id)
     with pytest.raises(Conflict):
         store.publish("mena", 4, expected_version=second.version)

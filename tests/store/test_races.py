@@ -17,6 +17,7 @@ from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST
 from tests.support.drivers import another, meddled
 from tests.support.rivals import PATIENT, Rivals, known_to, warm
+from tests.support.times import at
 
 
 @pytest.mark.parametrize("rivals", [1, 2, 3])
@@ -78,7 +79,7 @@ def test_a_payload_of_several_lines_is_not_sent_again(store: Store) -> None:
     store.publish("mena", b"0", id="before", codec="bytes")
     client, meddler, batch = warm(store)
     Rivals(store, meddler, 1)
-    client.publish("mena", b"a\nb\nc\n", id="mine", ts=5, codec="bytes")
+    client.publish("mena", b"a\nb\nc\n", id="mine", ts=at(5), codec="bytes")
     assert [type(command) for command in meddler.batches[batch + 1]] == [Swap]
     snap = another(store).read("mena", id="mine")
     assert snap is not None
@@ -102,9 +103,9 @@ def test_a_conflict_reads_no_pages(store: Store) -> None:
 @pytest.mark.every_store
 def test_a_cold_producer_reads_the_manifest_once(store: Store) -> None:
     """A retry by a new process reads a manifest twice that it has just read."""
-    store.publish("mena", 1, id="job", ts=1)
+    store.publish("mena", 1, id="job", ts=at(1))
     client, meddler = meddled(store)
-    assert client.publish("mena", 1, id="job", ts=1).created is False
+    assert client.publish("mena", 1, id="job", ts=at(1)).created is False
     assert [command for batch in meddler.batches for command in batch].count(Get(MANIFEST)) == 1
 
 

@@ -21,11 +21,12 @@ from tests.store.test_damage import MANIFEST, delete
 from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, cold_trips, lose, meddled
 from tests.support.rivals import PATIENT
+from tests.support.times import at
 
 
 def fill(store: Store, count: int, dataset: str = "mena") -> None:
     for number in range(1, count + 1):
-        store.publish(dataset, {"n": number}, id=f"id-{number}", ts=number * 1000)
+        store.publish(dataset, {"n": number}, id=f"id-{number}", ts=at(number * 1000))
 
 
 def test_nothing_published_is_none_and_nothing_else(store: Store) -> None:
@@ -33,7 +34,7 @@ def test_nothing_published_is_none_and_nothing_else(store: Store) -> None:
     assert store.read_latest("mena") is None
     assert store.read("mena", id="x") is None
     assert store.read("mena", version=1) is None
-    assert store.read("mena", as_of=1) is None
+    assert store.read("mena", as_of=at(1)) is None
     assert store.status("mena") is None
     assert store.read_live("mena") is None
     assert list(store.history("mena")) == []
@@ -49,15 +50,15 @@ def test_any_version_is_read_by_id_version_and_time(store: Store) -> None:
             for snap in (
                 client.read("mena", id=f"id-{number}"),
                 client.read("mena", version=number),
-                client.read("mena", as_of=number * 1000),
-                client.read("mena", as_of=number * 1000 + 999),
+                client.read("mena", as_of=at(number * 1000)),
+                client.read("mena", as_of=at(number * 1000 + 999)),
                 client.read("mena", as_of=datetime.fromtimestamp(number, UTC)),
             ):
                 assert snap is not None
                 assert (snap.value, snap.version, snap.id) == ({"n": number}, number, f"id-{number}")
         assert client.read("mena", id="id-151") is None
         assert client.read("mena", version=151) is None
-        assert client.read("mena", as_of=999) is None
+        assert client.read("mena", as_of=at(999)) is None
 
 
 def test_read_takes_exactly_one_way_of_naming(store: Store) -> None:

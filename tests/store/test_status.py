@@ -11,12 +11,13 @@ from swapstore import Store
 from swapstore.commands import Get
 from swapstore.testing import SimulatedStore
 from tests.support.drivers import meddled
+from tests.support.times import at
 
 
 def test_ages_are_as_of_the_reading(store: Store) -> None:
     """A monitor computes an age with another clock than the one that read the status."""
     before = int(datetime.now(UTC).timestamp() * 1000)
-    store.publish("mena", "calm", id="a", ts=before - 5000)
+    store.publish("mena", "calm", id="a", ts=at(before - 5000))
     status = store.status("mena")
     assert status is not None
     assert before <= status.read_at <= int(datetime.now(UTC).timestamp() * 1000) + 1
@@ -28,8 +29,8 @@ def test_ages_are_as_of_the_reading(store: Store) -> None:
 @pytest.mark.every_store
 def test_ages_are_those_of_the_served_snapshot(store: Store) -> None:
     """Readers are served a pinned snapshot of last year, and the status says that all is fresh."""
-    store.publish("mena", "old", id="a", ts=1000)
-    store.publish("mena", "new and longer", id="b", ts=2000)
+    store.publish("mena", "old", id="a", ts=at(1000))
+    store.publish("mena", "new and longer", id="b", ts=at(2000))
     store.pin("mena", id="a")
     status = store.status("mena")
     assert status is not None

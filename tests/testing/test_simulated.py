@@ -17,6 +17,7 @@ from swapstore.format import manifest
 from swapstore.protocol.context import Policy
 from swapstore.testing import Crash, Fault, Keyspace, Kind, SimulatedStore, every_fault, failing_at, faulty
 from tests.support import invariants
+from tests.support.times import at
 
 
 def history_of(seed: int) -> tuple[list[str], Any]:
@@ -106,7 +107,7 @@ def test_an_evicted_key_is_never_read_as_something_else(count: int, data: st.Dat
     try:
         sim = SimulatedStore()
         for number in range(count):
-            sim.connect().publish("mena", number, id=f"id-{number}", ts=number)
+            sim.connect().publish("mena", number, id=f"id-{number}", ts=at(number))
         key = data.draw(st.sampled_from(sorted(sim.keyspace.values)))
         sim.evict(key)
         reader = sim.connect()
@@ -131,7 +132,7 @@ def test_an_evicted_key_is_never_read_as_something_else(count: int, data: st.Dat
 def reads_of(reader: Store, number: int) -> Iterator[Callable[[], Any]]:
     yield lambda: reader.read("mena", id=f"id-{number}")
     yield lambda: reader.read("mena", version=number + 1)
-    yield lambda: reader.read("mena", as_of=number)
+    yield lambda: reader.read("mena", as_of=at(number))
 
 
 def test_a_commit_can_be_cut_after_any_of_its_writes() -> None:

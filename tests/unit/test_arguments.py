@@ -67,12 +67,15 @@ def test_a_long_name_is_not_shown_whole() -> None:
     ("value", "match"),
     [
         (datetime(2026, 1, 1), "naive"),  # noqa: DTZ001 - that is the point
-        (-1, "between 1970"),
-        (10**15, "micro"),
-        (1.5, "must be"),
+        (-1, "between 1990"),
+        (631_151_999_999, "between 1990"),
+        (10**12 * 10**3, "in microseconds, it would be 1000000000000 milliseconds"),
+        (1_769_882_400, "in seconds, it would be 1769882400000 milliseconds"),
+        (1_769_882_400 * 10**9, "in nanoseconds, it would be 1769882400000 milliseconds"),
+        (1_769_882_400.5, r"must be .*int\(time.time\(\) \* 1000\)"),
         (True, "must be"),
         ("2026-01-01", "must be"),
-        (datetime(1969, 1, 1, tzinfo=UTC), "between 1970"),
+        (datetime(1969, 1, 1, tzinfo=UTC), "before 1970"),
     ],
 )
 def test_bad_times(value: Any, match: str) -> None:
@@ -83,7 +86,7 @@ def test_bad_times(value: Any, match: str) -> None:
 
 def test_good_times() -> None:
     """A time is shifted, or rounded in the wrong direction."""
-    assert arguments.timestamp_ms(0) == 0
+    assert arguments.timestamp_ms(631_152_000_000) == 631_152_000_000
     assert arguments.timestamp_ms(arguments.MAX_TS_MS) == arguments.MAX_TS_MS
     assert arguments.timestamp_ms(datetime(1970, 1, 1, 0, 0, 1, 1999, tzinfo=UTC)) == 1001
     assert arguments.timestamp_ms(datetime(1970, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))) == 0

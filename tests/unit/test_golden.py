@@ -14,6 +14,7 @@ import pytest
 from swapstore import Store
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from tests.support.deterministic import fixed_context
+from tests.support.times import at
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -52,7 +53,7 @@ def test_the_stored_bytes_of_a_page(tmp_path: Path) -> None:
     path = tmp_path / "golden.db"
     with Store(SqliteDriver(path), fixed_context()) as store:
         for number in range(64):
-            store.publish("region/a", number, id=f"id-{number}", ts=number * 1000)
+            store.publish("region/a", number, id=f"id-{number}", ts=at(number * 1000))
     records = stored(path)
     compare(
         "page.txt", {key: value for key, value in records.items() if ":page:" in key or ":manifest:" in key}

@@ -11,6 +11,7 @@ import pytest
 from swapstore import Candidate, InvalidInput, Rejected, Store, codecs, validators
 from swapstore.testing import SimulatedStore
 from swapstore.validators import json_schema, must_be_newer, must_not_shrink
+from tests.support.times import at
 
 WORD = "s3cret-payload"
 PRICES = {
@@ -177,11 +178,11 @@ def test_an_invalid_percentage_is_refused(options: dict[str, Any]) -> None:
 def test_must_be_newer(store: Store) -> None:
     """A job that reads yesterday's file again publishes it as new data."""
     newer = validators.must_be_newer()
-    store.publish("mena", 1, ts=100, validate=newer)
-    store.publish("mena", 2, ts=101, validate=newer)
+    store.publish("mena", 1, ts=at(100), validate=newer)
+    store.publish("mena", 2, ts=at(101), validate=newer)
     for ts in (101, 50):
         with pytest.raises(Rejected, match=f"its ts {ts} is not newer than that of the latest, 101"):
-            store.publish("mena", 3, ts=ts, validate=newer)
+            store.publish("mena", 3, ts=at(ts), validate=newer)
     assert [row.ts for row in store.history("mena")] == [101, 100]
 
 
@@ -189,6 +190,6 @@ def test_must_be_newer(store: Store) -> None:
 def test_a_retry_of_what_is_committed_is_not_refused(store: Store) -> None:
     """A retry after a lost reply is told that its own snapshot is too old."""
     newer = must_be_newer()
-    first = store.publish("mena", 1, id="a", ts=100, validate=newer)
-    again = store.publish("mena", 1, id="a", ts=100, validate=newer)
+    first = store.publish("mena", 1, id="a", ts=at(100), validate=newer)
+    again = store.publish("mena", 1, id="a", ts=at(100), validate=newer)
     assert (again.version, again.created) == (first.version, False)

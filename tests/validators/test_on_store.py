@@ -12,6 +12,7 @@ from swapstore import Candidate, InvalidInput, Rejected, Snapshot, Store
 from swapstore.commands import Get
 from swapstore.validators import Validator, must_be_newer
 from tests.support.drivers import Meddler, meddled
+from tests.support.times import at
 
 
 def guarded(store: Store, *validators: Validator) -> tuple[Store, Meddler]:
@@ -71,7 +72,7 @@ def test_the_previous_snapshot_is_fetched_once_and_only_for_a_validator(store: S
     fetch = Get(store._context.keys.id("mena", "a"))
     for validators in ((note, note), ()):
         client, meddler = guarded(store, *validators)
-        client.publish("mena", "after", ts=5)  # older than the latest, which stays
+        client.publish("mena", "after", ts=at(5))  # older than the latest, which stays
         sent = [command for batch in meddler.batches for command in batch]
         assert sent.count(fetch) == (1 if validators else 0)
     assert [found.value for found in seen if found] == ["before", "before"]
@@ -81,10 +82,10 @@ def test_the_previous_snapshot_is_fetched_once_and_only_for_a_validator(store: S
 def test_validators_run_again_after_a_lost_race(store: Store) -> None:
     """A snapshot is published that is not newer than the one of the producer that won the race."""
     client, meddler = guarded(store, must_be_newer())
-    client.publish("mena", 1, ts=100)
-    meddler.before(len(meddler.batches), lambda: store.publish("mena", 2, ts=200) and None)
+    client.publish("mena", 1, ts=at(100))
+    meddler.before(len(meddler.batches), lambda: store.publish("mena", 2, ts=at(200)) and None)
     with pytest.raises(Rejected, match="150 is not newer than that of the latest, 200"):
-        client.publish("mena", 3, ts=150)
+        client.publish("mena", 3, ts=at(150))
     assert [row.ts for row in store.history("mena")] == [200, 100]
 
 
@@ -120,8 +121,8 @@ def test_connect_takes_validators(tmp_path: Any) -> None:
     """`validators` is accepted and ignored."""
     url = f"sqlite:///{tmp_path}/store.db"
     with swapstore.connect(url, validators=[must_be_newer()]) as store:
-        store.publish("mena", 1, ts=5)
+        store.publish("mena", 1, ts=at(5))
         with pytest.raises(Rejected):
-            store.publish("mena", 1, ts=5)
+            store.publish("mena", 1, ts=at(5))
         store._context = attrs.evolve(store._context)  # the validators belong to the context
         assert len(store._context.validators) == 1

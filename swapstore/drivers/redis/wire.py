@@ -39,6 +39,7 @@ from swapstore.commands import (
     Stage,
     Swap,
     SwapReply,
+    Time,
     Ttl,
     Unstaged,
     Write,
@@ -116,6 +117,7 @@ _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
     Members: lambda members: ("SMEMBERS", members.key),
     Ttl: lambda ttl: ("PTTL", ttl.key),
     Scan: lambda scan: ("SCAN", scan.cursor or "0", "MATCH", scan.pattern, "COUNT", scan.limit),
+    Time: lambda _: ("TIME",),
     Ask: lambda ask: ask.words,
     Stage: lambda stage: ("SET", stage.key, (stage.record, stage.body), "NX", "PX", stage.ttl_ms),
     Put: lambda put: ("SET", put.key, put.value, "PX", put.ttl_ms),
@@ -273,6 +275,15 @@ def _scanned(reply: Any) -> Scanned:
     )
 
 
+def _time(reply: Any) -> int | None:
+    """Return the reply to `TIME`, seconds and microseconds, in milliseconds. None: it is no time."""
+    try:
+        seconds, micros = (int(part) for part in reply)
+    except (TypeError, ValueError):
+        return None
+    return seconds * 1000 + micros // 1000
+
+
 _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Get: lambda reply: reply,
     GetServed: lambda reply: Served(*(reply or [None])) if isinstance(reply, list) else Served(reply),
@@ -280,6 +291,7 @@ _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Members: lambda reply: frozenset(member.decode("utf-8", "replace") for member in reply),
     Ttl: int,
     Scan: _scanned,
+    Time: _time,
     Ask: lambda reply: reply,
     Stage: lambda reply: reply is not None,
     Put: lambda reply: None,  # noqa: ARG005
