@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments, codecs
-from swapstore.errors import InvalidInput, Rejected, SwapstoreError
+from swapstore.errors import InvalidInput, LeaseLost, OutcomeUnknown, Rejected, SwapstoreError
 from swapstore.events import Published, PublishRejected
 from swapstore.migration import mirror
 from swapstore.models import Outcomes, Retention, Validator
@@ -83,7 +83,7 @@ class Calls:
         could not be asked for the outcome: publish again with the error's `id`. After any of these errors,
         readers still see one whole version.
         """
-        with about(dataset) as name:
+        with about(dataset, publishes=True) as name:
             wanted = self._wanted(
                 name,
                 value,
@@ -292,7 +292,7 @@ class Calls:
 
         Raises `Unavailable` if the store cannot be reached at the beginning. If it becomes unreachable later,
         the iterator retries until it is back, and logs one warning for each outage to the logger `swapstore`.
-        It raises `Damaged` for damage that it meets.
+        It raises `Damaged` for damage that it meets, and `Misconfigured` for what waiting does not cure.
         """
         with about(dataset) as name:
             begin = None if after is None else arguments.whole(after, "after", least=0)
@@ -462,19 +462,31 @@ class Calls:
 
 
 class about:  # noqa: N801 - it reads as a sentence: with about(dataset) as name
-    """Check a dataset's name, and set it on every error that passes through."""
+    """Check a dataset's name, and set it on every error that passes through.
 
-    __slots__ = ("_name",)
+    `publishes`: such an error also says whether anything was published.
+    """
 
-    def __init__(self, dataset: Any) -> None:
-        self._name = arguments.dataset(dataset)
+    __slots__ = ("_name", "_publishes")
+
+    def __init__(self, dataset: Any, *, publishes: bool = False) -> None:
+        self._publishes = publishes
+        try:
+            self._name = arguments.dataset(dataset)
+        except InvalidInput as error:
+            error.published = False if publishes else None
+            raise
 
     def __enter__(self) -> str:
         return self._name
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SwapstoreError) and error.dataset is None:
+        if not isinstance(error, SwapstoreError):
+            return
+        if error.dataset is None:
             error.dataset = self._name
+        if self._publishes and not isinstance(error, OutcomeUnknown | LeaseLost):
+            error.published = False
 
 
 class Named(Generic[T]):

@@ -14,7 +14,7 @@ from swapstore import arguments, engine, events
 from swapstore.cache import Cache
 from swapstore.drivers.base import Endpoint
 from swapstore.drivers.rest import address as rest_address
-from swapstore.errors import InvalidInput, SwapstoreError, Unavailable
+from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
 from swapstore.migration.layout import Mirror
@@ -83,9 +83,9 @@ def connect(
     - `on_event`: called with an event (see `swapstore.events`) for each publish, rejection, retry, read and
       repair. Keep it fast, and do not call the store from it. Its first exception is logged, none is raised.
 
-    Raises `InvalidInput` for an address or option that cannot be used, `Unavailable` if the directory of the
-    default file cannot be created or a REST endpoint cannot be reached, `AccessDenied` if the endpoint
-    refuses the token, and `Unsupported` if the endpoint has no safe way to commit.
+    Raises `InvalidInput` for an address or option that cannot be used, and `Misconfigured` if the directory
+    of the default file cannot be created or a REST endpoint is not usable: `AccessDenied` if it refuses the
+    token, `Unsupported` if it has no safe way to commit.
     """
     driver, context = prepare(
         BLOCKING,
@@ -258,7 +258,7 @@ def _default_file() -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Unavailable(
+        raise Misconfigured(
             f"the directory of the default store cannot be created ({error}); set ${URL_VARIABLE}"
         ) from error
     return path

@@ -19,7 +19,15 @@ from swapstore.cli.produce import STDIN, confirm, publish
 from swapstore.cli.read import follow, history, latest, read
 from swapstore.cli.session import Session
 from swapstore.cli.status import datasets, status
-from swapstore.errors import Damaged, InvalidInput, NotFound, Refused, SwapstoreError, Unavailable
+from swapstore.errors import (
+    Damaged,
+    InvalidInput,
+    Misconfigured,
+    NotFound,
+    Refused,
+    SwapstoreError,
+    Unavailable,
+)
 
 HELP = """\
 Atomic, versioned snapshots on Redis, Valkey, Upstash or SQLite.
@@ -38,6 +46,8 @@ Exit codes:
   5  stored data is damaged
   6  stale: status --max-age
   7  doctor found a problem
+  8  the store refuses the credentials, or cannot do this;
+     waiting does not help
 """
 
 ERROR_CODES: dict[type[SwapstoreError], ExitCode] = {
@@ -45,6 +55,7 @@ ERROR_CODES: dict[type[SwapstoreError], ExitCode] = {
     InvalidInput: ExitCode.USAGE,
     Refused: ExitCode.REFUSED,
     Unavailable: ExitCode.UNAVAILABLE,
+    Misconfigured: ExitCode.MISCONFIGURED,
     Damaged: ExitCode.DAMAGED,
 }
 
