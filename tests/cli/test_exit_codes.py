@@ -128,7 +128,7 @@ def test_2_a_time_without_offset(swapstore: Swapstore) -> None:
     """A time without an offset would be misread by hours."""
     for command, option in (("publish", "--ts"), ("read", "--as-of")):
         done = swapstore.inside(command, "mena", option, "2026-01-31T18:00:00", stdin=b"{}")
-        failed(done, 2, option, "with an offset (2026-01-31T18:00:00Z)")
+        failed(done, 2, option, "with an offset (2026-01-31T18:00:00Z, in UTC)")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"NaN", b'{"a": Infinity}', b"\xff", b"\xef\xbb\xbf{}"])
