@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments, codecs
-from swapstore.errors import InvalidInput, Rejected, SwapstoreError
+from swapstore.errors import InvalidInput, LeaseLost, OutcomeUnknown, Rejected, SwapstoreError
 from swapstore.events import Published, PublishRejected
 from swapstore.migration import mirror
 from swapstore.models import Outcomes, Retention, Validator
@@ -83,7 +83,7 @@ class Calls:
         could not be asked for the outcome: publish again with the error's `id`. After any of these errors,
         readers still see one whole version.
         """
-        with about(dataset) as name:
+        with about(dataset, publishes=True) as name:
             wanted = self._wanted(
                 name,
                 value,
@@ -292,7 +292,7 @@ class Calls:
 
         Raises `Unavailable` if the store cannot be reached at the beginning. If it becomes unreachable later,
         the iterator retries until it is back, and logs one warning for each outage to the logger `swapstore`.
-        It raises `Damaged` for damage that it meets.
+        It raises `Damaged` for damage that it meets, and `Misconfigured` for what waiting does not cure.
         """
         with about(dataset) as name:
             begin = None if after is None else arguments.whole(after, "after", least=0)
@@ -300,14 +300,21 @@ class Calls:
 
     # --- pin and roll back ----------------------------------------------------------------------------
 
-    def pin(self, dataset: str, *, id: str) -> Operation[Status]:  # noqa: A002
+    def pin(
+        self,
+        dataset: str,
+        *,
+        id: str | None = None,  # noqa: A002
+        version: int | None = None,
+    ) -> Operation[Status]:
         """Serve this snapshot to every reader of the latest until `unpin`. Producers can continue to publish.
 
-        Does nothing if it has taken effect already. Raises `NotFound` if the id is not committed, and
-        `PayloadMissing` or `Corrupt` if the snapshot cannot be read.
+        Give exactly one of `id` and `version`. Does nothing if it has taken effect already. Raises `NotFound`
+        if there is no such snapshot in the history, and `PayloadMissing` or `Corrupt` if it cannot be read.
         """
         with about(dataset) as name:
-            return (yield from self._mirrored(pointers.pin(self._context, name, arguments.snapshot_id(id))))
+            chosen = yield from self._chosen("pin", name, id, version)
+            return (yield from self._mirrored(pointers.pin(self._context, name, chosen)))
 
     def unpin(self, dataset: str) -> Operation[Status]:
         """Serve the latest snapshot again. Does nothing if nothing is pinned.
@@ -317,15 +324,21 @@ class Calls:
         with about(dataset) as name:
             return (yield from self._mirrored(pointers.unpin(self._context, name)))
 
-    def rollback(self, dataset: str, *, id: str) -> Operation[Status]:  # noqa: A002
+    def rollback(
+        self,
+        dataset: str,
+        *,
+        id: str | None = None,  # noqa: A002
+        version: int | None = None,
+    ) -> Operation[Status]:
         """Make this snapshot the latest, until the next publish whose `ts` is not older.
 
-        Snapshots after it stay in the history. Raises the same errors as `pin`.
+        Give exactly one of `id` and `version`. Snapshots after it stay in the history. Raises the same errors
+        as `pin`.
         """
         with about(dataset) as name:
-            return (
-                yield from self._mirrored(pointers.rollback(self._context, name, arguments.snapshot_id(id)))
-            )
+            chosen = yield from self._chosen("rollback", name, id, version)
+            return (yield from self._mirrored(pointers.rollback(self._context, name, chosen)))
 
     # --- maintain -------------------------------------------------------------------------------------
 
@@ -419,6 +432,15 @@ class Calls:
             )
         )
 
+    def _chosen(self, what: str, dataset: str, id: Any, version: Any) -> Operation[str]:  # noqa: A002
+        """Return the id of the snapshot that a caller of `pin` or `rollback` chose by id or version."""
+        if (id is None) == (version is None):
+            raise InvalidInput(f"{what} takes exactly one of id= and version=")
+        if version is None:
+            return arguments.snapshot_id(id)
+        number = arguments.whole(version, "version", least=1)
+        return (yield from pointers.id_of(self._context, dataset, number))
+
     def _mirrored(self, swap: Operation[Status]) -> Operation[Status]:
         """Run a swap other than a publish, and bring the mirror up to date."""
         status = yield from swap
@@ -466,19 +488,31 @@ class Calls:
 
 
 class about:  # noqa: N801 - it reads as a sentence: with about(dataset) as name
-    """Check a dataset's name, and set it on every error that passes through."""
+    """Check a dataset's name, and set it on every error that passes through.
 
-    __slots__ = ("_name",)
+    `publishes`: such an error also says whether anything was published.
+    """
 
-    def __init__(self, dataset: Any) -> None:
-        self._name = arguments.dataset(dataset)
+    __slots__ = ("_name", "_publishes")
+
+    def __init__(self, dataset: Any, *, publishes: bool = False) -> None:
+        self._publishes = publishes
+        try:
+            self._name = arguments.dataset(dataset)
+        except InvalidInput as error:
+            error.published = False if publishes else None
+            raise
 
     def __enter__(self) -> str:
         return self._name
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SwapstoreError) and error.dataset is None:
+        if not isinstance(error, SwapstoreError):
+            return
+        if error.dataset is None:
             error.dataset = self._name
+        if self._publishes and not isinstance(error, OutcomeUnknown | LeaseLost):
+            error.published = False
 
 
 class Named(Generic[T]):

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -94,7 +96,24 @@ def _parsed(text: bytes) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the text is not JSON (UTF-8, no NaN or Infinity): {error}") from error
+        place = _place(text, error)
+        raise InvalidInput(f"the text is not JSON (UTF-8, no NaN or Infinity): {place}") from error
+
+
+def _place(text: bytes, error: Exception) -> str:
+    """Return where a text stops being JSON, by line and column, and why."""
+    byte = re.search(r"\(byte (\d+)\)", str(error))
+    offset, reason = int(byte[1]) if byte else 0, re.sub(r" \(byte \d+\)", "", str(error))
+    try:
+        json.loads(text.decode())
+    except json.JSONDecodeError as found:  # msgspec counts bytes, and sometimes past the fault
+        return f"line {found.lineno}, column {found.colno}: {found.msg.removesuffix(' at')}"
+    except UnicodeDecodeError as found:
+        offset, reason = found.start, f"byte 0x{text[found.start]:02x} is not UTF-8"
+    except RecursionError:
+        return reason
+    before = text[:offset].decode("utf-8", "replace").split("\n")
+    return f"line {len(before)}, column {len(before[-1]) + 1}: {reason}"
 
 
 # --- what JSON can hold ----------------------------------------------------------------------------

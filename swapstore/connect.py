@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import attrs
 
@@ -15,7 +17,7 @@ from swapstore import arguments, engine, events
 from swapstore.cache import Cache
 from swapstore.drivers.base import Endpoint
 from swapstore.drivers.rest import address as rest_address
-from swapstore.errors import InvalidInput, SwapstoreError, Unavailable
+from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
 from swapstore.migration.layout import Mirror
@@ -43,6 +45,14 @@ DEFAULT_MAX_BATCH = 8 * 1024 * 1024
 DEFAULT_MAX_REQUEST = 10 * 1024 * 1024
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 DEFAULT_MAX_AHEAD = timedelta(days=1)
+
+LOG = logging.getLogger("swapstore")
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+:[0-9]{1,5}(/[0-9]{1,4})?|localhost|[0-9]+(\.[0-9]+){3}")
+_NOT_IN_MEMORY = (
+    "there is no store in memory but for tests: swapstore.testing.SimulatedStore().connect(); "
+    "otherwise name a file: sqlite:///path.db"
+)
 
 D = TypeVar("D", bound=Endpoint)
 
@@ -89,9 +99,9 @@ def connect(
     - `on_event`: called with an event (see `swapstore.events`) for each publish, rejection, retry, read and
       repair. Keep it fast, and do not call the store from it. Its first exception is logged, none is raised.
 
-    Raises `InvalidInput` for an address or option that cannot be used, `Unavailable` if the directory of the
-    default file cannot be created or a REST endpoint cannot be reached, `AccessDenied` if the endpoint
-    refuses the token, and `Unsupported` if the endpoint has no safe way to commit.
+    Raises `InvalidInput` for an address or option that cannot be used, and `Misconfigured` if the directory
+    of the default file cannot be created or a REST endpoint is not usable: `AccessDenied` if it refuses the
+    token, `Unsupported` if it has no safe way to commit.
     """
     driver, context = prepare(
         BLOCKING,
@@ -129,6 +139,7 @@ class _Default:
 
     def __init__(self) -> None:
         self.store: Store | None = None
+        self.logged = False  # where the default file is
         self._lock = threading.Lock()
         survive_forks(self)
 
@@ -233,12 +244,18 @@ def _validators(value: Any) -> tuple[Validator, ...]:
 
 def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *, allow_http: bool) -> D:
     if target is None:
-        target = os.environ.get(URL_VARIABLE) or os.environ.get(rest_address.URL_VARIABLE) or None
+        target = named_target()
+    if isinstance(target, str) and (target != target.strip() or not target.isprintable()):
+        raise InvalidInput("the address has a space around it, or a line break in it; remove that")
     if isinstance(target, str) and target.partition("://")[0].lower() in rest_address.SCHEMES:
         return makers.rest(rest_address.parse(target, token, allow_http=allow_http), max_request)
     rest_address.refuse_token(token)
     if target is None:
-        return makers.sqlite(_default_file().absolute())
+        path = _default_file().absolute()
+        _log_default(path)
+        return makers.sqlite(path)
+    if isinstance(target, os.PathLike):
+        raise InvalidInput(f"a store is named by a URL: sqlite:///{os.fspath(target)}")
     if not isinstance(target, str):
         return makers.redis_client(target)
     scheme, separator, rest = target.partition("://")
@@ -246,13 +263,50 @@ def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *,
         return makers.redis_url(target)
     if separator and scheme == "sqlite":
         return makers.sqlite(_path(rest).absolute())
+    raise InvalidInput(_advice(target))
+
+
+def _advice(target: str) -> str:
+    """Say what to write in place of an address that is none."""
+    if target == ":memory:":
+        return _NOT_IN_MEMORY
     # Show an address only if it is plain: one that cannot be parsed may contain a password anywhere.
     if not set(target) & set(":@?#") and target.endswith((".db", ".sqlite", ".sqlite3")):
-        raise InvalidInput(f"a store is named by a URL: sqlite:///{target}")
-    raise InvalidInput(
+        return f"a store is named by a URL: sqlite:///{target}"
+    if _HOST.fullmatch(target):
+        return f"a store is named by a URL: redis://{target}"
+    scheme, separator, _ = target.partition("://")
+    return (
         f"unknown kind of store{f' {scheme!r}' if separator and scheme.isalnum() else ''}; "
         "use redis://, rediss://, unix://, https:// or sqlite:///path.db"
     )
+
+
+def named_target() -> str | None:
+    """Return the address in the environment. None: nobody named a store, so the default file is used."""
+    return os.environ.get(URL_VARIABLE) or os.environ.get(rest_address.URL_VARIABLE) or None
+
+
+def misspelt() -> str:
+    """Return a hint at an environment variable that may be meant to be `$SWAPSTORE_URL`, or nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only where no store is named
+
+    names = {name.upper(): name for name in os.environ if name != URL_VARIABLE}
+    close = get_close_matches(URL_VARIABLE, names, n=1, cutoff=0.85)
+    return f" (${names[close[0]]} is set: is it misspelt?)" if close else ""
+
+
+def _log_default(path: Path) -> None:
+    """Log once where the default store is: a job that lacks its environment would publish there unnoticed."""
+    if not _default.logged:
+        _default.logged = True
+        LOG.warning(
+            "no store is named, so this process uses the default one, %s. Set $%s, or pass an address to "
+            "connect()%s",
+            path,
+            URL_VARIABLE,
+            misspelt(),
+        )
 
 
 def default_path() -> Path:
@@ -262,12 +316,17 @@ def default_path() -> Path:
     return Path(platformdirs.user_data_dir("swapstore", appauthor=False)) / "swapstore.db"
 
 
+def default_url() -> str:
+    """Return the URL of the embedded store, and create its directory."""
+    return f"sqlite:///{quote(str(_default_file().absolute()))}"
+
+
 def _default_file() -> Path:
     path = default_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Unavailable(
+        raise Misconfigured(
             f"the directory of the default store cannot be created ({error}); set ${URL_VARIABLE}"
         ) from error
     return path
@@ -276,10 +335,14 @@ def _default_file() -> Path:
 def _path(rest: str) -> Path:
     """Return the path of a URL `sqlite:///<path>`, without host, options or fragment."""
     path = unquote(rest[1:]) if rest.startswith("/") else ""
-    if not path or path == ":memory:" or "?" in rest or "#" in rest or "\0" in path:
+    if ":memory:" in {path, rest}:
+        raise InvalidInput(_NOT_IN_MEMORY)
+    if not path or "?" in rest or "#" in rest or "\0" in path:
+        plain = rest and not set(rest) & set(":@?#/")
+        meant = f" Three slashes: sqlite:///{rest}" if plain else ""
         raise InvalidInput(
             "a SQLite store needs a path and nothing else: sqlite:///relative.db or "
-            "sqlite:////absolute/path.db (for a store in memory see swapstore.testing)"
+            f"sqlite:////absolute/path.db.{meant}"
         )
     return Path(path)
 

@@ -6,6 +6,7 @@ Catch a group, not a leaf:
 - `NotFound`: the named snapshot or dataset does not exist. Name another one.
 - `Refused`: the store works and refused the request; the previous version stays. Decide what you want.
 - `Unavailable`: the store cannot serve now. Try again later, with the same `id` when publishing.
+- `Misconfigured`: the store works, but not for this client. Waiting does not help: change the setup.
 - `Damaged`: what is stored is not what was written. Somebody has to look.
 
 Every message says what happened and what to do next. No message contains a password, a token or a payload.
@@ -18,7 +19,13 @@ class SwapstoreError(Exception):
     """The base class of all errors of this library. It is never raised itself.
 
     `dataset` and `key` name what the error is about; None if it is not about one.
+
+    `published` is False if `publish` or `publish_many` raised or returned the error and published nothing;
+    the message says so too. None: the call does not publish, or whether it did is not known; the message says
+    which.
     """
+
+    published: bool | None = None
 
     def __init__(self, message: str, *, dataset: str | None = None, key: str | None = None) -> None:
         super().__init__(message)
@@ -27,6 +34,8 @@ class SwapstoreError(Exception):
 
     def __str__(self) -> str:
         message = super().__str__()
+        if self.published is False and "nothing was published" not in message.lower():
+            message += f"{'' if message.endswith(('?', '.', '!')) else '.'} Nothing was published."
         return message if self.dataset is None else f"dataset {self.dataset!r}: {message}"
 
 
@@ -62,11 +71,14 @@ class PayloadTooLarge(InvalidInput):
 
 
 class NotFound(SwapstoreError, LookupError):  # noqa: N818
-    """The dataset, or the snapshot to pin or to roll back to, does not exist. Reads return None instead."""
+    """The dataset, or the snapshot to pin or to roll back to, does not exist. Reads return None instead.
+
+    Nothing was changed.
+    """
 
 
 class Refused(SwapstoreError):  # noqa: N818
-    """The store works and refused the request. Trying again does not change that."""
+    """The store works and refused the request. Trying again does not change that. Nothing was published."""
 
 
 class Conflict(Refused):
@@ -103,22 +115,10 @@ class Rejected(Refused):
 
 
 class Unavailable(SwapstoreError):  # noqa: N818
-    """The store cannot be reached, timed out, is loading, or stayed busy for too long. Try again later."""
+    """The store cannot be reached, timed out, is loading, or stayed busy for too long. Try again later.
 
-
-class AccessDenied(Unavailable):
-    """The store refused the credentials, or they do not allow a command that is needed.
-
-    Waiting does not help.
+    Nothing was published, except where a subclass says that this is not known.
     """
-
-
-class Unscripted(AccessDenied):
-    """The endpoint does not run scripts (`EVAL`, `EVALSHA`), or not for this user. Nothing was changed."""
-
-
-class Unsupported(Unavailable):
-    """The store lacks a command that is needed, or has no way to commit. Waiting does not help."""
 
 
 class Throttled(Unavailable):
@@ -141,7 +141,7 @@ class Throttled(Unavailable):
 
 
 class ReadOnly(Unavailable):
-    """The store accepts no writes: a replica, a read-only file, or a server that could not save."""
+    """The server accepts no writes now: it is a replica, or could not save to disk. Nothing was committed."""
 
 
 class StoreFull(Unavailable):
@@ -189,8 +189,31 @@ class OutcomeUnknown(Unavailable):
         self.id = id
 
 
+class Misconfigured(SwapstoreError):  # noqa: N818
+    """The store cannot do this for this client until somebody changes the setup. Nothing was published.
+
+    The address is not that of a store, the credentials or rights do not suffice, or the store lacks what is
+    needed. Waiting does not help.
+    """
+
+
+class AccessDenied(Misconfigured):
+    """The store refused the credentials, or they do not allow a command or a file that is needed."""
+
+
+class Unscripted(AccessDenied):
+    """The endpoint does not run scripts (`EVAL`, `EVALSHA`), or not for this user. Nothing was changed."""
+
+
+class Unsupported(Misconfigured):
+    """The store lacks a command that is needed, or has no way to commit. Nothing was changed."""
+
+
 class Damaged(SwapstoreError):  # noqa: N818
-    """What is stored is not what swapstore wrote: another program, an eviction or a `DEL` changed it."""
+    """What is stored is not what swapstore wrote: another program, an eviction or a `DEL` changed it.
+
+    A publish that raises it has published nothing.
+    """
 
 
 class PayloadMissing(Damaged):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
@@ -19,7 +19,15 @@ from swapstore.cli.produce import STDIN, confirm, publish
 from swapstore.cli.read import follow, history, latest, read
 from swapstore.cli.session import Session
 from swapstore.cli.status import datasets, status
-from swapstore.errors import Damaged, InvalidInput, NotFound, Refused, SwapstoreError, Unavailable
+from swapstore.errors import (
+    Damaged,
+    InvalidInput,
+    Misconfigured,
+    NotFound,
+    Refused,
+    SwapstoreError,
+    Unavailable,
+)
 
 HELP = """\
 Atomic, versioned snapshots on Redis, Valkey, Upstash or SQLite.
@@ -38,6 +46,12 @@ Exit codes:
   5  stored data is damaged
   6  stale: status --max-age
   7  doctor found a problem
+  8  the store refuses the credentials, or cannot do this;
+     waiting does not help
+
+For example:
+  swapstore publish mena snapshot.json
+  swapstore latest mena > mena.json
 """
 
 ERROR_CODES: dict[type[SwapstoreError], ExitCode] = {
@@ -45,6 +59,7 @@ ERROR_CODES: dict[type[SwapstoreError], ExitCode] = {
     InvalidInput: ExitCode.USAGE,
     Refused: ExitCode.REFUSED,
     Unavailable: ExitCode.UNAVAILABLE,
+    Misconfigured: ExitCode.MISCONFIGURED,
     Damaged: ExitCode.DAMAGED,
 }
 
@@ -66,6 +81,16 @@ app.command(importing)
 def version() -> None:
     """Print the version of swapstore."""
     print(swapstore.__version__)
+
+
+@app.command
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Your shell.")], /) -> None:
+    """Print the shell's completion script: commands and options on the Tab key.
+
+    For example, in ~/.bashrc:
+      eval "$(swapstore completion bash)"
+    """
+    print(app.meta.generate_completion(prog_name="swapstore", shell=shell))
 
 
 @app.meta.default
@@ -121,6 +146,8 @@ def _start(
 def run(arguments: Sequence[str]) -> ExitCode:
     """Run one command line. An error becomes one line on stderr and an exit code."""
     _replace_closed_streams()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a question mark for what the terminal cannot show
     try:
         result = app.meta(
             list(arguments), exit_on_error=False, print_error=False, result_action="return_value"

@@ -44,9 +44,19 @@ def to_moment(_kind: Any, tokens: Sequence[Token]) -> int | datetime:
         moment = None
     if moment is None or moment.utcoffset() is None:
         raise ValueError(
-            f"{text!r} is neither milliseconds since 1970 nor ISO 8601 with an offset (2026-01-31T18:00:00Z)."
+            f"{text!r} is neither milliseconds since 1970 nor ISO 8601 with an offset ({_completed(text)})."
         )
     return moment
+
+
+def _completed(text: str) -> str:
+    """Return what a person may have meant by a date, or by a time without an offset; else an example."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return "2026-01-31T18:00:00Z"
+    date_alone = len(text) <= len("2026-01-31")
+    return f"{moment.isoformat()}Z{', in UTC, its beginning' if date_alone else ', in UTC'}"
 
 
 def to_duration(_kind: Any, tokens: Sequence[Token]) -> timedelta:
@@ -70,7 +80,12 @@ def retention_of(max_age: timedelta | None, max_count: int | None) -> Retention 
 
 Dataset = Annotated[str, Parameter(help="The dataset's name, for example mena.")]
 Moment = int | datetime
-SnapshotId = Annotated[str, Parameter(name="--id", help="The snapshot's id; `swapstore history` lists them.")]
+SnapshotId = Annotated[
+    str | None, Parameter(name="--id", help="The snapshot's id; `swapstore history` lists them.")
+]
+Version = Annotated[
+    int | None, Parameter(converter=to_whole, help="The snapshot that was committed as this version.")
+]
 MaxAge = Annotated[
     timedelta | None,
     Parameter(

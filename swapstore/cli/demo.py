@@ -73,6 +73,9 @@ def demo(*, session: CurrentSession) -> None:
     Publishes eight datasets of about 26 KB first. After each cut, a new client
     reads: it gets the previous version until the commit, and never half of one.
     Works in the namespace demo, unless --namespace is given.
+
+    For example:
+      swapstore demo --url redis://localhost:6379/0
     """
     if session.namespace_option is None:
         session = attrs.evolve(session, namespace_option=NAMESPACE)

@@ -38,6 +38,10 @@ def verify(dataset: OneOrAll = None, /, *, session: CurrentSession) -> ExitCode:
     When piped: a line of JSON for each finding, as it is found.
     The exit code is 5 if something is wrong. Orphans are not wrong: they
     expire by themselves.
+
+    For example:
+      swapstore verify
+      swapstore verify mena
     """
     with session.connect() as store:
         summary = _verify(session, store, dataset)
@@ -69,6 +73,10 @@ def repair(
     When piped: a line of JSON for each dataset in which something is wrong.
     The exit code is 5 if something is left or, without --apply, if something
     can be repaired.
+
+    For example:
+      swapstore repair
+      swapstore repair mena --apply
     """
     reports: list[Repair] = []
     with session.connect() as store:

@@ -80,6 +80,9 @@ def snapshots(
     A region becomes the dataset of its name. The source is only read. What is
     dangling, unindexed or unreadable there is reported.
     Run it again to import what is missing.
+
+    For example:
+      swapstore import snapshots --from redis://localhost:6379/0 --prefix intel
     """
     from swapstore.connect import source_of  # noqa: PLC0415
     from swapstore.migration.importer import import_snapshots  # noqa: PLC0415 - redis-py takes 0.1 s to import
@@ -99,6 +102,7 @@ def snapshots(
     with source_of(address, layout) as old, session.connect() as store:
         facts = _with_progress(session, import_snapshots(old, store, codec=codec, regions=region or ()))
         findings = _print(facts) if session.human_readable else _write(facts)
+    session.say_where(store)
     _raise_for(findings, old.where)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swapstore.cli import ExitCode, output
-from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, SnapshotId, retention_of
+from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, SnapshotId, Version, retention_of
 from swapstore.cli.session import CurrentSession
 from swapstore.cli.status import print_status
 from swapstore.doctor.check import Verdict
@@ -19,32 +19,53 @@ if TYPE_CHECKING:
 # --- what is served --------------------------------------------------------------------------------
 
 
-def pin(dataset: Dataset, /, *, snapshot_id: SnapshotId, session: CurrentSession) -> None:
+def pin(
+    dataset: Dataset, /, *, snapshot_id: SnapshotId = None, version: Version = None, session: CurrentSession
+) -> None:
     """Serve this snapshot to every reader of the latest, until unpin.
 
-    Publishing continues; readers get the new snapshots after unpin.
-    Prints the status.
+    Takes --id or --version. Publishing continues; readers get the new
+    snapshots after unpin. Prints the status.
+
+    For example:
+      swapstore pin mena --version 41
     """
     with session.connect() as store:
-        print_status(session, store.pin(dataset, id=snapshot_id))
+        print_status(session, store.pin(dataset, **_one(snapshot_id, version)))
 
 
 def unpin(dataset: Dataset, /, *, session: CurrentSession) -> None:
     """Serve the latest snapshot again.
 
     Does nothing when nothing is pinned. Prints the status.
+
+    For example:
+      swapstore unpin mena
     """
     with session.connect() as store:
         print_status(session, store.unpin(dataset))
 
 
-def rollback(dataset: Dataset, /, *, snapshot_id: SnapshotId, session: CurrentSession) -> None:
+def rollback(
+    dataset: Dataset, /, *, snapshot_id: SnapshotId = None, version: Version = None, session: CurrentSession
+) -> None:
     """Make this snapshot the latest, until a publish with the same or a later ts.
 
-    Snapshots after it stay in the history. Prints the status.
+    Takes --id or --version. Snapshots after it stay in the history. Prints the
+    status.
+
+    For example:
+      swapstore rollback mena --version 41
     """
     with session.connect() as store:
-        print_status(session, store.rollback(dataset, id=snapshot_id))
+        print_status(session, store.rollback(dataset, **_one(snapshot_id, version)))
+
+
+def _one(snapshot_id: str | None, version: int | None) -> dict[str, Any]:
+    """Return the argument that names the snapshot."""
+    if (snapshot_id is None) == (version is None):
+        raise InvalidInput("name the snapshot by exactly one of --id and --version; see swapstore history")
+    return {"version": version} if snapshot_id is None else {"id": snapshot_id}
 
 
 # --- how much is kept ------------------------------------------------------------------------------
@@ -62,10 +83,17 @@ def prune(
 
     Takes at least one bound. The latest and the pinned snapshot stay, whatever
     their age. Pruning cannot be undone.
+
+    For example:
+      swapstore prune mena --max-count 30
+      swapstore prune mena --max-age 90d
     """
     retention = retention_of(max_age, max_count)
     if retention is None:
-        raise InvalidInput("prune needs a bound: --max-age, --max-count, or both")
+        raise InvalidInput(
+            "prune needs a bound: --max-count 30, --max-age 90d, or both. Nothing was pruned; status shows "
+            "how much is kept"
+        )
     with session.connect() as store:
         pruned = store.prune(dataset, retention=retention)
     if session.human_readable:
@@ -91,6 +119,9 @@ def doctor(*, session: CurrentSession) -> ExitCode:
     Writes nothing. A check is ok, a warning, a problem, or unknown, where only
     the store's operator can tell. The exit code is 7 if there is a problem.
     When piped: a line of JSON for each check.
+
+    For example:
+      swapstore doctor --url redis://localhost:6379/0
     """
     with session.connect() as store:
         checks = store.doctor()

@@ -126,11 +126,9 @@ def count(number: int, noun: str) -> str:
 
 
 def stdout_console() -> Console:
-    """Return the terminal at stdout. It prints a question mark for what its encoding lacks."""
+    """Return the terminal at stdout."""
     from rich.console import Console  # noqa: PLC0415
 
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
     return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
 
 

@@ -74,10 +74,20 @@ def publish(
 
     Readers get the new version or the previous one, never a mix, wherever the
     publish is cut short.
+
+    For example:
+      swapstore publish mena snapshot.json
+      compute | swapstore publish mena --dedupe-key hourly:2026-01-31T07
+      swapstore publish tiles tiles.pbf --codec bytes --max-count 30
     """
     labels = _labels(label or [])
     retention = retention_of(max_age, max_count)
     payload = _payload(file)
+    if codec == "bytes" and file == STDIN and not payload:
+        raise InvalidInput(
+            "stdin is empty, as after a command that failed; nothing was published. To publish no bytes on "
+            "purpose, name an empty FILE"
+        )
     with session.connect(retention=retention) as store:
         commit = store.publish(
             dataset,
@@ -90,18 +100,23 @@ def publish(
             codec=codec,
         )
     if session.human_readable:
-        _print_commit(commit, by_key=dedupe_key is not None and commit.id != snapshot_id)
+        _print_commit(commit, store.where, by_key=dedupe_key is not None and commit.id != snapshot_id)
     else:
         output.write_json(commit)
+    session.say_where(store)
 
 
 def confirm(dataset: Dataset, /, *, session: CurrentSession) -> None:
     """Mark the data as still current, without publishing.
 
     Prints the status.
+
+    For example:
+      swapstore confirm mena
     """
     with session.connect() as store:
         print_status(session, store.confirm(dataset))
+    session.say_where(store)
 
 
 def _labels(pairs: Sequence[str]) -> dict[str, str]:
@@ -141,7 +156,7 @@ def _read(stream: BinaryIO, name: str) -> bytes:
     return payload
 
 
-def _print_commit(commit: Commit, *, by_key: bool) -> None:
+def _print_commit(commit: Commit, where: str, *, by_key: bool) -> None:
     earlier = "a publish with this dedupe key" if by_key else "this content, under this id"
     output.print_facts(
         {
@@ -152,5 +167,6 @@ def _print_commit(commit: Commit, *, by_key: bool) -> None:
             "size": f"{commit.size:,} bytes",
             "committed": "now" if commit.created else f"before: {earlier}",
             "latest": "yes" if commit.is_latest else "no",
+            "store": where,
         }
     )

@@ -13,7 +13,7 @@ import attrs
 from cyclopts import Parameter
 
 from swapstore.cli import output
-from swapstore.cli.arguments import Dataset, Moment, to_moment, to_whole
+from swapstore.cli.arguments import Dataset, Moment, Version, to_moment, to_whole
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.cli.status import nothing_published, status_of
 from swapstore.errors import InvalidInput, NotFound, StoreClosed
@@ -35,6 +35,10 @@ def latest(dataset: Dataset, /, *, meta: Meta = False, session: CurrentSession) 
     """Print the snapshot that is served: the pinned one, otherwise the latest.
 
     When piped: the payload, byte for byte.
+
+    For example:
+      swapstore latest mena > mena.json
+      swapstore latest mena --meta
     """
     with session.connect() as store:
         snapshot = store.read_latest(dataset)
@@ -49,9 +53,7 @@ def read(
     /,
     *,
     snapshot_id: Annotated[str | None, Parameter(name="--id", help="The snapshot with this id.")] = None,
-    version: Annotated[
-        int | None, Parameter(converter=to_whole, help="The snapshot that was committed as this version.")
-    ] = None,
+    version: Version = None,
     as_of: Annotated[
         Moment | None,
         Parameter(
@@ -66,6 +68,10 @@ def read(
     """Print one snapshot of the history, selected by --id, --version or --as-of.
 
     When piped: the payload, byte for byte.
+
+    For example:
+      swapstore read mena --version 41
+      swapstore read mena --as-of 2026-01-31T18:00:00Z
     """
     given = {"--id": snapshot_id, "--version": version, "--as-of": as_of}
     selectors = [f"{option} {value}" for option, value in given.items() if value is not None]
@@ -132,6 +138,10 @@ def history(
     """List the committed snapshots, newest commit first.
 
     When piped: a line of JSON each, printed as they are read.
+
+    For example:
+      swapstore history mena
+      swapstore history mena --limit 10 --before 41
     """
     with session.connect() as store:
         if limit is None and session.human_readable:
@@ -192,6 +202,10 @@ def follow(
     """Print every commit as it happens, in order, until Ctrl-C.
 
     When piped: a line of JSON each, at once; {"gap": …} where commits are missing.
+
+    For example:
+      swapstore follow mena
+      swapstore follow mena --after 0
     """
     handler = _LogToStderr(logging.WARNING)
     logging.getLogger("swapstore").addHandler(handler)

@@ -11,7 +11,8 @@ import attrs
 from cyclopts import Parameter
 
 import swapstore
-from swapstore.connect import DEFAULT_NAMESPACE
+from swapstore.cli import output
+from swapstore.connect import DEFAULT_NAMESPACE, URL_VARIABLE, default_url, misspelt, named_target
 from swapstore.models import Retention
 from swapstore.store import Store
 
@@ -44,11 +45,27 @@ class Session:
         """Whether to draw progress on stderr. Stdout may be a file at the same time."""
         return sys.stderr.isatty() and not self.json
 
+    @property
+    def unnamed(self) -> bool:
+        """Whether nobody named a store, so that the command works on the default one."""
+        return self.url is None and named_target() is None
+
     def connect(self, *, retention: Retention | None = None) -> Store:
         """Return a new store with its own connections and an empty cache."""
         return swapstore.connect(
-            self.url, namespace=self.namespace, single_writer=self.single_writer, retention=retention
+            default_url() if self.unnamed else self.url,
+            namespace=self.namespace,
+            single_writer=self.single_writer,
+            retention=retention,
         )
+
+    def say_where(self, store: Store) -> None:
+        """Say on stderr where a command has written, if nobody named a store: a typo would go unnoticed."""
+        if self.unnamed:
+            output.complain(
+                f"written to the default store, {store.where}, because neither --url nor ${URL_VARIABLE} "
+                f"names one{misspelt()}"
+            )
 
     def command_line(self, *words: str) -> str:
         """Return a command line for the same store, ready to be copied. It never shows a password."""

@@ -42,6 +42,10 @@ def status(
     With --max-age, check whether the producer still runs. The exit code is 6
     if it last published or confirmed longer ago, 1 if nothing is published,
     4 if the store is unavailable. The age of the data, by its ts, has no effect.
+
+    For example:
+      swapstore status
+      swapstore status mena --max-age 12h
     """
     statuses = _each_status(session) if dataset is None else _one_status(session, dataset)
     stale = [each.dataset for each in statuses if _is_stale(each, max_age)]
@@ -52,6 +56,9 @@ def datasets(*, session: CurrentSession) -> None:
     """List the datasets that have something published, with their status.
 
     When piped: a line of JSON each, as `swapstore status` prints it.
+
+    For example:
+      swapstore datasets --namespace staging
     """
     for _ in _each_status(session):
         pass

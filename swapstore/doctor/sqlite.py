@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from swapstore.commands import Ask, Members
 from swapstore.doctor import times
 from swapstore.doctor.check import Check, Verdict
-from swapstore.errors import Corrupt, ReadOnly, SwapstoreError
+from swapstore.errors import AccessDenied, Corrupt, SwapstoreError
 from swapstore.protocol.load import ask, ask_all, value_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _writing(ctx: Context) -> Operation[Check]:
     """Check whether the write lock can be taken, which a publish does first. It is released at once."""
     try:
         yield from ask(ctx, Ask(("write lock",)))
-    except ReadOnly:
+    except AccessDenied:
         return Check(
             "writing",
             Verdict.PROBLEM,

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from swapstore.commands import Ask, Command, Failed, Get, Peek, Scan
-from swapstore.errors import Corrupt, Unavailable
+from swapstore.errors import Corrupt, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
@@ -136,7 +136,7 @@ class Source:
             return answer
         if isinstance(reply.error, Corrupt):
             raise Corrupt(f"{key} holds another type of value", key=key) from reply.error
-        if isinstance(reply.error, Unavailable):
+        if isinstance(reply.error, Unavailable | Misconfigured):
             raise type(reply.error)(f"the source cannot be read: {reply.error}", key=key) from reply.error
         raise reply.error
 

@@ -76,11 +76,9 @@ from swapstore.commands import (
 from swapstore.errors import (
     Contended,
     Corrupt,
-    Damaged,
     OutcomeUnknown,
     ReplyLost,
     SwapstoreError,
-    Unavailable,
     Unscripted,
 )
 from swapstore.events import Retried
@@ -429,7 +427,7 @@ def _in_pages(ctx: Context, draft: Draft, current: Manifest, lost: ReplyLost) ->
     query = search.ByVersion(draft.manifest.version)
     try:
         return (yield from find(ctx, current.head.dataset, search.search(current, query, hidden=True)))
-    except (Damaged, Unavailable) as error:
+    except SwapstoreError as error:
         raise unknown(draft, error) from lost
 
 

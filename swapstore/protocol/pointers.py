@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swapstore.errors import Contended, Corrupt, NotFound, PayloadMissing
+from swapstore.format import search
 from swapstore.format.append import repoint
 from swapstore.format.retention import Limits
 from swapstore.models import Status
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.datasets import status_of
-from swapstore.protocol.load import current_manifest, find_id, load_manifest, load_snapshot
+from swapstore.protocol.load import current_manifest, find, find_id, load_manifest, load_snapshot
 from swapstore.protocol.operation import Operation, Wait
 from swapstore.protocol.prune import retained
+from swapstore.protocol.read import through_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,23 @@ if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest
     from swapstore.models import Row
     from swapstore.protocol.context import Context
+
+
+def id_of(ctx: Context, dataset: str, version: int) -> Operation[str]:
+    """Return the id that this version committed. Raises `NotFound` if the history does not show it.
+
+    Pin and rollback go by the id from then on: after a concurrent reset the version may be another snapshot.
+    """
+
+    def view(manifest: Manifest) -> Operation[Row | None]:
+        return find(ctx, dataset, search.search(manifest, search.ByVersion(version)))
+
+    row = yield from through_manifest(ctx, dataset, view)
+    if row is None:
+        raise NotFound(
+            f"no snapshot was committed as version {version}; `swapstore history` lists those there are"
+        )
+    return row.id
 
 
 def pin(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002

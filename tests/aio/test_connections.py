@@ -17,7 +17,14 @@ import swapstore
 import swapstore.aio
 from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis import address
-from swapstore.errors import AccessDenied, InvalidInput, StoreClosed, SwapstoreError, Unavailable
+from swapstore.errors import (
+    AccessDenied,
+    InvalidInput,
+    Misconfigured,
+    StoreClosed,
+    SwapstoreError,
+    Unavailable,
+)
 from tests.real.test_server import SECRET, everything_about
 from tests.support import invariants
 from tests.support.proxy import Proxy
@@ -220,7 +227,7 @@ def test_errors_say_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert isinstance(nobody, Unavailable)
     assert "cannot connect" in str(nobody)
     assert isinstance(failure_of(f"unix://{tmp_path}/none.sock"), Unavailable)
-    assert isinstance(failure_of(f"sqlite:///{tmp_path}/none/x.db"), Unavailable)
+    assert isinstance(failure_of(f"sqlite:///{tmp_path}/none/x.db"), Misconfigured)
     monkeypatch.setattr(address, "REPLY_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as hole:
         assert isinstance(failure_of(f"redis://127.0.0.1:{hole.getsockname()[1]}"), Unavailable)

@@ -29,6 +29,7 @@ COMMANDS = (
     "doctor",
     "demo",
     "import",
+    "completion",
 )
 
 

@@ -67,7 +67,7 @@ def test_a_person_reads_a_line(published: Swapstore) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "--max-age, --max-count"),
+        ((), "--max-count 30, --max-age 90d, or both"),
         (("--max-count", "0"), "1 or more"),
         (("--max-count", "1.5"), "whole number"),
         (("--max-age", "90"), "90d"),

@@ -84,6 +84,57 @@ def test_json_is_utf8_in_every_locale(published: Swapstore) -> None:
     assert b"K?ln" in seen.out
 
 
+NO_UNICODE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["publish", "--help"],
+        ["read", "mena", "--version", "1"],
+        ["history", "mena"],
+        ["status"],
+        ["status", "mena", "--max-age", "1s"],
+        ["verify"],
+        ["repair"],
+        ["doctor"],
+        ["completion", "zsh"],
+    ],
+    ids=" ".join,
+)
+def test_a_terminal_without_unicode(published: Swapstore, arguments: list[str]) -> None:
+    """A server's console, which has no locale, shows a traceback in place of the answer."""
+    seen = published.on_a_terminal(*arguments, env=NO_UNICODE)
+    assert seen.code in {0, 6, 7}
+    assert seen.out.isascii()
+    assert "Traceback" not in seen.err
+
+
+def test_a_follower_on_a_terminal_without_unicode(published: Swapstore) -> None:
+    """The follower dies of the first label that is not ASCII."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "follow", "mena", "--after", "0"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**published.env, **NO_UNICODE},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    os.close(theirs)
+    try:
+        seen = b""
+        while b"ort=K?ln" not in seen:
+            seen += os.read(ours, 1000)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        os.close(ours)
+    assert (process.returncode, err) == (130, b"")
+
+
 def test_ctrl_c_is_quiet(swapstore: Swapstore) -> None:
     """Ctrl-C at the prompt would print a traceback."""
     ours, theirs = pty.openpty()

@@ -22,6 +22,12 @@ MUTANTS = (
         Edit("Scripted.send", "raise refusal or error", "return Swapped()"),
     ),
     mutant(
+        "an unknown outcome told as nothing published",
+        "An error never says that nothing was published when the commit may have arrived.",
+        OUTCOMES + "a_store_that_does_not_tell_the_outcome_after_a_lost_reply[sqlite-AccessDenied]",
+        Edit("about.__exit__", "not isinstance(error, OutcomeUnknown | LeaseLost)", "True"),
+    ),
+    mutant(
         "a refused record not checked",
         "Every reply of a batch is checked: a payload that the store refused is an error that says why.",
         OUTCOMES + "a_refused_command_is_an_error_whatever_its_neighbours_say[sqlite-1]",

@@ -16,7 +16,7 @@ from swapstore import Store
 from swapstore.cache import Cache
 from swapstore.commands import Get, Stage
 from swapstore.drivers.sqlite.driver import SqliteDriver
-from swapstore.errors import Corrupt, ReadOnly, StoreFull, Unavailable, UnsupportedFormat
+from swapstore.errors import AccessDenied, Corrupt, Misconfigured, StoreFull, Unavailable, UnsupportedFormat
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context
 from tests.support import invariants
@@ -108,7 +108,7 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
 def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
     """A missing directory, or a directory in place of the file, looks like an empty store."""
     for path in (tmp_path / "missing" / "s.db", tmp_path):
-        with open_store(path) as store, pytest.raises(Unavailable, match="cannot be opened"):
+        with open_store(path) as store, pytest.raises(Misconfigured, match="cannot be opened"):
             store.read_latest("mena")
 
 
@@ -120,7 +120,7 @@ def test_a_read_only_file_serves_readers_and_refuses_producers(tmp_path: Path) -
         driver: Any = store._driver
         with driver._connection() as connection:
             connection.execute("PRAGMA query_only = ON")
-        with pytest.raises(ReadOnly, match="permissions"):
+        with pytest.raises(AccessDenied, match="permissions"):
             store.publish("mena", 2)
         snap = store.read_latest("mena")
         assert snap is not None

@@ -10,6 +10,7 @@ import pytest
 
 from swapstore import (
     AccessDenied,
+    Misconfigured,
     OutcomeUnknown,
     PayloadTooLarge,
     ReplyLost,
@@ -58,8 +59,8 @@ def assert_unharmed(store: Store, rest: RestServer, *, refused: str = "two") -> 
 REFUSED = [
     (401, error_body("WRONGPASS invalid token"), {}, AccessDenied, "HTTP 401 (WRONGPASS"),
     (403, HTML, AS_HTML, AccessDenied, "HTTP 403"),
-    (404, HTML, AS_HTML, Unavailable, "URL is probably wrong"),
-    (405, error_body("ERR method"), {}, Unavailable, "URL is probably wrong"),
+    (404, HTML, AS_HTML, Misconfigured, "URL is probably wrong"),
+    (405, error_body("ERR method"), {}, Misconfigured, "URL is probably wrong"),
     (413, HTML, AS_HTML, PayloadTooLarge, "too large"),
     (413, error_body("ERR max request size exceeded. Limit: 512 bytes"), {}, PayloadTooLarge, "512 bytes"),
     (400, error_body("ERR max request size exceeded. Limit: 512 bytes"), {}, PayloadTooLarge, "512 bytes"),
@@ -67,8 +68,8 @@ REFUSED = [
     (400, error_body("ERR failed to parse"), {}, Unavailable, "failed to parse"),
     (400, HTML, AS_HTML, Unavailable, "37 bytes of text/html"),
     (429, error_body("too many"), {"Retry-After": "900"}, Throttled, "in 900 s"),
-    (301, "", {"Location": "https://elsewhere.test/pipeline?x=secret"}, Unavailable, "elsewhere.test"),
-    (307, "", {"Location": "/login"}, Unavailable, "not followed"),
+    (301, "", {"Location": "https://elsewhere.test/pipeline?x=secret"}, Misconfigured, "elsewhere.test"),
+    (307, "", {"Location": "/login"}, Misconfigured, "not followed"),
 ]
 
 

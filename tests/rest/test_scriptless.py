@@ -526,7 +526,7 @@ def test_the_command_has_the_single_writer_option(
     shown = subprocess.run([*command, "latest", "mena"], capture_output=True, check=True)
     assert shown.stdout == b'{"n":1}'
     refused = subprocess.run([*command[:3], "latest", "mena"], capture_output=True, check=False)
-    assert (refused.returncode, b"single_writer" in refused.stderr) == (4, True)
+    assert (refused.returncode, b"single_writer" in refused.stderr) == (8, True)
 
 
 # --- text only ------------------------------------------------------------------------------------------

@@ -15,6 +15,16 @@ from swapstore.errors import InvalidInput
 
 
 def run(script: str, **environment: str) -> str:
+    """Run a program in an environment of its own, and return what it printed."""
+    return _run(script, environment).stdout
+
+
+def errors_of(script: str, **environment: str) -> str:
+    """Run a program in an environment of its own, and return what it wrote to stderr."""
+    return _run(script, environment).stderr
+
+
+def _run(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("SWAPSTORE_", "XDG_"))}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
@@ -25,7 +35,7 @@ def run(script: str, **environment: str) -> str:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
 TWO_LINES = """
@@ -43,6 +53,19 @@ def test_two_lines_of_code_need_no_server(tmp_path: Path) -> None:
     assert first == "{'regime': 'calm'} 1\n"
     assert second == "{'regime': 'calm'} 2\n"
     assert [path.name for path in tmp_path.rglob("swapstore.db")] == ["swapstore.db"]
+
+
+def test_the_default_store_is_logged_once(tmp_path: Path) -> None:
+    """A job without its environment publishes into a file that nobody looks at, and nothing tells."""
+    script = "import logging; logging.basicConfig(format='%(levelname)s %(name)s %(message)s')\n"
+    script += TWO_LINES + "swapstore.connect().close()\n"
+    logged = errors_of(script, HOME=str(tmp_path), SWAPSTORE_ULR="redis://:s3cret@h").splitlines()
+    (path,) = tmp_path.rglob("swapstore.db")
+    assert len(logged) == 1
+    assert logged[0].startswith("WARNING swapstore no store is named")
+    assert str(path) in logged[0]
+    assert "$SWAPSTORE_ULR is set: is it misspelt?" in logged[0]
+    assert errors_of(script, HOME=str(tmp_path), SWAPSTORE_URL=f"sqlite:///{tmp_path}/a.db") == ""
 
 
 def test_the_environment_names_the_default_store(tmp_path: Path) -> None:

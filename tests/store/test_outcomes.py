@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -10,7 +11,15 @@ import pytest
 
 from swapstore import Store
 from swapstore.commands import Command, Failed, Replace, Stage, Swap
-from swapstore.errors import Contended, IdConflict, OutcomeUnknown, StoreFull, Unavailable
+from swapstore.errors import (
+    AccessDenied,
+    Contended,
+    IdConflict,
+    OutcomeUnknown,
+    StoreFull,
+    SwapstoreError,
+    Unavailable,
+)
 from swapstore.format.append import Stamp, repoint
 from swapstore.format.manifest import build, parse
 from swapstore.protocol.context import Policy
@@ -267,28 +276,33 @@ def test_a_late_first_publish_does_not_disturb_a_rebuilt_one(store: Store) -> No
     assert ids(store) == ["before", "rival", "mine"]
 
 
-def test_an_unreachable_store_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
+@pytest.mark.parametrize("kind", [Unavailable, AccessDenied])
+def test_a_store_that_does_not_tell_the_outcome_after_a_lost_reply(
+    store: Store, kind: type[SwapstoreError]
+) -> None:
     """The error does not say that the publish may be committed, or its advice does not work."""
     client, meddler, batch = warm(store)
     meddler.after(batch, lose)
-    meddler.before(batch + 1, unreachable)
+    meddler.before(batch + 1, partial(unavailable, kind))
     with pytest.raises(OutcomeUnknown, match="dataset 'mena': .*publish again with id=") as caught:
         client.publish("mena", "mine")
     assert caught.value.id is not None
+    assert caught.value.published is None
+    assert "othing was published" not in str(caught.value)
     again = client.publish("mena", "mine", id=caught.value.id)
     assert (again.created, again.version) == (False, 2)
     assert ids(store) == ["before", caught.value.id]
 
 
-def unreachable() -> None:
-    raise Unavailable("cannot connect, on purpose")
+def unavailable(kind: type[SwapstoreError] = Unavailable) -> None:
+    raise kind("no answer, on purpose")
 
 
 def test_a_refusal_after_a_lost_reply_is_outcome_unknown(store: Store) -> None:
     """`StoreFull` for the second attempt hides that the first may still arrive."""
     client, meddler, batch = warm(store)
     meddler.before(batch, lose)
-    meddler.before(batch + 2, unreachable)
+    meddler.before(batch + 2, unavailable)
     with pytest.raises(OutcomeUnknown):
         client.publish("mena", "mine", id="mine")
     store._driver.execute(meddler.batches[batch])

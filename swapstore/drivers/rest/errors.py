@@ -17,7 +17,7 @@ import msgspec
 
 from swapstore.drivers import refusals
 from swapstore.drivers.rest.address import TOKEN_VARIABLE
-from swapstore.errors import AccessDenied, ReplyLost, SwapstoreError, Throttled, Unavailable
+from swapstore.errors import AccessDenied, Misconfigured, ReplyLost, SwapstoreError, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ def of_status(response: Response, request: Request, where: str, token: str) -> S
             "the token of this endpoint?"
         )
     if status in _WRONG_PLACE:
-        return Unavailable(
+        return Misconfigured(
             f"{where} has no REST API at this address (HTTP {status}); the URL is probably wrong: use the "
             "REST URL that the store's console shows"
         )
@@ -54,7 +54,7 @@ def of_status(response: Response, request: Request, where: str, token: str) -> S
             f"{where} received too many requests (HTTP 429){shown}; try again {when}", retry_after_s=wait_s
         )
     if status // 100 == 3:  # noqa: PLR2004 - redirections
-        return Unavailable(
+        return Misconfigured(
             f"{where} redirects to {_host(response.headers.get('location', ''))} (HTTP {status}). Redirects "
             "are not followed, because they would send the token there. If the store is there, connect to it"
         )

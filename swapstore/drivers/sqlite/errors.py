@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from swapstore.errors import (
     AccessDenied,
     Corrupt,
-    ReadOnly,
     ReplyLost,
     StoreFull,
     SwapstoreError,
@@ -70,7 +69,7 @@ def translated(error: sqlite3.Error, where: str) -> SwapstoreError:
     if code == sqlite3.SQLITE_FULL:
         return StoreFull(f"{where} cannot grow: the disk is full ({error})")
     if code == sqlite3.SQLITE_READONLY:
-        return ReadOnly(
+        return AccessDenied(
             f"{where} cannot be written ({error}); check the permissions of the file and its directory"
         )
     if code in {sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Ask
 from swapstore.drivers.sqlite.errors import translated
-from swapstore.errors import Corrupt, UnsupportedFormat
+from swapstore.errors import AccessDenied, Corrupt, Misconfigured, UnsupportedFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,22 +38,37 @@ CREATE TABLE members (key TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (key,
 def open_file(path: Path, where: str, timeout_s: float) -> sqlite3.Connection:
     """Open the file, and create it and its tables if necessary.
 
-    Raises `Unavailable` if it cannot be opened, `Corrupt` if it belongs to another application, and
-    `UnsupportedFormat` if its schema is newer than this version of swapstore.
+    Raises `Misconfigured` if no file can be there, `Unavailable` if it cannot be opened, `Corrupt` if it
+    belongs to another application, and `UnsupportedFormat` if its schema is newer than this version of
+    swapstore.
     """
     try:
         connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
-        raise translated(error, where) from error
+        raise (_misplaced(path, where) or translated(error, where)) from error
     try:
         _prepare(connection, where, timeout_s)
     except sqlite3.Error as error:
         connection.close()
-        raise translated(error, where) from error
+        raise (_misplaced(path, where) or translated(error, where)) from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _misplaced(path: Path, where: str) -> Misconfigured | None:
+    """Return the error for a path at which no file can be opened, whatever SQLite says."""
+    try:
+        if path.is_dir():
+            return Misconfigured(f"{where} cannot be opened: it is a directory. Add a file's name to the URL")
+        if not path.parent.is_dir():
+            return Misconfigured(f"{where} cannot be opened: its directory does not exist. Create it first")
+    except PermissionError as error:
+        return AccessDenied(
+            f"{where} cannot be opened: {error.strerror}. Check the permissions on the way to it"
+        )
+    return None
 
 
 def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float) -> None:

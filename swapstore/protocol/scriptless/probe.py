@@ -48,12 +48,8 @@ class Undecided(Scripted):
 
     def ask_at_connect(self, ctx: Context) -> Operation[None]:
         """Probe an endpoint. If it cannot be reached now, the first publish probes it."""
-        try:
+        with suppress(Unavailable):
             yield from self._decide(ctx)
-        except (AccessDenied, Unsupported):
-            raise
-        except Unavailable:
-            return
 
     def _decide(self, ctx: Context) -> Operation[None]:
         """Find out how this endpoint commits, before the first publish needs to know.
