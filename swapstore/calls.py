@@ -18,7 +18,7 @@ from swapstore.protocol import datasets as listing
 from swapstore.protocol import live, pointers, prune, read
 from swapstore.protocol.batching import batched
 from swapstore.protocol.follow import Follow
-from swapstore.protocol.operation import Emit, Tally
+from swapstore.protocol.operation import Emit, Tally, Turn
 from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import History
 
@@ -97,6 +97,7 @@ class Calls:
             )
             if self._context.mirror is not None:
                 mirror.refuse_what_it_cannot_write(self._context, wanted.payload)
+            yield Turn((name,))
             try:
                 commit = yield from publish(self._context, wanted)
             except Rejected as error:
@@ -152,7 +153,7 @@ class Calls:
         Raises `NotFound` if nothing is published.
         """
         with about(dataset) as name:
-            return (yield from self._mirrored(pointers.confirm(self._context, name)))
+            return (yield from self._swapped(name, pointers.confirm(self._context, name)))
 
     def put_live(
         self,
@@ -307,7 +308,8 @@ class Calls:
         `PayloadMissing` or `Corrupt` if the snapshot cannot be read.
         """
         with about(dataset) as name:
-            return (yield from self._mirrored(pointers.pin(self._context, name, arguments.snapshot_id(id))))
+            pinning = pointers.pin(self._context, name, arguments.snapshot_id(id))
+            return (yield from self._swapped(name, pinning))
 
     def unpin(self, dataset: str) -> Operation[Status]:
         """Serve the latest snapshot again. Does nothing if nothing is pinned.
@@ -315,7 +317,7 @@ class Calls:
         Raises `NotFound` if nothing is published.
         """
         with about(dataset) as name:
-            return (yield from self._mirrored(pointers.unpin(self._context, name)))
+            return (yield from self._swapped(name, pointers.unpin(self._context, name)))
 
     def rollback(self, dataset: str, *, id: str) -> Operation[Status]:  # noqa: A002
         """Make this snapshot the latest, until the next publish whose `ts` is not older.
@@ -323,9 +325,8 @@ class Calls:
         Snapshots after it stay in the history. Raises the same errors as `pin`.
         """
         with about(dataset) as name:
-            return (
-                yield from self._mirrored(pointers.rollback(self._context, name, arguments.snapshot_id(id)))
-            )
+            rolling_back = pointers.rollback(self._context, name, arguments.snapshot_id(id))
+            return (yield from self._swapped(name, rolling_back))
 
     # --- maintain -------------------------------------------------------------------------------------
 
@@ -419,8 +420,9 @@ class Calls:
             )
         )
 
-    def _mirrored(self, swap: Operation[Status]) -> Operation[Status]:
-        """Run a swap other than a publish, and bring the mirror up to date."""
+    def _swapped(self, name: str, swap: Operation[Status]) -> Operation[Status]:
+        """Run a swap other than a publish in its turn, and bring the mirror up to date."""
+        yield Turn((name,))
         status = yield from swap
         if self._context.mirror is not None:
             yield from mirror.bring_up_to_date(self._context, self._context.mirror, status.dataset)

@@ -122,11 +122,11 @@ class _Default:
 
     def __init__(self) -> None:
         self.store: Store | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         survive_forks(self)
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self) -> Store:
         with self._lock:
