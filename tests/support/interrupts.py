@@ -50,10 +50,10 @@ class Threads:
         self._threads: list[threading.Thread] = []
         self.results: list[Any] = []
 
-    def start(self, work: Callable[[], Any]) -> threading.Thread:
+    def start(self, work: Callable[..., Any], *arguments: Any) -> threading.Thread:
         def run() -> None:
             try:
-                self.results.append(work())
+                self.results.append(work(*arguments))
             except BaseException as error:  # noqa: BLE001 - it is a result
                 self.results.append(error)
 
