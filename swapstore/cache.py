@@ -39,7 +39,7 @@ class Cache:
         self._records: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._manifests: OrderedDict[str, Known] = OrderedDict()
         self._listed: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         survive_forks(self)
 
     def after_fork(self) -> None:

@@ -18,7 +18,7 @@ from swapstore.protocol import datasets as listing
 from swapstore.protocol import live, pointers, prune, read
 from swapstore.protocol.batching import batched
 from swapstore.protocol.follow import Follow
-from swapstore.protocol.operation import Emit, Tally
+from swapstore.protocol.operation import Emit, Tally, Turn
 from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import History
 
@@ -97,6 +97,7 @@ class Calls:
             )
             if self._context.mirror is not None:
                 mirror.refuse_what_it_cannot_write(self._context, wanted.payload)
+            yield Turn((name,))
             try:
                 commit = yield from publish(self._context, wanted)
             except Rejected as error:
@@ -152,7 +153,7 @@ class Calls:
         Raises `NotFound` if nothing is published.
         """
         with about(dataset) as name:
-            return (yield from self._mirrored(pointers.confirm(self._context, name)))
+            return (yield from self._swapped(name, pointers.confirm(self._context, name)))
 
     def put_live(
         self,
@@ -314,7 +315,7 @@ class Calls:
         """
         with about(dataset) as name:
             chosen = yield from self._chosen("pin", name, id, version)
-            return (yield from self._mirrored(pointers.pin(self._context, name, chosen)))
+            return (yield from self._swapped(name, pointers.pin(self._context, name, chosen)))
 
     def unpin(self, dataset: str) -> Operation[Status]:
         """Serve the latest snapshot again. Does nothing if nothing is pinned.
@@ -322,7 +323,7 @@ class Calls:
         Raises `NotFound` if nothing is published.
         """
         with about(dataset) as name:
-            return (yield from self._mirrored(pointers.unpin(self._context, name)))
+            return (yield from self._swapped(name, pointers.unpin(self._context, name)))
 
     def rollback(
         self,
@@ -338,7 +339,7 @@ class Calls:
         """
         with about(dataset) as name:
             chosen = yield from self._chosen("rollback", name, id, version)
-            return (yield from self._mirrored(pointers.rollback(self._context, name, chosen)))
+            return (yield from self._swapped(name, pointers.rollback(self._context, name, chosen)))
 
     # --- maintain -------------------------------------------------------------------------------------
 
@@ -441,8 +442,9 @@ class Calls:
         number = arguments.whole(version, "version", least=1)
         return (yield from pointers.id_of(self._context, dataset, number))
 
-    def _mirrored(self, swap: Operation[Status]) -> Operation[Status]:
-        """Run a swap other than a publish, and bring the mirror up to date."""
+    def _swapped(self, name: str, swap: Operation[Status]) -> Operation[Status]:
+        """Run a swap other than a publish in its turn, and bring the mirror up to date."""
+        yield Turn((name,))
         status = yield from swap
         if self._context.mirror is not None:
             yield from mirror.bring_up_to_date(self._context, self._context.mirror, status.dataset)

@@ -140,11 +140,11 @@ class _Default:
     def __init__(self) -> None:
         self.store: Store | None = None
         self.logged = False  # where the default file is
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         survive_forks(self)
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self) -> Store:
         with self._lock:

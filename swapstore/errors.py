@@ -14,6 +14,8 @@ Every message says what happened and what to do next. No message contains a pass
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SwapstoreError(Exception):
     """The base class of all errors of this library. It is never raised itself.
@@ -32,11 +34,19 @@ class SwapstoreError(Exception):
         self.dataset = dataset
         self.key = key
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy any error of this library, whatever its class takes to be made."""
+        return _restored, (type(self), self.args), self.__dict__
+
     def __str__(self) -> str:
         message = super().__str__()
         if self.published is False and "nothing was published" not in message.lower():
             message += f"{'' if message.endswith(('?', '.', '!')) else '.'} Nothing was published."
         return message if self.dataset is None else f"dataset {self.dataset!r}: {message}"
+
+
+def _restored(kind: type[SwapstoreError], args: tuple[Any, ...]) -> SwapstoreError:
+    return kind.__new__(kind, *args)
 
 
 class SomeFailed(SwapstoreError):  # noqa: N818

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 
 from swapstore.calls import Calls
 from swapstore.drivers.base import AsyncDriver, Driver, Endpoint
-from swapstore.engine import arun, run
+from swapstore.engine import AsyncPlace, Place, Turns, arun, run
 from swapstore.errors import InvalidInput, StoreClosed
 from swapstore.protocol.load import own
 from swapstore.single_flight import AsyncSingleFlight, SingleFlight
@@ -163,6 +163,7 @@ class _BaseStore(Generic[D]):
         self._driver = driver
         self._context = context
         self._calls = Calls(context, driver.kind)
+        self._turns = Turns()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -239,7 +240,15 @@ class Store(_BaseStore[Driver]):
 
     def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
-        return run(operation, self._driver, self._context.clock.sleep, tally=self._context.tally())
+        place = Place(self._turns)
+        sleep, tally = self._context.clock.sleep, self._context.tally()
+        try:
+            try:
+                return run(operation, self._driver, sleep, turn=place.wait, tally=tally)
+            finally:
+                place.leave()
+        finally:
+            place.leave()  # twice: an interrupt may come during the first
 
     def _iterate(self, steps: Steps[T]) -> Iterator[T]:
         while (items := self._run(steps.step())) is not None:
@@ -264,7 +273,9 @@ class Store(_BaseStore[Driver]):
 
     def _next(self, steps: Steps[T], subscription: Subscription) -> list[T]:
         try:
-            return run(steps.step(), self._driver, self._context.clock.sleep, subscription.listen) or []
+            return (
+                run(steps.step(), self._driver, self._context.clock.sleep, listen=subscription.listen) or []
+            )
         except Exception:
             if self._is_closed():
                 return []  # the error comes from closing the connections
@@ -348,7 +359,15 @@ class AsyncStore(_BaseStore[AsyncDriver]):
 
     async def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
-        return await arun(operation, self._driver, self._sleep, tally=self._context.tally())
+        place = AsyncPlace(self._turns)
+        tally = self._context.tally()
+        try:
+            try:
+                return await arun(operation, self._driver, self._sleep, turn=place.wait, tally=tally)
+            finally:
+                place.leave()
+        finally:
+            place.leave()  # twice: an interrupt may come during the first
 
 
 class _Items(Generic[T]):

@@ -114,7 +114,8 @@ class Follower(Generic[T]):
     async def _take_step(self) -> list[T]:
         store = self._store
         try:
-            return await arun(self._steps.step(), store._driver, store._sleep, self._listen) or []  # noqa: SLF001
+            step = self._steps.step()
+            return await arun(step, store._driver, store._sleep, listen=self._listen) or []  # noqa: SLF001
         except Exception:
             if store._closed:  # noqa: SLF001
                 return []  # the error comes from closing the connections

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore.commands import Command, CompareAndSet, Keep, Put, Replace, Stage, Swap, Write
 from swapstore.errors import ReplyLost, SwapstoreError, Throttled
-from swapstore.protocol.operation import Batch, Emit, Operation, Tally, Wait
+from swapstore.protocol.operation import Batch, Emit, Operation, Tally, Turn, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,7 +69,12 @@ def batched(ctx: Context, operations: Mapping[str, Operation[T]]) -> Operation[d
             members[name] = _Member(operation, ctx.tally())
         while running := [member for member in members.values() if member.wants is not None]:
             sending = [member for member in running if isinstance(member.wants, Batch)]
-            if sending:
+            turns = {member: member.wants for member in running if isinstance(member.wants, Turn)}
+            if turns:  # all of them in one order, so that two batches do not wait for each other
+                yield Turn(tuple(sorted({name for turn in turns.values() for name in turn.datasets})))
+                for member in turns:
+                    member.answer([])
+            elif sending:
                 for group in _groups(sending, ctx.policy.max_batch_bytes):
                     yield from _send(group)
             else:

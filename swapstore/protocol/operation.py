@@ -41,6 +41,18 @@ class Listen(Wait):
     channel: str
 
 
+@attrs.frozen
+class Turn(Wait):
+    """Wait until no other operation of this client swaps these datasets. The answer is an empty list.
+
+    The turn ends with the operation, or when it asks for another one. Nothing relies on it: the commit
+    decides. It spares the producers of one process the race for each version.
+    """
+
+    datasets: tuple[str, ...]
+    seconds: float = attrs.field(default=0.0, init=False)
+
+
 @attrs.define
 class Tally:
     """What an operation has cost so far. The engine counts it if the client has a hook for events.

@@ -17,7 +17,7 @@ from swapstore.models import Pruned
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.load import ask_all, current_manifest, is_in_log, load_manifest, value_of
-from swapstore.protocol.operation import Operation, Wait
+from swapstore.protocol.operation import Operation, Turn, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -89,6 +89,7 @@ def prune(ctx: Context, dataset: str, kept: Retention) -> Operation[Pruned]:
     Raises `NotFound` when nothing is published, `InvalidInput` when this machine's clock is far ahead, and
     `Contended` when other producers keep committing first.
     """
+    yield Turn((dataset,))
     base = yield from current_manifest(ctx, dataset)
     now_ms = ctx.clock.now_ms()
     if base is not None and kept.max_age is not None:
@@ -110,7 +111,9 @@ def prune(ctx: Context, dataset: str, kept: Retention) -> Operation[Pruned]:
         match verdict:
             case Swapped():
                 let_go += base.head.count - draft.manifest.head.count
-                base = draft.manifest
+                yield Turn((dataset,))  # between two swaps, others have theirs
+                known = ctx.cache.known(base.key)
+                base = known.manifest if known and known.manifest.complete else draft.manifest
             case Moved(current):
                 lost += 1
                 yield Wait(ctx.backoff(lost))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from swapstore import Unavailable
 from swapstore.single_flight import AsyncSingleFlight
 
 
@@ -25,7 +26,7 @@ def test_a_thousand_readers_cause_two_loads() -> None:
         found = await asyncio.gather(*(flights.share("mena", load) for _ in range(1000)))
         assert found == [7] * 1000
         assert len(loads) == 2
-        assert flights._under_way == flights._next == {}
+        assert flights._flights == {}
 
     asyncio.run(scenario())
 
@@ -68,7 +69,7 @@ def test_a_cancelled_reader_does_not_cancel_the_others(who: int) -> None:
         found: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(found.pop(who), asyncio.CancelledError)
         assert found == [7, 7, 7]
-        assert flights._under_way == flights._next == {}
+        assert flights._flights == {}
 
     asyncio.run(scenario())
 
@@ -83,12 +84,13 @@ def test_waiting_readers_share_an_error() -> None:
         async def fail() -> int:
             loads.append(1)
             await asyncio.sleep(0.01)
-            raise ValueError("down")
+            raise Unavailable("down")
 
         found = await asyncio.gather(
             *(flights.share("mena", fail) for _ in range(100)), return_exceptions=True
         )
-        assert all(isinstance(error, ValueError) for error in found)
+        assert all(isinstance(error, Unavailable) for error in found)
+        assert len({id(error) for error in found}) == 100
         assert len(loads) == 2
 
     asyncio.run(scenario())

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from swapstore import InvalidInput, Snapshot, Store
+from swapstore import InvalidInput, Snapshot, Store, Unavailable
 from swapstore.commands import Command, Peek
 from swapstore.single_flight import SingleFlight
 from tests.support.drivers import another, cold_trips, meddled
@@ -94,14 +94,15 @@ def test_waiting_readers_share_an_error() -> None:
     def fail() -> int:
         calls.append(1)
         time.sleep(0.3)  # so that all threads come while one is at it
-        raise ValueError("down")
+        raise Unavailable("down")
 
-    def attempt() -> str:
-        with pytest.raises(ValueError, match="down"):
+    def attempt() -> Unavailable:
+        with pytest.raises(Unavailable, match="down") as caught:
             flights.share("key", fail)
-        return "failed"
+        return caught.value
 
-    assert at_once(20, attempt) == ["failed"] * 20
+    errors = at_once(20, attempt)
+    assert len({id(error) for error in errors}) == 20, "each has its own: raising one adds to its traceback"
     assert len(calls) <= 3
     assert flights.share("key", lambda: 5) == 5
 

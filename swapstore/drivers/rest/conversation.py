@@ -175,12 +175,12 @@ class SyncToken:
         self.token: str | None = None
         self._numbers = itertools.count(1)
         self._since = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         survive_forks(self)
 
     def after_fork(self) -> None:
         """Make a new lock: a thread of the parent may hold the old one."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def sending(self) -> int:
         """Return a number for a request that is about to be sent."""

@@ -51,13 +51,13 @@ class SqliteDriver:
         self._now_ms = now_ms
         self._idle: list[_Opened] = []
         self._inherited: list[_Opened] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
         survive_forks(self)
 
     def after_fork(self) -> None:
         """Stop using the parent's connections: SQLite forbids it after a fork, even to close them."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._inherited, self._idle = self._idle, []
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
