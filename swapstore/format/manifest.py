@@ -24,6 +24,14 @@ G = 8  # references in a page of references
 ETAG_PREFIX = b'{"etag":"'
 
 
+def same_row(one: Row, other: Row) -> bool:
+    """Whether two rows are the same commit of the same snapshot.
+
+    A version alone does not show that: a repair may give it to another row than the header's copy names.
+    """
+    return (one.version, one.id) == (other.version, other.id)
+
+
 @attrs.frozen(kw_only=True)
 class Head:
     """The header line.
@@ -68,17 +76,24 @@ class Head:
     @property
     def kept(self) -> tuple[Row, ...]:
         """The rows that can be read whatever retention hides: `latest` and `pinned`."""
-        if self.pinned is None or self.pinned.version == self.latest.version:
+        if self.pinned is None or same_row(self.pinned, self.latest):
             return (self.latest,)
         return (self.latest, self.pinned)
 
-    def keeps_alive(self, version: int) -> bool:
-        """Whether the row of this version is `latest` or `pinned`."""
-        return any(row.version == version for row in self.kept)
+    @property
+    def named(self) -> tuple[Row, ...]:
+        """The copies of rows that the header holds: `latest`, and `pinned` if that differs."""
+        if self.pinned is None or self.pinned == self.latest:
+            return (self.latest,)
+        return (self.latest, self.pinned)
+
+    def keeps_alive(self, row: Row) -> bool:
+        """Whether this row is `latest` or `pinned`."""
+        return any(same_row(row, kept) for kept in self.kept)
 
     def keeps(self, row: Row) -> bool:
         """Whether this row can be read: the history shows it, or it is `latest` or `pinned`."""
-        return self.shows(row) or self.keeps_alive(row.version)
+        return self.shows(row) or self.keeps_alive(row)
 
 
 @attrs.frozen(kw_only=True)

@@ -176,9 +176,9 @@ def onward(manifest: Manifest, after: int) -> Generator[Ref, Page, Onward]:
             rows, refs, end, at_end = page.rows, page.pages, ref.last_version, False
         items += [row if head.keeps(row) else row.version for row in rows if row.version > after]
         after = end
-    there = {item.version for item in items if isinstance(item, Row)}
+    there = {(item.version, item.id) for item in items if isinstance(item, Row)}
     # `latest` and `pinned` can be read even if they are not in the log any more, or in a hidden page.
-    items += [row for row in head.kept if begin < row.version <= after and row.version not in there]
+    items += [row for row in head.kept if begin < row.version <= after and (row.version, row.id) not in there]
     return Onward(sorted(items, key=lambda item: item if isinstance(item, int) else item.version), at_end)
 
 
