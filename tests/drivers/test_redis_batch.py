@@ -110,7 +110,7 @@ def test_a_small_publish_is_one_command(valkey: Server) -> None:
         [Stage("a", HEADERS[1], TTL_MS), RELIES_ON_A],
         [Stage("a", HEADERS[0], TTL_MS - 1), RELIES_ON_A],
         [Stage("a", HEADERS[0], TTL_MS, b"x" * LARGEST_BUNDLED), RELIES_ON_A],
-        [Stage("a", b"{}\n{}\n", TTL_MS), commit(b"", b"1;", Staged("a", b"{}\n{}\n"))],
+        [Stage("a", b"{}\n{}\n", TTL_MS, b"more"), commit(b"", b"1;", Staged("a", b"{}\n{}\n"))],
         [A, commit(b"", b"1;", Staged("a", HEADERS[0]), Staged("a", HEADERS[0]))],
     ],
     ids=["not relied on", "another header", "another TTL", "large", "two lines", "relied on twice"],
