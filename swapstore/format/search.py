@@ -56,14 +56,15 @@ class ByVersion:
 
 @attrs.frozen
 class ById:
-    """Find the row with this id, whose `ts` is known from its id record."""
+    """Find the row with this id, whose `ts` is known from its id record. `besides`: of another version."""
 
     id: str
     ts: int
+    besides: int = 0
 
     def row(self, row: Row) -> Score | None:
-        """Match the id; there is at most one row per id."""
-        return (row.version, 0) if row.id == self.id else None
+        """Match the id; there is at most one row per id in an undamaged log."""
+        return (row.version, 0) if row.id == self.id and row.version != self.besides else None
 
     def bound(self, ref: Ref) -> Score | None:
         """Open the pages that span the time, newest first."""

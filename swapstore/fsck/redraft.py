@@ -279,12 +279,12 @@ class Redrafter:
                 entry = records.entry_of(record, id_key)
             except Corrupt:
                 return [id_key, ts_key]
-            query = search.ById(entry.id, entry.ts)
+            query = search.ById(entry.id, entry.ts, besides=row.version)
             try:
                 other = yield from find(self._ctx, dataset, search.search(current, query, hidden=True))
             except Damaged:
                 return [ts_key]  # the damaged log does not show to which row it belongs
-            if other is not None and other.version != row.version and records.is_whole(record, other):
+            if other is not None and records.is_whole(record, other):
                 return [ts_key] if other.ts != row.ts else []
         return [id_key, ts_key]
 

@@ -10,6 +10,7 @@ may lag.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -191,12 +192,13 @@ class Walk:
         head, key, found = self.manifest.head, self.manifest.key, list[Finding]()
         is_all_seen = not self.damage.holes and not self._page_unlinked
         for row in head.named:
-            alike = [other for other in self._served_in_log if row.id == other.id]
-            alike += [other for other in self._served_in_log if row.version == other.version]
+            alike = [
+                other for other in self._served_in_log if row.id == other.id or row.version == other.version
+            ]
             if row in alike:
                 continue
             if alike:  # the log has it otherwise, and the log decides
-                self.damage.misnamed[row.version, row.id] = alike[0]
+                self.damage.misnamed[row.version, row.id] = max(alike, key=partial(_likeness, row))
             else:
                 found += yield from self._check_rows([row])
                 self.rows -= 1
@@ -225,16 +227,12 @@ class Walk:
     def _has_own_row(self, entry: Entry, row: Row) -> Operation[bool]:
         """Say whether the log has another row for an entry: its id was published again."""
         assert self.manifest is not None  # noqa: S101 - there is a row
-        query = search.ById(entry.id, entry.ts)
+        query = search.ById(entry.id, entry.ts, besides=row.version)
         try:
             other = yield from find(self._ctx, self.dataset, search.in_log(self.manifest.log, query))
         except Damaged:
             return False
-        return (
-            other is not None
-            and other.version != row.version
-            and records.entry_header(other) == records.entry_header(entry)
-        )
+        return other is not None and records.entry_header(other) == records.entry_header(entry)
 
     def note_altered(self, row: Row, entry: Entry) -> Finding:
         """Note that a row was altered, and what it has to state."""
@@ -395,6 +393,11 @@ def _of_ts(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, t
     if ttl == PERMANENT:
         return []
     return [finding_of(dataset, Problem.TS_EXPIRING, key, row=row, expires_in_ms=ttl)]
+
+
+def _likeness(one: Row, other: Row) -> int:
+    """Count the fields in which two rows are equal."""
+    return sum(getattr(one, field.name) == getattr(other, field.name) for field in attrs.fields(type(one)))
 
 
 def _is_ts_of(row: Row, record: bytes, key: str) -> bool:
