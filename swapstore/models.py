@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import attrs
+import msgspec
 
 from swapstore import arguments, codecs
 from swapstore.errors import SomeFailed, SwapstoreError
 
 Encoding = Literal["base64"]
+
+_LARGEST = 2**53 - 1  # every reader of JSON keeps whole numbers exact up to this one
+Whole = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]  # of stored records, which may be damaged
 
 
 @attrs.frozen(kw_only=True)
@@ -25,8 +29,8 @@ class Entry:
     """
 
     id: str
-    ts: int
-    size: int
+    ts: Whole
+    size: Whole
     sha256: str
     codec: str
     encoding: Encoding | None = None
@@ -40,8 +44,8 @@ class Row(Entry):
     `committed_at` is the time of that commit, in milliseconds since the Unix epoch, by the producer's clock.
     """
 
-    version: int
-    committed_at: int
+    version: Whole
+    committed_at: Whole
     dedupe_key: str | None = None
 
 

@@ -185,11 +185,11 @@ def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
     log, from_pages, pages = retention.taken_apart(head, log, dict(retained.pages))
     gone = [*from_tail, *from_pages]
     head = attrs.evolve(head, count=head.count - len(gone))
-    kept = {row.version for row in head.kept}
-    records_keys = keys_of(
-        [row for row in (*gone, *retained.released) if row.version not in kept], head.dataset, keys
-    )
-    return head, log, (*records_keys, *pages)
+    unlinked = keys_of((*gone, *retained.released), head.dataset, keys)
+    if unlinked:  # another row may name the same records: its id was published again after they were lost
+        named = set(keys_of((*head.kept, *log.rows), head.dataset, keys))
+        unlinked = tuple(key for key in unlinked if key not in named)
+    return head, log, (*unlinked, *pages)
 
 
 def keys_of(rows: Iterable[Row], dataset: str, keys: Keys) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class Name:
 _OURS = re.compile(
     r"(id|ts|page|live|lease|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?", re.DOTALL
 )
-_PAGE = re.compile(r"([0-9a-f]+)\.([0-9]+)-([0-9]+)")
+_PAGE = re.compile(r"[0-9a-f]{1,40}\.[0-9]{1,16}-[0-9]{1,16}")
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ tail of the commit log (`rows`) and references to pages of older rows. The log i
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -17,11 +18,20 @@ import msgspec
 from swapstore.errors import Corrupt
 from swapstore.format import records
 from swapstore.format.keys import Keys
-from swapstore.models import Ref, Row
+from swapstore.models import Ref, Row, Whole
 
 F = 32  # rows in a page; the tail holds F to 2F of them
 G = 8  # references in a page of references
 ETAG_PREFIX = b'{"etag":"'
+_ETAG = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,20})\.[0-9a-f]{1,40}")
+
+
+def same_row(one: Row, other: Row) -> bool:
+    """Whether two rows are the same commit of the same snapshot.
+
+    A version alone does not show that: a repair may give it to another row than the header's copy names.
+    """
+    return (one.version, one.id) == (other.version, other.id)
 
 
 @attrs.frozen(kw_only=True)
@@ -32,16 +42,16 @@ class Head:
     """
 
     etag: str
-    format: int
+    format: Whole
     dataset: str
-    version: int
-    committed_at: int
-    confirmed_at: int
+    version: Whole
+    committed_at: Whole
+    confirmed_at: Whole
     latest: Row
     pinned: Row | None
-    count: int
-    first_version: int
-    floor: int
+    count: Whole
+    first_version: Whole
+    floor: Whole
 
     @property
     def serving(self) -> Row:
@@ -68,17 +78,24 @@ class Head:
     @property
     def kept(self) -> tuple[Row, ...]:
         """The rows that can be read whatever retention hides: `latest` and `pinned`."""
-        if self.pinned is None or self.pinned.version == self.latest.version:
+        if self.pinned is None or same_row(self.pinned, self.latest):
             return (self.latest,)
         return (self.latest, self.pinned)
 
-    def keeps_alive(self, version: int) -> bool:
-        """Whether the row of this version is `latest` or `pinned`."""
-        return any(row.version == version for row in self.kept)
+    @property
+    def named(self) -> tuple[Row, ...]:
+        """The copies of rows that the header holds: `latest`, and `pinned` if that differs."""
+        if self.pinned is None or self.pinned == self.latest:
+            return (self.latest,)
+        return (self.latest, self.pinned)
+
+    def keeps_alive(self, row: Row) -> bool:
+        """Whether this row is `latest` or `pinned`."""
+        return any(same_row(row, kept) for kept in self.kept)
 
     def keeps(self, row: Row) -> bool:
         """Whether this row can be read: the history shows it, or it is `latest` or `pinned`."""
-        return self.shows(row) or self.keeps_alive(row.version)
+        return self.shows(row) or self.keeps_alive(row)
 
 
 @attrs.frozen(kw_only=True)
@@ -147,7 +164,7 @@ class Manifest:
         _, body = records.split(self.raw, self.key)
         try:
             stored = _LOG.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except records.UNREADABLE as error:
             raise Corrupt(f"the body of manifest {self.key} is damaged ({error})", key=self.key) from error
         prefix = Keys.beside(self.key)
         refs = tuple(records.read_ref(ref, prefix, self.key) for ref in stored.pages)
@@ -179,7 +196,7 @@ class _StoredLog(msgspec.Struct):
 
 
 class _Preamble(msgspec.Struct):
-    format: int
+    format: Whole
     dataset: str
 
 
@@ -207,14 +224,15 @@ def parse(raw: bytes, dataset: str, key: str) -> Manifest:
     line, _ = records.split(raw, key)
     try:
         head = _HEAD.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except records.UNREADABLE as error:
         _refuse_newer_format(line, key)
         raise Corrupt(f"the header of manifest {key} is damaged ({error})", key=key) from error
     if head.format > records.FORMAT:
         raise records.newer_format(key, head.format)
     if head.dataset != dataset:
         raise Corrupt(f"{key} holds the manifest of another dataset, {head.dataset!r}", key=key)
-    if not raw.startswith(prefix(head.etag)) or head.etag.split(".")[1:2] != [str(head.version)]:
+    etag = _ETAG.fullmatch(head.etag)
+    if not raw.startswith(prefix(head.etag)) or etag is None or etag[1] != str(head.version):
         raise Corrupt(f"the header of manifest {key} is damaged (its etag is not its version's)", key=key)
     return Manifest(raw, head, key, len(line) + 1)
 
@@ -231,7 +249,7 @@ def _refuse_newer_format(line: bytes, key: str) -> None:
     """Raise `UnsupportedFormat` if a header that does not parse belongs to a newer format."""
     try:
         preamble = msgspec.json.decode(line, type=_Preamble)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except records.UNREADABLE:
         return
     if preamble.format > records.FORMAT:
         raise records.newer_format(key, preamble.format)

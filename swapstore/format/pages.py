@@ -14,7 +14,7 @@ import msgspec
 
 from swapstore.errors import Corrupt, PayloadMissing
 from swapstore.format import records
-from swapstore.models import Ref, Row
+from swapstore.models import Ref, Row, Whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +40,9 @@ class SealedPage:
 
 class _PageHeader(msgspec.Struct):
     page: str
-    format: int
+    format: Whole
     dataset: str
-    size: int
+    size: Whole
     sha256: str
 
 
@@ -101,8 +101,8 @@ def _seal_refs(refs: Sequence[Any]) -> tuple[Ref, bytes]:
 def parse(record: bytes, ref: Ref, dataset: str) -> Page:
     """Parse a page's record and check it against its reference.
 
-    Raises `Corrupt` if the bytes are damaged or belong to another page, `UnsupportedFormat` if the format is
-    newer.
+    Raises `Corrupt` if the bytes are damaged or belong to another page, or if they have other bounds than the
+    reference states; `UnsupportedFormat` if the format is newer.
     """
     line, body = records.split(record, ref.key)
     try:
@@ -113,16 +113,21 @@ def parse(record: bytes, ref: Ref, dataset: str) -> Page:
             raise Corrupt(f"{ref.key} holds another page than its reference says", key=ref.key)
         records.check_body(body, header.size, header.sha256, ref.key)
         stored = _PAGE.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except records.UNREADABLE as error:
         raise Corrupt(f"{ref.key} is not a page of a swapstore manifest ({error})", key=ref.key) from error
     prefix = ref.key.rpartition(":")[0] + ":"
-    return Page(
+    page = Page(
         rows=stored.rows, pages=tuple(records.read_ref(below, prefix, ref.key) for below in stored.pages)
     )
+    check_bounds(page, ref, after=ref.first_version - 1)
+    return page
 
 
 def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
-    """Raise `Corrupt` unless a page has the bounds of its reference, and its versions ascend from `after`."""
+    """Raise `Corrupt` unless a page has the bounds of its reference, and its versions ascend from `after`.
+
+    What a page references has fewer rows than the page, so a search ends, also in pages that somebody forged.
+    """
     spans = [(row.version, row.version, row.ts, row.ts, 1) for row in page.rows] or [
         (below.first_version, below.last_version, below.min_ts, below.max_ts, below.count)
         for below in page.pages
@@ -138,7 +143,8 @@ def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
         max(span[3] for span in spans),
         sum(span[4] for span in spans),
     )
-    if not in_order or held != said:
+    is_smaller = all(0 < below.count < ref.count for below in page.pages)
+    if not in_order or held != said or not is_smaller:
         raise Corrupt(f"{ref.key} holds other versions or times than its reference states", key=ref.key)
 
 

@@ -1,15 +1,18 @@
 """Rebuild a log, as pure code: where committed snapshots that no manifest references belong in it.
 
-The origins in their ts records state in which order they were committed. The version in an origin is never
-greater than the version that committed the snapshot. So the order within one epoch can be trusted, and a
-snapshot belongs in the first hole that does not end before its version.
+The origins in their ts records state in which order they were committed: an origin has the version that
+committed the snapshot. A repair may have given the row a greater one since. So the order within one epoch can
+be trusted, and a snapshot belongs in the first hole that does not end before its version.
+
+A version that a client has stored must not come to name another snapshot: a follower that goes on after it
+would skip one of the two. So a snapshot without an origin gets a version of a hole only if no other fits, or
+if nobody is shown that part of the history. Otherwise it gets a new version.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import attrs
@@ -25,18 +28,25 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Unnamed:
-    """A committed, undamaged snapshot that no manifest references. `has_ts`: its ts key exists."""
+    """A committed, undamaged snapshot that no manifest references.
+
+    `has_ts`: its ts key exists. `is_proved`: a record shows that it was committed. `is_served`: the header
+    names it, so that it stays readable without a row in the log.
+    """
 
     entry: Entry
     origin: Origin | None
     has_ts: bool
+    is_proved: bool = True
+    is_served: bool = False
 
     @classmethod
     def of(cls, row: Row, epoch: str) -> Unnamed:
         """Convert a row that the header holds, and whose page cannot be read."""
         fields = attrs.asdict(row, recurse=False)
-        origin = {name: fields.pop(name) for name in ("version", "committed_at", "dedupe_key")}
-        return cls(entry=Entry(**fields), origin=Origin(epoch=epoch, **origin), has_ts=True)
+        commit = {name: fields.pop(name) for name in ("version", "committed_at", "dedupe_key")}
+        entry, origin = Entry(**fields), Origin(epoch=epoch, **commit)
+        return cls(entry=entry, origin=origin, has_ts=True, is_served=True)
 
     @property
     def version(self) -> int:
@@ -83,8 +93,13 @@ def versioned(candidates: Iterable[Unnamed], *, after: int) -> list[Row]:
     return [*rows, *(candidate.row(after + 1 + index) for index, candidate in enumerate(left))]
 
 
-def placed(candidates: Sequence[Unnamed], holes: Iterable[Ref]) -> tuple[dict[str, list[Row]], list[Unnamed]]:
-    """Fill the holes of lost pages in the log. Returns the rows by page key, and the snapshots left over."""
+def placed(
+    candidates: Sequence[Unnamed], holes: Iterable[Ref], *, first_version: int
+) -> tuple[dict[str, list[Row]], list[Unnamed]]:
+    """Fill the holes of lost pages in the log. Returns the rows by page key, and the snapshots left over.
+
+    The history does not show versions below `first_version`.
+    """
     dated, undated = ({c.entry.id: c for c in some} for some in _by_origin(candidates))
     filled: dict[str, list[Row]] = {}
     holes = sorted(holes, key=lambda ref: ref.first_version)
@@ -93,18 +108,24 @@ def placed(candidates: Sequence[Unnamed], holes: Iterable[Ref]) -> tuple[dict[st
         filled[hole.key] = _within(fitting, hole)
     for hole in holes:
         rows = filled[hole.key]
-        of_that_time = (c for c in undated.values() if hole.min_ts <= c.entry.ts <= hole.max_ts)
-        fitting = _taken(undated, hole.count - len(rows), of_that_time)
-        filled[hole.key], _ = _filled(rows, fitting, hole.first_version, hole.last_version)
-    return filled, [*dated.values(), *undated.values()]
+        of_that_time = [c for c in undated.values() if hole.min_ts <= c.entry.ts <= hole.max_ts]
+        versions = hole.last_version - hole.first_version + 1 - len(rows)
+        if versions == 1 == len(of_that_time) or hole.last_version < first_version:
+            fitting = _taken(undated, hole.count - len(rows), of_that_time)
+            filled[hole.key], _ = _filled(rows, fitting, hole.first_version, hole.last_version)
+    return filled, [c for c in (*dated.values(), *undated.values()) if not c.is_served]
 
 
 def _taken(left: dict[str, Unnamed], most: int, fitting: Iterable[Unnamed]) -> list[Unnamed]:
-    """Remove up to `most` of the fitting candidates from those that are left, and return them."""
-    found = list(islice(fitting, most))
-    for candidate in found:
-        del left[candidate.entry.id]
-    return found
+    """Remove up to `most` of the fitting candidates from those that are left, and return them.
+
+    What the header serves comes last: it can be read without a place in the log.
+    """
+    fitting = list(fitting)
+    taken = {c.entry.id for c in sorted(fitting, key=lambda c: c.is_served)[:most]}
+    for name in taken:
+        del left[name]
+    return [candidate for candidate in fitting if candidate.entry.id in taken]
 
 
 def _by_origin(candidates: Iterable[Unnamed]) -> tuple[list[Unnamed], list[Unnamed]]:

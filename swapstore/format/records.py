@@ -16,10 +16,10 @@ import attrs
 import msgspec
 
 from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
-from swapstore.models import Encoding, Entry, LiveView, Ref, Row
+from swapstore.models import Encoding, Entry, LiveView, Ref, Row, Whole
 
 FORMAT = 1
-
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # why stored JSON cannot be parsed
 
 _OTHER_WRITER = "Something else writes to this key, or damaged it; give swapstore a namespace of its own."
 
@@ -85,8 +85,8 @@ def row_json(row: Row) -> bytes:
     return to_json(row_fields(row))
 
 
-StoredRef = tuple[str, int, int, int]  # the page's name, the number of its rows, min_ts, max_ts
-_PAGE_NAME = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,20})-([0-9]{1,20})")
+StoredRef = tuple[str, Whole, Whole, Whole]  # the page's name, the number of its rows, min_ts, max_ts
+_PAGE_NAME = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,16})-([0-9]{1,16})")
 
 
 def ref_fields(ref: Ref) -> StoredRef:
@@ -120,8 +120,8 @@ class Origin:
     """
 
     epoch: str
-    version: int
-    committed_at: int
+    version: Whole
+    committed_at: Whole
     dedupe_key: str | None = None
     pending: bool = False
 
@@ -151,7 +151,7 @@ def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:
     entry = read_entry(line, key)
     try:
         return entry, _ORIGIN.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return entry, None
 
 
@@ -164,7 +164,7 @@ def read_entry(line: bytes, key: str) -> Entry:
     """Parse the header line of an id or ts record."""
     try:
         return _ENTRY.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Corrupt(
             f"{key} holds a record whose header is not an entry ({error}). {_OTHER_WRITER}", key=key
         ) from error
@@ -252,8 +252,8 @@ def pack_live(*, etag: str, codec: str, payload: bytes, encoding: Encoding | Non
 
 class _LiveHeader(msgspec.Struct):
     etag: str
-    format: int
-    size: int
+    format: Whole
+    size: Whole
     sha256: str
     codec: str
     encoding: Encoding | None = None
@@ -264,7 +264,7 @@ def read_live(record: bytes, dataset: str, key: str) -> LiveView:
     line, body = split(record, key)
     try:
         header = msgspec.json.decode(line, type=_LiveHeader)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Corrupt(f"{key} is not a live view ({error}). {_OTHER_WRITER}", key=key) from error
     if header.format > FORMAT:
         raise newer_format(key, header.format)

@@ -56,14 +56,15 @@ class ByVersion:
 
 @attrs.frozen
 class ById:
-    """Find the row with this id, whose `ts` is known from its id record."""
+    """Find the row with this id, whose `ts` is known from its id record. `besides`: of another version."""
 
     id: str
     ts: int
+    besides: int = 0
 
     def row(self, row: Row) -> Score | None:
-        """Match the id; there is at most one row per id."""
-        return (row.version, 0) if row.id == self.id else None
+        """Match the id; there is at most one row per id in an undamaged log."""
+        return (row.version, 0) if row.id == self.id and row.version != self.besides else None
 
     def bound(self, ref: Ref) -> Score | None:
         """Open the pages that span the time, newest first."""
@@ -176,9 +177,9 @@ def onward(manifest: Manifest, after: int) -> Generator[Ref, Page, Onward]:
             rows, refs, end, at_end = page.rows, page.pages, ref.last_version, False
         items += [row if head.keeps(row) else row.version for row in rows if row.version > after]
         after = end
-    there = {item.version for item in items if isinstance(item, Row)}
+    there = {(item.version, item.id) for item in items if isinstance(item, Row)}
     # `latest` and `pinned` can be read even if they are not in the log any more, or in a hidden page.
-    items += [row for row in head.kept if begin < row.version <= after and row.version not in there]
+    items += [row for row in head.kept if begin < row.version <= after and (row.version, row.id) not in there]
     return Onward(sorted(items, key=lambda item: item if isinstance(item, int) else item.version), at_end)
 
 

@@ -15,6 +15,7 @@ class Problem(enum.Enum):
     MANIFEST_EXPIRING = "manifest-expiring"
     COUNT_WRONG = "count-wrong"
     LATEST_WRONG = "latest-wrong"
+    ROW_DAMAGED = "row-damaged"
     PAGE_MISSING = "page-missing"
     PAGE_DAMAGED = "page-damaged"
     PAGE_EXPIRING = "page-expiring"
@@ -60,8 +61,12 @@ _WORDS = {
     Problem.MANIFEST_EXPIRING: ("the manifest has a TTL: the dataset will vanish", _PERSISTS),
     Problem.COUNT_WRONG: ("the manifest's count is not the number of its rows", "counts the rows again"),
     Problem.LATEST_WRONG: (
-        "the manifest serves a snapshot that is not in its own log",
-        "serves the newest snapshot of the log",
+        "the manifest serves a snapshot that is not in its own log, or that the log describes otherwise",
+        "serves what the log says of that snapshot, or else the newest snapshot of the log",
+    ),
+    Problem.ROW_DAMAGED: (
+        "a row of the log was altered: the snapshot is whole, and the row states something else",
+        "corrects the row after the snapshot's own records",
     ),
     Problem.PAGE_MISSING: (
         "a page of the log is gone: that part of the history cannot be read",

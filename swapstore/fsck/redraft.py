@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from swapstore.format.manifest import Manifest
     from swapstore.format.pages import Page, SealedPage
-    from swapstore.fsck.walk import Walk
+    from swapstore.fsck.walk import Damage, Walk
     from swapstore.models import Ref, Row
     from swapstore.protocol.context import Context
 
@@ -53,15 +53,16 @@ class Redrafter:
         self._damage = walk.damage
         self._epoch = ctx.stamp().new_epoch
         self._candidates = rebuild.in_order(walk.damage.candidates)
-        filled, self._unplaced = rebuild.placed(self._candidates, walk.damage.holes)
+        filled, self._unplaced = rebuild.placed(
+            self._candidates, walk.damage.holes, first_version=walk.head.first_version if walk.head else 1
+        )
         self._placed = [row for rows in filled.values() for row in rows]
         self._rewriter = LogRewriter(
             ctx,
             walk.dataset,
             self._epoch,
-            gone=walk.damage.gone,
+            damage=walk.damage,
             filled=filled,
-            wrong=[*walk.damage.gone, *(ref.first_version for ref in walk.damage.holes)],
         )
 
     # --- drafts ------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ class Redrafter:
         refs, replaced = yield from self._rewriter.rewrite(current.log)
         if not {hole.key for hole in damage.holes} <= set(replaced):
             raise Contended("retention unlinked a damaged page while it was being repaired; run repair again")
-        tail = tuple(row for row in current.log.rows if row.version not in damage.gone)
+        tail = self._rewriter.left_of(current.log.rows)
         later = yield from find(self._ctx, walk.dataset, search.since(current, walk.manifest.version))
         published = {row.id for row in later}
         back = rebuild.versioned(
@@ -150,7 +151,7 @@ class Redrafter:
         self, current: Manifest, log: Log, back: list[Row], *, rewritten: bool
     ) -> Operation[Head | None]:
         """Return the header of the repaired manifest. None: no snapshot is left to serve."""
-        was, gone, stamp = current.head, self._damage.gone, self._ctx.stamp()
+        was, stamp = current.head, self._ctx.stamp()
         version = max(current.version + 1, log.rows[-1].version if log.rows else 0)
         epoch = self._epoch if rewritten else current.epoch
         head = attrs.evolve(
@@ -159,20 +160,16 @@ class Redrafter:
             version=version,
             committed_at=stamp.now_ms,
             count=log.count,
-            pinned=None if was.pinned and was.pinned.version in gone else was.pinned,
+            pinned=(yield from self._served_again(log, was.pinned)) if was.pinned else None,
         )
-        if self._damage.latest_wrong and was.pinned:
-            head = attrs.evolve(head, pinned=(yield from self._find_again(log, was.pinned)))
+        latest = yield from self._served_again(log, was.latest)
         newest = yield from self._newest(head, log)
         if newest is None:
             return None
         # A rollback stays in force, because an operator chose it, unless its snapshot is gone.
-        restored = newest.id in {row.id for row in back} and newest.ts > was.latest.ts
-        if restored or was.latest.version in gone:
-            head = attrs.evolve(head, latest=newest)
-        elif self._damage.latest_wrong:
-            head = attrs.evolve(head, latest=(yield from self._find_again(log, was.latest)) or newest)
-        return head
+        proved = {candidate.entry.id for candidate in self._candidates if candidate.is_proved}
+        restored = newest.id in proved & {row.id for row in back} and newest.ts > was.latest.ts
+        return attrs.evolve(head, latest=newest if restored or latest is None else latest)
 
     # --- what is served ----------------------------------------------------------------------------
 
@@ -180,6 +177,17 @@ class Redrafter:
         """Return the row with the greatest `ts`; one that retention hides only if all are hidden."""
         row = yield from self._rewriter.search(search.newest(head, log))
         return row or (yield from self._rewriter.search(search.newest(head, log, hidden=True)))
+
+    def _served_again(self, log: Log, row: Row) -> Operation[Row | None]:
+        """Return the row of what was served, as the new log has it. None: it cannot be served any more.
+
+        The new log may give it another version, and may state it otherwise than the header. If retention has
+        taken it out of the log, the header alone keeps it.
+        """
+        target = self._damage.misnamed.get((row.version, row.id), row)
+        for left in self._rewriter.left_of([target]):
+            return (yield from self._find_again(log, left)) or left
+        return None
 
     def _find_again(self, log: Log, row: Row) -> Operation[Row | None]:
         """Find in the new log a row that was served, by its id."""
@@ -205,8 +213,8 @@ class Redrafter:
         line = next(told, draft.manifest.epoch)
         before = draft.base.epoch if draft.base else line
         for row, epoch in (*((row, line) for row in back), *((row, before) for row in again)):
-            data = records.pack_ts(row, epoch)
-            needed.append(Record.of(keys.ts(dataset, row.ts, row.id), data, shared=True))
+            # All of it is compared: one with another origin, which a retry may have staged, is replaced.
+            needed.append(Record(keys.ts(dataset, row.ts, row.id), records.pack_ts(row, epoch), shared=True))
         return needed
 
     def _expiring(self, current: Manifest, replaced: Collection[str]) -> Operation[list[Record]]:
@@ -271,12 +279,12 @@ class Redrafter:
                 entry = records.entry_of(record, id_key)
             except Corrupt:
                 return [id_key, ts_key]
-            query = search.ById(entry.id, entry.ts)
+            query = search.ById(entry.id, entry.ts, besides=row.version)
             try:
                 other = yield from find(self._ctx, dataset, search.search(current, query, hidden=True))
             except Damaged:
                 return [ts_key]  # the damaged log does not show to which row it belongs
-            if other is not None and other.version != row.version and records.is_whole(record, other):
+            if other is not None and records.is_whole(record, other):
                 return [ts_key] if other.ts != row.ts else []
         return [id_key, ts_key]
 
@@ -295,8 +303,8 @@ class _Replacement:
 class LogRewriter:
     """Replaces the damaged pages of a log. It remembers each one, so that none is rewritten twice.
 
-    `gone`: rows to leave out, by version. `filled`: the rows of pages that cannot be read, by the keys of the
-    pages. `wrong`: a version in each page that has to be rewritten.
+    It leaves out the rows that are gone, and corrects those that were altered. `filled`: the rows of pages
+    that cannot be read, by the keys of the pages.
     """
 
     def __init__(
@@ -305,16 +313,15 @@ class LogRewriter:
         dataset: str,
         epoch: str,
         *,
-        gone: Mapping[int, Row],
+        damage: Damage,
         filled: Mapping[str, Sequence[Row]],
-        wrong: Iterable[int],
     ) -> None:
         self._ctx = ctx
         self._dataset = dataset
         self._epoch = epoch
-        self._gone = gone
+        self._damage = damage
         self._filled = filled
-        self._wrong = sorted(wrong)
+        self._wrong = sorted([*damage.gone, *damage.corrected, *(ref.first_version for ref in damage.holes)])
         self._replacements: dict[str, _Replacement] = {}
         self._pages: dict[str, SealedPage] = {}
 
@@ -347,11 +354,20 @@ class LogRewriter:
                     below += [(yield from self._replacement(child))]
                 refs = tuple(child for place in below for child in place.refs)
                 return _Replacement(refs, (ref.key, *(key for place in below for key in place.replaced)))
-            rows = [row for row in page.rows if row.version not in self._gone]
+            rows = self.left_of(page.rows)
         size = manifest.F
         return _Replacement(
             tuple(self._seal(rows[at : at + size]) for at in range(0, len(rows), size)), (ref.key,)
         )
+
+    def left_of(self, rows: Iterable[Row]) -> tuple[Row, ...]:
+        """Return rows without those that are dropped, and correct those that were altered."""
+        left = []
+        for row in rows:
+            gone = self._damage.gone.get(row.version)
+            if gone is None or gone.id != row.id:
+                left.append(self._damage.as_recorded(row))
+        return tuple(left)
 
     def _seal(self, rows: Sequence[Row]) -> Ref:
         page = pages.seal(rows, level=0, dataset=self._dataset, epoch=self._epoch, keys=self._ctx.keys)

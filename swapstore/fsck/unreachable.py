@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from swapstore.format.keys import Name
     from swapstore.format.manifest import Manifest
     from swapstore.format.records import Origin
-    from swapstore.models import Entry
+    from swapstore.models import Entry, Row
     from swapstore.protocol.context import Context
 
 
@@ -180,21 +180,21 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     has_ts = ts_record.startswith(header)
     if has_ts and origin is None:
         _, origin = records.read_ts(ts_record, ts_key)
-    permanent = [
-        key
-        for key, left, ours in ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
-        if value_of(left) == PERMANENT and ours.startswith(header)
-    ]
+    both_ttls = ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
+    ours = [(key, value_of(left)) for key, left, data in both_ttls if data.startswith(header)]
+    permanent = [key for key, left in ours if left == PERMANENT]
     if origin is not None and origin.pending:
         return note_leaked(walk, permanent or [name.key])
     is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts)
-    if not records.is_whole(record, entry) or not (is_unresolved or _is_committed(walk, origin)):
+    is_whole = records.is_whole(record, entry)
+    row = _altered_row(walk, entry) if is_whole else None
+    if row is not None:
+        return [walk.note_altered(row, entry)]
+    if not is_whole or not (is_unresolved or _is_committed(walk, origin)):
         return note_leaked(walk, permanent or [name.key])
-    expiring = []
-    for key, left, ours in ((id_key, ttl, record), (ts_key, ts_ttl, ts_record)):
-        walk.reached.add(key)
-        if value_of(left) not in {PERMANENT, ABSENT} and ours.startswith(header):
-            expiring.append(key)
+    walk.reached.add(id_key)
+    walk.reached.add(ts_key)
+    expiring = [key for key, left in ours if left not in {PERMANENT, ABSENT}]
     found = [] if walk.damage.candidates else _no_manifest(ctx, walk)
     is_altered = not has_ts and value_of(ts_ttl) == PERMANENT
     if is_altered:  # this swap gives it a TTL, so that the next one can write it again
@@ -207,13 +207,24 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     return [*found, *_note_lost(walk, one, id_key)]
 
 
+def _altered_row(walk: Walk, entry: Entry) -> Row | None:
+    """Return the row without a record that states an entry under another id: its id was altered."""
+    for row in walk.damage.gone.values():
+        if records.entry_header(attrs.evolve(row, id=entry.id)) == records.entry_header(entry):
+            return row
+    return None
+
+
 def _note_lost(walk: Walk, one: Unresolved, id_key: str) -> list[Finding]:
     """Note a committed snapshot that a repair puts back into the log."""
     entry = one.candidate.entry
     walk.damage.candidates.append(one.candidate)
     for key in one.expiring:
         walk.damage.expiring[key] = Expiring(records.entry_header(entry), 0)
-    return [attrs.evolve(finding_of(walk.dataset, Problem.LOST, id_key), id=entry.id)]
+    detail = (
+        "" if one.candidate.is_proved else "its ts record is gone, so nothing shows that it was committed"
+    )
+    return [attrs.evolve(finding_of(walk.dataset, Problem.LOST, id_key, detail=detail), id=entry.id)]
 
 
 def _no_manifest(ctx: Context, walk: Walk) -> list[Finding]:
@@ -259,8 +270,11 @@ def decide(walk: Walk) -> list[Finding]:
 
     A commit that was cut short before its swap leaves records of the very next version, and of no other. If
     there are records of later versions than that, an older manifest was put back, and all of them were
-    committed. A record without an origin was committed if an older manifest was put back, or if snapshots of
-    another epoch are lost.
+    committed.
+
+    Nothing shows whether a whole record was committed whose ts record is gone. It is put back, so that it can
+    be read. Unless an older manifest was put back, or snapshots of another epoch are lost, it is not proved:
+    then it is not served.
     """
     epoch = walk.manifest.epoch if walk.manifest else ""
     others = any(c.origin and c.origin.epoch != epoch for c in walk.damage.candidates)
@@ -269,8 +283,10 @@ def decide(walk: Walk) -> list[Finding]:
     was_put_back = max(versions, default=0) > walk.version + 1
     found: list[Finding] = []
     for one in unresolved:
-        if was_put_back or (others and one.candidate.origin is None):
-            found += _note_lost(walk, one, one.keys[0])
+        if was_put_back or one.candidate.origin is None:
+            is_proved = was_put_back or others
+            candidate = attrs.evolve(one.candidate, is_proved=is_proved)
+            found += _note_lost(walk, attrs.evolve(one, candidate=candidate), one.keys[0])
         else:
             found += note_leaked(walk, list(one.keys))
     return found

@@ -10,18 +10,19 @@ may lag.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 
 from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
-from swapstore.format import manifest, pages, records
+from swapstore.format import manifest, pages, records, search
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.keyset import Keyset
 from swapstore.protocol.commit import Record
-from swapstore.protocol.load import ask_all, is_page_named, is_row_named, load_manifest, value_of
+from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_manifest, value_of
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from swapstore.format.manifest import Head, Manifest
-    from swapstore.models import Ref, Row
+    from swapstore.models import Entry, Ref, Row
     from swapstore.protocol.context import Context
 
 
@@ -51,7 +52,7 @@ class Walk:
         self.rows = 0  # how many rows of the log were compared
         self.version = 0  # of the manifest when it was last read
         self._ahead: list[Ref | tuple[Row, ...]] = []
-        self._served_in_log: set[int] = set()  # versions of latest and pinned, if the log holds them
+        self._served_in_log: list[Row] = []  # rows of the log with the version or the id of what is served
         self._last = 0  # version of the last row that was compared
         self._page_unlinked = False  # retention unlinked a page before it was read
 
@@ -173,7 +174,7 @@ class Walk:
                 if faults and (yield from self._is_still_named(row.version)):
                     # Read it once more: a replica may lag.
                     ((_, again),) = yield from compare(self._ctx, self.dataset, [row])
-                    found += self._note_damage(row, again)
+                    found += yield from self._judge_row(row, again)
             self.rows += len(chunk)
             self._last = chunk[-1].version
         return found
@@ -181,29 +182,70 @@ class Walk:
     def _note_reached(self, row: Row) -> None:
         for key in self._ctx.keys.records(self.dataset, row):
             self.reached.add(key)
-        if self.manifest and self.manifest.head.keeps_alive(row.version):
-            self._served_in_log.add(row.version)
+        served = self.manifest.head.named if self.manifest else ()
+        if any(row.version == other.version or row.id == other.id for other in served):
+            self._served_in_log.append(row)
 
     def _check_served(self) -> Operation[list[Finding]]:
         """Check `latest` and `pinned`, which retention may have taken out of the log, and the count."""
         assert self.manifest is not None  # noqa: S101 - there is a log
         head, key, found = self.manifest.head, self.manifest.key, list[Finding]()
         is_all_seen = not self.damage.holes and not self._page_unlinked
-        for row in head.kept:
-            if row.version not in self._served_in_log:
+        for row in head.named:
+            alike = [
+                other for other in self._served_in_log if row.id == other.id or row.version == other.version
+            ]
+            if row in alike:
+                continue
+            if alike:  # the log has it otherwise, and the log decides
+                self.damage.misnamed[row.version, row.id] = max(alike, key=partial(_likeness, row))
+            else:
                 found += yield from self._check_rows([row])
                 self.rows -= 1
                 in_hole = any(ref.spans(row.version) for ref in self.damage.holes)
-                if in_hole and row.version not in self.damage.gone:
-                    self.damage.candidates.append(Unnamed.of(row, self.manifest.epoch))
-                if head.shows(row) and is_all_seen:
-                    self.damage.latest_wrong = True
-                    found.append(finding_of(self.dataset, Problem.LATEST_WRONG, key, row=row))
+                is_lost = head.shows(row) and is_all_seen
+                if (in_hole or is_lost) and row.version not in self.damage.gone:
+                    candidate = Unnamed.of(self.damage.as_recorded(row), self.manifest.epoch)
+                    self.damage.candidates.append(attrs.evolve(candidate, is_served=not is_lost))
+            if alike or (head.shows(row) and is_all_seen):
+                self.damage.latest_wrong = True
+                found.append(finding_of(self.dataset, Problem.LATEST_WRONG, key, row=row))
         if self.rows != head.count and is_all_seen:
             self.damage.manifest_wrong = True
             detail = f"its count is {head.count}, its log has {self.rows} rows"
             found.append(finding_of(self.dataset, Problem.COUNT_WRONG, key, detail=detail))
         return found
+
+    def _judge_row(self, row: Row, faults: list[Finding]) -> Operation[list[Finding]]:
+        """Note the findings on a row; or, if its records contradict it together, that the row was altered."""
+        if any(finding.problem is Problem.RECORD_DAMAGED for finding in faults):
+            entry = yield from recorded(self._ctx, self.dataset, row)
+            if entry is not None and not (yield from self._has_own_row(entry, row)):
+                return [self.note_altered(row, entry)]
+        return self._note_damage(row, faults)
+
+    def _has_own_row(self, entry: Entry, row: Row) -> Operation[bool]:
+        """Say whether the log has another row for an entry: its id was published again."""
+        assert self.manifest is not None  # noqa: S101 - there is a row
+        query = search.ById(entry.id, entry.ts, besides=row.version)
+        try:
+            other = yield from find(self._ctx, self.dataset, search.in_log(self.manifest.log, query))
+        except Damaged:
+            return False
+        return other is not None and records.entry_header(other) == records.entry_header(entry)
+
+    def note_altered(self, row: Row, entry: Entry) -> Finding:
+        """Note that a row was altered, and what it has to state."""
+        for known in (self.damage.gone, self.damage.without_ts, self.damage.held_ts):
+            known.pop(row.version, None)
+        self.damage.corrected[row.version] = entry
+        keys = self._ctx.keys
+        for key in keys.records(self.dataset, entry):
+            self.reached.add(key)
+        was, states = records.entry_fields(row), records.entry_fields(entry)
+        differs = [name for name in {**was, **states} if was.get(name) != states.get(name)]
+        finding = finding_of(self.dataset, Problem.ROW_DAMAGED, keys.manifest(self.dataset), row=row)
+        return attrs.evolve(finding, id=entry.id, detail=f"its {' and '.join(differs)} was altered")
 
     def _note_damage(self, row: Row, faults: list[Finding]) -> list[Finding]:
         """Note what a repair has to know about the findings on a row."""
@@ -291,9 +333,17 @@ class Damage:
     holes: list[Ref] = attrs.field(factory=list)  # pages that cannot be read
     candidates: list[Unnamed] = attrs.field(factory=list)  # lost snapshots, to be put back into the log
     unresolved: list[Unresolved] = attrs.field(factory=list)
+    corrected: dict[int, Entry] = attrs.field(factory=dict)  # what altered rows have to say, by version
+    # Rows of the log, by version and id of the header's copy that differs from them.
+    misnamed: dict[tuple[int, str], Row] = attrs.field(factory=dict)
     latest_wrong: bool = False  # the manifest serves a row that is not in its log
     manifest_wrong: bool = False  # it has a TTL, or a wrong count: any swap repairs that
     unlisted: bool = False  # not on the list of names
+
+    def as_recorded(self, row: Row) -> Row:
+        """Return a row as its own records state it."""
+        entry = self.corrected.get(row.version)
+        return row if entry is None else attrs.evolve(row, **attrs.asdict(entry, recurse=False))
 
 
 # --- rows and their records ------------------------------------------------------------------------
@@ -337,12 +387,52 @@ def _of_ts(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, t
     key = ctx.keys.ts(dataset, row.ts, row.id)
     if reply is None:
         return [finding_of(dataset, Problem.TS_MISSING, key, row=row)]
-    if not bytes_of(reply).startswith(records.entry_header(row)):
+    if not _is_ts_of(row, bytes_of(reply), key):
         expires = None if ttl == PERMANENT else ttl
         return [finding_of(dataset, Problem.TS_DAMAGED, key, row=row, expires_in_ms=expires)]
     if ttl == PERMANENT:
         return []
     return [finding_of(dataset, Problem.TS_EXPIRING, key, row=row, expires_in_ms=ttl)]
+
+
+def _likeness(one: Row, other: Row) -> int:
+    """Count the fields in which two rows are equal."""
+    return sum(getattr(one, field.name) == getattr(other, field.name) for field in attrs.fields(type(one)))
+
+
+def _is_ts_of(row: Row, record: bytes, key: str) -> bool:
+    """Say whether a ts record is a row's. Its origin is never later than the row: see `records.Origin`."""
+    if not record.startswith(records.entry_header(row)):
+        return False
+    _, origin = records.read_ts(record, key)
+    return origin is not None and origin.version <= row.version
+
+
+def recorded(ctx: Context, dataset: str, row: Row) -> Operation[Entry | None]:
+    """Return what the id record of a row states, if the row is what was altered, and not the record.
+
+    A row, its id record and its ts record state the same. Two of them outvote the third. An id record whose
+    payload has the size and the digest that it states outvotes a row that no ts record agrees with.
+    """
+    key, own_key = ctx.keys.records(dataset, row)
+    commands: list[Command[Any]] = [Get(key), Ttl(key), Get(own_key)]
+    stored, ttl, own = yield from ask_all(ctx, commands)
+    record = bytes_of(stored)
+    try:
+        entry = records.entry_of(record, key)
+    except Corrupt:
+        return None
+    header = records.entry_header(entry)
+    agrees = bytes_of(own).startswith(records.entry_header(row))
+    if entry.id != row.id or agrees or not records.is_whole(record, entry):
+        return None
+    ts_key = ctx.keys.ts(dataset, entry.ts, entry.id)
+    told: list[Command[Any]] = [Get(ts_key), Ttl(ts_key)]
+    ts_record, ts_ttl = yield from ask_all(ctx, told)
+    is_committed = value_of(ttl) == PERMANENT or (
+        value_of(ts_ttl) == PERMANENT and bytes_of(ts_record).startswith(header)
+    )
+    return entry if is_committed else None
 
 
 def bytes_of(reply: bytes | Failed | None) -> bytes:

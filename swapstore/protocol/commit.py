@@ -139,8 +139,9 @@ Outcome = Swapped | Moved | Taken | Vanished
 class Record:
     """A record that a draft relies on.
 
-    `header` is its header line, newline included. `shared`: it may be permanent already, as a page may be.
-    `stored`: it is in the store already, and only its header is known here.
+    `header` is what the commit compares: its header line, newline included, or all of it. `shared`: it may
+    be permanent already, as a page may be. `stored`: it is in the store already, and only its header is known
+    here.
     """
 
     key: str
@@ -165,6 +166,8 @@ class Staging:
     """The records that an operation has staged, over all of its drafts, so that none is sent needlessly."""
 
     def __init__(self) -> None:
+        self._headers: dict[str, bytes] = {}  # of what was sent last
+        self.written: set[str] = set()  # keys that were free when their record was staged
         self._staged: dict[str, bytes] = {}
         self._taken_over: set[str] = set()
         self._unmovable: set[str] = set()
@@ -192,6 +195,7 @@ class Staging:
         wanted = [
             record for record in needed if not record.stored and self._staged.get(record.key) != record.header
         ]
+        self._headers.update({record.key: record.header for record in wanted})
         return [
             Replace(record.key, record.data, ttl)
             if record.key in self._taken_over or record.key in self._staged
@@ -208,7 +212,9 @@ class Staging:
             elif isinstance(command, Replace) and not reply:
                 self._unmovable.add(command.key)
             elif isinstance(command, Stage | Replace):
-                self._staged[command.key] = command.record[: command.record.index(b"\n") + 1]
+                self._staged[command.key] = self._headers[command.key]
+                if reply:
+                    self.written.add(command.key)
         return failure
 
     def missed(self, unstaged: Unstaged) -> None:

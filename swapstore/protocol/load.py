@@ -279,9 +279,9 @@ def own(found: Labelled) -> Labelled:
 # that stays too long, but one that is unlinked too early is lost.
 
 
-def is_in_log(ctx: Context, current: Manifest, version: int) -> Operation[bool]:
-    """Say whether the log holds the row of a version, hidden or not."""
-    searching = search.in_log(current.log, search.ByVersion(version))
+def is_in_log(ctx: Context, current: Manifest, query: search.Query) -> Operation[bool]:
+    """Say whether the log holds such a row, hidden or not."""
+    searching = search.in_log(current.log, query)
     try:
         return (yield from find(ctx, current.head.dataset, searching)) is not None
     except Damaged:
@@ -290,7 +290,9 @@ def is_in_log(ctx: Context, current: Manifest, version: int) -> Operation[bool]:
 
 def is_row_named(ctx: Context, current: Manifest, version: int) -> Operation[bool]:
     """Say whether the header or the log names the row of a version."""
-    return current.head.keeps_alive(version) or (yield from is_in_log(ctx, current, version))
+    if any(row.version == version for row in current.head.kept):
+        return True
+    return (yield from is_in_log(ctx, current, search.ByVersion(version)))
 
 
 def is_page_named(ctx: Context, current: Manifest, key: str, first_version: int) -> Operation[bool]:

@@ -126,7 +126,7 @@ def _change_header(
 
 def _repoint(ctx: Context, base: Manifest, *, latest: Row, pinned: Row | None) -> Operation[Draft]:
     """Serve other rows. A row that is not in the log any more, and is not served any more, is unlinked."""
-    keeping = {row.version for row in (latest, pinned) if row is not None}
+    keeping = [row for row in (latest, pinned) if row is not None]
     released = yield from retained(ctx, base, Limits(), keeping=keeping, most=0)
     return repoint(base, stamp=ctx.stamp(), retained=released, latest=latest, pinned=pinned)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from swapstore.commands import Get
 from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown
-from swapstore.format import pages, retention
+from swapstore.format import pages, retention, search
 from swapstore.format.append import Retained, repoint
+from swapstore.format.manifest import same_row
 from swapstore.format.retention import Limits
 from swapstore.models import Pruned
 from swapstore.protocol.clock import retention_time
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
     from swapstore.format.pages import Page
-    from swapstore.models import Ref, Retention
+    from swapstore.models import Ref, Retention, Row
     from swapstore.protocol.context import Context
 
 PAGES_A_PUBLISH = 1
@@ -39,19 +40,19 @@ def limits(bounds: Retention, now_ms: int) -> Limits:
 
 
 def retained(
-    ctx: Context, base: Manifest, bounds: Limits, *, keeping: Collection[int], most: int = PAGES_A_PUBLISH
+    ctx: Context, base: Manifest, bounds: Limits, *, keeping: Collection[Row], most: int = PAGES_A_PUBLISH
 ) -> Operation[Retained]:
     """Read what retention has to know for the swap after `base`.
 
-    `keeping`: the versions that `latest` and `pinned` will be. `most`: how many pages may be taken apart.
+    `keeping`: the rows that `latest` and `pinned` will be. `most`: how many pages may be taken apart.
     """
     head = retention.hidden(base.head, base.log, bounds)
     ripe = retention.ripe(head, base.log, bounds) if most else []
     released = []
     for row in base.head.kept:
         # A row that the history shows is in the log, and is unlinked when it leaves the log.
-        if row.version not in keeping and not base.head.shows(row):
-            in_log = yield from is_in_log(ctx, base, row.version)
+        if not any(same_row(row, kept) for kept in keeping) and not base.head.shows(row):
+            in_log = yield from is_in_log(ctx, base, search.ById(row.id, row.ts))
             released += [] if in_log else [row]
     readable = yield from _readable(ctx, base, ripe, most)
     return Retained(limits=bounds, pages=readable, released=tuple(released))
@@ -99,8 +100,7 @@ def prune(ctx: Context, dataset: str, kept: Retention) -> Operation[Pruned]:
     while lost < ctx.policy.commit_attempts:
         if base is None:
             raise NotFound("nothing is published; publish a snapshot first")
-        keeping = [row.version for row in base.head.kept]
-        taken = yield from retained(ctx, base, bounds, keeping=keeping, most=PAGES_A_PRUNE)
+        taken = yield from retained(ctx, base, bounds, keeping=base.head.kept, most=PAGES_A_PRUNE)
         draft = repoint(base, stamp=ctx.stamp(), retained=taken)
         if not _changes(base, draft):
             return _pruned(base, let_go)

@@ -11,11 +11,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeGuard
 
 import attrs
 
 from swapstore.arguments import shown
+from swapstore.commands import Replace
 from swapstore.errors import (
     Conflict,
     Contended,
@@ -25,6 +27,7 @@ from swapstore.errors import (
     PayloadMissing,
     Refused,
     Rejected,
+    SwapstoreError,
     TooOld,
 )
 from swapstore.format import records
@@ -34,7 +37,7 @@ from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
 from swapstore.protocol.load import find_id, load_manifest, load_snapshot
-from swapstore.protocol.operation import Operation, Wait
+from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
     from swapstore.format.append import Draft, Retained
@@ -153,7 +156,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             case Swapped():
                 return _created(draft)
             case Taken(key):
-                answer = yield from _resolve_taken(ctx, this, base, key)
+                answer = yield from _resolve_taken(ctx, this, base, key, staging)
                 if isinstance(answer, Commit):
                     return answer
                 this = answer
@@ -296,7 +299,9 @@ def _existing(ctx: Context, this: Intent, base: Manifest, row: Row) -> Operation
     return _known(base, row)
 
 
-def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) -> Operation[Commit | Intent]:
+def _resolve_taken(
+    ctx: Context, this: Intent, base: Manifest | None, key: str, staging: Staging
+) -> Operation[Commit | Intent]:
     """Resolve an id whose record is permanent although no row of the tail names it.
 
     A row in a page may name it: then it is committed. Or a publish that was cut short has left it: then the
@@ -307,6 +312,7 @@ def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) 
     if base is not None and key == ctx.keys.id(this.wanted.dataset, this.id):
         row = yield from find_id(ctx, base, this.id, hidden=True)
     if base is not None and row is not None:
+        yield from _restore_origin(ctx, base, row, staging)
         return (yield from _existing(ctx, this, base, row))
     adopted = yield from ctx.capabilities.committer.adopt(ctx, this, base)
     if adopted is not None:
@@ -317,6 +323,18 @@ def _resolve_taken(ctx: Context, this: Intent, base: Manifest | None, key: str) 
         "`swapstore verify`",
         key=key,
     )
+
+
+def _restore_origin(ctx: Context, base: Manifest, row: Row, staging: Staging) -> Operation[None]:
+    """Correct the ts record that this publish has staged beside a committed id whose own was lost.
+
+    It states the version that this publish did not get. A repair that makes it permanent must find the row's.
+    """
+    key = ctx.keys.ts(base.head.dataset, row.ts, row.id)
+    if key in staging.written:
+        record = records.pack_ts(row, base.epoch)
+        with suppress(SwapstoreError):  # the publish has succeeded before; verify finds the record
+            yield Batch((Replace(key, record, ctx.policy.staging_ttl_ms),))
 
 
 # --- step 3: draft ---------------------------------------------------------------------------------
@@ -331,7 +349,7 @@ def _retained(ctx: Context, this: Intent, base: Manifest) -> Operation[Retained]
     """Read what retention needs to know for the swap that adds this snapshot."""
     ts = this.ts(base)
     stays = [row for row in base.head.kept if row != base.head.latest or row.ts > ts]
-    keeping = [row.version for row in (*stays, base.head.pinned) if row is not None]
+    keeping = [row for row in (*stays, base.head.pinned) if row is not None]
     limits = prune.limits(ctx.retention, this.ages_from_ms)
     return (yield from prune.retained(ctx, base, limits, keeping=keeping))
 
@@ -340,10 +358,10 @@ def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
     """Return the records that a draft relies on: the id record with the payload, the ts record, and pages."""
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
-    header = records.entry_header(row)
     return [
-        Record(ctx.keys.id(dataset, row.id), header, records.body_of(row, payload)),
-        Record(ctx.keys.ts(dataset, row.ts, row.id), header, records.origin_of(row, draft.manifest.epoch)),
+        Record(ctx.keys.id(dataset, row.id), records.entry_header(row), records.body_of(row, payload)),
+        # The commit compares all of the ts record, so that its origin states the version that is committed.
+        Record(ctx.keys.ts(dataset, row.ts, row.id), records.pack_ts(row, draft.manifest.epoch)),
         *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]
 

@@ -10,7 +10,17 @@ import fakeredis
 import pytest
 import redis
 
-from swapstore.commands import Command, Committed, Failed, Held, Mismatch, Stage, Staged, Unstaged
+from swapstore.commands import (
+    Command,
+    Committed,
+    Failed,
+    Held,
+    Mismatch,
+    Replace,
+    Stage,
+    Staged,
+    Unstaged,
+)
 from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.drivers.redis.wire import LARGEST_BUNDLED, Bundle, bundled
 from swapstore.errors import Unscripted
@@ -110,7 +120,7 @@ def test_a_small_publish_is_one_command(valkey: Server) -> None:
         [Stage("a", HEADERS[1], TTL_MS), RELIES_ON_A],
         [Stage("a", HEADERS[0], TTL_MS - 1), RELIES_ON_A],
         [Stage("a", HEADERS[0], TTL_MS, b"x" * LARGEST_BUNDLED), RELIES_ON_A],
-        [Stage("a", b"{}\n{}\n", TTL_MS), commit(b"", b"1;", Staged("a", b"{}\n{}\n"))],
+        [Stage("a", b"{}\n{}\n", TTL_MS, b"more"), commit(b"", b"1;", Staged("a", b"{}\n{}\n"))],
         [A, commit(b"", b"1;", Staged("a", HEADERS[0]), Staged("a", HEADERS[0]))],
     ],
     ids=["not relied on", "another header", "another TTL", "large", "two lines", "relied on twice"],
@@ -212,3 +222,16 @@ def test_a_committed_record_is_never_replaced(places: tuple[Place, Place]) -> No
     place.client.set("a", HEADERS[0] + b"committed")
     assert place.driver.execute([A, RELIES_ON_A]) == [False, Held("a")]
     assert place.client.get("a") == HEADERS[0] + b"committed"
+
+
+def test_all_of_a_record_is_compared_if_the_commit_relies_on_all(places: tuple[Place, Place]) -> None:
+    """A commit takes over a ts record that states the version of another commit."""
+    place, _ = places
+    whole = b"{}\n{2}"
+    relies_on_all = commit(b"", b"1;", Staged("a", whole))
+    assert len(bundled([Stage("a", whole, TTL_MS), relies_on_all])) == 1, "one command, as for any record"
+    place.client.set("a", b"{}\n{1}", px=TTL_MS)
+    replies = place.driver.execute([Stage("a", whole, TTL_MS), relies_on_all])
+    assert replies == [False, Unstaged("a", present=True)]
+    assert place.driver.execute([Replace("a", whole, TTL_MS), relies_on_all]) == [True, Committed()]
+    assert place.state()["a"] == (whole, "none")

@@ -6,6 +6,7 @@ from tests.mutants.mutant import Edit, mutant
 
 DAMAGE = "fsck/test_damage.py::test_"
 DEEP = "fsck/test_deep_damage.py::test_"
+RACED = "fsck/test_raced_rows.py::test_"
 TOGETHER = "fsck/test_interleaved.py::test_"
 
 MUTANTS = (
@@ -14,7 +15,7 @@ MUTANTS = (
         "a repair from an outdated manifest",
         "What is published during a repair stays.",
         "fsck/test_concurrent_clients.py::test_a_publish_during_a_repair_stays",
-        Edit("Redrafter.repaired", "in current.log.rows", "in walk.manifest.log.rows"),
+        Edit("Redrafter.repaired", "left_of(current.log.rows)", "left_of(walk.manifest.log.rows)"),
     ),
     mutant(
         "a repair that goes on after a reset",
@@ -85,31 +86,59 @@ MUTANTS = (
         "a row of the tail kept though its payload is gone",
         "History shows only what can be read.",
         DAMAGE + "a_snapshot_without_its_payload_is_dropped_and_named[sqlite-deleted-in-the-tail]",
-        Edit("Redrafter.repaired", "if row.version not in damage.gone", ""),
+        Edit("Redrafter.repaired", "self._rewriter.left_of(current.log.rows)", "current.log.rows"),
     ),
     mutant(
         "a row of a page kept though its payload is gone",
         "History shows only what can be read.",
         DAMAGE + "a_snapshot_without_its_payload_is_dropped_and_named[sqlite-deleted-in-a-page]",
-        Edit("LogRewriter._rewrite", "if row.version not in self._gone", ""),
+        Edit("LogRewriter._rewrite", "self.left_of(page.rows)", "page.rows"),
+    ),
+    mutant(
+        "what is served looked up by its version",
+        "The header names what was served, also when a rebuilt page gave it another version.",
+        RACED + "what_is_served_is_found_again_although_its_version_changed",
+        Edit("Redrafter._served_again", "(yield from self._find_again(log, left)) or left", "left"),
+    ),
+    mutant(
+        "an altered row dropped",
+        "One altered character in a row drops nothing: two records outvote it.",
+        RACED + "one_altered_character_of_a_row_drops_nothing[sha256-79]",
+        Edit("Walk._judge_row", "entry is not None", "False"),
+    ),
+    mutant(
+        "an altered id of a row taken for a lost payload",
+        "One altered character in the id of a row drops nothing.",
+        RACED + "one_altered_character_of_a_row_drops_nothing[id-79]",
+        Edit("judge", "_altered_row(walk, entry) if is_whole else None", "None"),
+    ),
+    mutant(
+        "the origin of another version kept",
+        "A ts record that states a later version than its row is written again.",
+        RACED + "a_retry_that_dies_leaves_no_later_origin_that_a_repair_keeps",
+        Edit("_is_ts_of", "origin.version <= row.version", "True"),
     ),
     mutant(
         "latest not replaced",
         "When the payload of the latest is gone, readers get the newest that is left.",
         "fsck/test_repair_faults.py::test_a_fault_at_any_command_of_a_repair[latest_altered]",
-        Edit("Redrafter._head", "or was.latest.version in gone", ""),
+        Edit("Redrafter._served_again", "self._rewriter.left_of([target])", "[target]"),
     ),
     mutant(
         "pinned not removed",
         "When the payload of what is pinned is gone, readers get the latest.",
         "fsck/test_deep_damage.py::test_a_lost_pinned_snapshot_is_unpinned",
-        Edit("Redrafter._head", "None if was.pinned and was.pinned.version in gone else", ""),
+        Edit(
+            "Redrafter._head",
+            "(yield from self._served_again(log, was.pinned)) if was.pinned else None",
+            "was.pinned",
+        ),
     ),
     mutant(
         "a rollback undone",
         "A repair does not serve again what an operator has rolled back.",
         DEEP + "pins_and_rollbacks_survive_a_repair[pages]",
-        Edit("Redrafter._head", "restored or was.latest.version in gone", "True"),
+        Edit("Redrafter._head", "restored or latest is None", "True"),
     ),
     mutant(
         "what retention hid comes back",
@@ -129,8 +158,8 @@ MUTANTS = (
         DEEP + "a_lost_page_beside_lost_payloads",
         Edit(
             "Redrafter.__init__",
-            "self._epoch, gone=",
-            "walk.manifest.epoch if walk.manifest else self._epoch, gone=",
+            "self._epoch, damage=",
+            "walk.manifest.epoch if walk.manifest else self._epoch, damage=",
         ),
     ),
     mutant(

@@ -14,7 +14,7 @@ MUTANTS = (
         "unlinking latest or pinned",
         "What is served keeps its payload, however old it is.",
         GOING + "a_pinned_snapshot_outlives_its_page_and_is_unlinked_when_unpinned[sqlite]",
-        Edit("_retain", "if row.version not in kept", ""),
+        Edit("_retain", "if key not in named", ""),
     ),
     mutant(
         "unlinking the last F rows",

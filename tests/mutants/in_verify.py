@@ -62,7 +62,7 @@ MUTANTS = (
         "a record called wrong after one read",
         "What a replica shows a moment later is no damage, and a repair does not drop it.",
         "fsck/test_replica_lag.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
-        Edit("Walk._check_rows", "self._note_damage(row, again)", "self._note_damage(row, faults)"),
+        Edit("Walk._check_rows", "self._judge_row(row, again)", "self._judge_row(row, faults)"),
     ),
     mutant(
         "catch-up skipped",

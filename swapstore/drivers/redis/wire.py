@@ -147,9 +147,15 @@ def _commit_arguments(commit: Swap, stages: Sequence[Stage] = ()) -> tuple[list[
     for staged in commit.staged:
         record = records.get(staged.key)
         arguments += (
-            (int(staged.shared), staged.header) if record is None else (2 + int(staged.shared), record)
+            (int(staged.shared), staged.header)
+            if record is None
+            else (2 + int(staged.shared) + 2 * (not _is_line(staged.header)), record)
         )
     return keys, arguments
+
+
+def _is_line(header: bytes) -> bool:
+    return header.find(b"\n") == len(header) - 1
 
 
 # --- bytes -----------------------------------------------------------------------------------------
@@ -234,7 +240,7 @@ def _stageable(commit: Swap, before: list[Command[Any]]) -> int:
         if (
             type(stage) is not Stage
             or headers.pop(stage.key, None) != stage.record
-            or stage.record.find(b"\n") != len(stage.record) - 1
+            or (stage.body and not _is_line(stage.record))
             or stage.ttl_ms != commit.staging_ttl_ms
             or len(stage.record) + len(stage.body) > LARGEST_BUNDLED
         ):

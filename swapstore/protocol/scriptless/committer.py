@@ -187,9 +187,10 @@ class _Sending:
         self.lost = False
 
     def _pending(self, record: Record) -> Record:
-        assert self._draft.row is not None  # noqa: S101 - only a publish has a ts record of its own
-        origin = records.origin_of(self._draft.row, self._draft.manifest.epoch, pending=True)
-        return attrs.evolve(record, body=origin)
+        row = self._draft.row
+        assert row is not None  # noqa: S101 - only a publish has a ts record of its own
+        origin = records.origin_of(row, self._draft.manifest.epoch, pending=True)
+        return attrs.evolve(record, header=records.entry_header(row), body=origin)
 
     def run(self) -> Operation[Outcome | None]:
         """Take the steps of the module docstring, except for those about the lease."""

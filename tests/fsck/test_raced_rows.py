@@ -1,0 +1,265 @@
+"""Rows whose producers staged for the same version, and rows that their own records contradict."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import attrs
+import pytest
+
+from swapstore import Gap, Retention, Row
+from tests.fsck.simulated import MANIFEST, SimulatedDataset, key, opened
+from tests.support import invariants
+from tests.support.drivers import another, meddled
+from tests.support.times import at
+
+
+def raced(*, pinned: str | None = None, times: tuple[int, ...] = (2000, 2002, 2001), more: int = 70) -> Any:
+    """Producers that all remember version 1 publish one after the other; then come `more` ordinary ones."""
+    dataset = opened()
+    dataset.store.publish("mena", "first", id="first", ts=at(1000))
+    producers = [another(dataset.store) for _ in times]
+    for producer in producers:
+        producer.read_latest("mena")
+    for name, ts, producer in zip("xpy", times, producers, strict=False):
+        dataset.sim.clock.advance(1)
+        producer.publish("mena", name, id=name, ts=at(ts))
+    if pinned:
+        dataset.store.pin("mena", id=pinned)
+    for number in range(more):
+        dataset.store.publish("mena", number, id=f"more-{number}", ts=at(1001 + number))
+    dataset.rows.extend(dataset.history())
+    return dataset
+
+
+def lose_the_first_page(dataset: SimulatedDataset) -> None:
+    dataset.delete(invariants.manifest_of(dataset.store).log.pages[0].key)
+
+
+def numbered(count: int) -> SimulatedDataset:
+    """Ordinary snapshots: `id-1` with ts 1 is version 1, and so on."""
+    dataset = opened()
+    for number in range(1, count + 1):
+        dataset.store.publish(
+            "mena", {"n": number}, id=f"id-{number}", ts=at(number), labels={"n": str(number)}
+        )
+    dataset.rows.extend(dataset.history())
+    return dataset
+
+
+@pytest.mark.parametrize("pinned", [None, "p", "x", "y"])
+def test_what_is_served_is_found_again_by_its_id(pinned: str | None) -> None:
+    """A repair that lost a page lets the payload expire that readers are served."""
+    dataset = raced(pinned=pinned)
+    lose_the_first_page(dataset)
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.left) == ((), ())
+    dataset.repaired()
+    another(dataset.store).prune("mena", retention=Retention(max_count=2))
+    dataset.sim.keyspace.expire_all()
+    served = another(dataset.store).read_latest("mena")
+    assert served is not None
+    assert served.id == (pinned or "p")
+    assert dataset.problems() == set()
+    invariants.check(dataset.store)
+    another(dataset.store).publish("mena", "new", id="new", ts=at(9000))
+    another(dataset.store).unpin("mena")
+    another(dataset.store).prune("mena", retention=Retention(max_count=2))
+    dataset.sim.keyspace.expire_all()
+    assert dataset.problems() == set()
+
+
+def test_a_version_cursor_skips_no_commit_after_a_repair() -> None:
+    """A follower that resumes after version 2 never hears of a commit, and is told of no gap."""
+    dataset = raced(times=(2002, 2001, 2000))
+    first = dataset.rows[:2]
+    lose_the_first_page(dataset)
+    dataset.repaired()
+    told = list(first)
+    rest: list[Row | Gap] = []
+    follow = another(dataset.store).follow("mena", after=2)
+    for item in follow:
+        rest.append(item)
+        if isinstance(item, Row) and item.id == "more-69":
+            break
+    ids = {row.id for row in told} | {item.id for item in rest if isinstance(item, Row)}
+    assert ids == {row.id for row in dataset.rows} or any(isinstance(item, Gap) for item in rest), rest[:3]
+
+
+def test_a_retry_leaves_no_later_origin_beside_a_committed_id() -> None:
+    """A retry after a lost ts record makes a later repair let a whole, acknowledged snapshot expire."""
+    dataset = numbered(80)
+    dataset.delete(key("ts", 6))
+    again = another(dataset.store).publish("mena", {"n": 6}, id="id-6", ts=at(6), labels={"n": "6"})
+    assert not again.created
+    dataset.repaired()
+    lose_the_first_page(dataset)
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.left) == ((), ())
+    dataset.repaired()
+    assert dataset.history() == dataset.rows
+
+
+def test_a_retry_that_dies_leaves_no_later_origin_that_a_repair_keeps() -> None:
+    """A repair makes permanent what a retry has staged beside a committed row: another origin."""
+    dataset = numbered(80)
+    dataset.delete(key("ts", 6))
+    producer, meddler = meddled(dataset.store)
+    meddler.after(1, _die)
+    with pytest.raises(KeyboardInterrupt):
+        producer.publish("mena", {"n": 6}, id="id-6", ts=at(6), labels={"n": "6"})
+    assert b'"version":81' in dataset.sim.keyspace.values[key("ts", 6)].data
+    assert dataset.problems() == {"ts-damaged"}
+    dataset.repaired()
+    lose_the_first_page(dataset)
+    dataset.repaired()
+    assert dataset.history() == dataset.rows
+
+
+def _die() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_origin_that_is_no_json_is_written_again() -> None:
+    """Nobody notices a ts record without its origin before the order of a rebuilt log is lost."""
+    dataset = numbered(40)
+    dataset.alter(key("ts", 6), lambda raw: raw[:-1])
+    assert dataset.problems() == {"ts-damaged"}
+    dataset.repaired()
+    dataset.delete(MANIFEST)
+    dataset.repaired()
+    assert dataset.history() == dataset.rows
+
+
+ROW_FIELDS = {
+    "id": b'"id":"id-',
+    "ts": b'"ts":',
+    "size": b'"size":',
+    "sha256": b'"sha256":"',
+    "codec": b'"codec":"',
+    "labels": b'"labels":{"n":"',
+    "label's name": b'"labels":{"',
+}
+
+
+@pytest.mark.parametrize("number", [20, 79, 80])
+@pytest.mark.parametrize("field", ROW_FIELDS)
+def test_one_altered_character_of_a_row_drops_nothing(field: str, number: int) -> None:
+    """One altered character in a row of the manifest drops a snapshot whose records are whole."""
+    dataset = numbered(80)
+    if number == 20:  # it is sealed after it was altered, so the page's digest is right
+        dataset = numbered(40)
+        alter_row(dataset, number, field)
+        producer = another(dataset.store)
+        for later in range(41, 81):
+            name = {"id": f"id-{later}", "labels": {"n": str(later)}}
+            producer.publish("mena", {"n": later}, ts=at(later), **name)
+        dataset.rows[:] = numbered(80).rows
+    else:
+        alter_row(dataset, number, field)
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.left) == ((), ())
+    dataset.repaired()
+    shown = [attrs.evolve(row, committed_at=0) for row in dataset.history()]
+    assert shown == [attrs.evolve(row, committed_at=0) for row in dataset.rows]
+    latest = another(dataset.store).read_latest("mena")
+    assert latest is not None
+    assert latest.id == "id-80"
+
+
+def alter_row(dataset: SimulatedDataset, number: int, field: str) -> None:
+    """Alter one character of a field in a row of the manifest's tail."""
+
+    def change(raw: bytes) -> bytes:
+        at = raw.rindex(b'"id":"id-%d"' % number)
+        at = raw.index(ROW_FIELDS[field], at) + len(ROW_FIELDS[field])
+        other = b"1" if raw[at : at + 1] != b"1" else b"2"
+        return raw[:at] + other + raw[at + 1 :]
+
+    dataset.alter(MANIFEST, change)
+
+
+@pytest.mark.parametrize("what", ["latest", "pinned"])
+@pytest.mark.parametrize("field", ROW_FIELDS)
+def test_one_altered_character_of_what_is_served(field: str, what: str) -> None:
+    """One altered character in the header's copy of a row hides a whole snapshot, and verify is content."""
+    dataset = numbered(80)
+    dataset.store.pin("mena", id="id-50")
+
+    def change(raw: bytes) -> bytes:
+        at = raw.index(ROW_FIELDS[field], raw.index(b'"%b":{' % what.encode())) + len(ROW_FIELDS[field])
+        other = b"1" if raw[at : at + 1] != b"1" else b"2"
+        return raw[:at] + other + raw[at + 1 :]
+
+    dataset.alter(MANIFEST, change)
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.left) == ((), ())
+    dataset.repaired()
+    assert dataset.history() == dataset.rows
+    status = another(dataset.store).status("mena")
+    assert status is not None
+    assert (status.latest, status.pinned) == (dataset.rows[79], dataset.rows[49])
+
+
+def test_what_is_served_is_found_again_although_its_version_changed() -> None:
+    """A rebuilt page gives the pinned row another version, and the header keeps naming the old one."""
+    dataset = numbered(80)
+    dataset.store.pin("mena", id="id-6")
+    for number in (5, 6, 7):  # as if all three had been staged for version 5
+        dataset.alter(key("ts", number), lambda raw: re.sub(rb'"version":[0-9]+', b'"version":5', raw))
+    lose_the_first_page(dataset)
+    dataset.alter(MANIFEST, lambda raw: raw.replace(b'"version":6,', b'"version":5,'))
+    dataset.repaired()
+    status = another(dataset.store).status("mena")
+    assert status is not None
+    assert status.pinned in dataset.history()
+    another(dataset.store).prune("mena", retention=Retention(max_count=2))
+    dataset.sim.keyspace.expire_all()
+    latest = another(dataset.store).read_latest("mena")
+    assert latest is not None
+    assert latest.id == "id-6"
+    assert dataset.problems() == set()
+
+
+@pytest.mark.parametrize("published", [1, 2, 40])
+def test_a_whole_snapshot_without_manifest_and_ts_record_is_kept(published: int) -> None:
+    """One publish after the manifest and a ts record were lost lets the whole snapshot expire, unreported."""
+    dataset = numbered(1)
+    dataset.delete(MANIFEST, key("ts", 1))
+    for number in range(published):
+        dataset.sim.connect().publish("mena", number, id=f"new-{number}", ts=at(100 + number))
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.left, report.restored) == ((), (), ("id-1",))
+    dataset.sim.keyspace.expire_all()
+    assert dataset.problems() == set()
+    reader = another(dataset.store)
+    assert reader.read("mena", id="id-1") is not None
+    latest = reader.read_latest("mena")
+    assert latest is not None
+    assert latest.id == f"new-{published - 1}"
+
+
+def test_what_nothing_proves_is_not_served() -> None:
+    """A repair serves what a dying server left behind, because its ts record has expired."""
+    dataset = numbered(5)
+    dataset.cut_off("torn", writes=1)
+    dataset.sim.keyspace.expire_all()
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert report.restored == ("torn",), "it can be read, because it may have been committed"
+    latest = another(dataset.store).read_latest("mena")
+    assert latest is not None
+    assert latest.id == "id-5"
+    assert dataset.problems() == set()
+
+
+def test_an_id_that_is_published_again_keeps_its_payload() -> None:
+    """Retention takes an old row whose payload was lost, and with it that of the row of the same id."""
+    dataset = numbered(80)
+    dataset.delete(key("id", 6), key("ts", 6))
+    again = another(dataset.store).publish("mena", {"n": 6}, id="id-6", ts=at(6), labels={"n": "6"})
+    assert again.created
+    another(dataset.store).prune("mena", retention=Retention(max_count=10))
+    dataset.sim.keyspace.expire_all()
+    assert another(dataset.store).read("mena", id="id-6") is not None
+    assert dataset.problems() == set()
