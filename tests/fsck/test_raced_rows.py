@@ -153,8 +153,8 @@ def test_one_altered_character_of_a_row_drops_nothing(field: str, number: int) -
         alter_row(dataset, number, field)
         producer = another(dataset.store)
         for later in range(41, 81):
-            name = {"id": f"id-{later}", "labels": {"n": str(later)}}
-            producer.publish("mena", {"n": later}, ts=at(later), **name)
+            labels = {"n": str(later)}
+            producer.publish("mena", {"n": later}, id=f"id-{later}", ts=at(later), labels=labels)
         dataset.rows[:] = numbered(80).rows
     else:
         alter_row(dataset, number, field)
