@@ -88,17 +88,14 @@ def in_order(candidates: Iterable[Unnamed]) -> list[Unnamed]:
 def versioned(candidates: Iterable[Unnamed], *, after: int) -> list[Row]:
     """Give each its own version if that is free: all above `after`, each above the one before.
 
-    One without an origin gets the version that is left between them, if there is one such version. Otherwise
-    those without an origin get the next versions, in the order of their times.
+    Those without an origin get the next versions, in the order of their times.
     """
     dated, undated = _by_origin(candidates)
-    first, rows = after + 1, list[Row]()
-    for candidate in dated:
+    rows: list[Row] = []
+    for candidate in (*dated, *undated):
         after = max(after + 1, candidate.version)
         rows.append(candidate.row(after))
-    if len(undated) == 1 == after - first + 1 - len(rows):
-        rows, undated = _filled(rows, undated, first, after)
-    return [*rows, *(candidate.row(after + 1 + index) for index, candidate in enumerate(undated))]
+    return rows
 
 
 def placed(

@@ -153,12 +153,15 @@ def ts_prefix(row: Row) -> bytes:
 
 def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:
     """Parse a ts record. The origin is None if it cannot be parsed; the entry is valid without it."""
-    line, body = split(record, key)
-    entry = read_entry(line, key)
+    return read_entry(split(record, key)[0], key), origin_in(record)
+
+
+def origin_in(record: bytes) -> Origin | None:
+    """Return the origin in a ts record, whatever its header is. None: it cannot be parsed."""
     try:
-        return entry, _ORIGIN.decode(body)
+        return _ORIGIN.decode(record.partition(b"\n")[2])
     except UNREADABLE:
-        return entry, None
+        return None
 
 
 def entry_of(record: bytes, key: str) -> Entry:

@@ -178,14 +178,13 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     record, ts_record = bytes_of(stored), bytes_of(stored_ts)
     header = records.entry_header(entry)
     has_ts = ts_record.startswith(header)
-    if has_ts and origin is None:
-        _, origin = records.read_ts(ts_record, ts_key)
+    origin = origin or records.origin_in(ts_record)
     both_ttls = ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
     ours = [(key, value_of(left)) for key, left, data in both_ttls if data.startswith(header)]
     permanent = [key for key, left in ours if left == PERMANENT]
     if origin is not None and origin.pending:
         return note_leaked(walk, permanent or [name.key])
-    is_staged = has_ts and value_of(ts_ttl) != PERMANENT
+    is_staged = value_of(ts_ttl) not in {PERMANENT, ABSENT}
     if is_staged and not _may_be_its_own(walk, origin):
         has_ts, origin = False, None
     is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts, is_staged=is_staged)
@@ -262,7 +261,7 @@ def _may_be_its_own(walk: Walk, origin: Origin | None) -> bool:
     gets. A page that is missing, or the manifest, keeps it from finding its row.
     """
     if origin is None or walk.manifest is None:
-        return False
+        return origin is not None
     if origin.epoch != walk.manifest.epoch or not walk.damage.holes:
         return True
     return any(hole.spans(origin.version) for hole in walk.damage.holes)
@@ -276,7 +275,7 @@ def _is_unresolved(walk: Walk, origin: Origin | None, *, has_ts: bool, is_staged
     missing.
     """
     if walk.manifest is None:
-        return False
+        return is_staged
     if origin is None or (is_staged and origin.epoch == walk.manifest.epoch):
         return (is_staged or not has_ts) and not walk.damage.holes
     return origin.epoch == walk.manifest.epoch and origin.version > walk.version
@@ -300,6 +299,9 @@ def decide(walk: Walk) -> list[Finding]:
     was_put_back = max(versions, default=0) > walk.version + 1
     found: list[Finding] = []
     for one in unresolved:
+        if walk.manifest is None:
+            found += _note_lost(walk, _of_known_epoch(walk, one), one.keys[0])
+            continue
         candidate, is_proved = one.candidate, was_put_back or others
         if one.is_staged and is_proved and candidate.origin and not was_put_back:  # a retry has staged it
             candidate = attrs.evolve(candidate, origin=None, has_ts=False)
@@ -310,6 +312,16 @@ def decide(walk: Walk) -> list[Finding]:
         else:
             found += note_leaked(walk, list(one.keys))
     return found
+
+
+def _of_known_epoch(walk: Walk, one: Unresolved) -> Unresolved:
+    """Leave out an origin whose epoch no permanent ts record has: without a manifest, a retry makes one up."""
+    origin = one.candidate.origin
+    epochs = {candidate.origin.epoch for candidate in walk.damage.candidates if candidate.origin}
+    if origin is None or origin.epoch in epochs:
+        return one
+    candidate = attrs.evolve(one.candidate, origin=None, has_ts=False)
+    return attrs.evolve(one, candidate=candidate, expiring=())
 
 
 def note_leaked(walk: Walk, keys: list[str]) -> list[Finding]:

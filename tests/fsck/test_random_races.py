@@ -1,4 +1,4 @@
-"""Racing producers, damage and repair, again and again: nothing whole is lost, and nothing served is moved."""
+"""Racing producers, damage and repair, over and over: nothing whole is lost, nothing served is moved."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Play:
             row = self.choice.choice([found.start() for found in re.finditer(rb'\{"id":', raw)])
             field = self.choice.choice(FIELDS)
             at = raw.index(field, row) + len(field)
-            other = self.choice.choice([char for char in b"0123456789" if char != raw[at]])
+            other = self.choice.choice([char for char in b"123456789" if char != raw[at]])
             return raw[:at] + bytes([other]) + raw[at + 1 :]
 
         self.dataset.alter(MANIFEST, change)
