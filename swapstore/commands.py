@@ -226,7 +226,7 @@ class Remove(Command[None]):
 
 @attrs.frozen
 class Staged:
-    """A staged record that a commit requires, and the header that it must have (newline included).
+    """A staged record that a commit requires, and the header (its first bytes) that it must have.
 
     It must also have a TTL: a permanent record is committed, and its id is taken. A `shared` record (a page)
     may be permanent already, because every producer seals the same bytes under its key.

@@ -64,16 +64,22 @@ class Unnamed:
 
 
 def in_order(candidates: Iterable[Unnamed]) -> list[Unnamed]:
-    """Sort in the order of their commits: epochs by their earliest commit, then by version."""
+    """Sort in the order of their commits: by version, or first by the earliest commit of their epochs.
+
+    A repair begins a new epoch and goes on with the versions. So epochs matter only if two snapshots have the
+    same version: then a history was lost, and another one began.
+    """
     began: dict[str, int] = {}
     candidates = list(candidates)
+    versions = [candidate.version for candidate in candidates if candidate.origin]
+    is_one_line = len(set(versions)) == len(versions)
     for candidate in candidates:
-        if candidate.origin:
+        if candidate.origin and not is_one_line:
             epoch, moment = candidate.origin.epoch, candidate.origin.committed_at
             began[epoch] = min(moment, began.get(epoch, moment))
 
     def place(candidate: Unnamed) -> tuple[int, str, int, int, str]:
-        epoch = candidate.origin.epoch if candidate.origin else ""
+        epoch = candidate.origin.epoch if candidate.origin and began else ""
         return began.get(epoch, 0), epoch, candidate.version, candidate.entry.ts, candidate.entry.id
 
     return sorted(candidates, key=place)
@@ -82,15 +88,14 @@ def in_order(candidates: Iterable[Unnamed]) -> list[Unnamed]:
 def versioned(candidates: Iterable[Unnamed], *, after: int) -> list[Row]:
     """Give each its own version if that is free: all above `after`, each above the one before.
 
-    Those without an origin get the free versions between, in the order of their times, and then the next.
+    Those without an origin get the next versions, in the order of their times.
     """
     dated, undated = _by_origin(candidates)
-    first, rows = after + 1, list[Row]()
-    for candidate in dated:
+    rows: list[Row] = []
+    for candidate in (*dated, *undated):
         after = max(after + 1, candidate.version)
         rows.append(candidate.row(after))
-    rows, left = _filled(rows, undated, first, after)
-    return [*rows, *(candidate.row(after + 1 + index) for index, candidate in enumerate(left))]
+    return rows
 
 
 def placed(

@@ -114,9 +114,10 @@ def read_ref(stored: StoredRef, prefix: str, key: str) -> Ref:
 class Origin:
     """The commit that a ts record was staged for; a lost manifest is rebuilt from these.
 
-    If another commit came first, the snapshot was committed with a greater version than this, never with a
-    lesser one. `pending`: the record was written without a TTL before its swap, as a commit without scripts
-    does, so the missing TTL does not prove that the snapshot is committed.
+    A script, or a transaction, commits a snapshot only with the version that its origin states. A repair may
+    give it a greater one later, and so may a commit without scripts; never a lesser one.
+    `pending`: the record was written without a TTL before its swap, as a commit without scripts does, so the
+    missing TTL does not prove that the snapshot is committed.
     """
 
     epoch: str
@@ -136,8 +137,8 @@ def pack_ts(row: Row, epoch: str) -> bytes:
 
 
 def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
-    """The body of a ts record: the origin of its row."""
-    origin = {"epoch": epoch, "version": row.version, "committed_at": row.committed_at}
+    """The body of a ts record: the origin of its row. The version comes first: see `ts_prefix`."""
+    origin = {"version": row.version, "epoch": epoch, "committed_at": row.committed_at}
     if row.dedupe_key is not None:
         origin["dedupe_key"] = row.dedupe_key
     if pending:
@@ -145,14 +146,22 @@ def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
     return to_json(origin)
 
 
+def ts_prefix(row: Row) -> bytes:
+    """The first bytes of a row's ts record: its entry, and the version that commits it."""
+    return b'%b{"version":%d,' % (entry_header(row), row.version)
+
+
 def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:
     """Parse a ts record. The origin is None if it cannot be parsed; the entry is valid without it."""
-    line, body = split(record, key)
-    entry = read_entry(line, key)
+    return read_entry(split(record, key)[0], key), origin_in(record)
+
+
+def origin_in(record: bytes) -> Origin | None:
+    """Return the origin in a ts record, whatever its header is. None: it cannot be parsed."""
     try:
-        return entry, _ORIGIN.decode(body)
+        return _ORIGIN.decode(record.partition(b"\n")[2])
     except UNREADABLE:
-        return entry, None
+        return None
 
 
 def entry_of(record: bytes, key: str) -> Entry:

@@ -178,14 +178,16 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     record, ts_record = bytes_of(stored), bytes_of(stored_ts)
     header = records.entry_header(entry)
     has_ts = ts_record.startswith(header)
-    if has_ts and origin is None:
-        _, origin = records.read_ts(ts_record, ts_key)
+    origin = origin or records.origin_in(ts_record)
     both_ttls = ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
     ours = [(key, value_of(left)) for key, left, data in both_ttls if data.startswith(header)]
     permanent = [key for key, left in ours if left == PERMANENT]
     if origin is not None and origin.pending:
         return note_leaked(walk, permanent or [name.key])
-    is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts)
+    is_staged = value_of(ts_ttl) not in {PERMANENT, ABSENT}
+    if is_staged and not _may_be_its_own(walk, origin):
+        has_ts, origin = False, None
+    is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts, is_staged=is_staged)
     is_whole = records.is_whole(record, entry)
     row = _altered_row(walk, entry) if is_whole else None
     if row is not None:
@@ -194,13 +196,13 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
         return note_leaked(walk, permanent or [name.key])
     walk.reached.add(id_key)
     walk.reached.add(ts_key)
-    expiring = [key for key, left in ours if left not in {PERMANENT, ABSENT}]
+    expiring = [key for key, left in ours if left not in {PERMANENT, ABSENT} and (has_ts or key == id_key)]
     found = [] if walk.damage.candidates else _no_manifest(ctx, walk)
     is_altered = not has_ts and value_of(ts_ttl) == PERMANENT
     if is_altered:  # this swap gives it a TTL, so that the next one can write it again
         found += note_leaked(walk, [ts_key])
     candidate = Unnamed(entry=entry, origin=origin, has_ts=has_ts or is_altered)
-    one = Unresolved(candidate, tuple(permanent), tuple(expiring))
+    one = Unresolved(candidate, tuple(permanent), tuple(expiring), is_staged=is_staged)
     if is_unresolved:
         walk.damage.unresolved.append(one)
         return found
@@ -252,16 +254,30 @@ def _is_committed(walk: Walk, origin: Origin | None) -> bool:
     return any(hole.last_version >= origin.version for hole in walk.damage.holes)
 
 
-def _is_unresolved(walk: Walk, origin: Origin | None, *, has_ts: bool) -> bool:
+def _may_be_its_own(walk: Walk, origin: Origin | None) -> bool:
+    """Say whether a ts record with a TTL may be the one that was committed with its id record.
+
+    A retry stages one beside a committed id record whose own ts record was lost, for a version that it never
+    gets. A page that is missing, or the manifest, keeps it from finding its row.
+    """
+    if origin is None or walk.manifest is None:
+        return origin is not None
+    if origin.epoch != walk.manifest.epoch or not walk.damage.holes:
+        return True
+    return any(hole.spans(origin.version) for hole in walk.damage.holes)
+
+
+def _is_unresolved(walk: Walk, origin: Origin | None, *, has_ts: bool, is_staged: bool) -> bool:
     """Say whether only the other keys can show whether a record is lost or leaked.
 
     That is so when it was staged for a later version than the manifest's, because an older manifest may have
-    been put back; and when no ts record says for which version it was staged, unless a page is missing.
+    been put back; and when no permanent ts record says for which version it was staged, unless a page is
+    missing.
     """
     if walk.manifest is None:
-        return False
-    if origin is None:
-        return not has_ts and not walk.damage.holes
+        return is_staged
+    if origin is None or (is_staged and origin.epoch == walk.manifest.epoch):
+        return (is_staged or not has_ts) and not walk.damage.holes
     return origin.epoch == walk.manifest.epoch and origin.version > walk.version
 
 
@@ -283,13 +299,29 @@ def decide(walk: Walk) -> list[Finding]:
     was_put_back = max(versions, default=0) > walk.version + 1
     found: list[Finding] = []
     for one in unresolved:
-        if was_put_back or one.candidate.origin is None:
-            is_proved = was_put_back or others
-            candidate = attrs.evolve(one.candidate, is_proved=is_proved)
+        if walk.manifest is None:
+            found += _note_lost(walk, _of_known_epoch(walk, one), one.keys[0])
+            continue
+        candidate, is_proved = one.candidate, was_put_back or others
+        if one.is_staged and is_proved and candidate.origin and not was_put_back:  # a retry has staged it
+            candidate = attrs.evolve(candidate, origin=None, has_ts=False)
+            one = attrs.evolve(one, expiring=())  # noqa: PLW2901
+        if was_put_back or candidate.origin is None:
+            candidate = attrs.evolve(candidate, is_proved=is_proved)
             found += _note_lost(walk, attrs.evolve(one, candidate=candidate), one.keys[0])
         else:
             found += note_leaked(walk, list(one.keys))
     return found
+
+
+def _of_known_epoch(walk: Walk, one: Unresolved) -> Unresolved:
+    """Leave out an origin whose epoch no permanent ts record has: without a manifest, a retry makes it."""
+    origin = one.candidate.origin
+    epochs = {candidate.origin.epoch for candidate in walk.damage.candidates if candidate.origin}
+    if origin is None or origin.epoch in epochs:
+        return one
+    candidate = attrs.evolve(one.candidate, origin=None, has_ts=False)
+    return attrs.evolve(one, candidate=candidate, expiring=())
 
 
 def note_leaked(walk: Walk, keys: list[str]) -> list[Finding]:

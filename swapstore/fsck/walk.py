@@ -313,12 +313,14 @@ class Unresolved:
     """A permanent snapshot that is later than the manifest, or whose version is unknown.
 
     It is lost or leaked: that is decided when all keys have been seen. `keys` are those of its keys that are
-    permanent, `expiring` those that have a TTL.
+    permanent, `expiring` those that have a TTL. `is_staged`: its ts record has a TTL, so a retry may have
+    staged it.
     """
 
     candidate: Unnamed
     keys: tuple[str, ...]
     expiring: tuple[str, ...]
+    is_staged: bool = False
 
 
 @attrs.define

@@ -139,9 +139,9 @@ Outcome = Swapped | Moved | Taken | Vanished
 class Record:
     """A record that a draft relies on.
 
-    `header` is what the commit compares: its header line, newline included, or all of it. `shared`: it may
-    be permanent already, as a page may be. `stored`: it is in the store already, and only its header is known
-    here.
+    `header` is what the commit compares: its header line, newline included, and of a ts record the version
+    after it. `shared`: it may be permanent already, as a page may be. `stored`: it is in the store already,
+    and only its header is known here.
     """
 
     key: str

@@ -77,11 +77,13 @@ class Capabilities:
     """What one client has found out about its store.
 
     `committer`: how it commits there. `serves`: whether the store may answer with a manifest and the record
-    that it serves in one round trip.
+    that it serves in one round trip. `is_unlisted_logged`: it was logged that the store refuses to put
+    datasets on the list of names.
     """
 
     committer: Committer = attrs.field(factory=Scripted)
     serves: bool = True
+    is_unlisted_logged: bool = False
 
 
 @attrs.frozen(kw_only=True)

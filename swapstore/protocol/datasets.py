@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Failed, Members, Peek, Register
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest
     from swapstore.protocol.context import Context
 
+LOG = logging.getLogger("swapstore")
 CHUNK = 500  # manifests that are asked for in one batch
 
 
@@ -71,6 +73,21 @@ def unlisted(ctx: Context, dataset: str) -> list[Register]:
 
 
 def note_listed(ctx: Context, dataset: str, replies: list[Any]) -> None:
-    """Note the reply to `unlisted`. If the store refused the command, the next publish sends it again."""
-    if replies and not isinstance(replies[0], Failed):
+    """Note the reply to `unlisted`. If the store refused the command, the next publish sends it again.
+
+    That refusal is logged once: the publish does not depend on it, and nobody would learn of it otherwise.
+    """
+    if not replies:
+        return
+    if not isinstance(replies[0], Failed):
         ctx.cache.note_listed(ctx.keys.manifest(dataset))
+    elif not ctx.capabilities.is_unlisted_logged:
+        ctx.capabilities.is_unlisted_logged = True
+        LOG.warning(
+            "dataset %r could not be put on the list of names %s: %s. It can be published and read, but "
+            "`datasets` does not show it. Allow SADD on that key; the next publish of a new client, or "
+            "`swapstore repair`, puts it on the list",
+            dataset,
+            ctx.keys.datasets(),
+            replies[0].error.args[0],
+        )

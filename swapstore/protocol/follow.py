@@ -120,7 +120,12 @@ class Follow:
             self._mark_complete(manifest)
         elif manifest is not None:
             self._any_start = self._after == 0
-        if manifest is not None:
+        if manifest is None:
+            LOG.warning(
+                "dataset %r has no manifest: nothing is published by this name; waiting for a first commit",
+                self._dataset,
+            )
+        else:
             self._note(manifest)
 
     def _is_beyond(self, manifest: Manifest | None) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from swapstore.errors import Corrupt, PayloadMissing
+from swapstore.errors import Contended, Corrupt, PayloadMissing
 from swapstore.events import ReadHit, ReadMiss
 from swapstore.format import search
 from swapstore.models import Snapshot
@@ -21,6 +21,7 @@ from swapstore.protocol.load import (
     current_served,
     find,
     find_id,
+    is_page_named,
     load_manifest,
     load_page,
     load_snapshot,
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from swapstore.format.manifest import Manifest
+    from swapstore.format.pages import Page
     from swapstore.format.search import Cursor
-    from swapstore.models import Row
+    from swapstore.models import Ref, Row
     from swapstore.protocol.context import Context
 
 
@@ -152,7 +154,8 @@ class History:
     """Iterate over the rows of a dataset, newest first, one page at a time. Nothing published: no rows.
 
     All rows come from the manifest that the first step read. So a history that is read slowly still shows one
-    committed version, each row once, and holds one page of rows at a time.
+    committed version, each row once, and holds one page of rows at a time. One that is read more slowly than
+    the reader grace may come to a page that retention has unlinked.
     """
 
     def __init__(self, ctx: Context, dataset: str, *, limit: int | None, before: int | None) -> None:
@@ -189,4 +192,17 @@ class History:
             if rows:
                 self._rest = attrs.evolve(rest, ahead=(*rest.ahead, page_ref))
                 return rows
-            cursor = rest.opened((yield from load_page(self._ctx, self._dataset, page_ref)))
+            cursor = rest.opened((yield from self._load(page_ref)))
+
+    def _load(self, ref: Ref) -> Operation[Page]:
+        """Load a page. Raises `Contended` if retention has unlinked it since the first step."""
+        try:
+            return (yield from load_page(self._ctx, self._dataset, ref))
+        except PayloadMissing:
+            current = yield from load_manifest(self._ctx, self._dataset)
+            if current is None or (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):
+                raise
+        raise Contended(
+            f"versions {ref.first_version} to {ref.last_version} were unlinked while the history was read, "
+            "more slowly than unlinked pages are kept; nothing is damaged. Read the history again"
+        )

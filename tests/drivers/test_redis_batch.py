@@ -16,7 +16,6 @@ from swapstore.commands import (
     Failed,
     Held,
     Mismatch,
-    Replace,
     Stage,
     Staged,
     Unstaged,
@@ -224,14 +223,14 @@ def test_a_committed_record_is_never_replaced(places: tuple[Place, Place]) -> No
     assert place.client.get("a") == HEADERS[0] + b"committed"
 
 
-def test_all_of_a_record_is_compared_if_the_commit_relies_on_all(places: tuple[Place, Place]) -> None:
+def test_the_version_in_a_ts_record_is_compared(places: tuple[Place, Place]) -> None:
     """A commit takes over a ts record that states the version of another commit."""
     place, _ = places
-    whole = b"{}\n{2}"
-    relies_on_all = commit(b"", b"1;", Staged("a", whole))
-    assert len(bundled([Stage("a", whole, TTL_MS), relies_on_all])) == 1, "one command, as for any record"
-    place.client.set("a", b"{}\n{1}", px=TTL_MS)
-    replies = place.driver.execute([Stage("a", whole, TTL_MS), relies_on_all])
-    assert replies == [False, Unstaged("a", present=True)]
-    assert place.driver.execute([Replace("a", whole, TTL_MS), relies_on_all]) == [True, Committed()]
-    assert place.state()["a"] == (whole, "none")
+    header, rest = b'{}\n{"version":2,', b'"epoch":"e"}'
+    stage, relies_on_it = Stage("a", header, TTL_MS, rest), commit(b"", b"1;", Staged("a", header))
+    assert len(bundled([stage, relies_on_it])) == 1, "one command, as for any record"
+    place.client.set("a", b'{}\n{"version":1,"epoch":"e"}', px=TTL_MS)
+    assert place.driver.execute([stage, relies_on_it]) == [False, Unstaged("a", present=True)]
+    place.client.set("a", b'{}\n{"version":2,"epoch":"f"}', px=TTL_MS)
+    assert place.driver.execute([stage, relies_on_it]) == [False, Committed()], "the rest may differ"
+    assert place.state()["a"] == (b'{}\n{"version":2,"epoch":"f"}', "none")

@@ -130,3 +130,14 @@ def test_an_outage_is_reported(command: Swapstore, tmp_path: Path) -> None:
             said = process.stderr.readline().decode()
     assert said.startswith("swapstore: dataset 'mena' cannot be followed now: ")
     assert "trying until it can" in said
+
+
+def test_a_name_that_does_not_exist_is_said(command: Swapstore) -> None:
+    """`swapstore follow menna`, misspelt, waits mutely."""
+    with swapstore.connect(command.url) as store:
+        publish(store, 1)
+    with running(command, "menna") as process:
+        said = process.stderr.readline().decode()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert said.startswith("swapstore: dataset 'menna' has no manifest: nothing is published by this name")

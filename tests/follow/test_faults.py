@@ -147,6 +147,33 @@ def test_a_network_that_goes_silent(valkey: Server, monkeypatch: pytest.MonkeyPa
         listener.close()
 
 
+def test_a_frozen_clock_does_not_stop_a_follower(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that freezes the clock waits permanently for a follower whose hint was lost."""
+    with swapstore.connect(valkey.url) as store:
+        listener = store._driver.listen("channel")  # type: ignore[attr-defined]
+        monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+        listener.wait(0)
+        waiting = threading.Thread(target=listener.wait, args=[0.25], daemon=True)
+        waiting.start()
+        waiting.join(10)
+        assert not waiting.is_alive()
+        listener.close()
+
+
+def test_a_name_that_does_not_exist_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A follower of a misspelt name waits mutely."""
+    sim = SimulatedStore()
+    follower = sim.connect().follow("menna", poll=1)
+    threading.Timer(0.5, lambda: publish(sim.connect(), 1, dataset="menna")).start()
+    assert versions(take(follower, 1)) == [1]
+    (said,) = told(caplog, "WARNING")
+    assert said.startswith("dataset 'menna' has no manifest: nothing is published")
+    caplog.clear()
+    follower = sim.connect().follow("menna", after=0, poll=1)
+    assert versions(take(follower, 1)) == [1]
+    assert told(caplog, "WARNING") == []
+
+
 @pytest.mark.every_store
 def test_a_foreign_message_is_not_a_commit(store: Store) -> None:
     """A message that someone else publishes on the channel counts as a commit, or breaks the follower."""
@@ -169,6 +196,8 @@ def test_a_server_that_restarts(tmp_path: Path, caplog: pytest.LogCaptureFixture
     try:
         with swapstore.connect(server.url) as store:
             follower = Collected(store.follow("mena", poll=0.1))
+            eventually(lambda: len(told(caplog, "WARNING")) == 1)  # nothing is published yet
+            caplog.clear()
             for restarts in range(2):
                 with swapstore.connect(server.url) as producer:
                     publish(producer, 3, begin=6 * restarts)

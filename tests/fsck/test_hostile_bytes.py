@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -41,23 +42,12 @@ MANIFESTS: dict[str, Callable[[bytes], bytes]] = {
     "nested-all": lambda raw: raw[: raw.index(b",")] + b',"x":' + NESTED,
     "nested-format": lambda raw: raw.replace(b'"format":1', b'"format":' + NESTED, 1),
     "other-epoch": lambda raw: raw.replace(b'{"etag":"', b'{"etag":"xyz', 1),
-    **{
-        f"huge-{name}": with_huge(name)
-        for name in (
-            "floor",
-            "first_version",
-            "count",
-            "committed_at",
-            "confirmed_at",
-            "format",
-            "ts",
-            "size",
-        )
-    },
     "huge-ref": lambda raw: re.sub(rb'-32",32,', b'-32",' + HUGE + b",", raw),
     "huge-page-name": lambda raw: re.sub(rb'-32",32,', b"-" + b"9" * 5000 + b'",32,', raw),
     "digits": lambda raw: with_field(raw, b"floor", b"9" * 5000),
 }
+for field in ("floor", "first_version", "count", "committed_at", "confirmed_at", "format", "ts", "size"):
+    MANIFESTS[f"huge-{field}"] = partial(with_field, name=field.encode(), value=HUGE)
 
 
 def forged(dataset: StoredDataset, *below: tuple[str, int, int, int]) -> bytes:

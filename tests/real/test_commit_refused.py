@@ -75,3 +75,26 @@ def test_a_record_that_can_be_given_no_ttl_is_removed(valkey: Server) -> None:
         assert isinstance(reply, Failed)
         assert not admin.exists(A)
         assert admin.pttl(B) > 0
+
+
+def test_a_dataset_that_cannot_be_listed_is_published_and_said(
+    valkey: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A publish succeeds, `datasets` does not show it, and nobody is told why."""
+    with driver_without(valkey, "sadd") as clerk, valkey.client() as admin:
+        admin.flushdb()
+        assert clerk.publish("mena", 1).created
+        assert clerk.publish("mena", 2).created
+        assert clerk.publish("asia", 1).created
+        (said,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+        assert "dataset 'mena' could not be put on the list of names swapstore:datasets" in said
+        assert clerk.datasets() == []
+        found = {(finding.dataset, finding.problem.value) for finding in clerk.verify() if finding.wrong}
+        assert found == {("mena", "name-missing"), ("asia", "name-missing")}
+        assert any("SADD" in check.found + check.advice for check in clerk.doctor())
+        with pytest.raises(AccessDenied):
+            clerk.repair(apply=True)
+        admin.acl_deluser("clerk")
+    with connect(valkey.url) as owner:
+        owner.repair(apply=True)
+        assert owner.datasets() == ["asia", "mena"]

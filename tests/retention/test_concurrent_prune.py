@@ -10,8 +10,9 @@ import pytest
 import swapstore
 from swapstore import Retention, Store
 from swapstore.commands import Get
-from swapstore.errors import Contended, OutcomeUnknown, Unavailable
+from swapstore.errors import Contended, OutcomeUnknown, PayloadMissing, Unavailable
 from swapstore.format import manifest
+from swapstore.testing import SimulatedStore
 from tests.retention.model import fill, ids, stored
 from tests.support import invariants
 from tests.support.drivers import another, lose, meddled
@@ -135,3 +136,29 @@ def test_prunes_against_producers(real_url: str) -> None:
         store.prune("mena", retention=Retention(max_count=3))
         assert len(ids(store)) == 3
         assert len(invariants.check(store)) <= 3 + 2 * manifest.F
+
+
+def test_a_history_that_is_read_slower_than_a_prune_is_not_called_damaged() -> None:
+    """A slow reader of the history is told that pages were deleted or evicted, and runs a repair."""
+    sim = SimulatedStore()
+    fill(sim.connect(), 60)
+    history = iter(sim.connect().history("mena", limit=None))
+    assert next(history).version == 60
+    sim.connect().prune("mena", retention=ONE)
+    sim.keyspace.expire_all()
+    with pytest.raises(Contended, match="were unlinked while the history was read"):
+        list(history)
+    history = iter(sim.connect().history("mena", limit=None))
+    assert [row.version for row in history] == [60]
+
+
+def test_a_page_that_was_evicted_during_a_history_is_damage() -> None:
+    """A slow reader of the history is told to read again, although a page is lost."""
+    sim = SimulatedStore()
+    fill(sim.connect(), 60)
+    history = iter(sim.connect().history("mena", limit=None))
+    assert next(history).version == 60
+    for key in [key for key in sim.keyspace.values if ":page:" in key]:
+        sim.evict(key)
+    with pytest.raises(PayloadMissing, match="run swapstore repair"):
+        list(history)

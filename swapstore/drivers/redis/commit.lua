@@ -5,8 +5,8 @@
 --       records, staging TTL (ms), reader grace (ms), whole ('1' or '0'); then for each staged record a digit
 --       and bytes. '0': a record that was staged before; the bytes are its header. '1': the same, and the
 --       record is shared. '2': a record that the commit stages itself; the bytes are all of it. '3': the
---       same, and the record is shared. '4' and '5': like '2' and '3', but all of it is compared, not only
---       its header.
+--       same, and the record is shared. '4' and '5': like '2' and '3', but the header goes on after its line,
+--       up to the first comma: a ts record states there which version commits it.
 
 local last = 2 + ARGV[4] -- KEYS[3] to KEYS[last] are the staged records
 local undo = {} -- keys of records without a TTL that get one if the commit is refused
@@ -99,8 +99,8 @@ function verify(verified)
     if what >= '2' and place(i) == 1 then
       undo[#undo + 1] = key
     else
-      if what == '2' or what == '3' then
-        record = string.match(record, '^[^\n]*\n') -- its header
+      if what >= '2' then
+        record = string.match(record, what >= '4' and '^[^\n]*\n[^,]*,' or '^[^\n]*\n') -- its header
       end
       local ttl = pcall('PTTL', key)
       if type(ttl) == 'table' then

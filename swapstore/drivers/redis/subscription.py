@@ -36,7 +36,7 @@ class RedisListener:
         self._connection: Any = None
         self._inherited: list[Any] = []
         self._pid = 0
-        self._began = self._heard_at = 0.0
+        self._began = self._silent_s = 0.0
         self._pinged = False
         self._in_use = threading.Lock()
         self._closed = threading.Event()
@@ -59,7 +59,7 @@ class RedisListener:
                 self._pause(until)
             return
         try:
-            self._hear(until)
+            self._hear(max(0.0, until - time.monotonic()))
         except (redis.RedisError, OSError):
             lasted = time.monotonic() - self._began >= LASTED_S
             self._disconnect()
@@ -76,9 +76,10 @@ class RedisListener:
             connection = self._connect()
             connection.connect()
             connection.send_command("SUBSCRIBE", self._channel, check_health=False)
-            until = time.monotonic() + CONFIRM_S
-            while not self._can_read(connection, until):
-                if self._closed.is_set() or time.monotonic() >= until:
+            left = CONFIRM_S
+            while not connection.can_read(timeout=SLICE_S):
+                left -= SLICE_S
+                if self._closed.is_set() or left <= 0:
                     raise redis.TimeoutError("the subscription was not confirmed")  # noqa: TRY301
             connection.read_response(disable_decoding=True, push_request=True)
         except (redis.RedisError, OSError):
@@ -90,35 +91,37 @@ class RedisListener:
                 connection.disconnect()
             raise
         self._connection, self._pid, self._pinged = connection, os.getpid(), False
-        self._began = self._heard_at = time.monotonic()
+        self._began, self._silent_s = time.monotonic(), 0.0
         return True
 
-    def _hear(self, until: float) -> None:
-        """Read until a hint comes, then what else has come: the follower reads once for all of it."""
+    def _hear(self, seconds: float) -> None:
+        """Read until a hint comes, then what else has come: the follower reads once for all of it.
+
+        The waits are added up, because a test may have frozen the clock.
+        """
         hinted = False
         while not self._closed.is_set():
-            if self._can_read(self._connection, until):
+            slice_s = min(SLICE_S, seconds)
+            if self._connection.can_read(timeout=slice_s):
                 message = self._connection.read_response(disable_decoding=True, push_request=True)
-                self._heard_at, self._pinged = time.monotonic(), False
+                self._silent_s, self._pinged = 0.0, False
                 if _is_hint(message):
-                    hinted, until = True, 0.0
-            elif hinted or time.monotonic() >= until:
+                    hinted, seconds = True, 0.0
+            elif hinted or seconds <= slice_s:
                 return
             else:
+                seconds -= slice_s
+                self._silent_s += slice_s
                 self._ping_after_silence()
-
-    def _can_read(self, connection: Any, until: float) -> bool:
-        left = until - time.monotonic()
-        return bool(connection.can_read(timeout=min(SLICE_S, max(0.0, left))))
 
     def _ping_after_silence(self) -> None:
         """Send PING after a silence: a network that drops packets reports no error."""
-        if time.monotonic() - self._heard_at < SILENCE_S:
+        if self._silent_s < SILENCE_S:
             return
         if self._pinged:
             raise redis.ConnectionError("the server does not reply any more")
         self._connection.send_command("PING", check_health=False)
-        self._heard_at, self._pinged = time.monotonic(), True
+        self._silent_s, self._pinged = 0.0, True
 
     def close(self) -> None:
         """Stop listening; see `Listener.close`."""

@@ -158,6 +158,12 @@ def _is_line(header: bytes) -> bool:
     return header.find(b"\n") == len(header) - 1
 
 
+def _ends_at_comma(header: bytes) -> bool:
+    """Say whether a header ends with the first comma after its first line, as that of a ts record does."""
+    _, newline, rest = header.partition(b"\n")
+    return bool(newline) and rest.find(b",") == len(rest) - 1 != -1
+
+
 # --- bytes -----------------------------------------------------------------------------------------
 
 
@@ -240,7 +246,7 @@ def _stageable(commit: Swap, before: list[Command[Any]]) -> int:
         if (
             type(stage) is not Stage
             or headers.pop(stage.key, None) != stage.record
-            or (stage.body and not _is_line(stage.record))
+            or not (_is_line(stage.record) or _ends_at_comma(stage.record))
             or stage.ttl_ms != commit.staging_ttl_ms
             or len(stage.record) + len(stage.body) > LARGEST_BUNDLED
         ):
