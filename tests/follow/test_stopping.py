@@ -130,6 +130,7 @@ def test_ctrl_c(real_url: str) -> None:
         import signal, swapstore
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with swapstore.connect({real_url!r}) as store:
+            store.publish("mena", 0)
             follower = store.follow("mena", poll=60)
             try:
                 print("following", flush=True)
