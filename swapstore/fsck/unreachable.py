@@ -315,7 +315,7 @@ def decide(walk: Walk) -> list[Finding]:
 
 
 def _of_known_epoch(walk: Walk, one: Unresolved) -> Unresolved:
-    """Leave out an origin whose epoch no permanent ts record has: without a manifest, a retry makes it."""
+    """Leave out an origin whose epoch no permanent ts record has: a retry without a manifest makes one up."""
     origin = one.candidate.origin
     epochs = {candidate.origin.epoch for candidate in walk.damage.candidates if candidate.origin}
     if origin is None or origin.epoch in epochs:

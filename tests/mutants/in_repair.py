@@ -81,6 +81,12 @@ MUTANTS = (
         DAMAGE + "a_lost_ts_record_is_written_again[sqlite-1-deleted]",
         Edit("Redrafter.repaired", "yield from self._still(current, damage.without_ts.values())", "[]"),
     ),
+    mutant(
+        "a follower forgets what a repair may have moved",
+        "A commit that a repair gave another version is not returned twice.",
+        "follow/test_repairs.py::test_a_repair_neither_repeats_nor_skips_a_commit[lost0-3]",
+        Edit("Follow._find_place", "self._repeated_to = manifest.version", "pass"),
+    ),
     # --- what would be shown
     mutant(
         "a row of the tail kept though its payload is gone",
