@@ -229,14 +229,14 @@ def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *,
         return makers.rest(rest_address.parse(target, token, allow_http=allow_http), max_request)
     rest_address.refuse_token(token)
     if target is None:
-        return makers.sqlite(_default_file().absolute())
+        return makers.sqlite(_default_file().absolute(), True)  # noqa: FBT003 - private
     if not isinstance(target, str):
         return makers.redis_client(target)
     scheme, separator, rest = target.partition("://")
     if separator and scheme in {"redis", "rediss", "unix"}:
         return makers.redis_url(target)
     if separator and scheme == "sqlite":
-        return makers.sqlite(_path(rest).absolute())
+        return makers.sqlite(_path(rest).absolute(), False)  # noqa: FBT003
     # Show an address only if it is plain: one that cannot be parsed may contain a password anywhere.
     if not set(target) & set(":@?#") and target.endswith((".db", ".sqlite", ".sqlite3")):
         raise InvalidInput(f"a store is named by a URL: sqlite:///{target}")
@@ -256,7 +256,7 @@ def default_path() -> Path:
 def _default_file() -> Path:
     path = default_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # data of one user, for nobody else
     except OSError as error:
         raise Unavailable(
             f"the directory of the default store cannot be created ({error}); set ${URL_VARIABLE}"
@@ -267,7 +267,12 @@ def _default_file() -> Path:
 def _path(rest: str) -> Path:
     """Return the path of a URL `sqlite:///<path>`, without host, options or fragment."""
     path = unquote(rest[1:]) if rest.startswith("/") else ""
-    if not path or path == ":memory:" or "?" in rest or "#" in rest or "\0" in path:
+    if path and not path.isprintable():
+        raise InvalidInput(
+            f"the path of a SQLite store has a character that cannot be seen: {path!r}. Was the address read "
+            "from a file, with the end of its line?"
+        )
+    if not path or path == ":memory:" or "?" in rest or "#" in rest:
         raise InvalidInput(
             "a SQLite store needs a path and nothing else: sqlite:///relative.db or "
             "sqlite:////absolute/path.db (for a store in memory see swapstore.testing)"
@@ -284,14 +289,14 @@ class Makers(Generic[D]):
 
     redis_url: Callable[[str], D]
     redis_client: Callable[[Any], D]
-    sqlite: Callable[[Path], D]
+    sqlite: Callable[[Path, bool], D]
     rest: Callable[[Address, int], D]
 
 
-def _sqlite(path: Path) -> Driver:
+def _sqlite(path: Path, private: bool) -> Driver:  # noqa: FBT001
     from swapstore.drivers.sqlite.driver import SqliteDriver  # noqa: PLC0415
 
-    return SqliteDriver(path)
+    return SqliteDriver(path, private=private)
 
 
 def _redis_url(url: str) -> Driver:
@@ -327,10 +332,10 @@ def _async_redis_client(client: Any) -> AsyncDriver:
     return AsyncRedisDriver.from_client(client)
 
 
-def _async_sqlite(path: Path) -> AsyncDriver:
+def _async_sqlite(path: Path, private: bool) -> AsyncDriver:  # noqa: FBT001
     from swapstore.drivers.threaded import ThreadedDriver  # noqa: PLC0415
 
-    return ThreadedDriver(_sqlite(path))
+    return ThreadedDriver(_sqlite(path, private))
 
 
 def _async_rest(address: Address, max_request: int) -> AsyncDriver:

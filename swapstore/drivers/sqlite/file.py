@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import shutil
 import sqlite3
@@ -9,15 +10,20 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import attrs
 
 from swapstore.commands import Ask
-from swapstore.drivers.sqlite.errors import translated
-from swapstore.errors import Corrupt, UnsupportedFormat
+from swapstore.drivers.sqlite import errors, identity
+from swapstore.drivers.sqlite.identity import Look, Parts
+from swapstore.errors import Corrupt, Unavailable, UnsupportedFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 BUSY_TIMEOUT_S = 10.0
+OPENINGS = 20  # times that a file is opened anew because it is being replaced
 APPLICATION_ID = 0x73776170  # "swap": what `file` and `PRAGMA application_id` show
 SCHEMA_VERSION = 1
 
@@ -26,7 +32,8 @@ FILE = Ask(("file",))
 
 _MOUNTS = Path("/proc/self/mounts")  # Linux
 
-_SCHEMA = """
+_SCHEMA = f"""
+{identity.SCHEMA};
 CREATE TABLE records (
   key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL CHECK (typeof(value) = 'blob'), expires_at INTEGER
 );
@@ -35,32 +42,147 @@ CREATE TABLE members (key TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (key,
 """
 
 
-def open_file(path: Path, where: str, timeout_s: float) -> sqlite3.Connection:
-    """Open the file, and create it and its tables if necessary.
+# --- connections -----------------------------------------------------------------------------------
 
-    Raises `Unavailable` if it cannot be opened, `Corrupt` if it belongs to another application, and
-    `UnsupportedFormat` if its schema is newer than this version of swapstore.
+
+class Access(enum.Enum):
+    """What a connection may do. A user without write permission may not make `-wal` and `-shm` either:
+    they would be this user's, and nobody else could write them.
+    """  # noqa: D205
+
+    WRITE = "read and write"
+    READ = "read the file and its log"
+    SNAPSHOT = "read the file, which has no log"  # valid as long as nobody writes
+
+
+@attrs.define
+class Opened:
+    """A connection, and the files that it has open. `mark`: see `identity`."""
+
+    connection: sqlite3.Connection
+    parts: Parts
+    look: Look
+    access: Access
+    mark: bytes
+
+    def is_usable(self) -> bool:
+        """Say whether the files at the path are still those that the connection has open.
+
+        On others, publishes would be acknowledged that no process can read.
+        """
+        now = identity.look(self.parts)
+        if now == self.look:
+            return True
+        if now.files != self.look.files or self._is_overwritten():
+            return False
+        self.look, self.mark = now, identity.mark(self.connection)
+        return True
+
+    def is_in_place(self) -> bool:
+        """Say whether the paths still lead to the files that the connection has open."""
+        return identity.look(self.parts).files == self.look.files
+
+    def is_unchanged(self) -> bool:
+        """Say whether nobody has written: without a log, reading is torn by a file that changes."""
+        return identity.look(self.parts) == self.look
+
+    def reason_not_to_close(self) -> str:
+        """Return why closing this connection would destroy what others wrote; empty if it does not."""
+        now = identity.look(self.parts)
+        if self.access is not Access.WRITE or now.main != self.look.main:
+            return ""  # SQLite writes nothing then
+        if now.logs not in {self.look.logs, (None, None)}:
+            return (
+                "its -wal or -shm was removed or replaced while this process had it open. Nothing is read or "
+                "written any more; restart every process that uses the file, and run `swapstore verify`"
+            )
+        if now.written != self.look.written and self._is_overwritten():
+            return (
+                "another file was copied over it while this process had it open. Nothing is read or written "
+                "any more; stop every process that uses it, move its -wal and -shm away, and copy again, or "
+                "use `swapstore restore`"
+            )
+        return ""
+
+    def _is_overwritten(self) -> bool:
+        """Say whether the main file was written by something else than a checkpoint of its log."""
+        try:
+            (known,) = self.connection.execute("SELECT current FROM lineage").fetchone() or (None,)
+        except sqlite3.Error:
+            known = None
+        return identity.is_foreign_log(self.parts, known)
+
+
+def open_file(path: Path, timeout_s: float, *, private: bool = False) -> Opened:
+    """Open the file, and create it and its tables if necessary, for its owner alone if it is `private`.
+
+    A user without write permission gets a connection that only reads.
+
+    Raises `Unavailable` if it cannot be opened, `Corrupt` if it belongs to another application or its -wal
+    to another file, and `UnsupportedFormat` if its schema is newer than this version of swapstore.
     """
-    try:
-        connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise translated(error, where) from error
-    try:
-        _prepare(connection, where, timeout_s)
-    except sqlite3.Error as error:
+    parts = Parts.of(path)
+    for _ in range(OPENINGS):
+        before = identity.look(parts)
+        access = _access(parts, before)
+        if identity.is_foreign_log(parts):
+            raise Corrupt(
+                f"{parts.where} was replaced, and {parts.wal} is still the log of the file that was there "
+                "before. Nothing was read or written. Stop every process that uses it; then move that file "
+                f"and {parts.shm} away to go on with what is there now, or put the former file back"
+            )
+        try:
+            connection, mark = _connect(parts, access, timeout_s)
+        except sqlite3.Error as error:
+            if access is not Access.WRITE and identity.look(parts) != before:
+                continue  # its log came or went
+            raise errors.translated(error, parts) from error
+        after = identity.look(parts)
+        if before.main == after.main:
+            return Opened(connection, parts, after, access, mark)
+        # It was created or replaced since the look. Only what exists before it is opened can be compared.
         connection.close()
-        raise translated(error, where) from error
+        if before.main is None and private:
+            path.chmod(0o600)
+    raise Unavailable(f"{parts.where} was replaced each time that it was opened; try again")
+
+
+def _access(parts: Parts, found: Look) -> Access:
+    may_write = found.main is None or os.access(parts.main, os.W_OK)
+    if may_write and (None not in found.logs or os.access(Path(parts.wal).parent, os.W_OK | os.X_OK)):
+        return Access.WRITE
+    return Access.READ if found.main is None or identity.size_of(parts.wal) else Access.SNAPSHOT
+
+
+def _connect(parts: Parts, access: Access, timeout_s: float) -> tuple[sqlite3.Connection, bytes]:
+    """Return a connection and its mark. It has read: so SQLite has opened all of its files."""
+    options = {
+        Access.WRITE: "mode=rwc",
+        Access.READ: "mode=ro&readonly_shm=1",
+        Access.SNAPSHOT: "mode=ro&immutable=1",
+    }
+    connection = sqlite3.connect(
+        f"file:{quote(parts.main)}?{options[access]}",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        _prepare(connection, parts.where, timeout_s, may_create=access is Access.WRITE)
+        return connection, identity.mark(connection)
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
-def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float) -> None:
+def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float, *, may_create: bool) -> None:
     connection.execute("BEGIN")  # one consistent look: another process may be creating the file
     ours = _is_ours(connection, where)
     connection.execute("COMMIT")
     if not ours:
+        if not may_create:
+            raise Unavailable(f"{where} is empty: it is a store once a user who may write has published")
         _use_wal(connection, timeout_s)
         _create(connection, where)
     connection.execute("PRAGMA synchronous = FULL")
@@ -107,9 +229,12 @@ def _create(connection: sqlite3.Connection, where: str) -> None:
     if not _is_ours(connection, where):  # another process may have been first
         for statement in _SCHEMA.strip().split(";")[:-1]:
             connection.execute(statement)
+        state = os.urandom(identity.STATE_BYTES)
+        connection.execute(identity.FIRST, (identity.mark(connection), state, state))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # so that the main file alone shows whose it is
 
 
 # --- what doctor asks: about the file from outside, then of the database ---------------------------
