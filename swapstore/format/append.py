@@ -30,8 +30,8 @@ class Draft:
 
     `base` is the manifest that it is built on (None: there is none). `row` is the row that a publish adds,
     `pages` are the pages that it seals. `unlinked` are the keys that the new log no longer references; they
-    expire after `grace_ms` (default: the reader grace). `over`: the corrupt bytes that a repair replaces;
-    `base` is then None.
+    expire after `grace_ms` (default: the reader grace). `freed_bytes` is the size of their payloads. `over`:
+    the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
     """
 
     base: Manifest | None
@@ -41,6 +41,13 @@ class Draft:
     unlinked: tuple[str, ...] = ()
     over: bytes | None = None
     grace_ms: int | None = None
+    freed_bytes: int = 0
+    even_if_full: bool = False
+
+    @property
+    def fits_a_full_store(self) -> bool:
+        """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
+        return self.row is None or self.row.size <= self.freed_bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -109,26 +116,36 @@ def append(
         floor=base.head.floor if base else 0,
     )
     log = Log(rows=(*log.rows, row), pages=log.pages)
-    unlinked: tuple[str, ...] = ()
+    gone: list[Row] = []
+    pages: list[str] = []
     if retained is not None or not head.shows_everything:
-        head, log, unlinked = _retain(head, log, retained or Retained(), stamp.keys)
+        head, log, gone, pages = _retain(head, log, retained or Retained())
     log, sealed = sealed_log(log, dataset=dataset, epoch=epoch, keys=stamp.keys)
     return Draft(
         base=base,
         manifest=manifest.build(head, log, stamp.keys, base=base),
         row=row,
         pages=sealed,
-        unlinked=unlinked,
+        unlinked=(*keys_of(gone, dataset, stamp.keys), *pages),
+        freed_bytes=sum(each.size for each in gone),
     )
 
 
 def repoint(base: Manifest, *, stamp: Stamp, retained: Retained | None = None, **changes: Any) -> Draft:
-    """Draft a manifest without a new row: other `latest`, `pinned` or `confirmed_at`, or less history."""
+    """Draft a manifest without a new row: other `latest`, `pinned` or `confirmed_at`, or less history.
+
+    It is swapped in a full store too: without new records, no dataset grows by more than a few hundred bytes.
+    """
     version = base.version + 1
     etag = f"{base.epoch}.{version}.{stamp.nonce}"
     head = attrs.evolve(base.head, etag=etag, version=version, committed_at=stamp.now_ms, **changes)
-    head, log, unlinked = _retain(head, base.log, retained or Retained(), stamp.keys)
-    return Draft(base=base, manifest=manifest.build(head, log, stamp.keys, base=base), unlinked=unlinked)
+    head, log, gone, pages = _retain(head, base.log, retained or Retained())
+    return Draft(
+        base=base,
+        manifest=manifest.build(head, log, stamp.keys, base=base),
+        unlinked=(*keys_of(gone, head.dataset, stamp.keys), *pages),
+        even_if_full=True,
+    )
 
 
 # --- sealing ---------------------------------------------------------------------------------------
@@ -168,18 +185,18 @@ def height(ref: Ref) -> int:
 # --- retention -------------------------------------------------------------------------------------
 
 
-def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head, Log, tuple[str, ...]]:
-    """Hide the rows past the limits, and remove from the log what can be. Returns the keys to unlink too."""
+def _retain(head: Head, log: Log, retained: Retained) -> tuple[Head, Log, list[Row], list[str]]:
+    """Hide the rows past the limits, and remove from the log what can be.
+
+    Returns the rows whose records are to be unlinked too, and the keys of the pages.
+    """
     head = retention.hidden(head, log, retained.limits)
     log, from_tail = retention.trimmed(head, log)
     log, from_pages, pages = retention.taken_apart(head, log, dict(retained.pages))
     gone = [*from_tail, *from_pages]
     head = attrs.evolve(head, count=head.count - len(gone))
     kept = {row.version for row in head.kept}
-    records_keys = keys_of(
-        [row for row in (*gone, *retained.released) if row.version not in kept], head.dataset, keys
-    )
-    return head, log, (*records_keys, *pages)
+    return head, log, [row for row in (*gone, *retained.released) if row.version not in kept], pages
 
 
 def keys_of(rows: Iterable[Row], dataset: str, keys: Keys) -> tuple[str, ...]:

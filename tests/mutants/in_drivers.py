@@ -62,7 +62,7 @@ MUTANTS = (
         "SQLite writes into a deleted file",
         "A producer does not acknowledge a publish into a file that no other process can see.",
         "real/test_sqlite.py::test_a_file_that_was_deleted_or_replaced_is_opened_anew",
-        Edit("SqliteDriver._idle_one", "opened.identity == _identity(self._path)", "True"),
+        Edit("Opened.is_usable", "now.files != self.look.files or self._is_overwritten()", "False"),
     ),
     mutant(
         "a connection lent without a check (Redis)",
@@ -106,6 +106,6 @@ MUTANTS = (
         "a refused commit leaves permanent records (SQLite)",
         "What was staged and not committed expires.",
         "unit/test_sqlite_batch.py::test_a_refused_commit_leaves_staged_records_in_the_file",
-        Edit("SqliteDriver.execute", "batch.finish()", "pass"),
+        Edit("SqliteDriver._write", "batch.finish()", "pass"),
     ),
 )

@@ -1,8 +1,8 @@
 """Which file is open: its three parts seen from outside, and whether the log belongs to the file.
 
 A SQLite store is three files: the main file, `-wal` with the newest commits, and `-shm`, which the processes
-share. SQLite takes any `-wal` that lies beside a main file for its log. If the main file was since
-restored from a backup, it mixes the pages of two files, and both are lost. So each transaction that writes leaves a
+share. SQLite takes any `-wal` that lies beside a main file for its log. If the main file was restored from a
+backup since, it mixes the pages of two files, and both are lost. So each transaction that writes leaves a
 mark on page 2, which nothing else uses: a random name for the state that it makes, and the name of the state
 before. A log belongs to a main file whose state it knows.
 """
