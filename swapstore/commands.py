@@ -119,6 +119,13 @@ class Ask(ReadCommand[Any]):
     words: tuple[str, ...]
 
 
+@attrs.frozen
+class BackUp(ReadCommand[int]):
+    """Copy a SQLite store into a new file, and return its size in bytes. It is a batch of its own."""
+
+    path: str
+
+
 # --- writing ---------------------------------------------------------------------------------------
 
 
@@ -170,6 +177,13 @@ class Register(Command[None]):
 
     key: str
     member: str
+
+
+@attrs.frozen
+class Restore(Command[None]):
+    """Replace all that a SQLite store contains by the content of another file. It is a batch of its own."""
+
+    path: str
 
 
 # --- without scripts -------------------------------------------------------------------------------

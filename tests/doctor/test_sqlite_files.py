@@ -53,7 +53,7 @@ def test_a_sound_file_passes(directory: Path) -> None:
     of_this_machine = {"disk", "file system"}
     assert {check.verdict for name, check in checks.items() if name not in of_this_machine} == {"ok"}
     assert set(checks) == {
-        *("file", "writing", "journal", "integrity", "directory", "disk", "file system"),
+        *("file", "writing", "journal", "integrity", "log", "directory", "disk", "file system"),
     }
     assert str(directory / "s.db") in checks["file"].found
 
@@ -150,6 +150,25 @@ def test_a_file_that_another_process_has_locked(directory: Path) -> None:
     assert found["integrity"].verdict == "ok"
 
 
+def test_a_log_that_an_open_reader_keeps(directory: Path) -> None:
+    """The log grows until the disk is full, because another program has forgotten a transaction."""
+    path = directory / "s.db"
+    with swapstore.connect(f"sqlite:///{path}") as store:
+        store.publish("mena", 0)
+        assert examine(path)["log"].verdict == "ok"
+        forgotten = sqlite3.connect(path, isolation_level=None)
+        forgotten.execute("BEGIN")
+        forgotten.execute("SELECT count(*) FROM records").fetchone()
+        for number in range(5):
+            store.publish("mena", bytes([number]) * 4_000_000, codec="bytes")
+        check = examine(path)["log"]
+        assert (check.verdict, "fuser" in check.advice) == ("warning", True)
+        assert "20.1 MB are not in the file yet" in check.found
+        assert f"{path}-wal" in check.found
+        forgotten.close()
+        assert examine(path)["log"].verdict == "ok", "what is left is reused"
+
+
 def test_another_journal_mode(directory: Path) -> None:
     """A file in another journal mode makes readers wait for publishes, without a warning."""
     path = directory / "s.db"
@@ -182,7 +201,15 @@ def test_disk_space(directory: Path, megabytes: int | None, verdict: str) -> Non
     assert around(directory, free=free)["disk"].verdict == verdict
 
 
-@pytest.mark.parametrize(("kind", "verdict"), [("nfs4", "problem"), ("ext4", "ok"), (None, "unknown")])
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [
+        *((kind, "problem") for kind in ("nfs4", "smb2", "virtiofs", "glusterfs", "gpfs", "9p", "beegfs")),
+        *((f"fuse.{kind}", "problem") for kind in ("s3fs", "sshfs", "glusterfs", "rclone", "gcsfuse")),
+        *((kind, "ok") for kind in ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "apfs")),
+        *((kind, "unknown") for kind in ("fuse", "fuseblk", "fuse.nobody-knows", None)),
+    ],
+)
 def test_file_systems(directory: Path, kind: str | None, verdict: str) -> None:
     """Two machines that share a file over the network destroy it, without a warning."""
     assert around(directory, file_system=kind)["file system"].verdict == verdict

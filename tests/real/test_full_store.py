@@ -142,7 +142,7 @@ def test_a_repair_that_frees_memory(valkey: Server, full: Full) -> None:
         key = next(key for key in client.scan_iter() if b":id:" in key and key.endswith(b":id-1"))
         client.copy(key, key.replace(b":id-1", b":leaked"))
         full.limit()
-        assert [str(finding.problem) for finding in store.verify()] == ["leaked"]
+        assert [finding.problem.value for finding in store.verify()] == ["leaked"]
         store.repair(apply=True)
         assert client.pttl(key.replace(b":id-1", b":leaked")) > 0
         assert client.pttl(key) == -1

@@ -313,6 +313,19 @@ def test_each_commit_leaves_its_mark(tmp_path: Path) -> None:
         assert not identity.is_foreign_log(parts)
 
 
+def test_to_look_at_the_file_keeps_its_locks(tmp_path: Path) -> None:
+    """A look drops the locks of the whole process, and another deletes the log under it."""
+    path = tmp_path / "s.db"
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        assert not identity.is_foreign_log(identity.Parts.of(path))
+        identity.state_of(str(path))
+        before = identity.look(identity.Parts.of(path)).files
+        assert in_another_process(latest, path) == 1
+        assert identity.look(identity.Parts.of(path)).files == before
+        assert store.publish("mena", 2).version == 2
+
+
 def test_errors_are_ours(tmp_path: Path) -> None:
     """A directory in place of the log raises an error of SQLite or of the system."""
     path = tmp_path / "s.db"

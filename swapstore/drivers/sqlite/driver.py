@@ -18,8 +18,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from swapstore.commands import Command, ReadCommand
-from swapstore.drivers.sqlite import errors, file, identity
+from swapstore.commands import BackUp, Command, ReadCommand, Restore
+from swapstore.drivers.sqlite import backup, errors, file, identity
 from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
 from swapstore.errors import Corrupt, ReadOnly, ReplyLost, Unavailable
 from swapstore.forks import survive_forks
@@ -75,8 +75,16 @@ class SqliteDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands, in one transaction if any of them writes; see `Driver.execute`."""
-        if list(commands) == [file.FILE]:
-            return [file.of_file(self._path)]
+        match commands:
+            case [file.FILE]:
+                return [file.of_file(self._path)]
+            case [BackUp(path)]:
+                with self._lend() as opened:
+                    return [backup.back_up(opened, path)]
+            case [Restore(path)]:
+                with self._lend(writes=True) as opened:
+                    backup.restore(opened, path, self._timeout_s)
+                    return [None]
         if all(isinstance(command, ReadCommand) for command in commands):
             return self._read(commands)
         with self._lend(writes=True) as opened:

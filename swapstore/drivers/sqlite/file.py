@@ -242,9 +242,12 @@ def _create(connection: sqlite3.Connection, where: str) -> None:
 
 def of_file(path: Path) -> dict[str, Any]:
     """Return facts about the file that need no open database."""
-    directory = path.parent
+    directory, parts = path.parent, Parts.of(path)
     return {
         "path": str(path),
+        "wal": parts.wal,
+        "wal_size": identity.size_of(parts.wal),
+        "blocked": parts.blocked(),
         "directory": str(directory),
         "exists": _exists(path),
         "size": _size(path),
@@ -314,9 +317,20 @@ def _take_write_lock(connection: sqlite3.Connection) -> bool:
     return True
 
 
+def _bytes_in_log_alone(connection: sqlite3.Connection) -> int | None:
+    """Copy what can be copied from the log to the main file, and return how much is left. None: no log."""
+    try:
+        _, pages, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.OperationalError:  # this user may not write
+        return None
+    page_size: int = _first(connection, "PRAGMA page_size")
+    return None if pages < 0 else (pages - copied) * page_size
+
+
 _ANSWERS: dict[tuple[str, ...], Callable[[sqlite3.Connection], Any]] = {
     ("version",): lambda connection: _first(connection, "SELECT sqlite_version()"),
     ("journal mode",): lambda connection: _first(connection, "PRAGMA journal_mode"),
     ("quick check",): lambda connection: _first(connection, "PRAGMA quick_check(1)"),
     ("write lock",): _take_write_lock,
+    ("log",): _bytes_in_log_alone,
 }
