@@ -285,9 +285,12 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
 
 
 def _for_a_full_store(draft: Draft, error: SwapstoreError, lost: ReplyLost | None) -> Draft:
-    """Return a draft as a full store takes it. Raises what the store said if that is not what is needed."""
-    if isinstance(error, StoreFull) and draft.fits_a_full_store and not draft.even_if_full:
-        # What it unlinks is deleted at once: during a grace, each publish would take more than it gives.
+    """Return a draft as a full store takes it. Raises what the store said if there is no such draft.
+
+    What it unlinks is deleted at once. During a grace, each publish would take more than it gives; and SQLite
+    writes a record anew to give it a TTL.
+    """
+    if isinstance(error, StoreFull) and draft.fits_a_full_store and draft.grace_ms is None:
         return attrs.evolve(draft, even_if_full=True, grace_ms=0)
     if lost is None:
         raise error

@@ -15,13 +15,14 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from swapstore.commands import BackUp, Command, ReadCommand, Restore
-from swapstore.drivers.sqlite import backup, errors, file, identity
+from swapstore.commands import BackUp, Command, ReadCommand, Restore, Swap
+from swapstore.drivers.sqlite import backup, errors, file, identity, reserve
 from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
-from swapstore.errors import Corrupt, ReadOnly, ReplyLost, Unavailable
+from swapstore.drivers.sqlite.identity import Parts
+from swapstore.errors import Corrupt, ReadOnly, ReplyLost, StoreFull, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -87,8 +88,27 @@ class SqliteDriver:
                     return [None]
         if all(isinstance(command, ReadCommand) for command in commands):
             return self._read(commands)
+        swap = _for_a_full_disk(commands)
+        try:
+            return self._write_once(commands, swap)
+        except StoreFull:
+            if swap is None or swap.staged:
+                raise
+        self._make_room()
+        return self._write_once(commands, swap)
+
+    def _make_room(self) -> None:
+        """Give away the reserve, and empty the log as far as it goes: it is then begun anew where it is."""
+        reserve.give(Parts.of(self._path))
+        with suppress(SwapstoreError, sqlite3.Error), self._lend(writes=True) as opened:
+            opened.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _write_once(self, commands: Sequence[Command[Any]], swap: Swap | None) -> list[Any]:
         with self._lend(writes=True) as opened:
-            return self._write(opened, commands)
+            if swap is None:
+                return self._write(opened, commands)
+            with _without_overwriting(opened.connection):
+                return self._write(opened, commands)
 
     def _read(self, commands: Sequence[Command[Any]]) -> list[Any]:
         for _ in range(READINGS):
@@ -144,7 +164,7 @@ class SqliteDriver:
             if opened.is_usable() and (opened.access is file.Access.WRITE or not writes):
                 return opened
             self._close(opened)
-        opened = file.open_file(self._path, self._timeout_s, private=self._private)
+        opened = file.open_file(self._path, self._timeout_s, writes=writes, private=self._private)
         if writes and opened.access is not file.Access.WRITE:
             self._close(opened)
             raise ReadOnly(
@@ -190,3 +210,20 @@ class SqliteDriver:
             idle, self._idle = self._idle, []
         for opened in idle:
             self._close(opened)
+
+
+def _for_a_full_disk(commands: Sequence[Command[Any]]) -> Swap | None:
+    """Return the swap that deletes at once what it unlinks, see `Swap.even_if_full`; None: there is none."""
+    swaps = (command for command in commands if type(command) is Swap)
+    return next((swap for swap in swaps if swap.even_if_full and not swap.grace_ms), None)
+
+
+@contextmanager
+def _without_overwriting(connection: sqlite3.Connection) -> Iterator[None]:
+    """Delete without overwriting the bytes, as some builds do: a full disk has no room for that."""
+    (usual,) = connection.execute("PRAGMA secure_delete").fetchone()
+    connection.execute("PRAGMA secure_delete = OFF")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA secure_delete = {usual}")

@@ -60,7 +60,7 @@ def translated(error: sqlite3.Error, parts: Parts) -> SwapstoreError:
             f"{where} stayed busy for longer than its timeout: another process holds the write lock. "
             "Try again; if it persists, look for a process that is stuck in a transaction"
         )
-    if code == sqlite3.SQLITE_FULL:
+    if is_full(error):
         return StoreFull(f"{where} cannot grow: the disk is full ({error})")
     if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return Corrupt(f"{where} is not a usable SQLite file ({error}); restore it, or choose another path")
@@ -77,6 +77,12 @@ def translated(error: sqlite3.Error, parts: Parts) -> SwapstoreError:
             f"{where} cannot be opened ({error}); does its directory exist, and may you write there?"
         )
     return Unavailable(f"{where} failed ({error})")
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Say whether the disk is full, or has no room for the log of a file that is being opened."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return _code(error) == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import attrs
 
 from swapstore.commands import Ask
-from swapstore.drivers.sqlite import errors, identity
+from swapstore.drivers.sqlite import errors, identity, reserve
 from swapstore.drivers.sqlite.identity import Look, Parts
 from swapstore.errors import Corrupt, Unavailable, UnsupportedFormat
 
@@ -76,6 +76,8 @@ class Opened:
         if now.files != self.look.files or self._is_overwritten():
             return False
         self.look, self.mark = now, identity.mark(self.connection)
+        if self.access is Access.WRITE:
+            reserve.keep(self.parts, now.written[1])
         return True
 
     def is_in_place(self) -> bool:
@@ -113,18 +115,21 @@ class Opened:
         return identity.is_foreign_log(self.parts, known)
 
 
-def open_file(path: Path, timeout_s: float, *, private: bool = False) -> Opened:
+def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bool = False) -> Opened:
     """Open the file, and create it and its tables if necessary, for its owner alone if it is `private`.
 
-    A user without write permission gets a connection that only reads.
+    A user without write permission gets a connection that only reads. So does any user on a full disk, which
+    has no room for a log, unless the connection is for a batch that `writes`.
 
-    Raises `Unavailable` if it cannot be opened, `Corrupt` if it belongs to another application or its -wal
-    to another file, and `UnsupportedFormat` if its schema is newer than this version of swapstore.
+    Raises `StoreFull` in that case, `Unavailable` if it cannot be opened, `Corrupt` if it belongs to another
+    application or its -wal to another file, and `UnsupportedFormat` if its schema is newer than this version
+    of swapstore.
     """
     parts = Parts.of(path)
+    is_full = False
     for _ in range(OPENINGS):
         before = identity.look(parts)
-        access = _access(parts, before)
+        access = Access.SNAPSHOT if is_full else _access(parts, before)
         if identity.is_foreign_log(parts):
             raise Corrupt(
                 f"{parts.where} was replaced, and {parts.wal} is still the log of the file that was there "
@@ -136,9 +141,14 @@ def open_file(path: Path, timeout_s: float, *, private: bool = False) -> Opened:
         except sqlite3.Error as error:
             if access is not Access.WRITE and identity.look(parts) != before:
                 continue  # its log came or went
+            is_full = errors.is_full(error) and not writes and not identity.size_of(parts.wal)
+            if is_full and access is Access.WRITE:
+                continue
             raise errors.translated(error, parts) from error
         after = identity.look(parts)
         if before.main == after.main:
+            if access is Access.WRITE:
+                reserve.keep(parts, after.written[1])
             return Opened(connection, parts, after, access, mark)
         # It was created or replaced since the look. Only what exists before it is opened can be compared.
         connection.close()
