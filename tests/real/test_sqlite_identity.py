@@ -241,6 +241,23 @@ def test_a_log_that_is_removed_while_nobody_else_uses_it(tmp_path: Path) -> None
         assert len(invariants.check(store)) == 4
 
 
+def test_a_copy_of_a_young_store_without_its_log(tmp_path: Path) -> None:
+    """`cp` of a store that is open gives an empty one, and nobody is told."""
+    path, copy, moved = (tmp_path / name for name in ("s.db", "copy.db", "moved.db"))
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        shutil.copyfile(path, copy)
+        for attempt in (lambda: latest(copy), lambda: publish(copy, 2)):
+            with pytest.raises(Corrupt, match="swapstore backup"):
+                attempt()
+    shutil.copyfile(path, copy)
+    assert latest(copy) == 1, "closed, the file is whole"
+    assert latest(tmp_path / "new.db") is None
+    (tmp_path / "new.db").rename(moved)
+    publish(moved, "first")
+    assert latest(moved) == "first"
+
+
 # --- a replacement at the worst moment ---------------------------------------------------------------
 
 

@@ -147,6 +147,12 @@ def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bo
             raise errors.translated(error, parts) from error
         after = identity.look(parts)
         if before.main == after.main:
+            if identity.is_copy_without_log(connection, after):
+                connection.close()
+                raise Corrupt(
+                    f"{parts.where} is a copy of the main file of another store, and lacks the -wal that has its "
+                    "commits. Copy that store with `swapstore backup`. If it was empty, delete this file"
+                )
             if access is Access.WRITE:
                 reserve.keep(parts, after.written[1])
             return Opened(connection, parts, after, access, mark)
@@ -179,22 +185,24 @@ def _connect(parts: Parts, access: Access, timeout_s: float) -> tuple[sqlite3.Co
         check_same_thread=False,
     )
     try:
-        _prepare(connection, parts.where, timeout_s, may_create=access is Access.WRITE)
+        _prepare(connection, parts, timeout_s, may_create=access is Access.WRITE)
         return connection, identity.mark(connection)
     except BaseException:
         connection.close()
         raise
 
 
-def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float, *, may_create: bool) -> None:
+def _prepare(connection: sqlite3.Connection, parts: Parts, timeout_s: float, *, may_create: bool) -> None:
     connection.execute("BEGIN")  # one consistent look: another process may be creating the file
-    ours = _is_ours(connection, where)
+    ours = _is_ours(connection, parts.where)
     connection.execute("COMMIT")
     if not ours:
         if not may_create:
-            raise Unavailable(f"{where} is empty: it is a store once a user who may write has published")
+            raise Unavailable(
+                f"{parts.where} is empty: it is a store once a user who may write has published"
+            )
         _use_wal(connection, timeout_s)
-        _create(connection, where)
+        _create(connection, parts)
     connection.execute("PRAGMA synchronous = FULL")
 
 
@@ -234,12 +242,12 @@ def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
             return
 
 
-def _create(connection: sqlite3.Connection, where: str) -> None:
+def _create(connection: sqlite3.Connection, parts: Parts) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    if not _is_ours(connection, where):  # another process may have been first
+    if not _is_ours(connection, parts.where):  # another process may have been first
         for statement in _SCHEMA.strip().split(";")[:-1]:
             connection.execute(statement)
-        state = os.urandom(identity.STATE_BYTES)
+        state = identity.first_state(identity.look(parts))
         connection.execute(identity.FIRST, (identity.mark(connection), state, state))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

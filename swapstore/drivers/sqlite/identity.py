@@ -153,6 +153,22 @@ def size_of(path: str) -> int:
 # --- whether the log belongs to the file -----------------------------------------------------------
 
 
+def first_state(created: Look) -> bytes:
+    """Return the state of a file that was just created. It names the file itself."""
+    inode = created.main[1] if created.main else 0
+    return os.urandom(STATE_BYTES - 8) + inode.to_bytes(8, "big")
+
+
+def is_copy_without_log(connection: sqlite3.Connection, found: Look) -> bool:
+    """Say whether the file was never written to, and was created as another file.
+
+    Such is what `cp` makes of a young store that is open: its commits are in its log.
+    """
+    previous, current = connection.execute("SELECT previous, current FROM lineage").fetchone() or (b"", None)
+    inode = found.main[1] if found.main else 0
+    return previous == current and not previous.endswith(inode.to_bytes(8, "big"))
+
+
 def is_foreign_log(parts: Parts, known: bytes | None = None) -> bool:
     """Say whether the `-wal` is the log of another file than the one beside it.
 
