@@ -65,6 +65,30 @@ MUTANTS = (
         Edit("Opened.is_usable", "now.files != self.look.files or self._is_overwritten()", "False"),
     ),
     mutant(
+        "SQLite acknowledges what it committed into a removed file",
+        "An acknowledged publish is in the files that other processes open.",
+        "real/test_sqlite_identity.py::test_a_commit_into_a_file_that_went_away_is_not_acknowledged",
+        Edit("SqliteDriver._write", "not opened.is_in_place()", "False"),
+    ),
+    mutant(
+        "SQLite takes the log of another file",
+        "A restored file is not mixed with the log of the former one.",
+        "real/test_sqlite_identity.py::test_the_log_of_another_file_is_refused",
+        Edit("State.is_known", "not layouts.isdisjoint(log.schema_versions)", "True"),
+    ),
+    mutant(
+        "SQLite closes a connection whose log is another's",
+        "The end of a process does not delete the commits of others.",
+        "real/test_sqlite_identity.py::test_a_log_that_is_removed_by_hand",
+        Edit("Opened.reason_not_to_close", "self.access is not Access.WRITE or", "True or"),
+    ),
+    mutant(
+        "a reader on SQLite makes a log of its own",
+        "A user who may only read leaves no file that blocks the owner.",
+        "real/test_sqlite_readers.py::test_between_the_runs_of_a_producer",
+        Edit("_access", "Access.READ if", "Access.WRITE if True or"),
+    ),
+    mutant(
         "a connection lent without a check (Redis)",
         "A batch is not sent on a connection that the server has closed, and never gets another's reply.",
         "real/test_pool.py::test_a_connection_with_a_stray_reply_is_not_lent",
