@@ -140,10 +140,13 @@ def test_a_connection_is_not_used_again_after_an_error(store: Store) -> None:
         before.connection.total_changes  # noqa: B018
 
 
-def test_a_connection_that_may_not_be_closed_holds_no_lock(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("statement", ["INSERT", "COMMIT"])
+def test_a_connection_that_may_not_be_closed_holds_no_lock(
+    store: Store, tmp_path: Path, statement: str
+) -> None:
     """A process that lost its log keeps every other from writing, until it ends."""
     path = tmp_path / "s.db"
-    Failing.plan = [("INSERT", sqlite3.SQLITE_IOERR, REFUSED)]
+    Failing.plan = [(statement, sqlite3.SQLITE_BUSY, REFUSED)]
     close = store._driver._close  # type: ignore[attr-defined]
     refused: list[Any] = []
 

@@ -150,8 +150,8 @@ def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bo
             if identity.is_copy_without_log(connection, after):
                 connection.close()
                 raise Corrupt(
-                    f"{parts.where} is a copy of another store's main file, and the -wal with its commits is not "
-                    "here. Copy that store with `swapstore backup`. If it was empty, delete this file"
+                    f"{parts.where} is a copy of another store's main file alone: the commits are in that "
+                    "store's -wal. Copy it with `swapstore backup`. If it was empty, delete this file"
                 )
             if access is Access.WRITE:
                 reserve.keep(parts, after.written[1])
