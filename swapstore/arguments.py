@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -231,6 +232,14 @@ def retention(max_age: Any, max_count: Any) -> None:
         raise InvalidInput(f"max_age must be a timedelta of 1 ms or more, not {shown(max_age)}")
     if max_count is not None:
         whole(max_count, "max_count", least=1)
+
+
+def file(value: Any) -> str:
+    """Return the path of a file, as str."""
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidInput(f"a file is named by a path, not {shown(value)}")
+    return path
 
 
 def etag(value: Any) -> str:

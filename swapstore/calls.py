@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments, codecs
+from swapstore.commands import BackUp, Restore
 from swapstore.errors import InvalidInput, LeaseLost, OutcomeUnknown, Rejected, SwapstoreError
 from swapstore.events import Published, PublishRejected
 from swapstore.migration import mirror
@@ -18,11 +19,13 @@ from swapstore.protocol import datasets as listing
 from swapstore.protocol import live, pointers, prune, read
 from swapstore.protocol.batching import batched
 from swapstore.protocol.follow import Follow
-from swapstore.protocol.operation import Emit, Tally, Turn
+from swapstore.protocol.load import ask
+from swapstore.protocol.operation import Batch, Emit, Tally, Turn
 from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import History
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
@@ -354,6 +357,32 @@ class Calls:
             if retention is not None and not isinstance(retention, Retention):
                 raise InvalidInput(f"retention must be a Retention, not {type(retention).__name__}")
             return (yield from prune.prune(self._context, name, retention or self._context.retention))
+
+    def backup(self, path: str | os.PathLike[str]) -> Operation[int]:
+        """Copy a SQLite store into a new file, beside producers and readers. Returns its size in bytes.
+
+        The copy is one state of the store, between two commits. It has its name as soon as it is whole, and
+        can be opened as a store itself. To copy the file by other means loses the commits that are in its
+        `-wal`. Raises `InvalidInput` if the file exists or the store is not a SQLite file, `Unavailable` if
+        it cannot be written, `StoreFull` if its disk is full, and `Corrupt` if the store is damaged.
+        """
+        self._refuse_unless_sqlite("backup")
+        return (yield from ask(self._context, BackUp(arguments.file(path))))
+
+    def restore(self, path: str | os.PathLike[str]) -> Operation[None]:
+        """Replace all that a SQLite store contains by a backup, beside producers and readers.
+
+        It is one transaction: others see everything as it was, or as it was backed up. All namespaces are
+        replaced. If the file of the store is not there, it is created. Raises `InvalidInput` if there is no
+        such backup or the store is not a SQLite file, `Corrupt` if the backup is damaged or no store, and
+        `ReplyLost` if the disk failed at the end: then restore again. In all other cases nothing is changed.
+        """
+        self._refuse_unless_sqlite("restore")
+        yield Batch((Restore(arguments.file(path)),))
+
+    def _refuse_unless_sqlite(self, what: str) -> None:
+        if self._kind != "sqlite":
+            raise InvalidInput(f"{what} is for SQLite files; a server has its own way, such as BGSAVE")
 
     def doctor(self) -> Operation[list[Check]]:
         """Check the server or the SQLite file for settings that could break what swapstore promises.

@@ -124,6 +124,13 @@ class Ask(ReadCommand[Any]):
     words: tuple[str, ...]
 
 
+@attrs.frozen
+class BackUp(ReadCommand[int]):
+    """Copy a SQLite store into a new file, and return its size in bytes. It is a batch of its own."""
+
+    path: str
+
+
 # --- writing ---------------------------------------------------------------------------------------
 
 
@@ -175,6 +182,13 @@ class Register(Command[None]):
 
     key: str
     member: str
+
+
+@attrs.frozen
+class Restore(Command[None]):
+    """Replace all that a SQLite store contains by the content of another file. It is a batch of its own."""
+
+    path: str
 
 
 # --- without scripts -------------------------------------------------------------------------------
@@ -252,6 +266,9 @@ class Swap(Command["SwapReply"]):
     5. give each unlinked key a TTL of `grace_ms`, delete the live view, and publish a hint on the channel
        that is named like the manifest key. A failure in this step does not fail the commit.
 
+    `even_if_full`: a store that can do so carries out the swap, and the `Stage` commands right before it,
+    although it is full. The caller sees to it that the store does not grow by them.
+
     Whatever cuts it short leaves permanent but invisible records at worst, never a manifest that points
     at nothing.
     """
@@ -266,6 +283,7 @@ class Swap(Command["SwapReply"]):
     unlinked: tuple[str, ...] = ()
     staging_ttl_ms: int
     grace_ms: int
+    even_if_full: bool = False
 
 
 @attrs.frozen

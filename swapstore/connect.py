@@ -253,7 +253,7 @@ def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *,
     if target is None:
         path = _default_file().absolute()
         _log_default(path)
-        return makers.sqlite(path)
+        return makers.sqlite(path, True)  # noqa: FBT003 - private
     if isinstance(target, os.PathLike):
         raise InvalidInput(f"a store is named by a URL: sqlite:///{os.fspath(target)}")
     if not isinstance(target, str):
@@ -262,7 +262,7 @@ def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *,
     if separator and scheme in {"redis", "rediss", "unix"}:
         return makers.redis_url(target)
     if separator and scheme == "sqlite":
-        return makers.sqlite(_path(rest).absolute())
+        return makers.sqlite(_path(rest).absolute(), False)  # noqa: FBT003
     raise InvalidInput(_advice(target))
 
 
@@ -324,7 +324,7 @@ def default_url() -> str:
 def _default_file() -> Path:
     path = default_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # data of one user, for nobody else
     except OSError as error:
         raise Misconfigured(
             f"the directory of the default store cannot be created ({error}); set ${URL_VARIABLE}"
@@ -335,9 +335,14 @@ def _default_file() -> Path:
 def _path(rest: str) -> Path:
     """Return the path of a URL `sqlite:///<path>`, without host, options or fragment."""
     path = unquote(rest[1:]) if rest.startswith("/") else ""
+    if path and not path.isprintable():
+        raise InvalidInput(
+            f"the path of a SQLite store has a character that cannot be seen: {path!r}. Was the address read "
+            "from a file, with the end of its line?"
+        )
     if ":memory:" in {path, rest}:
         raise InvalidInput(_NOT_IN_MEMORY)
-    if not path or "?" in rest or "#" in rest or "\0" in path:
+    if not path or "?" in rest or "#" in rest:
         plain = rest and not set(rest) & set(":@?#/")
         meant = f" Three slashes: sqlite:///{rest}" if plain else ""
         raise InvalidInput(
@@ -356,14 +361,14 @@ class Makers(Generic[D]):
 
     redis_url: Callable[[str], D]
     redis_client: Callable[[Any], D]
-    sqlite: Callable[[Path], D]
+    sqlite: Callable[[Path, bool], D]
     rest: Callable[[Address, int], D]
 
 
-def _sqlite(path: Path) -> Driver:
+def _sqlite(path: Path, private: bool) -> Driver:  # noqa: FBT001
     from swapstore.drivers.sqlite.driver import SqliteDriver  # noqa: PLC0415
 
-    return SqliteDriver(path)
+    return SqliteDriver(path, private=private)
 
 
 def _redis_url(url: str) -> Driver:
@@ -399,10 +404,10 @@ def _async_redis_client(client: Any) -> AsyncDriver:
     return AsyncRedisDriver.from_client(client)
 
 
-def _async_sqlite(path: Path) -> AsyncDriver:
+def _async_sqlite(path: Path, private: bool) -> AsyncDriver:  # noqa: FBT001
     from swapstore.drivers.threaded import ThreadedDriver  # noqa: PLC0415
 
-    return ThreadedDriver(_sqlite(path))
+    return ThreadedDriver(_sqlite(path, private))
 
 
 def _async_rest(address: Address, max_request: int) -> AsyncDriver:

@@ -221,6 +221,8 @@ class Store(_BaseStore[Driver]):
     prune = blocking(Calls.prune)
     verify = iterating(Calls.verify)
     repair = blocking(Calls.repair)
+    backup = blocking(Calls.backup)
+    restore = blocking(Calls.restore)
     doctor = blocking(Calls.doctor)
 
     def __enter__(self) -> Self:
@@ -334,6 +336,8 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     prune = awaiting(Calls.prune)
     verify = aiterating(Calls.verify)
     repair = awaiting(Calls.repair)
+    backup = awaiting(Calls.backup)
+    restore = awaiting(Calls.restore)
     doctor = awaiting(Calls.doctor)
 
     async def __aenter__(self) -> Self:

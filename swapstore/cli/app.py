@@ -14,7 +14,7 @@ from swapstore.cli import ExitCode, output
 from swapstore.cli.demo import demo
 from swapstore.cli.fsck import repair, verify
 from swapstore.cli.importing import app as importing
-from swapstore.cli.operate import doctor, pin, prune, rollback, unpin
+from swapstore.cli.operate import backup, doctor, pin, prune, restore, rollback, unpin
 from swapstore.cli.produce import STDIN, confirm, publish
 from swapstore.cli.read import follow, history, latest, read
 from swapstore.cli.session import Session
@@ -71,7 +71,7 @@ app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[]
 
 for _command in (
     publish, latest, read, history, follow, datasets, status, confirm, pin, unpin, rollback, prune,
-    verify, repair, doctor, demo,
+    verify, repair, backup, restore, doctor, demo,
 ):  # fmt: skip
     app.command(_command)
 app.command(importing)

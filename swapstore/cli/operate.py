@@ -1,8 +1,11 @@
-"""What an operator runs: `swapstore pin`, `unpin`, `rollback`, `prune` and `doctor`."""
+"""What an operator runs: `swapstore pin`, `unpin`, `rollback`, `prune`, `backup`, `restore` and `doctor`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, SnapshotId, Version, retention_of
@@ -108,6 +111,53 @@ def _print_pruned(pruned: Pruned) -> None:
         hidden += f", or with a ts before {output.instant(pruned.floor)},"
     unlinked = output.count(pruned.let_go, "snapshot")
     output.print_text(f"{pruned.dataset}: nothing {hidden} is in the history; unlinked {unlinked}.")
+
+
+# --- copies of a SQLite file -----------------------------------------------------------------------
+
+
+def backup(
+    file: Annotated[Path, Parameter(help="The new file. It must not exist.")], /, *, session: CurrentSession
+) -> None:
+    """Copy a SQLite store into a new file, beside producers and readers.
+
+    cp would leave out what is in its -wal. The copy is a store itself:
+    swapstore --url sqlite:///FILE status. Prints its path and size.
+    """
+    with session.connect() as store:
+        size = store.backup(file)
+    if session.human_readable:
+        output.print_text(f"{file}: {output.size(size)}, copied from {store.where}.")
+    else:
+        output.write_json({"file": str(file), "size": size})
+
+
+def restore(
+    file: Annotated[Path, Parameter(help="The backup.")],
+    /,
+    *,
+    yes: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Replace a store that has datasets.")
+    ] = False,
+    session: CurrentSession,
+) -> None:
+    """Replace all that a SQLite store contains by a backup.
+
+    Producers and readers may go on: they see everything as it was, or as it
+    was backed up. What was published since the backup is gone.
+    """
+    with session.connect() as store:
+        names = store.datasets()
+        if names and not yes:
+            raise InvalidInput(
+                f"{store.where} has {output.count(len(names), 'dataset')}, and all of it would be replaced. "
+                "Back it up first; then give --yes"
+            )
+        store.restore(file)
+    if session.human_readable:
+        output.print_text(f"{store.where}: as it was in {file}.")
+    else:
+        output.write_json({"store": store.where, "file": str(file)})
 
 
 # --- whether the server is fit for it --------------------------------------------------------------

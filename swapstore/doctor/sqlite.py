@@ -17,8 +17,16 @@ if TYPE_CHECKING:
 MB = 1_000_000
 ROOMY = 10  # how many of the largest payloads should have room
 
+LARGE_LOG = 16 * MB  # SQLite empties its log at 4 MB, unless a reader is in the way
+
 # On these, SQLite's locks do not work between machines, nor does the shared memory of write-ahead logging.
-NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ceph", "glusterfs", "fuse.sshfs", "lustre"}
+_NETWORK = """
+nfs nfs4 cifs smb2 smb3 smbfs ncpfs afs kafs coda 9p virtiofs vboxsf vmhgfs prl_fs davfs drvfs osxfs grpcfuse
+ceph glusterfs gpfs lustre beegfs orangefs pvfs2 gfs gfs2 ocfs2 panfs wekafs daos juicefs moosefs lizardfs mfs
+sshfs s3fs goofys gcsfuse mount-s3 mountpoint-s3 blobfuse blobfuse2 rclone seaweedfs curlftpfs ceph-fuse
+vmhgfs-fuse hdfs cvmfs2
+"""
+NETWORK = frozenset(_NETWORK.split())
 
 
 def diagnose(ctx: Context) -> Operation[list[Check]]:
@@ -35,7 +43,8 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
         return [opening, *around]
     writing = yield from _writing(ctx)
     inside = yield from _inside(ctx)
-    return [opening, writing, *inside, *around, *(yield from times.diagnose(ctx))]
+    log = yield from _log(ctx, facts)
+    return [opening, writing, *inside, log, *around, *(yield from times.diagnose(ctx))]
 
 
 def _opening(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
@@ -44,9 +53,13 @@ def _opening(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
         yield from ask(ctx, Members(ctx.keys.datasets()))
         version = yield from ask(ctx, Ask(("version",)))
     except SwapstoreError as error:
-        advice = "Is the path right? If it is, restore the file from a backup, or move it away."
+        advice = (
+            "Is the path right? If it is, move the file away with its -wal and -shm; `swapstore restore`."
+        )
         if not isinstance(error, Corrupt):
-            advice = "Give your user read and write permission on the file and on its directory."
+            advice = (
+                facts["blocked"] or "Give your user read permission on the file, and on its -wal and -shm."
+            )
         return Check("file", Verdict.PROBLEM, str(error), advice)
     return Check("file", Verdict.OK, f"{facts['path']}, {facts['size'] / MB:,.1f} MB, SQLite {version}")
 
@@ -92,6 +105,24 @@ def _inside(ctx: Context) -> Operation[list[Check]]:
     ]
 
 
+def _log(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
+    """Check how much is in the log alone: what a copy of the main file lacks."""
+    waiting = yield from ask(ctx, Ask(("log",)))
+    where, size = facts["wal"], facts["wal_size"] / MB
+    if waiting is None:
+        return Check("log", Verdict.OK, f"{size:,.1f} MB" if size else "there is none")
+    found = f"{size:,.1f} MB, of which {waiting / MB:,.1f} MB are not in the file yet"
+    if waiting < LARGE_LOG:
+        return Check("log", Verdict.OK, f"{found}; `swapstore backup` copies both, cp does not")
+    return Check(
+        "log",
+        Verdict.WARNING,
+        f"{found}: a process has been reading for a long time, and {where} grows until it ends",
+        "Look for a program that has a transaction open (fuser FILE names those that have it open), and end "
+        "it. swapstore itself reads for moments only.",
+    )
+
+
 def _damaged(found: str) -> Check:
     return Check(
         "integrity",
@@ -112,8 +143,8 @@ def _directory(facts: dict[str, Any]) -> Check:
         return Check(
             "directory",
             Verdict.PROBLEM,
-            f"{where} cannot be written: SQLite keeps its log beside the file",
-            "Give your user write permission on the directory.",
+            f"{where} cannot be written: reads work, and publishes do not; SQLite's log is beside the file",
+            "Give your user write permission on the directory, if it is to publish.",
         )
     return Check("directory", Verdict.OK, f"{where} can be written")
 
@@ -137,11 +168,18 @@ def _file_system(facts: dict[str, Any]) -> Check:
     kind = facts["file_system"]
     if kind is None:
         return Check("file system", Verdict.UNKNOWN, "its type is unknown", "Keep the file on a local disk.")
-    if kind in NETWORK:
+    if kind.removeprefix("fuse.") in NETWORK:
         return Check(
             "file system",
             Verdict.PROBLEM,
             f"{kind}: a network file system, on which two machines can destroy the file",
             "Keep the file on a local disk, and use a server to share it between machines.",
+        )
+    if kind.startswith("fuse"):
+        return Check(
+            "file system",
+            Verdict.UNKNOWN,
+            f"{kind}: a file system in user space, whose locks swapstore does not know",
+            "Keep the file on a local disk, unless you know that its locks and shared memory work.",
         )
     return Check("file system", Verdict.OK, kind)

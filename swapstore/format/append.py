@@ -30,8 +30,8 @@ class Draft:
 
     `base` is the manifest that it is built on (None: there is none). `row` is the row that a publish adds,
     `pages` are the pages that it seals. `unlinked` are the keys that the new log no longer references; they
-    expire after `grace_ms` (default: the reader grace). `over`: the corrupt bytes that a repair replaces;
-    `base` is then None.
+    expire after `grace_ms` (default: the reader grace). `freed_bytes` is the size of their payloads. `over`:
+    the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
     """
 
     base: Manifest | None
@@ -41,6 +41,13 @@ class Draft:
     unlinked: tuple[str, ...] = ()
     over: bytes | None = None
     grace_ms: int | None = None
+    freed_bytes: int = 0
+    even_if_full: bool = False
+
+    @property
+    def fits_a_full_store(self) -> bool:
+        """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
+        return self.row is None or self.row.size <= self.freed_bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -120,8 +127,9 @@ def append(
     )
     log = Log(rows=(*log.rows, row), pages=log.pages)
     unlinked: tuple[str, ...] = ()
+    freed_bytes = 0
     if retained is not None or not head.shows_everything:
-        head, log, unlinked = _retain(head, log, retained or Retained(), stamp.keys)
+        head, log, unlinked, freed_bytes = _retain(head, log, retained or Retained(), stamp.keys)
     log, sealed = sealed_log(log, dataset=dataset, epoch=epoch, keys=stamp.keys)
     return Draft(
         base=base,
@@ -129,16 +137,25 @@ def append(
         row=row,
         pages=sealed,
         unlinked=unlinked,
+        freed_bytes=freed_bytes,
     )
 
 
 def repoint(base: Manifest, *, stamp: Stamp, retained: Retained | None = None, **changes: Any) -> Draft:
-    """Draft a manifest without a new row: other `latest`, `pinned` or `confirmed_at`, or less history."""
+    """Draft a manifest without a new row: other `latest`, `pinned` or `confirmed_at`, or less history.
+
+    It is swapped in a full store too: without new records, no dataset grows by more than a few hundred bytes.
+    """
     version = base.version + 1
     etag = f"{base.epoch}.{version}.{stamp.nonce}"
     head = attrs.evolve(base.head, etag=etag, version=version, committed_at=stamp.now_ms, **changes)
-    head, log, unlinked = _retain(head, base.log, retained or Retained(), stamp.keys)
-    return Draft(base=base, manifest=manifest.build(head, log, stamp.keys, base=base), unlinked=unlinked)
+    head, log, unlinked, _ = _retain(head, base.log, retained or Retained(), stamp.keys)
+    return Draft(
+        base=base,
+        manifest=manifest.build(head, log, stamp.keys, base=base),
+        unlinked=unlinked,
+        even_if_full=True,
+    )
 
 
 # --- sealing ---------------------------------------------------------------------------------------
@@ -178,18 +195,23 @@ def height(ref: Ref) -> int:
 # --- retention -------------------------------------------------------------------------------------
 
 
-def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head, Log, tuple[str, ...]]:
-    """Hide the rows past the limits, and remove from the log what can be. Returns the keys to unlink too."""
+def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head, Log, tuple[str, ...], int]:
+    """Hide the rows past the limits, and remove from the log what can be.
+
+    Returns the keys to unlink too, and the size of the payloads below them.
+    """
     head = retention.hidden(head, log, retained.limits)
     log, from_tail = retention.trimmed(head, log)
     log, from_pages, pages = retention.taken_apart(head, log, dict(retained.pages))
     gone = [*from_tail, *from_pages]
     head = attrs.evolve(head, count=head.count - len(gone))
-    unlinked = keys_of((*gone, *retained.released), head.dataset, keys)
+    gone += retained.released
+    unlinked = keys_of(gone, head.dataset, keys)
     if unlinked:  # another row may name the same records: its id was published again after they were lost
         named = set(keys_of((*head.kept, *log.rows), head.dataset, keys))
         unlinked = tuple(key for key in unlinked if key not in named)
-    return head, log, (*unlinked, *pages)
+        gone = [row for row in gone if keys.id(head.dataset, row.id) not in named]
+    return head, log, (*unlinked, *pages), sum(row.size for row in gone)
 
 
 def keys_of(rows: Iterable[Row], dataset: str, keys: Keys) -> tuple[str, ...]:

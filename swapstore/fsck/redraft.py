@@ -93,10 +93,12 @@ class Redrafter:
         latest = latest or (yield from self._newest(head, log)) or head.latest
         pinned = (yield from self._find_again(log, was.pinned)) if was and was.pinned else None
         head = attrs.evolve(head, latest=latest, pinned=pinned)
+        pages = self._rewriter.new_pages(log)
         draft = Draft(
             base=None,
             manifest=manifest.build(head, log, self._ctx.keys),
-            pages=self._rewriter.new_pages(log),
+            pages=pages,
+            even_if_full=not pages,
             unlinked=tuple(self._damage.leaked),
             over=self._walk.over,
             grace_ms=self._ctx.policy.leak_ttl_ms,
@@ -130,10 +132,12 @@ class Redrafter:
         if head is None:
             return None
         unlinked = [*replaced, *(yield from self._unlinked(current, later))]
+        pages = self._rewriter.new_pages(log)
         draft = Draft(
             base=current,
             manifest=manifest.build(head, log, self._ctx.keys),
-            pages=self._rewriter.new_pages(log),
+            pages=pages,
+            even_if_full=not pages,  # to let leaked records expire is what a full store needs
             unlinked=tuple(dict.fromkeys(unlinked)),
             grace_ms=self._ctx.policy.leak_ttl_ms,
         )

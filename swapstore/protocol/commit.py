@@ -38,6 +38,11 @@ What can fail, and why nothing is lost, doubled or half seen:
   retention may have unlinked the row: then the outcome is `unknown`.
 - the store refuses a command (memory, permissions): nothing was committed, and the refusal is raised. After
   a lost reply it proves nothing about the first send, so then the outcome is `unknown`.
+- the store is full, and the swap unlinks as much as it adds: the same manifest is sent once more, to be
+  committed beyond the limit (`even_if_full`). The script then does first what a full server allows and what
+  changes nothing; from its first write on, a server refuses a script nothing for want of memory. The order of
+  its steps stays as it is. What the swap unlinks is deleted at once, after the SET. A reader that started at
+  the previous manifest, and does not find a record, reads the manifest again.
 - after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL: verify
   finds it, and a repair expires it. It may leave the live view of the old version: readers ignore it, because
   it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
@@ -78,6 +83,7 @@ from swapstore.errors import (
     Corrupt,
     OutcomeUnknown,
     ReplyLost,
+    StoreFull,
     SwapstoreError,
     Unscripted,
 )
@@ -264,9 +270,8 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
             lost, losses = error, losses + 1
             current = yield from ask_after_loss(ctx, draft, error)
         except SwapstoreError as error:
-            if lost is None:
-                raise
-            raise unknown(draft, error) from error
+            draft = _for_a_full_store(draft, error, lost)
+            continue
         verdict = yield from resolve(ctx, draft, current, lost)
         if isinstance(verdict, Moved) and ctx.hook is not None:
             head, row = draft.manifest.head, draft.row
@@ -281,6 +286,19 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
         f"another producer kept taking over the staged records of version {draft.manifest.version}; nothing "
         "was published. Let producers use different ids, or try again"
     )
+
+
+def _for_a_full_store(draft: Draft, error: SwapstoreError, lost: ReplyLost | None) -> Draft:
+    """Return a draft as a full store takes it. Raises what the store said if there is no such draft.
+
+    What it unlinks is deleted at once. During a grace, each publish would take more than it gives; and SQLite
+    writes a record anew to give it a TTL.
+    """
+    if isinstance(error, StoreFull) and draft.fits_a_full_store and draft.grace_ms is None:
+        return attrs.evolve(draft, even_if_full=True, grace_ms=0)
+    if lost is None:
+        raise error
+    raise unknown(draft, error) from error
 
 
 class Committer(Protocol):
@@ -393,6 +411,7 @@ def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:
         staging_ttl_ms=ctx.policy.staging_ttl_ms,
         unlinked=draft.unlinked,
         grace_ms=ctx.policy.reader_grace_ms if draft.grace_ms is None else draft.grace_ms,
+        even_if_full=draft.even_if_full,
     )
 
 

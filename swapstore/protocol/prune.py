@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swapstore.commands import Get
-from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown
+from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown, StoreFull
 from swapstore.format import pages, retention, search
 from swapstore.format.append import Retained, repoint
 from swapstore.format.manifest import same_row
@@ -97,15 +97,21 @@ def prune(ctx: Context, dataset: str, kept: Retention) -> Operation[Pruned]:
         now_ms = yield from retention_time(ctx, base, now_ms)
     bounds = limits(kept, now_ms)
     let_go = lost = 0
+    most = PAGES_A_PRUNE
     while lost < ctx.policy.commit_attempts:
         if base is None:
             raise NotFound("nothing is published; publish a snapshot first")
-        taken = yield from retained(ctx, base, bounds, keeping=base.head.kept, most=PAGES_A_PRUNE)
+        taken = yield from retained(ctx, base, bounds, keeping=base.head.kept, most=most)
         draft = repoint(base, stamp=ctx.stamp(), retained=taken)
         if not _changes(base, draft):
             return _pruned(base, let_go)
         try:
             verdict = yield from commit(ctx, draft, [], Staging())
+        except StoreFull:  # on a full disk, a swap that takes fewer pages apart may have room
+            if most == PAGES_A_PUBLISH:
+                raise
+            most = PAGES_A_PUBLISH
+            continue
         except OutcomeUnknown:  # it does not matter whose swap it was: the manifest shows what is left to do
             verdict = Moved((yield from load_manifest(ctx, dataset)))
         match verdict:

@@ -26,6 +26,8 @@ COMMANDS = (
     "prune",
     "verify",
     "repair",
+    "backup",
+    "restore",
     "doctor",
     "demo",
     "import",

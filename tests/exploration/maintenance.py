@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from swapstore import Repair, Retention
-from swapstore.commands import Register
-from swapstore.errors import Damaged, SwapstoreError
+from swapstore.commands import Failed, ReadCommand, Register, Swap
+from swapstore.errors import Damaged, StoreFull, SwapstoreError
 from swapstore.format import manifest, records
 from swapstore.fsck.repair import repair
 from swapstore.models import Commit, Row, Snapshot
+from swapstore.protocol.operation import Batch
 from swapstore.protocol.pointers import pin, unpin
 from swapstore.protocol.prune import prune
 from swapstore.protocol.read import read_id
@@ -36,6 +38,39 @@ if TYPE_CHECKING:
 def keeping(client: Client, count: int) -> Client:
     """The same client, with a retention."""
     return lambda context: client(attrs.evolve(context, retention=Retention(max_count=count)))
+
+
+def in_full_store(client: Client) -> Client:
+    """The same client, whose store refuses what needs memory, unless the swap makes up for it."""
+
+    def run(context: Context) -> Operation[Any]:
+        steps = client(context)
+        step = next(steps)
+        while True:
+            try:
+                reply = yield from _refusing(step) if isinstance(step, Batch) else _passing(step)
+            except SwapstoreError as error:
+                send: Callable[[], Any] = partial(steps.throw, error)
+            else:
+                send = partial(steps.send, reply)
+            try:
+                step = send()
+            except StopIteration as stop:
+                return stop.value
+
+    return run
+
+
+def _passing(step: Any) -> Operation[Any]:
+    return (yield step)
+
+
+def _refusing(batch: Batch) -> Operation[list[Any]]:
+    """Send what a full store carries out, and answer the rest with a refusal."""
+    fits = any(isinstance(command, Swap) and command.even_if_full for command in batch.commands)
+    sent = tuple(command for command in batch.commands if fits or isinstance(command, ReadCommand))
+    replies = iter((yield Batch(sent)) if sent else ())
+    return [next(replies) if command in sent else Failed(StoreFull("full")) for command in batch.commands]
 
 
 def pruner(context: Context) -> Operation[Any]:
@@ -140,6 +175,13 @@ SCENARIOS = {
     "a producer with retention, a pruner and readers": Scenario(
         (keeping(ONE, 2), pruner, reader, old_reader), history=5
     ),
+    "a producer with retention and readers in a full store": Scenario(
+        (in_full_store(keeping(ONE, 2)), reader, old_reader), history=5
+    ),
+    "a producer with retention and a pruner in a full store": Scenario(
+        (in_full_store(keeping(ONE, 1)), in_full_store(pruner)), history=5
+    ),
+    "a pinner and a pruner in a full store": Scenario((in_full_store(pruner), in_full_store(pinner))),
     "two pruners and a producer": Scenario((pruner, pruner, ONE), budgets=FEW),
     "a pruner and a pinner": Scenario((pruner, pinner)),
     "a repairer and a pruner, nothing wrong": Scenario((repairer, pruner)),

@@ -62,7 +62,31 @@ MUTANTS = (
         "SQLite writes into a deleted file",
         "A producer does not acknowledge a publish into a file that no other process can see.",
         "real/test_sqlite.py::test_a_file_that_was_deleted_or_replaced_is_opened_anew",
-        Edit("SqliteDriver._idle_one", "opened.identity == _identity(self._path)", "True"),
+        Edit("Opened.is_usable", "now.files != self.look.files or self._is_overwritten()", "False"),
+    ),
+    mutant(
+        "SQLite acknowledges what it committed into a removed file",
+        "An acknowledged publish is in the files that other processes open.",
+        "real/test_sqlite_identity.py::test_a_commit_into_a_file_that_went_away_is_not_acknowledged",
+        Edit("SqliteDriver._write", "not opened.is_in_place()", "False"),
+    ),
+    mutant(
+        "SQLite takes the log of another file",
+        "A restored file is not mixed with the log of the former one.",
+        "real/test_sqlite_identity.py::test_the_log_of_another_file_is_refused",
+        Edit("State.is_known", "not layouts.isdisjoint(log.schema_versions)", "True"),
+    ),
+    mutant(
+        "SQLite closes a connection whose log is another's",
+        "The end of a process does not delete the commits of others.",
+        "real/test_sqlite_identity.py::test_a_log_that_is_removed_by_hand",
+        Edit("Opened.reason_not_to_close", "self.access is not Access.WRITE or", "True or"),
+    ),
+    mutant(
+        "a reader on SQLite makes a log of its own",
+        "A user who may only read leaves no file that blocks the owner.",
+        "real/test_sqlite_readers.py::test_between_the_runs_of_a_producer",
+        Edit("_access", "Access.READ if", "Access.WRITE if True or"),
     ),
     mutant(
         "a connection lent without a check (Redis)",
@@ -106,6 +130,6 @@ MUTANTS = (
         "a refused commit leaves permanent records (SQLite)",
         "What was staged and not committed expires.",
         "unit/test_sqlite_batch.py::test_a_refused_commit_leaves_staged_records_in_the_file",
-        Edit("SqliteDriver.execute", "batch.finish()", "pass"),
+        Edit("SqliteDriver._write", "batch.finish()", "pass"),
     ),
 )

@@ -98,7 +98,13 @@ MUTANTS = (
         "a refusal after a lost reply is called final",
         "While the first send may still arrive, a refusal does not mean that nothing was committed.",
         OUTCOMES + "a_refusal_after_a_lost_reply_is_outcome_unknown[sqlite]",
-        Edit("commit", "if lost is None", "if True"),
+        Edit("_for_a_full_store", "if lost is None", "if True"),
+    ),
+    mutant(
+        "a full store grows past its limit",
+        "A publish that needs more memory than it frees is refused by a full server.",
+        "real/test_full_store.py::test_a_publish_that_would_grow_the_store_is_refused_whole[100]",
+        Edit("Draft.fits_a_full_store", "self.row.size <= self.freed_bytes", "True"),
     ),
     mutant(
         "a refused commit resolved as if its reply had been lost",

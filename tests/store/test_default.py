@@ -68,6 +68,24 @@ def test_the_default_store_is_logged_once(tmp_path: Path) -> None:
     assert errors_of(script, HOME=str(tmp_path), SWAPSTORE_URL=f"sqlite:///{tmp_path}/a.db") == ""
 
 
+def test_the_default_store_is_its_owners_alone(tmp_path: Path) -> None:
+    """Other users of the machine read what a program published without naming a store."""
+    run(f"import os; os.umask(0)\n{TWO_LINES}\nos._exit(0)", HOME=str(tmp_path))
+    (file,) = tmp_path.rglob("swapstore.db")
+    parts = list(file.parent.iterdir())
+    assert {path.name for path in parts} == {"swapstore.db", "swapstore.db-wal", "swapstore.db-shm"}
+    for path in (file.parent, *parts):
+        assert not path.stat().st_mode & 0o077, path
+
+
+@pytest.mark.parametrize("end", ["%0A", "\n", "\r\n", "\t", "%00", "\x7f", "\u200b"])
+def test_a_path_with_a_character_that_cannot_be_seen_is_refused(tmp_path: Path, end: str) -> None:
+    """An address that was read from a file, with the end of its line, makes another file."""
+    with pytest.raises(InvalidInput, match="end of its line|a line break in it"):
+        swapstore.connect(f"sqlite:///{tmp_path}/a.db{end}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_environment_names_the_default_store(tmp_path: Path) -> None:
     """A program has to be changed to use another store than `$SWAPSTORE_URL`."""
     url = f"sqlite:///{tmp_path}/elsewhere.db"

@@ -2,11 +2,11 @@
 --
 -- KEYS  manifest, live view, staged records..., unlinked records...
 -- ARGV  expected prefix ('': no manifest may be there), our prefix, manifest bytes, number of staged
---       records, staging TTL (ms), reader grace (ms), whole ('1' or '0'); then for each staged record a digit
---       and bytes. '0': a record that was staged before; the bytes are its header. '1': the same, and the
---       record is shared. '2': a record that the commit stages itself; the bytes are all of it. '3': the
---       same, and the record is shared. '4' and '5': like '2' and '3', but the header goes on after its line,
---       up to the first comma: a ts record states there which version commits it.
+--       records, staging TTL (ms), reader grace (ms), '1' if whole, plus 2 if even if full; then for each
+--       staged record a digit and bytes. '0': a record that was staged before; the bytes are its header. '1':
+--       the same, and the record is shared. '2': a record that the commit stages itself; the bytes are all of
+--       it. '3': the same, and the record is shared. '4' and '5': like '2' and '3', but the header goes on
+--       after its line, up to the first comma: a ts record states there which version commits it.
 
 local last = 2 + ARGV[4] -- KEYS[3] to KEYS[last] are the staged records
 local undo = {} -- keys of records without a TTL that get one if the commit is refused
@@ -62,7 +62,7 @@ end
 function compare(manifest, expected, ours)
   local call, sub = redis.call, string.sub
   local stored, as_expected, damaged
-  if ARGV[7] == '1' then
+  if ARGV[7] % 2 == 1 then
     local kind = call('TYPE', manifest).ok
     damaged = kind ~= 'string' and kind ~= 'none'
     stored = damaged and '' or call('GET', manifest) or ''
@@ -92,8 +92,13 @@ end
 
 -- A record that the commit stages is written without a TTL, as step 3 would leave it. If its key is taken, or
 -- the write fails, it is verified like a record that was staged before. Collects what step 3 has to persist.
+--
+-- A full server refuses a script's writes that need memory, but only until the first write that needs none.
 function verify(verified)
   local pcall = redis.pcall
+  if ARGV[7] >= '2' then
+    pcall('PERSIST', KEYS[1]) -- changes nothing
+  end
   for i = 3, last do
     local key, what, record = KEYS[i], ARGV[2 + 2 * i], ARGV[3 + 2 * i]
     if what >= '2' and place(i) == 1 then

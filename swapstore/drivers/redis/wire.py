@@ -141,7 +141,7 @@ def _commit_arguments(commit: Swap, stages: Sequence[Stage] = ()) -> tuple[list[
         len(commit.staged),
         commit.staging_ttl_ms,
         commit.grace_ms,
-        int(commit.whole),
+        int(commit.whole) + 2 * commit.even_if_full,
     ]
     records = {stage.key: (stage.record, stage.body) for stage in stages}
     for staged in commit.staged:
@@ -248,7 +248,7 @@ def _stageable(commit: Swap, before: list[Command[Any]]) -> int:
             or headers.pop(stage.key, None) != stage.record
             or not (_is_line(stage.record) or _ends_at_comma(stage.record))
             or stage.ttl_ms != commit.staging_ttl_ms
-            or len(stage.record) + len(stage.body) > LARGEST_BUNDLED
+            or (len(stage.record) + len(stage.body) > LARGEST_BUNDLED and not commit.even_if_full)
         ):
             break
         count += 1

@@ -227,11 +227,15 @@ def commit(
         "UPDATE records SET expires_at = NULL WHERE key = ?", [(staged.key,) for staged in unverified]
     )
     connection.execute(_SET, (commit.key, commit.manifest, None))
-    connection.executemany(
-        "UPDATE records SET expires_at = ? WHERE key = ?",
-        [(now + commit.grace_ms, key) for key in commit.unlinked],
-    )
-    connection.execute("DELETE FROM records WHERE key = ?", (commit.live_key,))
+    gone = [commit.live_key]
+    if commit.grace_ms:
+        connection.executemany(
+            "UPDATE records SET expires_at = ? WHERE key = ?",
+            [(now + commit.grace_ms, key) for key in commit.unlinked],
+        )
+    else:  # an UPDATE writes the whole record anew, for which a full disk has no room
+        gone += commit.unlinked
+    connection.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in gone])
     return Committed()
 
 

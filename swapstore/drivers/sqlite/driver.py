@@ -3,28 +3,36 @@
 A batch that writes is one transaction: it takes the write lock first, and is on disk (`synchronous=FULL`)
 when it returns. A record with a TTL is stored with the time at which it expires. Expired records are never
 returned, and each batch that writes removes a few of them.
+
+A connection is used only while the files at the path are those that it has open. A batch that wrote is
+acknowledged only if they still are after its COMMIT.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from swapstore.commands import Command, ReadCommand
-from swapstore.drivers.sqlite import errors, file
+from swapstore.commands import BackUp, Command, ReadCommand, Restore, Swap
+from swapstore.drivers.sqlite import backup, errors, file, identity, reserve
 from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
+from swapstore.drivers.sqlite.identity import Parts
+from swapstore.errors import Corrupt, ReadOnly, ReplyLost, StoreFull, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from swapstore.drivers.sqlite.file import Opened
+
 EXPIRED_REMOVED = 16  # expired rows that each writing batch removes: more than a batch adds
+READINGS = 20  # times that a batch is read anew, without a log, from a file that others are writing
 
 _REMOVE_EXPIRED = (
     "DELETE FROM records WHERE rowid IN "
@@ -33,7 +41,10 @@ _REMOVE_EXPIRED = (
 
 
 class SqliteDriver:
-    """Carries out commands on a SQLite file. Each batch has a connection of its own while it runs."""
+    """Carries out commands on a SQLite file. Each batch has a connection of its own while it runs.
+
+    `private`: a file that the driver creates can be read and written by its owner alone.
+    """
 
     kind = "sqlite"
     binary_safe = True
@@ -42,15 +53,18 @@ class SqliteDriver:
         self,
         path: Path,
         *,
+        private: bool = False,
         timeout_s: float = file.BUSY_TIMEOUT_S,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.where = f"sqlite {path}"
         self._path = path
+        self._private = private
         self._timeout_s = timeout_s
         self._now_ms = now_ms
-        self._idle: list[_Opened] = []
-        self._inherited: list[_Opened] = []
+        self._idle: list[Opened] = []
+        self._inherited: list[Opened] = []
+        self._unusable = ""  # why no connection may be opened any more; empty: it may
         self._lock = threading.RLock()
         self._closed = False
         survive_forks(self)
@@ -62,76 +76,154 @@ class SqliteDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands, in one transaction if any of them writes; see `Driver.execute`."""
-        if list(commands) == [file.FILE]:
-            return [file.of_file(self._path)]
-        writes = not all(isinstance(command, ReadCommand) for command in commands)
-        with self._connection() as connection:
-            if not writes:
-                with errors.while_reading(self.where):
-                    return [carry_out(connection, command, self._now_ms()) for command in commands]
-            with errors.while_writing(connection, self.where):
-                connection.execute("BEGIN IMMEDIATE")
-                batch = WritingBatch(connection, commands)
-                replies = [batch.carry_out(command, self._now_ms()) for command in commands]
-                batch.finish()
-                connection.execute(_REMOVE_EXPIRED, (self._now_ms(), EXPIRED_REMOVED))
-            with errors.while_committing(connection, self.where):
-                connection.execute("COMMIT")
-            return replies
+        match commands:
+            case [file.FILE]:
+                return [file.of_file(self._path)]
+            case [BackUp(path)]:
+                with self._lend() as opened:
+                    return [backup.back_up(opened, path)]
+            case [Restore(path)]:
+                with self._lend(writes=True) as opened:
+                    backup.restore(opened, path, self._timeout_s)
+                    return [None]
+        if all(isinstance(command, ReadCommand) for command in commands):
+            return self._read(commands)
+        swap = _for_a_full_disk(commands)
+        try:
+            return self._write_once(commands, swap)
+        except StoreFull:
+            if swap is None or swap.staged:
+                raise
+        self._make_room()
+        return self._write_once(commands, swap)
+
+    def _make_room(self) -> None:
+        """Give away the reserve, and empty the log as far as it goes: it is then begun anew where it is."""
+        reserve.give(Parts.of(self._path))
+        with suppress(SwapstoreError, sqlite3.Error), self._lend(writes=True) as opened:
+            opened.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _write_once(self, commands: Sequence[Command[Any]], swap: Swap | None) -> list[Any]:
+        with self._lend(writes=True) as opened:
+            if swap is None:
+                return self._write(opened, commands)
+            with _without_overwriting(opened.connection):
+                return self._write(opened, commands)
+
+    def _read(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        for _ in range(READINGS):
+            opened = self._take()
+            keep = False
+            try:
+                replies = [carry_out(opened.connection, command, self._now_ms()) for command in commands]
+                keep = opened.access is not file.Access.SNAPSHOT
+                if keep or opened.is_unchanged():
+                    return replies
+            except sqlite3.Error as error:
+                if opened.access is not file.Access.SNAPSHOT or opened.is_unchanged():
+                    raise errors.translated(error, opened.parts) from error
+            finally:
+                self._put_back(opened, keep=keep)
+        raise Unavailable(f"{self.where} kept changing while it was read; try again")
+
+    def _write(self, opened: Opened, commands: Sequence[Command[Any]]) -> list[Any]:
+        connection, parts = opened.connection, opened.parts
+        with errors.while_writing(connection, parts):
+            connection.execute("BEGIN IMMEDIATE")
+            batch = WritingBatch(connection, commands)
+            replies = [batch.carry_out(command, self._now_ms()) for command in commands]
+            batch.finish()
+            connection.execute(_REMOVE_EXPIRED, (self._now_ms(), EXPIRED_REMOVED))
+            connection.execute(identity.NEXT, (opened.mark, os.urandom(identity.STATE_BYTES)))
+        with errors.while_committing(connection, parts):
+            connection.execute("COMMIT")
+        if not opened.is_in_place():
+            raise ReplyLost(f"{self.where} was replaced, or its -wal or -shm was, during a commit")
+        return replies
+
+    # --- connections ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def _lend(self, *, writes: bool = False) -> Iterator[Opened]:
+        """Lend an idle connection, or open one. It is kept only if the batch ends without an error."""
+        opened = self._take(writes=writes)
+        try:
+            yield opened
+        except BaseException:
+            self._put_back(opened, keep=False)
+            raise
+        self._put_back(opened, keep=opened.access is not file.Access.SNAPSHOT)
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend an idle connection, or open one. It is kept only if the batch ends without an error."""
-        opened = self._idle_one() or self._open()
-        try:
+        with self._lend() as opened:
             yield opened.connection
-        except BaseException:
-            opened.connection.close()
-            raise
+
+    def _take(self, *, writes: bool = False) -> Opened:
+        while (opened := self._idle_one()) is not None:
+            if opened.is_usable() and (opened.access is file.Access.WRITE or not writes):
+                return opened
+            self._close(opened)
+        opened = file.open_file(self._path, self._timeout_s, writes=writes, private=self._private)
+        if writes and opened.access is not file.Access.WRITE:
+            self._close(opened)
+            raise ReadOnly(
+                f"{self.where} can be read and not written: this user needs write permission on the file and "
+                "on its directory"
+            )
+        return opened
+
+    def _idle_one(self) -> Opened | None:
+        """Take an idle connection. None: there is none, and one may be opened."""
         with self._lock:
-            if not self._closed:
+            if self._unusable:
+                raise Corrupt(self._unusable)
+            return self._idle.pop() if self._idle else None
+
+    def _put_back(self, opened: Opened, *, keep: bool) -> None:
+        """Keep a connection for the next batch, or close it."""
+        with self._lock:
+            if keep and not self._closed:
                 self._idle.append(opened)
                 return
-        opened.connection.close()
+        self._close(opened)
 
-    def _idle_one(self) -> _Opened | None:
-        """Take an idle connection whose file is still the one at the path.
+    def _close(self, opened: Opened) -> None:
+        """Close a connection, unless SQLite would then write its log into a file that is not its own.
 
-        On a file that was deleted or replaced, publishes would be acknowledged that no process can read.
+        The last connection to be closed writes the log into the main file, and deletes `-wal`. If these are
+        not those that it has open, that destroys the commits of others. So such a connection is never closed,
+        not even when the process ends. No other is opened: within a process, all would share its `-shm`.
         """
-        while True:
-            with self._lock:
-                if not self._idle:
-                    return None
-                opened = self._idle.pop()
-            if opened.identity == _identity(self._path):
-                return opened
+        reason = opened.reason_not_to_close()
+        if not reason:
             opened.connection.close()
-
-    def _open(self) -> _Opened:
-        connection = file.open_file(self._path, self.where, self._timeout_s)
-        return _Opened(connection, _identity(self._path))
+            return
+        with self._lock:
+            self._unusable = self._unusable or f"{self.where}: {reason}"
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened.connection))
 
     def close(self) -> None:
         """Close the idle connections. One in use is closed when its batch ends."""
         with self._lock:
             self._closed = True
-            for opened in self._idle:
-                opened.connection.close()
-            self._idle = []
+            idle, self._idle = self._idle, []
+        for opened in idle:
+            self._close(opened)
 
 
-@attrs.frozen
-class _Opened:
-    """A connection, and the identity of its file."""
-
-    connection: sqlite3.Connection
-    identity: tuple[int, int] | None
+def _for_a_full_disk(commands: Sequence[Command[Any]]) -> Swap | None:
+    """Return the swap that deletes at once what it unlinks, see `Swap.even_if_full`; None: there is none."""
+    swaps = (command for command in commands if type(command) is Swap)
+    return next((swap for swap in swaps if swap.even_if_full and not swap.grace_ms), None)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+@contextmanager
+def _without_overwriting(connection: sqlite3.Connection) -> Iterator[None]:
+    """Delete without overwriting the bytes, as some builds do: a full disk has no room for that."""
+    (usual,) = connection.execute("PRAGMA secure_delete").fetchone()
+    connection.execute("PRAGMA secure_delete = OFF")
     try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        yield
+    finally:
+        connection.execute(f"PRAGMA secure_delete = {usual}")

@@ -18,18 +18,11 @@ from swapstore.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
-@contextmanager
-def while_reading(where: str) -> Iterator[None]:
-    """Translate errors of a batch that only reads."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise translated(error, where) from error
+    from swapstore.drivers.sqlite.identity import Parts
 
 
 @contextmanager
-def while_writing(connection: sqlite3.Connection, where: str) -> Iterator[None]:
+def while_writing(connection: sqlite3.Connection, parts: Parts) -> Iterator[None]:
     """Translate errors before the COMMIT, and roll back: nothing is on disk yet."""
     try:
         yield
@@ -37,12 +30,12 @@ def while_writing(connection: sqlite3.Connection, where: str) -> Iterator[None]:
         with suppress(sqlite3.Error):
             connection.rollback()
         if isinstance(error, sqlite3.Error):
-            raise translated(error, where) from error
+            raise translated(error, parts) from error
         raise
 
 
 @contextmanager
-def while_committing(connection: sqlite3.Connection, where: str) -> Iterator[None]:
+def while_committing(connection: sqlite3.Connection, parts: Parts) -> Iterator[None]:
     """Translate errors of the COMMIT: the transaction may be on disk or not, and only reading again tells.
 
     A busy or full database refuses the COMMIT as a whole, so nothing is on disk then.
@@ -52,35 +45,43 @@ def while_committing(connection: sqlite3.Connection, where: str) -> Iterator[Non
     except sqlite3.Error as error:
         with suppress(sqlite3.Error):
             connection.rollback()
-        refusal = translated(error, where)
+        refusal = translated(error, parts)
         if isinstance(refusal, StoreFull) or _code(error) == sqlite3.SQLITE_BUSY:
             raise refusal from error
-        raise ReplyLost(f"{where} failed while committing ({error}); is its disk healthy?") from error
+        raise ReplyLost(f"{parts.where} failed while committing ({error}); is its disk healthy?") from error
 
 
-def translated(error: sqlite3.Error, where: str) -> SwapstoreError:
+def translated(error: sqlite3.Error, parts: Parts) -> SwapstoreError:
     """Turn SQLite's error into this library's."""
-    code = _code(error)
+    code, where = _code(error), parts.where
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return Unavailable(
             f"{where} stayed busy for longer than its timeout: another process holds the write lock. "
             "Try again; if it persists, look for a process that is stuck in a transaction"
         )
-    if code == sqlite3.SQLITE_FULL:
+    if is_full(error):
         return StoreFull(f"{where} cannot grow: the disk is full ({error})")
-    if code == sqlite3.SQLITE_READONLY:
-        return AccessDenied(
-            f"{where} cannot be written ({error}); check the permissions of the file and its directory"
-        )
-    if code in {sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}:
-        return AccessDenied(f"{where} may not be opened ({error}); check its permissions")
     if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return Corrupt(f"{where} is not a usable SQLite file ({error}); restore it, or choose another path")
+    blocked = parts.blocked()
+    if code == sqlite3.SQLITE_READONLY:
+        return AccessDenied(
+            f"{where} cannot be written ({error}); "
+            + (blocked or "check the permissions of the file and its directory")
+        )
+    if code in {sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH} or (code == sqlite3.SQLITE_CANTOPEN and blocked):
+        return AccessDenied(f"{where} may not be opened ({error}); {blocked or 'check its permissions'}")
     if code == sqlite3.SQLITE_CANTOPEN:
         return Unavailable(
             f"{where} cannot be opened ({error}); does its directory exist, and may you write there?"
         )
     return Unavailable(f"{where} failed ({error})")
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Say whether the disk is full, or has no room for the log of a file that is being opened."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return _code(error) == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import shutil
 import sqlite3
@@ -9,15 +10,20 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import attrs
 
 from swapstore.commands import Ask
-from swapstore.drivers.sqlite.errors import translated
-from swapstore.errors import AccessDenied, Corrupt, Misconfigured, UnsupportedFormat
+from swapstore.drivers.sqlite import errors, identity, reserve
+from swapstore.drivers.sqlite.identity import Look, Parts
+from swapstore.errors import AccessDenied, Corrupt, Misconfigured, Unavailable, UnsupportedFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 BUSY_TIMEOUT_S = 10.0
+OPENINGS = 20  # times that a file is opened anew because it is being replaced
 APPLICATION_ID = 0x73776170  # "swap": what `file` and `PRAGMA application_id` show
 SCHEMA_VERSION = 1
 
@@ -26,7 +32,8 @@ FILE = Ask(("file",))
 
 _MOUNTS = Path("/proc/self/mounts")  # Linux
 
-_SCHEMA = """
+_SCHEMA = f"""
+{identity.SCHEMA};
 CREATE TABLE records (
   key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL CHECK (typeof(value) = 'blob'), expires_at INTEGER
 );
@@ -35,26 +42,154 @@ CREATE TABLE members (key TEXT NOT NULL, member TEXT NOT NULL, PRIMARY KEY (key,
 """
 
 
-def open_file(path: Path, where: str, timeout_s: float) -> sqlite3.Connection:
-    """Open the file, and create it and its tables if necessary.
+# --- connections -----------------------------------------------------------------------------------
 
-    Raises `Misconfigured` if no file can be there, `Unavailable` if it cannot be opened, `Corrupt` if it
-    belongs to another application, and `UnsupportedFormat` if its schema is newer than this version of
-    swapstore.
+
+class Access(enum.Enum):
+    """What a connection may do. A user without write permission may not make `-wal` and `-shm` either:
+    they would be this user's, and nobody else could write them.
+    """  # noqa: D205
+
+    WRITE = "read and write"
+    READ = "read the file and its log"
+    SNAPSHOT = "read the file, which has no log"  # valid as long as nobody writes
+
+
+@attrs.define
+class Opened:
+    """A connection, and the files that it has open. `mark`: see `identity`."""
+
+    connection: sqlite3.Connection
+    parts: Parts
+    look: Look
+    access: Access
+    mark: bytes
+
+    def is_usable(self) -> bool:
+        """Say whether the files at the path are still those that the connection has open.
+
+        On others, publishes would be acknowledged that no process can read.
+        """
+        now = identity.look(self.parts)
+        if now == self.look:
+            return True
+        if now.files != self.look.files or self._is_overwritten():
+            return False
+        self.look, self.mark = now, identity.mark(self.connection)
+        if self.access is Access.WRITE:
+            reserve.keep(self.parts, now.written[1])
+        return True
+
+    def is_in_place(self) -> bool:
+        """Say whether the paths still lead to the files that the connection has open."""
+        return identity.look(self.parts).files == self.look.files
+
+    def is_unchanged(self) -> bool:
+        """Say whether nobody has written: without a log, reading is torn by a file that changes."""
+        return identity.look(self.parts) == self.look
+
+    def reason_not_to_close(self) -> str:
+        """Return why closing this connection would destroy what others wrote; empty if it does not."""
+        now = identity.look(self.parts)
+        if self.access is not Access.WRITE or now.main != self.look.main:
+            return ""  # SQLite writes nothing then
+        if now.logs not in {self.look.logs, (None, None)}:
+            return (
+                "its -wal or -shm was removed or replaced while this process had it open. Nothing is read or "
+                "written any more; restart every process that uses the file, and run `swapstore verify`"
+            )
+        if now.written != self.look.written and self._is_overwritten():
+            return (
+                "another file was copied over it while this process had it open. Nothing is read or written "
+                "any more; stop every process that uses it, move its -wal and -shm away, and copy again, or "
+                "use `swapstore restore`"
+            )
+        return ""
+
+    def _is_overwritten(self) -> bool:
+        """Say whether the main file was written by something else than a checkpoint of its log."""
+        try:
+            (known,) = self.connection.execute("SELECT current FROM lineage").fetchone() or (None,)
+        except sqlite3.Error:
+            known = None
+        return identity.is_foreign_log(self.parts, known)
+
+
+def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bool = False) -> Opened:
+    """Open the file, and create it and its tables if necessary, for its owner alone if it is `private`.
+
+    A user without write permission gets a connection that only reads. So does any user on a full disk, which
+    has no room for a log, unless the connection is for a batch that `writes`.
+
+    Raises `StoreFull` in that case, `Misconfigured` if no file can be there, `Unavailable` if it cannot be
+    opened, `Corrupt` if it belongs to another application or its -wal to another file, and
+    `UnsupportedFormat` if its schema is newer than this version of swapstore.
     """
-    try:
-        connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise (_misplaced(path, where) or translated(error, where)) from error
-    try:
-        _prepare(connection, where, timeout_s)
-    except sqlite3.Error as error:
+    parts = Parts.of(path)
+    is_full = False
+    for _ in range(OPENINGS):
+        before = identity.look(parts)
+        access = Access.SNAPSHOT if is_full else _access(parts, before)
+        if identity.is_foreign_log(parts):
+            raise Corrupt(
+                f"{parts.where} was replaced, and {parts.wal} is still the log of the file that was there "
+                "before. Nothing was read or written. Stop every process that uses it; then move that file "
+                f"and {parts.shm} away to go on with what is there now, or put the former file back"
+            )
+        try:
+            connection, mark = _connect(parts, access, timeout_s)
+        except sqlite3.Error as error:
+            if access is not Access.WRITE and identity.look(parts) != before:
+                continue  # its log came or went
+            is_full = errors.is_full(error) and not writes and not identity.size_of(parts.wal)
+            if is_full and access is Access.WRITE:
+                continue
+            raise (_misplaced(path, parts.where) or errors.translated(error, parts)) from error
+        after = identity.look(parts)
+        if before.main == after.main:
+            if identity.is_copy_without_log(connection, after):
+                connection.close()
+                raise Corrupt(
+                    f"{parts.where} is a copy of another store's main file alone: the commits are in that "
+                    "store's -wal. Copy it with `swapstore backup`. If it was empty, delete this file"
+                )
+            if access is Access.WRITE:
+                reserve.keep(parts, after.written[1])
+            return Opened(connection, parts, after, access, mark)
+        # It was created or replaced since the look. Only what exists before it is opened can be compared.
         connection.close()
-        raise (_misplaced(path, where) or translated(error, where)) from error
+        if before.main is None and private:
+            path.chmod(0o600)
+    raise Unavailable(f"{parts.where} was replaced each time that it was opened; try again")
+
+
+def _access(parts: Parts, found: Look) -> Access:
+    may_write = found.main is None or os.access(parts.main, os.W_OK)
+    if may_write and (None not in found.logs or os.access(Path(parts.wal).parent, os.W_OK | os.X_OK)):
+        return Access.WRITE
+    return Access.READ if found.main is None or identity.size_of(parts.wal) else Access.SNAPSHOT
+
+
+def _connect(parts: Parts, access: Access, timeout_s: float) -> tuple[sqlite3.Connection, bytes]:
+    """Return a connection and its mark. It has read: so SQLite has opened all of its files."""
+    options = {
+        Access.WRITE: "mode=rwc",
+        Access.READ: "mode=ro&readonly_shm=1",
+        Access.SNAPSHOT: "mode=ro&immutable=1",
+    }
+    connection = sqlite3.connect(
+        f"file:{quote(parts.main)}?{options[access]}",
+        uri=True,
+        timeout=timeout_s,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        _prepare(connection, parts, timeout_s, may_create=access is Access.WRITE)
+        return connection, identity.mark(connection)
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
 def _misplaced(path: Path, where: str) -> Misconfigured | None:
@@ -71,13 +206,17 @@ def _misplaced(path: Path, where: str) -> Misconfigured | None:
     return None
 
 
-def _prepare(connection: sqlite3.Connection, where: str, timeout_s: float) -> None:
+def _prepare(connection: sqlite3.Connection, parts: Parts, timeout_s: float, *, may_create: bool) -> None:
     connection.execute("BEGIN")  # one consistent look: another process may be creating the file
-    ours = _is_ours(connection, where)
+    ours = _is_ours(connection, parts.where)
     connection.execute("COMMIT")
     if not ours:
+        if not may_create:
+            raise Unavailable(
+                f"{parts.where} is empty: it is a store once a user who may write has published"
+            )
         _use_wal(connection, timeout_s)
-        _create(connection, where)
+        _create(connection, parts)
     connection.execute("PRAGMA synchronous = FULL")
 
 
@@ -117,14 +256,17 @@ def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
             return
 
 
-def _create(connection: sqlite3.Connection, where: str) -> None:
+def _create(connection: sqlite3.Connection, parts: Parts) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    if not _is_ours(connection, where):  # another process may have been first
+    if not _is_ours(connection, parts.where):  # another process may have been first
         for statement in _SCHEMA.strip().split(";")[:-1]:
             connection.execute(statement)
+        state = identity.first_state(identity.look(parts))
+        connection.execute(identity.FIRST, (identity.mark(connection), state, state))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # so that the main file alone shows whose it is
 
 
 # --- what doctor asks: about the file from outside, then of the database ---------------------------
@@ -132,9 +274,12 @@ def _create(connection: sqlite3.Connection, where: str) -> None:
 
 def of_file(path: Path) -> dict[str, Any]:
     """Return facts about the file that need no open database."""
-    directory = path.parent
+    directory, parts = path.parent, Parts.of(path)
     return {
         "path": str(path),
+        "wal": parts.wal,
+        "wal_size": identity.size_of(parts.wal),
+        "blocked": parts.blocked(),
         "directory": str(directory),
         "exists": _exists(path),
         "size": _size(path),
@@ -204,9 +349,20 @@ def _take_write_lock(connection: sqlite3.Connection) -> bool:
     return True
 
 
+def _bytes_in_log_alone(connection: sqlite3.Connection) -> int | None:
+    """Copy what can be copied from the log to the main file, and return how much is left. None: no log."""
+    try:
+        _, pages, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.OperationalError:  # this user may not write
+        return None
+    page_size: int = _first(connection, "PRAGMA page_size")
+    return None if pages < 0 else (pages - copied) * page_size
+
+
 _ANSWERS: dict[tuple[str, ...], Callable[[sqlite3.Connection], Any]] = {
     ("version",): lambda connection: _first(connection, "SELECT sqlite_version()"),
     ("journal mode",): lambda connection: _first(connection, "PRAGMA journal_mode"),
     ("quick check",): lambda connection: _first(connection, "PRAGMA quick_check(1)"),
     ("write lock",): _take_write_lock,
+    ("log",): _bytes_in_log_alone,
 }

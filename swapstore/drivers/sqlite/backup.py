@@ -1,0 +1,103 @@
+"""Backup and restore: each is one transaction, beside other processes that read and write.
+
+Nobody replaces a file, so no log can be left over. SQLite copies page by page, from one state of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swapstore.drivers.sqlite import errors, file, identity
+from swapstore.errors import Corrupt, InvalidInput, Unavailable
+
+if TYPE_CHECKING:
+    from swapstore.drivers.sqlite.file import Opened
+
+_BUSY_SLEEP_S = 0.05
+
+
+def back_up(opened: Opened, path: str) -> int:
+    """Copy the store into a new file, and return its size in bytes. When it has its name, it is whole."""
+    target = Path(path)
+    partial = target.with_name(f"{target.name}.partial")
+    if os.path.lexists(target):
+        raise InvalidInput(
+            f"{target} exists already, and a backup does not replace a file; choose another name"
+        )
+    try:
+        partial.unlink(missing_ok=True)  # of a backup that was cut short
+        partial.touch(mode=Path(opened.parts.main).stat().st_mode & 0o777, exist_ok=False)
+    except OSError as error:
+        raise Unavailable(f"no backup can be written there ({error}); nothing was copied") from error
+    try:
+        _copy_into(partial, opened)
+        _refuse_if_torn(opened)
+        partial.rename(target)
+    except BaseException:
+        for part in ("", "-wal", "-shm", "-journal"):
+            Path(f"{partial}{part}").unlink(missing_ok=True)
+        raise
+    _make_durable(target.parent)
+    return target.stat().st_size
+
+
+def _copy_into(partial: Path, opened: Opened) -> None:
+    """Copy into an empty file. It gets a state of its own: no log of the store is taken for its log."""
+    try:
+        with closing(sqlite3.connect(partial, isolation_level=None)) as copy:
+            opened.connection.backup(copy)
+            copy.execute(identity.NEXT, (identity.mark(copy), os.urandom(identity.STATE_BYTES)))
+            _refuse_if_damaged(copy, opened.parts.where)
+    except sqlite3.Error as error:
+        raise errors.translated(error, identity.Parts.of(partial)) from error
+
+
+def restore(opened: Opened, path: str, timeout_s: float) -> None:
+    """Replace the whole content of a store by that of another file, in one transaction."""
+    source = Path(path)
+    if not os.path.isfile(source):  # noqa: PTH113 - it says so of a name that is too long, too
+        raise InvalidInput(f"{source} is not there, or is not a file; nothing was changed")
+    if source.samefile(opened.parts.main):
+        raise InvalidInput(f"{source} is the store itself; nothing was changed")
+    found = file.open_file(source, timeout_s)
+    deadline = time.monotonic() + timeout_s
+
+    def give_up(*_: int) -> None:
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"{opened.parts.where} stayed busy for longer than its timeout; nothing is changed; try again"
+            )
+
+    with closing(found.connection):
+        _refuse_if_damaged(found.connection, found.parts.where)
+        with errors.while_committing(opened.connection, opened.parts):
+            found.connection.backup(opened.connection, progress=give_up, sleep=_BUSY_SLEEP_S)
+        state = (identity.mark(opened.connection), os.urandom(identity.STATE_BYTES))
+        with errors.while_committing(opened.connection, opened.parts):
+            opened.connection.execute(identity.NEXT, state)
+
+
+def _refuse_if_torn(opened: Opened) -> None:
+    if opened.access is file.Access.SNAPSHOT and not opened.is_unchanged():
+        raise Unavailable(f"{opened.parts.where} was written while it was copied; try again")
+
+
+def _refuse_if_damaged(connection: sqlite3.Connection, where: str) -> None:
+    (health,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if health != "ok":
+        raise Corrupt(f"{where} is damaged ({health}); nothing was copied. Look for an older backup")
+
+
+def _make_durable(directory: Path) -> None:
+    """Write the new name to disk. Some systems cannot: there the name may be lost in a power failure."""
+    with suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,130 @@
+"""A SQLite store on a disk without a free byte, which is mounted for the test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import swapstore
+from swapstore import Retention, Store
+from swapstore.drivers.sqlite import reserve
+from swapstore.errors import StoreFull
+from tests.support import invariants
+
+SIZE = 20 * 1024 * 1024
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A small disk of its own, on which a store soon counts as large."""
+    monkeypatch.setattr(reserve, "LARGE", 1)
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    where = tmp_path / "disk"
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(where)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("this machine does not allow to mount")
+    yield where
+    subprocess.run(["umount", where], check=True)
+
+
+def opened(disk: Path, retention: Retention | None = None) -> Store:
+    return swapstore.connect(f"sqlite:///{disk}/s.db", retention=retention)
+
+
+def fill_by_publishing(store: Store, size: int) -> int:
+    for number in range(10_000):
+        try:
+            store.publish("mena", ["x" * size, number], id=f"id-{number}")
+        except StoreFull:
+            return number
+    raise AssertionError("the disk is not full")
+
+
+def fill_by_another(disk: Path) -> None:
+    with (disk / "another").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+
+
+@pytest.mark.parametrize("size", [8_000, 100_000])
+@pytest.mark.parametrize("process", ["the one that published", "another"])
+@pytest.mark.parametrize("filled_by", ["the store", "another program"])
+def test_old_data_can_go(disk: Path, size: int, process: str, filled_by: str) -> None:
+    """The advice is to let old data go, and there is no room to do so."""
+    store = opened(disk)
+    if filled_by == "the store":
+        count = fill_by_publishing(store, size)
+    else:
+        count = 10_000_000 // size
+        for number in range(count):
+            store.publish("mena", ["x" * size, number], id=f"id-{number}")
+    if process == "another":
+        store.close()
+        store = opened(disk)
+    if filled_by == "another program":
+        fill_by_another(disk)
+    with pytest.raises(StoreFull):
+        store.publish("mena", ["x" * 5_000_000], id="new")
+    assert store.status("mena").version == count  # type: ignore[union-attr]
+    assert store.confirm("mena").version == count + 1
+    assert store.rollback("mena", id="id-2").latest.id == "id-2"
+    assert store.pin("mena", id="id-3").pinned is not None
+    assert store.unpin("mena").pinned is None
+    pruned = store.prune("mena", retention=Retention(max_count=10))
+    assert pruned.count < 110
+    found = store.read_latest("mena")
+    assert found is not None
+    assert found.id == "id-2"
+    invariants.check(store)
+    store.close()
+    (disk / "another").unlink(missing_ok=True)
+    with opened(disk) as store:
+        assert not [finding for finding in store.verify() if finding.wrong]
+        for number in range(40):
+            store.publish("mena", ["x" * size, number], id=f"after-{number}")
+
+
+def test_a_full_disk_can_be_read(disk: Path) -> None:
+    """A process that starts on a full disk cannot read, because SQLite has no room for its files."""
+    with opened(disk) as store:
+        store.publish("mena", 1)
+    fill_by_another(disk)
+    with opened(disk) as store:
+        found = store.read_latest("mena")
+        assert found is not None
+        assert found.value == 1
+        with pytest.raises(StoreFull):
+            store.publish("mena", 2)
+        (disk / "another").unlink()
+        assert store.publish("mena", 2).version == 2
+
+
+def test_room_is_reserved_again(disk: Path) -> None:
+    """The second time that the disk is full, nothing can be pruned."""
+    with opened(disk) as store:
+        for number in range(60):
+            store.publish("mena", ["x" * 100_000, number])
+    with opened(disk) as store:
+        store.datasets()
+        assert (disk / "s.db-reserve").stat().st_size == reserve.RESERVE_BYTES
+        reserve.give(store._driver._idle[0].parts)  # type: ignore[attr-defined]
+        for number in range(60):
+            store.publish("mena", ["x" * 50_000, number])
+        assert (disk / "s.db-reserve").stat().st_size == reserve.RESERVE_BYTES, "by a process that goes on"
+
+
+def test_a_small_store_reserves_nothing(tmp_path: Path) -> None:
+    """Each small store takes megabytes."""
+    with swapstore.connect(f"sqlite:///{tmp_path}/s.db") as store:
+        for number in range(60):
+            store.publish("mena", ["x" * 100_000, number])
+        assert {path.name for path in tmp_path.iterdir()} == {"s.db", "s.db-wal", "s.db-shm"}

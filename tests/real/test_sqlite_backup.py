@@ -1,0 +1,293 @@
+"""Backup and restore of a SQLite store, beside processes that read and write it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+
+import swapstore
+from swapstore import Store
+from swapstore.drivers.sqlite.driver import SqliteDriver
+from swapstore.errors import Corrupt, InvalidInput, StoreFull, SwapstoreError, Unavailable
+from tests.support import invariants
+
+
+def opened(path: Path) -> Store:
+    return swapstore.connect(f"sqlite:///{path}")
+
+
+def latest(path: Path) -> Any:
+    with opened(path) as store:
+        found = store.read_latest("mena")
+        return None if found is None else found.value
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A store with three versions in its log."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "s.db"
+
+
+def test_a_backup_is_a_store(path: Path, tmp_path: Path) -> None:
+    """A backup lacks what is in the log, or cannot be opened by itself, or carries a log of its own."""
+    copy = tmp_path / "copy.db"
+    with opened(path) as store:
+        for number in range(3):
+            store.publish("mena", number)
+        size = store.backup(copy)
+        store.publish("mena", "later")
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["copy.db"]
+    assert copy.stat().st_size == size
+    assert copy.stat().st_mode == path.stat().st_mode
+    assert latest(copy) == 2
+    with opened(copy) as store:
+        assert len(invariants.check(store)) == 3
+        assert all(check.verdict in {"ok", "unknown", "warning"} for check in store.doctor())
+
+
+def test_a_backup_beside_producers_is_one_state(path: Path, tmp_path: Path) -> None:
+    """A backup that is taken while others publish is of two moments."""
+    stop = threading.Event()
+
+    def produce(name: str) -> None:
+        with opened(path) as store:
+            number = 0
+            while not stop.is_set():
+                store.publish(name, ["x" * 50_000, number], id=f"{name}-{number}")
+                number += 1
+
+    with opened(path) as store:
+        store.publish("mena", 0)
+        threads = [threading.Thread(target=produce, args=(name,)) for name in ("mena", "europe")]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(6):
+                store.backup(tmp_path / f"{number}.db")
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    versions = []
+    for number in range(6):
+        with opened(tmp_path / f"{number}.db") as copy:
+            assert not list(copy.verify())
+            versions.append([len(list(copy.history(name))) for name in ("mena", "europe")])
+    assert versions == sorted(versions)
+
+
+def test_a_backup_replaces_nothing(path: Path, tmp_path: Path) -> None:
+    """A backup under a name that is taken destroys the older one, or half of one is left under its name."""
+    copy = tmp_path / "copy.db"
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(copy)
+        before = copy.read_bytes()
+        with pytest.raises(InvalidInput, match="exists already"):
+            store.backup(copy)
+        assert copy.read_bytes() == before
+        with pytest.raises(InvalidInput, match="exists already"):
+            store.backup(path)
+        with pytest.raises(Unavailable, match="no backup can be written there"):
+            store.backup(tmp_path / "none" / "copy.db")
+        (tmp_path / "cut.db.partial").write_bytes(b"half")
+        store.backup(tmp_path / "cut.db")
+    assert latest(tmp_path / "cut.db") == 1
+
+
+def test_a_damaged_store_is_not_backed_up(path: Path, tmp_path: Path) -> None:
+    """The backup of a damaged store passes for a backup, until it is needed."""
+    with opened(path) as store:
+        for number in range(20):
+            store.publish("mena", ["x" * 20_000, number])
+    with path.open("r+b") as file:
+        file.seek(40_960)
+        file.write(b"\xff" * 4096)
+    with opened(path) as store, pytest.raises(Corrupt):
+        store.backup(tmp_path / "copy.db")
+    assert not list(tmp_path.glob("copy.db*"))
+
+
+def test_restore_beside_open_stores(path: Path, tmp_path: Path) -> None:
+    """Others go on in a file that is not the restored one, or mix the two."""
+    copy = tmp_path / "copy.db"
+    producer, reader = opened(path), opened(path)
+    for number in range(3):
+        producer.publish("mena", number)
+    producer.backup(copy)
+    for number in range(3, 80):
+        producer.publish("mena", ["x" * 20_000, number])
+    producer.publish("later", 1)
+    assert reader.status("mena").version == 80  # type: ignore[union-attr]
+    with opened(path) as operator:
+        operator.restore(copy)
+        assert operator.datasets() == ["mena"]
+    found = reader.read_latest("mena")
+    assert found is not None
+    assert found.value == 2
+    assert producer.publish("mena", "after").version == 4
+    assert producer.publish("later", "after").version == 1
+    script = (
+        "import sys, swapstore\n"
+        "with swapstore.connect(sys.argv[1]) as store:\n"
+        "    print(store.read_latest('mena').value, store.publish('mena', 'other').version)\n"
+    )
+    command = [sys.executable, "-c", script, f"sqlite:///{path}"]
+    other = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert other.stdout == "after 5\n", other.stderr
+    for store in (producer, reader):
+        store.close()
+    with opened(path) as store:
+        assert len(invariants.check(store)) == 5
+        assert not [finding for finding in store.verify() if finding.wrong]
+
+
+def test_restore_to_a_new_place(path: Path, tmp_path: Path) -> None:
+    """A store whose file is lost cannot be restored."""
+    copy = tmp_path / "copy.db"
+    with opened(path) as store:
+        store.publish("mena", "kept")
+        store.backup(copy)
+    for file in path.parent.iterdir():
+        file.unlink()
+    with opened(path) as store:
+        store.restore(copy)
+        assert store.publish("mena", "more").version == 2
+    assert latest(copy) == "kept"
+
+
+def test_the_files_of_a_restored_store_belong_together(path: Path, tmp_path: Path) -> None:
+    """After a restore, the log of the same store is refused as another's."""
+    copy = tmp_path / "copy.db"
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(copy)
+        for number in range(60):
+            store.publish("mena", ["x" * 30_000, number])
+            if number % 20 == 7:
+                store.restore(copy)
+            if number % 10 == 3:
+                with closing(sqlite3.connect(path)) as other:
+                    other.execute("PRAGMA wal_checkpoint(RESTART)")
+            with opened(path) as fresh:
+                found = fresh.read_latest("mena")
+                assert found is not None
+                assert found.value in (1, ["x" * 30_000, number])
+
+
+def test_what_is_no_backup_is_not_restored(path: Path, tmp_path: Path) -> None:
+    """A wrong file name empties the store."""
+    foreign, damaged, text = (tmp_path / name for name in ("foreign.db", "damaged.db", "notes.txt"))
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    text.write_text("not a database" * 1000)
+    with opened(path) as store:
+        for number in range(20):
+            store.publish("mena", ["x" * 20_000, number])
+        store.backup(damaged)
+        with damaged.open("r+b") as file:
+            file.seek(40_960)
+            file.write(b"\xff" * 4096)
+        for wrong, kind in {
+            foreign: Corrupt,
+            damaged: Corrupt,
+            text: Corrupt,
+            tmp_path / "none.db": InvalidInput,
+            tmp_path: InvalidInput,
+            path: InvalidInput,
+        }.items():
+            with pytest.raises(kind):
+                store.restore(wrong)
+        assert store.status("mena").version == 20  # type: ignore[union-attr]
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_restore_waits_for_a_writer_and_then_gives_up(path: Path, tmp_path: Path) -> None:
+    """A restore hangs for ever behind a process that is stuck in a transaction."""
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(tmp_path / "copy.db")
+        store.publish("mena", 2)
+        context = store._context
+    stuck = sqlite3.connect(path, isolation_level=None)
+    stuck.execute("BEGIN IMMEDIATE")
+    with Store(SqliteDriver(path, timeout_s=0.3), context) as store:
+        with pytest.raises(Unavailable):
+            store.restore(tmp_path / "copy.db")
+        stuck.close()
+        assert latest(path) == 2
+        store.restore(tmp_path / "copy.db")
+    assert latest(path) == 1
+
+
+def test_a_restore_on_a_full_disk_changes_nothing(path: Path, tmp_path: Path) -> None:
+    """A restore that does not fit leaves half of the store."""
+    with opened(path) as store:
+        store.publish("mena", ["x" * 100_000])
+        store.backup(tmp_path / "copy.db")
+    for file in path.parent.iterdir():
+        file.unlink()
+    with opened(path) as store:
+        store.publish("mena", "small")
+        driver: Any = store._driver
+        with driver._connection() as connection:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(StoreFull):
+            store.restore(tmp_path / "copy.db")
+        assert store.read_latest("mena").value == "small"  # type: ignore[union-attr]
+
+
+def test_servers_have_their_own_way(tmp_path: Path) -> None:
+    """A call for SQLite files raises what is none of ours on a server."""
+    with fakeredis.FakeRedis() as client, swapstore.connect(client) as store:
+        for call in (store.backup, store.restore):
+            with pytest.raises(InvalidInput, match="for SQLite files"):
+                call(tmp_path / "copy.db")
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "swapstore", *words]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SWAPSTORE_")}
+    return subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    """A restore from the command line destroys a store without asking, or does not restore."""
+    url = ["--url", "sqlite:///s.db"]
+    with opened(tmp_path / "s.db") as store:
+        store.publish("mena", 1)
+        done = run("backup", "copy.db", *url, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {"file": "copy.db", "size": (tmp_path / "copy.db").stat().st_size}
+        assert run("backup", "copy.db", *url, cwd=tmp_path).returncode == 2
+        store.publish("mena", 2)
+        refused = run("restore", "copy.db", *url, cwd=tmp_path)
+        assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+        assert latest(tmp_path / "s.db") == 2
+        done = run("restore", "copy.db", "--yes", *url, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert latest(tmp_path / "s.db") == 1
+    assert run("restore", "copy.db", "--url", "sqlite:///new.db", cwd=tmp_path).returncode == 0
+    assert latest(tmp_path / "new.db") == 1
+
+
+def test_every_error_is_ours(path: Path, tmp_path: Path) -> None:
+    """A path that no file can have raises an error of the system."""
+    with opened(path) as store:
+        store.publish("mena", 1)
+        for wrong in ("\0", "x" * 5000, ""):
+            for call in (store.backup, store.restore):
+                with pytest.raises(SwapstoreError):
+                    call(wrong)

@@ -1,0 +1,211 @@
+"""Users who may not write a SQLite file: they read it, and leave nothing that blocks those who may."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import swapstore
+from swapstore.errors import AccessDenied, ReadOnly, Unavailable
+from tests.support.users import NOBODY, as_nobody
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users, or mount")
+
+_PUBLISH_AND_DIE = """
+import os, signal, sys
+import swapstore
+store = swapstore.connect(sys.argv[1])
+store.publish("mena", sys.argv[2])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def latest(path: Path) -> Any:
+    with swapstore.connect(url(path)) as store:
+        found = store.read_latest("mena")
+        return None if found is None else found.value
+
+
+def publish(path: Path, *values: Any) -> None:
+    with swapstore.connect(url(path)) as store:
+        for value in values:
+            store.publish("mena", value)
+
+
+def publish_and_die(path: Path, value: str) -> None:
+    died = subprocess.run([sys.executable, "-c", _PUBLISH_AND_DIE, url(path), value], check=False)
+    assert died.returncode == -signal.SIGKILL
+
+
+def everything(path: Path) -> list[Any]:
+    """Read in every way there is."""
+    with swapstore.connect(url(path)) as store:
+        history = [snapshot.version for snapshot in store.history("mena")]
+        status = store.status("mena")
+        assert status is not None
+        return [store.datasets(), history, status.version, list(store.verify())]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory that other users can reach, unlike that of pytest."""
+    made = Path(tempfile.mkdtemp())
+    made.chmod(0o755)
+    yield made
+    made.chmod(0o755)
+    shutil.rmtree(made)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o777])
+def test_between_the_runs_of_a_producer(directory: Path, mode: int) -> None:
+    """A reader without write permission cannot read while no producer runs, or makes a log that blocks it."""
+    path = directory / "s.db"
+    publish(path, 1, 2)
+    path.chmod(0o444)
+    directory.chmod(mode)
+    assert as_nobody(latest, path) == 2
+    assert as_nobody(everything, path) == [["mena"], [2, 1], 2, []]
+    assert [file.name for file in directory.iterdir()] == ["s.db"], "the reader left a file"
+    directory.chmod(0o755)
+    path.chmod(0o644)
+    publish(path, 3)
+    path.chmod(0o444)
+    assert as_nobody(latest, path) == 3
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o777])
+def test_beside_a_producer(directory: Path, mode: int) -> None:
+    """A reader without write permission sees the file without its log: hours old, or nothing."""
+    path = directory / "s.db"
+    with swapstore.connect(url(path)) as store:
+        for number in range(3):
+            store.publish("mena", number)
+            path.chmod(0o444)
+            directory.chmod(mode)
+            assert as_nobody(latest, path) == number
+            directory.chmod(0o755)
+            path.chmod(0o644)
+        assert as_nobody(everything, path) == [["mena"], [3, 2, 1], 3, []]
+
+
+def test_after_a_producer_was_killed(directory: Path) -> None:
+    """What a killed producer had acknowledged is hidden from a reader, or the reader cannot read at all."""
+    path = directory / "s.db"
+    publish(path, "before")
+    publish_and_die(path, "last")
+    for part in ("", "-wal", "-shm"):
+        Path(f"{path}{part}").chmod(0o444)
+    directory.chmod(0o555)
+    assert as_nobody(latest, path) == "last"
+    directory.chmod(0o755)
+    Path(f"{path}-shm").unlink()
+    directory.chmod(0o555)
+    error = as_nobody(latest, path)
+    assert isinstance(error, Unavailable)
+    assert "s.db-wal has the newest commits" in str(error)
+    assert "s.db-shm is missing" in str(error)
+
+
+def test_a_publish_says_what_is_missing(directory: Path) -> None:
+    """A user who may not write gets an error that speaks of the disk, or of another process."""
+    path = directory / "s.db"
+    publish(path, 1)
+    path.chmod(0o444)
+    directory.chmod(0o555)
+    error = as_nobody(publish, path, 2)
+    assert isinstance(error, ReadOnly)
+    assert "write permission on the file and on its directory" in str(error)
+    assert latest(path) == 1
+
+
+def _reads_while_it_is_written(path: Path) -> Any:
+    with swapstore.connect(url(path)) as store:
+        seen: list[int] = []
+        while not seen or seen[-1] < 40:
+            found = store.read_latest("mena")
+            assert found is not None
+            assert len(found.value[1]) == 50_000
+            seen.append(found.value[0])
+        return seen
+
+
+@root_only
+def test_a_file_that_changes_while_it_is_read_without_a_log(directory: Path) -> None:
+    """A reader that has no log reads half of one version and half of another."""
+    path = directory / "s.db"
+    publish(path, [0, "x" * 50_000])
+    path.chmod(0o644)
+    directory.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        for number in range(1, 41):
+            publish(path, [number, "x" * 50_000])
+        os._exit(0)
+    seen = as_nobody(_reads_while_it_is_written, path)
+    os.waitpid(child, 0)
+    assert isinstance(seen, list), seen
+    assert seen == sorted(seen)
+
+
+@root_only
+def test_a_log_of_another_user_is_named(directory: Path) -> None:
+    """The owner of a file cannot use it any more, and neither the error nor `doctor` says why."""
+    path = directory / "s.db"
+    directory.chmod(0o777)
+    publish(path, 1)
+    for part in ("", "-wal", "-shm"):
+        Path(f"{path}{part}").touch()
+    os.chown(path, NOBODY, NOBODY)
+    for part in ("-wal", "-shm"):
+        os.chown(f"{path}{part}", 12_345, 12_345)
+        Path(f"{path}{part}").chmod(0o600)
+    for error in (as_nobody(latest, path), as_nobody(publish, path, 2)):
+        assert isinstance(error, AccessDenied), error
+        assert "s.db-wal belongs to user 12345" in str(error)
+        assert "chown --reference" in str(error)
+    file = as_nobody(_examined, path)["file"]
+    assert file.verdict == "problem"
+    assert "s.db-wal belongs to user 12345" in file.found + file.advice
+
+
+def _examined(path: Path) -> Any:
+    with swapstore.connect(url(path)) as store:
+        return {check.name: check for check in store.doctor()}
+
+
+@root_only
+def test_a_read_only_mount(tmp_path: Path) -> None:
+    """A store on a read-only mount cannot be read."""
+    where = tmp_path / "mounted"
+    where.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", where], check=False).returncode:
+        pytest.skip("this machine does not allow to mount")
+    try:
+        path = where / "s.db"
+        publish(path, "cold")
+        subprocess.run(["mount", "-o", "remount,ro", where], check=True)
+        assert latest(path) == "cold"
+        assert everything(path) == [["mena"], [1], 1, []]
+        with pytest.raises(ReadOnly):
+            publish(path, "more")
+        subprocess.run(["mount", "-o", "remount,rw", where], check=True)
+        publish_and_die(path, "killed")
+        subprocess.run(["mount", "-o", "remount,ro", where], check=True)
+        assert latest(path) == "killed"
+    finally:
+        subprocess.run(["umount", where], check=True)
