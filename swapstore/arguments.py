@@ -75,8 +75,8 @@ def shown(value: Any) -> str:
     """Return the text of a value for a message; of a long one, the beginning."""
     try:
         text = repr(value)
-    except ValueError:  # an int of more than 4300 digits
-        return f"a {type(value).__name__} that is too long to show"
+    except Exception:  # noqa: BLE001 - an int of more than 4300 digits, or a class whose repr raises
+        return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:60]}… ({len(text)} characters)"
 
 
