@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments, codecs
-from swapstore.errors import InvalidInput, Rejected, SwapstoreError
-from swapstore.events import Published, PublishRejected
+from swapstore.errors import InvalidInput, Rejected, StoreClosed, SwapstoreError
+from swapstore.events import CallFailed, Published, PublishRejected
 from swapstore.migration import mirror
 from swapstore.models import Outcomes, Retention, Validator
 from swapstore.protocol import datasets as listing
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
+    from swapstore.codecs import Codec
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.fsck.verify import Inspection
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+NO_DATASET: Any = object()
 
 
 class Calls:
@@ -57,7 +60,7 @@ class Calls:
         dedupe_key: str | None = None,
         expected_version: int | None = None,
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
-        codec: str = "json",
+        codec: Codec = "json",
     ) -> Operation[Commit]:
         """Publish a value as the next snapshot of a dataset. Readers see all of it, or the previous snapshot.
 
@@ -83,7 +86,7 @@ class Calls:
         could not be asked for the outcome: publish again with the error's `id`. After any of these errors,
         readers still see one whole version.
         """
-        with about(dataset) as name:
+        with about(self._context, "publish", dataset) as name:
             wanted = self._wanted(
                 name,
                 value,
@@ -120,7 +123,7 @@ class Calls:
         labels: Mapping[str, str] | None = None,
         dedupe_key: str | None = None,
         validate: Validator | None = None,
-        codec: str = "json",
+        codec: Codec = "json",
     ) -> Operation[Outcomes]:
         """Publish a value to each of several datasets.
 
@@ -132,10 +135,15 @@ class Calls:
         Returns the outcome of each: its `Commit`, or the `SwapstoreError` that `publish` would have raised.
         Call `raise_for_failures()` on it, or look at each outcome.
 
-        Raises only `InvalidInput`, if `values` is not a mapping.
+        Raises only `InvalidInput`, if `values` is not a mapping or cannot be read.
         """
         if not isinstance(values, Mapping):
             raise InvalidInput(f"values must map datasets to values, not be a {type(values).__name__}")
+        try:
+            each = dict(values.items())
+        except Exception as error:
+            kind = type(error).__name__
+            raise InvalidInput(f"values cannot be read: that raised {kind}; nothing was published") from error
         shared: dict[str, Any] = {
             "id": id,
             "ts": ts,
@@ -144,7 +152,7 @@ class Calls:
             "validate": validate,
             "codec": codec,
         }
-        publishing = {name: self.publish(name, value, **shared) for name, value in values.items()}
+        publishing = {name: self.publish(name, value, **shared) for name, value in each.items()}
         return Outcomes((yield from batched(self._context, publishing)))
 
     def confirm(self, dataset: str) -> Operation[Status]:
@@ -152,7 +160,7 @@ class Calls:
 
         Raises `NotFound` if nothing is published.
         """
-        with about(dataset) as name:
+        with about(self._context, "confirm", dataset) as name:
             return (yield from self._swapped(name, pointers.confirm(self._context, name)))
 
     def put_live(
@@ -162,7 +170,7 @@ class Calls:
         *,
         ttl: float | timedelta,
         etag: str | None = None,
-        codec: str = "json",
+        codec: Codec = "json",
     ) -> Operation[str]:
         """Store the live view: a value that was computed from one version and is invalid for any other.
 
@@ -171,7 +179,7 @@ class Calls:
         the store, pass `etag`. Returns the etag that the view is bound to. Raises `NotFound` if no etag is
         given and nothing is published.
         """
-        with about(dataset) as name:
+        with about(self._context, "put_live", dataset) as name:
             payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
             bound_to = None if etag is None else arguments.etag(etag)
             putting = live.put_live(
@@ -189,7 +197,7 @@ class Calls:
         `max_staleness` is in seconds, or a timedelta. If the store checked the manifest within that time, it
         returns the cached snapshot without a round trip.
         """
-        with about(dataset) as name:
+        with about(self._context, "read_latest", dataset) as name:
             bound = arguments.staleness_s(max_staleness)
             return (yield from read.read_latest(self._context, name, max_staleness_s=bound))
 
@@ -198,13 +206,9 @@ class Calls:
 
         Checks the arguments as `read_latest` does: a caller may then get the result of another caller's load.
         """
-        name = arguments.dataset(dataset)
-        try:
+        with about(self._context, "read_latest", dataset) as name:
             bound = arguments.staleness_s(max_staleness)
-        except InvalidInput as error:
-            error.dataset = name
-            raise
-        return read.remembered(self._context, name, bound) if bound else None
+            return read.remembered(self._context, name, bound) if bound else None
 
     def read_latest_many(
         self, datasets: Iterable[str], *, max_staleness: float | timedelta = 0.0
@@ -216,7 +220,12 @@ class Calls:
         """
         if not isinstance(datasets, Iterable):
             raise InvalidInput(f"datasets must be names of datasets, not a {type(datasets).__name__}")
-        names = [arguments.dataset(name) for name in ([datasets] if isinstance(datasets, str) else datasets)]
+        try:
+            given = [datasets] if isinstance(datasets, str) else list(datasets)
+        except Exception as error:
+            kind = type(error).__name__
+            raise InvalidInput(f"datasets cannot be read: that raised {kind}") from error
+        names = [arguments.dataset(name) for name in given]
         reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
         outcomes = yield from batched(self._context, reading)
         found: dict[str, Snapshot | None] = {}
@@ -240,7 +249,7 @@ class Calls:
         `ts` up to that moment. None: the history has no such snapshot. Pins and rollbacks do not affect it,
         and a snapshot that was staged and never committed is not found.
         """
-        with about(dataset) as name:
+        with about(self._context, "read", dataset) as name:
             match (id, version, as_of):
                 case (str(), None, None):
                     return (yield from read.read_id(self._context, name, arguments.snapshot_id(id)))
@@ -254,16 +263,17 @@ class Calls:
 
     def status(self, dataset: str) -> Operation[Status | None]:
         """Return a summary of a dataset, without reading its payload. None: nothing is published."""
-        with about(dataset) as name:
+        with about(self._context, "status", dataset) as name:
             return (yield from listing.status(self._context, name))
 
     def datasets(self) -> Operation[list[str]]:
         """Return the names of all datasets with at least one published snapshot, in alphabetical order."""
-        return (yield from listing.datasets(self._context))
+        with about(self._context, "datasets", NO_DATASET):
+            return (yield from listing.datasets(self._context))
 
     def read_live(self, dataset: str) -> Operation[LiveView | None]:
         """Return the live view if there is one and its version is still current, else None."""
-        with about(dataset) as name:
+        with about(self._context, "read_live", dataset) as name:
             return (yield from live.read_live(self._context, name))
 
     def history(self, dataset: str, *, limit: int | None = 50, before: int | None = None) -> Steps[Row]:
@@ -272,10 +282,12 @@ class Calls:
         `limit` is the most rows to return (None: all). `before` starts below a version. Older pages are
         loaded when the iteration reaches them. All rows come from one manifest, however slowly they are read.
         """
-        with about(dataset) as name:
+        with about(self._context, "history", dataset) as name:
             most = None if limit is None else arguments.whole(limit, "limit", least=0)
             below = None if before is None else arguments.whole(before, "before", least=0)
-            return Named(name, History(self._context, name, limit=most, before=below))
+            return Named(
+                self._context, "history", name, History(self._context, name, limit=most, before=below)
+            )
 
     def follow(
         self, dataset: str, *, after: int | None = None, poll: float | timedelta = 2.0
@@ -295,9 +307,14 @@ class Calls:
         the iterator retries until it is back, and logs one warning for each outage to the logger `swapstore`.
         It raises `Damaged` for damage that it meets.
         """
-        with about(dataset) as name:
+        with about(self._context, "follow", dataset) as name:
             begin = None if after is None else arguments.whole(after, "after", least=0)
-            return Named(name, Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll)))
+            return Named(
+                self._context,
+                "follow",
+                name,
+                Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll)),
+            )
 
     # --- pin and roll back ----------------------------------------------------------------------------
 
@@ -307,7 +324,7 @@ class Calls:
         Does nothing if it has taken effect already. Raises `NotFound` if the id is not committed, and
         `PayloadMissing` or `Corrupt` if the snapshot cannot be read.
         """
-        with about(dataset) as name:
+        with about(self._context, "pin", dataset) as name:
             pinning = pointers.pin(self._context, name, arguments.snapshot_id(id))
             return (yield from self._swapped(name, pinning))
 
@@ -316,7 +333,7 @@ class Calls:
 
         Raises `NotFound` if nothing is published.
         """
-        with about(dataset) as name:
+        with about(self._context, "unpin", dataset) as name:
             return (yield from self._swapped(name, pointers.unpin(self._context, name)))
 
     def rollback(self, dataset: str, *, id: str) -> Operation[Status]:  # noqa: A002
@@ -324,7 +341,7 @@ class Calls:
 
         Snapshots after it stay in the history. Raises the same errors as `pin`.
         """
-        with about(dataset) as name:
+        with about(self._context, "rollback", dataset) as name:
             rolling_back = pointers.rollback(self._context, name, arguments.snapshot_id(id))
             return (yield from self._swapped(name, rolling_back))
 
@@ -337,7 +354,7 @@ class Calls:
         bounds that have become tighter, and for datasets that nobody publishes to any more. It is safe to
         call it again. Raises `NotFound` if nothing is published.
         """
-        with about(dataset) as name:
+        with about(self._context, "prune", dataset) as name:
             if retention is not None and not isinstance(retention, Retention):
                 raise InvalidInput(f"retention must be a Retention, not {type(retention).__name__}")
             return (yield from prune.prune(self._context, name, prune.limits(self._context, retention)))
@@ -349,7 +366,8 @@ class Calls:
         written, one of the checks reports the problem. Raises `Unavailable` if a server cannot be reached.
         """
         if self._context.doctor is not None:
-            return (yield from self._context.doctor(self._context))
+            with about(self._context, "doctor", NO_DATASET):
+                return (yield from self._context.doctor(self._context))
         from swapstore.doctor.check import unknown_kind  # noqa: PLC0415 - only operators need it
 
         return [unknown_kind(self._kind)]
@@ -365,9 +383,9 @@ class Calls:
         `Contended` if a dataset is reset or repaired while it is verified: run it again.
         """
         if dataset is None:
-            return self._inspection(None, on_progress)
-        with about(dataset) as name:
-            return Named(name, self._inspection(name, on_progress))
+            return Named(self._context, "verify", NO_DATASET, self._inspection(None, on_progress))
+        with about(self._context, "verify", dataset) as name:
+            return Named(self._context, "verify", name, self._inspection(name, on_progress))
 
     def repair(self, dataset: str | None = None, *, apply: bool = False) -> Operation[list[Repair]]:
         """Repair what `verify` finds wrong, in one dataset or in all (default).
@@ -383,12 +401,13 @@ class Calls:
         from swapstore.fsck import repair  # noqa: PLC0415 - only operators need it
 
         if dataset is None:
-            names = yield from self._wrong()
+            with about(self._context, "repair", NO_DATASET):
+                names = yield from self._wrong()
         else:
-            names = [arguments.dataset(dataset)]
+            names = [dataset]
         reports = []
         for each in names:
-            with about(each) as name:
+            with about(self._context, "repair", each) as name:
                 reports += [(yield from repair.repair(self._context, name, apply=apply))]
         return [report for report in reports if report.findings]
 
@@ -460,33 +479,58 @@ class Calls:
         )
 
 
-# --- errors name their dataset ---------------------------------------------------------------------
+# --- what failed, and where ---------------------------------------------------------------------------
 
 
-class about:  # noqa: N801 - it reads as a sentence: with about(dataset) as name
-    """Check a dataset's name, and set it on every error that passes through."""
+class about:  # noqa: N801 - it reads as a sentence: with about(context, "publish", dataset) as name
+    """Check a dataset's name, set it on every error that passes through, and emit an event for the error.
 
-    __slots__ = ("_name",)
+    `NO_DATASET`: the call is not about one dataset.
+    """
 
-    def __init__(self, dataset: Any) -> None:
-        self._name = arguments.dataset(dataset)
+    __slots__ = ("_began", "_call", "_context", "_name")
+
+    def __init__(self, context: Context, call: str, dataset: Any) -> None:
+        self._context = context
+        self._call = call
+        self._name = ""
+        self._began = 0.0 if context.hook is None else context.clock.monotonic()
+        if dataset is not NO_DATASET:
+            try:
+                self._name = arguments.dataset(dataset)
+            except InvalidInput as error:
+                self._emit(error)
+                raise
 
     def __enter__(self) -> str:
         return self._name
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SwapstoreError) and error.dataset is None:
-            error.dataset = self._name
+        if isinstance(error, SwapstoreError):
+            if error.dataset is None and self._name:
+                error.dataset = self._name
+            if not isinstance(error, Rejected | StoreClosed):  # a rejection has an event of its own
+                self._emit(error)
+
+    def _emit(self, error: SwapstoreError) -> None:
+        if self._context.hook is not None:
+            elapsed_s = self._context.clock.monotonic() - self._began
+            kind = type(error).__name__
+            self._context.emit(
+                CallFailed(dataset=self._name, call=self._call, error=kind, elapsed_s=elapsed_s)
+            )
 
 
 class Named(Generic[T]):
-    """Steps whose errors name the dataset."""
+    """Steps whose errors name the dataset, if they are about one."""
 
-    def __init__(self, dataset: str, steps: Steps[T]) -> None:
+    def __init__(self, context: Context, call: str, dataset: Any, steps: Steps[T]) -> None:
+        self._context = context
+        self._call = call
         self._dataset = dataset
         self._steps = steps
 
     def step(self) -> Operation[list[T] | None]:
         """Take one step."""
-        with about(self._dataset):
+        with about(self._context, self._call, self._dataset):
             return (yield from self._steps.step())
