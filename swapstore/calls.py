@@ -382,6 +382,8 @@ class Calls:
         themselves. `on_progress` is called after each step. Producers can publish at the same time. Raises
         `Contended` if a dataset is reset or repaired while it is verified: run it again.
         """
+        if on_progress is not None and not callable(on_progress):
+            raise InvalidInput(f"on_progress must be a function, not {type(on_progress).__name__}")
         if dataset is None:
             return Named(self._context, "verify", NO_DATASET, self._inspection(None, on_progress))
         with about(self._context, "verify", dataset) as name:
@@ -400,6 +402,8 @@ class Calls:
         """
         from swapstore.fsck import repair  # noqa: PLC0415 - only operators need it
 
+        if not isinstance(apply, bool):
+            raise InvalidInput(f"apply must be True or False, not {arguments.shown(apply)}")
         if dataset is None:
             with about(self._context, "repair", NO_DATASET):
                 names = yield from self._wrong()
