@@ -239,8 +239,8 @@ class Unreadable:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[override,misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         raise self._error
 
 
