@@ -10,6 +10,7 @@ import pytest
 
 import swapstore
 from swapstore import IdConflict, Rejected, Retention, Store, TooOld
+from swapstore.commands import Write
 from tests.support.drivers import meddled
 
 GIVEN: dict[str, Any] = {"value": b"[1]", "codec": "bytes", "labels": {"a": "b", "c": "d"}, "ts": 5000}
@@ -173,3 +174,34 @@ def test_two_tasks_that_publish_one_id_agree(tmp_path: Any) -> None:
     assert (first.created, second.created) == (True, False)
     assert isinstance(third, IdConflict)
     assert isinstance(fourth, IdConflict)
+
+
+def test_what_a_validator_does_to_its_candidate_changes_nothing(store: Store) -> None:
+    """A validator that removes a label for its own use publishes other labels than the caller gave."""
+
+    def validate(candidate: swapstore.Candidate, _: swapstore.Snapshot | None) -> None:
+        candidate.labels.clear()
+        candidate.labels["by"] = "the validator"
+
+    store.publish("mena", 1, id="x", labels={"a": "b"}, validate=validate)
+    assert store.read("mena", id="x").labels == {"a": "b"}  # type: ignore[union-attr]
+    assert not store.publish("mena", 1, id="x", labels={"a": "b"}).created
+
+
+def test_a_conflict_tells_the_version_to_expect(store: Store) -> None:
+    """A caller that decides again with the version of the error loses once more, after any pin."""
+    first = store.publish("mena", 1)
+    store.publish("mena", 2)
+    store.pin("mena", id=first.id)
+    with pytest.raises(swapstore.Conflict) as caught:
+        store.publish("mena", 3, expected_version=1)
+    assert caught.value.current_version == 2
+    assert store.publish("mena", 3, expected_version=caught.value.current_version).created
+
+
+def test_a_damaged_snapshot_is_not_acknowledged_again(store: Store) -> None:
+    """A retry is told that its data is published, and nobody can read it."""
+    store.publish("mena", 1, id="x")
+    store._driver.execute([Write(store._context.keys.id("mena", "x"), b"damaged")])
+    with pytest.raises(swapstore.Damaged):
+        meddled(store)[0].publish("mena", 1, id="x")
