@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from swapstore import aio as aio
+    from swapstore.codecs import Codec
 
 __version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it here
 
@@ -136,7 +137,7 @@ def publish(
     dedupe_key: str | None = None,
     expected_version: int | None = None,
     validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
-    codec: str = "json",
+    codec: Codec = "json",
 ) -> Commit:
     """Publish to the default store; see `Store.publish`."""
     return default_store().publish(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
 from swapstore.errors import InvalidInput, PayloadTooLarge
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_TS_MS = 253_402_300_799_999  # the end of the year 9999, the last one that datetime supports
 LATEST_GUESS_MS = 7_258_118_400_000  # 2200
@@ -22,7 +26,7 @@ MIN_LIVE_TTL_S = 0.001
 MAX_LIVE_TTL_S = 366 * 86_400
 MIN_POLL_S = 0.001
 MAX_POLL_S = 86_400
-INFINITY = float("inf")
+LARGEST = sys.float_info.max
 
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
@@ -78,11 +82,28 @@ def shown(value: Any) -> str:
     """Return the text of a value for a message; of a long one, the beginning."""
     try:
         text = repr(value)
-    except ValueError:  # an int of more than 4300 digits
-        return f"a {type(value).__name__} that is too long to show"
+    except Exception:  # noqa: BLE001 - an int of more than 4300 digits, or a class whose repr raises
+        return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:60]}… ({len(text)} characters)"
 
 
+def _checking(check: Callable[P, T]) -> Callable[P, T]:
+    """Refuse a value that raises while it is checked: its class is not what it seems."""
+
+    @wraps(check)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return check(*args, **kwargs)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+            raise InvalidInput(f"{shown(args[0])} cannot be used: reading it raised {kind}") from error
+
+    return checked
+
+
+@_checking
 def timestamp_ms(value: Any, what: str = "ts") -> int:
     """Return milliseconds since the Unix epoch, from an int of them or an aware datetime.
 
@@ -142,6 +163,7 @@ def max_ahead_ms(value: Any) -> int | None:
     return value // timedelta(milliseconds=1)
 
 
+@_checking
 def labels(value: Any) -> dict[str, str]:
     """Return a copy of the labels: a dict of strings to strings, at most 1 KiB as JSON, sorted by key."""
     if not isinstance(value, Mapping):
@@ -150,7 +172,9 @@ def labels(value: Any) -> dict[str, str]:
         return {}
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
-            raise InvalidInput(f"label {key!r} must be a string with a string value; convert it with str()")
+            raise InvalidInput(
+                f"label {shown(key)} must be a string with a string value; convert it with str()"
+            )
     ordered = {str.__str__(key): str.__str__(value[key]) for key in sorted(value)}
     try:
         size = len(msgspec.json.encode(ordered))
@@ -170,6 +194,7 @@ def expected_version(value: Any) -> int:
     return whole(value, "expected_version", least=0)
 
 
+@_checking
 def whole(value: Any, what: str, *, least: int) -> int:
     """Return an int that is at least `least`."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
@@ -177,6 +202,7 @@ def whole(value: Any, what: str, *, least: int) -> int:
     raise InvalidInput(f"{what} must be a whole number, {least} or more, not {shown(value)}")
 
 
+@_checking
 def ttl_ms(value: Any) -> int:
     """Return a live view's TTL in milliseconds, from seconds or a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
@@ -191,16 +217,18 @@ def ttl_ms(value: Any) -> int:
     return int(seconds * 1000)
 
 
+@_checking
 def staleness_s(value: Any) -> float:
     """Return a staleness bound in seconds, from seconds or a timedelta."""
-    if type(value) is float and 0 <= value < INFINITY:
+    if type(value) is float and 0 <= value <= LARGEST:
         return value
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < INFINITY:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LARGEST:
         raise InvalidInput(f"max_staleness must be 0 or more seconds, or a timedelta, not {shown(value)}")
     return float(seconds)
 
 
+@_checking
 def poll_s(value: Any) -> float:
     """Return the polling interval in seconds, from seconds or a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
@@ -226,6 +254,7 @@ def payload_size(size_bytes: int, limit_bytes: int) -> None:
         )
 
 
+@_checking
 def retention(max_age: Any, max_count: Any) -> None:
     """Refuse invalid bounds: an age must be 1 ms or more, a count 1 or more."""
     if max_age is not None and (not isinstance(max_age, timedelta) or max_age < timedelta(milliseconds=1)):

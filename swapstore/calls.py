@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments, codecs
 from swapstore.commands import BackUp, Restore
-from swapstore.errors import InvalidInput, LeaseLost, OutcomeUnknown, Rejected, SwapstoreError
-from swapstore.events import Published, PublishRejected
+from swapstore.errors import (
+    InvalidInput,
+    LeaseLost,
+    OutcomeUnknown,
+    Rejected,
+    StoreClosed,
+    SwapstoreError,
+)
+from swapstore.events import CallFailed, Published, PublishRejected
 from swapstore.migration import mirror
 from swapstore.models import Outcomes, Retention, Validator
 from swapstore.protocol import datasets as listing
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
+    from swapstore.codecs import Codec
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.fsck.verify import Inspection
@@ -38,6 +46,8 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+NO_DATASET: Any = object()
 
 
 class Calls:
@@ -60,7 +70,7 @@ class Calls:
         dedupe_key: str | None = None,
         expected_version: int | None = None,
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
-        codec: str = "json",
+        codec: Codec = "json",
     ) -> Operation[Commit]:
         """Publish a value as the next snapshot of a dataset. Readers see all of it, or the previous snapshot.
 
@@ -86,7 +96,7 @@ class Calls:
         could not be asked for the outcome: publish again with the error's `id`. After any of these errors,
         readers still see one whole version.
         """
-        with about(dataset, publishes=True) as name:
+        with about(self._context, "publish", dataset) as name:
             wanted = self._wanted(
                 name,
                 value,
@@ -123,7 +133,7 @@ class Calls:
         labels: Mapping[str, str] | None = None,
         dedupe_key: str | None = None,
         validate: Validator | None = None,
-        codec: str = "json",
+        codec: Codec = "json",
     ) -> Operation[Outcomes]:
         """Publish a value to each of several datasets.
 
@@ -135,10 +145,15 @@ class Calls:
         Returns the outcome of each: its `Commit`, or the `SwapstoreError` that `publish` would have raised.
         Call `raise_for_failures()` on it, or look at each outcome.
 
-        Raises only `InvalidInput`, if `values` is not a mapping.
+        Raises only `InvalidInput`, if `values` is not a mapping or cannot be read.
         """
         if not isinstance(values, Mapping):
             raise InvalidInput(f"values must map datasets to values, not be a {type(values).__name__}")
+        try:
+            each = dict(values.items())
+        except Exception as error:
+            kind = type(error).__name__
+            raise InvalidInput(f"values cannot be read: that raised {kind}; nothing was published") from error
         shared: dict[str, Any] = {
             "id": id,
             "ts": ts,
@@ -147,7 +162,7 @@ class Calls:
             "validate": validate,
             "codec": codec,
         }
-        publishing = {name: self.publish(name, value, **shared) for name, value in values.items()}
+        publishing = {name: self.publish(name, value, **shared) for name, value in each.items()}
         return Outcomes((yield from batched(self._context, publishing)))
 
     def confirm(self, dataset: str) -> Operation[Status]:
@@ -155,7 +170,7 @@ class Calls:
 
         Raises `NotFound` if nothing is published.
         """
-        with about(dataset) as name:
+        with about(self._context, "confirm", dataset) as name:
             return (yield from self._swapped(name, pointers.confirm(self._context, name)))
 
     def put_live(
@@ -165,7 +180,7 @@ class Calls:
         *,
         ttl: float | timedelta,
         etag: str | None = None,
-        codec: str = "json",
+        codec: Codec = "json",
     ) -> Operation[str]:
         """Store the live view: a value that was computed from one version and is invalid for any other.
 
@@ -174,7 +189,7 @@ class Calls:
         the store, pass `etag`. Returns the etag that the view is bound to. Raises `NotFound` if no etag is
         given and nothing is published.
         """
-        with about(dataset) as name:
+        with about(self._context, "put_live", dataset) as name:
             payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
             bound_to = None if etag is None else arguments.etag(etag)
             putting = live.put_live(
@@ -192,7 +207,7 @@ class Calls:
         `max_staleness` is in seconds, or a timedelta. If the store checked the manifest within that time, it
         returns the cached snapshot without a round trip.
         """
-        with about(dataset) as name:
+        with about(self._context, "read_latest", dataset) as name:
             bound = arguments.staleness_s(max_staleness)
             return (yield from read.read_latest(self._context, name, max_staleness_s=bound))
 
@@ -201,13 +216,9 @@ class Calls:
 
         Checks the arguments as `read_latest` does: a caller may then get the result of another caller's load.
         """
-        name = arguments.dataset(dataset)
-        try:
+        with about(self._context, "read_latest", dataset) as name:
             bound = arguments.staleness_s(max_staleness)
-        except InvalidInput as error:
-            error.dataset = name
-            raise
-        return read.remembered(self._context, name, bound) if bound else None
+            return read.remembered(self._context, name, bound) if bound else None
 
     def read_latest_many(
         self, datasets: Iterable[str], *, max_staleness: float | timedelta = 0.0
@@ -219,7 +230,12 @@ class Calls:
         """
         if not isinstance(datasets, Iterable):
             raise InvalidInput(f"datasets must be names of datasets, not a {type(datasets).__name__}")
-        names = [arguments.dataset(name) for name in ([datasets] if isinstance(datasets, str) else datasets)]
+        try:
+            given = [datasets] if isinstance(datasets, str) else list(datasets)
+        except Exception as error:
+            kind = type(error).__name__
+            raise InvalidInput(f"datasets cannot be read: that raised {kind}") from error
+        names = [arguments.dataset(name) for name in given]
         reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
         outcomes = yield from batched(self._context, reading)
         found: dict[str, Snapshot | None] = {}
@@ -243,7 +259,7 @@ class Calls:
         `ts` up to that moment. None: the history has no such snapshot. Pins and rollbacks do not affect it,
         and a snapshot that was staged and never committed is not found.
         """
-        with about(dataset) as name:
+        with about(self._context, "read", dataset) as name:
             match (id, version, as_of):
                 case (str(), None, None):
                     return (yield from read.read_id(self._context, name, arguments.snapshot_id(id)))
@@ -257,16 +273,17 @@ class Calls:
 
     def status(self, dataset: str) -> Operation[Status | None]:
         """Return a summary of a dataset, without reading its payload. None: nothing is published."""
-        with about(dataset) as name:
+        with about(self._context, "status", dataset) as name:
             return (yield from listing.status(self._context, name))
 
     def datasets(self) -> Operation[list[str]]:
         """Return the names of all datasets with at least one published snapshot, in alphabetical order."""
-        return (yield from listing.datasets(self._context))
+        with about(self._context, "datasets", NO_DATASET):
+            return (yield from listing.datasets(self._context))
 
     def read_live(self, dataset: str) -> Operation[LiveView | None]:
         """Return the live view if there is one and its version is still current, else None."""
-        with about(dataset) as name:
+        with about(self._context, "read_live", dataset) as name:
             return (yield from live.read_live(self._context, name))
 
     def history(self, dataset: str, *, limit: int | None = 50, before: int | None = None) -> Steps[Row]:
@@ -275,10 +292,12 @@ class Calls:
         `limit` is the most rows to return (None: all). `before` starts below a version. Older pages are
         loaded when the iteration reaches them. All rows come from one manifest, however slowly they are read.
         """
-        with about(dataset) as name:
+        with about(self._context, "history", dataset) as name:
             most = None if limit is None else arguments.whole(limit, "limit", least=0)
             below = None if before is None else arguments.whole(before, "before", least=0)
-            return Named(name, History(self._context, name, limit=most, before=below))
+            return Named(
+                self._context, "history", name, History(self._context, name, limit=most, before=below)
+            )
 
     def follow(
         self, dataset: str, *, after: int | None = None, poll: float | timedelta = 2.0
@@ -298,9 +317,14 @@ class Calls:
         the iterator retries until it is back, and logs one warning for each outage to the logger `swapstore`.
         It raises `Damaged` for damage that it meets, and `Misconfigured` for what waiting does not cure.
         """
-        with about(dataset) as name:
+        with about(self._context, "follow", dataset) as name:
             begin = None if after is None else arguments.whole(after, "after", least=0)
-            return Named(name, Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll)))
+            return Named(
+                self._context,
+                "follow",
+                name,
+                Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll)),
+            )
 
     # --- pin and roll back ----------------------------------------------------------------------------
 
@@ -316,7 +340,7 @@ class Calls:
         Give exactly one of `id` and `version`. Does nothing if it has taken effect already. Raises `NotFound`
         if there is no such snapshot in the history, and `PayloadMissing` or `Corrupt` if it cannot be read.
         """
-        with about(dataset) as name:
+        with about(self._context, "pin", dataset) as name:
             chosen = yield from self._chosen("pin", name, id, version)
             return (yield from self._swapped(name, pointers.pin(self._context, name, chosen)))
 
@@ -325,7 +349,7 @@ class Calls:
 
         Raises `NotFound` if nothing is published.
         """
-        with about(dataset) as name:
+        with about(self._context, "unpin", dataset) as name:
             return (yield from self._swapped(name, pointers.unpin(self._context, name)))
 
     def rollback(
@@ -340,7 +364,7 @@ class Calls:
         Give exactly one of `id` and `version`. Snapshots after it stay in the history. Raises the same errors
         as `pin`.
         """
-        with about(dataset) as name:
+        with about(self._context, "rollback", dataset) as name:
             chosen = yield from self._chosen("rollback", name, id, version)
             return (yield from self._swapped(name, pointers.rollback(self._context, name, chosen)))
 
@@ -353,7 +377,7 @@ class Calls:
         bounds that have become tighter, and for datasets that nobody publishes to any more. It is safe to
         call it again. Raises `NotFound` if nothing is published.
         """
-        with about(dataset) as name:
+        with about(self._context, "prune", dataset) as name:
             if retention is not None and not isinstance(retention, Retention):
                 raise InvalidInput(f"retention must be a Retention, not {type(retention).__name__}")
             return (yield from prune.prune(self._context, name, retention or self._context.retention))
@@ -391,7 +415,8 @@ class Calls:
         written, one of the checks reports the problem. Raises `Unavailable` if a server cannot be reached.
         """
         if self._context.doctor is not None:
-            return (yield from self._context.doctor(self._context))
+            with about(self._context, "doctor", NO_DATASET):
+                return (yield from self._context.doctor(self._context))
         from swapstore.doctor.check import unknown_kind  # noqa: PLC0415 - only operators need it
 
         return [unknown_kind(self._kind)]
@@ -406,10 +431,12 @@ class Calls:
         themselves. `on_progress` is called after each step. Producers can publish at the same time. Raises
         `Contended` if a dataset is reset or repaired while it is verified: run it again.
         """
+        if on_progress is not None and not callable(on_progress):
+            raise InvalidInput(f"on_progress must be a function, not {type(on_progress).__name__}")
         if dataset is None:
-            return self._inspection(None, on_progress)
-        with about(dataset) as name:
-            return Named(name, self._inspection(name, on_progress))
+            return Named(self._context, "verify", NO_DATASET, self._inspection(None, on_progress))
+        with about(self._context, "verify", dataset) as name:
+            return Named(self._context, "verify", name, self._inspection(name, on_progress))
 
     def repair(self, dataset: str | None = None, *, apply: bool = False) -> Operation[list[Repair]]:
         """Repair what `verify` finds wrong, in one dataset or in all (default).
@@ -424,13 +451,16 @@ class Calls:
         """
         from swapstore.fsck import repair  # noqa: PLC0415 - only operators need it
 
+        if not isinstance(apply, bool):
+            raise InvalidInput(f"apply must be True or False, not {arguments.shown(apply)}")
         if dataset is None:
-            names = yield from self._wrong()
+            with about(self._context, "repair", NO_DATASET):
+                names = yield from self._wrong()
         else:
-            names = [arguments.dataset(dataset)]
+            names = [dataset]
         reports = []
         for each in names:
-            with about(each) as name:
+            with about(self._context, "repair", each) as name:
                 reports += [(yield from repair.repair(self._context, name, apply=apply))]
         return [report for report in reports if report.findings]
 
@@ -515,45 +545,62 @@ class Calls:
         )
 
 
-# --- errors name their dataset ---------------------------------------------------------------------
+# --- what failed, and where ---------------------------------------------------------------------------
 
 
-class about:  # noqa: N801 - it reads as a sentence: with about(dataset) as name
-    """Check a dataset's name, and set it on every error that passes through.
+class about:  # noqa: N801 - it reads as a sentence: with about(context, "publish", dataset) as name
+    """Check a dataset's name, set it on every error that passes through, and emit an event for the error.
 
-    `publishes`: such an error also says whether anything was published.
+    An error of a publish also says whether anything was published. `NO_DATASET`: the call is not about one
+    dataset.
     """
 
-    __slots__ = ("_name", "_publishes")
+    __slots__ = ("_began", "_call", "_context", "_name")
 
-    def __init__(self, dataset: Any, *, publishes: bool = False) -> None:
-        self._publishes = publishes
-        try:
-            self._name = arguments.dataset(dataset)
-        except InvalidInput as error:
-            error.published = False if publishes else None
-            raise
+    def __init__(self, context: Context, call: str, dataset: Any) -> None:
+        self._context = context
+        self._call = call
+        self._name = ""
+        self._began = 0.0 if context.hook is None else context.clock.monotonic()
+        if dataset is not NO_DATASET:
+            try:
+                self._name = arguments.dataset(dataset)
+            except InvalidInput as error:
+                error.published = False if call == "publish" else None
+                self._emit(error)
+                raise
 
     def __enter__(self) -> str:
         return self._name
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, SwapstoreError):
-            return
-        if error.dataset is None:
-            error.dataset = self._name
-        if self._publishes and not isinstance(error, OutcomeUnknown | LeaseLost):
-            error.published = False
+        if isinstance(error, SwapstoreError):
+            if error.dataset is None and self._name:
+                error.dataset = self._name
+            if self._call == "publish" and not isinstance(error, OutcomeUnknown | LeaseLost):
+                error.published = False
+            if not isinstance(error, Rejected | StoreClosed):  # a rejection has an event of its own
+                self._emit(error)
+
+    def _emit(self, error: SwapstoreError) -> None:
+        if self._context.hook is not None:
+            elapsed_s = self._context.clock.monotonic() - self._began
+            kind = type(error).__name__
+            self._context.emit(
+                CallFailed(dataset=self._name, call=self._call, error=kind, elapsed_s=elapsed_s)
+            )
 
 
 class Named(Generic[T]):
-    """Steps whose errors name the dataset."""
+    """Steps whose errors name the dataset, if they are about one."""
 
-    def __init__(self, dataset: str, steps: Steps[T]) -> None:
+    def __init__(self, context: Context, call: str, dataset: Any, steps: Steps[T]) -> None:
+        self._context = context
+        self._call = call
         self._dataset = dataset
         self._steps = steps
 
     def step(self) -> Operation[list[T] | None]:
         """Take one step."""
-        with about(self._dataset):
+        with about(self._context, self._call, self._dataset):
             return (yield from self._steps.step())

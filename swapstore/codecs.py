@@ -4,19 +4,28 @@ JSON is strict in both directions. msgspec is the encoder because it is fast, bu
 not: NaN becomes null, sets become arrays, bytes become base64. So a value is checked before it is encoded,
 and what JSON cannot hold is refused with its place in the value. What is read is what was published.
 
+What is encoded is what was checked: the check copies each container in one step before it looks at its parts,
+and the copy is encoded. Another thread may change the value at any time.
+
 The check walks depth first and keeps track of the containers that it is in, so it refuses a value that
-contains itself at once. A value that contains the same part many times is valid, but may be huge. So the walk
-also counts the visited items, each of which takes at least a byte, and stops at the size limit.
+contains itself at once. A value that contains the same part many times is valid, but may be huge. So such a
+part is copied once, but its items are counted each time, each of which takes at least a byte, and the walk
+stops at the size limit.
 """
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import enum
 import json
-import math
 import re
-from typing import TYPE_CHECKING, Any
+import sys
+import warnings
+from copy import copy
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
 
 import attrs
 import msgspec
@@ -24,34 +33,45 @@ import msgspec
 from swapstore.arguments import payload_size, shown
 from swapstore.errors import Corrupt, InvalidInput
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
+Codec = Literal["json", "bytes"]
 CODECS = ("json", "bytes")
+LONG = 16
 MAX_DEPTH = 200  # well below what any reader's interpreter can decode
 _LEAVES = frozenset({str, int, bool, type(None)})
-_PLAIN = frozenset({dict, list, tuple, float})
 
 
 def encode(value: Any, codec: str, *, limit_bytes: int) -> bytes:
     """Return the payload bytes of a value.
 
     `msgspec.Raw` with the codec `json` is JSON text that is already encoded: it is checked, and stored byte
-    for byte. Raises `InvalidInput` with the place of what cannot be encoded, and `PayloadTooLarge` if the
-    payload exceeds `limit_bytes`.
+    for byte. Raises `InvalidInput` with the place of what cannot be encoded, or for any error that the value
+    raises when it is read, and `PayloadTooLarge` if the payload exceeds `limit_bytes`.
     """
-    if codec == "json":
-        payload = _encode_json(value, limit_bytes)
-    elif codec == "bytes":
-        if not isinstance(value, bytes | bytearray | memoryview):
-            raise InvalidInput(
-                f"codec 'bytes' takes bytes, not {type(value).__name__}: encode it first, or use codec='json'"
-            )
-        payload = bytes(value)
-    else:
-        raise InvalidInput(f"unknown codec {shown(codec)}: use one of {', '.join(CODECS)}")
-    payload_size(len(payload), limit_bytes)
+    try:
+        payload = _encoded(value, codec, limit_bytes)
+        payload_size(len(payload), limit_bytes)
+    except InvalidInput:
+        raise
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "a string in the value has a lone surrogate, which UTF-8 cannot encode; clean the text first"
+        ) from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise InvalidInput(f"the value cannot be encoded: reading it raised {kind}, its cause") from error
     return payload
+
+
+def _encoded(value: Any, codec: str, limit_bytes: int) -> bytes:
+    if codec == "json":
+        return _encode_json(value, limit_bytes)
+    if codec != "bytes":
+        raise InvalidInput(f"unknown codec {shown(codec)}: use one of {', '.join(CODECS)}")
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise InvalidInput(
+            f"codec 'bytes' takes bytes, not {type(value).__name__}: encode it first, or use codec='json'"
+        )
+    return bytes(value)
 
 
 def decode(raw: bytes, codec: str) -> Any:
@@ -72,18 +92,11 @@ def _encode_json(value: Any, limit_bytes: int) -> bytes:
     if isinstance(value, msgspec.Raw):
         text = bytes(value)
         payload_size(len(text), limit_bytes)
-        _check(_parsed(text), limit_bytes)
+        _Walk(limit_bytes).checked(_parsed(text))
         return text
-    try:
-        return msgspec.json.encode(_encodable(value, limit_bytes), enc_hook=_plain_scalar)
-    except UnicodeEncodeError as error:
-        raise InvalidInput(
-            "a string in the value has a lone surrogate, which UTF-8 cannot encode; clean the text first"
-        ) from error
-    except InvalidInput:
-        raise
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"the value cannot be encoded as JSON: {error}") from error
+    if isinstance(value, str):
+        _warn_of_json_text(value)
+    return msgspec.json.encode(_Walk(limit_bytes).checked(value), enc_hook=_plain_scalar)
 
 
 def _parsed(text: bytes) -> Any:
@@ -119,22 +132,6 @@ def _place(text: bytes, error: Exception) -> str:
 # --- what JSON can hold ----------------------------------------------------------------------------
 
 
-def _encodable(value: Any, limit_bytes: int) -> Any:
-    """Check a value, and return it with attrs classes and dataclasses as dicts of their fields.
-
-    msgspec would encode the `__dict__` of these, including cached properties, and leave out names that begin
-    with an underscore. It encodes its own structs as they declare.
-    """
-    return _without_records(value) if _check(value, limit_bytes) else value
-
-
-def _check(value: Any, limit_bytes: int) -> bool:
-    """Refuse what JSON cannot hold. Returns whether the value contains attrs classes or dataclasses."""
-    walk = _Walk(limit_bytes)
-    walk.enter(value)
-    return walk.found_records
-
-
 def _plain_scalar(item: Any) -> Any:
     """Return the plain form of a subclass that msgspec does not know (numpy.float64 is a float)."""
     if isinstance(item, str):
@@ -146,85 +143,172 @@ def _plain_scalar(item: Any) -> Any:
     raise TypeError(f"{type(item).__name__} has no JSON form")
 
 
+class _Fault(Exception):  # noqa: N818 - it becomes an `InvalidInput` at the top
+    """Why JSON cannot hold an item. `path` leads from the item up to the whole value."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.path: list[str] = []
+
+
+_UNDER_WAY = (None, None, 0, MAX_DEPTH)
+
+
 class _Walk:
     """A walk through one value."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self.found_records = False
         self._limit = limit_bytes
         self._visited = 0
-        self._inside: list[Any] = []  # the containers around the current item, outermost first
-        self._numbers: list[int] = []  # the position in each of them
-        self._ids: set[int] = set()  # the ids of these containers
+        self._structs = 0  # how many structs the current item is in
+        # By id: a container (so that the id stays its own), what is encoded, how many items are in it, and
+        # how deep it was found: deeper down, its own parts may be nested too deep.
+        self._made: dict[int, tuple[Any, Any, int, int]] = {}
 
-    def enter(self, item: Any) -> None:
-        """Check an item and everything in it."""
-        if type(item) not in _PLAIN:
-            self.found_records = self.found_records or _is_record(item)
-        fault = _fault(item, self._inside)
-        if fault:
-            raise self._refusal(fault)
-        children = _children(item)
-        if not children:
-            return
-        self._visited += len(children)
+    def checked(self, value: Any) -> Any:
+        """Return a value as it is encoded, once it and everything in it is checked."""
+        try:
+            return self._checked(value, 0)
+        except _Fault as fault:
+            path = "$" + "".join(reversed(fault.path))
+            if len(path) > 200:  # noqa: PLR2004 - the beginning of a long path is enough
+                path = path[:200] + "…"
+            raise InvalidInput(f"JSON cannot hold the value: at {path}: {fault}") from None
+
+    def _checked(self, item: Any, depth: int) -> Any:
+        """Return an item as it is encoded: attrs classes and dataclasses as dicts of their fields.
+
+        msgspec would encode their `__dict__`, including cached properties, and leave out names that begin
+        with an underscore. It encodes its own structs as they declare.
+        """
+        known = self._made.get(id(item))
+        if known is not None and depth <= known[3]:
+            return self._again(known)
+        kind = type(item)
+        is_plain = kind is dict or kind is list
+        if is_plain:
+            parts = item.copy()
+        else:
+            self._refuse(item, depth)
+            parts = _parts(item)
+            if parts is None:
+                return item
+        before = self._visited
+        self._visited += len(parts)
         if self._visited > self._limit:
             payload_size(self._visited, self._limit)
-        if id(item) in self._ids:
-            raise self._refusal("it refers to itself")
-        if len(self._inside) == MAX_DEPTH:
-            raise self._refusal(f"it is nested deeper than {MAX_DEPTH} levels")
-        self._ids.add(id(item))
-        self._inside.append(item)
-        self._numbers.append(0)
-        for number, child in enumerate(children):
-            kind = type(child)
-            if kind not in _LEAVES and not (kind is float and math.isfinite(child)):
-                self._numbers[-1] = number
-                self.enter(child)
-        self._numbers.pop()
-        self._inside.pop()
-        self._ids.discard(id(item))
+        if depth == MAX_DEPTH and parts:
+            raise _Fault(f"it is nested deeper than {MAX_DEPTH} levels")
+        self._structs += (is_struct := not is_plain and isinstance(item, msgspec.Struct))
+        check = self._check_dict if type(parts) is dict else self._check_list
+        is_flat = check(id(item), parts, depth + 1)
+        self._structs -= is_struct
+        made = parts if is_plain else _made(item, parts)
+        if not is_flat:
+            self._made[id(item)] = (item, made, self._visited - before, depth)
+        return made
 
-    def _refusal(self, fault: str) -> InvalidInput:
-        path = "$" + "".join(map(_step, self._inside, self._numbers))
-        if len(path) > 200:  # noqa: PLR2004 - the beginning of a long path is enough
-            path = path[:200] + "…"
-        return InvalidInput(f"JSON cannot hold the value: at {path}: {fault}")
+    def _again(self, known: tuple[Any, Any, int, int]) -> Any:
+        """Return what was made of a container that is in the value more than once."""
+        if known is _UNDER_WAY:
+            raise _Fault("it refers to itself")
+        self._visited += known[2]
+        payload_size(self._visited, self._limit)
+        return known[1]
+
+    def _check_dict(self, number: int, parts: dict[Any, Any], depth: int) -> bool:
+        """Check the parts of a container, and replace those that are not leaves by what is encoded.
+
+        `number` is the id of the container. Returns whether all parts are leaves.
+        """
+        is_flat = True
+        for key, part in parts.items():
+            if type(key) is not str and not isinstance(key, str):
+                raise _Fault(
+                    f"the key {shown(key)} is not a string; object keys must be, convert it with str()"
+                )
+            kind = type(part)
+            if kind not in _LEAVES and not (kind is float and isfinite(part)):
+                is_flat = False
+                self._made[number] = _UNDER_WAY
+                try:
+                    parts[key] = self._checked(part, depth)  # the keys stay, so the iteration can go on
+                except _Fault as fault:
+                    fault.path.append(f".{key}")
+                    raise
+        return is_flat
+
+    def _check_list(self, number: int, parts: list[Any], depth: int) -> bool:
+        """Check the parts of a container, like `_check_dict`."""
+        if len(parts) > LONG and _are_leaves(parts):
+            return True
+        is_flat = True
+        for place, part in enumerate(parts):
+            kind = type(part)
+            if kind not in _LEAVES and not (kind is float and isfinite(part)):
+                is_flat = False
+                self._made[number] = _UNDER_WAY
+                try:
+                    parts[place] = self._checked(part, depth)
+                except _Fault as fault:
+                    fault.path.append(f"[{place}]")
+                    raise
+        return is_flat
+
+    def _refuse(self, item: Any, depth: int) -> None:
+        """Refuse an item that JSON cannot hold, its parts aside."""
+        if isinstance(item, float):
+            if not isfinite(item):
+                raise _Fault(f"{item!r} is not a JSON number; use None")
+        elif isinstance(item, dict | list | tuple):
+            pass
+        elif _is_record(item):
+            if self._structs:
+                raise _Fault("attrs classes and dataclasses cannot be inside a msgspec.Struct")
+        elif not isinstance(item, str | int | enum.Enum | msgspec.Struct | None) and not (
+            item is msgspec.UNSET and self._structs
+        ):
+            raise _Fault(_without_json_form(item, is_whole=not depth))
 
 
-def _step(container: Any, number: int) -> str:
-    if isinstance(container, dict):
-        return f".{list(dict.keys(container))[number]}"
-    if isinstance(container, list | tuple):
-        return f"[{number}]"
-    if isinstance(container, enum.Enum):
-        return ".value"
-    return f".{[name for name, _ in _fields(container)][number]}"
+def _parts(item: Any) -> Any:
+    """Return a copy of what a container holds, as a dict or a list: what msgspec encodes. None: it is none.
 
-
-def _fault(item: Any, inside: list[Any]) -> str | None:
-    """Return why JSON cannot hold this item, its children aside; or None."""
+    A dict or a list is copied in one step, without code of its class: no other thread comes in between.
+    """
     if isinstance(item, dict):
-        for key in dict.keys(item):
-            if not isinstance(key, str):
-                return f"the key {shown(key)} is not a string; object keys must be, convert it with str()"
-        return None
-    if isinstance(item, list | tuple):
-        return None
-    if isinstance(item, float):
-        return None if math.isfinite(item) else f"{item!r} is not a JSON number; use None"
-    if _is_record(item):
-        return "attrs classes and dataclasses cannot be inside a msgspec.Struct" if _struct(inside) else None
-    if isinstance(item, str | int | enum.Enum | msgspec.Struct | None):
-        return None
-    if item is msgspec.UNSET and _struct(inside):
-        return None
-    return f"{type(item).__name__} has no JSON form; convert it (for example to str or list)"
+        return dict.copy(item)
+    if isinstance(item, list):
+        return list.copy(item)
+    if isinstance(item, tuple):
+        return list(tuple.__iter__(item))
+    if isinstance(item, enum.Enum):
+        return {"value": item.value}
+    if isinstance(item, msgspec.Struct):
+        return {name: getattr(item, name) for name in item.__struct_fields__}
+    if attrs.has(type(item)):
+        return {field.name: getattr(item, field.name) for field in attrs.fields(type(item))}
+    if dataclasses.is_dataclass(type(item)):
+        return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    return None
 
 
-def _struct(inside: list[Any]) -> bool:
-    return any(isinstance(above, msgspec.Struct) for above in inside)
+def _are_leaves(parts: list[Any]) -> bool:
+    """Say whether all are leaves. For many it is faster than to look at each."""
+    kinds = set(map(type, parts))
+    return kinds <= _LEAVES or (kinds <= {float} and all(map(isfinite, parts)))
+
+
+def _made(item: Any, parts: Any) -> Any:
+    """Return a container of these parts that is encoded like this item."""
+    if isinstance(item, enum.Enum):
+        return parts["value"]
+    if isinstance(item, msgspec.Struct):
+        made = copy(item)
+        for name, part in parts.items():
+            msgspec.structs.force_setattr(made, name, part)
+        return made
+    return parts
 
 
 def _is_record(item: Any) -> bool:
@@ -232,33 +316,73 @@ def _is_record(item: Any) -> bool:
     return attrs.has(kind) or dataclasses.is_dataclass(kind)
 
 
-def _fields(item: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(item, msgspec.Struct):
-        return ((name, getattr(item, name)) for name in item.__struct_fields__)
-    if attrs.has(type(item)):
-        return ((field.name, getattr(item, field.name)) for field in attrs.fields(type(item)))
-    return ((field.name, getattr(item, field.name)) for field in dataclasses.fields(item))
+# --- advice ------------------------------------------------------------------------------------------
+
+_CONVERSIONS = {  # by the package and the name of a class
+    ("numpy", "ndarray"): ".tolist()",
+    ("numpy", "generic"): ".item()",
+    ("pandas", "DataFrame"): '.to_dict(orient="records")',
+    ("pandas", "Series"): ".to_list()",
+    ("pandas", "Index"): ".to_list()",
+    ("pandas", "NaTType"): "None in its place",
+    ("pandas", "NAType"): "None in its place",
+    ("polars", "DataFrame"): ".to_dicts()",
+    ("polars", "Series"): ".to_list()",
+    ("pydantic", "BaseModel"): '.model_dump(mode="json")',
+    ("datetime", "date"): ".isoformat()",
+    ("datetime", "time"): ".isoformat()",
+    ("datetime", "timedelta"): ".total_seconds()",
+    ("decimal", "Decimal"): "str()",
+    ("fractions", "Fraction"): "str()",
+    ("uuid", "UUID"): "str()",
+    ("pathlib", "PurePath"): "str()",
+    ("builtins", "set"): "sorted()",
+    ("builtins", "frozenset"): "sorted()",
+}
 
 
-def _children(item: Any) -> Collection[Any]:
-    if isinstance(item, dict):
-        return dict.values(item)  # what msgspec encodes, also if a subclass overrides `values`
-    if isinstance(item, list | tuple):
-        return item
-    if isinstance(item, enum.Enum):
-        return (item.value,)
-    if isinstance(item, msgspec.Struct) or _is_record(item):
-        return [child for _, child in _fields(item)]
-    return ()
+def _without_json_form(item: Any, *, is_whole: bool) -> str:
+    """Say which type it is, and how to convert it."""
+    kind = type(item)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{name} has no JSON form; {_advice(item, is_whole=is_whole)}"
 
 
-def _without_records(item: Any) -> Any:
-    if isinstance(item, dict):
-        return {key: _without_records(child) for key, child in dict.items(item)}
-    if isinstance(item, list | tuple):
-        return [_without_records(child) for child in item]
-    if isinstance(item, enum.Enum):
-        return _without_records(item.value)
-    if _is_record(item):
-        return {name: _without_records(child) for name, child in _fields(item)}
-    return item
+def _advice(item: Any, *, is_whole: bool) -> str:
+    if isinstance(item, bytes | bytearray | memoryview):
+        if is_whole:
+            return "if it is JSON text, publish msgspec.Raw(value); if it is not, use codec='bytes'"
+        return "convert it with .decode() if it is text, or base64.b64encode(…).decode()"
+    for kind in type(item).__mro__:
+        call = _CONVERSIONS.get((kind.__module__.partition(".")[0], kind.__name__))
+        if call is not None:
+            return f"convert it with {call}"
+    if isinstance(item, collections.abc.Mapping):
+        return "convert it with dict()"
+    if isinstance(item, collections.abc.Iterable):
+        return "convert it with list()"
+    return "convert it (for example to str or list)"
+
+
+def _warn_of_json_text(text: str) -> None:
+    """Warn of a string that is a JSON object or array: most often `json.dumps` was called on the value."""
+    if (text[:1], text[-1:]) not in {("{", "}"), ("[", "]")}:
+        return
+    try:
+        msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return
+    warnings.warn(
+        "the value is a string that holds JSON: readers will get a string, not what it describes. Publish "
+        "the value itself, or msgspec.Raw(text) to store the text as it is",
+        stacklevel=_callers_level(),
+    )
+
+
+def _callers_level() -> int:
+    """Return the `stacklevel` at which the code that called this library stands."""
+    package, level = str(Path(__file__).parent), 1
+    frame = sys._getframe(1)  # noqa: SLF001 - as `warnings` counts
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -15,7 +15,16 @@ import attrs
 from swapstore import arguments
 from swapstore.errors import InvalidInput
 
-__all__ = ["Event", "PublishRejected", "Published", "ReadHit", "ReadMiss", "Repaired", "Retried"]
+__all__ = [
+    "CallFailed",
+    "Event",
+    "PublishRejected",
+    "Published",
+    "ReadHit",
+    "ReadMiss",
+    "Repaired",
+    "Retried",
+]
 
 LOG = logging.getLogger("swapstore")
 
@@ -58,6 +67,20 @@ class PublishRejected(Event):
     id: str
     size: int
     reason: str
+
+
+@attrs.frozen(kw_only=True)
+class CallFailed(Event):
+    """A call raised an error of this library. A publish that a validator rejected is a `PublishRejected`.
+
+    `call` is the name of the method; `publish_many` and `read_latest_many` are one `publish` or `read_latest`
+    for each dataset. `error` is the name of the error's class, without its message, which may name an
+    address. `dataset` is empty if the call is not about one dataset, or if its name is not allowed.
+    """
+
+    call: str
+    error: str
+    elapsed_s: float
 
 
 @attrs.frozen(kw_only=True)

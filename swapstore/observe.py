@@ -13,7 +13,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from swapstore.errors import InvalidInput
-from swapstore.events import Event, Published, PublishRejected, ReadHit, ReadMiss, Repaired, Retried
+from swapstore.events import (
+    CallFailed,
+    Event,
+    Published,
+    PublishRejected,
+    ReadHit,
+    ReadMiss,
+    Repaired,
+    Retried,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +37,8 @@ LOGGER = "swapstore.events"
 def log_events(logger: logging.Logger | None = None) -> Callable[[Event], None]:
     """Return a listener that writes one line for each event.
 
-    `logger`: default: the logger `swapstore.events`. Publishes and retries are logged at INFO, rejections and
-    repairs at WARNING, reads at DEBUG.
+    `logger`: default: the logger `swapstore.events`. Publishes and retries are logged at INFO, failures,
+    rejections and repairs at WARNING, reads at DEBUG.
     """
     log = logging.getLogger(LOGGER) if logger is None else logger
 
@@ -43,7 +52,7 @@ def log_events(logger: logging.Logger | None = None) -> Callable[[Event], None]:
 
 def _level(event: Event) -> int:
     match event:
-        case PublishRejected() | Repaired():
+        case CallFailed() | PublishRejected() | Repaired():
             return logging.WARNING
         case ReadHit() | ReadMiss():
             return logging.DEBUG
@@ -56,6 +65,8 @@ def _describe(event: Event) -> str:
         case Published():
             action = "published" if event.created else "was published before:"
             return f"{action} version {event.version}, id {event.id}, {event.size:,} bytes{_cost(event)}"
+        case CallFailed():
+            return f"{event.call} failed: {event.error} ({event.elapsed_s:.3f} s)"
         case PublishRejected():
             return f"refused id {event.id}, {event.size:,} bytes: {event.reason}"
         case Retried():
@@ -108,6 +119,9 @@ class _Metrics:
         self._retries = meter.create_counter(
             "swapstore.retries", unit="{retry}", description="Swaps to which another commit came first"
         )
+        self._failures = meter.create_counter(
+            "swapstore.failures", unit="{call}", description="Calls that raised an error"
+        )
         self._reads = meter.create_counter(
             "swapstore.reads", unit="{read}", description="Reads that found a snapshot"
         )
@@ -127,6 +141,9 @@ class _Metrics:
                 self._publish_s.record(event.elapsed_s, outcome)
                 if event.created:
                     self._publish_bytes.record(event.size, dataset)
+            case CallFailed():
+                kind = {"swapstore.call": event.call, "error.type": event.error}
+                self._failures.add(1, {**dataset, **kind})
             case PublishRejected():
                 self._publishes.add(1, {**dataset, "outcome": "rejected"})
             case Retried():

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import weakref
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from swapstore.calls import Calls
 from swapstore.drivers.base import AsyncDriver, Driver, Endpoint
@@ -30,10 +31,26 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C")
+M = TypeVar("M")
 D = TypeVar("D", bound=Endpoint)
 
 
 # --- calls to methods -------------------------------------------------------------------------------
+
+
+def _shown(method: M, call: Any, returned: str) -> M:
+    """Let `help()` show what the method returns, and not the operation that the call is.
+
+    `returned`: with `{}` in place of the type of the operation's result, or of an item.
+    """
+    item = call.__annotations__["return"].partition("[")[2].removesuffix("]")
+    shown: Any = FunctionType(call.__code__, call.__globals__, call.__name__, call.__defaults__)
+    shown.__kwdefaults__ = call.__kwdefaults__
+    shown.__annotations__ = {**call.__annotations__, "return": returned.format(item)}
+    changed: Any = method
+    changed.__annotations__ = shown.__annotations__
+    changed.__wrapped__ = shown
+    return method
 
 
 def blocking(call: Callable[Concatenate[C, P], Operation[T]]) -> Callable[Concatenate[Any, P], T]:
@@ -43,7 +60,7 @@ def blocking(call: Callable[Concatenate[C, P], Operation[T]]) -> Callable[Concat
     def method(self: Store, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._run(call(self._calls, *args, **kwargs))  # type: ignore[arg-type]
 
-    return method  # type: ignore[return-value]
+    return _shown(method, call, "{}")  # type: ignore[return-value]
 
 
 def iterating(call: Callable[Concatenate[C, P], Steps[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
@@ -54,7 +71,7 @@ def iterating(call: Callable[Concatenate[C, P], Steps[T]]) -> Callable[Concatena
         self._refuse_if_closed()
         return self._iterate(call(self._calls, *args, **kwargs))  # type: ignore[arg-type]
 
-    return method  # type: ignore[return-value]
+    return _shown(method, call, "Iterator[{}]")  # type: ignore[return-value]
 
 
 def awaiting(
@@ -66,7 +83,7 @@ def awaiting(
     async def method(self: AsyncStore, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(call(self._calls, *args, **kwargs))  # type: ignore[arg-type]
 
-    return method  # type: ignore[return-value]
+    return _shown(method, call, "{}")  # type: ignore[return-value]
 
 
 def aiterating(
@@ -79,7 +96,7 @@ def aiterating(
         self._refuse_if_closed()
         return _Items(self._run, call(self._calls, *args, **kwargs))  # type: ignore[arg-type]
 
-    return method  # type: ignore[return-value]
+    return _shown(method, call, "AsyncIterator[{}]")  # type: ignore[return-value]
 
 
 def sharing(
@@ -101,7 +118,7 @@ def sharing(
         found = self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
         return None if found is None else own(found)
 
-    return method  # type: ignore[return-value]
+    return _shown(method, call, "{}")  # type: ignore[return-value]
 
 
 def asharing(
@@ -119,7 +136,7 @@ def asharing(
         found = await self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
         return None if found is None else own(found)
 
-    return method  # type: ignore[return-value]
+    return _shown(method, call, "{}")  # type: ignore[return-value]
 
 
 def following(
@@ -133,22 +150,22 @@ def following(
         self._run(steps.step())  # at once: the iterator must return what is published after this call
         return self._follow(steps)
 
-    return method  # type: ignore[return-value]
+    return _shown(method, call, "Generator[{}, None, None]")  # type: ignore[return-value]
 
 
 def afollowing(
     call: Callable[Concatenate[Calls, P], Steps[T]],
-) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
+) -> Callable[Concatenate[Any, P], Follower[T]]:
     """Make a method of `AsyncStore` that iterates without an end. It starts when it is first awaited."""
 
     @wraps(call)
-    def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+    def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> Follower[T]:
         self._refuse_if_closed()
         follower: Follower[T] = Follower(self, call(self._calls, *args, **kwargs))
         self._followers.add(follower)
         return follower
 
-    return method  # type: ignore[return-value]
+    return _shown(method, call, "Follower[{}]")  # type: ignore[return-value]
 
 
 # --- the stores -------------------------------------------------------------------------------------
@@ -168,6 +185,11 @@ class _BaseStore(Generic[D]):
 
     def __repr__(self) -> str:
         return f"<{self._name} {self.where}, namespace {self.namespace!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {self._name} cannot be pickled or copied, because it has connections: connect in each process"
+        )
 
     @property
     def where(self) -> str:
@@ -358,7 +380,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         """Close the connections that the store opened, and end its followers. Closing twice does no harm."""
         self._closed = True
         for follower in list(self._followers):
-            await follower.close()
+            await follower.aclose()
         await self._driver.close()
 
     async def _run(self, operation: Operation[T]) -> T:

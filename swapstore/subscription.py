@@ -137,8 +137,11 @@ class Follower(Generic[T]):
             closing.cancel()
             await _asyncio().gather(waiting, closing, return_exceptions=True)
 
-    async def close(self) -> None:
-        """End the iteration, for a task that awaits its next item too."""
+    async def aclose(self) -> None:
+        """End the iteration, for a task that awaits its next item too. Closing twice does no harm.
+
+        `contextlib.aclosing` calls it at the end of a block.
+        """
         self._over = True
         self._closing.set()
         if self._step is not None:

@@ -8,7 +8,7 @@ others. Only an unavailable server ends an import.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import attrs
 import msgspec
@@ -33,10 +33,9 @@ from swapstore.migration.source import Seen, Source, fields_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from swapstore.codecs import Codec
     from swapstore.models import Commit
     from swapstore.store import Store
-
-Codec = Literal["json", "bytes"]
 
 
 def import_snapshots(

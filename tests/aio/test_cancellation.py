@@ -7,13 +7,17 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import attrs
 import pytest
 
 from swapstore import Retention
 from swapstore.aio import AsyncStore
+from swapstore.commands import Get
 from swapstore.engine import arun
 from swapstore.errors import NotFound
-from swapstore.protocol.operation import Operation, Wait
+from swapstore.protocol.context import Context
+from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.testing import SimulatedStore
 from tests.aio.support import Place, When, cancelled_at, simulated
 from tests.support import invariants
 
@@ -228,5 +232,32 @@ def test_a_call_that_fails_is_not_taken_for_a_cancelled_one() -> None:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(store.pin("mena", id="none"))
             assert caught.group_contains(NotFound)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError, ValueError])
+def test_a_store_that_is_interrupted_while_it_connects_is_closed(error: type[BaseException]) -> None:
+    """`async with connect(…)` that is cancelled leaves its connections open: no block will close them."""
+    closed: list[bool] = []
+
+    class Driver:
+        where, kind, binary_safe = "nowhere", "upstash", False
+
+        async def execute(self, commands: Any) -> list[Any]:
+            raise error
+
+        async def close(self) -> None:
+            closed.append(True)
+
+    def on_connect(ctx: Context) -> Operation[None]:
+        yield Batch((Get("x"),))
+
+    context = attrs.evolve(SimulatedStore(seed=1).connect()._context, on_connect=on_connect)
+
+    async def main() -> None:
+        with pytest.raises(error):
+            await AsyncStore(Driver(), context).__aenter__()
+        assert closed == [True]
 
     asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,22 @@ def test_an_outage_is_waited_out(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     finally:
         server.stop()
     assert "cannot be followed now" in caplog.text
+
+
+def test_a_follower_can_be_closed_like_an_asynchronous_generator(place: Place) -> None:
+    """`contextlib.aclosing` fails, or a task that awaits the next commit of a closed follower hangs."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            await store.publish("mena", 1)
+            async with aclosing(store.follow("mena", after=0, poll=60)) as follower:
+                assert await take(follower, 1) == [1]
+                waiting = asyncio.ensure_future(anext(follower, None))
+                await asyncio.sleep(0.05)
+            async with asyncio.timeout(20):
+                assert await waiting is None
+                assert [commit async for commit in follower] == []
+            await follower.aclose()
+            assert (await store.publish("mena", 2)).version == 2
+
+    asyncio.run(main())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import swapstore
-from swapstore import Store
+from swapstore import Store, codecs
 from swapstore.aio import AsyncStore
 
 
@@ -65,3 +66,26 @@ def test_a_connection_shows_where_it_goes() -> None:
     store = swapstore.aio.connect("redis://user:secret@example.org:6380/3", namespace="weather")
     assert repr(store) == "<swapstore.aio.AsyncStore redis://example.org:6380/3, namespace 'weather'>"
     assert (store.where, store.namespace) == ("redis://example.org:6380/3", "weather")
+
+
+@pytest.mark.parametrize("face", [Store, AsyncStore])
+@pytest.mark.parametrize("name", METHODS)
+def test_help_shows_what_a_method_returns(face: type, name: str) -> None:
+    """`help(Store.publish)` shows an operation, which no caller ever gets."""
+    method = getattr(face, name)
+    assert "Operation" not in pydoc.render_doc(method)
+    assert "Steps" not in pydoc.render_doc(method)
+    returned = inspect.signature(method).return_annotation
+    assert method.__annotations__["return"] == returned
+    expected = {"publish": "Commit", "read_latest": "Snapshot | None", "datasets": "list[str]"}
+    assert returned == expected.get(name, returned)
+    if name in ITERATING - {"follow"}:
+        kind = "Iterator" if face is Store else "AsyncIterator"
+        assert returned == f"{kind}[{'Row' if name == 'history' else 'Finding'}]"
+
+
+def test_codecs_are_literals() -> None:
+    """A type checker accepts a codec that does not exist."""
+    assert get_args(codecs.Codec) == codecs.CODECS
+    for method in (Store.publish, Store.publish_many, Store.put_live, AsyncStore.publish, swapstore.publish):
+        assert inspect.signature(method).parameters["codec"].annotation == "Codec"

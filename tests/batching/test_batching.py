@@ -232,3 +232,25 @@ def test_expected_errors_do_not_leak_into_others(store: Store) -> None:
     assert isinstance(outcomes["mena"], Rejected)
     assert isinstance(outcomes["asia"], Commit)
     assert seen == ["mena", "asia"]
+
+
+class Unreadable:
+    """A mapping's value that raises when it is read."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), OSError("disk"), RuntimeError("changed"), MemoryError()])
+def test_a_value_that_raises_fails_its_dataset_alone(store: Store, error: Exception) -> None:
+    """One value that cannot be read keeps forty datasets from being published."""
+    outcomes = store.publish_many({"mena": 1, "bad": {"x": [Unreadable(error)]}, "europe": 2})
+    assert list(outcomes.failures) == ["bad"]
+    with pytest.raises(swapstore.InvalidInput, match="dataset 'bad'") as caught:
+        outcomes.raise_for_failures()
+    assert caught.value.__cause__ is error
+    assert store.datasets() == ["europe", "mena"]

@@ -11,7 +11,16 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from swapstore.events import Event, Published, PublishRejected, ReadHit, ReadMiss, Repaired, Retried
+from swapstore.events import (
+    CallFailed,
+    Event,
+    Published,
+    PublishRejected,
+    ReadHit,
+    ReadMiss,
+    Repaired,
+    Retried,
+)
 from swapstore.observe import log_events, otel_metrics
 
 PUBLISHED = Published(
@@ -26,6 +35,7 @@ ALL = [
     ReadHit(**READ, round_trips=0),
     ReadMiss(**READ, round_trips=2),
     Repaired(dataset="mena", version=9, found=2, left=1, dropped=0, restored=1, elapsed_s=1.0),
+    CallFailed(dataset="mena", call="publish", error="StoreFull", elapsed_s=0.5),
 ]
 
 
@@ -36,7 +46,8 @@ def test_each_event_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
         for event in ALL:
             tell(event)
     assert [(record.name, record.levelname) for record in caplog.records] == [
-        ("swapstore.events", level) for level in ("INFO", "WARNING", "INFO", "DEBUG", "DEBUG", "WARNING")
+        ("swapstore.events", level)
+        for level in ("INFO", "WARNING", "INFO", "DEBUG", "DEBUG", "WARNING", "WARNING")
     ]
     assert [record.getMessage().removeprefix("dataset 'mena': ") for record in caplog.records] == [
         "published version 7, id a, 1,234 bytes (round trips: 1, 0.250 s)",
@@ -45,6 +56,7 @@ def test_each_event_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
         "read version 7 from memory (round trips: 0, 0.500 s)",
         "read version 7, fetched 1,234 bytes (round trips: 2, 0.500 s)",
         "repaired: 2 findings, 1 left; 0 snapshots dropped, 1 restored",
+        "publish failed: StoreFull (0.500 s)",
     ]
 
 
@@ -53,7 +65,7 @@ def test_reads_are_not_logged_by_default(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.INFO, "mine"):
         for event in ALL:
             log_events(logging.getLogger("mine"))(event)
-    assert [record.name for record in caplog.records] == ["mine"] * 4
+    assert [record.name for record in caplog.records] == ["mine"] * 5
 
 
 def test_an_unknown_event_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
@@ -103,6 +115,9 @@ def test_each_event_is_measured() -> None:
     assert found["swapstore.publish.size"] == [(mena, 2468)]
     assert found["swapstore.retries"] == [(mena, 1)]
     assert found["swapstore.repairs"] == [(mena, 1)]
+    assert found["swapstore.failures"] == [
+        ({**mena, "swapstore.call": "publish", "error.type": "StoreFull"}, 1)
+    ]
     assert found["swapstore.reads"] == [({**mena, "outcome": kind}, 1) for kind in ("hit", "miss")]
     assert found["swapstore.read.duration"] == [({**mena, "outcome": kind}, 0.5) for kind in ("hit", "miss")]
 

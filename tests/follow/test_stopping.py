@@ -9,15 +9,19 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 import swapstore
 from swapstore import Store, StoreClosed
+from swapstore.commands import Command
 from swapstore.protocol.operation import Listen
 from swapstore.subscription import Subscription
 from tests.follow.followers import Collected, publish, take
 from tests.follow.test_faults import LONG, eventually, subscribers
+from tests.support.drivers import Meddler
 from tests.support.valkey import Server
 
 pytestmark = pytest.mark.every_store
@@ -57,6 +61,30 @@ def test_closing_the_store_within_the_loop(store: Store) -> None:
         if len(seen) == 2:
             store.close()
     assert len(seen) == 2
+
+
+def test_what_a_step_opens_while_the_store_is_closed_is_closed_too(store: Store) -> None:
+    """A connection that a follower opened while another thread closed the store stays open."""
+
+    class Opening(Meddler):
+        is_open = False
+
+        def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+            replies = super().execute(commands)
+            self.is_open = True
+            return replies
+
+        def close(self) -> None:
+            self.is_open = False
+
+    publish(store, 1)
+    driver = Opening(store._driver)
+    client = Store(driver, store._context)
+    follower = client.follow("mena", after=0, poll=0.01)
+    assert isinstance(next(follower), swapstore.Row)
+    driver.before(len(driver.batches), client.close)
+    assert list(follower) == []
+    assert not driver.is_open
 
 
 def test_a_closed_store_cannot_be_followed(store: Store) -> None:

@@ -197,4 +197,30 @@ MUTANTS = (
             "if draft.base else ()",
         ),
     ),
+    # --- turns
+    mutant(
+        "publishes of one dataset do not queue",
+        "Producers of one process do not race for each version.",
+        "store/test_turns.py::test_every_swap_takes_its_turn[sqlite-publish]",
+        Edit("Calls.publish", "yield Turn((name,))", "pass"),
+    ),
+    mutant(
+        "a validator waits for its own publish",
+        "A validator may publish to the dataset that it validates.",
+        "store/test_turns.py::test_a_validator_may_swap_the_same_dataset[sqlite-publish]",
+        Edit("Place.wait", "me in busy.threads", "False"),
+    ),
+    # --- content
+    mutant(
+        "codecs are not part of the content",
+        "The same bytes under another codec are other content: a reader would decode them otherwise.",
+        "store/test_same_content.py::test_other_content_under_a_committed_id_is_a_conflict[sqlite-in_the_tail]",
+        Edit("Intent.is_content_of", "len(wanted.payload), wanted.codec,", "len(wanted.payload), row.codec,"),
+    ),
+    mutant(
+        "what is encoded is not what was checked",
+        "NaN that another thread sets during a publish is never stored as null.",
+        "unit/test_codecs.py::test_a_value_is_what_it_was_at_one_moment",
+        Edit("_Walk._checked", "parts = item.copy()", "parts = item"),
+    ),
 )

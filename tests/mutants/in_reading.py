@@ -166,4 +166,24 @@ MUTANTS = (
         STEER + "a_late_live_view_of_an_old_version_stays_hidden[sqlite]",
         Edit("put_live", "known.manifest if known else", ""),
     ),
+    # --- shared loads
+    mutant(
+        "a thread that loads waits for other loads",
+        "A listener, a signal handler or a finalizer that reads does not wait for its own read.",
+        "store/test_shared_loads.py::test_listeners_of_two_stores_may_read_from_each_other[sqlite]",
+        Edit("SingleFlight.share", "me in busy.threads", "False"),
+    ),
+    mutant(
+        "an interrupted load wakes nobody",
+        "Ctrl-C in the thread that loads for others leaves none of them waiting.",
+        "store/test_shared_loads.py::test_an_interrupt_at_any_line_leaves_nobody_waiting[leads]",
+        Edit("SingleFlight._shared", "finally: self._land(key, mine)", "finally:\n    pass"),
+        Edit("SingleFlight._load", "finally: self._land(key, mine)", "finally:\n    pass"),
+    ),
+    mutant(
+        "a load can be joined after it has begun",
+        "A read sees what was published before it began.",
+        "store/test_single_flight.py::test_a_reader_is_not_answered_by_a_load_that_began_before_it[sqlite]",
+        Edit("_begin", "mine.begun = True", "pass"),
+    ),
 )

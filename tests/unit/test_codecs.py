@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime as dt
 import decimal
 import enum
 import functools
 import json
+import pathlib
+import sys
+import threading
+import types
+import uuid
+import warnings
 from collections import OrderedDict, namedtuple
 from typing import Any
 
@@ -175,6 +182,16 @@ def test_nesting_is_bounded() -> None:
         encode(loop, "json")
 
 
+def test_a_part_that_is_found_again_deeper_down_counts_as_deep_as_it_is() -> None:
+    """A document that shares its parts is nested deeper than a reader's interpreter can decode."""
+    chain: list[Any] = [[]]
+    for _ in range(MAX_DEPTH + 50):
+        chain.append([chain[-1], 1])
+    with pytest.raises(InvalidInput, match="nested deeper"):
+        encode(chain, "json")
+    assert codecs.decode(encode(chain[:150], "json"), "json") == chain[:150]
+
+
 def test_a_value_that_refers_back_in_many_places_is_refused_at_once() -> None:
     """A tree whose children refer to their parent keeps the producer busy forever."""
     parent: dict[str, Any] = {"children": []}
@@ -191,6 +208,140 @@ def test_a_value_that_grows_without_bound_is_refused_before_it_is_encoded() -> N
         value = [value, value]
     with pytest.raises(PayloadTooLarge):
         encode(value, "json")
+
+
+def test_a_part_that_a_value_holds_often_takes_memory_once() -> None:
+    """A value that is small in memory uses up all memory before it is refused."""
+    value: Any = [1.5] * 10
+    for _ in range(12):
+        value = [value, value]
+    assert len(encode(value, "json")) > 4096 * 40
+    with pytest.raises(PayloadTooLarge):
+        codecs.encode([value] * 100, "json", limit_bytes=1 << 20)
+
+
+class Changing(list[Any]):
+    """A list that another thread changes as soon as it has been looked at."""
+
+    def __iter__(self) -> Any:
+        self.append(float("nan"))
+        return super().__iter__()
+
+
+class Raising(list[Any]):
+    def __iter__(self) -> Any:
+        raise OSError("disk")
+
+
+class Broken(attrs.make_class("Plain", ["x"])):  # type: ignore[misc]
+    def __getattribute__(self, name: str) -> Any:
+        if name == "x":
+            raise LookupError("s3cret")
+        return super().__getattribute__(name)
+
+
+class Gone:
+    def __repr__(self) -> str:
+        raise RuntimeError("s3cret")
+
+
+def test_what_was_checked_is_what_is_encoded() -> None:
+    """NaN that another thread sets after the check is stored as null."""
+    value = {"rows": Changing([1, 2])}
+    assert encode(value, "json") == b'{"rows":[1,2]}'
+    assert encode(Raising([1]), "json") == b"[1]", "the list itself is read, not by code of its class"
+
+
+@pytest.mark.parametrize("value", [Broken(1), {"a": [Broken(1)]}, {Gone(): 1}, Gone(), [10**5000]])
+def test_whatever_a_value_raises_is_a_refusal(value: Any) -> None:
+    """A value whose attribute raises stops `publish_many`, and its message shows the data."""
+    with pytest.raises(InvalidInput) as caught:
+        encode(value, "json")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_value_is_what_it_was_at_one_moment() -> None:
+    """A thread that changes a value during its publish gets null for NaN, or a raw RuntimeError."""
+    shared: dict[str, Any] = {"rows": [{"x": 1.0, "n": number} for number in range(50)]}
+    stop = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            row = shared["rows"][number % 50]
+            row["x"] = float("nan")
+            row[f"k{number % 7}"] = number
+            row["x"] = 2.0
+            row.pop(f"k{(number + 3) % 7}", None)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        refused = 0
+        for _ in range(300):
+            try:
+                assert b"null" not in encode(shared, "json")
+            except InvalidInput as error:
+                assert "nan is not a JSON number" in str(error)  # noqa: PT017 - either is right
+                refused += 1
+        assert refused < 300
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+
+
+def named(module: str, name: str, *bases: type) -> Any:
+    """Return an instance of a class of another package, which need not be installed."""
+    return type(name, bases or (object,), {"__module__": module})()
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (named("numpy", "ndarray"), r"numpy\.ndarray has no JSON form; convert it with \.tolist\(\)"),
+        (named("numpy", "int64", type(named("numpy", "generic"))), r"numpy\.int64 .* \.item\(\)"),
+        (named("pandas.core.frame", "DataFrame"), r'DataFrame .* \.to_dict\(orient="records"\)'),
+        (named("pandas.core.series", "Series"), r"pandas\.core\.series\.Series .* \.to_list\(\)"),
+        (named("polars.dataframe.frame", "DataFrame"), r"\.to_dicts\(\)"),
+        (named("app", "Row", type(named("pydantic.main", "BaseModel"))), r"app\.Row .* \.model_dump"),
+        (dt.datetime(2026, 1, 1, tzinfo=dt.UTC), r"datetime\.datetime .* \.isoformat\(\)"),
+        (dt.date(2026, 1, 1), r"datetime\.date .* \.isoformat\(\)"),
+        (dt.timedelta(1), r"\.total_seconds\(\)"),
+        (decimal.Decimal(1), r"decimal\.Decimal .* str\(\)"),
+        (uuid.UUID(int=1), r"uuid\.UUID .* str\(\)"),
+        (pathlib.PurePosixPath("a"), r"str\(\)"),
+        ({1}, r"set .* sorted\(\)"),
+        (b"{}", r"bytes .* msgspec\.Raw\(value\).* codec='bytes'"),
+        ([b"x"], r"at \$\[0\]: bytes .* base64"),
+        (types.MappingProxyType({}), r"dict\(\)"),
+        (collections.deque([1]), r"collections\.deque .* list\(\)"),
+        ((n for n in [1]), r"generator .* list\(\)"),
+        (object(), r"for example to str or list"),
+    ],
+)
+def test_a_refusal_names_the_type_and_the_call_that_converts_it(value: Any, match: str) -> None:
+    """Somebody who publishes a DataFrame has to find out how to."""
+    with pytest.raises(InvalidInput, match=match):
+        encode(value, "json")
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "[1]", "[]", "{}"])
+def test_json_text_that_is_published_as_a_string_is_warned_of(text: str) -> None:
+    """`json.dumps` before a publish stores a string, and readers in other languages get a string."""
+    with pytest.warns(UserWarning, match=r"msgspec\.Raw"):
+        assert encode(text, "json") == json.dumps(text).encode()
+
+
+@pytest.mark.parametrize("text", ["", "text", "[not json]", "{", "{a}", '"quoted"', "5"])
+def test_other_text_is_not_warned_of(text: str) -> None:
+    """Plain text causes a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert encode(text, "json") == json.dumps(text).encode()
 
 
 def test_json_text_is_kept_as_it_is() -> None:

@@ -86,6 +86,8 @@ def where_of_client(client: Any, kind: type[Any], name: str) -> str:
         raise InvalidInput(
             f"cannot use a {type(client).__module__}.{type(client).__name__}: pass a URL or a {name} client"
         )
+    if hasattr(client, "command_stack"):
+        raise InvalidInput("a pipeline is not a client: pass the client that it was made from")
     if getattr(client.connection_pool, "cache", None) is not None:
         raise InvalidInput(
             "cannot use a client with a client-side cache: pass a URL, or a client without cache_config"
