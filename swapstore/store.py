@@ -210,8 +210,9 @@ class Store(_BaseStore[Driver]):
     """The datasets in one namespace of one store. `swapstore.connect` makes it. It is a context manager.
 
     Threads may share a store. Every method raises `InvalidInput` for arguments that it cannot use (then
-    nothing was written), `Unavailable` or a subclass if the server or file cannot serve, and `Damaged` or a
-    subclass if what is stored is not what swapstore wrote. After `close`, methods raise `StoreClosed`.
+    nothing was written), `Unavailable` or a subclass if the server or file cannot serve now, `Misconfigured`
+    or a subclass if it refuses or cannot do what is needed, and `Damaged` or a subclass if what is stored is
+    not what swapstore wrote. After `close`, methods raise `StoreClosed`.
     """
 
     _name = "swapstore.Store"

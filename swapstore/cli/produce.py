@@ -99,11 +99,15 @@ def publish(
             expected_version=expected_version,
             codec=codec,
         )
-    if session.human_readable:
-        _print_commit(commit, store.where, by_key=dedupe_key is not None and commit.id != snapshot_id)
-    else:
-        output.write_json(commit)
     session.say_where(store)
+    try:
+        if session.human_readable:
+            _print_commit(commit, store.where, by_key=dedupe_key is not None and commit.id != snapshot_id)
+        else:
+            output.write_json(commit)
+    except OSError:
+        output.complain(f"dataset {dataset!r}: version {commit.version} is published, but cannot be printed")
+        raise
 
 
 def confirm(dataset: Dataset, /, *, session: CurrentSession) -> None:

@@ -64,6 +64,24 @@ def test_a_disk_that_is_full(published: Swapstore, arguments: list[str]) -> None
     assert done.stderr == b"swapstore: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full to write to")
+def test_a_publish_that_cannot_print_its_commit_says_so(swapstore: Swapstore) -> None:
+    """The exit code reads as if nothing had been published, and the job publishes again."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "publish", "mena"],
+            input=b"1",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=swapstore.env,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert b"version 1 is published, but cannot be printed" in done.stderr
+    with connect(swapstore.url) as store:
+        assert store.datasets() == ["mena"]
+
+
 def test_streams_that_are_closed(published: Swapstore) -> None:
     """A job without stdout, stderr or stdin would fail after its publish was committed."""
     script = f"{' '.join(COMMAND)} publish mena {{}} 0<&- 1>&- 2>&-"

@@ -14,7 +14,7 @@ from tests.support.rest import RestServer
 from tests.support.valkey import Server
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "from-six-commands-to-publish.md"
-IN_DOCS = "redis://localhost:6379/0"
+IN_DOCS = "redis://localhost:6379/2"
 TOO_LARGE = "ERR max request size exceeded. Limit: 10485760 bytes, Actual: 11245919 bytes"
 
 

@@ -16,6 +16,7 @@ import redis
 import swapstore
 from swapstore import Store
 from swapstore.drivers.redis import address
+from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
 from swapstore.errors import (
     AccessDenied,
     InvalidInput,
@@ -155,7 +156,7 @@ def test_a_loading_server_is_unavailable(tmp_path: Path) -> None:
         for number in range(3000):
             admin.set(f"filler:{number}", "x" * 100)
         with server.client(socket_timeout=30) as reloading:
-            connection = reloading.connection_pool.get_connection()
+            connection = reloading.connection_pool.get_connection(*FOR_ANY_COMMAND)
             connection.send_command("DEBUG", "RELOAD")
             errors: list[SwapstoreError] = []
             deadline = time.monotonic() + 20
@@ -311,10 +312,12 @@ def test_a_borrowed_client_with_retries_sends_a_commit_once(valkey: Server) -> N
 
 def test_a_client_with_a_client_side_cache_is_refused(valkey: Server) -> None:
     """A client whose connections answer from a local cache serves stale data."""
-    from redis.cache import CacheConfig  # noqa: PLC0415
+    cache = pytest.importorskip("redis.cache", reason="redis-py has a client-side cache since 5.1")
 
     with (
-        redis.Redis(host="127.0.0.1", port=valkey.port, protocol=3, cache_config=CacheConfig()) as client,
+        redis.Redis(
+            host="127.0.0.1", port=valkey.port, protocol=3, cache_config=cache.CacheConfig()
+        ) as client,
         pytest.raises(InvalidInput, match="client-side cache"),
     ):
         swapstore.connect(client)

@@ -12,29 +12,48 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import swapstore
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 BUILD = PYPROJECT["tool"]["hatch"]
 
 
-def lower_bounds() -> dict[str, str]:
-    """The dependencies of users, extras included, with the lowest version that is allowed."""
-    extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *(each for name in extras if name != "dev" for each in extras[name])]
+def lower_bounds(*, extras: bool) -> dict[str, str]:
+    """The dependencies of users with the lowest version that is allowed. An extra may raise a bound."""
+    wanted = list(PROJECT["dependencies"])
+    if extras:
+        wanted += [each for name, all_of in EXTRAS.items() if name != "dev" for each in all_of]
     found = [re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", each) for each in wanted]
     assert all(found), wanted
     return {match[1]: match[2] for match in found if match}
 
 
-def test_the_oldest_dependencies_that_are_tested_are_the_oldest_allowed() -> None:
+@pytest.mark.parametrize(("file", "extras"), [("oldest.txt", True), ("oldest-library.txt", False)])
+def test_the_oldest_dependencies_that_are_tested_are_the_oldest_allowed(file: str, *, extras: bool) -> None:
     """A lower bound would promise a version that nobody has tried."""
-    lines = (ROOT / "tests" / "oldest.txt").read_text("utf-8").splitlines()
+    lines = (ROOT / "tests" / file).read_text("utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    assert pins == lower_bounds()
+    assert pins == lower_bounds(extras=extras)
+    assert file.removesuffix(".txt") in (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("neighbour", "allows"),
+    [
+        ("celery[redis] 5.3 and 5.4", ">=4.5.2,!=4.5.5,<6.0.0"),
+        ("celery[redis] 5.5", ">=4.5.2,!=4.5.5,!=5.0.2,<=5.2.1"),
+        ("arq 0.28", ">=4.2.0,<6"),
+    ],
+)
+def test_programs_that_bound_redis_from_above_can_be_installed_beside(neighbour: str, allows: str) -> None:
+    """A project with a task queue could not install swapstore, or would get an old queue."""
+    lowest = lower_bounds(extras=True)["redis"]
+    assert SpecifierSet(allows).contains(lowest), neighbour
 
 
 def test_each_python_that_is_promised_is_tested() -> None:

@@ -208,3 +208,20 @@ def test_rolling_back_to_the_latest_changes_nothing(store: Store) -> None:
     commit = store.publish("mena", 1)
     before = store.status("mena")
     assert store.rollback("mena", id=commit.id) == before
+
+
+def test_a_version_names_the_snapshot_too(store: Store) -> None:
+    """Whoever reads a version in a log has to look its id up before it can be served again."""
+    for number in range(1, 4):
+        store.publish("mena", number, id=f"id-{number}")
+    assert store.pin("mena", version=1).serving.id == "id-1"
+    assert store.rollback("mena", version=2).latest.id == "id-2"
+    assert store.unpin("mena").serving.version == 2
+    for change in (store.pin, store.rollback):
+        with pytest.raises(NotFound, match="as version 9"):
+            change("mena", version=9)
+        for wrong in ({}, {"id": "id-1", "version": 1}, {"version": 0}, {"version": "1"}, {"version": True}):
+            with pytest.raises(InvalidInput):
+                change("mena", **wrong)
+    with pytest.raises(NotFound):
+        store.pin("nowhere", version=1)

@@ -19,6 +19,7 @@ from swapstore.commands import Command
 from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis import address, errors, wire
 from swapstore.drivers.redis.driver import answers, without_script
+from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
 from swapstore.drivers.redis.subscription import AsyncRedisListener
 from swapstore.drivers.redis.wire import Wire, bundled
 from swapstore.forks import survive_forks
@@ -95,7 +96,7 @@ class AsyncRedisDriver:
         """Take a connection from the pool, ready for use."""
         try:
             pool: Any = self._pool
-            return await pool.get_connection()
+            return await pool.get_connection(*FOR_ANY_COMMAND)
         except Exception as error:
             failed = errors.of_connecting(error, self.where, self._pool)
             if failed is None:

@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from swapstore.commands import Command, Failed, Stage
 from swapstore.drivers.redis import address, errors, wire
-from swapstore.drivers.redis.pool import Pool
+from swapstore.drivers.redis.pool import FOR_ANY_COMMAND, Pool
 from swapstore.drivers.redis.subscription import RedisListener
 from swapstore.drivers.redis.wire import Bundle, Wire, bundled, value
 from swapstore.forks import survive_forks
@@ -81,7 +81,7 @@ class RedisDriver:
     def _connected(self) -> Any:
         """Take a connection from the pool, ready for use."""
         try:
-            return self._pool.get_connection()
+            return self._pool.get_connection(*FOR_ANY_COMMAND)
         except Exception as error:
             failed = errors.of_connecting(error, self.where, self._pool)
             if failed is None:

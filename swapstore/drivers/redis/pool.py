@@ -11,6 +11,9 @@ from typing import Any
 
 import redis
 
+# What to pass to `get_connection`: before redis-py 5.3 it requires the name of a command, and ignores it.
+FOR_ANY_COMMAND = ("any",) if redis.VERSION < (5, 3) else ()
+
 
 class Pool(redis.BlockingConnectionPool):
     """A `redis.BlockingConnectionPool` with a short path for idle connections.
@@ -46,7 +49,7 @@ class Pool(redis.BlockingConnectionPool):
         try:
             self._hand_over()  # a connection may have been released just before
             usual: Any = super().get_connection
-            return usual()
+            return usual(*FOR_ANY_COMMAND)
         finally:
             self._waiting.pop()
 
