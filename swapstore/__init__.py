@@ -61,6 +61,7 @@ from swapstore.models import (
     Row,
     Snapshot,
     Status,
+    Timeout,
 )
 from swapstore.store import Store
 
@@ -112,6 +113,7 @@ __all__ = [
     "StoreFull",
     "SwapstoreError",
     "Throttled",
+    "Timeout",
     "TooOld",
     "Unavailable",
     "Unscripted",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from swapstore.events import Event
     from swapstore.migration.layout import Mirror
-    from swapstore.models import Retention, Validator
+    from swapstore.models import Retention, Timeout, Validator
 
 __all__ = ["AsyncStore", "connect"]
 
@@ -44,6 +44,7 @@ def connect(
     max_request: int = DEFAULT_MAX_REQUEST,
     allow_http: bool = False,
     single_writer: bool = False,
+    timeout: float | Timeout | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
@@ -65,6 +66,7 @@ def connect(
         max_request=max_request,
         allow_http=allow_http,
         single_writer=single_writer,
+        timeout=timeout,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,

@@ -18,7 +18,7 @@ from swapstore.errors import InvalidInput, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
 from swapstore.migration.layout import Mirror
-from swapstore.models import Retention
+from swapstore.models import Retention, Timeout
 from swapstore.protocol.context import Capabilities, Context, Policy
 from swapstore.protocol.scriptless.probe import Undecided
 from swapstore.store import Store
@@ -55,6 +55,7 @@ def connect(
     max_request: int = DEFAULT_MAX_REQUEST,
     allow_http: bool = False,
     single_writer: bool = False,
+    timeout: float | Timeout | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     retention: Retention | None = None,
     mirror: Mirror | None = None,
@@ -75,6 +76,8 @@ def connect(
     - `allow_http`: allow sending the token of a REST endpoint unencrypted to another machine.
     - `single_writer`: for an endpoint that runs no scripts and has no compare-and-set: a promise that only
       one process at a time publishes there. No effect on other stores.
+    - `timeout`: how long a call waits for the store: a `Timeout`, or a number of seconds that bounds
+      everything. Default: 10 seconds in all over REST, 10 seconds of silence on other stores.
     - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
     - `retention`: how much history the publishes of this store keep. Default: all of it.
     - `mirror`: old keys to write after each swap, for readers that have not moved yet. Redis and Valkey only.
@@ -94,6 +97,7 @@ def connect(
         max_request=max_request,
         allow_http=allow_http,
         single_writer=single_writer,
+        timeout=timeout,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,
@@ -149,6 +153,7 @@ def prepare(
     max_request: int,
     allow_http: bool,
     single_writer: bool,
+    timeout: float | Timeout | None,
     namespace: str,
     max_payload: int,
     max_batch: int,
@@ -173,7 +178,8 @@ def prepare(
         hook=events.hook(on_event),
     )
     arguments.whole(max_request, "max_request", least=1)
-    driver = _driver_for(makers, target, token, max_request, allow_http=allow_http)
+    waits = Timeout.of(timeout)
+    driver = _driver_for(makers, target, token, max_request, waits, allow_http=allow_http)
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
     policy = attrs.evolve(policy, text_only=not driver.binary_safe)
@@ -222,21 +228,23 @@ def _validators(value: Any) -> tuple[Validator, ...]:
 # --- addresses -------------------------------------------------------------------------------------
 
 
-def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *, allow_http: bool) -> D:
+def _driver_for(
+    makers: Makers[D], target: Any, token: Any, max_request: int, timeout: Timeout, *, allow_http: bool
+) -> D:
     if target is None:
         target = os.environ.get(URL_VARIABLE) or os.environ.get(rest_address.URL_VARIABLE) or None
     if isinstance(target, str) and target.partition("://")[0].lower() in rest_address.SCHEMES:
-        return makers.rest(rest_address.parse(target, token, allow_http=allow_http), max_request)
+        return makers.rest(rest_address.parse(target, token, allow_http=allow_http), max_request, timeout)
     rest_address.refuse_token(token)
     if target is None:
-        return makers.sqlite(_default_file().absolute())
+        return makers.sqlite(_default_file().absolute(), timeout)
     if not isinstance(target, str):
-        return makers.redis_client(target)
+        return makers.redis_client(target, timeout)
     scheme, separator, rest = target.partition("://")
     if separator and scheme in {"redis", "rediss", "unix"}:
-        return makers.redis_url(target)
+        return makers.redis_url(target, timeout)
     if separator and scheme == "sqlite":
-        return makers.sqlite(_path(rest).absolute())
+        return makers.sqlite(_path(rest).absolute(), timeout)
     # Show an address only if it is plain: one that cannot be parsed may contain a password anywhere.
     if not set(target) & set(":@?#") and target.endswith((".db", ".sqlite", ".sqlite3")):
         raise InvalidInput(f"a store is named by a URL: sqlite:///{target}")
@@ -282,61 +290,61 @@ def _path(rest: str) -> Path:
 class Makers(Generic[D]):
     """How to make the driver of each kind of store: blocking ones, or those for asyncio."""
 
-    redis_url: Callable[[str], D]
-    redis_client: Callable[[Any], D]
-    sqlite: Callable[[Path], D]
-    rest: Callable[[Address, int], D]
+    redis_url: Callable[[str, Timeout], D]
+    redis_client: Callable[[Any, Timeout], D]
+    sqlite: Callable[[Path, Timeout], D]
+    rest: Callable[[Address, int, Timeout], D]
 
 
-def _sqlite(path: Path) -> Driver:
+def _sqlite(path: Path, timeout: Timeout) -> Driver:
     from swapstore.drivers.sqlite.driver import SqliteDriver  # noqa: PLC0415
 
-    return SqliteDriver(path)
+    return SqliteDriver(path, timeout_s=timeout.reply)
 
 
-def _redis_url(url: str) -> Driver:
+def _redis_url(url: str, timeout: Timeout) -> Driver:
     from swapstore.drivers.redis.driver import RedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
 
-    return RedisDriver.from_url(url)
+    return RedisDriver.from_url(url, timeout=timeout)
 
 
-def _redis_client(client: Any) -> Driver:
+def _redis_client(client: Any, timeout: Timeout) -> Driver:
     from swapstore.drivers.redis.driver import RedisDriver  # noqa: PLC0415
 
-    return RedisDriver.from_client(client)
+    return RedisDriver.from_client(client, timeout=timeout)
 
 
-def _rest(address: Address, max_request: int) -> Driver:
+def _rest(address: Address, max_request: int, timeout: Timeout) -> Driver:
     with rest_address.installed():
         from swapstore.drivers.rest.driver import UpstashDriver  # noqa: PLC0415 - an extra
-    return UpstashDriver(address, max_request=max_request)
+    return UpstashDriver(address, max_request=max_request, timeout=timeout)
 
 
 BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, _sqlite, _rest)
 
 
-def _async_redis_url(url: str) -> AsyncDriver:
+def _async_redis_url(url: str, timeout: Timeout) -> AsyncDriver:
     from swapstore.drivers.redis.aio import AsyncRedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
 
-    return AsyncRedisDriver.from_url(url)
+    return AsyncRedisDriver.from_url(url, timeout=timeout)
 
 
-def _async_redis_client(client: Any) -> AsyncDriver:
+def _async_redis_client(client: Any, timeout: Timeout) -> AsyncDriver:
     from swapstore.drivers.redis.aio import AsyncRedisDriver  # noqa: PLC0415
 
-    return AsyncRedisDriver.from_client(client)
+    return AsyncRedisDriver.from_client(client, timeout=timeout)
 
 
-def _async_sqlite(path: Path) -> AsyncDriver:
+def _async_sqlite(path: Path, timeout: Timeout) -> AsyncDriver:
     from swapstore.drivers.threaded import ThreadedDriver  # noqa: PLC0415
 
-    return ThreadedDriver(_sqlite(path))
+    return ThreadedDriver(_sqlite(path, timeout))
 
 
-def _async_rest(address: Address, max_request: int) -> AsyncDriver:
+def _async_rest(address: Address, max_request: int, timeout: Timeout) -> AsyncDriver:
     with rest_address.installed():
         from swapstore.drivers.rest.aio import AsyncUpstashDriver  # noqa: PLC0415 - an extra
-    return AsyncUpstashDriver(address, max_request=max_request)
+    return AsyncUpstashDriver(address, max_request=max_request, timeout=timeout)
 
 
 ASYNC: Makers[AsyncDriver] = Makers(_async_redis_url, _async_redis_client, _async_sqlite, _async_rest)
@@ -368,6 +376,6 @@ def source_of(url: str, layout: Layout) -> Source:
     from swapstore.migration.source import Source  # noqa: PLC0415 - only an import needs it
 
     try:
-        return Source(_redis_url(url), layout)
+        return Source(_redis_url(url, Timeout()), layout)
     except InvalidInput as error:
         raise InvalidInput(f"the source cannot be used: {error}") from None

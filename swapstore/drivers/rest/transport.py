@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from swapstore.drivers.rest.address import Address
     from swapstore.drivers.rest.conversation import Request
+    from swapstore.models import Timeout
 
 MAX_CONNECTIONS = 50
 IDLE_S = 30.0  # shorter than gateways usually allow: a request on a connection that they close is lost
@@ -52,6 +53,18 @@ class Times:
     pool_s: float = 10.0
     total_s: float = 30.0
 
+    @classmethod
+    def of(cls, timeout: Timeout | None) -> Times:
+        """Return the times of a `Timeout`; the defaults for what it does not set."""
+        given = timeout and {
+            "connect_s": timeout.connect,
+            "read_s": timeout.reply,
+            "write_s": timeout.reply,
+            "pool_s": timeout.connect,
+            "total_s": timeout.total,
+        }
+        return cls(**{name: value for name, value in (given or {}).items() if value is not None})
+
 
 class RestDriver:
     """The base of both drivers. Each opens its own kind of connections, and new ones in a child process."""
@@ -59,10 +72,10 @@ class RestDriver:
     kind = "upstash"
     binary_safe = False
 
-    def __init__(self, address: Address, *, max_request: int, times: Times | None = None) -> None:
+    def __init__(self, address: Address, *, max_request: int, timeout: Timeout | None = None) -> None:
         self.where = address.where
         self._address = address
-        self._times = times or Times()
+        self._times = Times.of(timeout)
         self._conversation = Conversation(address, max_request=max_request)
         self._url = httpcore2.URL(
             scheme=address.scheme, host=address.host, port=address.port, target=self._conversation.target

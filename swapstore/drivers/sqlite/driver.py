@@ -42,12 +42,12 @@ class SqliteDriver:
         self,
         path: Path,
         *,
-        timeout_s: float = file.BUSY_TIMEOUT_S,
+        timeout_s: float | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.where = f"sqlite {path}"
         self._path = path
-        self._timeout_s = timeout_s
+        self._timeout_s = file.BUSY_TIMEOUT_S if timeout_s is None else timeout_s
         self._now_ms = now_ms
         self._idle: list[_Opened] = []
         self._inherited: list[_Opened] = []
