@@ -125,6 +125,11 @@ class Origin:
     dedupe_key: str | None = None
     pending: bool = False
 
+    @property
+    def is_reclaimed(self) -> bool:
+        """Whether a client is deleting the records, since `committed_at`: no publish may use them."""
+        return self.pending and self.version == 0
+
 
 _ORIGIN = msgspec.json.Decoder(Origin)
 _ENTRY = msgspec.json.Decoder(Entry)
@@ -143,6 +148,23 @@ def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
     if pending:
         origin["pending"] = True
     return to_json(origin)
+
+
+def committed_ts(record: bytes, key: str) -> bytes | None:
+    """Return a pending ts record as it is after its commit. None: it is not pending."""
+    entry, origin = read_ts(record, key)
+    if origin is None or not origin.pending or origin.is_reclaimed:
+        return None
+    fields = {"epoch": origin.epoch, "version": origin.version, "committed_at": origin.committed_at}
+    if origin.dedupe_key is not None:
+        fields["dedupe_key"] = origin.dedupe_key
+    return entry_header(entry) + to_json(fields)
+
+
+def reclaimed_ts(entry: Entry, nonce: str, now_ms: int) -> bytes:
+    """Build the ts record of a snapshot whose records are being deleted; see `Origin.is_reclaimed`."""
+    origin = {"epoch": nonce, "version": 0, "committed_at": now_ms, "pending": True}
+    return entry_header(entry) + to_json(origin)
 
 
 def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:
