@@ -40,6 +40,7 @@ DEFAULT_NAMESPACE = "swapstore"
 DEFAULT_MAX_PAYLOAD = 64 * 1024 * 1024
 DEFAULT_MAX_BATCH = 8 * 1024 * 1024
 DEFAULT_MAX_REQUEST = 10 * 1024 * 1024
+DEFAULT_REST_TOTAL_S = 10.0
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 
 D = TypeVar("D", bound=Endpoint)
@@ -109,7 +110,8 @@ def connect(
     )
     if context.on_connect is not None:
         try:
-            engine.run(context.on_connect(context), driver, context.clock.sleep)
+            total_s = context.policy.total_s
+            engine.run(context.on_connect(context), driver, context.clock.sleep, total_s=total_s)
         except SwapstoreError:
             driver.close()
             raise
@@ -182,7 +184,7 @@ def prepare(
     driver = _driver_for(makers, target, token, max_request, waits, allow_http=allow_http)
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
-    policy = attrs.evolve(policy, text_only=not driver.binary_safe)
+    policy = attrs.evolve(policy, text_only=not driver.binary_safe, total_s=waits.total)
     undecided = Undecided(single_writer=single_writer)
     context = attrs.evolve(
         context, capabilities=Capabilities(committer=undecided), doctor=_DOCTORS.get(driver.kind)
@@ -197,6 +199,7 @@ def _over_rest(policy: Policy, max_request: int) -> Policy:
     """Adapt the bounds to a REST endpoint: replicas may be a second behind, and requests have a limit."""
     return attrs.evolve(
         policy,
+        total_s=policy.total_s or DEFAULT_REST_TOTAL_S,
         max_batch_bytes=min(policy.max_batch_bytes, max(max_request // 2, 1)),  # JSON and base64 add to it
         read_attempts=8,
         first_wait_s=0.02,

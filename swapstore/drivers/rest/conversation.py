@@ -141,8 +141,9 @@ class Conversation:
                     commands, results[: len(commands)], frames[: len(commands)], strict=True
                 )
             ]
-        except Unreadable as error:
-            failure = errors.of_answer(str(error), response, request, self.where)
+        except (Unreadable, RecursionError) as error:
+            found = str(error) if isinstance(error, Unreadable) else "lists within too many lists"
+            failure = errors.of_answer(found, response, request, self.where)
         else:
             self._sync.reached(response.headers.get(SYNC_TOKEN), number, reads_only=request.reads_only)
             return values
@@ -188,8 +189,8 @@ class Conversation:
 
     def _answer(self, command: Command[Any], reply: Any) -> Any:
         if isinstance(reply, ItemError):
-            text = errors.redacted(reply.text, self._address.token)
-            return Failed(refusals.refusal(text, self.where, command))
+            refusal = refusals.refusal(reply.text, self.where, command)
+            return Failed(errors.without_token(refusal, reply.text, self._address.token))
         return Failed(reply) if isinstance(reply, SwapstoreError) else reply
 
 

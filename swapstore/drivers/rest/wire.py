@@ -108,7 +108,7 @@ def items(raw: bytes, count: int) -> list[Any]:
     """Read an answer to so many commands: results as they came, and errors as `ItemError`."""
     try:
         answer = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unreadable("a body that is not JSON") from None
     if not isinstance(answer, list):
         raise Unreadable("JSON that is not a list of answers")

@@ -429,11 +429,20 @@ class _Comparing(_Sending):
             if not is_abandoned(self._ctx, origin) and (yield from self._id_is_there()):
                 return self._taken(record)
         elif is_live(origin, draft.base):
-            self._staging.claim(record.key, found.value)
-            return []
+            if not is_abandoned(self._ctx, origin):
+                self._staging.claim(record.key, found.value)
+                return []
         elif draft.base is None or not is_spent(origin, draft.base):
             return self._taken(record)
-        return [CompareAndSet(record.key, found.value, record.data)]
+        # If this succeeds, the ts record was the same all the time. So the id record is still what was found,
+        # unless the ts record was a mark.
+        claiming = Batch((CompareAndSet(record.key, found.value, record.data),))
+        (claimed,) = map(value_of, (yield from sent_again(self._ctx, claiming)))
+        if not claimed or origin.is_reclaimed:
+            return [Ttl(record.key)]  # look at everything again
+        self._ts = record.data
+        self._staging.claim(record.key, record.data)
+        return []
 
     def _origin(self, found: _Found) -> Origin | None:
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swapstore.commands import Command, Get, Remove, Stage, Ttl
-from swapstore.errors import Contended, SwapstoreError
+from swapstore.errors import Contended, SwapstoreError, Unavailable
 from swapstore.protocol.load import value_of
 from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.protocol.scriptless.resend import sent_again
@@ -44,7 +44,10 @@ def take(ctx: Context, draft: Draft, looks: Sequence[Command[Any]]) -> Operation
     policy = ctx.policy
     for attempt in range(policy.lease_ttl_ms // policy.lease_poll_ms + 2):
         if attempt:
-            yield Wait(policy.lease_poll_ms / 1000)
+            try:
+                yield Wait(policy.lease_poll_ms / 1000)
+            except Unavailable as error:  # no time is left for this call
+                raise _held(key, f"for as long as a call may wait ({error.args[0]})") from error
         asked_at = ctx.clock.monotonic()
         taking: tuple[Command[Any], ...] = (
             Stage(key, token, policy.lease_ttl_ms),
@@ -55,9 +58,13 @@ def take(ctx: Context, draft: Draft, looks: Sequence[Command[Any]]) -> Operation
         _, holder, ttl_ms, *looked = map(value_of, (yield from sent_again(ctx, Batch(taking))))
         if holder == token and ttl_ms > policy.lease_margin_ms:
             return Lease(key, token, asked_at + (ttl_ms - policy.lease_margin_ms) / 1000), looked
-    raise Contended(
-        f"another writer has held the lease {key} for as long as one lasts; nothing was published. "
-        "single_writer=True is for one writer at a time: stop the others, or try again"
+    raise _held(key, "for as long as one lasts")
+
+
+def _held(key: str, how_long: str) -> Contended:
+    return Contended(
+        f"another writer has held the lease {key} {how_long}; nothing was published. single_writer=True is "
+        "for one writer at a time: stop the others, or try again"
     )
 
 
