@@ -81,7 +81,8 @@ def connect(
       everything. Default: 10 seconds in all over REST, 10 seconds of silence on other stores.
     - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
     - `retention`: how much history the publishes of this store keep. Default: all of it.
-    - `mirror`: old keys to write after each swap, for readers that have not moved yet. Redis and Valkey only.
+    - `mirror`: old keys to write after each swap, for readers that have not moved yet. On Redis and Valkey,
+      also over REST; a SQLite store refuses it.
     - `validators`: functions like `validate` of `publish`. Every publish of this store calls them in order,
       before its own `validate`. `swapstore.validators` has some.
     - `on_event`: called with an event (see `swapstore.events`) for each publish, rejection, retry, read and
@@ -374,11 +375,17 @@ def _doctor_of_rest(ctx: Context) -> Operation[list[Check]]:
 _DOCTORS = {"redis": _doctor_of_redis, "sqlite": _doctor_of_sqlite, "upstash": _doctor_of_rest}
 
 
-def source_of(url: str, layout: Layout) -> Source:
-    """Return a reader of the six-command layout at a Redis or Valkey URL. It connects at first use."""
+def source_of(url: str, layout: Layout, token: str | None = None) -> Source:
+    """Return a reader of the six-command layout at a URL of Redis, Valkey or REST. It connects at first use.
+
+    `token`: that of a REST endpoint. Default: `$UPSTASH_REDIS_REST_TOKEN`.
+    """
     from swapstore.migration.source import Source  # noqa: PLC0415 - only an import needs it
 
     try:
+        if url.partition("://")[0].lower() in rest_address.SCHEMES:
+            address = rest_address.parse(url, token, allow_http=False)
+            return Source(_rest(address, DEFAULT_MAX_REQUEST, Timeout()), layout)
         return Source(_redis_url(url, Timeout()), layout)
     except InvalidInput as error:
         raise InvalidInput(f"the source cannot be used: {error}") from None

@@ -151,8 +151,11 @@ def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
 
 
 def committed_ts(record: bytes, key: str) -> bytes | None:
-    """Return a pending ts record as it is after its commit. None: it is not pending."""
-    entry, origin = read_ts(record, key)
+    """Return a pending ts record as it is after its commit. None: it is not pending, or corrupt."""
+    try:
+        entry, origin = read_ts(record, key)
+    except Corrupt:
+        return None
     if origin is None or not origin.pending or origin.is_reclaimed:
         return None
     fields = {"epoch": origin.epoch, "version": origin.version, "committed_at": origin.committed_at}

@@ -52,14 +52,21 @@ def driver_of(
         home.run(behind.close())
 
 
-def store_on(driver: Driver, url: str, token: str = TOKEN, *, slept: list[float] | None = None) -> Store:
+def store_on(
+    driver: Driver,
+    url: str,
+    token: str = TOKEN,
+    *,
+    slept: list[float] | None = None,
+    timeout: Timeout | None = None,
+) -> Store:
     """A store as connect() makes it, on this driver and a virtual clock; nothing was sent before."""
     options = {
         name: parameter.default
         for name, parameter in inspect.signature(swapstore.connect).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    unused, context = prepare(BLOCKING, url, **{**options, "token": token})
+    unused, context = prepare(BLOCKING, url, **{**options, "token": token, "timeout": timeout})
     unused.close()
     return Store(driver, attrs.evolve(context, clock=_Clock(slept if slept is not None else [])))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from swapstore import (
     Throttled,
     Unavailable,
 )
-from swapstore.commands import Get, Put
+from swapstore.commands import Command, Get, Put
 from swapstore.drivers.base import Driver
 from tests.rest.support import FACES, driver_of, endpoint, store_on
 from tests.support.rest import RestServer
@@ -161,7 +162,8 @@ def test_what_cannot_have_changed_anything_is_not_a_lost_reply(
 ) -> None:
     """A refused request is reported as possibly applied, or an unreadable answer as refused."""
     rest.switches.answer(*answer, times=2)
-    for batch in ([Get("a"), Put("b", b"x", 1000)], [Get("a")]):
+    batches: list[list[Command[Any]]] = [[Get("a"), Put("b", b"x", 1000)], [Get("a")]]
+    for batch in batches:
         with pytest.raises(expected) as caught:
             driver.execute(batch)
         assert type(caught.value) is expected

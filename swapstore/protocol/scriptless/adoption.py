@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from swapstore.models import Entry
     from swapstore.protocol.context import Context
 
+DELETED = b"\n"
 ATTEMPTS = 3  # how often a deletion looks again, after another version was committed
 
 
@@ -89,8 +90,11 @@ def is_abandoned(ctx: Context, origin: Origin) -> bool:
 
 
 def deleting(key: str, data: bytes) -> list[Command[Any]]:
-    """Return the commands that delete a key if its value is `data`, whenever they arrive."""
-    return [CompareAndSet(key, data, data[: data.index(b"\n") + 1], ttl_ms=1), Drop(key)]
+    """Return the commands that delete a key if its value is `data`, whenever they arrive.
+
+    What is there between the two looks like no record, so that nobody takes it for one.
+    """
+    return [CompareAndSet(key, data, DELETED, ttl_ms=1), Drop(key)]
 
 
 def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> Operation[bool]:
