@@ -17,13 +17,13 @@ MUTANTS = (
         "a record is not read back",
         "A manifest names a record only when it is there and permanent.",
         "rest/test_scriptless.py::test_a_record_that_may_expire_is_not_relied_on[Way.COMPARE]",
-        Edit("_Found.is_whole", "self.ttl == PERMANENT and", ""),
+        Edit("Found.is_whole", "self.ttl == PERMANENT and", ""),
     ),
     mutant(
         "another's record is taken for ours",
         "An id keeps its content, also when two publish it at once.",
         search("COMPARE", "two producers, the same id, other content", "none"),
-        Edit("_Found.is_whole", "and self.has_header", ""),
+        Edit("Found.is_whole", "and self.has_header", ""),
     ),
     mutant(
         "what retention unlinks is adopted",
@@ -108,7 +108,7 @@ MUTANTS = (
         "a committed ts record stays pending",
         "A lost manifest is rebuilt with all that was committed.",
         "rest/test_scriptless.py::test_a_lost_manifest_is_rebuilt_from_what_was_committed[Way.COMPARE]",
-        Edit("_Sending._is_pending", "self._ts is not None and", "False and"),
+        Edit("Sending._is_pending", "self._ts is not None and", "False and"),
     ),
     mutant(
         "a step is sent although the lease is about to run out",
