@@ -29,6 +29,9 @@ def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+DELETED = b"\n"  # what a deletion without scripts leaves for a moment: it looks like no record
+
+
 def to_json(value: Any) -> bytes:
     """Return canonical JSON of plain dicts and lists: compact, keys in their order."""
     return msgspec.json.encode(value)

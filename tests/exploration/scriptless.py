@@ -145,6 +145,7 @@ class Scenario:
 
 
 LONG = ("one late command", "one key expires")
+SHORT = {Way.COMPARE: ("one lost reply", *LONG)}
 NOT_BY_LEASE = {Way.LEASE: LONG}
 SCENARIOS = {
     "two producers, different ids": Scenario((ONE, TWO)),
@@ -166,22 +167,33 @@ SCENARIOS = {
         (keeping(ONE, 1), republisher), history=5, left_out=NOT_BY_LEASE
     ),
     "a deletion of what a cut publish left, and a producer": Scenario(
-        (reclaimer, ONE), damage=left_by_a_cut_publish, unpublished=("cut",), attempts=2, ways=(Way.COMPARE,)
+        (reclaimer, ONE),
+        damage=left_by_a_cut_publish,
+        attempts=2,
+        unpublished=("cut",),
+        ways=(Way.COMPARE,),
+        left_out=SHORT,
     ),
     "a deletion of what a cut publish left, and one that goes on with it": Scenario(
-        (reclaimer, CUT), damage=left_by_a_cut_publish, attempts=2, ways=(Way.COMPARE,)
+        (reclaimer, CUT), damage=left_by_a_cut_publish, attempts=2, ways=(Way.COMPARE,), left_out=SHORT
     ),
     "a deletion of what a lost race left, and one that goes on with it": Scenario(
-        (reclaimer, CUT), damage=left_by_a_lost_race, attempts=2, ways=(Way.COMPARE,)
+        (reclaimer, CUT), damage=left_by_a_lost_race, attempts=2, ways=(Way.COMPARE,), left_out=SHORT
+    ),
+    "a deletion of what a lost race left, and one attempt to go on with it": Scenario(
+        (reclaimer, CUT), damage=left_by_a_lost_race, attempts=1, ways=(Way.COMPARE,)
     ),
     "a deletion of what a lost race left, and one that needs the id": Scenario(
-        (reclaimer, LATER), damage=left_by_a_lost_race, attempts=2, ways=(Way.COMPARE,)
+        (reclaimer, LATER), damage=left_by_a_lost_race, attempts=2, ways=(Way.COMPARE,), left_out=SHORT
+    ),
+    "a deletion of what a lost race left, and one attempt to use the id": Scenario(
+        (reclaimer, LATER), damage=left_by_a_lost_race, attempts=1, ways=(Way.COMPARE,)
     ),
     "two that need the id of a lost race": Scenario(
-        (CUT, LATER), damage=left_by_a_lost_race, attempts=2, ways=(Way.COMPARE,)
+        (CUT, LATER), damage=left_by_a_lost_race, attempts=1, ways=(Way.COMPARE,)
     ),
     "a deletion that goes on with one that was cut, and a producer of the id": Scenario(
-        (reclaimer, CUT), damage=and_a_deletion_that_was_cut, attempts=2, ways=(Way.COMPARE,)
+        (reclaimer, CUT), damage=and_a_deletion_that_was_cut, attempts=1, ways=(Way.COMPARE,)
     ),
     "a repairer of what a lost race left": Scenario(
         (repairer,), (reader,), damage=left_by_a_lost_race, unpublished=("cut",), ways=(Way.COMPARE,)
@@ -192,8 +204,9 @@ SCENARIOS = {
     "a repairer of a lost manifest beside what a cut publish left": Scenario(
         (repairer, reader), damage=and_no_manifest, unpublished=("cut",), left_out=NOT_BY_LEASE
     ),
-    "a repairer of an expiring record, and a producer": Scenario(
-        (repairer, ONE),
+    "a repairer of an expiring record": Scenario(
+        (repairer,),
+        (reader,),
         damage=an_expiring_record,
         ways=(Way.COMPARE,),
         left_out={Way.COMPARE: ("one lost reply", *LONG)},

@@ -491,7 +491,7 @@ def test_an_index_that_was_never_pruned(old: Old, server: Server, store: Store) 
     old.publish("mena", "b", T + 12)
     old.publish("empty", "gone", T, done={"index"})
     report = run(server, store)
-    kinds = [(fact.dataset, fact.kind, fact.is_damage) for fact in report.findings]
+    kinds = [(fact.dataset, str(fact.kind), fact.is_damage) for fact in report.findings]
     assert kinds.count(("mena", "expired", False)) == 5
     assert kinds.count(("empty", "expired", False)) == 1
     assert kinds.count(("mena", "dangling", True)) == 1

@@ -402,7 +402,7 @@ def test_old_keys_with_a_ttl(server: Server) -> None:
         assert client.pttl(mirror.by_id("a")) > 3_600_000
     for wrong in (0, -1, "x", True):
         with pytest.raises(library.InvalidInput, match="ttl"):
-            Mirror(ttl=wrong)
+            Mirror(ttl=wrong)  # type: ignore[arg-type]
 
 
 def test_a_mirror_over_rest(server: Server) -> None:

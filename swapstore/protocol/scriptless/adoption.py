@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from swapstore.models import Entry
     from swapstore.protocol.context import Context
 
-DELETED = b"\n"
 ATTEMPTS = 3  # how often a deletion looks again, after another version was committed
 
 
@@ -94,7 +93,7 @@ def deleting(key: str, data: bytes) -> list[Command[Any]]:
 
     What is there between the two looks like no record, so that nobody takes it for one.
     """
-    return [CompareAndSet(key, data, DELETED, ttl_ms=1), Drop(key)]
+    return [CompareAndSet(key, data, records.DELETED, ttl_ms=1), Drop(key)]
 
 
 def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> Operation[bool]:
