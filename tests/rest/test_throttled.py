@@ -75,9 +75,9 @@ def test_asyncio_waits_in_the_same_way(rest: RestServer) -> None:
     async def main() -> None:
         async with swapstore.aio.connect(rest.url, token=rest.token) as made:
             store = AsyncStore(made._driver, attrs.evolve(made._context), sleep=sleep)
-            rest.switches.answer(429, "", {"Retry-After": "3"}, times=3)
+            rest.switches.answer(429, "", {"Retry-After": "2"}, times=3)
             assert await store.read_latest("mena") is None
-            rest.switches.answer(429, "", {"Retry-After": "3"}, times=4)
+            rest.switches.answer(429, "", {"Retry-After": "2"}, times=4)
             with pytest.raises(Throttled):
                 await store.read_latest("mena")
 
