@@ -62,6 +62,7 @@ from swapstore.models import (
     Row,
     Snapshot,
     Status,
+    Timeout,
 )
 from swapstore.store import Store
 
@@ -115,6 +116,7 @@ __all__ = [
     "StoreFull",
     "SwapstoreError",
     "Throttled",
+    "Timeout",
     "TooOld",
     "Unavailable",
     "Unscripted",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from swapstore.events import Event
     from swapstore.migration.layout import Mirror
-    from swapstore.models import Retention, Validator
+    from swapstore.models import Retention, Timeout, Validator
 
 __all__ = ["AsyncStore", "connect"]
 
@@ -46,6 +46,7 @@ def connect(
     max_request: int = DEFAULT_MAX_REQUEST,
     allow_http: bool = False,
     single_writer: bool = False,
+    timeout: float | Timeout | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
@@ -68,6 +69,7 @@ def connect(
         max_request=max_request,
         allow_http=allow_http,
         single_writer=single_writer,
+        timeout=timeout,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,

@@ -26,6 +26,7 @@ MIN_LIVE_TTL_S = 0.001
 MAX_LIVE_TTL_S = 366 * 86_400
 MIN_POLL_S = 0.001
 MAX_POLL_S = 86_400
+MAX_TIMEOUT_S = 366 * 86_400
 LARGEST = sys.float_info.max
 
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
@@ -241,6 +242,16 @@ def poll_s(value: Any) -> float:
             f"poll must be between 1 ms and a day, in seconds or a timedelta, not {shown(value)}"
         )
     return float(seconds)
+
+
+def timeout_s(value: Any, what: str) -> float:
+    """Return a time-out in seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT_S:
+        raise InvalidInput(
+            f"{what} must be a number of seconds above 0, at most 366 days, or Timeout(connect=…, reply=…, "
+            f"total=…), not {shown(value)}"
+        )
+    return float(value)
 
 
 def payload_size(size_bytes: int, limit_bytes: int) -> None:

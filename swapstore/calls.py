@@ -145,7 +145,8 @@ class Calls:
         Returns the outcome of each: its `Commit`, or the `SwapstoreError` that `publish` would have raised.
         Call `raise_for_failures()` on it, or look at each outcome.
 
-        Raises only `InvalidInput`, if `values` is not a mapping or cannot be read.
+        Raises only `InvalidInput`: if `values` is not a mapping or cannot be read, or for an `id` for several
+        datasets of a store with a mirror, whose by-id keys do not name the dataset.
         """
         if not isinstance(values, Mapping):
             raise InvalidInput(f"values must map datasets to values, not be a {type(values).__name__}")
@@ -154,6 +155,11 @@ class Calls:
         except Exception as error:
             kind = type(error).__name__
             raise InvalidInput(f"values cannot be read: that raised {kind}; nothing was published") from error
+        if id is not None and len(each) > 1 and self._context.mirror is not None:
+            raise InvalidInput(
+                "one id for several datasets would mix them up for readers of the mirror, whose by-id key "
+                "does not name the dataset. Nothing was published; leave the id out, or publish one by one"
+            )
         shared: dict[str, Any] = {
             "id": id,
             "ts": ts,

@@ -206,11 +206,15 @@ class Keep(Command[bool]):
 
 @attrs.frozen
 class CompareAndSet(Command[bool]):
-    """Write a value without a TTL if the key's value is exactly `expected`; False if it is not."""
+    """Write a value if the key's value is exactly `expected`; False if it is not.
+
+    `ttl_ms` None: without a TTL.
+    """
 
     key: str
     expected: bytes = attrs.field(repr=False)
     value: bytes = attrs.field(repr=False)
+    ttl_ms: int | None = None
 
 
 @attrs.frozen

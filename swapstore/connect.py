@@ -21,7 +21,7 @@ from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
 from swapstore.migration.layout import Mirror
-from swapstore.models import Retention
+from swapstore.models import Retention, Timeout
 from swapstore.protocol.context import Capabilities, Context, Policy
 from swapstore.protocol.scriptless.probe import Undecided
 from swapstore.store import Store
@@ -43,6 +43,7 @@ DEFAULT_NAMESPACE = "swapstore"
 DEFAULT_MAX_PAYLOAD = 64 * 1024 * 1024
 DEFAULT_MAX_BATCH = 8 * 1024 * 1024
 DEFAULT_MAX_REQUEST = 10 * 1024 * 1024
+DEFAULT_REST_TOTAL_S = 10.0
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 DEFAULT_MAX_AHEAD = timedelta(days=1)
 
@@ -67,6 +68,7 @@ def connect(
     max_request: int = DEFAULT_MAX_REQUEST,
     allow_http: bool = False,
     single_writer: bool = False,
+    timeout: float | Timeout | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
@@ -88,12 +90,15 @@ def connect(
     - `allow_http`: allow sending the token of a REST endpoint unencrypted to another machine.
     - `single_writer`: for an endpoint that runs no scripts and has no compare-and-set: a promise that only
       one process at a time publishes there. No effect on other stores.
+    - `timeout`: how long a call waits for the store: a `Timeout`, or a number of seconds that bounds
+      everything. Default: 10 seconds in all over REST, 10 seconds of silence on other stores.
     - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
     - `max_ahead`: how far a `ts` may be ahead of this machine's clock (a timedelta; None: no bound). A later
       one is refused: until that moment, no other publish would become the latest. The same bound holds for
       this machine's clock itself, compared with that of the store: see `Retention`.
     - `retention`: how much history the publishes of this store keep. Default: all of it.
-    - `mirror`: old keys to write after each swap, for readers that have not moved yet. Redis and Valkey only.
+    - `mirror`: old keys to write after each swap, for readers that have not moved yet. On Redis and Valkey,
+      also over REST; a SQLite store refuses it.
     - `validators`: functions like `validate` of `publish`. Every publish of this store calls them in order,
       before its own `validate`. `swapstore.validators` has some.
     - `on_event`: called with an event (see `swapstore.events`) for each publish, rejection, retry, read and
@@ -110,6 +115,7 @@ def connect(
         max_request=max_request,
         allow_http=allow_http,
         single_writer=single_writer,
+        timeout=timeout,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,
@@ -122,7 +128,8 @@ def connect(
     )
     if context.on_connect is not None:
         try:
-            engine.run(context.on_connect(context), driver, context.clock.sleep)
+            total_s = context.policy.total_s
+            engine.run(context.on_connect(context), driver, context.clock.sleep, total_s=total_s)
         except SwapstoreError:
             driver.close()
             raise
@@ -167,6 +174,7 @@ def prepare(
     max_request: int,
     allow_http: bool,
     single_writer: bool,
+    timeout: float | Timeout | None,
     namespace: str,
     max_payload: int,
     max_batch: int,
@@ -193,10 +201,11 @@ def prepare(
         hook=events.hook(on_event),
     )
     arguments.whole(max_request, "max_request", least=1)
-    driver = _driver_for(makers, target, token, max_request, allow_http=allow_http)
+    waits = Timeout.of(timeout)
+    driver = _driver_for(makers, target, token, max_request, waits, allow_http=allow_http)
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
-    policy = attrs.evolve(policy, text_only=not driver.binary_safe)
+    policy = attrs.evolve(policy, text_only=not driver.binary_safe, total_s=waits.total)
     undecided = Undecided(single_writer=single_writer)
     context = attrs.evolve(
         context, capabilities=Capabilities(committer=undecided), doctor=_DOCTORS.get(driver.kind)
@@ -211,6 +220,7 @@ def _over_rest(policy: Policy, max_request: int) -> Policy:
     """Adapt the bounds to a REST endpoint: replicas may be a second behind, and requests have a limit."""
     return attrs.evolve(
         policy,
+        total_s=policy.total_s or DEFAULT_REST_TOTAL_S,
         max_batch_bytes=min(policy.max_batch_bytes, max(max_request // 2, 1)),  # JSON and base64 add to it
         read_attempts=8,
         first_wait_s=0.02,
@@ -242,27 +252,29 @@ def _validators(value: Any) -> tuple[Validator, ...]:
 # --- addresses -------------------------------------------------------------------------------------
 
 
-def _driver_for(makers: Makers[D], target: Any, token: Any, max_request: int, *, allow_http: bool) -> D:
+def _driver_for(
+    makers: Makers[D], target: Any, token: Any, max_request: int, timeout: Timeout, *, allow_http: bool
+) -> D:
     if target is None:
         target = named_target()
     if isinstance(target, str) and (target != target.strip() or not target.isprintable()):
         raise InvalidInput("the address has a space around it, or a line break in it; remove that")
     if isinstance(target, str) and target.partition("://")[0].lower() in rest_address.SCHEMES:
-        return makers.rest(rest_address.parse(target, token, allow_http=allow_http), max_request)
+        return makers.rest(rest_address.parse(target, token, allow_http=allow_http), max_request, timeout)
     rest_address.refuse_token(token)
     if target is None:
         path = _default_file().absolute()
         _log_default(path)
-        return makers.sqlite(path, True)  # noqa: FBT003 - private
+        return makers.sqlite(path, timeout, True)  # noqa: FBT003 - private
     if isinstance(target, os.PathLike):
         raise InvalidInput(f"a store is named by a URL: sqlite:///{os.fspath(target)}")
     if not isinstance(target, str):
-        return makers.redis_client(target)
+        return makers.redis_client(target, timeout)
     scheme, separator, rest = target.partition("://")
     if separator and scheme in {"redis", "rediss", "unix"}:
-        return makers.redis_url(target)
+        return makers.redis_url(target, timeout)
     if separator and scheme == "sqlite":
-        return makers.sqlite(_path(rest).absolute(), False)  # noqa: FBT003
+        return makers.sqlite(_path(rest).absolute(), timeout, False)  # noqa: FBT003
     raise InvalidInput(_advice(target))
 
 
@@ -359,61 +371,61 @@ def _path(rest: str) -> Path:
 class Makers(Generic[D]):
     """How to make the driver of each kind of store: blocking ones, or those for asyncio."""
 
-    redis_url: Callable[[str], D]
-    redis_client: Callable[[Any], D]
-    sqlite: Callable[[Path, bool], D]
-    rest: Callable[[Address, int], D]
+    redis_url: Callable[[str, Timeout], D]
+    redis_client: Callable[[Any, Timeout], D]
+    sqlite: Callable[[Path, Timeout, bool], D]
+    rest: Callable[[Address, int, Timeout], D]
 
 
-def _sqlite(path: Path, private: bool) -> Driver:  # noqa: FBT001
+def _sqlite(path: Path, timeout: Timeout, private: bool) -> Driver:  # noqa: FBT001
     from swapstore.drivers.sqlite.driver import SqliteDriver  # noqa: PLC0415
 
-    return SqliteDriver(path, private=private)
+    return SqliteDriver(path, private=private, timeout_s=timeout.reply)
 
 
-def _redis_url(url: str) -> Driver:
+def _redis_url(url: str, timeout: Timeout) -> Driver:
     from swapstore.drivers.redis.driver import RedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
 
-    return RedisDriver.from_url(url)
+    return RedisDriver.from_url(url, timeout=timeout)
 
 
-def _redis_client(client: Any) -> Driver:
+def _redis_client(client: Any, timeout: Timeout) -> Driver:
     from swapstore.drivers.redis.driver import RedisDriver  # noqa: PLC0415
 
-    return RedisDriver.from_client(client)
+    return RedisDriver.from_client(client, timeout=timeout)
 
 
-def _rest(address: Address, max_request: int) -> Driver:
+def _rest(address: Address, max_request: int, timeout: Timeout) -> Driver:
     with rest_address.installed():
         from swapstore.drivers.rest.driver import UpstashDriver  # noqa: PLC0415 - an extra
-    return UpstashDriver(address, max_request=max_request)
+    return UpstashDriver(address, max_request=max_request, timeout=timeout)
 
 
 BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, _sqlite, _rest)
 
 
-def _async_redis_url(url: str) -> AsyncDriver:
+def _async_redis_url(url: str, timeout: Timeout) -> AsyncDriver:
     from swapstore.drivers.redis.aio import AsyncRedisDriver  # noqa: PLC0415 - redis-py takes 0.1 s to import
 
-    return AsyncRedisDriver.from_url(url)
+    return AsyncRedisDriver.from_url(url, timeout=timeout)
 
 
-def _async_redis_client(client: Any) -> AsyncDriver:
+def _async_redis_client(client: Any, timeout: Timeout) -> AsyncDriver:
     from swapstore.drivers.redis.aio import AsyncRedisDriver  # noqa: PLC0415
 
-    return AsyncRedisDriver.from_client(client)
+    return AsyncRedisDriver.from_client(client, timeout=timeout)
 
 
-def _async_sqlite(path: Path, private: bool) -> AsyncDriver:  # noqa: FBT001
+def _async_sqlite(path: Path, timeout: Timeout, private: bool) -> AsyncDriver:  # noqa: FBT001
     from swapstore.drivers.threaded import ThreadedDriver  # noqa: PLC0415
 
-    return ThreadedDriver(_sqlite(path, private))
+    return ThreadedDriver(_sqlite(path, timeout, private))
 
 
-def _async_rest(address: Address, max_request: int) -> AsyncDriver:
+def _async_rest(address: Address, max_request: int, timeout: Timeout) -> AsyncDriver:
     with rest_address.installed():
         from swapstore.drivers.rest.aio import AsyncUpstashDriver  # noqa: PLC0415 - an extra
-    return AsyncUpstashDriver(address, max_request=max_request)
+    return AsyncUpstashDriver(address, max_request=max_request, timeout=timeout)
 
 
 ASYNC: Makers[AsyncDriver] = Makers(_async_redis_url, _async_redis_client, _async_sqlite, _async_rest)
@@ -440,11 +452,17 @@ def _doctor_of_rest(ctx: Context) -> Operation[list[Check]]:
 _DOCTORS = {"redis": _doctor_of_redis, "sqlite": _doctor_of_sqlite, "upstash": _doctor_of_rest}
 
 
-def source_of(url: str, layout: Layout) -> Source:
-    """Return a reader of the six-command layout at a Redis or Valkey URL. It connects at first use."""
+def source_of(url: str, layout: Layout, token: str | None = None) -> Source:
+    """Return a reader of the six-command layout at a URL of Redis, Valkey or REST. It connects at first use.
+
+    `token`: that of a REST endpoint. Default: `$UPSTASH_REDIS_REST_TOKEN`.
+    """
     from swapstore.migration.source import Source  # noqa: PLC0415 - only an import needs it
 
     try:
-        return Source(_redis_url(url), layout)
+        if url.partition("://")[0].lower() in rest_address.SCHEMES:
+            address = rest_address.parse(url, token, allow_http=False)
+            return Source(_rest(address, DEFAULT_MAX_REQUEST, Timeout()), layout)
+        return Source(_redis_url(url, Timeout()), layout)
     except InvalidInput as error:
         raise InvalidInput(f"the source cannot be used: {error}") from None

@@ -5,6 +5,10 @@ asks and sends the batch again, a few times; operations do not notice.
 
 Operations that swap a dataset take turns within one client (`Place`, `AsyncPlace`): a hundred producers that
 all draft the same version would waste ninety-nine drafts.
+
+A call waits in vain for so long at most (`Timeout.total`): for batches that fail, and between attempts. Then
+it sends nothing more: the next batch or wait raises `Unavailable` inside the operation, which knows whether a
+commit was sent, and ends with the right error.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from contextlib import suppress
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from swapstore.drivers.base import LEFT_S
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally, Turn, Wait
@@ -23,6 +28,7 @@ from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally, 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Awaitable, Callable, Hashable
+    from contextvars import Token
 
     from swapstore.drivers.base import AsyncDriver, Driver
 
@@ -45,15 +51,17 @@ def run(
     listen: Callable[[Listen], None] | None = None,
     turn: Callable[[Turn], None] | None = None,
     tally: Tally | None = None,
+    total_s: float | None = None,
 ) -> T:
     """Run an operation to its end: send its batches, perform its waits, throw errors into it.
 
     `listen` performs waits that a notification can cut short. `tally` counts the batches, for the events that
     the operation emits; without one it emits none. `turn` waits for the operation's turns; without it none is
-    taken. The caller ends them.
+    taken. The caller ends them. `total_s` bounds the time that is spent in vain.
 
     Returns the operation's result, or raises what it raises.
     """
+    budget = _Budget(total_s)
     try:
         step = next(operation)
         while True:
@@ -62,12 +70,12 @@ def run(
                 if isinstance(step, Batch):
                     if tally is not None:
                         tally.note(step)
-                    replies = _executed(step, driver, sleep)
+                    replies = _executed(step, driver, sleep, budget)
                 elif isinstance(step, Emit):
                     if tally is not None:
                         step.emit(tally)
                 else:
-                    _waited(step, sleep, listen, turn)
+                    _waited(step, sleep, listen, turn, budget)
             except SwapstoreError as error:
                 step = operation.throw(error)
             else:
@@ -87,11 +95,13 @@ async def arun(
     listen: Callable[[Listen], Awaitable[None]] | None = None,
     turn: Callable[[Turn], Awaitable[None]] | None = None,
     tally: Tally | None = None,
+    total_s: float | None = None,
 ) -> T:
     """Run an operation to its end, like `run`, but await each step.
 
     If it is cancelled, it sends nothing more. The operation ends where it is, as if the client had died.
     """
+    budget = _Budget(total_s)
     try:
         step = next(operation)
         while True:
@@ -100,12 +110,12 @@ async def arun(
                 if isinstance(step, Batch):
                     if tally is not None:
                         tally.note(step)
-                    replies = await _aexecuted(step, driver, sleep)
+                    replies = await _aexecuted(step, driver, sleep, budget)
                 elif isinstance(step, Emit):
                     if tally is not None:
                         step.emit(tally)
                 else:
-                    await _awaited(step, sleep, listen, turn)
+                    await _awaited(step, sleep, listen, turn, budget)
             except SwapstoreError as error:
                 step = operation.throw(error)
             else:
@@ -122,12 +132,16 @@ def _waited(
     sleep: Callable[[float], None],
     listen: Callable[[Listen], None] | None,
     turn: Callable[[Turn], None] | None,
+    budget: _Budget,
 ) -> None:
-    if isinstance(step, Turn) and turn is not None:
-        turn(step)
+    if isinstance(step, Turn):
+        if turn is not None:
+            turn(step)
     elif isinstance(step, Listen) and listen is not None:
         listen(step)
     else:
+        if not isinstance(step, Listen):
+            budget.pause(step.seconds)
         sleep(step.seconds)
 
 
@@ -136,12 +150,16 @@ async def _awaited(
     sleep: Callable[[float], Awaitable[None]],
     listen: Callable[[Listen], Awaitable[None]] | None,
     turn: Callable[[Turn], Awaitable[None]] | None,
+    budget: _Budget,
 ) -> None:
-    if isinstance(step, Turn) and turn is not None:
-        await turn(step)
+    if isinstance(step, Turn):
+        if turn is not None:
+            await turn(step)
     elif isinstance(step, Listen) and listen is not None:
         await listen(step)
     else:
+        if not isinstance(step, Listen):
+            budget.pause(step.seconds)
         await sleep(step.seconds)
 
 
@@ -171,33 +189,79 @@ class _Backoff:
         return pause_s + random.SystemRandom().uniform(0, JITTER * max(pause_s, FIRST_PAUSE_S))
 
 
-def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None]) -> list[Any]:
+class _Budget:
+    """The time that the rest of a call may spend in vain. None: without a bound."""
+
+    def __init__(self, total_s: float | None) -> None:
+        self._total_s = total_s
+        self._left_s = float("inf") if total_s is None else total_s
+
+    def begin(self) -> Token[float]:
+        """Tell the driver how much is left. Raises `Unavailable` if nothing is."""
+        if self._left_s <= 0:
+            raise self._over()
+        return LEFT_S.set(self._left_s)
+
+    def spend(self, began: float) -> None:
+        """Count the time since `began`, in which a batch failed."""
+        self._left_s -= time.monotonic() - began
+
+    def affords(self, seconds: float) -> bool:
+        """Count a wait that is about to begin, and say whether there is time for it."""
+        self._left_s -= seconds
+        return self._left_s > 0
+
+    def pause(self, seconds: float) -> None:
+        """Count a wait that is about to begin. Raises `Unavailable` if there is no time for it."""
+        if not self.affords(seconds):
+            raise self._over()
+
+    def _over(self) -> Unavailable:
+        return Unavailable(
+            f"the store did not do it within {self._total_s:g} s, the time-out of a call, so nothing more "
+            "was sent. Try again, or wait longer with connect(timeout=…)"
+        )
+
+
+def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None], budget: _Budget) -> list[Any]:
     backoff = None
     while True:
         _refuse_if_late(batch)
+        token, began = budget.begin(), time.monotonic()
         try:
             return driver.execute(batch.commands)
         except Throttled as error:
             backoff = backoff or _Backoff()
             pause_s = backoff.pause_s(error)
-            if pause_s is None:
+            if pause_s is None or not budget.affords(pause_s):
                 raise
+        except Unavailable:
+            budget.spend(began)
+            raise
+        finally:
+            LEFT_S.reset(token)
         sleep(pause_s)
 
 
 async def _aexecuted(
-    batch: Batch, driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]]
+    batch: Batch, driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]], budget: _Budget
 ) -> list[Any]:
     backoff = None
     while True:
         _refuse_if_late(batch)
+        token, began = budget.begin(), time.monotonic()
         try:
             return await driver.execute(batch.commands)
         except Throttled as error:
             backoff = backoff or _Backoff()
             pause_s = backoff.pause_s(error)
-            if pause_s is None:
+            if pause_s is None or not budget.affords(pause_s):
                 raise
+        except Unavailable:
+            budget.spend(began)
+            raise
+        finally:
+            LEFT_S.reset(token)
         await sleep(pause_s)
 
 

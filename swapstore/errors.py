@@ -170,13 +170,6 @@ class Contended(Unavailable):
     """
 
 
-class LeaseLost(Unavailable):
-    """Two writers worked at the same time although `single_writer=True` promised one.
-
-    One of their two commits is lost. Check the store, and publish again.
-    """
-
-
 class ReplyLost(Unavailable):
     """Commands were sent and no reply came: they may have been applied, in part or in whole.
 
@@ -197,6 +190,13 @@ class OutcomeUnknown(Unavailable):
     def __init__(self, message: str, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(message)
         self.id = id
+
+
+class LeaseLost(OutcomeUnknown):
+    """Two writers worked at the same time although `single_writer=True` promised one.
+
+    One of their two commits is lost, perhaps this one. Check the store, and publish again with the same id.
+    """
 
 
 class Misconfigured(SwapstoreError):  # noqa: N818

@@ -201,6 +201,42 @@ class Retention:
 
 
 @attrs.frozen(kw_only=True)
+class Timeout:
+    """How long a call waits for the store, in seconds. None: the default for this kind of store.
+
+    - `connect`: to make a connection, or to get a free one. Default: 5.
+    - `reply`: the longest silence while a request is sent or its reply is awaited. Bytes that flow end the
+      silence, so a large transfer may take longer. On SQLite: the wait for a lock. Default: 10.
+    - `total`: what one call may wait in vain, over all its requests: the requests that fail, the pauses
+      before another attempt, and waits for another writer. Then nothing more is sent, and the call ends with
+      `Unavailable`, or with `OutcomeUnknown` if a commit may have been carried out. Requests that are
+      answered do not count, however many there are. Default: 10 over REST; no bound on other stores.
+
+    Raises `InvalidInput` for anything but a positive number of seconds, at most 366 days.
+    """
+
+    connect: float | None = None
+    reply: float | None = None
+    total: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("connect", "reply", "total"):
+            if getattr(self, name) is not None:
+                arguments.timeout_s(getattr(self, name), f"the time-out {name}")
+
+    @classmethod
+    def of(cls, value: Any) -> Timeout:
+        """Return a `Timeout`: the given one, or from a number of seconds that bounds everything.
+
+        Raises `InvalidInput` for any other value.
+        """
+        if value is None or isinstance(value, Timeout):
+            return value or cls()
+        seconds = arguments.timeout_s(value, "timeout")
+        return cls(connect=seconds, reply=seconds, total=seconds)
+
+
+@attrs.frozen(kw_only=True)
 class Pruned:
     """What `prune` did, and the state of the dataset after it.
 

@@ -266,10 +266,11 @@ class Store(_BaseStore[Driver]):
     def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
         place = Place(self._turns)
-        sleep, tally = self._context.clock.sleep, self._context.tally()
+        ctx = self._context
+        sleep, tally, total_s = ctx.clock.sleep, ctx.tally(), ctx.policy.total_s
         try:
             try:
-                return run(operation, self._driver, sleep, turn=place.wait, tally=tally)
+                return run(operation, self._driver, sleep, turn=place.wait, tally=tally, total_s=total_s)
             finally:
                 place.leave()
         finally:
@@ -387,10 +388,12 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     async def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
         place = AsyncPlace(self._turns)
-        tally = self._context.tally()
+        tally, total_s = self._context.tally(), self._context.policy.total_s
         try:
             try:
-                return await arun(operation, self._driver, self._sleep, turn=place.wait, tally=tally)
+                return await arun(
+                    operation, self._driver, self._sleep, turn=place.wait, tally=tally, total_s=total_s
+                )
             finally:
                 place.leave()
         finally:

@@ -16,6 +16,7 @@ from swapstore.migration.layout import Layout
 from swapstore.migration.plan import Fact, FaultKind, Planned, RegionDone, SourceFault, Tried
 
 SOURCE_VARIABLE = "SWAPSTORE_IMPORT_FROM"
+TOKEN_VARIABLE = "SWAPSTORE_IMPORT_TOKEN"  # noqa: S105 - a name
 FINDINGS_PRINTED = 50
 
 app = App(
@@ -45,7 +46,10 @@ def snapshots(
         str | None,
         Parameter(
             name="--from",
-            help=f"The source: redis://, rediss:// or unix://. Default: ${SOURCE_VARIABLE}.",
+            help=(
+                "The source: redis://, rediss://, unix://, or https:// with the token in "
+                f"${TOKEN_VARIABLE}. Default: ${SOURCE_VARIABLE}."
+            ),
         ),
     ] = None,
     prefix: Annotated[
@@ -99,7 +103,8 @@ def snapshots(
         raise InvalidInput(
             f"where from? Give --from or ${SOURCE_VARIABLE}, for example redis://localhost:6379/0"
         )
-    with source_of(address, layout) as old, session.connect() as store:
+    token = os.environ.get(TOKEN_VARIABLE) or None  # None: that of the store, if both are one endpoint
+    with source_of(address, layout, token) as old, session.connect() as store:
         facts = _with_progress(session, import_snapshots(old, store, codec=codec, regions=region or ()))
         findings = _print(facts) if session.human_readable else _write(facts)
     session.say_where(store)

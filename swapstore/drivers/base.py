@@ -5,12 +5,18 @@ One suite tests every driver: `swapstore.testing.DriverContract`.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swapstore.commands import Command
+
+
+# How long the call that sends a batch may still wait in vain, in seconds; see `Timeout.total`. A driver that
+# bounds its waits by it ends in time, and not only before the next batch.
+LEFT_S: ContextVar[float] = ContextVar("left_s", default=float("inf"))
 
 
 class Endpoint(Protocol):

@@ -29,6 +29,9 @@ def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
+DELETED = b"\n"  # what a deletion without scripts leaves for a moment: it looks like no record
+
+
 def to_json(value: Any) -> bytes:
     """Return canonical JSON of plain dicts and lists: compact, keys in their order."""
     return msgspec.json.encode(value)
@@ -126,6 +129,11 @@ class Origin:
     dedupe_key: str | None = None
     pending: bool = False
 
+    @property
+    def is_reclaimed(self) -> bool:
+        """Whether a client is deleting the records, since `committed_at`: no publish may use them."""
+        return self.pending and self.version == 0
+
 
 _ORIGIN = msgspec.json.Decoder(Origin)
 _ENTRY = msgspec.json.Decoder(Entry)
@@ -149,6 +157,26 @@ def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
 def ts_prefix(row: Row) -> bytes:
     """The first bytes of a row's ts record: its entry, and the version that commits it."""
     return b'%b{"version":%d,' % (entry_header(row), row.version)
+
+
+def committed_ts(record: bytes, key: str) -> bytes | None:
+    """Return a pending ts record as it is after its commit. None: it is not pending, or corrupt."""
+    try:
+        entry, origin = read_ts(record, key)
+    except Corrupt:
+        return None
+    if origin is None or not origin.pending or origin.is_reclaimed:
+        return None
+    fields = {"version": origin.version, "epoch": origin.epoch, "committed_at": origin.committed_at}
+    if origin.dedupe_key is not None:
+        fields["dedupe_key"] = origin.dedupe_key
+    return entry_header(entry) + to_json(fields)
+
+
+def reclaimed_ts(entry: Entry, nonce: str, now_ms: int) -> bytes:
+    """Build the ts record of a snapshot whose records are being deleted; see `Origin.is_reclaimed`."""
+    origin = {"version": 0, "epoch": nonce, "committed_at": now_ms, "pending": True}
+    return entry_header(entry) + to_json(origin)
 
 
 def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:

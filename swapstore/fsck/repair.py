@@ -110,7 +110,8 @@ def _repair(ctx: Context, walk: Walk, *, apply: bool) -> Operation[bool]:
             raise Contended("the dataset was reset or repaired while it was being repaired; run repair again")
         made = yield from (redrafter.rebuilt() if current is None else redrafter.repaired(current))
         if made is None or not apply:
-            return made is not None or walk.damage.unlisted
+            found = made is not None or walk.damage.unlisted
+            return (yield from _reclaim(ctx, walk, apply=apply)) or found
         yield from ctx.capabilities.committer.stage_ahead(ctx, made.needed, staging)
         match (yield from commit(ctx, made.draft, made.needed, staging)):
             case Swapped():
@@ -125,6 +126,14 @@ def _repair(ctx: Context, walk: Walk, *, apply: bool) -> Operation[bool]:
         f"producers committed first, {ctx.policy.commit_attempts} times in a row; nothing was repaired. "
         "Run repair again, or run it when fewer producers publish"
     )
+
+
+def _reclaim(ctx: Context, walk: Walk, *, apply: bool) -> Operation[bool]:
+    """Delete leaked records that no swap of this client can unlink. Returns whether there were any."""
+    committer = ctx.capabilities.committer
+    if walk.manifest is None:
+        return False
+    return (yield from committer.reclaim(ctx, walk.dataset, walk.damage.leaked, apply=apply))
 
 
 def _list(ctx: Context, dataset: str) -> Operation[None]:

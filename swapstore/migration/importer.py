@@ -189,10 +189,13 @@ class _Region:
 
     def run(self, snapshots: list[OldSnapshot]) -> Iterator[Fact]:
         self.done = RegionDone(dataset=self.dataset)
+        is_oldest = True  # no payload was there so far: the index is older than the payloads' time-to-live
         for snapshot in snapshots:
             finding = self._import(snapshot)
+            is_gone = finding is not None and finding.kind is FaultKind.DANGLING and not finding.imported
+            is_oldest = is_oldest and is_gone and snapshot.indexed
             if finding is not None:
-                yield finding
+                yield attrs.evolve(finding, kind=FaultKind.EXPIRED) if is_oldest else finding
             yield Tried(self.dataset)
         status = self.store.status(self.dataset)
         latest = status.latest.id if status else None

@@ -8,10 +8,12 @@ name one of them.
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import attrs
 
+from swapstore import arguments
 from swapstore.arguments import shown
 from swapstore.errors import InvalidInput
 
@@ -48,6 +50,11 @@ def _refuse_braces(name: str, text: str) -> None:
         )
 
 
+def _check_ttl(_: Any, _attribute: Any, value: Any) -> None:
+    if value is not None:
+        arguments.ttl_ms(value)
+
+
 def _filled(pattern: str, **names: str) -> str:
     return _PLACEHOLDER.sub(lambda placeholder: names[placeholder[1]], pattern)
 
@@ -82,9 +89,19 @@ class Mirror(_TwoStep):
     - `latest_key`: the pattern of the key with the id of the served snapshot; `{region}` is the dataset.
     - `by_id_key`: the pattern of the key with a snapshot's payload. It does not contain the region, so ids
       must differ between datasets.
+    - `ttl`: how long the old keys live after each swap, in seconds or a timedelta. Default: without end. A
+      payload lives a minute longer than the key that names it. If nothing is published, confirmed or pinned
+      for so long, old readers find nothing.
 
-    Raises `InvalidInput` for a pattern without its placeholder, or with other braces.
+    Raises `InvalidInput` for a pattern without its placeholder, or with other braces, and for an invalid TTL.
     """
+
+    ttl: float | timedelta | None = attrs.field(default=None, validator=_check_ttl)
+
+    @property
+    def ttl_ms(self) -> int | None:
+        """`ttl` in milliseconds."""
+        return None if self.ttl is None else arguments.ttl_ms(self.ttl)
 
 
 @attrs.frozen(kw_only=True)

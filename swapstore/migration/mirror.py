@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import Command, Peek, Write
+from swapstore.commands import Command, Peek, Put, Write
 from swapstore.errors import Contended, Damaged, InvalidInput, SwapstoreError
 from swapstore.format import manifest
 from swapstore.protocol.load import ask_all, find_id, load_manifest, load_snapshot, value_of
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 LOG = logging.getLogger("swapstore")
+LONGER_MS = 60_000  # that a payload with a TTL outlives the key that names it
 
 
 def refuse_what_it_cannot_write(ctx: Context, payload: bytes) -> None:
@@ -116,11 +117,17 @@ class _MirrorRun:
             payload = yield from self._payload(current, row)
             if payload is None:
                 return False
-            unmoved = yield from self._write(current, Write(key, payload))
+            unmoved = yield from self._write(current, self._put(key, payload, LONGER_MS))
             self.written.add(key)
             if not unmoved:
                 return False
-        return (yield from self._write(current, Write(self.mirror.latest(self.dataset), serving.id.encode())))
+        latest = self._put(self.mirror.latest(self.dataset), serving.id.encode(), 0)
+        return (yield from self._write(current, latest))
+
+    def _put(self, key: str, value: bytes, longer_ms: int) -> Command[None]:
+        """Return the command that writes an old key, with its TTL if the mirror has one."""
+        ttl_ms = self.mirror.ttl_ms
+        return Write(key, value) if ttl_ms is None else Put(key, value, ttl_ms + longer_ms)
 
     def _payload(self, current: Manifest, row: Row) -> Operation[bytes | None]:
         """Return a committed payload, None if the manifest has changed and its record is gone."""
@@ -135,7 +142,7 @@ class _MirrorRun:
                 raise
             return None
 
-    def _write(self, current: Manifest, write: Write) -> Operation[bool]:
+    def _write(self, current: Manifest, write: Command[None]) -> Operation[bool]:
         """Write, then peek, in one batch, which may be resent. False: the manifest has changed."""
         prefix = manifest.prefix(current.etag)
         both: list[Command[Any]] = [write, Peek(current.key, len(prefix))]

@@ -29,6 +29,7 @@ SECONDS_BELOW = 100_000_000_000  # as ms this is 1973, as seconds the year 5138
 class FaultKind(enum.StrEnum):
     """What can be wrong in the source."""
 
+    EXPIRED = "expired"  # the index names payloads older than any that is left: their time-to-live is over
     DANGLING = "dangling"  # the index or the pointer names a payload that does not exist
     UNINDEXED = "unindexed"  # a payload that no index names
     UNREADABLE = "unreadable"  # not JSON, another type of value, or an invalid name or time

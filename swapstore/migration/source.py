@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from swapstore.commands import Ask, Command, Failed, Get, Peek, Scan
-from swapstore.errors import Corrupt, Misconfigured, Unavailable
+from swapstore.errors import Corrupt, Misconfigured, Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from swapstore.drivers.base import Driver
@@ -55,7 +55,7 @@ class Seen:
 
 
 class Source:
-    """The old layout on a Redis or Valkey server."""
+    """The old layout on a Redis or Valkey server, or behind a REST endpoint."""
 
     def __init__(self, driver: Driver, layout: Layout) -> None:
         self._driver = driver
@@ -95,7 +95,10 @@ class Source:
         """Return the members of a region's index, with their scores. `Corrupt` if it is not a sorted set."""
         key, cursor, found = self.layout.index(region), "0", {}
         while True:
-            reply = self._ask(Ask(("ZSCAN", key, cursor, "COUNT", str(PER_REPLY))), key)
+            try:
+                reply = self._ask(Ask(("ZSCAN", key, cursor, "COUNT", str(PER_REPLY))), key)
+            except Unsupported:  # a proxy may allow only a list of commands
+                reply = [b"0", self._ask(Ask(("ZRANGE", key, "0", "-1", "WITHSCORES")), key)]
             cursor = reply[0].decode()
             for member, score in zip(reply[1][::2], reply[1][1::2], strict=True):
                 found[member.decode("utf-8", "backslashreplace")] = float(score)

@@ -178,6 +178,7 @@ class Staging:
         self._taken_over: set[str] = set()
         self._unmovable: set[str] = set()
         self._kept: dict[str, bytes] = {}
+        self._claims: dict[str, bytes] = {}
 
     def keep(self, record: Record) -> None:
         """Note that a record is permanent before the commit. Only `scriptless/committer.py` does that."""
@@ -191,9 +192,13 @@ class Staging:
         """Note that a record is not there, or that it is not permanent."""
         self._kept.pop(record.key, None)
 
-    def holds_another(self, key: str, header: bytes) -> bool:
-        """Say whether this operation made a record with another header permanent under this key."""
-        return self._kept.get(key, header) != header
+    def claim(self, key: str, data: bytes) -> None:
+        """Note a ts record as it is stored. Only `scriptless/committer.py` does that."""
+        self._claims[key] = data
+
+    def claimed(self, key: str) -> bytes | None:
+        """Return a ts record as this operation saw it last."""
+        return self._claims.get(key)
 
     def commands(self, ctx: Context, needed: Sequence[Record]) -> list[Command[bool]]:
         """Return the commands that stage the records which are not staged yet."""
@@ -317,15 +322,16 @@ class Committer(Protocol):
     def stage_ahead(self, ctx: Context, needed: list[Record], staging: Staging) -> Operation[None]:
         """Stage records in batches of bounded size, before a repair sends a draft that needs many of them."""
 
-    def refit(self, ctx: Context, intent: Intent, base: Manifest | None, staging: Staging) -> Intent:
-        """Return the intent as it can be published on a new base, after a first send on an earlier one."""
-
     def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
-        """Return an intent that uses the permanent records of its id that no version names.
+        """Return the intent to go on with, although its id has permanent records that no version names.
 
-        None: they cannot be used, and nothing shows that another publish needs them. Raises `Contended` when
-        they belong to a publish that is under way or was cut short.
+        It uses these records, or they were deleted. None: they cannot be used, and nothing shows that another
+        publish needs them. Raises `Contended` when they belong to a publish that is under way or was cut
+        short.
         """
+
+    def reclaim(self, ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:
+        """Delete leaked records that no swap can unlink. Returns whether there are any (`apply`: were)."""
 
 
 class Scripted:
@@ -384,10 +390,6 @@ class Scripted:
                     staging.note(commands, (yield Batch(tuple(commands))))
                 batch, size = [], 0
 
-    def refit(self, _ctx: Context, intent: Intent, _base: Manifest | None, _staging: Staging) -> Intent:
-        """Return the intent unchanged: a staged record has a TTL, so it does not bind the id."""
-        return intent
-
     def adopt(self, ctx: Context, intent: Intent, _base: Manifest | None) -> Operation[Intent | None]:
         """Refuse records that are pending: a client that commits without scripts needs them. Else None."""
         dataset = intent.wanted.dataset
@@ -397,6 +399,18 @@ class Scripted:
         if origin is None or not origin.pending:
             return None
         raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
+
+    def reclaim(
+        self,
+        _ctx: Context,
+        _dataset: str,
+        _leaked: Sequence[str],
+        *,
+        apply: bool,  # noqa: ARG002
+    ) -> Operation[bool]:
+        """Do nothing: a repair's swap unlinks what leaked."""
+        yield from ()
+        return False
 
 
 def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:

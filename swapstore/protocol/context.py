@@ -69,6 +69,7 @@ class Policy:
     lease_ttl_ms: int = 90_000  # how long a crashed writer blocks others, where a lease is needed
     lease_margin_ms: int = 45_000  # longer than any request takes, including the wait for a connection
     lease_poll_ms: int = 500
+    total_s: float | None = None  # that one call may wait in vain; see `Timeout`
     text_only: bool = False  # the endpoint carries text: a payload that is not UTF-8 is stored in base64
 
 

@@ -216,7 +216,7 @@ def find_id(
             return row
     key = ctx.keys.id(dataset, id)
     record = yield from ask(ctx, Get(key))
-    if record is None:
+    if record is None or record == records.DELETED:
         return None
     try:
         entry = records.entry_of(record, key)

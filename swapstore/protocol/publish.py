@@ -140,8 +140,6 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             existing = yield from _decide(ctx, this, base, is_first=True)
         if existing is not None:
             return existing
-        if attempt:
-            this = ctx.capabilities.committer.refit(ctx, this, base, staging)
         retained = (yield from _retained(ctx, this, base)) if base and _hides(ctx, base) else None
         draft = append(
             base,

@@ -239,8 +239,9 @@ class Keyspace:
         match command:
             case Keep(key, value):
                 return key not in self.values and self._set(key, value, None)
-            case CompareAndSet(key, expected, value):
-                return self._data(key) == expected and self._set(key, value, None)
+            case CompareAndSet(key, expected, value, ttl_ms):
+                expires_at = None if ttl_ms is None else now_ms + ttl_ms
+                return self._data(key) == expected and self._set(key, value, expires_at)
             case Drop(key):
                 if not self._is_permanent(key):
                     self.values.pop(key, None)

@@ -175,6 +175,13 @@ def reader(
     language: Language, environment: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Reader:
     """Each reader of the page in turn."""
+    return reader_of(language, environment, tmp_path, request)
+
+
+def reader_of(
+    language: Language, environment: dict[str, str], directory: Path, request: pytest.FixtureRequest
+) -> Reader:
+    """One reader of the page, in an environment."""
     if language == "curl":
-        return _shell(tmp_path, environment)
+        return _shell(directory, environment)
     return _node(request.getfixturevalue("project"), language, environment)

@@ -17,6 +17,7 @@ from swapstore.migration.importer import import_snapshots
 from swapstore.migration.layout import Layout
 from swapstore.migration.plan import Fact, FaultKind, Planned, RegionDone, SourceFault, Tried
 from tests.migration.conftest import START_MS, Old
+from tests.support.rest_proxy import ALLOWED, SmallProxy
 from tests.support.valkey import Server, free_port
 
 LAYOUT = Layout(prefix="intel")
@@ -479,3 +480,31 @@ def test_a_source_that_becomes_unreachable(old: Old, server: Server, store: Stor
         with pytest.raises(Unavailable):
             list(facts)
         source._driver.execute = asked  # type: ignore[method-assign]
+
+
+def test_an_index_that_was_never_pruned(old: Old, server: Server, store: Store) -> None:
+    """An import of everything that there is ends like damage, because old payloads have expired."""
+    for number in range(5):
+        old.publish("mena", f"gone-{number}", T + number, done={"index"})
+    old.publish("mena", "a", T + 10)
+    old.publish("mena", "lost", T + 11, done={"index"})
+    old.publish("mena", "b", T + 12)
+    old.publish("empty", "gone", T, done={"index"})
+    report = run(server, store)
+    kinds = [(fact.dataset, str(fact.kind), fact.is_damage) for fact in report.findings]
+    assert kinds.count(("mena", "expired", False)) == 5
+    assert kinds.count(("empty", "expired", False)) == 1
+    assert kinds.count(("mena", "dangling", True)) == 1
+    assert history(store, "mena") == [("a", T + 10), ("b", T + 12)]
+
+
+@pytest.mark.parametrize("lacks", [set(), {"ZSCAN"}])
+def test_a_source_over_rest(old: Old, server: Server, store: Store, lacks: set[str]) -> None:
+    """The data of a system that is reached over REST alone cannot be imported."""
+    for number in range(3):
+        old.publish("mena", f"id-{number}", T + number)
+    with SmallProxy(server) as proxy:
+        proxy.allowed = (ALLOWED | {"ZSCAN"}) - lacks
+        with source_of(proxy.url, LAYOUT, proxy.token) as source:
+            assert [fact for fact in import_snapshots(source, store) if isinstance(fact, SourceFault)] == []
+    assert history(store, "mena") == [(f"id-{number}", T + number) for number in range(3)]

@@ -16,6 +16,7 @@ from swapstore import Commit, Mirror, ReplyLost, Store, StoreFull, SwapstoreErro
 from swapstore.commands import Command, Failed, Get, Peek, Write
 from swapstore.testing import Crash, Fault, Kind, SimulatedStore, every_fault, faulty
 from tests.migration.conftest import START_MS, Old
+from tests.support.rest_proxy import SmallProxy
 from tests.support.valkey import Server
 
 MIRROR = Mirror(prefix="intel")
@@ -379,3 +380,39 @@ def test_a_dataset_that_always_changes_is_logged(caplog: pytest.LogCaptureFixtur
     assert "200 times" in caplog.text
     assert "mirror" in caplog.text
     assert written.count(MIRROR.by_id(client.read_latest("mena").id)) == 1  # type: ignore[union-attr]
+
+
+def test_one_id_for_several_datasets_is_refused(mirrored: Store) -> None:
+    """Old readers of one dataset are given the payload of another."""
+    with pytest.raises(library.InvalidInput, match="one id for several datasets"):
+        mirrored.publish_many({"mena": 1, "europe": 2}, id="run-1")
+    assert mirrored.datasets() == []
+    assert mirrored.publish_many({"mena": 1}, id="run-1")["mena"].version == 1  # type: ignore[union-attr]
+
+
+def test_old_keys_with_a_ttl(server: Server) -> None:
+    """Old keys stay for years after the last reader, or a payload expires before the key that names it."""
+    mirror = Mirror(prefix="intel", ttl=3600)
+    with library.connect(server.url, mirror=mirror) as store, server.client() as client:
+        store.publish("mena", 1, id="a")
+        by_id, latest = client.pttl(mirror.by_id("a")), client.pttl(mirror.latest("mena"))
+        assert 3_500_000 < latest <= 3_600_000 < by_id
+        client.pexpire(mirror.by_id("a"), 1000)
+        store.confirm("mena")
+        assert client.pttl(mirror.by_id("a")) > 3_600_000
+    for wrong in (0, -1, "x", True):
+        with pytest.raises(library.InvalidInput, match="ttl"):
+            Mirror(ttl=wrong)  # type: ignore[arg-type]
+
+
+def test_a_mirror_over_rest(server: Server) -> None:
+    """A system that is reached over REST alone cannot keep its old readers up to date."""
+    with (
+        SmallProxy(server) as proxy,
+        library.connect(proxy.url, token=proxy.token, mirror=MIRROR) as store,
+        server.client() as client,
+    ):
+        store.publish("mena", {"n": 1}, id="a")
+        assert client.get(client.get(LATEST) and MIRROR.by_id("a")) == b'{"n":1}'
+    with pytest.raises(library.InvalidInput, match="SQLite"):
+        library.connect("sqlite:///never.db", mirror=MIRROR)

@@ -17,13 +17,13 @@ MUTANTS = (
         "a record is not read back",
         "A manifest names a record only when it is there and permanent.",
         "rest/test_scriptless.py::test_a_record_that_may_expire_is_not_relied_on[Way.COMPARE]",
-        Edit("_Found.is_whole", "self.ttl == PERMANENT and", ""),
+        Edit("Found.is_whole", "self.ttl == PERMANENT and", ""),
     ),
     mutant(
         "another's record is taken for ours",
         "An id keeps its content, also when two publish it at once.",
         search("COMPARE", "two producers, the same id, other content", "none"),
-        Edit("_Found.is_whole", "and self.has_header", ""),
+        Edit("Found.is_whole", "and self.has_header", ""),
     ),
     mutant(
         "what retention unlinks is adopted",
@@ -35,18 +35,18 @@ MUTANTS = (
         "an id in the log is adopted",
         "An id has one row.",
         "rest/test_scriptless.py::test_an_id_deep_in_the_history_is_still_taken[Way.COMPARE]",
-        Edit("may_adopt", "not (yield from is_free(ctx, draft))", "False"),
+        Edit("is_free", "(yield from find_id(ctx, draft.base, draft.row.id, hidden=True)) is None", "True"),
     ),
     mutant(
         "compare-and-set does not compare",
         "A commit that was built on an old version takes back a newer one.",
         search("COMPARE", "two producers, different ids", "none"),
         Edit(
-            "_Sending._compare_and_set",
+            "_Comparing._swap",
             "CompareAndSet(key, base, draft.manifest.raw)",
             "Write(key, draft.manifest.raw)",
         ),
-        Edit("_Sending._compare_and_set", "not value_of(swapped)", "value_of(swapped)"),
+        Edit("_Comparing._swap", "not value_of(swapped)", "value_of(swapped)"),
     ),
     mutant(
         "the lease of another is ignored",
@@ -61,20 +61,20 @@ MUTANTS = (
         Edit(
             "UnderLease.send",
             "LeaseLost): raise",
-            "LeaseLost):\n    yield from release(ctx, lease)\n    raise",
+            "LeaseLost):\n    yield from sending.release()\n    raise",
         ),
     ),
     mutant(
         "a lost SET is sent again",
         "The first may arrive after the second, and after what was built on it.",
         "rest/test_scriptless.py::test_a_lost_swap_keeps_its_lease_and_is_not_sent_again[Way.LEASE]",
-        Edit("_Sending._after_loss", "raise unknown(self._draft, error) from error", "return None"),
+        Edit("_Leasing._after_loss", "raise unknown(self._draft, error) from error", "return None"),
     ),
     mutant(
         "unlinked before the swap, without scripts",
         "A commit that loses the race unlinks nothing.",
         search("COMPARE", "a pruner and a producer", "none"),
-        Edit("_Sending.run", "outcome =", "yield from self._finish()\noutcome ="),
+        Edit("_Comparing.run", "outcome =", "yield from self._finish()\noutcome ="),
     ),
     mutant(
         "what was cut is taken for committed",
@@ -83,17 +83,32 @@ MUTANTS = (
         Edit("judge", "origin is not None and origin.pending", "False"),
     ),
     mutant(
-        "a repair unlinks what may be in use",
-        "A leaked record gets no TTL where a commit may have begun to use it.",
-        search("COMPARE", "a repairer of what a cut publish left, and one that goes on with it", "none"),
-        Edit("ByCompareAndSet", "expires_leaks = False", "expires_leaks = True"),
-        Edit("_Sending._finish", "self._lease is not None or draft.grace_ms is None", "True"),
+        "records are deleted although a publish has claimed them",
+        "What a commit may have begun to use is not deleted.",
+        search("COMPARE", "a deletion of what a lost race left, and one that goes on with it", "none"),
+        Edit("_delete", "if not marked", "if False"),
+    ),
+    mutant(
+        "records are used without a claim",
+        "What a repair may be deleting is not committed.",
+        search("COMPARE", "a deletion of what a lost race left, and one that goes on with it", "none"),
+        Edit("_Comparing._use", "elif is_live(origin, draft.base): if not", "elif True:\n    if True or not"),
+    ),
+    mutant(
+        "what is unlinked stays pending",
+        "A record that retention is unlinking is not committed again.",
+        search(
+            "COMPARE",
+            "retention of a snapshot that is still pending, and one that publishes it again",
+            "none",
+        ),
+        Edit("_Comparing._finish_unlinked", "if commands", "if False"),
     ),
     mutant(
         "a committed ts record stays pending",
         "A lost manifest is rebuilt with all that was committed.",
         "rest/test_scriptless.py::test_a_lost_manifest_is_rebuilt_from_what_was_committed[Way.COMPARE]",
-        Edit("_Sending._finish", "self._ts is not None and self._final", "False"),
+        Edit("Sending._is_pending", "self._ts is not None and", "False and"),
     ),
     mutant(
         "a step is sent although the lease is about to run out",
@@ -105,20 +120,20 @@ MUTANTS = (
         "a lost update under the lease is not noticed",
         "What is read back after the SET is compared.",
         "rest/test_scriptless.py::test_two_writers_beside_a_lease_are_noticed[Way.LEASE]",
-        Edit("_Sending._set", "replies[1:3] != [prefix, lease.token]", "False"),
+        Edit("_Leasing._set", "replies[1:3] != [prefix, lease.token]", "False"),
     ),
     mutant(
         "a lease is kept after a refusal",
         "A publish that the store refused does not keep the next one waiting.",
         "rest/test_scriptless.py::test_a_refused_publish_gives_its_lease_back[Way.LEASE]",
-        Edit("UnderLease.send", "yield from release(ctx, lease) raise", "raise"),
+        Edit("UnderLease.send", "yield from sending.release() raise", "raise"),
     ),
     # --- which committer
     mutant(
         "a store that compares nothing taken for one that does",
         "Where nothing commits safely, connecting is refused.",
         "rest/test_scriptless.py::test_connecting_without_any_way_to_commit_is_refused",
-        Edit("Undecided._without_scripts", "if reply is None", "if True"),
+        Edit("Undecided._without_scripts", "if compares", "if True"),
     ),
     mutant(
         "a moment of trouble taken for a lack of scripts",
@@ -140,9 +155,9 @@ MUTANTS = (
         "A producer that loses the race publishes after the winner, without scripts too.",
         "rest/test_scriptless.py::test_a_publish_that_is_overtaken_comes_after_the_other[Way.COMPARE]",
         Edit(
-            "ByCompareAndSet.refit",
-            "not staging.holds_another(key, records.entry_header(intent.entry(base)))",
-            "True",
+            "ByCompareAndSet.adopt",
+            "if (yield from reclaim(ctx, dataset, entry))",
+            "if False",
         ),
     ),
 )

@@ -12,18 +12,17 @@ import attrs
 
 import swapstore
 import swapstore.aio
-from swapstore import Store
+from swapstore import Store, Timeout
 from swapstore.connect import BLOCKING, DEFAULT_MAX_REQUEST, prepare
 from swapstore.drivers.base import Driver
 from swapstore.drivers.rest import address as rest_address
 from swapstore.drivers.rest.aio import AsyncUpstashDriver
 from swapstore.drivers.rest.driver import UpstashDriver
-from swapstore.drivers.rest.transport import Times
 from swapstore.testing.simulated import VirtualClock
 from tests.aio.support import Blocking, InThread
 
 FACES = ("blocking", "asyncio")
-QUICK = Times(connect_s=1, read_s=0.2, write_s=0.5, pool_s=0.2, total_s=0.6)
+QUICK = Timeout(connect=1, reply=0.2, total=0.6)
 TOKEN = "AsecretTokenThatMustNotBeShown"  # noqa: S105 - it opens nothing
 
 
@@ -33,34 +32,41 @@ def driver_of(
     url: str,
     token: str = TOKEN,
     *,
-    times: Times | None = None,
+    timeout: Timeout | None = None,
     max_request: int = DEFAULT_MAX_REQUEST,
 ) -> Iterator[Driver]:
     """A driver, sync or asyncio, as a blocking one."""
     address = rest_address.parse(url, token, allow_http=False)
     if face == "blocking":
-        driver = UpstashDriver(address, times=times, max_request=max_request)
+        driver = UpstashDriver(address, timeout=timeout, max_request=max_request)
         yield driver
         driver.close()
         return
     with InThread() as home:
 
         async def made() -> AsyncUpstashDriver:
-            return AsyncUpstashDriver(address, times=times, max_request=max_request)
+            return AsyncUpstashDriver(address, timeout=timeout, max_request=max_request)
 
         behind = home.run(made())
         yield Blocking(behind, home)
         home.run(behind.close())
 
 
-def store_on(driver: Driver, url: str, token: str = TOKEN, *, slept: list[float] | None = None) -> Store:
+def store_on(
+    driver: Driver,
+    url: str,
+    token: str = TOKEN,
+    *,
+    slept: list[float] | None = None,
+    timeout: Timeout | None = None,
+) -> Store:
     """A store as connect() makes it, on this driver and a virtual clock; nothing was sent before."""
     options = {
         name: parameter.default
         for name, parameter in inspect.signature(swapstore.connect).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    unused, context = prepare(BLOCKING, url, **{**options, "token": token})
+    unused, context = prepare(BLOCKING, url, **{**options, "token": token, "timeout": timeout})
     unused.close()
     return Store(driver, attrs.evolve(context, clock=_Clock(slept if slept is not None else [])))
 

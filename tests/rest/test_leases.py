@@ -23,13 +23,13 @@ def test_a_lease_is_trusted_from_when_it_was_asked_for() -> None:
     """A slow reply makes a writer trust its lease when another writer may have it already."""
     clock = VirtualClock()
     policy = Policy(lease_ttl_ms=90_000, lease_margin_ms=45_000)
-    taking = take(Context(keys=KEYS, cache=Cache(0), clock=clock, policy=policy), DRAFT)
+    taking = take(Context(keys=KEYS, cache=Cache(0), clock=clock, policy=policy), DRAFT, [])
     asked_at = clock.monotonic()
     assert isinstance(next(taking), Batch)
     clock.advance(10_000)  # the reply is under way
     with pytest.raises(StopIteration) as ended:
         taking.send([True, DRAFT.manifest.etag.encode(), 90_000])
-    assert ended.value.value.safe_until == asked_at + 45
+    assert ended.value.value[0].safe_until == asked_at + 45
 
 
 def test_a_lease_that_may_have_ended_is_left_alone() -> None:

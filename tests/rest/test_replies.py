@@ -272,7 +272,7 @@ def test_texts_are_whole_where_echo_is_denied(driver: Driver, rest: RestServer) 
 @pytest.mark.parametrize("reply", [0, 1, b"", b"QUEUED", []])
 def test_only_ok_means_that_something_was_set(command: Command[bool], reply: object) -> None:
     """A swap that did not happen is acknowledged."""
-    assert wire.value(command, b"OK") is True
-    assert wire.value(command, None) is False
+    assert wire.value(command, b"OK", ("SET",)) is True
+    assert wire.value(command, None, ("SET",)) is False
     with pytest.raises(wire.Unreadable):
-        wire.value(command, reply)
+        wire.value(command, reply, ("SET",))

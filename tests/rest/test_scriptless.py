@@ -128,7 +128,7 @@ def test_an_id_deep_in_the_history_is_still_taken(connect: Callable[[], Store]) 
 
 @pytest.mark.parametrize(
     ("way", "request_number"),
-    [(Way.COMPARE, 1), (Way.COMPARE, 2), (Way.LEASE, 1), (Way.LEASE, 2), (Way.LEASE, 3)],
+    [(Way.COMPARE, 1), (Way.LEASE, 1), (Way.LEASE, 2)],
     indirect=["way"],
 )
 def test_a_cut_publish_does_not_block_its_own_retry(
@@ -202,7 +202,7 @@ def test_a_publish_that_is_overtaken_comes_after_the_other(connect: Callable[[],
     slow, meddler = meddled(store)
     slow.publish("mena", 1)
     ahead = time.time_ns() // 1_000_000 + 60_000
-    swap = len(meddler.batches) + 2  # by then its records are permanent, with an earlier ts
+    swap = len(meddler.batches) + 1  # by then its records are permanent, with an earlier ts
     meddler.before(swap, lambda: store.publish("mena", "ahead", ts=ahead))
     commit = slow.publish("mena", 2)
     assert isinstance(meddler.batches[swap][0], CompareAndSet)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from swapstore import ReplyLost, SwapstoreError, Unavailable
+from swapstore import ReplyLost, SwapstoreError, Timeout, Unavailable
 from swapstore.commands import Get, Put
 from tests.rest.support import FACES, QUICK, driver_of, endpoint, request_of
 from tests.support.rest import RestServer
@@ -27,7 +27,7 @@ def trickle(connection: socket.socket, data: bytes) -> None:
 @pytest.mark.parametrize("command", [Get("a"), Put("a", b"x", 1000)])
 def test_an_endpoint_that_does_not_answer(face: str, rest: RestServer, command: Get | Put) -> None:
     """A producer hangs forever, or is told that nothing was sent."""
-    with driver_of(face, rest.url, rest.token, times=QUICK) as driver:
+    with driver_of(face, rest.url, rest.token, timeout=QUICK) as driver:
         rest.switches.delay_after(10)
         began = time.monotonic()
         with pytest.raises(ReplyLost, match="did not answer in time"):
@@ -47,7 +47,7 @@ def test_an_answer_that_trickles(face: str, part: str) -> None:
             connection.sendall(HEAD)
         trickle(connection, HEAD + b" " * 1000)
 
-    with endpoint(serve) as url, driver_of(face, url, times=QUICK) as driver:
+    with endpoint(serve) as url, driver_of(face, url, timeout=QUICK) as driver:
         began = time.monotonic()
         with pytest.raises(ReplyLost, match="in time"):
             driver.execute([Put("a", b"x", 1000)])
@@ -62,7 +62,7 @@ def wait(over: threading.Event) -> None:
 def test_an_endpoint_that_does_not_take_the_request(face: str) -> None:
     """A producer hangs while it sends a large payload into a stuck connection."""
     over = threading.Event()
-    with endpoint(lambda _: wait(over)) as url, driver_of(face, url, times=QUICK) as driver:
+    with endpoint(lambda _: wait(over)) as url, driver_of(face, url, timeout=QUICK) as driver:
         began = time.monotonic()
         with pytest.raises(ReplyLost, match="did not take the request in time|did not answer in time"):
             driver.execute([Put("a", b"x" * 9_000_000, 1000)])
@@ -80,7 +80,7 @@ def test_an_endpoint_that_takes_the_request_too_slowly(face: str) -> None:
         while connection.recv(4096) and not over.is_set():
             time.sleep(0.01)
 
-    with endpoint(serve) as url, driver_of(face, url, times=QUICK) as driver:
+    with endpoint(serve) as url, driver_of(face, url, timeout=QUICK) as driver:
         began = time.monotonic()
         with pytest.raises(ReplyLost, match="in time"):
             driver.execute([Put("a", b"x" * 9_000_000, 1000)])
@@ -100,9 +100,9 @@ def test_an_endpoint_that_cannot_be_reached_in_time(face: str) -> None:
             each.settimeout(0)
             each.connect_ex(("127.0.0.1", port))
         time.sleep(0.05)
-        quick = type(QUICK)(connect_s=0.2, read_s=0.2, write_s=0.2, pool_s=0.2, total_s=5)
+        quick = Timeout(connect=0.2, reply=0.2, total=5)
         with (
-            driver_of(face, f"http://127.0.0.1:{port}", times=quick) as driver,
+            driver_of(face, f"http://127.0.0.1:{port}", timeout=quick) as driver,
             pytest.raises(SwapstoreError, match="in time") as caught,
         ):
             driver.execute([Put("a", b"x", 1000)])
@@ -115,8 +115,8 @@ def test_an_endpoint_that_cannot_be_reached_in_time(face: str) -> None:
 def test_all_connections_in_use(face: str, rest: RestServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that waited for a connection is reported with an unknown outcome, though it was not sent."""
     monkeypatch.setattr("swapstore.drivers.rest.transport.MAX_CONNECTIONS", 1)
-    times = type(QUICK)(read_s=5, pool_s=0.1, total_s=5)
-    with driver_of(face, rest.url, rest.token, times=times) as driver:
+    times = Timeout(connect=0.1, reply=5, total=5)
+    with driver_of(face, rest.url, rest.token, timeout=times) as driver:
         rest.switches.delay_before(1)
         busy = threading.Thread(target=driver.execute, args=([Get("a")],))
         busy.start()

@@ -75,7 +75,7 @@ def test_a_handshake_that_does_not_end(face: str) -> None:
     """A port that accepts connections and stays silent keeps a producer, or its socket, forever."""
     with (
         endpoint(_silent) as url,
-        driver_of(face, named(url), times=QUICK) as driver,
+        driver_of(face, named(url), timeout=QUICK) as driver,
         pytest.raises((Unavailable, ReplyLost)),
     ):
         driver.execute([Get("a")])

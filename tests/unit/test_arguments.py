@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swapstore import arguments
+from swapstore import Timeout, arguments
 from swapstore.errors import InvalidInput, PayloadTooLarge
 
 BAD_NAMES: list[Any] = [
@@ -149,3 +149,20 @@ def test_bad_etags(value: Any) -> None:
     """An etag that the library did not make damages the first bytes of a record."""
     with pytest.raises(InvalidInput, match="etag"):
         arguments.etag(value)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "10", float("nan"), float("inf"), 10**400, timedelta(1), [1]])
+def test_bad_time_outs(value: Any) -> None:
+    """A call waits forever, or a time-out of text fails in the middle of a publish."""
+    with pytest.raises(InvalidInput, match="timeout"):
+        Timeout.of(value)
+    for name in ("connect", "reply", "total"):
+        with pytest.raises(InvalidInput, match=f"time-out {name}"):
+            Timeout(**{name: value})
+
+
+def test_good_time_outs() -> None:
+    """A number bounds only a part of a call, or a `Timeout` sets what its caller did not."""
+    assert Timeout.of(2) == Timeout(connect=2, reply=2, total=2)
+    assert Timeout.of(Timeout(reply=0.5)) == Timeout(connect=None, reply=0.5, total=None)
+    assert Timeout.of(None) == Timeout()

@@ -11,6 +11,8 @@ from swapstore.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from swapstore.models import Timeout
+
 MAX_CONNECTIONS = 50
 POOL_WAIT_S = 10.0  # how long a batch waits for a free connection
 CONNECT_TIMEOUT_S = 5.0
@@ -42,20 +44,25 @@ def malformed() -> InvalidInput:
     )
 
 
-def pools(url: str, kind: Any, retry: Callable[[], Any]) -> tuple[str, Any, Callable[[], Any]]:
+def pools(
+    url: str, kind: Any, retry: Callable[[], Any], timeout: Timeout | None
+) -> tuple[str, Any, Callable[[], Any]]:
     """Return the address of a URL, a bounded pool of connections to it, and a function that makes another.
 
     `kind` is the class of the pool, `retry` makes the retry policy of its connections.
+    A URL may set time-outs of its own (`socket_timeout=`), which win.
     """
     where = where_of_url(url)
+    connect_s = (timeout and timeout.connect) or CONNECT_TIMEOUT_S
+    reply_s = (timeout and timeout.reply) or REPLY_TIMEOUT_S
 
     def pool() -> Any:
         return kind.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
             timeout=POOL_WAIT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=REPLY_TIMEOUT_S,
+            socket_connect_timeout=connect_s,
+            socket_timeout=reply_s,
             socket_read_size=READ_SIZE,
             retry=retry(),
             protocol=PROTOCOL,

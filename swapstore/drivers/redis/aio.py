@@ -27,6 +27,8 @@ from swapstore.forks import survive_forks
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from swapstore.models import Timeout
+
     Pool = redis.asyncio.ConnectionPool
 
 
@@ -62,13 +64,13 @@ class AsyncRedisDriver:
             self._limiter = self._new_limiter()
 
     @classmethod
-    def from_url(cls, url: str) -> AsyncRedisDriver:
+    def from_url(cls, url: str, *, timeout: Timeout | None = None) -> AsyncRedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where, made, pool = address.pools(url, redis.asyncio.BlockingConnectionPool, _no_retry)
+        where, made, pool = address.pools(url, redis.asyncio.BlockingConnectionPool, _no_retry, timeout)
         return cls(made, where=where, renew=pool)
 
     @classmethod
-    def from_client(cls, client: Any) -> AsyncRedisDriver:
+    def from_client(cls, client: Any, *, timeout: Timeout | None = None) -> AsyncRedisDriver:  # noqa: ARG003 - the client has its own
         """Make a driver on the connections of a `redis.asyncio.Redis`, whatever its settings."""
         where = address.where_of_client(client, redis.asyncio.Redis, "redis.asyncio.Redis")
         return cls(client.connection_pool, where=where, renew=None)

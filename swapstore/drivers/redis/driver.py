@@ -24,6 +24,8 @@ from swapstore.forks import survive_forks
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from swapstore.models import Timeout
+
 
 class RedisDriver:
     """Carries out commands on a Redis or Valkey server.
@@ -52,13 +54,13 @@ class RedisDriver:
             self._pool = self._renew()
 
     @classmethod
-    def from_url(cls, url: str) -> RedisDriver:
+    def from_url(cls, url: str, *, timeout: Timeout | None = None) -> RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where, made, pool = address.pools(url, Pool, _no_retry)
+        where, made, pool = address.pools(url, Pool, _no_retry, timeout)
         return cls(made, where=where, renew=pool)
 
     @classmethod
-    def from_client(cls, client: Any) -> RedisDriver:
+    def from_client(cls, client: Any, *, timeout: Timeout | None = None) -> RedisDriver:  # noqa: ARG003 - the client has its own
         """Make a driver on the connections of a `redis.Redis`, whatever its decoding and retry settings."""
         where = address.where_of_client(client, redis.Redis, "redis.Redis")
         return cls(client.connection_pool, where=where, renew=None)

@@ -124,7 +124,10 @@ _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
     Write: lambda write: ("SET", write.key, write.value),
     Register: lambda register: ("SADD", register.key, register.member),
     Keep: lambda keep: ("SET", keep.key, keep.value, "NX"),
-    CompareAndSet: lambda cas: ("SET", cas.key, cas.value, "IFEQ", cas.expected),
+    CompareAndSet: lambda cas: (
+        *("SET", cas.key, cas.value, "IFEQ", cas.expected),
+        *(() if cas.ttl_ms is None else ("PX", cas.ttl_ms)),
+    ),
     Drop: lambda drop: ("PEXPIRE", drop.key, 0, "XX"),  # expires now, unless it is permanent
     Expire: lambda expire: ("PEXPIRE", expire.key, expire.ttl_ms),
     Remove: lambda remove: ("DEL", remove.key),

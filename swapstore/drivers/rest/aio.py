@@ -7,15 +7,15 @@ not one that was cancelled: a cancelled TLS handshake would leave its socket to 
 
 from __future__ import annotations
 
-import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpcore2
 
 from swapstore.drivers.limiter import Limiter
-from swapstore.drivers.rest import transport
+from swapstore.drivers.rest import errors, transport
 from swapstore.drivers.rest.conversation import Request, Response
-from swapstore.drivers.rest.transport import RestDriver
+from swapstore.drivers.rest.transport import Body, Deadline, RestDriver, TooLong
 from swapstore.errors import SwapstoreError
 
 if TYPE_CHECKING:
@@ -58,10 +58,17 @@ class AsyncUpstashDriver(RestDriver):
 
     async def _post(self, request: Request) -> Response:
         options = transport.arguments(request, self._times)
+        failure: SwapstoreError
+        cause: Exception
         try:
-            async with asyncio.timeout(self._times.total_s):
+            with Deadline.within(self._times.total_s):
                 async with self._http.stream("POST", self._url, **options) as answer:
-                    return transport.response(answer, await answer.aread())
+                    body = Body()
+                    async for part in answer.aiter_stream():
+                        body.add(part)
+                    return transport.response(answer, body.whole())
+        except TooLong as error:
+            failure, cause = errors.lost(f"{self.where} gave {error}", request), error
         except transport.FAILURES as error:
             failure, cause = transport.failure(error, self.where), error
         raise failure from cause
@@ -92,9 +99,8 @@ class ClosingBackend(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """Connect to a host."""
-        return _ClosingStream(
-            await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
-        )
+        left = Deadline.left(timeout, httpcore2.ConnectTimeout)
+        return _ClosingStream(await self._inner.connect_tcp(host, port, left, local_address, socket_options))
 
 
 class _ClosingStream(httpcore2.AsyncNetworkStream):
@@ -102,10 +108,16 @@ class _ClosingStream(httpcore2.AsyncNetworkStream):
         self._inner = inner
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        return await self._inner.read(max_bytes, timeout)
+        began = time.monotonic()
+        data = await self._inner.read(max_bytes, Deadline.left(timeout, httpcore2.ReadTimeout))
+        Deadline.moved(len(data), began)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        await self._inner.write(buffer, timeout)
+        for start in range(0, len(buffer), transport.PIECE):
+            piece, began = buffer[start : start + transport.PIECE], time.monotonic()
+            await self._inner.write(piece, Deadline.left(timeout, httpcore2.WriteTimeout))
+            Deadline.moved(len(piece), began)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -117,7 +129,8 @@ class _ClosingStream(httpcore2.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore2.AsyncNetworkStream:
         try:
-            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+            left = Deadline.left(timeout, httpcore2.ConnectTimeout)
+            return _ClosingStream(await self._inner.start_tls(ssl_context, server_hostname, left))
         except BaseException:
             await self._inner.aclose()
             raise

@@ -17,12 +17,13 @@ from swapstore.drivers import refusals
 from swapstore.drivers.redis.wire import Wire
 from swapstore.drivers.rest import errors, wire
 from swapstore.drivers.rest.wire import ItemError, Strings, Unreadable
-from swapstore.errors import PayloadTooLarge, ReplyLost, SwapstoreError
+from swapstore.errors import AccessDenied, PayloadTooLarge, ReplyLost, SwapstoreError, Unsupported
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from swapstore.drivers.redis.wire import Frame
     from swapstore.drivers.rest.address import Address
 
 HTTP_OK = 200
@@ -58,6 +59,7 @@ class Conversation:
         self._wire = Wire(given_every_key=True)
         self._strings: Strings | None = None
         self._probes_left = PROBES
+        self._lacking: set[str] = set()  # commands that are replaced by others
         self._sync = SyncToken()
 
     def __repr__(self) -> str:
@@ -78,13 +80,49 @@ class Conversation:
                 again = [error] * len(unknown)  # not carried out, unlike the rest of the batch
             for i, reply in zip(unknown, again, strict=True):
                 replies[i] = reply
+        refused = [i for i, reply in enumerate(replies) if self._is_replaceable(commands[i], reply)]
+        if refused:
+            yield from self._replace(commands, replies, refused)
         return [self._answer(command, reply) for command, reply in zip(commands, replies, strict=True)]
+
+    def _is_replaceable(self, command: Command[Any], reply: Any) -> bool:
+        """Say whether the endpoint lacks a command that another one can replace."""
+        if not isinstance(reply, ItemError):
+            return False
+        frame = self._wire.frame(command, as_text=False)
+        lacks = isinstance(refusals.refusal(reply.text, self.where, command), Unsupported | AccessDenied)
+        return lacks and frame[0] not in self._lacking and wire.instead(frame) is not None
+
+    def _replace(
+        self, commands: Sequence[Command[Any]], replies: list[Any], refused: Sequence[int]
+    ) -> Generator[Request, Response, None]:
+        """Ask for the same with other commands, and remember what the endpoint lacks.
+
+        This time they are carried out after the rest of the batch. So a client that publishes asks for each
+        of them when it finds out how the endpoint commits, before their order matters.
+        """
+        names = {self._wire.frame(commands[i], as_text=False)[0] for i in refused}
+        self._lacking |= names
+        try:
+            again = yield from self._ask([commands[i] for i in refused])
+        except SwapstoreError:
+            self._lacking -= names
+            raise
+        for i, reply in zip(refused, again, strict=True):
+            if isinstance(reply, ItemError):
+                self._lacking.discard(self._wire.frame(commands[i], as_text=False)[0])
+            else:
+                replies[i] = reply
+
+    def _frame(self, command: Command[Any], *, as_text: bool) -> Frame:
+        frame = self._wire.frame(command, as_text=as_text)
+        return (wire.instead(frame) if frame[0] in self._lacking else None) or frame
 
     def _ask(
         self, commands: Sequence[Command[Any]], *, as_text: bool = False
     ) -> Generator[Request, Response, list[Any]]:
         """Post commands; return the values, and an `ItemError` for each refused command."""
-        frames = [self._wire.frame(command, as_text=as_text) for command in commands]
+        frames = [self._frame(command, as_text=as_text) for command in commands]
         probing = self._strings is None and self._probes_left > 0
         if probing:
             self._probes_left -= 1
@@ -98,11 +136,14 @@ class Conversation:
             results = wire.items(response.body, len(frames))
             strings = self._encoding_of(results, probing=probing)
             values = [
-                result if isinstance(result, ItemError) else _value(command, result, strings)
-                for command, result in zip(commands, results[: len(commands)], strict=True)
+                result if isinstance(result, ItemError) else _value(command, result, strings, frame)
+                for command, result, frame in zip(
+                    commands, results[: len(commands)], frames[: len(commands)], strict=True
+                )
             ]
-        except Unreadable as error:
-            failure = errors.of_answer(str(error), response, request, self.where)
+        except (Unreadable, RecursionError) as error:
+            found = str(error) if isinstance(error, Unreadable) else "lists within too many lists"
+            failure = errors.of_answer(found, response, request, self.where)
         else:
             self._sync.reached(response.headers.get(SYNC_TOKEN), number, reads_only=request.reads_only)
             return values
@@ -148,13 +189,13 @@ class Conversation:
 
     def _answer(self, command: Command[Any], reply: Any) -> Any:
         if isinstance(reply, ItemError):
-            text = errors.redacted(reply.text, self._address.token)
-            return Failed(refusals.refusal(text, self.where, command))
+            refusal = refusals.refusal(reply.text, self.where, command)
+            return Failed(errors.without_token(refusal, reply.text, self._address.token))
         return Failed(reply) if isinstance(reply, SwapstoreError) else reply
 
 
-def _value(command: Command[Any], result: Any, strings: Strings) -> Any:
-    return wire.value(command, wire.decoded(result, strings))
+def _value(command: Command[Any], result: Any, strings: Strings, frame: Frame) -> Any:
+    return wire.value(command, wire.decoded(result, strings), frame)
 
 
 def _lacks_script(reply: Any) -> bool:

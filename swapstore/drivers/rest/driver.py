@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpcore2
 
-from swapstore.drivers.rest import transport
+from swapstore.drivers.rest import errors, transport
 from swapstore.drivers.rest.conversation import Request, Response
-from swapstore.drivers.rest.transport import Deadline, DeadlineBackend, RestDriver
+from swapstore.drivers.rest.transport import Body, Deadline, DeadlineBackend, RestDriver, TooLong
 from swapstore.errors import SwapstoreError
 
 if TYPE_CHECKING:
@@ -24,9 +24,8 @@ class UpstashDriver(RestDriver):
     """Carries out commands through a REST endpoint, over connections that it keeps open."""
 
     def _open(self) -> None:
-        self._deadline = Deadline()
         self._http = httpcore2.ConnectionPool(
-            **transport.pool_options(self._address), network_backend=DeadlineBackend(self._deadline)
+            **transport.pool_options(self._address), network_backend=DeadlineBackend()
         )
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
@@ -46,12 +45,19 @@ class UpstashDriver(RestDriver):
             return replies
 
     def _post(self, request: Request) -> Response:
+        failure: SwapstoreError
+        cause: Exception
         try:
             with (
-                self._deadline.within(self._times.total_s),
+                Deadline.within(self._times.total_s),
                 self._http.stream("POST", self._url, **transport.arguments(request, self._times)) as answer,
             ):
-                return transport.response(answer, answer.read())
+                body = Body()
+                for part in answer.iter_stream():
+                    body.add(part)
+                return transport.response(answer, body.whole())
+        except TooLong as error:
+            failure, cause = errors.lost(f"{self.where} gave {error}", request), error
         except transport.FAILURES as error:
             failure, cause = transport.failure(error, self.where), error
         raise failure from cause

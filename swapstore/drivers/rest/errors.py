@@ -1,8 +1,8 @@
 """Turns HTTP errors and unreadable answers into this library's errors. No message holds a token or a body.
 
 Each of them must decide whether the batch may have been carried out. If the endpoint itself refused the
-request, it was not. If a gateway answered, or the answer is unreadable, it may have been: `ReplyLost`, unless
-the batch only reads.
+request, it was not. If a gateway answered, or the answer is unreadable, it may have been: `ReplyLost`. A
+batch that only reads is sent again after it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ _GAVE_UP_WAITING = {408, 499}  # the request may have been carried out all the s
 
 def of_status(response: Response, request: Request, where: str, token: str) -> SwapstoreError:
     """Turn a status that is not 200 into an error."""
+    text = _error_text(response.body)
+    return without_token(_of_status(response, request, where, text), text, token)
+
+
+def _of_status(response: Response, request: Request, where: str, text: str) -> SwapstoreError:
     status = response.status
-    text = _error_text(response.body, token)
     shown = f" ({text})" if text else ""
     if status in _DENIED:
         return AccessDenied(
@@ -71,9 +75,9 @@ def of_answer(found: str, response: Response, request: Request, where: str) -> S
 
 
 def lost(what: str, request: Request) -> SwapstoreError:
-    """Build the error for a request that may have been carried out: `ReplyLost`, unless it only reads."""
+    """Build the error for a request that may have been carried out, and is sent again if it only reads."""
     if request.reads_only:
-        return Unavailable(f"{what}. Is a proxy in between, or the endpoint in trouble? Try again")
+        return ReplyLost(f"{what}. Is a proxy in between, or the endpoint in trouble? Try again")
     return ReplyLost(f"{what}; whether the request was carried out is not known")
 
 
@@ -88,18 +92,24 @@ def _received(response: Response) -> str:
     return f"{len(response.body)} bytes of {kind}"
 
 
-def _error_text(raw: bytes, token: str) -> str:
+def _error_text(raw: bytes) -> str:
     """Return the text of a JSON error, or an empty string if the body is not one."""
-    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         match msgspec.json.decode(raw):
             case {"error": str(text)}:
-                return refusals.shown(redacted(text, token))
+                return refusals.shown(text)
     return ""
 
 
-def redacted(text: str, token: str) -> str:
-    """Return an endpoint's text without the token, which it may quote."""
-    return text.replace(token, "…")
+def without_token(error: SwapstoreError, text: str, token: str) -> SwapstoreError:
+    """Take the token out of an endpoint's text that an error quotes.
+
+    The error was chosen by the whole text: a short token may be part of the words that decide.
+    """
+    shown = refusals.shown(text)
+    if shown:
+        error.args = (error.args[0].replace(shown, shown.replace(token, "…")), *error.args[1:])
+    return error
 
 
 def _host(location: str) -> str:

@@ -1,15 +1,15 @@
-"""What both REST drivers share: limits, the options of the HTTP client, and the meaning of its failures.
+"""What both REST drivers do over HTTP: connections, time-outs, bounds, proxies, and what a failure means.
 
-The client's time-outs bound the wait for the next bytes, and bytes may trickle without an end. So a whole
-request has a bound of its own: `asyncio.timeout` in the asyncio driver, `DeadlineBackend` in the blocking
-one.
+The client's time-outs bound the wait for the next bytes, and bytes may trickle without an end. So a request
+has a bound of its own, `Deadline`: the time that it waits in all. Time in which bytes flow does not count,
+however large the request or the answer is.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -17,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import attrs
 import httpcore2
 
+from swapstore.drivers.base import LEFT_S
 from swapstore.drivers.rest import errors
 from swapstore.drivers.rest.conversation import Conversation, Response
 from swapstore.errors import InvalidInput, ReplyLost, SwapstoreError, Unavailable
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 
     from swapstore.drivers.rest.address import Address
     from swapstore.drivers.rest.conversation import Request
+    from swapstore.models import Timeout
 
 MAX_CONNECTIONS = 50
 IDLE_S = 30.0  # shorter than gateways usually allow: a request on a connection that they close is lost
 PIECE = 64 * 1024  # bytes per write; the deadline is checked before each
+SLOWEST = 16 * 1024  # bytes per second: what flows more slowly than this counts as a wait
+BODY_BYTES = 256 * 1024 * 1024  # the largest answer that is read
 
 FAILURES = (
     httpcore2.TimeoutException,
@@ -44,13 +48,25 @@ FAILURES = (
 
 @attrs.frozen(kw_only=True)
 class Times:
-    """Time-outs, in seconds: `read_s` and `write_s` for the next bytes, `total_s` for a whole request."""
+    """Time-outs, in seconds: `read_s` and `write_s` for the next bytes, `total_s` for all waits together."""
 
     connect_s: float = 5.0
     read_s: float = 10.0
     write_s: float = 10.0
     pool_s: float = 10.0
-    total_s: float = 30.0
+    total_s: float = 10.0
+
+    @classmethod
+    def of(cls, timeout: Timeout | None) -> Times:
+        """Return the times of a `Timeout`; the defaults for what it does not set."""
+        given = timeout and {
+            "connect_s": timeout.connect,
+            "read_s": timeout.reply,
+            "write_s": timeout.reply,
+            "pool_s": timeout.connect,
+            "total_s": timeout.total,
+        }
+        return cls(**{name: value for name, value in (given or {}).items() if value is not None})
 
 
 class RestDriver:
@@ -59,10 +75,10 @@ class RestDriver:
     kind = "upstash"
     binary_safe = False
 
-    def __init__(self, address: Address, *, max_request: int, times: Times | None = None) -> None:
+    def __init__(self, address: Address, *, max_request: int, timeout: Timeout | None = None) -> None:
         self.where = address.where
         self._address = address
-        self._times = times or Times()
+        self._times = Times.of(timeout)
         self._conversation = Conversation(address, max_request=max_request)
         self._url = httpcore2.URL(
             scheme=address.scheme, host=address.host, port=address.port, target=self._conversation.target
@@ -162,34 +178,70 @@ def exhausted(where: str) -> Unavailable:
 # --- the bound for a whole request -----------------------------------------------------------------
 
 
-class Deadline(threading.local):
-    """The time by which this thread's request must end."""
+class Deadline:
+    """The time by which the request of this thread or task must end, if it only waits from now on."""
 
-    def __init__(self) -> None:
-        self._at = float("inf")
+    _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
+    def __init__(self, seconds: float) -> None:
+        self.at = time.monotonic() + seconds
+
+    @classmethod
     @contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        """Bound what this thread does inside the block."""
-        self._at = time.monotonic() + seconds
+    def within(cls, seconds: float) -> Iterator[None]:
+        """Bound what is done inside the block: by so many seconds, or by what the whole call has left."""
+        token = cls._current.set(cls(min(seconds, LEFT_S.get())))
         try:
             yield
         finally:
-            self._at = float("inf")
+            cls._current.reset(token)
 
-    def left(self, wanted_s: float | None, late: type[Exception]) -> float | None:
+    @classmethod
+    def left(cls, wanted_s: float | None, late: type[Exception]) -> float | None:
         """Return how long a step may wait: `wanted_s`, or the time that is left. Raises `late` if none is."""
-        left = self._at - time.monotonic()
+        current = cls._current.get()
+        if current is None:
+            return wanted_s
+        left = current.at - time.monotonic()
         if left <= 0:
             raise late("the time for the whole request has passed")
-        return min(left, float("inf") if wanted_s is None else wanted_s) if left < float("inf") else wanted_s
+        return left if wanted_s is None else min(left, wanted_s)
+
+    @classmethod
+    def moved(cls, size: int, began: float) -> None:
+        """Do not count the time since `began`, in which so many bytes were moved."""
+        current = cls._current.get()
+        if current is not None:
+            current.at += min(time.monotonic() - began, size / SLOWEST)
+
+
+class Body:
+    """The body of an answer, in parts. Raises `TooLong` when it exceeds the bound."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        """Add a part."""
+        self._size += len(part)
+        if self._size > BODY_BYTES:
+            raise TooLong(f"an answer of more than {BODY_BYTES:,} bytes")
+        self._parts.append(part)
+
+    def whole(self) -> bytes:
+        """Return all of it."""
+        return b"".join(self._parts)
+
+
+class TooLong(Exception):  # noqa: N818
+    """An answer is larger than any that swapstore asks for."""
 
 
 class DeadlineBackend(httpcore2.NetworkBackend):
     """Opens connections on which no wait exceeds the deadline of the waiting thread."""
 
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
+    def __init__(self) -> None:
         self._inner = httpcore2.SyncBackend()
 
     def connect_tcp(
@@ -201,24 +253,25 @@ class DeadlineBackend(httpcore2.NetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
         """Connect to a host."""
-        left = self._deadline.left(timeout, httpcore2.ConnectTimeout)
-        return _Stream(
-            self._inner.connect_tcp(host, port, left, local_address, socket_options), self._deadline
-        )
+        left = Deadline.left(timeout, httpcore2.ConnectTimeout)
+        return _Stream(self._inner.connect_tcp(host, port, left, local_address, socket_options))
 
 
 class _Stream(httpcore2.NetworkStream):
-    def __init__(self, inner: httpcore2.NetworkStream, deadline: Deadline) -> None:
+    def __init__(self, inner: httpcore2.NetworkStream) -> None:
         self._inner = inner
-        self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, self._deadline.left(timeout, httpcore2.ReadTimeout))
+        began = time.monotonic()
+        data = self._inner.read(max_bytes, Deadline.left(timeout, httpcore2.ReadTimeout))
+        Deadline.moved(len(data), began)
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for start in range(0, len(buffer), PIECE):
-            left = self._deadline.left(timeout, httpcore2.WriteTimeout)
-            self._inner.write(buffer[start : start + PIECE], left)
+            piece, began = buffer[start : start + PIECE], time.monotonic()
+            self._inner.write(piece, Deadline.left(timeout, httpcore2.WriteTimeout))
+            Deadline.moved(len(piece), began)
 
     def close(self) -> None:
         self._inner.close()
@@ -227,8 +280,8 @@ class _Stream(httpcore2.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
         try:
-            left = self._deadline.left(timeout, httpcore2.ConnectTimeout)
-            return _Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline)
+            left = Deadline.left(timeout, httpcore2.ConnectTimeout)
+            return _Stream(self._inner.start_tls(ssl_context, server_hostname, left))
         except BaseException:
             self._inner.close()  # nothing else refers to this connection yet
             raise

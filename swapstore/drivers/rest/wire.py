@@ -35,7 +35,7 @@ from swapstore.drivers.redis import wire
 from swapstore.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from swapstore.drivers.redis.wire import Frame
 
@@ -44,6 +44,13 @@ OK = b"OK"  # never encoded: it is a status, not a value
 # Echoed to find out how an endpoint encodes strings. It is not valid base64, so no answer is ambiguous.
 PROBE = "base64?"
 PROBING: Frame = ("ECHO", PROBE)
+
+# What is asked instead of a command that an endpoint lacks. The replies differ: see `value`.
+_INSTEAD: dict[str, Callable[[Frame], Frame]] = {
+    "GETRANGE": lambda frame: ("GET", frame[1]),
+    "PTTL": lambda frame: ("TTL", frame[1]),
+    "PEXPIRE": lambda frame: ("EXPIRE", frame[1], -(-frame[2] // 1000), *frame[3:]),
+}
 _PROBE_ENCODED = b64encode(PROBE.encode()).decode()
 
 
@@ -91,11 +98,17 @@ def _text(word: Any, command: Command[Any] | None, where: str) -> str:
     )
 
 
+def instead(frame: Frame) -> Frame | None:
+    """Return a frame of another command with the same effect. None: there is none."""
+    other = _INSTEAD.get(frame[0])
+    return None if other is None else other(frame)
+
+
 def items(raw: bytes, count: int) -> list[Any]:
     """Read an answer to so many commands: results as they came, and errors as `ItemError`."""
     try:
         answer = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unreadable("a body that is not JSON") from None
     if not isinstance(answer, list):
         raise Unreadable("JSON that is not a list of answers")
@@ -152,8 +165,13 @@ def decoded(result: Any, strings: Strings) -> Any:
     raise Unreadable(f"a result of an unexpected type ({type(result).__name__})")
 
 
-def value(command: Command[Any], reply: Any) -> Any:
-    """Return a command's answer for a reply. Raises `Unreadable` for a reply that it cannot have."""
+def value(command: Command[Any], reply: Any, frame: Frame) -> Any:
+    """Return a command's answer for the reply to a frame. Raises `Unreadable` for one that it cannot have."""
+    match frame[0]:
+        case "GET" if isinstance(command, Peek) and (reply is None or isinstance(reply, bytes)):
+            reply = (reply or b"")[: command.size]
+        case "TTL" if isinstance(reply, int) and reply > 0:
+            reply = reply * 1000
     expected = _EXPECTED.get(type(command))
     is_other = expected is not None and not isinstance(reply, expected)
     if is_other or (expected is _SET and reply not in {OK, None}):

@@ -54,13 +54,13 @@ class SqliteDriver:
         path: Path,
         *,
         private: bool = False,
-        timeout_s: float = file.BUSY_TIMEOUT_S,
+        timeout_s: float | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.where = f"sqlite {path}"
         self._path = path
         self._private = private
-        self._timeout_s = timeout_s
+        self._timeout_s = file.BUSY_TIMEOUT_S if timeout_s is None else timeout_s
         self._now_ms = now_ms
         self._idle: list[Opened] = []
         self._inherited: list[Opened] = []

@@ -1,21 +1,48 @@
-"""Adoption: whether a publish may use permanent records that no version names.
+"""Records that no version names: which publish may use them, and how they are deleted.
 
-Where a commit takes several commands, a publish that is cut short leaves such records. A publish of the same
-id, `ts` and content finds them. It may use them, unless they are being unlinked: then a TTL that is set late
-would remove them after they are committed again.
+Where a commit takes several commands, a publish that loses the race or is cut short leaves permanent records.
+A publish of the same id, `ts` and content uses them. Any other publish of the id, and a repair, deletes them
+first. Nothing but the swap is conditional on the manifest, so the ts record decides between those who use and
+those who delete, by compare-and-set:
+
+- its origin names the version that its publish is for. Before a publish on version n swaps, the origin must
+  say n+1. So once version n+1 is stored, nobody relies on the records any more: they are **spent**. A publish
+  that wants them writes its own version into the origin first;
+- to delete spent records, the origin is replaced by a mark that names no version. From then on no publish
+  uses them. Then the id record is replaced by compare-and-set, and after that the ts record is deleted.
+
+So a deletion that arrives late meets other bytes and changes nothing. There is one exception: the same bytes
+may be published again after they were deleted. Therefore only the client that wrote the mark deletes, once,
+and removes the mark only after the reply. If that client dies, its mark keeps the id from being published
+with that very `ts` and content until the mark is as old as a crashed publish's records may become.
+
+A ts record that is not pending shows that its snapshot was committed, and perhaps unlinked since. The command
+that gives such records a TTL may still be under way, so nobody uses or deletes them. For this, the committer
+makes sure that no ts record is pending when its row is unlinked.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from swapstore.protocol.commit import read_origin
-from swapstore.protocol.load import find_id
-from swapstore.protocol.operation import Operation
+from swapstore.commands import PERMANENT, Command, CompareAndSet, Drop, Get, Peek, Ttl
+from swapstore.errors import Corrupt, ReplyLost
+from swapstore.format import records
+from swapstore.format.append import repoint
+from swapstore.protocol.commit import Staging, commit, entry_in, read_origin
+from swapstore.protocol.load import ask, ask_all, find_id, load_manifest, value_of
+from swapstore.protocol.operation import Batch, Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swapstore.format.append import Draft
+    from swapstore.format.manifest import Manifest
+    from swapstore.format.records import Origin
+    from swapstore.models import Entry
     from swapstore.protocol.context import Context
+
+ATTEMPTS = 3  # how often a deletion looks again, after another version was committed
 
 
 def is_free(ctx: Context, draft: Draft) -> Operation[bool]:
@@ -42,3 +69,126 @@ def may_adopt(ctx: Context, draft: Draft) -> Operation[bool]:
         return False
     is_other_line = origin.epoch != draft.base.epoch or origin.version > head.version
     return is_other_line or (origin.version >= head.first_version and draft.row.ts >= head.floor)
+
+
+def is_spent(origin: Origin, base: Manifest) -> bool:
+    """Say whether no publish that relies on this origin can swap any more, now that `base` is stored."""
+    return origin.epoch != base.epoch or origin.version <= base.version
+
+
+def is_live(origin: Origin, base: Manifest | None) -> bool:
+    """Say whether a publish on `base` may rely on this origin."""
+    if base is None:  # each publish of a first version draws an epoch of its own
+        return True
+    return (origin.epoch, origin.version) == (base.epoch, base.version + 1)
+
+
+def is_abandoned(ctx: Context, origin: Origin) -> bool:
+    """Say whether the client that wrote this origin has died, as far as clocks tell."""
+    return ctx.clock.now_ms() - origin.committed_at >= ctx.policy.staging_ttl_ms
+
+
+def deleting(key: str, data: bytes) -> list[Command[Any]]:
+    """Return the commands that delete a key if its value is `data`, whenever they arrive.
+
+    What is there between the two looks like no record, so that nobody takes it for one.
+    """
+    return [CompareAndSet(key, data, records.DELETED, ttl_ms=1), Drop(key)]
+
+
+def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> Operation[bool]:
+    """Delete the permanent records of an entry that no version names, or that are of another `ts`.
+
+    Returns whether its id record is not permanent any more (without `apply`: whether it can be deleted). A
+    publish in flight may rely on records of the very next version. They are left until they are old. Then
+    the manifest is swapped first, without a change, so that such a publish would have to look again.
+    """
+    id_key, ts_key = ctx.keys.records(dataset, entry)
+    looks: list[Command[Any]] = [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
+    for _ in range(ATTEMPTS):
+        # First the manifest, then the records: a ts record that is pending now was so when it was read.
+        base = yield from load_manifest(ctx, dataset)
+        row = None if base is None else (yield from find_id(ctx, base, entry.id, hidden=True))
+        if base is None or (row is not None and row.ts == entry.ts):
+            return False
+        record, ttl, ts_record, ts_ttl = map(value_of, (yield from ask_all(ctx, looks)))
+        if record is not None and not record.startswith(records.entry_header(entry)):
+            record = None  # the id record is that of another publish
+        origin = _pending_in(ts_record, ts_ttl, ts_key)
+        if origin is None:
+            return record is None or ttl != PERMANENT
+        if not origin.is_reclaimed and is_live(origin, base):
+            if not is_abandoned(ctx, origin):
+                return False
+            if not apply:
+                return True
+            yield from commit(ctx, repoint(base, stamp=ctx.stamp()), [], Staging())
+        elif origin.is_reclaimed and record is not None and not is_abandoned(ctx, origin):
+            return False
+        elif origin.is_reclaimed or is_spent(origin, base):
+            return not apply or (yield from _delete(ctx, entry, (id_key, record), (ts_key, ts_record)))
+        else:
+            return False
+    return False
+
+
+def _pending_in(ts_record: bytes | None, ttl: int, key: str) -> Origin | None:
+    """Return the origin in a permanent ts record if it is pending. None: it is not, or not there."""
+    if ts_record is None or ttl != PERMANENT:
+        return None
+    try:
+        origin = records.read_ts(ts_record, key)[1]
+    except Corrupt:
+        return None
+    return origin if origin is not None and origin.pending else None
+
+
+def _delete(
+    ctx: Context, entry: Entry, by_id: tuple[str, bytes | None], by_ts: tuple[str, bytes]
+) -> Operation[bool]:
+    """Mark a ts record, delete the id record, then the ts record. Returns whether both are gone.
+
+    If the reply to the second step is lost, the mark stays: that command may still arrive.
+    """
+    (id_key, record), (ts_key, ts_record) = by_id, by_ts
+    mark = records.reclaimed_ts(entry, ctx.token(12), ctx.clock.now_ms())
+    try:
+        (reply,) = yield Batch((CompareAndSet(ts_key, ts_record, mark),))
+        marked = value_of(reply)
+    except ReplyLost:
+        marked = (yield from ask(ctx, Get(ts_key))) == mark
+    if not marked:
+        return False
+    if record is not None:
+        try:
+            reply, _ = yield Batch(tuple(deleting(id_key, record)))
+            value_of(reply)
+        except ReplyLost:
+            header = records.entry_header(entry)
+            if (yield from ask(ctx, Peek(id_key, len(header)))) == header:
+                return False
+    try:
+        yield Batch(tuple(deleting(ts_key, mark)))
+    except ReplyLost:
+        return True  # without the id record, the mark binds nothing
+    return True
+
+
+def reclaim_leaked(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:
+    """Delete those of some leaked keys that a publish without scripts has left. Returns whether any was."""
+    done: set[str] = set()
+    found = False
+    for key in leaked:
+        name = ctx.keys.parse(key)
+        if name is None or name.kind not in {"id", "ts"}:
+            continue
+        entry = entry_in((yield from ask(ctx, Get(key))), key)
+        ts_key = "" if entry is None else ctx.keys.ts(dataset, entry.ts, entry.id)
+        if entry is None or ts_key in done:
+            continue
+        done.add(ts_key)
+        both: list[Command[Any]] = [Get(ts_key), Ttl(ts_key)]
+        ts_record, ttl = map(value_of, (yield from ask_all(ctx, both)))
+        if _pending_in(ts_record, ttl, ts_key) is not None:
+            found |= yield from reclaim(ctx, dataset, entry, apply=apply)
+    return found

@@ -1,20 +1,22 @@
-"""Commit with plain commands, where no script runs: the same promise, in several steps.
+"""Commit with plain commands, where no script runs: the same promise, in several requests.
 
-1. Under a lease only: take it (`SET NX PX`). Check that the manifest is still the base.
-2. Write the records **without a TTL**, each only if its key is free, and read back what is there: a record
-   must be whole and permanent before a manifest may name it. The ts record says that it is pending.
-3. Swap the manifest: by compare-and-set, or under the lease by a plain `SET`, which is then read back.
-4. Write to the ts record that it is committed. Give the unlinked keys their TTL. Release the lease.
+1. Write the records **without a TTL**, each only if its key is free: a record must be whole and permanent
+   before a manifest may name it. What was not written now is read back. The ts record says that it is
+   pending, and for which version. Check that the manifest is still the base.
+   (Under a lease, a request before this one takes the lease and looks at the manifest and the id.)
+2. Swap the manifest: by compare-and-set, or under the lease by a plain `SET`, which is then read back.
+3. Write to the ts record that it is committed. Give the unlinked keys their TTL. Release the lease.
 
 A commit that is cut short at any step leaves permanent records that no manifest names at worst. They are
-invisible and pending, verify finds them, and a publish of the same id and content uses them. A publish that
-loses the race does not remove them, because another publish of the same id may rely on them. A command that
-arrives late can still do this:
+invisible and pending, and verify finds them. A publish of the same id uses or deletes them, and a repair
+deletes them: `adoption.py` says when each is safe. A command that arrives late can still do this:
 
 - with compare-and-set: nothing. The manifest has moved on, or the record's key is taken;
 - under a lease: the plain `SET` may arrive when another writer has the lease, and overwrite its commit. So
   it is sent only while the lease holds for longer than any request may take, and never sent again after its
   reply was lost.
+
+A lost reply before step 2 shows that nothing was committed, so those requests are sent again.
 """
 
 from __future__ import annotations
@@ -24,11 +26,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.commands import (
-    ABSENT,
     PERMANENT,
     Command,
     CompareAndSet,
-    Drop,
     Expire,
     Failed,
     Get,
@@ -38,7 +38,7 @@ from swapstore.commands import (
     Ttl,
     Write,
 )
-from swapstore.errors import Contended, LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
+from swapstore.errors import Corrupt, LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
 from swapstore.format import manifest, records
 from swapstore.protocol.commit import (
     Moved,
@@ -54,15 +54,29 @@ from swapstore.protocol.commit import (
     unknown,
     unmovable,
 )
-from swapstore.protocol.datasets import note_listed, unlisted
 from swapstore.protocol.load import ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
-from swapstore.protocol.scriptless.adoption import is_free, may_adopt
+from swapstore.protocol.scriptless.adoption import (
+    deleting,
+    is_abandoned,
+    is_free,
+    is_live,
+    is_spent,
+    may_adopt,
+    reclaim,
+    reclaim_leaked,
+)
 from swapstore.protocol.scriptless.lease import Lease, release, take
+from swapstore.protocol.scriptless.resend import sent_again
+from swapstore.protocol.scriptless.sending import Found, Sending
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
+    from swapstore.format.records import Origin
+    from swapstore.models import Entry
     from swapstore.protocol.commit import Staging
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
@@ -75,48 +89,41 @@ class _Scriptless:
         """Do nothing: records are written right before the swap, and are permanent at once."""
         yield from ()
 
-    def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
-        """Use the permanent records that a publish of the same id and content, cut short, has left.
-
-        Raises `Contended` when they hold something else, or have another `ts` than the caller wants: then
-        the id is bound to them.
-        """
-        key = ctx.keys.id(intent.wanted.dataset, intent.id)
-        entry = yield from permanent_entry(ctx, key)
-        if entry is not None and intent.is_content_of(entry) and intent.wanted.ts is None:
-            taken = attrs.evolve(intent, began_ms=entry.ts, encoding=entry.encoding)
-            if taken != intent and taken.ts(base) == entry.ts:
-                return taken
-        raise bound_elsewhere(key, entry)
-
 
 class ByCompareAndSet(_Scriptless):
     """Swaps with `SET … IFEQ`, which compares and sets in one command."""
 
-    # A publish may begin to use a record that a repair unlinks, before the record has its TTL.
+    # A publish may begin to use a record that a repair unlinks, before the record has its TTL. See `reclaim`.
     expires_leaks = False
 
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
     ) -> Operation[Outcome | None]:
         """Send a draft once. None: a record is not there yet; send it again."""
-        return _Sending(ctx, draft, needed, staging, None).run()
+        return _Comparing(ctx, draft, needed, staging).run()
 
-    def refit(self, ctx: Context, intent: Intent, base: Manifest | None, staging: Staging) -> Intent:
-        """Choose a new id if this one's record is permanent, with a `ts` that has had to move up since.
+    def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
+        """Use the records that a publish of the same id and content has left, or delete them.
 
-        Raises `Contended` if the caller chose the id.
+        Raises `Contended` when another publish may be about to commit them, or retention is unlinking them.
         """
-        key = ctx.keys.id(intent.wanted.dataset, intent.id)
-        if not staging.holds_another(key, records.entry_header(intent.entry(base))):
+        dataset = intent.wanted.dataset
+        key = ctx.keys.id(dataset, intent.id)
+        entry = yield from permanent_entry(ctx, key)
+        if entry is None:
+            return intent  # its key is free by now
+        if _with_ts_of(intent, entry, base) is not None:
+            return _with_ts_of(intent, entry, base)
+        if (yield from reclaim(ctx, dataset, entry)):
             return intent
-        if intent.wanted.id is None:
-            return attrs.evolve(intent, id=ctx.new_id())
-        raise Contended(
-            f"another producer committed a later snapshot first, and id {intent.id!r} is bound to an earlier "
-            "`ts`, because this endpoint runs no scripts. Nothing was published; publish under another id, "
-            "or pass `ts` too"
-        )
+        current = yield from load_manifest(ctx, dataset)
+        if (current and current.etag) != (base and base.etag):
+            return intent  # decide anew: the other publish may be committed by now
+        raise bound_elsewhere(key, entry)
+
+    def reclaim(self, ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:
+        """Delete what publishes that were cut short, or lost the race, have left."""
+        return reclaim_leaked(ctx, dataset, leaked, apply=apply)
 
 
 class UnderLease(_Scriptless):
@@ -128,183 +135,162 @@ class UnderLease(_Scriptless):
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
     ) -> Operation[Outcome | None]:
         """Send a draft once, under the lease. None: a record is not there yet; send it again."""
-        lease = yield from take(ctx, draft)
-        sending = _Sending(ctx, draft, needed, staging, lease)
+        sending = _Leasing(ctx, draft, needed, staging)
         try:
             outcome = yield from sending.run()
         except (ReplyLost, OutcomeUnknown, LeaseLost):
             raise  # a command may still arrive: the lease has to run out
         except SwapstoreError:
-            yield from release(ctx, lease)
+            yield from sending.release()
             raise
-        if outcome is not None and not sending.lost:
-            yield from release(ctx, lease)
+        if not isinstance(outcome, Swapped):  # a commit releases it with its last commands
+            yield from sending.release()
         return outcome
 
-    def refit(self, _ctx: Context, intent: Intent, _base: Manifest | None, _staging: Staging) -> Intent:
-        """Return the intent unchanged: the only writer may replace records that it left itself."""
-        return intent
+    def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
+        """Use the records that a publish of the same id and content, cut short, has left.
+
+        Raises `Contended` when retention is unlinking them.
+        """
+        key = ctx.keys.id(intent.wanted.dataset, intent.id)
+        entry = yield from permanent_entry(ctx, key)
+        taken = entry and _with_ts_of(intent, entry, base)
+        if taken:
+            return taken
+        raise bound_elsewhere(key, entry)
+
+    def reclaim(
+        self,
+        _ctx: Context,
+        _dataset: str,
+        _leaked: Sequence[str],
+        *,
+        apply: bool,  # noqa: ARG002
+    ) -> Operation[bool]:
+        """Do nothing: a repair's swap unlinks what leaked."""
+        yield from ()
+        return False
 
 
-@attrs.frozen
-class _Found:
-    """What is stored under a record's key, after the attempt to write the record.
-
-    `value` begins with the stored header line; of a ts record it is all. `written`: this attempt wrote it.
-    """
-
-    record: Record
-    value: bytes
-    ttl: int
-    written: bool
-
-    @property
-    def has_header(self) -> bool:
-        return self.value.startswith(self.record.header)
-
-    @property
-    def is_whole(self) -> bool:
-        return self.ttl == PERMANENT and self.has_header
+def _with_ts_of(intent: Intent, entry: Entry, base: Manifest | None) -> Intent | None:
+    """Return the intent with the `ts` of the entry that has its id and content. None: that does not fit."""
+    if not intent.is_content_of(entry) or intent.wanted.ts is not None:
+        return None
+    taken = attrs.evolve(intent, began_ms=entry.ts, encoding=entry.encoding)
+    return taken if taken != intent and taken.ts(base) == entry.ts else None
 
 
-class _Sending:
-    """One send of a draft. `lost`: the reply to its last command was lost, so that may still arrive."""
-
-    def __init__(
-        self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging, lease: Lease | None
-    ) -> None:
-        self._ctx = ctx
-        self._draft = draft
-        self._staging = staging
-        self._lease = lease
-        self._until = lease.safe_until if lease else None
-        self._dataset = draft.manifest.head.dataset
-        row = draft.row
-        self._ts_key = ctx.keys.ts(self._dataset, row.ts, row.id) if row else ""
-        self._ts: bytes | None = None  # the ts record, as it is stored before the swap
-        self._final = next((record.data for record in needed if record.key == self._ts_key), b"")
-        self._needed = [self._pending(record) if record.key == self._ts_key else record for record in needed]
-        self.lost = False
-
-    def _pending(self, record: Record) -> Record:
-        row = self._draft.row
-        assert row is not None  # noqa: S101 - only a publish has a ts record of its own
-        origin = records.origin_of(row, self._draft.manifest.epoch, pending=True)
-        return attrs.evolve(record, header=records.entry_header(row), body=origin)
+class _Comparing(Sending):
+    """A send by compare-and-set."""
 
     def run(self) -> Operation[Outcome | None]:
-        """Take the steps of the module docstring, except for those about the lease."""
-        in_the_way = yield from self._look()
-        if in_the_way is not None:
-            return in_the_way
-        missing = yield from self._establish()
+        """Take the steps of the module docstring."""
+        expected = self._expected()
+        is_new = self._draft.row is not None and not self._staging.is_kept(self._wanted[-1])
+        ahead = [Ttl(self._id_key)] if is_new else []
+        found, told = yield from self._written([self._look_at_manifest(), *ahead, *self._to_finish()])
+        for each in found:
+            if each.written:
+                self._staging.keep(each.record)
+            if each.written and each.record.key == self._ts_key:
+                self._staging.claim(self._ts_key, each.value)
+        if told[0] != expected:
+            return (yield from self._moved())
+        missing = yield from self._established(found, was_there=is_new and told[1] == PERMANENT)
         if missing is not True:
             return missing or None
-        outcome = yield from (self._compare_and_set() if self._lease is None else self._set(self._lease))
+        yield from self._finish_unlinked(told[1 + len(ahead) :])
+        outcome = yield from self._swap()
         if isinstance(outcome, Swapped):
             yield from self._finish()
         return outcome
 
-    def _look(self) -> Operation[Moved | Taken | None]:
-        """Check that the manifest is still the base and the id is free, before records become permanent."""
-        draft, row = self._draft, self._draft.row
-        expected = b"" if draft.base is None else manifest.prefix(draft.base.etag)
-        expected = expected if draft.over is None else draft.over
-        looks: list[Command[Any]] = [Peek(draft.manifest.key, max(len(expected), 1))]
-        record = next((each for each in self._needed if row and not self._staging.is_kept(each)), None)
-        if record is not None:
-            looks += [Peek(record.key, len(record.header)), Ttl(record.key)]
-        stored, *there = map(value_of, (yield from ask_all(self._ctx, looks)))
-        if stored != expected:
-            return Moved((yield from load_manifest(self._ctx, self._dataset)))
-        if record is None or there[1] != PERMANENT or not there[0]:  # it was written between Peek and Ttl
-            return None
-        judging = may_adopt(self._ctx, draft) if there[0] == record.header else self._may_overwrite(record)
-        return None if (yield from judging) else self._taken(record)
-
     # --- records -----------------------------------------------------------------------------------
 
-    def _establish(self) -> Operation[Taken | Vanished | bool]:
-        """Write records that are not there yet. True: each is there now, permanent, with its header."""
-        corrections: list[Command[Any]] = []
-        complete = True
-        for found in (yield from self._written()):
-            record = found.record
-            if record.key == self._ts_key:
-                self._ts = found.value
-            if found.is_whole:
-                given = found.written or record.shared or record.stored
-                if not given and not (yield from may_adopt(self._ctx, self._draft)):
-                    return self._taken(record)
-                self._staging.keep(record)
-                continue
-            complete = False
-            self._staging.lose(record)
-            if record.stored and not found.has_header:
-                return Vanished(record.key)
-            if found.ttl == PERMANENT and found.value:
-                if not (yield from self._may_overwrite(record)):
-                    return self._taken(record)
-                corrections.append(Write(record.key, record.data))
-            elif record.stored:
-                corrections += yield from self._made_permanent(record)
-            elif found.ttl not in {ABSENT, PERMANENT}:
-                corrections.append(Drop(record.key))  # it was staged by a script, or unlinked
-        if corrections:
-            for reply in (yield Batch(tuple(corrections), until=self._until)):
-                value_of(reply)
-        return complete
+    def _write(self, record: Record) -> Command[bool] | None:
+        """Claim the ts record for this draft's version, even if an earlier attempt has claimed it."""
+        seen = self._staging.claimed(record.key)
+        if record.key == self._ts_key and seen not in {None, b"", record.data}:
+            return CompareAndSet(record.key, seen, record.data)
+        return super()._write(record)
 
-    def _written(self) -> Operation[list[_Found]]:
-        """Write records whose keys are free. Return what is stored under each key after that."""
-        if not self._needed:
+    def _established(self, found: list[Found], *, was_there: bool) -> Operation[Taken | Vanished | bool]:
+        """Correct what is wrong. If the id is taken, delete the ts record that was written beside it."""
+        ours = next((each for each in found if each.record.key == self._ts_key and each.written), None)
+        # An id record without a ts record may be one that retention is unlinking.
+        unclaimed = (
+            was_there
+            and ours is not None
+            and any(each.record.key == self._id_key and each.is_whole for each in found)
+        )
+        verdict = self._taken(found[-1].record) if unclaimed else (yield from self._establish(found))
+        if isinstance(verdict, Taken) and ours is not None:
+            yield from sent_again(self._ctx, Batch(tuple(deleting(self._ts_key, ours.record.data))))
+            self._staging.lose(ours.record)
+            self._staging.claim(self._ts_key, b"")
+        return verdict
+
+    def _use(self, found: Found) -> Operation[Taken | list[Command[Any]]]:
+        """Use what an earlier publish left, or an equal one has written, if the ts record can be claimed."""
+        record, draft = found.record, self._draft
+        if record.key != self._ts_key:
+            return [] if (yield from is_free(self._ctx, draft)) else self._taken(record)
+        if found.value == record.data:
+            self._staging.claim(record.key, found.value)
             return []
-        # The id record, which is the first, is written last. Where it is, the ts record with the origin is
-        # too.
-        wanted = self._needed[::-1]
-        names = unlisted(self._ctx, self._dataset)
-        keeps = [
-            Keep(record.key, record.data)
-            for record in wanted
-            if not (record.stored or self._staging.is_kept(record))
-        ]
-        looks: list[Command[Any]] = []
-        for record in wanted:
-            is_ts = record.key == self._ts_key
-            look: Command[Any] = Get(record.key) if is_ts else Peek(record.key, len(record.header))
-            looks += [look, Ttl(record.key)]
-        replies = yield Batch((*names, *keeps, *looks), until=self._until)
-        note_listed(self._ctx, self._dataset, replies[: len(names)])
-        answers = [value_of(reply) for reply in replies[len(names) :]]
-        written = {keep.key for keep, answer in zip(keeps, answers, strict=False) if answer}
-        seen = answers[len(keeps) :]
-        return [
-            _Found(record, value or b"", ttl, record.key in written)
-            for record, value, ttl in zip(wanted, seen[::2], seen[1::2], strict=True)
-        ]
+        origin = self._origin(found)
+        if origin is None or not (yield from is_free(self._ctx, draft)):
+            return self._taken(record)
+        if not origin.pending:
+            if not (yield from may_adopt(self._ctx, draft)):
+                return self._taken(record)
+        elif origin.is_reclaimed:
+            if not is_abandoned(self._ctx, origin) and (yield from self._id_is_there()):
+                return self._taken(record)
+        elif is_live(origin, draft.base):
+            if not is_abandoned(self._ctx, origin):
+                self._staging.claim(record.key, found.value)
+                return []
+        elif draft.base is None or not is_spent(origin, draft.base):
+            return self._taken(record)
+        # If this succeeds, the ts record was the same all the time. So the id record is still what was found,
+        # unless the ts record was a mark.
+        claiming = Batch((CompareAndSet(record.key, found.value, record.data),))
+        (claimed,) = map(value_of, (yield from sent_again(self._ctx, claiming)))
+        if not claimed or origin.is_reclaimed:
+            return [Ttl(record.key)]  # look at everything again
+        self._ts = record.data
+        self._staging.claim(record.key, record.data)
+        return []
 
-    def _taken(self, record: Record) -> Taken:
-        """Return `Taken` for the draft's id, whichever of its records is in the way."""
-        row = self._draft.row
-        return Taken(record.key if row is None else self._ctx.keys.id(self._dataset, row.id))
+    def _origin(self, found: Found) -> Origin | None:
+        try:
+            return records.read_ts(found.value, self._ts_key)[1]
+        except Corrupt:
+            return None
+
+    def _id_is_there(self) -> Operation[bool]:
+        """Say whether the id record of this draft is stored, permanently."""
+        record = self._wanted[-1]
+        looks: list[Command[Any]] = [Peek(record.key, len(record.header)), Ttl(record.key)]
+        return list(map(value_of, (yield from ask_all(self._ctx, looks)))) == [record.header, PERMANENT]
+
+    def _send_corrections(self, batch: Batch) -> Operation[list[Any]]:
+        return (yield from sent_again(self._ctx, batch))
 
     def _may_overwrite(self, record: Record) -> Operation[bool]:
-        """Say whether a permanent record with another header may be replaced: the only writer left it."""
+        """Refuse: another publish may be about to commit it."""
         if record.shared:
             raise unmovable(record.key)
-        return self._lease is not None and (yield from is_free(self._ctx, self._draft))
+        yield from ()
+        return False
 
-    def _made_permanent(self, record: Record) -> Operation[list[Command[Any]]]:
-        """Return the command that writes a record over itself, which removes its TTL."""
-        (reply,) = yield from ask_all(self._ctx, [Get(record.key)])
-        value = value_of(reply)
-        if value is None:
-            return []
-        return [Write(record.key, value) if self._lease else CompareAndSet(record.key, value, value)]
+    def _over_itself(self, key: str, value: bytes) -> Command[Any]:
+        return CompareAndSet(key, value, value)
 
-    # --- the swap ----------------------------------------------------------------------------------
+    # --- the swap, and what comes after it -----------------------------------------------------------
 
-    def _compare_and_set(self) -> Operation[Swapped | Moved]:
+    def _swap(self) -> Operation[Swapped | Moved]:
         draft, cache = self._draft, self._ctx.cache
         key = draft.manifest.key
         base = draft.base.raw if draft.base else draft.over
@@ -313,9 +299,98 @@ class _Sending:
         # The live view may be removed although the swap fails: it is only a cache, and its etag hides it.
         swapped, _ = yield Batch((swap, Remove(self._ctx.keys.live(self._dataset))))
         if not value_of(swapped):
-            return Moved((yield from load_manifest(self._ctx, self._dataset)))
+            return (yield from self._moved())
         cache.learn(draft.manifest, sent_at, basis=known)
         return Swapped()
+
+    def _to_finish(self) -> list[Get]:
+        """Return reads of the ts records that this draft unlinks."""
+        names = [self._ctx.keys.parse(key) for key in self._draft.unlinked if self._draft.grace_ms is None]
+        return [Get(name.key) for name in names if name is not None and name.kind == "ts"]
+
+    def _finish_unlinked(self, stored: Sequence[bytes | None]) -> Operation[None]:
+        """Mark as committed what the draft unlinks, before the swap: see `adoption.py`.
+
+        Such a record is still pending if its own commit was cut short after its swap.
+        """
+        commands: list[Command[Any]] = []
+        for command, value in zip(self._to_finish(), stored, strict=True):
+            final = records.committed_ts(value, command.key) if value else None
+            if value and final:
+                commands.append(CompareAndSet(command.key, value, final))
+        if commands:
+            for reply in (yield from sent_again(self._ctx, Batch(tuple(commands)))):
+                value_of(reply)
+
+    def _finish(self) -> Operation[None]:
+        """Mark the ts record as committed, and expire unlinked keys. If this fails, the commit stands."""
+        commands: list[Command[Any]] = []
+        if self._is_pending() and self._ts is not None:
+            commands.append(CompareAndSet(self._ts_key, self._ts, self._final))
+        # A publish may adopt a key that a repair unlinks before the key has its TTL. So such a key stays.
+        if self._draft.grace_ms is None:
+            commands += [Expire(key, self._grace_ms()) for key in self._draft.unlinked]
+        try:
+            if commands:
+                yield Batch(tuple(commands))
+        except SwapstoreError:
+            return
+
+
+class _Leasing(Sending):
+    """A send under a lease. `lost`: the reply to its last command was lost, so that may still arrive."""
+
+    def __init__(self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -> None:
+        super().__init__(ctx, draft, needed, staging)
+        self._lease: Lease | None = None
+        self._lost = False
+
+    def run(self) -> Operation[Outcome | None]:
+        """Take the lease, and then the steps of the module docstring."""
+        record = next((each for each in self._wanted[::-1] if self._ts_key), None)
+        looks: list[Command[Any]] = [self._look_at_manifest()]
+        if record is not None and not self._staging.is_kept(record):
+            looks += [Peek(record.key, len(record.header)), Ttl(record.key)]
+        lease, looked = yield from take(self._ctx, self._draft, looks)
+        self._lease, self._until = lease, lease.safe_until
+        if looked[0] != self._expected():
+            return (yield from self._moved())
+        if record is not None and len(looked) > 1 and looked[1] and looked[2] == PERMANENT:
+            is_same = looked[1] == record.header
+            judging = may_adopt(self._ctx, self._draft) if is_same else self._may_overwrite(record)
+            if not (yield from judging):
+                return self._taken(record)
+        found, _ = yield from self._written()
+        missing = yield from self._establish(found)
+        if missing is not True:
+            return missing or None
+        outcome = yield from self._set(lease)
+        yield from self._finish(lease)
+        return outcome
+
+    def release(self) -> Operation[None]:
+        """Give the lease back, unless a command that it protects may still arrive."""
+        if self._lease is not None and not self._lost:
+            yield from release(self._ctx, self._lease)
+
+    # --- records -----------------------------------------------------------------------------------
+
+    def _use(self, found: Found) -> Operation[Taken | list[Command[Any]]]:
+        return [] if (yield from may_adopt(self._ctx, self._draft)) else self._taken(found.record)
+
+    def _send_corrections(self, batch: Batch) -> Operation[list[Any]]:
+        return (yield batch)
+
+    def _may_overwrite(self, record: Record) -> Operation[bool]:
+        """Say whether a permanent record with another header may be replaced: the only writer left it."""
+        if record.shared:
+            raise unmovable(record.key)
+        return (yield from is_free(self._ctx, self._draft))
+
+    def _over_itself(self, key: str, value: bytes) -> Command[Any]:
+        return Write(key, value)
+
+    # --- the swap, and what comes after it -----------------------------------------------------------
 
     def _set(self, lease: Lease) -> Operation[Swapped]:
         """Set the manifest and read it back, while the lease is certainly ours."""
@@ -338,7 +413,7 @@ class _Sending:
                 f"another writer swapped {key} at the same time, although single_writer=True promises that "
                 "there is none: one of the two commits is lost. Look with `swapstore verify`, publish again, "
                 "and let one process at a time publish here",
-                key=key,
+                id=draft.row.id if draft.row else None,
             )
         cache.learn(draft.manifest, sent_at, basis=known)
         return Swapped()
@@ -347,29 +422,21 @@ class _Sending:
         """Check whether the manifest was set. If it is not there, it may still be set: `OutcomeUnknown`."""
         current = yield from ask_after_loss(self._ctx, self._draft, error)
         if isinstance((yield from resolve(self._ctx, self._draft, current, error)), Swapped):
-            self.lost = True
+            self._lost = True
             return Swapped()
         raise unknown(self._draft, error) from error
 
-    # --- after the swap ----------------------------------------------------------------------------
+    def _finish(self, lease: Lease) -> Operation[None]:
+        """Mark the ts record as committed, expire unlinked keys, and give the lease back.
 
-    def _finish(self) -> Operation[None]:
-        """Mark the ts record as committed, and expire unlinked keys. If this fails, the commit stands."""
-        draft = self._draft
-        grace = self._ctx.policy.reader_grace_ms if draft.grace_ms is None else draft.grace_ms
-        commands: list[Command[Any]] = []
-        if self._ts is not None and self._final and self._ts != self._final:
-            commands.append(
-                CompareAndSet(self._ts_key, self._ts, self._final)
-                if self._lease is None
-                else Write(self._ts_key, self._final)
-            )
-        # Without a lease, a publish may adopt a key that a repair unlinks before the key has its TTL. So the
-        # key stays.
-        if self._lease is not None or draft.grace_ms is None:
-            commands += [Expire(key, grace) for key in draft.unlinked]
+        If this fails, the commit stands, and the lease runs out: a command may still arrive.
+        """
+        commands: list[Command[Any]] = [Write(self._ts_key, self._final)] if self._is_pending() else []
+        commands += [Expire(key, self._grace_ms()) for key in self._draft.unlinked]
+        if not self._lost and self._ctx.clock.monotonic() < lease.safe_until:
+            commands.append(Remove(lease.key))
         try:
             if commands:
                 yield Batch(tuple(commands), until=self._until)
         except SwapstoreError:
-            self.lost = True
+            return

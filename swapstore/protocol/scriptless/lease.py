@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.commands import Get, Remove, Stage, Ttl
-from swapstore.errors import Contended, SwapstoreError
+from swapstore.commands import Command, Get, Remove, Stage, Ttl
+from swapstore.errors import Contended, SwapstoreError, Unavailable
 from swapstore.protocol.load import value_of
 from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.protocol.scriptless.resend import sent_again
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from swapstore.format.append import Draft
     from swapstore.protocol.context import Context
 
@@ -30,24 +34,37 @@ class Lease:
     safe_until: float
 
 
-def take(ctx: Context, draft: Draft) -> Operation[Lease]:
+def take(ctx: Context, draft: Draft, looks: Sequence[Command[Any]]) -> Operation[tuple[Lease, list[Any]]]:
     """Take the dataset's lease for one draft, or continue under it. Raises `Contended` if another keeps it.
 
-    The lease of a crashed writer expires, so this waits as long as a lease lasts.
+    Returns it, and the replies to `looks`, which are asked in the same request, after it was taken. The lease
+    of a crashed writer expires, so this waits as long as a lease lasts.
     """
     key, token = ctx.keys.lease(draft.manifest.head.dataset), draft.manifest.etag.encode()
     policy = ctx.policy
     for attempt in range(policy.lease_ttl_ms // policy.lease_poll_ms + 2):
         if attempt:
-            yield Wait(policy.lease_poll_ms / 1000)
+            try:
+                yield Wait(policy.lease_poll_ms / 1000)
+            except Unavailable as error:  # no time is left for this call
+                raise _held(key, f"for as long as a call may wait ({error.args[0]})") from error
         asked_at = ctx.clock.monotonic()
-        replies = yield Batch((Stage(key, token, policy.lease_ttl_ms), Get(key), Ttl(key)))
-        _, holder, ttl_ms = map(value_of, replies)
+        taking: tuple[Command[Any], ...] = (
+            Stage(key, token, policy.lease_ttl_ms),
+            Get(key),
+            Ttl(key),
+            *looks,
+        )
+        _, holder, ttl_ms, *looked = map(value_of, (yield from sent_again(ctx, Batch(taking))))
         if holder == token and ttl_ms > policy.lease_margin_ms:
-            return Lease(key, token, asked_at + (ttl_ms - policy.lease_margin_ms) / 1000)
-    raise Contended(
-        f"another writer has held the lease {key} for as long as one lasts; nothing was published. "
-        "single_writer=True is for one writer at a time: stop the others, or try again"
+            return Lease(key, token, asked_at + (ttl_ms - policy.lease_margin_ms) / 1000), looked
+    raise _held(key, "for as long as one lasts")
+
+
+def _held(key: str, how_long: str) -> Contended:
+    return Contended(
+        f"another writer has held the lease {key} {how_long}; nothing was published. single_writer=True is "
+        "for one writer at a time: stop the others, or try again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Find out how a store commits, by probing it. A probe writes nothing.
+"""Find out how a store commits, by probing it. A probe changes nothing.
 
 A script commits in one atomic step. Where scripts do not run, `SET … IFEQ` compares and sets in one command.
 Where the store has neither, only a single writer is safe. A client that promises to be the only one
@@ -8,14 +8,15 @@ Where the store has neither, only a single writer is safe. A client that promise
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from swapstore.commands import Ask, Failed
+from swapstore.commands import Ask, Command, Drop, Failed, Get, Peek, Remove, Ttl
 from swapstore.errors import AccessDenied, Unavailable, Unscripted, Unsupported
 from swapstore.protocol.commit import Outcome, Scripted, Swapped
 from swapstore.protocol.load import ask_all
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.committer import ByCompareAndSet, UnderLease
+from swapstore.protocol.scriptless.resend import sent_again
 
 if TYPE_CHECKING:
     from swapstore.errors import SwapstoreError
@@ -68,12 +69,10 @@ class Undecided(Scripted):
 
     def _without_scripts(self, ctx: Context) -> Operation[None]:
         """Find another way to commit, because scripts do not run. Raises `Unsupported` if there is none."""
-        # The key is not there, so a server that knows IFEQ writes nothing, and its reply is nil.
-        words = ("SET", f"{ctx.keys.namespace}:probe", "", "IFEQ", ctx.token(16), "PX", "1000")
-        (reply,) = yield from ask_all(ctx, [Ask(words)])
-        if isinstance(reply, Failed) and not _is_unknown(reply.error):
-            raise reply.error  # it does not show whether the server knows the command
-        if reply is None:
+        compares, missing = yield from ask_commands(ctx)
+        if missing:
+            raise Unsupported(lacks(missing))
+        if compares:
             ctx.capabilities.committer = ByCompareAndSet()
         elif self._single_writer:
             yield from _make_sure(ctx)
@@ -85,6 +84,41 @@ class Undecided(Scripted):
                 "protocol, or use Valkey 8.1 or Redis 8.4 and later behind it; or, if one process at a time "
                 "publishes here, connect with single_writer=True (the command: --single-writer)"
             )
+
+
+def ask_commands(ctx: Context) -> Operation[tuple[bool, list[str]]]:
+    """Find out what a commit without scripts has: whether `SET` knows `IFEQ`, and what is missing.
+
+    It changes nothing: the key is not there. A driver that can replace a command by another one does so from
+    now on; if both are missing, the command is. Raises the error of a command that is refused for another
+    reason.
+    """
+    key = f"{ctx.keys.namespace}:probe"
+    asked: dict[str, Command[Any]] = {
+        "SET": Ask(("SET", key, "", "XX", "PX", "1000")),
+        "GET": Get(key),
+        "GETRANGE or GET": Peek(key, 1),
+        "PTTL or TTL": Ttl(key),
+        "PEXPIRE or EXPIRE": Drop(key),
+        "DEL": Remove(key),
+        # A server that knows IFEQ writes nothing, and its reply is nil.
+        "IFEQ": Ask(("SET", key, "", "IFEQ", ctx.token(16), "PX", "1000")),
+    }
+    replies = dict(zip(asked, (yield from sent_again(ctx, Batch(tuple(asked.values())))), strict=True))
+    refused = {name: reply.error for name, reply in replies.items() if isinstance(reply, Failed)}
+    unknown = [name for name, error in refused.items() if _is_unknown(error)]
+    for name, error in refused.items():
+        if name not in unknown:
+            raise error  # it does not show whether the server knows the command
+    return "IFEQ" not in unknown, [name for name in unknown if name != "IFEQ"]
+
+
+def lacks(missing: list[str]) -> str:
+    """Return the message about commands without which nothing can be published."""
+    return (
+        "this endpoint runs no scripts (EVAL), and lacks what a commit without them needs: "
+        f"{', '.join(missing)}. Allow these commands, or EVAL and EVALSHA, for this token or user"
+    )
 
 
 def _is_unknown(error: SwapstoreError) -> bool:

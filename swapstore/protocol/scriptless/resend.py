@@ -1,0 +1,53 @@
+"""Requests that may be sent again when their reply is lost: carrying them out twice changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from swapstore.commands import CompareAndSet, Keep, Peek
+from swapstore.errors import PayloadTooLarge, ReplyLost, SwapstoreError, Unavailable
+from swapstore.protocol.operation import Batch, Operation, Wait
+
+if TYPE_CHECKING:
+    from swapstore.protocol.context import Context
+
+LARGE_BYTES = 256 * 1024  # the size from which on a limit of the endpoint is suspected
+
+
+def sent_again(ctx: Context, batch: Batch) -> Operation[list[Any]]:
+    """Send what comes before a swap, and send it again, a few times, when the replies are lost.
+
+    Raises `Unavailable` if they are lost each time, or `PayloadTooLarge` if only large requests are lost.
+    Either way nothing was published.
+    """
+    for attempt in range(1, ctx.policy.lost_attempts):
+        try:
+            return (yield batch)
+        except ReplyLost:
+            yield Wait(ctx.backoff(attempt))
+    try:
+        return (yield batch)
+    except ReplyLost as error:
+        lost = error
+    size = sum(len(each.value) for each in batch.commands if isinstance(each, Keep | CompareAndSet))
+    if size >= LARGE_BYTES:
+        yield from _suspect_size(batch, size, lost)
+    raise Unavailable(
+        f"{lost.args[0]} Only records were sent, which no reader sees: nothing was published. Try again"
+    ) from lost
+
+
+def _suspect_size(batch: Batch, size: int, lost: ReplyLost) -> Operation[None]:
+    """Raise `PayloadTooLarge` if the endpoint answers a small request, although it answered no large one."""
+    key = next(each.key for each in batch.commands if isinstance(each, Keep | CompareAndSet))
+    try:
+        yield Batch((Peek(key, 1),))
+    except SwapstoreError:
+        return
+    raise PayloadTooLarge(
+        f"a request of about {size:,} bytes is lost each time, and a small one is answered: the endpoint "
+        "probably has a lower limit (max_request= in connect() tells swapstore). Nothing was published. "
+        "Publish less at once, or raise the limit of the endpoint",
+        size_bytes=size,
+        key=key,
+    ) from lost

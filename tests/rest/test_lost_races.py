@@ -1,0 +1,128 @@
+"""By compare-and-set, a publish that lost a race or died binds no id, and what it left can be deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import attrs
+import pytest
+
+import swapstore
+from swapstore import Contended, Retention, Store
+from swapstore.fsck.findings import Problem
+from tests.support.drivers import meddled
+from tests.support.rest_proxy import SmallProxy
+from tests.support.times import at
+from tests.support.valkey import Server
+
+
+@pytest.fixture
+def connect(valkey: Server) -> Iterator[Callable[..., Store]]:
+    """Make clients of a small proxy in front of a server that compares and sets."""
+    made: list[Store] = []
+    with SmallProxy(valkey) as proxy:
+
+        def connected(**options: object) -> Store:
+            made.append(swapstore.connect(proxy.url, token=proxy.token, **options))  # type: ignore[arg-type]
+            return made[-1]
+
+        yield connected
+        for store in made:
+            store.close()
+
+
+def lose(connect: Callable[..., Store], value: object, **options: object) -> None:
+    """Publish `run-1`, be overtaken right before the swap by a snapshot that is ahead, and die."""
+    store = connect()
+    loser, meddler = meddled(store)
+    ahead = time.time_ns() // 1_000_000 + 60_000
+
+    def overtaken() -> None:
+        connect().publish("mena", "ahead", ts=ahead)
+        raise SystemExit
+
+    meddler.before(len(meddler.batches) + 2, overtaken)
+    with pytest.raises(SystemExit):
+        loser.publish("mena", value, id="run-1", **options)  # type: ignore[arg-type]
+
+
+def wrong(store: Store) -> list[Problem]:
+    return [each.problem for each in store.verify() if each.wrong]
+
+
+@pytest.mark.parametrize("ts", [None, 5])
+@pytest.mark.parametrize("value", [{"n": 1}, {"n": "other"}])
+def test_the_id_can_be_published(connect: Callable[..., Store], ts: int | None, value: object) -> None:
+    """After a lost race a cron job is refused its id permanently, also with the same content."""
+    lose(connect, {"n": 1}, ts=ts)
+    store = connect()
+    assert wrong(store) == [Problem.LEAKED, Problem.LEAKED]
+    commit = store.publish("mena", value, id="run-1", ts=at(ts))
+    assert (commit.created, commit.is_latest) == (True, ts is None)
+    assert store.read("mena", id="run-1").value == value  # type: ignore[union-attr]
+    assert wrong(store) == []
+
+
+def test_it_can_be_published_after_retention_has_passed(connect: Callable[..., Store]) -> None:
+    """What a lost race left is taken for what retention is unlinking, and binds its id permanently."""
+    lose(connect, {"n": 1}, ts=5)
+    store = connect(retention=Retention(max_count=2))
+    for number in range(70):
+        store.publish("mena", number)
+    assert connect().publish("mena", {"n": 1}, id="run-1").created
+    assert wrong(store) == []
+
+
+@pytest.mark.parametrize("ts", [None, 5])
+def test_a_repair_deletes_what_was_left(
+    connect: Callable[..., Store], valkey: Server, ts: int | None
+) -> None:
+    """Every lost race leaves permanent records that no repair over REST can remove."""
+    lose(connect, {"n": 1}, ts=ts)
+    store = connect()
+    (planned,) = store.repair("mena", apply=False)
+    assert planned.left == ()
+    (report,) = store.repair("mena", apply=True)
+    assert (report.left, report.dropped, report.restored) == ((), (), ())
+    with valkey.client() as client:
+        assert client.keys("*run-1*") == []
+    assert wrong(store) == []
+    assert store.publish("mena", {"n": 1}, id="run-1", ts=at(ts)).created
+
+
+def test_what_may_be_under_way_is_left_for_ten_minutes(connect: Callable[..., Store]) -> None:
+    """A repair takes away the records of a publish that is about to commit."""
+    store = connect()
+    store.publish("mena", 0)
+    slow, meddler = meddled(connect())
+    reports: list[swapstore.Repair] = []
+    meddler.before(len(meddler.batches) + 2, lambda: reports.extend(store.repair("mena", apply=True)))
+    assert slow.publish("mena", {"n": 1}, id="run-1").version == 2
+    assert len(reports) == 1
+
+    other, meddler = meddled(connect())
+    meddler.before(len(meddler.batches) + 2, lambda: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        other.publish("mena", {"n": 2}, id="run-2", ts=at(7))
+    with pytest.raises(Contended, match="run-2"):
+        connect().publish("mena", {"n": "other"}, id="run-2", ts=at(7))
+    (report,) = store.repair("mena", apply=True)
+    assert [each.problem for each in report.left] == [Problem.LEAKED, Problem.LEAKED]
+    later = Store(store._driver, attrs.evolve(store._context, clock=_Later()))
+    (report,) = later.repair("mena", apply=True)
+    assert report.left == ()
+    assert later.publish("mena", {"n": "other"}, id="run-2", ts=at(7)).created
+
+
+class _Later:
+    """A clock ten minutes ahead."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + 600_001
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
