@@ -1,7 +1,8 @@
 """The engine: runs an operation on a driver. `run` blocks, `arun` awaits; both do the same steps.
 
 A batch that the store throttled (`Throttled`) was not carried out. So the engine waits as long as the store
-asks and sends the batch again, a few times; operations do not notice.
+asks and sends the batch again, a few times; operations do not notice. Nor do they notice a failover that ends
+within the client's patience: see `recovery.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
 from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally
+from swapstore.recovery import recover, refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,11 +34,14 @@ def run(
     sleep: Callable[[float], None],
     listen: Callable[[Listen], None] | None = None,
     tally: Tally | None = None,
+    *,
+    patience_s: float = 0.0,
 ) -> T:
     """Run an operation to its end: send its batches, perform its waits, throw errors into it.
 
     `listen` performs waits that a notification can cut short. `tally` counts the batches, for the events that
-    the operation emits; without one it emits none.
+    the operation emits; without one it emits none. `patience_s`: how long to go on sending commands that a
+    server refused because it is not the primary, or not any more.
 
     Returns the operation's result, or raises what it raises.
     """
@@ -49,6 +54,8 @@ def run(
                     if tally is not None:
                         tally.note(step)
                     replies = _executed(step, driver, sleep)
+                    if refused(replies):
+                        replies = _recovered(step, replies, driver, sleep, patience_s)
                 elif isinstance(step, Emit):
                     if tally is not None:
                         step.emit(tally)
@@ -73,6 +80,8 @@ async def arun(
     sleep: Callable[[float], Awaitable[None]],
     listen: Callable[[Listen], Awaitable[None]] | None = None,
     tally: Tally | None = None,
+    *,
+    patience_s: float = 0.0,
 ) -> T:
     """Run an operation to its end, like `run`, but await each step.
 
@@ -87,6 +96,8 @@ async def arun(
                     if tally is not None:
                         tally.note(step)
                     replies = await _aexecuted(step, driver, sleep)
+                    if refused(replies):
+                        replies = await _arecovered(step, replies, driver, sleep, patience_s)
                 elif isinstance(step, Emit):
                     if tally is not None:
                         step.emit(tally)
@@ -159,3 +170,46 @@ async def _aexecuted(
             if pause_s is None:
                 raise
         await sleep(pause_s)
+
+
+def _recovered(
+    batch: Batch, replies: list[Any], driver: Driver, sleep: Callable[[float], None], patience_s: float
+) -> list[Any]:
+    """Send again what was refused, while `recover` says so, and return the replies to the whole batch."""
+    steps = recover(batch.commands, replies, patience_s)
+    try:
+        step = next(steps)
+        while True:
+            sleep(step.pause_s)
+            try:
+                answers = _executed(Batch(step.commands, batch.until), driver, sleep)
+            except SwapstoreError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answers)
+    except StopIteration as stop:
+        found: list[Any] = stop.value
+        return found
+
+
+async def _arecovered(
+    batch: Batch,
+    replies: list[Any],
+    driver: AsyncDriver,
+    sleep: Callable[[float], Awaitable[None]],
+    patience_s: float,
+) -> list[Any]:
+    steps = recover(batch.commands, replies, patience_s)
+    try:
+        step = next(steps)
+        while True:
+            await sleep(step.pause_s)
+            try:
+                answers = await _aexecuted(Batch(step.commands, batch.until), driver, sleep)
+            except SwapstoreError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answers)
+    except StopIteration as stop:
+        found: list[Any] = stop.value
+        return found

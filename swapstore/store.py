@@ -239,7 +239,9 @@ class Store(_BaseStore[Driver]):
 
     def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
-        return run(operation, self._driver, self._context.clock.sleep, tally=self._context.tally())
+        ctx = self._context
+        patience_s = ctx.policy.patience_s
+        return run(operation, self._driver, ctx.clock.sleep, tally=ctx.tally(), patience_s=patience_s)
 
     def _iterate(self, steps: Steps[T]) -> Iterator[T]:
         while (items := self._run(steps.step())) is not None:
@@ -348,7 +350,9 @@ class AsyncStore(_BaseStore[AsyncDriver]):
 
     async def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
-        return await arun(operation, self._driver, self._sleep, tally=self._context.tally())
+        ctx = self._context
+        patience_s = ctx.policy.patience_s
+        return await arun(operation, self._driver, self._sleep, tally=ctx.tally(), patience_s=patience_s)
 
 
 class _Items(Generic[T]):

@@ -35,6 +35,17 @@ _LIMIT = re.compile(r"limit\D{0,12}(\d+)", re.IGNORECASE)
 _ACTUAL = re.compile(r"actual\D{0,12}(\d+)", re.IGNORECASE)
 
 
+_MISDIRECTED = re.compile(r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN)\b")
+
+
+def is_misdirected(text: str) -> bool:
+    """Say whether a server refused a command because it is not the primary, or has lost its replicas.
+
+    It carried nothing out, and the same address may lead to another server soon: see `Failed.again`.
+    """
+    return bool(_MISDIRECTED.search(text))
+
+
 def is_script(command: Command[Any]) -> bool:
     """Return whether a command is sent as a script."""
     return isinstance(command, Swap | Replace) or (
@@ -52,12 +63,8 @@ def refusal(
         return StoreFull(f"{where} is full ({text}); raise maxmemory, or delete old data", key=key)
     if "capacity quota exceeded" in text:
         return StoreFull(f"{where} is full ({text}); delete old data, or choose a larger plan", key=key)
-    if "READONLY" in text:
-        return ReadOnly(f"{where} is a read-only replica; connect to the primary", key=key)
-    if "MISCONF" in text:
-        return ReadOnly(
-            f"{where} refuses writes because it cannot save to disk. See the server's log", key=key
-        )
+    if refused := _refused_by_role(text, where, key):
+        return refused
     if command is not None and is_script(command) and _is_unscripted(text):
         return Unscripted(
             f"{where} does not allow scripts (EVAL and EVALSHA), which swapstore needs: {text}", key=key
@@ -75,6 +82,35 @@ def refusal(
             key=key,
         )
     return _service_refusal(text, where, key, size_bytes)
+
+
+def _refused_by_role(text: str, where: str, key: str | None) -> SwapstoreError | None:
+    """Turn the refusal of a server into an error, if it is not the one to ask, or not now."""
+    if "READONLY" in text:
+        return ReadOnly(f"{where} is a read-only replica; connect to the primary", key=key)
+    if "NOREPLICAS" in text:
+        return ReadOnly(
+            f"{where} refuses writes because too few replicas are connected (min-replicas-to-write)", key=key
+        )
+    if "MISCONF" in text:
+        return ReadOnly(
+            f"{where} refuses writes because it cannot save to disk. See the server's log", key=key
+        )
+    if "MASTERDOWN" in text:
+        return Unavailable(f"{where} is a replica that has lost its primary, and serves no data", key=key)
+    if text.startswith(("MOVED", "ASK ", "CROSSSLOT")):
+        return Unsupported(
+            f"{where} is one node of a cluster, and this key belongs to another ({text}); swapstore does not "
+            "follow redirections: use a server that is not a cluster",
+            key=key,
+        )
+    if text.startswith(("CLUSTERDOWN", "TRYAGAIN")):
+        return Unavailable(f"{where} is a node of a cluster that cannot serve this key now ({text})", key=key)
+    if text.startswith("BUSY "):
+        return Unavailable(
+            f"{where} is busy with a script of another client ({text}); try again soon", key=key
+        )
+    return None
 
 
 def _service_refusal(text: str, where: str, key: str | None, size_bytes: int) -> SwapstoreError:
