@@ -138,6 +138,7 @@ def test_an_unreachable_store_is_the_failure_of_each() -> None:
     store = swapstore.connect("redis://127.0.0.1:1/0")
     outcomes = store.publish_many({"mena": 1, "asia": 2})
     assert {type(outcome) for outcome in outcomes.values()} == {Unavailable}
+    assert [f"dataset {name!r}" in str(outcome) for name, outcome in outcomes.items()] == [True, True]
     with pytest.raises(Unavailable, match="cannot connect"):
         store.read_latest_many(["mena", "asia"])
 
@@ -231,3 +232,21 @@ def test_expected_errors_do_not_leak_into_others(store: Store) -> None:
     assert isinstance(outcomes["mena"], Rejected)
     assert isinstance(outcomes["asia"], Commit)
     assert seen == ["mena", "asia"]
+
+
+@pytest.mark.parametrize("size", [10, 4000])
+def test_a_request_that_is_too_large_fails_one_dataset_alone(size: int) -> None:
+    """A payload that the store cannot take fails its neighbours, or they are not tried after it."""
+    simulated = SimulatedStore()
+    client, meddler = meddled(simulated.connect())
+    execute = meddler.execute
+
+    def limited(commands: Any) -> list[Any]:
+        if sum(len(getattr(each, "body", b"")) for each in commands) > 3000:
+            raise Unavailable("too large")
+        return execute(commands)
+
+    meddler.execute = limited  # type: ignore[method-assign]
+    outcomes = client.publish_many({"a": "x" * 4000, "b": "x", "c": "x" * size, "d": "x" * 20})
+    found = {name: type(outcome) for name, outcome in outcomes.items()}
+    assert found == {"a": Unavailable, "b": Commit, "c": Commit if size == 10 else Unavailable, "d": Commit}

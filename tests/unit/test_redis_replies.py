@@ -105,7 +105,7 @@ def test_a_loading_server_has_carried_out_nothing(commands: list[Command[Any]]) 
 
 
 def test_a_server_that_stops_loading_within_a_batch() -> None:
-    """A command that was carried out after a refused one is reported as lost, and those after it are unread."""
+    """A command that was carried out after a refused one is reported as lost."""
     with server(b"-LOADING the dataset is in memory soon\r\n:1\r\n$1\r\nx\r\n") as driver:
         refused, registered, value = driver.execute([Put("a", b"1", 1), Register("b", "x"), A])
         assert isinstance(refused, Failed)
