@@ -11,9 +11,10 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from swapstore.commands import Failed
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
 from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally
-from swapstore.recovery import recover, refused
+from swapstore.recovery import recover
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,7 +55,7 @@ def run(
                     if tally is not None:
                         tally.note(step)
                     replies = _executed(step, driver, sleep)
-                    if refused(replies):
+                    if _is_refused(replies):
                         replies = _recovered(step, replies, driver, sleep, patience_s)
                 elif isinstance(step, Emit):
                     if tally is not None:
@@ -96,7 +97,7 @@ async def arun(
                     if tally is not None:
                         tally.note(step)
                     replies = await _aexecuted(step, driver, sleep)
-                    if refused(replies):
+                    if _is_refused(replies):
                         replies = await _arecovered(step, replies, driver, sleep, patience_s)
                 elif isinstance(step, Emit):
                     if tally is not None:
@@ -170,6 +171,11 @@ async def _aexecuted(
             if pause_s is None:
                 raise
         await sleep(pause_s)
+
+
+def _is_refused(replies: list[Any]) -> bool:
+    """Say whether a command was refused that may succeed on another connection."""
+    return any(type(reply) is Failed and reply.again for reply in replies)
 
 
 def _recovered(

@@ -32,26 +32,21 @@ class Again:
     commands: tuple[Command[Any], ...]
 
 
-def refused(replies: Sequence[Any]) -> bool:
-    """Say whether a command was refused that may succeed on another connection."""
-    return any(type(reply) is Failed and reply.again for reply in replies)
-
-
 def recover(
     commands: Sequence[Command[Any]], replies: Sequence[Any], patience_s: float
 ) -> Generator[Again, list[Any], list[Any]]:
     """Yield what to send again until nothing is refused or `patience_s` is over. Returns all replies.
 
-    Raises `ReplyLost` when one of these replies is lost. If the store cannot be reached meanwhile, that is
+    Raises `ReplyLost` when one of these replies is lost. That the store cannot be reached in between is
     part of a failover, and becomes the refusal of each command that is still to be sent.
     """
     found = list(replies)
     pause_s, next_pause_s = 0.0, FIRST_PAUSE_S
     waited_s, began = 0.0, time.monotonic()
-    while refused(found):
+    while (refusal := _refusal(found)) is not None:
         waited_s += pause_s
         if waited_s > patience_s or time.monotonic() - began > patience_s:
-            return _given_up(commands, found)
+            return _given_up(commands, found, refusal)
         wanted = [i for i, reply in enumerate(found) if not _is_done(commands[i], reply)]
         try:
             answers = yield Again(pause_s, tuple(commands[i] for i in wanted))
@@ -67,9 +62,13 @@ def recover(
     return found
 
 
-def _given_up(commands: Sequence[Command[Any]], replies: list[Any]) -> list[Any]:
+def _refusal(replies: Sequence[Any]) -> Failed | None:
+    """Return the first refusal of a command that may succeed on another connection."""
+    return next((reply for reply in replies if type(reply) is Failed and reply.again), None)
+
+
+def _given_up(commands: Sequence[Command[Any]], replies: list[Any], refusal: Failed) -> list[Any]:
     """Return the replies when nothing more is sent: a commit that was not carried out was refused, too."""
-    refusal = next(reply for reply in replies if type(reply) is Failed and reply.again)
     return [
         refusal if isinstance(command, Swap) and not _is_done(command, reply) else reply
         for command, reply in zip(commands, replies, strict=True)

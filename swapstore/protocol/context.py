@@ -77,11 +77,12 @@ class Capabilities:
     """What one client has found out about its store.
 
     `committer`: how it commits there. `serves`: whether the store may answer with a manifest and the record
-    that it serves in one round trip.
+    that it serves in one round trip. `tells_role`: whether a server may be asked if it is a replica.
     """
 
     committer: Committer = attrs.field(factory=Scripted)
     serves: bool = True
+    tells_role: bool = False
 
 
 @attrs.frozen(kw_only=True)

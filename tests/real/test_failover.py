@@ -230,6 +230,25 @@ def test_sentinel_clients_follow_the_primary(tmp_path: Path, faces: str) -> None
         knows.close()
 
 
+def test_a_replica_without_data_does_not_say_that_nothing_is_published(pair: Pair) -> None:
+    """A replica that is not synchronised serves None, and a reader takes its data for deleted."""
+    with swapstore.connect(pair.url) as warmed, swapstore.connect(pair.url) as cold:
+        warm(warmed)
+        with pair.primary.client() as emptied:
+            emptied.flushall()
+            emptied.replicaof("127.0.0.1", 1)
+        for store in (warmed, cold, warmed):
+            for ask in (store.read_latest, store.status, lambda _: store.datasets()):  # noqa: B023
+                with pytest.raises(Unavailable, match="replica that is not connected"):
+                    ask("mena")
+        with pytest.raises(Unavailable, match="replica that is not connected"):
+            cold.read_latest_many(["mena", "asia"])
+        with pair.primary.client() as primary:
+            primary.replicaof("NO", "ONE")
+        assert cold.read_latest("mena") is None
+        assert warmed.status("mena") is None
+
+
 # --- connections that die silently ----------------------------------------------------------------
 
 

@@ -160,7 +160,7 @@ class AsyncRedisDriver:
         What happened to one connection may have happened to all: see `pool.py`.
         """
         self._generation += 1
-        idle: list[Any] = self._pool._available_connections  # noqa: SLF001 - `disconnect` lends them meanwhile
+        idle: list[Any] = self._pool._available_connections  # noqa: SLF001 - `disconnect` can be overtaken
         for connection in list(idle):
             if connection in idle:
                 await _close(connection)

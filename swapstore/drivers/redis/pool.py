@@ -42,10 +42,9 @@ class Pool:
         self.timeout = wait_s
         self._idle: list[Any] = []  # the last one returned is lent first
         self._handed: queue.SimpleQueue[Any] = queue.SimpleQueue()  # to threads that wait
-        self._waiting: list[None] = []  # one item for each of them
+        self._waiting: set[int] = set()  # their numbers
         self._made: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # in which generation
         self._generation = 0
-        self._growing = threading.Lock()
 
     def get_connection(self) -> Any:
         """Lend a connection that is ready. Raises what redis-py raises, `Exhausted`, or `StoreClosed`."""
@@ -61,7 +60,7 @@ class Pool:
     def _get_slowly(self) -> Any:
         """Connect if there is room for one more, or else wait for a connection."""
         deadline = time.monotonic() + self.timeout
-        self._waiting.append(None)
+        self._waiting.add(threading.get_ident())
         try:
             while not self.closed:
                 connection = self._returned(0.0)  # perhaps just before this thread began to wait
@@ -76,7 +75,7 @@ class Pool:
                 if connection is not None and self._is_ready(connection):
                     return connection
         finally:
-            self._waiting.pop()
+            self._waiting.discard(threading.get_ident())
         raise closed()
 
     def _returned(self, wait_s: float) -> Any:
@@ -89,13 +88,18 @@ class Pool:
             return None
 
     def _grown(self) -> Any:
-        """Make a connection, which is not connected yet. None: there are as many as there may be."""
-        with self._growing:
-            if len(self._made) >= self.max_connections:
-                return None
-            made = self.connection_class(**self.connection_kwargs)
-            self._made[made] = self._generation
-            return made
+        """Make a connection, which is not connected yet. None: there are as many as there may be.
+
+        No lock is held: one that an interrupt leaves locked would stop every thread.
+        """
+        if len(self._made) >= self.max_connections:
+            return None
+        made = self.connection_class(**self.connection_kwargs)
+        self._made[made] = self._generation
+        if len(self._made) > self.max_connections:  # another thread was quicker
+            del self._made[made]
+            return None
+        return made
 
     def _connected(self, connection: Any) -> Any:
         try:
@@ -231,7 +235,7 @@ class BorrowedPool:
 
 
 def _close_queued(idle: queue.Queue[Any]) -> None:
-    """Close the idle connections of a `BlockingConnectionPool`. No other thread can get one meanwhile."""
+    """Close the idle connections of a `BlockingConnectionPool`. No other thread gets one while it closes."""
     taken = []
     try:
         while True:
@@ -253,5 +257,5 @@ def is_quiet(connection: Any) -> bool:
 
 
 def closed() -> StoreClosed:
-    """Build the error for a store that another thread has closed meanwhile."""
+    """Build the error for a store that another thread has closed."""
     return StoreClosed("the store was closed; connect() makes a new one")
