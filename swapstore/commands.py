@@ -32,8 +32,8 @@ class ReadCommand(Command[R]):
 class Failed:
     """The store refused this command; it had no effect.
 
-    `again`: this server is not the one to ask, such as a primary that was demoted. The driver has dropped its
-    connections to it, and a new one may lead to another server.
+    `again`: this server is not the one to ask, such as a primary that was demoted, or not now. The driver has
+    dropped its connections to it, and a new one may lead to another server.
     """
 
     error: SwapstoreError

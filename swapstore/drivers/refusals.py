@@ -26,6 +26,7 @@ _UNKNOWN = re.compile(
     re.IGNORECASE,
 )
 _SCRIPT_DENIED = re.compile(r"NOPERM.*'(eval|evalsha)[ '|]", re.IGNORECASE)
+_NO_DATA = re.compile(r"unknown (redis )?command ['`\"]?(get|getrange|smembers)\b", re.IGNORECASE)
 _INSIDE_A_SCRIPT = re.compile(r"(from|in|running) (a )?script|script: ", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"max (request|single record|record|key|member|field) size exceeded", re.IGNORECASE)
 _TOO_OFTEN = re.compile(
@@ -35,13 +36,13 @@ _LIMIT = re.compile(r"limit\D{0,12}(\d+)", re.IGNORECASE)
 _ACTUAL = re.compile(r"actual\D{0,12}(\d+)", re.IGNORECASE)
 
 
-_MISDIRECTED = re.compile(r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN)\b")
+_MISDIRECTED = re.compile(r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN|BUSY)\b")
 
 
 def is_misdirected(text: str) -> bool:
-    """Say whether a server refused a command because it is not the primary, or has lost its replicas.
+    """Say whether a server refused a command because it is not the primary, lacks replicas, or is busy.
 
-    It carried nothing out, and the same address may lead to another server soon: see `Failed.again`.
+    It carried nothing out, and will soon, or the same address leads to another server: see `Failed.again`.
     """
     return bool(_MISDIRECTED.search(text))
 
@@ -120,6 +121,12 @@ def _service_refusal(text: str, where: str, key: str | None, size_bytes: int) ->
     if _TOO_OFTEN.search(text):
         return Throttled(
             f"{where} accepts no more requests for now ({text}); try again later, or choose a larger plan",
+            key=key,
+        )
+    if _lacks(text) and _NO_DATA.search(text):
+        return Unsupported(
+            f"{where} has no command to read data ({text}). Is it a sentinel? Then connect to the primary, "
+            "or pass a client from redis.sentinel.Sentinel(…).master_for(…)",
             key=key,
         )
     if _lacks(text):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swapstore.cache import Cache
-from swapstore.commands import Ask, Failed
+from swapstore.commands import Ask, Failed, Members
 from swapstore.doctor.check import Check
 from swapstore.doctor.redis import NEEDED, diagnose
 from swapstore.errors import AccessDenied, Unavailable
@@ -62,6 +62,8 @@ def examine(
 
 def said_to(command: Any, replies: dict[str, Any]) -> Any:
     """Find the reply by the first words of the question."""
+    if isinstance(command, Members):
+        return frozenset()
     assert isinstance(command, Ask)
     for count in range(len(command.words), 0, -1):
         words = " ".join(command.words[:count])

@@ -107,7 +107,7 @@ def test_python_m_swapstore_says_what_to_install(library: str) -> None:
 
 
 def test_pyinstaller_finds_the_hook_for_the_lua_scripts() -> None:
-    """A program that PyInstaller has frozen raises FileNotFoundError for commit.lua when it first connects."""
+    """A program that PyInstaller has frozen raises FileNotFoundError for commit.lua."""
     (found,) = (each for each in metadata.entry_points(group="pyinstaller40") if "swapstore" in each.value)
     (directory,) = found.load()()
     assert 'collect_data_files("swapstore")' in Path(directory, "hook-swapstore.py").read_text("utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from swapstore.models import Timeout
 
 MAX_CONNECTIONS = 50
+MAX_TIMEOUT_S = 366 * 86_400
 POOL_WAIT_S = 10.0  # how long a batch waits for a free connection
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 10.0
@@ -102,8 +104,11 @@ def parse(url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout |
 
 def refuse_options(url: str, where: str) -> None:
     """Reject options that a URL cannot set: misspelt ones, and those that redis-py expects an object for."""
-    names = set(dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)))
+    given = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    names = set(given)
     unknown = sorted(names - OPTIONS)
+    if given.get("max_connections", "1").strip() in {"0", ""}:
+        raise InvalidInput(f"the URL of {where} allows no connection: max_connections must be 1 or more")
     if unknown:
         raise InvalidInput(
             f"the URL of {where} has an option that a URL cannot set: {', '.join(unknown)}. Is it misspelt? "
@@ -113,6 +118,13 @@ def refuse_options(url: str, where: str) -> None:
 
 def check_options(pool: Any, where: str) -> None:
     """Reject values that redis-py cannot use. A pool would notice them only when it first connects."""
+    given = {**pool.connection_kwargs, "timeout": pool.timeout}
+    for name in ("socket_timeout", "socket_connect_timeout", "socket_read_size", "timeout"):
+        if given[name] is None or not 0 < given[name] <= MAX_TIMEOUT_S:
+            raise InvalidInput(f"the URL of {where} has no positive number for {name}: {given[name]}")
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if given.get(name) is not None and not Path(given[name]).is_file():
+            raise InvalidInput(f"the URL of {where} names a file for {name} that is not there: {given[name]}")
     try:
         pool.connection_class(**pool.connection_kwargs)
     except Exception as error:  # whatever redis-py and ssl raise

@@ -66,16 +66,23 @@ def _not_connected(error: Exception, where: str, pool: Any) -> SwapstoreError:
         return InvalidInput(
             f"{where} has no database of this number ({text}); write a smaller one, such as /0"
         )
-    if "max number of clients" in text:
-        return Unavailable(
-            f"{where} accepts no more connections ({text}); raise maxclients, or open fewer: "
-            "?max_connections= in the URL bounds those of one store"
-        )
+    if _MAX_CLIENTS in text:
+        return _too_many(where, text)
     if is_tls(pool) and ("SSL" in text or "WRONG_VERSION" in text):
         return InvalidInput(
             f"{where} does not speak TLS as expected: {text}. For a plain port, write redis://"
         )
     return Unavailable(f"cannot connect to {where}: {text}. Is the server running and the address right?")
+
+
+_MAX_CLIENTS = "max number of clients"
+
+
+def _too_many(where: str, text: str) -> Unavailable:
+    return Unavailable(
+        f"{where} accepts no more connections ({text}); raise maxclients, or open fewer: "
+        "?max_connections= in the URL bounds those of one store"
+    )
 
 
 class Loading(raised.ResponseError):
@@ -118,6 +125,8 @@ def of_exchanging(
         len(commands) == 1 or all(isinstance(each, ReadCommand) for each in commands)
     ):
         return refusals.loading(where)
+    if isinstance(error, redis.RedisError) and _MAX_CLIENTS in str(error):
+        return _too_many(where, _text(error))  # it says so instead of the first reply, and reads nothing
     # ValueError: what redis-py's own parser raises for a length that is not a number.
     # Exception: what its connections raise when another thread closes them.
     if isinstance(error, redis.RedisError | OSError | ValueError) or (
