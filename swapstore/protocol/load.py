@@ -183,10 +183,9 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         served = None
     if served is None or isinstance(served, Failed):
         # Plain commands are tried instead, and fail if more is wrong than that this command does not work.
-        # Damage concerns one dataset. It says nothing about the command.
-        ctx.capabilities.serves = isinstance(served, Failed) and (
-            served.again or isinstance(served.error, Damaged)
-        )
+        # Damage concerns one dataset, and a failover passes. They say nothing about the command.
+        passing = isinstance(served, Failed) and (served.again or isinstance(served.error, Damaged))
+        ctx.capabilities.serves = passing
         return (yield from _first_manifest(ctx, dataset))
     if served.manifest is None:
         yield from require_data(ctx)

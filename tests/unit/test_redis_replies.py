@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+import redis
 from redis.connection import DefaultParser
 
 from swapstore.commands import Command, Failed, Get, Members, Put, Register
-from swapstore.drivers.redis.address import READ_SIZE
+from swapstore.drivers.redis.address import ANONYMOUS, READ_SIZE
 from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.errors import ReplyLost, StoreFull, Unavailable
 
@@ -20,7 +21,9 @@ A, B = Get("a"), Get("b")
 
 
 @contextmanager
-def server(*pieces: bytes, options: str = "", ends: bool = False) -> Iterator[RedisDriver]:
+def server(
+    *pieces: bytes, options: str = "", ends: bool = False, borrowed: bool = False
+) -> Iterator[RedisDriver]:
     """Yield a driver whose server answers the first batch with these pieces, one at a time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -36,11 +39,15 @@ def server(*pieces: bytes, options: str = "", ends: bool = False) -> Iterator[Re
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        driver = RedisDriver.from_url(f"redis://127.0.0.1:{listener.getsockname()[1]}{options}")
+        port = listener.getsockname()[1]
+        client = redis.Redis(host="127.0.0.1", port=port, protocol=2, **ANONYMOUS)
+        url = f"redis://127.0.0.1:{port}{options}"
+        driver = RedisDriver.from_client(client) if borrowed else RedisDriver.from_url(url)
         try:
             yield driver
         finally:
             driver.close()
+            client.close()
         thread.join(10)
         assert not thread.is_alive()
 
@@ -111,6 +118,18 @@ def test_a_server_that_stops_loading_within_a_batch() -> None:
         assert isinstance(refused, Failed)
         assert "still loading" in str(refused.error)
         assert (registered, value) == (None, b"x")
+
+
+@pytest.mark.parametrize(
+    ("commands", "kind"),
+    [([A, B], Unavailable), ([Put("a", b"1", 1)], Unavailable), ([Put("a", b"1", 1), A], ReplyLost)],
+)
+def test_loading_as_a_borrowed_client_reads_it(commands: list[Command[Any]], kind: type[Unavailable]) -> None:
+    """A caller's client reads nothing after LOADING: what may have been carried out is told as refused."""
+    loading = b"-LOADING the dataset is in memory soon\r\n"
+    with server(loading, b":1\r\n", borrowed=True) as driver, pytest.raises(Unavailable) as caught:
+        driver.execute(commands)
+    assert type(caught.value) is kind
 
 
 def test_hiredis_reads_where_it_is_installed() -> None:

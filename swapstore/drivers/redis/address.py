@@ -32,7 +32,7 @@ KEEPALIVE = {
 }
 
 # Leave out CLIENT SETINFO: it takes time, and some proxies hang up when they see it.
-_ANONYMOUS: dict[str, Any] = (
+ANONYMOUS: dict[str, Any] = (
     {"driver_info": None}
     if "driver_info" in inspect.signature(redis.connection.AbstractConnection.__init__).parameters
     else {"lib_name": None, "lib_version": None}
@@ -89,7 +89,7 @@ def parse(url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout |
         "retry": retry,
         "parser_class": parser,
         "protocol": PROTOCOL,
-        **_ANONYMOUS,
+        **ANONYMOUS,
     }
     if not url.startswith("unix:"):
         options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
