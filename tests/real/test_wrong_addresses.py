@@ -200,26 +200,25 @@ def test_a_certificate_that_is_not_trusted() -> None:
 @pytest.mark.parametrize("face", ["blocking", "asyncio"])
 def test_a_time_out_bounds_the_silence_and_not_the_transfer(tmp_path: Path, face: str) -> None:
     """On a slow line a large publish is sent four times, and a large payload cannot be read."""
-    payload = b"x" * 6_000_000
+    payload = b"x" * 14_000_000
 
     async def main(url: str) -> None:
-        async with swapstore.aio.connect(url, timeout=2) as store:
+        async with swapstore.aio.connect(url, timeout=3) as store:
             await store.publish("mena", payload, codec="bytes")
-        async with swapstore.aio.connect(url, timeout=2) as store:
+        async with swapstore.aio.connect(url, timeout=3) as store:
             snap = await store.read_latest("mena")
             assert snap is not None
             assert snap.raw == payload
 
-    with Server(tmp_path) as server, Switch(server.port) as address:
-        address.rate = 1_500_000
+    with Server(tmp_path) as server, Switch(server.port, rate=2_000_000) as address:
         if face == "asyncio":
             asyncio.run(main(address.url))
             return
-        with swapstore.connect(address.url, timeout=2) as store:
+        with swapstore.connect(address.url, timeout=3) as store:
             began = time.monotonic()
             store.publish("mena", payload, codec="bytes")
             assert time.monotonic() - began > 3, "longer than the time-out"
-        with swapstore.connect(address.url, timeout=2) as store:
+        with swapstore.connect(address.url, timeout=3) as store:
             snap = store.read_latest("mena")
             assert snap is not None
             assert snap.raw == payload

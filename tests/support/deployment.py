@@ -50,13 +50,13 @@ class Switch:
     Connections that are open stay with their server, as they do behind a DNS name or a load balancer.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, rate: int | None = None) -> None:
         self.target = port
         self.accepted = 0
-        self.rate: int | None = (
-            None  # bytes per second towards the server, and back; None: as fast as it goes
-        )
+        self._rate = rate  # bytes per second in each direction; None: as fast as it goes
         self._listener = socket.create_server(("127.0.0.1", 0))
+        if rate is not None:  # or the kernel would take in megabytes at once
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._silent: set[socket.socket] = set()
@@ -116,13 +116,11 @@ class Switch:
 
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            if self.rate is not None:
-                source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-            while data := source.recv(1 << 14 if self.rate else 1 << 18):
+            while data := source.recv(1 << 14 if self._rate else 1 << 18):
                 if source in self._silent:
                     continue
-                if self.rate is not None:
-                    time.sleep(len(data) / self.rate)
+                if self._rate is not None:
+                    time.sleep(len(data) / self._rate)
                 sink.sendall(data)
         if source not in self._silent:
             with contextlib.suppress(OSError):
