@@ -30,9 +30,14 @@ class ReadCommand(Command[R]):
 
 @attrs.frozen
 class Failed:
-    """The store refused this command; it had no effect."""
+    """The store refused this command; it had no effect.
+
+    `again`: this server is not the one to ask, such as a primary that was demoted, or not now. The driver has
+    dropped its connections to it, and a new one may lead to another server.
+    """
 
     error: SwapstoreError
+    again: bool = False
 
 
 # --- reading ---------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from swapstore import arguments, engine, events
 from swapstore.cache import Cache
 from swapstore.drivers.base import Endpoint
 from swapstore.drivers.rest import address as rest_address
-from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError
+from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
 from swapstore.migration.layout import Mirror
@@ -202,14 +202,16 @@ def prepare(
     )
     arguments.whole(max_request, "max_request", least=1)
     waits = Timeout.of(timeout)
-    driver = _driver_for(makers, target, token, max_request, waits, allow_http=allow_http)
+    try:
+        driver = _driver_for(makers, target, token, max_request, waits, allow_http=allow_http)
+    except OSError as error:  # without a file descriptor, not even the driver's own files can be read
+        raise Unavailable(f"cannot connect: {error}. Nothing was sent") from error
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
     policy = attrs.evolve(policy, text_only=not driver.binary_safe, total_s=waits.total)
     undecided = Undecided(single_writer=single_writer)
-    context = attrs.evolve(
-        context, capabilities=Capabilities(committer=undecided), doctor=_DOCTORS.get(driver.kind)
-    )
+    found = Capabilities(committer=undecided, tells_role=driver.kind == "redis")
+    context = attrs.evolve(context, capabilities=found, doctor=_DOCTORS.get(driver.kind))
     if driver.kind == "upstash":
         policy = _over_rest(policy, max_request)
         context = attrs.evolve(context, on_connect=undecided.ask_at_connect)

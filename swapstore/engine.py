@@ -1,10 +1,8 @@
 """The engine: runs an operation on a driver. `run` blocks, `arun` awaits; both do the same steps.
 
 A batch that the store throttled (`Throttled`) was not carried out. So the engine waits as long as the store
-asks and sends the batch again, a few times; operations do not notice.
-
-Operations that swap a dataset take turns within one client (`Place`, `AsyncPlace`): a hundred producers that
-all draft the same version would waste ninety-nine drafts.
+asks and sends the batch again, a few times; operations do not notice. Nor do they notice a failover that ends
+within the client's patience: see `recovery.py`.
 
 A call waits in vain for so long at most (`Timeout.total`): for batches that fail, and between attempts. Then
 it sends nothing more: the next batch or wait raises `Unavailable` inside the operation, which knows whether a
@@ -15,19 +13,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
-from contextlib import suppress
-from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from swapstore.commands import Failed
 from swapstore.drivers.base import LEFT_S
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
-from swapstore.forks import survive_forks
 from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally, Turn, Wait
+from swapstore.recovery import recover
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable
     from contextvars import Token
 
     from swapstore.drivers.base import AsyncDriver, Driver
@@ -38,9 +33,6 @@ THROTTLE_RETRIES = 3
 LONGEST_PAUSE_S = 10.0
 FIRST_PAUSE_S = 1.0  # if the store does not say how long; doubled each time
 JITTER = 0.25  # of the pause, added at random: clients throttled together must not return together
-PATIENCE_S = 10.0  # how long an operation waits behind one that makes no progress
-LOOK_S = 0.5  # how often a waiting thread looks by itself, should nobody wake it
-LOOKS = round(PATIENCE_S / LOOK_S)  # counted, so that a clock that stands still does not matter
 
 
 def run(
@@ -52,16 +44,18 @@ def run(
     turn: Callable[[Turn], None] | None = None,
     tally: Tally | None = None,
     total_s: float | None = None,
+    patience_s: float = 0.0,
 ) -> T:
     """Run an operation to its end: send its batches, perform its waits, throw errors into it.
 
     `listen` performs waits that a notification can cut short. `tally` counts the batches, for the events that
     the operation emits; without one it emits none. `turn` waits for the operation's turns; without it none is
-    taken. The caller ends them. `total_s` bounds the time that is spent in vain.
+    taken. The caller ends them. `total_s` bounds the time that is spent in vain. `patience_s`: how long to go
+    on sending commands that a server refused because it is not the primary, or not any more.
 
     Returns the operation's result, or raises what it raises.
     """
-    budget = _Budget(total_s)
+    budget = _Budget(total_s, patience_s)
     try:
         step = next(operation)
         while True:
@@ -71,6 +65,8 @@ def run(
                     if tally is not None:
                         tally.note(step)
                     replies = _executed(step, driver, sleep, budget)
+                    if _is_refused(replies):
+                        replies = _recovered(step, replies, driver, sleep, budget)
                 elif isinstance(step, Emit):
                     if tally is not None:
                         step.emit(tally)
@@ -96,12 +92,13 @@ async def arun(
     turn: Callable[[Turn], Awaitable[None]] | None = None,
     tally: Tally | None = None,
     total_s: float | None = None,
+    patience_s: float = 0.0,
 ) -> T:
     """Run an operation to its end, like `run`, but await each step.
 
     If it is cancelled, it sends nothing more. The operation ends where it is, as if the client had died.
     """
-    budget = _Budget(total_s)
+    budget = _Budget(total_s, patience_s)
     try:
         step = next(operation)
         while True:
@@ -111,6 +108,8 @@ async def arun(
                     if tally is not None:
                         tally.note(step)
                     replies = await _aexecuted(step, driver, sleep, budget)
+                    if _is_refused(replies):
+                        replies = await _arecovered(step, replies, driver, sleep, budget)
                 elif isinstance(step, Emit):
                     if tally is not None:
                         step.emit(tally)
@@ -192,7 +191,8 @@ class _Backoff:
 class _Budget:
     """The time that the rest of a call may spend in vain. None: without a bound."""
 
-    def __init__(self, total_s: float | None) -> None:
+    def __init__(self, total_s: float | None, patience_s: float) -> None:
+        self.patience_s = patience_s
         self._total_s = total_s
         self._left_s = float("inf") if total_s is None else total_s
 
@@ -265,162 +265,55 @@ async def _aexecuted(
         await sleep(pause_s)
 
 
-# --- turns -----------------------------------------------------------------------------------------
+def _is_refused(replies: list[Any]) -> bool:
+    """Say whether a command was refused that may succeed on another connection."""
+    return any(type(reply) is Failed and reply.again for reply in replies)
 
 
-class _Busy:
-    """The threads in which an operation waits for no other thread, because that one may wait for it.
-
-    Such a thread has a turn, or loads for others. What it calls then (a validator, a listener for events, a
-    signal handler, a finalizer) may call the store again.
-    """
-
-    def __init__(self) -> None:
-        self.threads: set[int] = set()
-        survive_forks(self)
-
-    def after_fork(self) -> None:
-        """Forget the other threads: they do not exist in the child."""
-        self.threads &= {get_ident()}
-
-
-busy = _Busy()
-
-
-class Turns:
-    """The queues of one client: the places of the operations that swap a dataset, in the order of arrival.
-
-    Threads share it. Each change is one step of a dict or a deque, which is atomic: there is no lock that an
-    interrupt could leave locked, or that a signal handler could find locked by its own thread.
-    """
-
-    def __init__(self) -> None:
-        self.queues: dict[Hashable, deque[Any]] = {}
-        survive_forks(self)
-
-    def after_fork(self) -> None:
-        """Start empty in a child process: the threads that wait do not exist there."""
-        self.queues = {}
-
-
-class _Standing:
-    """The place of one operation in the queues of its datasets."""
-
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
-        self._joined: list[tuple[Hashable, deque[Any]]] = []
-
-    def _join(self, name: Hashable) -> deque[Any]:
-        queue = self._turns.queues.setdefault(name, deque())
-        self._joined.append((name, queue))  # first: what is not in the queue yet can leave it
-        queue.append(self)
-        return queue
-
-    def leave(self) -> None:
-        """End the turns, and wake the operations that are next. Leaving twice does no harm."""
-        while self._joined:
-            name, queue = self._joined[-1]
-            _remove(queue, self)
-            if not queue:
-                self._turns.queues.pop(name, None)
-            self._joined.pop()
-
-    def wake(self) -> None:
-        """Let the operation look whether it is its turn."""
-
-
-def _remove(queue: deque[Any], place: _Standing) -> None:
-    with suppress(ValueError):
-        queue.remove(place)
-    with suppress(IndexError):
-        queue[0].wake()
-
-
-def _ahead_of(place: _Standing, queue: deque[Any]) -> Any:
-    """Return the operation whose turn it is. None: it is this operation's, or nobody's."""
-    first = queue[0] if place in queue else place
-    return None if first is place else first
-
-
-class Place(_Standing):
-    """The place of an operation that a thread runs."""
-
-    def __init__(self, turns: Turns) -> None:
-        super().__init__(turns)
-        self._thread: int | None = None
-        self._woken: Lock | None = None
-
-    def wait(self, turn: Turn) -> None:
-        """Return when it is this operation's turn in each dataset.
-
-        Returns at once in a thread that has a turn already, or loads for others.
-        """
-        self.leave()
-        me = get_ident()
-        if me in busy.threads:
-            return
-        self._thread = me
-        busy.threads.add(me)
-        for dataset in turn.datasets:
-            queue = self._join(dataset)
-            if queue[0] is not self:
-                self._wait_in(queue)
-
-    def _wait_in(self, queue: deque[Any]) -> None:
-        woken = Lock()
-        woken.acquire()
-        self._woken = woken
-        while (first := _ahead_of(self, queue)) is not None:
-            for _ in range(LOOKS):
-                woken.acquire(timeout=LOOK_S)
-                if _ahead_of(self, queue) is not first:
-                    break
+def _recovered(
+    batch: Batch,
+    replies: list[Any],
+    driver: Driver,
+    sleep: Callable[[float], None],
+    budget: _Budget,
+) -> list[Any]:
+    """Send again what was refused, while `recover` says so, and return the replies to the whole batch."""
+    steps = recover(batch.commands, replies, budget.patience_s)
+    try:
+        step = next(steps)
+        while True:
+            try:
+                budget.pause(step.pause_s)
+                sleep(step.pause_s)
+                answers = _executed(Batch(step.commands, batch.until), driver, sleep, budget)
+            except SwapstoreError as error:
+                step = steps.throw(error)
             else:
-                _remove(queue, first)  # it makes no progress: go on beside it
-
-    def leave(self) -> None:
-        """End the turns, and wake the operations that are next."""
-        super().leave()
-        if self._thread is not None:
-            busy.threads.discard(self._thread)
-            self._thread = None
-
-    def wake(self) -> None:
-        """Let the waiting thread look whether it is its turn."""
-        if self._woken is not None:
-            with suppress(RuntimeError):  # it is awake already
-                self._woken.release()
+                step = steps.send(answers)
+    except StopIteration as stop:
+        found: list[Any] = stop.value
+        return found
 
 
-class AsyncPlace(_Standing):
-    """The place of an operation that a task runs. The tasks of one event loop queue with each other."""
-
-    def __init__(self, turns: Turns) -> None:
-        super().__init__(turns)
-        self._woken: Future[None] | None = None
-
-    async def wait(self, turn: Turn) -> None:
-        """Return when it is this operation's turn in each dataset; see `Place.wait`."""
-        from asyncio import get_running_loop  # noqa: PLC0415 - a blocking program does not need it
-
-        self.leave()
-        loop = get_running_loop()
-        for dataset in turn.datasets:
-            queue = self._join((dataset, loop))
-            if queue[0] is not self:
-                await self._wait_in(queue, loop)
-
-    async def _wait_in(self, queue: deque[Any], loop: AbstractEventLoop) -> None:
-        from asyncio import wait  # noqa: PLC0415
-
-        while (first := _ahead_of(self, queue)) is not None:
-            self._woken = loop.create_future()
-            done, _ = await wait((self._woken,), timeout=PATIENCE_S)
-            if not done and _ahead_of(self, queue) is first:
-                _remove(queue, first)  # it makes no progress: go on beside it
-
-    def wake(self) -> None:
-        """Let the waiting task look whether it is its turn."""
-        if self._woken is not None and not self._woken.done():
-            with suppress(RuntimeError):  # the loop was closed while it waited
-                self._woken.set_result(None)
+async def _arecovered(
+    batch: Batch,
+    replies: list[Any],
+    driver: AsyncDriver,
+    sleep: Callable[[float], Awaitable[None]],
+    budget: _Budget,
+) -> list[Any]:
+    steps = recover(batch.commands, replies, budget.patience_s)
+    try:
+        step = next(steps)
+        while True:
+            try:
+                budget.pause(step.pause_s)
+                await sleep(step.pause_s)
+                answers = await _aexecuted(Batch(step.commands, batch.until), driver, sleep, budget)
+            except SwapstoreError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answers)
+    except StopIteration as stop:
+        found: list[Any] = stop.value
+        return found

@@ -27,9 +27,9 @@ from copy import copy
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from swapstore.engine import LOOK_S, LOOKS, PATIENCE_S, busy
 from swapstore.errors import SwapstoreError
 from swapstore.forks import survive_forks
+from swapstore.turns import LOOK_S, LOOKS, PATIENCE_S, busy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable

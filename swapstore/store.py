@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec
 
 from swapstore.calls import Calls
 from swapstore.drivers.base import AsyncDriver, Driver, Endpoint
-from swapstore.engine import AsyncPlace, Place, Turns, arun, run
+from swapstore.engine import arun, run
 from swapstore.errors import InvalidInput, StoreClosed
 from swapstore.protocol.load import own
 from swapstore.single_flight import AsyncSingleFlight, SingleFlight
 from swapstore.subscription import Follower, Subscription
+from swapstore.turns import AsyncPlace, Place, Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
@@ -267,10 +268,17 @@ class Store(_BaseStore[Driver]):
         self._refuse_if_closed()
         place = Place(self._turns)
         ctx = self._context
-        sleep, tally, total_s = ctx.clock.sleep, ctx.tally(), ctx.policy.total_s
         try:
             try:
-                return run(operation, self._driver, sleep, turn=place.wait, tally=tally, total_s=total_s)
+                return run(
+                    operation,
+                    self._driver,
+                    ctx.clock.sleep,
+                    turn=place.wait,
+                    tally=ctx.tally(),
+                    total_s=ctx.policy.total_s,
+                    patience_s=ctx.policy.patience_s,
+                )
             finally:
                 place.leave()
         finally:
@@ -388,11 +396,17 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     async def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
         place = AsyncPlace(self._turns)
-        tally, total_s = self._context.tally(), self._context.policy.total_s
+        ctx = self._context
         try:
             try:
                 return await arun(
-                    operation, self._driver, self._sleep, turn=place.wait, tally=tally, total_s=total_s
+                    operation,
+                    self._driver,
+                    self._sleep,
+                    turn=place.wait,
+                    tally=ctx.tally(),
+                    total_s=ctx.policy.total_s,
+                    patience_s=ctx.policy.patience_s,
                 )
             finally:
                 place.leave()

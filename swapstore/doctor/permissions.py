@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import Ask, Failed
+from swapstore.commands import Ask, Command, Failed, Members
 from swapstore.doctor.check import Check, Verdict, reason
 from swapstore.doctor.info import text
 from swapstore.errors import AccessDenied, Unscripted
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Words = tuple[str, ...]
 
-DATASET = "doctor"  # any name does: rules of users distinguish namespaces
+ANY = "any"  # a name to ask about while nothing is published
+MANY = 20  # datasets to ask about: rules of users may distinguish them
 _NO_SCRIPT = "0" * 40
 
 
@@ -27,13 +28,15 @@ _NO_SCRIPT = "0" * 40
 class Permissions:
     """A user, and the commands that it may not run, by what they are for. None: not told.
 
-    `upkeep` are the commands of verify and repair.
+    `upkeep` are the commands of verify and repair. `dataset`: the one that these are about, if the user may
+    do less with others.
     """
 
     user: str | None
     reading: tuple[str, ...] | None = None
     publishing: tuple[str, ...] | None = None
     upkeep: tuple[str, ...] | None = None
+    dataset: str | None = None
 
     @property
     def only_reads(self) -> bool:
@@ -41,44 +44,60 @@ class Permissions:
         return {"SET", "EVAL"} <= set(self.publishing or ())
 
 
-def _reading(keys: Keys) -> list[Words]:
-    manifest = keys.manifest(DATASET)
+def _reading(keys: Keys, dataset: str) -> list[Words]:
+    manifest = keys.manifest(dataset)
     return [("GET", manifest), ("GETRANGE", manifest, "0", "1"), ("SMEMBERS", keys.datasets())]
 
 
-def _publishing(keys: Keys) -> list[Words]:
-    manifest, record = keys.manifest(DATASET), keys.id(DATASET, "doctor")
+def _publishing(keys: Keys, dataset: str) -> list[Words]:
+    manifest, record = keys.manifest(dataset), keys.id(dataset, "any")
     return [
         ("SET", record, "", "NX", "PX", "1"),
-        ("SADD", keys.datasets(), DATASET),
+        ("SADD", keys.datasets(), dataset),
         ("EVAL", "return 1", "2", manifest, record),
         ("EVALSHA", _NO_SCRIPT, "2", manifest, record),
         ("EXISTS", manifest),
         ("PTTL", record),
         ("PERSIST", record),
         ("PEXPIRE", record, "1"),
-        ("UNLINK", keys.live(DATASET)),
+        ("UNLINK", keys.live(dataset)),
         ("PUBLISH", manifest, ""),
     ]
 
 
-def _upkeep(keys: Keys) -> list[Words]:
-    return [("SCAN", "0"), ("TYPE", keys.manifest(DATASET))]
+def _upkeep(keys: Keys, dataset: str) -> list[Words]:
+    return [("SCAN", "0"), ("TYPE", keys.manifest(dataset))]
 
 
 def examine(ctx: Context) -> Operation[Permissions]:
-    """Ask for the user's name, then for what it may do."""
-    (name,) = yield from ask_all(ctx, [Ask(("ACL", "WHOAMI"))])
+    """Ask for the user's name, then for what it may do with the datasets that there are."""
+    questions: list[Command[Any]] = [Ask(("ACL", "WHOAMI")), Members(ctx.keys.datasets())]
+    name, names = yield from ask_all(ctx, questions)
     if isinstance(name, Failed) or not name:
         return Permissions(None)
     user = text(name)
-    groups = [_reading(ctx.keys), _publishing(ctx.keys), _upkeep(ctx.keys)]
+    datasets = [ANY] if isinstance(names, Failed) or not names else sorted(names)[:MANY]
+    found = []
+    for dataset in datasets:
+        denied = yield from _denied(ctx, user, dataset)
+        if denied is None:
+            return Permissions(user)
+        found.append((sum(map(len, denied)), dataset, denied))
+    fewest, dataset, denied = min(found)
+    narrow = any(count > fewest for count, *_ in found)  # such a user is made for some datasets
+    reading, publishing, upkeep = denied
+    return Permissions(user, reading, publishing, upkeep, dataset if narrow else None)
+
+
+def _denied(ctx: Context, user: str, dataset: str) -> Operation[list[tuple[str, ...]] | None]:
+    """Return the commands that a user may not run on a dataset, in three groups. None: not told."""
+    groups = [_reading(ctx.keys, dataset), _publishing(ctx.keys, dataset), _upkeep(ctx.keys, dataset)]
     tries = [words for group in groups for words in group]
     replies = yield from ask_all(ctx, [Ask(("ACL", "DRYRUN", user, *words)) for words in tries])
     if all(isinstance(reply, Failed) for reply in replies):
-        return Permissions(user)
+        return None
     denied = {words[0] for words, reply in zip(tries, replies, strict=True) if _is_denied(reply)}
-    return Permissions(user, *(tuple(w[0] for w in group if w[0] in denied) for group in groups))
+    return [tuple(words[0] for words in group if words[0] in denied) for group in groups]
 
 
 def _is_denied(reply: Any) -> bool:
@@ -125,7 +144,11 @@ def commands(permissions: Permissions, namespace: str) -> Check:
             f"{who} may not run ACL DRYRUN, or the server is older than Redis 7.0",
             "Compare its rules with those in the how-to 'Use your own Redis client'.",
         )
-    allowed = f"~{namespace}:* &{namespace}:manifest:*"
+    allowed, keys = f"~{namespace}:* &{namespace}:manifest:*", f"namespace {namespace}"
+    if permissions.dataset is not None:
+        tag = f"{{{permissions.dataset}}}"
+        allowed = f"~{namespace}:*:{tag}* ~{namespace}:datasets &{namespace}:manifest:{tag}"
+        keys = f"dataset {permissions.dataset} in {keys}, with the most rights there"
     if permissions.only_reads and not permissions.reading:
         return Check(
             name,
@@ -139,7 +162,7 @@ def commands(permissions: Permissions, namespace: str) -> Check:
         return Check(
             name,
             Verdict.PROBLEM,
-            f"{who} may not run on keys of namespace {namespace}: {', '.join(needed)}",
+            f"{who} may not run on keys of {keys}: {', '.join(needed)}",
             f"ACL SETUSER {permissions.user} {allowed} {rules}",
         )
     if permissions.upkeep:
@@ -150,7 +173,7 @@ def commands(permissions: Permissions, namespace: str) -> Check:
             f"{who} may read and publish, but may not repair: {', '.join(permissions.upkeep)}",
             f"ACL SETUSER {permissions.user} {rules}",
         )
-    return Check(name, Verdict.OK, f"{who} may read, publish and repair in namespace {namespace}")
+    return Check(name, Verdict.OK, f"{who} may read, publish and repair in {keys}")
 
 
 def _who(permissions: Permissions) -> str:

@@ -26,6 +26,7 @@ _UNKNOWN = re.compile(
     re.IGNORECASE,
 )
 _SCRIPT_DENIED = re.compile(r"NOPERM.*'(eval|evalsha)[ '|]", re.IGNORECASE)
+_NO_DATA = re.compile(r"unknown (redis )?command ['`\"]?(get|getrange|smembers)\b", re.IGNORECASE)
 _INSIDE_A_SCRIPT = re.compile(r"(from|in|running) (a )?script|script: ", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"max (request|single record|record|key|member|field) size exceeded", re.IGNORECASE)
 _TOO_OFTEN = re.compile(
@@ -33,6 +34,17 @@ _TOO_OFTEN = re.compile(
 )
 _LIMIT = re.compile(r"limit\D{0,12}(\d+)", re.IGNORECASE)
 _ACTUAL = re.compile(r"actual\D{0,12}(\d+)", re.IGNORECASE)
+
+
+_MISDIRECTED = re.compile(r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN|BUSY)\b")
+
+
+def is_misdirected(text: str) -> bool:
+    """Say whether a server refused a command because it is not the primary, lacks replicas, or is busy.
+
+    It carried nothing out, and will soon, or the same address leads to another server: see `Failed.again`.
+    """
+    return bool(_MISDIRECTED.search(text))
 
 
 def is_script(command: Command[Any]) -> bool:
@@ -52,12 +64,8 @@ def refusal(
         return StoreFull(f"{where} is full ({text}); raise maxmemory, or delete old data", key=key)
     if "capacity quota exceeded" in text:
         return StoreFull(f"{where} is full ({text}); delete old data, or choose a larger plan", key=key)
-    if "READONLY" in text:
-        return ReadOnly(f"{where} is a read-only replica; connect to the primary", key=key)
-    if "MISCONF" in text:
-        return ReadOnly(
-            f"{where} refuses writes because it cannot save to disk. See the server's log", key=key
-        )
+    if refused := _refused_by_role(text, where, key):
+        return refused
     if command is not None and is_script(command) and _is_unscripted(text):
         return Unscripted(
             f"{where} does not allow scripts (EVAL and EVALSHA), which swapstore needs: {text}", key=key
@@ -77,6 +85,35 @@ def refusal(
     return _service_refusal(text, where, key, size_bytes)
 
 
+def _refused_by_role(text: str, where: str, key: str | None) -> SwapstoreError | None:
+    """Turn the refusal of a server into an error, if it is not the one to ask, or not now."""
+    if "READONLY" in text:
+        return ReadOnly(f"{where} is a read-only replica; connect to the primary", key=key)
+    if "NOREPLICAS" in text:
+        return ReadOnly(
+            f"{where} refuses writes because too few replicas are connected (min-replicas-to-write)", key=key
+        )
+    if "MISCONF" in text:
+        return ReadOnly(
+            f"{where} refuses writes because it cannot save to disk. See the server's log", key=key
+        )
+    if "MASTERDOWN" in text:
+        return Unavailable(f"{where} is a replica that has lost its primary, and serves no data", key=key)
+    if text.startswith(("MOVED", "ASK ", "CROSSSLOT")):
+        return Unsupported(
+            f"{where} is one node of a cluster, and this key belongs to another ({text}); swapstore does not "
+            "follow redirections: use a server that is not a cluster",
+            key=key,
+        )
+    if text.startswith(("CLUSTERDOWN", "TRYAGAIN")):
+        return Unavailable(f"{where} is a node of a cluster that cannot serve this key now ({text})", key=key)
+    if text.startswith("BUSY "):
+        return Unavailable(
+            f"{where} is busy with a script of another client ({text}); try again soon", key=key
+        )
+    return None
+
+
 def _service_refusal(text: str, where: str, key: str | None, size_bytes: int) -> SwapstoreError:
     """Turn a refusal that is specific to hosted stores into an error: they have limits, and lack commands."""
     if _TOO_LARGE.search(text):
@@ -84,6 +121,12 @@ def _service_refusal(text: str, where: str, key: str | None, size_bytes: int) ->
     if _TOO_OFTEN.search(text):
         return Throttled(
             f"{where} accepts no more requests for now ({text}); try again later, or choose a larger plan",
+            key=key,
+        )
+    if _lacks(text) and _NO_DATA.search(text):
+        return Unsupported(
+            f"{where} has no command to read data ({text}). Is it a sentinel? Then connect to the primary, "
+            "or pass a client from redis.sentinel.Sentinel(…).master_for(…)",
             key=key,
         )
     if _lacks(text):

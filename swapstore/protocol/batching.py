@@ -3,15 +3,17 @@
 The operations stay independent. A refused command concerns the operation that sent it. When a batch could
 not be sent, or its replies were lost, that concerns every operation in it. From then on each of them sends
 its own batches, so that a request which the store cannot take (too large, for example) fails one operation
-alone.
+alone. The smallest is sent first: if even that fails as a whole, the store is not to be had, and the others
+fail with it instead of waiting for a time-out each.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from swapstore.commands import Command, CompareAndSet, Keep, Put, Replace, Stage, Swap, Write
-from swapstore.errors import ReplyLost, SwapstoreError, Throttled
+from swapstore.commands import Command, CompareAndSet, Keep, Put, ReadCommand, Replace, Stage, Swap, Write
+from swapstore.errors import ReplyLost, SwapstoreError, Throttled, Unavailable
 from swapstore.protocol.operation import Batch, Emit, Operation, Tally, Turn, Wait
 
 if TYPE_CHECKING:
@@ -75,8 +77,11 @@ def batched(ctx: Context, operations: Mapping[str, Operation[T]]) -> Operation[d
                 for member in turns:
                     member.answer([])
             elif sending:
-                for group in _groups(sending, ctx.policy.max_batch_bytes):
+                alone = [member for member in sending if member.alone]
+                together = [member for member in sending if not member.alone]
+                for group in _groups(together, ctx.policy.max_batch_bytes):
                     yield from _send(group)
+                yield from _send_alone(alone)
             else:
                 yield Wait(max(member.wants.seconds for member in running if isinstance(member.wants, Wait)))
                 for member in running:
@@ -87,7 +92,8 @@ def batched(ctx: Context, operations: Mapping[str, Operation[T]]) -> Operation[d
             member.close()
 
 
-def _send(group: list[_Member[T]]) -> Operation[None]:
+def _send(group: list[_Member[T]]) -> Operation[Unavailable | None]:
+    """Send what a group wants in one batch. Returns the error if the store was not to be had."""
     batches = [member.wants for member in group if isinstance(member.wants, Batch)]
     wanted = [batch.commands for batch in batches]
     bounds = [batch.until for batch in batches if batch.until is not None]
@@ -96,15 +102,36 @@ def _send(group: list[_Member[T]]) -> Operation[None]:
             tuple(command for commands in wanted for command in commands), until=min(bounds, default=None)
         )
     except SwapstoreError as error:
+        lost = isinstance(error, ReplyLost) and not all(map(_only_reads, group))
         for member in group:
             member.alone = True
-            if len(group) == 1 or isinstance(error, ReplyLost | Throttled):
-                member.answer(error)
-        return  # a batch that was refused as a whole had no effect: each member sends its own part again
+            if len(group) == 1 or lost or isinstance(error, Throttled):
+                member.answer(copy.copy(error))  # each gets the name of its own dataset
+        # Otherwise the batch had no effect: each member sends its own part again.
+        return error if isinstance(error, Unavailable) else None
     start = 0
     for member, commands in zip(group, wanted, strict=True):
         member.answer(replies[start : start + len(commands)])
         start += len(commands)
+    return None
+
+
+def _send_alone(members: list[_Member[T]]) -> Operation[None]:
+    """Send what each of them wants, the smallest first, until the store is not to be had."""
+    failure: Unavailable | None = None
+    for member in sorted(members, key=lambda each: _size(each.wants)):
+        if failure is None:
+            failure = yield from _send([member])
+        elif isinstance(failure, ReplyLost) and not _only_reads(member):
+            member.answer(Unavailable(f"not sent, because the request before it had no answer: {failure}"))
+        else:
+            member.answer(copy.copy(failure))
+
+
+def _only_reads(member: _Member[T]) -> bool:
+    return isinstance(member.wants, Batch) and all(
+        isinstance(command, ReadCommand) for command in member.wants.commands
+    )
 
 
 def _groups(sending: Iterable[_Member[T]], batch_bytes: int) -> list[list[_Member[T]]]:
@@ -113,7 +140,7 @@ def _groups(sending: Iterable[_Member[T]], batch_bytes: int) -> list[list[_Membe
     room = 0
     for member in sending:
         size = _size(member.wants)
-        if not groups or member.alone or groups[-1][0].alone or size > room:
+        if not groups or size > room:
             groups.append([])
             room = batch_bytes
         groups[-1].append(member)

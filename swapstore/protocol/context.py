@@ -66,6 +66,7 @@ class Policy:
     read_attempts: int = 6
     first_wait_s: float = 0.002
     longest_wait_s: float = 0.05
+    patience_s: float = 2.0  # how long to send again what a demoted primary refused
     lease_ttl_ms: int = 90_000  # how long a crashed writer blocks others, where a lease is needed
     lease_margin_ms: int = 45_000  # longer than any request takes, including the wait for a connection
     lease_poll_ms: int = 500
@@ -79,12 +80,13 @@ class Capabilities:
 
     `committer`: how it commits there. `serves`: whether the store may answer with a manifest and the record
     that it serves in one round trip. `is_unlisted_logged`: it was logged that the store refuses to put
-    datasets on the list of names.
+    datasets on the list of names. `tells_role`: whether a server may be asked if it is a replica.
     """
 
     committer: Committer = attrs.field(factory=Scripted)
     serves: bool = True
     is_unlisted_logged: bool = False
+    tells_role: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ from swapstore.commands import Failed, Members, Peek, Register
 from swapstore.errors import Damaged
 from swapstore.format.manifest import ETAG_PREFIX
 from swapstore.models import Status
-from swapstore.protocol.load import ask, ask_all, current_head, own, value_of
+from swapstore.protocol.load import ask, ask_all, current_head, own, require_data, value_of
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ CHUNK = 500  # manifests that are asked for in one batch
 def datasets(ctx: Context) -> Operation[list[str]]:
     """List the datasets that have a manifest. A name on the stored list may have none, so each is checked."""
     names = sorted((yield from ask(ctx, Members(ctx.keys.datasets()))))
+    if not names:
+        yield from require_data(ctx)
     found: list[str] = []
     for start in range(0, len(names), CHUNK):
         chunk = names[start : start + CHUNK]

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from swapstore import cache
-from swapstore.commands import PERMANENT, Command, Failed, Get, GetServed, Peek, Ttl
-from swapstore.errors import Corrupt, Damaged, ReplyLost
+from swapstore.commands import PERMANENT, Ask, Command, Failed, Get, GetServed, Peek, Ttl
+from swapstore.errors import Corrupt, Damaged, ReplyLost, Unavailable
 from swapstore.format import manifest, pages, records, search
 from swapstore.format.manifest import snapshot_fields
 from swapstore.format.pages import Page
@@ -92,17 +92,48 @@ def load_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         if known is None or (found is not None and not cache.is_newer(known.manifest, found)):
             break
     if found is None:
+        if known is not None:
+            yield from require_data(ctx)
         ctx.cache.forget(key, basis=known)
     else:
         ctx.cache.learn(found, read_at, basis=known, retreat=True)
     return found
 
 
+def _first_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
+    """Read a manifest that this client does not remember, for a caller that relies on what it finds."""
+    found = yield from load_manifest(ctx, dataset)
+    if found is None:
+        yield from require_data(ctx)
+    return found
+
+
+def require_data(ctx: Context) -> Operation[None]:
+    """Raise `Unavailable` if the server is a replica that is not connected to its primary.
+
+    It may never have had any data. That nothing is there says nothing then.
+    """
+    if not ctx.capabilities.tells_role:
+        return
+    (role,) = yield from ask_all(ctx, [Ask(("ROLE",))])
+    match role:
+        case [b"slave" | "slave", _, _, state, *_]:
+            if state not in {b"connected", "connected"}:
+                raise Unavailable(
+                    "nothing is there, but the server is a replica that is not connected to its primary, and "
+                    "may have no data yet; try again soon"
+                )
+        case Failed():
+            ctx.capabilities.tells_role = False  # it has no such command, or not for this user
+
+
 def current_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     """Return the manifest that is stored now: the remembered one if the stored etag is still the same."""
     key = ctx.keys.manifest(dataset)
     known = ctx.cache.known(key)
-    if known is None or not known.manifest.complete:
+    if known is None:
+        return (yield from _first_manifest(ctx, dataset))
+    if not known.manifest.complete:
         return (yield from load_manifest(ctx, dataset))
     prefix = manifest.prefix(known.manifest.etag)
     read_at = ctx.clock.monotonic()
@@ -121,7 +152,7 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     key = ctx.keys.manifest(dataset)
     known = ctx.cache.known(key)
     if known is None:
-        return (yield from load_manifest(ctx, dataset))  # all of it: this client may publish next
+        return (yield from _first_manifest(ctx, dataset))  # all of it: this client may publish next
     size = max(known.manifest.head_size + HEAD_SLACK_BYTES, HEAD_BYTES)
     read_at = ctx.clock.monotonic()
     peeked = yield from ask(ctx, Peek(key, size))
@@ -152,10 +183,12 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         served = None
     if served is None or isinstance(served, Failed):
         # Plain commands are tried instead, and fail if more is wrong than that this command does not work.
-        # Damage concerns one dataset. It says nothing about the command.
-        ctx.capabilities.serves = isinstance(served, Failed) and isinstance(served.error, Damaged)
-        return (yield from load_manifest(ctx, dataset))
+        # Damage concerns one dataset, and a failover passes. They say nothing about the command.
+        passing = isinstance(served, Failed) and (served.again or isinstance(served.error, Damaged))
+        ctx.capabilities.serves = passing
+        return (yield from _first_manifest(ctx, dataset))
     if served.manifest is None:
+        yield from require_data(ctx)
         ctx.cache.forget(key, basis=None)
         return None
     found = manifest.parse(served.manifest, dataset, key)

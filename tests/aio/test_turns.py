@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from swapstore import InvalidInput, engine
+from swapstore import InvalidInput, turns
 from swapstore.aio import AsyncStore, connect
-from swapstore.engine import AsyncPlace, Turns
 from swapstore.events import Event, Published, Retried
 from swapstore.protocol.operation import Turn
+from swapstore.turns import AsyncPlace, Turns
 from tests.support.interrupts import Threads
 from tests.support.valkey import Server
 
@@ -58,7 +58,7 @@ def test_calls_that_name_several_datasets_queue_too(url: str) -> None:
             for number in range(20):
                 calls += [store.publish_many(both if number % 2 else dict(reversed(both.items())))]
                 calls += [store.publish("mena", number), store.confirm("mena")] if number else []
-            async with asyncio.timeout(engine.PATIENCE_S * 3):
+            async with asyncio.timeout(turns.PATIENCE_S * 3):
                 await asyncio.gather(*calls)
             assert store._turns.queues == {}
 
@@ -93,10 +93,10 @@ def test_the_one_whose_turn_comes_may_be_cancelled_at_that_moment(number: int) -
     """The task is cancelled just when it is woken, and wakes nobody else."""
 
     async def main() -> None:
-        turns = Turns()
+        queues = Turns()
 
         async def publish(then: float = 0) -> None:
-            place = AsyncPlace(turns)
+            place = AsyncPlace(queues)
             try:
                 await place.wait(MENA)
                 await asyncio.sleep(then)
@@ -110,9 +110,9 @@ def test_the_one_whose_turn_comes_may_be_cancelled_at_that_moment(number: int) -
         for _ in range(number):
             await asyncio.sleep(0)
         tasks[0].cancel()
-        async with asyncio.timeout(engine.PATIENCE_S / 2):
+        async with asyncio.timeout(turns.PATIENCE_S / 2):
             await asyncio.gather(*tasks, return_exceptions=True)
-        assert turns.queues == {}
+        assert queues.queues == {}
 
     asyncio.run(main())
 
@@ -121,16 +121,16 @@ def test_an_operation_that_is_stuck_is_not_waited_for_without_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A publish whose server does not answer holds up all others of that dataset."""
-    monkeypatch.setattr(engine, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(turns, "PATIENCE_S", 0.01)
 
     async def main() -> None:
-        turns = Turns()
-        places = [AsyncPlace(turns) for _ in range(4)]
+        queues = Turns()
+        places = [AsyncPlace(queues) for _ in range(4)]
         for place in places:
             await place.wait(MENA)
         for place in places:
             place.leave()
-        assert turns.queues == {}
+        assert queues.queues == {}
 
     asyncio.run(main())
 

@@ -57,9 +57,9 @@ def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None
     store.publish_many(values())
     cold = cold_trips(store)
     client, meddler = meddled(store)
-    found = client.read_latest_many([*REGIONS, "nowhere"])
+    found = client.read_latest_many(REGIONS)
     assert len(meddler.batches) == cold
-    assert {name: snap and snap.value for name, snap in found.items()} == {**values(), "nowhere": None}
+    assert {name: snap and snap.value for name, snap in found.items()} == values()
     client.read_latest_many(REGIONS)
     assert len(meddler.batches) == cold + 1
     client.read_latest_many(REGIONS, max_staleness=60)
@@ -67,6 +67,7 @@ def test_eight_datasets_are_read_in_two_round_trips_or_one(store: Store) -> None
     store.publish_many(values(1))
     assert client.read_latest_many(REGIONS).keys() == values().keys()
     assert len(meddler.batches) == cold + 3, "new versions: two"
+    assert client.read_latest_many(["nowhere", "mena"])["nowhere"] is None
 
 
 @pytest.mark.every_store
@@ -139,6 +140,7 @@ def test_an_unreachable_store_is_the_failure_of_each() -> None:
     store = swapstore.connect("redis://127.0.0.1:1/0")
     outcomes = store.publish_many({"mena": 1, "asia": 2})
     assert {type(outcome) for outcome in outcomes.values()} == {Unavailable}
+    assert [f"dataset {name!r}" in str(outcome) for name, outcome in outcomes.items()] == [True, True]
     with pytest.raises(Unavailable, match="cannot connect"):
         store.read_latest_many(["mena", "asia"])
 
@@ -254,3 +256,21 @@ def test_a_value_that_raises_fails_its_dataset_alone(store: Store, error: Except
         outcomes.raise_for_failures()
     assert caught.value.__cause__ is error
     assert store.datasets() == ["europe", "mena"]
+
+
+@pytest.mark.parametrize("size", [10, 4000])
+def test_a_request_that_is_too_large_fails_one_dataset_alone(size: int) -> None:
+    """A payload that the store cannot take fails its neighbours, or they are not tried after it."""
+    simulated = SimulatedStore()
+    client, meddler = meddled(simulated.connect())
+    execute = meddler.execute
+
+    def limited(commands: Any) -> list[Any]:
+        if sum(len(getattr(each, "body", b"")) for each in commands) > 3000:
+            raise Unavailable("too large")
+        return execute(commands)
+
+    meddler.execute = limited  # type: ignore[method-assign]
+    outcomes = client.publish_many({"a": "x" * 4000, "b": "x", "c": "x" * size, "d": "x" * 20})
+    found = {name: type(outcome) for name, outcome in outcomes.items()}
+    assert found == {"a": Unavailable, "b": Commit, "c": Commit if size == 10 else Unavailable, "d": Commit}

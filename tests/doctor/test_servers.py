@@ -152,6 +152,29 @@ def test_following_the_advice_removes_the_problem(valkey: Server) -> None:
     assert "may not repair" in cured["permissions"].found
 
 
+def test_a_user_made_for_one_dataset_is_not_asked_about_another(valkey: Server) -> None:
+    """A user whose rules name its dataset is called broken, with the advice to open all keys to it."""
+    rules = "on nopass ~swapstore:*:{mena}* ~swapstore:datasets &swapstore:manifest:{mena} +@all"
+    with valkey.client() as admin, swapstore.connect(valkey.url) as owner:
+        owner.publish_many({"asia": 1, "mena": 1, "us": 1}).raise_for_failures()
+        url = valkey.url.replace("//", "//clerk:x@")
+        try:
+            admin.execute_command(f"ACL SETUSER clerk {rules}")
+            fine = examine(url)["permissions"]
+            admin.execute_command("ACL SETUSER clerk -persist")
+            lacking = examine(url)["permissions"]
+            admin.execute_command(lacking.advice)
+            cured = examine(url)["permissions"]
+            rights = str(admin.acl_getuser("clerk"))
+        finally:
+            admin.acl_deluser("clerk")
+    assert (fine.verdict, "dataset mena" in fine.found) == ("ok", True)
+    assert (lacking.verdict, "PERSIST" in lacking.found) == ("problem", True)
+    assert cured.verdict == "ok"
+    assert "~swapstore:*'" not in rights
+    assert "~swapstore:* " not in lacking.advice
+
+
 def test_the_documented_user_can_ask(valkey: Server) -> None:
     """A user set up as documented is told that most checks are unknown."""
     how_to = Path(__file__).parents[2] / "docs" / "how-to"

@@ -92,7 +92,7 @@ MUTANTS = (
         "a connection lent without a check (Redis)",
         "A batch is not sent on a connection that the server has closed, and never gets another's reply.",
         "real/test_pool.py::test_a_connection_with_a_stray_reply_is_not_lent",
-        Edit("_is_ready", "not connection.can_read()", "True"),
+        Edit("is_quiet", "not connection.can_read()", "True"),
     ),
     mutant(
         "a refused command breaks its batch (Redis)",
@@ -100,8 +100,8 @@ MUTANTS = (
         "unit/test_redis_replies.py::test_an_error_is_that_of_one_command",
         Edit(
             "RedisDriver._exchange",
-            "[_reply(connection) for _ in frames]",
-            "[connection.read_response(disable_decoding=True) for _ in frames]",
+            "[_reply(read) for _ in frames]",
+            "[read(disable_decoding=True) for _ in frames]",
         ),
     ),
     mutant(
@@ -110,21 +110,40 @@ MUTANTS = (
         SERVER + "a_borrowed_client_is_used_and_never_closed[True]",
         Edit(
             "_reply",
-            "return connection.read_response(disable_decoding=True)",
-            "return connection.read_response()",
+            "return read(disable_decoding=True)",
+            "return read()",
         ),
     ),
     mutant(
         "a batch that was begun taken for one that was refused",
         "What a loading server may have carried out is never reported as refused.",
-        "unit/test_redis_replies.py::test_a_server_that_stops_loading_within_a_batch",
+        "unit/test_redis_replies.py::test_loading_as_a_borrowed_client_reads_it",
         Edit("of_exchanging", "isinstance(each, ReadCommand)", "each"),
+    ),
+    mutant(
+        "a stale answer of a demoted primary stands",
+        "A commit that a demoted server compared with its own old manifest is sent again.",
+        "unit/test_recovery.py::test_what_a_demoted_server_compared_with_its_own_data_is_sent_again",
+        Edit("_is_done", "isinstance(reply, Committed)", "True"),
+    ),
+    mutant(
+        "a write carried out twice after a failover",
+        "What was carried out before the primary was demoted is not sent again.",
+        "unit/test_recovery.py::test_what_was_carried_out_is_not_sent_again",
+        Edit("_is_done", "not isinstance(command, ReadCommand)", "False"),
+    ),
+    mutant(
+        "idle connections to a demoted server kept (Redis)",
+        "After a failover no idle connection to the demoted server is used.",
+        SERVER.replace("test_server", "test_failover")
+        + "reads_move_to_the_new_primary_with_the_first_publish[valkey]",
+        Edit("RedisDriver.execute", "if misdirected(found):", "if False:"),
     ),
     mutant(
         "no waiting thread gets a connection that is free again (Redis)",
         "A thread that waits for a connection gets the next free one.",
         "real/test_pool.py::test_more_threads_than_connections_all_have_their_turn",
-        Edit("Pool.release", "if self._waiting: self._hand_over()", "pass"),
+        Edit("Pool.release", "elif self._waiting:", "elif False:"),
     ),
     mutant(
         "a refused commit leaves permanent records (SQLite)",

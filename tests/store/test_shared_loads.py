@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import swapstore
-from swapstore import Store, Unavailable, engine, single_flight
+from swapstore import Store, Unavailable, single_flight, turns
 from swapstore.events import Event, Hook
 from swapstore.single_flight import SingleFlight
 from tests.support.drivers import another, meddled
@@ -27,8 +27,8 @@ def test_an_interrupt_at_any_line_leaves_nobody_waiting(role: str) -> None:
     """After one Ctrl-C, or one soft time limit, every later read of that dataset hangs in every thread."""
     number = unshared = 0
     while interrupted_share(role, number):
-        unshared += bool(engine.busy.threads)
-        engine.busy.threads.clear()
+        unshared += bool(turns.busy.threads)
+        turns.busy.threads.clear()
         number += 1
         assert number < ENOUGH
     assert number > 10
@@ -58,7 +58,7 @@ def interrupted_share(role: str, number: int) -> bool:
     threads.start(lambda: flights.share("mena", lambda: 5))
     assert all(isinstance(result, int) for result in threads.join())
     assert flights.share("mena", lambda: 6) == 6
-    assert time.monotonic() - began < engine.PATIENCE_S / 2, number
+    assert time.monotonic() - began < turns.PATIENCE_S / 2, number
     return more
 
 
@@ -159,7 +159,7 @@ def test_listeners_of_two_stores_may_read_from_each_other(store: Store) -> None:
     threads.start(lambda: clients[1].read_latest("europe"))
     began = time.monotonic()
     assert {snapshot.value for snapshot in threads.join()} == {1, 2}
-    assert time.monotonic() - began < engine.PATIENCE_S / 2
+    assert time.monotonic() - began < turns.PATIENCE_S / 2
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signals")
@@ -232,14 +232,14 @@ def test_a_child_process_that_is_forked_during_a_load_reads(store: Store) -> Non
     def in_child() -> int:
         child = os.fork()
         if not child:
-            others = engine.busy.threads - {threading.get_ident()}
+            others = turns.busy.threads - {threading.get_ident()}
             os._exit(0 if flights.share("mena", lambda: 2) == 2 and not others else 1)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     began = time.monotonic()
     assert in_child() == 0
     assert SingleFlight[int]().share("mena", in_child) == 0, "it was forked by the thread that loads"
-    assert time.monotonic() - began < engine.PATIENCE_S / 2
+    assert time.monotonic() - began < turns.PATIENCE_S / 2
     release.set()
     threads.join()
 
@@ -326,6 +326,6 @@ def test_exceptions_thrown_into_reading_threads_stop_nobody_else(store: Store) -
     snapshot = client.read_latest("mena")
     assert snapshot is not None
     assert snapshot.value == 1
-    assert time.monotonic() - began < engine.PATIENCE_S / 2
+    assert time.monotonic() - began < turns.PATIENCE_S / 2
     stop.set()
     threads.join()

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from swapstore import Retention, Store, engine
-from swapstore.engine import Place, Turns
+from swapstore import Retention, Store, turns
 from swapstore.events import Event, Hook, Published, Retried
 from swapstore.protocol.operation import Turn
+from swapstore.turns import Place, Turns
 from tests.support.drivers import meddled
 from tests.support.interrupts import Threads, interrupted_at
 
@@ -28,12 +28,12 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def is_queued(turns: Turns, count: int) -> bool:
-    return queued(turns) == count
+def is_queued(queues: Turns, count: int) -> bool:
+    return queued(queues) == count
 
 
-def queued(turns: Turns) -> int:
-    return len(turns.queues.get("mena", ()))
+def queued(queues: Turns) -> int:
+    return len(queues.queues.get("mena", ()))
 
 
 def listening(store: Store, **changes: Any) -> tuple[Store, list[Event]]:
@@ -138,7 +138,7 @@ def test_batches_that_share_datasets_do_not_wait_for_each_other_in_a_circle(stor
         values = both if number % 2 else dict(reversed(both.items()))
         threads.start(publish_both, values)
     assert threads.join() == [None] * 20
-    assert time.monotonic() - began < engine.PATIENCE_S
+    assert time.monotonic() - began < turns.PATIENCE_S
     assert retries(told) == 0
 
 
@@ -159,9 +159,9 @@ def test_a_validator_may_swap_the_same_dataset(store: Store, swap: str) -> None:
     commit = client.publish("mena", 2, validate=validate)
     assert commit.created
     assert done
-    assert time.monotonic() - began < engine.PATIENCE_S / 2
+    assert time.monotonic() - began < turns.PATIENCE_S / 2
     assert client._turns.queues == {}
-    assert not engine.busy.threads
+    assert not turns.busy.threads
 
 
 def test_listeners_may_publish_crosswise(store: Store) -> None:
@@ -181,14 +181,14 @@ def test_listeners_may_publish_crosswise(store: Store) -> None:
     for name in ("mena", "europe"):
         threads.start(client[0].publish, name, 1)
     assert [commit.version for commit in threads.join()] == [1, 1]
-    assert time.monotonic() - began < engine.PATIENCE_S / 2
+    assert time.monotonic() - began < turns.PATIENCE_S / 2
 
 
 def test_an_operation_that_is_stuck_is_not_waited_for_without_a_bound(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A validator that waits for another thread's publish of the same dataset hangs both."""
-    monkeypatch.setattr(engine, "LOOK_S", 0.01)
+    monkeypatch.setattr(turns, "LOOK_S", 0.01)
     client, _ = listening(store)
     others = Threads()
 
@@ -211,11 +211,11 @@ def test_an_interrupt_at_any_line_leaves_nothing_in_the_queue() -> None:
 
 
 def interrupted_publish(number: int) -> bool:
-    turns, threads = Turns(), Threads()
+    queues, threads = Turns(), Threads()
     held = threading.Event()
 
     def publish(then: Callable[[], object]) -> None:
-        place = Place(turns)
+        place = Place(queues)
         try:
             try:
                 place.wait(MENA)
@@ -226,27 +226,27 @@ def interrupted_publish(number: int) -> bool:
             place.leave()
 
     threads.start(lambda: publish(lambda: held.wait(60)))
-    until(lambda: queued(turns) == 1)
+    until(lambda: queued(queues) == 1)
     threading.Timer(0.005, held.set).start()
     began = time.monotonic()
-    more = interrupted_at(number, lambda: publish(int), "swapstore.engine")
+    more = interrupted_at(number, lambda: publish(int), "swapstore.turns")
     threads.start(lambda: publish(int))
     held.set()
     assert threads.join() == [None, None]
-    assert time.monotonic() - began < engine.PATIENCE_S / 2, number
-    assert turns.queues == {}
-    assert not engine.busy.threads
+    assert time.monotonic() - began < turns.PATIENCE_S / 2, number
+    assert queues.queues == {}
+    assert not turns.busy.threads
     return more
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_process_that_is_forked_while_others_queue_publishes() -> None:
     """A worker that is forked while a thread publishes waits ten seconds for that thread."""
-    turns, threads = Turns(), Threads()
+    queues, threads = Turns(), Threads()
     held = threading.Event()
 
     def hold() -> None:
-        place = Place(turns)
+        place = Place(queues)
         place.wait(MENA)
         held.wait(60)
         place.leave()
@@ -254,17 +254,17 @@ def test_a_child_process_that_is_forked_while_others_queue_publishes() -> None:
     def publish_in_child() -> int:
         child = os.fork()
         if not child:
-            place = Place(turns)
+            place = Place(queues)
             place.wait(MENA)
-            first = queued(turns) == 1
+            first = queued(queues) == 1
             place.leave()
-            os._exit(0 if first and not queued(turns) else 1)
+            os._exit(0 if first and not queued(queues) else 1)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     threads.start(hold)
-    until(lambda: queued(turns) == 1)
+    until(lambda: queued(queues) == 1)
     began = time.monotonic()
     assert publish_in_child() == 0
-    assert time.monotonic() - began < engine.PATIENCE_S / 2
+    assert time.monotonic() - began < turns.PATIENCE_S / 2
     held.set()
     threads.join()

@@ -69,13 +69,7 @@ class Server:
         log = self.directory / "server.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [
-                    self.binary,
-                    *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
-                    *("--save", "", "--appendonly", "no", "--protected-mode", "yes"),
-                    *("--repl-diskless-sync-delay", "0"),
-                    *self.options,
-                ],
+                self.command_line(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "LC_ALL": "C"},
@@ -83,6 +77,15 @@ class Server:
         if wait:
             self._wait(log)
         return self
+
+    def command_line(self) -> list[str]:
+        return [
+            self.binary,
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
+            *("--save", "", "--appendonly", "no", "--protected-mode", "yes"),
+            *("--repl-diskless-sync-delay", "0"),
+            *self.options,
+        ]
 
     def _wait(self, log: Path) -> None:
         deadline = time.monotonic() + START_S

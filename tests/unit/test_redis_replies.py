@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+import redis
 from redis.connection import DefaultParser
 
 from swapstore.commands import Command, Failed, Get, Members, Put, Register
-from swapstore.drivers.redis.address import READ_SIZE
+from swapstore.drivers.redis.address import ANONYMOUS, READ_SIZE
 from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.errors import ReplyLost, StoreFull, Unavailable
 
@@ -20,28 +21,33 @@ A, B = Get("a"), Get("b")
 
 
 @contextmanager
-def server(*pieces: bytes, options: str = "", ends: bool = False) -> Iterator[RedisDriver]:
+def server(
+    *pieces: bytes, options: str = "", ends: bool = False, borrowed: bool = False
+) -> Iterator[RedisDriver]:
     """Yield a driver whose server answers the first batch with these pieces, one at a time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             connection, _ = listener.accept()
             with connection, connection.makefile("rb") as words, suppress(OSError):
-                for _ in range(2):  # CLIENT SETINFO, twice
-                    command(words)
-                    connection.sendall(b"+OK\r\n")
-                command(words)
+                command(words)  # the first thing that is sent: some proxies hang up at CLIENT SETINFO
                 for piece in pieces:
                     connection.sendall(piece)
                 if not ends:
                     connection.recv(1)
                     connection.recv(1 << 16)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        driver = RedisDriver.from_url(f"redis://127.0.0.1:{listener.getsockname()[1]}{options}")
-        yield driver
-        driver.close()
+        port = listener.getsockname()[1]
+        client = redis.Redis(host="127.0.0.1", port=port, protocol=2, **ANONYMOUS)
+        url = f"redis://127.0.0.1:{port}{options}"
+        driver = RedisDriver.from_client(client) if borrowed else RedisDriver.from_url(url)
+        try:
+            yield driver
+        finally:
+            driver.close()
+            client.close()
         thread.join(10)
         assert not thread.is_alive()
 
@@ -94,7 +100,9 @@ def test_silence_ends_at_the_time_out() -> None:
         driver.execute([A])
 
 
-@pytest.mark.parametrize("commands", [[A, B], [Put("a", b"1", 1)]], ids=["reads", "one write"])
+@pytest.mark.parametrize(
+    "commands", [[A, B], [Put("a", b"1", 1), Register("b", "x")]], ids=["reads", "writes"]
+)
 def test_a_loading_server_has_carried_out_nothing(commands: list[Command[Any]]) -> None:
     """The caller is told that the outcome is unknown instead of to try again."""
     loading = b"-LOADING the dataset is in memory soon\r\n" * len(commands)
@@ -104,12 +112,24 @@ def test_a_loading_server_has_carried_out_nothing(commands: list[Command[Any]]) 
 
 
 def test_a_server_that_stops_loading_within_a_batch() -> None:
-    """A command that may have run after a refused one is reported as refused."""
-    with (
-        server(b"-LOADING the dataset is in memory soon\r\n:1\r\n") as driver,
-        pytest.raises(ReplyLost),
-    ):
-        driver.execute([Put("a", b"1", 1), Register("b", "x")])
+    """A command that was carried out after a refused one is reported as lost."""
+    with server(b"-LOADING the dataset is in memory soon\r\n:1\r\n$1\r\nx\r\n") as driver:
+        refused, registered, value = driver.execute([Put("a", b"1", 1), Register("b", "x"), A])
+        assert isinstance(refused, Failed)
+        assert "still loading" in str(refused.error)
+        assert (registered, value) == (None, b"x")
+
+
+@pytest.mark.parametrize(
+    ("commands", "kind"),
+    [([A, B], Unavailable), ([Put("a", b"1", 1)], Unavailable), ([Put("a", b"1", 1), A], ReplyLost)],
+)
+def test_loading_as_a_borrowed_client_reads_it(commands: list[Command[Any]], kind: type[Unavailable]) -> None:
+    """A caller's client reads nothing after LOADING: what may have been carried out is told as refused."""
+    loading = b"-LOADING the dataset is in memory soon\r\n"
+    with server(loading, b":1\r\n", borrowed=True) as driver, pytest.raises(Unavailable) as caught:
+        driver.execute(commands)
+    assert type(caught.value) is kind
 
 
 def test_hiredis_reads_where_it_is_installed() -> None:

@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import inspect
+import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
+
+import redis
 
 from swapstore.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from swapstore.models import Timeout
 
 MAX_CONNECTIONS = 50
+MAX_TIMEOUT_S = 366 * 86_400
 POOL_WAIT_S = 10.0  # how long a batch waits for a free connection
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 10.0
 READ_SIZE = 128 * 1024  # bytes per read from the socket: with redis-py's 64 KB, 1 MB takes 1.3 times as long
 PROTOCOL = 2  # RESP2: the server sends only replies
+
+# A connection that died silently is found by the kernel before a batch is sent on it: after 45 s at most.
+KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}.items()
+    if hasattr(socket, name)
+}
+
+# Leave out CLIENT SETINFO: it takes time, and some proxies hang up when they see it.
+ANONYMOUS: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(redis.connection.AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
+
+# The options that a URL may set: those whose value is a number, a text or a yes or no.
+OPTIONS = {
+    *("db", "username", "password", "client_name", "path", "max_connections", "timeout"),
+    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_read_size"),
+    *("health_check_interval", "retry_on_timeout", "protocol"),
+    *("ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path"),
+    *("ssl_ca_data", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
+    *("ssl_include_verify_flags", "ssl_exclude_verify_flags"),
+}
 
 
 def where_of_url(url: str) -> str:
@@ -44,47 +72,63 @@ def malformed() -> InvalidInput:
     )
 
 
-def pools(
-    url: str, kind: Any, retry: Callable[[], Any], timeout: Timeout | None
-) -> tuple[str, Any, Callable[[], Any]]:
-    """Return the address of a URL, a bounded pool of connections to it, and a function that makes another.
+def parse(url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout | None) -> tuple[str, Any]:
+    """Return the address of a URL, and a pool of redis-py's, of the class `kind`, made from it.
 
-    `kind` is the class of the pool, `retry` makes the retry policy of its connections.
-    A URL may set time-outs of its own (`socket_timeout=`), which win.
+    `retry` is the retry policy of its connections, `parser` reads their replies. A URL may set time-outs of
+    its own (`socket_timeout=`), which win.
     """
     where = where_of_url(url)
-    connect_s = (timeout and timeout.connect) or CONNECT_TIMEOUT_S
-    reply_s = (timeout and timeout.reply) or REPLY_TIMEOUT_S
-
-    def pool() -> Any:
-        return kind.from_url(
-            url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=POOL_WAIT_S,
-            socket_connect_timeout=connect_s,
-            socket_timeout=reply_s,
-            socket_read_size=READ_SIZE,
-            retry=retry(),
-            protocol=PROTOCOL,
-        )
-
+    refuse_options(url, where)
+    options: dict[str, Any] = {
+        "max_connections": MAX_CONNECTIONS,
+        "timeout": POOL_WAIT_S,
+        "socket_connect_timeout": (timeout and timeout.connect) or CONNECT_TIMEOUT_S,
+        "socket_timeout": (timeout and timeout.reply) or REPLY_TIMEOUT_S,
+        "socket_read_size": READ_SIZE,
+        "retry": retry,
+        "parser_class": parser,
+        "protocol": PROTOCOL,
+        **ANONYMOUS,
+    }
+    if not url.startswith("unix:"):
+        options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     made = None
     with suppress(ValueError, TypeError):
-        made = pool()
+        made = kind.from_url(url, **options)
     if made is None:
         raise malformed()
     check_options(made, where)
-    return where, made, pool
+    return where, made
+
+
+def refuse_options(url: str, where: str) -> None:
+    """Reject options that a URL cannot set: misspelt ones, and those that redis-py expects an object for."""
+    given = dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    names = set(given)
+    unknown = sorted(names - OPTIONS)
+    if given.get("max_connections", "1").strip() in {"0", ""}:
+        raise InvalidInput(f"the URL of {where} allows no connection: max_connections must be 1 or more")
+    if unknown:
+        raise InvalidInput(
+            f"the URL of {where} has an option that a URL cannot set: {', '.join(unknown)}. Is it misspelt? "
+            "Otherwise pass a client of redis-py that has it"
+        )
 
 
 def check_options(pool: Any, where: str) -> None:
-    """Reject options that redis-py does not know. A pool would notice them only when it first connects."""
+    """Reject values that redis-py cannot use. A pool would notice them only when it first connects."""
+    given = {**pool.connection_kwargs, "timeout": pool.timeout}
+    for name in ("socket_timeout", "socket_connect_timeout", "socket_read_size", "timeout"):
+        if given[name] is None or not 0 < given[name] <= MAX_TIMEOUT_S:
+            raise InvalidInput(f"the URL of {where} has no positive number for {name}: {given[name]}")
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if given.get(name) is not None and not Path(given[name]).is_file():
+            raise InvalidInput(f"the URL of {where} names a file for {name} that is not there: {given[name]}")
     try:
         pool.connection_class(**pool.connection_kwargs)
-    except TypeError as error:
-        raise InvalidInput(
-            f"the URL of {where} has an option that redis-py does not know: {error}"
-        ) from error
+    except Exception as error:  # whatever redis-py and ssl raise
+        raise InvalidInput(f"the URL of {where} has an option that cannot be used: {error}") from error
 
 
 def where_of_client(client: Any, kind: type[Any], name: str) -> str:

@@ -8,28 +8,40 @@ on it, and no later batch can read the replies of this one.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import redis.asyncio
+from redis.asyncio.connection import DefaultParser
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from swapstore.commands import Command
 from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis import address, errors, wire
-from swapstore.drivers.redis.driver import answers, without_script
+from swapstore.drivers.redis.driver import answers, misdirected, without_script
 from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
 from swapstore.drivers.redis.subscription import AsyncRedisListener
 from swapstore.drivers.redis.wire import Wire, bundled
+from swapstore.errors import ReplyLost
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from swapstore.models import Timeout
 
     Pool = redis.asyncio.ConnectionPool
+
+
+FAR_S = 1e6  # redis-py's own bound, on the whole of a reply: `_silence` ends the wait
+
+
+class Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    """redis-py's parser, but LOADING is the reply to one command, and those after it are read."""
+
+    EXCEPTION_CLASSES: ClassVar = {**DefaultParser.EXCEPTION_CLASSES, "LOADING": errors.Loading}
 
 
 class AsyncRedisDriver:
@@ -47,6 +59,7 @@ class AsyncRedisDriver:
         self._inherited: list[Pool] = []
         self._renew = renew  # None: the pool is borrowed
         self._wire = Wire()
+        self._generation = 0  # how often the connections were retired
         self.where = where
         self._limiter = self._new_limiter()
         survive_forks(self)
@@ -66,8 +79,12 @@ class AsyncRedisDriver:
     @classmethod
     def from_url(cls, url: str, *, timeout: Timeout | None = None) -> AsyncRedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where, made, pool = address.pools(url, redis.asyncio.BlockingConnectionPool, _no_retry, timeout)
-        return cls(made, where=where, renew=pool)
+
+        def parsed() -> tuple[str, Pool]:
+            return address.parse(url, redis.asyncio.BlockingConnectionPool, _no_retry(), Parser, timeout)
+
+        where, pool = parsed()
+        return cls(pool, where=where, renew=lambda: parsed()[1])
 
     @classmethod
     def from_client(cls, client: Any, *, timeout: Timeout | None = None) -> AsyncRedisDriver:  # noqa: ARG003 - the client has its own
@@ -79,7 +96,7 @@ class AsyncRedisDriver:
         """Send the commands as one pipeline; see `AsyncDriver.execute`."""
         units = bundled(commands)
         async with self._limiter:
-            before = _cancellations()
+            before, generation = _cancellations(), self._generation
             connection = await self._connected()
             try:
                 _raise_if_cancelled(since=before)
@@ -89,42 +106,81 @@ class AsyncRedisDriver:
                     again = await self._exchange(connection, [units[i] for i in unknown], as_text=True)
                     for i, reply in zip(unknown, again, strict=True):
                         replies[i] = reply
+            except BaseException as error:
+                await _close(connection)
+                failure = errors.of_exchanging(error, self.where, units, closed=False)
+                if failure is None:
+                    raise
+                if isinstance(failure, ReplyLost):
+                    await self._retire()
+                raise failure from error
             finally:
+                if generation != self._generation:
+                    await _close(connection)
                 # Shielded: if this were cancelled, the pool would count the connection as lent permanently.
                 await asyncio.shield(self._pool.release(connection))
-        return answers(units, replies, self.where)
+            found = answers(units, replies, self.where)
+            if misdirected(found):
+                await self._retire()
+        return found
 
     async def _connected(self) -> Any:
         """Take a connection from the pool, ready for use."""
         try:
             pool: Any = self._pool
-            return await pool.get_connection(*FOR_ANY_COMMAND)
+            connection = await pool.get_connection(*FOR_ANY_COMMAND)
+            try:
+                await self._check_health(connection)
+            except BaseException:
+                await asyncio.shield(pool.release(connection))
+                raise
         except Exception as error:
-            failed = errors.of_connecting(error, self.where, self._pool)
+            failed = errors.of_connecting(error, self.where, self._pool, closed=False)
             if failed is None:
                 raise
+        else:
+            return connection
         failure, cause = failed
         raise failure from cause
+
+    async def _check_health(self, connection: Any) -> None:
+        """Send a PING after `health_check_interval`, if the URL or the client has that option."""
+        try:
+            await connection.check_health()
+        except (redis.RedisError, OSError):
+            await _close(connection)
+            await self._retire()
+            await connection.connect()
+        except BaseException:
+            await _close(connection)
+            raise
+
+    async def _retire(self) -> None:
+        """Close all idle connections now, and the lent ones when they come back.
+
+        What happened to one connection may have happened to all: see `pool.py`.
+        """
+        self._generation += 1
+        idle: list[Any] = self._pool._available_connections  # noqa: SLF001 - `disconnect` can be overtaken
+        for connection in list(idle):
+            if connection in idle:
+                await _close(connection)
 
     async def _exchange(
         self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
     ) -> list[Any]:
         """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        transport = getattr(getattr(connection, "_writer", None), "transport", None)
-        try:
-            before = _cancellations()
-            await connection.send_packed_command(wire.packed(frames), check_health=False)
+        before = _cancellations()
+        for pieces in wire.portions(wire.packed(frames)):
+            await connection.send_packed_command(pieces, check_health=False)
             _raise_if_cancelled(since=before)
-            return [await _reply(connection) for _ in frames]
-        except BaseException as error:
-            if transport is not None:
-                transport.abort()  # otherwise it would send the rest of its buffer
-            await connection.disconnect(nowait=True)
-            failure = errors.of_exchanging(error, self.where, commands)
-            if failure is None:
-                raise
-            raise failure from error
+        read = connection.read_response
+        if isinstance(connection, SentinelManagedConnection):
+            # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
+            read = super(SentinelManagedConnection, connection).read_response
+        async with _silence(connection):
+            return [await _reply(read) for _ in frames]
 
     def listen(self, channel: str) -> AsyncRedisListener:
         """Subscribe to hints on a channel; see `AsyncListener`. The connection is not one of the pool's."""
@@ -164,9 +220,43 @@ def _raise_if_cancelled(*, since: int) -> None:
         raise asyncio.CancelledError
 
 
-async def _reply(connection: Any) -> Any:
+async def _reply(read: Callable[..., Any]) -> Any:
     """Read one reply: a value, or the error that the server replied with."""
     try:
-        return await connection.read_response(disable_decoding=True)
+        return await read(disable_decoding=True, timeout=FAR_S)
     except redis.ResponseError as error:
         return error
+
+
+@asynccontextmanager
+async def _silence(connection: Any) -> AsyncIterator[None]:
+    """Bound the silence while replies are read, not the time that they take: bytes that arrive end it.
+
+    redis-py bounds each reply as a whole, so a large one would have to arrive within the time-out.
+    """
+    silence_s, stream = connection.socket_timeout, getattr(connection, "_reader", None)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(silence_s) as bound:
+            if silence_s is not None and isinstance(stream, asyncio.StreamReader):
+
+                def feed_data(data: bytes) -> None:
+                    if not bound.expired():
+                        bound.reschedule(loop.time() + silence_s)
+                    asyncio.StreamReader.feed_data(stream, data)
+
+                vars(stream)["feed_data"] = feed_data
+            yield
+    except TimeoutError as error:
+        raise redis.TimeoutError(f"no answer within {silence_s} seconds") from error
+    finally:
+        if isinstance(stream, asyncio.StreamReader):
+            vars(stream).pop("feed_data", None)
+
+
+async def _close(connection: Any) -> None:
+    """Close a connection at once, and send nothing more of its buffer. Closing twice is harmless."""
+    transport = getattr(getattr(connection, "_writer", None), "transport", None)
+    if transport is not None:
+        transport.abort()
+    await connection.disconnect(nowait=True)

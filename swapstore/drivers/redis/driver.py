@@ -4,27 +4,40 @@ A batch is one pipeline, one round trip, on one connection of the pool. The driv
 the connection and not `Redis.pipeline`, for three reasons: it examines each reply by itself, it never sends
 anything twice (a client's retry policy wraps its commands, not its connections), and it knows whether
 anything was sent when the connection fails.
+
+A connection is used again only after a batch whose replies were all read. After a lost reply, and after a
+reply that only a demoted primary gives, all older connections are retired: see `pool.py`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import DefaultParser
 from redis.retry import Retry
+from redis.sentinel import SentinelManagedConnection
 
 from swapstore.commands import Command, Failed, Stage
+from swapstore.drivers import refusals
 from swapstore.drivers.redis import address, errors, wire
-from swapstore.drivers.redis.pool import FOR_ANY_COMMAND, Pool
+from swapstore.drivers.redis.pool import BorrowedPool, Pool
 from swapstore.drivers.redis.subscription import RedisListener
 from swapstore.drivers.redis.wire import Bundle, Wire, bundled, value
+from swapstore.errors import ReplyLost, SwapstoreError
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from swapstore.models import Timeout
+
+
+class Parser(DefaultParser):  # type: ignore[misc, valid-type]
+    """redis-py's parser, but LOADING is the reply to one command, and those after it are read."""
+
+    EXCEPTION_CLASSES: ClassVar = {**DefaultParser.EXCEPTION_CLASSES, "LOADING": errors.Loading}
 
 
 class RedisDriver:
@@ -37,11 +50,9 @@ class RedisDriver:
     kind = "redis"
     binary_safe = True
 
-    def __init__(
-        self, pool: redis.ConnectionPool, *, where: str, renew: Callable[[], redis.ConnectionPool] | None
-    ) -> None:
+    def __init__(self, pool: Pool | BorrowedPool, *, where: str, renew: Callable[[], Pool] | None) -> None:
         self._pool = pool
-        self._inherited: list[redis.ConnectionPool] = []
+        self._inherited: list[Pool | BorrowedPool] = []
         self._renew = renew  # None: the pool is borrowed
         self._wire = Wire()
         self.where = where
@@ -56,19 +67,25 @@ class RedisDriver:
     @classmethod
     def from_url(cls, url: str, *, timeout: Timeout | None = None) -> RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where, made, pool = address.pools(url, Pool, _no_retry, timeout)
-        return cls(made, where=where, renew=pool)
+        where, parsed = address.parse(url, redis.BlockingConnectionPool, _no_retry(), Parser, timeout)
+
+        def pool() -> Pool:
+            options = parsed.connection_kwargs
+            return Pool(parsed.connection_class, options, size=parsed.max_connections, wait_s=parsed.timeout)
+
+        return cls(pool(), where=where, renew=pool)
 
     @classmethod
     def from_client(cls, client: Any, *, timeout: Timeout | None = None) -> RedisDriver:  # noqa: ARG003 - the client has its own
         """Make a driver on the connections of a `redis.Redis`, whatever its decoding and retry settings."""
         where = address.where_of_client(client, redis.Redis, "redis.Redis")
-        return cls(client.connection_pool, where=where, renew=None)
+        return cls(BorrowedPool(client.connection_pool), where=where, renew=None)
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `Driver.execute`."""
         units = bundled(commands)
-        connection = self._connected()
+        pool = self._pool
+        connection = self._connected(pool)
         try:
             replies = self._exchange(connection, units)
             unknown = without_script(replies)
@@ -76,16 +93,28 @@ class RedisDriver:
                 again = self._exchange(connection, [units[i] for i in unknown], as_text=True)
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
-        finally:
-            self._pool.release(connection)
-        return answers(units, replies, self.where)
+        except BaseException as error:
+            pool.discard(connection)
+            failure = errors.of_exchanging(error, self.where, units, closed=pool.closed)
+            if failure is None:
+                raise
+            if isinstance(failure, ReplyLost):
+                pool.retire()
+            raise failure from error
+        pool.release(connection)
+        found = answers(units, replies, self.where)
+        if misdirected(found):
+            pool.retire()
+        return found
 
-    def _connected(self) -> Any:
+    def _connected(self, pool: Pool | BorrowedPool) -> Any:
         """Take a connection from the pool, ready for use."""
         try:
-            return self._pool.get_connection(*FOR_ANY_COMMAND)
+            return pool.get_connection()
+        except SwapstoreError:
+            raise
         except Exception as error:
-            failed = errors.of_connecting(error, self.where, self._pool)
+            failed = errors.of_connecting(error, self.where, pool, closed=pool.closed)
             if failed is None:
                 raise
         failure, cause = failed
@@ -96,15 +125,13 @@ class RedisDriver:
     ) -> list[Any]:
         """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        try:
-            connection.send_packed_command(wire.packed(frames), check_health=False)
-            return [_reply(connection) for _ in frames]
-        except BaseException as error:
-            connection.disconnect()
-            failure = errors.of_exchanging(error, self.where, commands)
-            if failure is None:
-                raise
-            raise failure from error
+        for pieces in wire.portions(wire.packed(frames)):
+            connection.send_packed_command(pieces, check_health=False)
+        read = connection.read_response
+        if isinstance(connection, SentinelManagedConnection):
+            # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
+            read = super(SentinelManagedConnection, connection).read_response
+        return [_reply(read) for _ in frames]
 
     def listen(self, channel: str) -> RedisListener:
         """Subscribe to hints on a channel; see `Listener`. The connection is not one of the pool's."""
@@ -113,8 +140,7 @@ class RedisDriver:
 
     def close(self) -> None:
         """Close the connections if the driver opened them."""
-        if self._renew is not None:
-            self._pool.disconnect()
+        self._pool.close()
 
 
 def _no_retry() -> Retry:
@@ -122,10 +148,10 @@ def _no_retry() -> Retry:
     return Retry(NoBackoff(), 0)
 
 
-def _reply(connection: Any) -> Any:
+def _reply(read: Callable[..., Any]) -> Any:
     """Read one reply: a value, or the error that the server replied with."""
     try:
-        return connection.read_response(disable_decoding=True)
+        return read(disable_decoding=True)
     except redis.ResponseError as error:
         return error
 
@@ -134,13 +160,18 @@ def _reply(connection: Any) -> Any:
 
 
 def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
-    """Return the answer to each command, refusals included. The one reply to a bundle holds several."""
+    """Return the answer to each command, refusals included. The one reply to a bundle holds several.
+
+    Raises `Unavailable` if the server is still loading its data: it has carried out nothing.
+    """
+    if all(isinstance(reply, errors.Loading) for reply in replies):
+        raise refusals.loading(where)
     found: list[Any] = []
     for unit, reply in zip(units, replies, strict=True):
         if type(unit) is not Bundle:
             found.append(_answer(unit, reply, where))
         elif isinstance(reply, redis.RedisError):
-            found += unit.refused(errors.refusal(reply, where, unit.commit))
+            found += unit.refused(errors.failed(reply, where, unit.commit))
         else:
             outcome = value(unit.commit, reply)
             if isinstance(reply, bytes):  # committed, and no key was taken
@@ -154,15 +185,20 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
 
 def _answer(command: Command[Any], reply: Any, where: str) -> Any:
     if isinstance(reply, redis.RedisError):
-        return Failed(errors.refusal(reply, where, command))
+        return errors.failed(reply, where, command)
     return value(command, reply)
 
 
 def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
     """Return the answer to a `Stage` that the commit script carried out: whether its key was free."""
     if isinstance(reply, redis.RedisError):
-        return Failed(errors.refusal(reply, where, stage))
+        return errors.failed(reply, where, stage)
     return bool(reply)
+
+
+def misdirected(found: Sequence[Any]) -> bool:
+    """Say whether a command was refused because this server is not the one to ask: see `Failed.again`."""
+    return any(type(answer) is Failed and answer.again for answer in found)
 
 
 def without_script(replies: Sequence[Any]) -> list[int]:

@@ -9,9 +9,11 @@ from redis import exceptions as raised
 from redis import sentinel
 from redis.asyncio import sentinel as asentinel
 
-from swapstore.commands import ReadCommand
+from swapstore.commands import Failed, ReadCommand
 from swapstore.drivers import refusals
-from swapstore.errors import AccessDenied, ReplyLost, SwapstoreError, Unavailable
+from swapstore.drivers.redis.pool import Exhausted
+from swapstore.drivers.redis.pool import closed as closed_error
+from swapstore.errors import AccessDenied, InvalidInput, ReplyLost, SwapstoreError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from swapstore.commands import Command
 
 
-def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreError, Exception | None] | None:
+def of_connecting(
+    error: Exception, where: str, pool: Any, *, closed: bool
+) -> tuple[SwapstoreError, Exception | None] | None:
     """Turn a failure to get a connection into this library's error, and its cause if that is safe to show.
 
     Nothing was sent. None: `error` is something else. Raise the result outside of the `except` block, because
@@ -30,16 +34,59 @@ def of_connecting(error: Exception, where: str, pool: Any) -> tuple[SwapstoreErr
         return Unavailable(f"the sentinels know no server for {where} that is up"), None
     if isinstance(error, _DENIALS):
         return _denied(where, error), error
-    if isinstance(error, raised.BusyLoadingError):
+    if isinstance(error, raised.BusyLoadingError | Loading):
         return refusals.loading(where), error
-    if isinstance(error, raised.MaxConnectionsError) or str(error) == "No connection available.":
+    if isinstance(error, raised.MaxConnectionsError | Exhausted) or str(error) == "No connection available.":
         return exhausted(where, pool.max_connections), None
+    if closed:
+        return closed_error(), None
     if isinstance(error, raised.TimeoutError | TimeoutError):
-        return Unavailable(f"{where} did not answer in time ({_text(error)}). Is it overloaded?"), error
-    if isinstance(error, redis.RedisError | OSError):
-        text = f"cannot connect to {where}: {_text(error)}. Is the server running and the address right?"
-        return Unavailable(text), error
+        hint = "does it speak TLS? If not, write redis://" if is_tls(pool) else "is it overloaded?"
+        return Unavailable(f"{where} did not answer in time ({_text(error)}); {hint}"), error
+    if isinstance(
+        error, redis.RedisError | OSError | ValueError
+    ):  # ValueError: redis-py, without descriptors
+        return _not_connected(error, where, pool), error
     return None
+
+
+def is_tls(pool: Any) -> bool:
+    """Say whether the connections of a pool are encrypted."""
+    return "SSL" in pool.connection_class.__name__
+
+
+def _not_connected(error: Exception, where: str, pool: Any) -> SwapstoreError:
+    text = _text(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
+        return InvalidInput(
+            f"{where} showed a certificate that is not trusted: {text}. If it is the right server, name its "
+            "authority with ?ssl_ca_certs=/path/to/ca.pem, and write the host name that the certificate has"
+        )
+    if isinstance(error, raised.ResponseError) and "DB index" in text:
+        return InvalidInput(
+            f"{where} has no database of this number ({text}); write a smaller one, such as /0"
+        )
+    if _MAX_CLIENTS in text:
+        return _too_many(where, text)
+    if is_tls(pool) and ("SSL" in text or "WRONG_VERSION" in text):
+        return InvalidInput(
+            f"{where} does not speak TLS as expected: {text}. For a plain port, write redis://"
+        )
+    return Unavailable(f"cannot connect to {where}: {text}. Is the server running and the address right?")
+
+
+_MAX_CLIENTS = "max number of clients"
+
+
+def _too_many(where: str, text: str) -> Unavailable:
+    return Unavailable(
+        f"{where} accepts no more connections ({text}); raise maxclients, or open fewer: "
+        "?max_connections= in the URL bounds those of one store"
+    )
+
+
+class Loading(raised.ResponseError):
+    """The server is loading its data. redis-py's own class for it ends the whole batch."""
 
 
 def exhausted(where: str, size: int) -> Unavailable:
@@ -65,7 +112,7 @@ _DENIALS = (
 
 
 def of_exchanging(
-    error: BaseException, where: str, commands: Sequence[Command[Any]]
+    error: BaseException, where: str, commands: Sequence[Command[Any]], *, closed: bool
 ) -> SwapstoreError | None:
     """Turn a failure between sending commands and reading their replies into this library's error.
 
@@ -78,8 +125,13 @@ def of_exchanging(
         len(commands) == 1 or all(isinstance(each, ReadCommand) for each in commands)
     ):
         return refusals.loading(where)
+    if isinstance(error, redis.RedisError) and _MAX_CLIENTS in str(error):
+        return _too_many(where, _text(error))  # it says so instead of the first reply, and reads nothing
     # ValueError: what redis-py's own parser raises for a length that is not a number.
-    if isinstance(error, redis.RedisError | OSError | ValueError):
+    # Exception: what its connections raise when another thread closes them.
+    if isinstance(error, redis.RedisError | OSError | ValueError) or (
+        closed and isinstance(error, Exception)
+    ):
         return ReplyLost(
             f"the connection to {where} failed before the reply came: {_text(error)}. Is the server "
             "healthy and the network stable?"
@@ -87,13 +139,13 @@ def of_exchanging(
     return None
 
 
-def refusal(error: redis.RedisError, where: str, command: Command[Any] | None) -> SwapstoreError:
-    """Turn an error that came as a command's reply into this library's error."""
+def failed(error: redis.RedisError, where: str, command: Command[Any]) -> Failed:
+    """Turn an error that came as a command's reply into the answer to this command."""
     code = getattr(error, "status_code", None) or next(
         (code for kind, code in _CODES.items() if isinstance(error, kind)), ""
     )
-    text = str(error)
-    return refusals.refusal(text if text.startswith(code) else f"{code} {text}", where, command)
+    text = str(error) if str(error).startswith(code) else f"{code} {error}"
+    return Failed(refusals.refusal(text, where, command), again=refusals.is_misdirected(text))
 
 
 # redis-py removes the code from the error texts that it knows.
@@ -102,6 +154,13 @@ _CODES = {
     raised.ReadOnlyError: "READONLY",
     raised.NoPermissionError: "NOPERM",
     raised.NoScriptError: "NOSCRIPT",
+    raised.MasterDownError: "MASTERDOWN",  # before CLUSTERDOWN, which it is derived from
+    raised.ClusterDownError: "CLUSTERDOWN",
+    raised.MovedError: "MOVED",  # before ASK, likewise
+    raised.AskError: "ASK",
+    raised.TryAgainError: "TRYAGAIN",
+    raised.ClusterCrossSlotError: "CROSSSLOT",
+    Loading: "LOADING",
 }
 
 

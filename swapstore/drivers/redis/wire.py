@@ -49,12 +49,11 @@ from swapstore.errors import ReplyLost
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from swapstore.errors import SwapstoreError
-
 Frame = tuple[Any, ...]  # the words of one command
 Word = bytes | int | tuple[bytes, bytes]  # a tuple: one value in two parts, which need not be joined
 
 NO_COPY = 256 * 1024  # bytes: a value of this size or more is sent as it is, without a copy
+PORTION = 256 * 1024  # bytes to send in one call
 LARGEST_BUNDLED = 16 * 1024  # bytes of a record: Lua copies each, which at 32 KB costs what a bundle saves
 
 _SHORT = 512
@@ -199,6 +198,17 @@ def packed(frames: Iterable[Frame]) -> list[bytes]:
     return pieces
 
 
+def portions(pieces: list[bytes]) -> Iterable[list[bytes]]:
+    """Yield the pieces in portions that are sent one by one.
+
+    redis-py allows its time-out for each call that sends. So that it bounds the silence and not the transfer,
+    a large request is sent in several calls.
+    """
+    if len(pieces) == 1 and len(pieces[0]) <= PORTION:
+        return [pieces]
+    return [[piece[start : start + PORTION]] for piece in pieces for start in range(0, len(piece), PORTION)]
+
+
 # --- bundles ---------------------------------------------------------------------------------------
 #
 # A commit stages the records of its batch itself: one command instead of three or four. The script replies
@@ -223,9 +233,9 @@ class Bundle(Command[list[Any]]):
         stages = {stage.key: stage for stage in self.stages}
         return [stages[staged.key] for staged in self.commit.staged if staged.key in stages]
 
-    def refused(self, error: SwapstoreError) -> list[Failed]:
+    def refused(self, refusal: Failed) -> list[Failed]:
         """Return a refusal for each of the commands: none of them had an effect."""
-        return [Failed(error)] * (len(self.stages) + 1)
+        return [refusal] * (len(self.stages) + 1)
 
 
 def bundled(commands: Sequence[Command[Any]]) -> list[Command[Any]]:

@@ -1,0 +1,224 @@
+"""Addresses that lead to the wrong thing, and limits of servers: each has an error that says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import swapstore
+import swapstore.aio
+from swapstore.commands import Get
+from swapstore.drivers.redis.driver import RedisDriver
+from swapstore.errors import InvalidInput, SwapstoreError, Unavailable, Unsupported
+from tests.rest.test_tls import CERTIFICATE
+from tests.support.deployment import Switch, cluster_node, kinds, sentinel
+from tests.support.valkey import Server
+
+
+def failures(url: str, **options: Any) -> list[SwapstoreError]:
+    """What publishing there raises, blocking and in asyncio."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(url, **options) as store:
+            await store.publish("asia", 1)
+
+    found = []
+    with pytest.raises(SwapstoreError) as caught, swapstore.connect(url, **options) as store:
+        store.publish("asia", 1)
+    found.append(caught.value)
+    with pytest.raises(SwapstoreError) as caught:
+        asyncio.run(main())
+    return [*found, caught.value]
+
+
+def all_are(found: list[SwapstoreError], kind: type[SwapstoreError], *words: str) -> None:
+    for error in found:
+        assert isinstance(error, kind), repr(error)
+        assert all(word in str(error) for word in words), str(error)
+
+
+@pytest.mark.server
+def test_a_sentinel(tmp_path: Path, valkey: Server) -> None:
+    """The address of a sentinel is told as a missing command."""
+    with sentinel(tmp_path, kinds()["valkey"], valkey) as watching:
+        all_are(failures(watching.url), Unsupported, "sentinel", "connect to the primary")
+
+
+@pytest.mark.server
+def test_a_node_of_a_cluster(tmp_path: Path) -> None:
+    """Half of the datasets fail with an error that does not name the cluster."""
+    node = cluster_node(tmp_path, kinds()["valkey"])
+    try:
+        all_are(failures(node.url), Unavailable, "node of a cluster")
+    finally:
+        node.stop()
+
+
+@pytest.mark.server
+def test_a_database_that_is_not_there(valkey: Server) -> None:
+    """A wrong number looks like an outage that passes."""
+    all_are(failures(f"redis://127.0.0.1:{valkey.port}/99"), InvalidInput, "no database of this number")
+
+
+@pytest.mark.server
+def test_tls_to_a_plain_port(valkey: Server) -> None:
+    """`rediss://` to a plain port asks whether the server is overloaded."""
+    found = failures(f"rediss://127.0.0.1:{valkey.port}/0", timeout=0.3)
+    all_are(found, Unavailable, "does it speak TLS", "redis://")
+
+
+@pytest.mark.server
+def test_no_more_clients(tmp_path: Path) -> None:
+    """A server without room for a connection is told as a lost reply."""
+    with Server(tmp_path) as server, server.client() as admin:
+        admin.config_set("maxclients", 1)
+        found = failures(server.url)
+        all_are(found, Unavailable, "accepts no more connections", "maxclients")
+        assert {type(error) for error in found} == {Unavailable}
+
+
+@pytest.mark.server
+def test_a_busy_script_is_waited_for(tmp_path: Path) -> None:
+    """A slow script of another client fails every publish at once."""
+    with Server(tmp_path, "--lua-time-limit", "5") as server, swapstore.connect(server.url) as store:
+        store.publish("mena", 0)
+
+        def hog() -> None:
+            with server.client() as client:
+                client.eval(
+                    "local t = redis.call('TIME') repeat local n = redis.call('TIME') until "
+                    "(n[1] - t[1]) * 1000000 + n[2] - t[2] > 600000 return 1",
+                    0,
+                )
+
+        thread = threading.Thread(target=hog)
+        thread.start()
+        try:
+            time.sleep(0.2)
+            assert store.publish("mena", 1).version == 2
+        finally:
+            thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("MOVED 5474 127.0.0.1:7001", Unsupported, "cluster"),
+        ("ASK 5474 127.0.0.1:7001", Unsupported, "cluster"),
+        ("CROSSSLOT Keys in request don't hash to the same slot", Unsupported, "cluster"),
+        ("CLUSTERDOWN The cluster is down", Unavailable, "cluster"),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", Unavailable, "cluster"),
+        ("MASTERDOWN Link with MASTER is down", Unavailable, "lost its primary"),
+        ("BUSY Redis is busy running a script", Unavailable, "busy"),
+    ],
+)
+def test_what_a_server_replies_is_named(text: str, kind: type[SwapstoreError], words: str) -> None:
+    """A redirection of a cluster says to try again later, which never helps."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(f"-{text}\r\n".encode())
+                connection.recv(1)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        driver = RedisDriver.from_url(f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        (answer,) = driver.execute([Get("a")])
+        driver.close()
+        thread.join(10)
+    assert type(answer.error) is kind
+    assert words in str(answer.error)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "retry_on_error=x",
+        "retry=x",
+        "parser_class=x",
+        "redis_connect_func=x",
+        "credential_provider=x",
+        "socket_keepalive_options=x",
+        "connection_class=x",
+        "max_connections=0",
+        "max_connections=-1",
+        "socket_timeout=nan",
+        "socket_timeout=-1",
+        "socket_timeout=1e400",
+        "socket_read_size=0",
+        "timeout=-1",
+        "health_check_interval=x",
+        "protocol=9",
+        "ssl_cert_reqs=CERT_NONE",
+        "ssl_ca_certs=/no/such/file",
+        "ssl_min_version=x",
+    ],
+)
+@pytest.mark.parametrize("connect", [swapstore.connect, swapstore.aio.connect])
+def test_an_option_that_cannot_be_used_is_refused_at_once(options: str, connect: Callable[..., Any]) -> None:
+    """A mistake in a URL raises what is none of ours at the first publish, or looks like an outage."""
+    with pytest.raises(InvalidInput, match="URL"):
+        connect(f"rediss://:secret@localhost:1/0?{options}")
+
+
+def test_a_certificate_that_is_not_trusted() -> None:
+    """A wrong authority or host name looks like an outage that passes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE / "cert.pem", CERTIFICATE / "key.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+                        secured.recv(1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        found = failures(f"rediss://127.0.0.1:{listener.getsockname()[1]}/0")
+        listener.shutdown(socket.SHUT_RDWR)
+    all_are(found, InvalidInput, "certificate", "ssl_ca_certs")
+
+
+# --- large transfers -------------------------------------------------------------------------------
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+def test_a_time_out_bounds_the_silence_and_not_the_transfer(tmp_path: Path, face: str) -> None:
+    """On a slow line a large publish is sent four times, and a large payload cannot be read."""
+    payload = b"x" * 14_000_000
+
+    async def main(url: str) -> None:
+        async with swapstore.aio.connect(url, timeout=3) as store:
+            await store.publish("mena", payload, codec="bytes")
+        async with swapstore.aio.connect(url, timeout=3) as store:
+            snap = await store.read_latest("mena")
+            assert snap is not None
+            assert snap.raw == payload
+
+    with Server(tmp_path) as server, Switch(server.port, rate=2_000_000) as address:
+        if face == "asyncio":
+            asyncio.run(main(address.url))
+            return
+        with swapstore.connect(address.url, timeout=3) as store:
+            began = time.monotonic()
+            store.publish("mena", payload, codec="bytes")
+            assert time.monotonic() - began > 3, "longer than the time-out"
+        with swapstore.connect(address.url, timeout=3) as store:
+            snap = store.read_latest("mena")
+            assert snap is not None
+            assert snap.raw == payload

@@ -1,0 +1,67 @@
+"""What is sent again after a failover, and what is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from swapstore.commands import Command, Committed, Failed, Get, Mismatch, Register, Stage, Swap
+from swapstore.errors import ReadOnly, ReplyLost, StoreFull, Unavailable
+from swapstore.recovery import Again, recover
+
+GET, NAME, STAGE = Get("a"), Register("names", "mena"), Stage("id", b"{}\n", 1000)
+SWAP = Swap(
+    key="m", expected=b"", prefix=b"1;", manifest=b"1;", live_key="l", staging_ttl_ms=1000, grace_ms=1000
+)
+DEMOTED = Failed(ReadOnly("demoted"), again=True)
+FULL = Failed(StoreFull("full"))
+
+
+def sent(commands: list[Command[Any]], replies: list[Any], *answers: Any) -> tuple[list[Again], list[Any]]:
+    """Return what is sent again when it is answered so, and the replies at the end."""
+    steps, seen, left = recover(commands, replies, 2.0), [], list(answers)
+    try:
+        step = next(steps)
+        while True:
+            seen.append(step)
+            answer = left.pop(0)
+            step = steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
+    except StopIteration as stop:
+        return seen, stop.value
+
+
+def test_what_was_carried_out_is_not_sent_again() -> None:
+    """A write that a primary carried out just before it was demoted is carried out twice."""
+    seen, found = sent([NAME, STAGE, SWAP], [None, FULL, DEMOTED], [Committed()])
+    assert [step.commands for step in seen] == [(SWAP,)]
+    assert found == [None, FULL, Committed()]
+
+
+def test_what_a_demoted_server_compared_with_its_own_data_is_sent_again() -> None:
+    """A commit is refused by an outdated manifest, and the caller gets Conflict for nothing."""
+    old = Mismatch(b"old")
+    seen, found = sent([STAGE, SWAP, GET], [DEMOTED, old, b"old"], [True, Committed(), b"new"])
+    assert [step.commands for step in seen] == [(STAGE, SWAP, GET)]
+    assert found == [True, Committed(), b"new"]
+
+
+def test_a_replica_for_good_is_a_refusal_in_the_end() -> None:
+    """A producer on a replica waits without end, or takes the replica's old manifest for an answer."""
+    waits = [[DEMOTED, Mismatch(b"old")]] * 20
+    seen, found = sent([STAGE, SWAP], [DEMOTED, Mismatch(b"old")], *waits)
+    assert sum(step.pause_s for step in seen) <= 2.0
+    assert len(seen) < 10
+    assert found == [DEMOTED, DEMOTED]
+
+
+def test_a_server_that_is_away_for_a_moment_is_part_of_a_failover() -> None:
+    """The moment between two primaries fails a publish that would succeed a little later."""
+    _, found = sent([SWAP], [DEMOTED], Unavailable("cannot connect"), [Committed()])
+    assert found == [Committed()]
+
+
+def test_a_lost_reply_is_a_lost_reply() -> None:
+    """A commit that may have been carried out is told as refused."""
+    with pytest.raises(ReplyLost):
+        sent([SWAP], [DEMOTED], ReplyLost("lost"))
