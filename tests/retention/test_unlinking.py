@@ -106,7 +106,8 @@ def test_a_pin_that_moves_unlinks_the_one_before(store: Store) -> None:
     invariants.check(store)
 
 
-def test_a_rollback_keeps_its_snapshot_until_a_newer_publish(store: Store) -> None:
+@pytest.mark.parametrize("ts", [1000, 1001, 3000])
+def test_a_rollback_keeps_its_snapshot_until_another_is_the_latest(store: Store, ts: int) -> None:
     """Readers lose the snapshot that was rolled back to, or its records stay permanently."""
     client = keeping(store, 3)
     client.publish("mena", "good", id="good", ts=1000)
@@ -118,8 +119,11 @@ def test_a_rollback_keeps_its_snapshot_until_a_newer_publish(store: Store) -> No
     snapshot = another(store).read_latest("mena")
     assert snapshot is not None
     assert snapshot.value == "good"
-    client.publish("mena", "next", id="next", ts=3000)
+    assert client.publish("mena", "older", id="older", ts=999).is_latest is False
+    assert store._context.keys.id("mena", "good") in permanent(store, "id")
+    assert client.publish("mena", "next", id="next", ts=ts).is_latest
     assert store._context.keys.id("mena", "good") in expiring(store)
+    assert store._context.keys.ts("mena", 1000, "good") in expiring(store)
     invariants.check(store)
 
 
