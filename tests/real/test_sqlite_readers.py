@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import swapstore
+import swapstore.doctor.sqlite
+import swapstore.fsck.verify  # before another user may be unable to read the package
 from swapstore.errors import AccessDenied, ReadOnly, Unavailable
 from tests.support.users import NOBODY, as_nobody
 
