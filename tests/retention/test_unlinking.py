@@ -146,6 +146,20 @@ def test_a_snapshot_that_is_latest_and_pinned_is_unlinked_when_it_is_neither(sto
     invariants.check(store)
 
 
+def test_a_client_without_retention_unlinks_the_latest_that_it_replaces(store: Store) -> None:
+    """The records of the former latest stay permanently, because another client's retention hid them."""
+    client = keeping(store, 3)
+    client.publish("mena", "good", id="good", ts=1000)
+    client.publish("mena", "bad", id="bad", ts=2000)
+    client.rollback("mena", id="good")
+    for number in range(40):
+        client.publish("mena", number, id=f"older-{number}", ts=500)
+    assert store._context.keys.id("mena", "good") in permanent(store, "id")
+    another(store).publish("mena", "next", id="next", ts=3000)
+    assert store._context.keys.id("mena", "good") in expiring(store)
+    invariants.check(store)
+
+
 def test_a_pin_and_a_publish_in_the_swap_that_drops_the_page(store: Store) -> None:
     """The records of the former latest leak when its page goes in the swap that replaces it."""
     client = keeping(store)
