@@ -55,6 +55,7 @@ def fill_by_another(disk: Path) -> None:
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8_000, 100_000])
 @pytest.mark.parametrize("process", ["the one that published", "another"])
 @pytest.mark.parametrize("filled_by", ["the store", "another program"])
