@@ -30,7 +30,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     if subprocess.run(mount, check=False).returncode:
         pytest.skip("this machine does not allow to mount")
     yield where
-    subprocess.run(["umount", where], check=True)
+    subprocess.run(["umount", "-l", where], check=True)
 
 
 def opened(disk: Path, retention: Retention | None = None) -> Store:

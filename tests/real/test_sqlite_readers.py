@@ -210,4 +210,4 @@ def test_a_read_only_mount(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", where], check=True)
         assert latest(path) == "killed"
     finally:
-        subprocess.run(["umount", where], check=True)
+        subprocess.run(["umount", "-l", where], check=True)
