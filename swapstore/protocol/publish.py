@@ -346,8 +346,7 @@ def _hides(ctx: Context, base: Manifest) -> bool:
 def _retained(ctx: Context, this: Intent, base: Manifest) -> Operation[Retained]:
     """Read what retention needs to know for the swap that adds this snapshot."""
     ts = this.ts(base)
-    stays = [row for row in base.head.kept if row != base.head.latest or row.ts > ts]
-    keeping = [row for row in (*stays, base.head.pinned) if row is not None]
+    keeping = [row for row in base.head.kept if row == base.head.pinned or row.ts > ts]
     limits = prune.limits(ctx.retention, this.ages_from_ms)
     return (yield from prune.retained(ctx, base, limits, keeping=keeping))
 

@@ -92,8 +92,14 @@ MUTANTS = (
     mutant(
         "the latest not released by the publish after it",
         "The target of a rollback is unlinked when something newer is published.",
-        GOING + "a_rollback_keeps_its_snapshot_until_a_newer_publish[sqlite]",
-        Edit("_retained", "if row != base.head.latest", "if True or row != base.head.latest"),
+        GOING + "a_rollback_keeps_its_snapshot_until_another_is_the_latest[sqlite-3000]",
+        Edit("_retained", "or row.ts > ts", "or True"),
+    ),
+    mutant(
+        "the latest not released by a publish with its ts",
+        "The target of a rollback is unlinked when a snapshot with the same ts takes its place.",
+        GOING + "a_rollback_keeps_its_snapshot_until_another_is_the_latest[sqlite-1000]",
+        Edit("_retained", "row.ts > ts", "row.ts >= ts"),
     ),
     mutant(
         "count not reduced",

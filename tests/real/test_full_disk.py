@@ -30,7 +30,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     if subprocess.run(mount, check=False).returncode:
         pytest.skip("this machine does not allow to mount")
     yield where
-    subprocess.run(["umount", where], check=True)
+    subprocess.run(["umount", "-l", where], check=True)
 
 
 def opened(disk: Path, retention: Retention | None = None) -> Store:
@@ -55,6 +55,7 @@ def fill_by_another(disk: Path) -> None:
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8_000, 100_000])
 @pytest.mark.parametrize("process", ["the one that published", "another"])
 @pytest.mark.parametrize("filled_by", ["the store", "another program"])

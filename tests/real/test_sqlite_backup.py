@@ -119,6 +119,7 @@ def test_a_damaged_store_is_not_backed_up(path: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("copy.db*"))
 
 
+@pytest.mark.slow
 def test_restore_beside_open_stores(path: Path, tmp_path: Path) -> None:
     """Others go on in a file that is not the restored one, or mix the two."""
     copy = tmp_path / "copy.db"
@@ -263,6 +264,7 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path: Path) -> None:
     """A restore from the command line destroys a store without asking, or does not restore."""
     url = ["--url", "sqlite:///s.db"]

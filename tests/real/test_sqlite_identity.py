@@ -80,6 +80,7 @@ def in_another_process(work: Callable[..., Any], *args: Any) -> Any:
 # --- a file was restored, and the log of the former one is there ------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("put_back", [shutil.copyfile, os.replace])
 @pytest.mark.parametrize("backup", [by_backup, by_vacuum])
 @pytest.mark.parametrize("later", [2, 40])
@@ -116,6 +117,7 @@ def test_the_log_of_a_truncated_file_is_kept(tmp_path: Path) -> None:
     assert beside(path, "-wal").stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 40])
 def test_the_log_of_a_killed_process_is_taken(tmp_path: Path, count: int) -> None:
     """What a killed process acknowledged is refused as if it were the log of another file."""
@@ -152,6 +154,7 @@ def test_what_another_program_does_to_the_file_is_not_a_replacement(tmp_path: Pa
     assert latest(path) == 39
 
 
+@pytest.mark.slow
 def test_a_log_is_taken_while_others_write_checkpoints(tmp_path: Path) -> None:
     """A store that is opened beside a busy producer is refused now and then."""
     path = tmp_path / "s.db"
@@ -168,6 +171,7 @@ def test_a_log_is_taken_while_others_write_checkpoints(tmp_path: Path) -> None:
 # --- beside a process that has the file open ---------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backup", [by_backup, by_vacuum])
 def test_a_file_that_is_copied_over_an_open_one(tmp_path: Path, backup: Callable[..., None]) -> None:
     """`cp` of a backup over the file: the open process mixes its log into it, and acknowledges publishes."""
@@ -190,6 +194,7 @@ def test_a_file_that_is_copied_over_an_open_one(tmp_path: Path, backup: Callable
     assert in_another_process(latest, path) == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_is_moved_over_an_open_one(tmp_path: Path) -> None:
     """A process goes on in the former file, or its end deletes the log of the new one."""
     path, copy = tmp_path / "s.db", tmp_path / "copy.db"

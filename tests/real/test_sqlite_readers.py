@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import swapstore
+import swapstore.doctor.sqlite
+import swapstore.fsck.verify  # before another user may be unable to read the package
 from swapstore.errors import AccessDenied, ReadOnly, Unavailable
 from tests.support.users import NOBODY, as_nobody
 
@@ -208,4 +210,4 @@ def test_a_read_only_mount(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", where], check=True)
         assert latest(path) == "killed"
     finally:
-        subprocess.run(["umount", where], check=True)
+        subprocess.run(["umount", "-l", where], check=True)

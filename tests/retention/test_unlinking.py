@@ -107,7 +107,8 @@ def test_a_pin_that_moves_unlinks_the_one_before(store: Store) -> None:
     invariants.check(store)
 
 
-def test_a_rollback_keeps_its_snapshot_until_a_newer_publish(store: Store) -> None:
+@pytest.mark.parametrize("ts", [1000, 1001, 3000])
+def test_a_rollback_keeps_its_snapshot_until_another_is_the_latest(store: Store, ts: int) -> None:
     """Readers lose the snapshot that was rolled back to, or its records stay permanently."""
     client = keeping(store, 3)
     client.publish("mena", "good", id="good", ts=at(1000))
@@ -119,8 +120,11 @@ def test_a_rollback_keeps_its_snapshot_until_a_newer_publish(store: Store) -> No
     snapshot = another(store).read_latest("mena")
     assert snapshot is not None
     assert snapshot.value == "good"
-    client.publish("mena", "next", id="next", ts=at(3000))
+    assert client.publish("mena", "older", id="older", ts=at(999)).is_latest is False
+    assert store._context.keys.id("mena", "good") in permanent(store, "id")
+    assert client.publish("mena", "next", id="next", ts=at(ts)).is_latest
     assert store._context.keys.id("mena", "good") in expiring(store)
+    assert store._context.keys.ts("mena", 1000, "good") in expiring(store)
     invariants.check(store)
 
 
@@ -140,6 +144,20 @@ def test_a_snapshot_that_is_latest_and_pinned_is_unlinked_when_it_is_neither(sto
     assert key in permanent(store, "id")
     client.unpin("mena")
     assert key in expiring(store)
+    invariants.check(store)
+
+
+def test_a_client_without_retention_unlinks_the_latest_that_it_replaces(store: Store) -> None:
+    """The records of the former latest stay permanently, because another client's retention hid them."""
+    client = keeping(store, 3)
+    client.publish("mena", "good", id="good", ts=at(1000))
+    client.publish("mena", "bad", id="bad", ts=at(2000))
+    client.rollback("mena", id="good")
+    for number in range(40):
+        client.publish("mena", number, id=f"older-{number}", ts=at(500))
+    assert store._context.keys.id("mena", "good") in permanent(store, "id")
+    another(store).publish("mena", "next", id="next", ts=at(3000))
+    assert store._context.keys.id("mena", "good") in expiring(store)
     invariants.check(store)
 
 
