@@ -21,6 +21,7 @@ MAX_TS_MS = 253_402_300_799_999  # the end of the year 9999, the last one that d
 LATEST_GUESS_MS = 7_258_118_400_000  # 2200
 EARLIEST_INT_MS = 631_152_000_000  # 1990; an int below it is most likely a number of seconds
 MAX_LABELS_BYTES = 1024
+MAX_PATH_BYTES = 4096
 LONGEST_SHOWN = 80
 MIN_LIVE_TTL_S = 0.001
 MAX_LIVE_TTL_S = 366 * 86_400
@@ -244,6 +245,7 @@ def poll_s(value: Any) -> float:
     return float(seconds)
 
 
+@_checking
 def timeout_s(value: Any, what: str) -> float:
     """Return a time-out in seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT_S:
@@ -274,12 +276,13 @@ def retention(max_age: Any, max_count: Any) -> None:
         whole(max_count, "max_count", least=1)
 
 
+@_checking
 def file(value: Any) -> str:
-    """Return the path of a file, as str."""
+    """Return the path of a file, as a plain str."""
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
-    if not isinstance(path, str) or not path or "\0" in path:
+    if not isinstance(path, str) or not 0 < len(os.fsencode(path)) <= MAX_PATH_BYTES or "\0" in path:
         raise InvalidInput(f"a file is named by a path, not {shown(value)}")
-    return path
+    return str.__str__(path)
 
 
 def etag(value: Any) -> str:

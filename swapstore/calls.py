@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments, codecs
 from swapstore.commands import BackUp, Restore
-from swapstore.errors import (
-    InvalidInput,
-    LeaseLost,
-    OutcomeUnknown,
-    Rejected,
-    StoreClosed,
-    SwapstoreError,
-)
+from swapstore.errors import InvalidInput, LeaseLost, OutcomeUnknown, Rejected, StoreClosed, SwapstoreError
 from swapstore.events import CallFailed, Published, PublishRejected
 from swapstore.migration import mirror
 from swapstore.models import Outcomes, Retention, Validator
@@ -145,8 +138,8 @@ class Calls:
         Returns the outcome of each: its `Commit`, or the `SwapstoreError` that `publish` would have raised.
         Call `raise_for_failures()` on it, or look at each outcome.
 
-        Raises only `InvalidInput`: if `values` is not a mapping or cannot be read, or for an `id` for several
-        datasets of a store with a mirror, whose by-id keys do not name the dataset.
+        Raises only `InvalidInput`: if `values` is not a mapping or cannot be read, or if one `id` is for
+        several datasets of a store with a mirror.
         """
         if not isinstance(values, Mapping):
             raise InvalidInput(f"values must map datasets to values, not be a {type(values).__name__}")
@@ -155,20 +148,21 @@ class Calls:
         except Exception as error:
             kind = type(error).__name__
             raise InvalidInput(f"values cannot be read: that raised {kind}; nothing was published") from error
-        if id is not None and len(each) > 1 and self._context.mirror is not None:
-            raise InvalidInput(
-                "one id for several datasets would mix them up for readers of the mirror, whose by-id key "
-                "does not name the dataset. Nothing was published; leave the id out, or publish one by one"
+        if id is not None and self._context.mirror is not None:
+            mirror.refuse_one_id(each)
+        publishing = {
+            name: self.publish(
+                name,
+                value,
+                id=id,
+                ts=ts,
+                labels=labels,
+                dedupe_key=dedupe_key,
+                validate=validate,
+                codec=codec,
             )
-        shared: dict[str, Any] = {
-            "id": id,
-            "ts": ts,
-            "labels": labels,
-            "dedupe_key": dedupe_key,
-            "validate": validate,
-            "codec": codec,
+            for name, value in each.items()
         }
-        publishing = {name: self.publish(name, value, **shared) for name, value in each.items()}
         return Outcomes((yield from batched(self._context, publishing)))
 
     def confirm(self, dataset: str) -> Operation[Status]:
@@ -325,12 +319,8 @@ class Calls:
         """
         with about(self._context, "follow", dataset) as name:
             begin = None if after is None else arguments.whole(after, "after", least=0)
-            return Named(
-                self._context,
-                "follow",
-                name,
-                Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll)),
-            )
+            following = Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll))
+            return Named(self._context, "follow", name, following)
 
     # --- pin and roll back ----------------------------------------------------------------------------
 
@@ -391,28 +381,27 @@ class Calls:
     def backup(self, path: str | os.PathLike[str]) -> Operation[int]:
         """Copy a SQLite store into a new file, beside producers and readers. Returns its size in bytes.
 
-        The copy is one state of the store, between two commits. It has its name as soon as it is whole, and
-        can be opened as a store itself. To copy the file by other means loses the commits that are in its
-        `-wal`. Raises `InvalidInput` if the file exists or the store is not a SQLite file, `Unavailable` if
-        it cannot be written, `StoreFull` if its disk is full, and `Corrupt` if the store is damaged.
+        The copy is one state of the store, between two commits, and is a store itself. Raises `InvalidInput`
+        if the file exists or the store is not a SQLite file, `Unavailable` if it cannot be written,
+        `StoreFull` if its disk is full, and `Corrupt` if the store is damaged.
         """
-        self._refuse_unless_sqlite("backup")
-        return (yield from ask(self._context, BackUp(arguments.file(path))))
+        with about(self._context, "backup", NO_DATASET):
+            return (yield from ask(self._context, BackUp(self._file("backup", path))))
 
     def restore(self, path: str | os.PathLike[str]) -> Operation[None]:
         """Replace all that a SQLite store contains by a backup, beside producers and readers.
 
-        It is one transaction: others see everything as it was, or as it was backed up. All namespaces are
-        replaced. If the file of the store is not there, it is created. Raises `InvalidInput` if there is no
-        such backup or the store is not a SQLite file, `Corrupt` if the backup is damaged or no store, and
-        `ReplyLost` if the disk failed at the end: then restore again. In all other cases nothing is changed.
+        It is one transaction, for all namespaces. The file of the store is created if it is not there. Raises
+        `InvalidInput` if there is no such backup or the store is not a SQLite file, `Corrupt` if the backup
+        is damaged or no store, and `ReplyLost` if the disk failed at the end: restore again.
         """
-        self._refuse_unless_sqlite("restore")
-        yield Batch((Restore(arguments.file(path)),))
+        with about(self._context, "restore", NO_DATASET):
+            yield Batch((Restore(self._file("restore", path)),))
 
-    def _refuse_unless_sqlite(self, what: str) -> None:
+    def _file(self, call: str, path: Any) -> str:
         if self._kind != "sqlite":
-            raise InvalidInput(f"{what} is for SQLite files; a server has its own way, such as BGSAVE")
+            raise InvalidInput(f"{call} is for SQLite files; a server has its own way, such as BGSAVE")
+        return arguments.file(path)
 
     def doctor(self) -> Operation[list[Check]]:
         """Check the server or the SQLite file for settings that could break what swapstore promises.
@@ -555,10 +544,9 @@ class Calls:
 
 
 class about:  # noqa: N801 - it reads as a sentence: with about(context, "publish", dataset) as name
-    """Check a dataset's name, set it on every error that passes through, and emit an event for the error.
+    """Check a dataset's name, set it on each error that passes through, and emit an event for the error.
 
-    An error of a publish also says whether anything was published. `NO_DATASET`: the call is not about one
-    dataset.
+    An error of a publish also says if anything was published. `NO_DATASET`: the call is about none, or all.
     """
 
     __slots__ = ("_began", "_call", "_context", "_name")
@@ -591,10 +579,10 @@ class about:  # noqa: N801 - it reads as a sentence: with about(context, "publis
     def _emit(self, error: SwapstoreError) -> None:
         if self._context.hook is not None:
             elapsed_s = self._context.clock.monotonic() - self._began
-            kind = type(error).__name__
-            self._context.emit(
-                CallFailed(dataset=self._name, call=self._call, error=kind, elapsed_s=elapsed_s)
+            failed = CallFailed(
+                dataset=self._name, call=self._call, error=type(error).__name__, elapsed_s=elapsed_s
             )
+            self._context.emit(failed)
 
 
 class Named(Generic[T]):

@@ -20,12 +20,14 @@ from swapstore.drivers.base import LEFT_S
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
 from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally, Turn, Wait
 from swapstore.recovery import recover
+from swapstore.turns import AsyncPlace, Place
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextvars import Token
 
     from swapstore.drivers.base import AsyncDriver, Driver
+    from swapstore.turns import Turns
 
 T = TypeVar("T")
 
@@ -41,7 +43,7 @@ def run(
     sleep: Callable[[float], None],
     *,
     listen: Callable[[Listen], None] | None = None,
-    turn: Callable[[Turn], None] | None = None,
+    turns: Turns | None = None,
     tally: Tally | None = None,
     total_s: float | None = None,
     patience_s: float = 0.0,
@@ -49,38 +51,44 @@ def run(
     """Run an operation to its end: send its batches, perform its waits, throw errors into it.
 
     `listen` performs waits that a notification can cut short. `tally` counts the batches, for the events that
-    the operation emits; without one it emits none. `turn` waits for the operation's turns; without it none is
-    taken. The caller ends them. `total_s` bounds the time that is spent in vain. `patience_s`: how long to go
-    on sending commands that a server refused because it is not the primary, or not any more.
+    the operation emits; without one it emits none. `turns`: where it queues for its turns; without it, it
+    takes none. `total_s` bounds the time that is spent in vain. `patience_s`: how long to go on sending
+    commands that a server refused because it is not the primary, or not any more.
 
     Returns the operation's result, or raises what it raises.
     """
     budget = _Budget(total_s, patience_s)
+    place: Place | None = None
     try:
-        step = next(operation)
-        while True:
-            replies: list[Any] = []
-            try:
-                if isinstance(step, Batch):
-                    if tally is not None:
-                        tally.note(step)
-                    replies = _executed(step, driver, sleep, budget)
-                    if _is_refused(replies):
-                        replies = _recovered(step, replies, driver, sleep, budget)
-                elif isinstance(step, Emit):
-                    if tally is not None:
-                        step.emit(tally)
+        try:
+            step = next(operation)
+            while True:
+                replies: list[Any] = []
+                try:
+                    if isinstance(step, Batch):
+                        if tally is not None:
+                            tally.note(step)
+                        replies = _executed(step, driver, sleep, budget)
+                        if _is_refused(replies):
+                            replies = _recovered(step, replies, driver, sleep, budget)
+                    elif isinstance(step, Turn):
+                        if turns is not None:
+                            place = Place(turns) if place is None else place
+                            place.wait(step)
+                    else:
+                        _waited(step, sleep, listen, budget, tally)
+                except SwapstoreError as error:
+                    step = operation.throw(error)
                 else:
-                    _waited(step, sleep, listen, turn, budget)
-            except SwapstoreError as error:
-                step = operation.throw(error)
-            else:
-                step = operation.send(replies)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+                    step = operation.send(replies)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            operation.close()
+            _leave(place)
     finally:
-        operation.close()
+        _leave(place)  # twice: an interrupt may come during the first
 
 
 async def arun(
@@ -89,7 +97,7 @@ async def arun(
     sleep: Callable[[float], Awaitable[None]],
     *,
     listen: Callable[[Listen], Awaitable[None]] | None = None,
-    turn: Callable[[Turn], Awaitable[None]] | None = None,
+    turns: Turns | None = None,
     tally: Tally | None = None,
     total_s: float | None = None,
     patience_s: float = 0.0,
@@ -99,43 +107,54 @@ async def arun(
     If it is cancelled, it sends nothing more. The operation ends where it is, as if the client had died.
     """
     budget = _Budget(total_s, patience_s)
+    place: AsyncPlace | None = None
     try:
-        step = next(operation)
-        while True:
-            replies: list[Any] = []
-            try:
-                if isinstance(step, Batch):
-                    if tally is not None:
-                        tally.note(step)
-                    replies = await _aexecuted(step, driver, sleep, budget)
-                    if _is_refused(replies):
-                        replies = await _arecovered(step, replies, driver, sleep, budget)
-                elif isinstance(step, Emit):
-                    if tally is not None:
-                        step.emit(tally)
+        try:
+            step = next(operation)
+            while True:
+                replies: list[Any] = []
+                try:
+                    if isinstance(step, Batch):
+                        if tally is not None:
+                            tally.note(step)
+                        replies = await _aexecuted(step, driver, sleep, budget)
+                        if _is_refused(replies):
+                            replies = await _arecovered(step, replies, driver, sleep, budget)
+                    elif isinstance(step, Turn):
+                        if turns is not None:
+                            place = AsyncPlace(turns) if place is None else place
+                            await place.wait(step)
+                    else:
+                        await _awaited(step, sleep, listen, budget, tally)
+                except SwapstoreError as error:
+                    step = operation.throw(error)
                 else:
-                    await _awaited(step, sleep, listen, turn, budget)
-            except SwapstoreError as error:
-                step = operation.throw(error)
-            else:
-                step = operation.send(replies)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+                    step = operation.send(replies)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            operation.close()
+            _leave(place)
     finally:
-        operation.close()
+        _leave(place)  # twice: an interrupt may come during the first
+
+
+def _leave(place: Place | AsyncPlace | None) -> None:
+    if place is not None:
+        place.leave()
 
 
 def _waited(
-    step: Wait,
+    step: Wait | Emit,
     sleep: Callable[[float], None],
     listen: Callable[[Listen], None] | None,
-    turn: Callable[[Turn], None] | None,
     budget: _Budget,
+    tally: Tally | None,
 ) -> None:
-    if isinstance(step, Turn):
-        if turn is not None:
-            turn(step)
+    if isinstance(step, Emit):
+        if tally is not None:
+            step.emit(tally)
     elif isinstance(step, Listen) and listen is not None:
         listen(step)
     else:
@@ -145,15 +164,15 @@ def _waited(
 
 
 async def _awaited(
-    step: Wait,
+    step: Wait | Emit,
     sleep: Callable[[float], Awaitable[None]],
     listen: Callable[[Listen], Awaitable[None]] | None,
-    turn: Callable[[Turn], Awaitable[None]] | None,
     budget: _Budget,
+    tally: Tally | None,
 ) -> None:
-    if isinstance(step, Turn):
-        if turn is not None:
-            await turn(step)
+    if isinstance(step, Emit):
+        if tally is not None:
+            step.emit(tally)
     elif isinstance(step, Listen) and listen is not None:
         await listen(step)
     else:

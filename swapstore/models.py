@@ -190,11 +190,6 @@ class Retention:
         arguments.retention(self.max_age, self.max_count)
 
     @property
-    def is_unbounded(self) -> bool:
-        """Whether it has no bound."""
-        return self.max_age is None and self.max_count is None
-
-    @property
     def max_age_ms(self) -> int | None:
         """`max_age` in milliseconds."""
         return None if self.max_age is None else self.max_age // timedelta(milliseconds=1)

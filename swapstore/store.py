@@ -19,7 +19,7 @@ from swapstore.errors import InvalidInput, StoreClosed
 from swapstore.protocol.load import own
 from swapstore.single_flight import AsyncSingleFlight, SingleFlight
 from swapstore.subscription import Follower, Subscription
-from swapstore.turns import AsyncPlace, Place, Turns
+from swapstore.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
@@ -266,23 +266,16 @@ class Store(_BaseStore[Driver]):
 
     def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
-        place = Place(self._turns)
         ctx = self._context
-        try:
-            try:
-                return run(
-                    operation,
-                    self._driver,
-                    ctx.clock.sleep,
-                    turn=place.wait,
-                    tally=ctx.tally(),
-                    total_s=ctx.policy.total_s,
-                    patience_s=ctx.policy.patience_s,
-                )
-            finally:
-                place.leave()
-        finally:
-            place.leave()  # twice: an interrupt may come during the first
+        return run(
+            operation,
+            self._driver,
+            ctx.clock.sleep,
+            turns=self._turns,
+            tally=ctx.tally(),
+            total_s=ctx.policy.total_s,
+            patience_s=ctx.policy.patience_s,
+        )
 
     def _iterate(self, steps: Steps[T]) -> Iterator[T]:
         while (items := self._run(steps.step())) is not None:
@@ -395,23 +388,16 @@ class AsyncStore(_BaseStore[AsyncDriver]):
 
     async def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
-        place = AsyncPlace(self._turns)
         ctx = self._context
-        try:
-            try:
-                return await arun(
-                    operation,
-                    self._driver,
-                    self._sleep,
-                    turn=place.wait,
-                    tally=ctx.tally(),
-                    total_s=ctx.policy.total_s,
-                    patience_s=ctx.policy.patience_s,
-                )
-            finally:
-                place.leave()
-        finally:
-            place.leave()  # twice: an interrupt may come during the first
+        return await arun(
+            operation,
+            self._driver,
+            self._sleep,
+            turns=self._turns,
+            tally=ctx.tally(),
+            total_s=ctx.policy.total_s,
+            patience_s=ctx.policy.patience_s,
+        )
 
 
 class _Items(Generic[T]):

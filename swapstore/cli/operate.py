@@ -123,6 +123,9 @@ def backup(
 
     cp would leave out what is in its -wal. The copy is a store itself:
     swapstore --url sqlite:///FILE status. Prints its path and size.
+
+    For example:
+      swapstore backup nightly.db
     """
     with session.connect() as store:
         size = store.backup(file)
@@ -145,6 +148,9 @@ def restore(
 
     Producers and readers may go on: they see everything as it was, or as it
     was backed up. What was published since the backup is gone.
+
+    For example:
+      swapstore restore nightly.db --yes
     """
     with session.connect() as store:
         names = store.datasets()

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Operation
 
-NAME = "times"
 AHEAD_MS = 60_000  # a clock that is kept by NTP is wrong by less
 HEADER_BYTES = 8_192
 MOST_LOOKED_AT = 500
@@ -31,11 +30,11 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
         return []  # the other checks say that the store cannot be read
     ahead = [head.dataset for head in heads if _is_ahead(ctx, head)]
     if not ahead:
-        return [Check(NAME, Verdict.OK, f"no dataset is dated in the future ({len(heads)} looked at)")]
+        return [Check("times", Verdict.OK, f"no dataset is dated in the future ({len(heads)} looked at)")]
     more = f" and {len(ahead) - MOST_NAMED} more" if len(ahead) > MOST_NAMED else ""
     return [
         Check(
-            NAME,
+            "times",
             Verdict.WARNING,
             f"dated in the future, by this machine's clock: {', '.join(ahead[:MOST_NAMED])}{more}",
             "A clock was wrong, or a ts was. Set the clocks (NTP), and look at `swapstore status`. A latest "

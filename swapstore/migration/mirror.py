@@ -35,6 +35,8 @@ from swapstore.protocol.load import ask_all, find_id, load_manifest, load_snapsh
 from swapstore.protocol.operation import Operation, Wait
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from swapstore.format.manifest import Manifest
     from swapstore.migration.layout import Mirror
     from swapstore.models import Commit, Row
@@ -42,6 +44,15 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("swapstore")
 LONGER_MS = 60_000  # that a payload with a TTL outlives the key that names it
+
+
+def refuse_one_id(values: Mapping[str, Any]) -> None:
+    """Refuse one id for several datasets: the mirror's by-id key does not name the dataset."""
+    if len(values) > 1:
+        raise InvalidInput(
+            "one id for several datasets would mix them up for readers of the mirror, whose by-id key does "
+            "not name the dataset. Nothing was published; leave the id out, or publish one by one"
+        )
 
 
 def refuse_what_it_cannot_write(ctx: Context, payload: bytes) -> None:

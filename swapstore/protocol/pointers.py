@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swapstore.arguments import shown
 from swapstore.errors import Contended, Corrupt, NotFound, PayloadMissing
 from swapstore.format import search
 from swapstore.format.append import repoint
@@ -41,7 +42,8 @@ def id_of(ctx: Context, dataset: str, version: int) -> Operation[str]:
     row = yield from through_manifest(ctx, dataset, view)
     if row is None:
         raise NotFound(
-            f"no snapshot was committed as version {version}; `swapstore history` lists those there are"
+            f"no snapshot was committed as version {shown(version)}; "
+            "`swapstore history` lists those there are"
         )
     return row.id
 

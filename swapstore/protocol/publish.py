@@ -340,7 +340,9 @@ def _restore_origin(ctx: Context, base: Manifest, row: Row, staging: Staging) ->
 
 def _hides(ctx: Context, base: Manifest) -> bool:
     """Say whether retention may have something to do in the next swap."""
-    return not (ctx.retention.is_unbounded and base.head.shows_everything)
+    bounds = ctx.retention
+    is_bounded = bounds.max_age is not None or bounds.max_count is not None
+    return is_bounded or not base.head.shows_everything
 
 
 def _retained(ctx: Context, this: Intent, base: Manifest) -> Operation[Retained]:

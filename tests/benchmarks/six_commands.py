@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-BEGAN_MS = 1_800_000_000_000
+BEGAN_MS = 1_790_000_000_000
 
 
 def names(namespace: str, region: str, number: int) -> dict[str, str]:

@@ -19,7 +19,7 @@ from tests.support.proxy import Proxy
 from tests.support.valkey import Server
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
-BEGAN_MS = 1_800_000_000_000
+BEGAN_MS = 1_790_000_000_000
 PAYLOAD = b"x" * 1024
 VERSIONS = 100
 DEEP = 16_384

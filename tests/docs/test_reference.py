@@ -80,7 +80,7 @@ def test_attributes_are_those_of_the_class(kind: type) -> None:
     text = found[1] if found else section_of_row()
     properties = {name for name in dir(kind) if isinstance(getattr(kind, name), property | cached_property)}
     fields = {field.name for field in attrs.fields(kind)}
-    for name in fields | (properties - {"is_unbounded"}):
+    for name in fields | properties:
         inherited = "entry" in text and name in {field.name for field in attrs.fields(swapstore.Entry)}
         assert inherited or f"`{name}`" in text, f"{kind.__name__}.{name} is not described"
     for cell in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE):

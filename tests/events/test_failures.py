@@ -34,6 +34,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "verify": lambda store: store.verify(),
     "repair": lambda store: store.repair(),
     "doctor": lambda store: store.doctor(),
+    "backup": lambda store: store.backup("never.db"),
+    "restore": lambda store: store.restore("never.db"),
 }
 MANY = {"publish_many", "read_latest_many"}
 PLAIN = {"close", "namespace", "where"}
@@ -42,10 +44,10 @@ PLAIN = {"close", "namespace", "where"}
 class Down:
     """A driver whose server cannot be reached."""
 
-    where, kind, binary_safe = "redis nowhere", "redis", True
+    where, kind, binary_safe = "sqlite nowhere", "sqlite", True
 
     def execute(self, commands: Any) -> list[Any]:
-        raise Unavailable("redis nowhere cannot be reached")
+        raise Unavailable("sqlite nowhere cannot be reached")
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -53,7 +55,7 @@ class Down:
 
 class AsyncDown(Down):
     async def execute(self, commands: Any) -> list[Any]:  # type: ignore[override]
-        raise Unavailable("redis nowhere cannot be reached")
+        raise Unavailable("sqlite nowhere cannot be reached")
 
     async def close(self) -> None:  # type: ignore[override]
         """There is nothing to close."""
@@ -77,7 +79,7 @@ def test_a_call_that_fails_is_one_event(store: Store, call: str) -> None:
     """An outage is not seen on a dashboard, or is counted twice, or its kind is not known."""
     blocking, awaited, told = down(store)
     expected = CallFailed(
-        dataset="" if call in {"datasets", "verify", "repair", "doctor"} else "mena",
+        dataset="" if call in {"datasets", "verify", "repair", "doctor", "backup", "restore"} else "mena",
         call=call,
         error="Unavailable",
         elapsed_s=0,

@@ -75,7 +75,7 @@ MUTANTS = (
         "rows of the tail leave, their records stay",
         "A producer that keeps ten versions does not fill the server.",
         GOING + "the_store_does_not_grow_beyond_the_bound[sqlite-1]",
-        Edit("_retain", "*gone,", "*from_pages,"),
+        Edit("_retain", "keys_of(gone, ", "keys_of([*from_pages, *retained.released], "),
     ),
     mutant(
         "a page leaves, its key stays",

@@ -86,7 +86,7 @@ def test_every_acknowledged_publish_is_in_the_history_once(real_url: str, produc
 
 def test_many_processes_with_one_id_make_one_commit(real_url: str) -> None:
     """Eight hosts that run the same job with the same id commit it more than once."""
-    script = PRODUCER.replace('id=f"{name}-{number}"', 'id="job", ts=5').replace(
+    script = PRODUCER.replace('id=f"{name}-{number}"', 'id="job", ts=1_700_000_000_005').replace(
         '{"by": name, "n": number}', '"same"'
     )
     results = finish([spawn(script, real_url, f"p{number}", 1) for number in range(8)])

@@ -123,7 +123,7 @@ NAMES = sorted(
 )
 GOOD: dict[str, Any] = {
     "dataset": "mena", "value": 1, "values": {"mena": 1}, "datasets": ["mena"], "id": "first", "ttl": 5,
-    "poll": 0.01,
+    "poll": 0.01, "path": "backup.db",
 }  # fmt: skip
 
 
@@ -165,8 +165,11 @@ def outcome(work: Callable[[], Any]) -> str | None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", NAMES)
-def test_only_errors_of_the_library_come_out_of_a_method(name: str, tmp_path: Path) -> None:
+def test_only_errors_of_the_library_come_out_of_a_method(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A wrong argument raises what no caller catches, somewhere deep inside."""
+    monkeypatch.chdir(tmp_path)
     faults = []
     with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:
         store.publish("mena", 0, id="first")
@@ -186,8 +189,11 @@ def test_only_errors_of_the_library_come_out_of_a_method(name: str, tmp_path: Pa
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", NAMES)
-def test_only_errors_of_the_library_come_out_of_an_awaited_method(name: str, tmp_path: Path) -> None:
+def test_only_errors_of_the_library_come_out_of_an_awaited_method(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A wrong argument raises what no caller catches, somewhere deep inside."""
+    monkeypatch.chdir(tmp_path)
     faults = []
 
     async def main() -> None:

@@ -63,7 +63,10 @@ def test_a_conflict_does_not_send_the_payload_again(store: Store) -> None:
     client, meddler, batch = warm(store)
     meddler.before(batch, lambda: store.publish("mena", "rival", id="rival"))
     client.publish("mena", "mine", id="mine", ts=at(5))
-    assert [type(command) for command in meddler.batches[batch + 1]] == [Swap]
+    anew, swap = meddler.batches[batch + 1]
+    assert isinstance(swap, Swap)
+    assert isinstance(anew, Replace)  # the ts record: it states the version that is committed
+    assert ":ts:" in anew.key
     assert ids(store) == ["before", "rival", "mine"]
 
 

@@ -286,6 +286,7 @@ def test_an_error_is_shared_with_its_cause() -> None:
     assert len({id(error) for error in errors}) == 3
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it hits any function
 def test_exceptions_thrown_into_reading_threads_stop_nobody_else(store: Store) -> None:
     """A pool whose tasks have soft time limits reads less and less, until every thread hangs."""
     import ctypes  # noqa: PLC0415
