@@ -406,7 +406,7 @@ class Calls:
     def doctor(self) -> Operation[list[Check]]:
         """Check the server or the SQLite file for settings that could break what swapstore promises.
 
-        Writes nothing. A check is `unknown` if the server does not say. If a SQLite file cannot be opened or
+        Changes no data. A check is `unknown` if the server does not say. If a SQLite file cannot be opened or
         written, one of the checks reports the problem. Raises `Unavailable` if a server cannot be reached.
         """
         if self._context.doctor is not None:

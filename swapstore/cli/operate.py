@@ -172,7 +172,7 @@ def restore(
 def doctor(*, session: CurrentSession) -> ExitCode:
     """Check the server, or the SQLite file, for what can lose or block a publish.
 
-    Writes nothing. A check is ok, a warning, a problem, or unknown, where only
+    Changes no data. A check is ok, a warning, a problem, or unknown, where only
     the store's operator can tell. The exit code is 7 if there is a problem.
     When piped: a line of JSON for each check.
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import swapstore
-from swapstore import Store
+from swapstore import Store, Timeout
 from swapstore.cache import Cache
 from swapstore.commands import Get, Stage
 from swapstore.drivers.sqlite.driver import SqliteDriver
@@ -32,7 +32,7 @@ def open_store(path: Path, timeout_s: float = 10.0) -> Store:
 def test_a_locked_file_waits_and_then_is_unavailable(tmp_path: Path) -> None:
     """A writer waits longer than its time-out for another transaction, or a reader waits at all."""
     path = tmp_path / "s.db"
-    with open_store(path, timeout_s=0.2) as store:
+    with swapstore.connect(f"sqlite:///{path}", timeout=Timeout(reply=0.2)) as store:
         store.publish("mena", 1)
         blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         blocker.execute("BEGIN IMMEDIATE")
