@@ -142,7 +142,7 @@ def _probably_meant(value: int) -> str:
         ("nanoseconds", value // 1_000_000),
     ):
         if EARLIEST_INT_MS <= meant <= LATEST_GUESS_MS:
-            return f" (in {unit}, it would be {meant} milliseconds)"
+            return f" ({unit}, perhaps? Then give {meant})"
     return ""
 
 

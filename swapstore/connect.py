@@ -269,7 +269,7 @@ def _driver_for(
         _log_default(path)
         return makers.sqlite(path, timeout, True)  # noqa: FBT003 - private
     if isinstance(target, os.PathLike):
-        raise InvalidInput(f"a store is named by a URL: sqlite:///{os.fspath(target)}")
+        raise InvalidInput(f"a path is no address of a store: it is a URL, sqlite:///{os.fspath(target)}")
     if not isinstance(target, str):
         return makers.redis_client(target, timeout)
     scheme, separator, rest = target.partition("://")
@@ -286,9 +286,9 @@ def _advice(target: str) -> str:
         return _NOT_IN_MEMORY
     # Show an address only if it is plain: one that cannot be parsed may contain a password anywhere.
     if not set(target) & set(":@?#") and target.endswith((".db", ".sqlite", ".sqlite3")):
-        return f"a store is named by a URL: sqlite:///{target}"
+        return f"{target} is no address of a store: it is a URL, sqlite:///{target}"
     if _HOST.fullmatch(target):
-        return f"a store is named by a URL: redis://{target}"
+        return f"{target} is no address of a store: it is a URL, redis://{target}"
     scheme, separator, _ = target.partition("://")
     return (
         f"unknown kind of store{f' {scheme!r}' if separator and scheme.isalnum() else ''}; "

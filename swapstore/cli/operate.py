@@ -35,6 +35,7 @@ def pin(
     """
     with session.connect() as store:
         print_status(session, store.pin(dataset, **_one(snapshot_id, version)))
+        session.say_where(store)
 
 
 def unpin(dataset: Dataset, /, *, session: CurrentSession) -> None:
@@ -47,6 +48,7 @@ def unpin(dataset: Dataset, /, *, session: CurrentSession) -> None:
     """
     with session.connect() as store:
         print_status(session, store.unpin(dataset))
+        session.say_where(store)
 
 
 def rollback(
@@ -62,6 +64,7 @@ def rollback(
     """
     with session.connect() as store:
         print_status(session, store.rollback(dataset, **_one(snapshot_id, version)))
+        session.say_where(store)
 
 
 def _one(snapshot_id: str | None, version: int | None) -> dict[str, Any]:
@@ -99,6 +102,7 @@ def prune(
         )
     with session.connect() as store:
         pruned = store.prune(dataset, retention=retention)
+        session.say_where(store)
     if session.human_readable:
         _print_pruned(pruned)
     else:
@@ -160,6 +164,7 @@ def restore(
                 "Back it up first; then give --yes"
             )
         store.restore(file)
+        session.say_where(store)
     if session.human_readable:
         output.print_text(f"{store.where}: as it was in {file}.")
     else:

@@ -97,7 +97,7 @@ def _inside(ctx: Context) -> Operation[list[Check]]:
             "journal",
             Verdict.WARNING,
             f"journal mode {mode}, not wal: readers wait for publishes",
-            "Another program has changed it. PRAGMA journal_mode = WAL restores it.",
+            "A backup has none, and another program may change it. PRAGMA journal_mode = WAL restores it.",
         )
     return [
         journal,

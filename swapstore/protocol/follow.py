@@ -122,7 +122,7 @@ class Follow:
             self._any_start = self._after == 0
         if manifest is None:
             LOG.warning(
-                "dataset %r has no manifest: nothing is published by this name; waiting for a first commit",
+                "dataset %r: nothing is published by this name; waiting for a first commit",
                 self._dataset,
             )
         else:

@@ -140,4 +140,4 @@ def test_a_name_that_does_not_exist_is_said(command: Swapstore) -> None:
         said = process.stderr.readline().decode()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
-    assert said.startswith("swapstore: dataset 'menna' has no manifest: nothing is published by this name")
+    assert said.startswith("swapstore: dataset 'menna': nothing is published by this name")

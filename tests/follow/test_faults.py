@@ -167,7 +167,7 @@ def test_a_name_that_does_not_exist_is_logged_once(caplog: pytest.LogCaptureFixt
     threading.Timer(0.5, lambda: publish(sim.connect(), 1, dataset="menna")).start()
     assert versions(take(follower, 1)) == [1]
     (said,) = told(caplog, "WARNING")
-    assert said.startswith("dataset 'menna' has no manifest: nothing is published")
+    assert said.startswith("dataset 'menna': nothing is published")
     caplog.clear()
     follower = sim.connect().follow("menna", after=0, poll=1)
     assert versions(take(follower, 1)) == [1]

@@ -262,3 +262,17 @@ def test_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None:
 def _publish_one(url: str) -> int:
     with swapstore.connect(url) as store:
         return store.publish("mena", os.getpid()).version
+
+
+def test_a_file_of_a_development_version_is_named(tmp_path: Path) -> None:
+    """Every command ends with a traceback, `doctor` too, and nobody knows what to do with the file."""
+    path = tmp_path / "s.db"
+    with open_store(path) as store:
+        store.publish("mena", 1)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE lineage")
+    connection.close()
+    with open_store(path) as store:
+        with pytest.raises(UnsupportedFormat, match=r"before 0\.1\.0 made it"):
+            store.read_latest("mena")
+        assert store.doctor()

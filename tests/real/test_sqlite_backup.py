@@ -99,7 +99,7 @@ def test_a_backup_replaces_nothing(path: Path, tmp_path: Path) -> None:
         assert copy.read_bytes() == before
         with pytest.raises(InvalidInput, match="exists already"):
             store.backup(path)
-        with pytest.raises(Unavailable, match="no backup can be written there"):
+        with pytest.raises(Unavailable, match="no backup can be written to"):
             store.backup(tmp_path / "none" / "copy.db")
         (tmp_path / "cut.db.partial").write_bytes(b"half")
         store.backup(tmp_path / "cut.db")

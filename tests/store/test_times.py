@@ -49,8 +49,8 @@ def has_clock(store: Store) -> bool:
 @pytest.mark.parametrize(
     ("ts", "says"),
     [
-        (int(time.time()), "in seconds, it would be"),
-        (time.time_ns(), "in nanoseconds, it would be"),
+        (int(time.time()), "(seconds, perhaps? Then give"),
+        (time.time_ns(), "(nanoseconds, perhaps? Then give"),
         (0, "between 1990"),
         (now() + 2 * DAY, "ahead of this machine's clock"),
         (datetime(2199, 1, 1, tzinfo=UTC), "ahead of this machine's clock"),
@@ -61,7 +61,7 @@ def test_a_time_that_cannot_be_meant_is_refused(store: Store, ts: Any, says: str
     """A snapshot of 1970 is seen by nobody; one of 2199 keeps all others from being served."""
     store.publish("mena", "served", id="served")
     before = invariants.contents(store)
-    with pytest.raises(InvalidInput, match=says):
+    with pytest.raises(InvalidInput, match=re.escape(says)):
         store.publish("mena", "lost", ts=ts)
     outcomes = store.publish_many({"mena": 1, "europe": 2}, ts=ts)
     assert {type(outcome) for outcome in outcomes.values()} == {InvalidInput}

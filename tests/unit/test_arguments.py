@@ -69,9 +69,9 @@ def test_a_long_name_is_not_shown_whole() -> None:
         (datetime(2026, 1, 1), "naive"),  # noqa: DTZ001 - that is the point
         (-1, "between 1990"),
         (631_151_999_999, "between 1990"),
-        (10**12 * 10**3, "in microseconds, it would be 1000000000000 milliseconds"),
-        (1_769_882_400, "in seconds, it would be 1769882400000 milliseconds"),
-        (1_769_882_400 * 10**9, "in nanoseconds, it would be 1769882400000 milliseconds"),
+        (10**12 * 10**3, r"microseconds, perhaps\? Then give 1000000000000\)"),
+        (1_769_882_400, r"seconds, perhaps\? Then give 1769882400000\)"),
+        (1_769_882_400 * 10**9, r"nanoseconds, perhaps\? Then give 1769882400000\)"),
         (1_769_882_400.5, r"must be .*int\(time.time\(\) \* 1000\)"),
         (True, "must be"),
         ("2026-01-01", "must be"),

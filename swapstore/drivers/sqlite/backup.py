@@ -33,7 +33,10 @@ def back_up(opened: Opened, path: str) -> int:
         partial.unlink(missing_ok=True)  # of a backup that was cut short
         partial.touch(mode=Path(opened.parts.main).stat().st_mode & 0o777, exist_ok=False)
     except OSError as error:
-        raise Unavailable(f"no backup can be written there ({error}); nothing was copied") from error
+        raise Unavailable(
+            f"no backup can be written to {target} ({error.strerror}); nothing was copied. Is its "
+            "directory there, and may you write to it?"
+        ) from error
     try:
         _copy_into(partial, opened)
         _refuse_if_torn(opened)
@@ -64,7 +67,10 @@ def restore(opened: Opened, path: str, timeout_s: float) -> None:
         raise InvalidInput(f"{source} is not there, or is not a file; nothing was changed")
     if source.samefile(opened.parts.main):
         raise InvalidInput(f"{source} is the store itself; nothing was changed")
-    found = file.open_file(source, timeout_s)
+    try:
+        found = file.open_file(source, timeout_s)
+    except Corrupt as error:
+        raise Corrupt(f"{source} is no backup that can be read; nothing was changed ({error})") from error
     deadline = time.monotonic() + timeout_s
 
     def give_up(*_: int) -> None:

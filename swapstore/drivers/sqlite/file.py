@@ -230,6 +230,12 @@ def _is_ours(connection: sqlite3.Connection, where: str) -> bool:
                 f"{where} has schema {version} and this version of swapstore reads up to {SCHEMA_VERSION}; "
                 "upgrade swapstore"
             )
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if not names >= {"records", "members", "lineage"}:
+            raise UnsupportedFormat(
+                f"{where} lacks a table: a development version before 0.1.0 made it. Nothing was read or "
+                "written; move the file away, or use that version"
+            )
         return True
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application or tables:
