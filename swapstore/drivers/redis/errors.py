@@ -57,6 +57,9 @@ def is_tls(pool: Any) -> bool:
 
 def _not_connected(error: Exception, where: str, pool: Any) -> SwapstoreError:
     text = _text(error)
+    cause = str(error.__cause__ or error.__context__ or "")
+    if is_tls(pool) and "SSL" in cause and "SSL" not in text:
+        text = f"{text}: {cause}"  # redis-py 5 leaves it out in asyncio
     if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
         return InvalidInput(
             f"{where} showed a certificate that is not trusted: {text}. If it is the right server, name its "
