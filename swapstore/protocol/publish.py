@@ -111,8 +111,10 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     """
     now_ms = ctx.clock.now_ms()
     staging = Staging()
-    remembered = _remembered(ctx, wanted.dataset)
-    base = remembered or (yield from load_manifest(ctx, wanted.dataset))
+    # The first publish of a client makes sure that the list of names is there, along with the manifest.
+    lists = ctx.capabilities.may_be_node and not ctx.cache.is_listed(ctx.keys.manifest(wanted.dataset))
+    remembered = None if lists else _remembered(ctx, wanted.dataset)
+    base = remembered or (yield from load_manifest(ctx, wanted.dataset, beside_list=lists))
     ages_from = (yield from retention_time(ctx, base, now_ms)) if _is_long_ago(base, ctx, now_ms) else now_ms
     this = Intent(
         wanted,

@@ -100,8 +100,8 @@ MUTANTS = (
         "unit/test_redis_replies.py::test_an_error_is_that_of_one_command",
         Edit(
             "RedisDriver._exchange",
-            "[_reply(read) for _ in frames]",
-            "[read(disable_decoding=True) for _ in frames]",
+            "replies.append(_reply(read))",
+            "replies.append(read(disable_decoding=True))",
         ),
     ),
     mutant(

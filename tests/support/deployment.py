@@ -12,6 +12,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -205,6 +207,30 @@ class Sentinel(Server):
 
     def command_line(self) -> list[str]:
         return [self.binary, str(self._config), "--sentinel"]
+
+
+@contextlib.contextmanager
+def cluster(directory: Path, binary: str) -> Iterator[tuple[Server, Server]]:
+    """A cluster of two nodes. The first has the slots below 8192, the second has the others."""
+    with contextlib.ExitStack() as stack:
+        nodes = []
+        for name in ("one", "two"):
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+            nodes.append(stack.enter_context(Server(directory / name, *options, binary=binary)))
+        clients = [stack.enter_context(node.client()) for node in nodes]
+        for client, first in zip(clients, (0, 8192), strict=True):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, first + 8191)
+        bus = nodes[1].options[-1]
+        clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, bus)
+        for client in clients:
+            until(partial(_is_whole, client), "no cluster")
+        yield nodes[0], nodes[1]
+
+
+def _is_whole(client: Any) -> bool:
+    state = client.execute_command("CLUSTER", "INFO")
+    state = state if isinstance(state, dict) else dict(line.split(":") for line in state.decode().split())
+    return bool(state["cluster_state"] == "ok" and state["cluster_known_nodes"] == "2")
 
 
 def cluster_node(directory: Path, binary: str, *, slots: int = 8192) -> Server:

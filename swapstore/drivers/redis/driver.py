@@ -40,6 +40,19 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]
     EXCEPTION_CLASSES: ClassVar = {**DefaultParser.EXCEPTION_CLASSES, "LOADING": errors.Loading}
 
 
+class _SSLConnection(redis.SSLConnection):
+    """A connection whose TLS handshake counts as connecting. A plain server waits for more, mutely."""
+
+    def _connect(self) -> Any:
+        reply_s, self.socket_timeout = self.socket_timeout, self.socket_connect_timeout
+        try:
+            sock: Any = super()._connect()  # type: ignore[no-untyped-call]
+        finally:
+            self.socket_timeout = reply_s
+        sock.settimeout(reply_s)
+        return sock
+
+
 class RedisDriver:
     """Carries out commands on a Redis or Valkey server.
 
@@ -69,9 +82,12 @@ class RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
         where, parsed = address.parse(url, redis.BlockingConnectionPool, _no_retry(), Parser, timeout)
 
+        kind = parsed.connection_class
+        kind = _SSLConnection if kind is redis.SSLConnection else kind
+
         def pool() -> Pool:
             options = parsed.connection_kwargs
-            return Pool(parsed.connection_class, options, size=parsed.max_connections, wait_s=parsed.timeout)
+            return Pool(kind, options, size=parsed.max_connections, wait_s=parsed.timeout)
 
         return cls(pool(), where=where, renew=pool)
 
@@ -125,13 +141,24 @@ class RedisDriver:
     ) -> list[Any]:
         """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        for pieces in wire.portions(wire.packed(frames)):
-            connection.send_packed_command(pieces, check_health=False)
+        cut_off = _send(connection, wire.packed(frames))
         read = connection.read_response
         if isinstance(connection, SentinelManagedConnection):
             # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
             read = super(SentinelManagedConnection, connection).read_response
-        return [_reply(read) for _ in frames]
+        replies: list[Any] = []
+        try:
+            for _ in frames:
+                replies.append(_reply(read))
+                if errors.is_last(replies[-1]):  # so nothing of the rest was carried out
+                    connection.disconnect()
+                    return replies + replies[-1:] * (len(frames) - len(replies))
+        except (redis.RedisError, OSError):
+            if cut_off is None:
+                raise
+        if cut_off is not None:
+            raise cut_off
+        return replies
 
     def listen(self, channel: str) -> RedisListener:
         """Subscribe to hints on a channel; see `Listener`. The connection is not one of the pool's."""
@@ -146,6 +173,29 @@ class RedisDriver:
 def _no_retry() -> Retry:
     """Return a policy that never sends anything a second time."""
     return Retry(NoBackoff(), 0)
+
+
+def _send(connection: Any, pieces: list[bytes]) -> errors.CutOff | None:
+    """Send a request in portions. Returns the failure if the server hung up before the last one.
+
+    The portions after the first are written to the socket itself: if another thread has closed it, redis-py
+    would connect anew, and the server would take a part of a payload for commands.
+    """
+    portions = iter(wire.portions(pieces))
+    connection.send_packed_command(next(portions), check_health=False)
+    sock = connection._sock  # noqa: SLF001 - there is no public way that does not connect
+    for (piece,) in portions:
+        if sock is None:
+            raise redis.ConnectionError("the connection was closed while a request was sent")
+        try:
+            sock.sendall(piece)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            if next(portions, None) is None:
+                raise
+            return errors.CutOff(str(error))
+    return None
 
 
 def _reply(read: Callable[..., Any]) -> Any:
