@@ -196,8 +196,10 @@ class _Budget:
         self._total_s = total_s
         self._left_s = float("inf") if total_s is None else total_s
 
-    def begin(self) -> Token[float]:
-        """Tell the driver how much is left. Raises `Unavailable` if nothing is."""
+    def begin(self) -> Token[float] | None:
+        """Tell the driver how much is left. Raises `Unavailable` if nothing is. None: there is no bound."""
+        if self._total_s is None:
+            return None
         if self._left_s <= 0:
             raise self._over()
         return LEFT_S.set(self._left_s)
@@ -239,7 +241,8 @@ def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None], budg
             budget.spend(began)
             raise
         finally:
-            LEFT_S.reset(token)
+            if token is not None:
+                LEFT_S.reset(token)
         sleep(pause_s)
 
 
@@ -261,13 +264,17 @@ async def _aexecuted(
             budget.spend(began)
             raise
         finally:
-            LEFT_S.reset(token)
+            if token is not None:
+                LEFT_S.reset(token)
         await sleep(pause_s)
 
 
 def _is_refused(replies: list[Any]) -> bool:
     """Say whether a command was refused that may succeed on another connection."""
-    return any(type(reply) is Failed and reply.again for reply in replies)
+    for reply in replies:  # a loop, because this looks at every reply of every batch
+        if type(reply) is Failed and reply.again:
+            return True
+    return False
 
 
 def _recovered(

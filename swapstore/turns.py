@@ -86,10 +86,12 @@ class _Standing:
 
 
 def _remove(queue: deque[Any], place: _Standing) -> None:
-    with suppress(ValueError):
-        queue.remove(place)
-    with suppress(IndexError):
-        queue[0].wake()
+    if place in queue:
+        with suppress(ValueError):
+            queue.remove(place)
+    if queue:
+        with suppress(IndexError):
+            queue[0].wake()
 
 
 def _ahead_of(place: _Standing, queue: deque[Any]) -> Any:
@@ -136,7 +138,8 @@ class Place(_Standing):
 
     def leave(self) -> None:
         """End the turns, and wake the operations that are next."""
-        super().leave()
+        if self._joined:
+            super().leave()
         if self._thread is not None:
             busy.threads.discard(self._thread)
             self._thread = None

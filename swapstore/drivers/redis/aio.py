@@ -181,13 +181,16 @@ class AsyncRedisDriver:
             # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
             read = super(SentinelManagedConnection, connection).read_response
         replies: list[Any] = []
-        async with _silence(connection):
-            for _ in frames:
-                replies.append(await _reply(read))
-                if errors.is_last(replies[-1]):
-                    await _close(connection)
-                    break
-        return replies + replies[-1:] * (len(frames) - len(replies))
+        try:
+            async with _silence(connection):
+                for _ in frames:
+                    replies.append(await _reply(read))
+        except (redis.RedisError, OSError):
+            if not replies or not errors.is_last(replies[-1]):
+                raise
+            await _close(connection)
+            replies += replies[-1:] * (len(frames) - len(replies))  # nothing of the rest was carried out
+        return replies
 
     def listen(self, channel: str) -> AsyncRedisListener:
         """Subscribe to hints on a channel; see `AsyncListener`. The connection is not one of the pool's."""

@@ -141,7 +141,12 @@ class RedisDriver:
     ) -> list[Any]:
         """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        cut_off = _send(connection, wire.packed(frames))
+        pieces = wire.packed(frames)
+        if len(pieces) == 1 and len(pieces[0]) <= wire.PORTION:
+            cut_off = None
+            connection.send_packed_command(pieces, check_health=False)
+        else:
+            cut_off = _send(connection, pieces)
         read = connection.read_response
         if isinstance(connection, SentinelManagedConnection):
             # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
@@ -150,14 +155,13 @@ class RedisDriver:
         try:
             for _ in frames:
                 replies.append(_reply(read))
-                if errors.is_last(replies[-1]):  # so nothing of the rest was carried out
-                    connection.disconnect()
-                    return replies + replies[-1:] * (len(frames) - len(replies))
         except (redis.RedisError, OSError):
-            if cut_off is None:
+            if not replies or not errors.is_last(replies[-1]):
+                if cut_off is not None:
+                    raise cut_off from None
                 raise
-        if cut_off is not None:
-            raise cut_off
+            connection.disconnect()
+            replies += replies[-1:] * (len(frames) - len(replies))  # nothing of the rest was carried out
         return replies
 
     def listen(self, channel: str) -> RedisListener:
@@ -248,7 +252,10 @@ def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
 
 def misdirected(found: Sequence[Any]) -> bool:
     """Say whether a command was refused because this server is not the one to ask: see `Failed.again`."""
-    return any(type(answer) is Failed and answer.again for answer in found)
+    for answer in found:  # a loop, because this looks at every reply of every batch
+        if type(answer) is Failed and answer.again:
+            return True
+    return False
 
 
 def without_script(replies: Sequence[Any]) -> list[int]:
