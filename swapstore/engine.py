@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 THROTTLE_RETRIES = 3
 LONGEST_PAUSE_S = 10.0
+UNBOUNDED_S = float("inf")
 FIRST_PAUSE_S = 1.0  # if the store does not say how long; doubled each time
 JITTER = 0.25  # of the pause, added at random: clients throttled together must not return together
 
@@ -194,7 +195,7 @@ class _Budget:
     def __init__(self, total_s: float | None, patience_s: float) -> None:
         self.patience_s = patience_s
         self._total_s = total_s
-        self._left_s = float("inf") if total_s is None else total_s
+        self._left_s = UNBOUNDED_S if total_s is None else total_s
 
     def begin(self) -> Token[float] | None:
         """Tell the driver how much is left. Raises `Unavailable` if nothing is. None: there is no bound."""
@@ -271,7 +272,7 @@ async def _aexecuted(
 
 def _is_refused(replies: list[Any]) -> bool:
     """Say whether a command was refused that may succeed on another connection."""
-    for reply in replies:  # a loop, because this looks at every reply of every batch
+    for reply in replies:  # noqa: SIM110 - a loop is quicker, and each batch comes here
         if type(reply) is Failed and reply.again:
             return True
     return False

@@ -90,7 +90,7 @@ def _remove(queue: deque[Any], place: _Standing) -> None:
         with suppress(ValueError):
             queue.remove(place)
     if queue:
-        with suppress(IndexError):
+        with suppress(IndexError):  # another thread has emptied it
             queue[0].wake()
 
 
@@ -113,7 +113,8 @@ class Place(_Standing):
 
         Returns at once in a thread that has a turn already, or loads for others.
         """
-        self.leave()
+        if self._thread is not None:  # an operation may take turns twice
+            self.leave()
         me = get_ident()
         if me in busy.threads:
             return

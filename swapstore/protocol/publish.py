@@ -358,10 +358,10 @@ def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
     # The commit compares the version in the ts record too: it is the one that is committed.
-    ts_record, prefix = records.pack_ts(row, draft.manifest.epoch), records.ts_prefix(row)
+    header = records.entry_header(row)
     return [
-        Record(ctx.keys.id(dataset, row.id), records.entry_header(row), records.body_of(row, payload)),
-        Record(ctx.keys.ts(dataset, row.ts, row.id), prefix, ts_record.removeprefix(prefix)),
+        Record(ctx.keys.id(dataset, row.id), header, records.body_of(row, payload)),
+        Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(header, row, draft.manifest.epoch)),
         *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]
 

@@ -184,7 +184,7 @@ class AsyncRedisDriver:
         try:
             async with _silence(connection):
                 for _ in frames:
-                    replies.append(await _reply(read))
+                    replies.append(await _reply(read))  # noqa: PERF401 - what came before a failure counts
         except (redis.RedisError, OSError):
             if not replies or not errors.is_last(replies[-1]):
                 raise

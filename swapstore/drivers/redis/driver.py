@@ -154,7 +154,7 @@ class RedisDriver:
         replies: list[Any] = []
         try:
             for _ in frames:
-                replies.append(_reply(read))
+                replies.append(_reply(read))  # noqa: PERF401 - what came before a failure counts
         except (redis.RedisError, OSError):
             if not replies or not errors.is_last(replies[-1]):
                 if cut_off is not None:
@@ -218,7 +218,11 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
 
     Raises `Unavailable` if the server is still loading its data: it has carried out nothing.
     """
-    if all(isinstance(reply, errors.Loading) for reply in replies):
+    if (
+        replies
+        and type(replies[0]) is errors.Loading
+        and all(type(reply) is errors.Loading for reply in replies)
+    ):
         raise refusals.loading(where)
     found: list[Any] = []
     for unit, reply in zip(units, replies, strict=True):
@@ -252,7 +256,7 @@ def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
 
 def misdirected(found: Sequence[Any]) -> bool:
     """Say whether a command was refused because this server is not the one to ask: see `Failed.again`."""
-    for answer in found:  # a loop, because this looks at every reply of every batch
+    for answer in found:  # noqa: SIM110 - a loop is quicker, and each batch comes here
         if type(answer) is Failed and answer.again:
             return True
     return False
