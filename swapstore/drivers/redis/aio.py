@@ -175,7 +175,7 @@ class AsyncRedisDriver:
         portions = iter(wire.portions(wire.packed(frames)))
         await connection.send_packed_command(next(portions), check_health=False)
         _raise_if_cancelled(since=before)
-        await _send(connection, portions)
+        await _send_the_rest(connection, portions)
         read = connection.read_response
         if isinstance(connection, SentinelManagedConnection):
             # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
@@ -230,7 +230,7 @@ def _raise_if_cancelled(*, since: int) -> None:
         raise asyncio.CancelledError
 
 
-async def _send(connection: Any, portions: Iterator[list[bytes]]) -> None:
+async def _send_the_rest(connection: Any, portions: Iterator[list[bytes]]) -> None:
     """Send the portions of a request after the first. Raises `CutOff` if the server hangs up before the last.
 
     They are written to the stream itself: if somebody has closed it, redis-py would connect anew, and the

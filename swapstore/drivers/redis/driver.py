@@ -146,7 +146,7 @@ class RedisDriver:
             cut_off = None
             connection.send_packed_command(pieces, check_health=False)
         else:
-            cut_off = _send(connection, pieces)
+            cut_off = _send_in_portions(connection, pieces)
         read = connection.read_response
         if isinstance(connection, SentinelManagedConnection):
             # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
@@ -179,7 +179,7 @@ def _no_retry() -> Retry:
     return Retry(NoBackoff(), 0)
 
 
-def _send(connection: Any, pieces: list[bytes]) -> errors.CutOff | None:
+def _send_in_portions(connection: Any, pieces: list[bytes]) -> errors.CutOff | None:
     """Send a request in portions. Returns the failure if the server hung up before the last one.
 
     The portions after the first are written to the socket itself: if another thread has closed it, redis-py
