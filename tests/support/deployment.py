@@ -238,6 +238,7 @@ def cluster_node(directory: Path, binary: str, *, slots: int = 8192) -> Server:
     server = Server(
         directory,
         *("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"),
+        *("--cluster-port", str(free_port())),  # or it is the port plus 10,000, which may be taken
         binary=binary,
     ).start()
     with server.client() as client:
