@@ -210,7 +210,8 @@ def prepare(
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
     policy = attrs.evolve(policy, text_only=not driver.binary_safe, total_s=waits.total)
     undecided = Undecided(single_writer=single_writer)
-    found = Capabilities(committer=undecided, tells_role=driver.kind == "redis")
+    is_server = driver.kind == "redis"
+    found = Capabilities(committer=undecided, tells_role=is_server, may_be_node=is_server)
     context = attrs.evolve(context, capabilities=found, doctor=_DOCTORS.get(driver.kind))
     if driver.kind == "upstash":
         policy = _over_rest(policy, max_request)

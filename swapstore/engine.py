@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 THROTTLE_RETRIES = 3
 LONGEST_PAUSE_S = 10.0
+UNBOUNDED_S = float("inf")
 FIRST_PAUSE_S = 1.0  # if the store does not say how long; doubled each time
 JITTER = 0.25  # of the pause, added at random: clients throttled together must not return together
 
@@ -213,10 +214,12 @@ class _Budget:
     def __init__(self, total_s: float | None, patience_s: float) -> None:
         self.patience_s = patience_s
         self._total_s = total_s
-        self._left_s = float("inf") if total_s is None else total_s
+        self._left_s = UNBOUNDED_S if total_s is None else total_s
 
-    def begin(self) -> Token[float]:
-        """Tell the driver how much is left. Raises `Unavailable` if nothing is."""
+    def begin(self) -> Token[float] | None:
+        """Tell the driver how much is left. Raises `Unavailable` if nothing is. None: there is no bound."""
+        if self._total_s is None:
+            return None
         if self._left_s <= 0:
             raise self._over()
         return LEFT_S.set(self._left_s)
@@ -258,7 +261,8 @@ def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None], budg
             budget.spend(began)
             raise
         finally:
-            LEFT_S.reset(token)
+            if token is not None:
+                LEFT_S.reset(token)
         sleep(pause_s)
 
 
@@ -280,13 +284,17 @@ async def _aexecuted(
             budget.spend(began)
             raise
         finally:
-            LEFT_S.reset(token)
+            if token is not None:
+                LEFT_S.reset(token)
         await sleep(pause_s)
 
 
 def _is_refused(replies: list[Any]) -> bool:
     """Say whether a command was refused that may succeed on another connection."""
-    return any(type(reply) is Failed and reply.again for reply in replies)
+    for reply in replies:  # noqa: SIM110 - a loop is quicker, and each batch comes here
+        if type(reply) is Failed and reply.again:
+            return True
+    return False
 
 
 def _recovered(

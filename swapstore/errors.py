@@ -66,7 +66,7 @@ class InvalidInput(SwapstoreError, ValueError):  # noqa: N818 - the names are th
 
 
 class PayloadTooLarge(InvalidInput):
-    """The encoded payload exceeds `max_payload`, or a request over REST exceeds the endpoint's limit.
+    """The encoded payload exceeds `max_payload`, or a request exceeds a limit of the server or endpoint.
 
     `size_bytes` is the size of the payload, or of the request's whole body. `limit_bytes` is the limit; 0 if
     the endpoint does not state it. Nothing was committed.
@@ -176,7 +176,14 @@ class ReplyLost(Unavailable):
     Drivers raise it, and operations resolve the outcome. A caller gets it only from a read that kept losing
     its connection (also the first read of a publish: then nothing was committed), and from `put_live`. Both
     can be repeated.
+
+    `cut_off`: the server closed the connection before the last command was sent in whole, so that one was
+    certainly not carried out.
     """
+
+    def __init__(self, message: str, *, cut_off: bool = False) -> None:
+        super().__init__(message)
+        self.cut_off = cut_off
 
 
 class OutcomeUnknown(Unavailable):

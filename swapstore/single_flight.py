@@ -141,8 +141,10 @@ class SingleFlight(Generic[T]):
         return mine.result
 
     def _land(self, key: str, mine: _ThreadFlight[T]) -> None:
-        _end(self._flights, key, mine)
-        mine.wake()
+        if not mine.landed:
+            _end(self._flights, key, mine)
+            mine.wake()
+            mine.landed = True
 
 
 class _ThreadFlight(_Flight[T]):
@@ -150,14 +152,16 @@ class _ThreadFlight(_Flight[T]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.landed = False
         self._ended_lock = Lock()  # not an Event: that takes several times as long to make
         self._ended_lock.acquire()
 
     def wake(self) -> None:
         """Let those who wait see that it has ended."""
-        if self._ended_lock.locked():
-            with suppress(RuntimeError):  # another thread has woken them at this moment
-                self._ended_lock.release()
+        try:
+            self._ended_lock.release()
+        except RuntimeError:  # another thread has woken them
+            return
 
     def wait(self) -> bool:
         """Wait until it has ended. False: that takes too long."""

@@ -86,10 +86,12 @@ class _Standing:
 
 
 def _remove(queue: deque[Any], place: _Standing) -> None:
-    with suppress(ValueError):
-        queue.remove(place)
-    with suppress(IndexError):
-        queue[0].wake()
+    if place in queue:
+        with suppress(ValueError):
+            queue.remove(place)
+    if queue:
+        with suppress(IndexError):  # another thread has emptied it
+            queue[0].wake()
 
 
 def _ahead_of(place: _Standing, queue: deque[Any]) -> Any:
@@ -111,7 +113,8 @@ class Place(_Standing):
 
         Returns at once in a thread that has a turn already, or loads for others.
         """
-        self.leave()
+        if self._thread is not None:  # an operation may take turns twice
+            self.leave()
         me = get_ident()
         if me in busy.threads:
             return
@@ -136,7 +139,8 @@ class Place(_Standing):
 
     def leave(self) -> None:
         """End the turns, and wake the operations that are next."""
-        super().leave()
+        if self._joined:
+            super().leave()
         if self._thread is not None:
             busy.threads.discard(self._thread)
             self._thread = None

@@ -28,7 +28,10 @@ _UNKNOWN = re.compile(
 _SCRIPT_DENIED = re.compile(r"NOPERM.*'(eval|evalsha)[ '|]", re.IGNORECASE)
 _NO_DATA = re.compile(r"unknown (redis )?command ['`\"]?(get|getrange|smembers)\b", re.IGNORECASE)
 _INSIDE_A_SCRIPT = re.compile(r"(from|in|running) (a )?script|script: ", re.IGNORECASE)
-_TOO_LARGE = re.compile(r"max (request|single record|record|key|member|field) size exceeded", re.IGNORECASE)
+_TOO_LARGE = re.compile(
+    r"max (request|single record|record|key|member|field) size exceeded|protocol error: (invalid|too big) ",
+    re.IGNORECASE,
+)
 _TOO_OFTEN = re.compile(
     r"max (daily |monthly )?(requests?|commands?)\b.*limit exceeded|rate limit", re.IGNORECASE
 )
@@ -68,7 +71,9 @@ def refusal(
         return refused
     if command is not None and is_script(command) and _is_unscripted(text):
         return Unscripted(
-            f"{where} does not allow scripts (EVAL and EVALSHA), which swapstore needs: {text}", key=key
+            f"{where} does not allow scripts, which swapstore needs: {text}. It needs both EVAL and EVALSHA, "
+            "under these names (rename-command, ACL)",
+            key=key,
         )
     if "NOPERM" in text or "ACL failure" in text:
         return AccessDenied(f"{where} does not allow a command that swapstore needs: {text}", key=key)
@@ -129,7 +134,7 @@ def _service_refusal(text: str, where: str, key: str | None, size_bytes: int) ->
             "or pass a client from redis.sentinel.Sentinel(…).master_for(…)",
             key=key,
         )
-    if _lacks(text):
+    if _lacks(text) or "wrong number of arguments" in text:
         return Unsupported(f"{where} lacks a command that is needed: {text}", key=key)
     return Unavailable(f"{where} refused a command: {text}", key=key)
 

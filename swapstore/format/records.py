@@ -145,7 +145,7 @@ def pack_ts(row: Row, epoch: str) -> bytes:
 
 
 def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
-    """The body of a ts record: the origin of its row. The version comes first: see `ts_prefix`."""
+    """The body of a ts record: the origin of its row. The version comes first: see `split_ts`."""
     origin = {"version": row.version, "epoch": epoch, "committed_at": row.committed_at}
     if row.dedupe_key is not None:
         origin["dedupe_key"] = row.dedupe_key
@@ -154,9 +154,10 @@ def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
     return to_json(origin)
 
 
-def ts_prefix(row: Row) -> bytes:
-    """The first bytes of a row's ts record: its entry, and the version that commits it."""
-    return b'%b{"version":%d,' % (entry_header(row), row.version)
+def split_ts(header: bytes, row: Row, epoch: str) -> tuple[bytes, bytes]:
+    """The ts record of a row with this header, split after the version that commits it."""
+    version, comma, rest = origin_of(row, epoch).partition(b",")
+    return header + version + comma, rest
 
 
 def committed_ts(record: bytes, key: str) -> bytes | None:
@@ -250,9 +251,10 @@ def payload_of(record: bytes | None, row: Row, key: str) -> bytes:
 
 def is_whole(record: object, entry: Entry) -> bool:
     """Whether a value is the id record of this entry, payload included."""
-    if not isinstance(record, bytes) or not record.startswith(entry_header(entry)):
+    header = entry_header(entry)
+    if not isinstance(record, bytes) or not record.startswith(header):
         return False
-    payload = _decoded(entry, record[len(entry_header(entry)) :])
+    payload = _decoded(entry, record[len(header) :])
     return len(payload) == entry.size and digest(payload) == entry.sha256
 
 

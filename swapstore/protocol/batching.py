@@ -103,6 +103,8 @@ def _send(group: list[_Member[T]]) -> Operation[Unavailable | None]:
         )
     except SwapstoreError as error:
         lost = isinstance(error, ReplyLost) and not all(map(_only_reads, group))
+        if isinstance(error, ReplyLost) and len(group) > 1:
+            error.cut_off = False  # that holds for the last of them alone
         for member in group:
             member.alone = True
             if len(group) == 1 or lost or isinstance(error, Throttled):

@@ -36,6 +36,8 @@ What can fail, and why nothing is lost, doubled or half seen:
   finds the draft there (`Already`), or a later version. If a later version is stored, its log has the row of
   version n+1: the commit succeeded if that row is ours. A draft that adds no row leaves no trace there, and
   retention may have unlinked the row: then the outcome is `unknown`.
+- the server hangs up before the last portion of a large request is sent: the script, the last command of the
+  batch, did not run. The batch is sent once more. If the server hangs up again, the request is too large.
 - the store refuses a command (memory, permissions): nothing was committed, and the refusal is raised. After
   a lost reply it proves nothing about the first send, so then the outcome is `unknown`.
 - the store is full, and the swap unlinks as much as it adds: the same manifest is sent once more, to be
@@ -82,6 +84,7 @@ from swapstore.errors import (
     Contended,
     Corrupt,
     OutcomeUnknown,
+    PayloadTooLarge,
     ReplyLost,
     StoreFull,
     SwapstoreError,
@@ -103,6 +106,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
 
+CUT_ATTEMPTS = 2  # how often a draft is sent when the server hangs up before it has all of it
 STAGED_AHEAD_BYTES = 1024 * 1024  # a repair's batch of records to stage is sent when it is this large
 
 
@@ -260,7 +264,7 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
     does not tell the outcome or cannot be read.
     """
     lost: ReplyLost | None = None
-    losses = 0
+    losses = cuts = 0
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
             yield Wait(ctx.backoff(attempt))
@@ -272,6 +276,9 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
                 continue  # a record was not there: `staging` has noted what to send instead
             current = outcome.current
         except ReplyLost as error:
+            if error.cut_off and lost is None:  # not carried out
+                cuts = _cut_again(draft, error, cuts)
+                continue
             lost, losses = error, losses + 1
             current = yield from ask_after_loss(ctx, draft, error)
         except SwapstoreError as error:
@@ -291,6 +298,13 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
         f"another producer kept taking over the staged records of version {draft.manifest.version}; nothing "
         "was published. Let producers use different ids, or try again"
     )
+
+
+def _cut_again(draft: Draft, error: ReplyLost, cuts: int) -> int:
+    """Count how often the server hung up before it had the whole draft. Raises `PayloadTooLarge` at last."""
+    if cuts + 1 == CUT_ATTEMPTS:
+        raise too_large(draft, error) from error
+    return cuts + 1
 
 
 def _for_a_full_store(draft: Draft, error: SwapstoreError, lost: ReplyLost | None) -> Draft:
@@ -348,7 +362,8 @@ class Scripted:
         stages = staging.commands(ctx, needed)
         known, sent_at = ctx.cache.known(key), ctx.clock.monotonic()
         replies = yield Batch((*names, *stages, _swap(ctx, draft, needed)))
-        note_listed(ctx, dataset, replies[: len(names)])
+        if not isinstance(replies[-1], Failed):
+            note_listed(ctx, dataset, replies[: len(names)])
         refusal = staging.note(stages, replies[len(names) : -1])
         match replies[-1]:
             case Committed() | Already():
@@ -490,10 +505,25 @@ def ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Man
         raise unknown(draft, error) from lost
 
 
+def too_large(draft: Draft, cause: SwapstoreError) -> PayloadTooLarge:
+    """Build the error for a request that the server does not read to its end."""
+    size = _size_of(draft)
+    return PayloadTooLarge(
+        f"the server hangs up while version {draft.manifest.version} is sent, so a request of {size:,} bytes "
+        f"seems to be too large for it ({cause.args[0]}); nothing was published. Publish less, or raise "
+        "client-query-buffer-limit and proto-max-bulk-len of the server",
+        size_bytes=size,
+    )
+
+
+def _size_of(draft: Draft) -> int:
+    return len(draft.manifest.raw) + (draft.row.size if draft.row else 0)
+
+
 def unknown(draft: Draft, cause: SwapstoreError) -> OutcomeUnknown:
     """Build the error for a commit whose outcome could not be resolved."""
     row = draft.row
-    size = len(draft.manifest.raw) + (row.size if row else 0)
+    size = _size_of(draft)
     todo = f"publish again with id={row.id!r}" if row else "read the status, and repeat the call if need be"
     return OutcomeUnknown(
         f"the commit of version {draft.manifest.version} was sent and its outcome could not be resolved "

@@ -81,12 +81,14 @@ class Capabilities:
     `committer`: how it commits there. `serves`: whether the store may answer with a manifest and the record
     that it serves in one round trip. `is_unlisted_logged`: it was logged that the store refuses to put
     datasets on the list of names. `tells_role`: whether a server may be asked if it is a replica.
+    `may_be_node`: whether it may be one node of a cluster, so that the list of names may be on another.
     """
 
     committer: Committer = attrs.field(factory=Scripted)
     serves: bool = True
     is_unlisted_logged: bool = False
     tells_role: bool = False
+    may_be_node: bool = False
 
 
 @attrs.frozen(kw_only=True)

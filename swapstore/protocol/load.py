@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from swapstore import cache
 from swapstore.commands import PERMANENT, Ask, Command, Failed, Get, GetServed, Peek, Ttl
-from swapstore.errors import Corrupt, Damaged, ReplyLost, Unavailable
+from swapstore.errors import Corrupt, Damaged, ReplyLost, Unavailable, Unsupported
 from swapstore.format import manifest, pages, records, search
 from swapstore.format.manifest import snapshot_fields
 from swapstore.format.pages import Page
@@ -72,8 +72,21 @@ def value_of(reply: R | Failed) -> R:
 # --- the manifest ----------------------------------------------------------------------------------
 
 
-def load_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
+def _load_beside_the_list(ctx: Context, key: str) -> Operation[bytes | None]:
+    """Read a manifest, and make sure that the list of names is on the same server."""
+    both: list[Command[Any]] = [Get(key), Ttl(ctx.keys.datasets())]
+    raw, ttl = yield from ask_all(ctx, both)
+    found: bytes | None = value_of(raw)
+    if isinstance(ttl, Failed) and isinstance(ttl.error, Unsupported):
+        raise ttl.error
+    ctx.capabilities.may_be_node = False
+    return found
+
+
+def load_manifest(ctx: Context, dataset: str, *, beside_list: bool = False) -> Operation[Manifest | None]:
     """Read the whole manifest, and remember it. None: nothing is published.
+
+    `beside_list`: raise `Unsupported` if this is a node of a cluster, and the list of names is on another.
 
     When the store shows an older version than this client has seen, or none, a replica may lag: the manifest
     is read again, a few times. If the store still shows the older one, the store itself has gone back (a
@@ -87,7 +100,10 @@ def load_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         if attempt:
             yield Wait(ctx.backoff(attempt))
         read_at = ctx.clock.monotonic()
-        raw = yield from ask(ctx, Get(key))
+        if beside_list:
+            raw = yield from _load_beside_the_list(ctx, key)
+        else:
+            raw = yield from ask(ctx, Get(key))
         found = manifest.parse(raw, dataset, key) if raw is not None else None
         if known is None or (found is not None and not cache.is_newer(known.manifest, found)):
             break

@@ -111,8 +111,10 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     """
     now_ms = ctx.clock.now_ms()
     staging = Staging()
-    remembered = _remembered(ctx, wanted.dataset)
-    base = remembered or (yield from load_manifest(ctx, wanted.dataset))
+    # The first publish of a client makes sure that the list of names is there, along with the manifest.
+    lists = ctx.capabilities.may_be_node and not ctx.cache.is_listed(ctx.keys.manifest(wanted.dataset))
+    remembered = None if lists else _remembered(ctx, wanted.dataset)
+    base = remembered or (yield from load_manifest(ctx, wanted.dataset, beside_list=lists))
     ages_from = (yield from retention_time(ctx, base, now_ms)) if _is_long_ago(base, ctx, now_ms) else now_ms
     this = Intent(
         wanted,
@@ -358,10 +360,10 @@ def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
     # The commit compares the version in the ts record too: it is the one that is committed.
-    ts_record, prefix = records.pack_ts(row, draft.manifest.epoch), records.ts_prefix(row)
+    header = records.entry_header(row)
     return [
-        Record(ctx.keys.id(dataset, row.id), records.entry_header(row), records.body_of(row, payload)),
-        Record(ctx.keys.ts(dataset, row.ts, row.id), prefix, ts_record.removeprefix(prefix)),
+        Record(ctx.keys.id(dataset, row.id), header, records.body_of(row, payload)),
+        Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(header, row, draft.manifest.epoch)),
         *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]
 

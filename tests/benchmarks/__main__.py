@@ -123,7 +123,7 @@ def about(bench: Bench) -> dict[str, Any]:
 
 def settings(pool: Any) -> dict[str, Any]:
     """Describe the connections of a pool; redis-py sets TCP_NODELAY on all of them."""
-    made = pool.make_connection()
+    made = pool.connection_class(**pool.connection_kwargs)
     names = ("protocol", "socket_timeout", "socket_connect_timeout", "socket_keepalive")
     found = {name.replace("_", " "): getattr(made, name, None) for name in names}
     return found | {"parser": type(getattr(made, "_parser", None)).__name__.strip("_"), "TCP_NODELAY": True}

@@ -23,6 +23,23 @@ MUTANTS = (
         ),
     ),
     mutant(
+        "the rest of a large request is sent on another connection",
+        "What is left of a request never goes to a server that has not seen its beginning.",
+        "real/test_wrong_addresses.py::test_a_request_is_not_continued_on_another_connection",
+        Edit("_send_in_portions", "if sock is None:", "if False:"),
+        Edit(
+            "_send_in_portions",
+            "sock.sendall(piece)",
+            "connection.send_packed_command([piece], check_health=False)",
+        ),
+    ),
+    mutant(
+        "a node of a cluster without the list is published to",
+        "A dataset is not published where its name is refused: nobody would find it.",
+        "real/test_wrong_addresses.py::test_the_nodes_of_a_cluster",
+        Edit("_load_beside_the_list", "isinstance(ttl, Failed)", "False"),
+    ),
+    mutant(
         "NOSCRIPT not handled",
         "A restart or SCRIPT FLUSH between two publishes is not noticed by the caller.",
         SERVER + "flushed_scripts_cost_one_round_trip_and_nothing_else",
@@ -100,8 +117,8 @@ MUTANTS = (
         "unit/test_redis_replies.py::test_an_error_is_that_of_one_command",
         Edit(
             "RedisDriver._exchange",
-            "[_reply(read) for _ in frames]",
-            "[read(disable_decoding=True) for _ in frames]",
+            "replies.append(_reply(read))",
+            "replies.append(read(disable_decoding=True))",
         ),
     ),
     mutant(

@@ -14,7 +14,7 @@ import redis.asyncio
 
 import swapstore
 import swapstore.aio
-from swapstore import Conflict, ReadOnly, Store, Unavailable
+from swapstore import Conflict, OutcomeUnknown, ReadOnly, Store, Timeout, Unavailable
 from tests.support import invariants
 from tests.support.deployment import Pair, Switch, kinds, sentinel, until
 from tests.support.valkey import Server
@@ -42,6 +42,8 @@ def warm(store: Store, connections: int = 4) -> None:
     driver: Any = store._driver
     lent = [driver._pool.get_connection() for _ in range(connections)]
     for each in lent:
+        each.send_command("PING")  # so that a switch in between knows the connection, too
+        each.read_response()
         driver._pool.release(each)
 
 
@@ -257,7 +259,7 @@ def test_a_silent_death_is_paid_once(tmp_path: Path) -> None:
     with (
         Server(tmp_path) as server,
         Switch(server.port) as address,
-        swapstore.connect(address.url, timeout=0.5) as store,
+        swapstore.connect(address.url, timeout=Timeout(reply=0.5)) as store,
     ):
         warm(store, 12)
         address.forget()
@@ -272,7 +274,7 @@ def test_a_silent_death_is_paid_once_in_asyncio(tmp_path: Path) -> None:
     """The same for asyncio."""
 
     async def main(address: Switch) -> None:
-        async with swapstore.aio.connect(address.url, timeout=0.5) as store:
+        async with swapstore.aio.connect(address.url, timeout=Timeout(reply=0.5)) as store:
             await asyncio.gather(*(store.publish(f"set-{i}", 0) for i in range(12)))
             address.forget()
             began = time.monotonic()
@@ -282,6 +284,21 @@ def test_a_silent_death_is_paid_once_in_asyncio(tmp_path: Path) -> None:
 
     with Server(tmp_path) as server, Switch(server.port) as address:
         asyncio.run(main(address))
+
+
+def test_a_call_that_a_silent_death_has_used_up_does_not_spoil_the_next(tmp_path: Path) -> None:
+    """With one number for every time-out, each of twelve forgotten connections costs a call."""
+    with (
+        Server(tmp_path) as server,
+        Switch(server.port) as address,
+        swapstore.connect(address.url, timeout=0.5) as store,
+    ):
+        warm(store, 12)
+        address.forget()
+        with pytest.raises(OutcomeUnknown, match="0.5 s, the time-out of a call"):
+            store.publish("mena", 1, id="mine")
+        assert store.publish("mena", 1, id="mine").version == 2
+        assert [row.id for row in invariants.check(store)] == ["first", "mine"]
 
 
 @pytest.mark.parametrize("borrowed", [False, True])

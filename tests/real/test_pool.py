@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import swapstore
 from swapstore.commands import Get, Put
+from swapstore.drivers.redis.aio import AsyncRedisDriver
 from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.errors import Unavailable
 from tests.support.valkey import Server
@@ -119,3 +121,55 @@ def test_failures_leave_the_pool_its_connections(tmp_path: Path) -> None:
         server.start()
         store.publish("mena", 2)
         server.stop()
+
+
+def test_a_lent_connection_that_is_retired_is_not_lent_again(valkey: Server) -> None:
+    """A batch that was under way during a failover brings its connection to the demoted server back."""
+    driver = RedisDriver.from_url(valkey.url)
+    pool = driver._pool
+    lent = pool.get_connection()
+    pool.retire()
+    pool.release(lent)
+    following = pool.get_connection()
+    assert following is not lent
+    pool.release(following)
+    assert pool.get_connection() is following, "it was made later"
+    driver.close()
+
+
+def test_an_asyncio_connection_that_is_retired_while_it_is_lent_is_closed(valkey: Server) -> None:
+    """The same for asyncio."""
+
+    async def main() -> None:
+        driver: Any = AsyncRedisDriver.from_url(valkey.url)
+        exchange = driver._exchange
+
+        async def retired(*args: Any, **options: Any) -> Any:
+            await driver._retire()
+            return await exchange(*args, **options)
+
+        driver._exchange = retired
+        await driver.execute([Get("a")])
+        assert not [each for each in driver._pool._available_connections if each.is_connected]
+        await driver.close()
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_an_exception_left_half_read_is_not_used_again(valkey: Server) -> None:
+    """A reply that comes late is taken for the reply to the next command."""
+    with valkey.client() as client:
+        client.set("a", "mine")
+    driver: Any = RedisDriver.from_url(valkey.url)
+    exchange = driver._exchange
+
+    def stopped(connection: Any, *_: Any, **__: Any) -> Any:
+        connection.send_command("BLPOP", "nothing", "0.3")
+        raise ZeroDivisionError
+
+    driver._exchange = stopped
+    with pytest.raises(ZeroDivisionError):
+        driver.execute([Get("b")])
+    driver._exchange = exchange
+    assert driver.execute([Get("a")]) == [b"mine"]
+    driver.close()

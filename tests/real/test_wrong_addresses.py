@@ -13,27 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 import swapstore
 import swapstore.aio
+from swapstore import PayloadTooLarge, Store, Timeout, Unscripted
 from swapstore.commands import Get
 from swapstore.drivers.redis.driver import RedisDriver
+from swapstore.drivers.redis.errors import CutOff
 from swapstore.errors import InvalidInput, SwapstoreError, Unavailable, Unsupported
 from tests.rest.test_tls import CERTIFICATE
-from tests.support.deployment import Switch, cluster_node, kinds, sentinel
+from tests.support.deployment import Switch, cluster, cluster_node, kinds, sentinel
 from tests.support.valkey import Server
 
 
-def failures(url: str, **options: Any) -> list[SwapstoreError]:
+def failures(url: str, *, dataset: str = "asia", **options: Any) -> list[SwapstoreError]:
     """What publishing there raises, blocking and in asyncio."""
 
     async def main() -> None:
         async with swapstore.aio.connect(url, **options) as store:
-            await store.publish("asia", 1)
+            await store.publish(dataset, 1)
 
     found = []
     with pytest.raises(SwapstoreError) as caught, swapstore.connect(url, **options) as store:
-        store.publish("asia", 1)
+        store.publish(dataset, 1)
     found.append(caught.value)
     with pytest.raises(SwapstoreError) as caught:
         asyncio.run(main())
@@ -64,6 +67,37 @@ def test_a_node_of_a_cluster(tmp_path: Path) -> None:
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("kind", sorted(kinds()))
+def test_a_renamed_script_command(tmp_path: Path, kind: str) -> None:
+    """A server without EVALSHA publishes once, and then fails with what names no command."""
+    with (
+        Server(tmp_path, "--rename-command", "EVALSHA", "hidden", binary=kinds()[kind]) as server,
+        swapstore.connect(server.url) as store,
+    ):
+        store.publish("mena", 0)
+        with pytest.raises(Unscripted, match="EVALSHA.*rename-command.*Nothing was published"):
+            store.publish("mena", 1)
+        snap = store.read_latest("mena")
+        assert snap is not None
+        assert snap.value == 0
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("kind", sorted(kinds()))
+def test_a_server_without_eval_publishes_or_cannot(tmp_path: Path, kind: str) -> None:
+    """An old server without EVAL says to try again later, because it does not know PEXPIRE with XX."""
+    with (
+        Server(tmp_path, "--rename-command", "EVAL", "hidden", binary=kinds()[kind]) as server,
+        swapstore.connect(server.url) as store,
+    ):
+        if kind == "redis":
+            with pytest.raises(Unsupported, match="EVAL.*PEXPIRE.*Nothing was published"):
+                store.publish("mena", 0)
+        else:
+            assert [store.publish("mena", value).version for value in range(2)] == [1, 2]
+
+
+@pytest.mark.server
 def test_a_database_that_is_not_there(valkey: Server) -> None:
     """A wrong number looks like an outage that passes."""
     all_are(failures(f"redis://127.0.0.1:{valkey.port}/99"), InvalidInput, "no database of this number")
@@ -72,8 +106,10 @@ def test_a_database_that_is_not_there(valkey: Server) -> None:
 @pytest.mark.server
 def test_tls_to_a_plain_port(valkey: Server) -> None:
     """`rediss://` to a plain port asks whether the server is overloaded."""
-    found = failures(f"rediss://127.0.0.1:{valkey.port}/0", timeout=0.3)
+    began = time.monotonic()
+    found = failures(f"rediss://127.0.0.1:{valkey.port}/0", timeout=Timeout(connect=0.3))
     all_are(found, Unavailable, "does it speak TLS", "redis://")
+    assert time.monotonic() - began < 8, "less than the time-out for a reply"
 
 
 @pytest.mark.server
@@ -192,6 +228,74 @@ def test_a_certificate_that_is_not_trusted() -> None:
     all_are(found, InvalidInput, "certificate", "ssl_ca_certs")
 
 
+# --- one node of a cluster --------------------------------------------------------------------------
+
+
+def names_in(server: Server, count: int = 1) -> list[str]:
+    """Datasets whose keys belong to a node of a cluster."""
+    found = []
+    with server.client() as client:
+        for number in range(1000):
+            try:
+                client.get(f"swapstore:manifest:{{set-{number}}}")
+            except redis.ResponseError:
+                continue
+            found.append(f"set-{number}")
+            if len(found) == count:
+                return found
+    raise AssertionError("no dataset belongs to this node")
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_the_nodes_of_a_cluster(tmp_path: Path) -> None:
+    """A dataset is published to one node, and its name is refused there: nobody finds the dataset."""
+    with cluster(tmp_path, kinds()["valkey"]) as nodes:
+        lists, other = sorted(nodes, key=lambda node: not owns_the_list(node))
+        here, more = names_in(lists, 2)
+        (there,) = names_in(other)
+
+        all_are(failures(other.url, dataset=there), Unsupported, "node of a cluster", "othing was published")
+        all_are(failures(other.url, dataset=here), Unsupported, "node of a cluster", "othing was published")
+        with other.client() as client:
+            assert client.dbsize() == 0
+        all_are(failures(lists.url, dataset=there), Unsupported, "node of a cluster", "othing was published")
+        with swapstore.connect(lists.url) as store:
+            store.publish(here, 1)
+            outcomes = store.publish_many({more: 2, there: 2})
+            assert isinstance(outcomes[there], Unsupported)
+            for reading in (store.read_latest, store.status, lambda name: store.read_latest_many([name])):
+                with pytest.raises(Unsupported, match="node of a cluster"):
+                    reading(there)
+            snaps = store.read_latest_many([here, more])
+            assert [snap and snap.value for snap in snaps.values()] == [1, 2]
+        with other.client() as client:
+            assert client.dbsize() == 0
+        with swapstore.connect(other.url) as store, pytest.raises(Unsupported, match="node of a cluster"):
+            store.datasets()
+        with lists.client() as one, other.client() as two:
+            slot = one.execute_command("CLUSTER", "KEYSLOT", f"{{{more}-new}}")
+            source, target = (one, two) if is_owner(one, f"{{{more}-new}}") else (two, one)
+            name = target.execute_command("CLUSTER", "MYID")
+            source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", name)
+            moving = lists if source is one else other
+        with swapstore.connect(moving.url) as store, pytest.raises(Unsupported, match="cluster.*ASK"):
+            store.read_latest(f"{more}-new")
+
+
+def owns_the_list(server: Server) -> bool:
+    with server.client() as client:
+        return is_owner(client, "swapstore:datasets")
+
+
+def is_owner(client: Any, key: str) -> bool:
+    try:
+        client.exists(key)
+    except redis.ResponseError:
+        return False
+    return True
+
+
 # --- large transfers -------------------------------------------------------------------------------
 
 
@@ -222,3 +326,84 @@ def test_a_time_out_bounds_the_silence_and_not_the_transfer(tmp_path: Path, face
             snap = store.read_latest("mena")
             assert snap is not None
             assert snap.raw == payload
+
+
+LARGE = b"x" * 8_000_000
+
+
+def sends(store: Store) -> list[int]:
+    """How many commands each batch of a store has, from now on."""
+    driver: Any = store._driver
+    execute, found = driver.execute, []
+
+    def counted(commands: Any) -> Any:
+        found.append(len(commands))
+        return execute(commands)
+
+    driver.execute = counted
+    return found
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("kind", sorted(kinds()))
+@pytest.mark.parametrize("limit", ["--proto-max-bulk-len", "--client-query-buffer-limit"])
+def test_a_request_that_is_too_large_for_the_server(tmp_path: Path, kind: str, limit: str) -> None:
+    """A payload above a limit of the server is sent four times, and ends in OutcomeUnknown."""
+
+    async def main(url: str) -> None:
+        async with swapstore.aio.connect(url) as store:
+            with pytest.raises(PayloadTooLarge, match="nothing was published|Nothing was published"):
+                await store.publish("mena", LARGE, codec="bytes")
+            assert (await store.publish("mena", 3)).version == 3
+
+    with Server(tmp_path, limit, "1048576", binary=kinds()[kind]) as server:
+        with swapstore.connect(server.url) as store:
+            store.publish("mena", 1)
+            sent = sends(store)
+            with pytest.raises(PayloadTooLarge, match="nothing was published|Nothing was published"):
+                store.publish("mena", LARGE, codec="bytes")
+            assert len(sent) <= 2
+            outcomes = store.publish_many({"mena": b"2", "asia": LARGE}, codec="bytes")
+            assert isinstance(outcomes["asia"], PayloadTooLarge)
+            assert outcomes["mena"].version == 2  # type: ignore[union-attr]
+        asyncio.run(main(server.url))
+
+
+def test_one_hang_up_during_a_large_request_is_no_limit(valkey: Server) -> None:
+    """A connection that is cut during an upload fails the publish, as if the server had a limit."""
+    with swapstore.connect(valkey.url) as store:
+        store.publish("mena", 0)
+        driver: Any = store._driver
+        exchange = driver._exchange
+        cuts: list[Any] = []
+
+        def cut(connection: Any, commands: Any, **options: Any) -> Any:
+            if not cuts:
+                cuts.append(commands)
+                raise CutOff("reset")
+            return exchange(connection, commands, **options)
+
+        driver._exchange = cut
+        assert store.publish("mena", LARGE, codec="bytes").version == 2
+        assert cuts
+
+
+@pytest.mark.server
+def test_a_request_is_not_continued_on_another_connection(valkey: Server) -> None:
+    """A store is closed during an upload, and the server takes the rest of the payload for commands."""
+    with valkey.client() as client:
+        client.set("precious", 1)
+    payload = b"\r\nDEL precious\r\n" * 200_000
+    with swapstore.connect(valkey.url) as store:
+        store.publish("mena", 0)
+        driver: Any = store._driver
+        kind = driver._pool.connection_class
+        send = kind.send_packed_command
+        driver._pool._idle[-1].__class__ = type(
+            "Closed",
+            (kind,),
+            {"send_packed_command": lambda self, *a, **k: (send(self, *a, **k), self.disconnect())},
+        )
+        assert store.publish("mena", payload, codec="bytes").version == 2
+    with valkey.client() as client:
+        assert client.get("precious") == b"1"

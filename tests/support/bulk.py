@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import redis
-
 from swapstore import Store
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.format import append, manifest, records
 from swapstore.format.keys import Keys
 from swapstore.format.manifest import F, Head, Log, Manifest
 from swapstore.models import Row
+from tests.support.valkey import client_of
 
 EPOCH = "e" * 12
 BEGAN_MS = 1_600_000_000_000
@@ -159,7 +158,7 @@ def read(store: Store, key: str) -> bytes | None:
         with driver._connection() as connection:
             found = connection.execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone()
             return found[0] if found else None
-    client: Any = redis.Redis(connection_pool=driver._pool)
+    client: Any = client_of(driver)
     return client.get(key)  # type: ignore[no-any-return]
 
 
@@ -173,7 +172,7 @@ def write(store: Store, pairs: Pairs) -> None:
                 connection.executemany("INSERT OR REPLACE INTO records (key, value) VALUES (?, ?)", chunk)
                 connection.execute("COMMIT")
         else:
-            pipeline: Any = redis.Redis(connection_pool=driver._pool).pipeline(transaction=False)
+            pipeline: Any = client_of(driver).pipeline(transaction=False)
             for key, value in chunk:
                 pipeline.set(key, value)
             pipeline.execute()
@@ -187,7 +186,7 @@ def take_back(store: Store, before: Manifest, staged: Iterable[str]) -> None:
         with driver._connection() as connection:
             connection.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in keys])
     elif keys:
-        redis.Redis(connection_pool=driver._pool).delete(*keys)
+        client_of(driver).delete(*keys)
     write(store, [(before.key, before.raw)])
 
 

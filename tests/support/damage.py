@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import redis
-
 from swapstore import Store
+from tests.support.valkey import client_of
 
 
 class Damage:
@@ -22,7 +21,7 @@ class Damage:
     @property
     def client(self) -> Any:
         """A plain client of the server."""
-        return redis.Redis(connection_pool=self._driver._pool)
+        return client_of(self._driver)
 
     def _sql(self, statement: str, *values: Any) -> list[Any]:
         with self._driver._connection() as connection:

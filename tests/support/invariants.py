@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import redis
-
 from swapstore import Store
 from swapstore.format import manifest, pages
 from swapstore.format.keys import Keys
 from swapstore.format.records import payload_of
 from swapstore.models import Ref, Row
+from tests.support.valkey import client_of
 
 Contents = dict[str, tuple[bytes, bool]]  # the value, and whether it has a TTL
 
@@ -27,7 +26,7 @@ def contents(store: Store) -> Contents:
             key: (value.data, value.expires_at is not None) for key, value in driver.keyspace.values.items()
         }
     if hasattr(driver, "_pool"):
-        client: Any = redis.Redis(connection_pool=driver._pool)
+        client: Any = client_of(driver)
         names = [key for key in client.keys("*") if client.type(key) == b"string"]
         found = {key.decode(): (client.get(key), client.pttl(key) != -1) for key in names}
         return {key: value for key, value in found.items() if value[0] is not None}  # not expired since

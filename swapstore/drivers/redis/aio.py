@@ -28,7 +28,7 @@ from swapstore.errors import ReplyLost
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from swapstore.models import Timeout
 
@@ -172,15 +172,25 @@ class AsyncRedisDriver:
         """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
         before = _cancellations()
-        for pieces in wire.portions(wire.packed(frames)):
-            await connection.send_packed_command(pieces, check_health=False)
-            _raise_if_cancelled(since=before)
+        portions = iter(wire.portions(wire.packed(frames)))
+        await connection.send_packed_command(next(portions), check_health=False)
+        _raise_if_cancelled(since=before)
+        await _send_the_rest(connection, portions)
         read = connection.read_response
         if isinstance(connection, SentinelManagedConnection):
             # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
             read = super(SentinelManagedConnection, connection).read_response
-        async with _silence(connection):
-            return [await _reply(read) for _ in frames]
+        replies: list[Any] = []
+        try:
+            async with _silence(connection):
+                for _ in frames:
+                    replies.append(await _reply(read))  # noqa: PERF401 - what came before a failure counts
+        except (redis.RedisError, OSError):
+            if not replies or not errors.is_last(replies[-1]):
+                raise
+            await _close(connection)
+            replies += replies[-1:] * (len(frames) - len(replies))  # nothing of the rest was carried out
+        return replies
 
     def listen(self, channel: str) -> AsyncRedisListener:
         """Subscribe to hints on a channel; see `AsyncListener`. The connection is not one of the pool's."""
@@ -218,6 +228,28 @@ def _raise_if_cancelled(*, since: int) -> None:
     """
     if _cancellations() > since:
         raise asyncio.CancelledError
+
+
+async def _send_the_rest(connection: Any, portions: Iterator[list[bytes]]) -> None:
+    """Send the portions of a request after the first. Raises `CutOff` if the server hangs up before the last.
+
+    They are written to the stream itself: if somebody has closed it, redis-py would connect anew, and the
+    server would take a part of a payload for commands.
+    """
+    writer = connection._writer  # noqa: SLF001 - there is no public way that does not connect
+    for (piece,) in portions:
+        if writer is None:
+            raise redis.ConnectionError("the connection was closed while a request was sent")
+        try:
+            async with asyncio.timeout(connection.socket_timeout):
+                writer.write(piece)
+                await writer.drain()
+        except TimeoutError:
+            raise
+        except OSError as error:
+            if next(portions, None) is None:
+                raise
+            raise errors.CutOff(str(error)) from error
 
 
 async def _reply(read: Callable[..., Any]) -> Any:

@@ -40,6 +40,19 @@ class Parser(DefaultParser):  # type: ignore[misc, valid-type]
     EXCEPTION_CLASSES: ClassVar = {**DefaultParser.EXCEPTION_CLASSES, "LOADING": errors.Loading}
 
 
+class _SSLConnection(redis.SSLConnection):
+    """A connection whose TLS handshake counts as connecting. A plain server waits for more, mutely."""
+
+    def _connect(self) -> Any:
+        reply_s, self.socket_timeout = self.socket_timeout, self.socket_connect_timeout
+        try:
+            sock: Any = super()._connect()  # type: ignore[no-untyped-call]
+        finally:
+            self.socket_timeout = reply_s
+        sock.settimeout(reply_s)
+        return sock
+
+
 class RedisDriver:
     """Carries out commands on a Redis or Valkey server.
 
@@ -69,9 +82,12 @@ class RedisDriver:
         """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
         where, parsed = address.parse(url, redis.BlockingConnectionPool, _no_retry(), Parser, timeout)
 
+        kind = parsed.connection_class
+        kind = _SSLConnection if kind is redis.SSLConnection else kind
+
         def pool() -> Pool:
             options = parsed.connection_kwargs
-            return Pool(parsed.connection_class, options, size=parsed.max_connections, wait_s=parsed.timeout)
+            return Pool(kind, options, size=parsed.max_connections, wait_s=parsed.timeout)
 
         return cls(pool(), where=where, renew=pool)
 
@@ -125,13 +141,28 @@ class RedisDriver:
     ) -> list[Any]:
         """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        for pieces in wire.portions(wire.packed(frames)):
+        pieces = wire.packed(frames)
+        if len(pieces) == 1 and len(pieces[0]) <= wire.PORTION:
+            cut_off = None
             connection.send_packed_command(pieces, check_health=False)
+        else:
+            cut_off = _send_in_portions(connection, pieces)
         read = connection.read_response
         if isinstance(connection, SentinelManagedConnection):
             # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
             read = super(SentinelManagedConnection, connection).read_response
-        return [_reply(read) for _ in frames]
+        replies: list[Any] = []
+        try:
+            for _ in frames:
+                replies.append(_reply(read))  # noqa: PERF401 - what came before a failure counts
+        except (redis.RedisError, OSError):
+            if not replies or not errors.is_last(replies[-1]):
+                if cut_off is not None:
+                    raise cut_off from None
+                raise
+            connection.disconnect()
+            replies += replies[-1:] * (len(frames) - len(replies))  # nothing of the rest was carried out
+        return replies
 
     def listen(self, channel: str) -> RedisListener:
         """Subscribe to hints on a channel; see `Listener`. The connection is not one of the pool's."""
@@ -146,6 +177,29 @@ class RedisDriver:
 def _no_retry() -> Retry:
     """Return a policy that never sends anything a second time."""
     return Retry(NoBackoff(), 0)
+
+
+def _send_in_portions(connection: Any, pieces: list[bytes]) -> errors.CutOff | None:
+    """Send a request in portions. Returns the failure if the server hung up before the last one.
+
+    The portions after the first are written to the socket itself: if another thread has closed it, redis-py
+    would connect anew, and the server would take a part of a payload for commands.
+    """
+    portions = iter(wire.portions(pieces))
+    connection.send_packed_command(next(portions), check_health=False)
+    sock = connection._sock  # noqa: SLF001 - there is no public way that does not connect
+    for (piece,) in portions:
+        if sock is None:
+            raise redis.ConnectionError("the connection was closed while a request was sent")
+        try:
+            sock.sendall(piece)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            if next(portions, None) is None:
+                raise
+            return errors.CutOff(str(error))
+    return None
 
 
 def _reply(read: Callable[..., Any]) -> Any:
@@ -164,7 +218,11 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
 
     Raises `Unavailable` if the server is still loading its data: it has carried out nothing.
     """
-    if all(isinstance(reply, errors.Loading) for reply in replies):
+    if (
+        replies
+        and type(replies[0]) is errors.Loading
+        and all(type(reply) is errors.Loading for reply in replies)
+    ):
         raise refusals.loading(where)
     found: list[Any] = []
     for unit, reply in zip(units, replies, strict=True):
@@ -198,7 +256,10 @@ def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
 
 def misdirected(found: Sequence[Any]) -> bool:
     """Say whether a command was refused because this server is not the one to ask: see `Failed.again`."""
-    return any(type(answer) is Failed and answer.again for answer in found)
+    for answer in found:  # noqa: SIM110 - a loop is quicker, and each batch comes here
+        if type(answer) is Failed and answer.again:
+            return True
+    return False
 
 
 def without_script(replies: Sequence[Any]) -> list[int]:

@@ -57,6 +57,9 @@ def is_tls(pool: Any) -> bool:
 
 def _not_connected(error: Exception, where: str, pool: Any) -> SwapstoreError:
     text = _text(error)
+    cause = str(error.__cause__ or error.__context__ or "")
+    if is_tls(pool) and "SSL" in cause and "SSL" not in text:
+        text = f"{text}: {cause}"  # redis-py 5 leaves it out in asyncio
     if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
         return InvalidInput(
             f"{where} showed a certificate that is not trusted: {text}. If it is the right server, name its "
@@ -111,6 +114,18 @@ _DENIALS = (
 )
 
 
+class CutOff(redis.ConnectionError):
+    """The server closed the connection before the last portion of a request was sent."""
+
+
+def is_last(reply: Any) -> bool:
+    """Say whether a reply is the last one on its connection: the server can read no further command."""
+    return isinstance(reply, raised.ResponseError) and str(reply).startswith(("Protocol error", _PROTOCOL))
+
+
+_PROTOCOL = "ERR Protocol error"
+
+
 def of_exchanging(
     error: BaseException, where: str, commands: Sequence[Command[Any]], *, closed: bool
 ) -> SwapstoreError | None:
@@ -134,7 +149,8 @@ def of_exchanging(
     ):
         return ReplyLost(
             f"the connection to {where} failed before the reply came: {_text(error)}. Is the server "
-            "healthy and the network stable?"
+            "healthy and the network stable?",
+            cut_off=isinstance(error, CutOff),
         )
     return None
 

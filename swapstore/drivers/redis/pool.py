@@ -45,8 +45,8 @@ class Pool:
         self._idle: list[Any] = []  # the last one returned is lent first
         self._handed: queue.SimpleQueue[Any] = queue.SimpleQueue()  # to threads that wait
         self._waiting: set[int] = set()  # their numbers
-        self._made: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # in which generation
-        self._generation = 0
+        self._made: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
+        self._retired: set[Any] = set()  # weak references to connections that are closed when they come back
 
     def get_connection(self) -> Any:
         """Lend a connection that is ready. Raises what redis-py raises, `Exhausted`, or `StoreClosed`."""
@@ -97,7 +97,7 @@ class Pool:
         if len(self._made) >= self.max_connections:
             return None
         made = self.connection_class(**self.connection_kwargs)
-        self._made[made] = self._generation
+        self._made[made] = None
         if len(self._made) > self.max_connections:  # another thread was quicker
             del self._made[made]
             return None
@@ -133,7 +133,7 @@ class Pool:
     def release(self, connection: Any) -> None:
         """Take a connection back. Nothing may be left to be read on it."""
         renew = getattr(connection, "should_reconnect", bool)()  # redis-py heard that the server moves
-        if renew or self.closed or self._made.get(connection) != self._generation:
+        if renew or self.closed or (self._retired and weakref.ref(connection) in self._retired):
             self.discard(connection)
         elif self._waiting:
             self._handed.put(connection)
@@ -147,7 +147,7 @@ class Pool:
 
     def retire(self) -> None:
         """Close all idle connections now, and the lent ones when they come back."""
-        self._generation += 1
+        self._retired = set(self._made.keyrefs())
         while (connection := self._returned(0.0)) is not None:
             self.discard(connection)
 
