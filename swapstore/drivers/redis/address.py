@@ -100,6 +100,7 @@ def parse(url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout |
         parsed = kind.from_url(url, **options)
         for name in NUMBERS & parsed.connection_kwargs.keys():
             parsed.connection_kwargs[name] = int(parsed.connection_kwargs[name])
+        parsed.connection_kwargs["protocol"] = PROTOCOL  # whatever the URL says: the parser is for this one
         made = parsed
     if made is None:
         raise malformed()

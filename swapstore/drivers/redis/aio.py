@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import redis.asyncio
-from redis.asyncio.connection import DefaultParser
+from redis._parsers import _AsyncHiredisParser, _AsyncRESP2Parser
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
+from redis.utils import HIREDIS_AVAILABLE
 
 from swapstore.commands import Command
 from swapstore.drivers.limiter import Limiter
@@ -38,10 +39,14 @@ if TYPE_CHECKING:
 FAR_S = 1e6  # redis-py's own bound, on the whole of a reply: `_silence` ends the wait
 
 
-class Parser(DefaultParser):  # type: ignore[misc, valid-type]
+# Not redis-py's default: that may be a parser of RESP3, which it replaces only if it is that very class.
+_Parser: Any = _AsyncHiredisParser if HIREDIS_AVAILABLE else _AsyncRESP2Parser
+
+
+class Parser(_Parser):  # type: ignore[misc]
     """redis-py's parser, but LOADING is the reply to one command, and those after it are read."""
 
-    EXCEPTION_CLASSES: ClassVar = {**DefaultParser.EXCEPTION_CLASSES, "LOADING": errors.Loading}
+    EXCEPTION_CLASSES: ClassVar = {**_Parser.EXCEPTION_CLASSES, "LOADING": errors.Loading}
 
 
 class AsyncRedisDriver:

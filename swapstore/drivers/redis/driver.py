@@ -14,10 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import redis
+from redis._parsers import _HiredisParser, _RESP2Parser
 from redis.backoff import NoBackoff
-from redis.connection import DefaultParser
 from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection
+from redis.utils import HIREDIS_AVAILABLE
 
 from swapstore.commands import Command, Failed, Stage
 from swapstore.drivers import refusals
@@ -34,10 +35,14 @@ if TYPE_CHECKING:
     from swapstore.models import Timeout
 
 
-class Parser(DefaultParser):  # type: ignore[misc, valid-type]
+# Not redis-py's default: that may be a parser of RESP3, which it replaces only if it is that very class.
+_Parser: Any = _HiredisParser if HIREDIS_AVAILABLE else _RESP2Parser
+
+
+class Parser(_Parser):  # type: ignore[misc]
     """redis-py's parser, but LOADING is the reply to one command, and those after it are read."""
 
-    EXCEPTION_CLASSES: ClassVar = {**DefaultParser.EXCEPTION_CLASSES, "LOADING": errors.Loading}
+    EXCEPTION_CLASSES: ClassVar = {**_Parser.EXCEPTION_CLASSES, "LOADING": errors.Loading}
 
 
 class _SSLConnection(redis.SSLConnection):
