@@ -132,6 +132,21 @@ def test_an_origin_that_is_no_json_is_written_again() -> None:
     assert dataset.history() == dataset.rows
 
 
+@pytest.mark.parametrize("ttl_ms", [None, 600_000])
+def test_many_altered_ts_records_are_written_again_at_once(ttl_ms: int | None) -> None:
+    """Each altered ts record costs an attempt to commit, and a repair of many gives up."""
+    dataset = numbered(40)
+    for row in dataset.rows:
+        dataset.put(f"swapstore:ts:{{mena}}:{row.ts}:{row.id}", b"{}\n", ttl_ms)
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.left) == ((), ())
+    dataset.sim.keyspace.expire_all()
+    assert dataset.problems() == set()
+    dataset.delete(MANIFEST)
+    dataset.repaired()
+    assert dataset.history() == dataset.rows
+
+
 ROW_FIELDS = {
     "id": b'"id":"id-',
     "ts": b'"ts":',
