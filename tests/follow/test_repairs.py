@@ -59,3 +59,15 @@ def test_what_was_returned_before_a_repair_is_no_gap_when_it_is_hidden() -> None
     last = next(follower)
     assert isinstance(last, Row), last
     assert last.id == "last"
+
+
+def test_a_follower_gets_nothing_from_before_its_beginning() -> None:
+    """After a repair, a consumer that went on after version 12 is given version 12."""
+    dataset = grown(13)
+    follower = another(dataset.store).follow("mena", after=12)
+    got = [next(follower)]
+    dataset.delete(*dataset.pages()[:3])
+    another(dataset.store).repair("mena", apply=True)
+    another(dataset.store).publish("mena", "last", id="last", ts=at(99))
+    got.append(next(follower))
+    assert [item.id for item in got if isinstance(item, Row)] == ["id-13", "last"]
