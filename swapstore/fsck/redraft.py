@@ -218,7 +218,8 @@ class Redrafter:
         before = draft.base.epoch if draft.base else line
         for row, epoch in (*((row, line) for row in back), *((row, before) for row in again)):
             # All of it is compared: one with another origin, which a retry may have staged, is replaced.
-            needed.append(Record(keys.ts(dataset, row.ts, row.id), records.pack_ts(row, epoch), shared=True))
+            key, record = keys.ts(dataset, row.ts, row.id), records.pack_ts(row, epoch)
+            needed.append(Record(key, record, shared=True, replaces=True))
         return needed
 
     def _expiring(self, current: Manifest, replaced: Collection[str]) -> Operation[list[Record]]:

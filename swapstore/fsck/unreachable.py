@@ -184,7 +184,7 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     permanent = [key for key, left in ours if left == PERMANENT]
     if origin is not None and origin.pending:
         return note_leaked(walk, permanent or [name.key])
-    is_staged = value_of(ts_ttl) not in {PERMANENT, ABSENT}
+    is_staged = bool(ts_record) and value_of(ts_ttl) != PERMANENT  # it may have expired after it was read
     if is_staged and not _may_be_its_own(walk, origin):
         has_ts, origin = False, None
     is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts, is_staged=is_staged)

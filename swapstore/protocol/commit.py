@@ -151,7 +151,8 @@ class Record:
 
     `header` is what the commit compares: its header line, newline included, and of a ts record the version
     after it. `shared`: it may be permanent already, as a page may be. `stored`: it is in the store already,
-    and only its header is known here.
+    and only its header is known here. `replaces`: another record may be staged under its key, and is taken
+    over without asking first; otherwise each costs an attempt to commit.
     """
 
     key: str
@@ -159,6 +160,7 @@ class Record:
     body: bytes = attrs.field(default=b"", repr=False)
     shared: bool = False
     stored: bool = False
+    replaces: bool = False
 
     @classmethod
     def of(cls, key: str, data: bytes, *, shared: bool = False) -> Record:
@@ -213,7 +215,7 @@ class Staging:
         self._headers.update({record.key: record.header for record in wanted})
         return [
             Replace(record.key, record.data, ttl)
-            if record.key in self._taken_over or record.key in self._staged
+            if record.replaces or record.key in self._taken_over or record.key in self._staged
             else Stage(record.key, record.header, ttl, record.body)
             for record in wanted
         ]

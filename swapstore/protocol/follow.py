@@ -212,7 +212,7 @@ class Follow:
         anchor = self._anchor
         if anchor is None:
             if manifest.version < self._position:
-                self._lose_place(manifest)
+                self._lose_place()
             return
         if manifest.epoch == self._epoch and (yield from self._is_same_line(manifest, anchor)):
             return
@@ -225,15 +225,14 @@ class Follow:
             self._complete_to = max(place.version, anchor.version)
         else:
             place = yield from self._newest_returned(manifest)
-            self._lose_place(manifest, place)
+            self._lose_place(place)
         self._repeated_to = manifest.version
 
-    def _lose_place(self, manifest: Manifest | None = None, place: Mark | None = None) -> None:
+    def _lose_place(self, place: Mark | None = None) -> None:
         """Go on after `place`, a returned row that is still there, or else with the oldest row there is."""
         self._open_gap("reset")
         self._anchor = place
         self._position = self._complete_to = self._start = place.version if place else 0
-        self._any_start = manifest is not None and place is None
 
     def _is_same_line(self, manifest: Manifest, anchor: Mark) -> Operation[bool]:
         """Say whether the log continues the one that was followed: no other row has the anchor's version."""

@@ -70,6 +70,8 @@ def _check_row(keyspace: Keyspace, dataset: str, row: Row, found: Contents) -> s
         found.problems.append(f"{id_key} is not what version {row.version} names")
     if ts_record is None or not ts_record.data.startswith(records.entry_header(row)):
         found.problems.append(f"{ts_key} is not what version {row.version} names")
+    elif (origin := records.read_ts(ts_record.data, ts_key)[1]) is None or origin.version > row.version:
+        found.problems.append(f"{ts_key} was staged for another version than {row.version}")
     return {id_key, ts_key}
 
 

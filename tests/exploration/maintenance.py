@@ -24,7 +24,7 @@ from swapstore.protocol.pointers import pin, unpin
 from swapstore.protocol.prune import prune
 from swapstore.protocol.read import read_id
 from tests.exploration.contents import Contents, contents_of
-from tests.exploration.scenarios import MANIFEST, ONE, TWO, Client, D, reader, with_history
+from tests.exploration.scenarios import MANIFEST, ONE, TWO, Client, D, producer, reader, with_history
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:
@@ -127,6 +127,23 @@ def expiring(keyspace: Keyspace) -> None:
         keyspace.values[key] = attrs.evolve(keyspace.values[key], expires_at=10**15)
 
 
+def without_ts(keyspace: Keyspace) -> None:
+    """The ts record of a snapshot in a page was evicted."""
+    del keyspace.values[KEYS.ts(D, 1, "old-1")]
+
+
+def without_ts_and_page(keyspace: Keyspace) -> None:
+    """So was the page."""
+    without_ts(keyspace)
+    without_page(keyspace)
+
+
+def without_ts_and_manifest(keyspace: Keyspace) -> None:
+    """So was the manifest."""
+    without_ts(keyspace)
+    without_manifest(keyspace)
+
+
 def altered_ts(keyspace: Keyspace) -> None:
     """A ts record was altered."""
     key = KEYS.ts(D, 1, "old-1")
@@ -168,6 +185,7 @@ class Scenario:
 
 
 FEW = ("none", "one crash")
+RETRY = producer(b"1", id="old-1", ts=1)  # of a publish that was acknowledged long ago
 SCENARIOS = {
     "two producers with retention and a pruner": Scenario(
         (keeping(ONE, 1), keeping(TWO, 1), pruner), history=5
@@ -200,6 +218,15 @@ SCENARIOS = {
     ),
     "a repairer of an altered ts record, and a producer": Scenario(
         (repairer, ONE), altered_ts, budgets=("none",)
+    ),
+    "a repairer of a lost ts record, and a retry": Scenario(
+        (repairer, RETRY), without_ts, budgets=(*FEW, "one lost reply", "one key expires")
+    ),
+    "a repairer of a lost ts record and page, and a retry": Scenario(
+        (repairer, RETRY), without_ts_and_page, budgets=(*FEW, "one key expires")
+    ),
+    "a repairer of a lost ts record and manifest, and a retry": Scenario(
+        (repairer, RETRY), without_ts_and_manifest, budgets=(*FEW, "one key expires")
     ),
     "a repairer of a leak, and a producer": Scenario((repairer, ONE), leaked, budgets=FEW),
     "two repairers of a lost manifest": Scenario(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from swapstore import Row
+from swapstore import Retention, Row
 from swapstore.format import manifest
-from tests.fsck.simulated import grown, key
+from tests.fsck.simulated import MANIFEST, grown, key, opened
 from tests.support.drivers import another
 from tests.support.times import at
 
@@ -33,3 +35,39 @@ def test_a_repair_neither_repeats_nor_skips_a_commit(position: int, lost: tuple[
     ids = [item.id for item in got if isinstance(item, Row)]
     assert len(ids) == len(got), "no gap"
     assert sorted(ids) == sorted([*(row.id for row in dataset.rows), "last"])
+
+
+def test_what_was_returned_before_a_repair_is_no_gap_when_it_is_hidden() -> None:
+    """A repair gives the last row of a follower an earlier version, and rows that it had become a gap."""
+    dataset = opened()
+    recent = dataset.sim.clock.now_ms()
+    for number in range(5):
+        dataset.store.publish("mena", number, id=f"first-{number}", ts=recent)
+    dataset.delete(MANIFEST)
+    dataset.sim.clock.advance(1000)
+    for number in range(2):
+        another(dataset.store).publish("mena", number, id=f"second-{number}", ts=at(number))
+    dataset.repaired()
+    follower = another(dataset.store).follow("mena", after=0)
+    got = [next(follower) for _ in range(7)]
+    assert [item.id for item in got if isinstance(item, Row)][-1] == "first-4"
+    dataset.delete(MANIFEST)  # the new log has the older commits first again
+    dataset.repaired()
+    assert [row.id for row in dataset.history()][-2:] == ["second-0", "second-1"]
+    another(dataset.store).prune("mena", retention=Retention(max_age=timedelta(hours=1)))
+    another(dataset.store).publish("mena", "last", id="last")
+    last = next(follower)
+    assert isinstance(last, Row), last
+    assert last.id == "last"
+
+
+def test_a_follower_gets_nothing_from_before_its_beginning() -> None:
+    """After a repair, a consumer that went on after version 12 is given version 12."""
+    dataset = grown(13)
+    follower = another(dataset.store).follow("mena", after=12)
+    got = [next(follower)]
+    dataset.delete(*dataset.pages()[:3])
+    another(dataset.store).repair("mena", apply=True)
+    another(dataset.store).publish("mena", "last", id="last", ts=at(99))
+    got.append(next(follower))
+    assert [item.id for item in got if isinstance(item, Row)] == ["id-13", "last"]

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from swapstore import Gap, Retention, Row
+from swapstore.format import manifest
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, key, opened
 from tests.support import invariants
 from tests.support.drivers import another, meddled
@@ -127,6 +128,21 @@ def test_an_origin_that_is_no_json_is_written_again() -> None:
     dataset.alter(key("ts", 6), lambda raw: raw[:-1])
     assert dataset.problems() == {"ts-damaged"}
     dataset.repaired()
+    dataset.delete(MANIFEST)
+    dataset.repaired()
+    assert dataset.history() == dataset.rows
+
+
+@pytest.mark.parametrize("ttl_ms", [None, 600_000])
+def test_many_altered_ts_records_are_written_again_at_once(ttl_ms: int | None) -> None:
+    """Each altered ts record costs an attempt to commit, and a repair of many gives up."""
+    dataset = numbered(40)
+    for row in dataset.rows:
+        dataset.put(f"swapstore:ts:{{mena}}:{row.ts}:{row.id}", b"{}\n", ttl_ms)
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.left) == ((), ())
+    dataset.sim.keyspace.expire_all()
+    assert dataset.problems() == set()
     dataset.delete(MANIFEST)
     dataset.repaired()
     assert dataset.history() == dataset.rows
@@ -263,3 +279,110 @@ def test_an_id_that_is_published_again_keeps_its_payload() -> None:
     dataset.sim.keyspace.expire_all()
     assert another(dataset.store).read("mena", id="id-6") is not None
     assert dataset.problems() == set()
+
+
+def test_a_lost_snapshot_of_the_same_time_is_not_served_instead() -> None:
+    """A repair finds a history that was lost, and readers go back to a snapshot of it."""
+    dataset = opened()
+    dataset.store.publish("mena", "lost", id="lost", ts=at(5))
+    dataset.delete(MANIFEST)
+    dataset.sim.clock.advance(1)
+    another(dataset.store).publish("mena", "new", id="new", ts=at(5))
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert report.restored == ("lost",)
+    latest = another(dataset.store).read_latest("mena")
+    assert latest is not None
+    assert latest.id == "new"
+
+
+def test_a_ts_record_that_is_written_again_names_the_line_of_its_neighbours() -> None:
+    """A history that was lost twice comes back with a snapshot of the first line behind the second."""
+    dataset = opened()
+    for number in range(3):
+        dataset.store.publish("mena", number, id=f"first-{number}", ts=at(number))
+    dataset.delete(MANIFEST, "swapstore:ts:{mena}:1:first-1")
+    dataset.sim.clock.advance(1000)
+    for number in range(3):
+        another(dataset.store).publish("mena", number, id=f"second-{number}", ts=at(10 + number))
+    dataset.repaired()
+    dataset.delete(MANIFEST)
+    dataset.repaired()
+    ids = [row.id for row in dataset.history()]
+    assert sorted(ids[:3]) == ["first-0", "first-1", "first-2"]
+    assert ids[3:] == ["second-0", "second-1", "second-2"]
+
+
+@pytest.mark.parametrize("what", ["confirmed", "leaked"])
+def test_what_a_repair_keeps_and_for_how_long(what: str) -> None:
+    """A repair forgets when the data was confirmed, or deletes a leak before anybody looks at it."""
+    dataset = numbered(5)
+    dataset.sim.clock.advance(5000)
+    dataset.store.confirm("mena")
+    before = dataset.store.status("mena")
+    assert before is not None
+    if what == "confirmed":
+        dataset.alter(MANIFEST, lambda raw: raw[:-1])
+    else:
+        dataset.cut_off("leak")
+    another(dataset.store).repair("mena", apply=True)
+    after = another(dataset.store).status("mena")
+    assert after is not None
+    assert after.confirmed_at == before.confirmed_at
+    if what == "leaked":
+        expires_at = dataset.sim.keyspace.values["swapstore:id:{mena}:leak"].expires_at
+        assert expires_at == dataset.sim.clock.ms + 24 * 60 * 60 * 1000
+
+
+def test_a_dropped_row_leaves_the_records_of_a_later_row_of_its_id_alone() -> None:
+    """A repair gives a TTL to the ts record of a committed snapshot, and a second swap has to undo that."""
+    dataset = numbered(80)
+    dataset.delete(key("id", 6), key("ts", 6))
+    again = another(dataset.store).publish("mena", "other", id="id-6", ts=at(6))
+    assert again.created
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.left, report.version) == (("id-6",), (), again.version + 1)
+    dataset.sim.keyspace.expire_all()
+    snapshot = another(dataset.store).read("mena", id="id-6")
+    assert snapshot is not None
+    assert snapshot.value == "other"
+    assert dataset.problems() == set()
+
+
+def test_what_is_pinned_and_hidden_is_not_put_back_into_the_history() -> None:
+    """A repair of something else shows a snapshot again that retention has hidden."""
+    dataset = numbered(80)
+    dataset.store.pin("mena", id="id-6")
+    another(dataset.store).prune("mena", retention=Retention(max_count=2))
+    dataset.sim.keyspace.expire_all()
+    dataset.cut_off("leak")
+    before = dataset.history()
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.restored, report.left) == ((), ())
+    assert dataset.history() == before
+    status = another(dataset.store).status("mena")
+    assert status is not None
+    assert status.count == invariants.manifest_of(dataset.store).log.count
+    assert dataset.problems() == set()
+
+
+@pytest.mark.parametrize("left", [9, 13])
+def test_retention_opens_a_page_of_references_during_a_repair(
+    left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair skips a page that retention has just taken out of another, and its rows count as leaked."""
+    monkeypatch.setattr(manifest, "F", 2)
+    monkeypatch.setattr(manifest, "G", 2)
+    grown = numbered(18)
+    for number in range(8):
+        dataset = grown.copy()
+
+        def prune(dataset: SimulatedDataset = dataset) -> None:
+            another(dataset.store).prune("mena", retention=Retention(max_count=left))
+            dataset.sim.keyspace.expire_all()
+
+        client, meddler = meddled(dataset.store)
+        meddler.before(number, prune)
+        assert client.repair("mena", apply=True) == []
+        dataset.sim.keyspace.expire_all()
+        assert dataset.problems() == set()
+        assert {f"id-{18 - back}" for back in range(left)} <= {row.id for row in dataset.history()}

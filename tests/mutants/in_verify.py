@@ -109,6 +109,23 @@ MUTANTS = (
         ),
     ),
     mutant(
+        "what a retry staged disproves a commit",
+        "A committed record keeps its permanence although a ts record beside it has just expired.",
+        "exploration/test_explore.py::test_every_state_of_retention_and_repair_keeps_the_promises"
+        "[a repairer of a lost ts record and page, and a retry-one key expires]",
+        Edit(
+            "judge",
+            "bool(ts_record) and value_of(ts_ttl) != PERMANENT",
+            "value_of(ts_ttl) not in {PERMANENT, ABSENT}",
+        ),
+    ),
+    mutant(
+        "altered ts records taken over one by one",
+        "A repair of many altered ts records takes one commit.",
+        "fsck/test_raced_rows.py::test_many_altered_ts_records_are_written_again_at_once[None]",
+        Edit("Redrafter._needed", "shared=True, replaces=True", "shared=True"),
+    ),
+    mutant(
         "a record that was never committed is adopted",
         "What a cut commit left behind is not shown as committed.",
         TOGETHER + "repair_during_other_operations_loses_nothing[publish-record_leaked]",
