@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -74,6 +75,10 @@ def malformed() -> InvalidInput:
     )
 
 
+# The driver chooses the version of the protocol: the parser is made for it.
+_PROTOCOL_OPTION = re.compile(r"(?<=[?&])protocol=[23](&|$)")
+
+
 def parse(url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout | None) -> tuple[str, Any]:
     """Return the address of a URL, and a pool of redis-py's, of the class `kind`, made from it.
 
@@ -97,10 +102,9 @@ def parse(url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout |
         options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     made = None
     with suppress(ValueError, TypeError):
-        parsed = kind.from_url(url, **options)
+        parsed = kind.from_url(_PROTOCOL_OPTION.sub("", url), **options)
         for name in NUMBERS & parsed.connection_kwargs.keys():
             parsed.connection_kwargs[name] = int(parsed.connection_kwargs[name])
-        parsed.connection_kwargs["protocol"] = PROTOCOL  # whatever the URL says: the parser is for this one
         made = parsed
     if made is None:
         raise malformed()
