@@ -206,6 +206,10 @@ class Staging:
         """Return a ts record as this operation saw it last."""
         return self._claims.get(key)
 
+    def claims(self) -> list[str]:
+        """Return the keys of the ts records that this operation has claimed, and not deleted since."""
+        return [key for key, data in self._claims.items() if data]
+
     def commands(self, ctx: Context, needed: Sequence[Record]) -> list[Command[bool]]:
         """Return the commands that stage the records which are not staged yet."""
         ttl = ctx.policy.staging_ttl_ms

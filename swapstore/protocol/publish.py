@@ -116,14 +116,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     remembered = None if lists else _remembered(ctx, wanted.dataset)
     base = remembered or (yield from load_manifest(ctx, wanted.dataset, beside_list=lists))
     ages_from = (yield from retention_time(ctx, base, now_ms)) if _is_long_ago(base, ctx, now_ms) else now_ms
-    this = Intent(
-        wanted,
-        wanted.id or ctx.new_id(),
-        records.digest(wanted.payload),
-        began_ms=now_ms,
-        ages_from_ms=ages_from,
-        encoding=ctx.encoding(wanted.payload),
-    )
+    this = _intent(ctx, wanted, now_ms, ages_from)
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
             # The first retry uses the manifest that the conflict returned. Later ones back off, and read it.
@@ -135,12 +128,14 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             is_stopped = existing is not None
         except (Refused, PayloadMissing, Corrupt):
             if not from_memory:
+                yield from _withdraw(ctx, wanted.dataset, staging)
                 raise
             is_stopped = True
         if is_stopped and from_memory:  # the remembered manifest may be out of date
             base = yield from load_manifest(ctx, wanted.dataset)
             existing = yield from _decide(ctx, this, base, is_first=True)
         if existing is not None:
+            yield from _withdraw(ctx, wanted.dataset, staging, existing)
             return existing
         retained = (yield from _retained(ctx, this, base)) if base and _hides(ctx, base) else None
         draft = append(
@@ -162,10 +157,36 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
                 this = answer
             case Moved(current):
                 base = current
+    yield from _withdraw(ctx, wanted.dataset, staging)
     raise Contended(
         f"other producers committed first, {ctx.policy.commit_attempts} times in a row; nothing was "
         "published. Try again, or let fewer producers publish to this dataset"
     )
+
+
+def _intent(ctx: Context, wanted: Publication, began_ms: int, ages_from_ms: int) -> Intent:
+    """Add what a publish needs beyond what the caller wants."""
+    return Intent(
+        wanted,
+        wanted.id or ctx.new_id(),
+        records.digest(wanted.payload),
+        began_ms=began_ms,
+        ages_from_ms=ages_from_ms,
+        encoding=ctx.encoding(wanted.payload),
+    )
+
+
+def _withdraw(
+    ctx: Context, dataset: str, staging: Staging, existing: Commit | None = None
+) -> Operation[None]:
+    """Delete what this publish has written without a TTL, because it ends without a commit of its own.
+
+    What it shares with an existing commit stays. If this fails, a later publish of the id or a repair does.
+    """
+    kept = ctx.keys.ts(dataset, existing.ts, existing.id) if existing else None
+    if keys := [key for key in staging.claims() if key != kept]:
+        with suppress(SwapstoreError):
+            yield from ctx.capabilities.committer.reclaim(ctx, dataset, keys, apply=True)
 
 
 def _remembered(ctx: Context, dataset: str) -> Manifest | None:

@@ -33,6 +33,7 @@ class Machine(RuleBasedStateMachine):
     """Rules that every store must keep. Subclasses choose the store, and whether faults happen."""
 
     faults_happen = False
+    unused_pages = False  # a refused publish may leave a page, which the next publish uses
     page_size = 2  # of rows, and of references: so that a short run seals pages at several levels
 
     def connect(self) -> Store:
@@ -42,7 +43,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self._usual = manifest.F, manifest.G
         manifest.F = manifest.G = self.page_size
-        self.models = {name: Model(name) for name in DATASETS}
+        self.models = {name: Model(name, unused_pages=self.unused_pages) for name in DATASETS}
 
     @initialize()
     def begin(self) -> None:

@@ -27,6 +27,7 @@ class Model:
     """One dataset: its committed rows, what is served and shown, and what may still appear."""
 
     dataset: str
+    unused_pages: bool = False
     rows: list[Row] = attrs.field(factory=list)  # the log, hidden ones included
     known: dict[int, Row] = attrs.field(factory=dict)  # every row that ever existed, by version
     payloads: dict[int, bytes] = attrs.field(factory=dict)  # likewise
@@ -79,7 +80,7 @@ class Model:
 
         `steered`: an operator's swap may have changed what is served; its own checks decide about it.
         """
-        actual = invariants.check(store, self.dataset)
+        actual = invariants.check(store, self.dataset, unused_pages=self.unused_pages)
         head = self._head(store)
         if head is None:
             assert not actual

@@ -74,6 +74,8 @@ def test_the_promises_hold_over_rest(valkey: Server, *, scripts: bool) -> None:
             rest.switches.denied = NO_SCRIPTS
 
         class Rest(Batching):
+            unused_pages = not scripts
+
             def connect(self) -> Store:
                 with valkey.client() as client:
                     client.flushall()

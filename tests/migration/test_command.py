@@ -36,6 +36,7 @@ def test_a_sound_source(swapstore: Swapstore, old: Old, server: Server) -> None:
 
 def test_a_damaged_source(swapstore: Swapstore, old: Old, server: Server) -> None:
     """A script takes an import that left something out for a complete one."""
+    old.publish("mena", "older", T - 1)
     old.publish("mena", "lost", T, done={"index"})
     old.publish("mena", "text", T + 1, b"text", done={"by_id", "index"})
     old.publish("mena", "good", T + 2)
@@ -53,12 +54,12 @@ def test_a_damaged_source(swapstore: Swapstore, old: Old, server: Server) -> Non
         "detail": "the index names it, and there is no payload",
     }
     assert [line["kind"] for line in done.lines[:-1]] == ["dangling", "unreadable"]
-    assert (done.lines[-1]["created"], done.lines[-1]["left_out"]) == (1, 2)
+    assert (done.lines[-1]["created"], done.lines[-1]["left_out"]) == (2, 2)
     everything = swapstore.inside(
         "import", "snapshots", "--from", server.url, "--prefix", "intel", "--codec", "bytes",
         "--namespace", "b", "--region", "mena",
     )  # fmt: skip
-    assert everything.lines[-1]["created"] == 2
+    assert everything.lines[-1]["created"] == 3
 
 
 def test_exit_codes(swapstore: Swapstore, old: Old, server: Server) -> None:
@@ -114,19 +115,32 @@ def test_names_of_keys_can_be_given(swapstore: Swapstore, old: Old, server: Serv
 
 def test_a_person_sees_what_was_found_and_imported(swapstore: Swapstore, old: Old, server: Server) -> None:
     """A person sees JSON, or a table that leaves out what was wrong."""
-    old.publish("mena", "lost\x1b[2J", T, done={"index"})
-    old.publish("mena", "good", T + 2)
+    old.publish("mena", "expired", T, done={"index"})
+    old.publish("mena", "older", T + 1)
+    old.publish("mena", "lost\x1b[2J", T + 2, done={"index"})
+    old.publish("mena", "good", T + 3)
     seen = swapstore.on_a_terminal("import", "snapshots", "--from", server.url, "--prefix", "intel")
     text = seen.out.decode()
     assert seen.code == 5
     assert "dangling: intel:snapshot-by-id:v1:lost\\x1b[2J" in text
-    assert "Found: 1 dangling." in text
-    assert re.search(r"mena +1 +0 +1 +good", text)
+    assert "Found: 1 expired, 1 dangling." in text
+    assert re.search(r"mena +2 +0 +2 +good", text)
     assert seen.err.startswith("swapstore: the rest is imported")
     plain = swapstore.on_a_terminal(
         "import", "snapshots", "--from", server.url, "--prefix", "intel", "--json"
     )
-    assert plain.lines[-1]["already"] == 1
+    assert plain.lines[-1]["already"] == 2
+
+
+def test_payloads_past_their_time_to_live_are_not_damage(
+    swapstore: Swapstore, old: Old, server: Server
+) -> None:
+    """An import of all that there is fails, because the index was never pruned."""
+    old.publish("mena", "expired", T, done={"index"})
+    old.publish("mena", "good", T + 1)
+    done = swapstore.inside("import", "snapshots", "--from", server.url, "--prefix", "intel")
+    assert (done.code, done.err) == (0, "")
+    assert [line.get("kind") for line in done.lines] == ["expired", None]
 
 
 @pytest.mark.parametrize(("options", "bars"), [((), 1), (("--json",), 0)])

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 import swapstore
-from swapstore import InvalidInput, NotFound, Store, Unavailable
+from swapstore import AccessDenied, InvalidInput, NotFound, Store, Unavailable
 from swapstore.connect import source_of
 from swapstore.migration.importer import import_snapshots
 from swapstore.migration.layout import Layout
@@ -445,7 +445,7 @@ def test_the_right_to_read_is_enough(old: Old, server: Server, store: Store) -> 
         with source_of(url, LAYOUT) as source:
             assert Report(list(import_snapshots(source, store))).findings == []
         old.client.acl_setuser("reader", enabled=True, commands=["-zscan"])
-        with source_of(url, LAYOUT) as source, pytest.raises(Unavailable, match="source") as refused:
+        with source_of(url, LAYOUT) as source, pytest.raises(AccessDenied, match="source") as refused:
             list(import_snapshots(source, store))
         assert "secret" not in str(refused.value)
     finally:

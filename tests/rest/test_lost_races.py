@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 import swapstore
-from swapstore import Contended, Retention, Store
+from swapstore import Conflict, Contended, IdConflict, Retention, Store
 from swapstore.fsck.findings import Problem
 from tests.support.drivers import meddled
 from tests.support.rest_proxy import SmallProxy
@@ -51,14 +51,14 @@ def wrong(store: Store) -> list[Problem]:
     return [each.problem for each in store.verify() if each.wrong]
 
 
-@pytest.mark.parametrize("ts", [None, 5])
+@pytest.mark.parametrize("ts", [None, at(5)])
 @pytest.mark.parametrize("value", [{"n": 1}, {"n": "other"}])
 def test_the_id_can_be_published(connect: Callable[..., Store], ts: int | None, value: object) -> None:
     """After a lost race a cron job is refused its id permanently, also with the same content."""
     lose(connect, {"n": 1}, ts=ts)
     store = connect()
     assert wrong(store) == [Problem.LEAKED, Problem.LEAKED]
-    commit = store.publish("mena", value, id="run-1", ts=at(ts))
+    commit = store.publish("mena", value, id="run-1", ts=ts)
     assert (commit.created, commit.is_latest) == (True, ts is None)
     assert store.read("mena", id="run-1").value == value  # type: ignore[union-attr]
     assert wrong(store) == []
@@ -66,7 +66,7 @@ def test_the_id_can_be_published(connect: Callable[..., Store], ts: int | None, 
 
 def test_it_can_be_published_after_retention_has_passed(connect: Callable[..., Store]) -> None:
     """What a lost race left is taken for what retention is unlinking, and binds its id permanently."""
-    lose(connect, {"n": 1}, ts=5)
+    lose(connect, {"n": 1}, ts=at(5))
     store = connect(retention=Retention(max_count=2))
     for number in range(70):
         store.publish("mena", number)
@@ -74,7 +74,7 @@ def test_it_can_be_published_after_retention_has_passed(connect: Callable[..., S
     assert wrong(store) == []
 
 
-@pytest.mark.parametrize("ts", [None, 5])
+@pytest.mark.parametrize("ts", [None, at(5)])
 def test_a_repair_deletes_what_was_left(
     connect: Callable[..., Store], valkey: Server, ts: int | None
 ) -> None:
@@ -88,7 +88,47 @@ def test_a_repair_deletes_what_was_left(
     with valkey.client() as client:
         assert client.keys("*run-1*") == []
     assert wrong(store) == []
-    assert store.publish("mena", {"n": 1}, id="run-1", ts=at(ts)).created
+    assert store.publish("mena", {"n": 1}, id="run-1", ts=ts).created
+
+
+def conflict(store: Store) -> None:
+    with pytest.raises(Conflict):
+        store.publish("mena", {"n": 2}, id="run-2", expected_version=1)
+
+
+def id_conflict(store: Store) -> None:
+    with pytest.raises(IdConflict):
+        store.publish("mena", {"n": 2}, id="ahead", ts=at(7))
+
+
+def dedupe(store: Store) -> None:
+    assert store.publish("mena", {"n": 2}, id="run-2", dedupe_key="k").id == "ahead"
+
+
+@pytest.mark.parametrize("ending", [conflict, id_conflict, dedupe])
+def test_a_publish_that_ends_without_a_commit_deletes_what_it_wrote(
+    connect: Callable[..., Store], valkey: Server, ending: Callable[[Store], None]
+) -> None:
+    """A producer with an old manifest in memory leaves permanent records each time that it is refused."""
+    behind, store = connect(), connect()
+    behind.publish("mena", 1, id="first")
+    store.publish("mena", 2, id="ahead", dedupe_key="k")
+    ending(behind)
+    with valkey.client() as client:
+        records = [key for kind in ("id", "ts") for key in client.keys(f"*:{kind}:*")]
+    assert len(records) == 4  # those of both snapshots
+    assert wrong(store) == []
+    assert [row.id for row in store.history("mena")] == ["ahead", "first"]
+
+
+def test_what_an_equal_publish_wrote_is_not_withdrawn(connect: Callable[..., Store]) -> None:
+    """The one of two equal publishes that comes later deletes the records that the other has committed."""
+    behind, store = connect(), connect()
+    behind.publish("mena", 1, id="first")
+    commits = [each.publish("mena", 2, id="second", ts=at(7)) for each in (store, behind)]
+    assert [commit.created for commit in commits] == [True, False]
+    assert store.read("mena", id="second").value == 2  # type: ignore[union-attr]
+    assert wrong(store) == []
 
 
 def test_what_may_be_under_way_is_left_for_ten_minutes(connect: Callable[..., Store]) -> None:

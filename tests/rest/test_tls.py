@@ -8,15 +8,17 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from swapstore import ReplyLost, Unavailable
-from swapstore.commands import Get
+from swapstore import ReplyLost, Timeout, Unavailable
+from swapstore.commands import Get, Put
 from tests.rest.support import FACES, QUICK, TOKEN, driver_of, endpoint, request_of
 
+HELLO = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"  # a record of 16 KiB with a ServerHello begins
 CERTIFICATE = (
     Path(__file__).parent / "tls"
 )  # self-signed, for localhost and store.test; the key opens nothing
@@ -80,6 +82,28 @@ def test_a_handshake_that_does_not_end(face: str) -> None:
     ):
         driver.execute([Get("a")])
     gc.collect()  # a socket that was left open warns now
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize(("connect", "total"), [(0.4, 30), (30, 0.4)])
+def test_a_handshake_that_trickles(face: str, connect: float, total: float) -> None:
+    """A server that sends its part of the handshake byte by byte keeps a producer for hours."""
+
+    def drip(connection: socket.socket) -> None:
+        connection.recv(65536)
+        for byte in HELLO + b"\0" * 400:  # each well within the time-out for the next byte
+            connection.sendall(bytes([byte]))
+            time.sleep(0.05)
+
+    timeout = Timeout(connect=connect, reply=30, total=total)
+    with endpoint(drip) as url, driver_of(face, named(url), timeout=timeout) as driver:
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="in time") as caught:
+            driver.execute([Put("a", b"x", 1000)])
+        assert time.monotonic() - began < 10
+    assert type(caught.value) is Unavailable  # nothing was sent
+    gc.collect()
 
 
 def _silent(connection: socket.socket) -> None:

@@ -190,7 +190,8 @@ class Conversation:
     def _answer(self, command: Command[Any], reply: Any) -> Any:
         if isinstance(reply, ItemError):
             refusal = refusals.refusal(reply.text, self.where, command)
-            return Failed(errors.without_token(refusal, reply.text, self._address.token))
+            error = errors.without_token(refusal, reply.text, self._address.token)
+            return Failed(error, again=refusals.is_misdirected(reply.text))
         return Failed(reply) if isinstance(reply, SwapstoreError) else reply
 
 
