@@ -30,6 +30,7 @@ def keys(server: Server) -> list[bytes]:
         return list(found)
 
 
+@pytest.mark.nightly
 def test_a_quick_run_shows_ratios_and_leaves_nothing_behind(
     valkey: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

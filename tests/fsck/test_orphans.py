@@ -68,6 +68,7 @@ def check_orphans(store: Store, count: int) -> None:
     assert invariants.manifest_of(store).version == 3
 
 
+@pytest.mark.nightly
 def test_many_orphans_on_a_server(valkey: Server) -> None:
     """Verify runs out of memory after a producer crashed every minute for months."""
     with swapstore.connect(valkey.url) as store:
@@ -79,7 +80,7 @@ def test_many_orphans_on_a_server(valkey: Server) -> None:
     assert peak < 1_500_000, "as much as 1000 of them take"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_many_orphans_in_a_file(tmp_path: Any) -> None:
     """Verify of a SQLite file with 100,000 orphans runs out of memory."""
     with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:
