@@ -144,13 +144,16 @@ def pack_ts(row: Row, epoch: str) -> bytes:
     return entry_header(row) + origin_of(row, epoch)
 
 
-def origin_of(row: Row, epoch: str, *, pending: bool = False) -> bytes:
-    """The body of a ts record: the origin of its row. The version comes first: see `split_ts`."""
+def origin_of(row: Row, epoch: str, *, attempt: str | None = None) -> bytes:
+    """The body of a ts record: the origin of its row. The version comes first: see `split_ts`.
+
+    `attempt`: it is pending, and this makes it differ from the records of all other attempts.
+    """
     origin = {"version": row.version, "epoch": epoch, "committed_at": row.committed_at}
     if row.dedupe_key is not None:
         origin["dedupe_key"] = row.dedupe_key
-    if pending:
-        origin["pending"] = True
+    if attempt is not None:
+        origin |= {"pending": True, "attempt": attempt}
     return to_json(origin)
 
 

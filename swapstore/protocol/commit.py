@@ -185,6 +185,8 @@ class Staging:
         self._unmovable: set[str] = set()
         self._kept: dict[str, bytes] = {}
         self._claims: dict[str, bytes] = {}
+        self._shared_claims: set[str] = set()
+        self.mark = ""  # in its pending ts records, so that no other operation's are equal
 
     def keep(self, record: Record) -> None:
         """Note that a record is permanent before the commit. Only `scriptless/committer.py` does that."""
@@ -198,9 +200,18 @@ class Staging:
         """Note that a record is not there, or that it is not permanent."""
         self._kept.pop(record.key, None)
 
-    def claim(self, key: str, data: bytes) -> None:
-        """Note a ts record as it is stored. Only `scriptless/committer.py` does that."""
+    def claim(self, key: str, data: bytes, *, taken_over: bool = False) -> None:
+        """Note a ts record as it is stored. Only `scriptless/committer.py` does that.
+
+        `taken_over`: it replaced that of another publish, which may still rely on there being one.
+        """
         self._claims[key] = data
+        if taken_over:
+            self._shared_claims.add(key)
+
+    def is_taken_over(self, key: str) -> bool:
+        """Say whether a claim has replaced that of another publish."""
+        return key in self._shared_claims
 
     def claimed(self, key: str) -> bytes | None:
         """Return a ts record as this operation saw it last."""

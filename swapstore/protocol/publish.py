@@ -135,7 +135,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             base = yield from load_manifest(ctx, wanted.dataset)
             existing = yield from _decide(ctx, this, base, is_first=True)
         if existing is not None:
-            yield from _withdraw(ctx, wanted.dataset, staging, existing)
+            yield from _withdraw(ctx, wanted.dataset, staging)
             return existing
         retained = (yield from _retained(ctx, this, base)) if base and _hides(ctx, base) else None
         draft = append(
@@ -149,6 +149,8 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         verdict = yield from commit(ctx, draft, _records(ctx, draft, wanted.payload), staging)
         match verdict:
             case Swapped():
+                if len(staging.claims()) > 1:  # its `ts` has moved up
+                    yield from _withdraw(ctx, wanted.dataset, staging)
                 return _created(draft)
             case Taken(key):
                 answer = yield from _resolve_taken(ctx, this, base, key, staging)
@@ -176,15 +178,12 @@ def _intent(ctx: Context, wanted: Publication, began_ms: int, ages_from_ms: int)
     )
 
 
-def _withdraw(
-    ctx: Context, dataset: str, staging: Staging, existing: Commit | None = None
-) -> Operation[None]:
+def _withdraw(ctx: Context, dataset: str, staging: Staging) -> Operation[None]:
     """Delete what this publish has written without a TTL, because it ends without a commit of its own.
 
-    What it shares with an existing commit stays. If this fails, a later publish of the id or a repair does.
+    If this fails, a later publish of the id or a repair does.
     """
-    kept = ctx.keys.ts(dataset, existing.ts, existing.id) if existing else None
-    if keys := [key for key in staging.claims() if key != kept]:
+    if keys := staging.claims():
         with suppress(SwapstoreError):
             yield from ctx.capabilities.committer.reclaim(ctx, dataset, keys, apply=True)
 
@@ -328,6 +327,20 @@ def _resolve_taken(
     A row in a page may name it: then it is committed. Or a publish that was cut short has left it: then the
     committer says whether this publish may use it.
     """
+    try:
+        answer = yield from _owner_of(ctx, this, base, key, staging)
+    except (Refused, Contended, PayloadMissing, Corrupt):
+        yield from _withdraw(ctx, this.wanted.dataset, staging)
+        raise
+    if isinstance(answer, Commit):
+        yield from _withdraw(ctx, this.wanted.dataset, staging)
+    return answer
+
+
+def _owner_of(
+    ctx: Context, this: Intent, base: Manifest | None, key: str, staging: Staging
+) -> Operation[Commit | Intent]:
+    """Return the commit to which a permanent record belongs, or the intent to go on with."""
     row = None
     # If only the ts record is permanent, the id record is the one that this publish staged. It will expire.
     if base is not None and key == ctx.keys.id(this.wanted.dataset, this.id):

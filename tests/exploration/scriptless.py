@@ -92,7 +92,7 @@ def still_pending(keyspace: Keyspace) -> None:
         version=origin.version,
         committed_at=origin.committed_at,
     )
-    pending = records.entry_header(row) + records.origin_of(row, origin.epoch, pending=True)
+    pending = records.entry_header(row) + records.origin_of(row, origin.epoch, attempt="0" * 12)
     keyspace.apply(Write(key, pending), 0)
 
 
@@ -109,7 +109,7 @@ def left_by_a_cut_publish(keyspace: Keyspace, version: int = 2) -> None:
         committed_at=0,
     )
     header = records.entry_header(row)
-    origin = records.origin_of(row, "e" * 12, pending=True)
+    origin = records.origin_of(row, "e" * 12, attempt="0" * 12)
     keyspace.apply(Keep(KEYS.ts(D, 99, "cut"), header + origin), 0)
     keyspace.apply(Keep(KEYS.id(D, "cut"), header + b"cut"), 0)
 
@@ -191,6 +191,9 @@ SCENARIOS = {
     ),
     "two that need the id of a lost race": Scenario(
         (CUT, LATER), damage=left_by_a_lost_race, attempts=1, ways=(Way.COMPARE,)
+    ),
+    "two that publish the same id and content, where a lost race left other records": Scenario(
+        (LATER, LATER), damage=left_by_a_lost_race, attempts=2, ways=(Way.COMPARE,)
     ),
     "a deletion that goes on with one that was cut, and a producer of the id": Scenario(
         (reclaimer, CUT), damage=and_a_deletion_that_was_cut, attempts=1, ways=(Way.COMPARE,)
@@ -291,7 +294,9 @@ def explore(way: Way, scenario: Scenario, budget: str) -> Outcome:
         start = with_history(scenario.history)
         start.apply(Register(KEYS.datasets(), D), 0)
         scenario.damage(start)
-        judge = Judge(scenario, window=way is Way.LEASE and budget in WINDOW)
+        judge = Judge(
+            scenario, window=way is Way.LEASE and budget in WINDOW, disturbed=BUDGETS[budget] != Faults()
+        )
         explorer = Explorer(
             [*(by(way, client, scenario.attempts) for client in scenario.writers), *scenario.others],
             start=start,
@@ -307,8 +312,9 @@ def explore(way: Way, scenario: Scenario, budget: str) -> Outcome:
 class Judge:
     """Checks every state: all promises, except that records which nothing names have a TTL."""
 
-    def __init__(self, scenario: Scenario, *, window: bool) -> None:
+    def __init__(self, scenario: Scenario, *, window: bool, disturbed: bool) -> None:
         self._window = window
+        self._disturbed = disturbed
         self._damaged = scenario.damage is not healthy
         self._unpublished = set(scenario.unpublished)
         self._known: dict[Any, Contents] = {}
@@ -329,6 +335,9 @@ class Judge:
         for step, client in zip(steps, state.clients, strict=True):
             if step is not None and step.batch is None:
                 self._check(step, found, client.began or 0)
+        if len(ended) == len(steps) and not (self._disturbed or self._damaged):
+            finals = [keyspace.values[KEYS.ts(D, row.ts, row.id)].data for row in found.rows]
+            assert not [each for each in finals if b'"pending"' in each], "a commit is over, and pending"
         created = [step.result.version for step in ended if getattr(step.result, "created", False)]
         if len(created) != len(set(created)):
             self._breach(LOST)

@@ -92,7 +92,19 @@ MUTANTS = (
         "records are used without a claim",
         "What a repair may be deleting is not committed.",
         search("COMPARE", "a deletion of what a lost race left, and one that goes on with it", "none"),
-        Edit("_Comparing._use", "elif is_live(origin, draft.base): if not", "elif True:\n    if True or not"),
+        Edit("_Comparing._use", "if not claimed or origin.is_reclaimed", "if origin.is_reclaimed"),
+    ),
+    mutant(
+        "an equal publish relies on another's record",
+        "What a publish takes back is its own, so nobody relies on it.",
+        "rest/test_lost_races.py::test_an_equal_publish_keeps_the_record_that_it_took_over",
+        Edit("_Comparing._use", "claiming =", "if is_live(origin, draft.base):\n    return []\nclaiming ="),
+    ),
+    mutant(
+        "a refused publish leaves what it wrote",
+        "A producer with an old manifest in memory leaves nothing behind when it is refused.",
+        "rest/test_lost_races.py::test_a_publish_that_ends_without_a_commit_deletes_what_it_wrote[conflict]",
+        Edit("_withdraw", "if keys := staging.claims()", "if keys := []"),
     ),
     mutant(
         "what is unlinked stays pending",

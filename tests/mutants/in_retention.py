@@ -142,7 +142,7 @@ MUTANTS = (
         "a hidden id is free",
         "An id that is in the log is taken, hidden or not: a retry of its publish is a success.",
         HIDING + "a_hidden_id_deep_in_a_page_is_still_taken[sqlite]",
-        Edit("_resolve_taken", ", hidden=True", ""),
+        Edit("_owner_of", ", hidden=True", ""),
     ),
     mutant(
         "a hidden row is no commit",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import attrs
 import pytest
 
 import swapstore
 from swapstore import Conflict, Contended, IdConflict, Retention, Store
+from swapstore.commands import Command, CompareAndSet
 from swapstore.fsck.findings import Problem
 from tests.support.drivers import meddled
 from tests.support.rest_proxy import SmallProxy
@@ -128,6 +130,41 @@ def test_what_an_equal_publish_wrote_is_not_withdrawn(connect: Callable[..., Sto
     commits = [each.publish("mena", 2, id="second", ts=at(7)) for each in (store, behind)]
     assert [commit.created for commit in commits] == [True, False]
     assert store.read("mena", id="second").value == 2  # type: ignore[union-attr]
+    assert wrong(store) == []
+
+
+def dies_after_its_swap(store: Store) -> Store:
+    """A producer whose process dies before it can send what follows a swap."""
+    client, meddler = meddled(store)
+    carry_out = meddler.execute
+
+    def execute(commands: Sequence[Command[Any]]) -> list[Any]:
+        replies = carry_out(commands)
+        if any(isinstance(each, CompareAndSet) and ":manifest:" in each.key for each in commands):
+            raise SystemExit
+        return replies
+
+    meddler.execute = execute  # type: ignore[method-assign]
+    return client
+
+
+def test_an_equal_publish_keeps_the_record_that_it_took_over(connect: Callable[..., Store]) -> None:
+    """Of two equal publishes the one that loses deletes a record of the other, which is committed by then."""
+    lose(connect, {"n": 1}, ts=at(5))
+    slow, meddler = meddled(connect())
+
+    def overtaken() -> None:
+        connect().repair("mena", apply=True)  # the id is free again
+        with pytest.raises(SystemExit):
+            dies_after_its_swap(connect()).publish("mena", {"n": 1}, id="run-1", ts=at(6))
+
+    # It reads the manifest, writes its ts record, and sees that the id is taken. Then it takes that back.
+    meddler.before(len(meddler.batches) + 3, overtaken)
+    meddler.after(len(meddler.batches) + 3, lambda: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        slow.publish("mena", {"n": 1}, id="run-1", ts=at(6))
+    store = connect()
+    assert store.read("mena", id="run-1").value == {"n": 1}  # type: ignore[union-attr]
     assert wrong(store) == []
 
 

@@ -8,6 +8,8 @@ those who delete, by compare-and-set:
 - its origin names the version that its publish is for. Before a publish on version n swaps, the origin must
   say n+1. So once version n+1 is stored, nobody relies on the records any more: they are **spent**. A publish
   that wants them writes its own version into the origin first;
+- no publish relies on a ts record that another has written: it puts its own in the place, which no other
+  equals. So a publish that finds its id taken can take back the ts record that it has just written;
 - to delete spent records, the origin is replaced by a mark that names no version. From then on no publish
   uses them. Then the id record is replaced by compare-and-set, and after that the ts record is deleted.
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
     from swapstore.format.records import Origin
-    from swapstore.models import Entry
+    from swapstore.models import Entry, Row
     from swapstore.protocol.context import Context
 
 ATTEMPTS = 3  # how often a deletion looks again, after another version was committed
@@ -99,6 +101,8 @@ def deleting(key: str, data: bytes) -> list[Command[Any]]:
 def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> Operation[bool]:
     """Delete the permanent records of an entry that no version names, or that are of another `ts`.
 
+    If a version names them, an equal publish that claimed the ts record may have left it pending: that ends.
+
     Returns whether its id record is not permanent any more (without `apply`: whether it can be deleted). A
     publish in flight may rely on records of the very next version. They are left until they are old. Then
     the manifest is swapped first, without a change, so that such a publish would have to look again.
@@ -109,7 +113,10 @@ def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> 
         # First the manifest, then the records: a ts record that is pending now was so when it was read.
         base = yield from load_manifest(ctx, dataset)
         row = None if base is None else (yield from find_id(ctx, base, entry.id, hidden=True))
-        if base is None or (row is not None and row.ts == entry.ts):
+        if base is None:
+            return False
+        if row is not None and row.ts == entry.ts:
+            yield from _state_commit(ctx, base, row, ts_key)
             return False
         record, ttl, ts_record, ts_ttl = map(value_of, (yield from ask_all(ctx, looks)))
         if record is not None and not record.startswith(records.entry_header(entry)):
@@ -130,6 +137,13 @@ def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> 
         else:
             return False
     return False
+
+
+def _state_commit(ctx: Context, base: Manifest, row: Row, ts_key: str) -> Operation[None]:
+    """Write to the ts record of a committed row that it is not pending."""
+    stored = yield from ask(ctx, Get(ts_key))
+    if stored is not None and records.committed_ts(stored, ts_key) is not None:
+        yield from ask_all(ctx, [CompareAndSet(ts_key, stored, records.pack_ts(row, base.epoch))])
 
 
 def _pending_in(ts_record: bytes | None, ttl: int, key: str) -> Origin | None:

@@ -187,6 +187,7 @@ class _Comparing(Sending):
         """Take the steps of the module docstring."""
         expected = self._expected()
         is_new = self._draft.row is not None and not self._staging.is_kept(self._wanted[-1])
+        is_first = not self._staging.claimed(self._ts_key)
         ahead = [Ttl(self._id_key)] if is_new else []
         found, told = yield from self._written([self._look_at_manifest(), *ahead, *self._to_finish()])
         for each in found:
@@ -196,7 +197,7 @@ class _Comparing(Sending):
                 self._staging.claim(self._ts_key, each.value)
         if told[0] != expected:
             return (yield from self._moved())
-        missing = yield from self._established(found, was_there=is_new and told[1] == PERMANENT)
+        missing = yield from self._established(found, was_there=is_new and is_first and told[1] == PERMANENT)
         if missing is not True:
             return missing or None
         yield from self._finish_unlinked(told[1 + len(ahead) :])
@@ -215,7 +216,10 @@ class _Comparing(Sending):
         return super()._write(record)
 
     def _established(self, found: list[Found], *, was_there: bool) -> Operation[Taken | Vanished | bool]:
-        """Correct what is wrong. If the id is taken, delete the ts record that was written beside it."""
+        """Correct what is wrong. If the id is taken, delete the ts record that was written beside it.
+
+        Nobody else relies on it, or they would have put their own in its place; unless it replaced theirs.
+        """
         ours = next((each for each in found if each.record.key == self._ts_key and each.written), None)
         # An id record without a ts record may be one that retention is unlinking.
         unclaimed = (
@@ -224,10 +228,11 @@ class _Comparing(Sending):
             and any(each.record.key == self._id_key and each.is_whole for each in found)
         )
         verdict = self._taken(found[-1].record) if unclaimed else (yield from self._establish(found))
-        if isinstance(verdict, Taken) and ours is not None:
+        if isinstance(verdict, Taken) and ours is not None and not self._staging.is_taken_over(self._ts_key):
             yield from sent_again(self._ctx, Batch(tuple(deleting(self._ts_key, ours.record.data))))
             self._staging.lose(ours.record)
             self._staging.claim(self._ts_key, b"")
+            self._staging.mark = ""  # the deletion may arrive late: it must not meet the same bytes
         return verdict
 
     def _use(self, found: Found) -> Operation[Taken | list[Command[Any]]]:
@@ -247,12 +252,9 @@ class _Comparing(Sending):
         elif origin.is_reclaimed:
             if not is_abandoned(self._ctx, origin) and (yield from self._id_is_there()):
                 return self._taken(record)
-        elif is_live(origin, draft.base):
-            if not is_abandoned(self._ctx, origin):
-                self._staging.claim(record.key, found.value)
-                return []
-        elif draft.base is None or not is_spent(origin, draft.base):
+        elif not is_live(origin, draft.base) and (draft.base is None or not is_spent(origin, draft.base)):
             return self._taken(record)
+        # An equal publish may have written it, and may delete it again. So nobody relies on another's bytes.
         # If this succeeds, the ts record was the same all the time. So the id record is still what was found,
         # unless the ts record was a mark.
         claiming = Batch((CompareAndSet(record.key, found.value, record.data),))
@@ -260,7 +262,7 @@ class _Comparing(Sending):
         if not claimed or origin.is_reclaimed:
             return [Ttl(record.key)]  # look at everything again
         self._ts = record.data
-        self._staging.claim(record.key, record.data)
+        self._staging.claim(record.key, record.data, taken_over=True)
         return []
 
     def _origin(self, found: Found) -> Origin | None:

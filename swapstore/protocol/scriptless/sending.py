@@ -67,7 +67,8 @@ class Sending:
         """Return a ts record which says that its commit is not over."""
         row = self._draft.row
         assert row is not None  # noqa: S101 - only a row has a ts record
-        origin = records.origin_of(row, self._draft.manifest.epoch, pending=True)
+        self._staging.mark = self._staging.mark or self._ctx.token(12)
+        origin = records.origin_of(row, self._draft.manifest.epoch, attempt=self._staging.mark)
         return attrs.evolve(record, header=records.entry_header(row), body=origin)
 
     def _expected(self) -> bytes:
