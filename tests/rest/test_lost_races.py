@@ -123,6 +123,33 @@ def test_a_publish_that_ends_without_a_commit_deletes_what_it_wrote(
     assert [row.id for row in store.history("mena")] == ["ahead", "first"]
 
 
+def test_a_publish_whose_time_has_moved_up_leaves_nothing_behind(connect: Callable[..., Store]) -> None:
+    """A publish that lost a race, and got a later ts, leaves the ts record of its first attempt."""
+    behind = connect()
+    behind.publish("mena", 0, id="first")
+    lose(connect, {"n": 1}, ts=at(5))  # it leaves an id record, and a snapshot that is ahead
+    assert behind.publish("mena", {"n": 2}, id="run-1").is_latest
+    assert wrong(behind) == []
+
+
+@pytest.mark.parametrize("value", [0, "other"])
+def test_a_retry_of_what_is_deep_in_the_history_leaves_nothing_behind(
+    connect: Callable[..., Store], value: object
+) -> None:
+    """A retry that lost a race before it found its id in a page leaves the ts record of its first attempt."""
+    behind = connect()
+    for number in range(70):
+        behind.publish("mena", number, id=f"id-{number}")
+    connect().publish("mena", "ahead", ts=time.time_ns() // 1_000_000 + 60_000)
+    if value == 0:
+        assert behind.publish("mena", value, id="id-0").created is False
+    else:
+        with pytest.raises(IdConflict):
+            behind.publish("mena", value, id="id-0")
+    leaked = [each.key for each in behind.verify() if each.wrong]
+    assert [key for key in leaked if ":page:" not in key] == []  # the next publish uses the page
+
+
 def test_what_an_equal_publish_wrote_is_not_withdrawn(connect: Callable[..., Store]) -> None:
     """The one of two equal publishes that comes later deletes the records that the other has committed."""
     behind, store = connect(), connect()
