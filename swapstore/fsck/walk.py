@@ -208,7 +208,6 @@ class Walk:
                     candidate = Unnamed.of(self.damage.as_recorded(row), self.manifest.epoch)
                     self.damage.candidates.append(attrs.evolve(candidate, is_served=not is_lost))
             if alike or (head.shows(row) and is_all_seen):
-                self.damage.latest_wrong = True
                 found.append(finding_of(self.dataset, Problem.LATEST_WRONG, key, row=row))
         if self.rows != head.count and is_all_seen:
             self.damage.manifest_wrong = True
@@ -338,7 +337,6 @@ class Damage:
     corrected: dict[int, Entry] = attrs.field(factory=dict)  # what altered rows have to say, by version
     # Rows of the log, by version and id of the header's copy that differs from them.
     misnamed: dict[tuple[int, str], Row] = attrs.field(factory=dict)
-    latest_wrong: bool = False  # the manifest serves a row that is not in its log
     manifest_wrong: bool = False  # it has a TTL, or a wrong count: any swap repairs that
     unlisted: bool = False  # not on the list of names
 

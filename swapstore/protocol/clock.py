@@ -30,12 +30,11 @@ def retention_time(ctx: Context, base: Manifest, now_ms: int) -> Operation[int]:
     hides little.
     """
     bound = ctx.policy.max_ahead_ms
-    rows = base.log.rows
-    if bound is None or not rows or now_ms <= (latest_trusted := rows[-1].committed_at + bound):
+    if bound is None or not ctx.is_long_after(base, now_ms):
         return now_ms
     (theirs,) = yield from ask_all(ctx, [Time()])
     if theirs is None or isinstance(theirs, Failed):
-        return latest_trusted
+        return base.log.rows[-1].committed_at + bound
     if now_ms > theirs + bound:
         raise InvalidInput(
             f"this machine's clock is {(now_ms - theirs) // DAY_MS} days ahead of the store's; nothing was "

@@ -361,11 +361,16 @@ class Committer(Protocol):
         short.
         """
 
-    def reclaim(self, ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:
-        """Delete leaked records that no swap can unlink. Returns whether there are any (`apply`: were)."""
+    def reclaim(self, ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:  # noqa: ARG002
+        """Delete leaked records that no swap can unlink. Returns whether there are any (`apply`: were).
+
+        Default: there are none, because a repair's swap unlinks what leaked.
+        """
+        yield from ()
+        return False
 
 
-class Scripted:
+class Scripted(Committer):
     """Commits in one atomic step: the script `drivers/redis/commit.lua`, or a transaction on SQLite."""
 
     expires_leaks = True
@@ -431,18 +436,6 @@ class Scripted:
         if origin is None or not origin.pending:
             return None
         raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
-
-    def reclaim(
-        self,
-        _ctx: Context,
-        _dataset: str,
-        _leaked: Sequence[str],
-        *,
-        apply: bool,  # noqa: ARG002
-    ) -> Operation[bool]:
-        """Do nothing: a repair's swap unlinks what leaked."""
-        yield from ()
-        return False
 
 
 def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:

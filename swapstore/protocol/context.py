@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import attrs
 
@@ -19,6 +19,7 @@ from swapstore.protocol.commit import Committer, Scripted
 from swapstore.protocol.operation import Operation, Tally
 
 if TYPE_CHECKING:
+    from swapstore.format.manifest import Manifest
     from swapstore.migration.layout import Mirror
 
 
@@ -120,6 +121,11 @@ class Context:
         """Call the hook with an event, if there is one."""
         if self.hook is not None:
             self.hook(event)
+
+    def is_long_after(self, base: Manifest | None, now_ms: int) -> TypeGuard[Manifest]:
+        """Say whether the last commit seems so long ago that this machine's clock may be ahead."""
+        bound, rows = self.policy.max_ahead_ms, base.log.rows if base else ()
+        return bound is not None and bool(rows) and now_ms > rows[-1].committed_at + bound
 
     def tally(self) -> Tally | None:
         """Return a new count of what an operation costs. None: there is no hook for events."""

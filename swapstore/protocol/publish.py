@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -115,7 +115,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     lists = ctx.capabilities.may_be_node and not ctx.cache.is_listed(ctx.keys.manifest(wanted.dataset))
     remembered = None if lists else _remembered(ctx, wanted.dataset)
     base = remembered or (yield from load_manifest(ctx, wanted.dataset, beside_list=lists))
-    ages_from = (yield from retention_time(ctx, base, now_ms)) if _is_long_ago(base, ctx, now_ms) else now_ms
+    ages_from = (yield from retention_time(ctx, base, now_ms)) if ctx.is_long_after(base, now_ms) else now_ms
     this = _intent(ctx, wanted, now_ms, ages_from)
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
@@ -192,12 +192,6 @@ def _remembered(ctx: Context, dataset: str) -> Manifest | None:
     """Return the whole manifest that this client remembers, if it does."""
     known = ctx.cache.known(ctx.keys.manifest(dataset))
     return known.manifest if known is not None and known.manifest.complete else None
-
-
-def _is_long_ago(base: Manifest | None, ctx: Context, now_ms: int) -> TypeGuard[Manifest]:
-    """Say whether the last commit seems long ago, so that this machine's clock may be ahead."""
-    bound, rows = ctx.policy.max_ahead_ms, base.log.rows if base else ()
-    return bound is not None and bool(rows) and now_ms > rows[-1].committed_at + bound
 
 
 # --- step 2: decide --------------------------------------------------------------------------------

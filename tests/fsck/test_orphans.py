@@ -15,7 +15,7 @@ from swapstore.format import manifest
 from swapstore.fsck.findings import Problem
 from tests.support import invariants
 from tests.support.damage import Damage
-from tests.support.drivers import another
+from tests.support.drivers import another, sqlite_connection
 from tests.support.valkey import Server
 
 TTL_MS = 500_000
@@ -41,7 +41,7 @@ def plant(store: Store, count: int) -> None:
         pipeline.execute()
         return
     expires = driver._now_ms() + TTL_MS
-    with driver._connection() as connection:
+    with sqlite_connection(driver) as connection:
         connection.execute("BEGIN")
         connection.executemany(
             "INSERT INTO records (key, value, expires_at) VALUES (?, ?, ?)",

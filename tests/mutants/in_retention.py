@@ -62,7 +62,7 @@ MUTANTS = (
         "a store without a clock trusts any",
         "A clock a year ahead hides no history, even where none can be asked.",
         "store/test_times.py::test_a_clock_a_year_ahead_hides_no_history[sqlite]",
-        Edit("retention_time", "return latest_trusted", "return now_ms"),
+        Edit("retention_time", "return base.log.rows[-1].committed_at + bound", "return now_ms"),
     ),
     mutant(
         "what may still be named is unlinked",

@@ -20,6 +20,7 @@ from swapstore.errors import AccessDenied, Corrupt, Misconfigured, StoreFull, Un
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context
 from tests.support import invariants
+from tests.support.drivers import sqlite_connection
 from tests.support.valkey import Server
 
 
@@ -56,7 +57,7 @@ def test_acknowledged_means_on_disk(tmp_path: Path) -> None:
     with open_store(path) as store:
         store.publish("mena", 1)
         driver: Any = store._driver
-        with driver._connection() as connection:
+        with sqlite_connection(driver) as connection:
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
             assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
             assert connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
@@ -68,7 +69,7 @@ def test_a_full_disk_is_store_full(tmp_path: Path) -> None:
     with open_store(path) as store:
         store.publish("mena", 1)
         driver: Any = store._driver
-        with driver._connection() as connection:
+        with sqlite_connection(driver) as connection:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(StoreFull, match="dataset 'mena': .*full"):
@@ -118,7 +119,7 @@ def test_a_read_only_file_serves_readers_and_refuses_producers(tmp_path: Path) -
     with open_store(path) as store:
         store.publish("mena", 1)
         driver: Any = store._driver
-        with driver._connection() as connection:
+        with sqlite_connection(driver) as connection:
             connection.execute("PRAGMA query_only = ON")
         with pytest.raises(AccessDenied, match="permissions"):
             store.publish("mena", 2)
@@ -147,7 +148,7 @@ def test_a_hand_edit_cannot_turn_bytes_into_text(tmp_path: Path) -> None:
     with open_store(path) as store:
         store.publish("mena", 1)
         driver: Any = store._driver
-        with driver._connection() as connection, pytest.raises(sqlite3.IntegrityError, match="blob"):
+        with sqlite_connection(driver) as connection, pytest.raises(sqlite3.IntegrityError, match="blob"):
             connection.execute("UPDATE records SET value = CAST(value AS TEXT)")
 
 
@@ -200,7 +201,7 @@ def test_expired_rows_are_removed_a_few_at_a_time(tmp_path: Path) -> None:
     counts = []
     for number in range(8):
         driver.execute([Stage(f"new{number}", b"x\n", 10**9)])
-        with driver._connection() as connection:
+        with sqlite_connection(driver) as connection:
             counts.append(
                 connection.execute("SELECT count(*) FROM records WHERE key LIKE 'k%'").fetchone()[0]
             )

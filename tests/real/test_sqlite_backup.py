@@ -20,6 +20,7 @@ from swapstore import Store
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.errors import Corrupt, InvalidInput, StoreFull, SwapstoreError, Unavailable
 from tests.support import invariants
+from tests.support.drivers import sqlite_connection
 
 
 def opened(path: Path) -> Store:
@@ -242,7 +243,7 @@ def test_a_restore_on_a_full_disk_changes_nothing(path: Path, tmp_path: Path) ->
     with opened(path) as store:
         store.publish("mena", "small")
         driver: Any = store._driver
-        with driver._connection() as connection:
+        with sqlite_connection(driver) as connection:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(StoreFull):

@@ -13,7 +13,7 @@ from swapstore.drivers.sqlite.driver import EXPIRED_REMOVED, SqliteDriver
 from swapstore.testing import SimulatedStore
 from tests.retention.model import expiring, fill, permanent
 from tests.support import invariants
-from tests.support.drivers import meddled
+from tests.support.drivers import meddled, sqlite_connection
 
 pytestmark = pytest.mark.usefixtures("small_pages")
 
@@ -41,7 +41,7 @@ def test_sqlite_removes_what_expired_a_few_rows_at_a_time(tmp_path: Path) -> Non
 
 
 def on_disk(driver: SqliteDriver) -> int:
-    with driver._connection() as connection:
+    with sqlite_connection(driver) as connection:
         count: int = connection.execute("SELECT count(*) FROM records").fetchone()[0]
         return count
 

@@ -16,7 +16,7 @@ from swapstore.errors import (
     Unavailable,
     UnsupportedFormat,
 )
-from tests.support.drivers import another, meddled
+from tests.support.drivers import another, meddled, sqlite_connection
 from tests.support.times import at
 
 MANIFEST = "swapstore:manifest:{mena}"
@@ -35,7 +35,7 @@ def is_sqlite(store: Store) -> bool:
 
 def delete(store: Store, key: str) -> None:
     if is_sqlite(store):
-        with store._driver._connection() as connection:  # type: ignore[attr-defined]
+        with sqlite_connection(store._driver) as connection:
             connection.execute("DELETE FROM records WHERE key = ?", (key,))
     else:
         raw_client(store).delete(key)
@@ -43,7 +43,7 @@ def delete(store: Store, key: str) -> None:
 
 def alter(store: Store, key: str, change: Callable[[bytes], bytes]) -> None:
     if is_sqlite(store):
-        with store._driver._connection() as connection:  # type: ignore[attr-defined]
+        with sqlite_connection(store._driver) as connection:
             (value,) = connection.execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone()
             connection.execute("UPDATE records SET value = ? WHERE key = ?", (change(value), key))
     else:
@@ -114,7 +114,7 @@ def test_a_permanent_page_with_other_rows_is_named(store: Store) -> None:
     assert status is not None
     page = f"swapstore:page:{{mena}}:{status.etag.split('.')[0]}.1-32"
     if is_sqlite(store):
-        with store._driver._connection() as connection:  # type: ignore[attr-defined]
+        with sqlite_connection(store._driver) as connection:
             connection.execute("INSERT INTO records VALUES (?, ?, NULL)", (page, b"other page\n"))
     else:
         raw_client(store).set(page, b"other page\n")

@@ -12,7 +12,7 @@ from swapstore import Candidate, Commit, Snapshot, Store
 from swapstore.commands import Failed, Register
 from swapstore.errors import Conflict, IdConflict, InvalidInput, PayloadTooLarge, Rejected, StoreFull
 from swapstore.protocol.context import Policy
-from tests.support.drivers import another, meddled
+from tests.support.drivers import another, meddled, sqlite_connection
 from tests.support.times import at, soon
 
 
@@ -166,7 +166,7 @@ def wipe(store: Store) -> None:
 
         redis.Redis(connection_pool=driver._pool).flushall()
         return
-    with driver._connection() as connection:
+    with sqlite_connection(driver) as connection:
         connection.execute("DELETE FROM records")
         connection.execute("DELETE FROM members")
 

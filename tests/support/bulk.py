@@ -17,6 +17,7 @@ from swapstore.format import append, manifest, records
 from swapstore.format.keys import Keys
 from swapstore.format.manifest import F, Head, Log, Manifest
 from swapstore.models import Row
+from tests.support.drivers import sqlite_connection
 from tests.support.valkey import client_of
 
 EPOCH = "e" * 12
@@ -155,7 +156,7 @@ def read(store: Store, key: str) -> bytes | None:
     """A stored value."""
     driver: Any = store._driver
     if isinstance(driver, SqliteDriver):
-        with driver._connection() as connection:
+        with sqlite_connection(driver) as connection:
             found = connection.execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone()
             return found[0] if found else None
     client: Any = client_of(driver)
@@ -167,7 +168,7 @@ def write(store: Store, pairs: Pairs) -> None:
     driver: Any = store._driver
     for chunk in _chunks(pairs):
         if isinstance(driver, SqliteDriver):
-            with driver._connection() as connection:
+            with sqlite_connection(driver) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.executemany("INSERT OR REPLACE INTO records (key, value) VALUES (?, ?)", chunk)
                 connection.execute("COMMIT")
@@ -183,7 +184,7 @@ def take_back(store: Store, before: Manifest, staged: Iterable[str]) -> None:
     driver: Any = store._driver
     keys = list(staged)
     if isinstance(driver, SqliteDriver):
-        with driver._connection() as connection:
+        with sqlite_connection(driver) as connection:
             connection.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in keys])
     elif keys:
         client_of(driver).delete(*keys)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from swapstore import Store
+from tests.support.drivers import sqlite_connection
 from tests.support.valkey import client_of
 
 
@@ -24,7 +25,7 @@ class Damage:
         return client_of(self._driver)
 
     def _sql(self, statement: str, *values: Any) -> list[Any]:
-        with self._driver._connection() as connection:
+        with sqlite_connection(self._driver) as connection:
             found: list[Any] = connection.execute(statement, values).fetchall()
             return found
 

@@ -10,13 +10,13 @@ import importlib.util
 import platform
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.proxy import Relay
 from tests.support.valkey import Server, binaries, free_port
 
 PATIENCE_S = 20.0
@@ -47,7 +47,7 @@ def until(condition: Any, what: str) -> None:
     raise RuntimeError(f"{what}: not within {PATIENCE_S} s")
 
 
-class Switch:
+class Switch(Relay):
     """A stable address: forwards each new connection to the server that it leads to at that moment.
 
     Connections that are open stay with their server, as they do behind a DNS name or a load balancer.
@@ -57,15 +57,11 @@ class Switch:
         self.target = port
         self.accepted = 0
         self._rate = rate  # bytes per second in each direction; None: as fast as it goes
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        super().__init__()
         if rate is not None:  # or the kernel would take in megabytes at once
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        self.port: int = self._listener.getsockname()[1]
-        self._lock = threading.Lock()
         self._silent: set[socket.socket] = set()
         self._mute = False
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
 
     @property
     def url(self) -> str:
@@ -74,31 +70,12 @@ class Switch:
     def forget(self) -> None:
         """Forward nothing more on the connections that are open now, and do not close them."""
         with self._lock:
-            self._silent.update(self._open)
+            self._silent.update(self._sockets)
 
     def hang(self) -> None:
         """Forward nothing more at all: connections are accepted, and nothing answers."""
         self.forget()
         self._mute = True
-
-    def __enter__(self) -> Self:
-        self._spawn(self._accept)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            every = [self._listener, *self._open]
-        for each in every:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        for thread in self._threads:
-            thread.join(5)
-
-    def _spawn(self, target: Any, *args: Any) -> None:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -111,7 +88,7 @@ class Switch:
                     client.close()
                     continue
                 with self._lock:
-                    self._open += [client, server]
+                    self._sockets += [client, server]
                     if self._mute:
                         self._silent.update((client, server))
                 self._spawn(self._forward, client, server)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -97,3 +99,10 @@ def cold_trips(store: Store) -> int:
     """How many round trips a first read takes, once it is known whether the store combines its two."""
     another(store).read_latest("nowhere")
     return 1 if store._driver.kind == "redis" and store._context.capabilities.serves else 2
+
+
+@contextmanager
+def sqlite_connection(driver: Any) -> Iterator[sqlite3.Connection]:
+    """Lend a connection of a SQLite driver, to look at its file or to spoil it."""
+    with driver._lend() as opened:
+        yield opened.connection

@@ -10,6 +10,7 @@ from swapstore.format import manifest, pages
 from swapstore.format.keys import Keys
 from swapstore.format.records import payload_of
 from swapstore.models import Ref, Row
+from tests.support.drivers import sqlite_connection
 from tests.support.valkey import client_of
 
 Contents = dict[str, tuple[bytes, bool]]  # the value, and whether it has a TTL
@@ -30,12 +31,12 @@ def contents(store: Store) -> Contents:
         names = [key for key in client.keys("*") if client.type(key) == b"string"]
         found = {key.decode(): (client.get(key), client.pttl(key) != -1) for key in names}
         return {key: value for key, value in found.items() if value[0] is not None}  # not expired since
-    with driver._connection() as connection:
-        found = connection.execute(
+    with sqlite_connection(driver) as connection:
+        stored = connection.execute(
             "SELECT key, value, expires_at FROM records WHERE expires_at IS NULL OR expires_at > ?",
             (driver._now_ms(),),
         )
-        return {key: (value, expires_at is not None) for key, value, expires_at in found}
+        return {key: (value, expires_at is not None) for key, value, expires_at in stored}
 
 
 def manifest_of(store: Store, dataset: str = "mena") -> manifest.Manifest:

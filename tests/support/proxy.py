@@ -8,31 +8,19 @@ import threading
 from typing import Self
 
 
-class Proxy:
-    """Forwards bytes both ways and counts them; drops the connection instead of a reply.
+class Relay:
+    """Listens on a port, and carries what it accepts in threads, until the test ends."""
 
-    `lose_reply_of(marker)`: the next request that holds the marker is delivered to the server, its reply
-    is read and thrown away, and the client's connection is closed.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
+    def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._marker: bytes | None = None
-        self.lost = 0
-        self.sent = self.received = 0  # bytes, counted before they are passed on
-        self.requests: list[bytes] = []
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def lose_reply_of(self, marker: bytes) -> None:
-        self._marker = marker
+    def _accept(self) -> None:
+        """Accept clients until the listener is closed."""
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._spawn(self._accept)
@@ -52,6 +40,29 @@ class Proxy:
         thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
         self._threads.append(thread)
         thread.start()
+
+
+class Proxy(Relay):
+    """Forwards bytes both ways and counts them; drops the connection instead of a reply.
+
+    `lose_reply_of(marker)`: the next request that holds the marker is delivered to the server, its reply
+    is read and thrown away, and the client's connection is closed.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+        super().__init__()
+        self._marker: bytes | None = None
+        self.lost = 0
+        self.sent = self.received = 0  # bytes, counted before they are passed on
+        self.requests: list[bytes] = []
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def lose_reply_of(self, marker: bytes) -> None:
+        self._marker = marker
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

@@ -154,11 +154,6 @@ class SqliteDriver:
             raise
         self._put_back(opened, keep=opened.access is not file.Access.SNAPSHOT)
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        with self._lend() as opened:
-            yield opened.connection
-
     def _take(self, *, writes: bool = False) -> Opened:
         while (opened := self._idle_one()) is not None:
             if opened.is_usable() and (opened.access is file.Access.WRITE or not writes):

@@ -112,9 +112,9 @@ def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> 
     for _ in range(ATTEMPTS):
         # First the manifest, then the records: a ts record that is pending now was so when it was read.
         base = yield from load_manifest(ctx, dataset)
-        row = None if base is None else (yield from find_id(ctx, base, entry.id, hidden=True))
         if base is None:
             return False
+        row = yield from find_id(ctx, base, entry.id, hidden=True)
         if row is not None and row.ts == entry.ts:
             yield from _state_commit(ctx, base, row, ts_key)
             return False

@@ -41,6 +41,7 @@ from swapstore.commands import (
 from swapstore.errors import Corrupt, LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
 from swapstore.format import manifest, records
 from swapstore.protocol.commit import (
+    Committer,
     Moved,
     Outcome,
     Record,
@@ -112,8 +113,8 @@ class ByCompareAndSet(_Scriptless):
         entry = yield from permanent_entry(ctx, key)
         if entry is None:
             return intent  # its key is free by now
-        if _with_ts_of(intent, entry, base) is not None:
-            return _with_ts_of(intent, entry, base)
+        if (taken := _with_ts_of(intent, entry, base)) is not None:
+            return taken
         if (yield from reclaim(ctx, dataset, entry)):
             return intent
         current = yield from load_manifest(ctx, dataset)
@@ -126,7 +127,7 @@ class ByCompareAndSet(_Scriptless):
         return reclaim_leaked(ctx, dataset, leaked, apply=apply)
 
 
-class UnderLease(_Scriptless):
+class UnderLease(_Scriptless, Committer):
     """Swaps with a plain SET, while a lease keeps other writers away."""
 
     expires_leaks = True
@@ -158,18 +159,6 @@ class UnderLease(_Scriptless):
         if taken:
             return taken
         raise bound_elsewhere(key, entry)
-
-    def reclaim(
-        self,
-        _ctx: Context,
-        _dataset: str,
-        _leaked: Sequence[str],
-        *,
-        apply: bool,  # noqa: ARG002
-    ) -> Operation[bool]:
-        """Do nothing: a repair's swap unlinks what leaked."""
-        yield from ()
-        return False
 
 
 def _with_ts_of(intent: Intent, entry: Entry, base: Manifest | None) -> Intent | None:
