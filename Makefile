@@ -13,8 +13,8 @@ CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/
 
 .PHONY: demo check test nightly mutants oldest-library bench lint format clean
 
-demo: $(READY)  ## publish, read, and cut a publish short at every point, on the embedded store
-	XDG_DATA_HOME=$(CURDIR)/$(VENV)/share $(BIN)/swapstore demo
+demo: $(READY)  ## publish, read, and cut a publish short at every point, in a SQLite file
+	SWAPSTORE_URL="$${SWAPSTORE_URL:-sqlite:///$(CURDIR)/$(VENV)/demo.db}" $(BIN)/swapstore demo
 
 check: $(READY)  ## before a commit, in a minute: lint of what changed, and tests that need no server
 	$(CHANGED) | xargs -r $(BIN)/ruff check
