@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -320,6 +321,7 @@ def test_what_a_repair_keeps_and_for_how_long(what: str) -> None:
     dataset.store.confirm("mena")
     before = dataset.store.status("mena")
     assert before is not None
+    dataset.sim.clock.advance(5000)
     if what == "confirmed":
         dataset.alter(MANIFEST, lambda raw: raw[:-1])
     else:
@@ -331,6 +333,26 @@ def test_what_a_repair_keeps_and_for_how_long(what: str) -> None:
     if what == "leaked":
         expires_at = dataset.sim.keyspace.values["swapstore:id:{mena}:leak"].expires_at
         assert expires_at == dataset.sim.clock.ms + 24 * 60 * 60 * 1000
+
+
+@pytest.mark.parametrize("bound", ["count", "age"])
+def test_a_manifest_that_is_rebuilt_goes_on_where_its_header_was(bound: str) -> None:
+    """A repair shows what retention has hidden, or gives a version out again that a client has stored."""
+    dataset = numbered(5)
+    max_age = timedelta(milliseconds=dataset.sim.clock.ms - 4)
+    bounds = Retention(max_count=2) if bound == "count" else Retention(max_age=max_age)
+    another(dataset.store).prune("mena", retention=bounds)
+    for _ in range(3):
+        dataset.store.confirm("mena")
+    before, history = dataset.store.status("mena"), dataset.history()
+    assert before is not None
+    assert len(history) == 2
+    dataset.alter(MANIFEST, lambda raw: raw[:-1])
+    dataset.repaired()
+    after = another(dataset.store).status("mena")
+    assert after is not None
+    assert dataset.history() == history
+    assert after.version > before.version
 
 
 def test_a_dropped_row_leaves_the_records_of_a_later_row_of_its_id_alone() -> None:
