@@ -335,6 +335,16 @@ def test_what_a_repair_keeps_and_for_how_long(what: str) -> None:
         assert expires_at == dataset.sim.clock.ms + 24 * 60 * 60 * 1000
 
 
+def test_what_a_rebuild_drops_can_be_inspected_for_a_day() -> None:
+    """A repair of a lost manifest deletes an altered payload before anybody looks at it."""
+    dataset = numbered(5)
+    dataset.alter(key("id", 3), lambda data: data[:-1] + b"?")
+    dataset.delete(MANIFEST)
+    another(dataset.store).repair("mena", apply=True)
+    expires_at = dataset.sim.keyspace.values[key("id", 3)].expires_at
+    assert expires_at == dataset.sim.clock.ms + 24 * 60 * 60 * 1000
+
+
 @pytest.mark.parametrize("bound", ["count", "age"])
 def test_a_manifest_that_is_rebuilt_goes_on_where_its_header_was(bound: str) -> None:
     """A repair shows what retention has hidden, or gives a version out again that a client has stored."""
