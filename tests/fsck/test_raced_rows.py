@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import attrs
 import pytest
 
-from swapstore import Gap, Retention, Row
+from swapstore import Gap, Retention, Row, Store
+from swapstore.commands import Command, Failed, ReadCommand, Swap
+from swapstore.errors import StoreFull
 from swapstore.format import manifest
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, key, opened
 from tests.support import invariants
-from tests.support.drivers import another, meddled
+from tests.support.drivers import Meddler, another, meddled
 from tests.support.times import at
 
 
@@ -345,6 +349,29 @@ def test_what_a_rebuild_drops_can_be_inspected_for_a_day() -> None:
     assert expires_at == dataset.sim.clock.ms + 24 * 60 * 60 * 1000
 
 
+def test_a_repair_in_a_full_store_deletes_nothing_at_once() -> None:
+    """A repair makes room with an altered payload, before anybody looks at it."""
+
+    class Full(Meddler):
+        def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+            if any(isinstance(command, Swap) and command.even_if_full for command in commands):
+                return super().execute(commands)
+            return [
+                super(Full, self).execute([command])[0]
+                if isinstance(command, ReadCommand)
+                else Failed(StoreFull("full"))
+                for command in commands
+            ]
+
+    dataset = numbered(80)
+    dataset.alter(key("id", 3), lambda data: data[:-1] + b"?")
+    with suppress(StoreFull):
+        Store(Full(dataset.store._driver), dataset.store._context).repair("mena", apply=True)
+    dataset.sim.clock.advance(23 * 60 * 60 * 1000)
+    dataset.sim.keyspace.expire(dataset.sim.clock.ms)
+    assert key("id", 3) in dataset.sim.keyspace.values
+
+
 @pytest.mark.parametrize("bound", ["count", "age"])
 def test_a_manifest_that_is_rebuilt_goes_on_where_its_header_was(bound: str) -> None:
     """A repair shows what retention has hidden, or gives a version out again that a client has stored."""
@@ -377,6 +404,20 @@ def test_a_dropped_row_leaves_the_records_of_a_later_row_of_its_id_alone() -> No
     snapshot = another(dataset.store).read("mena", id="id-6")
     assert snapshot is not None
     assert snapshot.value == "other"
+    assert dataset.problems() == set()
+
+
+def test_what_is_pinned_and_gone_is_not_called_restored() -> None:
+    """A repair says that a snapshot is in the log again whose payload cannot be brought back."""
+    dataset = numbered(80)
+    dataset.store.pin("mena", id="id-6")
+    lose_the_first_page(dataset)
+    dataset.delete(key("id", 6), key("ts", 6))
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert report.dropped == ("id-6",)
+    assert len(report.restored) == manifest.F - 1
+    assert "id-6" not in report.restored
+    assert [row.id for row in dataset.history()] == [f"id-{n}" for n in range(1, 81) if n != 6]
     assert dataset.problems() == set()
 
 
