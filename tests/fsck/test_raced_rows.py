@@ -372,6 +372,24 @@ def test_a_repair_in_a_full_store_deletes_nothing_at_once() -> None:
     assert key("id", 3) in dataset.sim.keyspace.values
 
 
+def test_a_page_that_is_lost_during_a_repair_is_repaired_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eviction between two commands ends a repair, and what was found first stays damaged."""
+    monkeypatch.setattr(manifest, "F", 4)
+    grown = numbered(9)
+    grown.alter(key("id", 2), lambda data: data[:-1] + b"?")
+    page = invariants.manifest_of(grown.store).log.pages[0].key
+    for number in range(40):
+        dataset = grown.copy()
+        client, meddler = meddled(dataset.store)
+        meddler.before(number, lambda dataset=dataset: dataset.sim.keyspace.values.pop(page, None))
+        (report,) = client.repair("mena", apply=True)
+        assert report.left == ()
+        assert dataset.problems() == set()
+        assert len(dataset.history()) == 8
+        if number >= len(meddler.batches):
+            break
+
+
 @pytest.mark.parametrize("bound", ["count", "age"])
 def test_a_manifest_that_is_rebuilt_goes_on_where_its_header_was(bound: str) -> None:
     """A repair shows what retention has hidden, or gives a version out again that a client has stored."""
@@ -404,6 +422,18 @@ def test_a_dropped_row_leaves_the_records_of_a_later_row_of_its_id_alone() -> No
     snapshot = another(dataset.store).read("mena", id="id-6")
     assert snapshot is not None
     assert snapshot.value == "other"
+    assert dataset.problems() == set()
+
+
+def test_what_was_only_staged_corrects_no_row() -> None:
+    """A publish that never committed, under the id of a lost payload, becomes history in a repair."""
+    dataset = numbered(70)
+    dataset.delete(key("id", 6), key("ts", 6))
+    dataset.cut_off("id-6", writes=0)
+    assert dataset.sim.keyspace.values[key("id", 6)].expires_at is not None
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.restored, report.left) == (("id-6",), (), ())
+    assert "id-6" not in {row.id for row in dataset.history()}
     assert dataset.problems() == set()
 
 
