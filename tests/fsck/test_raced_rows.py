@@ -381,7 +381,11 @@ def test_a_page_that_is_lost_during_a_repair_is_repaired_too(monkeypatch: pytest
     for number in range(40):
         dataset = grown.copy()
         client, meddler = meddled(dataset.store)
-        meddler.before(number, lambda dataset=dataset: dataset.sim.keyspace.values.pop(page, None))
+
+        def lose(dataset: SimulatedDataset = dataset) -> None:
+            dataset.sim.keyspace.values.pop(page, None)
+
+        meddler.before(number, lose)
         (report,) = client.repair("mena", apply=True)
         assert report.left == ()
         assert dataset.problems() == set()
