@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import attrs
 import pytest
 
-from swapstore import Gap, Retention, Row
+from swapstore import Gap, Retention, Row, Store
+from swapstore.commands import Command, Failed, ReadCommand, Swap
+from swapstore.errors import StoreFull
 from swapstore.format import manifest
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, key, opened
 from tests.support import invariants
-from tests.support.drivers import another, meddled
+from tests.support.drivers import Meddler, another, meddled
 from tests.support.times import at
 
 
@@ -320,6 +325,7 @@ def test_what_a_repair_keeps_and_for_how_long(what: str) -> None:
     dataset.store.confirm("mena")
     before = dataset.store.status("mena")
     assert before is not None
+    dataset.sim.clock.advance(5000)
     if what == "confirmed":
         dataset.alter(MANIFEST, lambda raw: raw[:-1])
     else:
@@ -331,6 +337,81 @@ def test_what_a_repair_keeps_and_for_how_long(what: str) -> None:
     if what == "leaked":
         expires_at = dataset.sim.keyspace.values["swapstore:id:{mena}:leak"].expires_at
         assert expires_at == dataset.sim.clock.ms + 24 * 60 * 60 * 1000
+
+
+def test_what_a_rebuild_drops_can_be_inspected_for_a_day() -> None:
+    """A repair of a lost manifest deletes an altered payload before anybody looks at it."""
+    dataset = numbered(5)
+    dataset.alter(key("id", 3), lambda data: data[:-1] + b"?")
+    dataset.delete(MANIFEST)
+    another(dataset.store).repair("mena", apply=True)
+    expires_at = dataset.sim.keyspace.values[key("id", 3)].expires_at
+    assert expires_at == dataset.sim.clock.ms + 24 * 60 * 60 * 1000
+
+
+def test_a_repair_in_a_full_store_deletes_nothing_at_once() -> None:
+    """A repair makes room with an altered payload, before anybody looks at it."""
+
+    class Full(Meddler):
+        def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+            if any(isinstance(command, Swap) and command.even_if_full for command in commands):
+                return super().execute(commands)
+            return [
+                super(Full, self).execute([command])[0]
+                if isinstance(command, ReadCommand)
+                else Failed(StoreFull("full"))
+                for command in commands
+            ]
+
+    dataset = numbered(80)
+    dataset.alter(key("id", 3), lambda data: data[:-1] + b"?")
+    with suppress(StoreFull):
+        Store(Full(dataset.store._driver), dataset.store._context).repair("mena", apply=True)
+    dataset.sim.clock.advance(23 * 60 * 60 * 1000)
+    dataset.sim.keyspace.expire(dataset.sim.clock.ms)
+    assert key("id", 3) in dataset.sim.keyspace.values
+
+
+def test_a_page_that_is_lost_during_a_repair_is_repaired_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eviction between two commands ends a repair, and what was found first stays damaged."""
+    monkeypatch.setattr(manifest, "F", 4)
+    grown = numbered(9)
+    grown.alter(key("id", 2), lambda data: data[:-1] + b"?")
+    page = invariants.manifest_of(grown.store).log.pages[0].key
+    for number in range(40):
+        dataset = grown.copy()
+        client, meddler = meddled(dataset.store)
+
+        def lose(dataset: SimulatedDataset = dataset) -> None:
+            dataset.sim.keyspace.values.pop(page, None)
+
+        meddler.before(number, lose)
+        (report,) = client.repair("mena", apply=True)
+        assert report.left == ()
+        assert dataset.problems() == set()
+        assert len(dataset.history()) == 8
+        if number >= len(meddler.batches):
+            break
+
+
+@pytest.mark.parametrize("bound", ["count", "age"])
+def test_a_manifest_that_is_rebuilt_goes_on_where_its_header_was(bound: str) -> None:
+    """A repair shows what retention has hidden, or gives a version out again that a client has stored."""
+    dataset = numbered(5)
+    max_age = timedelta(milliseconds=dataset.sim.clock.ms - 4)
+    bounds = Retention(max_count=2) if bound == "count" else Retention(max_age=max_age)
+    another(dataset.store).prune("mena", retention=bounds)
+    for _ in range(3):
+        dataset.store.confirm("mena")
+    before, history = dataset.store.status("mena"), dataset.history()
+    assert before is not None
+    assert len(history) == 2
+    dataset.alter(MANIFEST, lambda raw: raw[:-1])
+    dataset.repaired()
+    after = another(dataset.store).status("mena")
+    assert after is not None
+    assert dataset.history() == history
+    assert after.version > before.version
 
 
 def test_a_dropped_row_leaves_the_records_of_a_later_row_of_its_id_alone() -> None:
@@ -345,6 +426,32 @@ def test_a_dropped_row_leaves_the_records_of_a_later_row_of_its_id_alone() -> No
     snapshot = another(dataset.store).read("mena", id="id-6")
     assert snapshot is not None
     assert snapshot.value == "other"
+    assert dataset.problems() == set()
+
+
+def test_what_was_only_staged_corrects_no_row() -> None:
+    """A publish that never committed, under the id of a lost payload, becomes history in a repair."""
+    dataset = numbered(70)
+    dataset.delete(key("id", 6), key("ts", 6))
+    dataset.cut_off("id-6", writes=0)
+    assert dataset.sim.keyspace.values[key("id", 6)].expires_at is not None
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert (report.dropped, report.restored, report.left) == (("id-6",), (), ())
+    assert "id-6" not in {row.id for row in dataset.history()}
+    assert dataset.problems() == set()
+
+
+def test_what_is_pinned_and_gone_is_not_called_restored() -> None:
+    """A repair says that a snapshot is in the log again whose payload cannot be brought back."""
+    dataset = numbered(80)
+    dataset.store.pin("mena", id="id-6")
+    lose_the_first_page(dataset)
+    dataset.delete(key("id", 6), key("ts", 6))
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert report.dropped == ("id-6",)
+    assert len(report.restored) == manifest.F - 1
+    assert "id-6" not in report.restored
+    assert [row.id for row in dataset.history()] == [f"id-{n}" for n in range(1, 81) if n != 6]
     assert dataset.problems() == set()
 
 

@@ -61,6 +61,20 @@ def test_rollback_makes_an_older_snapshot_the_latest(store: Store) -> None:
     assert served(store) == "fixed"
 
 
+def test_a_pin_outlasts_a_rollback_and_a_confirmation(store: Store) -> None:
+    """Readers are taken off the snapshot on which an operator keeps them, by an act on another one."""
+    for name in ("older", "good", "bad"):
+        store.publish("mena", name, id=name)
+    store.pin("mena", id="good")
+    status = store.rollback("mena", id="older")
+    assert (status.serving.id, status.latest.id) == ("good", "older")
+    status = store.confirm("mena")
+    assert (status.serving.id, status.latest.id) == ("good", "older")
+    assert served(store) == "good"
+    assert store.unpin("mena").serving.id == "older"
+    assert served(store) == "older"
+
+
 def test_old_snapshots_can_be_pinned_and_rolled_back_to(store: Store) -> None:
     """A snapshot in a page cannot be pinned or rolled back to."""
     first = store.publish("mena", 0)

@@ -138,6 +138,26 @@ def test_a_right_clock_after_a_long_pause_hides_what_it_should(store: Store) -> 
     assert ids(store) == ["new"]
 
 
+@pytest.mark.every_store
+def test_a_clock_that_is_hours_ahead_is_right_enough_after_a_pause(store: Store) -> None:
+    """After a quiet week, a producer whose clock is a little ahead can never publish again."""
+    with_clock(store, now() - 7 * DAY).publish("mena", "old", id="old")
+    ahead = keeping(with_clock(store, now() + DAY // 4), max_age=timedelta(days=30))
+    assert ahead.prune("mena").let_go == 0
+    assert ahead.publish("mena", "new", id="new").is_latest
+    assert ids(store) == ["new", "old"]
+
+
+@pytest.mark.every_store
+def test_a_prune_by_count_asks_no_clock(store: Store) -> None:
+    """A machine without NTP cannot free memory, although no age counts."""
+    for number in range(3):
+        store.publish("mena", number, id=f"id-{number}")
+    ahead = keeping(with_clock(store, now() + 365 * DAY), max_count=1)
+    ahead.prune("mena")
+    assert ids(store) == ["id-2"]
+
+
 class Clockless(Meddler):
     """A store that does not tell its time, or whose answer is lost so often at first."""
 

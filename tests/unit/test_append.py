@@ -7,8 +7,9 @@ import json
 import attrs
 
 from swapstore.format import append, manifest, records
-from swapstore.format.append import Stamp
+from swapstore.format.append import Retained, Stamp
 from swapstore.format.keys import Keys
+from swapstore.format.retention import Limits
 from swapstore.models import Entry, Ref
 
 KEYS = Keys("ns")
@@ -60,6 +61,30 @@ def test_a_publish_keeps_hidden_rows_hidden() -> None:
     assert (following.epoch, following.version) == (base.epoch, 3)
     stored = manifest.parse(following.raw, "mena", KEY).head
     assert stored == following.head
+
+
+def test_a_payload_that_a_later_row_names_frees_nothing() -> None:
+    """A full store grows beyond its limit, or a published payload expires: its id was published again."""
+    base = None
+    for number in range(1, manifest.F + 10):
+        name = "id-1" if number == manifest.F else f"id-{number}"  # the records of the first one were lost
+        described = Entry(id=name, ts=1, size=100, sha256=records.digest(b""), codec="json", labels={})
+        draft = append.append(
+            base,
+            described,
+            dataset="mena",
+            dedupe_key=None,
+            stamp=Stamp(now_ms=number, nonce="0" * 16, new_epoch="e" * 12, keys=KEYS),
+            retained=Retained(limits=Limits(max_count=1)) if number == manifest.F + 9 else None,
+        )
+        base = draft.manifest
+    gone = range(2, 10)
+    assert set(draft.unlinked) == {key for n in gone for key in (KEYS.id("mena", f"id-{n}"), ts_key(n))}
+    assert draft.freed_bytes == 100 * len(gone)
+
+
+def ts_key(number: int) -> str:
+    return KEYS.ts("mena", 1, f"id-{number}")
 
 
 def test_each_level_seals_under_a_name_of_its_own() -> None:
