@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
-from swapstore import Store
+from swapstore import Damaged, Store
 from swapstore.commands import Get, Peek
 from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST, alter, delete
@@ -184,3 +187,33 @@ def test_a_flushed_store_is_forgotten(store: Store) -> None:
     assert reader.read_latest("mena") is None
     assert reader.read_latest("mena", max_staleness=60) is None
     assert not reader._context.cache.is_listed(MANIFEST)
+
+
+def test_a_store_that_nobody_has_any_more_is_freed() -> None:
+    """A program that connects for each job keeps the cache of every store that it ever made."""
+    store = SimulatedStore().connect()
+    store.publish("mena", 1)
+    cache = weakref.ref(store._context.cache)
+    del store
+    gc.collect()
+    assert cache() is None
+
+
+@pytest.mark.parametrize("lost", ["page", "record"])
+def test_what_was_damaged_on_the_way_is_not_remembered(lost: str) -> None:
+    """A client that met damage once reports it for good, although the store is whole again."""
+    simulated = SimulatedStore()
+    producer, reader = simulated.connect(), simulated.connect()
+    for number in range(70):
+        producer.publish("mena", number, id=f"id-{number}")
+    key = next(
+        key for key in simulated.keyspace.values if key.endswith(".1-32" if lost == "page" else "id-3")
+    )
+    whole = simulated.keyspace.values[key]
+    simulated.keyspace._set(key, b"damaged", None)
+    with pytest.raises(Damaged):
+        reader.read("mena", version=4)
+    simulated.keyspace.values[key] = whole
+    found = reader.read("mena", version=4)
+    assert found is not None
+    assert found.value == 3
