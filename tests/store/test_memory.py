@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
-from swapstore import Damaged, Store
-from swapstore.commands import Get, Peek
+from swapstore import Damaged, Store, Unavailable
+from swapstore.commands import Ask, Command, Get, Peek
+from swapstore.protocol.context import Capabilities
 from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST, alter, delete
 from tests.support.deterministic import TickingClock
@@ -217,3 +220,42 @@ def test_what_was_damaged_on_the_way_is_not_remembered(lost: str) -> None:
     found = reader.read("mena", version=4)
     assert found is not None
     assert found.value == 3
+
+
+# --- a replica without data ------------------------------------------------------------------------
+
+ALONE = [b"slave", b"10.0.0.1", 6379, b"connect", -1]
+LOOKS: list[Callable[[Store], object]] = [
+    lambda store: store.read_latest("mena"),
+    lambda store: store.read_latest_many(["mena"]),
+    lambda store: store.read("mena", version=1),
+    lambda store: store.status("mena"),
+    lambda store: list(store.history("mena")),
+    lambda store: store.datasets(),
+    lambda store: store.follow("mena"),
+]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+@pytest.mark.parametrize("serves", [True, False])
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_replica_that_has_no_data_yet(
+    look: Callable[[Store], object], *, serves: bool, knows: bool
+) -> None:
+    """A replica that has never reached its primary tells readers that nothing is published."""
+    simulated = SimulatedStore()
+    simulated.connect().publish("mena", 1)
+    capabilities = Capabilities(tells_role=True, serves=serves)
+    client, meddler = meddled(simulated.connect(), capabilities=capabilities)
+    if knows:
+        client.read_latest("mena")
+    execute = meddler.execute
+
+    def on_replica(commands: Sequence[Command[Any]]) -> list[Any]:
+        return [ALONE] if tuple(commands) == (Ask(("ROLE",)),) else execute(commands)
+
+    meddler.execute = on_replica  # type: ignore[method-assign]
+    simulated.keyspace.values.clear()
+    simulated.keyspace.sets.clear()
+    with pytest.raises(Unavailable, match="may have no data yet"):
+        look(client)
