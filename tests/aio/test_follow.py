@@ -189,12 +189,8 @@ def test_two_tasks_that_share_a_follower_get_each_commit_once(place: Place) -> N
             for number in range(10):
                 await store.publish("mena", number)
             follower = store.follow("mena", after=0)
-
-            async def take() -> list[Any]:
-                return [await anext(follower) for _ in range(5)]
-
-            one, other = await asyncio.gather(take(), take())
-            assert sorted(row.version for row in [*one, *other]) == list(range(1, 11))
+            one, other = await asyncio.gather(take(follower, 5), take(follower, 5))
+            assert sorted([*one, *other]) == list(range(1, 11))
 
     asyncio.run(main())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -68,13 +67,10 @@ def test_each_event_loop_has_its_own_loads(monkeypatch: pytest.MonkeyPatch) -> N
     async def quick() -> int:
         return 7
 
-    async def share(load: Callable[[], Awaitable[int]]) -> int:
-        return await asyncio.wait_for(flights.share("mena", load), 30)
-
-    threads.start(asyncio.run, share(slow))
+    threads.start(asyncio.run, flights.share("mena", slow))
     assert held.wait(30)
     try:
-        assert asyncio.run(share(quick)) == 7
+        assert asyncio.run(asyncio.wait_for(flights.share("mena", quick), 20)) == 7
     finally:
         release.set()
         threads.join()
