@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from swapstore import Damaged, Gap, Retention, Store
+from swapstore.protocol import follow
 from swapstore.testing import SimulatedStore
 from tests.follow.followers import grown, ids, publish, retained, take, versions
 from tests.support.damage import Damage
@@ -237,6 +238,20 @@ def test_hidden_commits_after_a_flush_do_not_change_the_reason(store: Store) -> 
     keep(another(store), 3)
     assert versions(take(follower, 4)) == [(5, 38, "reset"), 38, 39, 40]
     follower.close()
+
+
+def test_what_a_follower_remembers_is_what_it_returned_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer of a long history is given the last commits again after a repair."""
+    monkeypatch.setattr(follow, "REMEMBERED", 64)
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 150)
+    follower = store.follow("mena", after=0)
+    take(follower, 150)
+    sim.evict(MANIFEST)
+    sim.connect().repair("mena", apply=True)
+    publish(sim.connect(), 1, begin=150)
+    assert ids(take(follower, 1)) == ["mena-150"]
 
 
 @pytest.mark.parametrize("after", [3, 40])

@@ -222,6 +222,15 @@ def test_what_was_damaged_on_the_way_is_not_remembered(lost: str) -> None:
     assert found.value == 3
 
 
+def test_what_is_damaged_before_it_is_committed_is_not_there() -> None:
+    """A publish that died while it was written makes a read of its id fail until it expires."""
+    simulated = SimulatedStore()
+    store = simulated.connect()
+    store.publish("mena", 1)
+    simulated.keyspace._set("swapstore:id:{mena}:staged", b"damaged", simulated.clock.now_ms() + 60_000)
+    assert store.read("mena", id="staged") is None
+
+
 # --- a replica without data ------------------------------------------------------------------------
 
 ALONE = [b"slave", b"10.0.0.1", 6379, b"connect", -1]
