@@ -120,6 +120,7 @@ class Follow:
             self._mark_complete(manifest)
         elif manifest is not None:
             self._any_start = self._after == 0
+            self._anchor = yield from self._mark_before(manifest, self._position)
         if manifest is None:
             LOG.warning(
                 "dataset %r: nothing is published by this name; waiting for a first commit",
@@ -127,6 +128,12 @@ class Follow:
             )
         else:
             self._note(manifest)
+
+    def _mark_before(self, manifest: Manifest, version: int) -> Operation[Mark | None]:
+        """Find a row up to a version, by which a reset before the first look is noticed."""
+        rows = [row for row in manifest.log.rows if row.version <= version]
+        row = rows[-1] if rows else (yield from self._row_at(manifest, version))
+        return None if row is None else Mark.of(row)
 
     def _is_beyond(self, manifest: Manifest | None) -> bool:
         return (self._after or 0) > (manifest.version if manifest else 0)
@@ -238,16 +245,16 @@ class Follow:
         """Say whether the log continues the one that was followed: no other row has the anchor's version."""
         if manifest.version < anchor.version:
             return False
-        rows = manifest.log.rows
-        if rows and anchor.version >= rows[0].version:
-            row = next((row for row in rows if row.version == anchor.version), None)
-        else:
-            query = search.ByVersion(anchor.version)
-            try:
-                row = yield from find(self._ctx, self._dataset, search.in_log(manifest.log, query))
-            except Damaged:
-                return True  # a damaged page behind the follower's place must not stop it
+        row = yield from self._row_at(manifest, anchor.version)
         return row is None or anchor.names(row)
+
+    def _row_at(self, manifest: Manifest, version: int) -> Operation[Row | None]:
+        """Find the row of a version. None: there is none, or its page is damaged."""
+        query = search.ByVersion(version)
+        try:
+            return (yield from find(self._ctx, self._dataset, search.in_log(manifest.log, query)))
+        except Damaged:
+            return None  # a damaged page behind the follower's place must not stop it
 
     def _place_of(self, manifest: Manifest, mark: Mark) -> Operation[Mark | None]:
         """Find a row by its id. Its version may be another one now."""

@@ -179,3 +179,35 @@ def test_a_follower_can_be_closed_like_an_asynchronous_generator(place: Place) -
             assert (await store.publish("mena", 2)).version == 2
 
     asyncio.run(main())
+
+
+def test_two_tasks_that_share_a_follower_get_each_commit_once(place: Place) -> None:
+    """Two workers that take from one follower both get the commits of a step."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            for number in range(10):
+                await store.publish("mena", number)
+            follower = store.follow("mena", after=0)
+            one, other = await asyncio.gather(take(follower, 5), take(follower, 5))
+            assert sorted([*one, *other]) == list(range(1, 11))
+
+    asyncio.run(main())
+
+
+def test_a_closed_follower_leaves_no_task(place: Place) -> None:
+    """What a follower waits for goes on after `aclose`, and uses a connection of a store that is closed."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            await store.publish("mena", 1)
+            follower = store.follow("mena")
+            before = asyncio.all_tasks()
+            taking = asyncio.ensure_future(anext(follower))
+            await asyncio.sleep(0.1)
+            taking.cancel()
+            await asyncio.wait({taking})
+            await follower.aclose()
+            assert asyncio.all_tasks() == before
+
+    asyncio.run(main())

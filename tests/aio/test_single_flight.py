@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
-from swapstore import Unavailable
+from swapstore import Unavailable, single_flight
 from swapstore.single_flight import AsyncSingleFlight
+from tests.support.interrupts import Threads
 
 
 def test_a_thousand_readers_cause_two_loads() -> None:
@@ -50,6 +52,28 @@ def test_a_read_does_not_share_a_load_that_began_before_it() -> None:
         assert (await early, await late) == ("old", "new")
 
     asyncio.run(scenario())
+
+
+def test_each_event_loop_has_its_own_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store on SQLite that several event loops share waits for a load in another loop."""
+    monkeypatch.setattr(single_flight, "PATIENCE_S", 1000.0)
+    flights: AsyncSingleFlight[int] = AsyncSingleFlight()
+    held, release, threads = threading.Event(), threading.Event(), Threads()
+
+    async def slow() -> int:
+        held.set()
+        return int(await asyncio.to_thread(release.wait, 60))
+
+    async def quick() -> int:
+        return 7
+
+    threads.start(asyncio.run, flights.share("mena", slow))
+    assert held.wait(30)
+    try:
+        assert asyncio.run(asyncio.wait_for(flights.share("mena", quick), 20)) == 7
+    finally:
+        release.set()
+        threads.join()
 
 
 @pytest.mark.parametrize("who", [0, 1])

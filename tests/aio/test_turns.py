@@ -135,8 +135,9 @@ def test_an_operation_that_is_stuck_is_not_waited_for_without_a_bound(
     asyncio.run(main())
 
 
-def test_each_event_loop_has_its_own_queue(tmp_path: Path) -> None:
+def test_each_event_loop_has_its_own_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store on SQLite that several event loops share waits for a task of another loop."""
+    monkeypatch.setattr(turns, "PATIENCE_S", 1000.0)
     store = connect(f"sqlite:///{tmp_path}/store.db")
     held, release, threads = threading.Event(), threading.Event(), Threads()
 
@@ -153,9 +154,11 @@ def test_each_event_loop_has_its_own_queue(tmp_path: Path) -> None:
     async def publish() -> int:
         return (await store.publish("mena", 1)).version
 
-    assert asyncio.run(publish()) == 1
-    release.set()
-    threads.join()
+    try:
+        assert asyncio.run(asyncio.wait_for(publish(), 30)) == 1
+    finally:
+        release.set()
+        threads.join()
     asyncio.run(store.close())
 
 

@@ -272,6 +272,22 @@ def test_retries_during_an_outage_are_spread() -> None:
     assert all(1 <= wait <= 2 for wait in waits[6:])
 
 
+def test_an_outage_of_hours() -> None:
+    """The time between two looks is doubled until it is no number any more, and that ends the follower."""
+    sim = SimulatedStore()
+    producer = sim.connect()
+    client, meddler = meddled(sim.connect())
+    follower = client.follow("mena", after=0, poll=2)
+
+    def down() -> None:
+        raise Unavailable("down, on purpose")
+
+    for number in range(1, 3000):
+        meddler.before(number, down)
+    meddler.before(3000, lambda: publish(producer, 1))
+    assert versions(take(follower, 1)) == [1]
+
+
 @pytest.mark.parametrize("cold", [True, False])
 def test_every_fault_at_every_command(cold: bool) -> None:  # noqa: FBT001
     """A fault at some command makes a follower skip or repeat a commit."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from swapstore import Damaged, Gap, Retention, Store
+from swapstore.protocol import follow
 from swapstore.testing import SimulatedStore
 from tests.follow.followers import grown, ids, publish, retained, take, versions
 from tests.support.damage import Damage
@@ -188,6 +189,93 @@ def test_a_cursor_and_nothing_published(store: Store) -> None:
     follower.close()
 
 
+@pytest.mark.parametrize("after", [None, 3, 38, 40])
+def test_a_flush_before_the_first_commit_is_taken(after: int | None) -> None:
+    """A consumer that is slow to take its first commit goes on by version after a flush."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 40)
+    follower = store.follow("mena", after=after)
+    sim.keyspace.values.clear()
+    sim.keyspace.sets.clear()
+    publish(sim.connect(), 45, begin=100)
+    assert versions(take(follower, 1)) == [(40 if after is None else after, 1, "reset")]
+    assert versions(take(follower, 45)) == list(range(1, 46))
+
+
+def test_a_flush_behind_a_cursor_that_is_no_commit() -> None:
+    """A consumer that goes on after a confirmation waits for its version, and skips what comes before."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 5)
+    follower = store.follow("mena", after=store.confirm("mena").version)
+    sim.keyspace.values.clear()
+    publish(sim.connect(), 6, begin=100)
+    assert versions(take(follower, 1)) == [(6, 1, "reset")]
+
+
+def test_the_same_ids_with_other_contents_after_a_flush(store: Store) -> None:
+    """A producer that publishes under the same ids after a flush hides from a consumer that all is new."""
+    publish(store, 5)
+    follower = store.follow("mena", after=0, poll=FAST)
+    take(follower, 5)
+    Damage(store).flush()
+    publisher = another(store)
+    for number in reversed(range(5)):
+        publisher.publish("mena", f"new {number}", id=f"mena-{number}")
+    assert versions(take(follower, 1)) == [(5, 1, "reset")]
+    assert versions(take(follower, 5)) == [1, 2, 3, 4, 5]
+    follower.close()
+
+
+def test_hidden_commits_after_a_flush_do_not_change_the_reason(store: Store) -> None:
+    """A consumer reads that retention made the gap, and keeps what it derived from data that is gone."""
+    publish(store, 5)
+    follower = store.follow("mena", after=0, poll=FAST)
+    take(follower, 5)
+    Damage(store).flush()
+    publish(another(store), 40, begin=100)
+    keep(another(store), 3)
+    assert versions(take(follower, 4)) == [(5, 38, "reset"), 38, 39, 40]
+    follower.close()
+
+
+def test_what_a_follower_remembers_is_what_it_returned_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer of a long history is given the last commits again after a repair."""
+    monkeypatch.setattr(follow, "REMEMBERED", 64)
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 150)
+    follower = store.follow("mena", after=0)
+    take(follower, 150)
+    sim.evict(MANIFEST)
+    sim.connect().repair("mena", apply=True)
+    publish(sim.connect(), 1, begin=150)
+    assert ids(take(follower, 1)) == ["mena-150"]
+
+
+@pytest.mark.parametrize("after", [3, 40])
+def test_a_repair_before_the_first_commit_is_taken(after: int) -> None:
+    """A consumer that is slow to take its first commit is given all again after a repair."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 40)
+    follower = store.follow("mena", after=after)
+    sim.evict(MANIFEST)
+    sim.connect().repair("mena", apply=True)
+    publish(sim.connect(), 1, begin=40)
+    assert ids(take(follower, 41 - after)) == [f"mena-{number}" for number in range(after, 41)]
+
+
+def test_damage_at_the_beginning_of_a_follower_is_raised_when_it_is_met() -> None:
+    """A consumer whose own place is in a lost page cannot begin, although what comes next is there."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    grown(store, 100)
+    sim.evict(next(key for key in sim.keyspace.values if key.endswith(".1-32")))
+    assert versions(take(store.follow("mena", after=32), 2)) == [33, 34]
+
+
 def test_a_failover_that_lost_commits() -> None:
     """After a failover the follower continues by version, and skips the commits that replaced others."""
     sim = SimulatedStore()
@@ -230,6 +318,26 @@ def test_a_store_that_only_seemed_to_go_back() -> None:
     meddler.before(now + 20, catch_up)
     assert versions(take(follower, 1)) == [11]
     assert len(meddler.batches) > now + 20
+
+
+def test_a_follower_that_begins_on_a_replica_that_lags() -> None:
+    """A consumer that comes back, and meets a replica that lags for a moment, is given all commits again."""
+    sim = SimulatedStore()
+    producer = sim.connect()
+    publish(producer, 8)
+    lagging = dict(sim.keyspace.values)
+    publish(producer, 2, begin=8)
+    true = sim.keyspace.values
+    client, meddler = meddled(sim.connect())
+    sim.keyspace.values = lagging
+
+    def catch_up() -> None:
+        sim.keyspace.values = true
+
+    meddler.after(0, catch_up)
+    follower = client.follow("mena", after=10)
+    publish(producer, 1, begin=10)
+    assert versions(take(follower, 1)) == [11]
 
 
 # --- repair ----------------------------------------------------------------------------------------

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 
-from swapstore import Store
-from swapstore.commands import Get, Peek
+from swapstore import Damaged, Store, Unavailable
+from swapstore.commands import Ask, Command, Get, Peek
+from swapstore.protocol.context import Capabilities
 from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST, alter, delete
 from tests.support.deterministic import TickingClock
@@ -184,3 +190,81 @@ def test_a_flushed_store_is_forgotten(store: Store) -> None:
     assert reader.read_latest("mena") is None
     assert reader.read_latest("mena", max_staleness=60) is None
     assert not reader._context.cache.is_listed(MANIFEST)
+
+
+def test_a_store_that_nobody_has_any_more_is_freed() -> None:
+    """A program that connects for each job keeps the cache of every store that it ever made."""
+    store = SimulatedStore().connect()
+    store.publish("mena", 1)
+    cache = weakref.ref(store._context.cache)
+    del store
+    gc.collect()
+    assert cache() is None
+
+
+@pytest.mark.parametrize("lost", ["page", "record"])
+def test_what_was_damaged_on_the_way_is_not_remembered(lost: str) -> None:
+    """A client that met damage once reports it for good, although the store is whole again."""
+    simulated = SimulatedStore()
+    producer, reader = simulated.connect(), simulated.connect()
+    for number in range(70):
+        producer.publish("mena", number, id=f"id-{number}")
+    key = next(
+        key for key in simulated.keyspace.values if key.endswith(".1-32" if lost == "page" else "id-3")
+    )
+    whole = simulated.keyspace.values[key]
+    simulated.keyspace._set(key, b"damaged", None)
+    with pytest.raises(Damaged):
+        reader.read("mena", version=4)
+    simulated.keyspace.values[key] = whole
+    found = reader.read("mena", version=4)
+    assert found is not None
+    assert found.value == 3
+
+
+def test_what_is_damaged_before_it_is_committed_is_not_there() -> None:
+    """A publish that died while it was written makes a read of its id fail until it expires."""
+    simulated = SimulatedStore()
+    store = simulated.connect()
+    store.publish("mena", 1)
+    simulated.keyspace._set("swapstore:id:{mena}:staged", b"damaged", simulated.clock.now_ms() + 60_000)
+    assert store.read("mena", id="staged") is None
+
+
+# --- a replica without data ------------------------------------------------------------------------
+
+ALONE = [b"slave", b"10.0.0.1", 6379, b"connect", -1]
+LOOKS: list[Callable[[Store], object]] = [
+    lambda store: store.read_latest("mena"),
+    lambda store: store.read_latest_many(["mena"]),
+    lambda store: store.read("mena", version=1),
+    lambda store: store.status("mena"),
+    lambda store: list(store.history("mena")),
+    lambda store: store.datasets(),
+    lambda store: store.follow("mena"),
+]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+@pytest.mark.parametrize("serves", [True, False])
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_replica_that_has_no_data_yet(
+    look: Callable[[Store], object], *, serves: bool, knows: bool
+) -> None:
+    """A replica that has never reached its primary tells readers that nothing is published."""
+    simulated = SimulatedStore()
+    simulated.connect().publish("mena", 1)
+    capabilities = Capabilities(tells_role=True, serves=serves)
+    client, meddler = meddled(simulated.connect(), capabilities=capabilities)
+    if knows:
+        client.read_latest("mena")
+    execute = meddler.execute
+
+    def on_replica(commands: Sequence[Command[Any]]) -> list[Any]:
+        return [ALONE] if tuple(commands) == (Ask(("ROLE",)),) else execute(commands)
+
+    meddler.execute = on_replica  # type: ignore[method-assign]
+    simulated.keyspace.values.clear()
+    simulated.keyspace.sets.clear()
+    with pytest.raises(Unavailable, match="may have no data yet"):
+        look(client)
