@@ -184,6 +184,14 @@ def test_a_replacement_that_is_refused_temporarily(driver: Driver, rest: RestSer
     assert driver.execute([Peek("b", 9)]) == [b"y"]
 
 
+def test_a_replacement_never_shortens_a_ttl(driver: Driver, rest: RestServer) -> None:
+    """A record that is to stay for half a second is deleted at once, under a reader."""
+    rest.switches.denied = frozenset({"PEXPIRE"})
+    for ttl_ms, sent in ((500, b"1"), (30_500, b"31"), (30_000, b"30")):
+        driver.execute([Put("b", b"x", 90_000), Expire("b", ttl_ms)])
+        assert rest.requests[-1].commands[-1] == (b"EXPIRE", b"b", sent)
+
+
 def drop_last(items: list[Any]) -> list[Any]:
     return items[:-1]
 
