@@ -253,6 +253,7 @@ def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None], budg
         try:
             return driver.execute(batch.commands)
         except Throttled as error:
+            budget.spend(began)
             backoff = backoff or _Backoff()
             pause_s = backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):
@@ -276,6 +277,7 @@ async def _aexecuted(
         try:
             return await driver.execute(batch.commands)
         except Throttled as error:
+            budget.spend(began)
             backoff = backoff or _Backoff()
             pause_s = backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):

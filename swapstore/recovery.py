@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from swapstore.commands import Command, Committed, Failed, ReadCommand, Swap
-from swapstore.errors import ReplyLost, Unavailable
+from swapstore.errors import ReplyLost, SwapstoreError, Unavailable
 
 FIRST_PAUSE_S = 0.05  # after a first attempt at once; doubled each time
 LONGEST_PAUSE_S = 0.5
@@ -37,8 +37,9 @@ def recover(
 ) -> Generator[Again, list[Any], list[Any]]:
     """Yield what to send again until nothing is refused or `patience_s` is over. Returns all replies.
 
-    Raises `ReplyLost` when one of these replies is lost. That the store cannot be reached in between is
-    part of a failover, and becomes the refusal of each command that is still to be sent.
+    Raises `ReplyLost` when one of these replies is lost. Another error becomes the refusal of each command
+    that is still to be sent: the rest of the batch may have been carried out, the commit too. That the store
+    cannot be reached in between is part of a failover. What no new attempt cures ends the attempts.
     """
     found = list(replies)
     pause_s, next_pause_s = 0.0, FIRST_PAUSE_S
@@ -52,12 +53,13 @@ def recover(
             answers = yield Again(pause_s, tuple(commands[i] for i in wanted))
         except ReplyLost:
             raise
-        except Unavailable as error:
-            answers = [
-                Failed(error, again=True) if isinstance(found[i], Failed) else found[i] for i in wanted
-            ]
+        except SwapstoreError as error:
+            refusal = Failed(error, again=isinstance(error, Unavailable))
+            answers = [refusal if isinstance(found[i], Failed) else found[i] for i in wanted]
         for i, answer in zip(wanted, answers, strict=True):
             found[i] = answer
+        if not refusal.again:  # no new attempt gets better
+            return _given_up(commands, found, refusal)
         pause_s, next_pause_s = next_pause_s, min(2 * next_pause_s, LONGEST_PAUSE_S)
     return found
 

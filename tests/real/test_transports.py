@@ -9,11 +9,15 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import swapstore
+from swapstore.commands import Ask
+from swapstore.drivers.redis.driver import RedisDriver
+from swapstore.errors import ReplyLost
 from tests.rest.test_tls import CERTIFICATE
 from tests.support import invariants
 from tests.support.valkey import Server
@@ -48,6 +52,15 @@ def test_tls(valkey: Server) -> None:
     """A hosted server cannot be reached through TLS, which buffers bytes that the socket has delivered."""
     with tls_in_front_of(valkey) as port:
         works(f"rediss://localhost:{port}?ssl_ca_certs={CERTIFICATE / 'cert.pem'}", valkey.url)
+
+
+def test_the_time_out_of_a_reply_over_tls(valkey: Server) -> None:
+    """A server that hangs is waited for as long as connecting may take."""
+    with tls_in_front_of(valkey) as port:
+        times = "&socket_connect_timeout=30&socket_timeout=0.05"
+        url = f"rediss://localhost:{port}?ssl_ca_certs={CERTIFICATE / 'cert.pem'}"
+        with closing(RedisDriver.from_url(url + times)) as quick, pytest.raises(ReplyLost):
+            quick.execute([Ask(("BLPOP", "nothing", "9"))])
 
 
 @contextlib.contextmanager

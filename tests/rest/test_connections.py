@@ -14,10 +14,10 @@ import pytest
 import swapstore
 import swapstore.aio
 from swapstore import InvalidInput, StoreClosed, SwapstoreError
-from swapstore.commands import Get, Put, Register
+from swapstore.commands import Get, Put, Register, Write
 from swapstore.drivers.rest import address as rest_address
 from swapstore.drivers.rest.aio import AsyncUpstashDriver
-from swapstore.drivers.rest.conversation import SyncToken
+from swapstore.drivers.rest.conversation import Conversation, Response, SyncToken
 from tests.rest.support import FACES, driver_of, store_on
 from tests.support.rest import RestServer
 
@@ -171,17 +171,30 @@ def test_a_producer_reads_what_it_wrote(face: str, rest: RestServer) -> None:
 
 
 def test_an_older_read_does_not_replace_the_sync_token_of_a_write() -> None:
-    """A read that was sent earlier and answered later takes the writer back in time."""
+    """A read that was in progress when the write ended takes the writer back in time."""
     place = SyncToken()
-    read, write = place.sending(), place.sending()
+    early, write, late = place.sending(), place.sending(), place.sending()
     place.reached("after the write", write, reads_only=False)
-    place.reached("before the write", read, reads_only=True)
-    assert place.token == "after the write"  # noqa: S105
+    for read in (early, late):
+        place.reached("before the write", read, reads_only=True)
+        assert place.token == "after the write"  # noqa: S105
     place.reached("later", place.sending(), reads_only=True)
     assert place.token == "later"  # noqa: S105
     for told in (None, "", "two\nlines", "t\u00f6ken"):
         place.reached(told, place.sending(), reads_only=False)
     assert place.token == "later"  # noqa: S105
+
+
+def test_the_sync_token_of_a_write_counts_although_a_read_overtook_it() -> None:
+    """A producer does not read what it has written, because a replica need not wait for it."""
+    talk = Conversation(rest_address.parse("https://x.test", "t", allow_http=False), max_request=9999)
+    write, read = talk.exchange([Write("a", b"1")]), talk.exchange([Get("a")])
+    next(write), next(read)
+    for exchange, result, told in ((read, "null", "before"), (write, '"OK"', "after")):
+        body = b'[{"result":%s},{"result":"YmFzZTY0Pw=="}]' % result.encode()
+        with pytest.raises(StopIteration):
+            exchange.send(Response(200, {"upstash-sync-token": told}, body))
+    assert ("upstash-sync-token", "after") in next(talk.exchange([Get("a")])).headers
 
 
 @pytest.mark.parametrize("face", FACES)

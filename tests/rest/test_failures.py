@@ -103,6 +103,7 @@ def test_a_refused_publish_changes_nothing(
         (503, HTML, AS_HTML),
         (504, "", {}),
         (408, "", {}),
+        (499, "", {}),
         (200, HTML, AS_HTML),
         (200, "[", {}),
         (200, "[]", {}),

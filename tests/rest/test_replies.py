@@ -27,6 +27,7 @@ from swapstore.commands import (
     Ask,
     Command,
     CompareAndSet,
+    Expire,
     Failed,
     Get,
     Keep,
@@ -141,6 +142,54 @@ def test_a_script_text_that_is_refused_temporarily(driver: Driver, rest: RestSer
     assert isinstance(replaced, Failed)
     assert isinstance(replaced.error, Throttled)
     assert driver.execute([Get("a"), Get("b")]) == [b"1", b"x"]
+
+
+def test_a_lost_reply_to_a_script_text(driver: Driver, rest: RestServer) -> None:
+    """What the endpoint may have carried out is told as refused."""
+    driver.execute([Replace("a", b"1", 9999)])
+    driver.execute([Ask(("SCRIPT", "FLUSH"))])
+    rest.switches.drop_after(when="EVAL")
+    with pytest.raises(ReplyLost):
+        driver.execute([Put("b", b"x", 999), Replace("a", b"2", 999)])
+    assert driver.execute([Get("a")]) == [b"2"]
+
+
+def test_a_lost_reply_to_a_replacement(driver: Driver, rest: RestServer) -> None:
+    """The same, where another command takes the place of one."""
+    rest.switches.denied = frozenset({"PEXPIRE"})
+    rest.switches.drop_after(when="EXPIRE")
+    with pytest.raises(ReplyLost):
+        driver.execute([Put("b", b"x", 999), Expire("b", 5000)])
+
+
+def test_a_replacement_that_is_refused_temporarily(driver: Driver, rest: RestServer) -> None:
+    """The rest of a batch that was carried out is sent again, or its commit is told as failed."""
+    rest.switches.denied = frozenset({"PEXPIRE", "GETRANGE"})
+    rest.switches.answer(429, "", {"Retry-After": "1"}, when="EXPIRE", times=1)
+    put, expired = driver.execute([Put("b", b"x", 9999), Expire("b", 5000)])
+    assert put is None
+    assert isinstance(expired, Failed)
+    assert isinstance(expired.error, Throttled)
+    rest.switches.denied = frozenset({"PEXPIRE", "EXPIRE"})
+    (expired,) = driver.execute([Expire("b", 5000)])
+    assert isinstance(expired, Failed)
+    rest.switches.denied = frozenset({"GETRANGE"})
+    assert driver.execute([Expire("b", 5000)]) == [None]
+    assert rest.requests[-1].names == ["PEXPIRE"], "nothing shows that the other one is better"
+    rest.switches.denied = frozenset({"PEXPIRE", "GETRANGE"})
+    assert driver.execute([Put("b", b"y", 9999), Expire("b", 5000)]) == [None, None]
+    rest.switches.answer(429, "", {"Retry-After": "1"}, when="GET", times=1)
+    with pytest.raises(Throttled):  # nothing but reads: all of it may be sent again
+        driver.execute([Ttl("b"), Peek("b", 9)])
+    assert driver.execute([Peek("b", 9)]) == [b"y"]
+
+
+def test_a_replacement_never_shortens_a_ttl(driver: Driver, rest: RestServer) -> None:
+    """A record that is to stay for half a second is deleted at once, under a reader."""
+    rest.switches.denied = frozenset({"PEXPIRE"})
+    for ttl_ms, sent in ((500, b"1"), (30_500, b"31"), (30_000, b"30")):
+        driver.execute([Put("b", b"x", 90_000), Expire("b", ttl_ms)])
+        assert rest.requests[-1].commands[-1] == (b"EXPIRE", b"b", sent)
 
 
 def drop_last(items: list[Any]) -> list[Any]:

@@ -10,6 +10,7 @@ import pytest
 
 from swapstore import ReplyLost, SwapstoreError, Timeout, Unavailable
 from swapstore.commands import Get, Put
+from swapstore.drivers.base import LEFT_S
 from tests.rest.support import FACES, QUICK, driver_of, endpoint, request_of
 from tests.support.rest import RestServer
 
@@ -34,6 +35,21 @@ def test_an_endpoint_that_does_not_answer(face: str, rest: RestServer, command: 
             driver.execute([command])
         assert 0.15 < time.monotonic() - began < 5
         assert driver.execute([Put("a", b"y", 1000), Get("a")]) == [None, b"y"]
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_call_whose_time_is_over_sends_nothing(face: str, rest: RestServer) -> None:
+    """A call lasts its own time-out, and then as long again as a single request may last."""
+    with driver_of(face, rest.url, rest.token) as driver:
+        over = LEFT_S.set(0.0)
+        try:
+            with pytest.raises(Unavailable) as caught:
+                driver.execute([Put("a", b"x", 1000)])
+        finally:
+            LEFT_S.reset(over)
+        assert type(caught.value) is Unavailable
+        assert rest.requests == []
+        assert driver.execute([Get("a")]) == [None]
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from swapstore.commands import Command, Committed, Failed, Get, Mismatch, Register, Stage, Swap
-from swapstore.errors import ReadOnly, ReplyLost, StoreFull, Unavailable
+from swapstore.errors import (
+    AccessDenied,
+    ReadOnly,
+    ReplyLost,
+    StoreClosed,
+    StoreFull,
+    SwapstoreError,
+    Unavailable,
+)
 from swapstore.recovery import Again, recover
 
 GET, NAME, STAGE = Get("a"), Register("names", "mena"), Stage("id", b"{}\n", 1000)
@@ -65,3 +73,18 @@ def test_a_lost_reply_is_a_lost_reply() -> None:
     """A commit that may have been carried out is told as refused."""
     with pytest.raises(ReplyLost):
         sent([SWAP], [DEMOTED], ReplyLost("lost"))
+
+
+@pytest.mark.parametrize("error", [AccessDenied("wrong password"), StoreClosed("closed")], ids=type)
+def test_what_no_attempt_cures_is_a_refusal_of_what_was_sent_again(error: SwapstoreError) -> None:
+    """A commit that was carried out is told as failed, because the server after it refused the rest."""
+    seen, found = sent([NAME, STAGE, SWAP], [DEMOTED, True, Committed()], error)
+    assert [step.commands for step in seen] == [(NAME,)]
+    assert found == [Failed(error), True, Committed()]
+
+
+def test_what_a_demoted_server_compared_is_no_answer_when_the_new_one_refuses_us() -> None:
+    """A publish ends in a conflict with an outdated manifest, and the wrong password is not told."""
+    denied = AccessDenied("wrong password")
+    _, found = sent([STAGE, SWAP], [DEMOTED, Mismatch(b"old")], denied)
+    assert found == [Failed(denied), Failed(denied)]

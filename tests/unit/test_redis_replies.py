@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from redis.connection import DefaultParser
 
 from swapstore.commands import Command, Failed, Get, Members, Put, Register
 from swapstore.drivers.redis.address import ANONYMOUS, READ_SIZE
+from swapstore.drivers.redis.aio import AsyncRedisDriver
 from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.errors import ReplyLost, StoreFull, Unavailable
 
@@ -98,6 +100,25 @@ def test_silence_ends_at_the_time_out() -> None:
     """A server that hangs makes its clients hang."""
     with server(options="?socket_timeout=0.05") as driver, pytest.raises(ReplyLost, match="[Tt]ime"):
         driver.execute([A])
+
+
+def blocking(url: str, command: Command[Any]) -> None:
+    with closing(RedisDriver.from_url(url)) as driver:
+        driver.execute([command])
+
+
+def in_asyncio(url: str, command: Command[Any]) -> None:
+    asyncio.run(AsyncRedisDriver.from_url(url).execute([command]))
+
+
+@pytest.mark.parametrize("send", [blocking, in_asyncio])
+def test_a_server_that_takes_nothing_of_a_large_request(send: Callable[..., None]) -> None:
+    """A server that hangs is told as one that finds the payload too large."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}?socket_timeout=0.1"
+        with pytest.raises(ReplyLost) as caught:
+            send(url, Put("a", bytes(64 << 20), 1))
+    assert not caught.value.cut_off
 
 
 @pytest.mark.parametrize(

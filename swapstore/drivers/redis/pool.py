@@ -190,8 +190,9 @@ class BorrowedPool:
 
     def get_connection(self) -> Any:
         """Lend a connection that is ready. Raises what redis-py raises."""
+        generation = self._generation  # before: another thread may retire this connection as it is lent
         connection = self._pool.get_connection(*FOR_ANY_COMMAND)
-        self._lent[connection] = self._generation
+        self._lent[connection] = generation
         try:
             connection.check_health()
         except (redis.RedisError, OSError):
@@ -203,13 +204,14 @@ class BorrowedPool:
         return connection
 
     def _reconnect(self, connection: Any) -> None:
+        generation = self._generation
         try:
             connection.disconnect()
             connection.connect()
         except BaseException:
             self.discard(connection)
             raise
-        self._lent[connection] = self._generation
+        self._lent[connection] = generation
 
     def release(self, connection: Any) -> None:
         """Give a connection back. Nothing may be left to be read on it."""

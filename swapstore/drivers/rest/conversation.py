@@ -105,9 +105,13 @@ class Conversation:
         self._lacking |= names
         try:
             again = yield from self._ask([commands[i] for i in refused])
-        except SwapstoreError:
+        except SwapstoreError as error:
             self._lacking -= names
-            raise
+            if isinstance(error, ReplyLost) or all(isinstance(command, ReadCommand) for command in commands):
+                raise
+            for i in refused:
+                replies[i] = error  # not carried out, unlike the rest of the batch
+            return
         for i, reply in zip(refused, again, strict=True):
             if isinstance(reply, ItemError):
                 self._lacking.discard(self._wire.frame(commands[i], as_text=False)[0])

@@ -1,0 +1,182 @@
+"""What the engine sends again, what it does not, and how long a call waits in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from swapstore.commands import Failed, Get
+from swapstore.drivers.base import LEFT_S
+from swapstore.engine import arun, run
+from swapstore.errors import ReadOnly, ReplyLost, StoreFull, SwapstoreError, Throttled, Unavailable
+from swapstore.protocol.operation import Batch, Operation
+
+STEP = Get("a")
+BUSY = Throttled("too often", retry_after_s=2.0)
+DEMOTED = Failed(ReadOnly("demoted"), again=True)
+
+
+class Clock:
+    """The time, which passes in sleeps and while a batch is under way."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.left: list[float] = []  # what the driver was told, or a sleep found
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.left.append(LEFT_S.get())
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@attrs.define
+class Driver:
+    """Gives these answers one after the other, the last one for ever. Each takes so many seconds."""
+
+    clock: Clock
+    answers: list[Any]
+    takes_s: float = 0.0
+    sent: int = 0
+    where: str = "here"
+    kind: str = "test"
+    binary_safe: bool = True
+
+    def execute(self, commands: Any) -> list[Any]:
+        self.clock.left.append(LEFT_S.get())
+        self.sent += 1
+        self.clock.now += self.takes_s
+        answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return [answer for _ in commands]
+
+    def close(self) -> None: ...
+
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr("swapstore.engine.time", made)
+    monkeypatch.setattr("swapstore.recovery.time", made)
+    return made
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def running(request: pytest.FixtureRequest, clock: Clock) -> Run:
+    """Return what runs an operation on a driver."""
+    if request.param == "blocking":
+        return lambda operation, driver, **options: run(operation, driver, clock.sleep, **options)
+
+    def arunning(operation: Operation[Any], driver: Driver, **options: Any) -> Any:
+        class Async:
+            async def execute(self, commands: Any) -> list[Any]:
+                return driver.execute(commands)
+
+        async def sleep(seconds: float) -> None:
+            clock.sleep(seconds)
+
+        async def main() -> Any:
+            made: Any = Async()
+            result = await arun(operation, made, sleep, **options)
+            clock.left.append(LEFT_S.get())
+            return result
+
+        return asyncio.run(main())
+
+    return arunning
+
+
+def one(until: float | None = None) -> Operation[list[Any] | SwapstoreError]:
+    """Send one batch, and return the replies or the error."""
+    try:
+        return (yield Batch((STEP,), until=until))
+    except SwapstoreError as error:
+        return error
+
+
+def stubborn() -> Operation[list[Any] | SwapstoreError]:
+    """Send the batch again and again, until the call's time is over."""
+    for _ in range(20):
+        try:
+            return (yield Batch((STEP,)))
+        except SwapstoreError as error:
+            if "the time-out of a call" in str(error):
+                return error
+    raise AssertionError("it goes on for ever")
+
+
+def test_what_a_lease_protects_is_not_sent_after_a_pause_that_outlasts_it(running: Run, clock: Clock) -> None:
+    """A writer whose lease has run out during a pause writes over its successor's publish."""
+    driver = Driver(clock, [BUSY, b"done"])
+    found = running(one(until=clock.now + 1), driver)
+    assert isinstance(found, Unavailable)
+    assert "lease" in str(found)
+    assert driver.sent == 1
+
+
+def test_what_a_lease_protects_is_not_sent_after_a_failover_that_outlasts_it(
+    running: Run, clock: Clock
+) -> None:
+    """The same, while the store is demoted."""
+    driver = Driver(clock, [DEMOTED, DEMOTED, b"done"], takes_s=0.6)
+    (found,) = running(one(until=clock.now + 1), driver, patience_s=2.0)
+    assert isinstance(found, Failed)
+    assert "lease" in str(found.error)
+    assert driver.sent == 2
+    assert running(one(until=clock.now + 3), driver, patience_s=2.0) == [b"done"]
+
+
+@pytest.mark.parametrize(
+    "failure", [Unavailable("away"), ReplyLost("lost"), Throttled("too often", retry_after_s=0.0)], ids=type
+)
+def test_the_time_in_failed_batches_counts(running: Run, clock: Clock, failure: Exception) -> None:
+    """A call lasts a multiple of its time-out when each of its batches takes long to fail."""
+    began = clock.now
+    driver = Driver(clock, [failure], takes_s=3.0)
+    assert isinstance(running(stubborn(), driver, total_s=7.0), Unavailable)
+    assert driver.sent == 3
+    assert clock.now - began < 7 + 3
+
+
+def test_the_time_in_batches_that_succeed_does_not_count(running: Run, clock: Clock) -> None:
+    """A call that does much, without a failure, ends with an error."""
+
+    def busy() -> Operation[int]:
+        for _ in range(10):
+            yield Batch((STEP,))
+        return 10
+
+    assert running(busy(), Driver(clock, [b"done"], takes_s=3.0), total_s=7.0) == 10
+
+
+def test_the_pauses_of_a_failover_count(running: Run, clock: Clock) -> None:
+    """A call with a short time-out waits as long as one without."""
+    driver = Driver(clock, [DEMOTED])
+    (found,) = running(one(), driver, total_s=0.3, patience_s=5.0)
+    assert isinstance(found, Failed)
+    assert sum(clock.slept) < 0.3
+
+
+def test_the_driver_knows_what_is_left_and_nobody_else_does(running: Run, clock: Clock) -> None:
+    """The bound of one call holds for what its thread does later, or during its pauses."""
+    driver = Driver(clock, [BUSY, b"done"])
+    before = LEFT_S.get()
+    assert running(one(), driver, total_s=9.0) == [b"done"]
+    first, pause, second, *after = clock.left
+    assert first == 9.0
+    assert pause == before
+    assert second == pytest.approx(9.0 - clock.slept[0])
+    assert {LEFT_S.get(), *after} == {before}
+    running(one(), Driver(clock, [StoreFull("full")]), total_s=9.0)
+    assert LEFT_S.get() == before
