@@ -21,7 +21,6 @@ from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context
 from tests.support import invariants
 from tests.support.drivers import sqlite_connection
-from tests.support.valkey import Server
 
 
 def open_store(path: Path, timeout_s: float = 10.0) -> Store:
@@ -159,15 +158,13 @@ def _read_in_child(store: Store, results: Any) -> None:
     results.join_thread()
 
 
+@pytest.mark.every_store
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_in_the_middle_of_other_threads_work_does_not_hang(valkey: Server) -> None:
-    """A child that was forked while threads read waits forever for a lock.
-
-    On a server only: SQLite has internal locks, which a fork does not renew.
-    """
+def test_a_fork_in_the_middle_of_other_threads_work_does_not_hang(real_url: str) -> None:
+    """A child that was forked while threads read waits forever for a lock."""
     context = multiprocessing.get_context("fork")
     stop = threading.Event()
-    with swapstore.connect(valkey.url) as store:
+    with swapstore.connect(real_url) as store:
         store.publish("mena", 1)
 
         def busy() -> None:
