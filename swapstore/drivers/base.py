@@ -38,8 +38,8 @@ class Endpoint(Protocol):
 class Driver(Endpoint, Protocol):
     """Carries out batches of commands.
 
-    Several threads may use a driver, and so may a child process after a fork. On SQLite no other thread may
-    be using the driver at the time of the fork, because SQLite has locks of its own.
+    Several threads may use a driver, and so may a child process after a fork. On SQLite a fork waits for the
+    batches of other threads.
     """
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:

@@ -103,3 +103,14 @@ def test_close_waits_for_a_cancelled_publish_that_still_runs(tmp_path: Path) -> 
                 assert len(invariants.check(look)) == before
 
     asyncio.run(main())
+
+
+def test_close_leaves_no_file_open(tmp_path: Path) -> None:
+    """A closed store keeps the log of its file, so a copy of the file alone lacks the newest commits."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(f"sqlite:///{tmp_path}/x.db") as store:
+            await store.publish("mena", 1)
+
+    asyncio.run(main())
+    assert [file.name for file in tmp_path.iterdir()] == ["x.db"]

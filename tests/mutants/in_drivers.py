@@ -100,6 +100,20 @@ MUTANTS = (
         Edit("Opened.reason_not_to_close", "self.access is not Access.WRITE or", "True or"),
     ),
     mutant(
+        "a child inherits an open SQLite file",
+        "When a process closes its store, the log that its child writes is not deleted.",
+        "real/test_sqlite_forks.py::test_a_child_goes_on_when_its_parent_has_closed_the_file",
+        Edit("SqliteDriver.before_fork", "idle, self._idle = self._idle, []", "idle: list[Any] = []"),
+    ),
+    mutant(
+        "SQLite collects a connection that it may not close",
+        "A process whose log was replaced does not delete the commits of others.",
+        "real/test_sqlite_identity.py::test_a_log_that_is_removed_by_hand",
+        Edit(
+            "SqliteDriver._close", "ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened.connection))", "pass"
+        ),
+    ),
+    mutant(
         "a reader on SQLite makes a log of its own",
         "A user who may only read leaves no file that blocks the owner.",
         "real/test_sqlite_readers.py::test_between_the_runs_of_a_producer",

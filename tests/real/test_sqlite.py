@@ -9,19 +9,20 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 import swapstore
 from swapstore import Store, Timeout
 from swapstore.cache import Cache
-from swapstore.commands import Get, Stage
+from swapstore.commands import Committed, Get, Stage
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.errors import AccessDenied, Corrupt, Misconfigured, StoreFull, Unavailable, UnsupportedFormat
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context
 from tests.support import invariants
+from tests.support.batches import commit
 from tests.support.drivers import sqlite_connection
-from tests.support.valkey import Server
 
 
 def open_store(path: Path, timeout_s: float = 10.0) -> Store:
@@ -159,15 +160,13 @@ def _read_in_child(store: Store, results: Any) -> None:
     results.join_thread()
 
 
+@pytest.mark.every_store
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_in_the_middle_of_other_threads_work_does_not_hang(valkey: Server) -> None:
-    """A child that was forked while threads read waits forever for a lock.
-
-    On a server only: SQLite has internal locks, which a fork does not renew.
-    """
+def test_a_fork_in_the_middle_of_other_threads_work_does_not_hang(real_url: str) -> None:
+    """A child that was forked while threads read waits forever for a lock."""
     context = multiprocessing.get_context("fork")
     stop = threading.Event()
-    with swapstore.connect(valkey.url) as store:
+    with swapstore.connect(real_url) as store:
         store.publish("mena", 1)
 
         def busy() -> None:
@@ -226,6 +225,31 @@ def test_threads_share_a_store(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert len(invariants.check(store)) == 80
+
+
+def test_a_store_that_is_closed_during_a_call_leaves_no_file_open(tmp_path: Path) -> None:
+    """The connection of that call is kept for a next one, which never comes, and with it the log."""
+    path = tmp_path / "s.db"
+
+    def now_ms() -> int:
+        driver.close()
+        return 0
+
+    driver = SqliteDriver(path, now_ms=now_ms)
+    assert driver.execute([Stage("key", b"x\n", 1000)]) == [True]
+    assert [file.name for file in tmp_path.iterdir()] == ["s.db"]
+
+
+def test_what_a_full_disk_needs_ends_with_the_swap(tmp_path: Path) -> None:
+    """After a swap on a full disk, deleted payloads stay in a file whose owner has them overwritten."""
+    driver = SqliteDriver(tmp_path / "s.db")
+    with sqlite_connection(driver) as connection:
+        connection.execute("PRAGMA secure_delete = ON")
+    swap = attrs.evolve(commit(b"", b"1;"), even_if_full=True, grace_ms=0)
+    assert driver.execute([swap]) == [Committed()]
+    with sqlite_connection(driver) as connection:
+        assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+    driver.close()
 
 
 def _child(store: Store, results: Any) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 import swapstore
 from swapstore import Store
+from swapstore.drivers.sqlite import backup
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.errors import Corrupt, InvalidInput, StoreFull, SwapstoreError, Unavailable
 from tests.support import invariants
@@ -105,6 +106,38 @@ def test_a_backup_replaces_nothing(path: Path, tmp_path: Path) -> None:
         (tmp_path / "cut.db.partial").write_bytes(b"half")
         store.backup(tmp_path / "cut.db")
     assert latest(tmp_path / "cut.db") == 1
+
+
+def test_a_backup_of_a_private_store_is_private(path: Path, tmp_path: Path) -> None:
+    """What only its owner may read can be read by everybody in the backup."""
+    with opened(path) as store:
+        store.publish("mena", 1)
+        path.chmod(0o600)
+        store.backup(tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_written_during_a_backup_without_a_log(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user who may not write takes a backup of two moments, because nothing tells that user of a writer."""
+    with opened(path) as store:
+        store.publish("mena", 1)
+    access, copy = os.access, backup._copy_into
+    monkeypatch.setattr(os, "access", lambda file, mode: not mode & os.W_OK and access(file, mode))
+
+    def and_written(*arguments: Any) -> None:
+        copy(*arguments)
+        with closing(sqlite3.connect(path)) as writer, writer:
+            writer.execute("INSERT INTO members VALUES ('key', 'member')")
+
+    monkeypatch.setattr(backup, "_copy_into", and_written)
+    with opened(path) as store:
+        with pytest.raises(Unavailable, match="written while it was copied"):
+            store.backup(tmp_path / "copy.db")
+        assert not list(tmp_path.glob("copy.db*"))
+        monkeypatch.setattr(backup, "_copy_into", copy)
+        store.backup(tmp_path / "copy.db")
 
 
 def test_a_damaged_store_is_not_backed_up(path: Path, tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +96,25 @@ def test_between_the_runs_of_a_producer(directory: Path, mode: int) -> None:
 def test_beside_a_producer(directory: Path, mode: int) -> None:
     """A reader without write permission sees the file without its log: hours old, or nothing."""
     path = directory / "s.db"
-    with swapstore.connect(url(path)) as store:
+    with swapstore.connect(url(path)) as store, closing(sqlite3.connect(path)) as producer:
         for number in range(3):
             store.publish("mena", number)
+            producer.execute("SELECT count(*) FROM records").fetchone()  # a fork closes only the store's file
             path.chmod(0o444)
             directory.chmod(mode)
             assert as_nobody(latest, path) == number
+            assert Path(f"{path}-wal").stat().st_size
             directory.chmod(0o755)
             path.chmod(0o644)
         assert as_nobody(everything, path) == [["mena"], [3, 2, 1], 3, []]
+        path.chmod(0o444)
+        assert isinstance(as_nobody(_read_and_publish, path), ReadOnly), "with a connection that only reads"
+
+
+def _read_and_publish(path: Path) -> None:
+    with swapstore.connect(url(path)) as store:
+        assert store.read_latest("mena") is not None
+        store.publish("mena", "refused")
 
 
 def test_after_a_producer_was_killed(directory: Path) -> None:

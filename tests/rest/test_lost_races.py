@@ -214,6 +214,10 @@ def test_what_may_be_under_way_is_left_for_ten_minutes(connect: Callable[..., St
     (report,) = store.repair("mena", apply=True)
     assert [each.problem for each in report.left] == [Problem.LEAKED, Problem.LEAKED]
     later = Store(store._driver, attrs.evolve(store._context, clock=_Later()))
+    before = store.status("mena")
+    later.repair("mena", apply=False)
+    assert store.status("mena") == before, "a repair that only looks swaps nothing"
+    assert wrong(store) == [Problem.LEAKED, Problem.LEAKED]
     (report,) = later.repair("mena", apply=True)
     assert report.left == ()
     assert later.publish("mena", {"n": "other"}, id="run-2", ts=at(7)).created

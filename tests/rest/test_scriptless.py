@@ -547,3 +547,13 @@ def test_a_binary_manifest_is_left_to_the_redis_protocol(rest: RestServer, valke
         client.set("swapstore:manifest:{mena}", b"\xff\xfe")
         with pytest.raises(Unsupported, match="Redis protocol"):
             store.repair("mena", apply=True)
+
+
+def test_a_script_that_is_refused_for_two_reasons_is_no_lack_of_scripts(rest: RestServer) -> None:
+    """A refusal and then an error, at the moment of connecting, make a producer use plain SET for ever."""
+    rest.switches.compares = False
+    rest.switches.fail(1, "ERR unknown command 'EVAL'", when="EVAL")
+    rest.switches.fail(1, "ERR database is temporarily not available", when="EVAL", skip=1)
+    with swapstore.connect(rest.url, token=rest.token, single_writer=True) as store:
+        assert store.publish("mena", 1).version == 1
+        assert type(store._context.capabilities.committer) is Scripted

@@ -16,14 +16,23 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import BackUp, Command, ReadCommand, Restore, Swap
 from swapstore.drivers.sqlite import backup, errors, file, identity, reserve
 from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
 from swapstore.drivers.sqlite.identity import Parts
-from swapstore.errors import Corrupt, ReadOnly, ReplyLost, StoreFull, SwapstoreError, Unavailable
-from swapstore.forks import survive_forks
+from swapstore.errors import (
+    Corrupt,
+    Misconfigured,
+    ReadOnly,
+    ReplyLost,
+    StoreFull,
+    SwapstoreError,
+    Unavailable,
+)
+from swapstore.forks import prepare_for_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -64,18 +73,34 @@ class SqliteDriver:
         self._now_ms = now_ms
         self._idle: list[Opened] = []
         self._inherited: list[Opened] = []
-        self._unusable = ""  # why no connection may be opened any more; empty: it may
-        self._lock = threading.RLock()
+        self._unusable: SwapstoreError | None = None  # why no connection may be opened any more
         self._closed = False
-        survive_forks(self)
+        self._make_locks()
+        prepare_for_forks(self)
 
-    def after_fork(self) -> None:
-        """Stop using the parent's connections: SQLite forbids it after a fork, even to close them."""
+    def _make_locks(self) -> None:
         self._lock = threading.RLock()
-        self._inherited, self._idle = self._idle, []
+        self._changed = threading.Condition(self._lock)  # of the next two
+        self._running: list[int] = []  # the thread of each batch that runs
+        self._forking: set[int] = set()  # threads
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands, in one transaction if any of them writes; see `Driver.execute`."""
+        me = threading.get_ident()
+        try:
+            with self._lock:
+                while self._forking and me not in self._running:
+                    self._changed.wait()
+                self._running.append(me)
+            return self._execute(commands)
+        finally:
+            with self._lock:
+                if me in self._running:
+                    self._running.remove(me)
+                if self._forking:
+                    self._changed.notify_all()
+
+    def _execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         match commands:
             case [file.FILE]:
                 return [file.of_file(self._path)]
@@ -141,6 +166,39 @@ class SqliteDriver:
             raise ReplyLost(f"{self.where} was replaced, or its -wal or -shm was, during a commit")
         return replies
 
+    # --- forks ---------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Close every connection, when the batches of other threads have ended: no child may inherit one.
+
+        SQLite keeps a list of a process's files, and of their locks. A child that inherits an entry takes no
+        lock of its own. Then the parent, when it closes the file, deletes the log that the child writes.
+        """
+        me = threading.get_ident()
+        with self._lock:
+            self._forking.add(me)
+            self._changed.wait_for(lambda: set(self._running) <= {me}, self._timeout_s)
+            idle, self._idle = self._idle, []
+        for opened in idle:
+            self._close(opened)
+
+    def forked(self) -> None:
+        """Let the batches of other threads go on."""
+        with self._lock:
+            self._forking.discard(threading.get_ident())
+            self._changed.notify_all()
+
+    def after_fork(self) -> None:
+        """Stop using the parent's connections: SQLite forbids it after a fork, even to close them."""
+        if self._running:
+            self._unusable = Misconfigured(
+                f"{self.where} was in use during the fork that made this process, so this process cannot use "
+                "it. Fork while no other thread uses the store, or start the process in another way ('spawn')"
+            )
+        self._make_locks()
+        self._inherited += self._idle
+        self._idle = []
+
     # --- connections ---------------------------------------------------------------------------------
 
     @contextmanager
@@ -172,7 +230,7 @@ class SqliteDriver:
         """Take an idle connection. None: there is none, and one may be opened."""
         with self._lock:
             if self._unusable:
-                raise Corrupt(self._unusable)
+                raise copy(self._unusable)
             return self._idle.pop() if self._idle else None
 
     def _put_back(self, opened: Opened, *, keep: bool) -> None:
@@ -195,7 +253,7 @@ class SqliteDriver:
             opened.connection.close()
             return
         with self._lock:
-            self._unusable = self._unusable or f"{self.where}: {reason}"
+            self._unusable = self._unusable or Corrupt(f"{self.where}: {reason}")
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened.connection))
 
     def close(self) -> None:
