@@ -12,6 +12,8 @@ from functools import wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
+import attrs
+
 from swapstore.calls import Calls
 from swapstore.drivers.base import AsyncDriver, Driver, Endpoint
 from swapstore.engine import arun, run
@@ -179,7 +181,7 @@ class _BaseStore(Generic[D]):
 
     def __init__(self, driver: D, context: Context) -> None:
         self._driver = driver
-        self._context = context
+        self._context = context = attrs.evolve(context, where=driver.where)
         self._calls = Calls(context, driver.kind)
         self._turns = Turns()
         self._closed = False

@@ -22,6 +22,7 @@ from swapstore.store import Store
 
 ROWS_ON_A_TERMINAL = 50
 UUID_WIDTH = 36  # of the ids that swapstore makes
+COMMITTED_FIRST = 100  # versions at the beginning of the history, among which its oldest snapshot is searched
 
 Meta = Annotated[
     bool, Parameter(negative="", show_default=False, help="Print the metadata instead of the payload.")
@@ -80,12 +81,24 @@ def read(
     with session.connect() as store:
         snapshot = store.read(dataset, id=snapshot_id, version=version, as_of=as_of)
         if snapshot is None:
-            status_of(store, dataset)
+            status = status_of(store, dataset)
             listing = session.command_line("history", dataset)
+            begins = "" if as_of is None else _begins(store, status)
             raise NotFound(
-                f"no snapshot matches {selectors[0]}; `{listing}` lists those that exist", dataset=dataset
+                f"no snapshot matches {selectors[0]} in {store.where}, namespace {store.namespace!r}{begins}; "
+                f"`{listing}` lists those that exist",
+                dataset=dataset,
             )
     _print(session, snapshot, meta=meta)
+
+
+def _begins(store: Store, status: Status) -> str:
+    """Say where the history begins: with the oldest of the snapshots that were committed first."""
+    first = store.history(status.dataset, limit=None, before=status.first_version + COMMITTED_FIRST)
+    oldest = min(first, key=lambda row: row.ts, default=None)
+    if oldest is None:
+        return ""
+    return f": the history begins at {output.instant(oldest.ts)}, with version {oldest.version}"
 
 
 def _print(session: Session, snapshot: Snapshot, *, meta: bool, pinned: bool = False) -> None:

@@ -35,7 +35,7 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
     around = [_directory(facts), _disk(ctx, facts), _file_system(facts)]
     if not facts["exists"]:
         return [
-            Check("file", Verdict.OK, f"{facts['path']} is not there yet: the first use creates it"),
+            Check("file", Verdict.OK, f"{facts['path']} is not there yet: the first publish creates it"),
             *around,
         ]
     opening = yield from _opening(ctx, facts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,41 @@ def test_a_snapshot_is_chosen_by_its_version(published: Swapstore, command: str)
     assert "version 9" in said(published.inside(command, "mena", "--version", "9"), 1)
     for arguments in ((), ("--version", "1", "--id", "id-1")):
         assert "--id and --version" in said(published.inside(command, "mena", *arguments), 2)
+
+
+def test_what_is_not_found_is_looked_for_in_a_place_that_is_named(published: Swapstore) -> None:
+    """A person looks for the fault in the name of the dataset, and it is in the address or the namespace."""
+    place = f"in sqlite {published.path}, namespace 'swapstore'"
+    for command in (
+        *(("latest", "nema"), ("history", "nema"), ("status", "nema"), ("verify", "nema")),
+        *(("confirm", "nema"), ("unpin", "nema"), ("pin", "nema", "--version", "1")),
+        *(("prune", "nema", "--max-count", "1"), ("rollback", "nema", "--id", "id-1")),
+    ):
+        assert f"dataset 'nema': nothing is published {place}" in said(published.inside(*command), 1), command
+    for command in (("pin", "--version", "9"), ("rollback", "--id", "id-9"), ("read", "--version", "9")):
+        line = said(published.inside(command[0], "mena", *command[1:]), 1)
+        assert line.startswith("swapstore: dataset 'mena': no "), command
+        assert place in line, command
+        assert "history" in line, command
+
+
+@pytest.mark.parametrize("command", ["latest", "status", "history", "datasets", "verify"])
+def test_a_misspelt_path_is_named_and_not_created(swapstore: Swapstore, command: str) -> None:
+    """A typo makes an empty store, and the message does not tell it from a store without this dataset."""
+    words = (command,) if command == "datasets" else (command, "mena")
+    line = said(swapstore.inside(*words), 1)
+    assert line.endswith(f"sqlite {swapstore.path}, namespace 'swapstore'; that file does not exist")
+    assert not swapstore.path.exists()
+
+
+def test_a_time_before_the_history_says_where_it_begins(swapstore: Swapstore) -> None:
+    """A person who asks for a time before the first snapshot guesses which times there are."""
+    with connect(swapstore.url) as store:
+        for day in (2, 1, 3):
+            store.publish("mena", day, ts=datetime(2026, 1, day, tzinfo=UTC))
+    line = said(swapstore.inside("read", "mena", "--as-of", "2025-12-31T00:00:00Z"), 1)
+    assert "the history begins at 2026-01-01T00:00:00Z, with version 2" in line
+    assert "begins" not in said(swapstore.inside("read", "mena", "--version", "9"), 1)
 
 
 def test_prune_without_a_bound_shows_one(published: Swapstore) -> None:

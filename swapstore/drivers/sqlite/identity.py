@@ -114,6 +114,11 @@ class Look(NamedTuple):
         """Which `-wal` and `-shm` there are."""
         return self[1:3]
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether none of the files is seen."""
+        return self.files == (None, None, None)
+
 
 def look(parts: Parts) -> Look:
     """Look at the three paths. It opens no file: to close one would drop the locks that SQLite has on it."""
