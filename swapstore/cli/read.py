@@ -84,9 +84,9 @@ def read(
             status = status_of(store, dataset)
             listing = session.command_line("history", dataset)
             begins = "" if as_of is None else _begins(store, status)
+            place = f"{store.where}, namespace {store.namespace!r}"
             raise NotFound(
-                f"no snapshot matches {selectors[0]} in {store.where}, namespace {store.namespace!r}{begins}; "
-                f"`{listing}` lists those that exist",
+                f"no snapshot matches {selectors[0]} in {place}{begins}; `{listing}` lists those that exist",
                 dataset=dataset,
             )
     _print(session, snapshot, meta=meta)
@@ -156,6 +156,8 @@ def history(
       swapstore history mena
       swapstore history mena --limit 10 --before 41
     """
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"--limit must be 1 or more, not {limit}")
     with session.connect() as store:
         if limit is None and session.human_readable:
             limit = ROWS_ON_A_TERMINAL
@@ -169,6 +171,11 @@ def history(
 
 
 def _print_history(session: Session, status: Status, rows: list[Row]) -> None:
+    if not rows:
+        output.print_text(
+            f"{status.dataset}: no snapshot to list; the newest is version {status.latest.version}."
+        )
+        return
     output.print_table(
         ("version", "ts", "id, labels", "size", "committed at"),
         (
@@ -269,7 +276,7 @@ def _line(each: Row | Gap) -> str:
     if isinstance(each, Gap):
         if each.reason == "reset":
             return (
-                f"gap: version {each.after} is not in the history any more; "
+                f"gap: version {each.after} does not exist, or not any more; "
                 f"continuing at version {each.resumes_at}"
             )
         return f"gap: the commits between version {each.after} and {each.resumes_at} are not kept any more"

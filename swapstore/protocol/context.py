@@ -96,8 +96,9 @@ class Capabilities:
 class Context:
     """Everything that an operation gets from its client, which uses one namespace.
 
-    `where`: the store's address, for messages. `on_connect`: the operation that runs once, when the client connects. `doctor`: the checks for this kind
-    of store. `hook`: called with each event; None: there is no listener.
+    `where`: the store's address, for messages. `on_connect`: the operation that runs once, when the client
+    connects. `doctor`: the checks for this kind of store. `hook`: called with each event; None: there is no
+    listener.
     """
 
     keys: Keys

@@ -115,6 +115,14 @@ class Follow:
             manifest = yield from load_manifest(self._ctx, self._dataset)
         if self._is_beyond(manifest):
             self._lose_place()
+            if manifest is not None:
+                LOG.warning(
+                    "dataset %r: version %d does not exist: the newest is %d. It was never there, or the "
+                    "dataset was reset; following from the oldest commit",
+                    self._dataset,
+                    self._after,
+                    manifest.version,
+                )
         elif manifest is not None and self._after is None:
             self._position = self._start = manifest.version
             self._mark_complete(manifest)

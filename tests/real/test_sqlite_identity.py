@@ -321,7 +321,7 @@ def test_each_commit_leaves_its_mark(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     with swapstore.connect(url(path)) as store:
         parts = identity.Parts.of(path)
-        store.datasets()
+        sqlite_file.open_file(path, 1, writes=True).connection.close()
         created = identity.state_of(str(path))
         assert created.current is not None
         assert created.schema_version > 2, "SQLite's own copies begin with 1"

@@ -22,7 +22,7 @@ from swapstore.commands import BackUp, Command, ReadCommand, Restore, Swap
 from swapstore.drivers.sqlite import backup, errors, file, identity, reserve
 from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
 from swapstore.drivers.sqlite.identity import Parts
-from swapstore.errors import Corrupt, ReadOnly, ReplyLost, StoreFull, SwapstoreError, Unavailable
+from swapstore.errors import AccessDenied, Corrupt, ReplyLost, StoreFull, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -162,9 +162,10 @@ class SqliteDriver:
         opened = file.open_file(self._path, self._timeout_s, writes=writes, private=self._private)
         if writes and opened.access is not file.Access.WRITE:
             self._close(opened)
-            raise ReadOnly(
-                f"{self.where} can be read and not written: this user needs write permission on the file and "
-                "on its directory"
+            reason = opened.parts.unwritable()
+            raise AccessDenied(
+                f"{self.where} can be read and not written: {reason}. A publish needs write permission on "
+                "the file and on its directory"
             )
         return opened
 

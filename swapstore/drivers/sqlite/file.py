@@ -116,7 +116,7 @@ class Opened:
 
 
 def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bool = False) -> Opened:
-    """Open the file. For a batch that `writes`, create it if necessary, for its owner alone if it is `private`.
+    """Open the file. For a batch that `writes`, create it if necessary; `private`: for its owner alone.
 
     A batch that reads gets an empty store where there is no file: a misspelt path creates nothing. A user
     without write permission gets a connection that only reads. So does any user on a full disk, which has no
@@ -302,11 +302,14 @@ def of_file(path: Path) -> dict[str, Any]:
         "wal": parts.wal,
         "wal_size": identity.size_of(parts.wal),
         "blocked": parts.blocked(),
+        "unwritable": parts.unwritable(),
+        "without_log": _access(parts, identity.look(parts)) is Access.SNAPSHOT,
         "directory": str(directory),
         "exists": _exists(path),
         "size": _size(path),
         "directory_exists": _is_directory(directory),
         "directory_writable": os.access(directory, os.W_OK | os.X_OK),
+        "directory_why": identity.unwritable(str(directory), "the directory") or "it may not be entered",
         "free": _free(directory),
         "file_system": _file_system(directory),
     }
