@@ -7,6 +7,7 @@ import select
 import sys
 import threading
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated
 
 import attrs
@@ -75,7 +76,7 @@ def read(
       swapstore read mena --as-of 2026-01-31T18:00:00Z
     """
     given = {"--id": snapshot_id, "--version": version, "--as-of": as_of}
-    selectors = [f"{option} {value}" for option, value in given.items() if value is not None]
+    selectors = [f"{option} {_typed(value)}" for option, value in given.items() if value is not None]
     if len(selectors) != 1:
         raise InvalidInput("read takes exactly one of --id, --version and --as-of")
     with session.connect() as store:
@@ -90,6 +91,11 @@ def read(
                 dataset=dataset,
             )
     _print(session, snapshot, meta=meta)
+
+
+def _typed(value: str | Moment) -> str:
+    """Return a value as it can be typed again."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _begins(store: Store, status: Status) -> str:
@@ -189,7 +195,7 @@ def _print_history(session: Session, status: Status, rows: list[Row]) -> None:
             for row in rows
         ),
         numbers=("version", "size"),
-        widths={"id, labels": max((min(len(row.id), UUID_WIDTH) for row in rows), default=UUID_WIDTH)},
+        widths={"id, labels": max(len("id, labels"), *(min(len(row.id), UUID_WIDTH) for row in rows))},
     )
     if rows and rows[-1].version > status.first_version:
         output.print_text("To list older ones:")

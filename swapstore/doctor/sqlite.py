@@ -62,7 +62,7 @@ def _opening(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
             found, advice = facts["blocked"]
             advice = f"{advice[0].upper()}{advice[1:]}."
         return Check("file", Verdict.PROBLEM, found, advice)
-    return Check("file", Verdict.OK, f"{facts['path']}, {facts['size'] / MB:,.1f} MB, SQLite {version}")
+    return Check("file", Verdict.OK, f"{facts['path']}, {_size(facts['size'])}, SQLite {version}")
 
 
 def _writing(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
@@ -111,10 +111,10 @@ def _inside(ctx: Context, facts: dict[str, Any]) -> Operation[list[Check]]:
 def _log(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
     """Check how much is in the log alone: what a copy of the main file lacks."""
     waiting = yield from ask(ctx, Ask(("log",)))
-    where, size = facts["wal"], facts["wal_size"] / MB
+    where, size = facts["wal"], facts["wal_size"]
     if waiting is None:
-        return Check("log", Verdict.OK, f"{size:,.1f} MB" if size else "there is none")
-    found = f"{size:,.1f} MB, of which {waiting / MB:,.1f} MB are not in the file yet"
+        return Check("log", Verdict.OK, _size(size) if size else "there is none")
+    found = f"{_size(size)}, of which {_size(waiting)} are not in the file yet"
     if waiting < LARGE_LOG:
         return Check("log", Verdict.OK, f"{found}; `swapstore backup` copies both, cp does not")
     return Check(
@@ -124,6 +124,10 @@ def _log(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
         "Look for a program that has a transaction open (fuser FILE names those that have it open), and end "
         "it. swapstore itself reads for moments only.",
     )
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / MB:,.1f} MB" if size_bytes >= MB else f"{size_bytes / 1000:,.1f} KB"
 
 
 def _damaged(found: str) -> Check:

@@ -164,6 +164,7 @@ def test_a_time_before_the_history_says_where_it_begins(swapstore: Swapstore) ->
         for day in (2, 1, 3):
             store.publish("mena", day, ts=datetime(2026, 1, day, tzinfo=UTC))
     line = said(swapstore.inside("read", "mena", "--as-of", "2025-12-31T00:00:00Z"), 1)
+    assert "no snapshot matches --as-of 2025-12-31T00:00:00+00:00 in sqlite" in line
     assert "the history begins at 2026-01-01T00:00:00Z, with version 2" in line
     assert "begins" not in said(swapstore.inside("read", "mena", "--version", "9"), 1)
 
@@ -174,6 +175,7 @@ def test_no_history_is_not_a_history(published: Swapstore, limit: str) -> None:
     assert f"--limit must be 1 or more, not {limit}" in said(
         published.inside("history", "mena", f"--limit={limit}"), 2
     )
+    assert b" id, labels " in published.on_a_terminal("history", "mena", "--limit", "1").out
     empty = published.on_a_terminal("history", "mena", "--before", "1").out.decode()
     assert "no snapshot to list; the newest is version 3" in empty
 
@@ -229,6 +231,12 @@ def test_text_that_is_not_json_is_told_by_line_and_column(
     line = said(swapstore.inside("publish", "mena", stdin=text), 2)
     assert place in line
     assert "Nothing was published." in line
+
+
+def test_a_file_that_is_not_there_is_not_published(swapstore: Swapstore) -> None:
+    """A producer that reads the error asks itself what readers see now."""
+    line = said(swapstore.inside("publish", "mena", "none.json"), 2)
+    assert line == "swapstore: cannot read 'none.json': No such file or directory. Nothing was published."
 
 
 def test_an_empty_pipe_is_not_published(swapstore: Swapstore, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_a_sound_file_passes(directory: Path) -> None:
         *("file", "writing", "journal", "integrity", "log", "directory", "disk", "file system", "times"),
     }
     assert str(directory / "s.db") in checks["file"].found
+    assert "24.6 KB" in checks["file"].found
 
 
 def test_a_missing_file_is_not_created(directory: Path) -> None:
