@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from swapstore.arguments import shown
 from swapstore.errors import Damaged, Unavailable
 from swapstore.format import manifest as manifests
 from swapstore.format import search
@@ -117,10 +118,10 @@ class Follow:
             self._lose_place()
             if manifest is not None:
                 LOG.warning(
-                    "dataset %r: version %d does not exist: the newest is %d. It was never there, or the "
+                    "dataset %r: version %s does not exist: the newest is %d. It was never there, or the "
                     "dataset was reset; following from the oldest commit",
                     self._dataset,
-                    self._after,
+                    shown(self._after),  # it may have more digits than Python formats
                     manifest.version,
                 )
         elif manifest is not None and self._after is None:
