@@ -161,7 +161,9 @@ def max_ahead_ms(value: Any) -> int | None:
     if value is None:
         return None
     if not isinstance(value, timedelta) or value < timedelta(0):
-        raise InvalidInput(f"max_ahead must be a timedelta of 0 or more, or None, not {shown(value)}")
+        raise InvalidInput(
+            f"max_ahead must be a timedelta of 0 or more, or None, not {shown(value)}{_as_timedelta(value)}"
+        )
     return value // timedelta(milliseconds=1)
 
 
@@ -271,9 +273,18 @@ def payload_size(size_bytes: int, limit_bytes: int) -> None:
 def retention(max_age: Any, max_count: Any) -> None:
     """Refuse invalid bounds: an age must be 1 ms or more, a count 1 or more."""
     if max_age is not None and (not isinstance(max_age, timedelta) or max_age < timedelta(milliseconds=1)):
-        raise InvalidInput(f"max_age must be a timedelta of 1 ms or more, not {shown(max_age)}")
+        raise InvalidInput(
+            f"max_age must be a timedelta of 1 ms or more, not {shown(max_age)}{_as_timedelta(max_age)}"
+        )
     if max_count is not None:
         whole(max_count, "max_count", least=1)
+
+
+def _as_timedelta(value: Any) -> str:
+    """Say how a number is written as a timedelta, in the units that may be meant."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return ""
+    return f"; write timedelta(days={shown(value)}), or timedelta(seconds={shown(value)})"
 
 
 @_checking

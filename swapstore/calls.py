@@ -369,9 +369,9 @@ class Calls:
     def prune(self, dataset: str, *, retention: Retention | None = None) -> Operation[Pruned]:
         """Apply retention now: hide the snapshots past its bounds, and unlink all that can be unlinked.
 
-        `retention`: default: that of the store. Publishing does the same in small steps; `prune` is for
-        bounds that have become tighter, and for datasets that nobody publishes to any more. It is safe to
-        call it again. Raises `NotFound` if nothing is published.
+        `retention`: default: that of the store. Without a bound in either, nothing more is hidden, and only
+        what earlier bounds have hidden is unlinked. Publishing does the same in small steps; `prune` is for
+        tighter bounds, and for datasets without a producer. Raises `NotFound` if nothing is published.
         """
         with about(self._context, "prune", dataset) as name:
             if retention is not None and not isinstance(retention, Retention):
@@ -382,8 +382,8 @@ class Calls:
         """Copy a SQLite store into a new file, beside producers and readers. Returns its size in bytes.
 
         The copy is one state of the store, between two commits, and is a store itself. Raises `InvalidInput`
-        if the file exists or the store is not a SQLite file, `Unavailable` if it cannot be written,
-        `StoreFull` if its disk is full, and `Corrupt` if the store is damaged.
+        if the new file exists or the store is not on SQLite, `NotFound` if the store's file does not exist,
+        `Unavailable` or `StoreFull` if the copy cannot be written, and `Corrupt` if the store is damaged.
         """
         with about(self._context, "backup", NO_DATASET):
             return (yield from ask(self._context, BackUp(self._file("backup", path))))

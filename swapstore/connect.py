@@ -203,7 +203,7 @@ def prepare(
     arguments.whole(max_request, "max_request", least=1)
     waits = Timeout.of(timeout)
     try:
-        driver = _driver_for(makers, target, token, max_request, waits, allow_http=allow_http)
+        driver = _named_driver(makers, target, token, max_request, waits, allow_http=allow_http)
     except OSError as error:  # without a file descriptor, not even the driver's own files can be read
         raise Unavailable(f"cannot connect: {error}. Nothing was sent") from error
     if mirror is not None and driver.kind == "sqlite":
@@ -255,11 +255,23 @@ def _validators(value: Any) -> tuple[Validator, ...]:
 # --- addresses -------------------------------------------------------------------------------------
 
 
+def _named_driver(
+    makers: Makers[D], target: Any, token: Any, max_request: int, timeout: Timeout, *, allow_http: bool
+) -> D:
+    """Return the driver for an address, or for that in the environment. An error names the variable."""
+    variable = _naming_variable() if target is None else ""
+    target = os.environ[variable] if variable else target
+    try:
+        return _driver_for(makers, target, token, max_request, timeout, allow_http=allow_http)
+    except InvalidInput as error:
+        if not variable:
+            raise
+        raise InvalidInput(f"${variable} cannot be used: {error}") from None
+
+
 def _driver_for(
     makers: Makers[D], target: Any, token: Any, max_request: int, timeout: Timeout, *, allow_http: bool
 ) -> D:
-    if target is None:
-        target = named_target()
     if isinstance(target, str) and (target != target.strip() or not target.isprintable()):
         raise InvalidInput("the address has a space around it, or a line break in it; remove that")
     if isinstance(target, str) and target.partition("://")[0].lower() in rest_address.SCHEMES:
@@ -297,9 +309,14 @@ def _advice(target: str) -> str:
     )
 
 
-def named_target() -> str | None:
-    """Return the address in the environment. None: nobody named a store, so the default file is used."""
-    return os.environ.get(URL_VARIABLE) or os.environ.get(rest_address.URL_VARIABLE) or None
+def _naming_variable() -> str:
+    """Return the environment variable with the address of the store, or nothing."""
+    return next((name for name in (URL_VARIABLE, rest_address.URL_VARIABLE) if os.environ.get(name)), "")
+
+
+def is_store_named() -> bool:
+    """Say whether the environment names a store. If not, the default file is used."""
+    return bool(_naming_variable())
 
 
 def misspelt() -> str:
@@ -455,10 +472,11 @@ def _doctor_of_rest(ctx: Context) -> Operation[list[Check]]:
 _DOCTORS = {"redis": _doctor_of_redis, "sqlite": _doctor_of_sqlite, "upstash": _doctor_of_rest}
 
 
-def source_of(url: str, layout: Layout, token: str | None = None) -> Source:
+def source_of(url: str, layout: Layout, token: str | None = None, name: str = "the source") -> Source:
     """Return a reader of the six-command layout at a URL of Redis, Valkey or REST. It connects at first use.
 
-    `token`: that of a REST endpoint. Default: `$UPSTASH_REDIS_REST_TOKEN`.
+    `token`: that of a REST endpoint. Default: `$UPSTASH_REDIS_REST_TOKEN`. `name`: where the URL comes from,
+    for messages.
     """
     from swapstore.migration.source import Source  # noqa: PLC0415 - only an import needs it
 
@@ -468,4 +486,4 @@ def source_of(url: str, layout: Layout, token: str | None = None) -> Source:
             return Source(_rest(address, DEFAULT_MAX_REQUEST, Timeout()), layout)
         return Source(_redis_url(url, Timeout()), layout)
     except InvalidInput as error:
-        raise InvalidInput(f"the source cannot be used: {error}") from None
+        raise InvalidInput(f"{name} cannot be used: {error}") from None

@@ -257,7 +257,7 @@ class Gap:
     `after` is the version up to which every commit was returned, `resumes_at` the version of the next commit.
     `reason` is `retention` if commits between the two were unlinked, or may have been. It is `reset` if the
     dataset was flushed, restored or failed over, and the commit that was returned last is no longer in its
-    history.
+    history; or if the `after` of `follow` is greater than every version that there is.
     """
 
     dataset: str

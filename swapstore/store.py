@@ -12,13 +12,15 @@ from functools import wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
+import attrs
+
 from swapstore.calls import Calls
 from swapstore.drivers.base import AsyncDriver, Driver, Endpoint
 from swapstore.engine import arun, run
 from swapstore.errors import InvalidInput, StoreClosed
 from swapstore.protocol.load import own
 from swapstore.single_flight import AsyncSingleFlight, SingleFlight
-from swapstore.subscription import Follower, Subscription
+from swapstore.subscription import AsyncForOnly, Follower, Subscription
 from swapstore.turns import Turns
 
 if TYPE_CHECKING:
@@ -39,8 +41,8 @@ D = TypeVar("D", bound=Endpoint)
 # --- calls to methods -------------------------------------------------------------------------------
 
 
-def _shown(method: M, call: Any, returned: str) -> M:
-    """Let `help()` show what the method returns, and not the operation that the call is.
+def _shown(method: M, call: Any, returned: str, store: str = "Store") -> M:
+    """Let `help()` show what the method of a store returns, and not the operation that the call is.
 
     `returned`: with `{}` in place of the type of the operation's result, or of an item.
     """
@@ -49,6 +51,7 @@ def _shown(method: M, call: Any, returned: str) -> M:
     shown.__kwdefaults__ = call.__kwdefaults__
     shown.__annotations__ = {**call.__annotations__, "return": returned.format(item)}
     changed: Any = method
+    changed.__qualname__ = f"{store}.{call.__name__}"  # as in the warning about a forgotten await
     changed.__annotations__ = shown.__annotations__
     changed.__wrapped__ = shown
     return method
@@ -84,7 +87,7 @@ def awaiting(
     async def method(self: AsyncStore, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(call(self._calls, *args, **kwargs))  # type: ignore[arg-type]
 
-    return _shown(method, call, "{}")  # type: ignore[return-value]
+    return _shown(method, call, "{}", "AsyncStore")  # type: ignore[return-value]
 
 
 def aiterating(
@@ -95,9 +98,9 @@ def aiterating(
     @wraps(call)
     def method(self: AsyncStore, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         self._refuse_if_closed()
-        return _Items(self._run, call(self._calls, *args, **kwargs))  # type: ignore[arg-type]
+        return _Items(call.__name__, self._run, call(self._calls, *args, **kwargs))  # type: ignore[arg-type]
 
-    return _shown(method, call, "AsyncIterator[{}]")  # type: ignore[return-value]
+    return _shown(method, call, "AsyncIterator[{}]", "AsyncStore")  # type: ignore[return-value]
 
 
 def sharing(
@@ -137,7 +140,7 @@ def asharing(
         found = await self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
         return None if found is None else own(found)
 
-    return _shown(method, call, "{}")  # type: ignore[return-value]
+    return _shown(method, call, "{}", "AsyncStore")  # type: ignore[return-value]
 
 
 def following(
@@ -166,7 +169,7 @@ def afollowing(
         self._followers.add(follower)
         return follower
 
-    return _shown(method, call, "Follower[{}]")  # type: ignore[return-value]
+    return _shown(method, call, "Follower[{}]", "AsyncStore")  # type: ignore[return-value]
 
 
 # --- the stores -------------------------------------------------------------------------------------
@@ -179,7 +182,7 @@ class _BaseStore(Generic[D]):
 
     def __init__(self, driver: D, context: Context) -> None:
         self._driver = driver
-        self._context = context
+        self._context = context = attrs.evolve(context, where=driver.where)
         self._calls = Calls(context, driver.kind)
         self._turns = Turns()
         self._closed = False
@@ -400,7 +403,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         )
 
 
-class _Items(Generic[T]):
+class _Items(AsyncForOnly, Generic[T]):
     """Iterates over the items of steps.
 
     It is not an async generator, because a cancelled generator ends as if there were no more items. A step
@@ -408,8 +411,12 @@ class _Items(Generic[T]):
     """
 
     def __init__(
-        self, run_one: Callable[[Operation[list[T] | None]], Awaitable[list[T] | None]], steps: Steps[T]
+        self,
+        name: str,
+        run_one: Callable[[Operation[list[T] | None]], Awaitable[list[T] | None]],
+        steps: Steps[T],
     ) -> None:
+        self._what = f"the iterator that AsyncStore.{name} returns"
         self._run = run_one
         self._steps = steps
         self._ready: list[T] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 from swapstore.engine import arun
 
@@ -71,12 +71,31 @@ def _asyncio() -> Any:
     return import_module("asyncio")
 
 
-class Follower(Generic[T]):
+class AsyncForOnly:
+    """Says what to write where a program awaits an iteration, or iterates over it with a plain `for`."""
+
+    _what = ""
+
+    def __repr__(self) -> str:
+        return f"<{self._what}: iterate over it with `async for`>"
+
+    if not TYPE_CHECKING:  # a type checker refuses both by itself
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(f"{self._what} cannot be iterated over with `for`: write `async for`")
+
+        def __await__(self) -> NoReturn:
+            raise TypeError(f"{self._what} is not awaited: iterate over it with `async for`")
+
+
+class Follower(AsyncForOnly, Generic[T]):
     """Iterates over the items of `follow` until its store is closed. It has a subscription of its own.
 
     Each step is a task of its own, which goes on if the task that awaits it is cancelled. So `anext` can have
     a time-out, and no item that comes during it is lost.
     """
+
+    _what = "the iterator that AsyncStore.follow returns"
 
     def __init__(self, store: AsyncStore, steps: Steps[T]) -> None:
         self._store = store

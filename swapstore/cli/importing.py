@@ -98,13 +98,14 @@ def snapshots(
         index_key=index_key,
         by_ts_key=by_ts_key,
     )
+    option = "--from" if source is not None else f"${SOURCE_VARIABLE}"
     address = source if source is not None else os.environ.get(SOURCE_VARIABLE)
     if not address:
         raise InvalidInput(
             f"where from? Give --from or ${SOURCE_VARIABLE}, for example redis://localhost:6379/0"
         )
     token = os.environ.get(TOKEN_VARIABLE) or None  # None: that of the store, if both are one endpoint
-    with source_of(address, layout, token) as old, session.connect() as store:
+    with source_of(address, layout, token, option) as old, session.connect() as store:
         facts = _with_progress(session, import_snapshots(old, store, codec=codec, regions=region or ()))
         findings = _print(facts) if session.human_readable else _write(facts)
     session.say_where(store)

@@ -28,6 +28,7 @@ PREVIEW_LINES = 24
 
 _UNITS = (("day", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 _CREDENTIALS = re.compile(r"://.*@")  # greedy: a password may contain anything, even an @
+_EXAMPLE = re.compile(r"://(USER)?:PASSWORD@[^@]*$")  # it shows how to write a URL
 _PASSWORD = re.compile(r"password=[^&\s]*")
 
 
@@ -61,9 +62,13 @@ def fields_of(value: Any) -> dict[str, Any]:
 
 def complain(message: str) -> None:
     """Print one line to stderr, without control characters and without the password of a URL."""
-    line = _CREDENTIALS.sub("://…@", " ".join(message.split()))
-    line = _PASSWORD.sub("password=…", line)
-    print(f"swapstore: {printable(line)}", file=sys.stderr)
+    print(f"swapstore: {printable(_without_password(' '.join(message.split())))}", file=sys.stderr)
+
+
+def _without_password(line: str) -> str:
+    example = _EXAMPLE.search(line)
+    end = example.start() if example else len(line)
+    return _PASSWORD.sub("password=…", _CREDENTIALS.sub("://…@", line[:end])) + line[end:]
 
 
 def printable(text: str) -> str:

@@ -146,7 +146,7 @@ def _payload(name: str) -> bytes:
             print("swapstore: reading from the terminal; end with Ctrl-D", file=sys.stderr)
         return _read(sys.stdin.buffer, STDIN)
     except OSError as error:
-        raise InvalidInput(f"cannot read {name!r}: {error.strerror}") from error
+        raise InvalidInput(f"cannot read {name!r}: {error.strerror}. Nothing was published.") from error
 
 
 def _read(stream: BinaryIO, name: str) -> bytes:

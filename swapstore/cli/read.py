@@ -7,6 +7,7 @@ import select
 import sys
 import threading
 from contextlib import suppress
+from datetime import datetime
 from typing import Annotated
 
 import attrs
@@ -22,6 +23,7 @@ from swapstore.store import Store
 
 ROWS_ON_A_TERMINAL = 50
 UUID_WIDTH = 36  # of the ids that swapstore makes
+COMMITTED_FIRST = 100  # versions at the beginning of the history, among which its oldest snapshot is searched
 
 Meta = Annotated[
     bool, Parameter(negative="", show_default=False, help="Print the metadata instead of the payload.")
@@ -74,18 +76,35 @@ def read(
       swapstore read mena --as-of 2026-01-31T18:00:00Z
     """
     given = {"--id": snapshot_id, "--version": version, "--as-of": as_of}
-    selectors = [f"{option} {value}" for option, value in given.items() if value is not None]
+    selectors = [f"{option} {_typed(value)}" for option, value in given.items() if value is not None]
     if len(selectors) != 1:
         raise InvalidInput("read takes exactly one of --id, --version and --as-of")
     with session.connect() as store:
         snapshot = store.read(dataset, id=snapshot_id, version=version, as_of=as_of)
         if snapshot is None:
-            status_of(store, dataset)
+            status = status_of(store, dataset)
             listing = session.command_line("history", dataset)
+            begins = "" if as_of is None else _begins(store, status)
+            place = f"{store.where}, namespace {store.namespace!r}"
             raise NotFound(
-                f"no snapshot matches {selectors[0]}; `{listing}` lists those that exist", dataset=dataset
+                f"no snapshot matches {selectors[0]} in {place}{begins}; `{listing}` lists those that exist",
+                dataset=dataset,
             )
     _print(session, snapshot, meta=meta)
+
+
+def _typed(value: str | Moment) -> str:
+    """Return a value as it can be typed again."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _begins(store: Store, status: Status) -> str:
+    """Say where the history begins: with the oldest of the snapshots that were committed first."""
+    first = store.history(status.dataset, limit=None, before=status.first_version + COMMITTED_FIRST)
+    oldest = min(first, key=lambda row: row.ts, default=None)
+    if oldest is None:
+        return ""
+    return f": the history begins at {output.instant(oldest.ts)}, with version {oldest.version}"
 
 
 def _print(session: Session, snapshot: Snapshot, *, meta: bool, pinned: bool = False) -> None:
@@ -143,6 +162,8 @@ def history(
       swapstore history mena
       swapstore history mena --limit 10 --before 41
     """
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"--limit must be 1 or more, not {limit}")
     with session.connect() as store:
         if limit is None and session.human_readable:
             limit = ROWS_ON_A_TERMINAL
@@ -156,6 +177,11 @@ def history(
 
 
 def _print_history(session: Session, status: Status, rows: list[Row]) -> None:
+    if not rows:
+        output.print_text(
+            f"{status.dataset}: no snapshot to list; the newest is version {status.latest.version}."
+        )
+        return
     output.print_table(
         ("version", "ts", "id, labels", "size", "committed at"),
         (
@@ -169,7 +195,7 @@ def _print_history(session: Session, status: Status, rows: list[Row]) -> None:
             for row in rows
         ),
         numbers=("version", "size"),
-        widths={"id, labels": max((min(len(row.id), UUID_WIDTH) for row in rows), default=UUID_WIDTH)},
+        widths={"id, labels": max(len("id, labels"), *(min(len(row.id), UUID_WIDTH) for row in rows))},
     )
     if rows and rows[-1].version > status.first_version:
         output.print_text("To list older ones:")
@@ -256,7 +282,7 @@ def _line(each: Row | Gap) -> str:
     if isinstance(each, Gap):
         if each.reason == "reset":
             return (
-                f"gap: version {each.after} is not in the history any more; "
+                f"gap: version {each.after} does not exist, or not any more; "
                 f"continuing at version {each.resumes_at}"
             )
         return f"gap: the commits between version {each.after} and {each.resumes_at} are not kept any more"

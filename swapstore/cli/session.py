@@ -11,8 +11,10 @@ import attrs
 from cyclopts import Parameter
 
 import swapstore
+from swapstore import arguments
 from swapstore.cli import output
-from swapstore.connect import DEFAULT_NAMESPACE, URL_VARIABLE, default_url, misspelt, named_target
+from swapstore.connect import DEFAULT_NAMESPACE, URL_VARIABLE, default_url, is_store_named, misspelt
+from swapstore.errors import InvalidInput
 from swapstore.models import Retention
 from swapstore.store import Store
 
@@ -48,16 +50,22 @@ class Session:
     @property
     def unnamed(self) -> bool:
         """Whether nobody named a store, so that the command works on the default one."""
-        return self.url is None and named_target() is None
+        return self.url is None and not is_store_named()
 
     def connect(self, *, retention: Retention | None = None) -> Store:
         """Return a new store with its own connections and an empty cache."""
-        return swapstore.connect(
-            default_url() if self.unnamed else self.url,
-            namespace=self.namespace,
-            single_writer=self.single_writer,
-            retention=retention,
-        )
+        namespace = arguments.namespace(self.namespace)
+        try:
+            return swapstore.connect(
+                default_url() if self.unnamed else self.url,
+                namespace=namespace,
+                single_writer=self.single_writer,
+                retention=retention,
+            )
+        except InvalidInput as error:
+            if self.url is None:
+                raise
+            raise InvalidInput(f"--url cannot be used: {error}") from None
 
     def say_where(self, store: Store) -> None:
         """Say on stderr where a command has written, if nobody named a store: a typo would go unnoticed."""

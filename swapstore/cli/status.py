@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Annotated, Any
@@ -77,7 +78,10 @@ def status_of(store: Store, dataset: str) -> Status:
 
 def nothing_published(store: Store, dataset: str | None = None) -> NotFound:
     """Return the error for an empty dataset or namespace. It names the store: often it is the wrong one."""
-    return NotFound(f"nothing is published in {store.where}, namespace {store.namespace!r}", dataset=dataset)
+    kind, _, path = store.where.partition(" ")
+    missing = "; that file does not exist" if kind == "sqlite" and not os.path.exists(path) else ""  # noqa: PTH110
+    place = f"{store.where}, namespace {store.namespace!r}{missing}"
+    return NotFound(f"nothing is published in {place}", dataset=dataset)
 
 
 def print_status(session: Session, status: Status) -> None:

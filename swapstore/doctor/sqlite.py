@@ -35,14 +35,14 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
     around = [_directory(facts), _disk(ctx, facts), _file_system(facts)]
     if not facts["exists"]:
         return [
-            Check("file", Verdict.OK, f"{facts['path']} is not there yet: the first use creates it"),
+            Check("file", Verdict.OK, f"{facts['path']} is not there yet: the first publish creates it"),
             *around,
         ]
     opening = yield from _opening(ctx, facts)
     if opening.verdict is not Verdict.OK:
         return [opening, *around]
-    writing = yield from _writing(ctx)
-    inside = yield from _inside(ctx)
+    writing = yield from _writing(ctx, facts)
+    inside = yield from _inside(ctx, facts)
     log = yield from _log(ctx, facts)
     return [opening, writing, *inside, log, *around, *(yield from times.diagnose(ctx))]
 
@@ -53,18 +53,19 @@ def _opening(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
         yield from ask(ctx, Members(ctx.keys.datasets()))
         version = yield from ask(ctx, Ask(("version",)))
     except SwapstoreError as error:
-        advice = (
-            "Is the path right? If it is, move the file away with its -wal and -shm; `swapstore restore`."
-        )
-        if not isinstance(error, Corrupt):
+        found, advice = str(error), "Give your user read permission on the file, and on its -wal and -shm."
+        if isinstance(error, Corrupt):
             advice = (
-                facts["blocked"] or "Give your user read permission on the file, and on its -wal and -shm."
+                "Is the path right? If it is, move the file away with its -wal and -shm; `swapstore restore`."
             )
-        return Check("file", Verdict.PROBLEM, str(error), advice)
-    return Check("file", Verdict.OK, f"{facts['path']}, {facts['size'] / MB:,.1f} MB, SQLite {version}")
+        elif facts["blocked"]:
+            found, advice = facts["blocked"]
+            advice = f"{advice[0].upper()}{advice[1:]}."
+        return Check("file", Verdict.PROBLEM, found, advice)
+    return Check("file", Verdict.OK, f"{facts['path']}, {_size(facts['size'])}, SQLite {version}")
 
 
-def _writing(ctx: Context) -> Operation[Check]:
+def _writing(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
     """Check whether the write lock can be taken, which a publish does first. It is released at once."""
     try:
         yield from ask(ctx, Ask(("write lock",)))
@@ -72,8 +73,8 @@ def _writing(ctx: Context) -> Operation[Check]:
         return Check(
             "writing",
             Verdict.PROBLEM,
-            "the file cannot be written: reads work, and publishes are refused",
-            "Give your user write permission on the file and on its directory.",
+            f"reads work, and publishes are refused: {facts['unwritable']}",
+            "Nothing to do for a reader. A publish needs write permission on the file and on its directory.",
         )
     except SwapstoreError as error:
         return Check(
@@ -85,14 +86,16 @@ def _writing(ctx: Context) -> Operation[Check]:
     return Check("writing", Verdict.OK, "the write lock could be taken")
 
 
-def _inside(ctx: Context) -> Operation[list[Check]]:
+def _inside(ctx: Context, facts: dict[str, Any]) -> Operation[list[Check]]:
     try:
         replies = yield from ask_all(ctx, [Ask(("journal mode",)), Ask(("quick check",))])
         mode, health = (value_of(reply) for reply in replies)
     except SwapstoreError as error:
         return [_damaged(str(error))]
     journal = Check("journal", Verdict.OK, "write-ahead log")
-    if mode != "wal":
+    if facts["without_log"]:  # SQLite then calls the mode by another name
+        journal = Check("journal", Verdict.OK, "this user reads the file without a log, and leaves none")
+    elif mode != "wal":
         journal = Check(
             "journal",
             Verdict.WARNING,
@@ -108,10 +111,10 @@ def _inside(ctx: Context) -> Operation[list[Check]]:
 def _log(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
     """Check how much is in the log alone: what a copy of the main file lacks."""
     waiting = yield from ask(ctx, Ask(("log",)))
-    where, size = facts["wal"], facts["wal_size"] / MB
+    where, size = facts["wal"], facts["wal_size"]
     if waiting is None:
-        return Check("log", Verdict.OK, f"{size:,.1f} MB" if size else "there is none")
-    found = f"{size:,.1f} MB, of which {waiting / MB:,.1f} MB are not in the file yet"
+        return Check("log", Verdict.OK, _size(size) if size else "there is none")
+    found = f"{_size(size)}, of which {_size(waiting)} are not in the file yet"
     if waiting < LARGE_LOG:
         return Check("log", Verdict.OK, f"{found}; `swapstore backup` copies both, cp does not")
     return Check(
@@ -121,6 +124,10 @@ def _log(ctx: Context, facts: dict[str, Any]) -> Operation[Check]:
         "Look for a program that has a transaction open (fuser FILE names those that have it open), and end "
         "it. swapstore itself reads for moments only.",
     )
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / MB:,.1f} MB" if size_bytes >= MB else f"{size_bytes / 1000:,.1f} KB"
 
 
 def _damaged(found: str) -> Check:
@@ -143,8 +150,8 @@ def _directory(facts: dict[str, Any]) -> Check:
         return Check(
             "directory",
             Verdict.PROBLEM,
-            f"{where} cannot be written: reads work, and publishes do not; SQLite's log is beside the file",
-            "Give your user write permission on the directory, if it is to publish.",
+            f"SQLite keeps its log beside the file, so no publish is possible: {facts['directory_why']}",
+            "Nothing to do for a reader. To publish, give your user write permission on the directory.",
         )
     return Check("directory", Verdict.OK, f"{where} can be written")
 

@@ -96,12 +96,14 @@ class Capabilities:
 class Context:
     """Everything that an operation gets from its client, which uses one namespace.
 
-    `on_connect`: the operation that runs once, when the client connects. `doctor`: the checks for this kind
-    of store. `hook`: called with each event; None: there is no listener.
+    `where`: the store's address, for messages. `on_connect`: the operation that runs once, when the client
+    connects. `doctor`: the checks for this kind of store. `hook`: called with each event; None: there is no
+    listener.
     """
 
     keys: Keys
     cache: Cache
+    where: str = ""
     policy: Policy = Policy()
     retention: Retention = attrs.field(factory=Retention)
     mirror: Mirror | None = None
@@ -112,6 +114,11 @@ class Context:
     doctor: Callable[[Context], Operation[list[Any]]] | None = None
     clock: Clock = attrs.field(factory=SystemClock)
     random: random.Random = attrs.field(factory=random.SystemRandom, repr=False)
+
+    @property
+    def place(self) -> str:
+        """Where this client looks for datasets, for messages: often it is the wrong place."""
+        return f"{self.where}, namespace {self.keys.namespace!r}"
 
     def token(self, characters: int) -> str:
         """Return random lowercase hexadecimal characters."""

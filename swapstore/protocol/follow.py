@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from swapstore.arguments import shown
 from swapstore.errors import Damaged, Unavailable
 from swapstore.format import manifest as manifests
 from swapstore.format import search
@@ -115,6 +116,14 @@ class Follow:
             manifest = yield from load_manifest(self._ctx, self._dataset)
         if self._is_beyond(manifest):
             self._lose_place()
+            if manifest is not None:
+                LOG.warning(
+                    "dataset %r: version %s does not exist: the newest is %d. It was never there, or the "
+                    "dataset was reset; following from the oldest commit",
+                    self._dataset,
+                    shown(self._after),  # it may have more digits than Python formats
+                    manifest.version,
+                )
         elif manifest is not None and self._after is None:
             self._position = self._start = manifest.version
             self._mark_complete(manifest)

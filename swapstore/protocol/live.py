@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Command, Get, Peek, Put
-from swapstore.errors import NotFound
 from swapstore.format import manifest, records
-from swapstore.protocol.load import ask_all, load_manifest, value_of
+from swapstore.protocol.load import ask_all, load_manifest, nothing_published, value_of
 from swapstore.protocol.operation import Batch, Operation
 
 if TYPE_CHECKING:
@@ -33,9 +32,7 @@ def put_live(
         known = ctx.cache.known(ctx.keys.manifest(dataset))
         seen = known.manifest if known else (yield from load_manifest(ctx, dataset))
         if seen is None:
-            raise NotFound(
-                "nothing is published, so there is no version to bind a live view to; publish first"
-            )
+            raise nothing_published(ctx)
         etag = seen.etag
     record = records.pack_live(etag=etag, codec=codec, payload=payload, encoding=ctx.encoding(payload))
     (reply,) = yield Batch((Put(ctx.keys.live(dataset), record, ttl_ms),))

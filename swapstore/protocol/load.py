@@ -19,7 +19,7 @@ import attrs
 
 from swapstore import cache
 from swapstore.commands import PERMANENT, Ask, Command, Failed, Get, GetServed, Peek, Ttl
-from swapstore.errors import Corrupt, Damaged, ReplyLost, Unavailable, Unsupported
+from swapstore.errors import Corrupt, Damaged, NotFound, ReplyLost, Unavailable, Unsupported
 from swapstore.format import manifest, pages, records, search
 from swapstore.format.manifest import snapshot_fields
 from swapstore.format.pages import Page
@@ -67,6 +67,11 @@ def value_of(reply: R | Failed) -> R:
     if isinstance(reply, Failed):
         raise reply.error
     return reply
+
+
+def nothing_published(ctx: Context) -> NotFound:
+    """Return the error for a dataset without a manifest. It names the store: often it is the wrong one."""
+    return NotFound(f"nothing is published in {ctx.place}; publish a snapshot first")
 
 
 # --- the manifest ----------------------------------------------------------------------------------

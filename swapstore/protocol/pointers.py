@@ -16,7 +16,14 @@ from swapstore.format.retention import Limits
 from swapstore.models import Status
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.datasets import status_of
-from swapstore.protocol.load import current_manifest, find, find_id, load_manifest, load_snapshot
+from swapstore.protocol.load import (
+    current_manifest,
+    find,
+    find_id,
+    load_manifest,
+    load_snapshot,
+    nothing_published,
+)
 from swapstore.protocol.operation import Operation, Wait
 from swapstore.protocol.prune import retained
 from swapstore.protocol.read import through_manifest
@@ -36,16 +43,16 @@ def id_of(ctx: Context, dataset: str, version: int) -> Operation[str]:
     Pin and rollback go by the id from then on: after a concurrent reset the version may be another snapshot.
     """
 
-    def view(manifest: Manifest) -> Operation[Row | None]:
-        return find(ctx, dataset, search.search(manifest, search.ByVersion(version)))
+    def view(manifest: Manifest) -> Operation[str]:
+        row = yield from find(ctx, dataset, search.search(manifest, search.ByVersion(version)))
+        if row is None:
+            raise _no_snapshot(ctx, f"has version {shown(version)}")
+        return row.id
 
-    row = yield from through_manifest(ctx, dataset, view)
-    if row is None:
-        raise NotFound(
-            f"no snapshot was committed as version {shown(version)}; "
-            "`swapstore history` lists those there are"
-        )
-    return row.id
+    found = yield from through_manifest(ctx, dataset, view)
+    if found is None:
+        raise nothing_published(ctx)
+    return found
 
 
 def pin(ctx: Context, dataset: str, id: str) -> Operation[Status]:  # noqa: A002
@@ -104,7 +111,7 @@ def _change_header(
             yield Wait(ctx.backoff(attempt))
             base = yield from load_manifest(ctx, dataset)
         if base is None:
-            raise NotFound("nothing is published; publish a snapshot first")
+            raise nothing_published(ctx)
         try:
             draft = yield from change(base)
         except (PayloadMissing, Corrupt):
@@ -137,6 +144,10 @@ def _committed(ctx: Context, base: Manifest, id: str) -> Operation[Row]:  # noqa
     """Find a committed snapshot, and read its record, so that only a whole one is served."""
     row = yield from find_id(ctx, base, id)
     if row is None:
-        raise NotFound(f"no committed snapshot has id {id!r}; `swapstore history` lists those there are")
+        raise _no_snapshot(ctx, f"has id {shown(id)}")
     yield from load_snapshot(ctx, base, row)
     return row
+
+
+def _no_snapshot(ctx: Context, what: str) -> NotFound:
+    return NotFound(f"no committed snapshot {what} in {ctx.place}; `swapstore history` lists those there are")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swapstore.commands import Get
-from swapstore.errors import Contended, Damaged, NotFound, OutcomeUnknown, StoreFull
+from swapstore.errors import Contended, Damaged, OutcomeUnknown, StoreFull
 from swapstore.format import pages, retention, search
 from swapstore.format.append import Retained, repoint
 from swapstore.format.manifest import same_row
@@ -17,7 +17,14 @@ from swapstore.format.retention import Limits
 from swapstore.models import Pruned
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
-from swapstore.protocol.load import ask_all, current_manifest, is_in_log, load_manifest, value_of
+from swapstore.protocol.load import (
+    ask_all,
+    current_manifest,
+    is_in_log,
+    load_manifest,
+    nothing_published,
+    value_of,
+)
 from swapstore.protocol.operation import Operation, Turn, Wait
 
 if TYPE_CHECKING:
@@ -100,7 +107,7 @@ def prune(ctx: Context, dataset: str, kept: Retention) -> Operation[Pruned]:
     most = PAGES_A_PRUNE
     while lost < ctx.policy.commit_attempts:
         if base is None:
-            raise NotFound("nothing is published; publish a snapshot first")
+            raise nothing_published(ctx)
         taken = yield from retained(ctx, base, bounds, keeping=base.head.kept, most=most)
         draft = repoint(base, stamp=ctx.stamp(), retained=taken)
         if not _changes(base, draft):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import pydoc
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -42,6 +44,29 @@ def test_both_have_the_same_signatures_and_documentation(name: str) -> None:
 def test_every_method_that_does_io_is_a_coroutine(name: str) -> None:
     """A method of `AsyncStore` blocks the event loop."""
     assert inspect.iscoroutinefunction(getattr(AsyncStore, name)) == (name not in ITERATING)
+
+
+def test_a_forgotten_await_or_async_is_explained(tmp_path: Path) -> None:
+    """A newcomer to asyncio reads the name of a private class, and not what to write."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(f"sqlite:///{tmp_path}/s.db") as store:
+            for name, made in (
+                *(("history", store.history("mena")), ("follow", store.follow("mena"))),
+                ("verify", store.verify()),
+            ):
+                what = f"the iterator that AsyncStore.{name} returns"
+                with pytest.raises(TypeError, match=f"{what} cannot be .*: write `async for`"):
+                    list(made)  # type: ignore[call-overload]
+                with pytest.raises(TypeError, match=f"{what} is not awaited: .* `async for`"):
+                    await made  # type: ignore[misc]
+                assert repr(made) == f"<{what}: iterate over it with `async for`>"
+            forgotten: Any = store.read_latest("mena")
+            assert forgotten.__qualname__ == "AsyncStore.read_latest", "Python's own warning names it"
+            forgotten.close()
+
+    asyncio.run(main())
+    assert Store.publish.__qualname__ == "Store.publish"
 
 
 def test_both_connect_functions_take_the_same_arguments() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from swapstore import connect
+from swapstore.cli import output
 from tests.cli.conftest import COMMAND, Done, Swapstore
 from tests.cli.test_help import COMMANDS
 
@@ -86,6 +88,39 @@ def test_an_address_that_is_nearly_right(swapstore: Swapstore, address: str, hin
     assert list(swapstore.path.parent.glob("x.db*")) == []
 
 
+@pytest.mark.parametrize(
+    ("address", "source"), [("ftp://u:s3cret@h", "unknown kind"), ("redis://:s3@cret#x@h/0", "malformed")]
+)
+def test_a_bad_address_says_where_it_came_from(
+    swapstore: Swapstore, monkeypatch: pytest.MonkeyPatch, address: str, source: str
+) -> None:
+    """A person corrects the address on the command line, and the one in the environment was used."""
+    given = said(swapstore.inside("datasets", "--url", address), 2)
+    assert given.startswith("swapstore: --url cannot be used: ")
+    swapstore.url = address
+    found = said(swapstore.inside("datasets"), 2)
+    assert found.startswith("swapstore: $SWAPSTORE_URL cannot be used: ")
+    source_named = said(swapstore.inside("import", "snapshots", "--from", address), 2)
+    assert source_named.startswith("swapstore: --from cannot be used: ")
+    monkeypatch.setenv("SWAPSTORE_IMPORT_FROM", address)
+    assert "swapstore: $SWAPSTORE_IMPORT_FROM cannot" in said(swapstore.inside("import", "snapshots"), 2)
+    for line in (given, found, source_named):
+        assert "cret" not in line
+    assert source in given
+    assert "namespace 'a b' is not allowed" in said(
+        swapstore.inside("datasets", "--url", "sqlite:///x.db", "--namespace", "a b"), 2
+    ).removeprefix("swapstore: ")
+
+
+def test_the_port_of_redis_behind_http(swapstore: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newcomer looks for the token of a server that has none."""
+    monkeypatch.delenv("UPSTASH_REDIS_REST_TOKEN", raising=False)
+    line = said(swapstore.inside("datasets", "--url", "http://localhost:6379"), 2)
+    assert "write redis://localhost:6379" in line
+    line = said(swapstore.inside("datasets", "--url", "http://localhost:8079"), 2)
+    assert "redis://" not in line
+
+
 # --- commands ------------------------------------------------------------------------------------------
 
 
@@ -97,6 +132,64 @@ def test_a_snapshot_is_chosen_by_its_version(published: Swapstore, command: str)
     assert "version 9" in said(published.inside(command, "mena", "--version", "9"), 1)
     for arguments in ((), ("--version", "1", "--id", "id-1")):
         assert "--id and --version" in said(published.inside(command, "mena", *arguments), 2)
+
+
+def test_what_is_not_found_is_looked_for_in_a_place_that_is_named(published: Swapstore) -> None:
+    """A person looks for the fault in the name of the dataset, and it is in the address or the namespace."""
+    place = f"in sqlite {published.path}, namespace 'swapstore'"
+    for text in (
+        *("latest nema", "history nema", "status nema", "verify nema", "confirm nema", "unpin nema"),
+        *("pin nema --version 1", "rollback nema --id id-1", "prune nema --max-count 1"),
+    ):
+        assert f"dataset 'nema': nothing is published {place}" in said(published.inside(*text.split()), 1)
+    for text in ("pin mena --version 9", "rollback mena --id id-9", "read mena --version 9"):
+        line = said(published.inside(*text.split()), 1)
+        assert line.startswith("swapstore: dataset 'mena': no ")
+        assert place in line
+        assert "history" in line
+
+
+@pytest.mark.parametrize("command", ["latest", "status", "history", "datasets", "verify"])
+def test_a_misspelt_path_is_named_and_not_created(swapstore: Swapstore, command: str) -> None:
+    """A typo makes an empty store, and the message does not tell it from a store without this dataset."""
+    words = (command,) if command == "datasets" else (command, "mena")
+    line = said(swapstore.inside(*words), 1)
+    assert line.endswith(f"sqlite {swapstore.path}, namespace 'swapstore'; that file does not exist")
+    assert not swapstore.path.exists()
+
+
+def test_a_time_before_the_history_says_where_it_begins(swapstore: Swapstore) -> None:
+    """A person who asks for a time before the first snapshot guesses which times there are."""
+    with connect(swapstore.url) as store:
+        for day in (2, 1, 3):
+            store.publish("mena", day, ts=datetime(2026, 1, day, tzinfo=UTC))
+    line = said(swapstore.inside("read", "mena", "--as-of", "2025-12-31T00:00:00Z"), 1)
+    assert "no snapshot matches --as-of 2025-12-31T00:00:00+00:00 in sqlite" in line
+    assert "the history begins at 2026-01-01T00:00:00Z, with version 2" in line
+    assert "begins" not in said(swapstore.inside("read", "mena", "--version", "9"), 1)
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_no_history_is_not_a_history(published: Swapstore, limit: str) -> None:
+    """A script that computes its limit prints nothing, and ends well."""
+    assert f"--limit must be 1 or more, not {limit}" in said(
+        published.inside("history", "mena", f"--limit={limit}"), 2
+    )
+    assert b" id, labels " in published.on_a_terminal("history", "mena", "--limit", "1").out
+    empty = published.on_a_terminal("history", "mena", "--before", "1").out.decode()
+    assert "no snapshot to list; the newest is version 3" in empty
+
+
+def test_an_example_of_an_address_is_shown_and_an_address_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line that says how to give a password is printed without it, or with a real one."""
+    for line, seen in (
+        ("redis://h:1/0 needs it; write redis://:PASSWORD@h:1/0", None),
+        ("malformed: write redis://USER:PASSWORD@host:6379/0, or so", None),
+        ("redis://:s3cret@h/0; write redis://:PASSWORD@h/0", "redis://…@h/0; write redis://:PASSWORD@h/0"),
+        ("redis://:PASSWORD@s3cret@h/0", "redis://…@h/0"),
+    ):
+        output.complain(line)
+        assert capsys.readouterr().err == f"swapstore: {seen or line}\n"
 
 
 def test_prune_without_a_bound_shows_one(published: Swapstore) -> None:
@@ -138,6 +231,12 @@ def test_text_that_is_not_json_is_told_by_line_and_column(
     line = said(swapstore.inside("publish", "mena", stdin=text), 2)
     assert place in line
     assert "Nothing was published." in line
+
+
+def test_a_file_that_is_not_there_is_not_published(swapstore: Swapstore) -> None:
+    """A producer that reads the error asks itself what readers see now."""
+    line = said(swapstore.inside("publish", "mena", "none.json"), 2)
+    assert line == "swapstore: cannot read 'none.json': No such file or directory. Nothing was published."
 
 
 def test_an_empty_pipe_is_not_published(swapstore: Swapstore, tmp_path: Path) -> None:

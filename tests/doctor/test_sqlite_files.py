@@ -18,6 +18,7 @@ from swapstore import Check, Store
 from swapstore.doctor.sqlite import diagnose
 from swapstore.drivers.sqlite import file as sqlite_file
 from swapstore.drivers.sqlite.driver import SqliteDriver
+from swapstore.errors import AccessDenied
 from swapstore.protocol.operation import Batch
 from tests.support.users import as_nobody
 
@@ -56,6 +57,7 @@ def test_a_sound_file_passes(directory: Path) -> None:
         *("file", "writing", "journal", "integrity", "log", "directory", "disk", "file system", "times"),
     }
     assert str(directory / "s.db") in checks["file"].found
+    assert "24.6 KB" in checks["file"].found
 
 
 def test_a_missing_file_is_not_created(directory: Path) -> None:
@@ -79,6 +81,24 @@ def test_a_read_only_file(directory: Path) -> None:
     assert found["file"] == "ok"
     assert found["writing"] == "problem"
     assert found["integrity"] == "ok"
+    assert found["journal"] == "ok", "SQLite says that a file without a log has another journal mode"
+    check = as_nobody(examine, path)["writing"]
+    assert f"the file {path} belongs to user " in check.found
+    assert "write permission on the file and on its directory" in check.advice
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_file_that_another_user_keeps_for_itself(directory: Path) -> None:
+    """A store that was made with sudo cannot be read, and the advice is "check its permissions"."""
+    path = directory / "s.db"
+    publish(path)
+    path.chmod(0o600)
+    check = as_nobody(examine, path)["file"]
+    assert check.verdict == "problem"
+    assert check.found == f"{path} belongs to user root, and user nobody may not use it"
+    assert f"let user root run chmod a+r {path}" in check.advice
+    assert check.found not in check.advice
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -94,7 +114,10 @@ def test_a_read_only_directory(directory: Path) -> None:
     assert found["file"] == "ok"
     assert found["integrity"] == "ok"
     path.unlink()
-    assert as_nobody(verdicts, path)["directory"] == "problem"
+    check = as_nobody(examine, path)["directory"]
+    assert check.verdict == "problem"
+    assert f"the directory {directory} belongs to user " in check.found
+    assert isinstance(as_nobody(publish, path), AccessDenied)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -85,9 +85,10 @@ def test_a_person_sees_a_line_per_commit(command: Swapstore) -> None:
                 seen += os.read(ours, 4096)
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 130
+            assert b"version 9 does not exist: the newest is 1" in process.stderr.read()
         os.close(theirs)
         os.close(ours)
-    assert b"gap: version 9 is not in the history any more" in seen
+    assert b"gap: version 9 does not exist, or not any more; continuing at version 1" in seen
     assert b"version 1  id the-first  2.0 KB  title=" in seen
     assert b"\x07" not in seen
 

@@ -160,6 +160,18 @@ def test_a_frozen_clock_does_not_stop_a_follower(valkey: Server, monkeypatch: py
         listener.close()
 
 
+def test_a_version_that_does_not_exist_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A follower that was given a wrong version is told of a reset that nobody made."""
+    sim = SimulatedStore()
+    publish(sim.connect(), 3)
+    assert versions(take(sim.connect().follow("mena", after=9, poll=1), 2)) == [(9, 1, "reset"), 1]
+    (said,) = told(caplog, "WARNING")
+    assert said.startswith("dataset 'mena': version 9 does not exist: the newest is 3")
+    caplog.clear()
+    take(sim.connect().follow("mena", after=2, poll=1), 1)
+    assert told(caplog, "WARNING") == []
+
+
 def test_a_name_that_does_not_exist_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """A follower of a misspelt name waits mutely."""
     sim = SimulatedStore()

@@ -120,6 +120,12 @@ MUTANTS = (
         Edit("_access", "Access.READ if", "Access.WRITE if True or"),
     ),
     mutant(
+        "a reader on SQLite creates the file",
+        "A reader with a misspelt path leaves no empty store there.",
+        "real/test_sqlite_readers.py::test_a_store_that_is_not_there_is_not_created_by_reading_it",
+        Edit("open_file", "not writes and before.is_nothing", "False"),
+    ),
+    mutant(
         "a connection lent without a check (Redis)",
         "A batch is not sent on a connection that the server has closed, and never gets another's reply.",
         "real/test_pool.py::test_a_connection_with_a_stray_reply_is_not_lent",

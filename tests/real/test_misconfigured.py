@@ -39,6 +39,22 @@ def test_a_wrong_password_is_not_try_again_later(server: Server, tmp_path: Path)
     assert "wrong@" not in done.err
 
 
+def test_a_missing_password_shows_the_form_of_the_url(server: Server, tmp_path: Path) -> None:
+    """A newcomer tries the forms in which a password may be written in a URL."""
+    done = Swapstore(tmp_path)("latest", "mena", "--url", server.url)
+    assert done.code == 8
+    assert f"write redis://:PASSWORD@127.0.0.1:{server.port}/0" in done.err
+    with server.client() as client, pytest.raises(AccessDenied, match="pass password= to the client"):
+        swapstore.connect(client).read_latest("mena")
+
+
+def test_a_redis_server_behind_http_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newcomer looks for a fault in the network, and the URL has another scheme."""
+    monkeypatch.setenv("UPSTASH_REDIS_REST_TOKEN", "any")
+    with pytest.raises(Unavailable, match="Is it a Redis server. Then the URL is redis://"):
+        swapstore.connect(f"http://127.0.0.1:{server.port}").read_latest("mena")
+
+
 def test_a_follower_ends_when_its_password_is_changed(server: Server) -> None:
     """A follower waits for ever, silently, for a server that refuses it."""
     with swapstore.connect(f"redis://:{PASSWORD}@127.0.0.1:{server.port}/0") as store:

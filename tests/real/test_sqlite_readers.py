@@ -19,7 +19,8 @@ import pytest
 import swapstore
 import swapstore.doctor.sqlite
 import swapstore.fsck.verify  # before another user may be unable to read the package
-from swapstore.errors import AccessDenied, ReadOnly
+from swapstore.drivers.sqlite import file as sqlite_file
+from swapstore.errors import AccessDenied, Misconfigured, Unavailable
 from tests.support.users import NOBODY, as_nobody
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -65,6 +66,84 @@ def everything(path: Path) -> list[Any]:
         return [store.datasets(), history, status.version, list(store.verify())]
 
 
+def no_file(directory: Path) -> bool:
+    return not list(directory.iterdir())
+
+
+def test_a_store_that_is_not_there_is_not_created_by_reading_it(tmp_path: Path) -> None:
+    """A reader with a misspelt path makes an empty store there, which looks like the right one later."""
+    path = tmp_path / "s.db"
+    assert latest(path) is None
+    assert no_file(tmp_path)
+    with swapstore.connect(url(path)) as store:
+        assert (store.datasets(), list(store.history("mena")), store.status("mena")) == ([], [], None)
+        assert (store.read("mena", version=1), store.read_live("mena")) == (None, None)
+        assert (list(store.verify()), store.repair(apply=True)) == ([], [])
+        for refused in (
+            lambda: store.pin("mena", version=1),
+            lambda: store.confirm("mena"),
+            lambda: store.prune("mena", retention=swapstore.Retention(max_count=1)),
+            lambda: store.backup(tmp_path / "copy.db"),
+            lambda: store.publish("mena", 1, expected_version=7),
+        ):
+            with pytest.raises((swapstore.NotFound, swapstore.Conflict)):
+                refused()
+        assert no_file(tmp_path)
+        follower = store.follow("mena", poll=0.01)
+        publish(path, "first")
+        assert next(follower).version == 1  # type: ignore[union-attr]
+        assert latest(path) == "first"
+        follower.close()
+
+
+def test_a_store_that_comes_and_goes_under_a_reader(tmp_path: Path) -> None:
+    """A reader that began before the producer never sees the file, or brings a deleted one back."""
+    path = tmp_path / "s.db"
+    with swapstore.connect(url(path)) as store:
+        assert store.read_latest("mena") is None
+        publish(path, 1)
+        assert store.read_latest("mena") is not None
+        for part in ("", "-wal", "-shm"):
+            Path(f"{path}{part}").unlink(missing_ok=True)
+        assert store.read_latest("mena") is None
+        assert no_file(tmp_path)
+        store.publish("mena", 2)
+    assert latest(path) == 2
+
+
+def test_a_store_that_is_created_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader is told that nothing is published after a publish was acknowledged."""
+    path = tmp_path / "s.db"
+    empty = sqlite_file._empty
+
+    def meanwhile(*args: Any) -> Any:
+        monkeypatch.undo()
+        opened = empty(*args)
+        publish(path, "first")
+        return opened
+
+    monkeypatch.setattr(sqlite_file, "_empty", meanwhile)
+    assert latest(path) == "first"
+
+
+@pytest.mark.parametrize(("place", "message"), [("none/s.db", "does not exist"), ("", "is a directory")])
+def test_a_path_at_which_no_store_can_be_is_an_error(tmp_path: Path, place: str, message: str) -> None:
+    """A reader whose path has a wrong directory is told that nothing is published."""
+    with pytest.raises(Misconfigured, match=message):
+        latest(tmp_path / place)
+
+
+def test_a_directory_that_may_not_be_entered_is_an_error(directory: Path) -> None:
+    """A reader without the right to look is told that nothing is published."""
+    path = directory / "secret" / "s.db"
+    path.parent.mkdir(mode=0o700)
+    publish(path, 1)
+    path.parent.chmod(0)
+    error = as_nobody(latest, path)
+    path.parent.chmod(0o700)
+    assert isinstance(error, Unavailable | Misconfigured)
+
+
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """A directory that other users can reach, unlike that of pytest."""
@@ -108,7 +187,7 @@ def test_beside_a_producer(directory: Path, mode: int) -> None:
             path.chmod(0o644)
         assert as_nobody(everything, path) == [["mena"], [3, 2, 1], 3, []]
         path.chmod(0o444)
-        assert isinstance(as_nobody(_read_and_publish, path), ReadOnly), "with a connection that only reads"
+        assert isinstance(as_nobody(_read_and_publish, path), AccessDenied), "with a connection that only reads"
 
 
 def _read_and_publish(path: Path) -> None:
@@ -142,7 +221,8 @@ def test_a_publish_says_what_is_missing(directory: Path) -> None:
     path.chmod(0o444)
     directory.chmod(0o555)
     error = as_nobody(publish, path, 2)
-    assert isinstance(error, ReadOnly)
+    assert isinstance(error, AccessDenied)
+    assert f"the file {path} belongs to user " in str(error)
     assert "write permission on the file and on its directory" in str(error)
     assert latest(path) == 1
 
@@ -215,7 +295,7 @@ def test_a_read_only_mount(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", where], check=True)
         assert latest(path) == "cold"
         assert everything(path) == [["mena"], [1], 1, []]
-        with pytest.raises(ReadOnly):
+        with pytest.raises(AccessDenied):
             publish(path, "more")
         subprocess.run(["mount", "-o", "remount,rw", where], check=True)
         publish_and_die(path, "killed")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swapstore import Timeout, arguments
+from swapstore import Retention, Timeout, arguments
 from swapstore.errors import InvalidInput, PayloadTooLarge
 
 BAD_NAMES: list[Any] = [
@@ -25,6 +25,19 @@ BAD_NAMES: list[Any] = [
     7,
     b"mena",
 ]
+
+
+def test_a_number_in_place_of_a_timedelta_shows_what_to_write() -> None:
+    """A newcomer guesses whether an age is in seconds or in days."""
+    both = r"not 90; write timedelta\(days=90\), or timedelta\(seconds=90\)"
+    with pytest.raises(InvalidInput, match=f"max_age .*{both}"):
+        Retention(max_age=90)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=f"max_ahead .*{both}"):
+        arguments.max_ahead_ms(90)
+    for other in ("90d", True):
+        with pytest.raises(InvalidInput) as caught:
+            Retention(max_age=other)  # type: ignore[arg-type]
+        assert "write" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)

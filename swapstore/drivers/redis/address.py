@@ -70,7 +70,7 @@ def where_of_url(url: str) -> str:
 def malformed() -> InvalidInput:
     """Build the error for a bad URL. It quotes no part of the URL and has no cause, which would quote it."""
     return InvalidInput(
-        "the redis URL is malformed: write redis://user:password@host:6379/0, with a number for the database "
+        "the redis URL is malformed: write redis://USER:PASSWORD@host:6379/0, with a number for the database "
         "and the password percent-encoded (urllib.parse.quote(password, safe=''))"
     )
 

@@ -186,5 +186,12 @@ def _text(error: Exception) -> str:
 
 def _denied(where: str, error: Exception) -> AccessDenied:
     if "HELLO must be called" in str(error) or "Authentication required" in str(error):
-        return AccessDenied(f"{where} refused the credentials: it requires a password and was given none")
+        what = "it requires a password and was given none"
+        return AccessDenied(f"{where} refused the credentials: {what}; {_with_password(where)}")
     return AccessDenied(f"{where} refused the credentials ({error}); check user and password in the URL")
+
+
+def _with_password(where: str) -> str:
+    """Say how a password is given: in the URL, or to the user's own client."""
+    scheme, separator, rest = where.partition("://")
+    return f"write {scheme}://:PASSWORD@{rest}" if separator else "pass password= to the client"

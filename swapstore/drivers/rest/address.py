@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 URL_VARIABLE = "UPSTASH_REDIS_REST_URL"
 TOKEN_VARIABLE = "UPSTASH_REDIS_REST_TOKEN"  # noqa: S105 - a name
 SCHEMES = ("https", "http")
+REDIS_PORT = 6379
 _PORTS = {"https": 443, "http": 80}
 
 
@@ -67,7 +68,7 @@ def parse(url: str, token: Any, *, allow_http: bool) -> Address:
         host=host,
         port=parts.port or _PORTS[parts.scheme],
         path=parts.path.rstrip("/"),
-        token=_token(token),
+        token=_token(token, parts),
     )
 
 
@@ -96,10 +97,15 @@ def _parts(url: str) -> SplitResult:
     raise InvalidInput("the URL of the REST endpoint is malformed: write https://name.upstash.io")
 
 
-def _token(given: Any) -> str:
+def _token(given: Any, parts: SplitResult) -> str:
     if given is not None and not isinstance(given, str):
         raise InvalidInput(f"token must be a string, not {type(given).__name__}")
     token = (os.environ.get(TOKEN_VARIABLE, "") if given is None else given).strip()
+    if not token and parts.port == REDIS_PORT:
+        raise InvalidInput(
+            f"port {REDIS_PORT} is that of a Redis server: write redis://{parts.netloc}. A REST endpoint "
+            f"needs a token (token=, or ${TOKEN_VARIABLE})"
+        )
     if not token:
         raise InvalidInput(
             f"a REST endpoint needs a token: pass token=, or set ${TOKEN_VARIABLE} (the store's console "

@@ -161,9 +161,10 @@ def failure(error: Exception, where: str) -> SwapstoreError:
     if isinstance(error, httpcore2.TimeoutException | TimeoutError):
         doing = "take the request" if isinstance(error, httpcore2.WriteTimeout) else "answer"
         return ReplyLost(f"{where} did not {doing} in time. Is it overloaded, or the network slow?")
+    plain = " Is it a Redis server? Then the URL is redis://…" if where.startswith("http:") else ""
     return ReplyLost(
         f"the connection to {where} failed before the answer came: {text}. Is the endpoint healthy and the "
-        "network stable?"
+        f"network stable?{plain}"
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swapstore.drivers.sqlite import errors, file, identity
-from swapstore.errors import Corrupt, InvalidInput, Unavailable
+from swapstore.errors import Corrupt, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from swapstore.drivers.sqlite.file import Opened
@@ -23,6 +23,8 @@ _BUSY_SLEEP_S = 0.05
 
 def back_up(opened: Opened, path: str) -> int:
     """Copy the store into a new file, and return its size in bytes. When it has its name, it is whole."""
+    if opened.look.is_nothing:
+        raise NotFound(f"{opened.parts.where} does not exist, so there is nothing to copy")
     target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
     if os.path.lexists(target):

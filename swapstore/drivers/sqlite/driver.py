@@ -24,9 +24,9 @@ from swapstore.drivers.sqlite import backup, errors, file, identity, reserve
 from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
 from swapstore.drivers.sqlite.identity import Parts
 from swapstore.errors import (
+    AccessDenied,
     Corrupt,
     Misconfigured,
-    ReadOnly,
     ReplyLost,
     StoreFull,
     SwapstoreError,
@@ -220,9 +220,10 @@ class SqliteDriver:
         opened = file.open_file(self._path, self._timeout_s, writes=writes, private=self._private)
         if writes and opened.access is not file.Access.WRITE:
             self._close(opened)
-            raise ReadOnly(
-                f"{self.where} can be read and not written: this user needs write permission on the file and "
-                "on its directory"
+            reason = opened.parts.unwritable()
+            raise AccessDenied(
+                f"{self.where} can be read and not written: {reason}. A publish needs write permission on "
+                "the file and on its directory"
             )
         return opened
 

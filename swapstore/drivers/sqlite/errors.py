@@ -63,14 +63,16 @@ def translated(error: sqlite3.Error, parts: Parts) -> SwapstoreError:
         return StoreFull(f"{where} cannot grow: the disk is full ({error})")
     if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return Corrupt(f"{where} is not a usable SQLite file ({error}); restore it, or choose another path")
-    blocked = parts.blocked()
+    blocked = "; ".join(parts.blocked() or ())
     if code == sqlite3.SQLITE_READONLY:
         return AccessDenied(
             f"{where} cannot be written ({error}); "
-            + (blocked or "check the permissions of the file and its directory")
+            + (blocked or parts.unwritable() or "check the permissions of the file and its directory")
         )
     if code in {sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH} or (code == sqlite3.SQLITE_CANTOPEN and blocked):
         return AccessDenied(f"{where} may not be opened ({error}); {blocked or 'check its permissions'}")
+    if code == sqlite3.SQLITE_CANTOPEN and (unwritable := parts.unwritable()):
+        return AccessDenied(f"{where} cannot be made: {unwritable}")
     if code == sqlite3.SQLITE_CANTOPEN:
         return Unavailable(
             f"{where} cannot be opened ({error}); does its directory exist, and may you write there?"

@@ -52,7 +52,7 @@ class Access(enum.Enum):
 
     WRITE = "read and write"
     READ = "read the file and its log"
-    SNAPSHOT = "read the file, which has no log"  # valid as long as nobody writes
+    SNAPSHOT = "read the file, which has no log or is not there"  # valid as long as nobody writes
 
 
 @attrs.define
@@ -116,10 +116,11 @@ class Opened:
 
 
 def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bool = False) -> Opened:
-    """Open the file, and create it and its tables if necessary, for its owner alone if it is `private`.
+    """Open the file. For a batch that `writes`, create it if necessary; `private`: for its owner alone.
 
-    A user without write permission gets a connection that only reads. So does any user on a full disk, which
-    has no room for a log, unless the connection is for a batch that `writes`.
+    A batch that reads gets an empty store where there is no file: a misspelt path creates nothing. A user
+    without write permission gets a connection that only reads. So does any user on a full disk, which has no
+    room for a log, unless the batch writes.
 
     Raises `StoreFull` in that case, `Misconfigured` if no file can be there, `Unavailable` if it cannot be
     opened, `Corrupt` if it belongs to another application or its -wal to another file, and
@@ -129,6 +130,8 @@ def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bo
     is_full = False
     for _ in range(OPENINGS):
         before = identity.look(parts)
+        if not writes and before.is_nothing and not _exists(path):
+            return _empty(path, parts, before)
         access = Access.SNAPSHOT if is_full else _access(parts, before)
         if identity.is_foreign_log(parts):
             raise Corrupt(
@@ -161,6 +164,15 @@ def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bo
         if before.main is None and private:
             path.chmod(0o600)
     raise Unavailable(f"{parts.where} was replaced each time that it was opened; try again")
+
+
+def _empty(path: Path, parts: Parts, found: Look) -> Opened:
+    """Return a connection to an empty store in memory, in place of a file that is not there."""
+    if misplaced := _misplaced(path, parts.where):
+        raise misplaced
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _create_tables(connection)
+    return Opened(connection, parts, found, Access.SNAPSHOT, identity.mark(connection))
 
 
 def _access(parts: Parts, found: Look) -> Access:
@@ -265,14 +277,18 @@ def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
 def _create(connection: sqlite3.Connection, parts: Parts) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if not _is_ours(connection, parts.where):  # another process may have been first
-        for statement in _SCHEMA.strip().split(";")[:-1]:
-            connection.execute(statement)
+        _create_tables(connection)
         state = identity.first_state(identity.look(parts))
         connection.execute(identity.FIRST, (identity.mark(connection), state, state))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # so that the main file alone shows whose it is
+
+
+def _create_tables(connection: sqlite3.Connection) -> None:
+    for statement in _SCHEMA.strip().split(";")[:-1]:
+        connection.execute(statement)
 
 
 # --- what doctor asks: about the file from outside, then of the database ---------------------------
@@ -286,11 +302,14 @@ def of_file(path: Path) -> dict[str, Any]:
         "wal": parts.wal,
         "wal_size": identity.size_of(parts.wal),
         "blocked": parts.blocked(),
+        "unwritable": parts.unwritable(),
+        "without_log": _access(parts, identity.look(parts)) is Access.SNAPSHOT,
         "directory": str(directory),
         "exists": _exists(path),
         "size": _size(path),
         "directory_exists": _is_directory(directory),
         "directory_writable": os.access(directory, os.W_OK | os.X_OK),
+        "directory_why": identity.unwritable(str(directory), "the directory") or "it may not be entered",
         "free": _free(directory),
         "file_system": _file_system(directory),
     }

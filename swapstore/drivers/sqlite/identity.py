@@ -66,34 +66,72 @@ class Parts:
         """The store, for messages."""
         return f"sqlite {self.main}"
 
-    def blocked(self) -> str:
-        """Say which of the files this user may not use, whose it is, and what to do; empty if it is none.
+    def blocked(self) -> tuple[str, str] | None:
+        """Say which of the files this user may not use, and what to do; None if it is none.
 
         A user who may not write the main file only reads the others.
         """
         may_write = os.access(self.main, os.W_OK)
         for path in (self.main, self.wal, self.shm):
             try:
-                owner = Path(path).stat().st_uid
+                owner = name_of_user(Path(path).stat().st_uid)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                return f"{error}; check the permissions of its directory"
+                return (
+                    f"{this_user()} cannot look at {path} ({error.strerror})",
+                    f"check the permissions of each directory on the way to it (namei -l {path} shows them)",
+                )
             if os.access(path, os.R_OK | (os.W_OK if may_write else 0)):
                 continue
-            found = f"{path} belongs to user {owner}, and user {os.getuid()} may not use it"
-            if path == self.main:
-                return f"{found}; check its permissions"
-            return (
-                f"{found}: a process of user {owner} made it. Stop that process; then let root run "
-                f"chown --reference={self.main} {self.wal} {self.shm}"
+            found = f"{path} belongs to {owner}, and {this_user()} may not use it"
+            advice = (
+                f"run as {owner}, or let {owner} run chmod a+r {path} if everybody may read it; to publish, "
+                "this user needs write permission too, and on the directory"
             )
+            if path != self.main:
+                found += f": a process of {owner} made it"
+                advice = (
+                    f"stop that process; then let root run chown --reference={self.main} {self.wal} "
+                    f"{self.shm}. Run all that publish as one user, or it happens again"
+                )
+            return found, advice
         if not may_write and size_of(self.wal) and not Path(self.shm).exists():
+            found = f"{self.wal} has the newest commits, but {self.shm} is missing"
             return (
-                f"{self.wal} has the newest commits, but {self.shm} is missing, and so this user cannot "
-                "read them; let a user who may write open the store once (`swapstore doctor`)"
+                f"{found}, and {this_user()} may not make it",
+                "let a user who may write open the store once (`swapstore doctor`)",
             )
+        return None
+
+    def unwritable(self) -> str:
+        """Say what this user may not write of what a publish has to write; empty if it is nothing."""
+        return unwritable(self.main, "the file") or unwritable(os.path.dirname(self.wal), "the directory")  # noqa: PTH120
+
+
+def unwritable(path: str, what: str) -> str:
+    """Say why this user may not write a file or directory; empty if it may, or if there is none."""
+    if not os.path.exists(path) or os.access(path, os.W_OK):  # noqa: PTH110 - it raises nothing
         return ""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"{what} {path} is on a file system that is mounted read-only"
+    owner = name_of_user(Path(path).stat().st_uid)
+    return f"{what} {path} belongs to {owner}, and {this_user()} may not write it"
+
+
+def name_of_user(number: int) -> str:
+    """Return a user's name, for messages; the number if it has none."""
+    try:
+        import pwd  # noqa: PLC0415 - only messages need it, and some systems lack it
+
+        return f"user {pwd.getpwuid(number).pw_name}"
+    except (ImportError, KeyError):
+        return f"user {number}"
+
+
+def this_user() -> str:
+    """Return the name of the user of this process, for messages."""
+    return name_of_user(os.geteuid()) if hasattr(os, "geteuid") else "this user"
 
 
 class Look(NamedTuple):
@@ -113,6 +151,11 @@ class Look(NamedTuple):
     def logs(self) -> tuple[Identity, Identity]:
         """Which `-wal` and `-shm` there are."""
         return self[1:3]
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether none of the files is seen."""
+        return self.files == (None, None, None)
 
 
 def look(parts: Parts) -> Look:
