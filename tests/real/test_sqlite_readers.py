@@ -187,7 +187,7 @@ def test_beside_a_producer(directory: Path, mode: int) -> None:
             path.chmod(0o644)
         assert as_nobody(everything, path) == [["mena"], [3, 2, 1], 3, []]
         path.chmod(0o444)
-        assert isinstance(as_nobody(_read_and_publish, path), AccessDenied), "with a connection that only reads"
+        assert isinstance(as_nobody(_read_and_publish, path), AccessDenied)  # its connection only reads
 
 
 def _read_and_publish(path: Path) -> None:
