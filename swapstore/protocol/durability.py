@@ -50,10 +50,11 @@ MARK_TTL_MS = 1000
 
 
 def ask_at_connect(ctx: Context) -> Operation[None]:
-    """Ask the server. If it cannot be reached now, the first publish asks it."""
+    """Ask the server, once. If it does not answer now, the first publish asks it."""
     if ctx.durability is not None:
         with suppress(Unavailable):
-            yield from require(ctx, ctx.durability)
+            (reply,) = yield Batch((_question(ctx, ctx.durability),))
+            _note(ctx, ctx.durability, reply)
 
 
 def asking(ctx: Context, durability: Any) -> Context:
@@ -69,7 +70,16 @@ def require(ctx: Context, durability: Durability) -> Operation[None]:
         raise Unsupported(found.never_awaits)
     if durability.fsync in found.awaits:
         return
-    (reply,) = yield from ask_all(ctx, [AwaitReplicas(ctx.keys.datasets(), 0, durability.fsync, 1)])
+    (reply,) = yield from ask_all(ctx, [_question(ctx, durability)])
+    _note(ctx, durability, reply)
+
+
+def _question(ctx: Context, durability: Durability) -> AwaitReplicas:
+    return AwaitReplicas(ctx.keys.datasets(), 0, durability.fsync, 1)
+
+
+def _note(ctx: Context, durability: Durability, reply: int | Failed) -> None:
+    """Remember that the server can wait. Raises `Unsupported` if it cannot."""
     if isinstance(reply, Failed):
         if not isinstance(reply.error, AccessDenied | Unsupported):
             raise reply.error
@@ -79,7 +89,7 @@ def require(ctx: Context, durability: Durability) -> Operation[None]:
             f"written. Allow it for this user (ACL SETUSER … +{needed.lower()}), choose another durability, "
             "or publish without one"
         ) from reply.error
-    found.awaits.add(durability.fsync)
+    ctx.capabilities.awaits.add(durability.fsync)
 
 
 # --- publish, and wait -----------------------------------------------------------------------------
