@@ -255,4 +255,11 @@ MUTANTS = (
         DURABILITY + "a_server_that_lacks_the_command_is_told_before_anything_is_written",
         Edit("Calls.publish", "yield from require(ctx, ctx.durability)", "pass"),
     ),
+    mutant(
+        "a commit that was carried out before counts as waited for",
+        "A commit that a former send has carried out is waited for behind a write of this connection.",
+        "exploration/test_explore.py::test_every_state_of_publishes_that_wait_keeps_the_promises"
+        "[one producer-one late command]",
+        Edit("Scripted.send", "waited and isinstance(reply, Committed)", "waited"),
+    ),
 )
