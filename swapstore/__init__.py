@@ -44,6 +44,7 @@ from swapstore.errors import (
     Throttled,
     TooOld,
     Unavailable,
+    UnderReplicated,
     Unscripted,
     Unsupported,
     UnsupportedFormat,
@@ -53,6 +54,7 @@ from swapstore.migration.layout import Mirror
 from swapstore.models import (
     Candidate,
     Commit,
+    Durability,
     Entry,
     Gap,
     LiveView,
@@ -84,6 +86,7 @@ __all__ = [
     "Contended",
     "Corrupt",
     "Damaged",
+    "Durability",
     "Entry",
     "Finding",
     "Gap",
@@ -119,6 +122,7 @@ __all__ = [
     "Timeout",
     "TooOld",
     "Unavailable",
+    "UnderReplicated",
     "Unscripted",
     "Unsupported",
     "UnsupportedFormat",
@@ -140,6 +144,7 @@ def publish(
     expected_version: int | None = None,
     validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
     codec: Codec = "json",
+    durability: Durability | None = None,
 ) -> Commit:
     """Publish to the default store; see `Store.publish`."""
     return default_store().publish(
@@ -152,6 +157,7 @@ def publish(
         expected_version=expected_version,
         validate=validate,
         codec=codec,
+        durability=durability,
     )
 
 

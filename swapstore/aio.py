@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from swapstore.events import Event
     from swapstore.migration.layout import Mirror
-    from swapstore.models import Retention, Timeout, Validator
+    from swapstore.models import Durability, Retention, Timeout, Validator
 
 __all__ = ["AsyncStore", "connect"]
 
@@ -50,6 +50,7 @@ def connect(
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
+    durability: Durability | None = None,
     mirror: Mirror | None = None,
     validators: Sequence[Validator] = (),
     on_event: Callable[[Event], object] | None = None,
@@ -76,6 +77,7 @@ def connect(
         cache_bytes=cache_bytes,
         max_ahead=max_ahead,
         retention=retention,
+        durability=durability,
         mirror=mirror,
         validators=validators,
         on_event=on_event,

@@ -288,6 +288,26 @@ def _as_timedelta(value: Any) -> str:
 
 
 @_checking
+def durability(replicas: Any, fsync: Any, timeout: Any) -> None:
+    """Refuse a durability that no server can give, or that asks for nothing."""
+    if not isinstance(fsync, bool):
+        raise InvalidInput(f"fsync must be True or False, not {shown(fsync)}")
+    if whole(replicas, "replicas", least=0) == 0 and not fsync:
+        raise InvalidInput("a Durability of no replicas and without fsync asks for nothing: name 1 or more")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= MAX_TIMEOUT_S:
+        raise InvalidInput(f"the time-out of a Durability must be seconds above 0, not {shown(timeout)}")
+
+
+def shorter_than_a_reply(timeout_s: float, reply_s: float | None) -> None:
+    """Refuse a wait for replicas during which the connection would be given up."""
+    if reply_s is not None and timeout_s >= reply_s:
+        raise InvalidInput(
+            f"the time-out of the durability, {timeout_s:g} s, must be shorter than that for a reply, "
+            f"{reply_s:g} s; see connect(timeout=Timeout(reply=…)), or the client's socket_timeout"
+        )
+
+
+@_checking
 def file(value: Any) -> str:
     """Return the path of a file, as a plain str."""
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else ""

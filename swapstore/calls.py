@@ -11,17 +11,26 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments, codecs
 from swapstore.commands import BackUp, Restore
-from swapstore.errors import InvalidInput, LeaseLost, OutcomeUnknown, Rejected, StoreClosed, SwapstoreError
+from swapstore.errors import (
+    InvalidInput,
+    LeaseLost,
+    OutcomeUnknown,
+    Rejected,
+    StoreClosed,
+    SwapstoreError,
+    UnderReplicated,
+)
 from swapstore.events import CallFailed, Published, PublishRejected
 from swapstore.migration import mirror
-from swapstore.models import Outcomes, Retention, Validator
+from swapstore.models import Durability, Outcomes, Retention, Validator
 from swapstore.protocol import datasets as listing
 from swapstore.protocol import live, pointers, prune, read
 from swapstore.protocol.batching import batched
+from swapstore.protocol.durability import asking, publish_durably, require
 from swapstore.protocol.follow import Follow
 from swapstore.protocol.load import ask
 from swapstore.protocol.operation import Batch, Emit, Tally, Turn
-from swapstore.protocol.publish import Publication, publish
+from swapstore.protocol.publish import publication, publish
 from swapstore.protocol.read import History
 
 if TYPE_CHECKING:
@@ -64,6 +73,7 @@ class Calls:
         expected_version: int | None = None,
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
         codec: Codec = "json",
+        durability: Durability | None = None,
     ) -> Operation[Commit]:
         """Publish a value as the next snapshot of a dataset. Readers see all of it, or the previous snapshot.
 
@@ -83,14 +93,18 @@ class Calls:
           It may be called again if another producer commits first.
         - `codec`: `json` (any JSON value, attrs classes, dataclasses, msgspec structs, or JSON text as
           `msgspec.Raw`) or `bytes`.
+        - `durability`: wait until replicas, or disks, have the commit: a `Durability`. Default: that of the
+          store.
 
         Raises `Conflict`, `IdConflict`, `Rejected`, `TooOld` (retention would hide the snapshot at once),
         `PayloadTooLarge`, `StoreFull`, `Contended`, and `OutcomeUnknown` if the reply was lost and the store
-        could not be asked for the outcome: publish again with the error's `id`. After any of these errors,
-        readers still see one whole version.
+        could not be asked for the outcome: publish again with the error's `id`. With a `durability`:
+        `UnderReplicated` if it is published and too few replicas have it, `Unsupported` if the store cannot
+        give it. After any of these errors, readers still see one whole version.
         """
         with about(self._context, "publish", dataset) as name:
-            wanted = self._wanted(
+            wanted = publication(
+                self._context,
                 name,
                 value,
                 id=id,
@@ -103,18 +117,29 @@ class Calls:
             )
             if self._context.mirror is not None:
                 mirror.refuse_what_it_cannot_write(self._context, wanted.payload)
+            under = None
+            ctx = self._context if durability is None else asking(self._context, durability)
+            if ctx.durability is not None:
+                yield from require(ctx, ctx.durability)
             yield Turn((name,))
             try:
-                commit = yield from publish(self._context, wanted)
+                if ctx.durability is None:
+                    commit = yield from publish(ctx, wanted)
+                else:
+                    commit = yield from publish_durably(ctx, wanted, ctx.durability)
             except Rejected as error:
                 size, reason = len(wanted.payload), error.reason
                 self._context.emit(PublishRejected(dataset=name, id=error.id or "", size=size, reason=reason))
                 raise
+            except UnderReplicated as error:  # it is published
+                commit, under = error.commit, error
             if self._context.hook is not None:
                 yield Emit(partial(self._emit_published, commit))
             if self._context.mirror is not None:
                 held = wanted.payload if commit.created else None
                 yield from mirror.bring_up_to_date(self._context, self._context.mirror, name, commit, held)
+            if under is not None:
+                raise under
             return commit
 
     def publish_many(
@@ -127,6 +152,7 @@ class Calls:
         dedupe_key: str | None = None,
         validate: Validator | None = None,
         codec: Codec = "json",
+        durability: Durability | None = None,
     ) -> Operation[Outcomes]:
         """Publish a value to each of several datasets.
 
@@ -136,7 +162,8 @@ class Calls:
 
         Each dataset swaps by itself: a failure of one does not prevent the others from being published.
         Returns the outcome of each: its `Commit`, or the `SwapstoreError` that `publish` would have raised.
-        Call `raise_for_failures()` on it, or look at each outcome.
+        Call `raise_for_failures()` on it, or look at each outcome. With a `durability`, all datasets are
+        waited for at once, and each outcome says how many replicas have it.
 
         Raises only `InvalidInput`: if `values` is not a mapping or cannot be read, or if one `id` is for
         several datasets of a store with a mirror.
@@ -160,6 +187,7 @@ class Calls:
                 dedupe_key=dedupe_key,
                 validate=validate,
                 codec=codec,
+                durability=durability,
             )
             for name, value in each.items()
         }
@@ -481,6 +509,7 @@ class Calls:
                 size=commit.size,
                 created=commit.created,
                 is_latest=commit.is_latest,
+                replicas=commit.replicas,
                 attempts=len(tally.drafts),
                 round_trips=tally.round_trips,
                 elapsed_s=self._context.clock.monotonic() - tally.began,
@@ -503,41 +532,6 @@ class Calls:
         if self._context.mirror is not None:
             yield from mirror.bring_up_to_date(self._context, self._context.mirror, status.dataset)
         return status
-
-    def _wanted(
-        self,
-        name: str,
-        value: Any,
-        *,
-        id: str | None,  # noqa: A002
-        ts: int | datetime | None,
-        labels: Mapping[str, str] | None,
-        dedupe_key: str | None,
-        expected_version: int | None,
-        validate: Validator | None,
-        codec: str,
-    ) -> Publication:
-        """Check the arguments of a publish, and encode the value."""
-        policy, clock = self._context.policy, self._context.clock
-        payload = codecs.encode(value, codec, limit_bytes=policy.max_payload_bytes)
-        if ts is not None:
-            ts = arguments.timestamp_ms(ts)
-            arguments.not_ahead(ts, clock.now_ms(), policy.max_ahead_ms)
-        if validate is not None and not callable(validate):
-            raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
-        return Publication(
-            dataset=name,
-            payload=payload,
-            codec=codec,
-            id=None if id is None else arguments.snapshot_id(id),
-            ts=ts,
-            labels=arguments.labels({} if labels is None else labels),
-            dedupe_key=None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
-            expected_version=None
-            if expected_version is None
-            else arguments.expected_version(expected_version),
-            validate=validate,
-        )
 
 
 # --- what failed, and where ---------------------------------------------------------------------------
@@ -571,7 +565,9 @@ class about:  # noqa: N801 - it reads as a sentence: with about(context, "publis
         if isinstance(error, SwapstoreError):
             if error.dataset is None and self._name:
                 error.dataset = self._name
-            if self._call == "publish" and not isinstance(error, OutcomeUnknown | LeaseLost):
+            if self._call == "publish" and not isinstance(
+                error, OutcomeUnknown | LeaseLost | UnderReplicated
+            ):
                 error.published = False
             if not isinstance(error, Rejected | StoreClosed):  # a rejection has an event of its own
                 self._emit(error)

@@ -129,6 +129,34 @@ class Ask(ReadCommand[Any]):
     words: tuple[str, ...]
 
 
+NOT_ON_DISK = -1
+
+
+@attrs.frozen
+class AwaitReplicas(ReadCommand[int]):
+    """Wait until `replicas` replicas have what was written before it in its batch, at most `timeout_ms`.
+
+    Return how many have it. With `fsync`: how many have it on disk; `NOT_ON_DISK` if the server itself has
+    not. `key` only says which server to ask, if there are several.
+
+    A server waits for what its connection has written, so **the command right before it in the batch is a
+    write**, and has to be carried out by the same server on the same connection. After a batch that wrote
+    nothing, it may return the full number at once. So it is never sent again without that command.
+
+    If a batch has several of them that ask for the same, a driver may send only the last, for each server.
+    Only servers that have replicas carry it out. `AwaitReplicas(key, 0, fsync, 1)` asks whether they do.
+    """
+
+    key: str
+    replicas: int
+    fsync: bool
+    timeout_ms: int
+
+    def asks_like(self, other: Command[Any]) -> bool:
+        """Say whether another command asks for the same, of any key."""
+        return isinstance(other, AwaitReplicas) and attrs.evolve(other, key=self.key) == self
+
+
 @attrs.frozen
 class BackUp(ReadCommand[int]):
     """Copy a SQLite store into a new file, and return its size in bytes. It is a batch of its own."""

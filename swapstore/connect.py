@@ -17,12 +17,13 @@ from swapstore import arguments, engine, events
 from swapstore.cache import Cache
 from swapstore.drivers.base import Endpoint
 from swapstore.drivers.rest import address as rest_address
-from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError, Unavailable
+from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError, Unavailable, Unsupported
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
 from swapstore.migration.layout import Mirror
-from swapstore.models import Retention, Timeout
+from swapstore.models import Durability, Retention, Timeout
 from swapstore.protocol.context import Capabilities, Context, Policy
+from swapstore.protocol.durability import ask_at_connect
 from swapstore.protocol.scriptless.probe import Undecided
 from swapstore.store import Store
 
@@ -72,11 +73,14 @@ def connect(
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
+    durability: Durability | None = None,
     mirror: Mirror | None = None,
     validators: Sequence[Validator] = (),
     on_event: Callable[[Event], object] | None = None,
 ) -> Store:
-    """Return a `Store`. It connects when it is first used; a REST endpoint is asked at once what it supports.
+    """Return a `Store`. It connects when it is first used.
+
+    A REST endpoint is asked at once what it supports, and a server whether it can give a `durability`.
 
     - `target`: `redis://`, `rediss://`, `unix://`, `sqlite:///path.db` (three slashes: relative to the
       working directory, four: absolute), `https://` for a REST endpoint (Upstash, or a compatible one), or a
@@ -97,6 +101,8 @@ def connect(
       one is refused: until that moment, no other publish would become the latest. The same bound holds for
       this machine's clock itself, compared with that of the store: see `Retention`.
     - `retention`: how much history the publishes of this store keep. Default: all of it.
+    - `durability`: a `Durability`: each publish waits until replicas, or disks, have its commit. On Redis and
+      Valkey; the server is asked at once whether it can. Default: the primary alone acknowledges.
     - `mirror`: old keys to write after each swap, for readers that have not moved yet. On Redis and Valkey,
       also over REST; a SQLite store refuses it.
     - `validators`: functions like `validate` of `publish`. Every publish of this store calls them in order,
@@ -106,7 +112,7 @@ def connect(
 
     Raises `InvalidInput` for an address or option that cannot be used, and `Misconfigured` if the directory
     of the default file cannot be created or a REST endpoint is not usable: `AccessDenied` if it refuses the
-    token, `Unsupported` if it has no safe way to commit.
+    token, `Unsupported` if it has no safe way to commit, or the store cannot give the durability.
     """
     driver, context = prepare(
         BLOCKING,
@@ -122,6 +128,7 @@ def connect(
         cache_bytes=cache_bytes,
         max_ahead=max_ahead,
         retention=retention,
+        durability=durability,
         mirror=mirror,
         validators=validators,
         on_event=on_event,
@@ -181,6 +188,7 @@ def prepare(
     cache_bytes: int,
     max_ahead: timedelta | None,
     retention: Retention | None,
+    durability: Durability | None,
     mirror: Mirror | None,
     validators: Sequence[Validator],
     on_event: Callable[[Event], object] | None,
@@ -196,6 +204,7 @@ def prepare(
         cache=Cache(arguments.whole(cache_bytes, "cache_bytes", least=0)),
         policy=policy,
         retention=_retention(retention),
+        durability=None if durability is None else Durability.of(durability),
         mirror=_mirror(mirror),
         validators=_validators(validators),
         hook=events.hook(on_event),
@@ -208,15 +217,42 @@ def prepare(
         raise Unavailable(f"cannot connect: {error}. Nothing was sent") from error
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
-    policy = attrs.evolve(policy, text_only=not driver.binary_safe, total_s=waits.total)
+    policy = attrs.evolve(
+        policy,
+        text_only=not driver.binary_safe,
+        total_s=waits.total,
+        reply_s=getattr(driver, "reply_s", None),
+    )
     undecided = Undecided(single_writer=single_writer)
     is_server = driver.kind == "redis"
-    found = Capabilities(committer=undecided, tells_role=is_server, may_be_node=is_server)
+    found = Capabilities(
+        committer=undecided,
+        tells_role=is_server,
+        may_be_node=is_server,
+        never_awaits=_NOT_DURABLE.get(driver.kind, ""),
+    )
     context = attrs.evolve(context, capabilities=found, doctor=_DOCTORS.get(driver.kind))
+    if context.durability is not None:
+        _refuse_durability(context.durability, found, policy)
+        context = attrs.evolve(context, on_connect=ask_at_connect)
     if driver.kind == "upstash":
         policy = _over_rest(policy, max_request)
         context = attrs.evolve(context, on_connect=undecided.ask_at_connect)
     return driver, attrs.evolve(context, policy=policy)
+
+
+_NOT_DURABLE = {
+    "sqlite": "a SQLite store has no replicas, so no durability can be asked for. Each of its commits is on "
+    "the disk of this machine (synchronous=FULL) before it is acknowledged. Leave durability= out",
+    "upstash": "a REST endpoint waits for no replicas, so no durability can be asked for. Leave durability= "
+    "out, or connect through the Redis protocol (rediss://) if the provider allows WAIT there",
+}
+
+
+def _refuse_durability(durability: Durability, found: Capabilities, policy: Policy) -> None:
+    if found.never_awaits:
+        raise Unsupported(found.never_awaits)
+    arguments.shorter_than_a_reply(durability.timeout, policy.reply_s)
 
 
 def _over_rest(policy: Policy, max_request: int) -> Policy:

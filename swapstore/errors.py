@@ -9,12 +9,18 @@ Catch a group, not a leaf:
 - `Misconfigured`: the store works, but not for this client. Waiting does not help: change the setup.
 - `Damaged`: what is stored is not what was written. Somebody has to look.
 
+`UnderReplicated` is in no group: the snapshot is published, and too few replicas have it. Publish the same id
+again to wait again.
+
 Every message says what happened and what to do next. No message contains a password, a token or a payload.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from swapstore.models import Commit, Durability
 
 
 class SwapstoreError(Exception):
@@ -23,8 +29,8 @@ class SwapstoreError(Exception):
     `dataset` and `key` name what the error is about; None if it is not about one.
 
     `published` is False if `publish` or `publish_many` raised or returned the error and published nothing;
-    the message says so too. None: the call does not publish, or whether it did is not known; the message says
-    which.
+    the message says so too. True: it is `UnderReplicated`. None: the call does not publish, or whether it did
+    is not known; the message says which.
     """
 
     published: bool | None = None
@@ -50,15 +56,43 @@ def _restored(kind: type[SwapstoreError], args: tuple[Any, ...]) -> SwapstoreErr
 
 
 class SomeFailed(SwapstoreError):  # noqa: N818
-    """Several datasets of a `publish_many` were not published; all others were.
+    """Several datasets of a `publish_many` were not published, or are `UnderReplicated`; all others are.
 
     `failures` is a dict from each of these datasets to its error.
     """
 
     def __init__(self, failures: dict[str, SwapstoreError], *, of: int) -> None:
         reasons = "; ".join(str(error) for error in failures.values())
-        super().__init__(f"{len(failures)} of {of} datasets were not published: {reasons}")
+        too_few = sum(isinstance(error, UnderReplicated) for error in failures.values())
+        what = ["were not published"] if too_few < len(failures) else []
+        what += ["are on too few replicas"] if too_few else []
+        super().__init__(f"{len(failures)} of {of} datasets {', or '.join(what)}: {reasons}")
         self.failures = failures
+
+
+class UnderReplicated(SwapstoreError):  # noqa: N818
+    """The snapshot is published, and readers see it, but on fewer replicas, or disks, than were asked for.
+
+    Publish the same id and content again: that waits again, and publishes again what a failover has undone.
+
+    `commit` is the commit, `durability` what was asked for, and `replicas` how many replicas were known to
+    have it in time: 0 if the server could not be asked, or had it not on its own disk.
+    """
+
+    published = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        commit: Commit,
+        durability: Durability,
+        replicas: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.commit = commit
+        self.durability = durability
+        self.replicas = replicas
 
 
 class InvalidInput(SwapstoreError, ValueError):  # noqa: N818 - the names are the library's vocabulary

@@ -43,6 +43,8 @@ class Published(Event):
     `attempts` is the number of drafts that were sent: 1, and one more each time another commit came first; 0
     if the commit was found before a draft was sent. `round_trips` is the number of batches, including those
     shared with other datasets. `elapsed_s` is the duration in seconds, validators and waits included.
+    `replicas` is how many replicas have the commit, if the publish asked for a `Durability`. If these are too
+    few, a `CallFailed` with the error `UnderReplicated` follows.
     """
 
     version: int
@@ -51,6 +53,7 @@ class Published(Event):
     size: int
     created: bool
     is_latest: bool
+    replicas: int | None = None
     attempts: int
     round_trips: int
     elapsed_s: float

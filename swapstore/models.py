@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from swapstore import arguments, codecs
-from swapstore.errors import SomeFailed, SwapstoreError
+from swapstore.errors import InvalidInput, SomeFailed, SwapstoreError
 
 Encoding = Literal["base64"]
 
@@ -137,7 +137,8 @@ class Commit:
     `version` is the manifest version that committed the snapshot, and `etag` the etag of that manifest.
     `created` is False if an earlier commit has the same id or dedupe key: the fields then describe that
     commit, and `etag` the current manifest. `is_latest`: this snapshot is the dataset's latest. `ts` is in
-    milliseconds since the Unix epoch, `size` in bytes.
+    milliseconds since the Unix epoch, `size` in bytes. `replicas` is how many replicas have the commit, if
+    the publish asked for a `Durability`; None: it did not.
     """
 
     dataset: str
@@ -149,6 +150,7 @@ class Commit:
     size: int
     created: bool
     is_latest: bool
+    replicas: int | None = None
 
 
 class Outcomes(dict[str, "Commit | SwapstoreError"]):
@@ -156,7 +158,10 @@ class Outcomes(dict[str, "Commit | SwapstoreError"]):
 
     @property
     def failures(self) -> dict[str, SwapstoreError]:
-        """The datasets that were not published, and their errors."""
+        """The datasets whose publish raised an error, and their errors.
+
+        They were not published, except where the error is `UnderReplicated`.
+        """
         return {name: outcome for name, outcome in self.items() if isinstance(outcome, SwapstoreError)}
 
     def raise_for_failures(self) -> None:
@@ -229,6 +234,50 @@ class Timeout:
             return value or cls()
         seconds = arguments.timeout_s(value, "timeout")
         return cls(connect=seconds, reply=seconds, total=seconds)
+
+
+DURABILITY_TIMEOUT_S = 1.0
+REPLICAS_FSYNC_S = 3.0  # replicas report what is on their disks once a second
+
+
+def _default_timeout(durability: Durability) -> float:
+    return REPLICAS_FSYNC_S if durability.fsync and durability.replicas else DURABILITY_TIMEOUT_S
+
+
+@attrs.frozen(kw_only=True)
+class Durability:
+    """Where a commit must be before a publish is acknowledged. On Redis and Valkey.
+
+    - `replicas`: how many replicas must have it; 1 or more. 0: none, only with `fsync`.
+    - `fsync`: on disk, and not only in memory: on the disk of the primary, and on the disks of that many
+      replicas. The servers need an append-only file (`appendonly yes`), and Redis 7.2 or Valkey.
+    - `timeout`: how long to wait for that, in seconds; shorter than `Timeout.reply`. Default: 1. With `fsync`
+      and replicas: 3, because replicas report what is on their disks once a second.
+
+    Too few in time: `UnderReplicated`. The snapshot is published all the same. Raises `InvalidInput` for
+    anything else.
+    """
+
+    replicas: int = 1
+    fsync: bool = False
+    timeout: float = attrs.field(default=attrs.Factory(_default_timeout, takes_self=True))
+
+    def __attrs_post_init__(self) -> None:
+        arguments.durability(self.replicas, self.fsync, self.timeout)
+
+    @classmethod
+    def of(cls, value: Any) -> Durability:
+        """Return the given `Durability`. Raises `InvalidInput` for any other value."""
+        if isinstance(value, Durability):
+            return value
+        raise InvalidInput(
+            f"durability must be a Durability (replicas=, fsync=, timeout=), not {type(value).__name__}"
+        )
+
+    @property
+    def timeout_ms(self) -> int:
+        """`timeout` in milliseconds; 1 or more, because 0 is no bound to a server."""
+        return max(1, int(self.timeout * 1000))
 
 
 @attrs.frozen(kw_only=True)

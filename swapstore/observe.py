@@ -64,7 +64,8 @@ def _describe(event: Event) -> str:
     match event:
         case Published():
             action = "published" if event.created else "was published before:"
-            return f"{action} version {event.version}, id {event.id}, {event.size:,} bytes{_cost(event)}"
+            on = "" if event.replicas is None else f", replicas: {event.replicas}"
+            return f"{action} version {event.version}, id {event.id}, {event.size:,} bytes{on}{_cost(event)}"
         case CallFailed():
             return f"{event.call} failed: {event.error} ({event.elapsed_s:.3f} s)"
         case PublishRejected():

@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from swapstore.commands import Command, Committed, Failed, ReadCommand, Swap
+from swapstore.commands import AwaitReplicas, Command, Committed, Failed, ReadCommand, Swap
 from swapstore.errors import ReplyLost, SwapstoreError, Unavailable
 
 FIRST_PAUSE_S = 0.05  # after a first attempt at once; doubled each time
@@ -44,11 +44,11 @@ def recover(
     found = list(replies)
     pause_s, next_pause_s = 0.0, FIRST_PAUSE_S
     waited_s, began = 0.0, time.monotonic()
-    while (refusal := _refusal(found)) is not None:
+    while (refusal := _refusal(commands, found)) is not None:
         waited_s += pause_s
         if waited_s > patience_s or time.monotonic() - began > patience_s:
             return _given_up(commands, found, refusal)
-        wanted = [i for i, reply in enumerate(found) if not _is_done(commands[i], reply)]
+        wanted = [i for i in range(len(found)) if not _is_done(commands, found, i)]
         try:
             answers = yield Again(pause_s, tuple(commands[i] for i in wanted))
         except ReplyLost:
@@ -64,21 +64,31 @@ def recover(
     return found
 
 
-def _refusal(replies: Sequence[Any]) -> Failed | None:
+def _refusal(commands: Sequence[Command[Any]], replies: Sequence[Any]) -> Failed | None:
     """Return the first refusal of a command that may succeed on another connection."""
-    return next((reply for reply in replies if type(reply) is Failed and reply.again), None)
+    for i, reply in enumerate(replies):
+        if type(reply) is Failed and reply.again and not _is_done(commands, replies, i):
+            return reply
+    return None
 
 
 def _given_up(commands: Sequence[Command[Any]], replies: list[Any], refusal: Failed) -> list[Any]:
     """Return the replies when nothing more is sent: a commit that was not carried out was refused, too."""
     return [
-        refusal if isinstance(command, Swap) and not _is_done(command, reply) else reply
-        for command, reply in zip(commands, replies, strict=True)
+        refusal if isinstance(command, Swap) and not _is_done(commands, replies, i) else reply
+        for i, (command, reply) in enumerate(zip(commands, replies, strict=True))
     ]
 
 
-def _is_done(command: Command[Any], reply: Any) -> bool:
-    """Say whether a reply stands: that of a write which was carried out, or refused for good."""
+def _is_done(commands: Sequence[Command[Any]], replies: Sequence[Any], i: int) -> bool:
+    """Say whether a reply stands: that of a write which was carried out, or refused for good.
+
+    A wait for replicas is about the write before it, on its connection. On another one it would be about
+    nothing, so it stands or is sent again with that write, refused or not.
+    """
+    command, reply = commands[i], replies[i]
+    if isinstance(command, AwaitReplicas):
+        return i > 0 and _is_done(commands, replies, i - 1)
     if isinstance(reply, Failed):
         return not reply.again
     if isinstance(command, Swap):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ExitCode(enum.IntEnum):
-    """Exit codes, which scripts rely on. 1 to 5, and 8, are the groups of errors in `swapstore.errors`."""
+    """Exit codes, which scripts rely on. 1 to 5, 8 and 9 are the groups of errors in `swapstore.errors`."""
 
     DONE = 0
     NOT_FOUND = 1
@@ -23,6 +23,7 @@ class ExitCode(enum.IntEnum):
     STALE = 6
     PROBLEM = 7
     MISCONFIGURED = 8
+    UNDER_REPLICATED = 9
     BUG = 70  # EX_SOFTWARE of sysexits; Python's own 1 would read as "nothing published"
     INTERRUPTED = 130  # what a shell reports after Ctrl-C
     NO_READER = 141  # what a shell reports for a command that wrote into a closed pipe

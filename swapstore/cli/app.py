@@ -27,6 +27,7 @@ from swapstore.errors import (
     Refused,
     SwapstoreError,
     Unavailable,
+    UnderReplicated,
 )
 
 HELP = """\
@@ -48,6 +49,7 @@ Exit codes:
   7  doctor found a problem
   8  the store refuses the credentials, or cannot do this;
      waiting does not help
+  9  published, but on too few replicas: publish --replicas
 
 For example:
   swapstore publish mena snapshot.json
@@ -61,6 +63,7 @@ ERROR_CODES: dict[type[SwapstoreError], ExitCode] = {
     Unavailable: ExitCode.UNAVAILABLE,
     Misconfigured: ExitCode.MISCONFIGURED,
     Damaged: ExitCode.DAMAGED,
+    UnderReplicated: ExitCode.UNDER_REPLICATED,
 }
 
 GLOBAL_OPTIONS = Group("Options of every command", sort_key=100)

@@ -53,8 +53,10 @@ def write_json(value: Any) -> None:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """Return the fields of an attrs instance in their order; an entry's `encoding` only if it has one."""
-    return attrs.asdict(value, filter=lambda field, each: field.name != "encoding" or each is not None)
+    """Return the fields of an attrs instance in their order; `encoding` and `replicas` only if it has one."""
+    return attrs.asdict(
+        value, filter=lambda field, each: field.name not in {"encoding", "replicas"} or each is not None
+    )
 
 
 # --- messages --------------------------------------------------------------------------------------

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
+import attrs
 import msgspec
 from cyclopts import Parameter
 
 from swapstore.cli import output
-from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, Moment, retention_of, to_moment, to_whole
+from swapstore.cli.arguments import (
+    Dataset,
+    MaxAge,
+    MaxCount,
+    Moment,
+    retention_of,
+    to_duration,
+    to_moment,
+    to_whole,
+)
 from swapstore.cli.session import CurrentSession
 from swapstore.cli.status import print_status
 from swapstore.connect import DEFAULT_MAX_PAYLOAD
-from swapstore.errors import InvalidInput, PayloadTooLarge
-from swapstore.models import Commit
+from swapstore.errors import InvalidInput, PayloadTooLarge, UnderReplicated
+from swapstore.models import Commit, Durability
 
 STDIN = "<stdin>"  # replaces a lone dash, which cyclopts would take for an option
 
@@ -68,6 +79,26 @@ def publish(
     ] = None,
     max_age: MaxAge = None,
     max_count: MaxCount = None,
+    replicas: Annotated[
+        int | None,
+        Parameter(
+            converter=to_whole,
+            help="Wait until this many replicas have the commit. Too few in time: exit code 9, though it is "
+            "published. Default: do not wait; with --fsync: 1.",
+        ),
+    ] = None,
+    fsync: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Wait until the server, and the replicas, have the commit on disk.",
+        ),
+    ] = False,
+    wait: Annotated[
+        timedelta | None,
+        Parameter(converter=to_duration, help="How long to wait for the replicas: 2s. Default: 1s."),
+    ] = None,
     session: CurrentSession,
 ) -> None:
     """Publish a file or stdin as the next snapshot, and print the commit.
@@ -82,23 +113,29 @@ def publish(
     """
     labels = _labels(label or [])
     retention = retention_of(max_age, max_count)
+    durability = _durability(replicas, wait, fsync=fsync)
     payload = _payload(file)
     if codec == "bytes" and file == STDIN and not payload:
         raise InvalidInput(
             "stdin is empty, as after a command that failed; nothing was published. To publish no bytes on "
             "purpose, name an empty FILE"
         )
+    under: UnderReplicated | None = None
     with session.connect(retention=retention) as store:
-        commit = store.publish(
-            dataset,
-            msgspec.Raw(payload) if codec == "json" else payload,
-            id=snapshot_id,
-            ts=ts,
-            labels=labels,
-            dedupe_key=dedupe_key,
-            expected_version=expected_version,
-            codec=codec,
-        )
+        try:
+            commit = store.publish(
+                dataset,
+                msgspec.Raw(payload) if codec == "json" else payload,
+                id=snapshot_id,
+                ts=ts,
+                labels=labels,
+                dedupe_key=dedupe_key,
+                expected_version=expected_version,
+                codec=codec,
+                durability=durability,
+            )
+        except UnderReplicated as error:  # published: the id to wait again with is printed
+            commit, under = error.commit, error
     session.say_where(store)
     try:
         if session.human_readable:
@@ -108,6 +145,8 @@ def publish(
     except OSError:
         output.complain(f"dataset {dataset!r}: version {commit.version} is published, but cannot be printed")
         raise
+    if under is not None:
+        raise under
 
 
 def confirm(dataset: Dataset, /, *, session: CurrentSession) -> None:
@@ -121,6 +160,15 @@ def confirm(dataset: Dataset, /, *, session: CurrentSession) -> None:
     with session.connect() as store:
         print_status(session, store.confirm(dataset))
     session.say_where(store)
+
+
+def _durability(replicas: int | None, wait: timedelta | None, *, fsync: bool) -> Durability | None:
+    if replicas is None and not fsync:
+        if wait is not None:
+            raise InvalidInput("--wait is how long to wait for --replicas or --fsync: name one of them")
+        return None
+    asked = Durability(replicas=1 if replicas is None else replicas, fsync=fsync)
+    return asked if wait is None else attrs.evolve(asked, timeout=wait.total_seconds())
 
 
 def _labels(pairs: Sequence[str]) -> dict[str, str]:
@@ -171,6 +219,7 @@ def _print_commit(commit: Commit, where: str, *, by_key: bool) -> None:
             "size": f"{commit.size:,} bytes",
             "committed": "now" if commit.created else f"before: {earlier}",
             "latest": "yes" if commit.is_latest else "no",
+            **({} if commit.replicas is None else {"replicas": str(commit.replicas)}),
             "store": where,
         }
     )

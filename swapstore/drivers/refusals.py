@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from swapstore.commands import Ask, Command, Replace, Swap
+from swapstore.commands import Ask, AwaitReplicas, Command, Replace, Swap
 from swapstore.errors import (
     AccessDenied,
     Corrupt,
@@ -39,7 +39,9 @@ _LIMIT = re.compile(r"limit\D{0,12}(\d+)", re.IGNORECASE)
 _ACTUAL = re.compile(r"actual\D{0,12}(\d+)", re.IGNORECASE)
 
 
-_MISDIRECTED = re.compile(r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN|BUSY)\b")
+_MISDIRECTED = re.compile(
+    r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN|BUSY|UNBLOCKED)\b|with replica instances"
+)
 
 
 def is_misdirected(text: str) -> bool:
@@ -69,6 +71,8 @@ def refusal(
         return StoreFull(f"{where} is full ({text}); delete old data, or choose a larger plan", key=key)
     if refused := _refused_by_role(text, where, key):
         return refused
+    if isinstance(command, AwaitReplicas) and "appendonly" in text:
+        return Unsupported(f"{where} keeps no append-only file, so it can sync none: {text}", key=key)
     if command is not None and is_script(command) and _is_unscripted(text):
         return Unscripted(
             f"{where} does not allow scripts, which swapstore needs: {text}. It needs both EVAL and EVALSHA, "
@@ -94,6 +98,8 @@ def _refused_by_role(text: str, where: str, key: str | None) -> SwapstoreError |
     """Turn the refusal of a server into an error, if it is not the one to ask, or not now."""
     if "READONLY" in text:
         return ReadOnly(f"{where} is a read-only replica; connect to the primary", key=key)
+    if text.startswith("UNBLOCKED") or "with replica instances" in text:
+        return ReadOnly(f"{where} is not the primary any more, and waits for no replica ({text})", key=key)
     if "NOREPLICAS" in text:
         return ReadOnly(
             f"{where} refuses writes because too few replicas are connected (min-replicas-to-write)", key=key

@@ -37,7 +37,7 @@ class Name:
 
 
 _OURS = re.compile(
-    r"(id|ts|page|live|lease|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?", re.DOTALL
+    r"(id|ts|page|live|lease|mark|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?", re.DOTALL
 )
 _PAGE = re.compile(r"[0-9a-f]{1,40}\.[0-9]{1,16}-[0-9]{1,16}")
 
@@ -81,6 +81,10 @@ class Keys:
     def lease(self, dataset: str) -> str:
         """The lease: which writer may commit, on an endpoint without scripts and without compare-and-set."""
         return f"{self.namespace}:lease:{{{dataset}}}"
+
+    def mark(self, dataset: str) -> str:
+        """Written before a wait for replicas that follows no commit: a server waits only for writes."""
+        return f"{self.namespace}:mark:{{{dataset}}}"
 
     def all(self, dataset: str | None) -> str:
         """A pattern that matches every key of the namespace or of a dataset. It may match other keys too."""

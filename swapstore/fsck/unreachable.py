@@ -75,7 +75,7 @@ class KeyScan:
         for name, reply in zip(names, ttls, strict=True):
             walk = yield from self._walk(name.dataset, found)
             ttl = value_of(reply)
-            is_temporary = name.kind in {"live", "lease"} and ttl != PERMANENT
+            is_temporary = name.kind in {"live", "lease", "mark"} and ttl != PERMANENT
             if name.key in walk.reached or ttl == ABSENT or is_temporary:
                 continue
             if ttl == PERMANENT:

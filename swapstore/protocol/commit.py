@@ -67,6 +67,7 @@ import attrs
 from swapstore.commands import (
     PERMANENT,
     Already,
+    AwaitReplicas,
     Command,
     Committed,
     Failed,
@@ -102,7 +103,7 @@ if TYPE_CHECKING:
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
     from swapstore.format.records import Origin
-    from swapstore.models import Entry, Row
+    from swapstore.models import Durability, Entry, Row
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
 
@@ -115,7 +116,9 @@ STAGED_AHEAD_BYTES = 1024 * 1024  # a repair's batch of records to stage is sent
 
 @attrs.frozen
 class Swapped:
-    """The draft is committed."""
+    """The draft is committed. `replicas`: how many have it; None: not asked, or not known."""
+
+    replicas: int | None = None
 
 
 @attrs.frozen
@@ -383,14 +386,18 @@ class Scripted(Committer):
         names = unlisted(ctx, dataset)
         stages = staging.commands(ctx, needed)
         known, sent_at = ctx.cache.known(key), ctx.clock.monotonic()
-        replies = yield Batch((*names, *stages, _swap(ctx, draft, needed)))
-        if not isinstance(replies[-1], Failed):
+        wait = _wait(ctx, draft)
+        replies = yield Batch((*names, *stages, _swap(ctx, draft, needed), *wait))
+        end = len(names) + len(stages)
+        reply, waited = replies[end], [each for each in replies[end + 1 :] if not isinstance(each, Failed)]
+        if not isinstance(reply, Failed):
             note_listed(ctx, dataset, replies[: len(names)])
-        refusal = staging.note(stages, replies[len(names) : -1])
-        match replies[-1]:
+        refusal = staging.note(stages, replies[len(names) : end])
+        match reply:
             case Committed() | Already():
                 ctx.cache.learn(draft.manifest, sent_at, basis=known)
-                return Swapped()
+                # `Already` has written nothing that the server could have waited for.
+                return Swapped(waited[0] if waited and isinstance(reply, Committed) else None)
             case Failed(Unscripted() as error):
                 raise error
             case Failed(error):
@@ -405,11 +412,11 @@ class Scripted(Committer):
             case Held(held):
                 return Taken(held)
             case Mismatch(raw):
-                current = manifest.parse(raw, dataset, key) if raw is not None else None
-                if current is None:
+                if raw is None:
                     ctx.cache.forget(key, basis=known)
-                else:
-                    ctx.cache.learn(current, sent_at, basis=known, retreat=True)
+                    return Moved(None)
+                current = manifest.parse(raw, dataset, key)
+                ctx.cache.learn(current, sent_at, basis=known, retreat=True)
                 return Moved(current)
             case other:
                 raise TypeError(f"a driver answered a commit with {other!r}")
@@ -436,6 +443,18 @@ class Scripted(Committer):
         if origin is None or not origin.pending:
             return None
         raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
+
+
+def awaiting(key: str, durability: Durability) -> AwaitReplicas:
+    """Return the command that waits for what a publish asks for, behind a write to the same server."""
+    return AwaitReplicas(key, durability.replicas, durability.fsync, durability.timeout_ms)
+
+
+def _wait(ctx: Context, draft: Draft) -> tuple[AwaitReplicas, ...]:
+    """Return the wait that travels behind the commit, if there is one: only publishes ask for it."""
+    if ctx.durability is None or draft.row is None:
+        return ()
+    return (awaiting(draft.manifest.key, ctx.durability),)
 
 
 def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:

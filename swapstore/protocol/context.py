@@ -14,7 +14,7 @@ from swapstore.events import Event, Hook
 from swapstore.format import records
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
-from swapstore.models import Encoding, Retention, Validator
+from swapstore.models import Durability, Encoding, Retention, Validator
 from swapstore.protocol.commit import Committer, Scripted
 from swapstore.protocol.operation import Operation, Tally
 
@@ -67,6 +67,7 @@ class Policy:
     read_attempts: int = 6
     first_wait_s: float = 0.002
     longest_wait_s: float = 0.05
+    reply_s: float | None = None  # how long a driver waits for a reply in silence; None: it does not say
     patience_s: float = 2.0  # how long to send again what a demoted primary refused
     lease_ttl_ms: int = 90_000  # how long a crashed writer blocks others, where a lease is needed
     lease_margin_ms: int = 45_000  # longer than any request takes, including the wait for a connection
@@ -83,6 +84,8 @@ class Capabilities:
     that it serves in one round trip. `is_unlisted_logged`: it was logged that the store refuses to put
     datasets on the list of names. `tells_role`: whether a server may be asked if it is a replica.
     `may_be_node`: whether it may be one node of a cluster, so that the list of names may be on another.
+    `awaits`: the kinds of `Durability` (its `fsync`) that the server was found to give. `never_awaits`: why
+    this kind of store gives none; empty: it may.
     """
 
     committer: Committer = attrs.field(factory=Scripted)
@@ -90,15 +93,17 @@ class Capabilities:
     is_unlisted_logged: bool = False
     tells_role: bool = False
     may_be_node: bool = False
+    awaits: set[bool] = attrs.field(factory=set)
+    never_awaits: str = ""
 
 
 @attrs.frozen(kw_only=True)
 class Context:
     """Everything that an operation gets from its client, which uses one namespace.
 
-    `where`: the store's address, for messages. `on_connect`: the operation that runs once, when the client
-    connects. `doctor`: the checks for this kind of store. `hook`: called with each event; None: there is no
-    listener.
+    `where`: the store's address, for messages. `durability`: what its publishes wait for; None: for no
+    replica. `on_connect`: the operation that runs once, when the client connects. `doctor`: the checks for
+    this kind of store. `hook`: called with each event; None: there is no listener.
     """
 
     keys: Keys
@@ -106,6 +111,7 @@ class Context:
     where: str = ""
     policy: Policy = Policy()
     retention: Retention = attrs.field(factory=Retention)
+    durability: Durability | None = None
     mirror: Mirror | None = None
     validators: tuple[Validator, ...] = ()
     hook: Hook | None = None

@@ -12,10 +12,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from swapstore import arguments, codecs
 from swapstore.arguments import shown
 from swapstore.commands import Replace
 from swapstore.errors import (
@@ -40,6 +41,8 @@ from swapstore.protocol.load import find_id, load_manifest, load_snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from swapstore.format.append import Draft, Retained
     from swapstore.format.manifest import Manifest
     from swapstore.protocol.context import Context
@@ -58,6 +61,39 @@ class Publication:
     dedupe_key: str | None = None
     expected_version: int | None = None
     validate: Validator | None = None
+
+
+def publication(
+    ctx: Context,
+    dataset: str,
+    value: Any,
+    *,
+    id: str | None,  # noqa: A002 - the public name
+    ts: Any,
+    labels: Mapping[str, str] | None,
+    dedupe_key: str | None,
+    expected_version: int | None,
+    validate: Validator | None,
+    codec: str,
+) -> Publication:
+    """Check the arguments of a publish, and encode the value."""
+    payload = codecs.encode(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
+    if ts is not None:
+        ts = arguments.timestamp_ms(ts)
+        arguments.not_ahead(ts, ctx.clock.now_ms(), ctx.policy.max_ahead_ms)
+    if validate is not None and not callable(validate):
+        raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
+    return Publication(
+        dataset=dataset,
+        payload=payload,
+        codec=codec,
+        id=None if id is None else arguments.snapshot_id(id),
+        ts=ts,
+        labels=arguments.labels({} if labels is None else labels),
+        dedupe_key=None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
+        expected_version=None if expected_version is None else arguments.expected_version(expected_version),
+        validate=validate,
+    )
 
 
 @attrs.frozen
@@ -148,10 +184,10 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         )
         verdict = yield from commit(ctx, draft, _records(ctx, draft, wanted.payload), staging)
         match verdict:
-            case Swapped():
+            case Swapped(replicas):
                 if len(staging.claims()) > 1:  # its `ts` has moved up
                     yield from _withdraw(ctx, wanted.dataset, staging)
-                return _created(draft)
+                return _created(draft, replicas)
             case Taken(key):
                 answer = yield from _resolve_taken(ctx, this, base, key, staging)
                 if isinstance(answer, Commit):
@@ -396,17 +432,17 @@ def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
     ]
 
 
-def _created(draft: Draft) -> Commit:
+def _created(draft: Draft, replicas: int | None) -> Commit:
     row = draft.row
     assert row is not None  # noqa: S101 - a publish always adds a row
-    return _commit(draft.manifest, row, created=True)
+    return _commit(draft.manifest, row, created=True, replicas=replicas)
 
 
 def _known(base: Manifest, row: Row) -> Commit:
     return _commit(base, row, created=False)
 
 
-def _commit(current: Manifest, row: Row, *, created: bool) -> Commit:
+def _commit(current: Manifest, row: Row, *, created: bool, replicas: int | None = None) -> Commit:
     return Commit(
         dataset=current.head.dataset,
         version=row.version,
@@ -417,4 +453,5 @@ def _commit(current: Manifest, row: Row, *, created: bool) -> Commit:
         size=row.size,
         created=created,
         is_latest=current.head.latest.version == row.version,
+        replicas=replicas,
     )

@@ -6,7 +6,8 @@
             ...a driver on an empty store...
 
 Each method is a test. Its first line says what breaks for a user when it fails. `DriverContract` is for
-drivers that carry out a commit as one command. `PlainContract` and `ComparingContract` are for the plain
+drivers that carry out a commit as one command, `WaitingContract` for those of servers that have replicas.
+`PlainContract` and `ComparingContract` are for the plain
 commands of which a commit is made elsewhere.
 """
 
@@ -21,6 +22,7 @@ from swapstore.commands import (
     ABSENT,
     PERMANENT,
     Already,
+    AwaitReplicas,
     Command,
     Committed,
     CompareAndSet,
@@ -466,6 +468,38 @@ class ComparingContract(PlainContract):
             assert do(driver, CompareAndSet(MANIFEST, other, b"lost")) is False
         assert do(driver, CompareAndSet(MANIFEST, b"one", b"two")) is True
         assert (do(driver, Get(MANIFEST)), do(driver, Ttl(MANIFEST))) == (b"two", PERMANENT)
+
+
+class WaitingContract:
+    """What a driver of servers that have replicas does besides.
+
+    Subclass it in a test file, with a `driver` fixture that gives a driver on an empty server.
+    """
+
+    def test_a_wait_returns_how_many_replicas_have_what_was_written(self, driver: Driver) -> None:
+        """A publish would be acknowledged although no replica has it, or refused although all have."""
+        batch: list[Command[Any]] = [commit("e.1.a"), AwaitReplicas(MANIFEST, 1, False, 1)]  # noqa: FBT003
+        swapped, found = driver.execute(batch)
+        assert swapped == Committed()
+        assert isinstance(found, int)
+        assert found >= 0
+
+    def test_each_wait_of_a_batch_is_answered_in_its_place(self, driver: Driver) -> None:
+        """A dataset of many would get the reply to another command."""
+        first, second = (AwaitReplicas(key, 0, False, 1) for key in (MANIFEST, "t:manifest:{e}"))  # noqa: FBT003
+        longer = attrs.evolve(first, timeout_ms=2)
+        batch: list[Command[Any]] = [
+            Put(A, b"1", LONG_MS),
+            first,
+            Get(A),
+            longer,
+            Put(B, b"2", LONG_MS),
+            second,
+            Get(B),
+        ]
+        replies = driver.execute(batch)
+        assert [replies[i] for i in (0, 2, 4, 6)] == [None, b"1", None, b"2"]
+        assert all(isinstance(replies[i], int) for i in (1, 3, 5))
 
 
 # --- helpers ---------------------------------------------------------------------------------------

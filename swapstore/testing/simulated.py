@@ -18,6 +18,7 @@ from swapstore.commands import (
     ABSENT,
     PERMANENT,
     Already,
+    AwaitReplicas,
     Command,
     Committed,
     CompareAndSet,
@@ -61,11 +62,13 @@ class SimulatedStore:
     """A store in memory, with a clock that is moved by hand and randomness from a seed.
 
     `connect` makes any number of clients. Equal seeds and equal calls give equal bytes. `seed`: default: 0.
-    `policy`: the bounds of the clients; default: `Policy()`.
+    `policy`: the bounds of the clients; default: `Policy()`. `replicas`: how many replicas have everything at
+    once, for publishes with a `Durability`; it can be set at any time.
     """
 
-    def __init__(self, *, seed: int = 0, policy: Policy | None = None) -> None:
+    def __init__(self, *, seed: int = 0, policy: Policy | None = None, replicas: int = 0) -> None:
         self.keyspace = Keyspace()
+        self.replicas = replicas
         self.clock = VirtualClock()
         self._random = random.Random(seed)  # noqa: S311 - a simulation must be repeatable
         self._policy = policy or Policy()
@@ -81,6 +84,15 @@ class SimulatedStore:
         )
         store = Store(SimulatedDriver(self.keyspace, self.clock), context)
         return faulty(store, *faults)[0] if faults else store
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas have everything at once."""
+        return self.keyspace.replicas
+
+    @replicas.setter
+    def replicas(self, number: int) -> None:
+        self.keyspace.replicas = number
 
     def evict(self, key: str) -> None:
         """Delete a key, committed or not, as a server that is short of memory may."""
@@ -168,12 +180,14 @@ class Keyspace:
     def __init__(self) -> None:
         self.values: dict[str, Value] = {}
         self.sets: dict[str, frozenset[str]] = {}
+        self.replicas = 0
 
     def copy(self) -> Keyspace:
         """Return an independent copy."""
         twin = Keyspace()
         twin.values = self.values.copy()
         twin.sets = self.sets.copy()
+        twin.replicas = self.replicas
         return twin
 
     def fingerprint(self) -> tuple[frozenset[tuple[str, Value]], frozenset[tuple[str, frozenset[str]]]]:
@@ -212,6 +226,8 @@ class Keyspace:
                 return self._ttl(key, now_ms)
             case Time():
                 return now_ms
+            case AwaitReplicas():
+                return self.replicas
             case Scan(pattern, cursor, limit):
                 return self._scan(pattern, cursor, limit)
             case _:

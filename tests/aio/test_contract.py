@@ -7,9 +7,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+import swapstore.aio
 from swapstore.drivers.base import Driver
-from swapstore.testing import DriverContract
+from swapstore.testing import DriverContract, WaitingContract
 from tests.aio.support import Blocking, InThread, Place
+from tests.support.valkey import Server
 
 
 @pytest.mark.every_store
@@ -21,5 +23,17 @@ class TestAsyncDrivers(DriverContract):
         with InThread() as home:
             stack = AsyncExitStack()
             store = home.run(stack.enter_async_context(place.open()))
+            yield Blocking(store._driver, home)
+            home.run(stack.aclose())
+
+
+class TestAsyncWaiting(WaitingContract):
+    """redis.asyncio on a real server."""
+
+    @pytest.fixture
+    def driver(self, valkey: Server) -> Iterator[Driver]:
+        with InThread() as home:
+            stack = AsyncExitStack()
+            store = home.run(stack.enter_async_context(swapstore.aio.connect(valkey.url)))
             yield Blocking(store._driver, home)
             home.run(stack.aclose())

@@ -11,6 +11,7 @@ import pytest
 
 from swapstore import connect
 from tests.cli.conftest import Done, Swapstore
+from tests.support.valkey import Server
 
 
 def failed(done: Done, code: int, *words: str) -> None:
@@ -187,3 +188,22 @@ def test_70_a_defect(swapstore: Swapstore, monkeypatch: pytest.MonkeyPatch) -> N
     done = swapstore.inside("latest", "mena")
     assert done.code == 70
     assert "ZeroDivisionError" in done.err
+
+
+def test_9_published_on_too_few_replicas(swapstore: Swapstore, valkey: Server) -> None:
+    """A script publishes anew what is published, or learns no id to wait again with."""
+    env = {"SWAPSTORE_URL": valkey.url}
+    done = swapstore("publish", "mena", "--id", "one", "--replicas", "1", "--wait", "1s", stdin=b"1", env=env)
+    assert done.code == 9
+    assert (done.json["id"], done.json["version"], done.json["replicas"]) == ("one", 1, 0)
+    assert "'one', is published, but 0 of 1 replicas had it within 1 s" in done.err
+    assert swapstore("latest", "mena", env=env).out == b"1"
+
+
+def test_8_and_2_a_durability_that_cannot_be_had(swapstore: Swapstore) -> None:
+    """A producer on SQLite believes that a replica has its commits."""
+    failed(swapstore("publish", "mena", "--replicas", "1", stdin=b"1"), 8, "no replicas")
+    failed(swapstore("publish", "mena", "--fsync", stdin=b"1"), 8, "no replicas")
+    failed(swapstore("publish", "mena", "--wait", "1s", stdin=b"1"), 2, "--replicas or --fsync")
+    failed(swapstore("publish", "mena", "--replicas", "0", stdin=b"1"), 2, "asks for nothing")
+    assert "replicas" not in swapstore("publish", "mena", stdin=b"1").json

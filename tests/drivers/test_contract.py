@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+import swapstore
 from swapstore import Store
 from swapstore.drivers.base import Driver
-from swapstore.testing import DriverContract, SimulatedStore
+from swapstore.testing import DriverContract, SimulatedStore, WaitingContract
+from tests.support.valkey import Server
 
 
 @pytest.mark.every_store
@@ -18,7 +22,7 @@ class TestDrivers(DriverContract):
         return store._driver
 
 
-class TestSimulated(DriverContract):
+class TestSimulated(DriverContract, WaitingContract):
     """The simulated store that the proofs run on: it must behave like the real ones."""
 
     sim: SimulatedStore
@@ -30,3 +34,12 @@ class TestSimulated(DriverContract):
 
     def pass_time(self, seconds: float) -> None:
         self.sim.clock.sleep(seconds)
+
+
+class TestWaiting(WaitingContract):
+    """A real server: SQLite has no replicas, and fakeredis does not know the command."""
+
+    @pytest.fixture
+    def driver(self, valkey: Server) -> Iterator[Driver]:
+        with swapstore.connect(valkey.url) as store:
+            yield store._driver

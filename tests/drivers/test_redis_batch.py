@@ -11,17 +11,20 @@ import pytest
 import redis
 
 from swapstore.commands import (
+    NOT_ON_DISK,
+    AwaitReplicas,
     Command,
     Committed,
     Failed,
+    Get,
     Held,
     Mismatch,
     Stage,
     Staged,
     Unstaged,
 )
-from swapstore.drivers.redis.driver import RedisDriver
-from swapstore.drivers.redis.wire import LARGEST_BUNDLED, Bundle, bundled
+from swapstore.drivers.redis.driver import RedisDriver, answers, misdirected, without_script
+from swapstore.drivers.redis.wire import LARGEST_BUNDLED, Bundle, Wire, bundled, value
 from swapstore.errors import Unscripted
 from tests.support.batches import HEADERS, KEYS, TTL_MS, commit, likely, some
 from tests.support.valkey import Server
@@ -234,3 +237,54 @@ def test_the_version_in_a_ts_record_is_compared(places: tuple[Place, Place]) -> 
     place.client.set("a", b'{}\n{"version":2,"epoch":"f"}', px=TTL_MS)
     assert place.driver.execute([stage, relies_on_it]) == [False, Committed()], "the rest may differ"
     assert place.state()["a"] == (b'{}\n{"version":2,"epoch":"f"}', "none")
+
+
+# --- waits for replicas ----------------------------------------------------------------------------
+
+
+def wait(key: str, replicas: int = 1, *, fsync: bool = False) -> AwaitReplicas:
+    return AwaitReplicas(key, replicas, fsync, 1000)
+
+
+def test_of_equal_waits_only_the_last_is_sent_and_answers_all() -> None:
+    """Eight datasets wait eight times, or one of them gets the reply to another command."""
+    choice = random.Random(1)
+    kinds: list[Any] = [wait, lambda key: wait(key, 2), lambda key: wait(key, fsync=True), Get]
+    for _ in range(300):
+        batch: list[Command[Any]] = [choice.choice(kinds)(f"k{i}") for i in range(choice.randint(0, 9))]
+        units = bundled(batch)
+        sent = [Wire().frame(unit) for unit in units]
+        assert len({frame for frame in sent if frame[0] != "GET"}) == sum(f[0] != "GET" for f in sent)
+        found = answers(units, [frame if frame[0] == "GET" else _number(frame) for frame in sent], "here")
+        expected = [Wire().frame(each) for each in batch]
+        assert found == [frame if frame[0] == "GET" else _number(frame) for frame in expected]
+        waits = [i for i, each in enumerate(batch) if isinstance(each, AwaitReplicas)]
+        assert len(sent) == len(batch) - len(waits) + len({Wire().frame(batch[i]) for i in waits})
+        assert not sent or not waits or sent[-1][0] != "GET" or isinstance(batch[-1], Get)
+
+
+def _number(frame: Any) -> int:
+    return len(frame) * 10 + int(frame[1])
+
+
+def test_a_wait_says_what_it_asks_for_and_what_came_back() -> None:
+    """`fsync` is forgotten, or a commit that is on no disk counts as safe."""
+    assert Wire().frame(wait("k", 2)) == ("WAIT", 2, 1000)
+    assert Wire().frame(wait("k", 2, fsync=True)) == ("WAITAOF", 1, 2, 1000)
+    assert value(wait("k"), 2) == 2
+    assert [value(wait("k", fsync=True), reply) for reply in ([1, 2], [1, 0], [0, 2])] == [2, 0, NOT_ON_DISK]
+
+
+def test_too_few_replicas_make_the_server_suspect() -> None:
+    """After a failover that nobody told, a producer stays with the old primary."""
+    for replies, suspect in (([0], True), ([1], True), ([2], False), ([3], False), ([NOT_ON_DISK], True)):
+        assert misdirected([wait("k", 2)], replies) is suspect
+    assert not misdirected([wait("k", 0)], [0])
+
+
+def test_after_a_script_was_forgotten_the_wait_is_sent_again_behind_it() -> None:
+    """The wait is about the time before the commit."""
+    unknown = redis.exceptions.NoScriptError("NOSCRIPT")
+    units = bundled([A, RELIES_ON_A, wait("a"), RELIES_ON_A, wait("a")])
+    assert without_script(units, [unknown, b"committed", 2]) == [0, 2]
+    assert without_script(units, [b"committed", b"committed", 2]) == []

@@ -56,6 +56,7 @@ def test_a_publish_is_one_event_with_its_cost(store: Store) -> None:
     assert timeless(first) == {
         **{name: getattr(commit, name) for name in ("dataset", "version", "id", "ts", "size", "created")},
         "is_latest": True,
+        "replicas": None,
         "attempts": 1,
         "round_trips": 2,  # the manifest, then all the rest
     }

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import batching, maintenance, scriptless
+from tests.exploration import batching, durable, maintenance, scriptless
 from tests.exploration.maintenance import SCENARIOS as MAINTENANCE
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
 from tests.support.committers import Way
@@ -122,6 +122,16 @@ def test_producers_of_different_ids_all_succeed(budget: str) -> None:
     ):
         outcome = explore(SCENARIOS[scenario], BUDGETS[budget])
         assert {end for clients in outcome.ends for end in clients} <= {"created=True", "dead"}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "budget"),
+    [search("states_durable.json", name, name, budget) for name in durable.SCENARIOS for budget in BUDGETS],
+)
+def test_every_state_of_publishes_that_wait_keeps_the_promises(scenario: str, budget: str) -> None:
+    """In some order of commands and faults a publish is acknowledged that was not waited for."""
+    outcome = durable.explore(durable.SCENARIOS[scenario], BUDGETS[budget])
+    check_pinned("states_durable.json", scenario, budget, outcome)
 
 
 def test_one_id_is_created_once() -> None:

@@ -174,7 +174,7 @@ MUTANTS = (
         "After a failover no idle connection to the demoted server is used.",
         SERVER.replace("test_server", "test_failover")
         + "reads_move_to_the_new_primary_with_the_first_publish[valkey]",
-        Edit("RedisDriver.execute", "if misdirected(found):", "if False:"),
+        Edit("RedisDriver.execute", "if misdirected(commands, found):", "if False:"),
     ),
     mutant(
         "no waiting thread gets a connection that is free again (Redis)",

@@ -6,6 +6,7 @@ from tests.mutants.mutant import Edit, mutant
 
 OUTCOMES = "store/test_outcomes.py::test_"
 PUBLISH = "store/test_publish.py::test_"
+DURABILITY = "store/test_durability.py::test_"
 
 MUTANTS = (
     # --- replies
@@ -25,7 +26,7 @@ MUTANTS = (
         "an unknown outcome told as nothing published",
         "An error never says that nothing was published when the commit may have arrived.",
         OUTCOMES + "a_store_that_does_not_tell_the_outcome_after_a_lost_reply[sqlite-AccessDenied]",
-        Edit("about.__exit__", "not isinstance(error, OutcomeUnknown | LeaseLost)", "True"),
+        Edit("about.__exit__", "not isinstance(error, OutcomeUnknown | LeaseLost | UnderReplicated)", "True"),
     ),
     mutant(
         "a refused record not checked",
@@ -222,5 +223,43 @@ MUTANTS = (
         "NaN that another thread sets during a publish is never stored as null.",
         "unit/test_codecs.py::test_a_value_is_what_it_was_at_one_moment",
         Edit("_Walk._checked", "parts = item.copy()", "parts = item"),
+    ),
+    # --- durability
+    mutant(
+        "a commit on too few replicas acknowledged",
+        "A publish that asks for two replicas is not acknowledged while one has it.",
+        DURABILITY + "too_few_replicas",
+        Edit("_enough", "replicas >= durability.replicas", "True"),
+    ),
+    mutant(
+        "an earlier commit waited for behind reads alone",
+        "An id published again waits for its commit, although this connection has written nothing.",
+        DURABILITY + "the_same_id_again_waits_for_what_was_committed_before",
+        Edit("_wait_again", 'mark = Put(ctx.keys.mark(commit.dataset), b"", MARK_TTL_MS)', "mark = Get(key)"),
+    ),
+    mutant(
+        "a wait sent again without its commit",
+        "After a demotion, the new primary is not asked about a connection that has written nothing.",
+        "unit/test_recovery.py::test_a_wait_is_sent_again_only_with_the_write_before_it",
+        Edit("_is_done", "return i > 0 and _is_done(commands, replies, i - 1)", "return False"),
+    ),
+    mutant(
+        "a commit that a failover has undone acknowledged",
+        "A commit that the new primary does not have is published again.",
+        DURABILITY + "a_failover_that_undoes_the_commit_publishes_it_again",
+        Edit("_wait_again", "if not (yield from _has(ctx, value_of(raw), commit)):", "if False:"),
+    ),
+    mutant(
+        "a durability that cannot be had found out too late",
+        "A server that cannot wait is told before anything is written.",
+        DURABILITY + "a_server_that_lacks_the_command_is_told_before_anything_is_written",
+        Edit("Calls.publish", "yield from require(ctx, ctx.durability)", "pass"),
+    ),
+    mutant(
+        "a commit that was carried out before counts as waited for",
+        "A commit that a former send has carried out is waited for behind a write of this connection.",
+        "exploration/test_explore.py::test_every_state_of_publishes_that_wait_keeps_the_promises"
+        "[one producer-one late command]",
+        Edit("Scripted.send", "waited and isinstance(reply, Committed)", "waited"),
     ),
 )

@@ -51,7 +51,7 @@ MUTANTS = (
         "store/test_crashes.py::test_a_crash_at_any_command_leaves_the_previous_version[sqlite-1]",
         Edit(
             "Scripted.send",
-            "replies = yield Batch((*names, *stages, _swap(ctx, draft, needed)))",
+            "replies = yield Batch((*names, *stages, _swap(ctx, draft, needed), *wait))",
             "replies = yield Batch((*names, _swap(ctx, draft, needed), *stages))\n"
             "replies = [*replies[: len(names)], *replies[len(names) + 1 :], replies[len(names)]]",
         ),

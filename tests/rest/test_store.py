@@ -24,3 +24,13 @@ def store(rest: RestServer, valkey: Server) -> Iterator[Store]:
     with swapstore.connect(rest.url, token=rest.token) as made, valkey.client() as client:
         made._driver._pool = client.connection_pool  # type: ignore[attr-defined]
         yield made
+
+
+def test_a_durability_is_refused(rest: RestServer) -> None:
+    """A publish over REST is acknowledged as if replicas had it."""
+    with pytest.raises(swapstore.Unsupported, match="rediss://"):
+        swapstore.connect(rest.url, token=rest.token, durability=swapstore.Durability())
+    with swapstore.connect(rest.url, token=rest.token) as store:
+        with pytest.raises(swapstore.Unsupported, match="REST endpoint waits for no replicas"):
+            store.publish("mena", 1, durability=swapstore.Durability())
+        assert store.read_latest("mena") is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from swapstore.commands import Command, Committed, Failed, Get, Mismatch, Register, Stage, Swap
+from swapstore.commands import AwaitReplicas, Command, Committed, Failed, Get, Mismatch, Register, Stage, Swap
 from swapstore.errors import (
     AccessDenied,
     ReadOnly,
@@ -23,6 +23,7 @@ SWAP = Swap(
     key="m", expected=b"", prefix=b"1;", manifest=b"1;", live_key="l", staging_ttl_ms=1000, grace_ms=1000
 )
 DEMOTED = Failed(ReadOnly("demoted"), again=True)
+WAIT = AwaitReplicas("m", 1, False, 1000)  # noqa: FBT003
 FULL = Failed(StoreFull("full"))
 
 
@@ -88,3 +89,31 @@ def test_what_a_demoted_server_compared_is_no_answer_when_the_new_one_refuses_us
     denied = AccessDenied("wrong password")
     _, found = sent([STAGE, SWAP], [DEMOTED, Mismatch(b"old")], denied)
     assert found == [Failed(denied), Failed(denied)]
+
+
+def test_a_wait_is_sent_again_only_with_the_write_before_it() -> None:
+    """A new connection, which has written nothing, is asked who has a commit, and says that all have it."""
+    seen, found = sent([SWAP, WAIT], [Committed(), DEMOTED])
+    assert (seen, found) == ([], [Committed(), DEMOTED])
+    seen, found = sent([SWAP, WAIT], [DEMOTED, 1], [Committed(), 0])
+    assert [step.commands for step in seen] == [(SWAP, WAIT)]
+    assert found == [Committed(), 0]
+    seen, found = sent([GET, NAME, WAIT], [b"m", DEMOTED, DEMOTED], [b"n", None, 1])
+    assert [step.commands for step in seen] == [(GET, NAME, WAIT)]
+    assert found == [b"n", None, 1]
+    seen, found = sent([GET, NAME, WAIT], [b"m", None, DEMOTED])
+    assert (seen, found) == ([], [b"m", None, DEMOTED])
+
+
+def test_each_of_several_waits_goes_with_its_own_commit() -> None:
+    """A dataset that was committed before a failover is waited for on the server that came after it."""
+    batch: list[Command[Any]] = [SWAP, WAIT, SWAP, WAIT]
+    seen, found = sent(batch, [Committed(), 1, DEMOTED, 1], [Committed(), 2])
+    assert [step.commands for step in seen] == [(SWAP, WAIT)]
+    assert found == [Committed(), 1, Committed(), 2]
+
+
+def test_a_wait_alone_is_a_question_that_is_sent_again() -> None:
+    """A store that is connected during a failover is told that it cannot wait."""
+    seen, found = sent([WAIT], [DEMOTED], [0])
+    assert ([step.commands for step in seen], found) == ([(WAIT,)], [0])

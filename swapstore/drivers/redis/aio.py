@@ -106,7 +106,7 @@ class AsyncRedisDriver:
             try:
                 _raise_if_cancelled(since=before)
                 replies = await self._exchange(connection, units)
-                unknown = without_script(replies)
+                unknown = without_script(units, replies)
                 if unknown:  # after a restart or SCRIPT FLUSH: they did not run, so send the text
                     again = await self._exchange(connection, [units[i] for i in unknown], as_text=True)
                     for i, reply in zip(unknown, again, strict=True):
@@ -125,7 +125,7 @@ class AsyncRedisDriver:
                 # Shielded: if this were cancelled, the pool would count the connection as lent permanently.
                 await asyncio.shield(self._pool.release(connection))
             found = answers(units, replies, self.where)
-            if misdirected(found):
+            if misdirected(commands, found):
                 await self._retire()
         return found
 
@@ -196,6 +196,12 @@ class AsyncRedisDriver:
             await _close(connection)
             replies += replies[-1:] * (len(frames) - len(replies))  # nothing of the rest was carried out
         return replies
+
+    @property
+    def reply_s(self) -> float | None:
+        """How long it waits for a reply in silence, in seconds. None: it has no bound."""
+        found: float | None = self._pool.connection_kwargs.get("socket_timeout")
+        return found
 
     def listen(self, channel: str) -> AsyncRedisListener:
         """Subscribe to hints on a channel; see `AsyncListener`. The connection is not one of the pool's."""

@@ -20,12 +20,12 @@ from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection
 from redis.utils import HIREDIS_AVAILABLE
 
-from swapstore.commands import Command, Failed, Stage
+from swapstore.commands import AwaitReplicas, Command, Failed, Stage
 from swapstore.drivers import refusals
 from swapstore.drivers.redis import address, errors, wire
 from swapstore.drivers.redis.pool import BorrowedPool, Pool
 from swapstore.drivers.redis.subscription import RedisListener
-from swapstore.drivers.redis.wire import Bundle, Wire, bundled, value
+from swapstore.drivers.redis.wire import Bundle, SharedWait, Wire, bundled, value
 from swapstore.errors import ReplyLost, SwapstoreError
 from swapstore.forks import survive_forks
 
@@ -109,7 +109,7 @@ class RedisDriver:
         connection = self._connected(pool)
         try:
             replies = self._exchange(connection, units)
-            unknown = without_script(replies)
+            unknown = without_script(units, replies)
             if unknown:  # after a restart or SCRIPT FLUSH: they did not run, so send the text of the script
                 again = self._exchange(connection, [units[i] for i in unknown], as_text=True)
                 for i, reply in zip(unknown, again, strict=True):
@@ -124,7 +124,7 @@ class RedisDriver:
             raise failure from error
         pool.release(connection)
         found = answers(units, replies, self.where)
-        if misdirected(found):
+        if misdirected(commands, found):
             pool.retire()
         return found
 
@@ -168,6 +168,12 @@ class RedisDriver:
             connection.disconnect()
             replies += replies[-1:] * (len(frames) - len(replies))  # nothing of the rest was carried out
         return replies
+
+    @property
+    def reply_s(self) -> float | None:
+        """How long it waits for a reply in silence, in seconds. None: it has no bound."""
+        found: float | None = self._pool.connection_kwargs.get("socket_timeout")
+        return found
 
     def listen(self, channel: str) -> RedisListener:
         """Subscribe to hints on a channel; see `Listener`. The connection is not one of the pool's."""
@@ -230,8 +236,12 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
     ):
         raise refusals.loading(where)
     found: list[Any] = []
+    shared: list[tuple[int, Any]] = []
     for unit, reply in zip(units, replies, strict=True):
-        if type(unit) is not Bundle:
+        if type(unit) is SharedWait:
+            found.append(_answer(unit.wait, reply, where))
+            shared += ((place, found[-1]) for place in unit.places)
+        elif type(unit) is not Bundle:
             found.append(_answer(unit, reply, where))
         elif isinstance(reply, redis.RedisError):
             found += unit.refused(errors.failed(reply, where, unit.commit))
@@ -243,6 +253,8 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
                 placed = zip(unit.in_commit_order, reply[1:], strict=True)
                 staged = {stage.key: _placed(stage, each, where) for stage, each in placed}
                 found += (*(staged[stage.key] for stage in unit.stages), outcome)
+    for place, answer in sorted(shared, key=lambda each: each[0]):
+        found.insert(place, answer)
     return found
 
 
@@ -259,14 +271,27 @@ def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
     return bool(reply)
 
 
-def misdirected(found: Sequence[Any]) -> bool:
-    """Say whether a command was refused because this server is not the one to ask: see `Failed.again`."""
-    for answer in found:  # noqa: SIM110 - a loop is quicker, and each batch comes here
+def misdirected(commands: Sequence[Command[Any]], found: Sequence[Any]) -> bool:
+    """Say whether this server may not be the one to ask.
+
+    It refused a command because of that (see `Failed.again`), or too few replicas had a commit in time: it
+    may be an old primary that was cut off.
+    """
+    for answer in found:
         if type(answer) is Failed and answer.again:
+            return True
+    for command, answer in zip(commands, found, strict=True):
+        if type(command) is AwaitReplicas and type(answer) is int and answer < command.replicas:
             return True
     return False
 
 
-def without_script(replies: Sequence[Any]) -> list[int]:
-    """Return the indexes of the commands that did not run because the server does not know our script."""
-    return [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+def without_script(units: Sequence[Command[Any]], replies: Sequence[Any]) -> list[int]:
+    """Return the indexes of the commands that did not run because the server does not know our script.
+
+    And of the waits: they waited for nothing, or for the rest.
+    """
+    found = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+    if found:
+        found += [i for i, unit in enumerate(units) if isinstance(unit, AwaitReplicas | SharedWait)]
+    return sorted(found)

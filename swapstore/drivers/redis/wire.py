@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.commands import (
+    NOT_ON_DISK,
     Already,
     Ask,
+    AwaitReplicas,
     Command,
     Committed,
     CompareAndSet,
@@ -30,6 +32,7 @@ from swapstore.commands import (
     Mismatch,
     Peek,
     Put,
+    ReadCommand,
     Register,
     Remove,
     Replace,
@@ -98,6 +101,8 @@ class Wire:
         """Return the words of one command. `as_text`: send a script as text, which loads it."""
         if isinstance(command, Bundle):
             return self._commit.frame(*_commit_arguments(command.commit, command.stages), as_text=as_text)
+        if isinstance(command, SharedWait):
+            return self.frame(command.wait)
         if isinstance(command, Swap):
             return self._commit.frame(*_commit_arguments(command), as_text=as_text)
         if isinstance(command, Replace):
@@ -118,6 +123,11 @@ _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
     Scan: lambda scan: ("SCAN", scan.cursor or "0", "MATCH", scan.pattern, "COUNT", scan.limit),
     Time: lambda _: ("TIME",),
     Ask: lambda ask: ask.words,
+    AwaitReplicas: lambda wait: (
+        ("WAITAOF", 1, wait.replicas, wait.timeout_ms)
+        if wait.fsync
+        else ("WAIT", wait.replicas, wait.timeout_ms)
+    ),
     Stage: lambda stage: ("SET", stage.key, (stage.record, stage.body), "NX", "PX", stage.ttl_ms),
     Put: lambda put: ("SET", put.key, put.value, "PX", put.ttl_ms),
     Write: lambda write: ("SET", write.key, write.value),
@@ -238,16 +248,52 @@ class Bundle(Command[list[Any]]):
         return [refusal] * (len(self.stages) + 1)
 
 
+@attrs.frozen
+class SharedWait(ReadCommand[int]):
+    """The last of several waits of a batch that ask for the same: its answer is that of all.
+
+    `places`: where in the batch the others are.
+    """
+
+    wait: AwaitReplicas
+    places: tuple[int, ...]
+
+
 def bundled(commands: Sequence[Command[Any]]) -> list[Command[Any]]:
-    """Return the same commands, with each commit bundled with the records that it can stage."""
+    """Return the same commands, with each commit bundled with the records that it can stage.
+
+    Of several waits for replicas that ask for the same, only the last is left.
+    """
     units: list[Command[Any]] = []
-    for command in commands:
+    waits: list[int] = []  # where in the batch
+    for i, command in enumerate(commands):
+        if type(command) is AwaitReplicas:
+            waits.append(i)
         count = _stageable(command, units) if type(command) is Swap else 0
         if count:
             units[-count:] = [Bundle(tuple(units[-count:]), command)]  # type: ignore[arg-type]
         else:
             units.append(command)
-    return units
+    return _with_shared_waits(units, waits) if len(waits) > 1 else units
+
+
+def _with_shared_waits(units: list[Command[Any]], places: list[int]) -> list[Command[Any]]:
+    """Leave out each wait that a later one of the batch answers too. `places`: those of all waits."""
+    found: list[Command[Any]] = []
+    shared: list[tuple[AwaitReplicas, list[int]]] = []  # the later waits, and where the others are
+    for unit in reversed(units):
+        if type(unit) is not AwaitReplicas:
+            found.append(unit)
+            continue
+        place = places.pop()
+        others = next((others for wait, others in shared if wait.asks_like(unit)), None)
+        if others is None:
+            shared.append((unit, []))
+            found.append(unit)
+        else:
+            others.insert(0, place)
+    answering = {id(wait): SharedWait(wait, tuple(others)) for wait, others in shared if others}
+    return [answering.get(id(unit), unit) for unit in reversed(found)]
 
 
 def _stageable(commit: Swap, before: list[Command[Any]]) -> int:
@@ -309,6 +355,12 @@ def _time(reply: Any) -> int | None:
     return seconds * 1000 + micros // 1000
 
 
+def _replicas(reply: Any) -> int:
+    """Return how many replicas have it. `WAITAOF` also tells whether the server itself has it on disk."""
+    local, replicas = reply if isinstance(reply, list) else (1, reply)
+    return int(replicas) if local else NOT_ON_DISK
+
+
 _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Get: lambda reply: reply,
     GetServed: lambda reply: Served(*(reply or [None])) if isinstance(reply, list) else Served(reply),
@@ -318,6 +370,7 @@ _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Scan: _scanned,
     Time: _time,
     Ask: lambda reply: reply,
+    AwaitReplicas: _replicas,
     Stage: lambda reply: reply is not None,
     Put: lambda reply: None,  # noqa: ARG005
     Write: lambda reply: None,  # noqa: ARG005
