@@ -44,12 +44,15 @@ def test_a_publish_during_a_repair_stays() -> None:
         dataset = original.copy()
         client, meddler = meddled(dataset.store)
 
-        def publish(dataset: SimulatedDataset = dataset) -> None:
-            dataset.store.publish("mena", "new", id="new", ts=at(99))
+        committed: list[int] = []
+
+        def publish(dataset: SimulatedDataset = dataset, committed: list[int] = committed) -> None:
+            committed.append(dataset.store.publish("mena", "new", id="new", ts=at(99)).version)
 
         meddler.before(number, publish)
         client.repair("mena", apply=True)
         assert [row.id for row in dataset.history()] == [*(row.id for row in original.rows), "new"], number
+        assert [dataset.history()[-1].version] == committed, "it never left the log"
         assert dataset.sim.keyspace.values["swapstore:id:{mena}:new"].expires_at is None
 
 
