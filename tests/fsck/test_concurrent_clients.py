@@ -73,6 +73,28 @@ def test_a_republished_id_is_never_without_its_record() -> None:
     assert [row.id for row in original.history()] == ["id-1", "id-3", "id-4", "id-5", "id-2"]
 
 
+def test_a_republished_id_whose_page_is_lost_is_never_without_its_record() -> None:
+    """A repair drops an older row, is cut off, and the later snapshot of that id expires with it."""
+    original = grown(14)
+    original.delete(key("id", 2))
+    again = original.store.publish("mena", "again", id="id-2", ts=at(99))
+    for number in range(8):
+        original.store.publish("mena", number, id=f"more-{number}", ts=at(100 + number))
+    spanning = [ref for ref in original.refs() if ref.spans(again.version)]
+    original.delete(min(spanning, key=lambda ref: ref.count).key)
+    client, meddler = meddled(original.store)
+
+    def check() -> None:
+        assert original.sim.keyspace.values[key("id", 2)].expires_at is None
+
+    for number in range(100):
+        meddler.after(number, check)
+    (report,) = client.repair("mena", apply=True)
+    assert len(meddler.batches) < 100
+    assert (report.dropped, report.left) == (("id-2",), ())
+    assert [row.version for row in original.history() if row.id == "id-2"] == [again.version]
+
+
 def test_a_leaked_page_that_is_sealed_again_stays() -> None:
     """A page that a producer seals while a repair lets it expire disappears after its commit."""
     original = grown(5)

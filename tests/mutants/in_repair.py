@@ -18,6 +18,14 @@ MUTANTS = (
         Edit("Redrafter.repaired", "left_of(current.log.rows)", "left_of(walk.manifest.log.rows)"),
     ),
     mutant(
+        "a record unlinked that a lost page may name",
+        "When a row is dropped, the later snapshot of its id stays, also while its page is lost.",
+        "fsck/test_concurrent_clients.py::test_a_republished_id_whose_page_is_lost_is_never_without_its_record",
+        Edit(
+            "Redrafter._left_of", "except Damaged:\n    return [ts_key]", "except Damaged:\n    other = None"
+        ),
+    ),
+    mutant(
         "a repair that goes on after a reset",
         "A dataset that was flushed and published again does not get the manifest of the old one.",
         TOGETHER + "repair_of_a_dataset_that_is_flushed_at_the_same_time[begun-anew-manifest_deleted]",
@@ -192,5 +200,11 @@ MUTANTS = (
         "Without `apply` a repair changes nothing.",
         "cli/test_repair.py::test_without_apply_nothing_changes",
         Edit("_repair", "or not apply", ""),
+    ),
+    mutant(
+        "what is served takes a place in a lost page",
+        "The rows of a lost page keep their versions.",
+        DEEP + "a_pin_that_left_the_log_takes_no_place_in_a_lost_page",
+        Edit("_taken", "sorted(fitting, key=lambda c: c.is_served)", "fitting"),
     ),
 )
