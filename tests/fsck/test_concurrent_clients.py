@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from swapstore.commands import Get
 from swapstore.errors import Contended
 from swapstore.format import manifest
 from tests.fsck.simulated import SimulatedDataset, grown, key
@@ -93,6 +94,32 @@ def test_a_republished_id_whose_page_is_lost_is_never_without_its_record() -> No
     assert len(meddler.batches) < 100
     assert (report.dropped, report.left) == (("id-2",), ())
     assert [row.version for row in original.history() if row.id == "id-2"] == [again.version]
+
+
+def test_pages_that_are_lost_while_they_are_verified_take_no_snapshot_with_them() -> None:
+    """A lost page counts as one that retention removed, and the repair lets its snapshots expire."""
+    original = grown(13)
+    parent = next(ref for ref in original.refs() if ref.count > manifest.F)
+    child = min(
+        (ref for ref in original.refs() if ref.spans(parent.first_version)), key=lambda ref: ref.count
+    )
+    client, meddler = meddled(original.store)
+    lost: list[str] = []
+
+    def lose() -> None:
+        if (
+            not lost and Get(parent.key) in meddler.batches[-1]
+        ):  # the walk has read it, and goes on with its pages
+            lost.extend([parent.key, child.key])
+            original.delete(*lost)
+
+    for number in range(60):
+        meddler.after(number, lose)
+    (report,) = client.repair("mena", apply=True)
+    assert lost
+    assert (report.dropped, report.left) == ((), ())
+    original.sim.keyspace.expire_all()
+    assert original.history() == original.rows
 
 
 def test_a_leaked_page_that_is_sealed_again_stays() -> None:
