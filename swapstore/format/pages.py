@@ -119,12 +119,12 @@ def parse(record: bytes, ref: Ref, dataset: str) -> Page:
     page = Page(
         rows=stored.rows, pages=tuple(records.read_ref(below, prefix, ref.key) for below in stored.pages)
     )
-    check_bounds(page, ref, after=ref.first_version - 1)
+    _check_bounds(page, ref)
     return page
 
 
-def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
-    """Raise `Corrupt` unless a page has the bounds of its reference, and its versions ascend from `after`.
+def _check_bounds(page: Page, ref: Ref) -> None:
+    """Raise `Corrupt` unless a page has the bounds of its reference, and its versions ascend.
 
     What a page references has fewer rows than the page, so a search ends, also in pages that somebody forged.
     """
@@ -133,7 +133,7 @@ def check_bounds(page: Page, ref: Ref, *, after: int) -> None:
         for below in page.pages
     ]
     in_order = all(first <= last for first, last, *_ in spans) and all(
-        last < first for (_, last, *_), (first, *_) in pairwise([(after, after), *spans])
+        last < first for (_, last, *_), (first, *_) in pairwise(spans)
     )
     said = (ref.first_version, ref.last_version, ref.min_ts, ref.max_ts, ref.count)
     held = spans and (

@@ -152,7 +152,7 @@ class Follow:
 
     def _mark_complete(self, manifest: Manifest) -> None:
         """Note that every row of a manifest was returned."""
-        self._complete_to, self._any_start = manifest.version, False
+        self._complete_to = manifest.version
         if manifest.log.rows:
             self._anchor = Mark.of(manifest.log.rows[-1])
             self._position = self._anchor.version

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -15,10 +17,32 @@ from tests.support.bulk import Bulk, Pairs
 Found = Row | Gap
 Follower = Generator[Found, None, None]
 WITHIN_S = 10.0
+TAKEN_S = 30.0  # far longer than any test takes
 
 
 def take(follower: Iterable[Found], count: int) -> list[Found]:
-    return list(islice(follower, count))
+    """The next commits. A mistake that lets a follower wait without an end is a failure."""
+    with in_time():
+        return list(islice(follower, count))
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Interrupt what hangs in the main thread."""
+    if not hasattr(signal, "setitimer"):  # Windows has no timers that interrupt
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise AssertionError(f"the commits did not come within {TAKEN_S} seconds")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, TAKEN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def versions(found: Iterable[Found]) -> list[Any]:

@@ -51,6 +51,20 @@ def test_following_from_the_oldest_reports_no_gap(store: Store) -> None:
     follower.close()
 
 
+def test_following_from_the_oldest_reports_the_gaps_after_it() -> None:
+    """A consumer that asks for the whole history is not told what was unlinked while it read on."""
+    store = SimulatedStore().connect()
+    publish(store, 100)
+    follower = store.follow("mena", after=0)
+    assert versions(take(follower, 1)) == [1]
+    keep(store, 5)
+    assert versions(take(follower, 37)) == [*range(2, 33), (32, 96, "retention"), *range(96, 101)]
+    keep(store, 2)
+    publish(store, 50, begin=100)
+    keep(store, 2)
+    assert versions(take(follower, 3)) == [(100, 151, "retention"), 151, 152]
+
+
 def test_hidden_commits_that_are_still_in_the_log(store: Store) -> None:
     """Commits that retention has just hidden are given to a consumer, or skipped without a gap."""
     publish(store, 10)

@@ -8,6 +8,7 @@ import pytest
 
 from swapstore import Retention, Row
 from swapstore.format import manifest
+from tests.follow.followers import ids, take, versions
 from tests.fsck.simulated import MANIFEST, grown, key, opened
 from tests.support.drivers import another
 from tests.support.times import at
@@ -32,9 +33,49 @@ def test_a_repair_neither_repeats_nor_skips_a_commit(position: int, lost: tuple[
     another(dataset.store).publish("mena", "last", id="last", ts=at(99))
     while not (isinstance(got[-1], Row) and got[-1].id == "last"):
         got.append(next(follower))
-    ids = [item.id for item in got if isinstance(item, Row)]
-    assert len(ids) == len(got), "no gap"
-    assert sorted(ids) == sorted([*(row.id for row in dataset.rows), "last"])
+    assert len(ids(got)) == len(got), "no gap"
+    assert sorted(ids(got)) == sorted([*(row.id for row in dataset.rows), "last"])
+
+
+def test_a_repair_that_dropped_the_last_row_repeats_no_other() -> None:
+    """A repair drops the row at which a follower is, and the follower returns rows before it again."""
+    dataset = grown(13)
+    follower = another(dataset.store).follow("mena", after=0)
+    take(follower, 13)
+    dataset.delete(key("ts", 3), key("ts", 4), key("id", 13), *dataset.pages()[:3])
+    another(dataset.store).repair("mena", apply=True)
+    assert [row.id for row in dataset.history()][-2:] == ["id-3", "id-4"], (
+        "they are where the follower reads on"
+    )
+    another(dataset.store).publish("mena", "last", id="last", ts=at(99))
+    assert ids(take(follower, 1)) == ["last"]
+
+
+def test_what_was_returned_is_no_gap_for_a_follower_far_behind() -> None:
+    """A repair and retention while a follower catches up cause an alarm about rows that it has returned."""
+    dataset = grown(13)
+    follower = another(dataset.store).follow("mena", after=0)
+    assert versions(take(follower, 6)) == [1, 2, 3, 4, 5, 6]
+    dataset.delete(*dataset.pages()[:2])
+    another(dataset.store).repair("mena", apply=True)
+    another(dataset.store).prune("mena", retention=Retention(max_count=8))
+    assert dataset.history()[0].id == "id-6", "what hides id-5 does not unlink its page"
+    assert ids(take(follower, 7)) == [f"id-{number}" for number in range(7, 14)]
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_hidden_rows_that_come_back_are_not_returned_too_late(after: int) -> None:
+    """A repair shows rows again that were hidden, and a follower returns some of them out of order."""
+    dataset = grown(13)
+    another(dataset.store).prune("mena", retention=Retention(max_count=1))
+    follower = another(dataset.store).follow("mena", after=after)
+    expected = [13] if after == 0 else [(5, 13, "retention"), 13]
+    assert versions(take(follower, len(expected))) == expected
+    dataset.delete(MANIFEST)
+    another(dataset.store).repair("mena", apply=True)
+    assert [row.id for row in dataset.history()] == ["id-12", "id-13"]
+    another(dataset.store).publish("mena", "last", id="last", ts=at(99))
+    assert ids(take(follower, 1)) == ["last"]
 
 
 def test_what_was_returned_before_a_repair_is_no_gap_when_it_is_hidden() -> None:

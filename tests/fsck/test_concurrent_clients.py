@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from swapstore.commands import Get
 from swapstore.errors import Contended
 from swapstore.format import manifest
 from tests.fsck.simulated import SimulatedDataset, grown, key
@@ -44,12 +45,15 @@ def test_a_publish_during_a_repair_stays() -> None:
         dataset = original.copy()
         client, meddler = meddled(dataset.store)
 
-        def publish(dataset: SimulatedDataset = dataset) -> None:
-            dataset.store.publish("mena", "new", id="new", ts=at(99))
+        committed: list[int] = []
+
+        def publish(dataset: SimulatedDataset = dataset, committed: list[int] = committed) -> None:
+            committed.append(dataset.store.publish("mena", "new", id="new", ts=at(99)).version)
 
         meddler.before(number, publish)
         client.repair("mena", apply=True)
         assert [row.id for row in dataset.history()] == [*(row.id for row in original.rows), "new"], number
+        assert [dataset.history()[-1].version] == committed, "it never left the log"
         assert dataset.sim.keyspace.values["swapstore:id:{mena}:new"].expires_at is None
 
 
@@ -68,6 +72,54 @@ def test_a_republished_id_is_never_without_its_record() -> None:
     client.repair("mena", apply=True)
     assert len(meddler.batches) < 60
     assert [row.id for row in original.history()] == ["id-1", "id-3", "id-4", "id-5", "id-2"]
+
+
+def test_a_republished_id_whose_page_is_lost_is_never_without_its_record() -> None:
+    """A repair drops an older row, is cut off, and the later snapshot of that id expires with it."""
+    original = grown(14)
+    original.delete(key("id", 2))
+    again = original.store.publish("mena", "again", id="id-2", ts=at(99))
+    for number in range(8):
+        original.store.publish("mena", number, id=f"more-{number}", ts=at(100 + number))
+    spanning = [ref for ref in original.refs() if ref.spans(again.version)]
+    original.delete(min(spanning, key=lambda ref: ref.count).key)
+    client, meddler = meddled(original.store)
+
+    def check() -> None:
+        assert original.sim.keyspace.values[key("id", 2)].expires_at is None
+
+    for number in range(100):
+        meddler.after(number, check)
+    (report,) = client.repair("mena", apply=True)
+    assert len(meddler.batches) < 100
+    assert (report.dropped, report.left) == (("id-2",), ())
+    assert [row.version for row in original.history() if row.id == "id-2"] == [again.version]
+
+
+def test_pages_that_are_lost_while_they_are_verified_take_no_snapshot_with_them() -> None:
+    """A lost page counts as one that retention removed, and the repair lets its snapshots expire."""
+    original = grown(13)
+    parent = next(ref for ref in original.refs() if ref.count > manifest.F)
+    child = min(
+        (ref for ref in original.refs() if ref.spans(parent.first_version)), key=lambda ref: ref.count
+    )
+    client, meddler = meddled(original.store)
+    lost: list[str] = []
+
+    def lose() -> None:
+        if (
+            not lost and Get(parent.key) in meddler.batches[-1]
+        ):  # the walk has read it, and goes on with its pages
+            lost.extend([parent.key, child.key])
+            original.delete(*lost)
+
+    for number in range(60):
+        meddler.after(number, lose)
+    (report,) = client.repair("mena", apply=True)
+    assert lost
+    assert (report.dropped, report.left) == ((), ())
+    original.sim.keyspace.expire_all()
+    assert original.history() == original.rows
 
 
 def test_a_leaked_page_that_is_sealed_again_stays() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import attrs
 import pytest
 
 from swapstore import Retention, Row, Store
 from swapstore.format import manifest, pages
-from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, key
+from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, key, opened
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
@@ -193,6 +195,30 @@ def test_a_lost_pinned_snapshot_is_unpinned() -> None:
     assert snapshot is not None
     assert snapshot.id == "id-5"
     assert original.problems() == set()
+
+
+def test_a_pin_that_left_the_log_takes_no_place_in_a_lost_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of a lost page gets a new version, because the pinned snapshot takes its place."""
+    monkeypatch.setattr(manifest, "F", 4)
+    original = opened()
+    now = original.sim.clock.now_ms()
+
+    def publish(first: int, last: int) -> None:
+        for number in range(first, last + 1):
+            ts = now - 5000 if number == 2 else now
+            original.store.publish("mena", number, id=f"id-{number}", ts=ts)
+
+    publish(1, 6)
+    original.store.pin("mena", id="id-2")
+    original.store.prune("mena", retention=Retention(max_age=timedelta(seconds=1)))
+    publish(7, 10)
+    before = original.history()
+    (ref,) = original.refs()
+    assert ref.spans(2)
+    assert ref.count < ref.last_version, "id-2 left the log before this page was sealed"
+    original.delete(ref.key)
+    original.repaired()
+    assert original.history() == before
 
 
 def test_a_page_of_other_times_than_its_reference_says_is_found() -> None:

@@ -15,10 +15,9 @@ MUTANTS = (
         Edit(
             "RedisDriver.execute",
             "replies = self._exchange(connection, units)",
-            "from swapstore.errors import ReplyLost\n"
             "try:\n"
             "    replies = self._exchange(connection, units)\n"
-            "except ReplyLost:\n"
+            "except redis.ConnectionError:\n"
             "    replies = self._exchange(connection, units)",
         ),
     ),
@@ -179,7 +178,7 @@ MUTANTS = (
     mutant(
         "no waiting thread gets a connection that is free again (Redis)",
         "A thread that waits for a connection gets the next free one.",
-        "real/test_pool.py::test_more_threads_than_connections_all_have_their_turn",
+        "real/test_pool.py::test_a_waiting_thread_gets_the_next_free_connection_at_once",
         Edit("Pool.release", "elif self._waiting:", "elif False:"),
     ),
     mutant(

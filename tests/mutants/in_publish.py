@@ -221,7 +221,7 @@ MUTANTS = (
     mutant(
         "what is encoded is not what was checked",
         "NaN that another thread sets during a publish is never stored as null.",
-        "unit/test_codecs.py::test_a_value_is_what_it_was_at_one_moment",
+        "unit/test_codecs.py::test_a_part_that_changes_after_it_was_checked",
         Edit("_Walk._checked", "parts = item.copy()", "parts = item"),
     ),
     # --- durability

@@ -81,6 +81,16 @@ MUTANTS = (
         Edit("current_head", "peeked.startswith(manifest.prefix(known.manifest.etag))", "True"),
     ),
     mutant(
+        "a late reply replaces what is newer",
+        "What one thread read before a flush does not replace what another has read since.",
+        "store/test_memory.py::test_a_late_reply_replaces_nothing_newer[False-since-warm]",
+        Edit(
+            "current_head",
+            "ctx.cache.learn(found, read_at, basis=known)",
+            "ctx.cache.learn(found, read_at, basis=ctx.cache.known(key))",
+        ),
+    ),
+    mutant(
         "following a replica back in time",
         "Within one client a read never shows an older version than the one before.",
         "store/test_memory.py::test_a_lagging_replica_does_not_take_a_client_back_in_time[sqlite-2]",

@@ -7,6 +7,7 @@ from tests.mutants.mutant import Edit, mutant
 DAMAGE = "fsck/test_damage.py::test_"
 DEEP = "fsck/test_deep_damage.py::test_"
 RACED = "fsck/test_raced_rows.py::test_"
+CLIENTS = "fsck/test_concurrent_clients.py::test_"
 TOGETHER = "fsck/test_interleaved.py::test_"
 
 MUTANTS = (
@@ -14,8 +15,22 @@ MUTANTS = (
     mutant(
         "a repair from an outdated manifest",
         "What is published during a repair stays.",
-        "fsck/test_concurrent_clients.py::test_a_publish_during_a_repair_stays",
+        CLIENTS + "a_publish_during_a_repair_stays",
         Edit("Redrafter.repaired", "left_of(current.log.rows)", "left_of(walk.manifest.log.rows)"),
+    ),
+    mutant(
+        "a record unlinked that a lost page may name",
+        "When a row is dropped, the later snapshot of its id stays, also while its page is lost.",
+        CLIENTS + "a_republished_id_whose_page_is_lost_is_never_without_its_record",
+        Edit(
+            "Redrafter._left_of", "except Damaged:\n    return [ts_key]", "except Damaged:\n    other = None"
+        ),
+    ),
+    mutant(
+        "a page below a lost one taken for unlinked",
+        "The snapshots of pages that are lost during a verify do not count as leaked.",
+        CLIENTS + "pages_that_are_lost_while_they_are_verified_take_no_snapshot_with_them",
+        Edit("is_page_named", "return True", "return False"),
     ),
     mutant(
         "a repair that goes on after a reset",
@@ -54,13 +69,13 @@ MUTANTS = (
     mutant(
         "a leaked page unlinked though it was sealed since",
         "A page that was committed during the repair gets no TTL.",
-        "fsck/test_concurrent_clients.py::test_a_leaked_page_that_is_sealed_again_stays",
+        CLIENTS + "a_leaked_page_that_is_sealed_again_stays",
         Edit("Redrafter._unlinked", "if moved", "if False"),
     ),
     mutant(
         "an id record unlinked though it was taken again",
         "Dropping a row leaves the record alone that another row names under its id.",
-        "fsck/test_concurrent_clients.py::test_a_republished_id_is_never_without_its_record",
+        CLIENTS + "a_republished_id_is_never_without_its_record",
         Edit("Redrafter._left_of", "if other is not None", "if False"),
     ),
     mutant(
@@ -80,6 +95,18 @@ MUTANTS = (
         "After a repair everything could be rebuilt once more.",
         DAMAGE + "a_lost_ts_record_is_written_again[sqlite-1-deleted]",
         Edit("Redrafter.repaired", "yield from self._still(current, damage.without_ts.values())", "[]"),
+    ),
+    mutant(
+        "a follower far behind misses what it returned",
+        "What a follower has returned before a repair is no gap when retention hides it.",
+        "follow/test_repairs.py::test_what_was_returned_is_no_gap_for_a_follower_far_behind",
+        Edit("Follow._find_place", "self._complete_to = max(place.version, anchor.version)", "pass"),
+    ),
+    mutant(
+        "a follower returns what came back too late",
+        "A follower returns commits in their order, also those that a repair has shown again.",
+        "follow/test_repairs.py::test_hidden_rows_that_come_back_are_not_returned_too_late[5]",
+        Edit("Follow._next_of", "self._start = item.version - 1", "pass"),
     ),
     mutant(
         "a follower forgets what a repair may have moved",
@@ -192,5 +219,11 @@ MUTANTS = (
         "Without `apply` a repair changes nothing.",
         "cli/test_repair.py::test_without_apply_nothing_changes",
         Edit("_repair", "or not apply", ""),
+    ),
+    mutant(
+        "what is served takes a place in a lost page",
+        "The rows of a lost page keep their versions.",
+        DEEP + "a_pin_that_left_the_log_takes_no_place_in_a_lost_page",
+        Edit("_taken", "sorted(fitting, key=lambda c: c.is_served)", "fitting"),
     ),
 )

@@ -49,7 +49,7 @@ MUTANTS = (
     mutant(
         "a released row unlinked though it is in the log",
         "A hidden row that is no longer served, and is still in the log, keeps its records.",
-        HIDING + "a_clock_far_in_the_future_blocks_no_publish[sqlite]",
+        GOING + "a_hidden_snapshot_that_is_unpinned_keeps_its_records_while_a_page_names_it[sqlite]",
         Edit("retained", "[] if in_log else", ""),
     ),
     mutant(

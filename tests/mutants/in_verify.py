@@ -28,10 +28,10 @@ MUTANTS = (
         Edit("_of_id", "ttl == PERMANENT", "True"),
     ),
     mutant(
-        "verify skips the bounds of pages",
+        "the bounds of pages are not checked",
         "A page that holds other rows than its reference says is found.",
         "fsck/test_deep_damage.py::test_a_page_of_other_times_than_its_reference_says_is_found",
-        Edit("Walk._check_page", "pages.check_bounds(page, ref, after=self._last)", "pass"),
+        Edit("parse", "_check_bounds(page, ref)", "pass"),
     ),
     mutant(
         "SCAN cursor ignored",

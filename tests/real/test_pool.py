@@ -12,6 +12,7 @@ import pytest
 
 import swapstore
 from swapstore.commands import Get, Put
+from swapstore.drivers.redis import pool as pools
 from swapstore.drivers.redis.aio import AsyncRedisDriver
 from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.errors import Unavailable
@@ -86,6 +87,25 @@ def test_a_batch_waits_for_the_only_connection(valkey: Server) -> None:
     for thread in threads:
         thread.join(10)
     assert found == [None] * 8
+    driver.close()
+
+
+def test_a_waiting_thread_gets_the_next_free_connection_at_once(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that waits for a connection only looks for one now and then."""
+    monkeypatch.setattr(pools, "SLICE_S", 60.0)
+    driver = RedisDriver.from_url(f"{valkey.url}?max_connections=1&timeout=120")
+    pool: Any = driver._pool
+    lent = pool.get_connection()
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(pool.get_connection()), daemon=True)
+    thread.start()
+    while not pool._waiting:
+        time.sleep(0.01)
+    pool.release(lent)
+    thread.join(20)
+    assert found == [lent]
     driver.close()
 
 

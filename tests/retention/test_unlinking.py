@@ -76,6 +76,21 @@ def test_versions_with_gaps_cost_less_than_a_page(store: Store) -> None:
 # --- latest and pinned -----------------------------------------------------------------------------
 
 
+def test_a_hidden_snapshot_that_is_unpinned_keeps_its_records_while_a_page_names_it(store: Store) -> None:
+    """A page that is still in the log names records that have expired, and verify reports damage."""
+    fill(store, 12)
+    store.pin("mena", id="id-0")
+    keeping(store, 11).publish("mena", "new", id="new")
+    assert not expiring(store)
+    another(store).unpin("mena")
+    status = store.status("mena")
+    assert status is not None
+    assert status.first_version > 1, "id-0 is hidden"
+    assert stored(store).log.pages[0].first_version == 1
+    assert not expiring(store)
+    invariants.check(store)
+
+
 def test_a_pinned_snapshot_outlives_its_page_and_is_unlinked_when_unpinned(store: Store) -> None:
     """A pinned snapshot loses its payload, or its records stay permanently after the unpin."""
     client = keeping(store, 3)

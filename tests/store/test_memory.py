@@ -180,6 +180,44 @@ def test_a_client_follows_a_new_epoch(store: Store) -> None:
         assert snap.etag == commit.etag
 
 
+@pytest.mark.parametrize("memory", ["cold", "warm"])
+@pytest.mark.parametrize("flushed", ["since", "before"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_late_reply_replaces_nothing_newer(memory: str, flushed: str, *, whole: bool) -> None:
+    """What one thread read before a flush replaces what another has read since."""
+
+    def look(client: Store) -> None:
+        if whole:
+            list(client.history("mena"))
+        else:
+            client.read_latest("mena")
+
+    for number in range(8):
+        simulated = SimulatedStore()
+        producer = simulated.connect()
+        producer.publish("mena", 1)
+        reader, meddler = meddled(producer)
+        if memory == "warm":
+            look(reader)
+        producer.publish("mena", 2)
+        if flushed == "before":
+            simulated.evict(MANIFEST)
+
+        def begin_anew(simulated: SimulatedStore = simulated, reader: Store = reader) -> None:
+            if flushed == "since":
+                simulated.evict(MANIFEST)
+            simulated.connect().publish("mena", "anew")
+            assert value(reader) == "anew"  # as another thread would
+
+        planned = len(meddler.batches) + number
+        meddler.after(planned, begin_anew)
+        look(reader)
+        if len(meddler.batches) > planned:
+            before = len(meddler.batches)
+            assert value(reader, max_staleness=60) == "anew", number
+            assert len(meddler.batches) == before, number
+
+
 @pytest.mark.every_store
 def test_a_flushed_store_is_forgotten(store: Store) -> None:
     """A client serves a dataset from its cache after a flush, or does not list its name again."""

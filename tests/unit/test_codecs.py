@@ -260,6 +260,25 @@ def test_whatever_a_value_raises_is_a_refusal(value: Any) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+def test_a_part_that_changes_after_it_was_checked() -> None:
+    """NaN that another thread sets during a publish is stored as null, or a publish changes the value."""
+
+    @dataclasses.dataclass(init=False)
+    class Plain:
+        other: int
+
+    def read(_: Plain) -> int:
+        value["x"] = items[0] = float("nan")  # like a thread that comes in between
+        return 2
+
+    late = type("Changing", (Plain,), {"other": property(read)})()
+    items: list[Any] = [1.0, 1]
+    value: dict[str, Any] = {"x": 1.0, "items": items, "late": late}
+    items.append(late)
+    assert encode(value, "json") == b'{"x":1.0,"items":[1.0,1,{"other":2}],"late":{"other":2}}'
+    assert value["late"] is items[2] is late
+
+
 def test_a_value_is_what_it_was_at_one_moment() -> None:
     """A thread that changes a value during its publish gets null for NaN, or a raw RuntimeError."""
     shared: dict[str, Any] = {"rows": [{"x": 1.0, "n": number} for number in range(50)]}
