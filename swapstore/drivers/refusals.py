@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from swapstore.commands import Ask, Command, Replace, Swap
+from swapstore.commands import Ask, Command, Failed, Replace, Swap
 from swapstore.errors import (
     AccessDenied,
     Corrupt,
@@ -39,15 +39,27 @@ _LIMIT = re.compile(r"limit\D{0,12}(\d+)", re.IGNORECASE)
 _ACTUAL = re.compile(r"actual\D{0,12}(\d+)", re.IGNORECASE)
 
 
-_MISDIRECTED = re.compile(r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN|BUSY)\b")
+_MISDIRECTED = re.compile(
+    r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN|BUSY|LOADING|MOVED|ASK|TRYAGAIN|CLUSTERDOWN)\b"
+)
 
 
 def is_misdirected(text: str) -> bool:
-    """Say whether a server refused a command because it is not the primary, lacks replicas, or is busy.
+    """Say whether a server refused a command because it is not the one to ask, or cannot serve it yet.
 
-    It carried nothing out, and will soon, or the same address leads to another server: see `Failed.again`.
+    It carried nothing out, and will soon, or another server does, perhaps behind the same address: see
+    `Failed.again`.
     """
     return bool(_MISDIRECTED.search(text))
+
+
+def failed(error: SwapstoreError, text: str) -> Failed:
+    """Return the answer to a command that a server refused with this text, which became this error.
+
+    A redirection to another node is no reason to send it again, unless the driver says so: it makes of it
+    what waiting cures, an `Unavailable`.
+    """
+    return Failed(error, again=is_misdirected(text) and isinstance(error, Unavailable))
 
 
 def is_script(command: Command[Any]) -> bool:

@@ -175,6 +175,7 @@ def test_what_a_server_replies_is_named(text: str, kind: type[SwapstoreError], w
         driver.close()
         thread.join(10)
     assert type(answer.error) is kind
+    assert answer.again == (kind is Unavailable), "and is sent again if that can help"
     assert words in str(answer.error)
 
 

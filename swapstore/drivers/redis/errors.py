@@ -161,7 +161,7 @@ def failed(error: redis.RedisError, where: str, command: Command[Any]) -> Failed
         (code for kind, code in _CODES.items() if isinstance(error, kind)), ""
     )
     text = str(error) if str(error).startswith(code) else f"{code} {error}"
-    return Failed(refusals.refusal(text, where, command), again=refusals.is_misdirected(text))
+    return refusals.failed(refusals.refusal(text, where, command), text)
 
 
 # redis-py removes the code from the error texts that it knows.
