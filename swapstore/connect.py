@@ -44,6 +44,7 @@ DEFAULT_MAX_PAYLOAD = 64 * 1024 * 1024
 DEFAULT_MAX_BATCH = 8 * 1024 * 1024
 DEFAULT_MAX_REQUEST = 10 * 1024 * 1024
 DEFAULT_REST_TOTAL_S = 10.0
+DEFAULT_PATIENCE_S = 10.0
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 DEFAULT_MAX_AHEAD = timedelta(days=1)
 
@@ -69,6 +70,7 @@ def connect(
     allow_http: bool = False,
     single_writer: bool = False,
     timeout: float | Timeout | None = None,
+    patience: float = DEFAULT_PATIENCE_S,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
@@ -92,6 +94,11 @@ def connect(
       one process at a time publishes there. No effect on other stores.
     - `timeout`: how long a call waits for the store: a `Timeout`, or a number of seconds that bounds
       everything. Default: 10 seconds in all over REST, 10 seconds of silence on other stores.
+    - `patience`: how many seconds a call on Redis or Valkey goes on trying when the server cannot be reached,
+      is loading, or is not the primary any more; 0: it raises at once. Nothing is sent twice that may have
+      been carried out. Each outage has all of it, and an attempt that has begun is finished. `timeout` bounds
+      it too. A wrong address or password is not waited for, except for a host that does not answer. SQLite
+      and REST have waits of their own.
     - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
     - `max_ahead`: how far a `ts` may be ahead of this machine's clock (a timedelta; None: no bound). A later
       one is refused: until that moment, no other publish would become the latest. The same bound holds for
@@ -116,6 +123,7 @@ def connect(
         allow_http=allow_http,
         single_writer=single_writer,
         timeout=timeout,
+        patience=patience,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,
@@ -175,6 +183,7 @@ def prepare(
     allow_http: bool,
     single_writer: bool,
     timeout: float | Timeout | None,
+    patience: float,
     namespace: str,
     max_payload: int,
     max_batch: int,
@@ -201,6 +210,7 @@ def prepare(
         hook=events.hook(on_event),
     )
     arguments.whole(max_request, "max_request", least=1)
+    patience = arguments.patience_s(patience)
     waits = Timeout.of(timeout)
     try:
         driver = _driver_for(makers, target, token, max_request, waits, allow_http=allow_http)
@@ -211,6 +221,8 @@ def prepare(
     policy = attrs.evolve(policy, text_only=not driver.binary_safe, total_s=waits.total)
     undecided = Undecided(single_writer=single_writer)
     is_server = driver.kind == "redis"
+    if is_server:
+        policy = attrs.evolve(policy, patience_s=patience)
     found = Capabilities(committer=undecided, tells_role=is_server, may_be_node=is_server)
     context = attrs.evolve(context, capabilities=found, doctor=_DOCTORS.get(driver.kind))
     if driver.kind == "upstash":

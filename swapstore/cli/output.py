@@ -5,6 +5,7 @@ rich is imported in the functions that need it, because scripts should not wait 
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import time
@@ -64,6 +65,14 @@ def complain(message: str) -> None:
     line = _CREDENTIALS.sub("://…@", " ".join(message.split()))
     line = _PASSWORD.sub("password=…", line)
     print(f"swapstore: {printable(line)}", file=sys.stderr)
+
+
+class LogToStderr(logging.Handler):
+    """Prints what the library logs, such as an outage, in the way of the command's own messages."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message of a record."""
+        complain(record.getMessage())
 
 
 def printable(text: str) -> str:

@@ -27,8 +27,9 @@ from tests.support.deployment import Switch, cluster, cluster_node, kinds, senti
 from tests.support.valkey import Server
 
 
-def failures(url: str, *, dataset: str = "asia", **options: Any) -> list[SwapstoreError]:
+def failures(url: str, *, dataset: str = "asia", patience: float = 0, **options: Any) -> list[SwapstoreError]:
     """What publishing there raises, blocking and in asyncio."""
+    options["patience"] = patience
 
     async def main() -> None:
         async with swapstore.aio.connect(url, **options) as store:

@@ -228,7 +228,7 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
         and type(replies[0]) is errors.Loading
         and all(type(reply) is errors.Loading for reply in replies)
     ):
-        raise refusals.loading(where)
+        raise errors.passing(refusals.loading(where))
     found: list[Any] = []
     for unit, reply in zip(units, replies, strict=True):
         if type(unit) is not Bundle:
