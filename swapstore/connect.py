@@ -50,6 +50,9 @@ DEFAULT_MAX_AHEAD = timedelta(days=1)
 
 LOG = logging.getLogger("swapstore")
 
+_SERVERS = ("redis", "rediss", "valkey", "valkeys")
+_REDIS_SCHEMES = {*_SERVERS, *(f"{scheme}+sentinel" for scheme in _SERVERS), "unix"}
+
 _HOST = re.compile(r"[A-Za-z0-9._-]+:[0-9]{1,5}(/[0-9]{1,4})?|localhost|[0-9]+(\.[0-9]+){3}")
 _NOT_IN_MEMORY = (
     "there is no store in memory but for tests: swapstore.testing.SimulatedStore().connect(); "
@@ -80,10 +83,13 @@ def connect(
 ) -> Store:
     """Return a `Store`. It connects when it is first used; a REST endpoint is asked at once what it supports.
 
-    - `target`: `redis://`, `rediss://`, `unix://`, `sqlite:///path.db` (three slashes: relative to the
-      working directory, four: absolute), `https://` for a REST endpoint (Upstash, or a compatible one), or a
-      `redis.Redis` client, which is borrowed and never closed. Default: `$SWAPSTORE_URL`, or else
-      `$UPSTASH_REDIS_REST_URL`, or else an embedded SQLite file in the user's data directory.
+    - `target`: `redis://`, `rediss://` or `unix://`; `redis+sentinel://host1:26379,host2:26379/mymaster/0`
+      for a primary that sentinels name (`rediss+sentinel://`: with TLS); `valkey` may stand for `redis` in
+      all of these; `sqlite:///path.db` (three slashes: relative to the working directory, four: absolute);
+      `https://` for a REST endpoint (Upstash, or a compatible one); or a `redis.Redis` client, also one from
+      `redis.sentinel.Sentinel(…).master_for(…)`, which is borrowed and never closed. Default:
+      `$SWAPSTORE_URL`, or else `$UPSTASH_REDIS_REST_URL`, or else an embedded SQLite file in the user's data
+      directory.
     - `token`: the token of a REST endpoint. Default: `$UPSTASH_REDIS_REST_TOKEN`.
     - `namespace`: the first part of every key. Stores of different namespaces do not see each other.
     - `max_payload`: the size in bytes of the largest encoded payload that a publish accepts.
@@ -286,7 +292,7 @@ def _driver_for(
     if not isinstance(target, str):
         return makers.redis_client(target, timeout)
     scheme, separator, rest = target.partition("://")
-    if separator and scheme in {"redis", "rediss", "unix"}:
+    if separator and scheme in _REDIS_SCHEMES:
         return makers.redis_url(target, timeout)
     if separator and scheme == "sqlite":
         return makers.sqlite(_path(rest).absolute(), timeout, False)  # noqa: FBT003
@@ -305,7 +311,7 @@ def _advice(target: str) -> str:
     scheme, separator, _ = target.partition("://")
     return (
         f"unknown kind of store{f' {scheme!r}' if separator and scheme.isalnum() else ''}; "
-        "use redis://, rediss://, unix://, https:// or sqlite:///path.db"
+        "use redis://, rediss://, unix://, redis+sentinel://, https:// or sqlite:///path.db"
     )
 
 

@@ -11,7 +11,7 @@ from redis.asyncio import sentinel as asentinel
 
 from swapstore.commands import Failed, Get, Members, Peek, ReadCommand, Scan, Time, Ttl
 from swapstore.drivers import refusals
-from swapstore.drivers.redis.pool import Exhausted
+from swapstore.drivers.redis.pool import Exhausted, NoPrimary
 from swapstore.drivers.redis.pool import closed as closed_error
 from swapstore.errors import AccessDenied, InvalidInput, ReplyLost, SwapstoreError, Unavailable
 
@@ -29,6 +29,9 @@ def of_connecting(
     Nothing was sent. None: `error` is something else. Raise the result outside of the `except` block, because
     Python would otherwise show the original error with it, and that may quote a password.
     """
+    for each in (error, error.__cause__):  # redis-py wraps it in asyncio
+        if isinstance(each, NoPrimary):
+            return each.failure, None
     if isinstance(error, _NO_SERVER) or isinstance(error.__cause__, _NO_SERVER):
         # No cause: it would quote the options of the sentinels, the password included.
         return passing(Unavailable(f"the sentinels know no server for {where} that is up")), None
