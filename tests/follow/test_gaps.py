@@ -219,6 +219,7 @@ def gone_back(*, flushed: bool) -> tuple[SimulatedStore, Iterator[Row | Gap]]:
     follower = store.follow("mena", after=0)
     take(follower, 10)
     sim.keyspace.values, sim.keyspace.sets = ({}, {}) if flushed else (backup.values, backup.sets)
+    sim.clock.advance(1000)
     return sim, follower
 
 
