@@ -118,7 +118,7 @@ def test_an_outdated_expected_version_is_not_the_answer_of_a_demoted_server(pair
 
 def test_an_address_that_leads_to_a_replica_for_good_is_read_only_soon(pair: Pair) -> None:
     """A producer on a replica waits for a failover that never comes."""
-    with swapstore.connect(pair.url) as store:
+    with swapstore.connect(pair.url, patience=1) as store:
         warm(store)
         pair.demote()
         began = time.monotonic()
@@ -130,7 +130,7 @@ def test_an_address_that_leads_to_a_replica_for_good_is_read_only_soon(pair: Pai
 
 def test_a_primary_that_finds_its_replicas_again(pair: Pair) -> None:
     """NOREPLICAS of a moment fails a publish, or is told as something unknown."""
-    with swapstore.connect(pair.url) as store, pair.primary.client() as admin:
+    with swapstore.connect(pair.url, patience=1) as store, pair.primary.client() as admin:
         warm(store)
         admin.config_set("min-replicas-to-write", 2)
         with pytest.raises(ReadOnly, match="too few replicas"):  # Redis 6.2 does not refuse scripts

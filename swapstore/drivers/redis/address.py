@@ -56,7 +56,7 @@ NUMBERS = {"socket_read_size", "ssl_min_version", "protocol"}  # of a URL too, w
 
 def where_of_url(url: str) -> str:
     """Return a URL without user, password and query. Rejects a database that redis-py would ignore."""
-    if "," in urlsplit(url.partition("?")[0]).netloc.rpartition("@")[2]:
+    if "," in re.split("[/?#]", url.partition("://")[2])[0].rpartition("@")[2]:
         raise InvalidInput(
             "the address names several hosts: write redis+sentinel://host1:26379,host2:26379/mymaster/0 for "
             "sentinels, redis+cluster:// for a cluster, or one host"
@@ -154,6 +154,11 @@ def check_options(pool: Any, where: str) -> None:
 
 def where_of_client(client: Any, kind: type[Any], name: str) -> str:
     """Return the address of a user's client. Rejects an object that is not a client of this kind."""
+    if type(client).__module__.partition(".")[0] == "valkey":
+        raise InvalidInput(
+            "cannot use a client of valkey-py, whose connections are not those of redis-py: pass its "
+            f"address, valkey://host:6379/0 or valkey+sentinel://…, or a {name} client"
+        )
     if not isinstance(client, kind):
         raise InvalidInput(
             f"cannot use a {type(client).__module__}.{type(client).__name__}: pass a URL or a {name} client"
