@@ -304,23 +304,19 @@ class Calls:
     ) -> Steps[Row | Gap]:
         """Iterate over the commits of a dataset in order, as they come, none skipped and none twice.
 
-        While the store only goes forward, that is exact. If it goes back (a failover that lost commits, a
-        flush, a restored backup), commits that were returned may be gone, and a producer may publish the same
-        id again: one of the last 4,096 is then returned again only after a `Gap` whose reason is `reset`.
-
         `after` is a version: start after it. 0: start with the oldest commit that is retained. Default: start
         with the next commit after this call. The iterator does not end by itself: it waits for the next
         commit. On Redis and Valkey a hint wakes it; `poll` (seconds, or a timedelta) is the longest time
         until a commit is seen whose hint was lost. On SQLite there are no hints.
 
-        Only commits that published a snapshot are returned, not pins, rollbacks and confirmations. A
-        `Gap` takes the place of commits that cannot be returned, because retention unlinked them or the
-        dataset was reset.
+        Only commits that published a snapshot are returned. A `Gap` takes the place of those that cannot be:
+        retention unlinked them, or the store went back (a flush, a restored backup, a failover that lost
+        some). One of the last 4,096 comes twice only after such a `Gap`, if it was published again.
 
-        Raises `Unavailable` if the store cannot be reached at the beginning, for as long as `patience` lasts.
-        If it becomes unreachable later, the iterator retries until it is back, and logs one warning for each
-        outage to the logger `swapstore`. It raises `Damaged` for damage that it meets, and `Misconfigured`
-        for what waiting does not cure.
+        Raises `Unavailable` if the store cannot be reached at the beginning, within `patience`. If it becomes
+        unreachable later, the iterator retries until it is back, and logs one warning for each outage to the
+        logger `swapstore`. It raises `Damaged` for damage that it meets, and `Misconfigured` for what waiting
+        does not cure.
         """
         with about(self._context, "follow", dataset) as name:
             begin = None if after is None else arguments.whole(after, "after", least=0)

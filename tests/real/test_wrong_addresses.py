@@ -364,7 +364,7 @@ def test_a_request_that_is_too_large_for_the_server(tmp_path: Path, kind: str, l
             sent = sends(store)
             with pytest.raises(PayloadTooLarge, match="nothing was published|Nothing was published"):
                 store.publish("mena", LARGE, codec="bytes")
-            assert len(sent) <= 2
+            assert sum(commands > 1 for commands in sent) <= 2, "and a read in between"
             outcomes = store.publish_many({"mena": b"2", "asia": LARGE}, codec="bytes")
             assert isinstance(outcomes["asia"], PayloadTooLarge)
             assert outcomes["mena"].version == 2  # type: ignore[union-attr]

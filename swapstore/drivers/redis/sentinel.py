@@ -176,7 +176,7 @@ class _Sentinels:
         self._clients = self._clients[1:] + self._clients[:1]
 
     def is_due(self) -> bool:
-        """Say whether to ask again now; the caller does. Meanwhile others go on with what is known."""
+        """Say whether to ask again now. The caller then does; others go on with what is known."""
         now = time.monotonic()
         if now < self._due:
             return False
