@@ -313,10 +313,9 @@ class Calls:
         retention unlinked them, or the store went back (a flush, a restored backup, a failover that lost
         some). One of the last 4,096 comes twice only after such a `Gap`, if it was published again.
 
-        Raises `Unavailable` if the store cannot be reached at the beginning, within `patience`. If it becomes
-        unreachable later, the iterator retries until it is back, and logs one warning for each outage to the
-        logger `swapstore`. It raises `Damaged` for damage that it meets, and `Misconfigured` for what waiting
-        does not cure.
+        Raises `Unavailable` if the store cannot be reached at the beginning, within `patience`. Later it
+        retries until the store is back, and logs one warning for each outage to the logger `swapstore`.
+        Raises `Damaged` for damage that it meets, and `Misconfigured` for what waiting does not cure.
         """
         with about(self._context, "follow", dataset) as name:
             begin = None if after is None else arguments.whole(after, "after", least=0)
