@@ -142,8 +142,8 @@ def _service_refusal(text: str, where: str, key: str | None, size_bytes: int) ->
         )
     if _lacks(text) and _NO_DATA.search(text):
         return Unsupported(
-            f"{where} has no command to read data ({text}). Is it a sentinel? Then connect to the primary, "
-            "or pass a client from redis.sentinel.Sentinel(…).master_for(…)",
+            f"{where} has no command to read data ({text}). Is it a sentinel? Then write "
+            "redis+sentinel://host:26379/mymaster/0, with the name that it has for the primary",
             key=key,
         )
     if _lacks(text) or "wrong number of arguments" in text:

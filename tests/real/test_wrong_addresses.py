@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import threading
@@ -54,7 +55,7 @@ def all_are(found: list[SwapstoreError], kind: type[SwapstoreError], *words: str
 def test_a_sentinel(tmp_path: Path, valkey: Server) -> None:
     """The address of a sentinel is told as a missing command."""
     with sentinel(tmp_path, kinds()["valkey"], valkey) as watching:
-        all_are(failures(watching.url), Unsupported, "sentinel", "connect to the primary")
+        all_are(failures(watching.url), Unsupported, "Is it a sentinel?", "redis+sentinel://")
 
 
 @pytest.mark.server
@@ -111,6 +112,19 @@ def test_tls_to_a_plain_port(valkey: Server) -> None:
     found = failures(f"rediss://127.0.0.1:{valkey.port}/0", timeout=Timeout(connect=0.3))
     all_are(found, Unavailable, "does it speak TLS", "redis://")
     assert time.monotonic() - began < 8, "less than the time-out for a reply"
+
+
+def test_a_server_that_hangs_up_in_the_handshake_is_away() -> None:
+    """A TLS server that is stopped just then is told as one that does not speak TLS, and not waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        all_are(failures(f"rediss://127.0.0.1:{listener.getsockname()[1]}/0"), Unavailable, "cannot connect")
 
 
 @pytest.mark.server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
@@ -74,7 +75,7 @@ def _not_connected(error: Exception, where: str, pool: Any) -> SwapstoreError:
         )
     if _MAX_CLIENTS in text:
         return _too_many(where, text)
-    if is_tls(pool) and ("SSL" in text or "WRONG_VERSION" in text):
+    if is_tls(pool) and ("SSL" in text or "WRONG_VERSION" in text) and not _HUNG_UP.search(text):
         return InvalidInput(
             f"{where} does not speak TLS as expected: {text}. For a plain port, write redis://"
         )
@@ -92,6 +93,7 @@ def passing(error: U) -> U:
     return error
 
 
+_HUNG_UP = re.compile(r"EOF|reset by peer|broken pipe", re.IGNORECASE)  # as a server does that is stopped
 _MAX_CLIENTS = "max number of clients"
 
 
