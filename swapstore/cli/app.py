@@ -104,7 +104,8 @@ def _start(
         Parameter(
             group=GLOBAL_OPTIONS,
             help="The store: redis://, rediss://, unix://, redis+sentinel://, https:// or sqlite:///path.db. "
-            "Default: $SWAPSTORE_URL, then $UPSTASH_REDIS_REST_URL, then a SQLite file in your data directory.",
+            "Default: $SWAPSTORE_URL, then $UPSTASH_REDIS_REST_URL, then a SQLite file in your data "
+            "directory.",
         ),
     ] = None,
     namespace: Annotated[

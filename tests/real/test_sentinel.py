@@ -146,9 +146,9 @@ def test_a_client_from_sentinels_goes_on(sentinels: Sentinels, is_async: bool) -
 # --- what is wrong ---------------------------------------------------------------------------------
 
 
-def test_a_name_that_the_sentinels_do_not_know(sentinels: Sentinels) -> None:
+def test_a_name_that_the_sentinels_do_not_know(running: Sentinels) -> None:
     """A misspelt name looks like an outage, and is waited for."""
-    for error in failures(f"redis+sentinel://{sentinels.hosts}/mymster/0"):
+    for error in failures(f"redis+sentinel://{running.hosts}/mymster/0"):
         assert isinstance(error, Misconfigured)
         assert "no primary by the name 'mymster'" in str(error)
         assert "they know 'mymaster'" in str(error)
@@ -198,9 +198,9 @@ def test_passwords_of_both(tmp_path: Path) -> None:
                 assert "of-the" not in str(error)
 
 
-def test_a_password_for_sentinels_that_have_none(sentinels: Sentinels) -> None:
+def test_a_password_for_sentinels_that_have_none(running: Sentinels) -> None:
     """The error says that the password is wrong, and a user looks for the right one."""
-    for error in failures(f"redis+sentinel://{sentinels.hosts}/mymaster?sentinel_password=none-there"):
+    for error in failures(f"redis+sentinel://{running.hosts}/mymaster?sentinel_password=none-there"):
         assert isinstance(error, AccessDenied)
         assert "has no password" in str(error)
 
