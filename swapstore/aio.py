@@ -21,6 +21,7 @@ from swapstore.connect import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_MAX_REQUEST,
     DEFAULT_NAMESPACE,
+    DEFAULT_PATIENCE_S,
     prepare,
 )
 from swapstore.store import AsyncStore
@@ -47,6 +48,7 @@ def connect(
     allow_http: bool = False,
     single_writer: bool = False,
     timeout: float | Timeout | None = None,
+    patience: float = DEFAULT_PATIENCE_S,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
@@ -71,6 +73,7 @@ def connect(
         allow_http=allow_http,
         single_writer=single_writer,
         timeout=timeout,
+        patience=patience,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,

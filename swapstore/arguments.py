@@ -258,6 +258,16 @@ def timeout_s(value: Any, what: str) -> float:
     return float(value)
 
 
+@_checking
+def patience_s(value: Any) -> float:
+    """Return how long to go on trying, in seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TIMEOUT_S:
+        raise InvalidInput(
+            f"patience must be a number of seconds, 0 or more and at most 366 days, not {shown(value)}"
+        )
+    return float(value)
+
+
 def payload_size(size_bytes: int, limit_bytes: int) -> None:
     """Raise `PayloadTooLarge` for a payload over the limit."""
     if size_bytes > limit_bytes:

@@ -337,13 +337,13 @@ class Calls:
         commit. On Redis and Valkey a hint wakes it; `poll` (seconds, or a timedelta) is the longest time
         until a commit is seen whose hint was lost. On SQLite there are no hints.
 
-        Only commits that published a snapshot are returned, not pins, rollbacks and confirmations. A
-        `Gap` takes the place of commits that cannot be returned, because retention unlinked them or the
-        dataset was reset.
+        Only commits that published a snapshot are returned. A `Gap` takes the place of those that cannot be:
+        retention unlinked them, or the store went back (a flush, a restored backup, a failover that lost
+        some). One of the last 4,096 comes twice only after such a `Gap`, if it was published again.
 
-        Raises `Unavailable` if the store cannot be reached at the beginning. If it becomes unreachable later,
-        the iterator retries until it is back, and logs one warning for each outage to the logger `swapstore`.
-        It raises `Damaged` for damage that it meets, and `Misconfigured` for what waiting does not cure.
+        Raises `Unavailable` if the store cannot be reached at the beginning, within `patience`. Later it
+        retries until the store is back, and logs one warning for each outage to the logger `swapstore`.
+        Raises `Damaged` for damage that it meets, and `Misconfigured` for what waiting does not cure.
         """
         with about(self._context, "follow", dataset) as name:
             begin = None if after is None else arguments.whole(after, "after", least=0)

@@ -45,10 +45,14 @@ DEFAULT_MAX_PAYLOAD = 64 * 1024 * 1024
 DEFAULT_MAX_BATCH = 8 * 1024 * 1024
 DEFAULT_MAX_REQUEST = 10 * 1024 * 1024
 DEFAULT_REST_TOTAL_S = 10.0
+DEFAULT_PATIENCE_S = 10.0
 DEFAULT_CACHE_BYTES = 64 * 1024 * 1024
 DEFAULT_MAX_AHEAD = timedelta(days=1)
 
 LOG = logging.getLogger("swapstore")
+
+_SERVERS = ("redis", "rediss", "valkey", "valkeys")
+_REDIS_SCHEMES = {*_SERVERS, *(f"{scheme}+sentinel" for scheme in _SERVERS), "unix"}
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+:[0-9]{1,5}(/[0-9]{1,4})?|localhost|[0-9]+(\.[0-9]+){3}")
 _NOT_IN_MEMORY = (
@@ -70,6 +74,7 @@ def connect(
     allow_http: bool = False,
     single_writer: bool = False,
     timeout: float | Timeout | None = None,
+    patience: float = DEFAULT_PATIENCE_S,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
@@ -82,10 +87,13 @@ def connect(
 
     A REST endpoint is asked at once what it supports, and a server whether it can give a `durability`.
 
-    - `target`: `redis://`, `rediss://`, `unix://`, `sqlite:///path.db` (three slashes: relative to the
-      working directory, four: absolute), `https://` for a REST endpoint (Upstash, or a compatible one), or a
-      `redis.Redis` client, which is borrowed and never closed. Default: `$SWAPSTORE_URL`, or else
-      `$UPSTASH_REDIS_REST_URL`, or else an embedded SQLite file in the user's data directory.
+    - `target`: `redis://`, `rediss://` or `unix://`; `redis+sentinel://host1:26379,host2:26379/mymaster/0`
+      for a primary that sentinels name (`rediss+sentinel://`: with TLS); `valkey` may stand for `redis` in
+      all of these; `sqlite:///path.db` (three slashes: relative to the working directory, four: absolute);
+      `https://` for a REST endpoint (Upstash, or a compatible one); or a `redis.Redis` client, also one from
+      `redis.sentinel.Sentinel(…).master_for(…)`, which is borrowed and never closed. Default:
+      `$SWAPSTORE_URL`, or else `$UPSTASH_REDIS_REST_URL`, or else an embedded SQLite file in the user's data
+      directory.
     - `token`: the token of a REST endpoint. Default: `$UPSTASH_REDIS_REST_TOKEN`.
     - `namespace`: the first part of every key. Stores of different namespaces do not see each other.
     - `max_payload`: the size in bytes of the largest encoded payload that a publish accepts.
@@ -96,6 +104,11 @@ def connect(
       one process at a time publishes there. No effect on other stores.
     - `timeout`: how long a call waits for the store: a `Timeout`, or a number of seconds that bounds
       everything. Default: 10 seconds in all over REST, 10 seconds of silence on other stores.
+    - `patience`: how many seconds a call on Redis or Valkey goes on trying when the server cannot be reached,
+      is loading, or is not the primary any more; 0: it raises at once. Nothing is sent twice that may have
+      been carried out. Each outage has all of it, and an attempt that has begun is finished. `timeout` bounds
+      it too. A wrong address or password is not waited for, except for a host that does not answer. SQLite
+      and REST have waits of their own.
     - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
     - `max_ahead`: how far a `ts` may be ahead of this machine's clock (a timedelta; None: no bound). A later
       one is refused: until that moment, no other publish would become the latest. The same bound holds for
@@ -122,6 +135,7 @@ def connect(
         allow_http=allow_http,
         single_writer=single_writer,
         timeout=timeout,
+        patience=patience,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,
@@ -182,6 +196,7 @@ def prepare(
     allow_http: bool,
     single_writer: bool,
     timeout: float | Timeout | None,
+    patience: float,
     namespace: str,
     max_payload: int,
     max_batch: int,
@@ -210,6 +225,7 @@ def prepare(
         hook=events.hook(on_event),
     )
     arguments.whole(max_request, "max_request", least=1)
+    patience = arguments.patience_s(patience)
     waits = Timeout.of(timeout)
     try:
         driver = _named_driver(makers, target, token, max_request, waits, allow_http=allow_http)
@@ -225,6 +241,8 @@ def prepare(
     )
     undecided = Undecided(single_writer=single_writer)
     is_server = driver.kind == "redis"
+    if is_server:
+        policy = attrs.evolve(policy, patience_s=patience)
     found = Capabilities(
         committer=undecided,
         tells_role=is_server,
@@ -322,7 +340,7 @@ def _driver_for(
     if not isinstance(target, str):
         return makers.redis_client(target, timeout)
     scheme, separator, rest = target.partition("://")
-    if separator and scheme in {"redis", "rediss", "unix"}:
+    if separator and scheme in _REDIS_SCHEMES:
         return makers.redis_url(target, timeout)
     if separator and scheme == "sqlite":
         return makers.sqlite(_path(rest).absolute(), timeout, False)  # noqa: FBT003
@@ -341,7 +359,7 @@ def _advice(target: str) -> str:
     scheme, separator, _ = target.partition("://")
     return (
         f"unknown kind of store{f' {scheme!r}' if separator and scheme.isalnum() else ''}; "
-        "use redis://, rediss://, unix://, https:// or sqlite:///path.db"
+        "use redis://, rediss://, unix://, redis+sentinel://, https:// or sqlite:///path.db"
     )
 
 

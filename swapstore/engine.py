@@ -1,7 +1,7 @@
 """The engine: runs an operation on a driver. `run` blocks, `arun` awaits; both do the same steps.
 
 A batch that the store throttled (`Throttled`) was not carried out. So the engine waits as long as the store
-asks and sends the batch again, a few times; operations do not notice. Nor do they notice a failover that ends
+asks and sends the batch again, a few times; operations do not notice. Nor do they notice an outage that ends
 within the client's patience: see `recovery.py`.
 
 A call waits in vain for so long at most (`Timeout.total`): for batches that fail, and between attempts. Then
@@ -19,7 +19,7 @@ from swapstore.commands import Failed
 from swapstore.drivers.base import LEFT_S
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
 from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally, Turn, Wait
-from swapstore.recovery import recover
+from swapstore.recovery import Patience, recover
 from swapstore.turns import AsyncPlace, Place
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ T = TypeVar("T")
 THROTTLE_RETRIES = 3
 LONGEST_PAUSE_S = 10.0
 UNBOUNDED_S = float("inf")
+_NONE = Patience(0.0)
 FIRST_PAUSE_S = 1.0  # if the store does not say how long; doubled each time
 JITTER = 0.25  # of the pause, added at random: clients throttled together must not return together
 
@@ -47,18 +48,18 @@ def run(
     turns: Turns | None = None,
     tally: Tally | None = None,
     total_s: float | None = None,
-    patience_s: float = 0.0,
+    patience: Patience | None = None,
 ) -> T:
     """Run an operation to its end: send its batches, perform its waits, throw errors into it.
 
     `listen` performs waits that a notification can cut short. `tally` counts the batches, for the events that
     the operation emits; without one it emits none. `turns`: where it queues for its turns; without it, it
-    takes none. `total_s` bounds the time that is spent in vain. `patience_s`: how long to go on sending
-    commands that a server refused because it is not the primary, or not any more.
+    takes none. `total_s` bounds the time that is spent in vain. `patience`: how long to go on sending
+    what the store has certainly not carried out, because it cannot be reached or is not the primary.
 
     Returns the operation's result, or raises what it raises.
     """
-    budget = _Budget(total_s, patience_s)
+    budget = _Budget(total_s, patience or _NONE)
     place: Place | None = None
     try:
         try:
@@ -70,8 +71,6 @@ def run(
                         if tally is not None:
                             tally.note(step)
                         replies = _executed(step, driver, sleep, budget)
-                        if _is_refused(replies):
-                            replies = _recovered(step, replies, driver, sleep, budget)
                     elif isinstance(step, Turn):
                         if turns is not None:
                             place = Place(turns) if place is None else place
@@ -101,13 +100,13 @@ async def arun(
     turns: Turns | None = None,
     tally: Tally | None = None,
     total_s: float | None = None,
-    patience_s: float = 0.0,
+    patience: Patience | None = None,
 ) -> T:
     """Run an operation to its end, like `run`, but await each step.
 
     If it is cancelled, it sends nothing more. The operation ends where it is, as if the client had died.
     """
-    budget = _Budget(total_s, patience_s)
+    budget = _Budget(total_s, patience or _NONE)
     place: AsyncPlace | None = None
     try:
         try:
@@ -119,8 +118,6 @@ async def arun(
                         if tally is not None:
                             tally.note(step)
                         replies = await _aexecuted(step, driver, sleep, budget)
-                        if _is_refused(replies):
-                            replies = await _arecovered(step, replies, driver, sleep, budget)
                     elif isinstance(step, Turn):
                         if turns is not None:
                             place = AsyncPlace(turns) if place is None else place
@@ -211,8 +208,8 @@ class _Backoff:
 class _Budget:
     """The time that the rest of a call may spend in vain. None: without a bound."""
 
-    def __init__(self, total_s: float | None, patience_s: float) -> None:
-        self.patience_s = patience_s
+    def __init__(self, total_s: float | None, patience: Patience) -> None:
+        self.patience = patience
         self._total_s = total_s
         self._left_s = UNBOUNDED_S if total_s is None else total_s
 
@@ -246,6 +243,34 @@ class _Budget:
 
 
 def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None], budget: _Budget) -> list[Any]:
+    """Send a batch, and send again what was certainly not carried out, while there is patience."""
+    try:
+        outcome: list[Any] | Unavailable = _sent(batch, driver, sleep, budget)
+    except Unavailable as error:
+        if not error.again or not budget.patience.seconds:
+            raise
+        outcome = error
+    if isinstance(outcome, Unavailable) or _is_refused(outcome):
+        return _recovered(batch, outcome, driver, sleep, budget)
+    return outcome
+
+
+async def _aexecuted(
+    batch: Batch, driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]], budget: _Budget
+) -> list[Any]:
+    """Send a batch; see `_executed`."""
+    try:
+        outcome: list[Any] | Unavailable = await _asent(batch, driver, sleep, budget)
+    except Unavailable as error:
+        if not error.again or not budget.patience.seconds:
+            raise
+        outcome = error
+    if isinstance(outcome, Unavailable) or _is_refused(outcome):
+        return await _arecovered(batch, outcome, driver, sleep, budget)
+    return outcome
+
+
+def _sent(batch: Batch, driver: Driver, sleep: Callable[[float], None], budget: _Budget) -> list[Any]:
     backoff = None
     while True:
         _refuse_if_late(batch)
@@ -267,7 +292,7 @@ def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None], budg
         sleep(pause_s)
 
 
-async def _aexecuted(
+async def _asent(
     batch: Batch, driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]], budget: _Budget
 ) -> list[Any]:
     backoff = None
@@ -301,20 +326,20 @@ def _is_refused(replies: list[Any]) -> bool:
 
 def _recovered(
     batch: Batch,
-    replies: list[Any],
+    outcome: list[Any] | Unavailable,
     driver: Driver,
     sleep: Callable[[float], None],
     budget: _Budget,
 ) -> list[Any]:
     """Send again what was refused, while `recover` says so, and return the replies to the whole batch."""
-    steps = recover(batch.commands, replies, budget.patience_s)
+    steps = recover(batch.commands, outcome, budget.patience)
     try:
         step = next(steps)
         while True:
             try:
                 budget.pause(step.pause_s)
                 sleep(step.pause_s)
-                answers = _executed(Batch(step.commands, batch.until), driver, sleep, budget)
+                answers = _sent(Batch(step.commands, batch.until), driver, sleep, budget)
             except SwapstoreError as error:
                 step = steps.throw(error)
             else:
@@ -326,19 +351,19 @@ def _recovered(
 
 async def _arecovered(
     batch: Batch,
-    replies: list[Any],
+    outcome: list[Any] | Unavailable,
     driver: AsyncDriver,
     sleep: Callable[[float], Awaitable[None]],
     budget: _Budget,
 ) -> list[Any]:
-    steps = recover(batch.commands, replies, budget.patience_s)
+    steps = recover(batch.commands, outcome, budget.patience)
     try:
         step = next(steps)
         while True:
             try:
                 budget.pause(step.pause_s)
                 await sleep(step.pause_s)
-                answers = await _aexecuted(Batch(step.commands, batch.until), driver, sleep, budget)
+                answers = await _asent(Batch(step.commands, batch.until), driver, sleep, budget)
             except SwapstoreError as error:
                 step = steps.throw(error)
             else:

@@ -161,8 +161,14 @@ class Rejected(Refused):
 class Unavailable(SwapstoreError):  # noqa: N818
     """The store cannot be reached, timed out, is loading, or stayed busy for too long. Try again later.
 
-    Nothing was published, except where a subclass says that this is not known.
+    Nothing was published, except where a subclass says that this is not known. On Redis and Valkey the client
+    has already tried again for as long as its `patience` lasts, where that could help.
+
+    `again`: a driver raised it, and the same request may succeed in a moment: nothing was sent, or what was
+    sent only reads.
     """
+
+    again: bool = False
 
 
 class Throttled(Unavailable):

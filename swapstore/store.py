@@ -19,6 +19,7 @@ from swapstore.drivers.base import AsyncDriver, Driver, Endpoint
 from swapstore.engine import arun, run
 from swapstore.errors import InvalidInput, StoreClosed
 from swapstore.protocol.load import own
+from swapstore.recovery import Patience
 from swapstore.single_flight import AsyncSingleFlight, SingleFlight
 from swapstore.subscription import AsyncForOnly, Follower, Subscription
 from swapstore.turns import Turns
@@ -185,6 +186,7 @@ class _BaseStore(Generic[D]):
         self._context = context = attrs.evolve(context, where=driver.where)
         self._calls = Calls(context, driver.kind)
         self._turns = Turns()
+        self._patience = Patience(context.policy.patience_s)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -277,7 +279,7 @@ class Store(_BaseStore[Driver]):
             turns=self._turns,
             tally=ctx.tally(),
             total_s=ctx.policy.total_s,
-            patience_s=ctx.policy.patience_s,
+            patience=self._patience,
         )
 
     def _iterate(self, steps: Steps[T]) -> Iterator[T]:
@@ -399,7 +401,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
             turns=self._turns,
             tally=ctx.tally(),
             total_s=ctx.policy.total_s,
-            patience_s=ctx.policy.patience_s,
+            patience=self._patience,
         )
 
 

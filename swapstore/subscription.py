@@ -102,7 +102,7 @@ class Follower(AsyncForOnly, Generic[T]):
         self._steps = steps
         self._ready: list[T] = []
         self._step: asyncio.Task[list[T]] | None = None
-        self._begun = self._over = False
+        self._begun = self._placed = self._over = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: AsyncListener | None = None
         self._closing = _asyncio().Event()
@@ -132,13 +132,18 @@ class Follower(AsyncForOnly, Generic[T]):
 
     async def _take_step(self) -> list[T]:
         store = self._store
+        # Later steps have a patience of their own, which does not end.
+        patience = None if self._placed else store._patience  # noqa: SLF001
         try:
             step = self._steps.step()
-            return await arun(step, store._driver, store._sleep, listen=self._listen) or []  # noqa: SLF001
+            sleep = store._sleep  # noqa: SLF001
+            items = await arun(step, store._driver, sleep, listen=self._listen, patience=patience)  # noqa: SLF001
         except Exception:
             if store._closed:  # noqa: SLF001
                 return []  # the error comes from closing the connections
             raise
+        self._placed = True
+        return items or []
 
     async def _listen(self, step: Listen) -> None:
         """Wait until a hint comes, the time is over, or the store is closed."""

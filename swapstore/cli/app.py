@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 import swapstore
 from swapstore.cli import ExitCode, output
+from swapstore.cli.arguments import to_seconds
 from swapstore.cli.demo import demo
 from swapstore.cli.fsck import repair, verify
 from swapstore.cli.importing import app as importing
@@ -19,6 +21,7 @@ from swapstore.cli.produce import STDIN, confirm, publish
 from swapstore.cli.read import follow, history, latest, read
 from swapstore.cli.session import Session
 from swapstore.cli.status import datasets, status
+from swapstore.connect import DEFAULT_PATIENCE_S
 from swapstore.errors import (
     Damaged,
     InvalidInput,
@@ -103,8 +106,9 @@ def _start(
         str | None,
         Parameter(
             group=GLOBAL_OPTIONS,
-            help="The store: redis://, rediss://, unix://, https:// or sqlite:///path.db. Default: "
-            "$SWAPSTORE_URL, then $UPSTASH_REDIS_REST_URL, then a SQLite file in your data directory.",
+            help="The store: redis://, rediss://, unix://, redis+sentinel://, https:// or sqlite:///path.db. "
+            "Default: $SWAPSTORE_URL, then $UPSTASH_REDIS_REST_URL, then a SQLite file in your data "
+            "directory.",
         ),
     ] = None,
     namespace: Annotated[
@@ -124,6 +128,15 @@ def _start(
             "nor compare-and-set.",
         ),
     ] = False,
+    patience: Annotated[
+        float,
+        Parameter(
+            group=GLOBAL_OPTIONS,
+            converter=to_seconds,
+            help="How many seconds to go on trying while a Redis or Valkey server cannot be reached; 0: fail "
+            "at once.",
+        ),
+    ] = DEFAULT_PATIENCE_S,
     json: Annotated[
         bool,
         Parameter(
@@ -141,7 +154,9 @@ def _start(
     command, bound, injected = app.parse_args(
         [STDIN if word == "-" else word for word in tokens], exit_on_error=False, print_error=False
     )
-    session = Session(url=url, namespace_option=namespace, single_writer=single_writer, json=json)
+    session = Session(
+        url=url, namespace_option=namespace, single_writer=single_writer, patience=patience, json=json
+    )
     result = command(*bound.args, **bound.kwargs, **({"session": session} if "session" in injected else {}))
     return result if isinstance(result, ExitCode) else ExitCode.DONE
 
@@ -149,6 +164,15 @@ def _start(
 def run(arguments: Sequence[str]) -> ExitCode:
     """Run one command line. An error becomes one line on stderr and an exit code."""
     _replace_closed_streams()
+    log, handler = logging.getLogger("swapstore"), output.LogToStderr(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        return _run(arguments)
+    finally:
+        log.removeHandler(handler)
+
+
+def _run(arguments: Sequence[str]) -> ExitCode:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a question mark for what the terminal cannot show
     try:

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from swapstore.models import Retention
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
+_SECONDS = re.compile(r"[0-9]{1,8}([.][0-9]{1,6})?")
 _DURATION = re.compile(r"([0-9]+)([dhms])")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
@@ -69,6 +70,14 @@ def to_duration(_kind: Any, tokens: Sequence[Token]) -> timedelta:
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
     except (OverflowError, ValueError):
         raise ValueError(f"{text!r} is too long a duration.") from None
+
+
+def to_seconds(_kind: Any, tokens: Sequence[Token]) -> float:
+    """Parse a number of seconds, 0 or more."""
+    text = tokens[0].value
+    if not _SECONDS.fullmatch(text):
+        raise ValueError(f"{text!r} is not a number of seconds, such as 0, 2.5 or 60.")
+    return float(text)
 
 
 def retention_of(max_age: timedelta | None, max_count: int | None) -> Retention | None:

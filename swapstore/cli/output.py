@@ -5,6 +5,7 @@ rich is imported in the functions that need it, because scripts should not wait 
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import time
@@ -71,6 +72,14 @@ def _without_password(line: str) -> str:
     example = _EXAMPLE.search(line)
     end = example.start() if example else len(line)
     return _PASSWORD.sub("password=…", _CREDENTIALS.sub("://…@", line[:end])) + line[end:]
+
+
+class LogToStderr(logging.Handler):
+    """Prints what the library logs, such as an outage, in the way of the command's own messages."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message of a record."""
+        complain(record.getMessage())
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import select
 import sys
 import threading
@@ -233,29 +232,17 @@ def follow(
       swapstore follow mena
       swapstore follow mena --after 0
     """
-    handler = _LogToStderr(logging.WARNING)
-    logging.getLogger("swapstore").addHandler(handler)
-    try:
-        with session.connect() as store:
-            commits = store.follow(dataset, after=after)
-            reader_gone = _watch_reader(store)
-            with suppress(StoreClosed):  # the watching thread may close the store before the first commit
-                for each in commits:
-                    if session.human_readable:
-                        print(_line(each), flush=True)
-                    else:
-                        output.write_json({"gap": attrs.asdict(each)} if isinstance(each, Gap) else each)
-            if reader_gone.is_set():
-                raise BrokenPipeError
-    finally:
-        logging.getLogger("swapstore").removeHandler(handler)
-
-
-class _LogToStderr(logging.Handler):
-    """Prints what the library logs, such as an outage, in the way of the command's own messages."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        output.complain(record.getMessage())
+    with session.connect() as store:
+        commits = store.follow(dataset, after=after)
+        reader_gone = _watch_reader(store)
+        with suppress(StoreClosed):  # the watching thread may close the store before the first commit
+            for each in commits:
+                if session.human_readable:
+                    print(_line(each), flush=True)
+                else:
+                    output.write_json({"gap": attrs.asdict(each)} if isinstance(each, Gap) else each)
+        if reader_gone.is_set():
+            raise BrokenPipeError
 
 
 def _watch_reader(store: Store) -> threading.Event:

@@ -13,7 +13,14 @@ from cyclopts import Parameter
 import swapstore
 from swapstore import arguments
 from swapstore.cli import output
-from swapstore.connect import DEFAULT_NAMESPACE, URL_VARIABLE, default_url, is_store_named, misspelt
+from swapstore.connect import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_PATIENCE_S,
+    URL_VARIABLE,
+    default_url,
+    is_store_named,
+    misspelt,
+)
 from swapstore.errors import InvalidInput
 from swapstore.models import Retention
 from swapstore.store import Store
@@ -28,6 +35,7 @@ class Session:
     url: str | None = attrs.field(default=None, repr=False)
     namespace_option: str | None = None
     single_writer: bool = False
+    patience: float = DEFAULT_PATIENCE_S
     json: bool = False
 
     @property
@@ -60,6 +68,7 @@ class Session:
                 default_url() if self.unnamed else self.url,
                 namespace=namespace,
                 single_writer=self.single_writer,
+                patience=self.patience,
                 retention=retention,
             )
         except InvalidInput as error:
@@ -84,6 +93,7 @@ class Session:
         if self.namespace_option is not None:
             options += ["--namespace", self.namespace_option]
         options += ["--single-writer"] if self.single_writer else []
+        options += [] if self.patience == DEFAULT_PATIENCE_S else ["--patience", f"{self.patience:g}"]
         return shlex.join(["swapstore", *options, *words])
 
 

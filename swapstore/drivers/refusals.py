@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from swapstore.commands import Ask, AwaitReplicas, Command, Replace, Swap
+from swapstore.commands import Ask, AwaitReplicas, Command, Failed, Replace, Swap
 from swapstore.errors import (
     AccessDenied,
     Corrupt,
@@ -40,16 +40,27 @@ _ACTUAL = re.compile(r"actual\D{0,12}(\d+)", re.IGNORECASE)
 
 
 _MISDIRECTED = re.compile(
-    r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN|BUSY|UNBLOCKED)\b|with replica instances"
+    r"(?:^|: -?)(READONLY|NOREPLICAS|MASTERDOWN|BUSY|LOADING|MOVED|ASK|TRYAGAIN|CLUSTERDOWN|UNBLOCKED)\b"
+    r"|with replica instances"
 )
 
 
 def is_misdirected(text: str) -> bool:
-    """Say whether a server refused a command because it is not the primary, lacks replicas, or is busy.
+    """Say whether a server refused a command because it is not the one to ask, or cannot serve it yet.
 
-    It carried nothing out, and will soon, or the same address leads to another server: see `Failed.again`.
+    It carried nothing out, and will soon, or another server does, perhaps behind the same address: see
+    `Failed.again`.
     """
     return bool(_MISDIRECTED.search(text))
+
+
+def failed(error: SwapstoreError, text: str) -> Failed:
+    """Return the answer to a command that a server refused with this text, which became this error.
+
+    A redirection to another node is no reason to send it again, unless the driver says so: it makes of it
+    what waiting cures, an `Unavailable`.
+    """
+    return Failed(error, again=is_misdirected(text) and isinstance(error, Unavailable))
 
 
 def is_script(command: Command[Any]) -> bool:
@@ -136,8 +147,8 @@ def _service_refusal(text: str, where: str, key: str | None, size_bytes: int) ->
         )
     if _lacks(text) and _NO_DATA.search(text):
         return Unsupported(
-            f"{where} has no command to read data ({text}). Is it a sentinel? Then connect to the primary, "
-            "or pass a client from redis.sentinel.Sentinel(…).master_for(…)",
+            f"{where} has no command to read data ({text}). Is it a sentinel? Then write "
+            "redis+sentinel://host:26379/mymaster/0, with the name that it has for the primary",
             key=key,
         )
     if _lacks(text) or "wrong number of arguments" in text:

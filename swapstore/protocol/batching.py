@@ -79,8 +79,7 @@ def batched(ctx: Context, operations: Mapping[str, Operation[T]]) -> Operation[d
             elif sending:
                 alone = [member for member in sending if member.alone]
                 together = [member for member in sending if not member.alone]
-                for group in _groups(together, ctx.policy.max_batch_bytes):
-                    yield from _send(group)
+                yield from _send_together(_groups(together, ctx.policy.max_batch_bytes))
                 yield from _send_alone(alone)
             else:
                 yield Wait(max(member.wants.seconds for member in running if isinstance(member.wants, Wait)))
@@ -90,6 +89,18 @@ def batched(ctx: Context, operations: Mapping[str, Operation[T]]) -> Operation[d
     finally:
         for member in members.values():
             member.close()
+
+
+def _send_together(groups: Iterable[list[_Member[T]]]) -> Operation[None]:
+    """Send what each group wants. Once the store cannot be reached, the rest does not wait for it again."""
+    failure: Unavailable | None = None
+    for group in groups:
+        if failure is None:
+            failure = yield from _send(group)
+            failure = failure if failure is not None and failure.again else None
+        else:
+            for member in group:
+                member.answer(copy.copy(failure))
 
 
 def _send(group: list[_Member[T]]) -> Operation[Unavailable | None]:
@@ -107,7 +118,8 @@ def _send(group: list[_Member[T]]) -> Operation[Unavailable | None]:
             error.cut_off = False  # that holds for the last of them alone
         for member in group:
             member.alone = True
-            if len(group) == 1 or lost or isinstance(error, Throttled):
+            waited = isinstance(error, Throttled) or (isinstance(error, Unavailable) and error.again)
+            if len(group) == 1 or lost or waited:
                 member.answer(copy.copy(error))  # each gets the name of its own dataset
         # Otherwise the batch had no effect: each member sends its own part again.
         return error if isinstance(error, Unavailable) else None

@@ -298,6 +298,7 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
         except ReplyLost as error:
             if error.cut_off and lost is None:  # not carried out
                 cuts = _cut_again(draft, error, cuts)
+                yield from load_manifest(ctx, draft.manifest.head.dataset)  # an outage has to be over first
                 continue
             lost, losses = error, losses + 1
             current = yield from ask_after_loss(ctx, draft, error)

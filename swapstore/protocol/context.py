@@ -68,7 +68,7 @@ class Policy:
     first_wait_s: float = 0.002
     longest_wait_s: float = 0.05
     reply_s: float | None = None  # how long a driver waits for a reply in silence; None: it does not say
-    patience_s: float = 2.0  # how long to send again what a demoted primary refused
+    patience_s: float = 2.0  # how long to send again what was not carried out; see `recovery`
     lease_ttl_ms: int = 90_000  # how long a crashed writer blocks others, where a lease is needed
     lease_margin_ms: int = 45_000  # longer than any request takes, including the wait for a connection
     lease_poll_ms: int = 500

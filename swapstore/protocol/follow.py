@@ -66,6 +66,8 @@ class Follow:
         self._start = after or 0  # rows up to this version are not returned any more
         self._anchor: Mark | None = None  # the row at the position, if it is known
         self._returned: OrderedDict[str, Mark] = OrderedDict()
+        self._returned_at: dict[str, int] = {}  # how many gaps had told of a reset when a row was returned
+        self._resets = 0
         self._any_start = False  # begin with the oldest row there is, without a gap before it
         # The line of versions that was seen last.
         self._etag = self._epoch = ""
@@ -180,6 +182,8 @@ class Follow:
                 may_lack = may_lack_rows(manifest, max(self._position, self._complete_to), item.version)
                 if may_lack and not self._any_start:
                     self._open_gap("retention")
+                if self._is_given_again(item):
+                    self._open_gap("reset")
                 if self._gap is not None or self._any_start:
                     self._start = item.version - 1  # a row before this one that comes back comes too late
                 if self._gap is not None:
@@ -200,6 +204,7 @@ class Follow:
     def _gap_before(self, row: Row) -> Gap:
         assert self._gap is not None  # noqa: S101 - the caller has checked
         gap = Gap(dataset=self._dataset, after=self._gap_after, resumes_at=row.version, reason=self._gap)
+        self._resets += self._gap == "reset"
         self._gap = None
         return gap
 
@@ -215,11 +220,18 @@ class Follow:
             return False
         return row.committed_at == mark.committed_at or row.version <= self._repeated_to
 
+    def _is_given_again(self, row: Row) -> bool:
+        """Say whether a row was returned before, and no gap has said since then that it was lost."""
+        mark = self._returned.get(row.id)
+        return mark is not None and mark.names(row) and self._resets == self._returned_at[row.id]
+
     def _remember(self, row: Row) -> None:
         self._returned[row.id] = Mark.of(row)
+        self._returned_at[row.id] = self._resets
         self._returned.move_to_end(row.id)
         if len(self._returned) > REMEMBERED:
-            self._returned.popitem(last=False)
+            oldest, _ = self._returned.popitem(last=False)
+            del self._returned_at[oldest]
 
     # --- the place in another manifest -------------------------------------------------------------
 
@@ -230,9 +242,12 @@ class Follow:
             if manifest.version < self._position:
                 self._lose_place()
             return
-        if manifest.epoch == self._epoch and (yield from self._is_same_line(manifest, anchor)):
-            return
-        place = yield from self._place_of(manifest, anchor)
+        went_back = False
+        if manifest.epoch == self._epoch:
+            if (yield from self._is_same_line(manifest, anchor)):
+                return
+            went_back = True  # only a new epoch gives a row another version
+        place = None if went_back else (yield from self._place_of(manifest, anchor))
         if place is not None:
             # The log was repaired. Rows that two producers committed concurrently may have changed places. So
             # go back a little, and return only the rows that were not returned before.
@@ -240,7 +255,7 @@ class Follow:
             self._position = max(self._start, min(place.version, anchor.version) - manifests.F)
             self._complete_to = max(place.version, anchor.version)
         else:
-            place = yield from self._newest_returned(manifest)
+            place = yield from self._newest_returned(manifest, in_place=went_back)
             self._lose_place(place)
         self._repeated_to = manifest.version
 
@@ -271,13 +286,16 @@ class Follow:
         row = yield from find(self._ctx, self._dataset, search.in_log(manifest.log, query))
         return Mark.of(row) if row is not None and mark.names(row) else None
 
-    def _newest_returned(self, manifest: Manifest) -> Operation[Mark | None]:
-        """Find the newest returned row that is still there, or one near it: the steps back double."""
+    def _newest_returned(self, manifest: Manifest, *, in_place: bool) -> Operation[Mark | None]:
+        """Find the newest returned row that is still there, or one near it: the steps back double.
+
+        `in_place`: with the version that it had. Another one is that of a later commit of the same content.
+        """
         returned = list(self._returned.values())[::-1]
         step, at = 1, 0
         while at < len(returned):
             place = yield from self._place_of(manifest, returned[at])
-            if place is not None:
+            if place is not None and (not in_place or place.version == returned[at].version):
                 return place
             at, step = at + step, step * 2
         return None

@@ -192,7 +192,7 @@ def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
     server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
 
     async def main() -> None:
-        async with swapstore.aio.connect(server.url) as store:
+        async with swapstore.aio.connect(server.url, patience=0) as store:
             await store.publish("mena", 1)
             server.stop()
             for use in (lambda: store.read_latest("mena"), lambda: store.publish("mena", 2), store.datasets):
@@ -213,7 +213,7 @@ def failure_of(url: str, **options: Any) -> SwapstoreError:
     """The error that reading from an address raises."""
 
     async def main() -> None:
-        async with swapstore.aio.connect(url, **options) as store:
+        async with swapstore.aio.connect(url, patience=0, **options) as store:
             await store.read_latest("mena")
 
     with pytest.raises(SwapstoreError) as caught:
@@ -255,7 +255,7 @@ def test_sentinels_that_know_no_server_do_not_show_their_password() -> None:
 
     async def main() -> None:
         sentinel = make([("127.0.0.1", free_port())], sentinel_kwargs={"password": SECRET})
-        async with swapstore.aio.connect(sentinel.master_for("mymaster")) as store:
+        async with swapstore.aio.connect(sentinel.master_for("mymaster"), patience=0) as store:
             with pytest.raises(Unavailable, match="sentinels know no server for redis mymaster") as caught:
                 await store.read_latest("mena")
             assert SECRET not in everything_about(caught.value)

@@ -149,7 +149,7 @@ def test_an_outage_is_waited_out(tmp_path: Path, caplog: pytest.LogCaptureFixtur
             server.start()
             await store.publish("mena", 2)
             assert await waiting == [2]
-        async with swapstore.aio.connect(f"redis://127.0.0.1:{free_port()}") as nowhere:
+        async with swapstore.aio.connect(f"redis://127.0.0.1:{free_port()}", patience=0) as nowhere:
             with pytest.raises(Unavailable):
                 await anext(nowhere.follow("mena"))
             with pytest.raises(InvalidInput):

@@ -137,7 +137,7 @@ def test_each_dataset_resolves_a_lost_reply(store: Store, when: str) -> None:
 
 def test_an_unreachable_store_is_the_failure_of_each() -> None:
     """A dataset is reported as published although the store is unreachable."""
-    store = swapstore.connect("redis://127.0.0.1:1/0")
+    store = swapstore.connect("redis://127.0.0.1:1/0", patience=0.1)
     outcomes = store.publish_many({"mena": 1, "asia": 2})
     assert {type(outcome) for outcome in outcomes.values()} == {Unavailable}
     assert [f"dataset {name!r}" in str(outcome) for name, outcome in outcomes.items()] == [True, True]

@@ -56,7 +56,9 @@ def test_3_refused(published: Swapstore) -> None:
 
 def test_4_unavailable(swapstore: Swapstore) -> None:
     """A server that is down would look like nothing published, and its password would be in the log."""
-    done = swapstore("latest", "mena", env={"SWAPSTORE_URL": "redis://user:s3cret@127.0.0.1:1/0"})
+    done = swapstore(
+        *("latest", "mena", "--patience", "0"), env={"SWAPSTORE_URL": "redis://user:s3cret@127.0.0.1:1/0"}
+    )
     failed(done, 4, "127.0.0.1:1")
     assert "s3cret" not in done.err
 
@@ -167,7 +169,7 @@ def test_2_no_command(swapstore: Swapstore) -> None:
 )
 def test_no_password_is_printed(swapstore: Swapstore, arguments: list[str]) -> None:
     """A password from an address would be in the log of a cron job."""
-    done = swapstore.inside(*arguments)
+    done = swapstore.inside("--patience=0", *arguments)
     failed(done, 4 if "127.0.0.1" in arguments[-1] else 2)
     assert "s3cret" not in done.err
 

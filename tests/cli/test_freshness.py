@@ -96,7 +96,8 @@ def test_missing_stale_and_unreachable_are_three_answers(
     """An operator would look at the producer while the server is down, or a name is misspelt."""
     missing = published("status", "nema", "--max-age", "12h")
     unreachable = published(
-        "status", "mena", "--max-age", "12h", env={"SWAPSTORE_URL": "redis://127.0.0.1:1/0"}
+        *("status", "mena", "--max-age", "12h", "--patience", "0"),
+        env={"SWAPSTORE_URL": "redis://127.0.0.1:1/0"},
     )
     later(monkeypatch, 24)
     stale = published.inside("status", "mena", "--max-age", "12h")

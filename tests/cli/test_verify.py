@@ -98,7 +98,7 @@ def test_nothing_published_is_exit_code_1(swapstore: Swapstore, published: Swaps
 def test_an_unavailable_store_is_exit_code_4(swapstore: Swapstore) -> None:
     """A server that restarts would look like lost data, and its password would be in the log."""
     for command in ("verify", "repair"):
-        done = swapstore(command, env={"SWAPSTORE_URL": "redis://user:s3cret@127.0.0.1:1/0"})
+        done = swapstore(command, "--patience=0", env={"SWAPSTORE_URL": "redis://user:s3cret@127.0.0.1:1/0"})
         assert (done.code, done.out) == (4, b"")
         assert "s3cret" not in done.err
 

@@ -62,7 +62,7 @@ def test_a_person_sees_what_to_do(command: Swapstore, tmp_path: Path, columns: i
 
 def test_an_unreachable_server_is_exit_code_4(command: Swapstore) -> None:
     """A server that is down looks like one with a wrong configuration, or its password is shown."""
-    done = command("doctor", "--url", f"redis://app:{SECRET}@127.0.0.1:{free_port()}/0")
+    done = command("doctor", "--patience", "0", "--url", f"redis://app:{SECRET}@127.0.0.1:{free_port()}/0")
     assert (done.code, done.out) == (4, b"")
     assert "cannot connect" in done.err
     assert SECRET not in done.err

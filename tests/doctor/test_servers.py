@@ -211,7 +211,7 @@ def test_a_cluster(tmp_path: Path) -> None:
 def test_an_unreachable_server_is_an_error() -> None:
     """A server that is down gives a report of nine unknowns, as if it had answered."""
     with (
-        swapstore.connect(f"redis://127.0.0.1:{free_port()}/0") as store,
+        swapstore.connect(f"redis://127.0.0.1:{free_port()}/0", patience=0) as store,
         pytest.raises(Unavailable, match="cannot connect"),
     ):
         store.doctor()

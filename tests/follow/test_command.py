@@ -105,7 +105,7 @@ def test_a_reader_that_goes_away(command: Swapstore) -> None:
 
 def test_a_store_that_is_not_there(command: Swapstore) -> None:
     """A unit that was started with a wrong address looks as if it ran."""
-    done = command("follow", "mena", "--url", "redis://127.0.0.1:1/0")
+    done = command("follow", "mena", "--url", "redis://127.0.0.1:1/0", "--patience", "0")
     assert (done.code, done.out) == (4, b"")
     assert done.err.startswith("swapstore: dataset 'mena': cannot connect")
 

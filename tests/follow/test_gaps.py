@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
-from swapstore import Damaged, Gap, Retention, Store
+from swapstore import Damaged, Gap, Retention, Row, Store
 from swapstore.protocol import follow
 from swapstore.testing import SimulatedStore
 from tests.follow.followers import grown, ids, publish, retained, take, versions
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
+from tests.support.times import at
 
 MANIFEST = "swapstore:manifest:{mena}"
 FAST = 0.02
@@ -306,6 +308,49 @@ def test_a_failover_that_lost_commits() -> None:
     found = take(follower, 4)
     assert versions(found) == [(10, 9, "reset"), 9, 10, 11]
     assert ids(found) == ["other-0", "other-1", "other-2"]
+
+
+def gone_back(*, flushed: bool) -> tuple[SimulatedStore, Iterator[Row | Gap]]:
+    """A follower that has ten commits, of a store that has lost the last two of them, or all."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    for number in range(10):
+        if number == 8:
+            backup = sim.keyspace.copy()
+        store.publish("mena", number, id=f"mena-{number}", ts=at(number))
+    follower = store.follow("mena", after=0)
+    take(follower, 10)
+    sim.keyspace.values, sim.keyspace.sets = ({}, {}) if flushed else (backup.values, backup.sets)
+    sim.clock.advance(1000)
+    return sim, follower
+
+
+def test_the_last_commit_published_again_does_not_hide_that_the_store_went_back() -> None:
+    """A follower takes a failover that lost commits for a repair, and is never told that they are gone."""
+    sim, follower = gone_back(flushed=False)
+    producer = sim.connect()
+    for number, id_ in enumerate(("other-0", "other-1", "mena-9")):
+        producer.publish(
+            "mena", 9 if id_ == "mena-9" else number, id=id_, ts=at(9 if number == 2 else number)
+        )
+    found = take(follower, 3)
+    assert versions(found) == [(10, 9, "reset"), 9, 10]
+    producer.publish("mena", 8, id="mena-8", ts=at(8))
+    assert ids(take(follower, 1)) == ["mena-8"], "again, after the gap"
+
+
+def test_nothing_is_given_twice_without_a_gap_before_it() -> None:
+    """A producer that publishes its last results again after a flush makes a follower process them twice."""
+    sim, follower = gone_back(flushed=True)
+    producer = sim.connect()
+    producer.publish("mena", 9, id="mena-9", ts=at(9))
+    producer.publish("mena", "new", id="new")
+    assert ids(take(follower, 1)) == ["new"], "what it has been given stays known"
+    for number in (7, 8):
+        producer.publish("mena", number, id=f"mena-{number}", ts=at(number))
+    found = take(follower, 3)
+    assert versions(found) == [(2, 3, "reset"), 3, 4]
+    assert ids(found) == ["mena-7", "mena-8"]
 
 
 def test_a_store_that_only_seemed_to_go_back() -> None:

@@ -54,7 +54,7 @@ MUTANTS = (
         "a lost connection taken for a refusal",
         "A commit whose connection broke may have been applied; it is never reported as refused.",
         SERVER + "a_reply_lost_on_the_wire_is_one_commit",
-        Edit("of_exchanging", "return ReplyLost(", "return Unavailable("),
+        Edit("of_exchanging", "return lost", "return Unavailable(str(lost))"),
     ),
     mutant(
         "staged without NX",
@@ -161,6 +161,24 @@ MUTANTS = (
         "A commit that a demoted server compared with its own old manifest is sent again.",
         "unit/test_recovery.py::test_what_a_demoted_server_compared_with_its_own_data_is_sent_again",
         Edit("_is_done", "isinstance(reply, Committed)", "True"),
+    ),
+    mutant(
+        "a commit of an outage told as refused",
+        "What was carried out before the server was gone is not told as an outage.",
+        "unit/test_recovery.py::test_what_was_carried_out_is_not_told_as_an_outage",
+        Edit("_given_up", "not any(done)", "True"),
+    ),
+    mutant(
+        "a primary that was replaced is not left (Sentinel)",
+        "Connections to a primary that the sentinels replaced are not used, also when it goes on to answer.",
+        "real/test_sentinel.py::test_connections_to_a_primary_that_was_cut_off_are_not_used",
+        Edit("_Leads.should_reconnect", "!= self._sentinels.named", "!= (self.host, self.port)"),
+    ),
+    mutant(
+        "what was returned before is returned again unsaid",
+        "A follower gives a commit again only after a gap that says that the store went back.",
+        "follow/test_gaps.py::test_nothing_is_given_twice_without_a_gap_before_it",
+        Edit("Follow._is_given_again", "mark is not None and", "False and"),
     ),
     mutant(
         "a write carried out twice after a failover",

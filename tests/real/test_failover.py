@@ -14,9 +14,10 @@ import redis.asyncio
 
 import swapstore
 import swapstore.aio
-from swapstore import Conflict, OutcomeUnknown, ReadOnly, Store, Timeout, Unavailable
+from swapstore import Conflict, Gap, OutcomeUnknown, ReadOnly, Row, Store, Timeout, Unavailable
 from tests.support import invariants
 from tests.support.deployment import Pair, Switch, kinds, sentinel, until
+from tests.support.times import at
 from tests.support.valkey import Server
 
 pytestmark = pytest.mark.server
@@ -118,7 +119,7 @@ def test_an_outdated_expected_version_is_not_the_answer_of_a_demoted_server(pair
 
 def test_an_address_that_leads_to_a_replica_for_good_is_read_only_soon(pair: Pair) -> None:
     """A producer on a replica waits for a failover that never comes."""
-    with swapstore.connect(pair.url) as store:
+    with swapstore.connect(pair.url, patience=1) as store:
         warm(store)
         pair.demote()
         began = time.monotonic()
@@ -130,7 +131,7 @@ def test_an_address_that_leads_to_a_replica_for_good_is_read_only_soon(pair: Pai
 
 def test_a_primary_that_finds_its_replicas_again(pair: Pair) -> None:
     """NOREPLICAS of a moment fails a publish, or is told as something unknown."""
-    with swapstore.connect(pair.url) as store, pair.primary.client() as admin:
+    with swapstore.connect(pair.url, patience=1) as store, pair.primary.client() as admin:
         warm(store)
         admin.config_set("min-replicas-to-write", 2)
         with pytest.raises(ReadOnly, match="too few replicas"):  # Redis 6.2 does not refuse scripts
@@ -230,6 +231,34 @@ def test_sentinel_clients_follow_the_primary(tmp_path: Path, faces: str) -> None
                 fail_over()
                 assert store.publish("mena", LARGE).version == 2
         knows.close()
+
+
+def test_a_follower_is_told_of_the_commits_that_a_failover_lost(pair: Pair) -> None:
+    """It skips the commits that took the place of others, or processes a commit twice and is not told why."""
+    with swapstore.connect(pair.url, patience=30) as store:
+
+        def publish(*numbers: int) -> None:
+            for number in numbers:
+                store.publish("mena", number, id=f"run-{number}", ts=at(number))
+
+        publish(0, 1, 2)
+        pair.synchronise()
+        with pair.replica.client() as replica:
+            replica.replicaof("127.0.0.1", 1)
+            publish(3, 4, 5)
+            follower = store.follow("mena", after=0, poll=0.1)
+            assert [next(follower).id for _ in range(6)] == [f"run-{i}" for i in range(6)]  # type: ignore[union-attr]
+            pair.primary.stop()
+            replica.replicaof("NO", "ONE")
+        pair.address.target = pair.replica.port
+        publish(6)
+        gap, row = next(follower), next(follower)
+        assert gap == Gap(dataset="mena", after=6, resumes_at=4, reason="reset")
+        assert isinstance(row, Row)
+        assert (row.id, row.version) == ("run-6", 4)
+        publish(4, 1, 3)  # run-1 is there
+        assert [next(follower).id for _ in range(2)] == ["run-4", "run-3"]  # type: ignore[union-attr]
+        follower.close()
 
 
 def test_a_replica_without_data_does_not_say_that_nothing_is_published(pair: Pair) -> None:

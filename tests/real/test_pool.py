@@ -132,7 +132,7 @@ def test_more_threads_than_connections_all_have_their_turn(valkey: Server) -> No
 def test_failures_leave_the_pool_its_connections(tmp_path: Path) -> None:
     """A long outage uses up the pool, and the store does not recover."""
     server = Server(tmp_path).start()
-    with swapstore.connect(f"{server.url}?max_connections=2") as store:
+    with swapstore.connect(f"{server.url}?max_connections=2", patience=0) as store:
         store.publish("mena", 1)
         server.stop()
         for _ in range(5):

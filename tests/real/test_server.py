@@ -122,7 +122,7 @@ def test_a_restarted_server_is_found_again(tmp_path: Path) -> None:
     """During a restart a read returns None instead of raising Unavailable, or the store never recovers."""
     server = Server(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
     try:
-        with swapstore.connect(server.url) as store:
+        with swapstore.connect(server.url, patience=0) as store:
             store.publish("mena", 1)
             server.stop()
             for use in (lambda: store.read_latest("mena"), lambda: store.publish("mena", 2), store.datasets):
@@ -149,7 +149,7 @@ def test_a_loading_server_is_unavailable(tmp_path: Path) -> None:
     )
     with (
         Server(tmp_path, *options) as server,
-        swapstore.connect(server.url) as store,
+        swapstore.connect(server.url, patience=0) as store,
         server.client() as admin,
     ):
         store.publish("mena", 1)
@@ -276,7 +276,7 @@ def test_a_server_that_never_answers_is_unavailable(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(address, "REPLY_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as hole:
         url = f"redis://127.0.0.1:{hole.getsockname()[1]}/0"
-        with swapstore.connect(url) as store, pytest.raises(Unavailable):
+        with swapstore.connect(url, patience=0) as store, pytest.raises(Unavailable):
             store.read_latest("mena")
 
 
@@ -327,7 +327,7 @@ def test_sentinels_that_know_no_server_do_not_show_their_password() -> None:
     """redis-py quotes the sentinels' options in its error, and the password reaches the log."""
     make: Any = redis.Sentinel
     sentinel = make([("127.0.0.1", free_port())], sentinel_kwargs={"password": SECRET})
-    with swapstore.connect(sentinel.master_for("mymaster")) as store:
+    with swapstore.connect(sentinel.master_for("mymaster"), patience=0) as store:
         assert "mymaster" in repr(store)
         with pytest.raises(Unavailable, match="sentinels know no server for redis mymaster") as caught:
             store.read_latest("mena")

@@ -128,6 +128,10 @@ class Server:
             self._process.wait(10)
             self._process = None
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def __enter__(self) -> Self:
         return self.start()
 

@@ -49,11 +49,18 @@ OPTIONS = {
     *("ssl_include_verify_flags", "ssl_exclude_verify_flags"),
 }
 
+ALIASES = {"valkey": "redis", "valkeys": "rediss"}
+
 NUMBERS = {"socket_read_size", "ssl_min_version", "protocol"}  # of a URL too, which redis-py 5 leaves as text
 
 
 def where_of_url(url: str) -> str:
     """Return a URL without user, password and query. Rejects a database that redis-py would ignore."""
+    if "," in re.split("[/?#]", url.partition("://")[2])[0].rpartition("@")[2]:
+        raise InvalidInput(
+            "the address names several hosts: write redis+sentinel://host1:26379,host2:26379/mymaster/0 for "
+            "sentinels, redis+cluster:// for a cluster, or one host"
+        )
     with suppress(ValueError):
         parts = urlsplit(url)
         if parts.scheme == "unix":
@@ -79,13 +86,17 @@ def malformed() -> InvalidInput:
 _PROTOCOL_OPTION = re.compile(r"(?<=[?&])protocol=[23](&|$)")
 
 
-def parse(url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout | None) -> tuple[str, Any]:
+def parse(
+    url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout | None, *, where: str | None = None
+) -> tuple[str, Any]:
     """Return the address of a URL, and a pool of redis-py's, of the class `kind`, made from it.
 
     `retry` is the retry policy of its connections, `parser` reads their replies. A URL may set time-outs of
-    its own (`socket_timeout=`), which win.
+    its own (`socket_timeout=`), which win. `where`: the address to name instead.
     """
-    where = where_of_url(url)
+    where = where or where_of_url(url)
+    scheme, _, rest = url.partition("://")
+    url = f"{ALIASES.get(scheme, scheme)}://{rest}"
     refuse_options(url, where)
     options: dict[str, Any] = {
         "max_connections": MAX_CONNECTIONS,
@@ -143,6 +154,11 @@ def check_options(pool: Any, where: str) -> None:
 
 def where_of_client(client: Any, kind: type[Any], name: str) -> str:
     """Return the address of a user's client. Rejects an object that is not a client of this kind."""
+    if type(client).__module__.partition(".")[0] == "valkey":
+        raise InvalidInput(
+            "cannot use a client of valkey-py, whose connections are not those of redis-py: pass its "
+            f"address, valkey://host:6379/0 or valkey+sentinel://…, or a {name} client"
+        )
     if not isinstance(client, kind):
         raise InvalidInput(
             f"cannot use a {type(client).__module__}.{type(client).__name__}: pass a URL or a {name} client"

@@ -20,7 +20,7 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from swapstore.commands import Command
 from swapstore.drivers.limiter import Limiter
-from swapstore.drivers.redis import address, errors, wire
+from swapstore.drivers.redis import address, errors, sentinel, wire
 from swapstore.drivers.redis.driver import answers, misdirected, without_script
 from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
 from swapstore.drivers.redis.subscription import AsyncRedisListener
@@ -83,10 +83,21 @@ class AsyncRedisDriver:
 
     @classmethod
     def from_url(cls, url: str, *, timeout: Timeout | None = None) -> AsyncRedisDriver:
-        """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
+        """Make a driver for a URL of a server, or of sentinels. Connects at the first command."""
+        asked = sentinel.parse(url)
 
         def parsed() -> tuple[str, Pool]:
-            return address.parse(url, redis.asyncio.BlockingConnectionPool, _no_retry(), Parser, timeout)
+            where, pool = address.parse(
+                asked.url if asked else url,
+                redis.asyncio.BlockingConnectionPool,
+                _no_retry(),
+                Parser,
+                timeout,
+                where=asked.where if asked else None,
+            )
+            if asked:
+                _lead_to_primary(pool, asked)
+            return where, pool
 
         where, pool = parsed()
         return cls(pool, where=where, renew=lambda: parsed()[1])
@@ -133,8 +144,14 @@ class AsyncRedisDriver:
         """Take a connection from the pool, ready for use."""
         try:
             pool: Any = self._pool
+            sentinels = pool.connection_kwargs.get("sentinels")
+            if sentinels is not None:
+                await sentinels.refresh()
             connection = await pool.get_connection(*FOR_ANY_COMMAND)
             try:
+                if sentinels is not None and connection.should_reconnect():
+                    await _close(connection)
+                    await connection.connect()
                 await self._check_health(connection)
             except BaseException:
                 await asyncio.shield(pool.release(connection))
@@ -218,6 +235,21 @@ class AsyncRedisDriver:
             if self._renew is not None and not self._limiter.loop_is_closed:
                 with suppress(redis.RedisError, OSError):
                     await self._pool.disconnect()
+                sentinels = self._pool.connection_kwargs.get("sentinels")
+                if sentinels is not None:
+                    await sentinels.close()
+
+
+def _lead_to_primary(pool: Any, asked: sentinel.Address) -> None:
+    """Make the connections of a pool lead to the primary that sentinels name."""
+    plain, options = pool.connection_class, pool.connection_kwargs
+
+    def client(options: dict[str, Any]) -> Any:
+        made = redis.asyncio.ConnectionPool(connection_class=plain, **options)
+        return redis.asyncio.Redis(connection_pool=made)
+
+    pool.connection_class = sentinel.connections(plain, is_async=True)
+    pool.connection_kwargs = {**options, "sentinels": sentinel.AsyncSentinels(asked, client, options)}
 
 
 def _no_retry() -> Retry:

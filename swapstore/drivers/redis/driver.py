@@ -22,7 +22,7 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from swapstore.commands import AwaitReplicas, Command, Failed, Stage
 from swapstore.drivers import refusals
-from swapstore.drivers.redis import address, errors, wire
+from swapstore.drivers.redis import address, errors, sentinel, wire
 from swapstore.drivers.redis.pool import BorrowedPool, Pool
 from swapstore.drivers.redis.subscription import RedisListener
 from swapstore.drivers.redis.wire import Bundle, SharedWait, Wire, bundled, value
@@ -84,14 +84,27 @@ class RedisDriver:
 
     @classmethod
     def from_url(cls, url: str, *, timeout: Timeout | None = None) -> RedisDriver:
-        """Make a driver for `redis://`, `rediss://` or `unix://`. Connects at the first command."""
-        where, parsed = address.parse(url, redis.BlockingConnectionPool, _no_retry(), Parser, timeout)
+        """Make a driver for a URL of a server, or of sentinels. Connects at the first command."""
+        asked = sentinel.parse(url)
+        where, parsed = address.parse(
+            asked.url if asked else url,
+            redis.BlockingConnectionPool,
+            _no_retry(),
+            Parser,
+            timeout,
+            where=asked.where if asked else None,
+        )
+        plain = parsed.connection_class
+        plain = _SSLConnection if plain is redis.SSLConnection else plain
+        kind = sentinel.connections(plain) if asked else plain
 
-        kind = parsed.connection_class
-        kind = _SSLConnection if kind is redis.SSLConnection else kind
+        def client(options: dict[str, Any]) -> Any:
+            return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=plain, **options))
 
         def pool() -> Pool:
             options = parsed.connection_kwargs
+            if asked:
+                options = {**options, "sentinels": sentinel.Sentinels(asked, client, options)}
             return Pool(kind, options, size=parsed.max_connections, wait_s=parsed.timeout)
 
         return cls(pool(), where=where, renew=pool)
@@ -130,6 +143,9 @@ class RedisDriver:
 
     def _connected(self, pool: Pool | BorrowedPool) -> Any:
         """Take a connection from the pool, ready for use."""
+        sentinels = pool.connection_kwargs.get("sentinels")
+        if sentinels is not None:
+            sentinels.refresh()
         try:
             return pool.get_connection()
         except SwapstoreError:
@@ -183,6 +199,9 @@ class RedisDriver:
     def close(self) -> None:
         """Close the connections if the driver opened them."""
         self._pool.close()
+        sentinels = self._pool.connection_kwargs.get("sentinels")
+        if sentinels is not None:
+            sentinels.close()
 
 
 def _no_retry() -> Retry:
@@ -234,7 +253,7 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
         and type(replies[0]) is errors.Loading
         and all(type(reply) is errors.Loading for reply in replies)
     ):
-        raise refusals.loading(where)
+        raise errors.passing(refusals.loading(where))
     found: list[Any] = []
     shared: list[tuple[int, Any]] = []
     for unit, reply in zip(units, replies, strict=True):

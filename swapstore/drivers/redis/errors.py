@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 from redis import exceptions as raised
 from redis import sentinel
 from redis.asyncio import sentinel as asentinel
 
-from swapstore.commands import Failed, ReadCommand
+from swapstore.commands import Failed, Get, Members, Peek, ReadCommand, Scan, Time, Ttl
 from swapstore.drivers import refusals
-from swapstore.drivers.redis.pool import Exhausted
+from swapstore.drivers.redis.pool import Exhausted, NoPrimary
 from swapstore.drivers.redis.pool import closed as closed_error
 from swapstore.errors import AccessDenied, InvalidInput, ReplyLost, SwapstoreError, Unavailable
 
@@ -29,20 +30,23 @@ def of_connecting(
     Nothing was sent. None: `error` is something else. Raise the result outside of the `except` block, because
     Python would otherwise show the original error with it, and that may quote a password.
     """
+    for each in (error, error.__cause__):  # redis-py wraps it in asyncio
+        if isinstance(each, NoPrimary):
+            return each.failure, None
     if isinstance(error, _NO_SERVER) or isinstance(error.__cause__, _NO_SERVER):
         # No cause: it would quote the options of the sentinels, the password included.
-        return Unavailable(f"the sentinels know no server for {where} that is up"), None
+        return passing(Unavailable(f"the sentinels know no server for {where} that is up")), None
     if isinstance(error, _DENIALS):
         return _denied(where, error), error
     if isinstance(error, raised.BusyLoadingError | Loading):
-        return refusals.loading(where), error
+        return passing(refusals.loading(where)), error
     if isinstance(error, raised.MaxConnectionsError | Exhausted) or str(error) == "No connection available.":
         return exhausted(where, pool.max_connections), None
     if closed:
         return closed_error(), None
     if isinstance(error, raised.TimeoutError | TimeoutError):
         hint = "does it speak TLS? If not, write redis://" if is_tls(pool) else "is it overloaded?"
-        return Unavailable(f"{where} did not answer in time ({_text(error)}); {hint}"), error
+        return passing(Unavailable(f"{where} did not answer in time ({_text(error)}); {hint}")), error
     if isinstance(
         error, redis.RedisError | OSError | ValueError
     ):  # ValueError: redis-py, without descriptors
@@ -71,20 +75,34 @@ def _not_connected(error: Exception, where: str, pool: Any) -> SwapstoreError:
         )
     if _MAX_CLIENTS in text:
         return _too_many(where, text)
-    if is_tls(pool) and ("SSL" in text or "WRONG_VERSION" in text):
+    if is_tls(pool) and ("SSL" in text or "WRONG_VERSION" in text) and not _HUNG_UP.search(text):
         return InvalidInput(
             f"{where} does not speak TLS as expected: {text}. For a plain port, write redis://"
         )
-    return Unavailable(f"cannot connect to {where}: {text}. Is the server running and the address right?")
+    return passing(
+        Unavailable(f"cannot connect to {where}: {text}. Is the server running and the address right?")
+    )
 
 
+U = TypeVar("U", bound=Unavailable)
+
+
+def passing(error: U) -> U:
+    """Mark an error that the same request may not get in a moment: see `Unavailable.again`."""
+    error.again = True
+    return error
+
+
+_HUNG_UP = re.compile(r"EOF|reset by peer|broken pipe", re.IGNORECASE)  # as a server does that is stopped
 _MAX_CLIENTS = "max number of clients"
 
 
 def _too_many(where: str, text: str) -> Unavailable:
-    return Unavailable(
-        f"{where} accepts no more connections ({text}); raise maxclients, or open fewer: "
-        "?max_connections= in the URL bounds those of one store"
+    return passing(
+        Unavailable(
+            f"{where} accepts no more connections ({text}); raise maxclients, or open fewer: "
+            "?max_connections= in the URL bounds those of one store"
+        )
     )
 
 
@@ -114,6 +132,10 @@ _DENIALS = (
 )
 
 
+# Reads that any server and proxy knows. One that does not know a script may hang up each time.
+_PLAIN_READS = {Get, Peek, Members, Ttl, Scan, Time}
+
+
 class CutOff(redis.ConnectionError):
     """The server closed the connection before the last portion of a request was sent."""
 
@@ -139,7 +161,7 @@ def of_exchanging(
     if isinstance(error, raised.BusyLoadingError) and (
         len(commands) == 1 or all(isinstance(each, ReadCommand) for each in commands)
     ):
-        return refusals.loading(where)
+        return passing(refusals.loading(where))
     if isinstance(error, redis.RedisError) and _MAX_CLIENTS in str(error):
         return _too_many(where, _text(error))  # it says so instead of the first reply, and reads nothing
     # ValueError: what redis-py's own parser raises for a length that is not a number.
@@ -147,11 +169,14 @@ def of_exchanging(
     if isinstance(error, redis.RedisError | OSError | ValueError) or (
         closed and isinstance(error, Exception)
     ):
-        return ReplyLost(
+        lost = ReplyLost(
             f"the connection to {where} failed before the reply came: {_text(error)}. Is the server "
             "healthy and the network stable?",
             cut_off=isinstance(error, CutOff),
         )
+        is_failure = isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError)
+        lost.again = is_failure and all(type(each) in _PLAIN_READS for each in commands)
+        return lost
     return None
 
 
@@ -161,7 +186,7 @@ def failed(error: redis.RedisError, where: str, command: Command[Any]) -> Failed
         (code for kind, code in _CODES.items() if isinstance(error, kind)), ""
     )
     text = str(error) if str(error).startswith(code) else f"{code} {error}"
-    return Failed(refusals.refusal(text, where, command), again=refusals.is_misdirected(text))
+    return refusals.failed(refusals.refusal(text, where, command), text)
 
 
 # redis-py removes the code from the error texts that it knows.

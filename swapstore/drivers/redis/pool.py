@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from swapstore.errors import StoreClosed
+from swapstore.errors import StoreClosed, SwapstoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,14 @@ SLICE_S = 0.05  # how soon a waiting thread finds a place that an interrupt has 
 
 class Exhausted(redis.ConnectionError):
     """No connection became free in time."""
+
+
+class NoPrimary(redis.ConnectionError):
+    """No connection leads to the primary: `failure` says why."""
+
+    def __init__(self, failure: SwapstoreError) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
 
 
 class Pool:
@@ -119,7 +127,7 @@ class Pool:
 
         Unread data is a reply to no command: each later reply would be taken for another command's.
         """
-        if not is_quiet(connection):
+        if _must_reconnect(connection) or not is_quiet(connection):
             self.discard(connection)
             return False
         try:
@@ -132,8 +140,11 @@ class Pool:
 
     def release(self, connection: Any) -> None:
         """Take a connection back. Nothing may be left to be read on it."""
-        renew = getattr(connection, "should_reconnect", bool)()  # redis-py heard that the server moves
-        if renew or self.closed or (self._retired and weakref.ref(connection) in self._retired):
+        if (
+            _must_reconnect(connection)
+            or self.closed
+            or (self._retired and weakref.ref(connection) in self._retired)
+        ):
             self.discard(connection)
         elif self._waiting:
             self._handed.put(connection)
@@ -250,6 +261,11 @@ def _close_queued(idle: queue.Queue[Any]) -> None:
         if connection is not None:
             connection.disconnect()
         idle.put_nowait(connection)
+
+
+def _must_reconnect(connection: Any) -> bool:
+    """Say whether the server is about to move, as redis-py heard, or the primary is another one."""
+    return bool(getattr(connection, "should_reconnect", bool)())
 
 
 def is_quiet(connection: Any) -> bool:

@@ -195,7 +195,7 @@ class Conversation:
         if isinstance(reply, ItemError):
             refusal = refusals.refusal(reply.text, self.where, command)
             error = errors.without_token(refusal, reply.text, self._address.token)
-            return Failed(error, again=refusals.is_misdirected(reply.text))
+            return refusals.failed(error, reply.text)
         return Failed(reply) if isinstance(reply, SwapstoreError) else reply
 
 

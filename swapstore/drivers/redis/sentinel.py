@@ -1,0 +1,388 @@
+"""Sentinels: who is the primary now, and connections that lead to it. Blocking and asyncio side by side.
+
+A connection asks the sentinels each time it connects, and then asks the server for its role: right after a
+failover some sentinels still name the old primary. One that answers nothing, or names a server that is no
+primary, is asked last the next time.
+
+Connections stay open to a server that was demoted, or that only the sentinels cannot reach any more. So the
+driver asks again now and then before it lends a connection (`refresh`). A connection to any other server than
+the one that was named last is not used again (`should_reconnect`).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode
+
+import attrs
+import redis
+
+from swapstore.drivers import refusals
+from swapstore.drivers.redis.errors import passing
+from swapstore.drivers.redis.pool import NoPrimary
+from swapstore.errors import AccessDenied, InvalidInput, Misconfigured, SwapstoreError, Unavailable
+
+SCHEMES = {f"{scheme}+sentinel" for scheme in ("redis", "rediss", "valkey", "valkeys")}
+PORT = 26379
+ANSWER_S = 1.0  # how long one sentinel may take to connect, and to answer
+CHECK_S = 1.0  # how often to ask again while connections are open
+LATER_S = 10.0  # the same, after no sentinel could be reached
+
+Place = tuple[str, int]
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@\s]+)(?::([0-9]{1,5}))?")
+_DENIED = re.compile(
+    r"NOAUTH|WRONGPASS|NOPERM|no permission|Authentication required|invalid (username|password)|HELLO must",
+    re.IGNORECASE,
+)
+_NO_PASSWORD_SET = re.compile(r"without any password configured|no password is set", re.IGNORECASE)
+_NO_SENTINEL = re.compile(r"unknown command", re.IGNORECASE)
+
+
+# --- addresses -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Address:
+    """What a URL of sentinels says.
+
+    `name` is what the sentinels call the primary, `url` the address of the primary but for its host, which is
+    that of the first sentinel. `access` is the user and the password of the sentinels.
+    """
+
+    where: str
+    name: str
+    places: tuple[Place, ...]
+    url: str = attrs.field(repr=False)
+    access: dict[str, str] = attrs.field(repr=False)
+
+
+def parse(url: str) -> Address | None:
+    """Parse a URL of sentinels. None: it is another kind of URL. Raises `InvalidInput`."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in SCHEMES:
+        return None
+    before, _, query = rest.partition("?")
+    if "://" in before:
+        raise InvalidInput(
+            "the address mixes several schemes: write it once, and the sentinels behind it with commas: "
+            f"{scheme}://host1:26379,host2:26379/mymaster/0"
+        )
+    authority, _, path = before.partition("/")
+    access, _, hosts = authority.rpartition("@")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    name, _, database = path.strip("/").partition("/")
+    if not name or (name.isdecimal() and not database):
+        raise InvalidInput(
+            "the address of sentinels does not say what they call the primary: write "
+            f"{scheme}://host1:26379,host2:26379/mymaster/0, with the name from `sentinel monitor mymaster …`"
+        )
+    database = database or options.get("db") or "0"
+    places = []
+    for host in hosts.split(","):
+        found = _HOST.fullmatch(host)
+        port = int(found[2] or PORT) if found else 0
+        if found is None or not 0 < port < 1 << 16 or not database.isdecimal() or "#" in url or "@" in query:
+            raise _malformed(scheme)
+        places.append((found[1].strip("[]"), port))
+    own = {key.removeprefix("sentinel_"): options.pop(key) for key in _ACCESS & options.keys()}
+    first = f"[{places[0][0]}]" if ":" in places[0][0] else places[0][0]
+    start = "rediss" if scheme.startswith(("rediss", "valkeys")) else "redis"
+    user = f"{access}@" if access else ""
+    return Address(
+        where=f"{scheme}://{','.join(map(_shown, places))}/{unquote(name)}/{database}",
+        name=unquote(name),
+        places=tuple(places),
+        url=f"{start}://{user}{first}:{places[0][1]}/{database}?{urlencode(options)}",
+        access=own,
+    )
+
+
+_ACCESS = {"sentinel_username", "sentinel_password"}
+
+
+def _malformed(scheme: str) -> InvalidInput:
+    """Build the error for a bad URL. It quotes no part of it that may be a password."""
+    return InvalidInput(
+        f"the address of sentinels is malformed: write {scheme}://user:password@host1:26379,host2:26379/"
+        "mymaster/0?sentinel_password=…, with the passwords percent-encoded (urllib.parse.quote(password, "
+        "safe=''))"
+    )
+
+
+def _shown(place: Place) -> str:
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+# --- asking ----------------------------------------------------------------------------------------
+
+
+class _Sentinels:
+    """Asks one sentinel after the other who the primary is. `named` is the last answer.
+
+    `client`: makes the client of one sentinel from its connection options. `tls`: they speak TLS.
+    """
+
+    def __init__(
+        self, address: Address, client: Callable[[dict[str, Any]], Any], options: dict[str, Any]
+    ) -> None:
+        self.where = address.where
+        self.named: Place | None = None
+        self._name = address.name
+        self._has_password = "password" in address.access
+        plain = {key: each for key, each in options.items() if key not in _OF_THE_PRIMARY}
+        answer_s = min(ANSWER_S, options["socket_connect_timeout"])
+        plain |= {"socket_timeout": answer_s, "socket_connect_timeout": answer_s, "decode_responses": True}
+        self._clients = [
+            (place, client({**plain, **address.access, "host": place[0], "port": place[1]}))
+            for place in address.places
+        ]
+        self._due = 0.0
+
+    def _asking(self) -> Generator[Callable[[], Any], Any, Place]:
+        """Yield questions, to be sent their answers, until one sentinel names the primary."""
+        failures: list[tuple[Place, Exception]] = []
+        strangers: list[tuple[Place, Any]] = []
+        for place, client in list(self._clients):
+            try:
+                found = yield partial(client.sentinel_get_master_addr_by_name, self._name)
+            except (redis.RedisError, OSError, ValueError) as error:
+                failures.append((place, error))
+                continue
+            if found:
+                self._prefer(client)
+                self.named = (str(found[0]), int(found[1]))
+                self._due = time.monotonic() + CHECK_S
+                return self.named
+            strangers.append((place, client))
+        if not strangers:
+            raise NoPrimary(self._none_answers(failures))
+        known: list[str] = []
+        with suppress(redis.RedisError, OSError, ValueError):
+            known = sorted((yield strangers[0][1].sentinel_masters))
+        raise NoPrimary(self._unknown_name([place for place, _ in strangers], known))
+
+    def _prefer(self, client: Any) -> None:
+        self._clients.sort(key=lambda each: each[1] is not client)  # stable: the others keep their order
+
+    def doubt(self) -> None:
+        """Ask another sentinel first the next time: the server that this one named is not to be had."""
+        self._clients = self._clients[1:] + self._clients[:1]
+
+    def is_due(self) -> bool:
+        """Say whether to ask again now. The caller then does; others go on with what is known."""
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + LATER_S
+        return self.named is not None
+
+    # --- what is wrong -----------------------------------------------------------------------------
+
+    def _none_answers(self, failures: Sequence[tuple[Place, Exception]]) -> SwapstoreError:
+        for place, error in failures:
+            text = refusals.shown(str(error))
+            if _NO_SENTINEL.search(text):
+                return Misconfigured(
+                    f"{_shown(place)} is a server and no sentinel: write redis://{_shown(place)}/0, or the "
+                    "port of a sentinel (usually 26379)"
+                )
+            if _NO_PASSWORD_SET.search(text):
+                return AccessDenied(
+                    f"the sentinel {_shown(place)} has no password, and the URL gives it one: leave out "
+                    "sentinel_password. The password before the @ is that of the primary"
+                )
+            if _DENIED.search(text) or isinstance(error, redis.AuthenticationError):
+                return AccessDenied(self._denied(place, text))
+        texts = "; ".join(f"{_shown(place)}: {refusals.shown(str(error))}" for place, error in failures)
+        return passing(
+            Unavailable(
+                f"no sentinel of {self.where} can be reached ({texts}). Are they running, and the addresses "
+                "right?"
+            )
+        )
+
+    def _denied(self, place: Place, text: str) -> str:
+        if "NOPERM" in text or "no permission" in text:
+            return (
+                f"the sentinel {_shown(place)} does not tell this user the primary ({text}): allow it "
+                "SENTINEL GET-MASTER-ADDR-BY-NAME"
+            )
+        if self._has_password:
+            return (
+                f"the sentinel {_shown(place)} refused the credentials ({text}); check sentinel_username and "
+                "sentinel_password in the URL"
+            )
+        return (
+            f"the sentinel {_shown(place)} requires a password of its own: add ?sentinel_password=… to the "
+            "URL. The password before the @ is that of the primary"
+        )
+
+    def _unknown_name(self, places: Sequence[Place], known: Sequence[str]) -> SwapstoreError:
+        which = ", ".join(map(_shown, places))
+        they = f"they know {', '.join(map(repr, known))}" if known else "they name no other either"
+        return Misconfigured(
+            f"the sentinels {which} know no primary by the name {self._name!r}; {they}. Write the name from "
+            "`sentinel monitor NAME …` after the hosts"
+        )
+
+    def not_primary(self, place: Place, role: str) -> NoPrimary:
+        """Build the error for a server that was named as the primary and is not, not yet or not any more."""
+        self.doubt()
+        return NoPrimary(
+            passing(
+                Unavailable(
+                    f"the sentinels of {self.where} name {_shown(place)} as the primary, and that is a "
+                    f"{role}; a failover may be under way"
+                )
+            )
+        )
+
+
+# Options of connections to the primary that are not those of connections to sentinels.
+_OF_THE_PRIMARY = {"host", "port", "db", "username", "password", "client_name", "health_check_interval"}
+
+
+class Sentinels(_Sentinels):
+    """Asks sentinels, and blocks."""
+
+    def primary(self) -> Place:
+        """Return the address of the primary. Raises `NoPrimary`."""
+        steps = self._asking()
+        try:
+            question = next(steps)
+            while True:
+                try:
+                    answer = question()
+                except Exception as error:  # noqa: BLE001 - the generator knows which it can handle
+                    question = steps.throw(error)
+                else:
+                    question = steps.send(answer)
+        except StopIteration as stop:
+            found: Place = stop.value
+            return found
+
+    def refresh(self) -> None:
+        """Ask again if it is time. The answer is in `named`; without one, it stays as it was."""
+        if self.is_due():
+            with suppress(NoPrimary):
+                self.primary()
+
+    def close(self) -> None:
+        """Close the connections to the sentinels."""
+        for _, client in self._clients:
+            with suppress(redis.RedisError, OSError):
+                client.close()
+
+
+class AsyncSentinels(_Sentinels):
+    """Asks sentinels, for asyncio."""
+
+    async def primary(self) -> Place:
+        """Return the address of the primary. Raises `NoPrimary`."""
+        steps = self._asking()
+        try:
+            question = next(steps)
+            while True:
+                try:
+                    answer = await question()
+                except Exception as error:  # noqa: BLE001 - the generator knows which it can handle
+                    question = steps.throw(error)
+                else:
+                    question = steps.send(answer)
+        except StopIteration as stop:
+            found: Place = stop.value
+            return found
+
+    async def refresh(self) -> None:
+        """Ask again if it is time; see `Sentinels.refresh`."""
+        if self.is_due():
+            with suppress(NoPrimary):
+                await self.primary()
+
+    async def close(self) -> None:
+        """Close the connections to the sentinels."""
+        for _, client in self._clients:
+            with suppress(redis.RedisError, OSError):
+                await client.connection_pool.disconnect()
+
+
+# --- connections -----------------------------------------------------------------------------------
+
+
+def connections(kind: type[Any], *, is_async: bool = False) -> type[Any]:
+    """Return a class of connections like `kind`, which lead to the primary that their `sentinels` name."""
+    return type(f"Primary{kind.__name__}", (_AsyncToPrimary if is_async else _ToPrimary, kind), {})
+
+
+class _Leads:
+    """What both kinds of connections have in common."""
+
+    _sentinels: Any
+    host: str
+    port: int
+
+    def should_reconnect(self) -> bool:
+        """Say whether the primary is another server now."""
+        return (self.host, self.port) != self._sentinels.named or bool(
+            getattr(super(), "should_reconnect", bool)()
+        )
+
+
+class _ToPrimary(_Leads):
+    def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
+        self._sentinels = sentinels
+        super().__init__(**options, redis_connect_func=_greet)  # type: ignore[call-arg]
+
+    def _connect(self) -> Any:
+        self.host, self.port = self._sentinels.primary()
+        try:
+            return super()._connect()  # type: ignore[misc]
+        except BaseException:
+            self._sentinels.doubt()
+            raise
+
+
+class _AsyncToPrimary(_Leads):
+    def __init__(self, *, sentinels: AsyncSentinels, **options: Any) -> None:
+        self._sentinels = sentinels
+        super().__init__(**options, redis_connect_func=_agreet)  # type: ignore[call-arg]
+
+    async def _connect(self) -> None:
+        self.host, self.port = await self._sentinels.primary()
+        try:
+            await super()._connect()  # type: ignore[misc]
+        except BaseException:
+            self._sentinels.doubt()
+            raise
+
+
+def _greet(connection: Any) -> None:
+    """Authenticate and choose the database, then make sure that the server is a primary.
+
+    A function and not a method, because a connection that refers to itself is not closed when it is dropped.
+    """
+    connection.on_connect()
+    connection.send_command("ROLE", check_health=False)
+    with suppress(redis.ResponseError):  # this user may not ask, so nothing can be made sure of
+        _require_primary(connection, connection.read_response())
+
+
+async def _agreet(connection: Any) -> None:
+    await connection.on_connect()
+    await connection.send_command("ROLE", check_health=False)
+    with suppress(redis.ResponseError):
+        _require_primary(connection, await connection.read_response())
+
+
+def _require_primary(connection: Any, reply: Any) -> None:
+    role = reply[0].decode() if isinstance(reply[0], bytes) else str(reply[0])
+    if role != "master":
+        role = "replica" if role == "slave" else role
+        raise connection._sentinels.not_primary((connection.host, connection.port), role)  # noqa: SLF001
