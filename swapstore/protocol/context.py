@@ -83,6 +83,8 @@ class Capabilities:
     that it serves in one round trip. `is_unlisted_logged`: it was logged that the store refuses to put
     datasets on the list of names. `tells_role`: whether a server may be asked if it is a replica.
     `may_be_node`: whether it may be one node of a cluster, so that the list of names may be on another.
+    `keeps_order`: whether commands of a batch take effect in their order although their keys are in different
+    slots.
     """
 
     committer: Committer = attrs.field(factory=Scripted)
@@ -90,6 +92,7 @@ class Capabilities:
     is_unlisted_logged: bool = False
     tells_role: bool = False
     may_be_node: bool = False
+    keeps_order: bool = True
 
 
 @attrs.frozen(kw_only=True)

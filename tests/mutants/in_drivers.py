@@ -14,12 +14,14 @@ MUTANTS = (
         SERVER + "a_borrowed_client_with_retries_sends_a_commit_once",
         Edit(
             "RedisDriver.execute",
-            "replies = self._exchange(connection, units)",
+            "found = answers(request.units, self.receive(request), self.where)",
             "from swapstore.errors import ReplyLost\n"
             "try:\n"
-            "    replies = self._exchange(connection, units)\n"
+            "    replies = self.receive(request)\n"
             "except ReplyLost:\n"
-            "    replies = self._exchange(connection, units)",
+            "    request = self.send(bundled(commands))\n"
+            "    replies = self.receive(request)\n"
+            "found = answers(request.units, replies, self.where)",
         ),
     ),
     mutant(
@@ -43,7 +45,7 @@ MUTANTS = (
         "NOSCRIPT not handled",
         "A restart or SCRIPT FLUSH between two publishes is not noticed by the caller.",
         SERVER + "flushed_scripts_cost_one_round_trip_and_nothing_else",
-        Edit("RedisDriver.execute", "if unknown", "if False"),
+        Edit("RedisDriver.receive", "if unknown", "if False"),
     ),
     mutant(
         "an error reply taken for a value",
@@ -116,7 +118,7 @@ MUTANTS = (
         "A refusal is the reply to one command: those of its neighbours are read.",
         "unit/test_redis_replies.py::test_an_error_is_that_of_one_command",
         Edit(
-            "RedisDriver._exchange",
+            "RedisDriver._read",
             "replies.append(_reply(read))",
             "replies.append(read(disable_decoding=True))",
         ),
