@@ -173,6 +173,28 @@ class Cluster:
         self.move_keys(slot, source, target)
         self.close_slot(slot, target)
 
+    def empty(self, source: Server, target: Server) -> None:
+        """Move every slot of a node, those with keys key by key."""
+        slots = [
+            slot
+            for first, last, primary, *_ in self.do(source, "CLUSTER", "SLOTS")
+            if primary[1] == source.port
+            for slot in range(first, last + 1)
+        ]
+        with source.client() as client, client.pipeline(transaction=False) as pipe:
+            for slot in slots:
+                pipe.execute_command("CLUSTER COUNTKEYSINSLOT", slot)
+            counts = dict(zip(slots, pipe.execute(), strict=True))
+        for slot in slots:
+            if counts[slot]:
+                self.move_slot(slot, target)
+        for node in (target, *(each for each in self.nodes if each is not target)):
+            with node.client() as client, client.pipeline(transaction=False) as pipe:
+                for slot in slots:
+                    if not counts[slot]:
+                        pipe.execute_command("CLUSTER SETSLOT", slot, "NODE", self.ids[target.port])
+                pipe.execute(raise_on_error=False)
+
     def move_atomically(self, first: int, last: int, target: Server) -> None:
         """Move slots of one node in one step (Valkey 9)."""
         source = self.owner(first)

@@ -11,7 +11,7 @@ from typing import Any, Self
 import attrs
 
 import swapstore
-from swapstore import Store
+from swapstore import Gap, Store
 from tests.support import invariants
 from tests.support.deployment import until
 
@@ -62,7 +62,10 @@ class Load:
             thread.join(60)
         if not self._failures:
             last = max(self.acknowledged[self.names[0]].values())
-            until(lambda: self._failures or (self.followed and self.followed[-1] >= last), "the follower is behind")
+            until(
+                lambda: self._failures or (self.followed and self.followed[-1] >= last),
+                "the follower is behind",
+            )
         if self._following is not None:
             self._following.close()
         self._threads[3].join(60)
@@ -92,7 +95,11 @@ class Load:
             number += 1
             for name in self.names:
                 with self._timed():
-                    commit = store.publish(name, {"id": f"one-{number}", "body": "x" * (number * 97 % 30_000)}, id=f"one-{number}")
+                    commit = store.publish(
+                        name,
+                        {"id": f"one-{number}", "body": "x" * (number * 97 % 30_000)},
+                        id=f"one-{number}",
+                    )
                 self.acknowledged[name][commit.id] = commit.version
 
     def _publish_together(self, store: Store) -> None:
@@ -129,6 +136,7 @@ class Load:
     def _follow(self, store: Store) -> None:
         self._following = store
         for snap in store.follow(self.names[0], after=0):
+            assert not isinstance(snap, Gap), "a follower lost its place"
             self.followed.append(snap.version)
 
     def check(self) -> None:
@@ -144,7 +152,9 @@ class Load:
                 assert len(stored) == len(rows), "doubled"
                 assert stored == {**stored, **self.acknowledged[name]}, "lost"
             followed = len(self.followed)
-            assert self.followed == list(range(1, followed + 1)), "a follower missed a commit, or got it twice"
+            assert self.followed == list(range(1, followed + 1)), (
+                "a follower missed a commit, or got it twice"
+            )
 
 
 def connecting(url: str, patience_s: float = 10.0) -> Callable[[], Store]:

@@ -2,368 +2,42 @@
 
 All keys of a dataset are in one slot, so a commit goes whole to the primary of that slot. A batch is divided
 into groups, one for each node: all are sent before any is read. Commands of one group take effect in their
-order; there is no order between groups.
-
-A slot can move at any time. The node that is asked then refuses the command, having carried out nothing:
-
-- `MOVED`: another node serves the slot from now on. It is learned at once, and the whole table is read again
-  soon, because one slot seldom moves alone.
-- `ASK`: the slot is on its way, and this one key is not here (any more). The next send of *this key* goes to
-  the other node, each command after an `ASKING`. Never the whole slot: the other node would answer that a key
-  which is still here does not exist.
-- `TRYAGAIN`: the keys of one command are on both sides. It works when the migration of the slot is over.
-- `CLUSTERDOWN`: a primary is gone, and no replica has taken over yet.
-
-Each becomes `Failed` with `again`, and the engine sends again. So does the group of a node that cannot be
-reached. A group whose replies are lost makes the batch `ReplyLost`, once the other groups have been read.
+order; there is no order between groups. What becomes of a command whose slot has moved: see `topology.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import time
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import redis
 import redis.asyncio
 
-from swapstore.commands import Ask, Command, Failed, ReadCommand, Register, Scan, Scanned
-from swapstore.drivers.redis import address, aio, driver, errors
+from swapstore.commands import Ask, Command, Failed, Scan, Scanned
+from swapstore.drivers.redis import address, aio, driver
 from swapstore.drivers.redis.aio import AsyncRedisDriver
-from swapstore.drivers.redis.driver import RedisDriver, answers
+from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.drivers.redis.pool import Pool, closed
-from swapstore.drivers.redis.slots import (
-    SLOTS,
-    Address,
-    Place,
-    Redirection,
-    Table,
-    is_scan,
-    keys_of,
-    open_slots,
-    ranges,
-    shown,
-    slot_of,
-)
+from swapstore.drivers.redis.slots import Address, Place, is_scan, open_slots
 from swapstore.drivers.redis.subscription import AsyncRedisListener, RedisListener
-from swapstore.drivers.redis.wire import bundled
-from swapstore.errors import ReplyLost, StoreClosed, SwapstoreError, Unavailable, Unsupported
+from swapstore.drivers.redis.topology import Group, Topology
+from swapstore.errors import StoreClosed, SwapstoreError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Sequence
 
     from swapstore.drivers.redis.address import ClusterAddress
-    from swapstore.drivers.redis.driver import Request
     from swapstore.models import Timeout
 
-REFRESH_EVERY_S = 0.1  # the table is read at most so often, however many commands ask for it
-LASTING_S = 1.0  # a slot that answers TRYAGAIN for so long is asked where it is moving
-FORGOTTEN_S = 10.0  # a TRYAGAIN after so long belongs to another migration
 PASSES = 3  # of a scan, at most, while slots move
 
 _SLOTS = Ask(("CLUSTER", "SLOTS"))
 _NODES = Ask(("CLUSTER", "NODES"))
 
 
-@attrs.define(eq=False)
-class _Group:
-    """The commands of a batch for one node, and what became of them."""
-
-    node: Address
-    asking: bool
-    places: list[int] = attrs.field(factory=list)  # in the batch
-    commands: list[Command[Any]] = attrs.field(factory=list)
-    units: list[Command[Any]] = attrs.field(factory=list)
-    driver: Any = None
-    request: Request | None = None  # sent, and not received
-    replies: list[Any] | None = None
-    failure: SwapstoreError | None = None
-    moving: dict[int, str] = attrs.field(factory=dict)  # slots on their way, by what the node says
-
-    @property
-    def is_harmless(self) -> bool:
-        """Whether the commands can be sent twice: they only read, or add a name to a set."""
-        return all(isinstance(each, ReadCommand | Register) for each in self.commands)
-
-
-class _Cluster:
-    """What both drivers know about a cluster, and decide. It does no I/O."""
-
-    kind = "cluster"
-    binary_safe = True
-
-    def __init__(self, place: ClusterAddress) -> None:
-        self.where = place.where
-        self._place = place
-        self._table: Table | None = None
-        self._asks: dict[str, Address] = {}  # keys that an ASK has sent elsewhere, for one more send
-        self._suspects: set[Address] = set()  # nodes that could not be reached: asked last
-        self._first: Address | None = None  # the node to ask first for the table
-        self._stale = False
-        self._refreshed_at = float("-inf")
-        self._trying: dict[int, tuple[float, float]] = {}  # by slot: the first and the last TRYAGAIN
-        self._closed = False
-
-    # --- the table ---------------------------------------------------------------------------------
-
-    def _is_outdated(self) -> bool:
-        """Say whether to read the table now."""
-        if self._closed:
-            raise closed()
-        if self._table is None:
-            return True
-        return self._stale and time.monotonic() - self._refreshed_at >= REFRESH_EVERY_S
-
-    def _refreshing(self) -> Generator[Address, Any, None]:
-        """Yield a node to ask for `CLUSTER SLOTS`, until one answers with a table. Send what it answers.
-
-        Raises `Unavailable` if none does, `AccessDenied` if they refuse, and `Unsupported` if it is no cluster.
-        """
-        self._stale, self._refreshed_at = False, time.monotonic()
-        known = self._table.nodes if self._table else []
-        candidates = dict.fromkeys([*([self._first] if self._first else []), *known, *self._place.seeds])
-        problems: dict[Address, SwapstoreError] = {}
-        for node in sorted(candidates, key=lambda each: each in self._suspects):
-            reply = yield node
-            if isinstance(reply, StoreClosed):
-                raise reply
-            if isinstance(reply, SwapstoreError):
-                if "cluster support disabled" in str(reply) and self._table is None:
-                    raise Unsupported(
-                        f"{shown(node)} is no node of a cluster: write redis://{shown(node)} (or rediss://)"
-                    )
-                self._suspects.add(node)
-                problems[node] = reply
-                continue
-            table = Table.parse(reply, node)
-            if self._place.remap is not None:
-                table = table.mapped(self._place.remap)
-            self._suspects.discard(node)
-            if not table.replicas:
-                problems[node] = Unavailable(f"{shown(node)} knows no slot that is served")
-                continue
-            self._table, self._first = table, node
-            self._asks.clear()
-            return
-        self._stale = True
-        raise self._without_table(problems)
-
-    def _without_table(self, problems: dict[Address, SwapstoreError]) -> SwapstoreError:
-        for error in problems.values():
-            if not isinstance(error, Unavailable):
-                return error
-        reasons = "; ".join(str(error.args[0]) for error in list(problems.values())[:3])
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""  # noqa: PLR2004
-        return Unavailable(
-            f"no node of {self.where} can say which node serves which slot: {reasons}{more}. Is the cluster "
-            "running, with slots assigned, and the address right?"
-        )
-
-    def _known(self) -> set[Address]:
-        return {*(self._table.nodes if self._table else []), *self._place.seeds}
-
-    # --- groups ------------------------------------------------------------------------------------
-
-    def _groups(self, commands: Sequence[Command[Any]]) -> tuple[list[_Group], list[Any]]:
-        """Divide a batch by nodes. Returns the groups, and a list with the refusal of what no node serves."""
-        table = self._table
-        assert table is not None  # noqa: S101 - the caller has read it
-        owners, asks = table.owners, self._asks
-        found: list[Any] = [None] * len(commands)
-        groups: dict[tuple[Address, bool], _Group] = {}
-        asked: set[str] = set()
-        for i, command in enumerate(commands):
-            slot = slot_of(command)
-            if type(command) is Ask and command.words == ("primaries",):
-                found[i] = [shown(each) for each in table.primaries]
-                continue
-            node = self._any(command, table) if slot is None else owners[slot]
-            asking = False
-            if asks and slot is not None:
-                key = keys_of(command)[0]
-                if (told := asks.get(key)) is not None:
-                    node, asking = told, True
-                    asked.add(key)
-            if node is None:
-                found[i] = self._unserved(slot or 0)
-                continue
-            group = groups.get((node, asking))
-            if group is None:
-                group = groups[node, asking] = _Group(node, asking)
-            group.places.append(i)
-            group.commands.append(command)
-        for key in asked:
-            asks.pop(key, None)
-        for group in groups.values():
-            group.units = bundled(group.commands)
-        return list(groups.values()), found
-
-    def _any(self, command: Command[Any], table: Table) -> Address:
-        """Return the node for a command without a key: the one that it names, or one that serves slots."""
-        named = command.node if type(command) is Ask else ""
-        return next((node for node in table.nodes if shown(node) == named), table.primaries[0])
-
-    def _unserved(self, slot: int) -> Failed:
-        self._stale = True
-        return Failed(
-            Unavailable(f"slot {slot} is served by no node of {self.where}{self._gaps()}"), again=True
-        )
-
-    def _gaps(self) -> str:
-        missing = self._table.unserved() if self._table else []
-        if not missing:
-            return ""
-        return (
-            f"; {len(missing):,} of {SLOTS:,} slots are not served ({ranges(missing)}). Bring their node "
-            "back, or assign them to another one (valkey-cli --cluster fix host:port)"
-        )
-
-    # --- outcomes ----------------------------------------------------------------------------------
-
-    def _outcome(self, groups: list[_Group], found: list[Any]) -> list[Any]:
-        """Fill in the answers of all groups. Raises `ReplyLost` if some of them may have been carried out."""
-        lost: ReplyLost | None = None
-        for group in groups:
-            failure = group.failure
-            if failure is None:
-                self._learn(group)
-                try:
-                    replies = answers(
-                        group.units,
-                        group.replies or [],
-                        group.driver.where,
-                        partial(self._refused, group),
-                    )
-                except Unavailable as error:  # it is loading its data
-                    failure = error
-                else:
-                    for i, reply in zip(group.places, replies, strict=True):
-                        found[i] = reply
-                    continue
-            if isinstance(failure, StoreClosed):
-                raise failure
-            self._suspect(group.node)
-            if isinstance(failure, ReplyLost) and not (group.is_harmless and len(groups) > 1):
-                lost = lost or failure
-            again = isinstance(failure, Unavailable)
-            for i in group.places:
-                found[i] = Failed(failure, again=again)
-        if lost is not None:
-            raise lost
-        return found
-
-    def _suspect(self, node: Address) -> None:
-        """Note that a node could not be reached: it may be gone, and another one serve its slots."""
-        self._stale = True
-        self._suspects.add(node)
-        if self._first == node:
-            self._first = None
-
-    def _learn(self, group: _Group) -> None:
-        """Learn from the errors that a node replied with."""
-        for unit, reply in zip(group.units, group.replies or [], strict=True):
-            if not isinstance(reply, redis.ResponseError):
-                continue
-            text = errors.text_of(reply)
-            told = Redirection.parse(text, group.node)
-            if told is not None:
-                to = self._place.remap(told.to) if self._place.remap else told.to
-                if told.once:
-                    self._asks.update(dict.fromkeys(keys_of(unit), to))
-                else:
-                    self._stale, self._first = True, to
-                    self._suspects.discard(to)
-                    if self._table is not None:
-                        self._table.learn(told.slot, to)
-            elif text.startswith(("CLUSTERDOWN", "READONLY", "MASTERDOWN")):
-                self._stale = True
-
-    def _lasting(self, group: _Group) -> bool:
-        """Note which slots of a group answer TRYAGAIN. Returns whether one has done so for some time."""
-        lasting, now = False, time.monotonic()
-        for unit, reply in zip(group.units, group.replies or [], strict=True):
-            if isinstance(reply, redis.ResponseError) and errors.text_of(reply).startswith("TRYAGAIN"):
-                slot = slot_of(unit) or 0
-                first, last = self._trying.get(slot, (now, now))
-                first = now if now - last > FORGOTTEN_S else first
-                self._trying[slot] = first, now
-                lasting = lasting or now - first >= LASTING_S
-        return lasting
-
-    def _refused(self, group: _Group, error: redis.RedisError, where: str, command: Command[Any]) -> Failed:
-        """Turn the error that a node replied with into the answer to a command."""
-        text, slot = errors.text_of(error), slot_of(command) or 0
-        if told := Redirection.parse(text, group.node):
-            what = "is moving to" if told.once else "is served by"
-            problem = (
-                f"slot {told.slot} {what} {shown(told.to)}, says {where}: the cluster is being resharded"
-            )
-        elif text.startswith("TRYAGAIN"):
-            way = group.moving.get(slot, f"from or to {shown(group.node)}")
-            problem = (
-                f"slot {slot} of {self.where} is moving {way}, and its keys are on both nodes. If this "
-                "lasts, the migration is stuck: finish it (valkey-cli --cluster fix host:port), and try again"
-            )
-        elif text.startswith("CLUSTERDOWN"):
-            problem = f"{where} cannot serve slot {slot} now ({text}){self._gaps()}"
-        else:
-            return errors.failed(error, where, command)
-        return Failed(Unavailable(problem, key=getattr(command, "key", None)), again=True)
-
-    # --- scans -------------------------------------------------------------------------------------
-
-    def _state(self, moving: dict[int, str]) -> str:
-        """Return a text that changes when a slot moves, and begins with `+` while one is on its way."""
-        table = hash(tuple(self._table.owners)) if self._table else 0
-        return f"{'+' if moving else ''}{table:x}.{hash(frozenset(moving.items())):x}"
-
-    def _next_place(self, place: Place, cursor: str | None) -> Place | None:
-        """Return where a scan goes on after a node's answer. None: this pass is over."""
-        if cursor is not None:
-            return attrs.evolve(place, cursor=cursor)
-        primaries = self._table.primaries if self._table else []
-        after = primaries[primaries.index(place.node) + 1 :] if place.node in primaries else primaries
-        return attrs.evolve(place, node=after[0], cursor="0") if after else None
-
-    def _begin(self, number: int, state: str) -> Place:
-        assert self._table is not None  # noqa: S101 - it was just read
-        return Place(number, state, self._table.primaries[0], "0")
-
-    def _is_here(self, place: Place | None) -> bool:
-        """Say whether the node of a scan is still a primary: another one's cursors are worth nothing."""
-        return place is not None and self._table is not None and place.node in self._table.primaries
-
-    # --- nodes -------------------------------------------------------------------------------------
-
-    def _where_of(self, node: Address) -> str:
-        return f"{shown(node)} (a node of {self.where})"
-
-    def _options_of(self, node: Address) -> dict[str, Any]:
-        return {**self._place.options, "host": node[0], "port": node[1]}
-
-    def _subscribers(self, channel: str) -> Callable[[], Address]:
-        """Return a function that names the node to subscribe on: another one at each call.
-
-        A hint reaches every node. The first one named is that of the dataset, which publishes it.
-        """
-        calls = itertools.count()
-        slot = slot_of(Ask(("ZSCAN", channel)))
-
-        def node() -> Address:
-            table = self._table
-            owner = table.owners[slot] if table and slot is not None else None
-            nodes = [*([owner] if owner else []), *(table.nodes if table else []), *self._place.seeds]
-            nodes = sorted(dict.fromkeys(nodes), key=lambda each: each in self._suspects)
-            return nodes[next(calls) % len(nodes)]
-
-        return node
-
-
-class ClusterDriver(_Cluster):
+class ClusterDriver(Topology):
     """Carries out commands on a cluster. All connections are its own, those for a caller's client too."""
 
     def __init__(self, place: ClusterAddress) -> None:
@@ -397,7 +71,7 @@ class ClusterDriver(_Cluster):
         self._run(groups)
         return self._outcome(groups, found)
 
-    def _run(self, groups: list[_Group]) -> None:
+    def _run(self, groups: list[Group]) -> None:
         """Send every group, then read the replies to each."""
         try:
             for group in groups:
@@ -415,7 +89,7 @@ class ClusterDriver(_Cluster):
                     group.request.pool.discard(group.request.connection)
             raise
 
-    def _receive(self, group: _Group) -> None:
+    def _receive(self, group: Group) -> None:
         request, node = group.request, group.driver
         try:
             group.replies = node.receive(request)
@@ -476,7 +150,7 @@ class ClusterDriver(_Cluster):
         self._refresh_if_outdated()
         if place is None or not self._is_here(place):
             place = self._begin(0, self._look())
-        group = _Group(place.node, asking=False, places=[0])
+        group = Group(place.node, asking=False, places=[0])
         group.commands = group.units = [attrs.evolve(scan, cursor=place.cursor)]
         self._run([group])
         (reply,) = self._outcome([group], [None])
@@ -514,7 +188,7 @@ def _moving(said: Any) -> dict[int, str]:
     return open_slots(said.decode("utf-8", "replace")) if isinstance(said, bytes) else {}
 
 
-class AsyncClusterDriver(_Cluster):
+class AsyncClusterDriver(Topology):
     """Carries out commands on a cluster, in one event loop. All connections are its own."""
 
     def __init__(self, place: ClusterAddress) -> None:
@@ -551,7 +225,7 @@ class AsyncClusterDriver(_Cluster):
             await asyncio.gather(*map(self._run, groups))
         return self._outcome(groups, found)
 
-    async def _run(self, group: _Group) -> None:
+    async def _run(self, group: Group) -> None:
         """Send a group and read its replies."""
         try:
             node = group.driver = self._node(group.node)
@@ -624,7 +298,7 @@ class AsyncClusterDriver(_Cluster):
         await self._refresh_if_outdated()
         if place is None or not self._is_here(place):
             place = self._begin(0, await self._look())
-        group = _Group(place.node, asking=False, places=[0])
+        group = Group(place.node, asking=False, places=[0])
         group.commands = group.units = [attrs.evolve(scan, cursor=place.cursor)]
         await self._run(group)
         (reply,) = self._outcome([group], [None])
