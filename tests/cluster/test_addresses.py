@@ -19,7 +19,7 @@ from swapstore import InvalidInput, Timeout, Unavailable, Unsupported
 from swapstore.drivers.redis.cluster import AsyncClusterDriver, ClusterDriver
 from swapstore.errors import AccessDenied, Misconfigured, SwapstoreError
 from tests.real.test_wrong_addresses import all_are
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, slot_of_key
 from tests.support.deployment import cluster_node, kinds
 from tests.support.load import patient
 from tests.support.valkey import Server, free_port
@@ -143,7 +143,7 @@ def test_clients_that_cannot_be_used(cluster: Cluster) -> None:
             swapstore.connect(client.pipeline())
         with pytest.raises(InvalidInput, match="RedisCluster of the same kind"):
             swapstore.aio.connect(client)
-        client.nodes_manager._cache = object()  # type: ignore[assignment]
+        client.nodes_manager._cache = object()
         with pytest.raises(InvalidInput, match="client-side cache"):
             swapstore.connect(client)
         client.nodes_manager._cache = None
@@ -176,6 +176,27 @@ def test_one_node_by_its_own_address(cluster: Cluster) -> None:
     (name,) = cluster.names(1, of=cluster.primaries[1])
     all_are(failures(node.url, dataset=name), Unsupported, "write redis+cluster://", "othing was published")
     assert not any(cluster.do(each, "DBSIZE") for each in cluster.primaries)
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_list_that_moves_away_from_the_one_node(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """Datasets are published to one node for months, and none of them is on the list."""
+    slot = slot_of_key("swapstore:datasets")
+    node = cluster.owner(slot)
+    first, second, third = cluster.names(3, of=node)
+    with swapstore.connect(node.url) as store:
+        store.publish(first, 1)
+        store.publish(second, 1)
+        cluster.move_slot(slot, cluster.other(node))
+        assert store.publish(first, 2).version == 2, "it is on the list"
+        store.publish(third, 1)
+        assert "redis+cluster://" in caplog.text
+        with pytest.raises(Unsupported, match=r"redis\+cluster://.*othing was published"):
+            store.publish(third, 2)
+    with swapstore.connect(cluster.url) as store:
+        assert store.publish(third, 2).version == 2
+        assert store.datasets() == sorted([first, second, third])
 
 
 @pytest.mark.server

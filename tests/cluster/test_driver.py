@@ -14,7 +14,7 @@ import redis.asyncio
 
 import swapstore
 import swapstore.aio
-from swapstore import ReplyLost, StoreClosed
+from swapstore import AccessDenied, ReplyLost, StoreClosed
 from swapstore.commands import Failed, Get, GetServed, Put, Scan, Served, Time
 from swapstore.drivers.base import Driver
 from swapstore.drivers.redis.cluster import AsyncClusterDriver, ClusterDriver
@@ -90,6 +90,24 @@ def test_what_has_not_moved_yet_is_not_missing(driver: Driver, cluster: Cluster)
         assert sent_again(driver, [Put("new:{mena}", b"there", LONG_MS)]) == [None]
         assert sent_again(driver, [Get("new:{mena}")]) == [b"there"]
     assert sent_again(driver, [Get(key) for key in [*keys, "new:{mena}"]]) == [*wanted, b"there"]
+
+
+def test_a_user_who_may_not_ask(cluster: Cluster) -> None:
+    """A right that only a migration needs is told as a slot that goes back and forth."""
+    for node in cluster.nodes:
+        cluster.do(node, "ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-asking")
+    driver = ClusterDriver.from_url(cluster.url.replace("://", "://app:pw@"))
+    try:
+        driver.execute([Put("k:{mena}", b"1", LONG_MS)])
+        with half_moved(cluster, "mena", 1):
+            driver.execute([Get("k:{mena}")])
+            (reply,) = driver.execute([Get("k:{mena}")])
+        assert isinstance(reply.error, AccessDenied)
+        assert "asking" in str(reply.error)
+    finally:
+        driver.close()
+        for node in cluster.nodes:
+            cluster.do(node, "ACL", "DELUSER", "app")
 
 
 def test_a_served_record_that_has_moved_is_left_out_for_this_read(driver: Driver, cluster: Cluster) -> None:

@@ -9,14 +9,14 @@ import pytest
 
 import swapstore
 import swapstore.aio
-from swapstore import Mirror, Unavailable
-from swapstore.commands import Peek, Write
+from swapstore import Mirror, ReplyLost, Unavailable
+from swapstore.commands import Peek, ReadCommand, Register, Write
 from swapstore.connect import source_of
 from swapstore.doctor.check import Verdict
 from swapstore.migration.layout import Layout
 from tests.follow.followers import Collected, versions
 from tests.support import invariants
-from tests.support.cluster import Cluster, slot_of
+from tests.support.cluster import Cluster, slot_of, slot_of_key
 from tests.support.deployment import until
 from tests.support.load import connecting
 
@@ -60,6 +60,36 @@ def test_scripts_that_the_nodes_have_forgotten(cluster: Cluster) -> None:
         assert all(len(invariants.check(store, name)) == 2 for name in names)
 
 
+def test_a_commit_whose_neighbour_got_no_answer(cluster: Cluster) -> None:
+    """A dataset is published and not on the list, because the node of the list died at that moment."""
+    names = cluster.owner(slot_of_key("swapstore:datasets"))
+    (name,) = cluster.names(1, of=cluster.other(names))
+    with swapstore.connect(cluster.url) as store:
+        store.publish_many(dict.fromkeys(cluster.names(9, namespace="warm"), 1))
+        driver: Any = store._driver
+        for port in (names.port, cluster.owner(slot_of(name)).port):
+            node = driver._nodes["127.0.0.1", port]
+            lose_a_write(node)
+        assert store.publish(name, 1).version == 1
+        assert name in store.datasets()
+
+
+def lose_a_write(node: Any) -> None:
+    """Lose the replies to the next batch that writes, and a write of another dataset's name with it."""
+    send = node.send
+
+    def losing(units: Any, **options: Any) -> Any:
+        if all(isinstance(unit, ReadCommand) for unit in units):
+            return send(units, **options)
+        node.send = send
+        if isinstance(units[0], Register):
+            raise ReplyLost("cut off")
+        node.receive(send(units, **options))
+        raise ReplyLost("cut off")
+
+    node.send = losing
+
+
 def test_verify_and_repair(cluster: Cluster) -> None:
     """A lost manifest is rebuilt without the snapshots that are found on another node only."""
     names = [cluster.names(1, of=node)[0] for node in cluster.primaries]
@@ -80,12 +110,6 @@ def test_verify_and_repair(cluster: Cluster) -> None:
         for name in names:
             assert [row.id for row in store.history(name)][::-1] == [f"{name}-{n}" for n in range(3)]
         assert store.datasets() == sorted(names)
-
-
-def slot_of_key(key: str) -> int:
-    from redis.crc import key_slot  # noqa: PLC0415
-
-    return key_slot(key.encode())
 
 
 def test_doctor(cluster: Cluster) -> None:
@@ -157,7 +181,7 @@ def test_an_import_from_a_cluster(cluster: Cluster) -> None:
 def test_a_hint_wakes_a_follower_whatever_node_it_listens_on(cluster: Cluster) -> None:
     """Hints are lost between the nodes, so every commit waits for the next poll."""
     with swapstore.connect(cluster.url) as store, swapstore.connect(cluster.url) as other:
-        for name in (cluster.names(1, of=node)[0] for node in cluster.primaries):
+        for name in [cluster.names(1, of=node)[0] for node in cluster.primaries]:
             store.publish(name, 0)
             collected = Collected(other.follow(name, after=0, poll=60))
             collected.until(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, slot_of
+from tests.support.cluster import Cluster, slot_of, slot_of_key
 from tests.support.deployment import kinds, until
 from tests.support.load import Load, connecting
 
@@ -28,12 +28,6 @@ def test_slots_moved_by_hand(cluster: Cluster) -> None:
             cluster.move_slot(slot, cluster.other(cluster.owner(slot)))
             load.progress()
     load.check()
-
-
-def slot_of_key(key: str) -> int:
-    from redis.crc import key_slot  # noqa: PLC0415
-
-    return key_slot(key.encode())
 
 
 def test_a_slot_half_moved(cluster: Cluster) -> None:

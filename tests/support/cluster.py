@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +34,8 @@ class Cluster:
     ) -> None:
         self.directory = directory
         self.binary = binary
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+        self.has_bus_port = "Redis server v=6" not in said
         self.options = (
             *("--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout_ms)),
             *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"),
@@ -44,8 +46,14 @@ class Cluster:
         self.ids: dict[int, str] = {}  # by port
 
     def _server(self, name: str) -> Server:
-        options = (*self.options, "--cluster-port", str(free_port()))
-        return Server(self.directory / name, *options, binary=self.binary)
+        server = Server(self.directory / name, binary=self.binary)
+        if self.has_bus_port:
+            server.options = (*self.options, "--cluster-port", str(free_port()))
+            return server
+        while not is_free(server.port + 10_000):  # where Redis 6.2 has its bus
+            server.port = free_port()
+        server.options = self.options
+        return server
 
     @property
     def nodes(self) -> list[Server]:
@@ -86,8 +94,8 @@ class Cluster:
             return client.execute_command(" ".join(map(str, words[:2])), *words[2:])
 
     def meet(self, node: Server) -> None:
-        bus = node.options[-1]
-        self.do(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        bus = [node.options[-1]] if self.has_bus_port else []
+        self.do(self.nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, *bus)
 
     def replicate(self, replica: Server, primary: Server) -> None:
         until(lambda: self.do(replica, "CLUSTER", "REPLICATE", self.ids[primary.port]), "no replica")
@@ -226,7 +234,7 @@ class Cluster:
 
     def add(self) -> Server:
         """Add an empty primary."""
-        node = self._server(f"primary-{len(self.ids)}-{time.monotonic_ns()}")
+        node = self._server(f"primary-{len(self.ids)}")
         self._stack.callback(node.stop)
         self._start(node)
         self.primaries.append(node)
@@ -247,16 +255,20 @@ class Cluster:
             self.do(node, "FLUSHALL")
 
 
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def slot_of_key(key: str) -> int:
+    """The slot of a key."""
+    return key_slot(key.encode())
+
+
 def slot_of(dataset: str) -> int:
     """The slot of a dataset's keys."""
-    return key_slot(f"{{{dataset}}}".encode())
-
-
-def while_running(action: Callable[[], None], seconds: float, pause_s: float = 0.0) -> int:
-    """Repeat an action for some time; return how often."""
-    until_s, count = time.monotonic() + seconds, 0
-    while time.monotonic() < until_s:
-        action()
-        count += 1
-        time.sleep(pause_s)
-    return count
+    return slot_of_key(f"{{{dataset}}}")

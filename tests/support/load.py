@@ -16,7 +16,7 @@ from tests.support import invariants
 from tests.support.deployment import until
 
 
-def patient(store: Store, seconds: float) -> Store:
+def patient(store: Any, seconds: float) -> Any:
     """Let the calls of a store go on for so long while servers refuse or are gone."""
     policy = attrs.evolve(store._context.policy, patience_s=seconds)
     store._context = store._calls._context = attrs.evolve(store._context, policy=policy)

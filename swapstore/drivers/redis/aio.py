@@ -21,7 +21,7 @@ from redis.utils import HIREDIS_AVAILABLE
 from swapstore.commands import Command
 from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis import address, errors, wire
-from swapstore.drivers.redis.driver import answers, misdirected, without_script
+from swapstore.drivers.redis.driver import after_asking, answers, misdirected, without_script
 from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
 from swapstore.drivers.redis.subscription import AsyncRedisListener
 from swapstore.drivers.redis.wire import Wire, bundled
@@ -208,7 +208,7 @@ class AsyncRedisDriver:
                 raise
             await _close(connection)
             replies += replies[-1:] * (len(frames) - len(replies))  # nothing of the rest was carried out
-        return replies[1::2] if asking else replies
+        return after_asking(replies) if asking else replies
 
     def listen(self, channel: str) -> AsyncRedisListener:
         """Subscribe to hints on a channel; see `AsyncListener`. The connection is not one of the pool's."""

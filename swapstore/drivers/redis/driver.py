@@ -217,7 +217,7 @@ class RedisDriver:
                 raise
             connection.disconnect()
             replies += replies[-1:] * (count - len(replies))  # nothing of the rest was carried out
-        return replies[1::2] if request.asking else replies
+        return after_asking(replies) if request.asking else replies
 
     def retire(self) -> None:
         """Close all idle connections now, and the lent ones when they come back."""
@@ -315,6 +315,14 @@ def _placed(stage: Stage, reply: Any, where: str, failed: Refusing) -> bool | Fa
     if isinstance(reply, redis.RedisError):
         return failed(reply, where, stage)
     return bool(reply)
+
+
+def after_asking(replies: Sequence[Any]) -> list[Any]:
+    """Return the replies to commands that each followed an ASKING, or the refusal of that."""
+    return [
+        asked if isinstance(reply, redis.ResponseError) and isinstance(asked, redis.ResponseError) else reply
+        for asked, reply in zip(replies[::2], replies[1::2], strict=True)
+    ]
 
 
 def misdirected(found: Sequence[Any]) -> bool:
