@@ -170,6 +170,8 @@ CLUSTER_SCHEMES = {
     "valkeys+cluster": "rediss",
 }
 
+SHOWN_SEEDS = 3  # of a cluster's nodes in messages
+
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 _OF_A_CLIENT = (OPTIONS | {"credential_provider", "socket_keepalive_options", "socket_type"}) - {
     *("db", "path", "protocol", "timeout", "socket_read_size", "retry_on_timeout"),
@@ -218,8 +220,7 @@ def parse_cluster(
             f"the URL of a cluster names at least one of its nodes: {scheme}://host:port,host:port"
         )
     seeds = tuple(dict.fromkeys(_host_and_port(each.strip()) for each in hosts.split(",") if each.strip()))
-    shown = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in seeds]
-    where = f"{scheme}://{','.join(shown)}"
+    where = _where_of_seeds(scheme, seeds)
     path, _, query = rest[end:].partition("?")
     database = dict(parse_qsl(query)).get("db") or path.strip("/")
     if database.isdecimal() and int(database):
@@ -227,7 +228,7 @@ def parse_cluster(
             f"a cluster has database 0 only, not {int(database)}: write {where}. To keep stores apart on one "
             "cluster, give each a namespace of its own: connect(…, namespace=…)"
         )
-    plain = f"{CLUSTER_SCHEMES[scheme]}://{credentials}{at}{shown[0]}{rest[end:]}"
+    plain = f"{CLUSTER_SCHEMES[scheme]}://{credentials}{at}{shown(seeds[0])}{rest[end:]}"
     _, pool = parse(plain, kind, retry, parser, timeout)
     options = {name: value for name, value in pool.connection_kwargs.items() if name not in {"host", "port"}}
     return ClusterAddress(
@@ -238,6 +239,17 @@ def parse_cluster(
         size=pool.max_connections,
         wait_s=pool.timeout,
     )
+
+
+def _where_of_seeds(scheme: str, seeds: tuple[tuple[str, int], ...]) -> str:
+    more = ",…" if len(seeds) > SHOWN_SEEDS else ""
+    return f"{scheme}://{','.join(map(shown, seeds[:SHOWN_SEEDS]))}{more}"
+
+
+def shown(node: tuple[str, int]) -> str:
+    """Return `host:port`."""
+    host, port = node
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
@@ -276,7 +288,6 @@ def cluster_of_client(client: Any, kinds: tuple[type[Any], type[Any]], **fixed: 
     if not seeds:
         raise InvalidInput(f"this {name} knows no node: pass a URL, or a client that was made with a host")
     secure = bool(given.get("ssl")) or "SSL" in getattr(given.get("connection_class"), "__name__", "")
-    shown = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in seeds[:3])
     options: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_timeout": REPLY_TIMEOUT_S,
@@ -292,7 +303,7 @@ def cluster_of_client(client: Any, kinds: tuple[type[Any], type[Any]], **fixed: 
     if not secure:
         options = {each: value for each, value in options.items() if not each.startswith("ssl")}
     return ClusterAddress(
-        where=f"{'rediss' if secure else 'redis'}+cluster://{shown}",
+        where=_where_of_seeds("rediss+cluster" if secure else "redis+cluster", seeds),
         seeds=seeds,
         kind=kinds[secure],
         options=options,

@@ -29,12 +29,6 @@ _OPEN = re.compile(r"\[([0-9]+)-([<>])-([0-9a-f]+)\]")
 _UNKNOWN = {"", "?"}  # hosts that mean: the one that was asked
 
 
-def shown(address: Address) -> str:
-    """Return `host:port`."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def keys_of(command: Command[Any]) -> tuple[str, ...]:
     """Return the keys that a command names first; all its keys are in their slot. None: any node can answer.
 

@@ -26,6 +26,7 @@ import redis
 
 from swapstore.commands import Ask, Command, Failed, ReadCommand, Register
 from swapstore.drivers.redis import errors
+from swapstore.drivers.redis.address import shown
 from swapstore.drivers.redis.driver import answers
 from swapstore.drivers.redis.pool import closed
 from swapstore.drivers.redis.slots import (
@@ -36,7 +37,6 @@ from swapstore.drivers.redis.slots import (
     Table,
     keys_of,
     ranges,
-    shown,
     slot_of,
 )
 from swapstore.drivers.redis.wire import bundled
@@ -225,6 +225,7 @@ class Topology:
                 except Unavailable as error:  # it is loading its data
                     failure = error
                 else:
+                    self._unreached.discard(group.node)
                     for i, reply in zip(group.places, replies, strict=True):
                         found[i] = reply
                     continue
