@@ -93,7 +93,7 @@ def test_many_tasks_on_one_store(cluster: Cluster, caplog: pytest.LogCaptureFixt
 
     async def main() -> Tasks:
         async with swapstore.aio.connect(cluster.url) as store:
-            made = Tasks(patient(store, 20), cluster.names(12))
+            made = Tasks(patient(store, 20), cluster.names(5))
             await while_it_changes(cluster, made)
             return made
 

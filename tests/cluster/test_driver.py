@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +16,17 @@ import redis.asyncio
 
 import swapstore
 import swapstore.aio
-from swapstore import AccessDenied, ReplyLost, StoreClosed
+from swapstore import AccessDenied, ReplyLost, StoreClosed, Unavailable
 from swapstore.commands import Failed, Get, GetServed, Put, Scan, Served, Time
 from swapstore.drivers.base import Driver
 from swapstore.drivers.redis.cluster import AsyncClusterDriver, ClusterDriver
 from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.testing.contract import scan_all
 from tests.aio.support import Blocking, InThread
+from tests.support import invariants
 from tests.support.cluster import Cluster, slot_of
+from tests.support.deployment import kinds
+from tests.support.load import connecting, patient
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -306,6 +311,27 @@ def test_a_node_that_left_is_forgotten(driver: Driver, cluster: Cluster) -> None
     made._refreshed_at = float("-inf")
     driver.execute([Time()])
     assert gone not in made._nodes
+
+
+def test_a_cluster_that_restarts_as_a_whole(tmp_path: Path) -> None:
+    """A publish fails at once when no node answers, although the cluster is back in a moment."""
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    with (
+        Cluster(tmp_path, kinds()["valkey"], *options, primaries=1) as small,
+        connecting(small.url, 0)() as store,
+    ):
+        store.publish("mena", 1)
+        (node,) = small.primaries
+        node.stop()
+        timer = threading.Timer(0.7, node.start)
+        timer.start()
+        try:
+            with pytest.raises(Unavailable):
+                store.publish("mena", 2, id="two")
+            assert patient(store, 20).publish("mena", 2, id="two").version == 2
+        finally:
+            timer.join()
+        assert len(invariants.check(store)) == 2
 
 
 def test_a_closed_store(driver: Driver) -> None:

@@ -23,7 +23,7 @@ from swapstore.drivers.redis.pool import Pool, closed
 from swapstore.drivers.redis.slots import Address, Place, is_scan, open_slots
 from swapstore.drivers.redis.subscription import AsyncRedisListener, RedisListener
 from swapstore.drivers.redis.topology import Group, Topology
-from swapstore.errors import StoreClosed, SwapstoreError, Unavailable
+from swapstore.errors import SwapstoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,8 @@ class ClusterDriver(Topology):
             return [
                 self._scan(each) if isinstance(each, Scan) else self.execute([each])[0] for each in commands
             ]
-        self._refresh_if_outdated()
+        if refusal := self._refresh_if_outdated():
+            return [refusal] * len(commands)
         groups, found = self._groups(commands)
         self._run(groups)
         return self._outcome(groups, found)
@@ -102,13 +103,14 @@ class ClusterDriver(Topology):
                 (said,) = node.execute([_NODES])
                 group.moving = _moving(said)
 
-    def _refresh_if_outdated(self) -> None:
+    def _refresh_if_outdated(self) -> Failed | None:
+        """Read the table if need be. Returns the refusal of every command if nobody can be asked now."""
         if self._is_outdated():
             try:
                 self._refresh()
             except SwapstoreError as error:
-                if self._table is None or isinstance(error, Unavailable | StoreClosed):
-                    raise
+                return self._without_refresh(error)
+        return None
 
     def _refresh(self) -> None:
         """Read the table from the first node that answers, and forget the nodes that are not in it."""
@@ -147,7 +149,8 @@ class ClusterDriver(Topology):
     def _scan(self, scan: Scan) -> Any:
         """Answer with some keys of one primary. Each key that stays is found, even if its slot moves."""
         place = Place.parse(scan.cursor)
-        self._refresh_if_outdated()
+        if refusal := self._refresh_if_outdated():
+            return refusal
         if place is None or not self._is_here(place):
             place = self._begin(0, self._look())
         group = Group(place.node, asking=False, places=[0])
@@ -217,7 +220,8 @@ class AsyncClusterDriver(Topology):
                 await self._scan(each) if isinstance(each, Scan) else (await self.execute([each]))[0]
                 for each in commands
             ]
-        await self._refresh_if_outdated()
+        if refusal := await self._refresh_if_outdated():
+            return [refusal] * len(commands)
         groups, found = self._groups(commands)
         if len(groups) == 1:
             await self._run(groups[0])
@@ -238,13 +242,14 @@ class AsyncClusterDriver(Topology):
                 (said,) = await node.execute([_NODES])
                 group.moving = _moving(said)
 
-    async def _refresh_if_outdated(self) -> None:
+    async def _refresh_if_outdated(self) -> Failed | None:
+        """Read the table if need be. Returns the refusal of every command if nobody can be asked now."""
         if self._is_outdated():
             try:
                 await self._refresh()
             except SwapstoreError as error:
-                if self._table is None or isinstance(error, Unavailable | StoreClosed):
-                    raise
+                return self._without_refresh(error)
+        return None
 
     async def _refresh(self) -> None:
         """Read the table; tasks that want it at the same time share one reading."""
@@ -295,7 +300,8 @@ class AsyncClusterDriver(Topology):
     async def _scan(self, scan: Scan) -> Any:
         """Answer with some keys of one primary. Each key that stays is found, even if its slot moves."""
         place = Place.parse(scan.cursor)
-        await self._refresh_if_outdated()
+        if refusal := await self._refresh_if_outdated():
+            return refusal
         if place is None or not self._is_here(place):
             place = self._begin(0, await self._look())
         group = Group(place.node, asking=False, places=[0])

@@ -147,6 +147,15 @@ class Topology:
             "running, with slots assigned, and the address right?"
         )
 
+    def _without_refresh(self, error: SwapstoreError) -> Failed | None:
+        """Return the refusal of a batch when the table could not be read again. None: go on with the old one.
+
+        Raises the error if there is no table, or the store is closed.
+        """
+        if self._table is None or isinstance(error, StoreClosed):
+            raise error
+        return Failed(error, again=True) if isinstance(error, Unavailable) else None
+
     def _known(self) -> set[Address]:
         return {*(self._table.nodes if self._table else []), *self._place.seeds}
 
