@@ -12,6 +12,7 @@ from swapstore.drivers.redis.cluster import AsyncClusterDriver, ClusterDriver
 from swapstore.testing import DriverContract
 from tests.aio.support import Blocking, InThread
 from tests.support.cluster import Cluster
+from tests.support.deployment import kinds
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -39,3 +40,21 @@ class TestAsyncCluster(DriverContract):
             driver = home.run(made())
             yield Blocking(driver, home)
             home.run(driver.close())
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif("redis" not in kinds(), reason="there is no wheel of Redis 6.2 for this platform")
+class TestOldestCluster(DriverContract):
+    """The same on Redis 6.2."""
+
+    @pytest.fixture(scope="class")
+    def oldest(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+        with Cluster(tmp_path_factory.mktemp("redis"), kinds()["redis"]) as running:
+            yield running
+
+    @pytest.fixture
+    def driver(self, oldest: Cluster) -> Iterator[Driver]:
+        oldest.flush()
+        driver = ClusterDriver.from_url(oldest.url)
+        yield driver
+        driver.close()

@@ -120,8 +120,9 @@ class ClusterDriver(Topology):
             while True:
                 node = asking.send(self._answer(node, _SLOTS))
         known = self._known()
-        for gone in [each for each in self._nodes if each not in known]:
-            self._nodes.pop(gone).retire()
+        for gone in [each for each in list(self._nodes) if each not in known]:
+            if (node_driver := self._nodes.pop(gone, None)) is not None:  # else another thread was quicker
+                node_driver.retire()
 
     def _answer(self, node: Address, question: Ask) -> Any:
         """Ask one node. Returns its answer, or the error."""

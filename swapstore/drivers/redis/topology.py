@@ -291,13 +291,12 @@ class Topology:
     def _refused(self, group: Group, error: redis.RedisError, where: str, command: Command[Any]) -> Failed:
         """Turn the error that a node replied with into the answer to a command."""
         text, slot = errors.text_of(error), slot_of(command) or 0
-        if told := Redirection.parse(text, group.node):
-            what = "is moving to" if told.once else "is served by"
-            problem = (
-                f"slot {told.slot} {what} {shown(told.to)}, says {where}: the cluster is being resharded"
-            )
-        elif text.startswith("TRYAGAIN"):
-            way = group.moving.get(slot, f"from or to {shown(group.node)}")
+        told = Redirection.parse(text, group.node)
+        if told is not None and not told.once:
+            problem = f"slot {told.slot} is served by {shown(told.to)}, says {where}: it has just moved"
+        elif told is not None or text.startswith("TRYAGAIN"):
+            here = shown(group.node)
+            way = f"from {here} to {shown(told.to)}" if told else group.moving.get(slot, f"from or to {here}")
             problem = (
                 f"slot {slot} of {self.where} is moving {way}, and its keys are on both nodes. If this "
                 "lasts, the migration is stuck: finish it (valkey-cli --cluster fix host:port), and try again"
