@@ -42,15 +42,16 @@ class TestAsyncCluster(DriverContract):
             home.run(driver.close())
 
 
+@pytest.fixture(scope="module")
+def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("redis"), kinds()["redis"]) as running:
+        yield running
+
+
 @pytest.mark.nightly
 @pytest.mark.skipif("redis" not in kinds(), reason="there is no wheel of Redis 6.2 for this platform")
 class TestOldestCluster(DriverContract):
     """The same on Redis 6.2."""
-
-    @pytest.fixture(scope="class")
-    def oldest(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-        with Cluster(tmp_path_factory.mktemp("redis"), kinds()["redis"]) as running:
-            yield running
 
     @pytest.fixture
     def driver(self, oldest: Cluster) -> Iterator[Driver]:
