@@ -120,6 +120,7 @@ class Surroundings:
             atexit.register(self._server.stop)
         return SERVER_IN_DOCS.sub(self._server.url.removesuffix("0"), text)
 
+
 def commands_of(block: str) -> list[tuple[str, str]]:
     """Split a console session into commands (`$ …`, continued after a backslash) and their output."""
     found: list[tuple[str, str]] = []
