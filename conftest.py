@@ -26,11 +26,13 @@ from sybil.region import Lexeme
 
 from swapstore import Store
 from swapstore.connect import _default
+from tests.support.cluster import Cluster
 from tests.support.valkey import Server
 
 if TYPE_CHECKING:
     from sybil import Example
 
+CLUSTER_IN_DOCS = re.compile(r"redis(\+cluster)?://localhost:7000(,localhost:[0-9]+)*")
 SERVER_IN_DOCS = re.compile(r"redis://localhost:6379/(?=[0-9])")
 TOGETHER = "SWAPSTORE_DOCS_DIRECTORY"  # names one directory, with one store and one server, for all documents
 TIMEOUT_S = 60
@@ -44,6 +46,7 @@ class Surroundings:
         self._patch = pytest.MonkeyPatch()
         self._directory = Path()
         self._server: Server | None = None
+        self._cluster: Cluster | None = None
         self._python = PythonEvaluator()
 
     def set_up(self, _: dict[str, Any]) -> None:
@@ -67,6 +70,7 @@ class Surroundings:
             self._server.stop()
             self._server = None
         self._undo.close()
+        self._cluster = None
 
     def run_python(self, example: Example) -> None:
         """Run a block of Python."""
@@ -102,7 +106,13 @@ class Surroundings:
         return None
 
     def _here(self, text: str) -> str:
-        """Replace the address that the docs use with that of this document's own server."""
+        """Replace the address that the docs use with that of this document's own server or cluster."""
+        if CLUSTER_IN_DOCS.search(text):
+            if self._cluster is None:
+                self._cluster = Cluster(self._directory / "cluster", Server(self._directory).binary)
+                self._undo.enter_context(self._cluster)
+            whole, one = self._cluster.url, self._cluster.primaries[0].url
+            text = CLUSTER_IN_DOCS.sub(lambda address: whole if address[1] else one, text)
         if not SERVER_IN_DOCS.search(text):
             return text
         if self._server is None:

@@ -60,7 +60,7 @@ def connect(
     """Return an `AsyncStore`. It connects when it is first used.
 
     The arguments and errors are those of `swapstore.connect`, except that a client must be a
-    `redis.asyncio.Redis`. It is borrowed and never closed.
+    `redis.asyncio.Redis`, which is borrowed and never closed, or a `redis.asyncio.RedisCluster`.
 
     A SQLite file is read and written in worker threads. On Redis and Valkey, and over REST, a store belongs
     to the event loop in which it is first used: in another one, calls raise `InvalidInput`.

@@ -124,9 +124,14 @@ class Time(ReadCommand[int | None]):
 
 @attrs.frozen
 class Ask(ReadCommand[Any]):
-    """Ask about the store itself, with a command of this kind of store, for `doctor`."""
+    """Ask about the store itself, with a command of this kind of store, for `doctor`.
+
+    `node`: which node of a cluster to ask, as `host:port`. Default: one that serves slots. The question
+    `primaries` has the driver of a cluster name them.
+    """
 
     words: tuple[str, ...]
+    node: str = ""
 
 
 NOT_ON_DISK = -1

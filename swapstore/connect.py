@@ -53,7 +53,7 @@ LOG = logging.getLogger("swapstore")
 
 _SERVERS = ("redis", "rediss", "valkey", "valkeys")
 _REDIS_SCHEMES = {*_SERVERS, *(f"{scheme}+sentinel" for scheme in _SERVERS), "unix"}
-
+_CLUSTER_SCHEMES = {f"{scheme}+cluster" for scheme in _SERVERS}
 _HOST = re.compile(r"[A-Za-z0-9._-]+:[0-9]{1,5}(/[0-9]{1,4})?|localhost|[0-9]+(\.[0-9]+){3}")
 _NOT_IN_MEMORY = (
     "there is no store in memory but for tests: swapstore.testing.SimulatedStore().connect(); "
@@ -88,12 +88,13 @@ def connect(
     A REST endpoint is asked at once what it supports, and a server whether it can give a `durability`.
 
     - `target`: `redis://`, `rediss://` or `unix://`; `redis+sentinel://host1:26379,host2:26379/mymaster/0`
-      for a primary that sentinels name (`rediss+sentinel://`: with TLS); `valkey` may stand for `redis` in
-      all of these; `sqlite:///path.db` (three slashes: relative to the working directory, four: absolute);
-      `https://` for a REST endpoint (Upstash, or a compatible one); or a `redis.Redis` client, also one from
-      `redis.sentinel.Sentinel(…).master_for(…)`, which is borrowed and never closed. Default:
-      `$SWAPSTORE_URL`, or else `$UPSTASH_REDIS_REST_URL`, or else an embedded SQLite file in the user's data
-      directory.
+      for a primary that sentinels name; `redis+cluster://host1:7000,host2:7000` for a cluster; `rediss` for
+      TLS, and `valkey` may stand for `redis` in all of these; `sqlite:///path.db` (three slashes: relative to
+      the working directory, four: absolute); `https://` for a REST endpoint (Upstash, or a compatible one);
+      or a client: a `redis.Redis`, also one from `redis.sentinel.Sentinel(…).master_for(…)`, is borrowed and
+      never closed; a `redis.cluster.RedisCluster` lends its nodes, credentials and settings, and the store
+      connects by itself. Default: `$SWAPSTORE_URL`, or else `$UPSTASH_REDIS_REST_URL`, or else an embedded
+      SQLite file in the user's data directory.
     - `token`: the token of a REST endpoint. Default: `$UPSTASH_REDIS_REST_TOKEN`.
     - `namespace`: the first part of every key. Stores of different namespaces do not see each other.
     - `max_payload`: the size in bytes of the largest encoded payload that a publish accepts.
@@ -241,13 +242,14 @@ def prepare(
     )
     undecided = Undecided(single_writer=single_writer)
     is_server = driver.kind == "redis"
-    if is_server:
+    if driver.kind in {"redis", "cluster"}:
         policy = attrs.evolve(policy, patience_s=patience)
     found = Capabilities(
         committer=undecided,
         tells_role=is_server,
         may_be_node=is_server,
         never_awaits=_NOT_DURABLE.get(driver.kind, ""),
+        keeps_order=driver.kind != "cluster",
     )
     context = attrs.evolve(context, capabilities=found, doctor=_DOCTORS.get(driver.kind))
     if context.durability is not None:
@@ -342,6 +344,8 @@ def _driver_for(
     scheme, separator, rest = target.partition("://")
     if separator and scheme in _REDIS_SCHEMES:
         return makers.redis_url(target, timeout)
+    if separator and scheme in _CLUSTER_SCHEMES:
+        return makers.cluster_url(target, timeout)
     if separator and scheme == "sqlite":
         return makers.sqlite(_path(rest).absolute(), timeout, False)  # noqa: FBT003
     raise InvalidInput(_advice(target))
@@ -359,7 +363,7 @@ def _advice(target: str) -> str:
     scheme, separator, _ = target.partition("://")
     return (
         f"unknown kind of store{f' {scheme!r}' if separator and scheme.isalnum() else ''}; "
-        "use redis://, rediss://, unix://, redis+sentinel://, https:// or sqlite:///path.db"
+        "use redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, https:// or sqlite:///path.db"
     )
 
 
@@ -446,6 +450,7 @@ class Makers(Generic[D]):
     """How to make the driver of each kind of store: blocking ones, or those for asyncio."""
 
     redis_url: Callable[[str, Timeout], D]
+    cluster_url: Callable[[str, Timeout], D]
     redis_client: Callable[[Any, Timeout], D]
     sqlite: Callable[[Path, Timeout, bool], D]
     rest: Callable[[Address, int, Timeout], D]
@@ -464,9 +469,21 @@ def _redis_url(url: str, timeout: Timeout) -> Driver:
 
 
 def _redis_client(client: Any, timeout: Timeout) -> Driver:
+    from redis.cluster import RedisCluster  # noqa: PLC0415
+
+    if isinstance(client, RedisCluster):
+        from swapstore.drivers.redis.cluster import ClusterDriver  # noqa: PLC0415
+
+        return ClusterDriver.from_client(client, timeout=timeout)
     from swapstore.drivers.redis.driver import RedisDriver  # noqa: PLC0415
 
     return RedisDriver.from_client(client, timeout=timeout)
+
+
+def _cluster_url(url: str, timeout: Timeout) -> Driver:
+    from swapstore.drivers.redis.cluster import ClusterDriver  # noqa: PLC0415
+
+    return ClusterDriver.from_url(url, timeout=timeout)
 
 
 def _rest(address: Address, max_request: int, timeout: Timeout) -> Driver:
@@ -475,7 +492,7 @@ def _rest(address: Address, max_request: int, timeout: Timeout) -> Driver:
     return UpstashDriver(address, max_request=max_request, timeout=timeout)
 
 
-BLOCKING: Makers[Driver] = Makers(_redis_url, _redis_client, _sqlite, _rest)
+BLOCKING: Makers[Driver] = Makers(_redis_url, _cluster_url, _redis_client, _sqlite, _rest)
 
 
 def _async_redis_url(url: str, timeout: Timeout) -> AsyncDriver:
@@ -485,9 +502,21 @@ def _async_redis_url(url: str, timeout: Timeout) -> AsyncDriver:
 
 
 def _async_redis_client(client: Any, timeout: Timeout) -> AsyncDriver:
+    from redis.asyncio.cluster import RedisCluster  # noqa: PLC0415
+
+    if isinstance(client, RedisCluster):
+        from swapstore.drivers.redis.cluster import AsyncClusterDriver  # noqa: PLC0415
+
+        return AsyncClusterDriver.from_client(client, timeout=timeout)
     from swapstore.drivers.redis.aio import AsyncRedisDriver  # noqa: PLC0415
 
     return AsyncRedisDriver.from_client(client, timeout=timeout)
+
+
+def _async_cluster_url(url: str, timeout: Timeout) -> AsyncDriver:
+    from swapstore.drivers.redis.cluster import AsyncClusterDriver  # noqa: PLC0415
+
+    return AsyncClusterDriver.from_url(url, timeout=timeout)
 
 
 def _async_sqlite(path: Path, timeout: Timeout, private: bool) -> AsyncDriver:  # noqa: FBT001
@@ -502,13 +531,21 @@ def _async_rest(address: Address, max_request: int, timeout: Timeout) -> AsyncDr
     return AsyncUpstashDriver(address, max_request=max_request, timeout=timeout)
 
 
-ASYNC: Makers[AsyncDriver] = Makers(_async_redis_url, _async_redis_client, _async_sqlite, _async_rest)
+ASYNC: Makers[AsyncDriver] = Makers(
+    _async_redis_url, _async_cluster_url, _async_redis_client, _async_sqlite, _async_rest
+)
 
 
 def _doctor_of_redis(ctx: Context) -> Operation[list[Check]]:
     from swapstore.doctor import redis  # noqa: PLC0415 - only operators need it
 
     return redis.diagnose(ctx)
+
+
+def _doctor_of_cluster(ctx: Context) -> Operation[list[Check]]:
+    from swapstore.doctor import cluster  # noqa: PLC0415
+
+    return cluster.diagnose(ctx)
 
 
 def _doctor_of_sqlite(ctx: Context) -> Operation[list[Check]]:
@@ -523,7 +560,12 @@ def _doctor_of_rest(ctx: Context) -> Operation[list[Check]]:
     return rest.diagnose(ctx)
 
 
-_DOCTORS = {"redis": _doctor_of_redis, "sqlite": _doctor_of_sqlite, "upstash": _doctor_of_rest}
+_DOCTORS = {
+    "redis": _doctor_of_redis,
+    "cluster": _doctor_of_cluster,
+    "sqlite": _doctor_of_sqlite,
+    "upstash": _doctor_of_rest,
+}
 
 
 def source_of(url: str, layout: Layout, token: str | None = None, name: str = "the source") -> Source:
@@ -538,6 +580,8 @@ def source_of(url: str, layout: Layout, token: str | None = None, name: str = "t
         if url.partition("://")[0].lower() in rest_address.SCHEMES:
             address = rest_address.parse(url, token, allow_http=False)
             return Source(_rest(address, DEFAULT_MAX_REQUEST, Timeout()), layout)
+        if url.partition("://")[0] in _CLUSTER_SCHEMES:
+            return Source(_cluster_url(url, Timeout()), layout)
         return Source(_redis_url(url, Timeout()), layout)
     except InvalidInput as error:
         raise InvalidInput(f"{name} cannot be used: {error}") from None

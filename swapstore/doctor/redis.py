@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -37,29 +37,12 @@ _ALLOW = "Allow the user INFO (+info), or ask the server's administrator"
 
 def diagnose(ctx: Context) -> Operation[list[Check]]:
     """Ask the server, in as few round trips as the questions allow, and check its answers."""
-    answers = Answers(
-        **(
-            yield from _ask(
-                ctx,
-                info=("INFO",),
-                save=("CONFIG", "GET", "save"),
-                policy=("CONFIG", "GET", "maxmemory-policy"),
-                commands=("COMMAND", "INFO", *map(str.lower, NEEDED)),
-                cluster=("CLUSTER", "INFO"),
-                script=("EVAL", "return 1", "0"),
-                role=("ROLE",),
-            )
-        )
-    )
+    answers = yield from ask_server(ctx)
     info = parse(answers.info)
     clock = yield from measure(ctx)
     permissions = yield from redis_permissions.examine(ctx)
     return [
-        server(info, answers, NEEDED),
-        eviction(info, answers),
-        memory(info),
-        persistence(info, answers),
-        replication(info, answers),
+        *of_server(answers),
         cluster(info, answers),
         redis_permissions.scripts(answers.script, permissions),
         redis_permissions.commands(permissions, ctx.keys.namespace),
@@ -68,9 +51,31 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
     ]
 
 
-def _ask(ctx: Context, **questions: tuple[str, ...]) -> Operation[dict[str, Any | Failed]]:
-    replies = yield from ask_all(ctx, [Ask(words) for words in questions.values()])
-    return dict(zip(questions, replies, strict=True))
+def ask_server(ctx: Context, node: str = "") -> Operation[Answers]:
+    """Ask a server what it is and how it is set up, or one node of a cluster."""
+    questions = {
+        "info": ("INFO",),
+        "save": ("CONFIG", "GET", "save"),
+        "policy": ("CONFIG", "GET", "maxmemory-policy"),
+        "commands": ("COMMAND", "INFO", *map(str.lower, NEEDED)),
+        "cluster": ("CLUSTER", "INFO"),
+        "script": ("EVAL", "return 1", "0"),
+        "role": ("ROLE",),
+    }
+    replies = yield from ask_all(ctx, [Ask(words, node) for words in questions.values()])
+    return Answers(**dict(zip(questions, replies, strict=True)))
+
+
+def of_server(answers: Answers) -> list[Check]:
+    """Check what each server can say of itself."""
+    info = parse(answers.info)
+    return [
+        server(info, answers, NEEDED),
+        eviction(info, answers),
+        memory(info),
+        persistence(info, answers),
+        replication(info, answers),
+    ]
 
 
 # --- what the answers mean for published data ------------------------------------------------------
@@ -242,7 +247,7 @@ def replication(info: Info, answers: Answers) -> Check:
 
 
 def cluster(info: Info, answers: Answers) -> Check:
-    """Check whether this server has every key: swapstore does not follow a cluster's redirections."""
+    """Check whether this server has every key. The driver for `redis://` follows no redirections."""
     name, enabled, state = "cluster", info.number("cluster_enabled"), parse(answers.cluster)
     # A server that is not part of a cluster refuses the question itself.
     if enabled == 0 or (enabled is None and "cluster support disabled" in _refusal(answers)):
@@ -254,7 +259,7 @@ def cluster(info: Info, answers: Answers) -> Check:
             name,
             Verdict.UNKNOWN,
             "a cluster that does not tell its state",
-            "Allow the user CLUSTER INFO (+cluster|info). A cluster of several nodes is not supported.",
+            "Allow the user CLUSTER INFO (+cluster|info). Connect to a cluster with redis+cluster://.",
         )
     served = state.number("cluster_slots_ok")
     if state.text("cluster_state") != "ok" or (served is not None and served < SLOTS):
@@ -262,8 +267,7 @@ def cluster(info: Info, answers: Answers) -> Check:
             name,
             Verdict.PROBLEM,
             f"a cluster in state {state.text('cluster_state')}: {served or 0:,} of {SLOTS:,} slots served",
-            "Assign every slot to a node (CLUSTER ADDSLOTSRANGE, or valkey-cli --cluster fix), or use a "
-            "server that is not a cluster.",
+            "Assign every slot to a node: CLUSTER ADDSLOTSRANGE, or valkey-cli --cluster fix host:port.",
         )
     nodes = state.number("cluster_size") or 0
     if nodes == 1:
@@ -271,13 +275,13 @@ def cluster(info: Info, answers: Answers) -> Check:
             name,
             Verdict.WARNING,
             "a cluster of one node, which serves every slot",
-            "It works until a node is added: a cluster of several nodes is not supported.",
+            "It works until a node is added. Connect with redis+cluster:// instead of redis://.",
         )
     return Check(
         name,
         Verdict.PROBLEM,
         f"a cluster of {nodes} nodes: the keys of the others cannot be reached",
-        "Use a server that is not a cluster: swapstore does not follow redirections (MOVED).",
+        "Connect to the whole cluster: redis+cluster:// instead of redis://, rediss+cluster:// with TLS.",
     )
 
 

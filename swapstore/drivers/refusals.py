@@ -123,8 +123,9 @@ def _refused_by_role(text: str, where: str, key: str | None) -> SwapstoreError |
         return Unavailable(f"{where} is a replica that has lost its primary, and serves no data", key=key)
     if text.startswith(("MOVED", "ASK ", "CROSSSLOT")):
         return Unsupported(
-            f"{where} is one node of a cluster, and this key belongs to another ({text}); swapstore does not "
-            "follow redirections: use a server that is not a cluster",
+            f"{where} is one node of a cluster, and this key belongs to another ({text}). Connect to the "
+            "whole cluster: write redis+cluster:// instead of redis:// (with TLS rediss+cluster://), or pass "
+            "a RedisCluster client",
             key=key,
         )
     if text.startswith(("CLUSTERDOWN", "TRYAGAIN")):

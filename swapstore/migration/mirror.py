@@ -154,8 +154,16 @@ class _MirrorRun:
             return None
 
     def _write(self, current: Manifest, write: Command[None]) -> Operation[bool]:
-        """Write, then peek, in one batch, which may be resent. False: the manifest has changed."""
+        """Write, then peek, in one batch, which may be resent. False: the manifest has changed.
+
+        The peek shows what is stored after the write. So it is a batch of its own where the old key and the
+        manifest may be on different nodes, which carry out their commands in no common order.
+        """
         prefix = manifest.prefix(current.etag)
         both: list[Command[Any]] = [write, Peek(current.key, len(prefix))]
-        _, seen = map(value_of, (yield from ask_all(self.ctx, both)))
+        batches = [both] if self.ctx.capabilities.keeps_order else [[each] for each in both]
+        seen = None
+        for batch in batches:
+            for reply in (yield from ask_all(self.ctx, batch)):
+                seen = value_of(reply)
         return bool(seen == prefix)

@@ -93,7 +93,7 @@ from swapstore.errors import (
 )
 from swapstore.events import Retried
 from swapstore.format import manifest, records, search
-from swapstore.protocol.datasets import note_listed, unlisted
+from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
 from swapstore.protocol.load import ask, ask_all, find, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation, Wait
 
@@ -306,10 +306,8 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
             draft = _for_a_full_store(draft, error, lost)
             continue
         verdict = yield from resolve(ctx, draft, current, lost)
-        if isinstance(verdict, Moved) and ctx.hook is not None:
-            head, row = draft.manifest.head, draft.row
-            ctx.emit(Retried(dataset=head.dataset, version=head.version, id=None if row is None else row.id))
         if verdict is not None:
+            yield from _note(ctx, draft, verdict)
             return verdict
         if losses == ctx.policy.lost_attempts:
             break
@@ -319,6 +317,15 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
         f"another producer kept taking over the staged records of version {draft.manifest.version}; nothing "
         "was published. Let producers use different ids, or try again"
     )
+
+
+def _note(ctx: Context, draft: Draft, verdict: Swapped | Moved) -> Operation[None]:
+    """Do what is left to do when the outcome had to be resolved."""
+    head, row = draft.manifest.head, draft.row
+    if isinstance(verdict, Swapped):
+        yield from list_after_all(ctx, head.dataset)
+    elif ctx.hook is not None:
+        ctx.emit(Retried(dataset=head.dataset, version=head.version, id=None if row is None else row.id))
 
 
 def _cut_again(draft: Draft, error: ReplyLost, cuts: int) -> int:

@@ -85,7 +85,8 @@ class Capabilities:
     datasets on the list of names. `tells_role`: whether a server may be asked if it is a replica.
     `may_be_node`: whether it may be one node of a cluster, so that the list of names may be on another.
     `awaits`: the kinds of `Durability` (its `fsync`) that the server was found to give. `never_awaits`: why
-    this kind of store gives none; empty: it may.
+    this kind of store gives none; empty: it may. `keeps_order`: whether commands of a batch take effect in
+    their order although their keys are in different slots.
     """
 
     committer: Committer = attrs.field(factory=Scripted)
@@ -95,6 +96,7 @@ class Capabilities:
     may_be_node: bool = False
     awaits: set[bool] = attrs.field(factory=set)
     never_awaits: str = ""
+    keeps_order: bool = True
 
 
 @attrs.frozen(kw_only=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Failed, Members, Peek, Register
-from swapstore.errors import Damaged
+from swapstore.errors import Damaged, SwapstoreError, Unsupported
 from swapstore.format.manifest import ETAG_PREFIX
 from swapstore.models import Status
 from swapstore.protocol.load import ask, ask_all, current_head, own, require_data, value_of
-from swapstore.protocol.operation import Operation
+from swapstore.protocol.operation import Batch, Operation
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest
@@ -74,6 +75,17 @@ def unlisted(ctx: Context, dataset: str) -> list[Register]:
     return [Register(ctx.keys.datasets(), dataset)]
 
 
+def list_after_all(ctx: Context, dataset: str) -> Operation[None]:
+    """Put a dataset on the list of names if it was committed, and nobody knows if it was listed.
+
+    Where a batch keeps its order, a commit that was carried out comes after a `Register` that was.
+    """
+    names = [] if ctx.capabilities.keeps_order else unlisted(ctx, dataset)
+    if names:
+        with suppress(SwapstoreError):  # the commit stands: the next publish sends it again
+            note_listed(ctx, dataset, (yield Batch(tuple(names))))
+
+
 def note_listed(ctx: Context, dataset: str, replies: list[Any]) -> None:
     """Note the reply to `unlisted`. If the store refused the command, the next publish sends it again.
 
@@ -83,7 +95,10 @@ def note_listed(ctx: Context, dataset: str, replies: list[Any]) -> None:
         return
     if not isinstance(replies[0], Failed):
         ctx.cache.note_listed(ctx.keys.manifest(dataset))
-    elif not ctx.capabilities.is_unlisted_logged:
+        return
+    if isinstance(replies[0].error, Unsupported):
+        ctx.capabilities.may_be_node = ctx.capabilities.tells_role  # the list has moved to another node
+    if not ctx.capabilities.is_unlisted_logged:
         ctx.capabilities.is_unlisted_logged = True
         LOG.warning(
             "dataset %r could not be put on the list of names %s: %s. It can be published and read, but "

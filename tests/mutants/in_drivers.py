@@ -14,11 +14,14 @@ MUTANTS = (
         SERVER + "a_borrowed_client_with_retries_sends_a_commit_once",
         Edit(
             "RedisDriver.execute",
-            "replies = self._exchange(connection, units)",
+            "found = answers(request.units, self.receive(request), self.where)",
+            "from swapstore.errors import ReplyLost\n"
             "try:\n"
-            "    replies = self._exchange(connection, units)\n"
-            "except redis.ConnectionError:\n"
-            "    replies = self._exchange(connection, units)",
+            "    replies = self.receive(request)\n"
+            "except ReplyLost:\n"
+            "    request = self.send(bundled(commands))\n"
+            "    replies = self.receive(request)\n"
+            "found = answers(request.units, replies, self.where)",
         ),
     ),
     mutant(
@@ -42,7 +45,7 @@ MUTANTS = (
         "NOSCRIPT not handled",
         "A restart or SCRIPT FLUSH between two publishes is not noticed by the caller.",
         SERVER + "flushed_scripts_cost_one_round_trip_and_nothing_else",
-        Edit("RedisDriver.execute", "if unknown", "if False"),
+        Edit("RedisDriver.receive", "if unknown", "if False"),
     ),
     mutant(
         "an error reply taken for a value",
@@ -135,7 +138,7 @@ MUTANTS = (
         "A refusal is the reply to one command: those of its neighbours are read.",
         "unit/test_redis_replies.py::test_an_error_is_that_of_one_command",
         Edit(
-            "RedisDriver._exchange",
+            "RedisDriver._read",
             "replies.append(_reply(read))",
             "replies.append(read(disable_decoding=True))",
         ),
@@ -204,5 +207,34 @@ MUTANTS = (
         "What was staged and not committed expires.",
         "unit/test_sqlite_batch.py::test_a_refused_commit_leaves_staged_records_in_the_file",
         Edit("SqliteDriver._write", "batch.finish()", "pass"),
+    ),
+    mutant(
+        "an ASK taken for the whole slot (cluster)",
+        "A key that has not moved yet is read where it is, and never told as missing.",
+        "cluster/test_driver.py::test_what_has_not_moved_yet_is_not_missing[blocking]",
+        Edit("Topology._groups", "key = keys_of(command)[0]", "key = str(slot)"),
+        Edit(
+            "Topology._learn",
+            "self._asks.update(dict.fromkeys(keys_of(unit), to))",
+            "self._asks[str(told.slot)] = to",
+        ),
+    ),
+    mutant(
+        "a lost group taken for a refused one (cluster)",
+        "What one node may have carried out is never told as refused, whatever the others answered.",
+        "cluster/test_driver.py::test_a_group_whose_reply_is_lost[blocking]",
+        Edit("Topology._outcome", "isinstance(failure, ReplyLost) and not", "False and not"),
+    ),
+    mutant(
+        "a scan ends although slots have moved (cluster)",
+        "Repair finds every committed snapshot, also of a dataset whose slot moves.",
+        "cluster/test_driver.py::test_a_scan_finds_keys_whose_slot_moves_meanwhile[blocking]",
+        Edit("ClusterDriver._scan", 'state != place.state or state.startswith("+")', "False"),
+    ),
+    mutant(
+        "a mirror looks at the manifest before it has written (cluster)",
+        "The last writer of the old keys has seen that its value was right after it wrote it.",
+        "cluster/test_store.py::test_a_mirror_whose_keys_are_on_another_node",
+        Edit("_MirrorRun._write", "self.ctx.capabilities.keeps_order", "True"),
     ),
 )

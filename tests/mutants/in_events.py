@@ -31,7 +31,7 @@ MUTANTS = (
         "a lost race is not told",
         "A producer that keeps losing races can be told from one that is slow.",
         EVENTS + "a_lost_race_is_an_event[sqlite]",
-        Edit("commit", "isinstance(verdict, Moved) and ctx.hook is not None", "False"),
+        Edit("_note", "ctx.hook is not None", "False"),
     ),
     mutant(
         "a fetched payload told as one from memory",

@@ -342,16 +342,16 @@ def test_the_health_check_of_a_url_or_a_client_is_made(tmp_path: Path, borrowed:
             address.forget()
             lost: list[Any] = []
             driver: Any = store._driver
-            exchange = driver._exchange
+            read = driver._read
 
-            def watched(*args: Any, **options: Any) -> Any:
+            def watched(*args: Any) -> Any:
                 try:
-                    return exchange(*args, **options)
+                    return read(*args)
                 except BaseException as error:
                     lost.append(error)
                     raise
 
-            driver._exchange = watched
+            driver._read = watched
             assert store.publish("mena", 1).version == 2
             assert not lost, "the PING found out"
         client.close()

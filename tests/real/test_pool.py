@@ -165,7 +165,7 @@ def test_an_asyncio_connection_that_is_retired_while_it_is_lent_is_closed(valkey
         exchange = driver._exchange
 
         async def retired(*args: Any, **options: Any) -> Any:
-            await driver._retire()
+            await driver.retire()
             return await exchange(*args, **options)
 
         driver._exchange = retired
@@ -181,15 +181,15 @@ def test_a_connection_that_an_exception_left_half_read_is_not_used_again(valkey:
     with valkey.client() as client:
         client.set("a", "mine")
     driver: Any = RedisDriver.from_url(valkey.url)
-    exchange = driver._exchange
+    read = driver._read
 
-    def stopped(connection: Any, *_: Any, **__: Any) -> Any:
-        connection.send_command("BLPOP", "nothing", "0.3")
+    def stopped(request: Any, *_: Any) -> Any:
+        request.connection.send_command("BLPOP", "nothing", "0.3")
         raise ZeroDivisionError
 
-    driver._exchange = stopped
+    driver._read = stopped
     with pytest.raises(ZeroDivisionError):
         driver.execute([Get("b")])
-    driver._exchange = exchange
+    driver._read = read
     assert driver.execute([Get("a")]) == [b"mine"]
     driver.close()

@@ -390,16 +390,16 @@ def test_one_hang_up_during_a_large_request_is_no_limit(valkey: Server) -> None:
     with swapstore.connect(valkey.url) as store:
         store.publish("mena", 0)
         driver: Any = store._driver
-        exchange = driver._exchange
+        send = driver._send
         cuts: list[Any] = []
 
-        def cut(connection: Any, commands: Any, **options: Any) -> Any:
+        def cut(request: Any, *options: Any) -> Any:
             if not cuts:
-                cuts.append(commands)
+                cuts.append(request)
                 raise CutOff("reset")
-            return exchange(connection, commands, **options)
+            return send(request, *options)
 
-        driver._exchange = cut
+        driver._send = cut
         assert store.publish("mena", LARGE, codec="bytes").version == 2
         assert cuts
 

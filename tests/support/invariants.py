@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from swapstore import Store
+from swapstore.commands import Ask
 from swapstore.format import manifest, pages
 from swapstore.format.keys import Keys
 from swapstore.format.records import payload_of
@@ -26,17 +27,25 @@ def contents(store: Store) -> Contents:
         return {
             key: (value.data, value.expires_at is not None) for key, value in driver.keyspace.values.items()
         }
+    if driver.kind == "cluster":
+        driver.execute([Ask(("primaries",))])  # it may not have been used yet
+        nodes = [driver._node(node) for node in driver._table.primaries]
+        return {key: value for node in nodes for key, value in _on_server(node).items()}
     if hasattr(driver, "_pool"):
-        client: Any = client_of(driver)
-        names = [key for key in client.keys("*") if client.type(key) == b"string"]
-        found = {key.decode(): (client.get(key), client.pttl(key) != -1) for key in names}
-        return {key: value for key, value in found.items() if value[0] is not None}  # not expired since
+        return _on_server(driver)
     with sqlite_connection(driver) as connection:
         stored = connection.execute(
             "SELECT key, value, expires_at FROM records WHERE expires_at IS NULL OR expires_at > ?",
             (driver._now_ms(),),
         )
         return {key: (value, expires_at is not None) for key, value, expires_at in stored}
+
+
+def _on_server(driver: Any) -> Contents:
+    with client_of(driver) as client:
+        names = [key for key in client.keys("*") if client.type(key) == b"string"]
+        found = {key.decode(): (client.get(key), client.pttl(key) != -1) for key in names}
+    return {key: value for key, value in found.items() if value[0] is not None}  # not expired since
 
 
 def manifest_of(store: Store, dataset: str = "mena") -> manifest.Manifest:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+import attrs
 import redis
 
 from swapstore.errors import InvalidInput
@@ -161,7 +162,8 @@ def where_of_client(client: Any, kind: type[Any], name: str) -> str:
         )
     if not isinstance(client, kind):
         raise InvalidInput(
-            f"cannot use a {type(client).__module__}.{type(client).__name__}: pass a URL or a {name} client"
+            f"cannot use a {type(client).__module__}.{type(client).__name__}: pass a URL or a {name} client, "
+            "or a RedisCluster of the same kind"
         )
     if hasattr(client, "command_stack"):
         raise InvalidInput("a pipeline is not a client: pass the client that it was made from")
@@ -173,3 +175,154 @@ def where_of_client(client: Any, kind: type[Any], name: str) -> str:
     address = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
     place = getattr(client.connection_pool, "service_name", None) or options.get("path") or address
     return f"redis {place}/{options.get('db') or 0}"
+
+
+# --- clusters --------------------------------------------------------------------------------------
+
+CLUSTER_SCHEMES = {
+    "redis+cluster": "redis",
+    "valkey+cluster": "redis",
+    "rediss+cluster": "rediss",
+    "valkeys+cluster": "rediss",
+}
+
+SHOWN_SEEDS = 3  # of a cluster's nodes in messages
+
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
+_OF_A_CLIENT = (OPTIONS | {"credential_provider", "socket_keepalive_options", "socket_type"}) - {
+    *("db", "path", "protocol", "timeout", "socket_read_size", "retry_on_timeout"),
+}
+
+
+@attrs.frozen(kw_only=True)
+class ClusterAddress:
+    """Where a cluster is, and how to connect to each of its nodes.
+
+    `where`: for messages. `seeds`: the nodes to ask first. `kind` and `options`: the class of the connections
+    and what they are made with, but for host and port. `size` and `wait_s`: of the pool of each node.
+    `remap`: turns an address that the cluster tells into the one to connect to.
+    """
+
+    where: str
+    seeds: tuple[tuple[str, int], ...]
+    kind: type[Any]
+    options: dict[str, Any] = attrs.field(repr=False)
+    size: int = MAX_CONNECTIONS
+    wait_s: float = POOL_WAIT_S
+    remap: Any = None
+
+
+def parse_cluster(
+    url: str, kind: Any, retry: Any, parser: type[Any], timeout: Timeout | None
+) -> ClusterAddress:
+    """Return the address of `redis+cluster://[user:password@]host:port,host:port[/0][?options]`.
+
+    `kind`, `retry`, `parser` and `timeout`: as for `parse`.
+    """
+    scheme, _, rest = url.partition("://")
+    end = min((found for mark in "/?#" if (found := rest.find(mark)) >= 0), default=len(rest))
+    credentials, at, hosts = rest[:end].rpartition("@")
+    if "://" in rest:
+        raise InvalidInput(
+            f"the URL of a cluster has one scheme for all hosts: write {scheme}://host:port,host:port"
+        )
+    if "@" in credentials:
+        raise InvalidInput(
+            "the URL of a cluster has one user and password for all nodes, before the first host: write "
+            f"{scheme}://user:password@host:7000,host:7001"
+        )
+    if not hosts.strip(", "):
+        raise InvalidInput(
+            f"the URL of a cluster names at least one of its nodes: {scheme}://host:port,host:port"
+        )
+    seeds = tuple(dict.fromkeys(_host_and_port(each.strip()) for each in hosts.split(",") if each.strip()))
+    where = _where_of_seeds(scheme, seeds)
+    path, _, query = rest[end:].partition("?")
+    database = dict(parse_qsl(query)).get("db") or path.strip("/")
+    if database.isdecimal() and int(database):
+        raise InvalidInput(
+            f"a cluster has database 0 only, not {int(database)}: write {where}. To keep stores apart on one "
+            "cluster, give each a namespace of its own: connect(…, namespace=…)"
+        )
+    plain = f"{CLUSTER_SCHEMES[scheme]}://{credentials}{at}{shown(seeds[0])}{rest[end:]}"
+    _, pool = parse(plain, kind, retry, parser, timeout)
+    options = {name: value for name, value in pool.connection_kwargs.items() if name not in {"host", "port"}}
+    return ClusterAddress(
+        where=where,
+        seeds=seeds,
+        kind=pool.connection_class,
+        options=options,
+        size=pool.max_connections,
+        wait_s=pool.timeout,
+    )
+
+
+def _where_of_seeds(scheme: str, seeds: tuple[tuple[str, int], ...]) -> str:
+    more = ",…" if len(seeds) > SHOWN_SEEDS else ""
+    return f"{scheme}://{','.join(map(shown, seeds[:SHOWN_SEEDS]))}{more}"
+
+
+def shown(node: tuple[str, int]) -> str:
+    """Return `host:port`."""
+    host, port = node
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    found = _HOST_AND_PORT.fullmatch(text)
+    port = int(found["port"] or 6379) if found else 0
+    if found is None or not 0 < port < 1 << 16:
+        raise InvalidInput(
+            "the URL of a cluster is malformed: write redis+cluster://user:password@host:7000,host:7001, "
+            "with the password percent-encoded (urllib.parse.quote(password, safe=''))"
+        )
+    return found["six"] or found["host"], port
+
+
+def cluster_of_client(client: Any, kinds: tuple[type[Any], type[Any]], **fixed: Any) -> ClusterAddress:
+    """Return the address of a caller's `RedisCluster`: its nodes, credentials and settings.
+
+    The connections are not the client's: each of redis-py's has another parser, and it sends commands of its
+    own on them. `kinds`: the classes of plain and of encrypted connections. `fixed`: options of ours that
+    win.
+    """
+    name = f"{type(client).__module__}.{type(client).__name__}"
+    if "Pipeline" in type(client).__name__:
+        raise InvalidInput("a pipeline is not a client: pass the client that it was made from")
+    nodes = client.nodes_manager
+    if getattr(nodes, "_cache", None) is not None:
+        raise InvalidInput(
+            "cannot use a client with a client-side cache: pass a URL, or a client without cache_config"
+        )
+    given = client.get_connection_kwargs()
+    seeds = tuple(
+        dict.fromkeys(
+            (node.host, int(node.port))
+            for node in [*nodes.startup_nodes.values(), *getattr(nodes, "nodes_cache", {}).values()]
+        )
+    )
+    if not seeds:
+        raise InvalidInput(f"this {name} knows no node: pass a URL, or a client that was made with a host")
+    secure = bool(given.get("ssl")) or "SSL" in getattr(given.get("connection_class"), "__name__", "")
+    options: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": REPLY_TIMEOUT_S,
+        "socket_keepalive": True,
+        "socket_keepalive_options": KEEPALIVE,
+        **{each: given[each] for each in _OF_A_CLIENT & given.keys() if given[each] is not None},
+        "socket_read_size": READ_SIZE,
+        "protocol": PROTOCOL,
+        **ANONYMOUS,
+        **fixed,
+    }
+    size = options.pop("max_connections", None)
+    if not secure:
+        options = {each: value for each, value in options.items() if not each.startswith("ssl")}
+    return ClusterAddress(
+        where=_where_of_seeds("rediss+cluster" if secure else "redis+cluster", seeds),
+        seeds=seeds,
+        kind=kinds[secure],
+        options=options,
+        size=size if size and size < 1 << 31 else MAX_CONNECTIONS,
+        remap=getattr(nodes, "address_remap", None),
+    )

@@ -21,7 +21,7 @@ from redis.utils import HIREDIS_AVAILABLE
 from swapstore.commands import Command
 from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis import address, errors, sentinel, wire
-from swapstore.drivers.redis.driver import answers, misdirected, without_script
+from swapstore.drivers.redis.driver import after_asking, answers, misdirected, without_script
 from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
 from swapstore.drivers.redis.subscription import AsyncRedisListener
 from swapstore.drivers.redis.wire import Wire, bundled
@@ -90,7 +90,7 @@ class AsyncRedisDriver:
             where, pool = address.parse(
                 asked.url if asked else url,
                 redis.asyncio.BlockingConnectionPool,
-                _no_retry(),
+                no_retry(),
                 Parser,
                 timeout,
                 where=asked.where if asked else None,
@@ -112,33 +112,45 @@ class AsyncRedisDriver:
         """Send the commands as one pipeline; see `AsyncDriver.execute`."""
         units = bundled(commands)
         async with self._limiter:
-            before, generation = _cancellations(), self._generation
-            connection = await self._connected()
-            try:
-                _raise_if_cancelled(since=before)
-                replies = await self._exchange(connection, units)
-                unknown = without_script(units, replies)
-                if unknown:  # after a restart or SCRIPT FLUSH: they did not run, so send the text
-                    again = await self._exchange(connection, [units[i] for i in unknown], as_text=True)
-                    for i, reply in zip(unknown, again, strict=True):
-                        replies[i] = reply
-            except BaseException as error:
-                await _close(connection)
-                failure = errors.of_exchanging(error, self.where, units, closed=False)
-                if failure is None:
-                    raise
-                if isinstance(failure, ReplyLost):
-                    await self._retire()
-                raise failure from error
-            finally:
-                if generation != self._generation:
-                    await _close(connection)
-                # Shielded: if this were cancelled, the pool would count the connection as lent permanently.
-                await asyncio.shield(self._pool.release(connection))
-            found = answers(units, replies, self.where)
+            found = answers(units, await self._replies(units, asking=False), self.where)
             if misdirected(commands, found):
-                await self._retire()
+                await self.retire()
         return found
+
+    async def exchange(self, units: Sequence[Command[Any]], *, asking: bool) -> list[Any]:
+        """Send a batch and read the reply to each command: a value, or an error of the server.
+
+        `asking`: precede each command with ASKING, for a node of a cluster that is about to get its key.
+        """
+        async with self._limiter:
+            return await self._replies(units, asking=asking)
+
+    async def _replies(self, units: Sequence[Command[Any]], *, asking: bool) -> list[Any]:
+        before, generation = _cancellations(), self._generation
+        connection = await self._connected()
+        try:
+            _raise_if_cancelled(since=before)
+            replies = await self._exchange(connection, units, asking=asking)
+            unknown = without_script(units, replies)
+            if unknown:  # after a restart or SCRIPT FLUSH: they did not run, so send the text
+                without = [units[i] for i in unknown]
+                again = await self._exchange(connection, without, asking=asking, as_text=True)
+                for i, reply in zip(unknown, again, strict=True):
+                    replies[i] = reply
+        except BaseException as error:
+            await _close(connection)
+            failure = errors.of_exchanging(error, self.where, units, closed=False)
+            if failure is None:
+                raise
+            if isinstance(failure, ReplyLost):
+                await self.retire()
+            raise failure from error
+        finally:
+            if generation != self._generation:
+                await _close(connection)
+            # Shielded: if this were cancelled, the pool would count the connection as lent permanently.
+            await asyncio.shield(self._pool.release(connection))
+        return replies
 
     async def _connected(self) -> Any:
         """Take a connection from the pool, ready for use."""
@@ -171,13 +183,13 @@ class AsyncRedisDriver:
             await connection.check_health()
         except (redis.RedisError, OSError):
             await _close(connection)
-            await self._retire()
+            await self.retire()
             await connection.connect()
         except BaseException:
             await _close(connection)
             raise
 
-    async def _retire(self) -> None:
+    async def retire(self) -> None:
         """Close all idle connections now, and the lent ones when they come back.
 
         What happened to one connection may have happened to all: see `pool.py`.
@@ -189,10 +201,11 @@ class AsyncRedisDriver:
                 await _close(connection)
 
     async def _exchange(
-        self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
+        self, connection: Any, commands: Sequence[Command[Any]], *, asking: bool, as_text: bool = False
     ) -> list[Any]:
         """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
+        frames = wire.asking(frames) if asking else frames
         before = _cancellations()
         portions = iter(wire.portions(wire.packed(frames)))
         await connection.send_packed_command(next(portions), check_health=False)
@@ -212,7 +225,7 @@ class AsyncRedisDriver:
                 raise
             await _close(connection)
             replies += replies[-1:] * (len(frames) - len(replies))  # nothing of the rest was carried out
-        return replies
+        return after_asking(replies) if asking else replies
 
     @property
     def reply_s(self) -> float | None:
@@ -223,7 +236,7 @@ class AsyncRedisDriver:
     def listen(self, channel: str) -> AsyncRedisListener:
         """Subscribe to hints on a channel; see `AsyncListener`. The connection is not one of the pool's."""
         kind, options = self._pool.connection_class, self._pool.connection_kwargs
-        return AsyncRedisListener(lambda: kind(**{**options, "retry": _no_retry()}), channel)
+        return AsyncRedisListener(lambda: kind(**{**options, "retry": no_retry()}), channel)
 
     async def close(self) -> None:
         """Wait for the batches in progress, then close the connections if the driver opened them."""
@@ -252,7 +265,7 @@ def _lead_to_primary(pool: Any, asked: sentinel.Address) -> None:
     pool.connection_kwargs = {**options, "sentinels": sentinel.AsyncSentinels(asked, client, options)}
 
 
-def _no_retry() -> Retry:
+def no_retry() -> Retry:
     """Return a policy that never sends anything a second time."""
     return Retry(NoBackoff(), 0)
 

@@ -11,6 +11,7 @@ reply that only a demoted primary gives, all older connections are retired: see 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import redis
@@ -30,10 +31,12 @@ from swapstore.errors import ReplyLost, SwapstoreError
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from swapstore.models import Timeout
 
+
+Refusing = Callable[[redis.RedisError, str, Command[Any]], Failed]
 
 # Not redis-py's default: that may be a parser of RESP3, which it replaces only if it is that very class.
 _Parser: Any = _HiredisParser if HIREDIS_AVAILABLE else _RESP2Parser
@@ -45,7 +48,7 @@ class Parser(_Parser):  # type: ignore[misc]
     EXCEPTION_CLASSES: ClassVar = {**_Parser.EXCEPTION_CLASSES, "LOADING": errors.Loading}
 
 
-class _SSLConnection(redis.SSLConnection):
+class SSLConnection(redis.SSLConnection):
     """A connection whose TLS handshake counts as connecting. A plain server waits for more, mutely."""
 
     def _connect(self) -> Any:
@@ -56,6 +59,21 @@ class _SSLConnection(redis.SSLConnection):
             self.socket_timeout = reply_s
         sock.settimeout(reply_s)
         return sock
+
+
+class Request:
+    """A batch that was sent, and the connection on which its replies will come."""
+
+    __slots__ = ("asking", "connection", "cut_off", "pool", "units")
+
+    def __init__(
+        self, pool: Pool | BorrowedPool, connection: Any, units: Sequence[Command[Any]], *, asking: bool
+    ) -> None:
+        self.pool = pool
+        self.connection = connection
+        self.units = units
+        self.asking = asking
+        self.cut_off: errors.CutOff | None = None
 
 
 class RedisDriver:
@@ -89,13 +107,13 @@ class RedisDriver:
         where, parsed = address.parse(
             asked.url if asked else url,
             redis.BlockingConnectionPool,
-            _no_retry(),
+            no_retry(),
             Parser,
             timeout,
             where=asked.where if asked else None,
         )
         plain = parsed.connection_class
-        plain = _SSLConnection if plain is redis.SSLConnection else plain
+        plain = SSLConnection if plain is redis.SSLConnection else plain
         kind = sentinel.connections(plain) if asked else plain
 
         def client(options: dict[str, Any]) -> Any:
@@ -117,29 +135,53 @@ class RedisDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `Driver.execute`."""
-        units = bundled(commands)
+        request = self.send(bundled(commands))
+        found = answers(request.units, self.receive(request), self.where)
+        if misdirected(commands, found):
+            request.pool.retire()
+        return found
+
+    def send(self, units: Sequence[Command[Any]], *, asking: bool = False) -> Request:
+        """Send a batch on a connection of its own, and read nothing yet. Raises as `Driver.execute` does.
+
+        `asking`: precede each command with ASKING, for a node of a cluster that is about to get its key.
+        """
         pool = self._pool
-        connection = self._connected(pool)
+        request = Request(pool, self._connected(pool), units, asking=asking)
         try:
-            replies = self._exchange(connection, units)
-            unknown = without_script(units, replies)
-            if unknown:  # after a restart or SCRIPT FLUSH: they did not run, so send the text of the script
-                again = self._exchange(connection, [units[i] for i in unknown], as_text=True)
-                for i, reply in zip(unknown, again, strict=True):
-                    replies[i] = reply
+            self._send(request)
         except BaseException as error:
-            pool.discard(connection)
-            failure = errors.of_exchanging(error, self.where, units, closed=pool.closed)
+            failure = self._failed(request, error)
             if failure is None:
                 raise
-            if isinstance(failure, ReplyLost):
-                pool.retire()
             raise failure from error
-        pool.release(connection)
-        found = answers(units, replies, self.where)
-        if misdirected(commands, found):
+        return request
+
+    def receive(self, request: Request) -> list[Any]:
+        """Read the reply to each command of a batch that was sent: a value, or an error of the server."""
+        try:
+            replies = self._read(request, len(request.units))
+            unknown = without_script(request.units, replies)
+            if unknown:  # after a restart or SCRIPT FLUSH: they did not run, so send the text of the script
+                self._send(request, unknown)
+                for i, reply in zip(unknown, self._read(request, len(unknown)), strict=True):
+                    replies[i] = reply
+        except BaseException as error:
+            failure = self._failed(request, error)
+            if failure is None:
+                raise
+            raise failure from error
+        request.pool.release(request.connection)
+        return replies
+
+    def _failed(self, request: Request, error: BaseException) -> SwapstoreError | None:
+        """Close the connection of a batch that failed, and return this library's error for it, if any."""
+        pool = request.pool
+        pool.discard(request.connection)
+        failure = errors.of_exchanging(error, self.where, request.units, closed=pool.closed)
+        if isinstance(failure, ReplyLost):
             pool.retire()
-        return found
+        return failure
 
     def _connected(self, pool: Pool | BorrowedPool) -> Any:
         """Take a connection from the pool, ready for use."""
@@ -157,33 +199,45 @@ class RedisDriver:
         failure, cause = failed
         raise failure from cause
 
-    def _exchange(
-        self, connection: Any, commands: Sequence[Command[Any]], *, as_text: bool = False
-    ) -> list[Any]:
-        """Send every command, then read every reply: a value, or the error that the server replied with."""
-        frames = [self._wire.frame(command, as_text=as_text) for command in commands]
-        pieces = wire.packed(frames)
+    def _send(self, request: Request, as_text: Sequence[int] = ()) -> None:
+        """Send the commands of a batch, or, with their scripts as text, those at the indexes `as_text`."""
+        connection, units = request.connection, request.units
+        frames = (
+            [self._wire.frame(units[i], as_text=True) for i in as_text]
+            if as_text
+            else [self._wire.frame(unit) for unit in units]
+        )
+        pieces = wire.packed(wire.asking(frames) if request.asking else frames)
         if len(pieces) == 1 and len(pieces[0]) <= wire.PORTION:
-            cut_off = None
+            request.cut_off = None
             connection.send_packed_command(pieces, check_health=False)
         else:
-            cut_off = _send_in_portions(connection, pieces)
+            request.cut_off = _send_in_portions(connection, pieces)
+
+    def _read(self, request: Request, count: int) -> list[Any]:
+        """Read the replies to so many commands: values, or the errors that the server replied with."""
+        connection = request.connection
         read = connection.read_response
         if isinstance(connection, SentinelManagedConnection):
             # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
             read = super(SentinelManagedConnection, connection).read_response
+        count = 2 * count if request.asking else count
         replies: list[Any] = []
         try:
-            for _ in frames:
+            for _ in range(count):
                 replies.append(_reply(read))  # noqa: PERF401 - what came before a failure counts
         except (redis.RedisError, OSError):
             if not replies or not errors.is_last(replies[-1]):
-                if cut_off is not None:
-                    raise cut_off from None
+                if request.cut_off is not None:
+                    raise request.cut_off from None
                 raise
             connection.disconnect()
-            replies += replies[-1:] * (len(frames) - len(replies))  # nothing of the rest was carried out
-        return replies
+            replies += replies[-1:] * (count - len(replies))  # nothing of the rest was carried out
+        return after_asking(replies) if request.asking else replies
+
+    def retire(self) -> None:
+        """Close all idle connections now, and the lent ones when they come back."""
+        self._pool.retire()
 
     @property
     def reply_s(self) -> float | None:
@@ -194,7 +248,7 @@ class RedisDriver:
     def listen(self, channel: str) -> RedisListener:
         """Subscribe to hints on a channel; see `Listener`. The connection is not one of the pool's."""
         kind, options = self._pool.connection_class, self._pool.connection_kwargs
-        return RedisListener(lambda: kind(**{**options, "retry": _no_retry()}), channel)
+        return RedisListener(lambda: kind(**{**options, "retry": no_retry()}), channel)
 
     def close(self) -> None:
         """Close the connections if the driver opened them."""
@@ -204,7 +258,7 @@ class RedisDriver:
             sentinels.close()
 
 
-def _no_retry() -> Retry:
+def no_retry() -> Retry:
     """Return a policy that never sends anything a second time."""
     return Retry(NoBackoff(), 0)
 
@@ -243,8 +297,12 @@ def _reply(read: Callable[..., Any]) -> Any:
 # --- replies, for the asyncio driver too -----------------------------------------------------------
 
 
-def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -> list[Any]:
+def answers(
+    units: Sequence[Command[Any]], replies: Sequence[Any], where: str, failed: Refusing = errors.failed
+) -> list[Any]:
     """Return the answer to each command, refusals included. The one reply to a bundle holds several.
+
+    `failed` turns the error that a server replied with into the answer to a command.
 
     Raises `Unavailable` if the server is still loading its data: it has carried out nothing.
     """
@@ -258,36 +316,44 @@ def answers(units: Sequence[Command[Any]], replies: Sequence[Any], where: str) -
     shared: list[tuple[int, Any]] = []
     for unit, reply in zip(units, replies, strict=True):
         if type(unit) is SharedWait:
-            found.append(_answer(unit.wait, reply, where))
+            found.append(_answer(unit.wait, reply, where, failed))
             shared += ((place, found[-1]) for place in unit.places)
         elif type(unit) is not Bundle:
-            found.append(_answer(unit, reply, where))
+            found.append(_answer(unit, reply, where, failed))
         elif isinstance(reply, redis.RedisError):
-            found += unit.refused(errors.failed(reply, where, unit.commit))
+            found += unit.refused(failed(reply, where, unit.commit))
         else:
             outcome = value(unit.commit, reply)
             if isinstance(reply, bytes):  # committed, and no key was taken
                 found += (*[True] * len(unit.stages), outcome)
             else:
                 placed = zip(unit.in_commit_order, reply[1:], strict=True)
-                staged = {stage.key: _placed(stage, each, where) for stage, each in placed}
+                staged = {stage.key: _placed(stage, each, where, failed) for stage, each in placed}
                 found += (*(staged[stage.key] for stage in unit.stages), outcome)
     for place, answer in sorted(shared, key=lambda each: each[0]):
         found.insert(place, answer)
     return found
 
 
-def _answer(command: Command[Any], reply: Any, where: str) -> Any:
+def _answer(command: Command[Any], reply: Any, where: str, failed: Refusing) -> Any:
     if isinstance(reply, redis.RedisError):
-        return errors.failed(reply, where, command)
+        return failed(reply, where, command)
     return value(command, reply)
 
 
-def _placed(stage: Stage, reply: Any, where: str) -> bool | Failed:
+def _placed(stage: Stage, reply: Any, where: str, failed: Refusing) -> bool | Failed:
     """Return the answer to a `Stage` that the commit script carried out: whether its key was free."""
     if isinstance(reply, redis.RedisError):
-        return errors.failed(reply, where, stage)
+        return failed(reply, where, stage)
     return bool(reply)
+
+
+def after_asking(replies: Sequence[Any]) -> list[Any]:
+    """Return the replies to commands that each followed an ASKING, or the refusal of that."""
+    return [
+        asked if isinstance(reply, redis.ResponseError) and isinstance(asked, redis.ResponseError) else reply
+        for asked, reply in zip(replies[::2], replies[1::2], strict=True)
+    ]
 
 
 def misdirected(commands: Sequence[Command[Any]], found: Sequence[Any]) -> bool:

@@ -182,11 +182,16 @@ def of_exchanging(
 
 def failed(error: redis.RedisError, where: str, command: Command[Any]) -> Failed:
     """Turn an error that came as a command's reply into the answer to this command."""
+    text = text_of(error)
+    return refusals.failed(refusals.refusal(text, where, command), text)
+
+
+def text_of(error: redis.RedisError) -> str:
+    """Return the text of a server's error as the server sent it, its code included."""
     code = getattr(error, "status_code", None) or next(
         (code for kind, code in _CODES.items() if isinstance(error, kind)), ""
     )
-    text = str(error) if str(error).startswith(code) else f"{code} {error}"
-    return refusals.failed(refusals.refusal(text, where, command), text)
+    return str(error) if str(error).startswith(code) else f"{code} {error}"
 
 
 # redis-py removes the code from the error texts that it knows.

@@ -208,6 +208,14 @@ def packed(frames: Iterable[Frame]) -> list[bytes]:
     return pieces
 
 
+_ASKING: Frame = ("ASKING",)
+
+
+def asking(frames: Iterable[Frame]) -> list[Frame]:
+    """Return the same commands, each after an ASKING: the node of a cluster that a slot moves to wants it."""
+    return [each for frame in frames for each in (_ASKING, frame)]
+
+
 def portions(pieces: list[bytes]) -> Iterable[list[bytes]]:
     """Yield the pieces in portions that are sent one by one.
 
