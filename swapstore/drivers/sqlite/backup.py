@@ -107,8 +107,8 @@ def restore(opened: Opened, path: str, timeout_s: float) -> None:
 def _keep_in_log(opened: Opened, timeout_s: float) -> Iterator[None]:
     """Keep the main file's state in the log: what is restored has a state of its own, which follows on none.
 
-    A checkpoint copies nothing that is newer than what a reader sees. So the main file stays at the state that
-    is read here, or at one before it, and the log has the commit that follows on it.
+    A checkpoint copies nothing that is newer than what a reader sees. So the main file stays at the state
+    that is read here, or at one before it, and the log has the commit that follows on it.
     """
     with closing(file.open_file(Path(opened.parts.main), timeout_s).connection) as reader:
         reader.execute("BEGIN")
