@@ -526,6 +526,25 @@ def test_a_lost_correction_keeps_its_lease(connect: Callable[[], Store]) -> None
     assert list(after[1]) != [Remove("swapstore:lease:{mena}")]
 
 
+def test_records_whose_replies_are_all_lost(connect: Callable[[], Store]) -> None:
+    """A publish that never came to its swap is told as one that may have happened."""
+    store = connect()
+    store.publish("mena", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        real = store._driver.execute
+
+        def losing(commands: list[object]) -> object:
+            if any(isinstance(each, Keep) for each in commands):
+                raise ReplyLost("the endpoint did not answer.")
+            return real(commands)  # type: ignore[arg-type]
+
+        patch.setattr(store._driver, "execute", losing)
+        with pytest.raises(Unavailable, match="nothing was published") as caught:
+            store.publish("mena", 2)
+    assert not isinstance(caught.value, OutcomeUnknown | ReplyLost)
+    assert store.publish("mena", 2).version == 2
+
+
 def test_one_refused_script_is_no_lack_of_scripts(rest: RestServer) -> None:
     """While an endpoint is changed, a producer begins to use plain SET, beside others that use scripts."""
     rest.switches.compares = False
