@@ -53,7 +53,7 @@ def back_up(opened: Opened, path: str) -> int:
 
 
 def _give_name(partial: Path, target: Path) -> None:
-    """Give a whole copy its name, unless another file got that name meanwhile."""
+    """Give a whole copy its name, unless another file has that name by now."""
     try:
         target.hardlink_to(partial)
     except FileExistsError:
