@@ -84,6 +84,12 @@ MUTANTS = (
         Edit("Opened.is_usable", "now.files != self.look.files or self._is_overwritten()", "False"),
     ),
     mutant(
+        "a restore leaves a log that follows on nothing",
+        "A store is open to every process right after a restore.",
+        "real/test_sqlite_backup.py::test_a_restore_beside_a_checkpoint[1]",
+        Edit("_keep_in_log", 'reader.execute("BEGIN")', "pass"),
+    ),
+    mutant(
         "SQLite acknowledges what it committed into a removed file",
         "An acknowledged publish is in the files that other processes open.",
         "real/test_sqlite_identity.py::test_a_commit_into_a_file_that_went_away_is_not_acknowledged",

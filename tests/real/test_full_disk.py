@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 import swapstore
 from swapstore import Retention, Store
 from swapstore.drivers.sqlite import reserve
+from swapstore.drivers.sqlite.identity import Parts
 from swapstore.errors import StoreFull
 from tests.support import invariants
 
@@ -121,6 +123,23 @@ def test_room_is_reserved_again(disk: Path) -> None:
         for number in range(60):
             store.publish("mena", ["x" * 50_000, number])
         assert (disk / "s.db-reserve").stat().st_size == reserve.RESERVE_BYTES, "by a process that goes on"
+
+
+def test_half_a_reserve_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up while room is reserved, and the little that was reserved is taken for enough."""
+
+    def write_half(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "s.db"
+    path.touch()
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", write_half)
+        reserve.keep(Parts.of(path), reserve.LARGE * reserve.RESERVE_BYTES)
+    reserve.keep(Parts.of(path), reserve.LARGE * reserve.RESERVE_BYTES)
+    assert (tmp_path / "s.db-reserve").stat().st_size == reserve.RESERVE_BYTES
 
 
 def test_a_small_store_reserves_nothing(tmp_path: Path) -> None:

@@ -108,6 +108,62 @@ def test_a_backup_replaces_nothing(path: Path, tmp_path: Path) -> None:
     assert latest(tmp_path / "cut.db") == 1
 
 
+def test_two_backups_to_one_name(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The final name is given to the half-written copy of another backup, or a whole copy is replaced."""
+    target, real, waiting, go_on = (
+        tmp_path / "copy.db",
+        backup._copy_into,
+        threading.Event(),
+        threading.Event(),
+    )
+    refused: list[SwapstoreError] = []
+
+    def second() -> None:
+        with opened(path) as store, pytest.raises(InvalidInput, match="exists already") as caught:
+            store.backup(target)
+        refused.append(caught.value)
+
+    other = threading.Thread(target=second)
+
+    def copy_into(*arguments: Any) -> None:
+        if threading.current_thread() is other:
+            waiting.set()  # its file is there, and empty
+            assert go_on.wait(20)
+        real(*arguments)
+        if threading.current_thread() is not other:
+            other.start()
+            assert waiting.wait(20)
+
+    monkeypatch.setattr(backup, "_copy_into", copy_into)
+    with opened(path) as store:
+        store.publish("mena", 1)
+        try:
+            size = store.backup(target)
+            assert (target.stat().st_size, latest(target)) == (size, 1)
+            whole = target.read_bytes()
+        finally:
+            go_on.set()
+            other.join(20)
+    assert refused
+    assert target.read_bytes() == whole
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["copy.db"]
+
+
+def test_a_backup_where_files_have_one_name(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without hard links, no backup can be made."""
+
+    def hardlink_to(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", hardlink_to)
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(tmp_path / "copy.db")
+    assert latest(tmp_path / "copy.db") == 1
+
+
 def test_a_backup_of_a_private_store_is_private(path: Path, tmp_path: Path) -> None:
     """What only its owner may read can be read by everybody in the backup."""
     with opened(path) as store:
@@ -219,6 +275,51 @@ def test_the_files_of_a_restored_store_belong_together(path: Path, tmp_path: Pat
                 found = fresh.read_latest("mena")
                 assert found is not None
                 assert found.value in (1, ["x" * 30_000, number])
+
+
+@pytest.mark.parametrize("checkpoint", ["", "PASSIVE", "TRUNCATE"])
+def test_a_restored_store_is_open_to_others(path: Path, tmp_path: Path, checkpoint: str) -> None:
+    """A store without commits in its log is refused after a restore, as if its log were another's."""
+    copy = tmp_path / "copy.db"
+    with opened(path) as store:
+        store.publish("mena", "kept")
+        store.backup(copy)
+        store.publish("mena", "later")
+    with opened(path) as store:
+        if checkpoint:
+            store.publish("mena", "newest")
+            with closing(sqlite3.connect(path)) as other:
+                other.execute(f"PRAGMA wal_checkpoint({checkpoint})")
+        store.restore(copy)
+        assert latest(path) == "kept"
+        store.restore(copy)
+        assert latest(path) == "kept"
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_restore_beside_a_checkpoint(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    """Another process empties the log during a restore, and nobody can open the store afterwards."""
+    copy, advance, seen = tmp_path / "copy.db", backup._advance, []
+
+    def beside_a_checkpoint(opened: Any) -> None:
+        advance(opened)
+        seen.append(opened)
+        if len(seen) == which:
+            with closing(sqlite3.connect(path, timeout=0)) as other:
+                other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    with opened(path) as store:
+        store.publish("mena", "kept")
+        store.backup(copy)
+        store.publish("mena", "later")
+        monkeypatch.setattr(backup, "_advance", beside_a_checkpoint)
+        store.restore(copy)
+        assert len(seen) == 2
+        assert latest(path) == "kept"
+        assert store.publish("mena", "more").version == 2
+        assert latest(path) == "more"
 
 
 def test_what_is_no_backup_is_not_restored(path: Path, tmp_path: Path) -> None:

@@ -155,6 +155,26 @@ def test_what_another_program_does_to_the_file_is_not_a_replacement(tmp_path: Pa
     assert latest(path) == 39
 
 
+def test_a_layout_that_changes_just_before_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`VACUUM` by hand, at the moment of a publish, and nobody else can open the file any more."""
+    path, take = tmp_path / "s.db", SqliteDriver._take
+
+    def take_and_be_overtaken(driver: SqliteDriver, **options: Any) -> Any:
+        opened = take(driver, **options)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("VACUUM")
+            other.execute("VACUUM")
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return opened
+
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        with monkeypatch.context() as during:
+            during.setattr(SqliteDriver, "_take", take_and_be_overtaken)
+            store.publish("mena", 2)
+        assert latest(path) == 2
+
+
 @pytest.mark.slow
 def test_a_log_is_taken_while_others_write_checkpoints(tmp_path: Path) -> None:
     """A store that is opened beside a busy producer is refused now and then."""

@@ -40,6 +40,7 @@ from swapstore.commands import (
     Ttl,
     Write,
 )
+from swapstore.drivers import refusals
 from swapstore.drivers.base import Driver
 from swapstore.drivers.rest import wire
 from tests.rest.support import FACES, driver_of, store_on
@@ -325,3 +326,19 @@ def test_only_ok_means_that_something_was_set(command: Command[bool], reply: obj
     assert wire.value(command, None, ("SET",)) is False
     with pytest.raises(wire.Unreadable):
         wire.value(command, reply, ("SET",))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_sent_again"),
+    [
+        ("READONLY You can't write against a read only replica.", True),
+        ("ERR Error running script (call to f_1): @user_script:9: -READONLY You can't write", True),
+        ("MASTERDOWN Link with MASTER is down", True),
+        ("BUSY Redis is busy running a script.", True),
+        ("BUSYKEY Target key name already exists.", False),
+        ("ERR unknown command 'READONLY'", False),
+    ],
+)
+def test_what_another_server_will_carry_out(text: str, *, is_sent_again: bool) -> None:
+    """A publish fails during a failover, because the server names the reason inside that of a script."""
+    assert refusals.is_misdirected(text) is is_sent_again

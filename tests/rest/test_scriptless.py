@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -17,12 +18,13 @@ import swapstore
 import swapstore.aio
 from swapstore import Mirror, Retention, Store
 from swapstore.cache import Cache
-from swapstore.commands import CompareAndSet, Keep, Write
+from swapstore.commands import CompareAndSet, Keep, Remove, Write
 from swapstore.errors import (
     Contended,
     InvalidInput,
     LeaseLost,
     OutcomeUnknown,
+    ReplyLost,
     Throttled,
     Unavailable,
     Unsupported,
@@ -308,6 +310,7 @@ def test_two_writers_beside_a_lease_are_noticed(connect: Callable[[], Store], va
             if len(commands) == 4 and type(commands[0]).__name__ == "Write":
                 replies = real(commands[:1])  # type: ignore[arg-type]
                 client.set(key, other)
+                client.set("swapstore:lease:{mena}", "another's")
                 return [*replies, *real(commands[1:])]  # type: ignore[arg-type]
             return real(commands)  # type: ignore[arg-type]
 
@@ -315,6 +318,7 @@ def test_two_writers_beside_a_lease_are_noticed(connect: Callable[[], Store], va
             patch.setattr(store._driver, "execute", meddling)
             with pytest.raises(LeaseLost, match="single_writer=True promises that there is none"):
                 store.publish("mena", 2)
+        assert client.get("swapstore:lease:{mena}") == b"another's", "a third writer would write beside it"
 
 
 def test_connecting_without_any_way_to_commit_is_refused(scriptless: RestServer) -> None:
@@ -469,24 +473,85 @@ def test_a_swap_whose_read_back_is_refused(
 
 
 @pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
-def test_a_step_is_not_sent_when_the_lease_is_about_to_run_out(connect: Callable[[], Store]) -> None:
+@pytest.mark.parametrize("kind", ["manifest", "id", "ts"])
+def test_a_step_is_not_sent_when_the_lease_is_about_to_run_out(
+    connect: Callable[[], Store], kind: str
+) -> None:
     """After a pause that the endpoint asked for, a SET arrives under another writer's lease."""
     store = connect()
-    store.publish("mena", 1)
+    cut(store, "run-1")
     slow = Store(store._driver, attrs.evolve(store._context, cache=Cache(1 << 20)))
+    asked: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         real = slow._driver.execute
 
         def pausing(commands: list[object]) -> object:
-            if isinstance(commands[0], Write):
-                time.sleep(1.2)  # as long as a pause that the endpoint asks for
-                raise Throttled("later", retry_after_s=0.0)
-            return real(commands)  # type: ignore[arg-type]
+            if not any(isinstance(each, Write) and f":{kind}:" in each.key for each in commands):
+                return real(commands)  # type: ignore[arg-type]
+            asked.append(commands)
+            time.sleep(1.2)  # as long as a pause that the endpoint asks for
+            raise Throttled("later", retry_after_s=0.0)
 
         patch.setattr(slow._driver, "execute", pausing)
-        with pytest.raises(Unavailable, match="longer than the lease allows"):
-            slow.publish("mena", 2)
-    assert store.read_latest("mena").value == 1  # type: ignore[union-attr]
+        if kind == "ts":  # what comes after the swap is only cleaning up
+            assert slow.publish("mena", 2).version == 1
+        else:
+            with pytest.raises(Unavailable, match="longer than the lease allows"):
+                slow.publish("mena", "other", id="run-1", ts=at(10**12))
+    assert len(asked) == 1
+    found = store.read_latest("mena")
+    assert (found and found.value) == (2 if kind == "ts" else None)
+
+
+@pytest.mark.parametrize("way", [Way.LEASE], indirect=True)
+def test_a_lost_correction_keeps_its_lease(connect: Callable[[], Store]) -> None:
+    """A SET of a record arrives late, under another writer's lease, and replaces what that has committed."""
+    store = connect()
+    cut(store, "run-1")
+    after: list[list[object]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = store._driver.execute
+
+        def losing(commands: list[object]) -> object:
+            if not after and any(isinstance(each, Write) and ":id:" in each.key for each in commands):
+                after.append([])
+                raise ReplyLost("lost")
+            if after:
+                after.append(commands)
+            return real(commands)  # type: ignore[arg-type]
+
+        patch.setattr(store._driver, "execute", losing)
+        with contextlib.suppress(OutcomeUnknown):
+            store.publish("mena", "other", id="run-1", ts=at(10**12))
+    assert list(after[1]) != [Remove("swapstore:lease:{mena}")]
+
+
+def test_records_whose_replies_are_all_lost(connect: Callable[[], Store]) -> None:
+    """A publish that never came to its swap is told as one that may have happened."""
+    store = connect()
+    store.publish("mena", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        real = store._driver.execute
+
+        def losing(commands: list[object]) -> object:
+            if any(isinstance(each, Keep) for each in commands):
+                raise ReplyLost("the endpoint did not answer.")
+            return real(commands)  # type: ignore[arg-type]
+
+        patch.setattr(store._driver, "execute", losing)
+        with pytest.raises(Unavailable, match="nothing was published") as caught:
+            store.publish("mena", 2)
+    assert not isinstance(caught.value, OutcomeUnknown | ReplyLost)
+    assert store.publish("mena", 2).version == 2
+
+
+def test_one_refused_script_is_no_lack_of_scripts(rest: RestServer) -> None:
+    """While an endpoint is changed, a producer begins to use plain SET, beside others that use scripts."""
+    rest.switches.compares = False
+    rest.switches.fail(1, "ERR unknown command 'EVAL'", when="EVAL")
+    with swapstore.connect(rest.url, token=rest.token, single_writer=True) as store:
+        assert store.publish("mena", 1).version == 1
+        assert type(store._context.capabilities.committer) is Scripted
 
 
 def test_a_script_that_meets_a_cut_publish(scriptless: RestServer, connect: Callable[[], Store]) -> None:

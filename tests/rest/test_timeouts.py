@@ -11,6 +11,7 @@ import pytest
 from swapstore import ReplyLost, SwapstoreError, Timeout, Unavailable
 from swapstore.commands import Get, Put
 from swapstore.drivers.base import LEFT_S
+from swapstore.drivers.rest import transport
 from tests.rest.support import FACES, QUICK, driver_of, endpoint, request_of
 from tests.support.rest import RestServer
 
@@ -101,6 +102,24 @@ def test_an_endpoint_that_takes_the_request_too_slowly(face: str) -> None:
         with pytest.raises(ReplyLost, match="in time"):
             driver.execute([Put("a", b"x" * 9_000_000, 1000)])
         assert time.monotonic() - began < 5
+        over.set()
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_an_upload_whose_waits_are_longer_than_the_call(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow endpoint takes each piece in time, and the whole request in any time."""
+    monkeypatch.setattr(transport, "SLOWEST", float("inf"))  # all of the time counts as waiting
+    over = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        while connection.recv(64 * 1024) and not over.is_set():
+            time.sleep(0.05)
+
+    timeout = Timeout(connect=5, reply=5, total=0.5)
+    with endpoint(serve) as url, driver_of(face, url, timeout=timeout) as driver:
+        with pytest.raises(ReplyLost, match="did not take the request in time"):
+            driver.execute([Put("a", b"x" * 9_000_000, 1000)])
         over.set()
 
 

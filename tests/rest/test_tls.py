@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import json
+import signal
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from swapstore import ReplyLost, Timeout, Unavailable
 from swapstore.commands import Get, Put
+from swapstore.drivers.rest import address
+from swapstore.drivers.rest.aio import AsyncUpstashDriver
 from tests.rest.support import FACES, QUICK, TOKEN, driver_of, endpoint, request_of
 
 HELLO = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"  # a record of 16 KiB with a ServerHello begins
@@ -104,6 +108,56 @@ def test_a_handshake_that_trickles(face: str, connect: float, total: float) -> N
         assert time.monotonic() - began < 10
     assert type(caught.value) is Unavailable  # nothing was sent
     gc.collect()
+
+
+@contextlib.contextmanager
+def mute() -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """A port that never answers a handshake: its URL, when one has begun, and when its socket is closed."""
+    begun, closed = threading.Event(), threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.settimeout(20)
+        while connection.recv(65536):
+            begun.set()
+        closed.set()
+
+    with endpoint(serve) as url:
+        yield named(url), begun, closed
+
+
+def test_a_handshake_that_is_interrupted() -> None:
+    """Ctrl-C during a handshake leaves its socket open for as long as anything keeps the traceback."""
+    with mute() as (url, begun, closed), driver_of("blocking", url) as driver:
+
+        def interrupt() -> None:
+            begun.wait(20)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        other = threading.Thread(target=interrupt)
+        other.start()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            driver.execute([Get("a")])
+        other.join()
+        assert closed.wait(3)
+        assert caught.value.__traceback__
+
+
+def test_a_handshake_that_is_cancelled() -> None:
+    """A task that is cancelled during a handshake leaves its socket open."""
+
+    async def main(url: str, begun: threading.Event, closed: threading.Event) -> None:
+        driver = AsyncUpstashDriver(address.parse(url, TOKEN, allow_http=False), max_request=10_000)
+        task = asyncio.create_task(driver.execute([Get("a")]))
+        assert await asyncio.to_thread(begun.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert await asyncio.to_thread(closed.wait, 3)
+        assert caught.value.__traceback__
+        await driver.close()
+
+    with mute() as (url, begun, closed):
+        asyncio.run(main(url, begun, closed))
 
 
 def _silent(connection: socket.socket) -> None:

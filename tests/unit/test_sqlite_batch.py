@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from swapstore.commands import Command, Committed, Stage, Staged, Ttl
+from swapstore.commands import Command, Committed, Stage, Staged, Ttl, Unstaged
 from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.drivers.sqlite.file import _SCHEMA
@@ -61,6 +61,16 @@ def test_a_batch_equals_its_commands_one_by_one(seed: int) -> None:
                 assert state(short) == state(long), commands
                 committed += sum(reply == Committed() for reply in replies)
     assert committed > 20, "or nothing was tried"
+
+
+def test_a_record_that_expired_within_its_batch_is_not_committed() -> None:
+    """A commit after a long pause names a record that others may have replaced since."""
+    staging = Stage("a", HEADERS[0], TTL_MS)
+    swap = commit(b"", b"1;", Staged("a", HEADERS[0]))
+    with closing(opened()) as connection:
+        batch = WritingBatch(connection, [staging, swap])
+        assert batch.carry_out(staging, NOW)
+        assert isinstance(batch.carry_out(swap, NOW + TTL_MS), Unstaged)
 
 
 def test_a_publish_writes_its_payload_once() -> None:

@@ -7,6 +7,7 @@ however large the request or the answer is.
 
 from __future__ import annotations
 
+import ssl
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +25,6 @@ from swapstore.errors import InvalidInput, ReplyLost, SwapstoreError, Unavailabl
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterable, Iterator
 
     from swapstore.drivers.rest.address import Address
@@ -102,12 +102,29 @@ class RestDriver:
 def pool_options(address: Address) -> dict[str, Any]:
     """Return the options of a pool of connections. It never resends a request, and follows no redirects."""
     return {
-        "ssl_context": httpcore2.default_ssl_context() if address.scheme == "https" else None,
+        "ssl_context": _ssl_context() if address.scheme == "https" else None,
         "proxy": _proxy(address),
         "max_connections": MAX_CONNECTIONS,
         "keepalive_expiry": IDLE_S,
         "retries": 0,
     }
+
+
+def _ssl_context() -> ssl.SSLContext:
+    context = httpcore2.default_ssl_context()
+    context.sslsocket_class = _ClosingSocket
+    return context
+
+
+class _ClosingSocket(ssl.SSLSocket):
+    """A socket that closes when its handshake is interrupted. It alone has the connection then."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the interface
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 def _proxy(address: Address) -> httpcore2.Proxy | None:

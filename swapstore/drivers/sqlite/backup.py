@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,23 +16,25 @@ from swapstore.drivers.sqlite import errors, file, identity
 from swapstore.errors import Corrupt, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from swapstore.drivers.sqlite.file import Opened
 
 _BUSY_SLEEP_S = 0.05
 
 
 def back_up(opened: Opened, path: str) -> int:
-    """Copy the store into a new file, and return its size in bytes. When it has its name, it is whole."""
+    """Copy the store into a new file, and return its size in bytes. When it has its name, it is whole.
+
+    A process that is killed leaves a file whose name ends with `.partial`. It may be deleted.
+    """
     if opened.look.is_nothing:
         raise NotFound(f"{opened.parts.where} does not exist, so there is nothing to copy")
     target = Path(path)
-    partial = target.with_name(f"{target.name}.partial")
+    partial = target.with_name(f"{target.name}.{os.urandom(4).hex()}.partial")  # others may copy to the name
     if os.path.lexists(target):
-        raise InvalidInput(
-            f"{target} exists already, and a backup does not replace a file; choose another name"
-        )
+        raise _taken(target)
     try:
-        partial.unlink(missing_ok=True)  # of a backup that was cut short
         partial.touch(mode=Path(opened.parts.main).stat().st_mode & 0o777, exist_ok=False)
     except OSError as error:
         raise Unavailable(
@@ -42,13 +44,26 @@ def back_up(opened: Opened, path: str) -> int:
     try:
         _copy_into(partial, opened)
         _refuse_if_torn(opened)
-        partial.rename(target)
-    except BaseException:
+        _give_name(partial, target)
+    finally:
         for part in ("", "-wal", "-shm", "-journal"):
             Path(f"{partial}{part}").unlink(missing_ok=True)
-        raise
     _make_durable(target.parent)
     return target.stat().st_size
+
+
+def _give_name(partial: Path, target: Path) -> None:
+    """Give a whole copy its name, unless another file has that name by now."""
+    try:
+        target.hardlink_to(partial)
+    except FileExistsError:
+        raise _taken(target) from None
+    except OSError:  # the file system has no hard links
+        partial.rename(target)
+
+
+def _taken(target: Path) -> InvalidInput:
+    return InvalidInput(f"{target} exists already, and a backup does not replace a file; choose another name")
 
 
 def _copy_into(partial: Path, opened: Opened) -> None:
@@ -56,7 +71,7 @@ def _copy_into(partial: Path, opened: Opened) -> None:
     try:
         with closing(sqlite3.connect(partial, isolation_level=None)) as copy:
             opened.connection.backup(copy)
-            copy.execute(identity.NEXT, (identity.mark(copy), os.urandom(identity.STATE_BYTES)))
+            identity.advance(copy)
             _refuse_if_damaged(copy, opened.parts.where)
     except sqlite3.Error as error:
         raise errors.translated(error, identity.Parts.of(partial)) from error
@@ -83,11 +98,31 @@ def restore(opened: Opened, path: str, timeout_s: float) -> None:
 
     with closing(found.connection):
         _refuse_if_damaged(found.connection, found.parts.where)
-        with errors.while_committing(opened.connection, opened.parts):
+        with _keep_in_log(opened, timeout_s), errors.while_committing(opened.connection, opened.parts):
             found.connection.backup(opened.connection, progress=give_up, sleep=_BUSY_SLEEP_S)
-        state = (identity.mark(opened.connection), os.urandom(identity.STATE_BYTES))
-        with errors.while_committing(opened.connection, opened.parts):
-            opened.connection.execute(identity.NEXT, state)
+    _advance(opened)
+
+
+@contextmanager
+def _keep_in_log(opened: Opened, timeout_s: float) -> Iterator[None]:
+    """Keep the main file's state in the log: what is restored has a state of its own, which follows on none.
+
+    A checkpoint copies nothing that is newer than what a reader sees. So the main file stays at the state
+    that is read here, or at one before it, and the log has the commit that follows on it.
+    """
+    with closing(file.open_file(Path(opened.parts.main), timeout_s).connection) as reader:
+        reader.execute("BEGIN")
+        identity.mark(reader)
+        _advance(opened)
+        yield
+
+
+def _advance(opened: Opened) -> None:
+    with errors.while_writing(opened.connection, opened.parts):
+        opened.connection.execute("BEGIN IMMEDIATE")
+        identity.advance(opened.connection)
+    with errors.while_committing(opened.connection, opened.parts):
+        opened.connection.execute("COMMIT")
 
 
 def _refuse_if_torn(opened: Opened) -> None:

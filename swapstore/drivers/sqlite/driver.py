@@ -11,7 +11,6 @@ acknowledged only if they still are after its COMMIT.
 from __future__ import annotations
 
 import ctypes
-import os
 import sqlite3
 import threading
 import time
@@ -159,7 +158,7 @@ class SqliteDriver:
             replies = [batch.carry_out(command, self._now_ms()) for command in commands]
             batch.finish()
             connection.execute(_REMOVE_EXPIRED, (self._now_ms(), EXPIRED_REMOVED))
-            connection.execute(identity.NEXT, (opened.mark, os.urandom(identity.STATE_BYTES)))
+            identity.advance(connection)
         with errors.while_committing(connection, parts):
             connection.execute("COMMIT")
         if not opened.is_in_place():

@@ -57,13 +57,12 @@ class Access(enum.Enum):
 
 @attrs.define
 class Opened:
-    """A connection, and the files that it has open. `mark`: see `identity`."""
+    """A connection, and the files that it has open."""
 
     connection: sqlite3.Connection
     parts: Parts
     look: Look
     access: Access
-    mark: bytes
 
     def is_usable(self) -> bool:
         """Say whether the files at the path are still those that the connection has open.
@@ -75,7 +74,7 @@ class Opened:
             return True
         if now.files != self.look.files or self._is_overwritten():
             return False
-        self.look, self.mark = now, identity.mark(self.connection)
+        self.look = now
         if self.access is Access.WRITE:
             reserve.keep(self.parts, now.written[1])
         return True
@@ -140,7 +139,7 @@ def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bo
                 f"and {parts.shm} away to go on with what is there now, or put the former file back"
             )
         try:
-            connection, mark = _connect(parts, access, timeout_s)
+            connection = _connect(parts, access, timeout_s)
         except sqlite3.Error as error:
             if access is not Access.WRITE and identity.look(parts) != before:
                 continue  # its log came or went
@@ -158,7 +157,7 @@ def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bo
                 )
             if access is Access.WRITE:
                 reserve.keep(parts, after.written[1])
-            return Opened(connection, parts, after, access, mark)
+            return Opened(connection, parts, after, access)
         # It was created or replaced since the look. Only what exists before it is opened can be compared.
         connection.close()
         if before.main is None and private:
@@ -172,7 +171,7 @@ def _empty(path: Path, parts: Parts, found: Look) -> Opened:
         raise misplaced
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     _create_tables(connection)
-    return Opened(connection, parts, found, Access.SNAPSHOT, identity.mark(connection))
+    return Opened(connection, parts, found, Access.SNAPSHOT)
 
 
 def _access(parts: Parts, found: Look) -> Access:
@@ -182,8 +181,8 @@ def _access(parts: Parts, found: Look) -> Access:
     return Access.READ if found.main is None or identity.size_of(parts.wal) else Access.SNAPSHOT
 
 
-def _connect(parts: Parts, access: Access, timeout_s: float) -> tuple[sqlite3.Connection, bytes]:
-    """Return a connection and its mark. It has read: so SQLite has opened all of its files."""
+def _connect(parts: Parts, access: Access, timeout_s: float) -> sqlite3.Connection:
+    """Return a connection. It has read: so SQLite has opened all of its files."""
     options = {
         Access.WRITE: "mode=rwc",
         Access.READ: "mode=ro&readonly_shm=1",
@@ -198,10 +197,10 @@ def _connect(parts: Parts, access: Access, timeout_s: float) -> tuple[sqlite3.Co
     )
     try:
         _prepare(connection, parts, timeout_s, may_create=access is Access.WRITE)
-        return connection, identity.mark(connection)
     except BaseException:
         connection.close()
         raise
+    return connection
 
 
 def _misplaced(path: Path, where: str) -> Misconfigured | None:

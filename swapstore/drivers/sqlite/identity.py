@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "CREATE TABLE lineage (id INTEGER PRIMARY KEY, mark BLOB, previous BLOB, current BLOB)"
 FIRST = "INSERT INTO lineage VALUES (1, ?, ?, ?)"
-NEXT = "UPDATE lineage SET mark = ?, previous = current, current = ?"
 STATE_BYTES = 12
 
+_NEXT = "UPDATE lineage SET mark = ?, previous = current, current = ?"
 _MAGIC = b"swapstor"
 _PAGE = 2  # where `lineage` is: it is the first table of the schema, also in a copy that VACUUM made
 _CELL_HEADER = 7  # bytes of a row before its first blob: two lengths, and a header of five bytes
@@ -42,6 +42,11 @@ def mark(connection: sqlite3.Connection) -> bytes:
     """Return the mark of the file's layout. A copy made by SQLite has another `schema_version`."""
     schema_version: int = connection.execute("PRAGMA schema_version").fetchone()[0]
     return _MAGIC + schema_version.to_bytes(4, "big")
+
+
+def advance(connection: sqlite3.Connection) -> None:
+    """Name the state that the open transaction makes. Only within it is the layout certain."""
+    connection.execute(_NEXT, (mark(connection), os.urandom(STATE_BYTES)))
 
 
 # --- the three files, from outside -----------------------------------------------------------------
