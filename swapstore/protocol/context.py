@@ -110,8 +110,8 @@ class Context:
     """Everything that an operation gets from its client, which uses one namespace.
 
     `where`: the store's address, for messages. `on_connect`: the operation that runs once, when the client
-    connects. `route`: see `reading`. `doctor`: the checks for this kind of store. `hook`: called with each event; None: there is no
-    listener.
+    connects. `route`: see `reading`. `doctor`: the checks for this kind of store. `hook`: called with each
+    event; None: there is no listener.
     """
 
     keys: Keys

@@ -5,9 +5,10 @@ compare the etag of the manifest that the client remembers with the stored one, 
 answer is remembered in `ctx.cache`.
 
 Commands that only read are sent again when their reply is lost. A replica is asked once (`Route.anywhere`):
-when it fails, or shows less than this client has seen, the operation goes on with the primary. Records and pages are checked when they are
-read: one that is missing or altered raises `PayloadMissing` or `Corrupt`, and the caller decides whether the
-manifest has moved on or the store is damaged.
+when it fails, or shows less than this client has seen, the operation goes on with the primary.
+
+Records and pages are checked when they are read: one that is missing or altered raises `PayloadMissing` or
+`Corrupt`, and the caller decides whether the manifest has moved on or the store is damaged.
 """
 
 from __future__ import annotations
