@@ -108,21 +108,24 @@ def _send(group: list[_Member[T]]) -> Operation[Unavailable | None]:
     batches = [member.wants for member in group if isinstance(member.wants, Batch)]
     wanted = [batch.commands for batch in batches]
     bounds = [batch.until for batch in batches if batch.until is not None]
+    anywhere = all(batch.anywhere for batch in batches)
     try:
         replies = yield Batch(
-            tuple(command for commands in wanted for command in commands), until=min(bounds, default=None)
+            tuple(command for commands in wanted for command in commands),
+            until=min(bounds, default=None),
+            anywhere=anywhere,
         )
     except SwapstoreError as error:
         lost = isinstance(error, ReplyLost) and not all(map(_only_reads, group))
         if isinstance(error, ReplyLost) and len(group) > 1:
             error.cut_off = False  # that holds for the last of them alone
         for member in group:
-            member.alone = True
+            member.alone = not anywhere
             waited = isinstance(error, Throttled) or (isinstance(error, Unavailable) and error.again)
-            if len(group) == 1 or lost or waited:
+            if anywhere or len(group) == 1 or lost or waited:
                 member.answer(copy.copy(error))  # each gets the name of its own dataset
         # Otherwise the batch had no effect: each member sends its own part again.
-        return error if isinstance(error, Unavailable) else None
+        return error if isinstance(error, Unavailable) and not anywhere else None
     start = 0
     for member, commands in zip(group, wanted, strict=True):
         member.answer(replies[start : start + len(commands)])

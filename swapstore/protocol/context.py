@@ -73,7 +73,20 @@ class Policy:
     lease_margin_ms: int = 45_000  # longer than any request takes, including the wait for a connection
     lease_poll_ms: int = 500
     total_s: float | None = None  # that one call may wait in vain; see `Timeout`
+    reads_replicas: bool = False  # reads ask a replica first
     text_only: bool = False  # the endpoint carries text: a payload that is not UTF-8 is stored in base64
+
+
+@attrs.define
+class Route:
+    """Where an operation reads. `anywhere`: a replica may answer; else the primary does."""
+
+    anywhere: bool = False
+
+    def leave(self) -> bool:
+        """Ask the primary from now on. Returns whether a replica was asked before."""
+        left, self.anywhere = self.anywhere, False
+        return left
 
 
 @attrs.define
@@ -104,8 +117,8 @@ class Context:
     """Everything that an operation gets from its client, which uses one namespace.
 
     `where`: the store's address, for messages. `durability`: what its publishes wait for; None: for no
-    replica. `on_connect`: the operation that runs once, when the client connects. `doctor`: the checks for
-    this kind of store. `hook`: called with each event; None: there is no listener.
+    replica. `on_connect`: the operation that runs once, when the client connects. `route`: see `reading`.
+    `doctor`: the checks for this kind of store. `hook`: called with each event; None: there is no listener.
     """
 
     keys: Keys
@@ -118,6 +131,7 @@ class Context:
     validators: tuple[Validator, ...] = ()
     hook: Hook | None = None
     capabilities: Capabilities = attrs.field(factory=Capabilities)
+    route: Route = attrs.field(factory=Route)
     on_connect: Callable[[Context], Operation[None]] | None = None
     doctor: Callable[[Context], Operation[list[Any]]] | None = None
     clock: Clock = attrs.field(factory=SystemClock)
@@ -127,6 +141,10 @@ class Context:
     def place(self) -> str:
         """Where this client looks for datasets, for messages: often it is the wrong place."""
         return f"{self.where}, namespace {self.keys.namespace!r}"
+
+    def reading(self) -> Context:
+        """Return the context for one operation that only reads, which may ask a replica."""
+        return attrs.evolve(self, route=Route(anywhere=True)) if self.policy.reads_replicas else self
 
     def token(self, characters: int) -> str:
         """Return random lowercase hexadecimal characters."""

@@ -44,7 +44,7 @@ def _is_there(reply: bytes | Failed) -> bool:
 
 def status(ctx: Context, dataset: str) -> Operation[Status | None]:
     """Return the status of a dataset. None: nothing is published."""
-    manifest = yield from current_head(ctx, dataset)
+    manifest = yield from current_head(ctx.reading(), dataset)
     return None if manifest is None else status_of(ctx, manifest)
 
 

@@ -4,9 +4,11 @@
 compare the etag of the manifest that the client remembers with the stored one, which takes a few bytes. Every
 answer is remembered in `ctx.cache`.
 
-Commands that only read are sent again when their reply is lost. Records and pages are checked when they are
-read: one that is missing or altered raises `PayloadMissing` or `Corrupt`, and the caller decides whether the
-manifest has moved on or the store is damaged.
+Commands that only read are sent again when their reply is lost. A replica is asked once (`Route.anywhere`):
+when it fails, or shows less than this client has seen, the operation goes on with the primary.
+
+Records and pages are checked when they are read: one that is missing or altered raises `PayloadMissing` or
+`Corrupt`, and the caller decides whether the manifest has moved on or the store is damaged.
 """
 
 from __future__ import annotations
@@ -18,8 +20,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from swapstore import cache
-from swapstore.commands import PERMANENT, Ask, Command, Failed, Get, GetServed, Peek, Ttl
-from swapstore.errors import Corrupt, Damaged, NotFound, ReplyLost, Unavailable, Unsupported
+from swapstore.commands import PERMANENT, Ask, Command, Failed, Get, GetServed, Peek, Served, Ttl
+from swapstore.errors import (
+    Corrupt,
+    Damaged,
+    NotFound,
+    ReplyLost,
+    SwapstoreError,
+    Unavailable,
+    Unsupported,
+)
 from swapstore.format import manifest, pages, records, search
 from swapstore.format.manifest import snapshot_fields
 from swapstore.format.pages import Page
@@ -27,6 +37,7 @@ from swapstore.models import Row, Snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
+    from swapstore.cache import Known
     from swapstore.format.manifest import Manifest
     from swapstore.models import Ref
     from swapstore.protocol.context import Context
@@ -35,6 +46,8 @@ if TYPE_CHECKING:
 HEAD_BYTES = 1024  # holds the header of most manifests
 HEAD_SLACK_BYTES = 256  # how much longer than the remembered header the stored one may be
 SERVED_BYTES = 64 * 1024  # a larger payload is cheaper to read by itself than along with the manifest
+
+_NOTHING = (None, b"", Served(None))  # what a read of a key that is not there is answered with
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,12 +67,29 @@ def ask_all(ctx: Context, commands: Sequence[Command[R]]) -> Operation[list[R | 
     """Send commands that only read in one batch; send them again, a few times, when the replies are lost."""
     if not commands:
         return []
+    if ctx.route.anywhere:
+        replies = yield from _ask_a_replica(ctx, commands)
+        if replies is not None:
+            return replies
     for attempt in range(1, ctx.policy.read_attempts):
         try:
             return (yield Batch(tuple(commands)))
         except ReplyLost:
             yield Wait(ctx.backoff(attempt))
     return (yield Batch(tuple(commands)))
+
+
+def _ask_a_replica(ctx: Context, commands: Sequence[Command[R]]) -> Operation[list[R | Failed] | None]:
+    """Send commands to a replica. None: it cannot answer all of them, so the primary is asked from now on.
+
+    That a key is not there proves nothing: the replica, or the next one, may lag.
+    """
+    with suppress(SwapstoreError):
+        replies = yield Batch(tuple(commands), anywhere=True)
+        if not any(isinstance(reply, Failed) or reply in _NOTHING for reply in replies):
+            return replies
+    ctx.route.leave()
+    return None
 
 
 def value_of(reply: R | Failed) -> R:
@@ -95,10 +125,15 @@ def load_manifest(ctx: Context, dataset: str, *, beside_list: bool = False) -> O
 
     When the store shows an older version than this client has seen, or none, a replica may lag: the manifest
     is read again, a few times. If the store still shows the older one, the store itself has gone back (a
-    restored backup, a flush, a failover that lost writes), and the client follows it.
+    restored backup, a flush, a failover that lost writes), and the client follows it. That is for the primary
+    to show: see `Route`.
     """
     key = ctx.keys.manifest(dataset)
     known = ctx.cache.known(key)
+    if ctx.route.anywhere:
+        at_replica = yield from _manifest_at_replica(ctx, dataset, known)
+        if at_replica is not None:
+            return at_replica
     found: Manifest | None = None
     read_at = 0.0
     for attempt in range(ctx.policy.read_attempts):
@@ -119,6 +154,27 @@ def load_manifest(ctx: Context, dataset: str, *, beside_list: bool = False) -> O
     else:
         ctx.cache.learn(found, read_at, basis=known, retreat=True)
     return found
+
+
+def _manifest_at_replica(ctx: Context, dataset: str, known: Known | None) -> Operation[Manifest | None]:
+    """Read the whole manifest from a replica. None: it shows less than this client has seen, or nothing."""
+    key = ctx.keys.manifest(dataset)
+    read_at = ctx.clock.monotonic()
+    replies = yield from _ask_a_replica(ctx, [Get(key)])
+    if replies is None:
+        return None
+    raw: Any = replies[0]
+    found = manifest.parse(raw, dataset, key)
+    if known is not None and not _goes_on(known.manifest, found):
+        ctx.route.leave()
+        return None
+    ctx.cache.learn(found, read_at, basis=known)
+    return found
+
+
+def _goes_on(known: Manifest, found: Manifest) -> bool:
+    """Say whether a replica shows what this client has seen, or what was committed after it."""
+    return known.epoch == found.epoch and known.version <= found.version
 
 
 def _first_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
@@ -181,7 +237,11 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         ctx.cache.touch(known, read_at)
         return known.manifest
     found = manifest.parse_head(peeked, dataset, key, whole=len(peeked) < size)
-    if found is None or cache.is_newer(known.manifest, found):
+    if (
+        found is None
+        or cache.is_newer(known.manifest, found)
+        or (ctx.route.anywhere and not _goes_on(known.manifest, found))
+    ):
         return (yield from load_manifest(ctx, dataset))
     ctx.cache.learn(found, read_at, basis=known)
     return found
@@ -198,10 +258,13 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     if largest <= 0 or not ctx.capabilities.serves or ctx.cache.known(key) is not None:
         return (yield from current_head(ctx, dataset))
     read_at = ctx.clock.monotonic()
-    try:  # once: a proxy may close the connection when it does not know the command
-        (served,) = yield Batch((GetServed(key, ctx.keys.id(dataset, ""), largest),))
-    except ReplyLost:
-        served = None
+    question = GetServed(key, ctx.keys.id(dataset, ""), largest)
+    served: Served | Failed | None = None
+    if ctx.route.anywhere:
+        replies = yield from _ask_a_replica(ctx, [question])
+        served = None if replies is None else replies[0]
+    if not ctx.route.anywhere:
+        served = yield from _ask_once(question)
     if served is None or isinstance(served, Failed):
         # Plain commands are tried instead, and fail if more is wrong than that this command does not work.
         # Damage concerns one dataset, and a failover passes. They say nothing about the command.
@@ -219,6 +282,16 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         id_key = ctx.keys.id(dataset, row.id)
         with suppress(Damaged):  # the caller reads the record next, and raises this
             ctx.cache.keep(id_key, row.sha256, records.payload_of(served.record, row, id_key))
+    return found
+
+
+def _ask_once(question: GetServed) -> Operation[Served | Failed | None]:
+    """Ask the primary once: a proxy may close the connection when it does not know the command."""
+    try:
+        (served,) = yield Batch((question,))
+    except ReplyLost:
+        return None
+    found: Served | Failed = served
     return found
 
 

@@ -17,10 +17,12 @@ class Batch:
     """Commands to send in one batch. The answer is the list of their replies.
 
     `until` (monotonic seconds, as `time.monotonic` counts them): they are not sent later than that.
+    `anywhere`: they only read, and a replica may answer them, if the client has one. They are sent once.
     """
 
     commands: tuple[Command[Any], ...]
     until: float | None = None
+    anywhere: bool = False
 
 
 @attrs.frozen

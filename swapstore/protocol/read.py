@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from swapstore.errors import Contended, Corrupt, PayloadMissing
+from swapstore.errors import Contended, Corrupt, PayloadMissing, Unavailable
 from swapstore.events import ReadHit, ReadMiss
 from swapstore.format import search
 from swapstore.models import Snapshot
@@ -44,44 +44,75 @@ T = TypeVar("T")
 
 
 def through_manifest(
-    ctx: Context, dataset: str, view: Callable[[Manifest], Operation[T]], *, head_only: bool = False
+    ctx: Context,
+    dataset: str,
+    view: Callable[[Manifest], Operation[T]],
+    *,
+    head_only: bool = False,
+    min_version: int = 0,
 ) -> Operation[T | None]:
     """Run `view` on the stored manifest, and again on a newer one when its records are missing or altered.
 
-    `head_only`: the view needs the header alone, and reads the snapshot that is served. None: nothing is
-    published.
+    `head_only`: the view needs the header alone, and reads the snapshot that is served. `min_version`: see
+    `require_version`. None: nothing is published.
     """
     manifest = yield from (current_served(ctx, dataset) if head_only else current_manifest(ctx, dataset))
+    if min_version:
+        manifest = yield from require_version(ctx, dataset, manifest, min_version)
     for attempt in range(1, ctx.policy.read_attempts):
         if manifest is None:
             return None
         try:
             return (yield from view(manifest))
         except (PayloadMissing, Corrupt):
-            yield Wait(ctx.backoff(attempt))
+            if not ctx.route.leave():
+                yield Wait(ctx.backoff(attempt))
             manifest = yield from load_manifest(ctx, dataset)
     return None if manifest is None else (yield from view(manifest))
 
 
-def read_latest(ctx: Context, dataset: str, *, max_staleness_s: float = 0.0) -> Operation[Snapshot | None]:
-    """Read the pinned snapshot, or else the latest.
+def require_version(ctx: Context, dataset: str, found: Manifest | None, version: int) -> Operation[Manifest]:
+    """Return the stored manifest if it has this version or a later one, or read again, a few times.
+
+    Raises `Unavailable` if the primary does not show it either.
+    """
+    for attempt in range(1, ctx.policy.read_attempts):
+        if found is not None and found.version >= version:
+            return found
+        if not ctx.route.leave():
+            yield Wait(ctx.backoff(attempt))
+        found = yield from load_manifest(ctx, dataset)
+    if found is not None and found.version >= version:
+        return found
+    raise Unavailable(
+        f"version {version} is not there: {ctx.place} shows "
+        f"{'no version' if found is None else f'version {found.version}'}. This server may lag behind the "
+        "one that has it; or the store went back, after a failover or a restore"
+    )
+
+
+def read_latest(
+    ctx: Context, dataset: str, *, max_staleness_s: float = 0.0, min_version: int = 0
+) -> Operation[Snapshot | None]:
+    """Read the pinned snapshot, or else the latest, from a manifest of version `min_version` or later.
 
     Within `max_staleness_s` of the last look at the manifest, the remembered snapshot is served without I/O.
     """
-    found = remembered(ctx, dataset, max_staleness_s)
+    found = remembered(ctx, dataset, max_staleness_s, min_version)
     if found is not None:
         return found
+    ctx = ctx.reading()
 
     def view(manifest: Manifest) -> Operation[Snapshot]:
         return load_snapshot(ctx, manifest, manifest.head.serving)
 
-    found = yield from through_manifest(ctx, dataset, view, head_only=True)
+    found = yield from through_manifest(ctx, dataset, view, head_only=True, min_version=min_version)
     if found is not None and ctx.hook is not None:
         yield Emit(partial(_emit_read, ctx, found))
     return found
 
 
-def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot | None:
+def remembered(ctx: Context, dataset: str, max_staleness_s: float, min_version: int = 0) -> Snapshot | None:
     """Return what `read_latest` can serve without I/O. None: it has to ask the store."""
     if max_staleness_s <= 0:
         return None
@@ -89,6 +120,8 @@ def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot |
     if known is None or ctx.clock.monotonic() - known.read_at > max_staleness_s:
         return None
     manifest = known.manifest
+    if manifest.version < min_version:
+        return None
     row = manifest.head.serving
     payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
     if payload is None:
@@ -101,16 +134,19 @@ def remembered(ctx: Context, dataset: str, max_staleness_s: float) -> Snapshot |
 
 def read_id(ctx: Context, dataset: str, id: str) -> Operation[Snapshot | None]:  # noqa: A002
     """Read the snapshot with this id."""
+    ctx = ctx.reading()
     return (yield from _read_row(ctx, dataset, lambda manifest: find_id(ctx, manifest, id)))
 
 
 def read_version(ctx: Context, dataset: str, version: int) -> Operation[Snapshot | None]:
     """Read the snapshot that this version committed. None: the version is no commit, or is not there."""
+    ctx = ctx.reading()
     return (yield from _read_row(ctx, dataset, _searching(ctx, search.ByVersion(version))))
 
 
 def read_as_of(ctx: Context, dataset: str, ts: int) -> Operation[Snapshot | None]:
     """Read the snapshot with the greatest `ts` that is not later than this one (ms since the epoch)."""
+    ctx = ctx.reading()
     return (yield from _read_row(ctx, dataset, _searching(ctx, search.AsOf(ts))))
 
 
@@ -159,7 +195,7 @@ class History:
     """
 
     def __init__(self, ctx: Context, dataset: str, *, limit: int | None, before: int | None) -> None:
-        self._ctx = ctx
+        self._ctx = ctx.reading()
         self._dataset = dataset
         self._left = limit
         self._before = before
