@@ -65,7 +65,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 from swapstore.commands import (
-    PERMANENT,
     Already,
     AwaitReplicas,
     Command,
@@ -78,7 +77,6 @@ from swapstore.commands import (
     Stage,
     Staged,
     Swap,
-    Ttl,
     Unstaged,
 )
 from swapstore.errors import (
@@ -92,9 +90,10 @@ from swapstore.errors import (
     Unscripted,
 )
 from swapstore.events import Retried
-from swapstore.format import manifest, records, search
+from swapstore.format import manifest, search
 from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
-from swapstore.protocol.load import ask, ask_all, find, load_manifest, value_of
+from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin
+from swapstore.protocol.load import ask, find, load_manifest
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
@@ -102,8 +101,7 @@ if TYPE_CHECKING:
 
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
-    from swapstore.format.records import Origin
-    from swapstore.models import Durability, Entry, Row
+    from swapstore.models import Durability, Row
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
 
@@ -566,42 +564,4 @@ def unknown(draft: Draft, cause: SwapstoreError) -> OutcomeUnknown:
         f"the commit of version {draft.manifest.version} was sent and its outcome could not be resolved "
         f"({cause.args[0]}); {todo}. If it persists: does the store take requests of {size:,} bytes?",
         id=row.id if row else None,
-    )
-
-
-# --- permanent records that no version names ---------------------------------------------------------
-
-
-def permanent_entry(ctx: Context, key: str) -> Operation[Entry | None]:
-    """Read the entry of a permanent id record. None: it is not there, has a TTL, or is damaged."""
-    both: list[Command[Any]] = [Get(key), Ttl(key)]
-    record, ttl = map(value_of, (yield from ask_all(ctx, both)))
-    return entry_in(record, key) if ttl == PERMANENT else None
-
-
-def entry_in(record: bytes | None, key: str) -> Entry | None:
-    """Return the entry of an id record. None: there is no record, or it is damaged."""
-    try:
-        return None if record is None else records.entry_of(record, key)
-    except Corrupt:
-        return None
-
-
-def read_origin(ctx: Context, dataset: str, entry: Entry) -> Operation[Origin | None]:
-    """Read the origin of an entry from its ts record. None: there is none, or it cannot be read."""
-    key = ctx.keys.ts(dataset, entry.ts, entry.id)
-    record = yield from ask(ctx, Get(key))
-    try:
-        return records.read_ts(record, key)[1] if record else None
-    except Corrupt:
-        return None
-
-
-def bound_elsewhere(key: str, entry: Entry | None) -> Contended:
-    """Build the error for an id under which another publish has left permanent records."""
-    when = f" of ts {entry.ts}" if entry else ""
-    return Contended(
-        f"{key} holds a snapshot{when} that no version names: another publish of this id is under way or was "
-        "cut short, or the id is being unlinked. Nothing was published; publish the same content with that "
-        "`ts`, or publish under another id, and see `swapstore verify`"
     )

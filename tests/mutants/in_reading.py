@@ -45,7 +45,7 @@ MUTANTS = (
         "an unreachable store is None",
         "None means one thing: nothing is published. A store that cannot be reached is an error.",
         "real/test_sqlite.py::test_paths_that_cannot_be_opened",
-        Edit("current_served", "except ReplyLost: served = None", "except Exception:\n    return None"),
+        Edit("_ask_once", "except ReplyLost: return None", "except Exception:\n    return Served(None)"),
     ),
     mutant(
         "no second look when a record is missing",

@@ -168,7 +168,7 @@ def write(store: Store, pairs: Pairs) -> None:
     driver: Any = store._driver
     for chunk in _chunks(pairs):
         if isinstance(driver, SqliteDriver):
-            with sqlite_connection(driver) as connection:
+            with sqlite_connection(driver, writes=True) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.executemany("INSERT OR REPLACE INTO records (key, value) VALUES (?, ?)", chunk)
                 connection.execute("COMMIT")

@@ -102,7 +102,10 @@ def cold_trips(store: Store) -> int:
 
 
 @contextmanager
-def sqlite_connection(driver: Any) -> Iterator[sqlite3.Connection]:
-    """Lend a connection of a SQLite driver, to look at its file or to spoil it."""
-    with driver._lend() as opened:
+def sqlite_connection(driver: Any, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
+    """Lend a connection of a SQLite driver, to look at its file or to spoil it.
+
+    `writes`: it creates the file if there is none.
+    """
+    with driver._lend(writes=writes) as opened:
         yield opened.connection

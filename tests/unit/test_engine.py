@@ -14,6 +14,7 @@ from swapstore.drivers.base import LEFT_S
 from swapstore.engine import arun, run
 from swapstore.errors import ReadOnly, ReplyLost, StoreFull, SwapstoreError, Throttled, Unavailable
 from swapstore.protocol.operation import Batch, Operation
+from swapstore.recovery import Patience
 
 STEP = Get("a")
 BUSY = Throttled("too often", retry_after_s=2.0)
@@ -130,11 +131,11 @@ def test_what_a_lease_protects_is_not_sent_after_a_failover_that_outlasts_it(
 ) -> None:
     """The same, while the store is demoted."""
     driver = Driver(clock, [DEMOTED, DEMOTED, b"done"], takes_s=0.6)
-    (found,) = running(one(until=clock.now + 1), driver, patience_s=2.0)
-    assert isinstance(found, Failed)
-    assert "lease" in str(found.error)
+    found = running(one(until=clock.now + 1), driver, patience=Patience(2.0))
+    assert isinstance(found, Unavailable)
+    assert "lease" in str(found)
     assert driver.sent == 2
-    assert running(one(until=clock.now + 3), driver, patience_s=2.0) == [b"done"]
+    assert running(one(until=clock.now + 3), driver, patience=Patience(2.0)) == [b"done"]
 
 
 @pytest.mark.parametrize(
@@ -163,8 +164,8 @@ def test_the_time_in_batches_that_succeed_does_not_count(running: Run, clock: Cl
 def test_the_pauses_of_a_failover_count(running: Run, clock: Clock) -> None:
     """A call with a short time-out waits as long as one without."""
     driver = Driver(clock, [DEMOTED])
-    (found,) = running(one(), driver, total_s=0.3, patience_s=5.0)
-    assert isinstance(found, Failed)
+    found = running(one(), driver, total_s=0.3, patience=Patience(5.0))
+    assert isinstance(found, Unavailable)
     assert sum(clock.slept) < 0.3
 
 

@@ -31,7 +31,8 @@ from swapstore.commands import PERMANENT, Command, CompareAndSet, Drop, Get, Pee
 from swapstore.errors import Corrupt, ReplyLost
 from swapstore.format import records
 from swapstore.format.append import repoint
-from swapstore.protocol.commit import Staging, commit, entry_in, read_origin
+from swapstore.protocol.commit import Staging, commit
+from swapstore.protocol.leftovers import entry_in, read_origin
 from swapstore.protocol.load import ask, ask_all, find_id, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 

@@ -49,12 +49,11 @@ from swapstore.protocol.commit import (
     Taken,
     Vanished,
     ask_after_loss,
-    bound_elsewhere,
-    permanent_entry,
     resolve,
     unknown,
     unmovable,
 )
+from swapstore.protocol.leftovers import bound_elsewhere, permanent_entry
 from swapstore.protocol.load import ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.adoption import (
