@@ -23,6 +23,7 @@ from tests.benchmarks import (
     batching,
     contention,
     depth_timing,
+    load,
     memory,
     peers,
     plots,
@@ -43,6 +44,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "memory": memory.run,
     "peers": peers.run,
     "contention": contention.run,
+    "load": load.run,
     "depth": depth_timing.run,
 }
 

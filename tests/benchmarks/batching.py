@@ -73,7 +73,7 @@ def measure_with(url: str, namespace: str, payload: bytes, rounds: int) -> dict[
         def six_together() -> None:
             pipeline = client.pipeline(transaction=False)
             for six in sixes:
-                pipeline.command_stack += six.pipeline(payload, transaction=False).command_stack
+                six.queue(pipeline, payload)
             pipeline.execute()
 
         def publish_each() -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from tests.benchmarks.rounds import Sample, ratio
 
 PIPED_WIDTH = 130
-LEFT = {"way", "store", "figure", "synced to disk", "errors", "verdict"}
+LEFT = {"load", "way", "store", "figure", "synced to disk", "errors", "verdict"}
 Row = dict[str, Any]
 
 

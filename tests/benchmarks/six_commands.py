@@ -32,17 +32,21 @@ class Six:
         self._number = begin
 
     def pipeline(self, payload: bytes | str, *, transaction: bool) -> Any:
-        """Queue the six commands of the next publish."""
+        """Make a pipeline with the six commands of the next publish."""
+        pipeline = self._client.pipeline(transaction=transaction)
+        self.queue(pipeline, payload)
+        return pipeline
+
+    def queue(self, pipeline: Any, payload: bytes | str) -> None:
+        """Queue the six commands of the next publish on a pipeline."""
         self._number += 1
         key = names(self._namespace, self._region, self._number)
-        pipeline = self._client.pipeline(transaction=transaction)
         pipeline.set(key["by ts"], payload)
         pipeline.set(key["by id"], payload)
         pipeline.set(key["latest"], key["by id"])
         pipeline.zadd(key["index"], {key["id"]: BEGAN_MS + self._number})
         pipeline.zremrangebyscore(key["index"], "-inf", 0)
         pipeline.delete(key["live"])
-        return pipeline
 
     def publish(self, payload: bytes | str, *, transaction: bool) -> None:
         """Publish: batched, or in MULTI/EXEC."""

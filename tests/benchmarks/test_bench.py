@@ -38,7 +38,7 @@ def test_a_quick_run_shows_ratios_and_leaves_nothing_behind(
     file = tmp_path / "figures.json"
     with valkey.client() as client:
         client.set("theirs", 1)
-        arguments = ["--quick", "--rounds", "5", "--only", "publish,read", "--url", valkey.url]
+        arguments = ["--quick", "--rounds", "5", "--only", "publish,read,load", "--url", valkey.url]
         assert bench.main([*arguments, "--json", str(file), "--plots", str(tmp_path)]) == 0
         assert client.keys("*") == [b"theirs"]
     shown = capsys.readouterr().out
@@ -47,7 +47,7 @@ def test_a_quick_run_shows_ratios_and_leaves_nothing_behind(
     assert valkey.url not in shown + file.read_text("utf-8")
     found = json.loads(file.read_text("utf-8"))
     sections = {sheet["section"] for sheet in found["sheets"]}
-    assert sections == {"publish", "read", "targets"}
+    assert sections == {"publish", "read", "load", "targets"}
     timed = [row for sheet in found["sheets"] for row in sheet["rows"] if "median_us" in row]
     assert all(row["median_us"] > 0 and row["ratio"] > 0 and row["rounds"] == 5 for row in timed)
     assert (tmp_path / "publish-by-size.svg").read_text("utf-8").startswith("<svg")

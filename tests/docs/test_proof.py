@@ -1,8 +1,9 @@
-"""The figures on the page about the proof are those of the search."""
+"""The figures on the pages about the proof are those of the searches and of the catalogue of mutants."""
 
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.exploration import batching, maintenance, scriptless
 from tests.exploration.scenarios import BUDGETS, SCENARIOS
+from tests.mutants import catalogue
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,3 +46,17 @@ def test_the_table_without_scripts_is_that_of_the_search() -> None:
         found = [pinned[f"{way.name.lower()}: {scenario}"].get(budget) for budget in scriptless.BUDGETS]
         counts = ["\N{EN DASH}" if each is None else f"{each['states']:,}" for each in found]
         assert f"| {way.name.lower()}: {scenario} | {' | '.join(counts)} |" in page
+
+
+def test_the_table_of_mutants_is_that_of_the_catalogue() -> None:
+    """A page counts mistakes that nobody makes, or leaves out a file of them."""
+    page = (ROOT / "docs/explanation/mutants.md").read_text("utf-8")
+    proof = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
+    total = len(catalogue.MUTANTS)
+    assert f"breaks the code in {total} ways" in page
+    assert f"breaks the real code in {total} ways" in proof
+    files = sorted(path.stem for path in (ROOT / "tests/mutants").glob("in_*.py"))
+    counts = {name: len(import_module(f"tests.mutants.{name}").MUTANTS) for name in files}
+    assert sum(counts.values()) == total
+    for name, count in counts.items():
+        assert f"| `{name}.py` | {count} |" in page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from swapstore import Store
@@ -43,9 +43,16 @@ def contents(store: Store) -> Contents:
 
 def _on_server(driver: Any) -> Contents:
     with client_of(driver) as client:
-        names = [key for key in client.keys("*") if client.type(key) == b"string"]
-        found = {key.decode(): (client.get(key), client.pttl(key) != -1) for key in names}
-    return {key: value for key, value in found.items() if value[0] is not None}  # not expired since
+        keys = client.keys("*")
+        pipe = client.pipeline(transaction=False)
+        for key in keys:
+            pipe.type(key)
+        names = [key for key, kind in zip(keys, pipe.execute(), strict=True) if kind == b"string"]
+        for key in names:
+            pipe.get(key).pttl(key)
+        replies = pipe.execute()
+    found = zip(names, replies[::2], replies[1::2], strict=True)
+    return {key.decode(): (value, ttl != -1) for key, value, ttl in found if value is not None}  # or expired
 
 
 def manifest_of(store: Store, dataset: str = "mena") -> manifest.Manifest:
@@ -59,8 +66,16 @@ def check(store: Store, dataset: str = "mena", *, unused_pages: bool = False) ->
 
     `unused_pages`: there may be permanent pages that no manifest names, as a commit without scripts leaves.
     """
-    keys = store._context.keys
+    return _check(contents(store), store._context.keys, dataset, unused_pages=unused_pages)
+
+
+def check_all(store: Store, datasets: Iterable[str]) -> dict[str, list[Row]]:
+    """Assert the same of several datasets, of which everything is read once."""
     found = contents(store)
+    return {each: _check(found, store._context.keys, each, unused_pages=False) for each in datasets}
+
+
+def _check(found: Contents, keys: Keys, dataset: str, *, unused_pages: bool) -> list[Row]:
     manifest_key = keys.manifest(dataset)
     if manifest_key not in found:
         assert not [key for key, (_, expires) in found.items() if f"{{{dataset}}}" in key and not expires]
