@@ -149,7 +149,7 @@ def test_closing_beside_busy_threads_raises_errors_of_ours(valkey: Server) -> No
 def test_without_descriptors_the_error_is_ours(tmp_path: Path, valkey: Server) -> None:
     """A process that has no file descriptors left gets a raw OSError or ValueError."""
     resource = pytest.importorskip("resource")
-    with swapstore.connect(valkey.url) as store:
+    with swapstore.connect(valkey.url, patience=0) as store:
         store.publish("mena", 1)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         driver: Any = store._driver
@@ -158,10 +158,10 @@ def test_without_descriptors_the_error_is_ours(tmp_path: Path, valkey: Server) -
         try:
             with pytest.raises(SwapstoreError, match="Too many open files"):
                 store.read_latest("mena")
-            with pytest.raises(SwapstoreError), swapstore.connect(valkey.url) as another:
+            with pytest.raises(SwapstoreError), swapstore.connect(valkey.url, patience=0) as another:
                 another.read_latest("mena")
             with pytest.raises(SwapstoreError), swapstore.connect(f"sqlite:///{tmp_path}/x.db") as another:
-                another.read_latest("mena")
+                another.publish("mena", 1)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert store.read_latest("mena") is not None

@@ -91,7 +91,10 @@ def endpoint(serve: Callable[[socket.socket], None]) -> Iterator[str]:
 
         def accept() -> None:
             while not stopping.is_set():
-                connection, _ = listener.accept()
+                try:
+                    connection, _ = listener.accept()
+                except OSError:  # closed: this thread was started late
+                    return
                 with connection:
                     if not stopping.is_set():
                         try:

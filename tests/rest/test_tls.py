@@ -127,7 +127,8 @@ def mute() -> Iterator[tuple[str, threading.Event, threading.Event]]:
 
 def test_a_handshake_that_is_interrupted() -> None:
     """Ctrl-C during a handshake leaves its socket open for as long as anything keeps the traceback."""
-    with mute() as (url, begun, closed), driver_of("blocking", url) as driver:
+    patient = Timeout(connect=60, reply=60, total=60)
+    with mute() as (url, begun, closed), driver_of("blocking", url, timeout=patient) as driver:
 
         def interrupt() -> None:
             begun.wait(20)

@@ -365,6 +365,11 @@ def misdirected(commands: Sequence[Command[Any]], found: Sequence[Any]) -> bool:
     for answer in found:
         if type(answer) is Failed and answer.again:
             return True
+    return too_few_replicas(commands, found)
+
+
+def too_few_replicas(commands: Sequence[Command[Any]], found: Sequence[Any]) -> bool:
+    """Say whether fewer replicas than asked for had a commit in time."""
     for command, answer in zip(commands, found, strict=True):
         if type(command) is AwaitReplicas and type(answer) is int and answer < command.replicas:
             return True

@@ -27,7 +27,7 @@ import redis
 from swapstore.commands import Ask, Command, Failed, ReadCommand, Register
 from swapstore.drivers.redis import errors
 from swapstore.drivers.redis.address import shown
-from swapstore.drivers.redis.driver import answers, misdirected
+from swapstore.drivers.redis.driver import answers, too_few_replicas
 from swapstore.drivers.redis.pool import closed
 from swapstore.drivers.redis.slots import (
     SLOTS,
@@ -246,7 +246,7 @@ class Topology:
                     failure = error
                 else:
                     self._unreached.discard(group.node)
-                    if misdirected(group.commands, replies):  # also: too few replicas had a commit in time
+                    if too_few_replicas(group.commands, replies):  # an old primary that was cut off, perhaps
                         self._stale = True
                     for i, reply in zip(group.places, replies, strict=True):
                         found[i] = reply
