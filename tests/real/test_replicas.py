@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -121,14 +123,14 @@ def test_a_replica_that_hangs(sentinels: Sentinels, connect: Callable[..., Any])
     spoiled(store)
     hanging = sentinels.replicas
     for replica in hanging:
-        replica.pause()
+        os.kill(replica._process.pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
         assert spoiled(store, 100) < 8
         assert time.monotonic() - began < 20, "each read waits"
     finally:
         for replica in hanging:
-            replica.resume()
+            os.kill(replica._process.pid, signal.SIGCONT)
     store.close()
 
 
