@@ -69,7 +69,7 @@ def test_reads_arrive_at_replicas(cluster: Cluster, connect: Callable[..., Any])
 def test_a_client_lends_its_replicas(cluster: Cluster) -> None:
     """A caller's `RedisCluster` is read at its primaries."""
     names = filled(cluster)
-    host = {"host": "127.0.0.1", "port": cluster.primaries[0].port}
+    host: Any = {"host": "127.0.0.1", "port": cluster.primaries[0].port}
     with RedisCluster(**host) as client, swapstore.connect(client, read_from="replica") as store:
         for _ in range(5):
             assert all(found and found.value == 1 for found in store.read_latest_many(names).values())

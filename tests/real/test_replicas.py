@@ -54,6 +54,11 @@ def reads_of(server: Server) -> int:
     return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("get", "getrange"))
 
 
+def pid_of(server: Server) -> int:
+    assert server._process is not None
+    return server._process.pid
+
+
 def caught_up(sentinels: Sentinels) -> None:
     with sentinels.primary.client() as client:
         until(
@@ -65,8 +70,8 @@ def caught_up(sentinels: Sentinels) -> None:
         )
 
 
-def spoiled(store: Any, reads: int = 30) -> float:
-    """Read, and return how long the slowest read took, in seconds."""
+def slowest_of(store: Any, reads: int = 30) -> float:
+    """Read so often, and return how long the slowest read took, in seconds."""
     slowest = 0.0
     for _ in range(reads):
         began = time.monotonic()
@@ -104,11 +109,11 @@ def test_without_replicas_the_primary_answers(
     store = connect(sentinels.url, read_from="replica")
     store.publish("mena", 1)
     caught_up(sentinels)
-    spoiled(store)
+    slowest_of(store)
     for replica in sentinels.replicas:
         replica.stop()
     began = time.monotonic()
-    spoiled(store, 300)
+    slowest_of(store, 300)
     assert time.monotonic() - began < 15, "each read waits"
     assert "no replica was read" in caplog.text
     store.close()
@@ -120,17 +125,17 @@ def test_a_replica_that_hangs(sentinels: Sentinels, connect: Callable[..., Any])
     store = connect(sentinels.url, read_from="replica")
     store.publish("mena", 1)
     caught_up(sentinels)
-    spoiled(store)
+    slowest_of(store)
     hanging = sentinels.replicas
     for replica in hanging:
-        os.kill(replica._process.pid, signal.SIGSTOP)
+        os.kill(pid_of(replica), signal.SIGSTOP)
     try:
         began = time.monotonic()
-        assert spoiled(store, 100) < 8
+        assert slowest_of(store, 100) < 8
         assert time.monotonic() - began < 20, "each read waits"
     finally:
         for replica in hanging:
-            os.kill(replica._process.pid, signal.SIGCONT)
+            os.kill(pid_of(replica), signal.SIGCONT)
     store.close()
 
 
@@ -147,7 +152,7 @@ def test_replicas_that_are_cut_off(sentinels: Sentinels, connect: Callable[..., 
             client.replicaof("127.0.0.1", 1)  # nobody is there
     producer.publish("mena", 1)
     try:
-        spoiled(store)
+        slowest_of(store)
     finally:
         for replica in sentinels.replicas:
             with replica.client() as client:
