@@ -161,9 +161,11 @@ def publish(
     )
 
 
-def read_latest(dataset: str, *, max_staleness: float | timedelta = 0.0) -> Snapshot | None:
+def read_latest(
+    dataset: str, *, max_staleness: float | timedelta = 0.0, min_version: int = 0
+) -> Snapshot | None:
     """Read the latest snapshot from the default store; see `Store.read_latest`."""
-    return default_store().read_latest(dataset, max_staleness=max_staleness)
+    return default_store().read_latest(dataset, max_staleness=max_staleness, min_version=min_version)
 
 
 if not TYPE_CHECKING:

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from swapstore.connect import (
     ASYNC,
@@ -49,6 +49,7 @@ def connect(
     single_writer: bool = False,
     timeout: float | Timeout | None = None,
     patience: float = DEFAULT_PATIENCE_S,
+    read_from: Literal["primary", "replica"] = "primary",
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
@@ -65,7 +66,7 @@ def connect(
     A SQLite file is read and written in worker threads. On Redis and Valkey, and over REST, a store belongs
     to the event loop in which it is first used: in another one, calls raise `InvalidInput`.
     """
-    driver, context = prepare(
+    driver, replicas, context = prepare(
         ASYNC,
         target,
         token=token,
@@ -74,6 +75,7 @@ def connect(
         single_writer=single_writer,
         timeout=timeout,
         patience=patience,
+        read_from=read_from,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,
@@ -85,4 +87,4 @@ def connect(
         validators=validators,
         on_event=on_event,
     )
-    return AsyncStore(driver, context)
+    return AsyncStore(driver, context, replicas)

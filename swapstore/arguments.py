@@ -198,6 +198,13 @@ def expected_version(value: Any) -> int:
     return whole(value, "expected_version", least=0)
 
 
+def min_version(value: Any) -> int:
+    """Return the least version that a dataset must have: an int; 0: none is required."""
+    if type(value) is int and value >= 0:  # at once: each read that is served from the cache comes here
+        return value
+    return whole(value, "min_version", least=0)
+
+
 @_checking
 def whole(value: Any, what: str, *, least: int) -> int:
     """Return an int that is at least `least`."""
@@ -266,6 +273,13 @@ def patience_s(value: Any) -> float:
             f"patience must be a number of seconds, 0 or more and at most 366 days, not {shown(value)}"
         )
     return float(value)
+
+
+def reads_replicas(value: Any) -> bool:
+    """Say whether `read_from` names the replicas."""
+    if isinstance(value, str) and value in {"primary", "replica"}:
+        return value == "replica"
+    raise InvalidInput(f"read_from must be 'primary' or 'replica', not {shown(value)}")
 
 
 def payload_size(size_bytes: int, limit_bytes: int) -> None:

@@ -39,6 +39,7 @@ class Cache:
         self._records: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._manifests: OrderedDict[str, Known] = OrderedDict()
         self._listed: set[str] = set()
+        self._only_primary: dict[str, int] = {}  # see `must_ask_primary`; and until which version is passed
         self._lock = threading.RLock()
         survive_forks(self)
 
@@ -69,17 +70,23 @@ class Cache:
         """
         with self._lock:
             known = self._manifests.get(manifest.key)
+            if known is None and basis is not None and not retreat:
+                return  # another thread has found that it is gone, or evicted it
             if known is not None and known is not basis:
                 if known.manifest.epoch != manifest.epoch or is_newer(known.manifest, manifest):
                     return
             elif known is not None and is_newer(known.manifest, manifest):
                 if not retreat:
                     return
+                self._only_primary[manifest.key] = known.manifest.version
                 self._drop_records()
             self._manifests[manifest.key] = Known(manifest, read_at)
             self._manifests.move_to_end(manifest.key)
+            if self._only_primary.get(manifest.key, manifest.version) < manifest.version:
+                del self._only_primary[manifest.key]
             if len(self._manifests) > MAX_MANIFESTS:
-                self._manifests.popitem(last=False)
+                evicted, _ = self._manifests.popitem(last=False)
+                self._only_primary[evicted] = 0
 
     def touch(self, known: Known, read_at: float) -> None:
         """Note that the store still held this manifest at `read_at`."""
@@ -97,7 +104,16 @@ class Cache:
             if self._manifests.get(key) is basis:
                 self._listed.discard(key)
                 if self._manifests.pop(key, None) is not None:
+                    self._only_primary[key] = 0
                     self._drop_records()
+
+    def must_ask_primary(self, key: str) -> bool:
+        """Whether only the primary may show the manifest under this key.
+
+        This client has seen one that it cannot compare with what a replica shows: it was evicted, or the
+        primary has gone back, and a replica that lags would lead the client forth and back.
+        """
+        return key in self._only_primary
 
     def is_listed(self, key: str) -> bool:
         """Whether this client has put the dataset of this manifest on the list of names."""

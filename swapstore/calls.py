@@ -228,25 +228,27 @@ class Calls:
     # --- read -----------------------------------------------------------------------------------------
 
     def read_latest(
-        self, dataset: str, *, max_staleness: float | timedelta = 0.0
+        self, dataset: str, *, max_staleness: float | timedelta = 0.0, min_version: int = 0
     ) -> Operation[Snapshot | None]:
         """Return the snapshot that is served: the pinned one, or else the latest. None: nothing is published.
 
         `max_staleness` is in seconds, or a timedelta. If the store checked the manifest within that time, it
-        returns the cached snapshot without a round trip.
+        returns the cached snapshot without a round trip. `min_version`, the version of a `Commit`, reads what
+        somebody has written: the dataset must have that version, or a later one. A pinned snapshot may be
+        older. Raises `Unavailable` if neither a replica nor the primary shows that version.
         """
         with about(self._context, "read_latest", dataset) as name:
-            bound = arguments.staleness_s(max_staleness)
-            return (yield from read.read_latest(self._context, name, max_staleness_s=bound))
+            bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
+            reading = read.read_latest(self._context, name, max_staleness_s=bound, min_version=least)
+            return (yield from reading)
 
-    def remembered(self, dataset: str, *, max_staleness: float | timedelta = 0.0) -> Snapshot | None:
-        """Return what `read_latest` can serve from the cache. None: it has to ask the store.
-
-        Checks the arguments as `read_latest` does: a caller may then get the result of another caller's load.
-        """
+    def remembered(
+        self, dataset: str, *, max_staleness: float | timedelta = 0.0, min_version: int = 0
+    ) -> Snapshot | None:
+        """Return what `read_latest` can serve from the cache. None: it has to ask the store."""
         with about(self._context, "read_latest", dataset) as name:
-            bound = arguments.staleness_s(max_staleness)
-            return read.remembered(self._context, name, bound) if bound else None
+            bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
+            return read.remembered(self._context, name, bound, least) if bound else None
 
     def read_latest_many(
         self, datasets: Iterable[str], *, max_staleness: float | timedelta = 0.0

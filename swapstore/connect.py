@@ -8,7 +8,7 @@ import re
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote, unquote
 
 import attrs
@@ -75,6 +75,7 @@ def connect(
     single_writer: bool = False,
     timeout: float | Timeout | None = None,
     patience: float = DEFAULT_PATIENCE_S,
+    read_from: Literal["primary", "replica"] = "primary",
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
@@ -110,6 +111,8 @@ def connect(
       been carried out. Each outage has all of it, and an attempt that has begun is finished. `timeout` bounds
       it too. A wrong address or password is not waited for, except for a host that does not answer. SQLite
       and REST have waits of their own.
+    - `read_from`: `"replica"`: on sentinels and clusters, reads ask a replica first, which may be behind.
+      What it lacks, or shows older than this client has seen, is read from the primary.
     - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
     - `max_ahead`: how far a `ts` may be ahead of this machine's clock (a timedelta; None: no bound). A later
       one is refused: until that moment, no other publish would become the latest. The same bound holds for
@@ -128,7 +131,7 @@ def connect(
     of the default file cannot be created or a REST endpoint is not usable: `AccessDenied` if it refuses the
     token, `Unsupported` if it has no safe way to commit, or the store cannot give the durability.
     """
-    driver, context = prepare(
+    driver, replicas, context = prepare(
         BLOCKING,
         target,
         token=token,
@@ -137,6 +140,7 @@ def connect(
         single_writer=single_writer,
         timeout=timeout,
         patience=patience,
+        read_from=read_from,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,
@@ -155,7 +159,7 @@ def connect(
         except SwapstoreError:
             driver.close()
             raise
-    return Store(driver, context)
+    return Store(driver, context, replicas)
 
 
 def default_store() -> Store:
@@ -198,6 +202,7 @@ def prepare(
     single_writer: bool,
     timeout: float | Timeout | None,
     patience: float,
+    read_from: Literal["primary", "replica"],
     namespace: str,
     max_payload: int,
     max_batch: int,
@@ -208,8 +213,8 @@ def prepare(
     mirror: Mirror | None,
     validators: Sequence[Validator],
     on_event: Callable[[Event], object] | None,
-) -> tuple[D, Context]:
-    """Check the arguments of `connect`, and return the driver and the context for the store."""
+) -> tuple[D, D | None, Context]:
+    """Check the arguments of `connect`, and return what the store is made of: its drivers and its context."""
     policy = Policy(
         max_payload_bytes=arguments.whole(max_payload, "max_payload", least=1),
         max_batch_bytes=arguments.whole(max_batch, "max_batch", least=1),
@@ -251,14 +256,28 @@ def prepare(
         never_awaits=_NOT_DURABLE.get(driver.kind, ""),
         keeps_order=driver.kind != "cluster",
     )
-    context = attrs.evolve(context, capabilities=found, doctor=_DOCTORS.get(driver.kind))
+    context = attrs.evolve(context, capabilities=found, doctor=_doctor_of(driver.kind))
     if context.durability is not None:
         _refuse_durability(context.durability, found, policy)
         context = attrs.evolve(context, on_connect=ask_at_connect)
     if driver.kind == "upstash":
         policy = _over_rest(policy, max_request)
         context = attrs.evolve(context, on_connect=undecided.ask_at_connect)
-    return driver, attrs.evolve(context, policy=policy)
+    replicas = _replicas_for(makers, target, driver, waits) if arguments.reads_replicas(read_from) else None
+    policy = attrs.evolve(policy, reads_replicas=replicas is not None)
+    return driver, replicas, attrs.evolve(context, policy=policy)
+
+
+def _replicas_for(makers: Makers[D], target: Any, driver: D, timeout: Timeout) -> D:
+    """Return the driver for the replicas of a store. Raises `InvalidInput` if nobody says which it has."""
+    target = os.environ[_naming_variable()] if target is None and is_store_named() else target
+    scheme = target.partition("://")[0] if isinstance(target, str) else ""
+    if driver.kind == "cluster" or scheme.endswith("+sentinel"):
+        return makers.replicas(target, timeout)
+    raise InvalidInput(
+        f"read_from='replica' is for redis+sentinel:// and redis+cluster://: nobody tells the replicas of "
+        f"{driver.where}. If it has one, open a second store on its address, and read from that"
+    )
 
 
 _NOT_DURABLE = {
@@ -452,6 +471,7 @@ class Makers(Generic[D]):
     redis_url: Callable[[str, Timeout], D]
     cluster_url: Callable[[str, Timeout], D]
     redis_client: Callable[[Any, Timeout], D]
+    replicas: Callable[[Any, Timeout], D]
     sqlite: Callable[[Path, Timeout, bool], D]
     rest: Callable[[Address, int, Timeout], D]
 
@@ -492,7 +512,13 @@ def _rest(address: Address, max_request: int, timeout: Timeout) -> Driver:
     return UpstashDriver(address, max_request=max_request, timeout=timeout)
 
 
-BLOCKING: Makers[Driver] = Makers(_redis_url, _cluster_url, _redis_client, _sqlite, _rest)
+def _replicas(target: Any, timeout: Timeout) -> Driver:
+    from swapstore.drivers.redis.reading import ReplicaDriver  # noqa: PLC0415
+
+    return ReplicaDriver.of(target, timeout)
+
+
+BLOCKING: Makers[Driver] = Makers(_redis_url, _cluster_url, _redis_client, _replicas, _sqlite, _rest)
 
 
 def _async_redis_url(url: str, timeout: Timeout) -> AsyncDriver:
@@ -519,6 +545,12 @@ def _async_cluster_url(url: str, timeout: Timeout) -> AsyncDriver:
     return AsyncClusterDriver.from_url(url, timeout=timeout)
 
 
+def _async_replicas(target: Any, timeout: Timeout) -> AsyncDriver:
+    from swapstore.drivers.redis.reading import AsyncReplicaDriver  # noqa: PLC0415
+
+    return AsyncReplicaDriver.of(target, timeout)
+
+
 def _async_sqlite(path: Path, timeout: Timeout, private: bool) -> AsyncDriver:  # noqa: FBT001
     from swapstore.drivers.threaded import ThreadedDriver  # noqa: PLC0415
 
@@ -532,40 +564,21 @@ def _async_rest(address: Address, max_request: int, timeout: Timeout) -> AsyncDr
 
 
 ASYNC: Makers[AsyncDriver] = Makers(
-    _async_redis_url, _async_cluster_url, _async_redis_client, _async_sqlite, _async_rest
+    _async_redis_url, _async_cluster_url, _async_redis_client, _async_replicas, _async_sqlite, _async_rest
 )
 
 
-def _doctor_of_redis(ctx: Context) -> Operation[list[Check]]:
-    from swapstore.doctor import redis  # noqa: PLC0415 - only operators need it
+def _doctor_of(kind: str) -> Callable[[Context], Operation[list[Check]]] | None:
+    """Return the checks for a kind of store, whose module is imported when they run. None: it has none."""
 
-    return redis.diagnose(ctx)
+    def diagnose(ctx: Context) -> Operation[list[Check]]:
+        from swapstore.doctor import cluster, redis, rest, sqlite  # noqa: PLC0415 - only operators need them
 
+        modules: dict[str, Any] = {"redis": redis, "cluster": cluster, "sqlite": sqlite, "upstash": rest}
+        found: Operation[list[Check]] = modules[kind].diagnose(ctx)
+        return found
 
-def _doctor_of_cluster(ctx: Context) -> Operation[list[Check]]:
-    from swapstore.doctor import cluster  # noqa: PLC0415
-
-    return cluster.diagnose(ctx)
-
-
-def _doctor_of_sqlite(ctx: Context) -> Operation[list[Check]]:
-    from swapstore.doctor import sqlite  # noqa: PLC0415
-
-    return sqlite.diagnose(ctx)
-
-
-def _doctor_of_rest(ctx: Context) -> Operation[list[Check]]:
-    from swapstore.doctor import rest  # noqa: PLC0415
-
-    return rest.diagnose(ctx)
-
-
-_DOCTORS = {
-    "redis": _doctor_of_redis,
-    "cluster": _doctor_of_cluster,
-    "sqlite": _doctor_of_sqlite,
-    "upstash": _doctor_of_rest,
-}
+    return diagnose if kind in {"redis", "cluster", "sqlite", "upstash"} else None
 
 
 def source_of(url: str, layout: Layout, token: str | None = None, name: str = "the source") -> Source:

@@ -49,6 +49,7 @@ def run(
     tally: Tally | None = None,
     total_s: float | None = None,
     patience: Patience | None = None,
+    replicas: Driver | None = None,
 ) -> T:
     """Run an operation to its end: send its batches, perform its waits, throw errors into it.
 
@@ -56,6 +57,7 @@ def run(
     the operation emits; without one it emits none. `turns`: where it queues for its turns; without it, it
     takes none. `total_s` bounds the time that is spent in vain. `patience`: how long to go on sending
     what the store has certainly not carried out, because it cannot be reached or is not the primary.
+    `replicas`: answers, once, the batches that a replica may answer; None: the primary does.
 
     Returns the operation's result, or raises what it raises.
     """
@@ -70,7 +72,7 @@ def run(
                     if isinstance(step, Batch):
                         if tally is not None:
                             tally.note(step)
-                        replies = _executed(step, driver, sleep, budget)
+                        replies = _executed(step, driver, replicas, sleep, budget)
                     elif isinstance(step, Turn):
                         if turns is not None:
                             place = Place(turns) if place is None else place
@@ -101,6 +103,7 @@ async def arun(
     tally: Tally | None = None,
     total_s: float | None = None,
     patience: Patience | None = None,
+    replicas: AsyncDriver | None = None,
 ) -> T:
     """Run an operation to its end, like `run`, but await each step.
 
@@ -117,7 +120,7 @@ async def arun(
                     if isinstance(step, Batch):
                         if tally is not None:
                             tally.note(step)
-                        replies = await _aexecuted(step, driver, sleep, budget)
+                        replies = await _aexecuted(step, driver, replicas, sleep, budget)
                     elif isinstance(step, Turn):
                         if turns is not None:
                             place = AsyncPlace(turns) if place is None else place
@@ -242,8 +245,41 @@ class _Budget:
         )
 
 
-def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None], budget: _Budget) -> list[Any]:
+def _asked(batch: Batch, replicas: Driver, budget: _Budget) -> list[Any]:
+    """Ask a replica, once and without patience: if it fails, the operation asks the primary."""
+    token, began = budget.begin(), time.monotonic()
+    try:
+        return replicas.execute(batch.commands)
+    except SwapstoreError:
+        budget.spend(began)
+        raise
+    finally:
+        if token is not None:
+            LEFT_S.reset(token)
+
+
+async def _aasked(batch: Batch, replicas: AsyncDriver, budget: _Budget) -> list[Any]:
+    token, began = budget.begin(), time.monotonic()
+    try:
+        return await replicas.execute(batch.commands)
+    except SwapstoreError:
+        budget.spend(began)
+        raise
+    finally:
+        if token is not None:
+            LEFT_S.reset(token)
+
+
+def _executed(
+    batch: Batch,
+    driver: Driver,
+    replicas: Driver | None,
+    sleep: Callable[[float], None],
+    budget: _Budget,
+) -> list[Any]:
     """Send a batch, and send again what was certainly not carried out, while there is patience."""
+    if replicas is not None and batch.anywhere:
+        return _asked(batch, replicas, budget)
     try:
         outcome: list[Any] | Unavailable = _sent(batch, driver, sleep, budget)
     except Unavailable as error:
@@ -256,9 +292,15 @@ def _executed(batch: Batch, driver: Driver, sleep: Callable[[float], None], budg
 
 
 async def _aexecuted(
-    batch: Batch, driver: AsyncDriver, sleep: Callable[[float], Awaitable[None]], budget: _Budget
+    batch: Batch,
+    driver: AsyncDriver,
+    replicas: AsyncDriver | None,
+    sleep: Callable[[float], Awaitable[None]],
+    budget: _Budget,
 ) -> list[Any]:
     """Send a batch; see `_executed`."""
+    if replicas is not None and batch.anywhere:
+        return await _aasked(batch, replicas, budget)
     try:
         outcome: list[Any] | Unavailable = await _asent(batch, driver, sleep, budget)
     except Unavailable as error:

@@ -110,6 +110,7 @@ def sharing(
     """Make a method of `Store` that reads: from the cache, or with one load for concurrent callers.
 
     The load asks the store, whatever staleness each caller allows: those who allow none get its result too.
+    A caller that names a `min_version` loads by itself: another one's load may find an older version.
     Each caller gets a snapshot of its own, because its labels can be changed.
     """
 
@@ -119,6 +120,9 @@ def sharing(
         found: Snapshot | None = self._calls.remembered(*args, **kwargs)
         if found is not None:
             return found
+        if kwargs.get("min_version"):
+            read: Snapshot | None = self._run(call(self._calls, *args, **kwargs))
+            return read
         dataset = args[0] if args else kwargs["dataset"]
         found = self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
         return None if found is None else own(found)
@@ -137,6 +141,9 @@ def asharing(
         found: Snapshot | None = self._calls.remembered(*args, **kwargs)
         if found is not None:
             return found
+        if kwargs.get("min_version"):
+            read: Snapshot | None = await self._run(call(self._calls, *args, **kwargs))
+            return read
         dataset = args[0] if args else kwargs["dataset"]
         found = await self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
         return None if found is None else own(found)
@@ -177,12 +184,16 @@ def afollowing(
 
 
 class _BaseStore(Generic[D]):
-    """What both stores have in common: a driver, a context and the calls on it, and the closed flag."""
+    """What both stores have in common: drivers, a context and the calls on it, and the closed flag.
+
+    `replicas`: the driver for reads that a replica may answer; None: the primary answers all.
+    """
 
     _name = ""
 
-    def __init__(self, driver: D, context: Context) -> None:
+    def __init__(self, driver: D, context: Context, replicas: D | None = None) -> None:
         self._driver = driver
+        self._replicas = replicas
         self._context = context = attrs.evolve(context, where=driver.where)
         self._calls = Calls(context, driver.kind)
         self._turns = Turns()
@@ -223,8 +234,8 @@ class Store(_BaseStore[Driver]):
 
     _name = "swapstore.Store"
 
-    def __init__(self, driver: Driver, context: Context) -> None:
-        super().__init__(driver, context)
+    def __init__(self, driver: Driver, context: Context, replicas: Driver | None = None) -> None:
+        super().__init__(driver, context, replicas)
         self._flights: SingleFlight[Snapshot | None] = SingleFlight()
         self._subscriptions: set[Subscription] = set()
 
@@ -267,7 +278,14 @@ class Store(_BaseStore[Driver]):
         self._closed = True
         for subscription in list(self._subscriptions):
             subscription.close()
-        self._driver.close()
+        self._close_drivers()
+
+    def _close_drivers(self) -> None:
+        try:
+            self._driver.close()
+        finally:
+            if self._replicas is not None:
+                self._replicas.close()
 
     def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
@@ -280,6 +298,7 @@ class Store(_BaseStore[Driver]):
             tally=ctx.tally(),
             total_s=ctx.policy.total_s,
             patience=self._patience,
+            replicas=self._replicas,
         )
 
     def _iterate(self, steps: Steps[T]) -> Iterator[T]:
@@ -301,7 +320,7 @@ class Store(_BaseStore[Driver]):
             self._subscriptions.discard(subscription)
             subscription.close()
             if self._is_closed():
-                self._driver.close()  # again: a step that was under way may have opened a connection
+                self._close_drivers()  # again: a step that was under way may have opened a connection
 
     def _next(self, steps: Steps[T], subscription: Subscription) -> list[T]:
         try:
@@ -334,12 +353,13 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         self,
         driver: AsyncDriver,
         context: Context,
+        replicas: AsyncDriver | None = None,
         *,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         import asyncio  # noqa: PLC0415 - a blocking program does not need it
 
-        super().__init__(driver, context)
+        super().__init__(driver, context, replicas)
         self._sleep: Callable[[float], Awaitable[None]] = sleep or asyncio.sleep
         self._flights: AsyncSingleFlight[Snapshot | None] = AsyncSingleFlight()
         self._followers: weakref.WeakSet[Follower[Any]] = weakref.WeakSet()
@@ -389,7 +409,11 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         self._closed = True
         for follower in list(self._followers):
             await follower.aclose()
-        await self._driver.close()
+        try:
+            await self._driver.close()
+        finally:
+            if self._replicas is not None:
+                await self._replicas.close()
 
     async def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()
@@ -402,6 +426,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
             tally=ctx.tally(),
             total_s=ctx.policy.total_s,
             patience=self._patience,
+            replicas=self._replicas,
         )
 
 

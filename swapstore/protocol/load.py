@@ -107,6 +107,13 @@ def nothing_published(ctx: Context) -> NotFound:
 # --- the manifest ----------------------------------------------------------------------------------
 
 
+def _known(ctx: Context, key: str) -> Known | None:
+    """Return the manifest that this client remembers. If it remembers too little, no replica is asked."""
+    if ctx.route.anywhere and ctx.cache.must_ask_primary(key):
+        ctx.route.leave()
+    return ctx.cache.known(key)
+
+
 def _load_beside_the_list(ctx: Context, key: str) -> Operation[bytes | None]:
     """Read a manifest, and make sure that the list of names is on the same server."""
     both: list[Command[Any]] = [Get(key), Ttl(ctx.keys.datasets())]
@@ -129,7 +136,7 @@ def load_manifest(ctx: Context, dataset: str, *, beside_list: bool = False) -> O
     to show: see `Route`.
     """
     key = ctx.keys.manifest(dataset)
-    known = ctx.cache.known(key)
+    known = _known(ctx, key)
     if ctx.route.anywhere:
         at_replica = yield from _manifest_at_replica(ctx, dataset, known)
         if at_replica is not None:
@@ -164,8 +171,10 @@ def _manifest_at_replica(ctx: Context, dataset: str, known: Known | None) -> Ope
     if replies is None:
         return None
     raw: Any = replies[0]
-    found = manifest.parse(raw, dataset, key)
-    if known is not None and not _goes_on(known.manifest, found):
+    found: Manifest | None = None
+    with suppress(Damaged):  # the primary tells whether it is
+        found = manifest.parse(raw, dataset, key)
+    if found is None or (known is not None and not _goes_on(known.manifest, found)):
         ctx.route.leave()
         return None
     ctx.cache.learn(found, read_at, basis=known)
@@ -207,7 +216,7 @@ def require_data(ctx: Context) -> Operation[None]:
 def current_manifest(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     """Return the manifest that is stored now: the remembered one if the stored etag is still the same."""
     key = ctx.keys.manifest(dataset)
-    known = ctx.cache.known(key)
+    known = _known(ctx, key)
     if known is None:
         return (yield from _first_manifest(ctx, dataset))
     if not known.manifest.complete:
@@ -227,7 +236,7 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     before it reads the record.
     """
     key = ctx.keys.manifest(dataset)
-    known = ctx.cache.known(key)
+    known = _known(ctx, key)
     if known is None:
         return (yield from _first_manifest(ctx, dataset))  # all of it: this client may publish next
     size = max(known.manifest.head_size + HEAD_SLACK_BYTES, HEAD_BYTES)
@@ -236,7 +245,9 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     if peeked.startswith(manifest.prefix(known.manifest.etag)):
         ctx.cache.touch(known, read_at)
         return known.manifest
-    found = manifest.parse_head(peeked, dataset, key, whole=len(peeked) < size)
+    found: Manifest | None = None
+    with suppress(Damaged):  # the whole manifest, or the primary, tells more
+        found = manifest.parse_head(peeked, dataset, key, whole=len(peeked) < size)
     if (
         found is None
         or cache.is_newer(known.manifest, found)
@@ -255,7 +266,7 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     """
     key = ctx.keys.manifest(dataset)
     largest = min(SERVED_BYTES, ctx.cache.largest)
-    if largest <= 0 or not ctx.capabilities.serves or ctx.cache.known(key) is not None:
+    if largest <= 0 or not ctx.capabilities.serves or _known(ctx, key) is not None:
         return (yield from current_head(ctx, dataset))
     read_at = ctx.clock.monotonic()
     question = GetServed(key, ctx.keys.id(dataset, ""), largest)
@@ -275,7 +286,12 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         yield from require_data(ctx)
         ctx.cache.forget(key, basis=None)
         return None
-    found = manifest.parse(served.manifest, dataset, key)
+    try:
+        found = manifest.parse(served.manifest, dataset, key)
+    except Damaged:
+        if not ctx.route.leave():
+            raise
+        return (yield from _first_manifest(ctx, dataset))
     ctx.cache.learn(found, read_at, basis=None, retreat=True)
     if served.record is not None:
         row = found.head.serving

@@ -234,6 +234,10 @@ class History:
         """Load a page. Raises `Contended` if retention has unlinked it since the first step."""
         try:
             return (yield from load_page(self._ctx, self._dataset, ref))
+        except Corrupt:
+            if not self._ctx.route.leave():
+                raise
+            return (yield from self._load(ref))
         except PayloadMissing:
             current = yield from load_manifest(self._ctx, self._dataset)
             if current is None or (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):

@@ -8,8 +8,34 @@ RECORDS = "unit/test_records.py::test_"
 READ = "store/test_read.py::test_"
 STEER = "store/test_pins.py::test_"
 CACHE = "unit/test_cache.py::test_"
+REPLICAS = "store/test_replicas.py::test_"
 
 MUTANTS = (
+    # --- what replicas show
+    mutant(
+        "a replica's older version is believed",
+        "A client never goes back in time, also when it reads from replicas.",
+        REPLICAS + "what_a_client_has_published_it_reads",
+        Edit("_goes_on", "known.version <= found.version", "True"),
+    ),
+    mutant(
+        "another epoch of a replica is believed",
+        "What was there before a flush does not come back.",
+        REPLICAS + "the_past_of_another_epoch",
+        Edit("_goes_on", "known.epoch == found.epoch", "True"),
+    ),
+    mutant(
+        "what is gone may be shown by a replica",
+        "What the primary does not have any more is not shown by a replica that lags.",
+        REPLICAS + "nothing_is_there_any_more",
+        Edit("Cache.must_ask_primary", "key in self._only_primary", "False"),
+    ),
+    mutant(
+        "what a replica lacks is not there",
+        "A replica that lags proves nothing.",
+        REPLICAS + "keys_that_are_missing_or_damaged_on_a_replica[gone-:id:-read_latest]",
+        Edit("_ask_a_replica", "or reply in _NOTHING", ""),
+    ),
     # --- what is read
     mutant(
         "reader skips the digest",

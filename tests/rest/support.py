@@ -66,7 +66,7 @@ def store_on(
         for name, parameter in inspect.signature(swapstore.connect).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    unused, context = prepare(BLOCKING, url, **{**options, "token": token, "timeout": timeout})
+    unused, _, context = prepare(BLOCKING, url, **{**options, "token": token, "timeout": timeout})
     unused.close()
     return Store(driver, attrs.evolve(context, clock=_Clock(slept if slept is not None else [])))
 

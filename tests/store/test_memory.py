@@ -19,7 +19,7 @@ from tests.support.drivers import another, meddled
 from tests.support.rivals import known_to, warm
 
 
-def value(client: Store, **options: float) -> object:
+def value(client: Store, **options: Any) -> object:
     snap = client.read_latest("mena", **options)
     return snap.value if snap else None
 

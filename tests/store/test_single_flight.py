@@ -154,7 +154,7 @@ def test_a_strict_read_is_not_served_from_the_cache_of_a_lenient_one(store: Stor
     found: dict[str, Snapshot | None] = {}
     threads: list[threading.Thread] = []
 
-    def read(name: str, **options: float) -> None:
+    def read(name: str, **options: Any) -> None:
         def load() -> None:
             found[name] = client.read_latest("mena", **options)
 

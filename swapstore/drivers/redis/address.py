@@ -200,7 +200,8 @@ class ClusterAddress:
 
     `where`: for messages. `seeds`: the nodes to ask first. `kind` and `options`: the class of the connections
     and what they are made with, but for host and port. `size` and `wait_s`: of the pool of each node.
-    `remap`: turns an address that the cluster tells into the one to connect to.
+    `remap`: turns an address that the cluster tells into the one to connect to. `to_replicas`: commands go to
+    the replicas of a slot's primary.
     """
 
     where: str
@@ -210,6 +211,7 @@ class ClusterAddress:
     size: int = MAX_CONNECTIONS
     wait_s: float = POOL_WAIT_S
     remap: Any = None
+    to_replicas: bool = False
 
 
 def parse_cluster(

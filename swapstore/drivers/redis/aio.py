@@ -20,7 +20,7 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from swapstore.commands import Command
 from swapstore.drivers.limiter import Limiter
-from swapstore.drivers.redis import address, errors, sentinel, wire
+from swapstore.drivers.redis import address, errors, replicas, sentinel, wire
 from swapstore.drivers.redis.driver import after_asking, answers, misdirected, without_script
 from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
 from swapstore.drivers.redis.subscription import AsyncRedisListener
@@ -82,8 +82,10 @@ class AsyncRedisDriver:
             self._limiter = self._new_limiter()
 
     @classmethod
-    def from_url(cls, url: str, *, timeout: Timeout | None = None) -> AsyncRedisDriver:
-        """Make a driver for a URL of a server, or of sentinels. Connects at the first command."""
+    def from_url(
+        cls, url: str, *, timeout: Timeout | None = None, to_replicas: bool = False
+    ) -> AsyncRedisDriver:
+        """Make a driver for a URL of a server, or of sentinels; see `RedisDriver.from_url`."""
         asked = sentinel.parse(url)
 
         def parsed() -> tuple[str, Pool]:
@@ -96,7 +98,7 @@ class AsyncRedisDriver:
                 where=asked.where if asked else None,
             )
             if asked:
-                _lead_to_primary(pool, asked)
+                _lead(pool, asked, to_replicas=to_replicas)
             return where, pool
 
         where, pool = parsed()
@@ -160,8 +162,9 @@ class AsyncRedisDriver:
             if sentinels is not None:
                 await sentinels.refresh()
             connection = await pool.get_connection(*FOR_ANY_COMMAND)
+            leads = sentinels is not None or isinstance(connection, replicas.Checked)
             try:
-                if sentinels is not None and connection.should_reconnect():
+                if leads and connection.should_reconnect():
                     await _close(connection)
                     await connection.connect()
                 await self._check_health(connection)
@@ -253,16 +256,21 @@ class AsyncRedisDriver:
                     await sentinels.close()
 
 
-def _lead_to_primary(pool: Any, asked: sentinel.Address) -> None:
-    """Make the connections of a pool lead to the primary that sentinels name."""
+def _lead(pool: Any, asked: sentinel.Address, *, to_replicas: bool) -> None:
+    """Make the connections of a pool lead to the primary that sentinels name, or to its replicas."""
     plain, options = pool.connection_class, pool.connection_kwargs
 
     def client(options: dict[str, Any]) -> Any:
         made = redis.asyncio.ConnectionPool(connection_class=plain, **options)
         return redis.asyncio.Redis(connection_pool=made)
 
-    pool.connection_class = sentinel.connections(plain, is_async=True)
-    pool.connection_kwargs = {**options, "sentinels": sentinel.AsyncSentinels(asked, client, options)}
+    leading: Any = sentinel.connections
+    asks: Any = sentinel.AsyncSentinels
+    if to_replicas:
+        leading, asks, options = replicas.connections, replicas.AsyncReplicas, replicas.hasty(options)
+        pool.timeout = min(pool.timeout, replicas.CONNECT_S)
+    pool.connection_class = leading(plain, is_async=True)
+    pool.connection_kwargs = {**options, "sentinels": asks(asked, client, options)}
 
 
 def no_retry() -> Retry:

@@ -16,7 +16,7 @@ import redis
 import redis.asyncio
 
 from swapstore.commands import Ask, Command, Failed, Scan, Scanned
-from swapstore.drivers.redis import address, aio, driver
+from swapstore.drivers.redis import address, aio, driver, replicas
 from swapstore.drivers.redis.aio import AsyncRedisDriver
 from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.drivers.redis.pool import Pool, closed
@@ -45,20 +45,33 @@ class ClusterDriver(Topology):
         self._nodes: dict[Address, RedisDriver] = {}
 
     @classmethod
-    def from_url(cls, url: str, *, timeout: Timeout | None = None) -> ClusterDriver:
-        """Make a driver for `redis+cluster://` or `rediss+cluster://`. Connects at the first command."""
+    def from_url(
+        cls, url: str, *, timeout: Timeout | None = None, to_replicas: bool = False
+    ) -> ClusterDriver:
+        """Make a driver for `redis+cluster://` or `rediss+cluster://`. Connects at the first command.
+
+        `to_replicas`: commands go to the replicas of a slot's primary, and are refused where it has none.
+        """
         place = address.parse_cluster(
             url, redis.BlockingConnectionPool, driver.no_retry(), driver.Parser, timeout
         )
         kind = driver.SSLConnection if place.kind is redis.SSLConnection else place.kind
-        return cls(attrs.evolve(place, kind=kind))
+        place = attrs.evolve(place, kind=kind)
+        return cls(replicas.of_cluster(place) if to_replicas else place)
 
     @classmethod
-    def from_client(cls, client: Any, *, timeout: Timeout | None = None) -> ClusterDriver:  # noqa: ARG003 - the client has its own
+    def from_client(
+        cls,
+        client: Any,
+        *,
+        timeout: Timeout | None = None,  # noqa: ARG003 - the client has its own
+        to_replicas: bool = False,
+    ) -> ClusterDriver:
         """Make a driver with the nodes, credentials and settings of a `redis.cluster.RedisCluster`."""
         kinds = (redis.Connection, driver.SSLConnection)
         fixed = {"retry": driver.no_retry(), "parser_class": driver.Parser}
-        return cls(address.cluster_of_client(client, kinds, **fixed))
+        place = address.cluster_of_client(client, kinds, **fixed)
+        return cls(replicas.of_cluster(place) if to_replicas else place)
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands, each on the node that has its key; see `Driver.execute`."""
@@ -202,17 +215,27 @@ class AsyncClusterDriver(Topology):
         self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def from_url(cls, url: str, *, timeout: Timeout | None = None) -> AsyncClusterDriver:
-        """Make a driver for `redis+cluster://` or `rediss+cluster://`. Connects at the first command."""
+    def from_url(
+        cls, url: str, *, timeout: Timeout | None = None, to_replicas: bool = False
+    ) -> AsyncClusterDriver:
+        """Make a driver for `redis+cluster://` or `rediss+cluster://`; see `ClusterDriver.from_url`."""
         pool = redis.asyncio.BlockingConnectionPool
-        return cls(address.parse_cluster(url, pool, aio.no_retry(), aio.Parser, timeout))
+        place = address.parse_cluster(url, pool, aio.no_retry(), aio.Parser, timeout)
+        return cls(replicas.of_cluster(place, is_async=True) if to_replicas else place)
 
     @classmethod
-    def from_client(cls, client: Any, *, timeout: Timeout | None = None) -> AsyncClusterDriver:  # noqa: ARG003 - the client has its own
+    def from_client(
+        cls,
+        client: Any,
+        *,
+        timeout: Timeout | None = None,  # noqa: ARG003 - the client has its own
+        to_replicas: bool = False,
+    ) -> AsyncClusterDriver:
         """Make a driver with the nodes, credentials and settings of a `redis.asyncio.RedisCluster`."""
         kinds = (redis.asyncio.Connection, redis.asyncio.SSLConnection)
         fixed = {"retry": aio.no_retry(), "parser_class": aio.Parser}
-        return cls(address.cluster_of_client(client, kinds, **fixed))
+        place = address.cluster_of_client(client, kinds, **fixed)
+        return cls(replicas.of_cluster(place, is_async=True) if to_replicas else place)
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands, each on the node that has its key; see `AsyncDriver.execute`."""

@@ -23,7 +23,7 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from swapstore.commands import AwaitReplicas, Command, Failed, Stage
 from swapstore.drivers import refusals
-from swapstore.drivers.redis import address, errors, sentinel, wire
+from swapstore.drivers.redis import address, errors, replicas, sentinel, wire
 from swapstore.drivers.redis.pool import BorrowedPool, Pool
 from swapstore.drivers.redis.subscription import RedisListener
 from swapstore.drivers.redis.wire import Bundle, SharedWait, Wire, bundled, value
@@ -101,8 +101,11 @@ class RedisDriver:
             self._pool = self._renew()
 
     @classmethod
-    def from_url(cls, url: str, *, timeout: Timeout | None = None) -> RedisDriver:
-        """Make a driver for a URL of a server, or of sentinels. Connects at the first command."""
+    def from_url(cls, url: str, *, timeout: Timeout | None = None, to_replicas: bool = False) -> RedisDriver:
+        """Make a driver for a URL of a server, or of sentinels. Connects at the first command.
+
+        `to_replicas`: it leads to the replicas that the sentinels know.
+        """
         asked = sentinel.parse(url)
         where, parsed = address.parse(
             asked.url if asked else url,
@@ -114,16 +117,20 @@ class RedisDriver:
         )
         plain = parsed.connection_class
         plain = SSLConnection if plain is redis.SSLConnection else plain
-        kind = sentinel.connections(plain) if asked else plain
+        leading = replicas.connections if to_replicas else sentinel.connections
+        kind = leading(plain) if asked else plain
 
         def client(options: dict[str, Any]) -> Any:
             return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=plain, **options))
 
         def pool() -> Pool:
-            options = parsed.connection_kwargs
+            options, wait_s = parsed.connection_kwargs, parsed.timeout
+            if asked and to_replicas:
+                options, wait_s = replicas.hasty(options), min(wait_s, replicas.CONNECT_S)
             if asked:
-                options = {**options, "sentinels": sentinel.Sentinels(asked, client, options)}
-            return Pool(kind, options, size=parsed.max_connections, wait_s=parsed.timeout)
+                asks = replicas.Replicas if to_replicas else sentinel.Sentinels
+                options = {**options, "sentinels": asks(asked, client, options)}
+            return Pool(kind, options, size=parsed.max_connections, wait_s=wait_s)
 
         return cls(pool(), where=where, renew=pool)
 

@@ -30,7 +30,7 @@ class Exhausted(redis.ConnectionError):
 
 
 class NoPrimary(redis.ConnectionError):
-    """No connection leads to the primary: `failure` says why."""
+    """No connection leads to the primary, or to a replica: `failure` says why."""
 
     def __init__(self, failure: SwapstoreError) -> None:
         super().__init__(str(failure))

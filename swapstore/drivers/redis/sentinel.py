@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode
 
 import attrs
@@ -34,6 +34,7 @@ CHECK_S = 1.0  # how often to ask again while connections are open
 LATER_S = 10.0  # the same, after no sentinel could be reached
 
 Place = tuple[str, int]
+T = TypeVar("T")
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@\s]+)(?::([0-9]{1,5}))?")
 _DENIED = re.compile(
@@ -254,7 +255,9 @@ class Sentinels(_Sentinels):
 
     def primary(self) -> Place:
         """Return the address of the primary. Raises `NoPrimary`."""
-        steps = self._asking()
+        return self._answer(self._asking())
+
+    def _answer(self, steps: Generator[Callable[[], Any], Any, T]) -> T:
         try:
             question = next(steps)
             while True:
@@ -265,7 +268,7 @@ class Sentinels(_Sentinels):
                 else:
                     question = steps.send(answer)
         except StopIteration as stop:
-            found: Place = stop.value
+            found: T = stop.value
             return found
 
     def refresh(self) -> None:
@@ -286,7 +289,9 @@ class AsyncSentinels(_Sentinels):
 
     async def primary(self) -> Place:
         """Return the address of the primary. Raises `NoPrimary`."""
-        steps = self._asking()
+        return await self._answer(self._asking())
+
+    async def _answer(self, steps: Generator[Callable[[], Any], Any, T]) -> T:
         try:
             question = next(steps)
             while True:
@@ -297,7 +302,7 @@ class AsyncSentinels(_Sentinels):
                 else:
                     question = steps.send(answer)
         except StopIteration as stop:
-            found: Place = stop.value
+            found: T = stop.value
             return found
 
     async def refresh(self) -> None:

@@ -29,6 +29,7 @@ from swapstore.drivers.redis import errors
 from swapstore.drivers.redis.address import shown
 from swapstore.drivers.redis.driver import answers, too_few_replicas
 from swapstore.drivers.redis.pool import closed
+from swapstore.drivers.redis.replicas import Doubts
 from swapstore.drivers.redis.slots import (
     SLOTS,
     Address,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from swapstore.drivers.redis.driver import Request
 
 REFRESH_EVERY_S = 0.1  # the table is read at most so often, however many commands ask for it
+REREAD_S = 10.0  # to find new replicas; for them it is read at most once in a tenth of that
 LASTING_S = 1.0  # a slot that answers TRYAGAIN for so long is asked where it is moving
 FORGOTTEN_S = 10.0  # a TRYAGAIN after so long belongs to another migration
 
@@ -91,6 +93,7 @@ class Topology:
         self._refreshed_at = float("-inf")
         self._trying: dict[int, tuple[float, float]] = {}  # by slot: the first and the last TRYAGAIN
         self._closed = False
+        self._doubts = Doubts()
 
     @property
     def reply_s(self) -> float | None:
@@ -106,7 +109,10 @@ class Topology:
             raise closed()
         if self._table is None:
             return True
-        return self._stale and time.monotonic() - self._refreshed_at >= REFRESH_EVERY_S
+        age_s = time.monotonic() - self._refreshed_at
+        if self._place.to_replicas:
+            return age_s >= (REREAD_S / 10 if self._stale else REREAD_S)
+        return self._stale and age_s >= REFRESH_EVERY_S
 
     def _refreshing(self) -> Generator[Address, Any, None]:
         """Yield a node to ask for `CLUSTER SLOTS`, until one answers with a table. Send what it answers.
@@ -180,6 +186,7 @@ class Topology:
         found: list[Any] = [None] * len(commands)
         groups: dict[tuple[Address, bool], Group] = {}
         asked: set[str] = set()
+        readers: dict[Address, Address | None] | None = {} if self._place.to_replicas else None
         for i, command in enumerate(commands):
             slot = slot_of(command)
             if type(command) is Ask and command.words == ("primaries",):
@@ -195,6 +202,13 @@ class Topology:
             if node is None:
                 found[i] = self._unserved(slot or 0)
                 continue
+            if readers is not None:
+                if node not in readers:
+                    readers[node] = self._doubts.choose(table.replicas.get(node, ()))
+                if (reader := readers[node]) is None:
+                    found[i] = self._unread(node)
+                    continue
+                node = reader
             group = groups.get((node, asking))
             if group is None:
                 group = groups[node, asking] = Group(node, asking)
@@ -215,6 +229,11 @@ class Topology:
         self._stale = True
         return Failed(
             Unavailable(f"slot {slot} is served by no node of {self.where}{self._gaps()}"), again=True
+        )
+
+    def _unread(self, primary: Address) -> Failed:
+        return Failed(
+            Unavailable(f"{shown(primary)}, a primary of {self.where}, has no replica that can be reached")
         )
 
     def _gaps(self) -> str:
@@ -248,6 +267,7 @@ class Topology:
                     self._unreached.discard(group.node)
                     if too_few_replicas(group.commands, replies):  # an old primary that was cut off, perhaps
                         self._stale = True
+                        self._doubts.add(group.node)
                     for i, reply in zip(group.places, replies, strict=True):
                         found[i] = reply
                     continue
@@ -267,6 +287,7 @@ class Topology:
         """Note that a node could not be reached: it may be gone, and another one serve its slots."""
         self._stale = True
         self._unreached.add(node)
+        self._doubts.add(node)
         if self._first == node:
             self._first = None
 
