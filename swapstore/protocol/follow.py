@@ -270,7 +270,9 @@ class Follow:
         if manifest.version < anchor.version:
             return False
         row = yield from self._row_at(manifest, anchor.version)
-        return row is None or anchor.names(row)
+        if row is None:  # unlinked by retention; a row that cannot have been was undone
+            return anchor.version < _complete_from(manifest)
+        return anchor.names(row)
 
     def _row_at(self, manifest: Manifest, version: int) -> Operation[Row | None]:
         """Find the row of a version. None: there is none, or its page is damaged."""

@@ -169,6 +169,15 @@ def test_the_pauses_of_a_failover_count(running: Run, clock: Clock) -> None:
     assert sum(clock.slept) < 0.3
 
 
+def test_the_time_in_refused_batches_counts(running: Run, clock: Clock) -> None:
+    """A node of a cluster that takes a second to refuse holds a call ten times as long as it may last."""
+    began = clock.now
+    driver = Driver(clock, [DEMOTED], takes_s=1.0)
+    found = running(one(), driver, total_s=2.5, patience=Patience(60.0))
+    assert isinstance(found, Unavailable)
+    assert clock.now - began < 2.5 + 1
+
+
 def test_the_driver_knows_what_is_left_and_nobody_else_does(running: Run, clock: Clock) -> None:
     """The bound of one call holds for what its thread does later, or during its pauses."""
     driver = Driver(clock, [BUSY, b"done"])
