@@ -90,3 +90,67 @@ def test_what_a_replica_does_not_show_yet_is_there(asking: Asking) -> None:
     assert found is not None
     assert (found.id, found.version) == ("mena-2", 2)
     assert both.asked[0] == "replica"
+
+
+def test_latest_never_goes_back_among_replicas_that_lag() -> None:
+    """A reader is given version 3, and then version 2 or 1, as the replicas take turns."""
+    both = Replicated()
+    both.publish(1)
+    both.lag()
+    both.publish(2)
+    both.lag()
+    both.publish(3)
+    both.lag()
+    versions = [both.latest().version for _ in range(9)]  # type: ignore[union-attr]
+    assert versions == sorted(versions)
+    assert versions[-1] == 3
+
+
+def test_the_wanted_version_is_the_primarys_to_show() -> None:
+    """A reader that waits for its own publish is given what a replica still shows, or an error."""
+    both = Replicated()
+    both.publish(1)
+    both.lag()
+    both.publish(2)
+    found = both.latest(min_version=2)
+    assert found is not None
+    assert found.version == 2
+    assert both.latest().version == 2  # type: ignore[union-attr]
+
+
+def test_a_new_epoch_is_the_primarys_to_show() -> None:
+    """After a flush and a new start a reader goes back and forth between the old line and the new one."""
+    both = Replicated()
+    both.publish(1, 2, 3)
+    both.lag()
+    assert both.latest().id == "mena-3"  # type: ignore[union-attr]
+    both.sim.keyspace.values.clear()
+    both.sim.keyspace.sets.clear()
+    both.producer = both.sim.connect()
+    both.publish(7)
+    both.lag()
+    both.lag()
+    found = [both.latest() for _ in range(12)]
+    ids = [each.id for each in found if each is not None]
+    assert len(ids) == 12
+    assert ids == sorted(ids, key=lambda id: id == "mena-7"), "it goes back to the old line"
+    assert ids[-1] == "mena-7"
+
+
+def test_a_replica_without_anything_is_not_a_store_without_anything() -> None:
+    """A replica that is new says that nothing is published, and a reader believes it."""
+    both = Replicated()
+    both.lag()
+    both.publish(1)
+    assert both.latest().version == 1  # type: ignore[union-attr]
+    assert both.run(read.read_as_of(both.ctx, "mena", 5)).version == 1
+
+
+def test_a_replica_that_has_the_manifest_and_not_the_record() -> None:
+    """A record that has not come to a replica is told as lost."""
+    both = Replicated()
+    both.publish(1)
+    both.lag()
+    del both.replicas[0].values["swapstore:id:{mena}:mena-1"]
+    for asking in (read.read_latest(both.ctx, "mena"), read.read_id(both.ctx, "mena", "mena-1")):
+        assert both.run(asking).id == "mena-1"
