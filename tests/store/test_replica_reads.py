@@ -133,7 +133,7 @@ def test_a_new_epoch_is_the_primarys_to_show() -> None:
     found = [both.latest() for _ in range(12)]
     ids = [each.id for each in found if each is not None]
     assert len(ids) == 12
-    assert ids == sorted(ids, key=lambda id: id == "mena-7"), "it goes back to the old line"
+    assert ids == sorted(ids, key=lambda each: each == "mena-7"), "it goes back to the old line"
     assert ids[-1] == "mena-7"
 
 
