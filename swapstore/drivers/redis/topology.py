@@ -222,7 +222,7 @@ class Topology:
         )
 
     def _parted(self, slot: int) -> Failed:
-        """Return the refusal of a wait for replicas whose write goes to another node: it waits for nothing."""
+        """Return the refusal of a wait for replicas whose write goes to another node: it is about nothing."""
         return Failed(
             Unavailable(f"slot {slot} of {self.where} is moving, so no node can wait for its replicas"),
             again=True,
