@@ -10,11 +10,13 @@ import pytest
 
 from swapstore import Snapshot, Store
 from swapstore.cache import Cache
-from swapstore.commands import Command
+from swapstore.commands import Command, Failed
 from swapstore.engine import run
+from swapstore.errors import ReplyLost, SwapstoreError, Unavailable
 from swapstore.protocol import read
 from swapstore.protocol.context import Context
 from swapstore.protocol.operation import Batch, Operation
+from swapstore.protocol.publish import Publication, publish
 from swapstore.testing import Keyspace, SimulatedStore
 from tests.support.times import at
 
@@ -27,6 +29,9 @@ class Replicated:
         self.producer: Store = self.sim.connect()
         self.replicas: list[Keyspace] = []
         self.asked: list[str] = []
+        self.failure: Failed | SwapstoreError | None = (
+            None  # what a replica answers each command with, or raises
+        )
         store = self.sim.connect()
         policy = attrs.evolve(store._context.policy, reads_replicas=True)
         self.ctx: Context = attrs.evolve(store._context, policy=policy, cache=Cache(1 << 20))
@@ -44,11 +49,11 @@ class Replicated:
         """Run an operation whose batches go where they may."""
 
         def routed() -> Operation[Any]:
-            step = next(operation)
             try:
+                step = next(operation)
                 while True:
                     if isinstance(step, Batch) and step.anywhere:
-                        step = operation.send(self._at_a_replica(step.commands))
+                        step = self._at_a_replica(operation, step.commands)
                     else:
                         if isinstance(step, Batch):
                             self.asked.append("primary")
@@ -59,10 +64,14 @@ class Replicated:
         self.asked.clear()
         return run(routed(), self._primary, self.sim.clock.sleep)
 
-    def _at_a_replica(self, commands: Sequence[Command[Any]]) -> list[Any]:
+    def _at_a_replica(self, operation: Operation[Any], commands: Sequence[Command[Any]]) -> Any:
         self.asked.append("replica")
+        if isinstance(self.failure, SwapstoreError):
+            return operation.throw(self.failure)
+        if self.failure is not None:
+            return operation.send([self.failure] * len(commands))
         self.replicas.append(replica := self.replicas.pop(0))
-        return [replica.apply(command, self.sim.clock.now_ms()) for command in commands]
+        return operation.send([replica.apply(command, self.sim.clock.now_ms()) for command in commands])
 
     def latest(self, **options: Any) -> Snapshot | None:
         found: Snapshot | None = self.run(read.read_latest(self.ctx, "mena", **options))
@@ -154,3 +163,57 @@ def test_a_replica_that_has_the_manifest_and_not_the_record() -> None:
     del both.replicas[0].values["swapstore:id:{mena}:mena-1"]
     for asking in (read.read_latest(both.ctx, "mena"), read.read_id(both.ctx, "mena", "mena-1")):
         assert both.run(asking).id == "mena-1"
+
+
+@pytest.mark.parametrize(
+    "failure", [Failed(Unavailable("loading"), again=True), ReplyLost("cut"), Unavailable("down")], ids=repr
+)
+@pytest.mark.parametrize("has_read", [False, True])
+def test_a_replica_that_fails_costs_one_attempt(failure: Failed | SwapstoreError, *, has_read: bool) -> None:
+    """A reader fails because a replica is down, although the primary is up; or asks it again and again."""
+    both = Replicated()
+    both.publish(1)
+    both.lag()
+    if has_read:
+        both.latest()
+    both.publish(2)
+    both.failure = failure
+    assert both.latest().version == 2  # type: ignore[union-attr]
+    assert both.asked[0] == "replica"
+    assert both.asked.count("replica") == 1
+    assert both.run(read.read_id(both.ctx, "mena", "mena-1")).version == 1
+
+
+def test_a_record_that_is_altered_at_a_replica_alone() -> None:
+    """A damaged replica makes a sound store unreadable."""
+    both = Replicated()
+    both.publish(1)
+    both.lag()
+    key = "swapstore:id:{mena}:mena-1"
+    value = both.replicas[0].values[key]
+    both.replicas[0].values[key] = attrs.evolve(value, data=value.data[:-1] + b"x")
+    assert both.latest().value == 1  # type: ignore[union-attr]
+    assert both.run(read.read_version(both.ctx, "mena", 1)).value == 1
+
+
+def test_what_is_remembered_is_no_answer_for_who_wants_a_later_version() -> None:
+    """A reader that allows staleness, and has just published version 2, is given version 1."""
+    both = Replicated()
+    both.publish(1)
+    both.lag()
+    assert both.latest().version == 1  # type: ignore[union-attr]
+    both.publish(2)
+    assert both.latest(max_staleness_s=60.0).version == 1  # type: ignore[union-attr]
+    assert both.latest(max_staleness_s=60.0, min_version=2).version == 2  # type: ignore[union-attr]
+
+
+def test_a_publish_asks_no_replica() -> None:
+    """After a read, a client drafts its publishes on what a replica shows."""
+    both = Replicated()
+    both.publish(1)
+    both.lag()
+    both.latest()
+    both.publish(2)
+    wanted = Publication(dataset="mena", payload=b"3", codec="json", id="mena-3", expected_version=2)
+    assert both.run(publish(both.ctx, wanted)).version == 3
+    assert "replica" not in both.asked
