@@ -215,18 +215,20 @@ class _Budget:
         self.patience = patience
         self._total_s = total_s
         self._left_s = UNBOUNDED_S if total_s is None else total_s
+        self._began = 0.0
 
     def begin(self) -> Token[float] | None:
         """Tell the driver how much is left. Raises `Unavailable` if nothing is. None: there is no bound."""
+        self._began = time.monotonic()
         if self._total_s is None:
             return None
         if self._left_s <= 0:
             raise self._over()
         return LEFT_S.set(self._left_s)
 
-    def spend(self, began: float) -> None:
-        """Count the time since `began`, in which a batch failed."""
-        self._left_s -= time.monotonic() - began
+    def spend(self) -> None:
+        """Count the time since the last batch began: it failed."""
+        self._left_s -= time.monotonic() - self._began
 
     def affords(self, seconds: float) -> bool:
         """Count a wait that is about to begin, and say whether there is time for it."""
@@ -316,17 +318,17 @@ def _sent(batch: Batch, driver: Driver, sleep: Callable[[float], None], budget: 
     backoff = None
     while True:
         _refuse_if_late(batch)
-        token, began = budget.begin(), time.monotonic()
+        token = budget.begin()
         try:
             return driver.execute(batch.commands)
         except Throttled as error:
-            budget.spend(began)
+            budget.spend()
             backoff = backoff or _Backoff()
             pause_s = backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):
                 raise
         except Unavailable:
-            budget.spend(began)
+            budget.spend()
             raise
         finally:
             if token is not None:
@@ -340,17 +342,17 @@ async def _asent(
     backoff = None
     while True:
         _refuse_if_late(batch)
-        token, began = budget.begin(), time.monotonic()
+        token = budget.begin()
         try:
             return await driver.execute(batch.commands)
         except Throttled as error:
-            budget.spend(began)
+            budget.spend()
             backoff = backoff or _Backoff()
             pause_s = backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):
                 raise
         except Unavailable:
-            budget.spend(began)
+            budget.spend()
             raise
         finally:
             if token is not None:
@@ -374,6 +376,8 @@ def _recovered(
     budget: _Budget,
 ) -> list[Any]:
     """Send again what was refused, while `recover` says so, and return the replies to the whole batch."""
+    if not isinstance(outcome, Unavailable):
+        budget.spend()
     steps = recover(batch.commands, outcome, budget.patience)
     try:
         step = next(steps)
@@ -382,6 +386,8 @@ def _recovered(
                 budget.pause(step.pause_s)
                 sleep(step.pause_s)
                 answers = _sent(Batch(step.commands, batch.until), driver, sleep, budget)
+                if _is_refused(answers):
+                    budget.spend()
             except SwapstoreError as error:
                 step = steps.throw(error)
             else:
@@ -398,6 +404,8 @@ async def _arecovered(
     sleep: Callable[[float], Awaitable[None]],
     budget: _Budget,
 ) -> list[Any]:
+    if not isinstance(outcome, Unavailable):
+        budget.spend()
     steps = recover(batch.commands, outcome, budget.patience)
     try:
         step = next(steps)
@@ -406,6 +414,8 @@ async def _arecovered(
                 budget.pause(step.pause_s)
                 await sleep(step.pause_s)
                 answers = await _asent(Batch(step.commands, batch.until), driver, sleep, budget)
+                if _is_refused(answers):
+                    budget.spend()
             except SwapstoreError as error:
                 step = steps.throw(error)
             else:

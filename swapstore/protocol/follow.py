@@ -267,10 +267,10 @@ class Follow:
 
     def _is_same_line(self, manifest: Manifest, anchor: Mark) -> Operation[bool]:
         """Say whether the log continues the one that was followed: no other row has the anchor's version."""
-        if manifest.version < anchor.version:
-            return False
         row = yield from self._row_at(manifest, anchor.version)
-        return row is None or anchor.names(row)
+        if row is None:  # unlinked by retention; a row that cannot have been was undone
+            return anchor.version < _complete_from(manifest)
+        return anchor.names(row)
 
     def _row_at(self, manifest: Manifest, version: int) -> Operation[Row | None]:
         """Find the row of a version. None: there is none, or its page is damaged."""

@@ -162,6 +162,9 @@ def _read_row(
         return None if row is None else (yield from load_snapshot(ctx, manifest, row))
 
     found = yield from through_manifest(ctx, dataset, view)
+    if found is None and ctx.policy.reads_replicas:  # a replica that lags has no row of it yet
+        ctx.route.leave()
+        found = yield from through_manifest(ctx, dataset, view)
     if found is not None and ctx.hook is not None:
         yield Emit(partial(_emit_read, ctx, found))
     return found

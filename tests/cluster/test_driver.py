@@ -17,7 +17,7 @@ import redis.asyncio
 import swapstore
 import swapstore.aio
 from swapstore import AccessDenied, ReplyLost, StoreClosed, Unavailable
-from swapstore.commands import Failed, Get, GetServed, Put, Scan, Served, Time
+from swapstore.commands import AwaitReplicas, Failed, Get, GetServed, Put, Scan, Served, Time
 from swapstore.drivers.base import Driver
 from swapstore.drivers.redis.cluster import AsyncClusterDriver, ClusterDriver
 from swapstore.drivers.redis.driver import RedisDriver
@@ -95,6 +95,21 @@ def test_what_has_not_moved_yet_is_not_missing(driver: Driver, cluster: Cluster)
         assert sent_again(driver, [Put("new:{mena}", b"there", LONG_MS)]) == [None]
         assert sent_again(driver, [Get("new:{mena}")]) == [b"there"]
     assert sent_again(driver, [Get(key) for key in [*keys, "new:{mena}"]]) == [*wanted, b"there"]
+
+
+def test_a_wait_goes_where_the_write_before_it_went(driver: Driver, cluster: Cluster) -> None:
+    """A node on whose connection nothing was written acknowledges a commit: the mark went to another one."""
+    manifest, mark = "t:manifest:{mena}", "t:mark:{mena}"
+    driver.execute([Put(manifest, b"1", LONG_MS)])
+    wait = AwaitReplicas(manifest, 1, False, 2000)  # noqa: FBT003
+    with half_moved(cluster, "mena", 0):
+        first = driver.execute([Get(manifest), Put(mark, b"", LONG_MS), wait])
+        assert isinstance(first[1], Failed)
+        shown, marked, waited = driver.execute([Get(manifest), Put(mark, b"", LONG_MS), wait])
+        assert (shown, marked) == (b"1", None)
+        assert isinstance(waited, Failed)
+        assert "is moving" in str(waited.error)
+    assert sent_again(driver, [Get(manifest), Put(mark, b"", LONG_MS), wait]) == [b"1", None, 1]
 
 
 def test_a_user_who_may_not_ask(cluster: Cluster) -> None:

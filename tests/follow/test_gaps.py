@@ -310,6 +310,23 @@ def test_a_failover_that_lost_commits() -> None:
     assert ids(found) == ["other-0", "other-1", "other-2"]
 
 
+@pytest.mark.parametrize("count", [10, 80])
+def test_a_lost_commit_whose_version_a_pin_took(count: int) -> None:
+    """A failover lost the last commit, a pin got its version, and the follower is never told."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, count - 1)
+    backup = sim.keyspace.copy()
+    publish(store, 1, begin=count - 1)
+    follower = store.follow("mena", after=0)
+    take(follower, count)
+    sim.keyspace.values, sim.keyspace.sets = backup.values, backup.sets
+    other = sim.connect()
+    other.pin("mena", version=1)
+    other.publish("mena", 0, id="other")
+    assert versions(take(follower, 2)) == [(count, count + 1, "reset"), count + 1]
+
+
 def gone_back(*, flushed: bool) -> tuple[SimulatedStore, Iterator[Row | Gap]]:
     """A follower that has ten commits, of a store that has lost the last two of them, or all."""
     sim = SimulatedStore()

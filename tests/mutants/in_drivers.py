@@ -226,6 +226,12 @@ MUTANTS = (
         ),
     ),
     mutant(
+        "a wait for replicas parted from its write (cluster)",
+        "A node acknowledges only what was written on the connection that waits.",
+        "cluster/test_driver.py::test_a_wait_goes_where_the_write_before_it_went[blocking]",
+        Edit("Topology._groups", "is_wait and (group is None", "False and (group is None"),
+    ),
+    mutant(
         "a lost group taken for a refused one (cluster)",
         "What one node may have carried out is never told as refused, whatever the others answered.",
         "cluster/test_driver.py::test_a_group_whose_reply_is_lost[blocking]",

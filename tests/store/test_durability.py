@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,14 +18,15 @@ from swapstore import (
     IdConflict,
     InvalidInput,
     OutcomeUnknown,
+    Retention,
     SomeFailed,
     Store,
     UnderReplicated,
     Unsupported,
 )
 from swapstore.cache import Cache
-from swapstore.commands import AwaitReplicas, Command, Committed, Failed, Get, Put, Swap
-from swapstore.errors import ReadOnly, ReplyLost
+from swapstore.commands import NOT_ON_DISK, AwaitReplicas, Command, Committed, Failed, Get, Put, Swap
+from swapstore.errors import ReadOnly, ReplyLost, StoreFull
 from swapstore.events import CallFailed, Hook, Published
 from swapstore.protocol.context import Policy
 from swapstore.testing import Crash, Keyspace, Kind, SimulatedStore, every_fault, faulty
@@ -439,3 +440,150 @@ def test_another_content_under_the_id_is_still_refused() -> None:
     store.publish("mena", 1, id="a", durability=BOTH)
     with pytest.raises(IdConflict):
         store.publish("mena", 2, id="a", durability=BOTH)
+
+
+def _meddling(meddler: Meddler, change: Callable[[Sequence[Command[Any]], list[Any]], None]) -> None:
+    """Have a function look at each batch and change its replies."""
+    execute = meddler.execute
+
+    def changed(commands: Sequence[Command[Any]]) -> list[Any]:
+        replies = execute(commands)
+        change(commands, replies)
+        return replies
+
+    meddler.execute = changed  # type: ignore[method-assign]
+
+
+def test_a_server_that_has_it_not_on_its_own_disk() -> None:
+    """A publish that asks for the disk of the server alone is acknowledged before that has it."""
+    client, meddler = meddled(SimulatedStore().connect())
+
+    def not_on_disk(commands: Sequence[Command[Any]], replies: list[Any]) -> None:
+        for i, command in enumerate(commands):
+            if isinstance(command, AwaitReplicas):
+                replies[i] = NOT_ON_DISK
+
+    _meddling(meddler, not_on_disk)
+    with pytest.raises(UnderReplicated, match="not have it on its own disk") as caught:
+        client.publish("mena", 1, durability=Durability(replicas=0, fsync=True))
+    assert caught.value.replicas == 0
+
+
+def test_a_mark_that_is_refused_acknowledges_nothing() -> None:
+    """A full server writes no mark, waits for nothing, and says that all replicas have it."""
+    sim = SimulatedStore(replicas=2)
+    sim.connect().publish("mena", 1, id="a")
+    client, meddler = meddled(sim.connect())
+
+    def refuse_marks(commands: Sequence[Command[Any]], replies: list[Any]) -> None:
+        for i, command in enumerate(commands):
+            if isinstance(command, Put):
+                replies[i] = Failed(StoreFull("the server is full"))
+
+    _meddling(meddler, refuse_marks)
+    with pytest.raises(UnderReplicated, match="could not be asked who has it: the server is full"):
+        client.publish("mena", 1, id="a", durability=BOTH)
+
+
+def test_a_wait_whose_reply_is_lost_is_asked_again() -> None:
+    """One cut connection, and a producer is told that its snapshot is on too few replicas."""
+    sim = SimulatedStore(replicas=2)
+    sim.connect().publish("mena", 1, id="a")
+    client, meddler = meddled(sim.connect())
+    lost: list[int] = []
+
+    def lose_one(commands: Sequence[Command[Any]], _: list[Any]) -> None:
+        if any(isinstance(command, Put) for command in commands) and not lost:
+            lost.append(1)
+            raise ReplyLost("lost")
+
+    _meddling(meddler, lose_one)
+    assert client.publish("mena", 1, id="a", durability=BOTH).replicas == 2
+    assert lost
+
+
+def test_a_commit_that_came_late_is_waited_for() -> None:
+    """The second send finds its own commit there, and its connection has written nothing to wait for."""
+    sim = SimulatedStore(replicas=2)
+    store, driver = watched(sim.connect())
+    client, meddler = meddled(store)
+    client.publish("mena", 0, durability=BOTH)
+    execute = meddler.execute
+    late: list[Sequence[Command[Any]]] = []
+
+    def delaying(commands: Sequence[Command[Any]]) -> list[Any]:
+        if any(isinstance(command, Swap) for command in commands):
+            late.append(commands)
+            if len(late) == 1:
+                raise ReplyLost("lost")
+            execute(late[0])
+            driver.waited.clear()  # that was another connection
+        return execute(commands)
+
+    meddler.execute = delaying  # type: ignore[method-assign]
+    commit = client.publish("mena", 1, durability=BOTH)
+    assert (commit.created, commit.replicas, len(late)) == (True, 2, 2)
+    assert any(is_in(commit, stored) for stored in driver.waited), "nobody has waited for it"
+
+
+def test_each_kind_of_durability_is_asked_for_by_itself() -> None:
+    """A server that knows WAIT alone commits, and then turns out to sync nothing."""
+    client, meddler = meddled(SimulatedStore(replicas=1).connect())
+
+    def know_wait_alone(commands: Sequence[Command[Any]], replies: list[Any]) -> None:
+        for i, command in enumerate(commands):
+            if isinstance(command, AwaitReplicas) and command.fsync:
+                replies[i] = Failed(Unsupported("unknown command WAITAOF"))
+
+    _meddling(meddler, know_wait_alone)
+    client.publish("mena", 1, durability=Durability())
+    with pytest.raises(Unsupported, match="nothing was written"):
+        client.publish("mena", 2, durability=Durability(fsync=True))
+    assert client.read_latest("mena").value == 1  # type: ignore[union-attr]
+
+
+def test_another_commit_in_the_place_of_one_that_was_undone() -> None:
+    """A failover undoes a commit, another producer gets its version, and the first is acknowledged."""
+    sim = SimulatedStore(replicas=2)
+    client, meddler = meddled(sim.connect())
+    client.publish("mena", 0, id="old", ts=at(1), durability=BOTH)
+    before = sim.keyspace.copy()
+    undone: list[int] = []
+
+    def undo(commands: Sequence[Command[Any]], replies: list[Any]) -> None:
+        if any(isinstance(command, Swap) for command in commands) and not undone:
+            undone.append(1)
+            _restore(sim.keyspace, before)
+            sim.connect().publish("mena", "theirs", id="theirs", ts=at(2))
+            replies[-1] = Failed(ReadOnly("not the primary any more"), again=True)
+
+    _meddling(meddler, undo)
+    commit = client.publish("mena", "ours", id="ours", ts=at(3), durability=BOTH)
+    assert (commit.version, commit.replicas) == (3, 2)
+    assert [row.id for row in invariants.check(sim.connect())] == ["old", "theirs", "ours"]
+
+
+def test_a_commit_that_retention_has_unlinked_since_was_not_undone() -> None:
+    """A commit that others have outgrown during the wait is published a second time."""
+    sim = SimulatedStore(replicas=2)
+    client, meddler = meddled(sim.connect())
+    others = sim.connect()
+    outgrown: list[int] = []
+
+    def outgrow(commands: Sequence[Command[Any]], replies: list[Any]) -> None:
+        if any(isinstance(command, Swap) for command in commands) and not outgrown:
+            outgrown.append(1)
+            for number in range(100):
+                others.publish("mena", number)
+            others.prune("mena", retention=Retention(max_count=1))
+            others.publish("mena", "last")
+            sim.clock.advance(3_600_000)
+            replies[-1] = Failed(ReadOnly("not the primary any more"), again=True)
+
+    _meddling(meddler, outgrow)
+    commit = client.publish("mena", "ours", id="ours", durability=BOTH)
+    assert (commit.version, commit.created, commit.replicas) == (1, True, 2)
+    latest = client.read_latest("mena")
+    assert latest is not None
+    assert latest.value == "last"
+    assert others.read("mena", id="ours") is None

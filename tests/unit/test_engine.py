@@ -13,7 +13,7 @@ from swapstore.commands import Failed, Get
 from swapstore.drivers.base import LEFT_S
 from swapstore.engine import arun, run
 from swapstore.errors import ReadOnly, ReplyLost, StoreFull, SwapstoreError, Throttled, Unavailable
-from swapstore.protocol.operation import Batch, Operation
+from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.recovery import Patience
 
 STEP = Get("a")
@@ -169,6 +169,15 @@ def test_the_pauses_of_a_failover_count(running: Run, clock: Clock) -> None:
     assert sum(clock.slept) < 0.3
 
 
+def test_the_time_in_refused_batches_counts(running: Run, clock: Clock) -> None:
+    """A node of a cluster that takes a second to refuse holds a call ten times as long as it may last."""
+    began = clock.now
+    driver = Driver(clock, [DEMOTED], takes_s=1.0)
+    found = running(one(), driver, total_s=2.5, patience=Patience(60.0))
+    assert isinstance(found, Unavailable)
+    assert clock.now - began < 2.5 + 1
+
+
 def test_the_driver_knows_what_is_left_and_nobody_else_does(running: Run, clock: Clock) -> None:
     """The bound of one call holds for what its thread does later, or during its pauses."""
     driver = Driver(clock, [BUSY, b"done"])
@@ -181,3 +190,33 @@ def test_the_driver_knows_what_is_left_and_nobody_else_does(running: Run, clock:
     assert {LEFT_S.get(), *after} == {before}
     running(one(), Driver(clock, [StoreFull("full")]), total_s=9.0)
     assert LEFT_S.get() == before
+
+
+def test_what_may_have_been_carried_out_is_not_sent_again(running: Run, clock: Clock) -> None:
+    """The engine sends a commit twice after a lost reply, and the operation does not learn of the first."""
+    for error in (ReplyLost("lost"), Unavailable("the pool is exhausted")):
+        driver = Driver(clock, [error, b"done"])
+        assert running(one(), driver, patience=Patience(5.0)) is error
+        assert driver.sent == 1
+
+
+def test_a_failover_is_waited_for_and_not_hammered(running: Run, clock: Clock) -> None:
+    """A server that is about to come back gets thousands of requests a second from each client."""
+    driver = Driver(clock, [DEMOTED, DEMOTED, DEMOTED, DEMOTED, b"done"])
+    began = clock.now
+    assert running(one(), driver, patience=Patience(5.0)) == [b"done"]
+    assert clock.now - began >= 0.3
+
+
+def test_the_waits_of_an_operation_count(running: Run, clock: Clock) -> None:
+    """A publish that conflicts again and again backs off for longer than its call may last."""
+
+    def waiting() -> Operation[int]:
+        for number in range(20):
+            try:
+                yield Wait(1.0)
+            except Unavailable:
+                return number
+        return 20
+
+    assert running(waiting(), Driver(clock, [b"done"]), total_s=3.5) == 3

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import redis
 
-from swapstore.commands import Ask, Command, Failed, ReadCommand, Register
+from swapstore.commands import Ask, AwaitReplicas, Command, Failed, ReadCommand, Register
 from swapstore.drivers.redis import errors
 from swapstore.drivers.redis.address import shown
 from swapstore.drivers.redis.driver import answers, too_few_replicas
@@ -210,6 +210,10 @@ class Topology:
                     continue
                 node = reader
             group = groups.get((node, asking))
+            is_wait = i > 0 and type(command) is AwaitReplicas and slot_of(commands[i - 1]) == slot
+            if is_wait and (group is None or group.places[-1] != i - 1):
+                found[i] = self._parted(slot or 0)
+                continue
             if group is None:
                 group = groups[node, asking] = Group(node, asking)
             group.places.append(i)
@@ -234,6 +238,13 @@ class Topology:
     def _unread(self, primary: Address) -> Failed:
         return Failed(
             Unavailable(f"{shown(primary)}, a primary of {self.where}, has no replica that can be reached")
+        )
+
+    def _parted(self, slot: int) -> Failed:
+        """Return the refusal of a wait for replicas whose write goes to another node: it is about nothing."""
+        return Failed(
+            Unavailable(f"slot {slot} of {self.where} is moving, so no node can wait for its replicas"),
+            again=True,
         )
 
     def _gaps(self) -> str:
