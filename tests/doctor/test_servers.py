@@ -104,7 +104,7 @@ def test_replicas(tmp_path: Path) -> None:
             checks = eventually(replica.url, lambda found: found["replication"].verdict == "warning")
             assert "refuses publishes" in checks["replication"].found
             assert checks["scripts"].verdict == "ok"
-            assert examine(primary.url)["replication"].found == "the primary, with 1 replicas"
+            assert examine(primary.url)["replication"].found == "the primary, with 1 replica"
             with replica.client() as admin:
                 admin.config_set("replica-read-only", "no")
             assert "is lost" in examine(replica.url)["replication"].found

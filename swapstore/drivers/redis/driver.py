@@ -23,7 +23,7 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from swapstore.commands import AwaitReplicas, Command, Failed, Stage
 from swapstore.drivers import refusals
-from swapstore.drivers.redis import address, errors, sentinel, wire
+from swapstore.drivers.redis import address, elsewhere, errors, sentinel, wire
 from swapstore.drivers.redis.pool import BorrowedPool, Pool
 from swapstore.drivers.redis.subscription import RedisListener
 from swapstore.drivers.redis.wire import Bundle, SharedWait, Wire, bundled, value
@@ -135,10 +135,31 @@ class RedisDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `Driver.execute`."""
+        if elsewhere.is_meant(commands):
+            return self._elsewhere(commands)
         request = self.send(bundled(commands))
         found = answers(request.units, self.receive(request), self.where)
         if misdirected(commands, found):
             request.pool.retire()
+        return found
+
+    def _elsewhere(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Ask sentinels, and replicas that they name, for `doctor`."""
+        others = elsewhere.behind(self._pool)
+        found = elsewhere.begun(commands, others)
+        if others is None:
+            return found
+        for node, asks in elsewhere.divided(commands).items():
+            kind, options = others.way(node)
+            pool = Pool(kind, {**options, "retry": no_retry()}, size=1, wait_s=elsewhere.ANSWER_S)
+            try:
+                replies = RedisDriver(pool, where=node, renew=None).execute([*asks.values()])
+            except SwapstoreError as error:
+                replies = [Failed(error)] * len(asks)
+            finally:
+                pool.close()
+            for i, reply in zip(asks, replies, strict=True):
+                found[i] = elsewhere.final(reply)
         return found
 
     def send(self, units: Sequence[Command[Any]], *, asking: bool = False) -> Request:

@@ -28,6 +28,7 @@ from swapstore.commands import Ask, Command, Failed, ReadCommand, Register
 from swapstore.drivers.redis import errors
 from swapstore.drivers.redis.address import shown
 from swapstore.drivers.redis.driver import answers, misdirected
+from swapstore.drivers.redis.elsewhere import final
 from swapstore.drivers.redis.pool import closed
 from swapstore.drivers.redis.slots import (
     SLOTS,
@@ -67,6 +68,12 @@ class Group:
     replies: list[Any] | None = None
     failure: SwapstoreError | None = None
     moving: dict[int, str] = attrs.field(factory=dict)  # slots on their way, by what the node says
+
+    @property
+    def is_about_node(self) -> bool:
+        """Whether the commands ask this node about itself, so that no other one can answer."""
+        first = self.commands[0]
+        return type(first) is Ask and bool(first.node)
 
     @property
     def is_harmless(self) -> bool:
@@ -182,8 +189,8 @@ class Topology:
         asked: set[str] = set()
         for i, command in enumerate(commands):
             slot = slot_of(command)
-            if type(command) is Ask and command.words == ("primaries",):
-                found[i] = [shown(each) for each in table.primaries]
+            if type(command) is Ask and command.words == ("nodes",):
+                found[i] = table.names()
                 continue
             node = self._any(command, table) if slot is None else owners[slot]
             asking = False
@@ -193,7 +200,7 @@ class Topology:
                     node, asking = told, True
                     asked.add(key)
             if node is None:
-                found[i] = self._unserved(slot or 0)
+                found[i] = self._unserved(slot) if slot is not None else self._unknown(command)
                 continue
             group = groups.get((node, asking))
             if group is None:
@@ -206,10 +213,14 @@ class Topology:
             group.units = bundled(group.commands)
         return [groups[place] for place in sorted(groups)], found
 
-    def _any(self, command: Command[Any], table: Table) -> Address:
+    def _any(self, command: Command[Any], table: Table) -> Address | None:
         """Return the node for a command without a key: the one that it names, or one that serves slots."""
-        named = command.node if type(command) is Ask else ""
-        return next((node for node in table.nodes if shown(node) == named), table.primaries[0])
+        if type(command) is Ask and command.node:
+            return next((node for node in table.nodes if shown(node) == command.node), None)
+        return table.primaries[0]
+
+    def _unknown(self, command: Any) -> Failed:
+        return Failed(Unavailable(f"{command.node} is no node of {self.where}, or has just left it"))
 
     def _unserved(self, slot: int) -> Failed:
         self._stale = True
@@ -233,6 +244,9 @@ class Topology:
         lost: ReplyLost | None = None
         for group in groups:
             failure = group.failure
+            if group.is_about_node and not isinstance(failure, StoreClosed):
+                self._note_answers(group, found)
+                continue
             if failure is None:
                 self._learn(group)
                 try:
@@ -262,6 +276,19 @@ class Topology:
         if lost is not None:
             raise lost
         return found
+
+    def _note_answers(self, group: Group, found: list[Any]) -> None:
+        """Fill in what a node says of itself, or that it says nothing. That is final."""
+        failure, replies = group.failure, group.replies or []
+        if failure is None:
+            try:
+                replies = answers(group.units, replies, group.driver.where, partial(self._refused, group))
+            except Unavailable as error:  # it is loading its data
+                failure = error
+        else:
+            self._note_unreached(group.node)
+        for i, place in enumerate(group.places):
+            found[place] = final(replies[i]) if failure is None else Failed(failure)
 
     def _note_unreached(self, node: Address) -> None:
         """Note that a node could not be reached: it may be gone, and another one serve its slots."""
