@@ -135,8 +135,8 @@ def examine(
 ) -> list[Check]:
     """Check the servers together. `primaries`: what each that answers says. `wanted`: by this store.
 
-    `fails_over`: a replica is promoted by itself, so that one is expected. No check of a replica alone: it does
-    not know the others.
+    `fails_over`: a replica is promoted by itself, so that one is expected. A replica alone is not checked: it
+    does not know the others.
     """
     if nodes and not primaries:
         return []
