@@ -103,19 +103,19 @@ def sentinels(said: Mapping[str, Said]) -> Check:
     """Check whether there are enough sentinels, which agree and can promote a replica."""
     name = "sentinels"
     silent = {at: each.failure for at, each in said.items() if each.failure}
-    telling = {at: each for at, each in said.items() if not each.failure}
-    if not telling:
+    answering = {at: each for at, each in said.items() if not each.failure}
+    if not answering:
         return Check(
             name,
             Verdict.UNKNOWN,
             f"no sentinel tells: {next(iter(silent.values()))}",
             "Allow this user SENTINEL MASTER, REPLICAS and CKQUORUM, or ask the administrator.",
         )
-    sizes = {at: 1 + (each.primary.number("num-other-sentinels") or 0) for at, each in telling.items()}
-    quorums = {at: each.primary.number("quorum") or 0 for at, each in telling.items()}
+    sizes = {at: 1 + (each.primary.number("num-other-sentinels") or 0) for at, each in answering.items()}
+    quorums = {at: each.primary.number("quorum") or 0 for at, each in answering.items()}
     size, quorum = max(sizes.values()), max(quorums.values())
     told = f"{replicas.count(size, 'sentinel')}, quorum {quorum}"
-    if problem := _no_failover(telling, sizes, quorums):
+    if problem := _no_failover(answering, sizes, quorums):
         return Check(
             name,
             Verdict.PROBLEM,
@@ -123,8 +123,8 @@ def sentinels(said: Mapping[str, Said]) -> Check:
             "Start the sentinels that are missing, and let each reach the others and the primary. The quorum "
             "may not be larger than their number: SENTINEL SET name quorum n, on each.",
         )
-    if len({each.named for each in telling.values()}) > 1:
-        names = "; ".join(f"{at} names {each.named}" for at, each in telling.items())
+    if len({each.named for each in answering.values()}) > 1:
+        names = "; ".join(f"{at} names {each.named}" for at, each in answering.items())
         return Check(
             name,
             Verdict.WARNING,
@@ -160,10 +160,10 @@ def sentinels(said: Mapping[str, Said]) -> Check:
 
 
 def _no_failover(
-    telling: Mapping[str, Said], sizes: Mapping[str, int], quorums: Mapping[str, int]
+    answering: Mapping[str, Said], sizes: Mapping[str, int], quorums: Mapping[str, int]
 ) -> str | None:
     """Return why no failover can begin. None: it can."""
-    for at, each in telling.items():
+    for at, each in answering.items():
         if quorums[at] > sizes[at]:
             return f"{at} needs {quorums[at]} to agree and knows {sizes[at]}"
         if isinstance(each.quorum, Failed) and "NOQUORUM" in reason(each.quorum):

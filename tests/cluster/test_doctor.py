@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import swapstore
 from swapstore import Check
+from swapstore.commands import Ask, Failed
 from tests.support.cluster import Cluster
 from tests.support.deployment import until
 
@@ -57,7 +60,14 @@ def test_a_slot_that_nobody_serves(cluster: Cluster) -> None:
 def test_a_replica_that_is_stopped(cluster: Cluster) -> None:
     """A primary has lost its only replica, and nothing warned of it."""
     replica, primary = cluster.replicas[2], cluster.primaries[2]
-    replica.stop()
+    with swapstore.connect(cluster.url) as store:
+        driver: Any = store._driver
+        driver.execute([Ask(("nodes",))])
+        replica.stop()
+        for node in (f"127.0.0.1:{replica.port}", "127.0.0.1:1"):
+            (reply,) = driver.execute([Ask(("INFO",), node)])
+            assert isinstance(reply, Failed)
+            assert not reply.again, "nobody else can answer, so asking again is a waste of patience"
     try:
         down = f"127.0.0.1:{replica.port} (the cluster calls it down)"
         until(lambda: down in examine(cluster)["replicas"].found, "it is not noticed")

@@ -21,7 +21,7 @@ from redis.utils import HIREDIS_AVAILABLE
 from swapstore.commands import Command, Failed
 from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis import address, elsewhere, errors, sentinel, wire
-from swapstore.drivers.redis.driver import after_asking, answers, misdirected, without_script
+from swapstore.drivers.redis.driver import after_asking, answers, is_for_others, misdirected, without_script
 from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
 from swapstore.drivers.redis.subscription import AsyncRedisListener
 from swapstore.drivers.redis.wire import Wire, bundled
@@ -110,7 +110,7 @@ class AsyncRedisDriver:
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `AsyncDriver.execute`."""
-        if elsewhere.is_meant(commands):
+        if is_for_others(commands):
             return await self._elsewhere(commands)
         units = bundled(commands)
         async with self._limiter:

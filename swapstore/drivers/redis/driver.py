@@ -21,7 +21,7 @@ from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection
 from redis.utils import HIREDIS_AVAILABLE
 
-from swapstore.commands import AwaitReplicas, Command, Failed, Stage
+from swapstore.commands import Ask, AwaitReplicas, Command, Failed, Stage
 from swapstore.drivers import refusals
 from swapstore.drivers.redis import address, elsewhere, errors, sentinel, wire
 from swapstore.drivers.redis.pool import BorrowedPool, Pool
@@ -135,7 +135,7 @@ class RedisDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `Driver.execute`."""
-        if elsewhere.is_meant(commands):
+        if is_for_others(commands):
             return self._elsewhere(commands)
         request = self.send(bundled(commands))
         found = answers(request.units, self.receive(request), self.where)
@@ -375,6 +375,12 @@ def after_asking(replies: Sequence[Any]) -> list[Any]:
         asked if isinstance(reply, redis.ResponseError) and isinstance(asked, redis.ResponseError) else reply
         for asked, reply in zip(replies[::2], replies[1::2], strict=True)
     ]
+
+
+def is_for_others(commands: Sequence[Command[Any]]) -> bool:
+    """Say whether a batch is not for the primary: then none of its commands is. See `elsewhere.py`."""
+    first = commands[0] if commands else None
+    return type(first) is Ask and (bool(first.node) or first.words == elsewhere.NAMES)
 
 
 def misdirected(commands: Sequence[Command[Any]], found: Sequence[Any]) -> bool:

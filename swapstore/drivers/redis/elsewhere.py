@@ -11,17 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
-from redis.asyncio.sentinel import SentinelManagedConnection as AsyncManaged
-from redis.sentinel import SentinelManagedConnection as Managed
 
 from swapstore.commands import Ask, Command, Failed
 from swapstore.drivers.redis.address import shown
-from swapstore.drivers.redis.sentinel import Leads
+from swapstore.drivers.redis.sentinel import plain
 from swapstore.errors import Unsupported
 
 ANSWER_S = 1.0  # how long one server may take to connect, and to answer
 
-_NAMES = ("sentinels",)
+NAMES = ("sentinels",)
 _OF_THE_POOL = {"sentinels", "connection_pool"}  # options of connections that lead to a primary only
 
 Way = tuple[type[Any], dict[str, Any]]  # the class of a connection, and its options
@@ -44,18 +42,10 @@ class Elsewhere:
         return kind, {**options, "socket_timeout": ANSWER_S, "socket_connect_timeout": ANSWER_S}
 
 
-def is_meant(commands: Sequence[Command[Any]]) -> bool:
-    """Say whether a batch is for others than the primary: then all its commands are."""
-    first = commands[0] if commands else None
-    return type(first) is Ask and (bool(first.node) or first.words == _NAMES)
-
-
 def behind(pool: Any) -> Elsewhere | None:
     """Return the way to the servers behind the sentinels that a pool asks. None: it asks none."""
     options = pool.connection_kwargs
-    kind = next(
-        each for each in pool.connection_class.__mro__ if not issubclass(each, Managed | AsyncManaged | Leads)
-    )
+    kind = plain(pool.connection_class)
     server = (kind, {key: each for key, each in options.items() if key not in _OF_THE_POOL})
     asked, managed = options.get("sentinels"), options.get("connection_pool")
     if asked is not None:
@@ -89,7 +79,7 @@ def begun(commands: Sequence[Command[Any]], others: Elsewhere | None) -> list[An
     """Return the answers to a batch before any node was asked."""
     names = None if others is None else [others.name, *others.sentinels]
     nobody = Failed(Unsupported("only the servers behind sentinels can be asked one by one"))
-    return [names if type(each) is Ask and each.words == _NAMES else nobody for each in commands]
+    return [names if type(each) is Ask and each.words == NAMES else nobody for each in commands]
 
 
 def final(reply: Any) -> Any:

@@ -21,6 +21,8 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 import attrs
 import redis
+from redis.asyncio.sentinel import SentinelManagedConnection as AsyncManaged
+from redis.sentinel import SentinelManagedConnection as Managed
 
 from swapstore.drivers import refusals
 from swapstore.drivers.redis.errors import passing
@@ -322,7 +324,13 @@ def connections(kind: type[Any], *, is_async: bool = False) -> type[Any]:
     return type(f"Primary{kind.__name__}", (_AsyncToPrimary if is_async else _ToPrimary, kind), {})
 
 
-class Leads:
+def plain(kind: type[Any]) -> type[Any]:
+    """Return the class of connections that `kind`, which lead to a primary, are made of."""
+    leading = (_Leads, Managed, AsyncManaged)
+    return next(each for each in kind.__mro__ if not issubclass(each, leading))
+
+
+class _Leads:
     """What both kinds of connections have in common."""
 
     _sentinels: Any
@@ -336,7 +344,7 @@ class Leads:
         )
 
 
-class _ToPrimary(Leads):
+class _ToPrimary(_Leads):
     def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
         self._sentinels = sentinels
         super().__init__(**options, redis_connect_func=_greet)  # type: ignore[call-arg]
@@ -350,7 +358,7 @@ class _ToPrimary(Leads):
             raise
 
 
-class _AsyncToPrimary(Leads):
+class _AsyncToPrimary(_Leads):
     def __init__(self, *, sentinels: AsyncSentinels, **options: Any) -> None:
         self._sentinels = sentinels
         super().__init__(**options, redis_connect_func=_agreet)  # type: ignore[call-arg]
