@@ -184,6 +184,18 @@ MUTANTS = (
         Edit("_Leads.should_reconnect", "!= self._sentinels.named", "!= (self.host, self.port)"),
     ),
     mutant(
+        "a node answers what another one was asked (doctor)",
+        "A question for one node of a cluster is answered by that node or by none.",
+        "cluster/test_doctor.py::test_a_replica_that_is_stopped",
+        Edit("Topology._any", "== command.node), None)", "== command.node), table.primaries[0])"),
+    ),
+    mutant(
+        "a primary that accepts publishes while it is cut off is called sound (doctor)",
+        "Beside replicas, min-replicas-to-write 0 is a warning.",
+        "doctor/test_topology_replies.py::test_a_primary_that_is_cut_off",
+        Edit("min_replicas", "if least == 0", "if least == -1"),
+    ),
+    mutant(
         "what was returned before is returned again unsaid",
         "A follower gives a commit again only after a gap that says that the store went back.",
         "follow/test_gaps.py::test_nothing_is_given_twice_without_a_gap_before_it",
