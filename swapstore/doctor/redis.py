@@ -42,7 +42,7 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
     clock = yield from measure(ctx)
     permissions = yield from redis_permissions.examine(ctx)
     at, said = yield from sentinels.ask_them(ctx)
-    nodes = replicas.table(at or ctx.where, answers)
+    nodes = replicas.table(at or replicas.place(ctx.where), answers)
     if said is not None:
         nodes = yield from sentinels.completed(ctx, nodes, said)
     primaries = {node.address: answers for node in nodes[:1] if node.role == "primary"}

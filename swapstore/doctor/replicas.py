@@ -20,6 +20,7 @@ LATE_BYTES = 10_000_000
 MOST_NAMED = 3
 
 _REPLICA = re.compile(r"(?:slave|replica)[0-9]+")
+_URL = re.compile(r"rediss?://([^/]+:[0-9]+)(?:/|$)")
 _LINKED = {"", "online", "stable_sync"}  # the last: Dragonfly
 _PRIMARY = {"master", "primary"}
 
@@ -31,6 +32,12 @@ def address(host: Any, port: Any) -> str:
     """Return `host:port`."""
     host = text(host)
     return f"[{host}]:{text(port)}" if ":" in host else f"{host}:{text(port)}"
+
+
+def place(where: str) -> str:
+    """Return `host:port` of a store's address, or the address if it has none."""
+    found = _URL.match(where)
+    return found[1] if found else where
 
 
 def role_of(info: Info, role: Any) -> str | None:
@@ -141,7 +148,7 @@ def examine(
     if nodes and not primaries:
         return []
     found = [replicas(nodes, fails_over=fails_over)]
-    if any(node.role == "replica" for node in nodes):
+    if any(node.of in primaries for node in nodes):
         found.append(min_replicas(nodes, primaries))
     if len({node.version for node in nodes if node.version}) > 1:
         found.append(versions(nodes))
@@ -200,9 +207,11 @@ def _with_note(node: Node) -> str:
 
 
 def min_replicas(nodes: Sequence[Node], primaries: Mapping[str, Answers]) -> Check:
-    """Check what a primary does that is cut off from its replicas."""
+    """Check what a primary does that is cut off from its replicas; called only if one has some."""
     name = "min replicas"
+    led = {node.of for node in nodes if node.role == "replica"}
     told = {at: _least(answers) for at, answers in primaries.items()}
+    told = {at: least for at, least in told.items() if at in led or least}  # alone, it is cut off from nobody
     short = [
         at
         for at, least in told.items()

@@ -124,6 +124,7 @@ def test_a_primary_and_its_replicas(tmp_path: Path) -> None:
             assert nodes is not None
             assert {node.address for node in nodes[1:]} == {f"127.0.0.1:{each.port}" for each in (one, two)}
             assert {node.link for node in nodes} == {"up"}
+            assert nodes[0].address == f"127.0.0.1:{primary.port}"
             assert checks["min replicas"].verdict == "warning"
             assert checks["durability"].found == "at most replicas=2, also with fsync=True"
             with primary.client() as admin:

@@ -233,6 +233,8 @@ def test_the_table_of_a_cluster() -> None:
         ("10.0.0.2:6379", None, 8192, None),
     ]
     assert checks["replicas"].found == "10.0.0.2:6379 has no replica that could take over"
+    alone = {"10.0.0.1:6379 CONFIG GET min-replicas-to-write": [b"min-replicas-to-write", b"1"]}
+    assert on_cluster(**alone)["min replicas"].verdict == "ok", "the other has no replica to be cut off from"
     found = {name: verdicts(checks)[name] for name in ("cluster", "migration", "coverage", "failover")}
     assert found == {"cluster": "ok", "migration": "ok", "coverage": "warning", "failover": "ok"}
 
