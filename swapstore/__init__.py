@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from swapstore.connect import connect, default_store
-from swapstore.doctor.check import Check, Verdict
+from swapstore.doctor.check import Check, Node, Verdict
 from swapstore.errors import (
     AccessDenied,
     Conflict,
@@ -96,6 +96,7 @@ __all__ = [
     "LiveView",
     "Mirror",
     "Misconfigured",
+    "Node",
     "NotFound",
     "OutcomeUnknown",
     "Outcomes",

@@ -126,8 +126,12 @@ class Time(ReadCommand[int | None]):
 class Ask(ReadCommand[Any]):
     """Ask about the store itself, with a command of this kind of store, for `doctor`.
 
-    `node`: which node of a cluster to ask, as `host:port`. Default: one that serves slots. The question
-    `primaries` has the driver of a cluster name them.
+    `node`: which node of a cluster to ask, as `host:port`, or which sentinel, or replica behind sentinels.
+    Default: the primary; of a cluster, one that serves slots. A batch either names a node in each command or
+    in none. The answer of a named node is final: it is not asked again for what it refuses.
+
+    The driver itself answers two questions. `nodes`: the primaries of a cluster, each with its replicas.
+    `sentinels`: what the sentinels call the primary, and their addresses; None without sentinels.
     """
 
     words: tuple[str, ...]

@@ -249,11 +249,11 @@ class _Budget:
 
 def _asked(batch: Batch, replicas: Driver, budget: _Budget) -> list[Any]:
     """Ask a replica, once and without patience: if it fails, the operation asks the primary."""
-    token, began = budget.begin(), time.monotonic()
+    token = budget.begin()
     try:
         return replicas.execute(batch.commands)
     except SwapstoreError:
-        budget.spend(began)
+        budget.spend()
         raise
     finally:
         if token is not None:
@@ -261,11 +261,11 @@ def _asked(batch: Batch, replicas: Driver, budget: _Budget) -> list[Any]:
 
 
 async def _aasked(batch: Batch, replicas: AsyncDriver, budget: _Budget) -> list[Any]:
-    token, began = budget.begin(), time.monotonic()
+    token = budget.begin()
     try:
         return await replicas.execute(batch.commands)
     except SwapstoreError:
-        budget.spend(began)
+        budget.spend()
         raise
     finally:
         if token is not None:

@@ -15,7 +15,9 @@ from swapstore.doctor.check import Verdict
 from swapstore.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from swapstore.doctor.check import Check
+    from collections.abc import Sequence
+
+    from swapstore.doctor.check import Check, Node
     from swapstore.models import Pruned
 
 
@@ -203,3 +205,24 @@ def _print_checks(checks: list[Check]) -> None:
             for check in checks
         ),
     )
+    for check in checks:
+        if check.nodes is not None and len(check.nodes) > 1:
+            output.print_text()
+            _print_nodes(check.nodes)
+
+
+def _print_nodes(nodes: Sequence[Node]) -> None:
+    """Print a table of servers, without the columns that are empty."""
+    columns = {
+        "server": [node.address for node in nodes],
+        "role": [node.role for node in nodes],
+        "link": [node.link for node in nodes],
+        "behind": ["" if node.behind_bytes is None else output.size(node.behind_bytes) for node in nodes],
+        "heard": ["" if node.heard_s is None else f"{node.heard_s:,} s ago" for node in nodes],
+        "slots": ["" if node.slots is None else f"{node.slots:,}" for node in nodes],
+        "append-only": [{True: "yes", False: "no", None: ""}[node.append_only] for node in nodes],
+        "version": [node.version or "" for node in nodes],
+        "note": [node.note for node in nodes],
+    }
+    shown = {heading: cells for heading, cells in columns.items() if any(cells)}
+    output.print_table([*shown], zip(*shown.values(), strict=True), numbers={"slots"})

@@ -28,6 +28,7 @@ WIDE_WIDTH = 100
 PREVIEW_LINES = 24
 
 _UNITS = (("day", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+_OPTIONAL = {"encoding", "replicas", "nodes"}  # fields that are left out where they are None
 _CREDENTIALS = re.compile(r"://.*@")  # greedy: a password may contain anything, even an @
 _EXAMPLE = re.compile(r"://(USER)?:PASSWORD@[^@]*$")  # it shows how to write a URL
 _PASSWORD = re.compile(r"password=[^&\s]*")
@@ -54,10 +55,8 @@ def write_json(value: Any) -> None:
 
 
 def fields_of(value: Any) -> dict[str, Any]:
-    """Return the fields of an attrs instance in their order; `encoding` and `replicas` only if it has one."""
-    return attrs.asdict(
-        value, filter=lambda field, each: field.name not in {"encoding", "replicas"} or each is not None
-    )
+    """Return the fields of an attrs instance in their order; some of them only if it has one."""
+    return attrs.asdict(value, filter=lambda field, each: field.name not in _OPTIONAL or each is not None)
 
 
 # --- messages --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ _PRODUCTS = {
     "upstash_version": "Upstash",
     "redis_version": "Redis",
 }
+_DIGITS = 20  # of a number that a server can count to
 
 
 @attrs.frozen(kw_only=True)
@@ -26,10 +27,14 @@ class Answers:
     info: Any
     save: Any
     policy: Any
-    commands: Any
-    cluster: Any
-    script: Any
-    role: Any
+    commands: Any = None
+    cluster: Any = None
+    script: Any = None
+    role: Any = None
+    fsync: Any = None
+    min_replicas: Any = None
+    wait: Any = None
+    wait_for_disk: Any = None
 
 
 @attrs.frozen
@@ -44,8 +49,7 @@ class Info:
 
     def number(self, name: str) -> int | None:
         """Return a field as a whole number, None if it is not one."""
-        text = self.fields.get(name, "")
-        return int(text) if text.isascii() and text.isdigit() else None
+        return number(self.fields.get(name, ""))
 
     def product(self) -> str | None:
         """Return the product and its version, such as `Valkey 9.1.2`."""
@@ -58,6 +62,11 @@ class Info:
         """Return the major version of Redis that the server is, or resembles."""
         major = (self.text("redis_version") or "").partition(".")[0]
         return int(major) if major.isascii() and major.isdigit() else None
+
+
+def number(text: str) -> int | None:
+    """Return a text as a whole number, None if it is not one."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _DIGITS else None
 
 
 def parse(reply: Any) -> Info:
@@ -74,12 +83,15 @@ def text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def setting(reply: Any, name: str) -> str | None:
-    """Return a setting from `CONFIG GET`: a list of names and values, or a map in RESP3. None: not told."""
+def pairs(reply: Any) -> Info:
+    """Parse a reply of names and values: a list, or a map in RESP3. No field if it is neither."""
     if isinstance(reply, dict):
-        pairs = {text(key): text(value) for key, value in reply.items()}
-    elif isinstance(reply, list | tuple):
-        pairs = {text(key): text(value) for key, value in zip(reply[::2], reply[1::2], strict=False)}
-    else:
-        return None
-    return pairs.get(name)
+        return Info({text(key): text(value) for key, value in reply.items()})
+    if isinstance(reply, list | tuple):
+        return Info({text(key): text(value) for key, value in zip(reply[::2], reply[1::2], strict=False)})
+    return Info({})
+
+
+def setting(reply: Any, name: str) -> str | None:
+    """Return a setting from the reply to `CONFIG GET`. None: not told."""
+    return pairs(reply).fields.get(name)

@@ -69,10 +69,14 @@ def _upkeep(keys: Keys, dataset: str) -> list[Words]:
     return [("SCAN", "0"), ("TYPE", keys.manifest(dataset))]
 
 
-def examine(ctx: Context) -> Operation[Permissions]:
-    """Ask for the user's name, then for what it may do with the datasets that there are."""
-    questions: list[Command[Any]] = [Ask(("ACL", "WHOAMI")), Members(ctx.keys.datasets())]
-    name, names = yield from ask_all(ctx, questions)
+def examine(ctx: Context, *, look: bool = True) -> Operation[Permissions]:
+    """Ask for the user's name, then for what it may do with the datasets that there are.
+
+    `look`: which there are. Without that, it is asked about any one.
+    """
+    questions: list[Command[Any]] = [Ask(("ACL", "WHOAMI"))]
+    name, *more = yield from ask_all(ctx, [*questions, *([Members(ctx.keys.datasets())] if look else [])])
+    names = more[0] if more else None
     if isinstance(name, Failed) or not name:
         return Permissions(None)
     user = text(name)

@@ -8,9 +8,9 @@ import attrs
 
 from swapstore.commands import Ask, Failed, Time
 from swapstore.doctor import permissions as redis_permissions
-from swapstore.doctor import times
+from swapstore.doctor import replicas, sentinels, times
 from swapstore.doctor.check import Check, Verdict, reason
-from swapstore.doctor.info import Answers, Info, parse, setting, text
+from swapstore.doctor.info import Answers, Info, parse, setting
 from swapstore.protocol.load import ask_all
 
 if TYPE_CHECKING:
@@ -41,8 +41,15 @@ def diagnose(ctx: Context) -> Operation[list[Check]]:
     info = parse(answers.info)
     clock = yield from measure(ctx)
     permissions = yield from redis_permissions.examine(ctx)
+    at, said = yield from sentinels.ask_them(ctx)
+    nodes = replicas.table(at or replicas.place(ctx.where), answers)
+    if said is not None:
+        nodes = yield from sentinels.completed(ctx, nodes, said)
+    primaries = {node.address: answers for node in nodes[:1] if node.role == "primary"}
     return [
         *of_server(answers),
+        *replicas.examine(nodes, primaries, wanted=ctx.durability, fails_over=said is not None),
+        *(sentinels.examine(said, ctx.policy.patience_s) if said is not None else []),
         cluster(info, answers),
         redis_permissions.scripts(answers.script, permissions),
         redis_permissions.commands(permissions, ctx.keys.namespace),
@@ -61,6 +68,10 @@ def ask_server(ctx: Context, node: str = "") -> Operation[Answers]:
         "cluster": ("CLUSTER", "INFO"),
         "script": ("EVAL", "return 1", "0"),
         "role": ("ROLE",),
+        "fsync": ("CONFIG", "GET", "appendfsync"),
+        "min_replicas": ("CONFIG", "GET", "min-replicas-to-write"),
+        "wait": ("WAIT", "0", "1"),
+        "wait_for_disk": ("WAITAOF", "1", "0", "1"),
     }
     replies = yield from ask_all(ctx, [Ask(words, node) for words in questions.values()])
     return Answers(**dict(zip(questions, replies, strict=True)))
@@ -173,7 +184,7 @@ def persistence(info: Info, answers: Answers) -> Check:
     if append_only and info.text("aof_last_write_status") == "err":
         return _cannot_save("the append-only file cannot be written")
     if append_only:
-        return Check(name, Verdict.OK, "append-only file")
+        return _append_only_file(setting(answers.fsync, "appendfsync"))
     if save is None:
         return Check(
             name,
@@ -201,6 +212,23 @@ def persistence(info: Info, answers: Answers) -> Check:
     )
 
 
+def _append_only_file(fsync: str | None) -> Check:
+    """Return the check of a server that has one. `fsync`: its policy; None: not told."""
+    name, said = "persistence", f"append-only file, appendfsync {fsync}"
+    if fsync == "no":
+        return Check(
+            name,
+            Verdict.WARNING,
+            f"{said}: a crash of the machine loses what the system had not written, up to some 30 s",
+            "CONFIG SET appendfsync everysec loses up to a second; always, nothing. The same in the server's "
+            "configuration.",
+        )
+    loses = {"everysec": "up to a second", "always": "nothing"}.get(fsync or "")
+    return Check(
+        name, Verdict.OK, f"{said}: a crash of the machine loses {loses}" if loses else "append-only file"
+    )
+
+
 def _cannot_save(found: str) -> Check:
     return Check(
         "persistence",
@@ -214,14 +242,11 @@ def _cannot_save(found: str) -> Check:
 def replication(info: Info, answers: Answers) -> Check:
     """Check whether this is the primary."""
     name = "replication"
-    role = info.text("role")
-    if role is None and isinstance(answers.role, list | tuple) and answers.role:
-        role = text(answers.role[0])
+    role = replicas.role_of(info, answers.role)
     if role == "master":
-        replicas = info.number("connected_slaves")
-        return Check(
-            name, Verdict.OK, f"the primary, with {replicas} replicas" if replicas else "the primary"
-        )
+        connected = info.number("connected_slaves")
+        found = f"the primary, with {replicas.count(connected, 'replica')}" if connected else "the primary"
+        return Check(name, Verdict.OK, found)
     if role not in {"slave", "replica"}:
         return Check(name, Verdict.UNKNOWN, _NOT_TOLD, f"{_ALLOW}: is this the primary, or a replica?")
     if info.number("slave_read_only") == 0:

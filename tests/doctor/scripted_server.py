@@ -12,7 +12,8 @@ from swapstore.doctor.redis import NEEDED, diagnose
 from swapstore.drivers.redis import wire
 from swapstore.errors import AccessDenied, Unavailable
 from swapstore.format.keys import Keys
-from swapstore.protocol.context import Context
+from swapstore.models import Durability
+from swapstore.protocol.context import Context, Policy
 from swapstore.protocol.operation import Batch
 from swapstore.testing import VirtualClock
 
@@ -28,6 +29,17 @@ HEALTHY: dict[str, Any] = {
     "CLUSTER INFO": NO_CLUSTER,
     "EVAL": 1,
     "ROLE": [b"master", 0, []],
+    "CONFIG GET appendfsync": [b"appendfsync", b"everysec"],
+    "CONFIG GET min-replicas-to-write": [b"min-replicas-to-write", b"0"],
+    "WAIT": 0,
+    "WAITAOF": [1, 0],
+    "sentinels": None,
+    "SENTINEL MASTER": [
+        *(b"ip", b"10.0.0.1", b"port", b"6379", b"num-other-sentinels", b"2", b"quorum", b"2"),
+        *(b"down-after-milliseconds", b"5000"),
+    ],
+    "SENTINEL REPLICAS": [],
+    "SENTINEL CKQUORUM": b"OK 3 usable Sentinels.",
     "ACL WHOAMI": b"default",
     "ACL DRYRUN": b"OK",
     "TIME": [str(NOW_MS // 1000).encode(), b"0"],
@@ -45,13 +57,30 @@ class SlowClock(VirtualClock):
 
 
 def examine(
-    info: Any, changes: Mapping[str, Any] | None = None, *, round_trip_ms: int = 0
+    info: Any,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    round_trip_ms: int = 0,
+    durability: Durability | None = None,
+    diagnose: Any = diagnose,
 ) -> dict[str, Check]:
-    """Run `doctor` on these replies: `INFO`, and changes to those of a healthy server."""
+    """Run `doctor` on these replies: `INFO`, and changes to those of a healthy server.
+
+    A change for one node of several has its address before the words: `10.0.0.1:6379 INFO`.
+    """
     replies = {"INFO": info, **HEALTHY, **(changes or {})}
     clock = SlowClock(NOW_MS)
     clock.round_trip_ms = round_trip_ms
-    checking = diagnose(Context(keys=Keys("swapstore"), cache=Cache(0), clock=clock))
+    policy = Policy(patience_s=10)
+    context = Context(
+        keys=Keys("swapstore"),
+        cache=Cache(0),
+        clock=clock,
+        where="here",
+        policy=policy,
+        durability=durability,
+    )
+    checking = diagnose(context)
     step = next(checking)
     try:
         while True:
@@ -70,8 +99,9 @@ def said_to(command: Any, replies: dict[str, Any]) -> Any:
     assert isinstance(command, Ask)
     for count in range(len(command.words), 0, -1):
         words = " ".join(command.words[:count])
-        if words in replies:
-            return replies[words]
+        for said in (f"{command.node} {words}", words):
+            if said in replies:
+                return replies[said]
     raise AssertionError(f"nobody expected {command.words}")
 
 

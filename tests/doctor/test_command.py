@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Swapstore
+from tests.support.deployment import until
 from tests.support.valkey import Server, free_port
 
 SECRET = "s3cr3t-Pa55"  # noqa: S105 - it must not turn up anywhere
@@ -58,6 +59,25 @@ def test_a_person_sees_what_to_do(command: Swapstore, tmp_path: Path, columns: i
     words = " ".join(done.out.decode().split())
     for said in ("problem", "persistence", "off: a restart of the server loses everything", "→ CONFIG SET"):
         assert said in words
+
+
+def test_a_primary_and_its_replica(command: Swapstore, tmp_path: Path) -> None:
+    """The table of servers is missing or cut off, or a script does not get it."""
+    with Server(tmp_path / "primary") as primary:
+        of_it = ("--replicaof", "127.0.0.1", str(primary.port))
+        with Server(tmp_path / "replica", *of_it) as replica, primary.client() as admin:
+            until(lambda: admin.wait(1, 1000) == 1, "no replication")
+            for columns in (80, 120):
+                done = command.on_a_terminal("doctor", "--url", primary.url, columns=columns)
+                lines = done.out.decode().splitlines()
+                assert all(len(line) <= columns for line in lines)
+                (heading,) = [line.split() for line in lines if line.startswith("server ")]
+                assert heading == ["server", "role", "link", "behind", "heard", "append-only", "version"]
+                assert lines[-1].split()[:3] == [f"127.0.0.1:{replica.port}", "replica", "up"]
+            (check,) = [line for line in command("doctor", "--url", primary.url).lines if "nodes" in line]
+    assert check["name"] == "replicas"
+    assert [node["role"] for node in check["nodes"]] == ["primary", "replica"]
+    assert check["nodes"][1]["of"] == check["nodes"][0]["address"]
 
 
 def test_an_unreachable_server_is_exit_code_4(command: Swapstore) -> None:

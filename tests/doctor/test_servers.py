@@ -12,7 +12,7 @@ import pytest
 import redis
 
 import swapstore
-from swapstore import Check, StoreFull, Unavailable
+from swapstore import Check, Durability, StoreFull, Unavailable
 from swapstore.testing import SimulatedStore, faulty
 from tests.support.drivers import meddled
 from tests.support.valkey import Server, free_port
@@ -104,7 +104,7 @@ def test_replicas(tmp_path: Path) -> None:
             checks = eventually(replica.url, lambda found: found["replication"].verdict == "warning")
             assert "refuses publishes" in checks["replication"].found
             assert checks["scripts"].verdict == "ok"
-            assert examine(primary.url)["replication"].found == "the primary, with 1 replicas"
+            assert examine(primary.url)["replication"].found == "the primary, with 1 replica"
             with replica.client() as admin:
                 admin.config_set("replica-read-only", "no")
             assert "is lost" in examine(replica.url)["replication"].found
@@ -112,6 +112,30 @@ def test_replicas(tmp_path: Path) -> None:
     with Server(tmp_path / "alone", *SAFE, *nowhere) as alone:
         check = examine(alone.url)["replication"]
         assert (check.verdict, "lost its primary" in check.found) == ("problem", True)
+
+
+def test_a_primary_and_its_replicas(tmp_path: Path) -> None:
+    """The table lacks a replica, or doctor promises a durability that no publish gets."""
+    with Server(tmp_path / "primary", *SAFE) as primary:
+        of_it = ("--replicaof", "127.0.0.1", str(primary.port))
+        with Server(tmp_path / "one", *SAFE, *of_it) as one, Server(tmp_path / "two", *SAFE, *of_it) as two:
+            checks = eventually(primary.url, lambda found: "2 replicas" in found["replicas"].found)
+            nodes = checks["replicas"].nodes
+            assert nodes is not None
+            assert {node.address for node in nodes[1:]} == {f"127.0.0.1:{each.port}" for each in (one, two)}
+            assert {node.link for node in nodes} == {"up"}
+            assert nodes[0].address == f"127.0.0.1:{primary.port}"
+            assert checks["min replicas"].verdict == "warning"
+            assert checks["durability"].found == "at most replicas=2, also with fsync=True"
+            with primary.client() as admin:
+                admin.config_set("min-replicas-to-write", "2")
+            assert examine(primary.url)["min replicas"].verdict == "ok"
+            two.stop()
+            checks = eventually(primary.url, lambda found: found["min replicas"].verdict == "problem")
+            assert "refuses publishes" in checks["min replicas"].found
+            with swapstore.connect(primary.url, durability=Durability(replicas=2)) as store:
+                asking = {check.name: check for check in store.doctor()}
+            assert asking["durability"].verdict == "problem"
 
 
 def test_a_user_that_may_not_run_scripts(valkey: Server) -> None:

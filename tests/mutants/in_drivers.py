@@ -184,6 +184,18 @@ MUTANTS = (
         Edit("_Leads.should_reconnect", "!= self._sentinels.named", "!= (self.host, self.port)"),
     ),
     mutant(
+        "a node answers what another one was asked (doctor)",
+        "A question for one node of a cluster is answered by that node or by none.",
+        "cluster/test_doctor.py::test_a_replica_that_is_stopped",
+        Edit("Topology._any", "== command.node), None)", "== command.node), table.primaries[0])"),
+    ),
+    mutant(
+        "a primary that accepts publishes while it is cut off is called sound (doctor)",
+        "Beside replicas, min-replicas-to-write 0 is a warning.",
+        "doctor/test_topology_replies.py::test_a_primary_that_is_cut_off",
+        Edit("min_replicas", "if least == 0", "if least == -1"),
+    ),
+    mutant(
         "what was returned before is returned again unsaid",
         "A follower gives a commit again only after a gap that says that the store went back.",
         "follow/test_gaps.py::test_nothing_is_given_twice_without_a_gap_before_it",
@@ -218,7 +230,7 @@ MUTANTS = (
         "an ASK taken for the whole slot (cluster)",
         "A key that has not moved yet is read where it is, and never told as missing.",
         "cluster/test_driver.py::test_what_has_not_moved_yet_is_not_missing[blocking]",
-        Edit("Topology._groups", "key = keys_of(command)[0]", "key = str(slot)"),
+        Edit("Topology._place_of", "key = keys_of(command)[0]", "key = str(slot)"),
         Edit(
             "Topology._learn",
             "self._asks.update(dict.fromkeys(keys_of(unit), to))",
@@ -229,7 +241,7 @@ MUTANTS = (
         "a wait for replicas parted from its write (cluster)",
         "A node acknowledges only what was written on the connection that waits.",
         "cluster/test_driver.py::test_a_wait_goes_where_the_write_before_it_went[blocking]",
-        Edit("Topology._groups", "is_wait and (group is None", "False and (group is None"),
+        Edit("_is_parted", "return is_same and (group is None", "return False and (group is None"),
     ),
     mutant(
         "a lost group taken for a refused one (cluster)",

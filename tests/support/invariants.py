@@ -28,7 +28,7 @@ def contents(store: Store) -> Contents:
             key: (value.data, value.expires_at is not None) for key, value in driver.keyspace.values.items()
         }
     if driver.kind == "cluster":
-        driver.execute([Ask(("primaries",))])  # it may not have been used yet
+        driver.execute([Ask(("nodes",))])  # it may not have been used yet
         nodes = [driver._node(node) for node in driver._table.primaries]
         return {key: value for node in nodes for key, value in _on_server(node).items()}
     if hasattr(driver, "_pool"):

@@ -18,7 +18,7 @@ import pytest
 
 import swapstore
 from swapstore import Retention, SomeFailed, SwapstoreError, Unavailable, errors, events, models
-from swapstore.doctor.check import Check, Verdict
+from swapstore.doctor.check import Check, Node, Verdict
 from swapstore.fsck.findings import Finding, Problem, Progress, Repair
 from swapstore.migration.layout import Mirror
 from swapstore.testing import SimulatedStore
@@ -124,6 +124,7 @@ def values() -> dict[str, Any]:
         "Progress": Progress(dataset="mena", rows=1, total=2, keys=3),
         "Problem": next(iter(Problem)),
         "Check": Check(name="eviction", verdict=Verdict.OK, found="x", advice=""),
+        "Node": Node(address="127.0.0.1:6379", role="primary"),
         "Verdict": Verdict.OK,
         "Repair": Repair(
             dataset="mena", applied=True, findings=(finding,), dropped=(), restored=(), left=(), version=1

@@ -18,14 +18,14 @@ from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
 from redis.utils import HIREDIS_AVAILABLE
 
-from swapstore.commands import Command
+from swapstore.commands import Command, Failed
 from swapstore.drivers.limiter import Limiter
-from swapstore.drivers.redis import address, errors, replicas, sentinel, wire
-from swapstore.drivers.redis.driver import after_asking, answers, misdirected, without_script
+from swapstore.drivers.redis import address, elsewhere, errors, replicas, sentinel, wire
+from swapstore.drivers.redis.driver import after_asking, answers, is_for_others, misdirected, without_script
 from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
 from swapstore.drivers.redis.subscription import AsyncRedisListener
 from swapstore.drivers.redis.wire import Wire, bundled
-from swapstore.errors import ReplyLost
+from swapstore.errors import ReplyLost, SwapstoreError
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -112,11 +112,32 @@ class AsyncRedisDriver:
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `AsyncDriver.execute`."""
+        if is_for_others(commands):
+            return await self._elsewhere(commands)
         units = bundled(commands)
         async with self._limiter:
             found = answers(units, await self._replies(units, asking=False), self.where)
             if misdirected(commands, found):
                 await self.retire()
+        return found
+
+    async def _elsewhere(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Ask sentinels, and replicas that they name, for `doctor`."""
+        others = elsewhere.behind(self._pool)
+        found = elsewhere.begun(commands, others)
+        if others is None:
+            return found
+        for node, asks in elsewhere.divided(commands).items():
+            kind, options = others.way(node)
+            pool = redis.asyncio.ConnectionPool(connection_class=kind, **{**options, "retry": no_retry()})
+            try:
+                replies = await AsyncRedisDriver(pool, where=node, renew=None).execute([*asks.values()])
+            except SwapstoreError as error:
+                replies = [Failed(error)] * len(asks)
+            finally:
+                await pool.disconnect()
+            for i, reply in zip(asks, replies, strict=True):
+                found[i] = elsewhere.final(reply)
         return found
 
     async def exchange(self, units: Sequence[Command[Any]], *, asking: bool) -> list[Any]:

@@ -21,9 +21,9 @@ from redis.retry import Retry
 from redis.sentinel import SentinelManagedConnection
 from redis.utils import HIREDIS_AVAILABLE
 
-from swapstore.commands import AwaitReplicas, Command, Failed, Stage
+from swapstore.commands import Ask, AwaitReplicas, Command, Failed, Stage
 from swapstore.drivers import refusals
-from swapstore.drivers.redis import address, errors, replicas, sentinel, wire
+from swapstore.drivers.redis import address, elsewhere, errors, replicas, sentinel, wire
 from swapstore.drivers.redis.pool import BorrowedPool, Pool
 from swapstore.drivers.redis.subscription import RedisListener
 from swapstore.drivers.redis.wire import Bundle, SharedWait, Wire, bundled, value
@@ -142,10 +142,31 @@ class RedisDriver:
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands as one pipeline; see `Driver.execute`."""
+        if is_for_others(commands):
+            return self._elsewhere(commands)
         request = self.send(bundled(commands))
         found = answers(request.units, self.receive(request), self.where)
         if misdirected(commands, found):
             request.pool.retire()
+        return found
+
+    def _elsewhere(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Ask sentinels, and replicas that they name, for `doctor`."""
+        others = elsewhere.behind(self._pool)
+        found = elsewhere.begun(commands, others)
+        if others is None:
+            return found
+        for node, asks in elsewhere.divided(commands).items():
+            kind, options = others.way(node)
+            pool = Pool(kind, {**options, "retry": no_retry()}, size=1, wait_s=elsewhere.ANSWER_S)
+            try:
+                replies = RedisDriver(pool, where=node, renew=None).execute([*asks.values()])
+            except SwapstoreError as error:
+                replies = [Failed(error)] * len(asks)
+            finally:
+                pool.close()
+            for i, reply in zip(asks, replies, strict=True):
+                found[i] = elsewhere.final(reply)
         return found
 
     def send(self, units: Sequence[Command[Any]], *, asking: bool = False) -> Request:
@@ -361,6 +382,12 @@ def after_asking(replies: Sequence[Any]) -> list[Any]:
         asked if isinstance(reply, redis.ResponseError) and isinstance(asked, redis.ResponseError) else reply
         for asked, reply in zip(replies[::2], replies[1::2], strict=True)
     ]
+
+
+def is_for_others(commands: Sequence[Command[Any]]) -> bool:
+    """Say whether a batch is not for the primary: then none of its commands is. See `elsewhere.py`."""
+    first = commands[0] if commands else None
+    return type(first) is Ask and (bool(first.node) or first.words == elsewhere.NAMES)
 
 
 def misdirected(commands: Sequence[Command[Any]], found: Sequence[Any]) -> bool:

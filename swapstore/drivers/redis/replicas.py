@@ -82,7 +82,7 @@ class _Replicas(sentinel._Sentinels):  # noqa: SLF001 - the sentinels are the sa
         failures: list[tuple[Place, Exception]] = []
         for place, client in list(self._clients):
             try:
-                known = yield partial(client.sentinel_slaves, self._name)
+                known = yield partial(client.sentinel_slaves, self.name)
             except (redis.RedisError, OSError, ValueError) as error:
                 failures.append((place, error))
                 continue

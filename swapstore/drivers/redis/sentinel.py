@@ -21,6 +21,8 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 import attrs
 import redis
+from redis.asyncio.sentinel import SentinelManagedConnection as AsyncManaged
+from redis.sentinel import SentinelManagedConnection as Managed
 
 from swapstore.drivers import refusals
 from swapstore.drivers.redis.errors import passing
@@ -127,23 +129,24 @@ def _shown(place: Place) -> str:
 class _Sentinels:
     """Asks one sentinel after the other who the primary is. `named` is the last answer.
 
-    `client`: makes the client of one sentinel from its connection options. `tls`: they speak TLS.
+    `client`: makes the client of one sentinel from its connection options. `options`: those, by its address.
     """
 
     def __init__(
         self, address: Address, client: Callable[[dict[str, Any]], Any], options: dict[str, Any]
     ) -> None:
         self.where = address.where
+        self.name = address.name
         self.named: Place | None = None
-        self._name = address.name
         self._has_password = "password" in address.access
         plain = {key: each for key, each in options.items() if key not in _OF_THE_PRIMARY}
         answer_s = min(ANSWER_S, options["socket_connect_timeout"])
         plain |= {"socket_timeout": answer_s, "socket_connect_timeout": answer_s, "decode_responses": True}
-        self._clients = [
-            (place, client({**plain, **address.access, "host": place[0], "port": place[1]}))
+        self.options = {
+            _shown(place): {**plain, **address.access, "host": place[0], "port": place[1]}
             for place in address.places
-        ]
+        }
+        self._clients = [(place, client(self.options[_shown(place)])) for place in address.places]
         self._due = 0.0
 
     def _asking(self) -> Generator[Callable[[], Any], Any, Place]:
@@ -152,7 +155,7 @@ class _Sentinels:
         strangers: list[tuple[Place, Any]] = []
         for place, client in list(self._clients):
             try:
-                found = yield partial(client.sentinel_get_master_addr_by_name, self._name)
+                found = yield partial(client.sentinel_get_master_addr_by_name, self.name)
             except (redis.RedisError, OSError, ValueError) as error:
                 failures.append((place, error))
                 continue
@@ -229,7 +232,7 @@ class _Sentinels:
         which = ", ".join(map(_shown, places))
         they = f"they know {', '.join(map(repr, known))}" if known else "they name no other either"
         return Misconfigured(
-            f"the sentinels {which} know no primary by the name {self._name!r}; {they}. Write the name from "
+            f"the sentinels {which} know no primary by the name {self.name!r}; {they}. Write the name from "
             "`sentinel monitor NAME …` after the hosts"
         )
 
@@ -324,6 +327,12 @@ class AsyncSentinels(_Sentinels):
 def connections(kind: type[Any], *, is_async: bool = False) -> type[Any]:
     """Return a class of connections like `kind`, which lead to the primary that their `sentinels` name."""
     return type(f"Primary{kind.__name__}", (_AsyncToPrimary if is_async else _ToPrimary, kind), {})
+
+
+def plain(kind: type[Any]) -> type[Any]:
+    """Return the class of connections that `kind`, which lead to a primary, are made of."""
+    leading = (_Leads, Managed, AsyncManaged)
+    return next(each for each in kind.__mro__ if not issubclass(each, leading))
 
 
 class _Leads:

@@ -14,6 +14,7 @@ import attrs
 from redis.crc import key_slot
 
 from swapstore.commands import Ask, Command, Scan
+from swapstore.drivers.redis.address import shown
 from swapstore.drivers.redis.wire import Bundle
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ class Table:
         return list(
             dict.fromkeys([*self.primaries, *(each for some in self.replicas.values() for each in some)])
         )
+
+    def names(self) -> dict[str, list[str]]:
+        """Return the addresses of the primaries as text, each with those of its replicas."""
+        return {shown(one): [shown(each) for each in self.replicas.get(one, ())] for one in self.primaries}
 
     def mapped(self, remap: Any) -> Table:
         """Return the same table with the addresses that `remap`, the caller's function, gives the nodes."""

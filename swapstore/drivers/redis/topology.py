@@ -28,6 +28,7 @@ from swapstore.commands import Ask, AwaitReplicas, Command, Failed, ReadCommand,
 from swapstore.drivers.redis import errors
 from swapstore.drivers.redis.address import shown
 from swapstore.drivers.redis.driver import answers, too_few_replicas
+from swapstore.drivers.redis.elsewhere import final
 from swapstore.drivers.redis.pool import closed
 from swapstore.drivers.redis.replicas import Doubts
 from swapstore.drivers.redis.slots import (
@@ -69,6 +70,12 @@ class Group:
     replies: list[Any] | None = None
     failure: SwapstoreError | None = None
     moving: dict[int, str] = attrs.field(factory=dict)  # slots on their way, by what the node says
+
+    @property
+    def is_about_node(self) -> bool:
+        """Whether the commands ask this node about itself, so that no other one can answer."""
+        first = self.commands[0]
+        return type(first) is Ask and bool(first.node)
 
     @property
     def is_harmless(self) -> bool:
@@ -182,52 +189,64 @@ class Topology:
         """
         table = self._table
         assert table is not None  # noqa: S101 - the caller has read it
-        owners, asks = table.owners, self._asks
         found: list[Any] = [None] * len(commands)
         groups: dict[tuple[Address, bool], Group] = {}
         asked: set[str] = set()
-        readers: dict[Address, Address | None] | None = {} if self._place.to_replicas else None
+        readers: dict[Address, Address | None] = {}
         for i, command in enumerate(commands):
-            slot = slot_of(command)
-            if type(command) is Ask and command.words == ("primaries",):
-                found[i] = [shown(each) for each in table.primaries]
+            if type(command) is Ask and command.words == ("nodes",):
+                found[i] = table.names()
                 continue
-            node = self._any(command, table) if slot is None else owners[slot]
-            asking = False
-            if asks and slot is not None:
-                key = keys_of(command)[0]
-                if (told := asks.get(key)) is not None:
-                    node, asking = told, True
-                    asked.add(key)
-            if node is None:
-                found[i] = self._unserved(slot or 0)
+            place = self._place_of(command, table, asked, readers)
+            if isinstance(place, Failed):
+                found[i] = place
                 continue
-            if readers is not None:
-                if node not in readers:
-                    readers[node] = self._doubts.choose(table.replicas.get(node, ()))
-                if (reader := readers[node]) is None:
-                    found[i] = self._unread(node)
-                    continue
-                node = reader
-            group = groups.get((node, asking))
-            is_wait = i > 0 and type(command) is AwaitReplicas and slot_of(commands[i - 1]) == slot
-            if is_wait and (group is None or group.places[-1] != i - 1):
-                found[i] = self._parted(slot or 0)
+            group = groups.get(place)
+            if _is_parted(commands, i, group):
+                found[i] = self._parted(slot_of(command) or 0)
                 continue
             if group is None:
-                group = groups[node, asking] = Group(node, asking)
+                group = groups[place] = Group(*place)
             group.places.append(i)
             group.commands.append(command)
         for key in asked:
-            asks.pop(key, None)
+            self._asks.pop(key, None)
         for group in groups.values():
             group.units = bundled(group.commands)
         return [groups[place] for place in sorted(groups)], found
 
-    def _any(self, command: Command[Any], table: Table) -> Address:
+    def _place_of(
+        self, command: Command[Any], table: Table, asked: set[str], readers: dict[Address, Address | None]
+    ) -> tuple[Address, bool] | Failed:
+        """Return the node for a command, and whether to send ASKING before it; or a refusal: there is none.
+
+        Notes in `asked` that an ASK was followed, and in `readers` which replica stands for a primary.
+        """
+        slot = slot_of(command)
+        node = self._any(command, table) if slot is None else table.owners[slot]
+        asking = False
+        if self._asks and slot is not None:
+            key = keys_of(command)[0]
+            if (told := self._asks.get(key)) is not None:
+                node, asking = told, True
+                asked.add(key)
+        if node is None:
+            return self._unserved(slot) if slot is not None else self._unknown(command)
+        if not self._place.to_replicas:
+            return node, asking
+        if node not in readers:
+            readers[node] = self._doubts.choose(table.replicas.get(node, ()))
+        reader = readers[node]
+        return self._unread(node) if reader is None else (reader, asking)
+
+    def _any(self, command: Command[Any], table: Table) -> Address | None:
         """Return the node for a command without a key: the one that it names, or one that serves slots."""
-        named = command.node if type(command) is Ask else ""
-        return next((node for node in table.nodes if shown(node) == named), table.primaries[0])
+        if type(command) is Ask and command.node:
+            return next((node for node in table.nodes if shown(node) == command.node), None)
+        return table.primaries[0]
+
+    def _unknown(self, command: Any) -> Failed:
+        return Failed(Unavailable(f"{command.node} is no node of {self.where}, or has just left it"))
 
     def _unserved(self, slot: int) -> Failed:
         self._stale = True
@@ -263,6 +282,9 @@ class Topology:
         lost: ReplyLost | None = None
         for group in groups:
             failure = group.failure
+            if group.is_about_node and not isinstance(failure, StoreClosed):
+                self._note_answers(group, found)
+                continue
             if failure is None:
                 self._learn(group)
                 try:
@@ -293,6 +315,19 @@ class Topology:
         if lost is not None:
             raise lost
         return found
+
+    def _note_answers(self, group: Group, found: list[Any]) -> None:
+        """Fill in what a node says of itself, or that it says nothing. That is final."""
+        failure, replies = group.failure, group.replies or []
+        if failure is None:
+            try:
+                replies = answers(group.units, replies, group.driver.where, partial(self._refused, group))
+            except Unavailable as error:  # it is loading its data
+                failure = error
+        else:
+            self._note_unreached(group.node)
+        for i, place in enumerate(group.places):
+            found[place] = final(replies[i]) if failure is None else Failed(failure)
 
     def _note_unreached(self, node: Address) -> None:
         """Note that a node could not be reached: it may be gone, and another one serve its slots."""
@@ -399,3 +434,11 @@ class Topology:
             return nodes[next(calls) % len(nodes)]
 
         return node
+
+
+def _is_parted(commands: Sequence[Command[Any]], i: int, group: Group | None) -> bool:
+    """Say whether a command waits for replicas to have the write before it, and that goes to another node."""
+    if i == 0 or type(commands[i]) is not AwaitReplicas:
+        return False
+    is_same = slot_of(commands[i - 1]) == slot_of(commands[i])
+    return is_same and (group is None or group.places[-1] != i - 1)
