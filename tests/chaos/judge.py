@@ -1,0 +1,124 @@
+"""What clients saw of a dataset, held against what the store has in the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from swapstore import Gap, Row
+
+
+@attrs.define
+class Seen:
+    """What clients saw of a dataset.
+
+    `acknowledged`: versions by ids. `reads`: of each reader, version and id, in order. `followed`: of each
+    follower, what it returned. `torn`: snapshots whose payload is not that of their row.
+    """
+
+    acknowledged: dict[str, int] = attrs.field(factory=dict)
+    reads: list[list[tuple[int, str]]] = attrs.field(factory=list)
+    followed: list[list[Row | Gap]] = attrs.field(factory=list)
+    torn: list[str] = attrs.field(factory=list)
+
+
+@attrs.frozen
+class Verdict:
+    """What is wrong, in words that name the ids, and the figures of the table."""
+
+    acknowledged: int = 0
+    surviving: int = 0
+    lost: tuple[str, ...] = ()
+    doubled: tuple[str, ...] = ()
+    torn: tuple[str, ...] = ()
+    backwards: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+    def __add__(self, other: Verdict) -> Verdict:
+        return Verdict(
+            **{
+                field.name: getattr(self, field.name) + getattr(other, field.name)
+                for field in attrs.fields(Verdict)
+            }
+        )
+
+    def wrong(self, *, is_durable: bool) -> dict[str, tuple[str, ...]]:
+        """What may not be. Without a durability, commits may be lost."""
+        may_not = ("doubled", "torn", "backwards", "skipped", "damaged", *(("lost",) if is_durable else ()))
+        return {name: getattr(self, name) for name in may_not if getattr(self, name)}
+
+
+def fits(value: Any, id_: str) -> bool:
+    """Say whether a payload is the one that a producer published under an id."""
+    return isinstance(value, dict) and value["id"] == id_ and value["size"] == len(value["body"])
+
+
+def judge(seen: Seen, rows: Sequence[Row], damaged: Iterable[str] = ()) -> Verdict:
+    """Compare what was seen with the rows in the end, oldest first."""
+    stored = {(row.version, row.id) for row in rows}
+    ids = Counter(row.id for row in rows)
+    doubled = [f"{id_} stands {count} times in the history" for id_, count in ids.items() if count > 1]
+    versions = [row.version for row in rows]
+    damage = [*damaged]
+    if versions != sorted(set(versions)):
+        damage.append(f"the versions of the history are not in order: {versions}")
+    lost = []
+    for id_, version in seen.acknowledged.items():
+        if id_ not in ids:
+            lost.append(f"{id_}, version {version}")
+        elif (version, id_) not in stored:
+            doubled.append(f"{id_} was acknowledged as version {version}, and is another one")
+    backwards = [each for reads in seen.reads for each in _went_back(reads, stored)]
+    skipped = []
+    for number, followed in enumerate(seen.followed):
+        wrong, twice = _misled(followed)
+        backwards += wrong
+        doubled += twice
+        given = {item.id for item in followed if isinstance(item, Row)}
+        skipped += [f"follower {number} did not get {id_}" for id_ in ids if id_ not in given]
+    return Verdict(
+        acknowledged=len(seen.acknowledged),
+        surviving=len(seen.acknowledged) - len(lost),
+        lost=tuple(lost),
+        doubled=tuple(doubled),
+        torn=tuple(seen.torn),
+        backwards=tuple(backwards),
+        skipped=tuple(skipped),
+        damaged=tuple(damage),
+    )
+
+
+def _went_back(reads: Sequence[tuple[int, str]], stored: set[tuple[int, str]]) -> list[str]:
+    """What a reader read after something newer that the store still has.
+
+    If the store itself went back, the newer one is not in its history.
+    """
+    found = []
+    newest = (0, "")
+    for read in reads:
+        if read[0] < newest[0]:
+            found.append(f"a reader got version {read[0]} after {newest[0]} ({newest[1]})")
+        elif read in stored:
+            newest = read
+    return found
+
+
+def _misled(followed: Sequence[Row | Gap]) -> tuple[list[str], list[str]]:
+    """What a follower returned that was not newer, and what it returned twice, without a gap in between."""
+    backwards, twice = [], []
+    given, last = set[str](), 0
+    for item in followed:
+        if isinstance(item, Gap):
+            given, last = set(), 0
+            continue
+        if item.version <= last:
+            backwards.append(f"a follower got version {item.version} after {last}, and no gap")
+        if item.id in given:
+            twice.append(f"a follower got {item.id} twice, and no gap in between")
+        given.add(item.id)
+        last = item.version
+    return backwards, twice
