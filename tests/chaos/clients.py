@@ -26,7 +26,7 @@ from swapstore import (
     Unavailable,
     UnderReplicated,
 )
-from tests.chaos.judge import Seen, fits
+from tests.chaos.judge import NOTHING, Read, Seen, fits
 from tests.support.traffic import Blocking
 
 PATIENCE_S = 20.0
@@ -188,7 +188,7 @@ class Load:
     # --- read --------------------------------------------------------------------------------------
 
     def _read(self, store: Any) -> None:
-        reads: dict[str, list[tuple[int, str]]] = {name: [] for name in self.names}
+        reads: dict[str, list[Read]] = {name: [] for name in self.names}
         for name in self.names:
             self.seen[name].reads.append(reads[name])
         turn = 0
@@ -202,7 +202,7 @@ class Load:
                 self._note(error)
                 continue
             for name, snap in found.items():
-                read = (0, "") if snap is None else (snap.version, snap.id)
+                read = NOTHING if snap is None else (snap.version, snap.id, snap.committed_at)
                 if snap is not None and not fits(snap.value, snap.id):
                     self.seen[name].torn.append(f"version {snap.version}, {snap.id}, as read")
                 if not reads[name] or reads[name][-1] != read:

@@ -11,7 +11,7 @@ from typing import Self, cast
 import redis
 
 from tests.chaos.fronts import CLIENT, REPLICA, Fronts, Kind, kind_at_bus
-from tests.chaos.servers import Fronted, Topology, names_for
+from tests.chaos.servers import Fronted, Topology
 from tests.support import cluster
 from tests.support.cluster import slot_of
 from tests.support.deployment import until
@@ -61,7 +61,6 @@ class Cluster(Topology):
         super().__init__(directory, fronts, rng)
         self._nodes = Nodes(directory, self.binary, fronts)
         self.url = self._nodes.url
-        self.number = 0  # of the round, whose datasets are resharded
         self.faults = {
             "kill": self.kill,
             "stop": self.stop,
@@ -91,7 +90,6 @@ class Cluster(Topology):
         self._nodes.__exit__()
 
     def converge(self) -> None:
-        self.number += 1
         until(self._is_whole, "the cluster is not whole")
 
     def _is_whole(self) -> bool:
@@ -180,7 +178,7 @@ class Cluster(Topology):
         shard = self._shard()
         if shard is None:
             return None
-        slot = slot_of(self.rng.choice(names_for(self.number)))
+        slot = slot_of(self.rng.choice(self.names))
         source = self._nodes.owner(slot)
         return None if source is shard[0] else (slot, shard[0])
 

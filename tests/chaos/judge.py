@@ -10,17 +10,20 @@ import attrs
 
 from swapstore import Gap, Row
 
+Read = tuple[int, str, int]  # version, id, and when it was committed
+NOTHING: Read = (0, "", 0)
+
 
 @attrs.define
 class Seen:
     """What clients saw of a dataset.
 
-    `acknowledged`: versions by ids. `reads`: of each reader, version and id, in order. `followed`: of each
+    `acknowledged`: versions by ids. `reads`: of each reader, what it read, in order. `followed`: of each
     follower, what it returned. `torn`: snapshots whose payload is not that of their row.
     """
 
     acknowledged: dict[str, int] = attrs.field(factory=dict)
-    reads: list[list[tuple[int, str]]] = attrs.field(factory=list)
+    reads: list[list[Read]] = attrs.field(factory=list)
     followed: list[list[Row | Gap]] = attrs.field(factory=list)
     torn: list[str] = attrs.field(factory=list)
 
@@ -59,7 +62,7 @@ def fits(value: Any, id_: str) -> bool:
 
 def judge(seen: Seen, rows: Sequence[Row], damaged: Iterable[str] = ()) -> Verdict:
     """Compare what was seen with the rows in the end, oldest first."""
-    stored = {(row.version, row.id) for row in rows}
+    stored = {row.id: row.version for row in rows}
     ids = Counter(row.id for row in rows)
     doubled = [f"{id_} stands {count} times in the history" for id_, count in ids.items() if count > 1]
     versions = [row.version for row in rows]
@@ -68,11 +71,12 @@ def judge(seen: Seen, rows: Sequence[Row], damaged: Iterable[str] = ()) -> Verdi
         damage.append(f"the versions of the history are not in order: {versions}")
     lost = []
     for id_, version in seen.acknowledged.items():
-        if id_ not in ids:
+        if id_ not in stored:
             lost.append(f"{id_}, version {version}")
-        elif (version, id_) not in stored:
+        elif stored[id_] != version:
             doubled.append(f"{id_} was acknowledged as version {version}, and is another one")
-    backwards = [each for reads in seen.reads for each in _went_back(reads, stored)]
+    commits = {(row.version, row.id, row.committed_at) for row in rows}
+    backwards = [each for reads in seen.reads for each in _went_back(reads, commits)]
     skipped = []
     for number, followed in enumerate(seen.followed):
         wrong, twice = _misled(followed)
@@ -92,17 +96,18 @@ def judge(seen: Seen, rows: Sequence[Row], damaged: Iterable[str] = ()) -> Verdi
     )
 
 
-def _went_back(reads: Sequence[tuple[int, str]], stored: set[tuple[int, str]]) -> list[str]:
+def _went_back(reads: Sequence[Read], commits: set[Read]) -> list[str]:
     """What a reader read after something newer that the store still has.
 
-    If the store itself went back, the newer one is not in its history.
+    If the store itself went back, the newer commit is not in its history. Its id may be: a producer that
+    publishes it again makes another commit, perhaps of the same version.
     """
     found = []
-    newest = (0, "")
+    newest = NOTHING
     for read in reads:
         if read[0] < newest[0]:
             found.append(f"a reader got version {read[0]} after {newest[0]} ({newest[1]})")
-        elif read in stored:
+        elif read in commits:
             newest = read
     return found
 

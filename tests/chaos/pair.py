@@ -13,7 +13,7 @@ from tests.support.valkey import free_port
 
 
 class Pair(Topology):
-    """The operator promotes only replicas that are connected to their primary at that moment."""
+    """The operator promotes replicas that are connected to their primary then. But see one of the faults."""
 
     name = "pair"
     replicas = 2
@@ -31,6 +31,7 @@ class Pair(Topology):
             "stop a replica": self.stop_a_replica,
             "demote": self.demote,
             "promote": self.promote,
+            "promote one behind": self.promote_one_behind,
             "restart": self.restart,
             "restart a replica": self.restart_a_replica,
             "cut off replicas": self.cut_off_replicas,
@@ -135,6 +136,16 @@ class Pair(Topology):
         self.last(0.1, 1.5)  # two servers accept writes
         if old.is_up:
             self._follow(old, chosen)
+        return True
+
+    def promote_one_behind(self) -> bool:
+        """One replica is cut off, the other is not, and it is the one that is promoted."""
+        behind, old = self._candidate(), self.primary
+        if behind is None or not old.is_up:
+            return False
+        behind.do("REPLICAOF", "127.0.0.1", 1)
+        self.last(0.3, 1.5)
+        self._promote(behind, tell=old)
         return True
 
     def restart(self) -> None:

@@ -52,37 +52,39 @@ class Figures:
 
 @attrs.define
 class Run:
-    """One topology, with a durability of all replicas or with none."""
+    """One topology with a durability: `none`, `one` replica, or `all` of them."""
 
     topology: str
-    is_durable: bool
+    durability: str
     seed: int
     total: Figures = attrs.field(factory=Figures)
     by_fault: dict[str, Figures] = attrs.field(factory=dict)
 
     def play(self, rounds: int, seconds: float, *, only: str | None = None) -> None:
         """Play rounds. What is wrong is printed when it is found. `only`: a kind of fault."""
-        rng = random.Random(f"{self.seed} {self.topology} {self.is_durable}")
+        rng = random.Random(f"{self.seed} {self.topology}")
         kind = TOPOLOGIES[self.topology]
-        with tempfile.TemporaryDirectory() as directory, Fronts() as fronts:
-            with kind(Path(directory), fronts, rng) as servers:
-                durability = Durability(replicas=kind.replicas, timeout=WAIT_S) if self.is_durable else None
-                with Clients(servers.url, durability) as clients:
-                    past = [
-                        self._round(servers, clients, number, seconds, only)
-                        for number in range(1, rounds + 1)
-                    ]
-                self._look_again(servers.url, past)
+        replicas = {"none": 0, "one": 1, "all": kind.replicas}[self.durability]
+        durability = Durability(replicas=replicas, timeout=WAIT_S) if replicas else None
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            Fronts() as fronts,
+            kind(Path(directory), fronts, rng) as servers,
+            Clients(servers.url, durability) as clients,
+        ):
+            past = [self._round(servers, clients, number, seconds, only) for number in range(1, rounds + 1)]
+            self._look_again(servers.url, past)
 
     def _round(
         self, servers: Topology, clients: Clients, number: int, seconds: float, only: str | None
     ) -> Load:
-        names = names_for(number)
+        names = servers.names = names_for(number)
         with Load(clients, names) as load:
             began = time.monotonic()
             done = list(self._disturb(servers, began + seconds, only))
             servers.heal()
-            time.sleep(max(began + seconds - time.monotonic(), 1))
+            servers.converge()
+            time.sleep(max(began + seconds - time.monotonic(), 0.5))
             load.stop()
             servers.converge()
             with fresh(servers.url) as store:
@@ -110,7 +112,7 @@ class Run:
     def _tell(self, number: int, done: list[str], load: Load, verdict: Verdict) -> None:
         wrong = verdict.wrong(is_durable=self.is_durable)
         sys.stdout.write(
-            f"{self.topology}, {'all' if self.is_durable else 'none'}, round {number}: {', '.join(done)}: "
+            f"{self.topology}, {self.durability}, round {number}: {', '.join(done)}: "
             f"{verdict.acknowledged} acknowledged, {len(verdict.lost)} lost, {dict(load.errors)}, "
             f"publish {load.longest_publish_s:.1f} s, read {load.longest_read_s:.1f} s\n"
         )
@@ -127,6 +129,10 @@ class Run:
         if len(again.lost) > len(self.total.verdict.lost) or again.damaged or again.doubled:
             sys.stdout.write(f"in the end: {again.wrong(is_durable=self.is_durable)}\n")
             self.total.verdict = again
+
+    @property
+    def is_durable(self) -> bool:
+        return self.durability == "all"
 
     @property
     def is_wrong(self) -> bool:

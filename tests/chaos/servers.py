@@ -106,7 +106,7 @@ class Fronted(Server):
 
 
 class Topology:
-    """Servers, and what can happen to them. `replicas`: how many each primary has.
+    """Servers, and what can happen to them. `replicas`: how many each primary has. `names`: the datasets.
 
     A fault returns when it is over or under way; False: it could not be had at that moment. `heal` ends what
     is under way, and `converge` waits until all is as in the beginning, whoever is the primary then.
@@ -122,6 +122,7 @@ class Topology:
         self.rng = rng
         self.directory = directory
         self.binary = kinds()["valkey"]
+        self.names: list[str] = []
 
     def last(self, shortest_s: float, longest_s: float) -> None:
         """Let a fault last."""
