@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tests.chaos.rounds import TOPOLOGIES, Figures, Run
 
-PIPED_WIDTH = 150
+PIPED_WIDTH = 180
 
 
 def main(words: list[str]) -> int:
@@ -51,7 +51,7 @@ def totals(runs: list[Run]) -> Table:
 
 
 def by_fault(run: Run) -> Table:
-    table = _table("faults", title=f"{run.topology}, durability {run.durability}")
+    table = _table("rounds with", title=f"{run.topology}, durability {run.durability}")
     for fault, figures in sorted(run.by_fault.items()):
         table.add_row(fault, *_cells(figures))
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from functools import partial
 from pathlib import Path
 from typing import Self, cast
@@ -57,8 +56,8 @@ class Cluster(Topology):
     name = "cluster"
     replicas = 1
 
-    def __init__(self, directory: Path, fronts: Fronts, rng: random.Random) -> None:
-        super().__init__(directory, fronts, rng)
+    def __init__(self, directory: Path, fronts: Fronts) -> None:
+        super().__init__(directory, fronts)
         self._nodes = Nodes(directory, self.binary, fronts)
         self.url = self._nodes.url
         self.faults = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Self
 
@@ -18,8 +17,8 @@ class Pair(Topology):
     name = "pair"
     replicas = 2
 
-    def __init__(self, directory: Path, fronts: Fronts, rng: random.Random) -> None:
-        super().__init__(directory, fronts, rng)
+    def __init__(self, directory: Path, fronts: Fronts) -> None:
+        super().__init__(directory, fronts)
         self._servers = [Fronted(fronts, directory / f"server-{n}", binary=self.binary) for n in range(3)]
         self.primary = self._servers[0]
         self.address = fronts.before(self.primary.own_port, port=free_port())

@@ -62,14 +62,13 @@ class Run:
 
     def play(self, rounds: int, seconds: float, *, only: str | None = None) -> None:
         """Play rounds. What is wrong is printed when it is found. `only`: a kind of fault."""
-        rng = random.Random(f"{self.seed} {self.topology}")
         kind = TOPOLOGIES[self.topology]
         replicas = {"none": 0, "one": 1, "all": kind.replicas}[self.durability]
         durability = Durability(replicas=replicas, timeout=WAIT_S) if replicas else None
         with (
             tempfile.TemporaryDirectory() as directory,
             Fronts() as fronts,
-            kind(Path(directory), fronts, rng) as servers,
+            kind(Path(directory), fronts) as servers,
             Clients(servers.url, durability) as clients,
         ):
             past = [self._round(servers, clients, number, seconds, only) for number in range(1, rounds + 1)]
@@ -79,9 +78,11 @@ class Run:
         self, servers: Topology, clients: Clients, number: int, seconds: float, only: str | None
     ) -> Load:
         names = servers.names = names_for(number)
+        servers.rng = random.Random(f"{self.seed} {self.topology} {number}")
         with Load(clients, names) as load:
             began = time.monotonic()
-            done = list(self._disturb(servers, began + seconds, only))
+            deck = [only] * 2 if only else self._deck(servers, number)
+            done = list(self._disturb(servers, deck, began + seconds))
             servers.heal()
             servers.converge()
             time.sleep(max(began + seconds - time.monotonic(), 0.5))
@@ -93,19 +94,29 @@ class Run:
         with fresh(servers.url) as store:
             verdict = sum((verdict_of(store, load, name) for name in names), Verdict())
         self.total.add(load, verdict)
-        self.by_fault.setdefault(" + ".join(done), Figures()).add(load, verdict)
+        for fault in done:
+            self.by_fault.setdefault(fault, Figures()).add(load, verdict)
         self._tell(number, done, load, verdict)
         return load
 
+    def _deck(self, servers: Topology, number: int) -> list[str]:
+        """The faults of a round, in the order in which they are tried. Each has its turn to be first."""
+        faults = sorted(servers.faults)
+        random.Random(f"{self.seed} {self.topology}").shuffle(faults)
+        first = faults[number % len(faults)]
+        return [first, *servers.rng.sample(faults, len(faults))]
+
     @staticmethod
-    def _disturb(servers: Topology, until: float, only: str | None) -> Iterator[str]:
-        """One or two faults, one after the other."""
+    def _disturb(servers: Topology, deck: list[str], until: float) -> Iterator[str]:
+        """One or two faults, one after the other. Some last until the end of the round."""
         time.sleep(servers.rng.uniform(0.5, 1))
-        for fault in servers.rng.sample(sorted(servers.faults), servers.rng.choice((1, 1, 2))):
-            chosen = only or fault
-            if servers.faults[chosen]() is not False:
-                yield chosen
-            if time.monotonic() > until - 1:
+        wanted = servers.rng.choice((1, 1, 2))
+        for fault in deck:
+            if servers.faults[fault]() is False:
+                continue
+            yield fault
+            wanted -= 1
+            if not wanted or time.monotonic() > until - 1:
                 return
             time.sleep(servers.rng.uniform(0, 1))
 

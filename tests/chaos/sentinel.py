@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from functools import partial
 from pathlib import Path
 from typing import Self, cast
@@ -15,6 +14,8 @@ from tests.chaos.servers import Fronted, Topology
 from tests.support.deployment import until
 from tests.support.sentinels import NAME, Sentinels
 
+ATTEMPTS = 5
+
 
 class Sentinel(Topology):
     """Sentinels decide who is the primary; an operator only asks them."""
@@ -22,8 +23,8 @@ class Sentinel(Topology):
     name = "sentinel"
     replicas = 2
 
-    def __init__(self, directory: Path, fronts: Fronts, rng: random.Random) -> None:
-        super().__init__(directory, fronts, rng)
+    def __init__(self, directory: Path, fronts: Fronts) -> None:
+        super().__init__(directory, fronts)
         self._set = Sentinels(directory, self.binary, make=partial(Fronted, fronts))
         self.url = self._set.url
         self.faults = {
@@ -52,8 +53,16 @@ class Sentinel(Topology):
         self._set.__exit__()
 
     def converge(self) -> None:
-        self._set.settle()
+        """Sentinels that are in the middle of a failover take their time, and may choose another primary."""
+        for _ in range(ATTEMPTS):
+            with contextlib.suppress(RuntimeError):
+                until(self._agree, "the sentinels do not agree")
+                self._set.settle()
+                break
         until(lambda: self._primary().do("WAIT", 2, 1000) == 2 and self.is_quiet(), "the replicas are behind")
+
+    def _agree(self) -> bool:
+        return len({self._set.primary_of(n).port for n in range(3)}) == 1
 
     def _primary(self) -> Fronted:
         return cast("Fronted", self._set.primary)

@@ -117,9 +117,9 @@ class Topology:
     replicas: int
     faults: dict[str, Callable[[], bool | None]]
 
-    def __init__(self, directory: Path, fronts: Fronts, rng: random.Random) -> None:
+    def __init__(self, directory: Path, fronts: Fronts) -> None:
         self.fronts = fronts
-        self.rng = rng
+        self.rng = random.Random(0)  # of the round
         self.directory = directory
         self.binary = kinds()["valkey"]
         self.names: list[str] = []

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.server]
 def test_nothing_acknowledged_is_lost(topology: str) -> None:
     """With a durability of all replicas, a commit that was acknowledged is lost, or something is wrong."""
     run = Run(topology, "all", seed=1)
-    run.play(2, 4)
+    run.play(2, 3)
     assert run.total.verdict.wrong(is_durable=True) == {}
     assert run.total.unexpected == []
     assert run.total.verdict.acknowledged > 0
@@ -22,6 +22,6 @@ def test_nothing_acknowledged_is_lost(topology: str) -> None:
 def test_without_a_durability_it_can_be_lost() -> None:
     """The rounds lose nothing in any case, and prove nothing."""
     run = Run("pair", "none", seed=1)
-    run.play(1, 4, only="promote one behind")
+    run.play(1, 3, only="promote one behind")
     assert run.total.verdict.wrong(is_durable=False) == {}
     assert run.total.verdict.lost
