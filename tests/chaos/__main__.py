@@ -1,4 +1,8 @@
-"""`python -m tests.chaos`: faults at random, and what was acknowledged against what survived."""
+"""`python -m tests.chaos`: faults at random, and what was acknowledged against what survived.
+
+The seed decides which faults come in which round, and how long they last; the servers and the network have
+timing of their own. Run a round that found something again with its seed, and `--fault` for one kind of fault.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,9 @@ PIPED_WIDTH = 180
 
 def main(words: list[str]) -> int:
     """Print the tables; 1 if something is wrong that may not be."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=12, help="of each topology (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=6, help="of a round under load")
     parser.add_argument("--seed", type=int, help="default: another one each time; it is printed")
@@ -32,7 +38,11 @@ def main(words: list[str]) -> int:
     for topology in [asked.topology] if asked.topology else sorted(TOPOLOGIES):
         for durability in [asked.durability] if asked.durability else ["none", "all"]:
             run = Run(topology, durability, seed)
-            run.play(asked.rounds, asked.seconds, only=asked.fault)
+            try:
+                run.play(asked.rounds, asked.seconds, only=asked.fault)
+            except RuntimeError as error:  # it does not become whole again: show what there is
+                sys.stdout.write(f"{topology}, {durability}: {error}\n")
+                run.total.unexpected.append(str(error))
             runs.append(run)
     console = Console()
     if not console.is_terminal:
@@ -40,6 +50,9 @@ def main(words: list[str]) -> int:
     for run in runs:
         console.print(by_fault(run))
     console.print(totals(runs))
+    for run in runs:
+        for each in run.total.unexpected:
+            console.print(f"{run.topology}, {run.durability}: {each}", markup=False, highlight=False)
     return 1 if any(run.is_wrong for run in runs) else 0
 
 

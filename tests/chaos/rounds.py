@@ -94,7 +94,7 @@ class Run:
         with fresh(servers.url) as store:
             verdict = sum((verdict_of(store, load, name) for name in names), Verdict())
         self.total.add(load, verdict)
-        for fault in done:
+        for fault in set(done):
             self.by_fault.setdefault(fault, Figures()).add(load, verdict)
         self._tell(number, done, load, verdict)
         return load
