@@ -1,7 +1,7 @@
 """`python -m tests.chaos`: faults at random, and what was acknowledged against what survived.
 
 The seed decides which faults come in which round, and how long they last; the servers and the network have
-timing of their own. Run a round that found something again with its seed, and `--fault` for one kind of fault.
+timing of their own. To look closer at a kind of fault: `--fault "promote one behind" --topology pair`.
 """
 
 from __future__ import annotations
