@@ -62,7 +62,14 @@ class Sentinel(Topology):
         until(lambda: self._primary().do("WAIT", 2, 1000) == 2 and self.is_quiet(), "the replicas are behind")
 
     def _agree(self) -> bool:
-        return len({self._set.primary_of(n).port for n in range(3)}) == 1
+        """Say whether all name one primary, which is one, and none of them is about to promote another."""
+        named = {self._set.primary_of(n).port for n in range(3)}
+        flags = []
+        for sentinel in self._set.sentinels:
+            with sentinel.client(decode_responses=True) as client:
+                flags.append(client.sentinel_masters()[NAME]["flags"])
+        is_primary = self._primary().replication()["role"] == "master"
+        return len(named) == 1 and is_primary and flags == ["master"] * 3
 
     def _primary(self) -> Fronted:
         return cast("Fronted", self._set.primary)
