@@ -174,6 +174,7 @@ class Load:
         if commit.id != id_:
             self.unexpected.append(f"{id_} was acknowledged as {commit.id}")
         self.seen[name].acknowledged[id_] = commit.version
+        self.seen[name].since[id_] = time.monotonic()
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
@@ -195,6 +196,7 @@ class Load:
         while not self._over.is_set():
             turn += 1
             wanted = self.names if turn % 2 else self.names[:1]
+            began = time.monotonic()
             try:
                 with self._timed("read"):
                     found = store.read_latest_many(wanted)
@@ -202,11 +204,11 @@ class Load:
                 self._note(error)
                 continue
             for name, snap in found.items():
-                read = NOTHING if snap is None else (snap.version, snap.id, snap.committed_at)
+                commit = NOTHING if snap is None else (snap.version, snap.id, snap.committed_at)
                 if snap is not None and not fits(snap.value, snap.id):
                     self.seen[name].torn.append(f"version {snap.version}, {snap.id}, as read")
-                if not reads[name] or reads[name][-1] != read:
-                    reads[name].append(read)
+                if not reads[name] or reads[name][-1].commit != commit:
+                    reads[name].append(Read(commit, began))
             self._over.wait(PAUSE_S)
 
     def _follow(self, connect: Callable[..., Any]) -> None:

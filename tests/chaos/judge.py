@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,19 +11,28 @@ import attrs
 
 from swapstore import Gap, Row
 
-Read = tuple[int, str, int]  # version, id, and when it was committed
-NOTHING: Read = (0, "", 0)
+Commit = tuple[int, str, int]  # version, id, and when it was committed
+NOTHING: Commit = (0, "", 0)
+
+
+@attrs.frozen
+class Read:
+    """What a reader got from a call that began at a moment."""
+
+    commit: Commit
+    began: float = 0.0
 
 
 @attrs.define
 class Seen:
     """What clients saw of a dataset.
 
-    `acknowledged`: versions by ids. `reads`: of each reader, what it read, in order. `followed`: of each
-    follower, what it returned. `torn`: snapshots whose payload is not that of their row.
+    `acknowledged`: versions by ids; `since`: when that was. `reads`: of each reader, what it read, in order.
+    `followed`: of each follower, what it returned. `torn`: snapshots whose payload is not that of their row.
     """
 
     acknowledged: dict[str, int] = attrs.field(factory=dict)
+    since: dict[str, float] = attrs.field(factory=dict)
     reads: list[list[Read]] = attrs.field(factory=list)
     followed: list[list[Row | Gap]] = attrs.field(factory=list)
     torn: list[str] = attrs.field(factory=list)
@@ -76,7 +86,7 @@ def judge(seen: Seen, rows: Sequence[Row], damaged: Iterable[str] = ()) -> Verdi
         elif stored[id_] != version:
             doubled.append(f"{id_} was acknowledged as version {version}, and is another one")
     commits = {(row.version, row.id, row.committed_at) for row in rows}
-    backwards = [each for reads in seen.reads for each in _went_back(reads, commits)]
+    backwards = [each for reads in seen.reads for each in _went_back(reads, commits, seen.since)]
     skipped = []
     for number, followed in enumerate(seen.followed):
         wrong, twice = _misled(followed)
@@ -96,19 +106,22 @@ def judge(seen: Seen, rows: Sequence[Row], damaged: Iterable[str] = ()) -> Verdi
     )
 
 
-def _went_back(reads: Sequence[Read], commits: set[Read]) -> list[str]:
-    """What a reader read after something newer that the store still has.
+def _went_back(reads: Sequence[Read], commits: set[Commit], since: dict[str, float]) -> list[str]:
+    """What a reader read after something newer that was acknowledged by then and that the store still has.
 
-    If the store itself went back, the newer commit is not in its history. Its id may be: a producer that
-    publishes it again makes another commit, perhaps of the same version.
+    If the store itself went back, the newer commit is not in its history. Or a failover undid it before it
+    was acknowledged, and its producer carried it out again.
     """
     found = []
-    newest = NOTHING
+    newest, waiting = NOTHING, list[Commit]()
     for read in reads:
-        if read[0] < newest[0]:
-            found.append(f"a reader got version {read[0]} after {newest[0]} ({newest[1]})")
-        elif read in commits:
-            newest = read
+        known = [commit for commit in waiting if since.get(commit[1], math.inf) < read.began]
+        newest = max(newest, *known, NOTHING)
+        waiting = [commit for commit in waiting if commit not in known]
+        if read.commit[0] < newest[0]:
+            found.append(f"a reader got version {read.commit[0]} after {newest[0]} ({newest[1]})")
+        elif read.commit in commits:
+            waiting.append(read.commit)
     return found
 
 

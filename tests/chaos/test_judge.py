@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 
 from swapstore import Gap, Row
-from tests.chaos.judge import Seen, fits, judge
+from tests.chaos.judge import Commit, Read, Seen, fits, judge
 
 
 def row(version: int, id_: str) -> Row:
     return Row(
         version=version, id=id_, ts=version, size=1, sha256="", codec="json", labels={}, committed_at=version
     )
+
+
+def got(*commits: Commit) -> list[Read]:
+    return [Read(commit, began) for began, commit in enumerate(commits)]
 
 
 ROWS: list[Any] = [row(1, "a"), row(2, "b"), row(3, "c")]
@@ -27,7 +31,7 @@ def wrong(seen: Seen, rows: list[Any] = ROWS, damaged: tuple[str, ...] = ()) -> 
 
 def test_nothing_is_wrong() -> None:
     """The judge blames a store that did everything right."""
-    seen = Seen({"a": 1, "c": 3}, reads=[[(1, "a", 1), (1, "a", 1), (3, "c", 3)]], followed=[ROWS])
+    seen = Seen({"a": 1, "c": 3}, reads=[got((1, "a", 1), (1, "a", 1), (3, "c", 3))], followed=[ROWS])
     found = judge(seen, ROWS)
     assert found.wrong(is_durable=True) == {}
     assert (found.acknowledged, found.surviving) == (2, 2)
@@ -66,10 +70,10 @@ def test_a_torn_one() -> None:
 @pytest.mark.parametrize(
     "seen",
     [
-        Seen(reads=[[(3, "c", 3), (2, "b", 2)]]),
-        Seen(reads=[[(3, "c", 3), (0, "", 0)]]),
-        Seen(reads=[[(3, "c", 3), (2, "b", 2), (3, "c", 3)]]),
-        Seen(reads=[[(3, "c", 3), (4, "lost", 4), (2, "b", 2)]]),
+        Seen(since={"c": 0.5}, reads=[got((3, "c", 3), (2, "b", 2))]),
+        Seen(since={"c": 0.5}, reads=[got((3, "c", 3), (0, "", 0))]),
+        Seen(since={"c": 0.5}, reads=[got((3, "c", 3), (2, "b", 2), (3, "c", 3))]),
+        Seen(since={"c": 0.5}, reads=[got((3, "c", 3), (4, "lost", 4), (2, "b", 2))]),
         Seen(followed=[[*ROWS, row(3, "d")]]),
     ],
     ids=["a reader", "to nothing", "for a moment", "after the store went back", "a follower"],
@@ -82,9 +86,10 @@ def test_one_that_goes_back(seen: Seen) -> None:
 @pytest.mark.parametrize(
     "seen",
     [
-        Seen(reads=[[(4, "lost", 4), (2, "b", 2), (3, "c", 3)]]),
-        Seen(reads=[[(3, "lost", 3), (3, "c", 3)]]),
-        Seen(reads=[[(3, "c", 1), (2, "b", 2), (3, "c", 3)]]),
+        Seen(since={"c": 0.5}, reads=[got((4, "lost", 4), (2, "b", 2), (3, "c", 3))]),
+        Seen(since={"c": 0.5}, reads=[got((3, "lost", 3), (3, "c", 3))]),
+        Seen(since={"c": 0.5}, reads=[got((3, "c", 1), (2, "b", 2), (3, "c", 3))]),
+        Seen(since={"c": 1.5}, reads=[got((3, "c", 3), (2, "b", 2), (3, "c", 3))]),
         Seen(followed=[[row(1, "a"), row(2, "lost"), RESET, row(2, "b"), row(3, "c")]]),
         Seen(followed=[[*ROWS, RESET, *ROWS]]),
     ],
