@@ -72,6 +72,7 @@ class Load:
         self.seen = {name: Seen() for name in names}
         self.errors: Counter[str] = Counter()
         self.unexpected: list[str] = []
+        self.unavailable: list[str] = []  # longer than the patience
         self.longest_publish_s = self.longest_read_s = 0.0
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -102,6 +103,8 @@ class Load:
             self.errors[type(error).__name__] += 1
             if not isinstance(error, EXPECTED):
                 self.unexpected.append(f"{type(error).__name__}: {error}")
+            elif not isinstance(error, UnderReplicated):
+                self.unavailable.append(f"{type(error).__name__}: {error}")
 
     def __enter__(self) -> Self:
         for thread in (*self._threads, *self._following):

@@ -112,8 +112,11 @@ class Run:
         time.sleep(servers.rng.uniform(0.5, 1))
         wanted = servers.rng.choice((1, 1, 2))
         for fault in deck:
-            if servers.faults[fault]() is False:
-                continue
+            try:
+                if servers.faults[fault]() is False:
+                    continue
+            except RuntimeError as error:  # the servers did not do in time what was asked of them
+                sys.stdout.write(f"    {fault}: {error}\n")
             yield fault
             wanted -= 1
             if not wanted or time.monotonic() > until - 1:
@@ -127,7 +130,8 @@ class Run:
             f"{verdict.acknowledged} acknowledged, {len(verdict.lost)} lost, {dict(load.errors)}, "
             f"publish {load.longest_publish_s:.1f} s, read {load.longest_read_s:.1f} s\n"
         )
-        for kind, found in (*wrong.items(), ("unexpected", tuple(load.unexpected))):
+        texts = (("unexpected", tuple(load.unexpected)), ("unavailable", tuple(load.unavailable)))
+        for kind, found in (*wrong.items(), *texts):
             for each in found[:10]:
                 sys.stdout.write(f"    {kind}: {each}\n")
         sys.stdout.flush()
