@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/dev/null || echo HEAD)" -- '*.py'; \
 	git ls-files --others --exclude-standard -- '*.py') | sort -u
 
-.PHONY: demo check test nightly mutants oldest-library bench lint format clean
+.PHONY: demo check test nightly mutants chaos oldest-library bench lint format clean
 
 demo: $(READY)  ## publish, read, and cut a publish short at every point, in a SQLite file
 	SWAPSTORE_URL="$${SWAPSTORE_URL:-sqlite:///$(CURDIR)/$(VENV)/demo.db}" $(BIN)/swapstore demo
@@ -31,6 +31,9 @@ nightly: $(READY)  ## what takes longer: mutants, large searches, each store tes
 
 mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and the test that notices each
 	$(BIN)/python -m tests.mutants
+
+chaos: $(READY)  ## faults at random on a pair, sentinels and a cluster, for minutes: what was acknowledged, what survived
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 oldest-library:  ## the library without its extras, on the oldest dependencies that it allows
 	$(PYTHON) -m venv .venv/oldest-library

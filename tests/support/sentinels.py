@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ class Sentinels:
     """The servers, and the sentinels that watch them. `options` are those of each server.
 
     `password` and `sentinel_password`: required by the servers and by the sentinels, for the default user.
+    `make`: what makes a server.
     """
 
     def __init__(
@@ -26,15 +28,16 @@ class Sentinels:
         *options: str,
         password: str = "",
         sentinel_password: str = "",
+        make: Callable[..., Server] = Server,
     ) -> None:
         self._password, self._sentinel_password = password, sentinel_password
         if password:
             options = (*options, "--requirepass", password, "--masterauth", password)
-        first = Server(directory / "server-0", *options, binary=binary)
+        first = make(directory / "server-0", *options, binary=binary)
         of_first = ("--replicaof", f"127.0.0.1 {first.port}")
         self.servers = [
             first,
-            *(Server(directory / f"server-{n}", *options, *of_first, binary=binary) for n in (1, 2)),
+            *(make(directory / f"server-{n}", *options, *of_first, binary=binary) for n in (1, 2)),
         ]
         self.sentinels = [self._sentinel(directory / f"sentinel-{n}", binary) for n in range(3)]
 
