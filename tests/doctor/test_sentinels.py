@@ -24,7 +24,7 @@ ACCESS: Any = {"sentinel_kwargs": {"password": OF_SENTINELS}, "password": PASSWO
 
 @pytest.fixture(scope="module")
 def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
-    options = {"password": PASSWORD, "sentinel_password": OF_SENTINELS}
+    options: Any = {"password": PASSWORD, "sentinel_password": OF_SENTINELS}
     with Sentinels(tmp_path_factory.mktemp("sentinels"), kinds()["valkey"], **options) as made:
         yield made
 

@@ -178,7 +178,7 @@ def test_a_server_in_the_place_of_a_sentinel(valkey: Server) -> None:
 
 def test_passwords_of_both(tmp_path: Path) -> None:
     """A password for one of them is sent to the other, or the error names the wrong one, or shows it."""
-    passwords = {"password": "of-the-primary", "sentinel_password": "of-the-sentinels"}
+    passwords: Any = {"password": "of-the-primary", "sentinel_password": "of-the-sentinels"}
     with Sentinels(tmp_path, kinds()["valkey"], **passwords) as made:
         for connect in (blocking, Blocking):
             store: Any = connect(made.url)

@@ -129,6 +129,10 @@ def _shown(place: Place) -> str:
 class _Sentinels:
     """Asks one sentinel after the other who the primary is. `named` is the last answer.
 
+    Each failover gives the answer a higher epoch. A sentinel that was away during the last one still names
+    the primary before it, which may be up and not know better either. What is written there will be lost, and
+    what is read there goes back. So a lower epoch than that of the last answer counts only if no sentinel has a higher one.
+
     `client`: makes the client of one sentinel from its connection options. `options`: those, by its address.
     """
 
@@ -147,30 +151,54 @@ class _Sentinels:
             for place in address.places
         }
         self._clients = [(place, client(self.options[_shown(place)])) for place in address.places]
+        self._epoch = 0
         self._due = 0.0
 
     def _asking(self) -> Generator[Callable[[], Any], Any, Place]:
         """Yield questions, to be sent their answers, until one sentinel names the primary."""
         failures: list[tuple[Place, Exception]] = []
         strangers: list[tuple[Place, Any]] = []
+        outdated: list[tuple[Any, Place, int]] = []
         for place, client in list(self._clients):
             try:
-                found = yield partial(client.sentinel_get_master_addr_by_name, self.name)
+                named, epoch = yield from self._named_by(client)
             except (redis.RedisError, OSError, ValueError) as error:
                 failures.append((place, error))
                 continue
-            if found:
-                self._prefer(client)
-                self.named = (str(found[0]), int(found[1]))
-                self._due = time.monotonic() + CHECK_S
-                return self.named
-            strangers.append((place, client))
+            if named is None:
+                strangers.append((place, client))
+            elif epoch >= self._epoch:
+                return self._believe(client, named, epoch)
+            else:
+                outdated.append((client, named, epoch))
+        if outdated:
+            return self._believe(*max(outdated, key=lambda each: each[2]))
         if not strangers:
             raise NoPrimary(self._none_answers(failures))
         known: list[str] = []
         with suppress(redis.RedisError, OSError, ValueError):
             known = sorted((yield strangers[0][1].sentinel_masters))
         raise NoPrimary(self._unknown_name([place for place, _ in strangers], known))
+
+    def _named_by(self, client: Any) -> Generator[Callable[[], Any], Any, tuple[Place | None, int]]:
+        """Ask one sentinel. Returns whom it names, and the epoch of that; 0: it does not tell this user."""
+        found = yield partial(client.sentinel_get_master_addr_by_name, self.name)
+        if not found:
+            return None, 0
+        named = (str(found[0]), int(found[1]))
+        try:
+            state = yield partial(client.sentinel_master, self.name)
+            epoch = int(state["config-epoch"])
+        except (redis.ResponseError, KeyError, TypeError):
+            return named, 0
+        # In the middle of a failover, it names the new primary before this has got its epoch.
+        return named, epoch + ((str(state["ip"]), int(state["port"])) != named)
+
+    def _believe(self, client: Any, named: Place, epoch: int) -> Place:
+        self._prefer(client)
+        self.named, self._epoch = named, epoch
+        self._due = time.monotonic() + CHECK_S
+        return named
 
     def _prefer(self, client: Any) -> None:
         self._clients.sort(key=lambda each: each[1] is not client)  # stable: the others keep their order
