@@ -169,7 +169,8 @@ class _Sentinels:
         raise NoPrimary(self._unknown_name([place for place, _ in strangers], known))
 
     def _prefer(self, client: Any) -> None:
-        self._clients.sort(key=lambda each: each[1] is not client)  # stable: the others keep their order
+        # Not `list.sort`: to other threads, a list is empty while it is sorted. The others keep their order.
+        self._clients = sorted(self._clients, key=lambda each: each[1] is not client)
 
     def doubt(self) -> None:
         """Ask another sentinel first the next time: the server that this one named is not to be had."""
@@ -278,7 +279,7 @@ class Sentinels(_Sentinels):
         """Close the connections to the sentinels."""
         for _, client in self._clients:
             with suppress(redis.RedisError, OSError):
-                client.close()
+                client.connection_pool.disconnect()  # `close` leaves a pool that it was given
 
 
 class AsyncSentinels(_Sentinels):

@@ -1,0 +1,275 @@
+"""What the drivers make of nodes whose answers differ, are late or stop; a test decides each answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+
+from swapstore import StoreClosed
+from swapstore.commands import Failed, Get, Time
+from swapstore.drivers.base import Driver
+from swapstore.drivers.redis import topology
+from swapstore.drivers.redis.cluster import AsyncClusterDriver, ClusterDriver
+from tests.aio.support import Blocking, InThread
+from tests.support.deployment import until
+from tests.support.interrupts import HANGS_S, Threads
+from tests.support.nodes import Node, Refusal, Words, slots
+
+LAST = 16_383
+HALF = 8_192
+LOW, HIGH = "k:{c}", "k:{a}"  # keys of the first half of the slots, and of the second
+assert key_slot(LOW.encode()) < HALF <= key_slot(HIGH.encode())
+
+
+def url(*nodes: Node, query: str = "") -> str:
+    hosts = ",".join(f"127.0.0.1:{node.address[1]}" for node in nodes)
+    return f"redis+cluster://{hosts}{query}"
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Driver]]:
+    """Makes each of the two drivers, which are closed in the end."""
+    with ExitStack() as stack:
+        if request.param == "asyncio":
+            home = stack.enter_context(InThread())
+
+        def made(*nodes: Node, query: str = "") -> Driver:
+            if request.param == "blocking":
+                driver: Driver = ClusterDriver.from_url(url(*nodes, query=query))
+            else:
+
+                async def opened() -> AsyncClusterDriver:
+                    await asyncio.sleep(0)
+                    return AsyncClusterDriver.from_url(url(*nodes, query=query))
+
+                driver = Blocking(home.run(opened()), home)
+            stack.callback(driver.close)
+            return driver
+
+        yield made
+
+
+@contextmanager
+def nodes(count: int) -> Iterator[list[Node]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(Node()) for _ in range(count)]
+
+
+def answering(table: list[Any], value: Any) -> Callable[[Words], Any]:
+    """Answers `CLUSTER SLOTS` with a table, and everything else with a value."""
+    return lambda words: table if words == ["CLUSTER", "SLOTS"] else value
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topology, "REFRESH_EVERY_S", 0.0)
+
+
+def until_answered(driver: Driver, command: Any, times: int = 8) -> Any:
+    """The reply to a command that is sent again while it is refused for now, as the engine does."""
+    for _ in range(times):
+        (reply,) = driver.execute([command])
+        if not (isinstance(reply, Failed) and reply.again):
+            break
+    return reply
+
+
+# --- nodes that were cut off -----------------------------------------------------------------------
+
+
+def test_a_primary_that_was_cut_off_is_not_asked_for_ever_who_is_primary(
+    connect: Callable[..., Driver],
+) -> None:
+    """It takes itself for the primary and cannot serve; others know its successor and are never asked."""
+    with nodes(3) as (old, new, third):
+        before = slots((0, HALF - 1, old), (HALF, LAST, third))
+        after = slots((0, HALF - 1, new), (HALF, LAST, third))
+        old.answer = answering(before, Refusal("CLUSTERDOWN The cluster is down"))
+        new.answer = answering(after, "new")
+        third.answer = answering(after, "third")
+        driver = connect(old, new, third)
+        assert until_answered(driver, Get(LOW)) == b"new"
+
+
+def test_nodes_that_name_one_that_is_gone_are_not_the_only_ones_asked(connect: Callable[..., Driver]) -> None:
+    """Two nodes that were cut off go on to name a dead primary, and the third one is never asked."""
+    with nodes(4) as (gone, one, two, other):
+        before = slots(
+            (0, HALF - 1, gone), (HALF, HALF, one), (HALF + 1, HALF + 1, two), (HALF + 2, LAST, other)
+        )
+        after = slots((0, HALF - 1, other), (HALF, LAST, other))
+        one.answer = two.answer = answering(before, "cut off")
+        other.answer = answering(after, "other")
+        driver = connect(one, two, other)
+        gone.stop()
+        assert until_answered(driver, Get(LOW)) == b"other"
+
+
+def test_what_any_node_can_answer_is_asked_of_one_that_is_there(connect: Callable[..., Driver]) -> None:
+    """The store's clock cannot be read while the first of the primaries is down."""
+    with nodes(2) as (gone, there):
+        gone.stop()
+        there.answer = answering(slots((0, HALF - 1, gone), (HALF, LAST, there)), ["5", "0"])
+        driver = connect(there)
+        assert until_answered(driver, Time()) == 5000
+
+
+# --- several groups for one node -------------------------------------------------------------------
+
+
+def test_a_key_that_has_moved_and_one_that_is_there_need_one_connection(
+    connect: Callable[..., Driver],
+) -> None:
+    """A batch holds the only connection to a node, and waits for it."""
+    with nodes(2) as (source, target):
+        table = slots((0, HALF - 1, source), (HALF, LAST, target))
+        source.answer = answering(
+            table, Refusal(f"ASK {key_slot(LOW.encode())} 127.0.0.1:{target.address[1]}")
+        )
+        target.answer = answering(table, "there")
+        driver = connect(source, query="?max_connections=1&timeout=0.5")
+        (first, second) = driver.execute([Get(LOW), Get(HIGH)])
+        assert isinstance(first, Failed)
+        assert second == b"there"
+        assert driver.execute([Get(LOW), Get(HIGH)]) == [b"there", b"there"]
+        assert target.count("ASKING") == 1
+
+
+def test_asking_where_a_slot_moves_holds_up_nobody(
+    connect: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch waits for a connection to one node while it holds that to another, which others wait for."""
+    monkeypatch.setattr(topology, "LASTING_S", 0.0)
+    asked, going_on = threading.Event(), threading.Event()
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+
+        def of_low(words: Words) -> Any:
+            if words == ["CLUSTER", "NODES"]:
+                asked.set()
+                going_on.wait(HANGS_S)
+                return b""
+            return answering(table, Refusal("TRYAGAIN Multiple keys request during rehashing of slot"))(words)
+
+        low.answer, high.answer = of_low, answering(table, "high")
+        driver, threads = connect(low, high, query="?max_connections=1&timeout=0.5"), Threads()
+        threads.start(driver.execute, [Get(LOW), Get(HIGH)])
+        assert asked.wait(HANGS_S)
+        assert driver.execute([Get(HIGH)]) == [b"high"]
+        going_on.set()
+        threads.join()
+
+
+# --- stores that are closed, and nodes that leave --------------------------------------------------
+
+
+class Gate:
+    """Holds up the answer to a command until it is opened."""
+
+    def __init__(self, answer: Callable[[Words], Any], *words: str) -> None:
+        self._answer, self._words = answer, list(words)
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, words: Words) -> Any:
+        if words[: len(self._words)] == self._words:
+            self.reached.set()
+            self.opened.wait(HANGS_S)
+        return self._answer(words)
+
+
+def test_a_store_that_is_closed_while_the_table_is_read(connect: Callable[..., Driver]) -> None:
+    """A call that waits for the table is cancelled, as if somebody had cancelled its task, or hangs."""
+    with nodes(1) as (node,):
+        gate = node.answer = Gate(answering(slots((0, LAST, node)), "there"), "CLUSTER", "SLOTS")
+        driver, threads = connect(node), Threads()
+        threads.start(driver.execute, [Get(LOW)])
+        assert gate.reached.wait(HANGS_S)
+        closing = Threads()
+        closing.start(driver.close)
+        until(lambda: inner(driver)._closed, "it is not closed")
+        gate.opened.set()
+        assert closing.join() == [None]
+        (result,) = threads.join()
+        assert isinstance(result, StoreClosed), repr(result)
+
+
+def test_a_node_that_leaves_while_calls_wait_for_it(connect: Callable[..., Driver]) -> None:
+    """They are told that the store was closed."""
+    with nodes(2) as (leaving, staying):
+        everything = slots((0, HALF - 1, leaving), (HALF, LAST, staying))
+        gate = leaving.answer = Gate(answering(everything, "leaving"), "GET")
+        staying.answer = answering(everything, "staying")
+        driver, threads = connect(staying, query="?max_connections=1"), Threads()
+        threads.start(driver.execute, [Get(LOW)])
+        assert gate.reached.wait(HANGS_S)
+        threads.start(driver.execute, [Get("other:{c}")])
+        until(lambda: is_waited_for(driver, leaving), "it does not wait")
+        staying.answer = answering(slots((0, LAST, staying)), "staying")
+        inner(driver)._stale = True
+        assert driver.execute([Get(HIGH)]) == [b"staying"]
+        gate.opened.set()
+        for (reply,) in threads.join():
+            assert reply == b"leaving" or (isinstance(reply, Failed) and reply.again)
+        assert until_answered(driver, Get(LOW)) == b"staying"
+
+
+def inner(driver: Driver) -> Any:
+    return getattr(driver, "_async", driver)
+
+
+def is_waited_for(driver: Driver, node: Node) -> bool:
+    """Whether a call waits for a connection to the node."""
+    made = inner(driver)._nodes[node.address]
+    return bool(made._limiter._slots._waiters if hasattr(made, "_limiter") else made._pool._waiting)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_while_the_table_is_read() -> None:
+    """A child waits for a reading of the table that only its parent would end."""
+
+    async def used(driver: AsyncClusterDriver) -> Any:
+        async with asyncio.timeout(HANGS_S):
+            return await driver.execute([Get(LOW)])
+
+    async def main(node: Node, gate: Gate) -> None:
+        driver = AsyncClusterDriver.from_url(url(node))
+        task = asyncio.ensure_future(driver.execute([Get(LOW)]))
+        await asyncio.to_thread(gate.reached.wait, HANGS_S)
+        gate.opened.set()
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                asyncio._set_running_loop(None)
+                status = 0 if asyncio.run(used(driver)) == [b"there"] else 2
+            finally:
+                os._exit(status)
+        assert (await asyncio.to_thread(os.waitpid, child, 0))[1] == 0
+        assert await task == [b"there"]
+        await driver.close()
+
+    with nodes(1) as (node,):
+        gate = node.answer = Gate(answering(slots((0, LAST, node)), "there"), "CLUSTER", "SLOTS")
+        asyncio.run(main(node, gate))
+
+
+def test_a_store_whose_event_loop_ended_is_closed() -> None:
+    """Closing it in another event loop waits for a reading of the table that nobody ends."""
+    loop = asyncio.new_event_loop()
+    with nodes(1) as (node,):
+        driver = AsyncClusterDriver.from_url(url(node))
+        driver._loading = loop.create_future()
+        loop.close()
+
+        async def end() -> None:
+            async with asyncio.timeout(HANGS_S):
+                await driver.close()
+
+        asyncio.run(end())
