@@ -6,14 +6,15 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import attrs
 import pytest
 from redis.crc import key_slot
 
-from swapstore import StoreClosed
-from swapstore.commands import Failed, Get, Time
+from swapstore import ReplyLost, StoreClosed
+from swapstore.commands import Ask, Committed, Failed, Get, Put, Stage, Staged, Swap, Time
 from swapstore.drivers.base import Driver
 from swapstore.drivers.redis import topology
 from swapstore.drivers.redis.cluster import AsyncClusterDriver, ClusterDriver
@@ -273,3 +274,256 @@ def test_a_store_whose_event_loop_ended_is_closed() -> None:
                 await driver.close()
 
         asyncio.run(end())
+
+
+# --- where a command goes --------------------------------------------------------------------------
+
+
+def key_in(slot: int) -> str:
+    return next(key for number in range(1 << 20) if key_slot((key := f"k{number}").encode()) == slot)
+
+
+def test_the_first_and_the_last_slot_of_each_node_are_served(connect: Callable[..., Driver]) -> None:
+    """Datasets in one slot of a node are unavailable, or another node is asked for them."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+        low.answer, high.answer = answering(table, "low"), answering(table, "high")
+        driver = connect(low)
+        replies = driver.execute([Get(key_in(slot)) for slot in (0, HALF - 1, HALF, LAST)])
+        assert replies == [b"low", b"low", b"high", b"high"]
+
+
+@pytest.mark.parametrize("host", ["", None, "?"], ids=["empty", "null", "unknown"])
+def test_a_node_that_does_not_know_its_host_is_where_it_was_asked(
+    connect: Callable[..., Driver], host: str | None
+) -> None:
+    """Nodes that were not told their own address cannot be reached, in the table or after a move."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high), host=host)
+        moved = Refusal(f"MOVED {key_slot(LOW.encode())} {host or ''}:{high.address[1]}")
+        low.answer, high.answer = answering(table, moved), answering(table, "high")
+        driver = connect(low)
+        assert driver.execute([Get(HIGH)]) == [b"high"]
+        driver.execute([Get(LOW)])
+        inner(driver)._stale = False
+        assert driver.execute([Get(LOW)]) == [b"high"]
+
+
+def test_a_slot_that_moves_to_an_address_of_ipv6(connect: Callable[..., Driver]) -> None:
+    """The colons of an address are taken for the one before its port."""
+    with ExitStack() as stack:
+        old = stack.enter_context(Node())
+        try:
+            new = stack.enter_context(Node(host="::1"))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        table = slots((0, LAST, old))
+        old.answer = answering(table, Refusal(f"MOVED {key_slot(LOW.encode())} ::1:{new.address[1]}"))
+        new.answer = answering(table, "new")
+        driver = connect(old)
+        driver.execute([Get(LOW)])
+        inner(driver)._stale = False
+        assert driver.execute([Get(LOW)]) == [b"new"]
+
+
+@pytest.mark.parametrize("word", ["ZSCAN", "ZRANGE", "zrange"])
+def test_a_question_about_a_key_goes_where_the_key_is(connect: Callable[..., Driver], word: str) -> None:
+    """What is asked in words goes to any node, and is refused there for ever."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+        low.answer, high.answer = answering(table, "low"), answering(table, "high")
+        driver = connect(low)
+        assert driver.execute([Ask((word, HIGH, "0")), Ask((word, LOW, "0"))]) == [b"high", b"low"]
+
+
+def test_a_migration_that_is_given_up_is_not_followed(connect: Callable[..., Driver]) -> None:
+    """A key goes to the node that an ASK named once, although that has not had the slot for long."""
+    with nodes(2) as (source, target):
+        table, slot = slots((0, LAST, source)), key_slot(LOW.encode())
+        source.answer = answering(table, Refusal(f"ASK {slot} 127.0.0.1:{target.address[1]}"))
+        target.answer = answering(table, Refusal(f"MOVED {slot} 127.0.0.1:{source.address[1]}"))
+        driver = connect(source)
+        driver.execute([Get(LOW)])
+        source.answer = answering(table, "source")
+        (reply,) = driver.execute([Get(LOW)])
+        assert isinstance(reply, Failed)
+        assert driver.execute([Get(LOW)]) == [b"source"]
+
+
+def test_a_commit_takes_its_records_along_where_its_slot_moves(connect: Callable[..., Driver]) -> None:
+    """The commit goes to the new node and its records to the old one, so it can never be carried out."""
+    stage = Stage("new:{c}", b'{"id":"a"}\n', 1000)
+    commit = Swap(
+        key="m:{c}",
+        expected=b"",
+        prefix=b"",
+        manifest=b"{}",
+        live_key="live:{c}",
+        staged=(Staged(stage.key, stage.record),),
+        staging_ttl_ms=1000,
+        grace_ms=1000,
+    )
+    with nodes(2) as (source, target):
+        table, slot = slots((0, LAST, source)), key_slot(LOW.encode())
+        source.answer = answering(table, Refusal(f"ASK {slot} 127.0.0.1:{target.address[1]}"))
+        target.answer = answering(table, b"committed")
+        driver = connect(source)
+        assert all(isinstance(reply, Failed) for reply in driver.execute([stage, commit]))
+        assert driver.execute([stage, commit]) == [True, Committed()]
+        assert [words[0] for words in target.asked] == ["ASKING", "EVAL"]
+
+
+def test_a_slot_that_is_served_again_is_found(connect: Callable[..., Driver]) -> None:
+    """A store never learns that a slot has a node again, as long as nothing else is wrong."""
+    with nodes(2) as (low, high):
+        low.answer = answering(slots((0, HALF - 1, low)), "low")
+        driver = connect(low)
+        (reply,) = driver.execute([Get(HIGH)])
+        assert isinstance(reply, Failed)
+        assert reply.again
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+        low.answer, high.answer = answering(table, "low"), answering(table, "high")
+        assert driver.execute([Get(HIGH)]) == [b"high"]
+
+
+# --- several groups, of which one fails ------------------------------------------------------------
+
+
+def test_one_node_that_is_gone_or_loading_is_no_failure_of_others(connect: Callable[..., Driver]) -> None:
+    """What another node has carried out is told as not done, and is done twice."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+        low.answer = answering(table, "low")
+        high.answer = answering(table, Refusal("LOADING Valkey is loading the dataset in memory"))
+        driver = connect(low)
+        for _ in range(2):
+            for batch in ([Get(LOW), Get(HIGH)], [Get(HIGH), Get(LOW)]):
+                replies = dict(zip(batch, driver.execute(batch), strict=True))
+                assert replies[Get(LOW)] == b"low"
+                assert isinstance(replies[Get(HIGH)], Failed)
+                assert replies[Get(HIGH)].again
+            high.stop()
+
+
+def test_a_write_whose_reply_is_lost_is_not_hidden_by_reads_beside_it(connect: Callable[..., Driver]) -> None:
+    """A write that may have been carried out is told as refused, because reads go with it."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+
+        def cut_off(words: Words) -> Any:
+            if words[0] == "SET":
+                high.stop()
+            return answering(table, "high")(words)
+
+        low.answer, high.answer = answering(table, "low"), cut_off
+        driver = connect(low)
+        with pytest.raises(ReplyLost):
+            driver.execute([Get(LOW), Get(HIGH), Put(HIGH, b"1", 1000), Get(HIGH)])
+
+
+def test_batches_for_the_same_nodes_do_not_wait_for_each_other() -> None:
+    """Each of two batches has a connection that the other one waits for."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+        low.answer, high.answer = answering(table, "low"), answering(table, "high")
+        driver, threads = ClusterDriver.from_url(url(low, query="?max_connections=1&timeout=20")), Threads()
+        driver.execute([Get(LOW), Get(HIGH)])
+        both = threading.Barrier(2)
+        for made in driver._nodes.values():
+            meet_after_sending(made, both)
+        threads.start(driver.execute, [Get(LOW), Get(HIGH)])
+        threads.start(driver.execute, [Get(HIGH), Get(LOW)])
+        assert sorted(threads.join()) == [[b"high", b"low"], [b"low", b"high"]]
+        driver.close()
+
+
+def meet_after_sending(made: Any, both: threading.Barrier) -> None:
+    """Let two threads go on only when each has sent something, if both can."""
+    send = made.send
+
+    def sent(*arguments: Any, **options: Any) -> Any:
+        request = send(*arguments, **options)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return request
+
+    made.send = sent
+
+
+# --- the table -------------------------------------------------------------------------------------
+
+
+def test_a_table_that_may_not_be_read_any_more_is_used_on(connect: Callable[..., Driver]) -> None:
+    """A user who loses a right loses the whole store, although its nodes answer."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+        low.answer, high.answer = answering(table, "low"), answering(table, "high")
+        driver = connect(low)
+        assert driver.execute([Get(LOW), Get(HIGH)]) == [b"low", b"high"]
+        refusal: Any = Refusal("NOPERM User app has no permissions to run the 'cluster|slots' command")
+        low.answer, high.answer = answering(refusal, "low"), answering(refusal, "high")
+        inner(driver)._stale = True
+        assert driver.execute([Get(LOW), Get(HIGH)]) == [b"low", b"high"]
+
+
+def test_connections_to_a_node_that_left_are_closed(connect: Callable[..., Driver]) -> None:
+    """Nodes that were replaced keep a connection of each client, until the client ends."""
+    with nodes(2) as (leaving, staying):
+        everything = slots((0, HALF - 1, leaving), (HALF, LAST, staying))
+        leaving.answer, staying.answer = answering(everything, "leaving"), answering(everything, "staying")
+        driver = connect(staying)
+        assert driver.execute([Get(LOW), Get(HIGH)]) == [b"leaving", b"staying"]
+        kept = inner(driver)._nodes[leaving.address]
+        staying.answer = answering(slots((0, LAST, staying)), "staying")
+        inner(driver)._stale = True
+        assert driver.execute([Get(LOW)]) == [b"staying"]
+        until(lambda: not leaving.open, "it is open")
+        assert staying.open
+        assert kept, "it was not collected before"
+
+
+def test_a_task_that_is_cancelled_stops_no_other_one_that_waits_for_the_table() -> None:
+    """Cancelling one call cancels all that were made at the same time."""
+
+    async def main() -> None:
+        driver = AsyncClusterDriver.from_url(url(node))
+        first, second = (asyncio.ensure_future(driver.execute([Get(LOW)])) for _ in range(2))
+        await asyncio.to_thread(gate.reached.wait, HANGS_S)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        gate.opened.set()
+        assert await second == [b"there"]
+        await driver.close()
+
+    with nodes(1) as (node,):
+        gate = node.answer = Gate(answering(slots((0, LAST, node)), "there"), "CLUSTER", "SLOTS")
+        asyncio.run(main())
+
+
+def test_a_follower_goes_on_at_another_node(connect: Callable[..., Driver]) -> None:
+    """A follower subscribes again and again on a node that is gone."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+        low.answer, high.answer = answering(table, "low"), answering(table, "high")
+        driver = connect(low)
+        driver.execute([Get(LOW), Get(HIGH)])
+        name = inner(driver)._subscribers(LOW)
+        assert {name(), name()} == {low.address, high.address}
+
+
+def test_addresses_that_hold_only_inside_the_cluster(connect: Callable[..., Driver]) -> None:
+    """After a move, or for hints, an address is used that leads nowhere from here."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high), host="10.255.255.1")
+        table[0].append(["10.255.255.1", 7, "a replica"])
+        moved = Refusal(f"MOVED {key_slot(LOW.encode())} 10.255.255.1:{high.address[1]}")
+        low.answer, high.answer = answering(table, moved), answering(table, "high")
+        driver = connect(low)
+        made = inner(driver)
+        made._place = attrs.evolve(made._place, remap=lambda node: ("127.0.0.1", node[1]))
+        assert driver.execute([Get(HIGH)]) == [b"high"]
+        driver.execute([Get(LOW)])
+        made._stale = False
+        assert driver.execute([Get(LOW)]) == [b"high"]
+        name = made._subscribers(LOW)
+        assert {name() for _ in range(3)} == {low.address, high.address, ("127.0.0.1", 7)}

@@ -38,13 +38,14 @@ def packed(value: Any) -> bytes:
 class Node:
     """A server that answers what `answer` returns for the words of a command; `asked` has all of them."""
 
-    def __init__(self, answer: Answer | None = None) -> None:
+    def __init__(self, answer: Answer | None = None, host: str = "127.0.0.1") -> None:
         self.answer: Answer = answer or (lambda _: "OK")
         self.asked: list[Words] = []
         self.open = 0  # connections
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listening = socket.create_server((host, 0), family=family)
         self._sockets: list[socket.socket] = []
-        self.address: tuple[str, int] = ("127.0.0.1", self._listening.getsockname()[1])
+        self.address: tuple[str, int] = (host, self._listening.getsockname()[1])
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -84,6 +85,6 @@ class Node:
         self.open -= 1
 
 
-def slots(*ranges: tuple[int, int, Node]) -> list[Any]:
-    """A reply to `CLUSTER SLOTS`: each range of slots with its primary."""
-    return [[first, last, [*node.address, f"id-{node.address[1]}"]] for first, last, node in ranges]
+def slots(*ranges: tuple[int, int, Node], host: str | None = "127.0.0.1") -> list[Any]:
+    """A reply to `CLUSTER SLOTS`: each range of slots with its primary, whose host is told as `host`."""
+    return [[first, last, [host, node.address[1], f"id-{node.address[1]}"]] for first, last, node in ranges]
