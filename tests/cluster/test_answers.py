@@ -14,7 +14,7 @@ import pytest
 from redis.crc import key_slot
 
 from swapstore import ReplyLost, StoreClosed
-from swapstore.commands import Ask, Committed, Failed, Get, Put, Stage, Staged, Swap, Time
+from swapstore.commands import Ask, Committed, Failed, Get, Put, Register, Stage, Staged, Swap, Time
 from swapstore.drivers.base import Driver
 from swapstore.drivers.redis import topology
 from swapstore.drivers.redis.cluster import AsyncClusterDriver, ClusterDriver
@@ -419,6 +419,23 @@ def test_a_write_whose_reply_is_lost_is_not_hidden_by_reads_beside_it(connect: C
         driver = connect(low)
         with pytest.raises(ReplyLost):
             driver.execute([Get(LOW), Get(HIGH), Put(HIGH, b"1", 1000), Get(HIGH)])
+
+
+def test_a_name_whose_registration_is_lost_is_registered_again(connect: Callable[..., Driver]) -> None:
+    """A publish fails because of what can be done twice, and was asked of another node beside it."""
+    with nodes(2) as (low, high):
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+
+        def cut_off(words: Words) -> Any:
+            if words[0] == "SADD":
+                high.stop()
+            return answering(table, 1)(words)
+
+        low.answer, high.answer = answering(table, b"low"), cut_off
+        (first, second) = connect(low).execute([Get(LOW), Register(HIGH, "mena")])
+        assert first == b"low"
+        assert isinstance(second, Failed)
+        assert second.again
 
 
 def test_batches_for_the_same_nodes_do_not_wait_for_each_other() -> None:

@@ -180,6 +180,23 @@ def test_an_idle_connection_to_a_primary_that_was_replaced_is_not_used(
         assert (before.count("GET"), now.count("GET")) == (1, 1)
 
 
+def test_sentinels_that_are_back_are_asked_again(
+    connect: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage of all sentinels, commits go to a server that was replaced, as long as it answers."""
+    monkeypatch.setattr(sentinel, "LATER_S", 0.0)
+    with Node(of_primary) as before, Node(of_primary) as now, Node() as watching:
+        watching.answer = naming(before)
+        driver = connect(watching)
+        assert driver.execute([Get("k")]) == [b"there"]
+        watching.answer = unaware
+        asked_by(driver)._due = 0.0
+        assert driver.execute([Get("k")]) == [b"there"]
+        watching.answer = naming(now)
+        assert driver.execute([Get("k")]) == [b"there"]
+        assert (before.count("GET"), now.count("GET")) == (2, 1)
+
+
 @pytest.mark.parametrize("first", ["gone", "does not know", "refuses"])
 def test_one_sentinel_that_cannot_tell_is_no_failure(connect: Callable[..., Driver], first: str) -> None:
     """A store needs the first sentinel of its address, although the others know the primary."""
