@@ -544,3 +544,75 @@ def test_addresses_that_hold_only_inside_the_cluster(connect: Callable[..., Driv
         assert driver.execute([Get(LOW)]) == [b"high"]
         name = made._subscribers(LOW)
         assert {name() for _ in range(3)} == {low.address, high.address, ("127.0.0.1", 7)}
+
+
+# --- interrupts, and a close in the middle ---------------------------------------------------------
+
+
+@contextmanager
+def two_nodes() -> Iterator[tuple[ClusterDriver, list[Node], list[Any]]]:
+    """A driver with one connection to each of two nodes, these in the order of its groups, and a batch."""
+    with nodes(2) as made:
+        low, high = sorted(made, key=lambda node: node.address)
+        table = slots((0, HALF - 1, low), (HALF, LAST, high))
+        low.answer, high.answer = answering(table, "low"), answering(table, "high")
+        driver = ClusterDriver.from_url(url(low, query="?max_connections=1&timeout=0.5"))
+        batch: list[Any] = [Get(LOW), Get(HIGH)]
+        assert driver.execute(batch) == [b"low", b"high"]
+        yield driver, [low, high], batch
+        driver.close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_interrupt_that_is_kept_keeps_no_connection_to_other_nodes(number: int) -> None:
+    """After Ctrl-C between sending and reading, the other nodes' connections count as lent."""
+    with two_nodes() as (driver, made, batch):
+        reading: Any = driver._nodes[made[number].address]
+
+        def interrupted(_: Any) -> Any:
+            raise KeyboardInterrupt
+
+        reading.receive = interrupted
+        with pytest.raises(KeyboardInterrupt) as kept:
+            driver.execute(batch)
+        other = 1 - number
+        assert driver.execute([batch[other]]) == [(b"low", b"high")[other]]
+        assert kept.tb
+
+
+def test_an_interrupt_leaves_other_threads_their_connections() -> None:
+    """Ctrl-C in one thread ends the batch of another, on a connection that was given back before."""
+    with two_nodes() as (driver, (low, high), batch):
+        gate, threads = Gate(low.answer, "GET", "other:{c}"), Threads()
+        low.answer = gate
+        reading: Any = driver._nodes[high.address]
+
+        def interrupted(_: Any) -> Any:
+            threads.start(driver.execute, [Get("other:{c}")])
+            assert gate.reached.wait(HANGS_S)
+            raise KeyboardInterrupt
+
+        reading.receive = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            driver.execute(batch)
+        gate.opened.set()
+        assert threads.join() == [[b"low"]]
+
+
+def test_a_store_that_is_closed_in_the_middle_of_a_batch_opens_nothing() -> None:
+    """A thread that was about to ask another node connects to it after the store was closed."""
+    with two_nodes() as (driver, (low, high), batch):
+        driver._nodes.pop(high.address).close()
+        before = high.count("GET")
+        sending: Any = driver._nodes[low.address]
+        send = sending.send
+
+        def closing(*arguments: Any, **options: Any) -> Any:
+            request = send(*arguments, **options)
+            driver.close()
+            return request
+
+        sending.send = closing
+        with pytest.raises(StoreClosed):
+            driver.execute(batch)
+        assert high.count("GET") == before
