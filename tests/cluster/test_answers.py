@@ -18,6 +18,7 @@ from swapstore.commands import Ask, Committed, Failed, Get, Put, Register, Stage
 from swapstore.drivers.base import Driver
 from swapstore.drivers.redis import topology
 from swapstore.drivers.redis.cluster import AsyncClusterDriver, ClusterDriver
+from swapstore.testing.contract import scan_all
 from tests.aio.support import Blocking, InThread
 from tests.support.deployment import until
 from tests.support.interrupts import HANGS_S, Threads
@@ -276,6 +277,29 @@ def test_a_store_whose_event_loop_ended_is_closed() -> None:
         asyncio.run(end())
 
 
+def test_a_closed_store_has_no_batch_under_way_at_a_node_that_left() -> None:
+    """A batch ends after the store was closed, or its event loop before the batch."""
+
+    async def main() -> None:
+        driver = AsyncClusterDriver.from_url(url(staying))
+        task = asyncio.ensure_future(driver.execute([Get(LOW)]))
+        await asyncio.to_thread(gate.reached.wait, HANGS_S)
+        staying.answer = answering(slots((0, LAST, staying)), "staying")
+        driver._stale = True
+        assert await driver.execute([Get(HIGH)]) == [b"staying"]
+        timer = threading.Timer(0.1, gate.opened.set)
+        timer.start()
+        await driver.close()
+        assert task.done()
+        assert await task == [b"leaving"]
+
+    with nodes(2) as (leaving, staying):
+        everything = slots((0, HALF - 1, leaving), (HALF, LAST, staying))
+        gate = leaving.answer = Gate(answering(everything, "leaving"), "GET")
+        staying.answer = answering(everything, "staying")
+        asyncio.run(main())
+
+
 # --- where a command goes --------------------------------------------------------------------------
 
 
@@ -515,6 +539,26 @@ def test_a_task_that_is_cancelled_stops_no_other_one_that_waits_for_the_table() 
     with nodes(1) as (node,):
         gate = node.answer = Gate(answering(slots((0, LAST, node)), "there"), "CLUSTER", "SLOTS")
         asyncio.run(main())
+
+
+def test_a_scan_looks_at_a_node_that_has_joined(connect: Callable[..., Driver]) -> None:
+    """Repair takes for lost what has moved to a node that this store has not heard of."""
+
+    def holding(table: list[Any], key: str) -> Callable[[Words], Any]:
+        return lambda words: ["0", [key]] if words[0] == "SCAN" else answering(table, "")(words)
+
+    with nodes(3) as (low, high, new):
+        before = slots((0, HALF - 1, low), (HALF, LAST, high))
+        low.answer, high.answer = holding(before, "low"), holding(before, "high")
+        driver = connect(low)
+        assert driver.execute([Get(LOW)]) == [b""]
+        after = slots((0, HALF - 1, low), (HALF, HALF, new), (HALF + 1, LAST, high))
+        low.answer, high.answer, new.answer = (
+            holding(after, "low"),
+            holding(after, "high"),
+            holding(after, "new"),
+        )
+        assert scan_all(driver, "*", 10)[0] == {"low", "high", "new"}
 
 
 def test_a_follower_goes_on_at_another_node(connect: Callable[..., Driver]) -> None:
