@@ -563,13 +563,28 @@ def test_a_scan_looks_at_a_node_that_has_joined(connect: Callable[..., Driver]) 
 
 def test_a_follower_goes_on_at_another_node(connect: Callable[..., Driver]) -> None:
     """A follower subscribes again and again on a node that is gone."""
-    with nodes(2) as (low, high):
-        table = slots((0, HALF - 1, low), (HALF, LAST, high))
-        low.answer, high.answer = answering(table, "low"), answering(table, "high")
-        driver = connect(low)
-        driver.execute([Get(LOW), Get(HIGH)])
-        name = inner(driver)._subscribers(LOW)
-        assert {name(), name()} == {low.address, high.address}
+    with nodes(2) as (gone, there):
+        table = slots((0, HALF - 1, gone), (HALF, LAST, there))
+        there.answer = lambda words: (
+            ["subscribe", LOW, 1] if words[0] == "SUBSCRIBE" else answering(table, "there")(words)
+        )
+        driver: Any = connect(there)
+        assert driver.execute([Get(HIGH)]) == [b"there"]
+        gone.stop()
+        listener: Any = inner(driver).listen(LOW)
+
+        async def waited() -> None:
+            for _ in range(2):
+                await listener.wait(0.0)
+            listener.drop()
+
+        if isinstance(driver, Blocking):
+            driver._home.run(waited())
+        else:
+            listener.wait(0.0)
+            listener.wait(0.0)
+            listener.close()
+        assert there.count("SUBSCRIBE", LOW) == 1
 
 
 def test_addresses_that_hold_only_inside_the_cluster(connect: Callable[..., Driver]) -> None:
