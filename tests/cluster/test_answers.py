@@ -374,6 +374,22 @@ def test_a_migration_that_is_given_up_is_not_followed(connect: Callable[..., Dri
         assert driver.execute([Get(LOW)]) == [b"source"]
 
 
+def test_a_migration_of_long_ago_is_not_followed(
+    connect: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that gave up leaves behind where its key went, and much later another call goes there."""
+    monkeypatch.setattr(topology, "ASKED_S", 0.0)
+    with nodes(2) as (source, target):
+        table, slot = slots((0, LAST, source)), key_slot(LOW.encode())
+        source.answer = answering(table, Refusal(f"ASK {slot} 127.0.0.1:{target.address[1]}"))
+        target.answer = answering(table, None)
+        driver = connect(source)
+        driver.execute([Get(LOW)])
+        source.answer = answering(table, "source")
+        inner(driver)._stale = True
+        assert driver.execute([Get(LOW)]) == [b"source"]
+
+
 def test_a_commit_takes_its_records_along_where_its_slot_moves(connect: Callable[..., Driver]) -> None:
     """The commit goes to the new node and its records to the old one, so it can never be carried out."""
     stage = Stage("new:{c}", b'{"id":"a"}\n', 1000)
