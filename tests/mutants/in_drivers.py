@@ -233,8 +233,8 @@ MUTANTS = (
         Edit("Topology._place_of", "key = keys_of(command)[0]", "key = str(slot)"),
         Edit(
             "Topology._learn",
-            "self._asks.update(dict.fromkeys(keys_of(unit), to))",
-            "self._asks[str(told.slot)] = to",
+            "self._asks.update(dict.fromkeys(keys_of(unit), (to, time.monotonic())))",
+            "self._asks[str(told.slot)] = to, time.monotonic()",
         ),
     ),
     mutant(
@@ -248,6 +248,22 @@ MUTANTS = (
         "What one node may have carried out is never told as refused, whatever the others answered.",
         "cluster/test_driver.py::test_a_group_whose_reply_is_lost[blocking]",
         Edit("Topology._outcome", "isinstance(failure, ReplyLost) and not", "False and not"),
+    ),
+    mutant(
+        "a node that was cut off is asked for the table again and again (cluster)",
+        "A store finds the new primary of a shard, also while the old one or others do not know of it.",
+        "cluster/test_answers.py::test_nodes_that_name_one_that_is_gone_are_not_the_only_ones_asked[blocking]",
+        Edit("Topology._rank", "self._asked.get(node, 0)", "0"),
+    ),
+    mutant(
+        "threads that ask sentinels lose one another's list (Redis)",
+        "A store that threads share knows its sentinels as long as it is open.",
+        "unit/test_sentinels.py::test_threads_that_ask_at_the_same_time_lose_no_sentinel",
+        Edit(
+            "_Sentinels._prefer",
+            "self._clients = sorted(self._clients, key=lambda each: each[1] is not client)",
+            "self._clients.sort(key=lambda each: each[1] is not client)",
+        ),
     ),
     mutant(
         "a scan ends although slots have moved (cluster)",

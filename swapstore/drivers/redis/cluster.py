@@ -24,6 +24,7 @@ from swapstore.drivers.redis.slots import Address, Place, is_scan, open_slots
 from swapstore.drivers.redis.subscription import AsyncRedisListener, RedisListener
 from swapstore.drivers.redis.topology import Group, Topology
 from swapstore.errors import SwapstoreError
+from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,35 +87,44 @@ class ClusterDriver(Topology):
         return self._outcome(groups, found)
 
     def _run(self, groups: list[Group]) -> None:
-        """Send every group, then read the replies to each."""
+        """Send every group, then read the replies to each; after that, alike, what an ASK sends elsewhere.
+
+        A batch never holds a connection to a node while it waits for another one to the same node.
+        """
         try:
-            for group in groups:
-                try:
-                    group.driver = self._node(group.node)
-                    group.request = group.driver.send(group.units, asking=group.asking)
-                except SwapstoreError as error:
-                    group.failure = error
-            for group in groups:
-                if group.request is not None:
-                    self._receive(group)
+            for asking in (False, True):
+                some = [group for group in groups if group.asking is asking]
+                for group in some:
+                    self._send(group)
+                for group in some:
+                    if group.request is not None:
+                        self._receive(group)
         except BaseException:
             for group in groups:
                 if group.request is not None:
                     group.request.pool.discard(group.request.connection)
             raise
 
-    def _receive(self, group: Group) -> None:
-        request, node = group.request, group.driver
+        for group in groups:
+            if group.replies is not None and self._lasting(group):
+                with suppress(SwapstoreError):
+                    (said,) = group.driver.execute([_NODES])
+                    group.moving = _moving(said)
+
+    def _send(self, group: Group) -> None:
         try:
-            group.replies = node.receive(request)
+            group.driver = self._node(group.node)
+            group.request = group.driver.send(group.units, asking=group.asking)
+        except SwapstoreError as error:
+            group.failure = error
+
+    def _receive(self, group: Group) -> None:
+        try:
+            group.replies = group.driver.receive(group.request)
         except SwapstoreError as error:
             group.failure = error
         finally:
             group.request = None  # its connection is the pool's again, or closed
-        if group.replies is not None and self._lasting(group):
-            with suppress(SwapstoreError):
-                (said,) = node.execute([_NODES])
-                group.moving = _moving(said)
 
     def _refresh_if_outdated(self) -> Failed | None:
         """Read the table if need be. Returns the refusal of every command if nobody can be asked now."""
@@ -213,6 +223,12 @@ class AsyncClusterDriver(Topology):
         self._nodes: dict[Address, AsyncRedisDriver] = {}
         self._loading: asyncio.Future[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Forget the tasks of the parent: they never end here."""
+        self._loading = None
+        self._closing = set()
 
     @classmethod
     def from_url(
@@ -259,7 +275,7 @@ class AsyncClusterDriver(Topology):
             node = group.driver = self._node(group.node)
             group.replies = await node.exchange(group.units, asking=group.asking)
         except SwapstoreError as error:
-            group.failure = error
+            group.failure = self._left(group.node, error)
             return
         if self._lasting(group):
             with suppress(SwapstoreError):
@@ -357,6 +373,8 @@ class AsyncClusterDriver(Topology):
     async def close(self) -> None:
         """Wait for the batches in progress, then close all connections."""
         self._closed = True
-        if self._loading is not None and not self._loading.done():
-            self._loading.cancel()
-        await asyncio.gather(*self._closing, *(node.close() for node in self._nodes.values()))
+        nodes = [node.close() for node in self._nodes.values()]
+        await asyncio.gather(*nodes)  # refused in another event loop
+        if self._loading is not None and self._loading.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([self._loading])  # not cancelled: the calls that wait for it would be, too
+        await asyncio.gather(*self._closing)

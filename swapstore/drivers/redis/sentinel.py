@@ -131,7 +131,8 @@ class _Sentinels:
 
     Each failover gives the answer a higher epoch. A sentinel that was away during the last one still names
     the primary before it, which may be up and not know better either. What is written there will be lost, and
-    what is read there goes back. So a lower epoch than that of the last answer counts only if no sentinel has a higher one.
+    what is read there goes back. So a lower epoch than that of the last answer counts only if no sentinel has
+    a higher one.
 
     `client`: makes the client of one sentinel from its connection options. `options`: those, by its address.
     """
@@ -201,7 +202,8 @@ class _Sentinels:
         return named
 
     def _prefer(self, client: Any) -> None:
-        self._clients.sort(key=lambda each: each[1] is not client)  # stable: the others keep their order
+        # Not `list.sort`: to other threads, a list is empty while it is sorted. The others keep their order.
+        self._clients = sorted(self._clients, key=lambda each: each[1] is not client)
 
     def doubt(self) -> None:
         """Ask another sentinel first the next time: the server that this one named is not to be had."""
@@ -312,7 +314,7 @@ class Sentinels(_Sentinels):
         """Close the connections to the sentinels."""
         for _, client in self._clients:
             with suppress(redis.RedisError, OSError):
-                client.close()
+                client.connection_pool.disconnect()  # `close` leaves a pool that it was given
 
 
 class AsyncSentinels(_Sentinels):

@@ -54,6 +54,7 @@ REFRESH_EVERY_S = 0.1  # the table is read at most so often, however many comman
 REREAD_S = 10.0  # to find new replicas; for them it is read at most once in a tenth of that
 LASTING_S = 1.0  # a slot that answers TRYAGAIN for so long is asked where it is moving
 FORGOTTEN_S = 10.0  # a TRYAGAIN after so long belongs to another migration
+ASKED_S = 2.0  # an ASK after so long does too: what is sent again comes sooner
 
 
 @attrs.define(eq=False)
@@ -93,9 +94,11 @@ class Topology:
         self.where = place.where
         self._place = place
         self._table: Table | None = None
-        self._asks: dict[str, Address] = {}  # keys that an ASK has sent elsewhere, for one more send
+        self._asks: dict[str, tuple[Address, float]] = {}  # where an ASK sends a key, for one send, and when
         self._unreached: set[Address] = set()  # nodes that could not be reached: asked last
         self._first: Address | None = None  # the node to ask first for the table
+        self._turns = itertools.count(1)
+        self._asked: dict[Address, int] = {}  # at which turn a node was last asked for the table
         self._stale = False
         self._refreshed_at = float("-inf")
         self._trying: dict[int, tuple[float, float]] = {}  # by slot: the first and the last TRYAGAIN
@@ -130,7 +133,8 @@ class Topology:
         known = self._table.nodes if self._table else []
         candidates = dict.fromkeys([*([self._first] if self._first else []), *known, *self._place.seeds])
         problems: dict[Address, SwapstoreError] = {}
-        for node in sorted(candidates, key=lambda each: each in self._unreached):
+        for node in sorted(candidates, key=self._rank):
+            self._asked[node] = next(self._turns)
             reply = yield node
             if isinstance(reply, StoreClosed):
                 raise reply
@@ -150,10 +154,18 @@ class Topology:
                 problems[node] = Unavailable(f"{shown(node)} knows no slot that is served")
                 continue
             self._table, self._first = table, node
-            self._asks.clear()
+            self._asks = {key: each for key, each in list(self._asks.items()) if _is_fresh(each)}
             return
         self._stale = True
-        raise self._without_table(problems)
+        raise closed() if self._closed else self._without_table(problems)
+
+    def _rank(self, node: Address) -> tuple[bool, int]:
+        """Order the nodes to ask for the table: those that could be reached, and were not asked lately."""
+        return node in self._unreached, 0 if node == self._first else self._asked.get(node, 0)
+
+    def _doubt(self) -> None:
+        """Read the table again, and from another node: the one that was asked may have been cut off."""
+        self._stale, self._first = True, None
 
     def _without_table(self, problems: dict[Address, SwapstoreError]) -> SwapstoreError:
         for error in problems.values():
@@ -228,7 +240,7 @@ class Topology:
         if self._asks and slot is not None:
             key = keys_of(command)[0]
             if (told := self._asks.get(key)) is not None:
-                node, asking = told, True
+                node, asking = told[0], True
                 asked.add(key)
         if node is None:
             return self._unserved(slot) if slot is not None else self._unknown(command)
@@ -243,7 +255,7 @@ class Topology:
         """Return the node for a command without a key: the one that it names, or one that serves slots."""
         if type(command) is Ask and command.node:
             return next((node for node in table.nodes if shown(node) == command.node), None)
-        return table.primaries[0]
+        return min(table.primaries, key=lambda node: node in self._unreached)
 
     def _unknown(self, command: Any) -> Failed:
         return Failed(Unavailable(f"{command.node} is no node of {self.where}, or has just left it"))
@@ -331,11 +343,9 @@ class Topology:
 
     def _note_unreached(self, node: Address) -> None:
         """Note that a node could not be reached: it may be gone, and another one serve its slots."""
-        self._stale = True
         self._unreached.add(node)
         self._doubts.add(node)
-        if self._first == node:
-            self._first = None
+        self._doubt()
 
     def _learn(self, group: Group) -> None:
         """Learn from the errors that a node replied with."""
@@ -347,14 +357,20 @@ class Topology:
             if told is not None:
                 to = self._place.remap(told.to) if self._place.remap else told.to
                 if told.once:
-                    self._asks.update(dict.fromkeys(keys_of(unit), to))
+                    self._asks.update(dict.fromkeys(keys_of(unit), (to, time.monotonic())))
                 else:
                     self._stale, self._first = True, to
                     self._unreached.discard(to)
                     if self._table is not None:
                         self._table.learn(told.slot, to)
             elif text.startswith(("CLUSTERDOWN", "READONLY", "MASTERDOWN")):
-                self._stale = True
+                self._doubt()
+
+    def _left(self, node: Address, error: SwapstoreError) -> SwapstoreError:
+        """Return the error of a node. Its driver is closed, too, when it has left the cluster."""
+        if isinstance(error, StoreClosed) and not self._closed:
+            return errors.passing(Unavailable(f"{shown(node)} has just left {self.where}"))
+        return error
 
     def _lasting(self, group: Group) -> bool:
         """Note which slots of a group answer TRYAGAIN. Returns whether one has done so for some time."""
@@ -442,3 +458,8 @@ def _is_parted(commands: Sequence[Command[Any]], i: int, group: Group | None) ->
         return False
     is_same = slot_of(commands[i - 1]) == slot_of(commands[i])
     return is_same and (group is None or group.places[-1] != i - 1)
+
+
+def _is_fresh(told: tuple[Address, float]) -> bool:
+    """Say whether an ASK still holds."""
+    return time.monotonic() - told[1] < ASKED_S
