@@ -125,7 +125,7 @@ MUTANTS = (
     mutant(
         "a step is sent although the lease is about to run out",
         "Nothing that matters is sent unless the lease holds for longer than any request takes.",
-        "rest/test_scriptless.py::test_a_step_is_not_sent_when_the_lease_is_about_to_run_out[Way.LEASE]",
+        "rest/test_scriptless.py::test_a_step_is_not_sent_when_the_lease_is_about_to_run_out[manifest-Way.LEASE]",
         Edit("_refuse_if_late", "time.monotonic() >= batch.until", "False"),
     ),
     mutant(
