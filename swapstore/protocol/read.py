@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from swapstore.arguments import shown
 from swapstore.errors import Contended, Corrupt, PayloadMissing, Unavailable
 from swapstore.events import ReadHit, ReadMiss
 from swapstore.format import search
@@ -85,7 +86,7 @@ def require_version(ctx: Context, dataset: str, found: Manifest | None, version:
     if found is not None and found.version >= version:
         return found
     raise Unavailable(
-        f"version {version} is not there: {ctx.place} shows "
+        f"version {shown(version)} is not there: {ctx.place} shows "
         f"{'no version' if found is None else f'version {found.version}'}. This server may lag behind the "
         "one that has it; or the store went back, after a failover or a restore"
     )

@@ -259,4 +259,5 @@ def test_a_check_is_a_value() -> None:
         "verdict": "ok",
         "found": "1 MB free",
         "advice": "",
+        "nodes": None,
     }
