@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 QUICK := $(addprefix tests/,unit drivers store aio batching follow retention events validators testing repository)
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
+# Many tests wait for servers, so half as many workers again as there are processors.
+export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2)')
+
 # Python files that differ from where this branch left main, those included that git does not know yet.
 CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/dev/null || echo HEAD)" -- '*.py'; \
 	git ls-files --others --exclude-standard -- '*.py') | sort -u

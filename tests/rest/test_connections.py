@@ -234,10 +234,12 @@ def test_a_follower_polls(rest: RestServer) -> None:
     with swapstore.connect(rest.url, token=rest.token) as store:
         store.publish("mena", {"n": 1})
         following = store.follow("mena", after=1)
-        threading.Timer(0.2, lambda: store.publish("mena", {"n": 2})).start()
+        later = threading.Timer(0.2, lambda: store.publish("mena", {"n": 2}))
+        later.start()
         began = time.monotonic()
         assert getattr(next(iter(following)), "version", None) == 2
         assert time.monotonic() - began < 20
+        later.join()
 
 
 def test_doctor_asks_the_endpoint(rest: RestServer) -> None:
