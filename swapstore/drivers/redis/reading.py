@@ -75,11 +75,7 @@ class ReplicaDriver(_Rests[Driver]):
         from swapstore.drivers.redis.cluster import ClusterDriver  # noqa: PLC0415
         from swapstore.drivers.redis.driver import RedisDriver  # noqa: PLC0415
 
-        if not isinstance(target, str):
-            return cls(ClusterDriver.from_client(target, timeout=timeout, to_replicas=True))
-        if target.partition("://")[0].endswith("+cluster"):
-            return cls(ClusterDriver.from_url(target, timeout=timeout, to_replicas=True))
-        return cls(RedisDriver.from_url(target, timeout=timeout, to_replicas=True))
+        return cls(_leading_to_replicas(ClusterDriver, RedisDriver, target, timeout))
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands to a replica; see `Driver.execute`."""
@@ -104,11 +100,7 @@ class AsyncReplicaDriver(_Rests[AsyncDriver]):
         from swapstore.drivers.redis.aio import AsyncRedisDriver  # noqa: PLC0415
         from swapstore.drivers.redis.cluster import AsyncClusterDriver  # noqa: PLC0415
 
-        if not isinstance(target, str):
-            return cls(AsyncClusterDriver.from_client(target, timeout=timeout, to_replicas=True))
-        if target.partition("://")[0].endswith("+cluster"):
-            return cls(AsyncClusterDriver.from_url(target, timeout=timeout, to_replicas=True))
-        return cls(AsyncRedisDriver.from_url(target, timeout=timeout, to_replicas=True))
+        return cls(_leading_to_replicas(AsyncClusterDriver, AsyncRedisDriver, target, timeout))
 
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send the commands to a replica; see `AsyncDriver.execute`."""
@@ -122,3 +114,11 @@ class AsyncReplicaDriver(_Rests[AsyncDriver]):
     async def close(self) -> None:
         """Close the connections."""
         await self._driver.close()
+
+
+def _leading_to_replicas(cluster: Any, server: Any, target: Any, timeout: Timeout) -> Any:
+    """Make a driver of the class for clusters, or of that for sentinels, that leads to replicas."""
+    if not isinstance(target, str):
+        return cluster.from_client(target, timeout=timeout, to_replicas=True)
+    kind = cluster if target.partition("://")[0].endswith("+cluster") else server
+    return kind.from_url(target, timeout=timeout, to_replicas=True)
