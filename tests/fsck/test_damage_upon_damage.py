@@ -104,3 +104,18 @@ def test_a_lost_line_takes_no_place_in_a_lost_page_of_the_next(lost: list[int]) 
     after = {row.id: row for row in dataset.history()}
     assert len(after) == 18
     assert [after[row.id] for row in published] == published
+
+
+@pytest.mark.usefixtures("tiny_pages")
+def test_two_lost_lines_fit_into_one_lost_page() -> None:
+    """A page is rebuilt with versions that are not its own, and the whole log becomes unreadable."""
+    dataset = grown(2)
+    dataset.delete(MANIFEST, key("id", 1))
+    dataset.sim.clock.advance(1000)
+    producer = dataset.sim.connect()
+    for number in range(9):
+        producer.publish("mena", number, id=f"new-{number}", ts=at(100 + number))
+    dataset.rows.extend(dataset.history())
+    dataset.delete(dataset.pages()[0], "swapstore:id:{mena}:new-0")
+    dataset.repaired()
+    assert [row.id for row in dataset.history()] == ["id-2", *(f"new-{number}" for number in range(1, 9))]
