@@ -119,3 +119,22 @@ def test_two_lost_lines_fit_into_one_lost_page() -> None:
     dataset.delete(dataset.pages()[0], "swapstore:id:{mena}:new-0")
     dataset.repaired()
     assert [row.id for row in dataset.history()] == ["id-2", *(f"new-{number}" for number in range(1, 9))]
+
+
+@pytest.mark.usefixtures("tiny_pages")
+def test_what_a_dead_retry_has_staged_says_nothing_about_a_lost_page() -> None:
+    """A snapshot of a lost page gets a new version, because a retry that died has staged a record for it."""
+    dataset = grown(9)
+    dataset.delete(key("ts", 2))
+    producer, meddler = meddled(dataset.store)
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    meddler.after(1, die)
+    with pytest.raises(KeyboardInterrupt):
+        producer.publish("mena", {"n": 2}, id="id-2", ts=at(2), labels={"n": "2"}, dedupe_key="run-2")
+    assert b'"version":10' in dataset.sim.keyspace.values[key("ts", 2)].data
+    dataset.delete(dataset.pages()[0])
+    dataset.repaired()
+    assert [(row.id, row.version) for row in dataset.history()] == [(r.id, r.version) for r in dataset.rows]
