@@ -109,7 +109,12 @@ def placed(
     filled: dict[str, list[Row]] = {}
     holes = sorted(holes, key=lambda ref: ref.first_version)
     for hole in holes:
-        fitting = _taken(dated, hole.count, (c for c in dated.values() if c.version <= hole.last_version))
+        fitting = _taken(
+            dated,
+            hole.count,
+            (c for c in dated.values() if c.version <= hole.last_version),
+            epoch=hole.key.rpartition(":")[2].partition(".")[0],
+        )
         filled[hole.key] = _within(fitting, hole)
     for hole in holes:
         rows = filled[hole.key]
@@ -121,13 +126,21 @@ def placed(
     return filled, [c for c in (*dated.values(), *undated.values()) if not c.is_served]
 
 
-def _taken(left: dict[str, Unnamed], most: int, fitting: Iterable[Unnamed]) -> list[Unnamed]:
+def _taken(
+    left: dict[str, Unnamed], most: int, fitting: Iterable[Unnamed], *, epoch: str = ""
+) -> list[Unnamed]:
     """Remove up to `most` of the fitting candidates from those that are left, and return them.
 
-    What the header serves comes last: it can be read without a place in the log.
+    Those of the page's epoch come first: others may be of a history that was lost before, and have the same
+    versions. What the header serves comes last: it can be read without a place in the log.
     """
     fitting = list(fitting)
-    taken = {c.entry.id for c in sorted(fitting, key=lambda c: c.is_served)[:most]}
+
+    def place(candidate: Unnamed) -> tuple[bool, bool]:
+        is_of_page = candidate.origin is not None and candidate.origin.epoch == epoch
+        return candidate.is_served, not is_of_page
+
+    taken = {c.entry.id for c in sorted(fitting, key=place)[:most]}
     for name in taken:
         del left[name]
     return [candidate for candidate in fitting if candidate.entry.id in taken]

@@ -426,10 +426,11 @@ def recorded(ctx: Context, dataset: str, row: Row) -> Operation[Entry | None]:
     ts_key = ctx.keys.ts(dataset, entry.ts, entry.id)
     told: list[Command[Any]] = [Get(ts_key), Ttl(ts_key)]
     ts_record, ts_ttl = yield from ask_all(ctx, told)
-    is_committed = value_of(ttl) == PERMANENT or (
-        value_of(ts_ttl) == PERMANENT and bytes_of(ts_record).startswith(header)
-    )
-    return entry if is_committed else None
+    if value_of(ts_ttl) != PERMANENT or not bytes_of(ts_record).startswith(header):
+        return entry if value_of(ttl) == PERMANENT else None
+    origin = records.origin_in(bytes_of(ts_record))
+    is_later = origin is not None and origin.version > row.version  # the id was published again
+    return None if is_later else entry
 
 
 def bytes_of(reply: bytes | Failed | None) -> bytes:

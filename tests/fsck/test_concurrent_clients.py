@@ -74,10 +74,14 @@ def test_a_republished_id_is_never_without_its_record() -> None:
     assert [row.id for row in original.history()] == ["id-1", "id-3", "id-4", "id-5", "id-2"]
 
 
-def test_a_republished_id_whose_page_is_lost_is_never_without_its_record() -> None:
-    """A repair drops an older row, is cut off, and the later snapshot of that id expires with it."""
+@pytest.mark.parametrize("kinds", [("id",), ("id", "ts")])
+def test_a_republished_id_whose_page_is_lost_is_never_without_its_record(kinds: tuple[str, ...]) -> None:
+    """A repair drops an older row, is cut off, and the later snapshot of that id expires with it.
+
+    Or it gives the older version the content of the later one.
+    """
     original = grown(14)
-    original.delete(key("id", 2))
+    original.delete(*(key(kind, 2) for kind in kinds))
     again = original.store.publish("mena", "again", id="id-2", ts=at(99))
     for number in range(8):
         original.store.publish("mena", number, id=f"more-{number}", ts=at(100 + number))

@@ -224,6 +224,6 @@ MUTANTS = (
         "what is served takes a place in a lost page",
         "The rows of a lost page keep their versions.",
         DEEP + "a_pin_that_left_the_log_takes_no_place_in_a_lost_page",
-        Edit("_taken", "sorted(fitting, key=lambda c: c.is_served)", "fitting"),
+        Edit("_taken", "sorted(fitting, key=place)", "fitting"),
     ),
 )
