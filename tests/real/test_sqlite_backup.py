@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import swapstore
 from swapstore import Store
 from swapstore.drivers.sqlite import backup
 from swapstore.drivers.sqlite.driver import SqliteDriver
-from swapstore.errors import Corrupt, InvalidInput, StoreFull, SwapstoreError, Unavailable
+from swapstore.errors import Corrupt, InvalidInput, ReplyLost, StoreFull, SwapstoreError, Unavailable
 from tests.support import invariants
 from tests.support.drivers import sqlite_connection
 
@@ -275,6 +276,75 @@ def test_the_files_of_a_restored_store_belong_together(path: Path, tmp_path: Pat
                 found = fresh.read_latest("mena")
                 assert found is not None
                 assert found.value in (1, ["x" * 30_000, number])
+
+
+def test_restore_into_a_file_in_another_journal_mode(path: Path, tmp_path: Path) -> None:
+    """A store that was made by `VACUUM INTO` can never be restored: it seems to be busy."""
+    copy, other = tmp_path / "copy.db", tmp_path / "other.db"
+    with opened(path) as store:
+        store.publish("mena", "kept")
+        store.backup(copy)
+        store.publish("mena", "later")
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("VACUUM INTO ?", (str(other),))
+        store.restore(other)
+        assert latest(path) == "later"
+    with opened(other) as store:
+        assert store.publish("mena", "newest").version == 3
+        store.restore(copy)
+        assert latest(other) == "kept"
+        assert store.publish("mena", "more").version == 2
+    assert latest(other) == "more"
+
+
+@pytest.mark.parametrize("parts", [("", "-wal", "-shm"), ("-wal", "-shm")])
+def test_a_restore_into_a_file_that_went_away_is_not_acknowledged(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: tuple[str, ...]
+) -> None:
+    """The file goes during a restore, which is told as done, and nobody finds what was restored."""
+    copy, advance = tmp_path / "copy.db", backup._advance
+
+    def and_gone(opened: Any) -> None:
+        for part in parts:
+            Path(f"{path}{part}").unlink(missing_ok=True)
+        advance(opened)
+
+    with opened(path) as store:
+        store.publish("mena", "kept")
+        store.backup(copy)
+        with monkeypatch.context() as during:
+            during.setattr(backup, "_advance", and_gone)
+            with pytest.raises(ReplyLost, match="was replaced"):
+                store.restore(copy)
+        if "" in parts:
+            store.restore(copy)
+            assert latest(path) == "kept"
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY])
+def test_a_restore_that_fails_at_its_end(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A disk that fails at the end of a restore may have it, and the caller is told that it is refused."""
+    copy, connect = tmp_path / "copy.db", sqlite3.connect
+
+    class Failing(sqlite3.Connection):
+        def backup(self, *arguments: Any, **options: Any) -> None:
+            super().backup(*arguments, **options)
+            error = sqlite3.OperationalError("as planned")
+            error.sqlite_errorcode = code
+            raise error
+
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(copy)
+        with monkeypatch.context() as during:
+            during.setattr(sqlite3, "connect", partial(connect, factory=Failing))
+            with pytest.raises((Unavailable, StoreFull)) as caught:
+                store.restore(copy)
+        assert isinstance(caught.value, ReplyLost) == (code == sqlite3.SQLITE_IOERR_FSYNC)
+        store.restore(copy)
+        assert latest(path) == 1
 
 
 @pytest.mark.parametrize("checkpoint", ["", "PASSIVE", "TRUNCATE"])

@@ -155,6 +155,41 @@ def test_what_another_program_does_to_the_file_is_not_a_replacement(tmp_path: Pa
     assert latest(path) == 39
 
 
+def test_what_another_program_does_to_the_layout_twice(tmp_path: Path) -> None:
+    """An index and `VACUUM` by hand, beside an open store, and nobody else can open the file any more."""
+    path = tmp_path / "s.db"
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 0)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("CREATE INDEX theirs ON records (value)")
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            other.execute("VACUUM")
+        assert latest(path) == 0
+        store.publish("mena", 1)
+        assert latest(path) == 1
+
+
+def test_a_log_that_begins_anew_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is opened beside a busy producer is refused now and then."""
+    path, read_log = tmp_path / "s.db", identity._read_log
+
+    def overtaken(log: str) -> identity.Log:
+        monkeypatch.setattr(identity, "_read_log", read_log)
+        store.publish("mena", 2)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(RESTART)")
+        store.publish("mena", 3)
+        return read_log(log)
+
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        monkeypatch.setattr(identity, "_read_log", overtaken)
+        assert latest(path) == 3
+        assert identity._read_log is read_log
+
+
 def test_a_layout_that_changes_just_before_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`VACUUM` by hand, at the moment of a publish, and nobody else can open the file any more."""
     path, take = tmp_path / "s.db", SqliteDriver._take
@@ -215,6 +250,30 @@ def test_a_file_that_is_copied_over_an_open_one(tmp_path: Path, backup: Callable
     assert in_another_process(latest, path) == 0
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_file_that_gets_a_log_while_it_is_open(tmp_path: Path, is_open: bool) -> None:  # noqa: FBT001
+    """`PRAGMA journal_mode = WAL`, as `doctor` advises, and no running process can use the file any more."""
+    path = tmp_path / "s.db"
+    publish(tmp_path / "other.db", 0)
+    by_vacuum(tmp_path / "other.db", path)
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        with closing(sqlite3.connect(path)) as operator:
+            assert operator.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+            assert operator.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+            if is_open:
+                operator.execute("SELECT count(*) FROM records").fetchone()
+                assert beside(path, "-wal").exists()
+            else:
+                operator.close()
+            assert store.publish("mena", 2).version == 3
+        found = store.read_latest("mena")
+        assert found is not None
+        assert found.value == 2
+        assert latest(path) == 2
+    assert latest(path) == 2
+
+
 @pytest.mark.slow
 def test_a_file_that_is_moved_over_an_open_one(tmp_path: Path) -> None:
     """A process goes on in the former file, or its end deletes the log of the new one."""
@@ -268,9 +327,12 @@ def test_a_log_that_is_removed_while_nobody_else_uses_it(tmp_path: Path) -> None
         assert len(invariants.check(store)) == 4
 
 
-def test_a_copy_of_a_young_store_without_its_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_copy_of_a_young_store_without_its_log(tmp_path: Path, was_there: bool) -> None:  # noqa: FBT001
     """`cp` of a store that is open gives an empty one, and nobody is told."""
     path, copy, moved = (tmp_path / name for name in ("s.db", "copy.db", "moved.db"))
+    if was_there:
+        path.touch()  # as `mktemp` makes it: the store is made in an empty file
     with swapstore.connect(url(path)) as store:
         store.publish("mena", 1)
         shutil.copyfile(path, copy)

@@ -98,6 +98,8 @@ def restore(opened: Opened, path: str, timeout_s: float) -> None:
 
     with closing(found.connection):
         _refuse_if_damaged(found.connection, found.parts.where)
+        with errors.while_writing(opened.connection, opened.parts):
+            opened.use_log(timeout_s)
         with _keep_in_log(opened, timeout_s), errors.while_committing(opened.connection, opened.parts):
             found.connection.backup(opened.connection, progress=give_up, sleep=_BUSY_SLEEP_S)
     _advance(opened)
