@@ -142,6 +142,15 @@ def test_half_a_reserve_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "s.db-reserve").stat().st_size == reserve.RESERVE_BYTES
 
 
+def test_a_reserve_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    """A process is killed while it reserves room, and the little that it reserved is taken for enough."""
+    path, half = tmp_path / "s.db", tmp_path / "s.db-reserve"
+    path.touch()
+    half.write_bytes(b"half")
+    reserve.keep(Parts.of(path), reserve.LARGE * reserve.RESERVE_BYTES)
+    assert half.stat().st_size == reserve.RESERVE_BYTES
+
+
 def test_a_small_store_reserves_nothing(tmp_path: Path) -> None:
     """Each small store takes megabytes."""
     with swapstore.connect(f"sqlite:///{tmp_path}/s.db") as store:

@@ -90,6 +90,16 @@ def test_a_backup_beside_producers_is_one_state(path: Path, tmp_path: Path) -> N
     assert versions == sorted(versions)
 
 
+def test_the_name_of_a_backup_is_on_disk(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power failure takes away a backup that was reported as made."""
+    synced: list[os.stat_result] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle)))
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(tmp_path / "copy.db")
+    assert [os.path.samestat(tmp_path.stat(), found) for found in synced] == [True]
+
+
 def test_a_backup_replaces_nothing(path: Path, tmp_path: Path) -> None:
     """A backup under a name that is taken destroys the older one, or half of one is left under its name."""
     copy = tmp_path / "copy.db"
@@ -435,6 +445,68 @@ def test_a_restore_waits_for_a_writer_and_then_gives_up(path: Path, tmp_path: Pa
         assert latest(path) == 2
         store.restore(tmp_path / "copy.db")
     assert latest(path) == 1
+
+
+def test_a_restore_that_takes_longer_than_a_lock_is_waited_for(path: Path, tmp_path: Path) -> None:
+    """A large restore that was done is told as refused, and the store has no state of its own."""
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(tmp_path / "copy.db")
+        store.publish("mena", 2)
+        context = store._context
+    with Store(SqliteDriver(path, timeout_s=0), context) as store:
+        store.restore(tmp_path / "copy.db")
+    assert latest(path) == 1
+
+
+def test_a_writer_that_comes_before_a_restore(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore hangs for ever behind a process that is stuck since it began."""
+    advance, stuck = backup._advance, sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    end = threading.Timer(30, stuck.close)
+
+    def and_stuck(opened: Any) -> None:
+        advance(opened)
+        stuck.execute("BEGIN IMMEDIATE")
+        end.start()
+
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(tmp_path / "copy.db")
+        store.publish("mena", 2)
+        context = store._context
+    with Store(SqliteDriver(path, timeout_s=0.2), context) as store:
+        with monkeypatch.context() as during:
+            during.setattr(backup, "_advance", and_stuck)
+            with pytest.raises(Unavailable, match="nothing is changed"):
+                store.restore(tmp_path / "copy.db")
+        end.cancel()
+        stuck.close()
+        assert latest(path) == 2
+        store.restore(tmp_path / "copy.db")
+    assert latest(path) == 1
+
+
+def test_a_backup_behind_a_writer_gives_up(path: Path, tmp_path: Path) -> None:
+    """On a file without a log, a backup hangs for ever behind a process that is stuck in a transaction."""
+    with opened(tmp_path / "other.db") as store:
+        store.publish("mena", 1)
+        context = store._context
+        with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+            connection.execute("VACUUM INTO ?", (str(path),))
+    stuck = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    end = threading.Timer(30, stuck.close)
+    with Store(SqliteDriver(path, timeout_s=0.2), context) as store:
+        store.datasets()
+        stuck.execute("BEGIN EXCLUSIVE")
+        end.start()
+        with pytest.raises(Unavailable, match="busy"):
+            store.backup(tmp_path / "copy.db")
+        end.cancel()
+        stuck.close()
+        store.backup(tmp_path / "copy.db")
+    assert latest(tmp_path / "copy.db") == 1
 
 
 def test_a_restore_on_a_full_disk_changes_nothing(path: Path, tmp_path: Path) -> None:

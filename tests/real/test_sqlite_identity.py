@@ -108,6 +108,50 @@ def test_the_log_of_another_file_is_refused(
         assert len(invariants.check(store)) == 4
 
 
+@pytest.mark.parametrize("by_link", [False, True])
+def test_a_backup_does_not_continue_its_store(tmp_path: Path, by_link: bool) -> None:  # noqa: FBT001
+    """A backup that is put in the place of its store takes the log of that store for its own."""
+    path, former, link = (tmp_path / name for name in ("s.db", "former.db", "link.db"))
+    (tmp_path / "there").mkdir()
+    there = tmp_path / "there" / "t.db"
+    with swapstore.connect(url(former)) as store:
+        store.publish("mena", 0)
+        store.backup(path)  # all copies that SQLite makes have the same layout
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        store.backup(there)
+        store.publish("mena", 2)
+        shutil.copyfile(beside(path, "-wal"), beside(there, "-wal"))
+    link.symlink_to(there)
+    with pytest.raises(Corrupt, match="t.db-wal is still the log of the file that was there before"):
+        latest(link if by_link else there)
+    beside(there, "-wal").unlink()
+    assert latest(link) == 1
+    publish(link, 3)
+    assert latest(there) == 3
+
+
+def test_what_an_earlier_log_has_left_does_not_count(tmp_path: Path) -> None:
+    """A log was begun anew, and its remains are taken for its content: a file is mixed with a later one."""
+    path, former, there = (tmp_path / name for name in ("s.db", "former.db", "t.db"))
+    publish(former, 0)
+    by_backup(former, path)  # all copies that SQLite makes have the same layout
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        by_backup(path, there)
+        for number in range(2, 10):
+            store.publish("mena", number)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(RESTART)")
+        store.publish("mena", 10)
+        shutil.copyfile(beside(path, "-wal"), beside(there, "-wal"))
+        assert latest(path) == 10
+    with pytest.raises(Corrupt, match="t.db-wal is still the log of the file that was there before"):
+        latest(there)
+    beside(there, "-wal").unlink()
+    assert latest(there) == 1
+
+
 def test_the_log_of_a_truncated_file_is_kept(tmp_path: Path) -> None:
     """A main file that was truncated makes SQLite delete the log, the last copy of the newest commits."""
     path = tmp_path / "s.db"

@@ -105,7 +105,7 @@ class SqliteDriver:
                 return [file.of_file(self._path)]
             case [BackUp(path)]:
                 with self._lend() as opened:
-                    return [backup.back_up(opened, path)]
+                    return [backup.back_up(opened, path, self._timeout_s)]
             case [Restore(path)]:
                 with self._lend(writes=True) as opened:
                     backup.restore(opened, path, self._timeout_s)
