@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import swapstore
 from swapstore import Retention, Store
+from swapstore.drivers.sqlite import file as sqlite_file
 from swapstore.drivers.sqlite import reserve
 from swapstore.drivers.sqlite.identity import Parts
 from swapstore.errors import StoreFull
@@ -109,6 +112,29 @@ def test_a_full_disk_can_be_read(disk: Path) -> None:
             store.publish("mena", 2)
         (disk / "another").unlink()
         assert store.publish("mena", 2).version == 2
+
+
+def test_a_log_for_which_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that starts on a full disk reads the file without the commits in its log."""
+    connect = sqlite_file._connect
+
+    def full(parts: Parts, access: sqlite_file.Access, *arguments: Any, **options: Any) -> Any:
+        if access is sqlite_file.Access.WRITE:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise error
+        return connect(parts, access, *arguments, **options)
+
+    with opened(tmp_path) as store:
+        store.publish("mena", 1)
+        monkeypatch.setattr(sqlite_file, "_connect", full)
+        with opened(tmp_path) as another, pytest.raises(StoreFull):
+            another.read_latest("mena")
+    with opened(tmp_path) as another:
+        found = another.read_latest("mena")
+        assert found is not None, "closed, the file is whole"
+        with pytest.raises(StoreFull):
+            another.publish("mena", 2)
 
 
 def test_room_is_reserved_again(disk: Path) -> None:

@@ -137,10 +137,10 @@ def test_what_an_earlier_log_has_left_does_not_count(tmp_path: Path) -> None:
     publish(former, 0)
     by_backup(former, path)  # all copies that SQLite makes have the same layout
     with swapstore.connect(url(path)) as store:
-        store.publish("mena", 1)
-        by_backup(path, there)
-        for number in range(2, 10):
+        for number in range(1, 10):
             store.publish("mena", number)
+            if number == 6:  # so that the log has its mark far from where it begins
+                by_backup(path, there)
         with closing(sqlite3.connect(path)) as other:
             other.execute("PRAGMA wal_checkpoint(RESTART)")
         store.publish("mena", 10)
@@ -149,7 +149,7 @@ def test_what_an_earlier_log_has_left_does_not_count(tmp_path: Path) -> None:
     with pytest.raises(Corrupt, match="t.db-wal is still the log of the file that was there before"):
         latest(there)
     beside(there, "-wal").unlink()
-    assert latest(there) == 1
+    assert latest(there) == 6
 
 
 def test_the_log_of_a_truncated_file_is_kept(tmp_path: Path) -> None:
@@ -292,6 +292,24 @@ def test_a_file_that_is_copied_over_an_open_one(tmp_path: Path, backup: Callable
     for part in LOGS:
         beside(path, part).unlink()
     assert in_another_process(latest, path) == 0
+
+
+def test_a_file_of_another_application_that_is_copied_over_an_open_one(tmp_path: Path) -> None:
+    """A process goes on in the file of another application, and its end deletes the log."""
+    path, other = tmp_path / "s.db", tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    store = swapstore.connect(url(path))
+    store.publish("mena", 0)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint")  # so that pages are read from the main file
+    shutil.copyfile(other, path)
+    log = beside(path, "-wal").read_bytes()
+    for attempt in (lambda: store.read_latest("mena"), lambda: store.publish("mena", 1)):
+        with pytest.raises(Corrupt, match="another file was copied over it"):
+            attempt()
+    store.close()
+    assert (path.read_bytes(), beside(path, "-wal").read_bytes()) == (other.read_bytes(), log)
 
 
 @pytest.mark.parametrize("is_open", [False, True])

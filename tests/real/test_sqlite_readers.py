@@ -20,7 +20,7 @@ import swapstore
 import swapstore.doctor.sqlite
 import swapstore.fsck.verify  # before another user may be unable to read the package
 from swapstore import Timeout
-from swapstore.drivers.sqlite import driver
+from swapstore.drivers.sqlite import commands, driver
 from swapstore.drivers.sqlite import file as sqlite_file
 from swapstore.errors import AccessDenied, Misconfigured, Unavailable
 from tests.support.users import NOBODY, as_nobody
@@ -395,7 +395,7 @@ def test_a_file_that_changes_while_it_is_read_without_a_log(directory: Path) -> 
 
 def test_a_file_that_cannot_be_read_while_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that has no log takes a file in the middle of a change for a damaged one."""
-    path, carry_out, access = tmp_path / "s.db", driver.carry_out, os.access
+    path, carry_out, access = tmp_path / "s.db", commands.carry_out, os.access
     publish(path, 1)
     monkeypatch.setattr(os, "access", lambda file, mode: not mode & os.W_OK and access(file, mode))
 
