@@ -22,7 +22,7 @@ import swapstore.fsck.verify  # before another user may be unable to read the pa
 from swapstore import Timeout
 from swapstore.drivers.sqlite import commands, driver
 from swapstore.drivers.sqlite import file as sqlite_file
-from swapstore.errors import AccessDenied, Misconfigured, Unavailable
+from swapstore.errors import AccessDenied, Corrupt, Misconfigured, Unavailable
 from tests.support.users import NOBODY, as_nobody
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -247,6 +247,25 @@ def test_a_log_that_goes_just_before_it_is_opened(directory: Path) -> None:
         assert producer.stdout.readline() == "published\n"
         assert Path(f"{path}-wal").stat().st_size
         assert as_nobody(_latest_when, path, producer) == "last"
+
+
+def test_the_log_of_another_file_is_refused_to_a_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader without write permission reads the pages of two files as one, and is told that all is well."""
+    path, there, access = tmp_path / "s.db", tmp_path / "t.db", os.access
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        store.backup(there)
+        store.publish("mena", 2)
+        for part in ("-wal", "-shm"):
+            shutil.copyfile(f"{path}{part}", f"{there}{part}")
+    monkeypatch.setattr(os, "access", lambda file, mode: not mode & os.W_OK and access(file, mode))
+    with pytest.raises(Corrupt, match="t.db-wal is still the log of the file that was there before"):
+        latest(there)
+    for part in ("-wal", "-shm"):
+        Path(f"{there}{part}").unlink()
+    assert latest(there) == 1
 
 
 def _publish_one(path: Path) -> int:
