@@ -428,6 +428,22 @@ def test_a_file_that_cannot_be_read_while_it_changes(tmp_path: Path, monkeypatch
     assert latest(path) == 1
 
 
+def test_a_reader_that_made_a_backup_sees_what_comes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that has no log goes on to read the file as it was when it was backed up."""
+    path, access = tmp_path / "s.db", os.access
+    publish(path, 1)
+    with swapstore.connect(url(path)) as store:
+        with monkeypatch.context() as during:
+            during.setattr(os, "access", lambda file, mode: not mode & os.W_OK and access(file, mode))
+            store.backup(tmp_path / "copy.db")
+        publish(path, 2)
+        found = store.read_latest("mena")
+        assert found is not None
+        assert found.value == 2
+
+
 @root_only
 def test_a_log_of_another_user_is_named(directory: Path) -> None:
     """The owner of a file cannot use it any more, and neither the error nor `doctor` says why."""

@@ -29,7 +29,7 @@ def keep(parts: Parts, main_bytes: int) -> None:
     with suppress(OSError):
         if size_of(str(path)) >= RESERVE_BYTES or shutil.disk_usage(path.parent).free < 2 * RESERVE_BYTES:
             return
-        path.unlink(missing_ok=True)  # a part, of a process that was killed meanwhile
+        path.unlink(missing_ok=True)  # the part that a killed process has left
         path.touch(mode=Path(parts.main).stat().st_mode & 0o777, exist_ok=False)
         try:
             path.write_bytes(os.urandom(RESERVE_BYTES))  # zeros take no room where the file system compresses
