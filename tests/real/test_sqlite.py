@@ -163,6 +163,27 @@ def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
             store.read_latest("mena")
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000 + "s.db"])
+def test_a_path_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    """A name that is too long raises an error of the system, `doctor` too."""
+    with swapstore.connect(f"sqlite:///{tmp_path}/{name}") as store:
+        for refused in (lambda: store.read_latest("mena"), lambda: store.publish("mena", 1)):
+            with pytest.raises(Misconfigured, match="too long"):
+                refused()
+        assert any(check.verdict == "problem" and "too long" in check.found for check in store.doctor())
+
+
+def test_a_program_that_changes_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that is relative to where a program began leads to another store after `chdir`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with swapstore.connect("sqlite:///s.db") as store:
+        store.publish("mena", 1)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert store.publish("mena", 2).version == 2
+        assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_read_only_file_serves_readers_and_refuses_producers(tmp_path: Path) -> None:
     """A read-only file does not serve readers, or the error does not say what to check."""
     path = tmp_path / "s.db"

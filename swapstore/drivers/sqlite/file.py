@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import shutil
 import sqlite3
@@ -213,7 +214,7 @@ def _connect(parts: Parts, access: Access, timeout_s: float) -> sqlite3.Connecti
     return connection
 
 
-def _misplaced(path: Path, where: str) -> Misconfigured | None:
+def _misplaced(path: Path, where: str) -> Misconfigured | Unavailable | None:
     """Return the error for a path at which no file can be opened, whatever SQLite says."""
     try:
         if path.is_dir():
@@ -224,6 +225,9 @@ def _misplaced(path: Path, where: str) -> Misconfigured | None:
         return AccessDenied(
             f"{where} cannot be opened: {error.strerror}. Check the permissions on the way to it"
         )
+    except OSError as error:
+        kind = Misconfigured if error.errno == errno.ENAMETOOLONG else Unavailable
+        return kind(f"{where} cannot be opened: {error.strerror}")
     return None
 
 
