@@ -93,7 +93,19 @@ MUTANTS = (
         "SQLite acknowledges what it committed into a removed file",
         "An acknowledged publish is in the files that other processes open.",
         "real/test_sqlite_identity.py::test_a_commit_into_a_file_that_went_away_is_not_acknowledged",
-        Edit("SqliteDriver._write", "not opened.is_in_place()", "False"),
+        Edit("SqliteDriver._require_in_place", "not opened.is_in_place()", "False"),
+    ),
+    mutant(
+        "SQLite shows readers what was only begun",
+        "On a file with a rollback journal, a user who may not write reads no unfinished transaction.",
+        "real/test_sqlite_readers.py::test_a_transaction_that_begins_just_before_the_file_is_opened",
+        Edit("Opened.is_unchanged", "not is_begun and ", ""),
+    ),
+    mutant(
+        "SQLite tells a restore that was slow as refused",
+        "A restore that is committed is never reported as one that changed nothing.",
+        "real/test_sqlite_backup.py::test_a_restore_that_takes_longer_than_a_lock_is_waited_for",
+        Edit("_waiting", "status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} and ", ""),
     ),
     mutant(
         "SQLite takes the log of another file",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import swapstore
 from swapstore import Retention, Store
+from swapstore.drivers.sqlite import file as sqlite_file
 from swapstore.drivers.sqlite import reserve
 from swapstore.drivers.sqlite.identity import Parts
 from swapstore.errors import StoreFull
@@ -111,6 +114,29 @@ def test_a_full_disk_can_be_read(disk: Path) -> None:
         assert store.publish("mena", 2).version == 2
 
 
+def test_a_log_for_which_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that starts on a full disk reads the file without the commits in its log."""
+    connect = sqlite_file._connect
+
+    def full(parts: Parts, access: sqlite_file.Access, *arguments: Any, **options: Any) -> Any:
+        if access is sqlite_file.Access.WRITE:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+            raise error
+        return connect(parts, access, *arguments, **options)
+
+    with opened(tmp_path) as store:
+        store.publish("mena", 1)
+        monkeypatch.setattr(sqlite_file, "_connect", full)
+        with opened(tmp_path) as another, pytest.raises(StoreFull):
+            another.read_latest("mena")
+    with opened(tmp_path) as another:
+        found = another.read_latest("mena")
+        assert found is not None, "closed, the file is whole"
+        with pytest.raises(StoreFull):
+            another.publish("mena", 2)
+
+
 def test_room_is_reserved_again(disk: Path) -> None:
     """The second time that the disk is full, nothing can be pruned."""
     with opened(disk) as store:
@@ -140,6 +166,15 @@ def test_half_a_reserve_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         reserve.keep(Parts.of(path), reserve.LARGE * reserve.RESERVE_BYTES)
     reserve.keep(Parts.of(path), reserve.LARGE * reserve.RESERVE_BYTES)
     assert (tmp_path / "s.db-reserve").stat().st_size == reserve.RESERVE_BYTES
+
+
+def test_a_reserve_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    """A process is killed while it reserves room, and the little that it reserved is taken for enough."""
+    path, half = tmp_path / "s.db", tmp_path / "s.db-reserve"
+    path.touch()
+    half.write_bytes(b"half")
+    reserve.keep(Parts.of(path), reserve.LARGE * reserve.RESERVE_BYTES)
+    assert half.stat().st_size == reserve.RESERVE_BYTES
 
 
 def test_a_small_store_reserves_nothing(tmp_path: Path) -> None:

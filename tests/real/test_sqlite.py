@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import sqlite3
 import threading
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 import swapstore
 from swapstore import Store, Timeout
 from swapstore.cache import Cache
-from swapstore.commands import Committed, Get, Stage
+from swapstore.commands import Committed, Get, Stage, Staged
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.errors import AccessDenied, Corrupt, Misconfigured, StoreFull, Unavailable, UnsupportedFormat
 from swapstore.format.keys import Keys
@@ -50,6 +52,53 @@ def test_a_locked_file_waits_and_then_is_unavailable(tmp_path: Path) -> None:
         release.join()
         blocker.close()
         patient.close()
+
+
+def test_how_long_a_lock_is_waited_for(tmp_path: Path) -> None:
+    """A time-out that a user gave, or the one that is documented, is not the one of the file."""
+    for timeout, ms in ((None, 10_000), (Timeout(reply=60), 60_000)):
+        with swapstore.connect(f"sqlite:///{tmp_path}/s.db", timeout=timeout) as store:
+            store.publish("mena", ms)
+            with sqlite_connection(store._driver) as connection:
+                assert connection.execute("PRAGMA busy_timeout").fetchone() == (ms,)
+
+
+def test_a_new_file_that_is_locked_is_unavailable(tmp_path: Path) -> None:
+    """A process that is stuck in a transaction on an empty file lets every publish hang for ever."""
+    path = tmp_path / "s.db"
+    stuck = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    stuck.execute("BEGIN IMMEDIATE")
+    end = threading.Timer(30, lambda: stuck.execute("ROLLBACK"))
+    end.start()
+    with open_store(path, timeout_s=0.2) as store:
+        with pytest.raises(Unavailable, match="busy"):
+            store.publish("mena", 1)
+        end.cancel()
+        stuck.close()
+        assert store.publish("mena", 1).version == 1
+
+
+def test_a_file_that_is_made_by_another_during_a_look_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes open a new file, and one takes the tables of the other for a stranger's."""
+    path, connect = tmp_path / "s.db", sqlite3.connect
+    pending = [path]
+
+    class Overtaken(sqlite3.Connection):
+        def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+            if "sqlite_master" in statement and pending:
+                with open_store(pending.pop(), timeout_s=0.1) as other, suppress(Unavailable):
+                    other.publish("mena", "other")
+            return super().execute(statement, *arguments)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Overtaken))
+    with open_store(path) as store:
+        store.publish("mena", 1)
+        assert not pending
+        found = store.read_latest("mena")
+        assert found is not None
+        assert found.value == 1
 
 
 def test_acknowledged_means_on_disk(tmp_path: Path) -> None:
@@ -112,6 +161,27 @@ def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
     for path in (tmp_path / "missing" / "s.db", tmp_path):
         with open_store(path) as store, pytest.raises(Misconfigured, match="cannot be opened"):
             store.read_latest("mena")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000 + "s.db"])
+def test_a_path_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    """A name that is too long raises an error of the system, `doctor` too."""
+    with swapstore.connect(f"sqlite:///{tmp_path}/{name}") as store:
+        for refused in (lambda: store.read_latest("mena"), lambda: store.publish("mena", 1)):
+            with pytest.raises(Misconfigured, match="too long"):
+                refused()
+        assert any(check.verdict == "problem" and "too long" in check.found for check in store.doctor())
+
+
+def test_a_program_that_changes_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that is relative to where a program began leads to another store after `chdir`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    with swapstore.connect("sqlite:///s.db") as store:
+        store.publish("mena", 1)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert store.publish("mena", 2).version == 2
+        assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_read_only_file_serves_readers_and_refuses_producers(tmp_path: Path) -> None:
@@ -240,15 +310,48 @@ def test_a_store_that_is_closed_during_a_call_leaves_no_file_open(tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["s.db"]
 
 
+def test_a_batch_that_is_interrupted_leaves_no_file_open(tmp_path: Path) -> None:
+    """After Ctrl-C the file stays open, with its log, for as long as the traceback is kept."""
+
+    def now_ms() -> int:
+        raise KeyboardInterrupt
+
+    driver = SqliteDriver(tmp_path / "s.db", now_ms=now_ms)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        driver.execute([Stage("key", b"x\n", 1000)])
+    assert caught.tb is not None
+    assert [file.name for file in tmp_path.iterdir()] == ["s.db"]
+
+
 def test_what_a_full_disk_needs_ends_with_the_swap(tmp_path: Path) -> None:
     """After a swap on a full disk, deleted payloads stay in a file whose owner has them overwritten."""
     driver = SqliteDriver(tmp_path / "s.db")
-    with sqlite_connection(driver) as connection:
+    with sqlite_connection(driver, writes=True) as connection:
         connection.execute("PRAGMA secure_delete = ON")
     swap = attrs.evolve(commit(b"", b"1;"), even_if_full=True, grace_ms=0)
     assert driver.execute([swap]) == [Committed()]
     with sqlite_connection(driver) as connection:
         assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+    driver.close()
+
+
+@pytest.mark.parametrize("publishes", [True, False])
+def test_the_reserve_is_for_what_only_lets_go(tmp_path: Path, publishes: bool) -> None:  # noqa: FBT001
+    """Publishes use up the reserve of a full disk, and nothing can be pruned any more."""
+    driver, reserve = SqliteDriver(tmp_path / "s.db"), tmp_path / "s.db-reserve"
+    staged = (Staged("record", b"{}\n"),) if publishes else ()
+    swap = attrs.evolve(commit(b"", b"1;", *staged), even_if_full=True, grace_ms=0, manifest=b"1;" * 50_000)
+    batch: list[Any] = [*(Stage(each.key, each.header, 1000) for each in staged), swap]
+    with sqlite_connection(driver, writes=True) as connection:  # it is closed when the batch has failed
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+    reserve.touch()
+    if publishes:
+        with pytest.raises(StoreFull):
+            driver.execute(batch)
+    else:
+        assert driver.execute(batch) == [Committed()]
+    assert reserve.exists() == publishes
     driver.close()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import swapstore
 from swapstore import Store
 from swapstore.drivers.sqlite import backup
 from swapstore.drivers.sqlite.driver import SqliteDriver
-from swapstore.errors import Corrupt, InvalidInput, StoreFull, SwapstoreError, Unavailable
+from swapstore.errors import Corrupt, InvalidInput, ReplyLost, StoreFull, SwapstoreError, Unavailable
 from tests.support import invariants
 from tests.support.drivers import sqlite_connection
 
@@ -87,6 +88,16 @@ def test_a_backup_beside_producers_is_one_state(path: Path, tmp_path: Path) -> N
             assert not list(copy.verify())
             versions.append([len(list(copy.history(name))) for name in ("mena", "europe")])
     assert versions == sorted(versions)
+
+
+def test_the_name_of_a_backup_is_on_disk(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power failure takes away a backup that was reported as made."""
+    synced: list[os.stat_result] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle)))
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(tmp_path / "copy.db")
+    assert [os.path.samestat(tmp_path.stat(), found) for found in synced] == [True]
 
 
 def test_a_backup_replaces_nothing(path: Path, tmp_path: Path) -> None:
@@ -277,6 +288,75 @@ def test_the_files_of_a_restored_store_belong_together(path: Path, tmp_path: Pat
                 assert found.value in (1, ["x" * 30_000, number])
 
 
+def test_restore_into_a_file_in_another_journal_mode(path: Path, tmp_path: Path) -> None:
+    """A store that was made by `VACUUM INTO` can never be restored: it seems to be busy."""
+    copy, other = tmp_path / "copy.db", tmp_path / "other.db"
+    with opened(path) as store:
+        store.publish("mena", "kept")
+        store.backup(copy)
+        store.publish("mena", "later")
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("VACUUM INTO ?", (str(other),))
+        store.restore(other)
+        assert latest(path) == "later"
+    with opened(other) as store:
+        assert store.publish("mena", "newest").version == 3
+        store.restore(copy)
+        assert latest(other) == "kept"
+        assert store.publish("mena", "more").version == 2
+    assert latest(other) == "more"
+
+
+@pytest.mark.parametrize("parts", [("", "-wal", "-shm"), ("-wal", "-shm")])
+def test_a_restore_into_a_file_that_went_away_is_not_acknowledged(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: tuple[str, ...]
+) -> None:
+    """The file goes during a restore, which is told as done, and nobody finds what was restored."""
+    copy, advance = tmp_path / "copy.db", backup._advance
+
+    def and_gone(opened: Any) -> None:
+        for part in parts:
+            Path(f"{path}{part}").unlink(missing_ok=True)
+        advance(opened)
+
+    with opened(path) as store:
+        store.publish("mena", "kept")
+        store.backup(copy)
+        with monkeypatch.context() as during:
+            during.setattr(backup, "_advance", and_gone)
+            with pytest.raises(ReplyLost, match="was replaced"):
+                store.restore(copy)
+        if "" in parts:
+            store.restore(copy)
+            assert latest(path) == "kept"
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY])
+def test_a_restore_that_fails_at_its_end(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A disk that fails at the end of a restore may have it, and the caller is told that it is refused."""
+    copy, connect = tmp_path / "copy.db", sqlite3.connect
+
+    class Failing(sqlite3.Connection):
+        def backup(self, *arguments: Any, **options: Any) -> None:
+            super().backup(*arguments, **options)
+            error = sqlite3.OperationalError("as planned")
+            error.sqlite_errorcode = code
+            raise error
+
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(copy)
+        with monkeypatch.context() as during:
+            during.setattr(sqlite3, "connect", partial(connect, factory=Failing))
+            with pytest.raises((Unavailable, StoreFull)) as caught:
+                store.restore(copy)
+        assert isinstance(caught.value, ReplyLost) == (code == sqlite3.SQLITE_IOERR_FSYNC)
+        store.restore(copy)
+        assert latest(path) == 1
+
+
 @pytest.mark.parametrize("checkpoint", ["", "PASSIVE", "TRUNCATE"])
 def test_a_restored_store_is_open_to_others(path: Path, tmp_path: Path, checkpoint: str) -> None:
     """A store without commits in its log is refused after a restore, as if its log were another's."""
@@ -365,6 +445,68 @@ def test_a_restore_waits_for_a_writer_and_then_gives_up(path: Path, tmp_path: Pa
         assert latest(path) == 2
         store.restore(tmp_path / "copy.db")
     assert latest(path) == 1
+
+
+def test_a_restore_that_takes_longer_than_a_lock_is_waited_for(path: Path, tmp_path: Path) -> None:
+    """A large restore that was done is told as refused, and the store has no state of its own."""
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(tmp_path / "copy.db")
+        store.publish("mena", 2)
+        context = store._context
+    with Store(SqliteDriver(path, timeout_s=0), context) as store:
+        store.restore(tmp_path / "copy.db")
+    assert latest(path) == 1
+
+
+def test_a_writer_that_comes_before_a_restore(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore hangs for ever behind a process that is stuck since it began."""
+    advance, stuck = backup._advance, sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    end = threading.Timer(30, stuck.close)
+
+    def and_stuck(opened: Any) -> None:
+        advance(opened)
+        stuck.execute("BEGIN IMMEDIATE")
+        end.start()
+
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(tmp_path / "copy.db")
+        store.publish("mena", 2)
+        context = store._context
+    with Store(SqliteDriver(path, timeout_s=0.2), context) as store:
+        with monkeypatch.context() as during:
+            during.setattr(backup, "_advance", and_stuck)
+            with pytest.raises(Unavailable, match="nothing is changed"):
+                store.restore(tmp_path / "copy.db")
+        end.cancel()
+        stuck.close()
+        assert latest(path) == 2
+        store.restore(tmp_path / "copy.db")
+    assert latest(path) == 1
+
+
+def test_a_backup_behind_a_writer_gives_up(path: Path, tmp_path: Path) -> None:
+    """On a file without a log, a backup hangs for ever behind a process that is stuck in a transaction."""
+    with opened(tmp_path / "other.db") as store:
+        store.publish("mena", 1)
+        context = store._context
+        with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+            connection.execute("VACUUM INTO ?", (str(path),))
+    stuck = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    end = threading.Timer(30, stuck.close)
+    with Store(SqliteDriver(path, timeout_s=0.2), context) as store:
+        store.datasets()
+        stuck.execute("BEGIN EXCLUSIVE")
+        end.start()
+        with pytest.raises(Unavailable, match="busy"):
+            store.backup(tmp_path / "copy.db")
+        end.cancel()
+        stuck.close()
+        store.backup(tmp_path / "copy.db")
+    assert latest(tmp_path / "copy.db") == 1
 
 
 def test_a_restore_on_a_full_disk_changes_nothing(path: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import swapstore
 from swapstore import Store
-from swapstore.errors import Contended, OutcomeUnknown, StoreFull, Unavailable
+from swapstore.errors import AccessDenied, Contended, Corrupt, OutcomeUnknown, StoreFull, Unavailable
 from tests.support import invariants
 
 APPLIED, REFUSED = "applied", "refused"
@@ -100,7 +100,12 @@ def test_a_disk_that_stays_broken(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [(sqlite3.SQLITE_FULL, StoreFull), (sqlite3.SQLITE_BUSY, Unavailable)]
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_FULL, StoreFull),
+        (sqlite3.SQLITE_BUSY, Unavailable),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, Unavailable),
+    ],
 )
 @pytest.mark.parametrize("statement", ["COMMIT", "INSERT", "BEGIN IMMEDIATE"])
 def test_a_commit_that_is_refused_is_told_so(
@@ -114,6 +119,25 @@ def test_a_commit_that_is_refused_is_told_so(
     assert commits() == (1 if statement == "COMMIT" else 0)
     assert versions(store) == ["first"]
     assert store.publish("mena", "second", id="second").version == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_CORRUPT_INDEX, Corrupt),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, AccessDenied),
+        (sqlite3.SQLITE_LOCKED_SHAREDCACHE, Unavailable),
+    ],
+)
+def test_what_sqlite_says_in_detail_is_understood(
+    store: Store, code: int, kind: type[swapstore.SwapstoreError]
+) -> None:
+    """A caller tries again for ever what cannot get better, because SQLite gave a more detailed code."""
+    Failing.plan = [("INSERT", code, REFUSED)]
+    with pytest.raises(kind) as caught:
+        store.publish("mena", "second")
+    assert type(caught.value) is kind
+    assert commits() == 0
 
 
 def test_a_statement_that_fails_before_the_commit_is_final(store: Store) -> None:

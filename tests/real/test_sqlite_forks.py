@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import sqlite3
 import threading
+import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from swapstore.commands import Get
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.errors import Misconfigured
 from tests.support import invariants
+from tests.support.drivers import sqlite_connection
 
 FORKING = multiprocessing.get_context("fork")
 BOUND_S = 20
@@ -103,3 +108,27 @@ def test_a_fork_waits_for_the_batches_of_other_threads(tmp_path: Path, goes_on: 
     child.join(BOUND_S)
     assert driver.execute([Get("key")]) == [None], "the parent goes on"
     driver.close()
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that weak references can refer to."""
+
+
+def test_a_child_that_was_forked_in_c_has_connections_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that Python hears of only afterwards uses its parent's connections, or closes them."""
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=_Connection))
+    driver = SqliteDriver(tmp_path / "s.db")
+    with sqlite_connection(driver, writes=True) as connection:
+        inherited = weakref.ref(connection)
+    del connection
+    driver.after_fork()
+    with sqlite_connection(driver, writes=True) as own:
+        assert own is not inherited()
+    driver.close()
+    gc.collect()
+    kept = inherited()
+    assert kept is not None, "collected, and so closed"
+    assert kept.execute("SELECT 1").fetchone() == (1,), "closed"
+    kept.close()

@@ -108,6 +108,50 @@ def test_the_log_of_another_file_is_refused(
         assert len(invariants.check(store)) == 4
 
 
+@pytest.mark.parametrize("by_link", [False, True])
+def test_a_backup_does_not_continue_its_store(tmp_path: Path, by_link: bool) -> None:  # noqa: FBT001
+    """A backup that is put in the place of its store takes the log of that store for its own."""
+    path, former, link = (tmp_path / name for name in ("s.db", "former.db", "link.db"))
+    (tmp_path / "there").mkdir()
+    there = tmp_path / "there" / "t.db"
+    with swapstore.connect(url(former)) as store:
+        store.publish("mena", 0)
+        store.backup(path)  # all copies that SQLite makes have the same layout
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        store.backup(there)
+        store.publish("mena", 2)
+        shutil.copyfile(beside(path, "-wal"), beside(there, "-wal"))
+    link.symlink_to(there)
+    with pytest.raises(Corrupt, match="t.db-wal is still the log of the file that was there before"):
+        latest(link if by_link else there)
+    beside(there, "-wal").unlink()
+    assert latest(link) == 1
+    publish(link, 3)
+    assert latest(there) == 3
+
+
+def test_what_an_earlier_log_has_left_does_not_count(tmp_path: Path) -> None:
+    """A log was begun anew, and its remains are taken for its content: a file is mixed with a later one."""
+    path, former, there = (tmp_path / name for name in ("s.db", "former.db", "t.db"))
+    publish(former, 0)
+    by_backup(former, path)  # all copies that SQLite makes have the same layout
+    with swapstore.connect(url(path)) as store:
+        for number in range(1, 10):
+            store.publish("mena", number)
+            if number == 6:  # so that the log has its mark far from where it begins
+                by_backup(path, there)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(RESTART)")
+        store.publish("mena", 10)
+        shutil.copyfile(beside(path, "-wal"), beside(there, "-wal"))
+        assert latest(path) == 10
+    with pytest.raises(Corrupt, match="t.db-wal is still the log of the file that was there before"):
+        latest(there)
+    beside(there, "-wal").unlink()
+    assert latest(there) == 6
+
+
 def test_the_log_of_a_truncated_file_is_kept(tmp_path: Path) -> None:
     """A main file that was truncated makes SQLite delete the log, the last copy of the newest commits."""
     path = tmp_path / "s.db"
@@ -153,6 +197,41 @@ def test_what_another_program_does_to_the_file_is_not_a_replacement(tmp_path: Pa
             store.publish("mena", number)
             assert latest(path) == number
     assert latest(path) == 39
+
+
+def test_what_another_program_does_to_the_layout_twice(tmp_path: Path) -> None:
+    """An index and `VACUUM` by hand, beside an open store, and nobody else can open the file any more."""
+    path = tmp_path / "s.db"
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 0)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("CREATE INDEX theirs ON records (value)")
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            other.execute("VACUUM")
+        assert latest(path) == 0
+        store.publish("mena", 1)
+        assert latest(path) == 1
+
+
+def test_a_log_that_begins_anew_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is opened beside a busy producer is refused now and then."""
+    path, read_log = tmp_path / "s.db", identity._read_log
+
+    def overtaken(log: str) -> identity.Log:
+        monkeypatch.setattr(identity, "_read_log", read_log)
+        store.publish("mena", 2)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(RESTART)")
+        store.publish("mena", 3)
+        return read_log(log)
+
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        monkeypatch.setattr(identity, "_read_log", overtaken)
+        assert latest(path) == 3
+        assert identity._read_log is read_log
 
 
 def test_a_layout_that_changes_just_before_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +294,48 @@ def test_a_file_that_is_copied_over_an_open_one(tmp_path: Path, backup: Callable
     assert in_another_process(latest, path) == 0
 
 
+def test_a_file_of_another_application_that_is_copied_over_an_open_one(tmp_path: Path) -> None:
+    """A process goes on in the file of another application, and its end deletes the log."""
+    path, other = tmp_path / "s.db", tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    store = swapstore.connect(url(path))
+    store.publish("mena", 0)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint")  # so that pages are read from the main file
+    shutil.copyfile(other, path)
+    log = beside(path, "-wal").read_bytes()
+    for attempt in (lambda: store.read_latest("mena"), lambda: store.publish("mena", 1)):
+        with pytest.raises(Corrupt, match="another file was copied over it"):
+            attempt()
+    store.close()
+    assert (path.read_bytes(), beside(path, "-wal").read_bytes()) == (other.read_bytes(), log)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_file_that_gets_a_log_while_it_is_open(tmp_path: Path, is_open: bool) -> None:  # noqa: FBT001
+    """`PRAGMA journal_mode = WAL`, as `doctor` advises, and no running process can use the file any more."""
+    path = tmp_path / "s.db"
+    publish(tmp_path / "other.db", 0)
+    by_vacuum(tmp_path / "other.db", path)
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        with closing(sqlite3.connect(path)) as operator:
+            assert operator.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+            assert operator.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+            if is_open:
+                operator.execute("SELECT count(*) FROM records").fetchone()
+                assert beside(path, "-wal").exists()
+            else:
+                operator.close()
+            assert store.publish("mena", 2).version == 3
+        found = store.read_latest("mena")
+        assert found is not None
+        assert found.value == 2
+        assert latest(path) == 2
+    assert latest(path) == 2
+
+
 @pytest.mark.slow
 def test_a_file_that_is_moved_over_an_open_one(tmp_path: Path) -> None:
     """A process goes on in the former file, or its end deletes the log of the new one."""
@@ -268,9 +389,12 @@ def test_a_log_that_is_removed_while_nobody_else_uses_it(tmp_path: Path) -> None
         assert len(invariants.check(store)) == 4
 
 
-def test_a_copy_of_a_young_store_without_its_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_copy_of_a_young_store_without_its_log(tmp_path: Path, was_there: bool) -> None:  # noqa: FBT001
     """`cp` of a store that is open gives an empty one, and nobody is told."""
     path, copy, moved = (tmp_path / name for name in ("s.db", "copy.db", "moved.db"))
+    if was_there:
+        path.touch()  # as `mktemp` makes it: the store is made in an empty file
     with swapstore.connect(url(path)) as store:
         store.publish("mena", 1)
         shutil.copyfile(path, copy)

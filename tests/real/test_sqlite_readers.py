@@ -19,14 +19,28 @@ import pytest
 import swapstore
 import swapstore.doctor.sqlite
 import swapstore.fsck.verify  # before another user may be unable to read the package
+from swapstore import Timeout
+from swapstore.drivers.sqlite import commands, driver
 from swapstore.drivers.sqlite import file as sqlite_file
-from swapstore.errors import AccessDenied, Misconfigured, Unavailable
+from swapstore.errors import AccessDenied, Corrupt, Misconfigured, Unavailable
 from tests.support.users import NOBODY, as_nobody
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users, or mount")
 
+_WRITE_STEP_BY_STEP = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+steps = iter((
+    ("BEGIN IMMEDIATE", "UPDATE lineage SET mark = randomblob(12)"),
+    ("PRAGMA cache_size = 5", "UPDATE records SET value = zeroblob(length(value))"),
+))
+for _ in sys.stdin:
+    for statement in next(steps):
+        connection.execute(statement)
+    print("done", flush=True)
+"""
 _PUBLISH_AND_DIE = """
 import os, signal, sys
 import swapstore
@@ -196,6 +210,85 @@ def _read_and_publish(path: Path) -> None:
         store.publish("mena", "refused")
 
 
+_PUBLISH_AND_CLOSE = """
+import sys, swapstore
+store = swapstore.connect(sys.argv[1])
+store.publish("mena", "last")
+print("published", flush=True)
+sys.stdin.readline()
+store.close()
+print("closed", flush=True)
+"""
+
+
+def _latest_when(path: Path, producer: subprocess.Popen[str]) -> Any:
+    """Let the producer close the file just before it is opened here."""
+    connect = sqlite_file._connect
+
+    def late(*args: Any, **options: Any) -> Any:
+        sqlite_file._connect = connect
+        assert producer.communicate("\n")[0] == "closed\n"
+        return connect(*args, **options)
+
+    sqlite_file._connect = late
+    return latest(path)
+
+
+@root_only
+def test_a_log_that_goes_just_before_it_is_opened(directory: Path) -> None:
+    """A reader without write permission fails now and then, when a producer ends."""
+    path = directory / "s.db"
+    publish(path, "before")
+    path.chmod(0o444)
+    directory.chmod(0o555)
+    command = [sys.executable, "-c", _PUBLISH_AND_CLOSE, url(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as producer:
+        assert producer.stdout is not None
+        assert producer.stdout.readline() == "published\n"
+        assert Path(f"{path}-wal").stat().st_size
+        assert as_nobody(_latest_when, path, producer) == "last"
+
+
+def test_the_log_of_another_file_is_refused_to_a_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader without write permission reads the pages of two files as one, and is told that all is well."""
+    path, there, access = tmp_path / "s.db", tmp_path / "t.db", os.access
+    with swapstore.connect(url(path)) as store:
+        store.publish("mena", 1)
+        store.backup(there)
+        store.publish("mena", 2)
+        for part in ("-wal", "-shm"):
+            shutil.copyfile(f"{path}{part}", f"{there}{part}")
+    monkeypatch.setattr(os, "access", lambda file, mode: not mode & os.W_OK and access(file, mode))
+    with pytest.raises(Corrupt, match="t.db-wal is still the log of the file that was there before"):
+        latest(there)
+    for part in ("-wal", "-shm"):
+        Path(f"{there}{part}").unlink()
+    assert latest(there) == 1
+
+
+def _publish_one(path: Path) -> int:
+    with swapstore.connect(url(path)) as store:
+        return store.publish("mena", "theirs").version
+
+
+@root_only
+def test_a_user_who_may_write_the_files_and_not_the_directory(directory: Path) -> None:
+    """A user is refused beside a producer, although all three files are there and may be written."""
+    path = directory / "s.db"
+    command = [sys.executable, "-c", _PUBLISH_AND_CLOSE, url(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as producer:
+        assert producer.stdout is not None
+        assert producer.stdout.readline() == "published\n"
+        for part in ("", "-wal", "-shm"):
+            Path(f"{path}{part}").chmod(0o666)
+        assert as_nobody(_publish_one, path) == 2
+        assert producer.communicate("\n")[0] == "closed\n"
+    assert latest(path) == "theirs"
+    assert isinstance(as_nobody(_publish_one, path), AccessDenied), "it could not make the logs"
+
+
 def test_after_a_producer_was_killed(directory: Path) -> None:
     """What a killed producer had acknowledged is hidden from a reader, or the reader cannot read at all."""
     path = directory / "s.db"
@@ -212,6 +305,69 @@ def test_after_a_producer_was_killed(directory: Path) -> None:
     assert isinstance(error, AccessDenied)
     assert "s.db-wal has the newest commits" in str(error)
     assert "s.db-shm is missing" in str(error)
+
+
+def _latest_at_once(path: Path) -> Any:
+    with swapstore.connect(url(path), timeout=Timeout(reply=0.2)) as store:
+        found = store.read_latest("mena")
+        assert found is not None
+        return found.value[0]
+
+
+@root_only
+def test_beside_a_transaction_on_a_file_without_a_log(directory: Path) -> None:
+    """A reader takes what a producer has begun for committed, also after the producer was killed."""
+    path, journal = directory / "s.db", directory / "s.db-journal"
+    publish(directory / "other.db", *([number, "x" * 20_000] for number in range(5)))
+    with closing(sqlite3.connect(directory / "other.db")) as other:
+        other.execute("VACUUM INTO ?", (str(path),))  # in such a file, pages are overwritten where they are
+    path.chmod(0o644)
+    command = [sys.executable, "-c", _WRITE_STEP_BY_STEP, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        found = []
+        for _ in range(2):
+            writer.stdin.write("\n")
+            writer.stdin.flush()
+            assert writer.stdout.readline() == "done\n"
+            assert journal.stat().st_size
+            found.append(as_nobody(_latest_at_once, path))
+        writer.kill()
+    assert found[0] == 4, "nothing is overwritten yet"
+    assert isinstance(found[1], Unavailable)
+    assert "busy" in str(found[1])
+    error = as_nobody(latest, path)
+    assert isinstance(error, AccessDenied)
+    assert f"{journal} has what undoes an unfinished transaction" in str(error)
+    assert latest(path)[0] == 4, "who may write undoes it"
+    assert as_nobody(_latest_at_once, path) == 4
+    publish(path, [5, ""])
+    assert as_nobody(_latest_at_once, path) == 5
+
+
+def test_a_transaction_that_begins_just_before_the_file_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that has looked for unfinished transactions reads one that began since."""
+    path, connect, access = tmp_path / "s.db", sqlite_file._connect, os.access
+    publish(tmp_path / "other.db", *([number, "x" * 20_000] for number in range(5)))
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("VACUUM INTO ?", (str(path),))
+    monkeypatch.setattr(os, "access", lambda file, mode: not mode & os.W_OK and access(file, mode))
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+
+        def late(*args: Any, **options: Any) -> Any:
+            monkeypatch.setattr(sqlite_file, "_connect", connect)
+            for statement in ("PRAGMA cache_size = 5", "BEGIN", "UPDATE records SET value = zeroblob(20000)"):
+                writer.execute(statement)
+            return connect(*args, **options)
+
+        monkeypatch.setattr(sqlite_file, "_connect", late)
+        with pytest.raises(Unavailable, match="busy"):
+            _latest_at_once(path)
+        writer.execute("ROLLBACK")
+        assert _latest_at_once(path) == 4
 
 
 def test_a_publish_says_what_is_missing(directory: Path) -> None:
@@ -254,6 +410,38 @@ def test_a_file_that_changes_while_it_is_read_without_a_log(directory: Path) -> 
     os.waitpid(child, 0)
     assert isinstance(seen, list), seen
     assert seen == sorted(seen)
+
+
+def test_a_file_that_cannot_be_read_while_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that has no log takes a file in the middle of a change for a damaged one."""
+    path, carry_out, access = tmp_path / "s.db", commands.carry_out, os.access
+    publish(path, 1)
+    monkeypatch.setattr(os, "access", lambda file, mode: not mode & os.W_OK and access(file, mode))
+
+    def torn(*_: Any) -> Any:
+        monkeypatch.setattr(driver, "carry_out", carry_out)
+        with closing(sqlite3.connect(path)) as writer, writer:
+            writer.execute("INSERT INTO members VALUES ('key', 'member')")
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(driver, "carry_out", torn)
+    assert latest(path) == 1
+
+
+def test_a_reader_that_made_a_backup_sees_what_comes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that has no log goes on to read the file as it was when it was backed up."""
+    path, access = tmp_path / "s.db", os.access
+    publish(path, 1)
+    with swapstore.connect(url(path)) as store:
+        with monkeypatch.context() as during:
+            during.setattr(os, "access", lambda file, mode: not mode & os.W_OK and access(file, mode))
+            store.backup(tmp_path / "copy.db")
+        publish(path, 2)
+        found = store.read_latest("mena")
+        assert found is not None
+        assert found.value == 2
 
 
 @root_only

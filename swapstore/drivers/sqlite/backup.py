@@ -16,14 +16,14 @@ from swapstore.drivers.sqlite import errors, file, identity
 from swapstore.errors import Corrupt, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from swapstore.drivers.sqlite.file import Opened
 
 _BUSY_SLEEP_S = 0.05
 
 
-def back_up(opened: Opened, path: str) -> int:
+def back_up(opened: Opened, path: str, timeout_s: float) -> int:
     """Copy the store into a new file, and return its size in bytes. When it has its name, it is whole.
 
     A process that is killed leaves a file whose name ends with `.partial`. It may be deleted.
@@ -42,7 +42,7 @@ def back_up(opened: Opened, path: str) -> int:
             "directory there, and may you write to it?"
         ) from error
     try:
-        _copy_into(partial, opened)
+        _copy_into(partial, opened, timeout_s)
         _refuse_if_torn(opened)
         _give_name(partial, target)
     finally:
@@ -66,11 +66,12 @@ def _taken(target: Path) -> InvalidInput:
     return InvalidInput(f"{target} exists already, and a backup does not replace a file; choose another name")
 
 
-def _copy_into(partial: Path, opened: Opened) -> None:
+def _copy_into(partial: Path, opened: Opened, timeout_s: float) -> None:
     """Copy into an empty file. It gets a state of its own: no log of the store is taken for its log."""
     try:
         with closing(sqlite3.connect(partial, isolation_level=None)) as copy:
-            opened.connection.backup(copy)
+            wait = _waiting(timeout_s, opened.parts.where)
+            opened.connection.backup(copy, progress=wait, sleep=_BUSY_SLEEP_S)
             identity.advance(copy)
             _refuse_if_damaged(copy, opened.parts.where)
     except sqlite3.Error as error:
@@ -88,19 +89,30 @@ def restore(opened: Opened, path: str, timeout_s: float) -> None:
         found = file.open_file(source, timeout_s)
     except Corrupt as error:
         raise Corrupt(f"{source} is no backup that can be read; nothing was changed ({error})") from error
-    deadline = time.monotonic() + timeout_s
-
-    def give_up(*_: int) -> None:
-        if time.monotonic() > deadline:
-            raise Unavailable(
-                f"{opened.parts.where} stayed busy for longer than its timeout; nothing is changed; try again"
-            )
-
     with closing(found.connection):
         _refuse_if_damaged(found.connection, found.parts.where)
+        with errors.while_writing(opened.connection, opened.parts):
+            opened.use_log(timeout_s)
         with _keep_in_log(opened, timeout_s), errors.while_committing(opened.connection, opened.parts):
-            found.connection.backup(opened.connection, progress=give_up, sleep=_BUSY_SLEEP_S)
+            wait = _waiting(timeout_s, opened.parts.where)
+            found.connection.backup(opened.connection, progress=wait, sleep=_BUSY_SLEEP_S)
     _advance(opened)
+
+
+def _waiting(timeout_s: float, where: str) -> Callable[[int, int, int], None]:
+    """Return what SQLite calls after each step of a copy: it gives up when the file stays busy.
+
+    A copy that is slow goes on. It is called after the last step, too, when everything is committed.
+    """
+    deadline = time.monotonic() + timeout_s
+
+    def after_step(status: int, *_: int) -> None:
+        if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} and time.monotonic() > deadline:
+            raise Unavailable(
+                f"{where} stayed busy for longer than its timeout; nothing is changed; try again"
+            )
+
+    return after_step
 
 
 @contextmanager

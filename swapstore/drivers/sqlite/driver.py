@@ -105,10 +105,11 @@ class SqliteDriver:
                 return [file.of_file(self._path)]
             case [BackUp(path)]:
                 with self._lend() as opened:
-                    return [backup.back_up(opened, path)]
+                    return [backup.back_up(opened, path, self._timeout_s)]
             case [Restore(path)]:
                 with self._lend(writes=True) as opened:
                     backup.restore(opened, path, self._timeout_s)
+                    self._require_in_place(opened)
                     return [None]
         if all(isinstance(command, ReadCommand) for command in commands):
             return self._read(commands)
@@ -161,9 +162,13 @@ class SqliteDriver:
             identity.advance(connection)
         with errors.while_committing(connection, parts):
             connection.execute("COMMIT")
+        self._require_in_place(opened)
+        return replies
+
+    def _require_in_place(self, opened: Opened) -> None:
+        """Acknowledge no commit into files that no other process can find."""
         if not opened.is_in_place():
             raise ReplyLost(f"{self.where} was replaced, or its -wal or -shm was, during a commit")
-        return replies
 
     # --- forks ---------------------------------------------------------------------------------------
 

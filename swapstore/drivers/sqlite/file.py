@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import shutil
 import sqlite3
@@ -84,15 +85,25 @@ class Opened:
         return identity.look(self.parts).files == self.look.files
 
     def is_unchanged(self) -> bool:
-        """Say whether nobody has written: without a log, reading is torn by a file that changes."""
-        return identity.look(self.parts) == self.look
+        """Say whether nobody has written, or begun to: without a log, a file that changes is read torn."""
+        is_begun = self.look.main is not None and self.parts.has_log
+        return not is_begun and identity.look(self.parts) == self.look
+
+    def use_log(self, timeout_s: float) -> None:
+        """Switch to write-ahead logging a file that another program made, such as `VACUUM INTO`."""
+        if self.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            return
+        _use_wal(self.connection, timeout_s)
+        self.connection.execute("SELECT id FROM lineage").fetchone()  # so SQLite opens the log
+        self.look = identity.look(self.parts)
 
     def reason_not_to_close(self) -> str:
         """Return why closing this connection would destroy what others wrote; empty if it does not."""
         now = identity.look(self.parts)
         if self.access is not Access.WRITE or now.main != self.look.main:
             return ""  # SQLite writes nothing then
-        if now.logs not in {self.look.logs, (None, None)}:
+        had_log = self.look.logs != (None, None)  # else another program may have switched to one since
+        if had_log and now.logs not in {self.look.logs, (None, None)}:
             return (
                 "its -wal or -shm was removed or replaced while this process had it open. Nothing is read or "
                 "written any more; restart every process that uses the file, and run `swapstore verify`"
@@ -143,7 +154,7 @@ def open_file(path: Path, timeout_s: float, *, writes: bool = False, private: bo
         except sqlite3.Error as error:
             if access is not Access.WRITE and identity.look(parts) != before:
                 continue  # its log came or went
-            is_full = errors.is_full(error) and not writes and not identity.size_of(parts.wal)
+            is_full = errors.is_full(error) and not writes and not parts.has_log
             if is_full and access is Access.WRITE:
                 continue
             raise (_misplaced(path, parts.where) or errors.translated(error, parts)) from error
@@ -178,7 +189,7 @@ def _access(parts: Parts, found: Look) -> Access:
     may_write = found.main is None or os.access(parts.main, os.W_OK)
     if may_write and (None not in found.logs or os.access(Path(parts.wal).parent, os.W_OK | os.X_OK)):
         return Access.WRITE
-    return Access.READ if found.main is None or identity.size_of(parts.wal) else Access.SNAPSHOT
+    return Access.READ if found.main is None or parts.has_log else Access.SNAPSHOT
 
 
 def _connect(parts: Parts, access: Access, timeout_s: float) -> sqlite3.Connection:
@@ -203,7 +214,7 @@ def _connect(parts: Parts, access: Access, timeout_s: float) -> sqlite3.Connecti
     return connection
 
 
-def _misplaced(path: Path, where: str) -> Misconfigured | None:
+def _misplaced(path: Path, where: str) -> Misconfigured | Unavailable | None:
     """Return the error for a path at which no file can be opened, whatever SQLite says."""
     try:
         if path.is_dir():
@@ -214,6 +225,9 @@ def _misplaced(path: Path, where: str) -> Misconfigured | None:
         return AccessDenied(
             f"{where} cannot be opened: {error.strerror}. Check the permissions on the way to it"
         )
+    except OSError as error:
+        kind = Misconfigured if error.errno == errno.ENAMETOOLONG else Unavailable
+        return kind(f"{where} cannot be opened: {error.strerror}")
     return None
 
 

@@ -54,22 +54,31 @@ def advance(connection: sqlite3.Connection) -> None:
 
 @attrs.frozen
 class Parts:
-    """The paths of the three files. The logs are beside the file that a symbolic link leads to."""
+    """The paths of the three files. The logs are beside the file that a symbolic link leads to.
+
+    `journal`: what undoes an unfinished transaction, where a file has no `-wal` (`VACUUM INTO` makes such).
+    """
 
     main: str
     wal: str
     shm: str
+    journal: str
 
     @classmethod
     def of(cls, path: Path) -> Parts:
         """Return the paths of the files of a store."""
         real = os.path.realpath(path)
-        return cls(str(path), f"{real}-wal", f"{real}-shm")
+        return cls(str(path), f"{real}-wal", f"{real}-shm", f"{real}-journal")
 
     @property
     def where(self) -> str:
         """The store, for messages."""
         return f"sqlite {self.main}"
+
+    @property
+    def has_log(self) -> bool:
+        """Whether the main file alone is not the store: commits are in its log, or one is unfinished."""
+        return bool(size_of(self.wal) or size_of(self.journal))
 
     def blocked(self) -> tuple[str, str] | None:
         """Say which of the files this user may not use, and what to do; None if it is none.
@@ -105,6 +114,11 @@ class Parts:
             found = f"{self.wal} has the newest commits, but {self.shm} is missing"
             return (
                 f"{found}, and {this_user()} may not make it",
+                "let a user who may write open the store once (`swapstore doctor`)",
+            )
+        if not may_write and size_of(self.journal):
+            return (
+                f"{self.journal} has what undoes an unfinished transaction, and {this_user()} may not do so",
                 "let a user who may write open the store once (`swapstore doctor`)",
             )
         return None

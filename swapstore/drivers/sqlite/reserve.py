@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swapstore.drivers.sqlite.identity import size_of
+
 if TYPE_CHECKING:
     from swapstore.drivers.sqlite.identity import Parts
 
@@ -25,8 +27,9 @@ def keep(parts: Parts, main_bytes: int) -> None:
         return
     path = _path(parts)
     with suppress(OSError):
-        if path.exists() or shutil.disk_usage(path.parent).free < 2 * RESERVE_BYTES:
+        if size_of(str(path)) >= RESERVE_BYTES or shutil.disk_usage(path.parent).free < 2 * RESERVE_BYTES:
             return
+        path.unlink(missing_ok=True)  # the part that a killed process has left
         path.touch(mode=Path(parts.main).stat().st_mode & 0o777, exist_ok=False)
         try:
             path.write_bytes(os.urandom(RESERVE_BYTES))  # zeros take no room where the file system compresses
