@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from swapstore import Contended, Retention, Store
-from swapstore.commands import Command, Expire
+from swapstore import Commit, Contended, Retention, Store
+from swapstore.commands import Command, CompareAndSet, Expire, Keep, Write
+from swapstore.fsck.findings import Problem
 from swapstore.protocol.context import Capabilities
 from swapstore.testing import SimulatedStore
 from tests.exploration.maintenance import pages_of_two
@@ -32,22 +33,41 @@ def client(sim: SimulatedStore, way: Way) -> tuple[Store, Meddler]:
     return meddled(sim.connect(), capabilities=Capabilities(committer=way.committer()))
 
 
-def dying(
-    sim: SimulatedStore, way: Way, before: Callable[[Command[Any]], bool]
-) -> tuple[Store, list[Command[Any]]]:
-    """A client that dies when it sends such a command, and the batch, which is still under way."""
-    store, meddler = client(sim, way)
-    late: list[Command[Any]] = []
+def before(meddler: Meddler, is_meant: Callable[[Command[Any]], bool], plan: Callable[[], object]) -> None:
+    """Plan something right before the first batch with such a command."""
     carry_out = meddler.execute
 
     def execute(commands: Sequence[Command[Any]]) -> list[Any]:
-        if any(map(before, commands)):
-            late.extend(commands)
-            raise SystemExit
+        if any(map(is_meant, commands)):
+            meddler.execute = carry_out  # type: ignore[method-assign]
+            plan()
         return carry_out(commands)
 
     meddler.execute = execute  # type: ignore[method-assign]
-    return store, late
+
+
+def is_swap(command: Command[Any]) -> bool:
+    return isinstance(command, CompareAndSet | Write | Keep) and ":manifest:" in command.key
+
+
+def cut(store: Store, meddler: Meddler, is_meant: Callable[[Command[Any]], bool], act: Any) -> Any:
+    """Let a client die when it sends such a command. Return its batch, which is still under way."""
+
+    def die() -> None:
+        raise SystemExit
+
+    before(meddler, is_meant, die)
+    sent: list[Any] = []
+    carry_out = meddler.execute
+
+    def execute(commands: Sequence[Command[Any]]) -> list[Any]:
+        sent[:] = commands
+        return carry_out(commands)
+
+    meddler.execute = execute  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        act(store)
+    return sent
 
 
 def arrive(sim: SimulatedStore, late: Sequence[Command[Any]]) -> None:
@@ -71,9 +91,11 @@ def test_what_retention_by_age_is_unlinking_is_not_published_again(way: Way) -> 
         store.publish("mena", name, id=name, ts=ts)
         if name == "undone":
             store.rollback("mena", id="served")
-    pruner, late = dying(sim, way, lambda each: isinstance(each, Expire) and ":undone" in each.key)
-    with pytest.raises(SystemExit):
-        pruner.prune("mena", retention=Retention(max_age=timedelta(minutes=5)))
+    late = cut(
+        *client(sim, way),
+        lambda each: isinstance(each, Expire) and ":undone" in each.key,
+        lambda pruner: pruner.prune("mena", retention=Retention(max_age=timedelta(minutes=5))),
+    )
     other, _ = client(sim, way)
     with pytest.raises(Contended, match="is being unlinked"):
         other.publish("mena", "undone", id="undone", ts=now - 10 * MINUTE_MS + 1)
@@ -82,3 +104,64 @@ def test_what_retention_by_age_is_unlinking_is_not_published_again(way: Way) -> 
     assert other.read_latest("mena").value == "served"  # type: ignore[union-attr]
     assert wrong(other) == []
     assert other.publish("mena", "undone", id="undone", ts=now - 10 * MINUTE_MS + 1).created
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_late_swap_of_an_equal_publish_keeps_its_record() -> None:
+    """A slow retry deletes the ts record of what the first attempt has committed meanwhile."""
+    sim = SimulatedStore()
+    store, _ = client(sim, Way.COMPARE)
+    store.publish("mena", "before", id="before")
+    ts = sim.clock.now_ms()
+
+    def publish(producer: Store) -> Commit:
+        return producer.publish("mena", 1, id="run-1", ts=ts)
+
+    late = cut(*client(sim, Way.COMPARE), is_swap, publish)
+    slow, meddler = client(sim, Way.COMPARE)
+
+    def overtake() -> None:
+        arrive(sim, late)
+        for number in range(5):  # the row is in a page by then
+            store.publish("mena", number)
+
+    before(meddler, is_swap, overtake)
+    commit = publish(slow)
+    assert (commit.created, commit.version) == (False, 2)
+    assert [each for each in wrong(store) if each.problem is not Problem.LEAKED] == []
+    sim.evict("swapstore:manifest:{mena}")
+    store.repair("mena", apply=True)
+    assert store.read("mena", id="run-1").value == 1  # type: ignore[union-attr]
+
+
+def cut_while_it_deletes(sim: SimulatedStore, ts: int) -> list[Command[Any]]:
+    """Publish `run-1`, lose the race, and cut the repair that deletes the records. Return its last batch."""
+    store, _ = client(sim, Way.COMPARE)
+    store.publish("mena", "before", id="before")
+    cut(*client(sim, Way.COMPARE), is_swap, lambda each: each.publish("mena", 1, id="run-1", ts=ts))
+    store.publish("mena", "meanwhile", id="meanwhile")
+    return cut(
+        *client(sim, Way.COMPARE),
+        lambda each: isinstance(each, CompareAndSet) and each.key.endswith(":id:{mena}:run-1"),
+        lambda each: each.repair("mena", apply=True),
+    )
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+@pytest.mark.parametrize("later_ms", [0, 1])
+def test_a_deletion_that_was_cut_binds_the_id_for_ten_minutes_only(later_ms: int, *, arrives: bool) -> None:
+    """A client that dies while it deletes records binds their id, or deletes what was published again."""
+    sim = SimulatedStore()
+    ts = sim.clock.now_ms()
+    late = cut_while_it_deletes(sim, ts)
+    store, _ = client(sim, Way.COMPARE)
+    sim.clock.advance(9 * MINUTE_MS)
+    with pytest.raises(Contended):
+        store.publish("mena", 1, id="run-1", ts=ts + later_ms)
+    if arrives:
+        arrive(sim, late)
+    sim.clock.advance(2 * MINUTE_MS)
+    assert store.publish("mena", 1, id="run-1", ts=ts + later_ms).created
+    assert store.read("mena", id="run-1").value == 1  # type: ignore[union-attr]
+    store.repair("mena", apply=True)  # of the mark, if another ts was published
+    assert wrong(store) == []
