@@ -140,11 +140,12 @@ def cut_while_it_deletes(sim: SimulatedStore, ts: int) -> list[Command[Any]]:
     store.publish("mena", "before", id="before")
     cut(*client(sim, Way.COMPARE), is_swap, lambda each: each.publish("mena", 1, id="run-1", ts=ts))
     store.publish("mena", "meanwhile", id="meanwhile")
-    return cut(
+    late: list[Command[Any]] = cut(
         *client(sim, Way.COMPARE),
         lambda each: isinstance(each, CompareAndSet) and each.key.endswith(":id:{mena}:run-1"),
         lambda each: each.repair("mena", apply=True),
     )
+    return late
 
 
 @pytest.mark.parametrize("arrives", [False, True])
@@ -165,3 +166,23 @@ def test_a_deletion_that_was_cut_binds_the_id_for_ten_minutes_only(later_ms: int
     assert store.read("mena", id="run-1").value == 1  # type: ignore[union-attr]
     store.repair("mena", apply=True)  # of the mark, if another ts was published
     assert wrong(store) == []
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_a_commit_that_is_finished_late_binds_no_id() -> None:
+    """The ts record of a snapshot that retention has unlinked comes back, and binds its id permanently."""
+    sim = SimulatedStore()
+    store, _ = client(sim, Way.COMPARE)
+    ts = sim.clock.now_ms()
+    late = cut(
+        *client(sim, Way.COMPARE),
+        lambda each: isinstance(each, CompareAndSet | Write) and ":ts:" in each.key,
+        lambda each: each.publish("mena", 1, id="run-1", ts=ts),
+    )
+    for number in range(5):
+        store.publish("mena", number)
+    store.prune("mena", retention=Retention(max_count=1))
+    sim.clock.advance(11 * MINUTE_MS)
+    arrive(sim, late)
+    assert wrong(store) == []
+    assert store.publish("mena", 1, id="run-1", ts=ts).created
