@@ -81,8 +81,11 @@ def wrong(store: Store) -> list[Any]:
 
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("way", WAYS)
-def test_what_retention_by_age_is_unlinking_is_not_published_again(way: Way) -> None:
-    """After a rollback, a snapshot older than `max_age` is published again, and expires as the latest."""
+@pytest.mark.parametrize(
+    "retention", [Retention(max_age=timedelta(minutes=5)), Retention(max_count=1)], ids=["age", "count"]
+)
+def test_what_is_being_unlinked_is_not_published_again(way: Way, retention: Retention) -> None:
+    """After a rollback, a snapshot that retention unlinks is published again, and expires as the latest."""
     sim = SimulatedStore()
     store, _ = client(sim, way)
     now = sim.clock.now_ms()
@@ -94,7 +97,7 @@ def test_what_retention_by_age_is_unlinking_is_not_published_again(way: Way) -> 
     late = cut(
         *client(sim, way),
         lambda each: isinstance(each, Expire) and ":undone" in each.key,
-        lambda pruner: pruner.prune("mena", retention=Retention(max_age=timedelta(minutes=5))),
+        lambda pruner: pruner.prune("mena", retention=retention),
     )
     other, _ = client(sim, way)
     with pytest.raises(Contended, match="is being unlinked"):
