@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from swapstore import Commit, Contended, Retention, Store
+from swapstore import Commit, Contended, IdConflict, Retention, Store
 from swapstore.commands import Command, CompareAndSet, Expire, Keep, Write
 from swapstore.fsck.findings import Problem
 from swapstore.protocol.context import Capabilities
@@ -189,3 +189,17 @@ def test_a_commit_that_is_finished_late_binds_no_id() -> None:
     arrive(sim, late)
     assert wrong(store) == []
     assert store.publish("mena", 1, id="run-1", ts=ts).created
+
+
+def test_a_writer_that_is_behind_waits_for_no_lease_of_its_own() -> None:
+    """A publish that finds a newer manifest keeps its lease, and waits for a minute and a half for itself."""
+    sim = SimulatedStore()
+    behind, _ = client(sim, Way.LEASE)
+    behind.publish("mena", 1, id="first")
+    client(sim, Way.LEASE)[0].publish("mena", 2, id="second")
+    before_ms = sim.clock.now_ms()
+    assert behind.publish("mena", 3).version == 3
+    with pytest.raises(IdConflict):
+        behind.publish("mena", "other", id="second")
+    assert behind.publish("mena", 4).version == 4
+    assert sim.clock.now_ms() - before_ms < behind._context.policy.lease_poll_ms
