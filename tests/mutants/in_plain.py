@@ -32,6 +32,12 @@ MUTANTS = (
         Edit("may_adopt", "is_other_line or", "True or"),
     ),
     mutant(
+        "what retention by age unlinks is adopted",
+        "A record that is about to get a TTL is not committed again.",
+        "store/test_without_scripts.py::test_what_is_being_unlinked_is_not_published_again[age-Way.COMPARE]",
+        Edit("may_adopt", "and draft.row.ts >= head.floor", ""),
+    ),
+    mutant(
         "an id in the log is adopted",
         "An id has one row.",
         "rest/test_scriptless.py::test_an_id_deep_in_the_history_is_still_taken[Way.COMPARE]",
@@ -99,6 +105,12 @@ MUTANTS = (
         "What a publish takes back is its own, so nobody relies on it.",
         "rest/test_lost_races.py::test_an_equal_publish_keeps_the_record_that_it_took_over",
         Edit("_Comparing._use", "claiming =", "if is_live(origin, draft.base):\n    return []\nclaiming ="),
+    ),
+    mutant(
+        "a record that was taken over is taken back",
+        "A slow retry deletes no record of what the first attempt has committed.",
+        "store/test_without_scripts.py::test_a_late_swap_of_an_equal_publish_keeps_its_record",
+        Edit("_Comparing._established", "and not self._staging.is_taken_over(self._ts_key)", ""),
     ),
     mutant(
         "a refused publish leaves what it wrote",

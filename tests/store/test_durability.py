@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -563,7 +564,8 @@ def test_another_commit_in_the_place_of_one_that_was_undone() -> None:
     assert [row.id for row in invariants.check(sim.connect())] == ["old", "theirs", "ours"]
 
 
-def test_a_commit_that_retention_has_unlinked_since_was_not_undone() -> None:
+@pytest.mark.parametrize("retention", [Retention(max_count=1), Retention(max_age=timedelta(minutes=30))])
+def test_a_commit_that_retention_has_unlinked_since_was_not_undone(retention: Retention) -> None:
     """A commit that others have outgrown during the wait is published a second time."""
     sim = SimulatedStore(replicas=2)
     client, meddler = meddled(sim.connect())
@@ -575,7 +577,8 @@ def test_a_commit_that_retention_has_unlinked_since_was_not_undone() -> None:
             outgrown.append(1)
             for number in range(100):
                 others.publish("mena", number)
-            others.prune("mena", retention=Retention(max_count=1))
+            sim.clock.advance(3_600_000)
+            others.prune("mena", retention=retention)
             others.publish("mena", "last")
             sim.clock.advance(3_600_000)
             replies[-1] = Failed(ReadOnly("not the primary any more"), again=True)

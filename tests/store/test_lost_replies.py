@@ -21,7 +21,8 @@ from tests.support.rivals import PATIENT, known_to, put_in_place, warm
 from tests.support.times import at, soon
 
 
-def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:
+@pytest.mark.parametrize("others", [1, 40])
+def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store, others: int) -> None:
     """A publish gives up, or counts as done, when a pin took the version it would have got."""
     for number in range(70):
         store.publish("mena", number, id=f"id-{number}")
@@ -30,13 +31,14 @@ def test_a_lost_commit_that_a_pin_overtook_is_rebuilt(store: Store) -> None:
     def overtake() -> None:
         other = another(store)
         other.pin("mena", id="id-3")
-        other.publish("mena", "rival", id="rival")
+        for number in range(others):
+            other.publish("mena", "rival", id=f"rival-{number}")
         lose()
 
     meddler.before(batch, overtake)
     commit = client.publish("mena", "mine", id="mine")
-    assert (commit.version, commit.created) == (73, True)
-    assert [row.id for row in invariants.check(store)][-2:] == ["rival", "mine"]
+    assert (commit.version, commit.created) == (72 + others, True)
+    assert [row.id for row in invariants.check(store)][-2:] == [f"rival-{others - 1}", "mine"]
 
 
 @pytest.mark.every_store
@@ -55,6 +57,22 @@ def test_a_lost_commit_that_several_overtook_is_rebuilt(store: Store, others: in
     commit = client.publish("mena", "mine", id="mine")
     assert (commit.version, commit.created) == (others + 2, True)
     assert [row.id for row in invariants.check(store)][-1] == "mine"
+
+
+def test_a_server_that_hangs_up_after_a_lost_reply_has_refused_nothing(store: Store) -> None:
+    """A publish that may be committed is told to be too large, and that nothing was published."""
+    store.publish("mena", 0, id="before")
+    client, meddler, batch = warm(store)
+
+    def hang_up() -> None:
+        raise ReplyLost("the server hung up", cut_off=True)
+
+    meddler.before(batch, lose)
+    meddler.before(batch + 2, hang_up)  # each loss is followed by a look at the manifest
+    meddler.before(batch + 4, hang_up)
+    assert client.publish("mena", "mine", id="mine").created
+    assert len([each for each in meddler.batches[batch:] if isinstance(each[-1], Swap)]) == 4
+    assert [row.id for row in invariants.check(store)] == ["before", "mine"]
 
 
 @pytest.mark.every_store

@@ -201,6 +201,24 @@ def test_an_operation_that_is_stuck_is_not_waited_for_without_a_bound(
     assert client._turns.queues == {}
 
 
+def test_an_operation_that_is_stuck_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each operation behind one that is stuck waits for it anew, ten seconds each."""
+    queues = Turns()
+    stuck, waiting, later = Place(queues), Place(queues), Place(queues)
+    stuck.wait(MENA)
+    others = Threads()
+    monkeypatch.setattr(turns, "LOOK_S", 0.01)
+    others.start(waiting.wait, MENA)
+    others.join()
+    waiting.leave()
+    monkeypatch.setattr(turns, "LOOK_S", 1000.0)
+    others.start(later.wait, MENA)
+    until(lambda: len(others.results) == 2)
+    later.leave()
+    stuck.leave()
+    assert queues.queues == {}
+
+
 def test_an_interrupt_at_any_line_leaves_nothing_in_the_queue() -> None:
     """Ctrl-C while a publish queues, or as it ends, holds up each later publish for ten seconds."""
     number = 0
