@@ -168,7 +168,7 @@ class Follower(AsyncForOnly, Generic[T]):
         """
         self._over = True
         self._closing.set()
-        if self._step is not None:
+        if self._step is not None and not self._step.done():  # it may be of a loop that is closed
             await _asyncio().wait({self._step})
         if self._listener is not None:
             self._listener.drop()

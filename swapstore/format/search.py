@@ -55,6 +55,21 @@ class ByVersion:
 
 
 @attrs.frozen
+class UpToVersion:
+    """Find the row with the greatest version up to this one."""
+
+    version: int
+
+    def row(self, row: Row) -> Score | None:
+        """Prefer the newest row that is not after the version."""
+        return (row.version, 0) if row.version <= self.version else None
+
+    def bound(self, ref: Ref) -> Score | None:
+        """No row below can be newer than the page's newest, or than the version."""
+        return (min(ref.last_version, self.version), 0) if ref.first_version <= self.version else None
+
+
+@attrs.frozen
 class ById:
     """Find the row with this id, whose `ts` is known from its id record. `besides`: of another version."""
 

@@ -65,8 +65,8 @@ class Follow:
         self._complete_to = after or 0  # no row up to this version is missing
         self._start = after or 0  # rows up to this version are not returned any more
         self._anchor: Mark | None = None  # the row at the position, if it is known
-        self._returned: OrderedDict[str, Mark] = OrderedDict()
-        self._returned_at: dict[str, int] = {}  # how many gaps had told of a reset when a row was returned
+        # The rows that were returned last, and how many gaps had told of a reset by then.
+        self._returned: OrderedDict[str, tuple[Mark, int]] = OrderedDict()
         self._resets = 0
         self._any_start = False  # begin with the oldest row there is, without a gap before it
         # The line of versions that was seen last.
@@ -141,9 +141,8 @@ class Follow:
             self._note(manifest)
 
     def _mark_before(self, manifest: Manifest, version: int) -> Operation[Mark | None]:
-        """Find a row up to a version, by which a reset before the first look is noticed."""
-        rows = [row for row in manifest.log.rows if row.version <= version]
-        row = rows[-1] if rows else (yield from self._row_at(manifest, version))
+        """Find the last row up to a version, by which a reset before the first look is noticed."""
+        row = yield from self._row(manifest, search.UpToVersion(version))
         return None if row is None else Mark.of(row)
 
     def _is_beyond(self, manifest: Manifest | None) -> bool:
@@ -165,8 +164,11 @@ class Follow:
         if manifest.etag != self._etag:
             yield from self._find_place(manifest)
             self._note(manifest)
-        onward = yield from find(self._ctx, self._dataset, search.onward(manifest, self._position))
-        return self._next_of(manifest, onward)
+        while True:
+            onward = yield from find(self._ctx, self._dataset, search.onward(manifest, self._position))
+            found = self._next_of(manifest, onward)
+            if found or onward.at_end:  # a page of rows that were returned before is no reason to wait
+                return found
 
     def _next_of(self, manifest: Manifest, onward: Onward) -> list[Row | Gap]:
         """Return the rows that were not returned before, and the gaps between them."""
@@ -215,23 +217,21 @@ class Follow:
 
     def _was_returned(self, row: Row) -> bool:
         """Say whether a row was returned before. A repair may not know when the row was committed."""
-        mark = self._returned.get(row.id)
+        mark, _ = self._returned.get(row.id, (None, 0))
         if mark is None or not mark.names(row):
             return False
         return row.committed_at == mark.committed_at or row.version <= self._repeated_to
 
     def _is_given_again(self, row: Row) -> bool:
         """Say whether a row was returned before, and no gap has said since then that it was lost."""
-        mark = self._returned.get(row.id)
-        return mark is not None and mark.names(row) and self._resets == self._returned_at[row.id]
+        mark, resets = self._returned.get(row.id, (None, 0))
+        return mark is not None and mark.names(row) and self._resets == resets
 
     def _remember(self, row: Row) -> None:
-        self._returned[row.id] = Mark.of(row)
-        self._returned_at[row.id] = self._resets
+        self._returned[row.id] = Mark.of(row), self._resets
         self._returned.move_to_end(row.id)
         if len(self._returned) > REMEMBERED:
-            oldest, _ = self._returned.popitem(last=False)
-            del self._returned_at[oldest]
+            self._returned.popitem(last=False)
 
     # --- the place in another manifest -------------------------------------------------------------
 
@@ -239,7 +239,10 @@ class Follow:
         """Find the place in a manifest that is not the one seen last."""
         anchor = self._anchor
         if anchor is None:
-            if manifest.version < self._position:
+            # Versions of another epoch are not those that the consumer has. It may be only a repair; but
+            # going on by version could skip commits.
+            is_other = manifest.version < self._position or manifest.epoch != self._epoch
+            if self._position and is_other:
                 self._lose_place()
             return
         went_back = False
@@ -267,14 +270,13 @@ class Follow:
 
     def _is_same_line(self, manifest: Manifest, anchor: Mark) -> Operation[bool]:
         """Say whether the log continues the one that was followed: no other row has the anchor's version."""
-        row = yield from self._row_at(manifest, anchor.version)
+        row = yield from self._row(manifest, search.ByVersion(anchor.version))
         if row is None:  # unlinked by retention; a row that cannot have been was undone
             return anchor.version < _complete_from(manifest)
         return anchor.names(row)
 
-    def _row_at(self, manifest: Manifest, version: int) -> Operation[Row | None]:
-        """Find the row of a version. None: there is none, or its page is damaged."""
-        query = search.ByVersion(version)
+    def _row(self, manifest: Manifest, query: search.Query) -> Operation[Row | None]:
+        """Find a row in the log. None: there is none, or its page is damaged."""
         try:
             return (yield from find(self._ctx, self._dataset, search.in_log(manifest.log, query)))
         except Damaged:
@@ -294,8 +296,9 @@ class Follow:
         returned = list(self._returned.values())[::-1]
         step, at = 1, 0
         while at < len(returned):
-            place = yield from self._place_of(manifest, returned[at])
-            if place is not None and (not in_place or place.version == returned[at].version):
+            mark, _ = returned[at]
+            place = yield from self._place_of(manifest, mark)
+            if place is not None and (not in_place or place.version == mark.version):
                 return place
             at, step = at + step, step * 2
         return None

@@ -315,15 +315,19 @@ def _ask_once(question: GetServed) -> Operation[Served | Failed | None]:
 
 
 def load_page(ctx: Context, dataset: str, ref: Ref) -> Operation[Page]:
-    """Read a page and check it. Pages are immutable, so they are cached by their key."""
-    record = ctx.cache.record(ref.key, "")
+    """Read a page and check it. Pages are immutable, so they are cached by their key and bounds.
+
+    The key alone may stand for other rows, if the store went back and has grown past what this client knew.
+    """
+    bounds = f"{ref.count}.{ref.min_ts}.{ref.max_ts}"
+    record = ctx.cache.record(ref.key, bounds)
     if record is not None:
         return pages.parse(record, ref, dataset)
     record = yield from ask(ctx, Get(ref.key))
     if record is None:
         raise pages.missing(ref)
     page = pages.parse(record, ref, dataset)
-    ctx.cache.keep(ref.key, "", record)
+    ctx.cache.keep(ref.key, bounds, record)
     return page
 
 

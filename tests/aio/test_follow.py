@@ -13,7 +13,7 @@ import pytest
 
 import swapstore.aio
 from swapstore import Row
-from swapstore.errors import InvalidInput, StoreClosed, Unavailable
+from swapstore.errors import Corrupt, InvalidInput, StoreClosed, Unavailable
 from tests.aio.support import Place
 from tests.support.valkey import Server, free_port
 
@@ -209,5 +209,86 @@ def test_a_closed_follower_leaves_no_task(place: Place) -> None:
             await asyncio.wait({taking})
             await follower.aclose()
             assert asyncio.all_tasks() == before
+
+    asyncio.run(main())
+
+
+def test_a_store_is_closed_in_another_event_loop_than_its_follower(tmp_path: Path) -> None:
+    """A program that closes its store after the loop of its follower gets an error, and closes nothing."""
+    store = swapstore.aio.connect(f"sqlite:///{tmp_path / 'store.db'}")
+
+    async def follow() -> Any:
+        follower = store.follow("mena", poll=60)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await anext(follower)
+        return follower
+
+    follower = asyncio.run(follow())  # the step that is under way is cancelled at the end
+    asyncio.run(store.close())
+    with pytest.raises(StopAsyncIteration):
+        asyncio.run(anext(follower))
+
+
+def test_a_follower_that_waits_keeps_no_tasks(place: Place) -> None:
+    """Each poll leaves a task, until a service that follows for a week has no memory left."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            before = len(asyncio.all_tasks())
+            follower = store.follow("mena", poll=0.001)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(follower), 0.3)
+            assert len(asyncio.all_tasks()) <= before + 4
+
+    asyncio.run(main())
+
+
+def test_a_batch_that_closing_the_store_breaks_is_no_error(place: Place, monkeypatch: Any) -> None:
+    """A service that shuts down while its follower looks dies with an error."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            await store.publish("mena", 1)
+            follower = store.follow("mena", after=0)
+            assert await take(follower, 1) == [1]
+            looking, closed = asyncio.Event(), asyncio.Event()
+
+            async def execute(_: object) -> list[Any]:
+                looking.set()
+                await closed.wait()
+                raise StoreClosed("closed")
+
+            monkeypatch.setattr(store._driver, "execute", execute)
+            taking = asyncio.ensure_future(anext(follower, None))
+            await looking.wait()
+            closing = asyncio.ensure_future(store.close())
+            await asyncio.sleep(0)
+            closed.set()
+            async with asyncio.timeout(20):
+                await closing
+                assert await taking is None
+
+    asyncio.run(main())
+
+
+def test_a_follower_is_over_after_an_error(place: Place, monkeypatch: Any) -> None:
+    """A loop around a follower gets the error of damage again and again, where the iteration has ended."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            await store.publish("mena", 1)
+            follower = store.follow("mena", after=0)
+            assert await take(follower, 1) == [1]
+
+            async def execute(_: object) -> list[Any]:
+                raise Corrupt("on purpose")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(store._driver, "execute", execute)
+                with pytest.raises(Corrupt):
+                    await take(follower, 1)
+            await store.publish("mena", 2)
+            assert await anext(follower, None) is None
 
     asyncio.run(main())

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from swapstore import Damaged, Gap, Retention, Row, Store
+from swapstore import Damaged, Gap, Retention, Row, Store, Unavailable
 from swapstore.protocol import follow
 from swapstore.testing import SimulatedStore
 from tests.follow.followers import grown, ids, publish, retained, take, versions
@@ -157,6 +157,62 @@ def test_a_pinned_snapshot_is_given_whatever_its_age(store: Store) -> None:
     follower.close()
 
 
+@pytest.mark.parametrize("after", [None, 0])
+def test_what_retention_took_since_the_beginning_is_a_gap(after: int | None) -> None:
+    """A consumer of a new dataset never learns that its first commits were unlinked before it got them."""
+    store = SimulatedStore().connect()
+    follower = store.follow("mena", after=after)
+    publish(store, 10)
+    keep(store, 3)
+    assert versions(take(follower, 4)) == [(0, 8, "retention"), 8, 9, 10]
+
+
+def test_a_version_that_the_follower_has_seen_is_not_a_gap_before_a_pinned_commit() -> None:
+    """A confirmation counts as a lost commit, where only the pinned one after it was kept."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 10)
+    store.confirm("mena")
+    client, meddler = meddled(sim.connect())
+    follower = client.follow("mena", after=0)
+    take(follower, 10)
+
+    def go_on() -> None:
+        publish(store, 100, begin=10)
+        store.pin("mena", version=12)
+        keep(store, 2)
+
+    now = len(meddler.batches)
+    meddler.before(now + 1, go_on)  # after a look at the confirmation
+    assert versions(take(follower, 4)) == [12, (12, 110, "retention"), 110, 111]
+
+
+def test_what_was_hidden_stays_a_gap_after_a_repair() -> None:
+    """A repair finds commits that a consumer has, and that one before them was lost is never told."""
+    sim = SimulatedStore()
+    store, other = sim.connect(), sim.connect()
+    now = sim.clock.now_ms()
+    for number in range(5):
+        store.publish("mena", number, ts=now, id=f"mena-{number}")
+    client, meddler = meddled(sim.connect())
+    follower = client.follow("mena", after=0)
+    take(follower, 5)
+    store.publish("mena", "old", ts=now - 7_200_000, id="old")
+    store.prune("mena", retention=Retention(max_age=timedelta(hours=1)))
+
+    def rebuild() -> None:
+        sim.evict(MANIFEST)
+        other.repair("mena", apply=True)
+        other.prune("mena", retention=Retention(max_age=timedelta(hours=1)))
+        other.publish("mena", "new", ts=now, id="new")
+
+    meddler.before(len(meddler.batches) + 3, rebuild)
+    gap, row = take(follower, 2)
+    assert isinstance(gap, Gap)
+    assert (gap.after, gap.reason) == (5, "retention")
+    assert ids([row]) == ["new"]
+
+
 # --- stores that went back -------------------------------------------------------------------------
 
 
@@ -228,6 +284,136 @@ def test_a_flush_behind_a_cursor_that_is_no_commit() -> None:
     sim.keyspace.values.clear()
     publish(sim.connect(), 6, begin=100)
     assert versions(take(follower, 1)) == [(6, 1, "reset")]
+
+
+@pytest.mark.parametrize("grown_to", [20, 100])
+def test_a_flush_behind_a_cursor_in_a_page_that_is_no_commit(grown_to: int) -> None:
+    """A consumer that goes on after a confirmation of long ago skips what was committed after a flush."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 20)
+    confirmed = store.confirm("mena").version
+    publish(store, 60, begin=20)
+    follower = store.follow("mena", after=confirmed)
+    sim.keyspace.values.clear()
+    publish(sim.connect(), grown_to, begin=100)
+    assert versions(take(follower, 2)) == [(confirmed, 1, "reset"), 1]
+
+
+@pytest.mark.parametrize("grown_to", [20, 100])
+def test_a_flush_behind_a_cursor_before_all_that_is_left(grown_to: int) -> None:
+    """A consumer whose place was unlinked skips what was committed after a flush."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 100)
+    keep(store, 5)
+    follower = store.follow("mena", after=30)
+    sim.keyspace.values.clear()
+    publish(sim.connect(), grown_to, begin=100)
+    assert versions(take(follower, 2)) == [(30, 1, "reset"), 1]
+
+
+def test_a_backup_from_before_a_cursor_whose_place_was_unlinked() -> None:
+    """A consumer waits for a version that a restored backup lacks, and skips what comes until then."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 20)
+    backup = sim.keyspace.copy()
+    publish(store, 80, begin=20)
+    keep(store, 5)
+    follower = store.follow("mena", after=30)
+    sim.keyspace.values, sim.keyspace.sets = backup.values, backup.sets
+    publish(sim.connect(), 3, begin=100)
+    assert versions(take(follower, 2)) == [(30, 1, "reset"), 1]
+
+
+@pytest.mark.parametrize("count", [10, 80])
+def test_a_failover_before_the_first_commit_is_taken(count: int) -> None:
+    """A failover lost just the commit that a consumer has, and it never gets the one in its place."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 9)
+    lost = sim.keyspace.copy()
+    publish(store, count - 9, begin=9)
+    follower = store.follow("mena", after=10)
+    sim.keyspace.values, sim.keyspace.sets = lost.values, lost.sets
+    sim.clock.advance(1000)
+    publish(sim.connect(), count, begin=100)
+    found = take(follower, 2)
+    assert versions(found[:1]) == [(10, 1, "reset")]
+
+
+@pytest.mark.parametrize("batch", range(1, 8))
+def test_an_outage_while_a_follower_finds_its_place(batch: int) -> None:
+    """A follower that is cut off just after a failover goes on by version, and skips what took its place."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    publish(store, 20)
+    lost = sim.keyspace.copy()
+    publish(store, 130, begin=20)
+    client, meddler = meddled(sim.connect())
+    follower = client.follow("mena", after=0)
+    take(follower, 64)
+    sim.keyspace.values, sim.keyspace.sets = lost.values, lost.sets
+    sim.clock.advance(1000)
+    publish(sim.connect(), 140, begin=1000)
+
+    def down() -> None:
+        raise Unavailable("down, on purpose")
+
+    meddler.before(len(meddler.batches) + batch - 1, down)
+    assert versions(take(follower, 101)) == [(64, 21, "reset"), *range(21, 121)]
+
+
+def test_a_follower_does_not_wait_before_what_is_there() -> None:
+    """After a failover a consumer gets new commits one poll a page late: it waits at those that it has."""
+    waits: list[float] = []
+
+    class Noting:
+        def wait(self, seconds: float) -> None:
+            waits.append(seconds)
+
+        def close(self) -> None:
+            pass
+
+    sim = SimulatedStore()
+    store = sim.connect()
+    store._driver.listen = lambda _: Noting()  # type: ignore[attr-defined]
+    publish(store, 300)
+    lost = sim.keyspace.copy()
+    publish(store, 100, begin=300)
+    follower = store.follow("mena", after=0)
+    take(follower, 400)
+    sim.keyspace.values, sim.keyspace.sets = lost.values, lost.sets
+    publish(sim.connect(), 60, begin=1000)
+    assert versions(take(follower, 2)) == [(400, 301, "reset"), 301]
+    assert waits == []
+
+
+def test_what_was_returned_twice_is_remembered_from_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer is given commits a third time after a repair, without a gap before them."""
+    monkeypatch.setattr(follow, "REMEMBERED", 40)
+    sim = SimulatedStore()
+    store = sim.connect()
+    stamp = sim.clock.now_ms()
+    for number in range(64):
+        store.publish("mena", number, id=f"mena-{number}", ts=stamp)
+    follower = store.follow("mena", after=0)
+    take(follower, 64)
+    sim.keyspace.values.clear()
+    sim.keyspace.sets.clear()
+    sim.clock.advance(1000)
+    producer = sim.connect()
+    publish(producer, 1, begin=100)
+    assert versions(take(follower, 2)) == [(64, 1, "reset"), 1]
+    for number in range(30, 40):
+        producer.publish("mena", number, id=f"mena-{number}", ts=stamp)
+    publish(producer, 15, begin=101)
+    assert ids(take(follower, 25)) == [f"mena-{n}" for n in (*range(30, 40), *range(101, 116))]
+    sim.evict(MANIFEST)
+    sim.connect().repair("mena", apply=True)
+    publish(sim.connect(), 1, begin=200)
+    assert ids(take(follower, 1)) == ["mena-200"]
 
 
 def test_the_same_ids_with_other_contents_after_a_flush(store: Store) -> None:

@@ -154,6 +154,27 @@ def test_a_client_follows_a_restored_store(store: Store) -> None:
     assert known_to(reader).version == 1
 
 
+def test_pages_of_a_store_that_went_back_and_grew_past_what_was_known() -> None:
+    """After a restore, and many publishes, a client raises `Corrupt` for a history that is in order."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    for number in range(120):
+        if number == 20:
+            backup = sim.keyspace.copy()
+        store.publish("mena", number)
+    reader = sim.connect()
+    assert len(list(reader.history("mena", limit=None))) == 120
+    sim.keyspace.values, sim.keyspace.sets = backup.values, backup.sets
+    sim.clock.advance(1000)
+    producer = sim.connect()
+    for number in range(150):
+        producer.publish("mena", f"new {number}")
+    assert list(reader.history("mena", limit=None)) == list(sim.connect().history("mena", limit=None))
+    found = reader.read("mena", version=40)
+    assert found is not None
+    assert found.value == "new 19"
+
+
 def test_after_a_restore_a_producer_remembers_its_own_publish(store: Store) -> None:
     """After a restore the cache shows what the backup does not have."""
     store.publish("mena", 1)

@@ -80,6 +80,16 @@ def test_every_version_is_found_in_a_page_a_level(deep: Log) -> None:
     assert deep.opened == 0
 
 
+def test_the_last_row_up_to_a_version_is_found_in_a_page_a_level(deep: Log) -> None:
+    """A follower that goes on after a version loads more than one page of each level."""
+    for row in deep.rows[::7]:
+        assert deep.find(search.UpToVersion(row.version)) == row
+        assert deep.opened <= 3
+    assert deep.find(search.UpToVersion(len(deep.rows) + 1)) == deep.rows[-1]
+    assert deep.find(search.UpToVersion(0)) is None
+    assert deep.opened == 0
+
+
 def test_every_id_is_found_in_a_page_a_level(deep: Log) -> None:
     """A read by id loads more than one page of each level, when times are in order."""
     for row in deep.rows[::7]:
