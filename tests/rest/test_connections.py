@@ -237,6 +237,18 @@ def test_the_sync_token_of_a_write_counts_although_a_read_overtook_it() -> None:
     assert ("upstash-sync-token", "after") in next(talk.exchange([Get("a")])).headers
 
 
+def test_a_read_that_a_write_overtook_does_not_take_its_writer_back() -> None:
+    """A producer does not read what it has written, because a read that began before has answered since."""
+    talk = Conversation(rest_address.parse("https://x.test", "t", allow_http=False), max_request=9999)
+    read, write = talk.exchange([Get("a")]), talk.exchange([Write("a", b"1")])
+    next(read), next(write)
+    for exchange, result, told in ((write, '"OK"', "after"), (read, "null", "before")):
+        body = b'[{"result":%s},{"result":"YmFzZTY0Pw=="}]' % result.encode()
+        with pytest.raises(StopIteration):
+            exchange.send(Response(200, {"upstash-sync-token": told}, body))
+    assert ("upstash-sync-token", "after") in next(talk.exchange([Get("a")])).headers
+
+
 @pytest.mark.parametrize("face", FACES)
 def test_no_log_and_no_error_shows_the_token(
     face: str, rest: RestServer, caplog: pytest.LogCaptureFixture
