@@ -589,7 +589,8 @@ def test_a_commit_that_was_undone_before_retention_could_hide_it() -> None:
     assert latest.id == "ours"
 
 
-def test_a_commit_that_retention_has_unlinked_since_was_not_undone() -> None:
+@pytest.mark.parametrize("bound", [{"max_count": 1}, {"max_age": timedelta(seconds=1)}], ids=["count", "age"])
+def test_a_commit_that_retention_has_unlinked_since_was_not_undone(bound: dict[str, Any]) -> None:
     """A commit that others have outgrown during the wait is published a second time."""
     sim = SimulatedStore(replicas=2)
     client, meddler = meddled(sim.connect())
@@ -601,7 +602,8 @@ def test_a_commit_that_retention_has_unlinked_since_was_not_undone() -> None:
             outgrown.append(1)
             for number in range(100):
                 others.publish("mena", number)
-            others.prune("mena", retention=Retention(max_count=1))
+            sim.clock.advance(10_000)
+            others.prune("mena", retention=Retention(**bound))
             others.publish("mena", "last")
             sim.clock.advance(3_600_000)
             replies[-1] = Failed(ReadOnly("not the primary any more"), again=True)
