@@ -100,7 +100,7 @@ def _send_together(groups: Iterable[list[_Member[T]]]) -> Operation[None]:
             failure = failure if failure is not None and failure.again else None
         else:
             for member in group:
-                member.answer(copy.copy(failure))
+                member.answer(_unsent(member, failure))
 
 
 def _send(group: list[_Member[T]]) -> Operation[Unavailable | None]:
@@ -139,10 +139,15 @@ def _send_alone(members: list[_Member[T]]) -> Operation[None]:
     for member in sorted(members, key=lambda each: _size(each.wants)):
         if failure is None:
             failure = yield from _send([member])
-        elif isinstance(failure, ReplyLost) and not _only_reads(member):
-            member.answer(Unavailable(f"not sent, because the request before it had no answer: {failure}"))
         else:
-            member.answer(copy.copy(failure))
+            member.answer(_unsent(member, failure))
+
+
+def _unsent(member: _Member[T], failure: Unavailable) -> Unavailable:
+    """Return the error of a member that was not sent, because another one failed: its reply is not lost."""
+    if isinstance(failure, ReplyLost) and not _only_reads(member):
+        return Unavailable(f"not sent, because the request before it had no answer: {failure}")
+    return copy.copy(failure)
 
 
 def _only_reads(member: _Member[T]) -> bool:

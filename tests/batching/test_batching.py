@@ -100,6 +100,21 @@ def test_a_failure_of_one_dataset_does_not_stop_the_others(store: Store) -> None
         client.publish_many({"asia": 1, "mena": values()["mena"]}, id="run").raise_for_failures()
 
 
+def test_the_arguments_hold_for_each_dataset(store: Store) -> None:
+    """A retry with the same dedupe key publishes eight datasets twice, or their labels are lost."""
+    first = store.publish_many(values(), dedupe_key="run", labels={"by": "cron"}, ts=at(1))
+    first.raise_for_failures()
+    again = store.publish_many(values(1), dedupe_key="run")
+    again.raise_for_failures()
+    for name in REGIONS:
+        commit, same = first[name], again[name]
+        assert isinstance(commit, Commit)
+        assert isinstance(same, Commit)
+        assert (commit.created, same.created, same.version) == (True, False, 1)
+        (row,) = store.history(name)
+        assert (row.labels, row.ts) == ({"by": "cron"}, 1)
+
+
 def test_each_failure_names_its_dataset(store: Store) -> None:
     """Eight errors in a log do not say which dataset each belongs to."""
     outcomes = store.publish_many({"mena": {1}, "asia": {2}})

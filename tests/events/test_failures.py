@@ -179,3 +179,19 @@ def test_the_end_of_a_store_is_not_a_failure(tmp_path: Path) -> None:
     with pytest.raises(StoreClosed):
         store.publish("mena", 2)
     assert [type(event) for event in told] == [Published]
+
+
+def test_a_call_that_the_end_of_a_store_cuts_short_is_not_a_failure(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each shutdown of a service under load raises as many alarms as calls are under way."""
+    client, _, told = down(store)
+
+    def closed(*_: Any) -> None:
+        raise StoreClosed("the store was closed")
+
+    monkeypatch.setattr(Down, "execute", closed)
+    for call in ("publish", "read_latest", "status"):
+        with pytest.raises(StoreClosed):
+            CALLS[call](client)
+    assert told == []

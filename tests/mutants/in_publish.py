@@ -256,6 +256,18 @@ MUTANTS = (
         Edit("Calls.publish", "yield from require(ctx, ctx.durability)", "pass"),
     ),
     mutant(
+        "an undone commit taken for a hidden one",
+        "A commit that a failover has undone is published again, whatever retention hides since.",
+        DURABILITY + "a_commit_that_was_undone_before_retention_could_hide_it",
+        Edit("_has", "is_hidden and current.version > commit.version", "is_hidden"),
+    ),
+    mutant(
+        "a commit that was not sent taken for a lost one",
+        "Of what shares a call, only what was sent can have an unknown outcome.",
+        "batching/test_batches.py::test_what_was_not_sent_is_not_lost",
+        Edit("_unsent", "isinstance(failure, ReplyLost) and not _only_reads(member)", "False"),
+    ),
+    mutant(
         "a commit that was carried out before counts as waited for",
         "A commit that a former send has carried out is waited for behind a write of this connection.",
         "exploration/test_explore.py::test_every_state_of_publishes_that_wait_keeps_the_promises"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import threading
@@ -16,8 +17,10 @@ import swapstore.aio
 from swapstore import InvalidInput, StoreClosed, SwapstoreError
 from swapstore.commands import Get, Put, Register, Write
 from swapstore.drivers.rest import address as rest_address
+from swapstore.drivers.rest import transport
 from swapstore.drivers.rest.aio import AsyncUpstashDriver
 from swapstore.drivers.rest.conversation import Conversation, Response, SyncToken
+from swapstore.drivers.rest.driver import UpstashDriver
 from tests.rest.support import FACES, driver_of, store_on
 from tests.support.rest import RestServer
 
@@ -36,6 +39,19 @@ def test_successive_requests_share_a_connection(face: str, rest: RestServer) -> 
             store.publish("mena", {"n": number})
             store.read_latest("mena")
     assert len({asked.connection for asked in rest.requests}) == 1
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_connection_that_was_idle_for_long_is_not_used(
+    face: str, rest: RestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway has forgotten the connection meanwhile, and the outcome of a publish is unknown."""
+    monkeypatch.setattr(transport, "IDLE_S", 0.01)
+    with driver_of(face, rest.url, rest.token) as driver:
+        driver.execute([Get("a")])
+        time.sleep(0.02)
+        driver.execute([Get("a")])
+    assert len({asked.connection for asked in rest.requests}) == 2
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -138,6 +154,30 @@ def test_a_driver_belongs_to_one_event_loop(rest: RestServer) -> None:
     asyncio.run(here())
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # nothing can close them any more
+def test_a_driver_is_closed_after_its_event_loop(rest: RestServer) -> None:
+    """A program whose event loop has ended cannot close its store."""
+    driver = asyncio_driver(rest)
+    asyncio.run(driver.execute([Get("a")]))
+    asyncio.run(driver.close())
+    del driver._http
+    gc.collect()
+
+
+def test_a_driver_is_closed_in_its_event_loop(rest: RestServer) -> None:
+    """Another event loop closes the connections, under the calls of the one that uses them."""
+    driver = asyncio_driver(rest)
+
+    async def here() -> None:
+        await driver.execute([Get("a")])
+        with pytest.raises(InvalidInput, match="another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(driver.close()))
+        assert await driver.execute([Get("a")]) == [None]
+        await driver.close()
+
+    asyncio.run(here())
+
+
 def test_a_cancelled_request_leaves_no_answer_behind(rest: RestServer) -> None:
     """The next request reads the response of the one that was cancelled."""
     driver = asyncio_driver(rest)
@@ -191,6 +231,18 @@ def test_the_sync_token_of_a_write_counts_although_a_read_overtook_it() -> None:
     write, read = talk.exchange([Write("a", b"1")]), talk.exchange([Get("a")])
     next(write), next(read)
     for exchange, result, told in ((read, "null", "before"), (write, '"OK"', "after")):
+        body = b'[{"result":%s},{"result":"YmFzZTY0Pw=="}]' % result.encode()
+        with pytest.raises(StopIteration):
+            exchange.send(Response(200, {"upstash-sync-token": told}, body))
+    assert ("upstash-sync-token", "after") in next(talk.exchange([Get("a")])).headers
+
+
+def test_a_read_that_a_write_overtook_does_not_take_its_writer_back() -> None:
+    """A producer does not read what it has written, because a read that began before has answered since."""
+    talk = Conversation(rest_address.parse("https://x.test", "t", allow_http=False), max_request=9999)
+    read, write = talk.exchange([Get("a")]), talk.exchange([Write("a", b"1")])
+    next(read), next(write)
+    for exchange, result, told in ((write, '"OK"', "after"), (read, "null", "before")):
         body = b'[{"result":%s},{"result":"YmFzZTY0Pw=="}]' % result.encode()
         with pytest.raises(StopIteration):
             exchange.send(Response(200, {"upstash-sync-token": told}, body))
@@ -253,3 +305,25 @@ def test_doctor_asks_the_endpoint(rest: RestServer) -> None:
         assert str(checks["replies"].verdict) == "unknown"
         assert {str(checks[name].verdict) for name in ("eviction", "memory", "persistence")} == {"unknown"}
         assert all(check.advice for check in checks.values() if str(check.verdict) != "ok")
+
+
+def test_a_store_that_is_closed_under_a_publish(rest: RestServer) -> None:
+    """A publish of another thread waits until its time-out, and leaves a connection open."""
+    store = swapstore.connect(rest.url, token=rest.token)
+    store.publish("mena", {"n": 1})
+    asked = len(rest.requests)
+    rest.switches.delay_after(0.3, times=1)
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(store.publish("mena", {"n": 2})))
+    thread.start()
+    while len(rest.requests) == asked:
+        time.sleep(0.001)
+    store.close()
+    thread.join()
+    assert [getattr(each, "version", each) for each in found] == [2]
+    assert len({each.connection for each in rest.requests}) == 1
+    driver = store._driver
+    assert isinstance(driver, UpstashDriver)
+    assert driver._http.connections == []
+    with pytest.raises(StoreClosed):
+        driver.execute([Get("a")])

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -198,13 +199,14 @@ def test_through_a_proxy(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
         with endpoint(tunnel) as proxy:
             monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE / "cert.pem"))
-            monkeypatch.setenv("HTTPS_PROXY", proxy)
+            monkeypatch.setenv("HTTPS_PROXY", proxy.replace("://", "://m%40e:p%3Aw@"))
             monkeypatch.setenv("NO_PROXY", "")
             with driver_of(face, f"https://store.test:{port}") as driver:
                 assert driver.execute([Get("a")]) == [None]
                 assert driver.execute([Get("a")]) == [None]
     (asked,) = seen
     assert asked.startswith(b"CONNECT store.test:")
+    assert b"Basic " + b64encode(b"m@e:p:w") in asked
     assert TOKEN.encode() not in asked
 
 

@@ -564,6 +564,31 @@ def test_another_commit_in_the_place_of_one_that_was_undone() -> None:
     assert [row.id for row in invariants.check(sim.connect())] == ["old", "theirs", "ours"]
 
 
+def test_a_commit_that_was_undone_before_retention_could_hide_it() -> None:
+    """A failover undoes a commit that a prune after it would have hidden, and the publish is acknowledged."""
+    sim = SimulatedStore(replicas=2)
+    client, meddler = meddled(sim.connect())
+    for number in (1, 2):
+        client.publish("mena", number, id=f"old-{number}", ts=at(number), durability=BOTH)
+    before = sim.keyspace.copy()
+    undone: list[int] = []
+
+    def undo(commands: Sequence[Command[Any]], replies: list[Any]) -> None:
+        if any(isinstance(command, Swap) for command in commands) and not undone:
+            undone.append(1)
+            _restore(sim.keyspace, before)
+            sim.connect().prune("mena", retention=Retention(max_age=timedelta(milliseconds=1)))
+            replies[-1] = Failed(ReadOnly("not the primary any more"), again=True)
+
+    _meddling(meddler, undo)
+    commit = client.publish("mena", "ours", id="ours", ts=at(3), durability=BOTH)
+    assert undone
+    assert (commit.created, commit.replicas) == (True, 2)
+    latest = sim.connect().read_latest("mena")
+    assert latest is not None
+    assert latest.id == "ours"
+
+
 @pytest.mark.parametrize("retention", [Retention(max_count=1), Retention(max_age=timedelta(minutes=30))])
 def test_a_commit_that_retention_has_unlinked_since_was_not_undone(retention: Retention) -> None:
     """A commit that others have outgrown during the wait is published a second time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from swapstore import Snapshot, Store
 from swapstore.cache import Cache
-from swapstore.commands import Command, Failed
+from swapstore.commands import Command, Failed, Get
+from swapstore.drivers.redis.reading import REST_S, AsyncReplicaDriver, ReplicaDriver
 from swapstore.engine import run
 from swapstore.errors import ReplyLost, SwapstoreError, Unavailable
 from swapstore.protocol import read
@@ -182,6 +184,56 @@ def test_a_replica_that_fails_costs_one_attempt(failure: Failed | SwapstoreError
     assert both.asked[0] == "replica"
     assert both.asked.count("replica") == 1
     assert both.run(read.read_id(both.ctx, "mena", "mena-1")).version == 1
+
+
+@attrs.define(slots=False)
+class Failing:
+    """A driver for replicas that raises `failure` until a test takes it away, and counts the batches."""
+
+    failure: SwapstoreError | None
+    asked: int = 0
+    where: str = "replicas"
+    kind: str = "redis"
+    binary_safe: bool = True
+
+    def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        return [None] * len(commands)
+
+    def close(self) -> None:
+        self.asked = 0
+
+
+@pytest.mark.parametrize("face", ["blocking", "asyncio"])
+def test_replicas_that_failed_rest_for_a_moment(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read waits for the time-out of a replica first, or no replica is ever read again."""
+    now = [100.0]
+    monkeypatch.setattr("swapstore.drivers.redis.reading.time.monotonic", lambda: now[0])
+    behind = Failing(Unavailable("down"))
+
+    def ask() -> list[Any]:
+        if face == "blocking":
+            return blocking.execute([Get("a")])
+        return asyncio.run(reading.execute([Get("a")]))
+
+    async def execute(commands: Sequence[Command[Any]]) -> list[Any]:
+        return behind.execute(commands)
+
+    blocking, reading = ReplicaDriver(behind), AsyncReplicaDriver(attrs.evolve(behind))  # type: ignore[arg-type]
+    reading._driver.execute = execute  # type: ignore[method-assign]
+    for name in ("mena", "asia", "europe"):
+        with pytest.raises(Unavailable) as caught:
+            ask()
+        assert caught.value.dataset is None, "what a read notes on its error is told by the next"
+        caught.value.dataset = name
+    assert behind.asked == 1
+    behind.failure = None
+    now[0] += REST_S
+    assert ask() == [None]
+    assert ask() == [None]
+    assert behind.asked == 3
 
 
 def test_a_record_that_is_altered_at_a_replica_alone() -> None:

@@ -48,7 +48,7 @@ class _Rests(Generic[D]):
 
     def _rest(self, error: SwapstoreError) -> None:
         if not isinstance(error, StoreClosed):
-            self._failure, self._rests_until = error, time.monotonic() + REST_S
+            self._failure, self._rests_until = copy.copy(error), time.monotonic() + REST_S
             self._log(error)
 
     def _note(self, replies: list[Any]) -> list[Any]:

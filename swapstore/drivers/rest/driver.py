@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import httpcore2
@@ -12,7 +13,7 @@ import httpcore2
 from swapstore.drivers.rest import errors, transport
 from swapstore.drivers.rest.conversation import Request, Response
 from swapstore.drivers.rest.transport import Body, Deadline, DeadlineBackend, RestDriver, TooLong
-from swapstore.errors import SwapstoreError
+from swapstore.errors import StoreClosed, SwapstoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,15 +22,34 @@ if TYPE_CHECKING:
 
 
 class UpstashDriver(RestDriver):
-    """Carries out commands through a REST endpoint, over connections that it keeps open."""
+    """Carries out commands through a REST endpoint, over connections that it keeps open.
+
+    The last batch in progress closes them after `close`. httpcore2 would close them under the other threads,
+    which then wait for an answer until their time-out, and connect anew.
+    """
 
     def _open(self) -> None:
+        self._lock = threading.RLock()
+        self._inside = 0
+        self._closed = False
         self._http = httpcore2.ConnectionPool(
             **transport.pool_options(self._address), network_backend=DeadlineBackend()
         )
 
     def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Post the commands; see `Driver.execute`."""
+        with self._lock:
+            if self._closed:
+                raise StoreClosed("the store was closed; connect() makes a new one")
+            self._inside += 1
+        try:
+            return self._exchanged(commands)
+        finally:
+            with self._lock:
+                self._inside -= 1
+            self._close_if_unused()
+
+    def _exchanged(self, commands: Sequence[Command[Any]]) -> list[Any]:
         exchange = self._conversation.exchange(commands)
         try:
             request = next(exchange)
@@ -63,5 +83,13 @@ class UpstashDriver(RestDriver):
         raise failure from cause
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections, as soon as no batch is in progress. New batches raise `StoreClosed`."""
+        with self._lock:
+            self._closed = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            is_over = self._closed and not self._inside
+        if is_over:
+            self._http.close()
