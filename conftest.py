@@ -109,8 +109,8 @@ class Surroundings:
         """Replace the address that the docs use with that of this document's own server or cluster."""
         if CLUSTER_IN_DOCS.search(text):
             if self._cluster is None:
-                self._cluster = Cluster(self._directory / "cluster", Server(self._directory).binary)
-                self._undo.enter_context(self._cluster)
+                cluster = Cluster(self._directory / "cluster", Server(self._directory).binary)
+                self._cluster = self._undo.enter_context(cluster)
             whole, one = self._cluster.url, self._cluster.primaries[0].url
             text = CLUSTER_IN_DOCS.sub(lambda address: whole if address[1] else one, text)
         if not SERVER_IN_DOCS.search(text):
