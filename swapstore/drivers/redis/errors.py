@@ -61,27 +61,34 @@ def is_tls(pool: Any) -> bool:
 
 def _not_connected(error: Exception, where: str, pool: Any) -> SwapstoreError:
     text = _text(error)
-    cause = str(error.__cause__ or error.__context__ or "")
-    if is_tls(pool) and "SSL" in cause and "SSL" not in text:
-        text = f"{text}: {cause}"  # redis-py 5 leaves it out in asyncio
-    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
-        return InvalidInput(
-            f"{where} showed a certificate that is not trusted: {text}. If it is the right server, name its "
-            "authority with ?ssl_ca_certs=/path/to/ca.pem, and write the host name that the certificate has"
-        )
+    if is_tls(pool) and (refused := without_tls(error, where)) is not None:
+        return refused
     if isinstance(error, raised.ResponseError) and "DB index" in text:
         return InvalidInput(
             f"{where} has no database of this number ({text}); write a smaller one, such as /0"
         )
     if _MAX_CLIENTS in text:
         return _too_many(where, text)
-    if is_tls(pool) and ("SSL" in text or "WRONG_VERSION" in text) and not _HUNG_UP.search(text):
-        return InvalidInput(
-            f"{where} does not speak TLS as expected: {text}. For a plain port, write redis://"
-        )
     return passing(
         Unavailable(f"cannot connect to {where}: {text}. Is the server running and the address right?")
     )
+
+
+def without_tls(error: Exception, where: str) -> InvalidInput | None:
+    """Build the error for a server with which there is no TLS. None: the connection failed otherwise."""
+    text, cause = _text(error), str(error.__cause__ or error.__context__ or "")
+    if "SSL" in cause and "SSL" not in text:
+        text = f"{text}: {cause}"  # redis-py 5 leaves it out in asyncio
+    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
+        return InvalidInput(
+            f"{where} showed a certificate that is not trusted: {text}. If it is the right server, name its "
+            "authority with ?ssl_ca_certs=/path/to/ca.pem, and write the host name that the certificate has"
+        )
+    if ("SSL" in text or "WRONG_VERSION" in text) and not _HUNG_UP.search(text):
+        return InvalidInput(
+            f"{where} does not speak TLS as expected: {text}. For a plain port, write redis://"
+        )
+    return None
 
 
 U = TypeVar("U", bound=Unavailable)

@@ -25,7 +25,7 @@ from redis.asyncio.sentinel import SentinelManagedConnection as AsyncManaged
 from redis.sentinel import SentinelManagedConnection as Managed
 
 from swapstore.drivers import refusals
-from swapstore.drivers.redis.errors import passing
+from swapstore.drivers.redis.errors import passing, without_tls
 from swapstore.drivers.redis.pool import NoPrimary
 from swapstore.errors import AccessDenied, InvalidInput, Misconfigured, SwapstoreError, Unavailable
 
@@ -234,11 +234,16 @@ class _Sentinels:
                 )
             if _DENIED.search(text) or isinstance(error, redis.AuthenticationError):
                 return AccessDenied(self._denied(place, text))
+            if (refused := without_tls(error, f"the sentinel {_shown(place)}")) is not None:
+                return refused
         texts = "; ".join(f"{_shown(place)}: {refusals.shown(str(error))}" for place, error in failures)
+        silent = any(isinstance(error, redis.TimeoutError) for _, error in failures)
+        is_tls = self.where.startswith(("rediss", "valkeys"))
+        asked = "Do they speak TLS? If not, write redis+sentinel://" if silent and is_tls else ""
         return passing(
             Unavailable(
-                f"no sentinel of {self.where} can be reached ({texts}). Are they running, and the addresses "
-                "right?"
+                f"no sentinel of {self.where} can be reached ({texts}). "
+                f"{asked or 'Are they running, and the addresses right?'}"
             )
         )
 
