@@ -204,7 +204,7 @@ class Retention:
 class Timeout:
     """How long a call waits for the store, in seconds. None: the default for this kind of store.
 
-    - `connect`: to make a connection, or to get a free one. Default: 5.
+    - `connect`: to make a connection (default: 5), or until one of those in use is free (default: 10).
     - `reply`: the longest silence while a request is sent or its reply is awaited. Bytes that flow end the
       silence, so a large transfer may take longer. On SQLite: the wait for a lock. Default: 10.
     - `total`: what one call may wait in vain, over all its requests: the requests that fail, the pauses

@@ -146,3 +146,13 @@ def test_a_time_out_of_the_store_is_that_of_its_connections(kind: Any) -> None:
     """A store waits for a reply only as long as for a connection."""
     driver = kind.from_url("redis://localhost:1/0", timeout=Timeout(connect=2, reply=7))
     assert driver.reply_s == 7
+
+
+@pytest.mark.parametrize(("timeout", "wait_s"), [(Timeout(connect=2), 2), (None, 10)])
+def test_a_free_connection_is_waited_for_as_long_as_a_new_one(timeout: Timeout | None, wait_s: int) -> None:
+    """A store whose connections are all in use waits ten seconds, whatever its time-out is."""
+    for kind in (RedisDriver, AsyncRedisDriver):
+        driver: Any = kind.from_url("redis://localhost:1/0", timeout=timeout)
+        assert driver._pool.timeout == wait_s
+    driver = ClusterDriver.from_url("redis+cluster://localhost:1", timeout=timeout)
+    assert driver._place.wait_s == wait_s

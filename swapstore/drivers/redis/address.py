@@ -101,7 +101,7 @@ def parse(
     refuse_options(url, where)
     options: dict[str, Any] = {
         "max_connections": MAX_CONNECTIONS,
-        "timeout": POOL_WAIT_S,
+        "timeout": (timeout and timeout.connect) or POOL_WAIT_S,
         "socket_connect_timeout": (timeout and timeout.connect) or CONNECT_TIMEOUT_S,
         "socket_timeout": (timeout and timeout.reply) or REPLY_TIMEOUT_S,
         "socket_read_size": READ_SIZE,
