@@ -28,9 +28,10 @@ check: $(READY)  ## before a commit, in a minute: lint of what changed, and test
 test: $(READY)  ## before a merge, in eight minutes: all that decides, with a real Valkey server
 	$(PYTEST)
 
-nightly: $(READY)  ## what takes longer: mutants, large searches, each store test on every store, random seeds
+nightly: $(READY)  ## what takes longer: mutants, large searches, each store test on every store, random seeds, old libraries
 	$(PYTEST) -m nightly
 	SWAPSTORE_FUZZ=nightly $(PYTEST) -m 'fuzz or hypothesis'
+	$(MAKE) oldest-library
 
 mutants: $(READY)  ## break the protocol on purpose: the table of mistakes, and the test that notices each
 	$(BIN)/python -m tests.mutants

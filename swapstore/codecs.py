@@ -370,7 +370,7 @@ def _warn_of_json_text(text: str) -> None:
         return
     try:
         msgspec.json.decode(text)
-    except (ValueError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return
     warnings.warn(
         "the value is a string that holds JSON: readers will get a string, not what it describes. Publish "

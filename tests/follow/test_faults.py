@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 import swapstore
 from swapstore import Store, Unavailable
@@ -20,7 +19,7 @@ from swapstore.testing import Kind, SimulatedStore, every_fault, faulty
 from tests.follow.followers import Collected, publish, take, versions
 from tests.support.drivers import another, meddled
 from tests.support.proxy import Proxy
-from tests.support.valkey import Server, free_port
+from tests.support.valkey import Server, client_of, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -192,7 +191,7 @@ def test_a_foreign_message_is_not_a_commit(store: Store) -> None:
     driver: Any = store._driver
     if hasattr(driver, "_pool"):
         follower = Collected(store.follow("mena", poll=FAST))
-        with redis.Redis(connection_pool=driver._pool) as client:
+        with client_of(driver) as client:
             for text in (b"", b"\xff", b'{"etag":"x.9.y"'):
                 client.publish("swapstore:manifest:{mena}", text)
         publish(another(store), 2)

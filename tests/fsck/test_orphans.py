@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 
 import swapstore
 from swapstore import Store
@@ -16,7 +15,7 @@ from swapstore.fsck.findings import Problem
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, sqlite_connection
-from tests.support.valkey import Server
+from tests.support.valkey import Server, client_of
 
 TTL_MS = 500_000
 
@@ -32,7 +31,7 @@ def plant(store: Store, count: int) -> None:
     damage = Damage(store)
     driver: Any = store._driver
     if damage.has_types:
-        client: Any = redis.Redis(connection_pool=driver._pool)
+        client: Any = client_of(driver)
         pipeline = client.pipeline(transaction=False)
         for number, (name, value) in enumerate(orphans(count), start=1):
             pipeline.execute_command("SET", name, value, "PX", TTL_MS)

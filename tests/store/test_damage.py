@@ -18,15 +18,13 @@ from swapstore.errors import (
 )
 from tests.support.drivers import another, meddled, sqlite_connection
 from tests.support.times import at
+from tests.support.valkey import client_of
 
 MANIFEST = "swapstore:manifest:{mena}"
 
 
 def raw_client(store: Store) -> Any:
-    import redis  # noqa: PLC0415
-
-    driver: Any = store._driver
-    return redis.Redis(connection_pool=driver._pool)
+    return client_of(store._driver)
 
 
 def is_sqlite(store: Store) -> bool:

@@ -14,6 +14,7 @@ from swapstore.errors import Conflict, IdConflict, InvalidInput, PayloadTooLarge
 from swapstore.protocol.context import Policy
 from tests.support.drivers import another, meddled, sqlite_connection
 from tests.support.times import at, soon
+from tests.support.valkey import client_of
 
 
 def versions(store: Store, dataset: str = "mena") -> list[int]:
@@ -162,9 +163,8 @@ def test_dedupe_is_not_decided_from_the_cache(store: Store) -> None:
 def wipe(store: Store) -> None:
     driver: Any = store._driver
     if hasattr(driver, "_pool"):
-        import redis  # noqa: PLC0415
-
-        redis.Redis(connection_pool=driver._pool).flushall()
+        with client_of(driver) as client:
+            client.flushall()
         return
     with sqlite_connection(driver) as connection:
         connection.execute("DELETE FROM records")

@@ -56,7 +56,7 @@ def client_of(driver: Any) -> Any:
     """
     pool = driver._pool
     options = {**pool.connection_kwargs, "connection_class": pool.connection_class}
-    return redis.Redis(connection_pool=redis.ConnectionPool(**options))
+    return redis.Redis.from_pool(redis.ConnectionPool(**options))
 
 
 class Server:
