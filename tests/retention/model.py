@@ -122,7 +122,7 @@ class Model:
         if self.latest is None or row.ts >= self.latest.ts:
             self.latest = row
         assert commit.is_latest == (self.latest == row)
-        self.update(retention, swaps=1, new=row)
+        self.update(retention, swaps=1, new=row, floor=floor)
 
     def pin_or_roll_back(self, who: int, what: str, id: str) -> None:  # noqa: A002
         store, _ = self.client(who)
@@ -179,14 +179,19 @@ class Model:
 
     # --- what must hold ----------------------------------------------------------------------------
 
-    def update(self, retention: Retention, *, swaps: int | None, new: Row | None = None) -> None:
-        """Check that the log changed as the limits allow, and take over the change."""
+    def update(
+        self, retention: Retention, *, swaps: int | None, new: Row | None = None, floor: int | None = None
+    ) -> None:
+        """Check that the log changed as the limits allow, and take over the change.
+
+        `floor`: as it was when the step began. A publish may wait, to send a record again, and time goes on.
+        """
         head, log = stored(self.clients[0]).head, invariants.check(self.clients[0])
         possible = [*self.rows, *([new] if new else [])]
         ideal = self.ideal(retention, possible)
         assert self.first_version <= head.first_version <= ideal
         if swaps != 0 and self.version:  # the first publish has nothing to hide
-            floor = self.floor_of(retention)
+            floor = self.floor_of(retention) if floor is None else floor
             assert head.floor == floor or (swaps is None and head.floor == self.floor)
             if swaps is None and head.floor == self.floor != floor:
                 assert not [row for row in possible if self.shows(row) and row.ts < floor]
