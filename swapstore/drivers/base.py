@@ -8,10 +8,17 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
+from swapstore.errors import StoreClosed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swapstore.commands import Command
+
+
+def closed() -> StoreClosed:
+    """Build the error for a store that another thread has closed."""
+    return StoreClosed("the store was closed; connect() makes a new one")
 
 
 # How long the call that sends a batch may still wait in vain, in seconds; see `Timeout.total`. A driver that

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
+from swapstore.drivers.base import closed
 from swapstore.errors import InvalidInput, StoreClosed, Unavailable
 
 if TYPE_CHECKING:
@@ -86,4 +87,4 @@ class Limiter:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise StoreClosed("the store was closed; connect() makes a new one")
+            raise closed()

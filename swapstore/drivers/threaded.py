@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from swapstore.errors import StoreClosed
+from swapstore.drivers.base import closed
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ThreadedDriver:
     async def execute(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Carry out the commands in a thread; see `AsyncDriver.execute`."""
         if self._closed:
-            raise StoreClosed("the store was closed; connect() makes a new one")
+            raise closed()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._driver.execute, commands)
 

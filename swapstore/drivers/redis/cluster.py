@@ -16,10 +16,11 @@ import redis
 import redis.asyncio
 
 from swapstore.commands import Ask, Command, Failed, Scan, Scanned
+from swapstore.drivers.base import closed
 from swapstore.drivers.redis import address, aio, driver, replicas
 from swapstore.drivers.redis.aio import AsyncRedisDriver
 from swapstore.drivers.redis.driver import RedisDriver
-from swapstore.drivers.redis.pool import Pool, closed
+from swapstore.drivers.redis.pool import Pool
 from swapstore.drivers.redis.slots import Address, Place, is_scan, open_slots
 from swapstore.drivers.redis.subscription import AsyncRedisListener, RedisListener
 from swapstore.drivers.redis.topology import Group, Topology

@@ -12,8 +12,8 @@ from redis.asyncio import sentinel as asentinel
 
 from swapstore.commands import Failed, Get, Members, Peek, ReadCommand, Scan, Time, Ttl
 from swapstore.drivers import refusals
+from swapstore.drivers.base import closed as closed_error
 from swapstore.drivers.redis.pool import Exhausted, NoPrimary
-from swapstore.drivers.redis.pool import closed as closed_error
 from swapstore.errors import AccessDenied, InvalidInput, ReplyLost, SwapstoreError, Unavailable
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from swapstore.errors import StoreClosed, SwapstoreError
+from swapstore.drivers.base import closed
+from swapstore.errors import SwapstoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,8 +275,3 @@ def is_quiet(connection: Any) -> bool:
         return not connection.can_read()
     except (redis.RedisError, OSError, ValueError):  # ValueError: its descriptor is too high for select
         return False
-
-
-def closed() -> StoreClosed:
-    """Build the error for a store that another thread has closed."""
-    return StoreClosed("the store was closed; connect() makes a new one")

@@ -25,11 +25,11 @@ import attrs
 import redis
 
 from swapstore.commands import Ask, AwaitReplicas, Command, Failed, ReadCommand, Register
+from swapstore.drivers.base import closed
 from swapstore.drivers.redis import errors
 from swapstore.drivers.redis.address import shown
 from swapstore.drivers.redis.driver import answers, too_few_replicas
 from swapstore.drivers.redis.elsewhere import final
-from swapstore.drivers.redis.pool import closed
 from swapstore.drivers.redis.replicas import Doubts
 from swapstore.drivers.redis.slots import (
     SLOTS,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpcore2
 
+from swapstore.drivers.base import closed
 from swapstore.drivers.rest import errors, transport
 from swapstore.drivers.rest.conversation import Request, Response
 from swapstore.drivers.rest.transport import Body, Deadline, DeadlineBackend, RestDriver, TooLong
-from swapstore.errors import StoreClosed, SwapstoreError
+from swapstore.errors import SwapstoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,7 @@ class UpstashDriver(RestDriver):
         """Post the commands; see `Driver.execute`."""
         with self._lock:
             if self._closed:
-                raise StoreClosed("the store was closed; connect() makes a new one")
+                raise closed()
             self._inside += 1
         try:
             return self._exchanged(commands)
