@@ -11,21 +11,13 @@ from redis.cluster import RedisCluster
 
 import swapstore
 import swapstore.aio
-from swapstore import Store
 from tests.support.cluster import Cluster, slot_of
 from tests.support.deployment import until
 from tests.support.load import Load
-from tests.support.traffic import Blocking
+from tests.support.traffic import FACES, Blocking
 from tests.support.valkey import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-
-
-def blocking(target: Any, **options: Any) -> Store:
-    return swapstore.connect(target, **options)
-
-
-both = pytest.mark.parametrize("connect", [blocking, Blocking], ids=["blocking", "asyncio"])
 
 
 def reads_of(cluster: Cluster, node: Server) -> int:
@@ -52,7 +44,7 @@ def filled(cluster: Cluster) -> list[str]:
     return names
 
 
-@both
+@FACES
 def test_reads_arrive_at_replicas(cluster: Cluster, connect: Callable[..., Any]) -> None:
     """The primaries have the load of all readers although they read from replicas."""
     names = filled(cluster)
@@ -83,7 +75,7 @@ def test_a_client_lends_its_replicas(cluster: Cluster) -> None:
     assert [reads_of(cluster, node) for node in cluster.primaries] == [0, 0, 0]
 
 
-@both
+@FACES
 def test_a_replica_is_away(cluster: Cluster, connect: Callable[..., Any]) -> None:
     """Where a shard has no replica, reads fail; or the other shards are not read at theirs any more."""
     names = filled(cluster)

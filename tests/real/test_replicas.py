@@ -12,20 +12,13 @@ import pytest
 
 import swapstore
 import swapstore.aio
-from swapstore import InvalidInput, Store
+from swapstore import InvalidInput
 from tests.support.deployment import kinds, until
 from tests.support.sentinels import Sentinels
-from tests.support.traffic import Blocking, Traffic
+from tests.support.traffic import FACES, Traffic
 from tests.support.valkey import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-
-
-def blocking(url: str, **options: Any) -> Store:
-    return swapstore.connect(url, **options)
-
-
-both = pytest.mark.parametrize("connect", [blocking, Blocking], ids=["blocking", "asyncio"])
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +73,7 @@ def slowest_of(store: Any, reads: int = 30) -> float:
     return slowest
 
 
-@both
+@FACES
 def test_reads_arrive_at_replicas(sentinels: Sentinels, connect: Callable[..., Any]) -> None:
     """The primary has the load of all readers although they read from replicas."""
     producer = connect(sentinels.url)
@@ -101,7 +94,7 @@ def test_reads_arrive_at_replicas(sentinels: Sentinels, connect: Callable[..., A
     assert all(reads_of(each) for each in sentinels.replicas), "one replica has all the load"
 
 
-@both
+@FACES
 def test_without_replicas_the_primary_answers(
     sentinels: Sentinels, connect: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,7 +112,7 @@ def test_without_replicas_the_primary_answers(
     store.close()
 
 
-@both
+@FACES
 def test_a_replica_that_hangs(sentinels: Sentinels, connect: Callable[..., Any]) -> None:
     """A replica that answers nothing holds up every read, not only one now and then."""
     store = connect(sentinels.url, read_from="replica")
@@ -139,7 +132,7 @@ def test_a_replica_that_hangs(sentinels: Sentinels, connect: Callable[..., Any])
     store.close()
 
 
-@both
+@FACES
 def test_replicas_that_are_cut_off(sentinels: Sentinels, connect: Callable[..., Any]) -> None:
     """A replica that has lost its primary, and refuses to answer from old data, makes reads fail."""
     store, producer = connect(sentinels.url, read_from="replica"), connect(sentinels.url)
@@ -161,7 +154,7 @@ def test_replicas_that_are_cut_off(sentinels: Sentinels, connect: Callable[..., 
         producer.close()
 
 
-@both
+@FACES
 def test_failovers_under_load(sentinels: Sentinels, connect: Callable[..., Any]) -> None:
     """A failover makes a client that reads from replicas fail, or go back, or read what is torn."""
     store = connect(sentinels.url, patience=30, read_from="replica")

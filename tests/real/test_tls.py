@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
-import swapstore
 from swapstore import SwapstoreError
 from tests.support.cluster import Cluster
 from tests.support.deployment import Sentinel, kinds
 from tests.support.doors import CERTIFICATE, Door, Guarded
 from tests.support.sentinels import NAME, Sentinels
-from tests.support.traffic import Blocking
+from tests.support.traffic import FACES
 from tests.support.valkey import Server, free_port
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -23,33 +23,36 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 TRUSTED = f"ssl_ca_certs={CERTIFICATE / 'cert.pem'}"
 
 
-def blocking(url: str, **options: Any) -> Any:
-    return swapstore.connect(url, **options)
-
-
-FACES = pytest.mark.parametrize("connect", [blocking, Blocking], ids=["blocking", "asyncio"])
-
-
 class GuardedSentinels(Sentinels):
     """Sentinels, and servers, that clients reach over TLS."""
 
     def __init__(self, directory: Path) -> None:
         self._doors: list[Door] = []
-        self._ports: list[int] = []
         super().__init__(directory, kinds()["valkey"], make=Guarded)
 
     def _sentinel(self, directory: Path, binary: str) -> Sentinel:
         made = super()._sentinel(directory, binary)
-        port = free_port()
-        self._ports.append(port)
-        self._doors.append(Door(port, made.port))
+        door = Door(made.port)
+        self._doors.append(door)
         with (directory / "sentinel.conf").open("a") as config:
-            config.write(f"sentinel announce-ip 127.0.0.1\nsentinel announce-port {port}\n")
+            config.write(f"sentinel announce-ip 127.0.0.1\nsentinel announce-port {door.port}\n")
         return made
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for door in self._doors:
+                stack.enter_context(door)
+            super().__enter__()
+            stack.push(super().__exit__)
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"localhost:{port}" for port in self._ports)
+        hosts = ",".join(f"localhost:{door.port}" for door in self._doors)
         return f"rediss+sentinel://{hosts}/{NAME}/0?{TRUSTED}&ssl_check_hostname=false"
 
     def secure(self) -> int:

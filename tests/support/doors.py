@@ -9,77 +9,65 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import threading
 from pathlib import Path
+from typing import Self
 
 import redis
 
-from tests.support.valkey import Server, free_port
+from tests.support.deployment import Switch
+from tests.support.valkey import Server
 
 CERTIFICATE = Path(__file__).parent.parent / "rest" / "tls"  # self-signed, for localhost
 HANDSHAKE = b"\x16"
 
 
-class Door:
-    """One address. Counts the connections with TLS, and those of clients without."""
+class Door(Switch):
+    """One address before a server. `secure`: how many connections began with TLS."""
 
-    def __init__(self, port: int, target: int) -> None:
-        self._target = target
+    def __init__(self, target: int) -> None:
+        super().__init__(target)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(CERTIFICATE / "cert.pem", CERTIFICATE / "key.pem")
-        self._listening = socket.create_server(("127.0.0.1", port))
-        self._open: set[socket.socket] = set()
         self.secure = 0
-        threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._carry, args=(connection,), daemon=True).start()
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self._spawn(self._carry, client)
 
-    def _carry(self, outside: socket.socket) -> None:
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            stack.enter_context(outside)
-            if outside.recv(1, socket.MSG_PEEK) == HANDSHAKE:
-                outside = stack.enter_context(self._context.wrap_socket(outside, server_side=True))
+    def _carry(self, client: socket.socket) -> None:
+        self._keep(client)
+        with contextlib.suppress(OSError):
+            if client.recv(1, socket.MSG_PEEK) == HANDSHAKE:
+                client = self._keep(self._context.wrap_socket(client, server_side=True))
                 self.secure += 1
-            inside = stack.enter_context(socket.create_connection(("127.0.0.1", self._target)))
-            self._open |= {outside, inside}
-            back = threading.Thread(target=_pass_on, args=(inside, outside), daemon=True)
-            back.start()
-            _pass_on(outside, inside)
-            back.join()
-            self._open -= {outside, inside}
+            server = self._keep(socket.create_connection(("127.0.0.1", self.target)))
+            self._spawn(self._forward, client, server)
+            self._forward(server, client)
 
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        for each in list(self._open):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-
-def _pass_on(source: socket.socket, sink: socket.socket) -> None:
-    """Pass on what comes until one side ends; then end both."""
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            sink.sendall(data)
-    for each in (source, sink):
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+    def _keep(self, connection: socket.socket) -> socket.socket:
+        with self._lock:
+            self._sockets.append(connection)
+        return connection
 
 
 class Guarded(Server):
-    """A server that is known by the address of its door. `client` goes around the door."""
+    """A server that is known by the address of its door, and started once. `client` goes around the door."""
 
     def __init__(self, directory: Path, *options: str, binary: str | None = None) -> None:
         super().__init__(directory, *options, binary=binary)
-        self.own_port = free_port()
-        self.door = Door(self.port, self.own_port)
+        self.own_port = self.port
+        self.door = Door(self.own_port)
+        self.port = self.door.port
+
+    def start(self, *, wait: bool = True) -> Self:
+        self.door.__enter__()
+        return super().start(wait=wait)
+
+    def stop(self) -> None:
+        super().stop()
+        self.door.__exit__()
 
     def command_line(self) -> list[str]:
         words = [*super().command_line(), "--replica-announce-port", str(self.port)]

@@ -9,6 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+import pytest
+
+import swapstore
 import swapstore.aio
 from swapstore import Gap, Row, Store
 from tests.support import invariants
@@ -54,6 +57,9 @@ class Blocking:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(JOIN_S)
         self._loop.close()
+
+
+FACES = pytest.mark.parametrize("connect", [swapstore.connect, Blocking], ids=["blocking", "asyncio"])
 
 
 class Traffic:
