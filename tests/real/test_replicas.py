@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,31 +13,12 @@ import pytest
 import swapstore
 import swapstore.aio
 from swapstore import InvalidInput
-from tests.support.deployment import kinds, until
+from tests.support.deployment import until
 from tests.support.sentinels import Sentinels
 from tests.support.traffic import FACES, Traffic
 from tests.support.valkey import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
-    with Sentinels(tmp_path_factory.mktemp("replicas"), kinds()["valkey"]) as made:
-        yield made
-
-
-@pytest.fixture
-def sentinels(running: Sentinels) -> Sentinels:
-    """Everything up, and empty."""
-    running.settle()
-    with running.primary.client() as client:
-        client.flushall()
-        client.wait(2, 5000)
-    for server in running.servers:
-        with server.client() as client:
-            client.config_resetstat()
-    return running
 
 
 def reads_of(server: Server) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +13,19 @@ import redis
 
 import swapstore
 import swapstore.aio
-from swapstore import AccessDenied, InvalidInput, Misconfigured, Store, SwapstoreError, Unavailable
+from swapstore import AccessDenied, InvalidInput, Misconfigured, SwapstoreError, Unavailable
 from tests.support.deployment import kinds, until
 from tests.support.sentinels import Sentinels
-from tests.support.traffic import Blocking, Traffic
+from tests.support.traffic import FACES, Blocking, Traffic
 from tests.support.valkey import Server, free_port
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
-    with Sentinels(tmp_path_factory.mktemp("sentinels"), kinds()["valkey"]) as made:
-        yield made
-
-
-@pytest.fixture
-def sentinels(running: Sentinels) -> Sentinels:
-    """Everything up, and empty."""
-    running.settle()
-    with running.primary.client() as client:
-        client.flushall()
-        client.wait(2, 5000)
-    return running
-
-
-def blocking(url: str, **options: Any) -> Store:
-    return swapstore.connect(url, **options)
-
-
 def failures(url: str, **options: Any) -> list[SwapstoreError]:
     """What reading from an address raises, blocking and in asyncio."""
     found = []
-    for connect in (blocking, Blocking):
+    for connect in (swapstore.connect, Blocking):
         store: Any = connect(url, **options)
         with pytest.raises(SwapstoreError) as caught:
             store.read_latest("mena")
@@ -57,7 +37,7 @@ def failures(url: str, **options: Any) -> list[SwapstoreError]:
 # --- failovers under load --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("connect", [blocking, Blocking], ids=["blocking", "asyncio"])
+@FACES
 def test_nobody_notices_failovers(sentinels: Sentinels, connect: Callable[..., Any]) -> None:
     """A failover, planned or not, ends a producer, a reader or a follower, or doubles or tears something.
 
@@ -106,7 +86,7 @@ def new_version(sentinels: Sentinels) -> int:
         return 0 if status is None else status.version
 
 
-@pytest.mark.parametrize("connect", [blocking, Blocking], ids=["blocking", "asyncio"])
+@FACES
 def test_a_sentinel_that_is_down_is_no_failure(sentinels: Sentinels, connect: Callable[..., Any]) -> None:
     """A store cannot be connected to because the first sentinel of its address is away."""
     store = connect(f"redis+sentinel://127.0.0.1:{free_port()},{sentinels.hosts}/mymaster/0", patience=0)
@@ -180,7 +160,7 @@ def test_passwords_of_both(tmp_path: Path) -> None:
     """A password for one of them is sent to the other, or the error names the wrong one, or shows it."""
     passwords: Any = {"password": "of-the-primary", "sentinel_password": "of-the-sentinels"}
     with Sentinels(tmp_path, kinds()["valkey"], **passwords) as made:
-        for connect in (blocking, Blocking):
+        for connect in (swapstore.connect, Blocking):
             store: Any = connect(made.url)
             store.publish("mena", 1)
             assert "of-the" not in repr(store)
@@ -259,7 +239,7 @@ def test_what_an_address_says(scheme: str) -> None:
 
 def test_valkey_is_redis(valkey: Server) -> None:
     """`valkey://` is an unknown kind of store."""
-    for connect in (blocking, Blocking):
+    for connect in (swapstore.connect, Blocking):
         store: Any = connect(f"valkey://127.0.0.1:{valkey.port}/0")
         store.publish("mena", 1)
         assert store.where == f"valkey://127.0.0.1:{valkey.port}/0"
