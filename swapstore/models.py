@@ -13,8 +13,6 @@ import msgspec
 from swapstore import arguments, codecs
 from swapstore.errors import InvalidInput, SomeFailed, SwapstoreError
 
-Encoding = Literal["base64"]
-
 _LARGEST = 2**53 - 1  # every reader of JSON keeps whole numbers exact up to this one
 Whole = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]  # of stored records, which may be damaged
 
@@ -24,17 +22,15 @@ class Entry:
     """The description of a snapshot.
 
     `ts` is the moment that the data describes, in milliseconds since the Unix epoch (UTC). `size` is the
-    payload's length in bytes, `sha256` its digest in hexadecimal. `encoding` is how the id record holds the
-    payload: `base64` if the endpoint carries only text and the payload is not UTF-8; None: as it is.
+    payload's length in bytes, `sha256` its digest in hexadecimal.
     """
 
     id: str
     ts: Whole
     size: Whole
     sha256: str
-    codec: str
-    encoding: Encoding | None = None
-    labels: dict[str, str]
+    codec: str = "json"
+    labels: dict[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

@@ -105,7 +105,6 @@ def append(
         size=entry.size,
         sha256=entry.sha256,
         codec=entry.codec,
-        encoding=entry.encoding,
         labels=entry.labels,
         version=version,
         committed_at=stamp.now_ms,
@@ -125,7 +124,7 @@ def append(
         first_version=base.head.first_version if base else 1,
         floor=base.head.floor if base else 0,
     )
-    log = Log(rows=(*log.rows, row), pages=log.pages)
+    log = attrs.evolve(log, rows=(*log.rows, row))
     unlinked: tuple[str, ...] = ()
     freed_bytes = 0
     if retained is not None or not head.shows_everything:
@@ -168,7 +167,9 @@ def sealed_log(log: Log, *, dataset: str, epoch: str, keys: Keys) -> tuple[Log, 
         return log, ()
     page = seal(log.rows[:size], level=0, dataset=dataset, epoch=epoch, keys=keys)
     refs, above = sealed_refs((*log.pages, page.ref), dataset=dataset, epoch=epoch, keys=keys)
-    return Log(rows=log.rows[size:], pages=refs), (page, *above)
+    named = [(row.dedupe_key, row.version) for row in log.rows[:size] if row.dedupe_key is not None]
+    dedupe = (*log.dedupe, *named)[-(manifest.recent() - size) :]
+    return Log(rows=log.rows[size:], pages=refs, dedupe=dedupe), (page, *above)
 
 
 def sealed_refs(
@@ -201,9 +202,7 @@ def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
     Returns the keys to unlink too, and the size of the payloads below them.
     """
     head = retention.hidden(head, log, retained.limits)
-    log, from_tail = retention.trimmed(head, log)
-    log, from_pages, pages = retention.taken_apart(head, log, dict(retained.pages))
-    gone = [*from_tail, *from_pages]
+    log, gone, pages = retention.taken_apart(head, log, dict(retained.pages))
     head = attrs.evolve(head, count=head.count - len(gone))
     gone += retained.released
     unlinked = keys_of(gone, head.dataset, keys)

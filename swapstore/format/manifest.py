@@ -17,13 +17,20 @@ import msgspec
 
 from swapstore.errors import Corrupt
 from swapstore.format import records
+from swapstore.format import rows as arrays
 from swapstore.format.keys import Keys
 from swapstore.models import Ref, Row, Whole
 
-F = 32  # rows in a page; the tail holds F to 2F of them
+F = 8  # rows in a page; the tail holds F to 2F of them
 G = 8  # references in a page of references
+RECENT = 4  # times F: so many of the newest rows never leave the log; the manifest has their dedupe keys
 ETAG_PREFIX = b'{"etag":"'
 _ETAG = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,20})\.[0-9a-f]{1,40}")
+
+
+def recent() -> int:
+    """The number of the newest rows that never leave the log."""
+    return RECENT * F
 
 
 def same_row(one: Row, other: Row) -> bool:
@@ -100,10 +107,15 @@ class Head:
 
 @attrs.frozen(kw_only=True)
 class Log:
-    """The body: the tail (`rows`), and the references to the pages before it; both oldest first."""
+    """The body: the tail (`rows`), and the references to the pages before it; both oldest first.
+
+    `dedupe`: dedupe keys of rows in pages, and the versions of these rows. All keys among the last `recent()`
+    rows are there, and maybe older ones, whose rows may have left the log.
+    """
 
     rows: tuple[Row, ...]
     pages: tuple[Ref, ...]
+    dedupe: tuple[tuple[str, int], ...] = ()
 
     @property
     def count(self) -> int:
@@ -166,9 +178,8 @@ class Manifest:
             stored = _LOG.decode(body)
         except records.UNREADABLE as error:
             raise Corrupt(f"the body of manifest {self.key} is damaged ({error})", key=self.key) from error
-        prefix = Keys.beside(self.key)
-        refs = tuple(records.read_ref(ref, prefix, self.key) for ref in stored.pages)
-        return Log(rows=stored.rows, pages=refs)
+        refs = arrays.read_refs(stored.pages, Keys.beside(self.key), self.epoch, self.key)
+        return Log(rows=arrays.read_rows(stored.rows, self.key), pages=refs, dedupe=stored.dedupe)
 
 
 def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
@@ -191,8 +202,9 @@ def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
 
 
 class _StoredLog(msgspec.Struct):
-    rows: tuple[Row, ...]
-    pages: tuple[records.StoredRef, ...]
+    rows: tuple[arrays.StoredRow, ...]
+    pages: tuple[arrays.StoredRef, ...]
+    dedupe: tuple[tuple[str, Whole], ...]
 
 
 class _Preamble(msgspec.Struct):
@@ -260,7 +272,6 @@ def _refuse_newer_format(line: bytes, key: str) -> None:
 
 def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> Manifest:
     """Build the manifest with this header and log. The bytes of `base`, its predecessor, are reused."""
-    latest = records.row_json(head.latest)
     header = {
         "etag": head.etag,
         "format": head.format,
@@ -268,17 +279,18 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
         "version": head.version,
         "committed_at": head.committed_at,
         "confirmed_at": head.confirmed_at,
-        "latest": msgspec.Raw(latest),
-        "pinned": records.row_fields(head.pinned) if head.pinned else None,
+        "latest": arrays.head_fields(head.latest),
+        "pinned": arrays.head_fields(head.pinned) if head.pinned else None,
         "count": head.count,
         "first_version": head.first_version,
         "floor": head.floor,
     }
-    newest = latest if log.rows and log.rows[-1] is head.latest else None
-    body = (_spliced(base, log, newest) if base else None) or records.to_json(
+    epoch = head.etag.partition(".")[0]
+    body = (_spliced(base, log) if base else None) or records.to_json(
         {
-            "rows": [records.row_fields(row) for row in log.rows],
-            "pages": [records.ref_fields(ref) for ref in log.pages],
+            "rows": [arrays.row_array(row) for row in log.rows],
+            "pages": [arrays.ref_array(ref, epoch) for ref in log.pages],
+            "dedupe": log.dedupe,
         }
     )
     line = records.pack(header)
@@ -289,7 +301,7 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
 _END_OF_ROWS = b'],"pages":['
 
 
-def _spliced(base: Manifest, log: Log, newest: bytes | None) -> bytes | None:
+def _spliced(base: Manifest, log: Log) -> bytes | None:
     """Build the body from the bytes of the base, if the log has the same rows or one more; else None.
 
     Most commits add one row and change nothing else. Encoding dozens of rows again for that would take longer
@@ -297,12 +309,13 @@ def _spliced(base: Manifest, log: Log, newest: bytes | None) -> bytes | None:
     """
     was = base.log
     more = len(log.rows) - len(was.rows)
-    if more not in {0, 1} or log.pages != was.pages or log.rows[: len(was.rows)] != was.rows:
+    as_before = (log.pages, log.dedupe, log.rows[: len(was.rows)]) == (was.pages, was.dedupe, was.rows)
+    if more not in {0, 1} or not as_before:
         return None
     end = base.raw.rfind(_END_OF_ROWS)
     if end < 0:
         return None
     if not more:
         return base.raw[base.head_size :]
-    row = newest or records.row_json(log.rows[-1])
+    row = arrays.row_json(log.rows[-1])
     return b"%b,%b%b" % (base.raw[base.head_size : end], row, base.raw[end:])

@@ -14,6 +14,7 @@ import msgspec
 
 from swapstore.errors import Corrupt, PayloadMissing
 from swapstore.format import records
+from swapstore.format import rows as arrays
 from swapstore.models import Ref, Row, Whole
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class _PageHeader(msgspec.Struct):
 
 
 class _StoredPage(msgspec.Struct):
-    rows: tuple[Row, ...] = ()
-    pages: tuple[records.StoredRef, ...] = ()
+    rows: tuple[arrays.StoredRow, ...] = ()
+    pages: tuple[arrays.StoredRef, ...] = ()
 
 
 _PAGE = msgspec.json.Decoder(_StoredPage)
@@ -58,15 +59,13 @@ def seal(
     items: Sequence[Row] | Sequence[Ref], *, level: int, dataset: str, epoch: str, keys: Keys
 ) -> SealedPage:
     """Seal a run of rows, or of references, into a page. The same run gives the same bytes."""
-    ref, body = _seal_rows(items) if level == 0 else _seal_refs(items)
+    ref, body = _seal_rows(items) if level == 0 else _seal_refs(items, epoch)
     name = f"{epoch}.{ref.first_version}-{ref.last_version}"
     ref = attrs.evolve(ref, key=keys.page(dataset, name))
     header = {
         "page": name,
         "format": records.FORMAT,
         "dataset": dataset,
-        "level": level,
-        "count": ref.count,
         "size": len(body),
         "sha256": records.digest(body),
     }
@@ -83,10 +82,10 @@ def _seal_rows(rows: Sequence[Any]) -> tuple[Ref, bytes]:
         min_ts=min(times),
         max_ts=max(times),
     )
-    return ref, records.to_json({"rows": [records.row_fields(row) for row in rows]})
+    return ref, records.to_json({"rows": [arrays.row_array(row) for row in rows]})
 
 
-def _seal_refs(refs: Sequence[Any]) -> tuple[Ref, bytes]:
+def _seal_refs(refs: Sequence[Any], epoch: str) -> tuple[Ref, bytes]:
     ref = Ref(
         key="",
         count=sum(below.count for below in refs),
@@ -95,7 +94,7 @@ def _seal_refs(refs: Sequence[Any]) -> tuple[Ref, bytes]:
         min_ts=min(below.min_ts for below in refs),
         max_ts=max(below.max_ts for below in refs),
     )
-    return ref, records.to_json({"pages": [records.ref_fields(below) for below in refs]})
+    return ref, records.to_json({"pages": [arrays.ref_array(below, epoch) for below in refs]})
 
 
 def parse(record: bytes, ref: Ref, dataset: str) -> Page:
@@ -115,9 +114,10 @@ def parse(record: bytes, ref: Ref, dataset: str) -> Page:
         stored = _PAGE.decode(body)
     except records.UNREADABLE as error:
         raise Corrupt(f"{ref.key} is not a page of a swapstore manifest ({error})", key=ref.key) from error
-    prefix = ref.key.rpartition(":")[0] + ":"
+    beside, _, name = ref.key.rpartition(":")
     page = Page(
-        rows=stored.rows, pages=tuple(records.read_ref(below, prefix, ref.key) for below in stored.pages)
+        rows=arrays.read_rows(stored.rows, ref.key),
+        pages=arrays.read_refs(stored.pages, f"{beside}:", name.partition(".")[0], ref.key),
     )
     _check_bounds(page, ref)
     return page

@@ -9,17 +9,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import attrs
 import msgspec
 
 from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
-from swapstore.models import Encoding, Entry, LiveView, Ref, Row, Whole
+from swapstore.models import Entry, LiveView, Row, Whole
 
 FORMAT = 1
+Encoding = Literal["base64"]
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # why stored JSON cannot be parsed
+
+E = TypeVar("E", bound=Entry)
 
 _OTHER_WRITER = "Something else writes to this key, or damaged it; give swapstore a namespace of its own."
 
@@ -50,67 +52,42 @@ def split(record: bytes, key: str) -> tuple[bytes, bytes]:
     return record[:end], record[end + 1 :]
 
 
-# --- entries and rows ------------------------------------------------------------------------------
+# --- entries ---------------------------------------------------------------------------------------
 
 
 def entry_fields(entry: Entry) -> dict[str, Any]:
-    """An entry's fields in canonical order. `encoding` is left out if the payload is stored as it is."""
-    fields: dict[str, Any] = {
-        "id": entry.id,
-        "ts": entry.ts,
-        "size": entry.size,
-        "sha256": entry.sha256,
-        "codec": entry.codec,
-    }
-    if entry.encoding is not None:
-        fields["encoding"] = entry.encoding
-    fields["labels"] = {name: entry.labels[name] for name in sorted(entry.labels)}
+    """An entry's fields in canonical order, without those that have their usual value."""
+    fields: dict[str, Any] = {"id": entry.id, "ts": entry.ts, "size": entry.size, "sha256": entry.sha256}
+    if entry.codec != "json":
+        fields["codec"] = entry.codec
+    if entry.labels:
+        fields["labels"] = in_order(entry.labels)
     return fields
 
 
+def in_order(labels: dict[str, str]) -> dict[str, str]:
+    """Return labels sorted by code point."""
+    return {name: labels[name] for name in sorted(labels)}
+
+
 def entry_header(entry: Entry) -> bytes:
-    """The header line of an entry's records, newline included."""
+    """The header line of an entry's ts record, newline included."""
     return pack(entry_fields(entry))
 
 
-def row_fields(row: Row) -> dict[str, Any]:
-    """A row's fields in canonical order."""
-    return {
-        **entry_fields(row),
-        "version": row.version,
-        "committed_at": row.committed_at,
-        "dedupe_key": row.dedupe_key,
-    }
+@attrs.frozen(kw_only=True)
+class Holding(Entry):
+    """The header of an id record: an entry, and how the body holds its payload. None: as it is."""
+
+    encoding: Encoding | None = None
 
 
-def row_json(row: Row) -> bytes:
-    """A row as it is stored in a manifest or page."""
-    return to_json(row_fields(row))
-
-
-StoredRef = tuple[str, Whole, Whole, Whole]  # the page's name, the number of its rows, min_ts, max_ts
-_PAGE_NAME = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,16})-([0-9]{1,16})")
-
-
-def ref_fields(ref: Ref) -> StoredRef:
-    """A page reference as it is stored. The page's name states its first and last version."""
-    return ref.key.rpartition(":")[2], ref.count, ref.min_ts, ref.max_ts
-
-
-def read_ref(stored: StoredRef, prefix: str, key: str) -> Ref:
-    """Parse a page reference in the record at `key`. `prefix`: the beginning of the keys of its pages."""
-    name, count, min_ts, max_ts = stored
-    found = _PAGE_NAME.fullmatch(name)
-    if found is None:
-        raise Corrupt(f"{key} references a page by an invalid name, {name[:40]!r}", key=key)
-    return Ref(
-        key=prefix + name,
-        count=count,
-        first_version=int(found[1]),
-        last_version=int(found[2]),
-        min_ts=min_ts,
-        max_ts=max_ts,
-    )
+def id_header(entry: Entry, encoding: Encoding | None) -> bytes:
+    """The header line of an entry's id record, newline included."""
+    fields = entry_fields(entry)
+    if encoding is not None:
+        fields["encoding"] = encoding
+    return pack(fields)
 
 
 @attrs.frozen(kw_only=True)
@@ -137,6 +114,7 @@ class Origin:
 
 _ORIGIN = msgspec.json.Decoder(Origin)
 _ENTRY = msgspec.json.Decoder(Entry)
+_HOLDING = msgspec.json.Decoder(Holding)
 
 
 def pack_ts(row: Row, epoch: str) -> bytes:
@@ -201,19 +179,39 @@ def entry_of(record: bytes, key: str) -> Entry:
     return read_entry(split(record, key)[0], key)
 
 
+def holding_of(record: bytes, key: str) -> Holding:
+    """Parse the header of an id record."""
+    return _read(_HOLDING, split(record, key)[0], key)
+
+
+def stated(entry: Entry) -> bytes:
+    """Return how the id record and the ts record of an entry begin, however the payload is held."""
+    return to_json(entry_fields(entry))[:-1]
+
+
+def states(record: bytes, entry: Entry) -> bool:
+    """Whether an id or ts record states this entry, however it holds the payload."""
+    begin = stated(entry)
+    return record.startswith((begin + b"}\n", begin + b',"encoding":'))
+
+
 def read_entry(line: bytes, key: str) -> Entry:
-    """Parse the header line of an id or ts record."""
+    """Parse the entry in the header line of an id or ts record."""
+    return _read(_ENTRY, line, key)
+
+
+def _read(decoder: msgspec.json.Decoder[E], line: bytes, key: str) -> E:
     try:
-        return _ENTRY.decode(line)
+        return decoder.decode(line)
     except UNREADABLE as error:
         raise Corrupt(
             f"{key} holds a record whose header is not an entry ({error}). {_OTHER_WRITER}", key=key
         ) from error
 
 
-def body_of(entry: Entry, payload: bytes) -> bytes:
-    """The body of an id record: the payload in the encoding that the entry states."""
-    return base64.b64encode(payload) if entry.encoding else payload
+def body_of(payload: bytes, encoding: Encoding | None) -> bytes:
+    """The body of an id record: the payload in an encoding."""
+    return base64.b64encode(payload) if encoding else payload
 
 
 def needs_encoding(payload: bytes) -> bool:
@@ -225,9 +223,9 @@ def needs_encoding(payload: bytes) -> bool:
     return False
 
 
-def _decoded(entry: Entry | _LiveHeader, body: bytes) -> bytes:
+def _decoded(holding: Holding | _LiveHeader, body: bytes) -> bytes:
     """Decode a body to its payload. Invalid base64 is returned as it is: its digest will not match."""
-    if entry.encoding is None:
+    if holding.encoding is None:
         return body
     try:
         return base64.b64decode(body, validate=True)
@@ -244,20 +242,25 @@ def payload_of(record: bytes | None, row: Row, key: str) -> bytes:
     if record is None:
         raise payload_missing(row, key)
     line, body = split(record, key)
-    entry = read_entry(line, key)
-    if entry_fields(entry) != entry_fields(row):
+    holding = _read(_HOLDING, line, key)
+    if entry_fields(holding) != entry_fields(row):
         raise Corrupt(f"{key} holds another entry than row {row.version} of the manifest", key=key)
-    payload = _decoded(entry, body)
+    payload = _decoded(holding, body)
     check_body(payload, row.size, row.sha256, key)
     return payload
 
 
 def is_whole(record: object, entry: Entry) -> bool:
     """Whether a value is the id record of this entry, payload included."""
-    header = entry_header(entry)
-    if not isinstance(record, bytes) or not record.startswith(header):
+    if not isinstance(record, bytes):
         return False
-    payload = _decoded(entry, record[len(header) :])
+    if not states(record, entry):
+        return False
+    line, _, body = record.partition(b"\n")
+    try:
+        payload = _decoded(_HOLDING.decode(line), body)
+    except UNREADABLE:
+        return False
     return len(payload) == entry.size and digest(payload) == entry.sha256
 
 

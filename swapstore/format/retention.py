@@ -2,8 +2,8 @@
 
 A row is hidden at once: `floor` and `first_version` in the header move up, and readers do not see rows below
 either. It is unlinked later: one swap removes it from the log and gives its records the reader grace as
-their TTL. That happens in bounded steps: the hidden rows of the tail, then whole pages. The last F rows stay
-in the log, hidden or not, so that dedupe keys and lost replies can be looked up there.
+their TTL. That happens in bounded steps, of whole pages. The last `recent()` rows stay in the log, hidden or
+not, so that repeated ids, dedupe keys and lost replies can be looked up there.
 
 A row in the log has permanent records, hidden or not. So its id stays taken until the row is unlinked, and
 no other snapshot can own those records by then.
@@ -11,6 +11,7 @@ no other snapshot can own those records by then.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import attrs
@@ -57,24 +58,42 @@ def _is_dense(ref: Ref) -> bool:
     return ref.last_version - ref.first_version + 1 == ref.count
 
 
-def trimmed(head: Head, log: Log) -> tuple[Log, list[Row]]:
-    """Remove the hidden rows from the tail, except among the last F rows. Returns the log and those rows."""
-    old, last = log.rows[: -manifest.F], log.rows[-manifest.F :]
-    gone = [row for row in old if not head.shows(row)]
-    if not gone:
-        return log, []
-    return attrs.evolve(log, rows=(*(row for row in old if head.shows(row)), *last)), gone
+def complete_from(log: Log) -> int:
+    """Return the version from which on every row is still in the log, as far as that shows without a page.
+
+    0: too few rows are there for any to have left.
+    """
+    complete = log.rows[0].version if log.rows else sys.maxsize
+    room = manifest.recent() - len(log.rows)
+    for ref in reversed(log.pages):
+        room -= ref.count
+        if room < 0:
+            return complete
+        complete = ref.first_version
+    return 0 if room > 0 else complete
+
+
+def _before_recent(log: Log) -> list[Ref]:
+    """Return the references to pages that hold none of the rows that never leave the log."""
+    room = manifest.recent() - len(log.rows)
+    for at in range(len(log.pages), 0, -1):
+        if room <= 0:
+            return list(log.pages[:at])
+        room -= log.pages[at - 1].count
+    return []
 
 
 def ripe(head: Head, log: Log, limits: Limits) -> list[Ref]:
     """Return the references to pages that can leave the log, in the order in which they should.
 
-    A wholly hidden page can leave; the smallest ones come first. A page of references can be replaced by the
-    references that it holds in two cases: if it is the oldest that is hidden in part, unless the manifest
-    would get too many references; or if `max_count` ends inside it, and only its references show where.
+    A wholly hidden page can leave, unless it holds some of the last rows; the smallest ones come first. A
+    page of references can be replaced by the references that it holds in two cases: if it is the oldest one
+    that is hidden in part, unless the manifest would get too many references; or if `max_count` ends inside
+    it, and only its references show where.
     """
-    ordered = sorted((ref for ref in log.pages if not head.opens(ref)), key=lambda ref: ref.count)
-    left = [ref for ref in log.pages if ref.count > manifest.F and head.opens(ref)]
+    older = _before_recent(log)
+    ordered = sorted((ref for ref in older if not head.opens(ref)), key=lambda ref: ref.count)
+    left = [ref for ref in log.pages if ref.count > manifest.F and ref not in ordered]
     if left and not head.shows_all(left[0]) and len(log.pages) < WIDEST:
         ordered.append(left[0])
     ends_in = _ends_in(log, limits)
@@ -111,12 +130,13 @@ def taken_apart(head: Head, log: Log, pages: dict[str, Page]) -> tuple[Log, list
     A page of references is replaced by its references, a hidden page of rows is removed. Returns the log,
     the rows that left it, and the keys of the pages that left it.
     """
+    older = _before_recent(log)
     refs: list[Ref] = []
     rows: list[Row] = []
     keys: list[str] = []
     for ref in log.pages:
         page = pages.get(ref.key)
-        if page is None or (page.rows and head.opens(ref)):
+        if page is None or (page.rows and (head.opens(ref) or ref not in older)):
             refs.append(ref)
             continue
         keys.append(ref.key)

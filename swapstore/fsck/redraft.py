@@ -106,7 +106,7 @@ class Redrafter:
         needed = self._needed(draft, self._without_ts(rows), [])
         # If the store was emptied since the walk, the draft must fail: its manifest would point at nothing.
         keys, dataset = self._ctx.keys, self._walk.dataset
-        served = {keys.id(dataset, row.id): records.entry_header(row) for row in head.kept}
+        served = {keys.id(dataset, row.id): records.stated(row) for row in head.kept}
         served |= {key: expiring.header for key, expiring in self._damage.expiring.items()}
         needed += [Record(key, header, shared=True, stored=True) for key, header in served.items()]
         return Redraft(draft, needed)
@@ -127,7 +127,7 @@ class Redrafter:
         back = rebuild.versioned(
             [c for c in self._unplaced if c.entry.id not in published], after=current.version
         )
-        log = self._rewriter.appended(Log(rows=tail, pages=refs), back)
+        log = self._rewriter.appended(attrs.evolve(current.log, rows=tail, pages=refs), back)
         head = yield from self._head(current, log, back, rewritten=bool(replaced or back))
         if head is None:
             return None

@@ -176,11 +176,10 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     if value_of(ttl if name.kind == "id" else ts_ttl) != PERMANENT:
         return []
     record, ts_record = bytes_of(stored), bytes_of(stored_ts)
-    header = records.entry_header(entry)
-    has_ts = ts_record.startswith(header)
+    has_ts = records.states(ts_record, entry)
     origin = origin or records.origin_in(ts_record)
     both_ttls = ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
-    ours = [(key, value_of(left)) for key, left, data in both_ttls if data.startswith(header)]
+    ours = [(key, value_of(left)) for key, left, data in both_ttls if records.states(data, entry)]
     permanent = [key for key, left in ours if left == PERMANENT]
     if origin is not None and origin.pending:
         return note_leaked(walk, permanent or [name.key])
@@ -222,7 +221,7 @@ def _note_lost(walk: Walk, one: Unresolved, id_key: str) -> list[Finding]:
     entry = one.candidate.entry
     walk.damage.candidates.append(one.candidate)
     for key in one.expiring:
-        walk.damage.expiring[key] = Expiring(records.entry_header(entry), 0)
+        walk.damage.expiring[key] = Expiring(records.stated(entry), 0)
     detail = (
         "" if one.candidate.is_proved else "its ts record is gone, so nothing shows that it was committed"
     )

@@ -251,7 +251,7 @@ class Walk:
                 case Problem.RECORD_MISSING | Problem.RECORD_DAMAGED:
                     damage.gone[row.version] = row
                 case Problem.RECORD_EXPIRING | Problem.TS_EXPIRING:
-                    damage.expiring[finding.key] = Expiring(records.entry_header(row), row.version)
+                    damage.expiring[finding.key] = Expiring(records.stated(row), row.version)
                 case Problem.TS_DAMAGED if finding.expires_in_ms is None:
                     damage.held_ts[row.version] = row
                 case Problem.TS_MISSING | Problem.TS_DAMAGED:
@@ -399,7 +399,7 @@ def _likeness(one: Row, other: Row) -> int:
 
 def _is_ts_of(row: Row, record: bytes, key: str) -> bool:
     """Say whether a ts record is a row's. Its origin is never later than the row: see `records.Origin`."""
-    if not record.startswith(records.entry_header(row)):
+    if not records.states(record, row):
         return False
     _, origin = records.read_ts(record, key)
     return origin is not None and origin.version <= row.version
@@ -419,14 +419,13 @@ def recorded(ctx: Context, dataset: str, row: Row) -> Operation[Entry | None]:
         entry = records.entry_of(record, key)
     except Corrupt:
         return None
-    header = records.entry_header(entry)
-    agrees = bytes_of(own).startswith(records.entry_header(row))
+    agrees = records.states(bytes_of(own), row)
     if entry.id != row.id or agrees or not records.is_whole(record, entry):
         return None
     ts_key = ctx.keys.ts(dataset, entry.ts, entry.id)
     told: list[Command[Any]] = [Get(ts_key), Ttl(ts_key)]
     ts_record, ts_ttl = yield from ask_all(ctx, told)
-    if value_of(ts_ttl) != PERMANENT or not bytes_of(ts_record).startswith(header):
+    if value_of(ts_ttl) != PERMANENT or not records.states(bytes_of(ts_record), entry):
         return entry if value_of(ttl) == PERMANENT else None
     origin = records.origin_in(bytes_of(ts_record))
     is_later = origin is not None and origin.version > row.version  # the id was published again

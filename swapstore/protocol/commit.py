@@ -91,6 +91,7 @@ from swapstore.errors import (
 )
 from swapstore.events import Retried
 from swapstore.format import manifest, search
+from swapstore.format.retention import complete_from
 from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
 from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin
 from swapstore.protocol.load import ask, find, load_manifest
@@ -524,12 +525,11 @@ def _may_be_gone(draft: Draft, current: Manifest) -> bool:
     """Say whether the draft may have been committed although the log does not show it.
 
     A draft without a row never shows in the log. A row leaves the log only when it is hidden and is not one
-    of the last F.
+    of the last.
     """
     if draft.row is None:
         return True
-    last = current.log.rows[-manifest.F :]
-    return not current.head.shows(draft.row) and bool(last) and draft.row.version < last[0].version
+    return not current.head.shows(draft.row) and draft.row.version < complete_from(current.log)
 
 
 def ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Manifest | None]:

@@ -14,7 +14,7 @@ from swapstore.events import Event, Hook
 from swapstore.format import records
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
-from swapstore.models import Durability, Encoding, Retention, Validator
+from swapstore.models import Durability, Retention, Validator
 from swapstore.protocol.commit import Committer, Scripted
 from swapstore.protocol.operation import Operation, Tally
 
@@ -164,7 +164,7 @@ class Context:
         """Return a new count of what an operation costs. None: there is no hook for events."""
         return None if self.hook is None else Tally(self.clock.monotonic())
 
-    def encoding(self, payload: bytes) -> Encoding | None:
+    def encoding(self, payload: bytes) -> records.Encoding | None:
         """Return the encoding with which a payload is sent to this endpoint. None: as it is."""
         return "base64" if self.policy.text_only and records.needs_encoding(payload) else None
 

@@ -5,7 +5,7 @@ says that there is something to read. A lost hint costs time and never a commit,
 polls. It subscribes before its last look, so a commit between that look and the wait ends the wait.
 
 Each look checks whether the stored manifest is still the one that was seen last. If it is another, the look
-returns the next rows, one page at a time: a follower that is a million commits behind holds 32 rows.
+returns the next rows, one page at a time: a follower that is a million commits behind holds a page of rows.
 
 A follower can lose its place in two ways, and reports both as a `Gap`: retention has unlinked rows that it
 has not returned yet, or the store itself went back (a flush, a restored backup, a failover that lost
@@ -28,6 +28,7 @@ from swapstore.arguments import shown
 from swapstore.errors import Damaged, Unavailable
 from swapstore.format import manifest as manifests
 from swapstore.format import search
+from swapstore.format.retention import complete_from
 from swapstore.models import Gap
 from swapstore.protocol.load import current_manifest, find, load_manifest, own
 from swapstore.protocol.operation import Listen, Operation, Wait
@@ -255,7 +256,7 @@ class Follow:
             # The log was repaired. Rows that two producers committed concurrently may have changed places. So
             # go back a little, and return only the rows that were not returned before.
             self._anchor = place
-            self._position = max(self._start, min(place.version, anchor.version) - manifests.F)
+            self._position = max(self._start, min(place.version, anchor.version) - manifests.recent())
             self._complete_to = max(place.version, anchor.version)
         else:
             place = yield from self._newest_returned(manifest, in_place=went_back)
@@ -272,7 +273,7 @@ class Follow:
         """Say whether the log continues the one that was followed: no other row has the anchor's version."""
         row = yield from self._row(manifest, search.ByVersion(anchor.version))
         if row is None:  # unlinked by retention; a row that cannot have been was undone
-            return anchor.version < _complete_from(manifest)
+            return anchor.version < complete_from(manifest.log)
         return anchor.names(row)
 
     def _row(self, manifest: Manifest, query: search.Query) -> Operation[Row | None]:
@@ -331,28 +332,20 @@ def may_lack_rows(manifest: Manifest, after: int, until: int) -> bool:
     """Say whether rows between two versions may have been unlinked by retention. The log holds none of them.
 
     - A log that was never cut begins with version 1. Rows before its oldest row were unlinked.
-    - The last F rows never leave the log, so no row is missing after the oldest of them.
+    - The last rows never leave the log, so no row is missing after the oldest of them: see `complete_from`.
     - In between, a row is unlinked only when it is hidden: its version is below `first_version`, or its `ts`
       is below `floor`.
 
     The last rule does not cover rows that are hidden for their age. They leave the log from its old end,
     except for a backfilled snapshot among younger ones. When such a row is unlinked before a follower that
-    is more than F commits behind has read it, nothing shows that it was there.
+    is further behind than that has read it, nothing shows that it was there.
     """
     first = after + 1
     if first >= until:
         return False
     if first < _oldest(manifest.log, until):
         return True
-    return _complete_from(manifest) > first < manifest.head.first_version
-
-
-def _complete_from(manifest: Manifest) -> int:
-    """Return the version from which on every row is still in the log."""
-    rows = manifest.log.rows
-    if not manifest.log.pages and len(rows) < manifests.F:
-        return 0  # too few for any to have left
-    return rows[-manifests.F :][0].version if rows else manifest.version + 1
+    return complete_from(manifest.log) > first < manifest.head.first_version
 
 
 def _oldest(log: Log, otherwise: int) -> int:

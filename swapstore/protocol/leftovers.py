@@ -10,23 +10,23 @@ from swapstore.format import records
 from swapstore.protocol.load import ask, ask_all, value_of
 
 if TYPE_CHECKING:
-    from swapstore.format.records import Origin
+    from swapstore.format.records import Holding, Origin
     from swapstore.models import Entry
     from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Operation
 
 
-def permanent_entry(ctx: Context, key: str) -> Operation[Entry | None]:
+def permanent_entry(ctx: Context, key: str) -> Operation[Holding | None]:
     """Read the entry of a permanent id record. None: it is not there, has a TTL, or is damaged."""
     both: list[Command[Any]] = [Get(key), Ttl(key)]
     record, ttl = map(value_of, (yield from ask_all(ctx, both)))
     return entry_in(record, key) if ttl == PERMANENT else None
 
 
-def entry_in(record: bytes | None, key: str) -> Entry | None:
+def entry_in(record: bytes | None, key: str) -> Holding | None:
     """Return the entry of an id record. None: there is no record, or it is damaged."""
     try:
-        return None if record is None else records.entry_of(record, key)
+        return None if record is None else records.holding_of(record, key)
     except Corrupt:
         return None
 

@@ -31,13 +31,13 @@ from swapstore.errors import (
     SwapstoreError,
     TooOld,
 )
-from swapstore.format import records
+from swapstore.format import records, search
 from swapstore.format.append import append
-from swapstore.models import Candidate, Commit, Encoding, Entry, Row, Snapshot, Validator
+from swapstore.models import Candidate, Commit, Entry, Row, Snapshot, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
-from swapstore.protocol.load import find_id, load_manifest, load_snapshot
+from swapstore.protocol.load import find, find_id, load_manifest, load_snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Intent:
     sha256: str
     began_ms: int
     ages_from_ms: int
-    encoding: Encoding | None = None
+    encoding: records.Encoding | None = None
 
     def ts(self, base: Manifest | None) -> int:
         """Return the snapshot's `ts`. Default: when the publish began, but not before the `ts` of `latest`.
@@ -127,7 +127,6 @@ class Intent:
             size=len(self.wanted.payload),
             sha256=self.sha256,
             codec=self.wanted.codec,
-            encoding=self.encoding,
             labels=self.wanted.labels,
         )
 
@@ -182,7 +181,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             stamp=ctx.stamp(),
             retained=retained,
         )
-        verdict = yield from commit(ctx, draft, _records(ctx, draft, wanted.payload), staging)
+        verdict = yield from commit(ctx, draft, _records(ctx, draft, this), staging)
         match verdict:
             case Swapped(replicas):
                 if len(staging.claims()) > 1:  # its `ts` has moved up
@@ -243,9 +242,10 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
         for row in (*base.head.kept, *reversed(base.log.rows)):
             if row.id == this.id:
                 return (yield from _existing(ctx, this, base, row))
-    for row in reversed(base.log.rows) if base and this.wanted.dedupe_key is not None else ():
-        if base and row.dedupe_key == this.wanted.dedupe_key:
-            return _known(base, row)
+    if base is not None and this.wanted.dedupe_key is not None:
+        row_of_key = yield from _deduped(ctx, base, this.wanted.dedupe_key)
+        if row_of_key is not None:
+            return _known(base, row_of_key)
     try:
         _check_version(this, base)
         _check_age(ctx, this, base)
@@ -257,6 +257,19 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
         if base is None or row_below is None:
             raise
         return (yield from _existing(ctx, this, base, row_below))
+    return None
+
+
+def _deduped(ctx: Context, base: Manifest, key: str) -> Operation[Row | None]:
+    """Find the newest row that was published with this dedupe key, as far back as the manifest names keys."""
+    for row in reversed(base.log.rows):
+        if row.dedupe_key == key:
+            return row
+    for named, version in reversed(base.log.dedupe):
+        if named == key:
+            query = search.ByVersion(version)
+            found = yield from find(ctx, base.head.dataset, search.in_log(base.log, query))
+            return found if found is not None and found.dedupe_key == key else None
     return None
 
 
@@ -419,14 +432,15 @@ def _retained(ctx: Context, this: Intent, base: Manifest) -> Operation[Retained]
     return (yield from prune.retained(ctx, base, limits, keeping=keeping))
 
 
-def _records(ctx: Context, draft: Draft, payload: bytes) -> list[Record]:
+def _records(ctx: Context, draft: Draft, this: Intent) -> list[Record]:
     """Return the records that a draft relies on: the id record with the payload, the ts record, and pages."""
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
     # The commit compares the version in the ts record too: it is the one that is committed.
     header = records.entry_header(row)
+    body = records.body_of(this.wanted.payload, this.encoding)
     return [
-        Record(ctx.keys.id(dataset, row.id), header, records.body_of(row, payload)),
+        Record(ctx.keys.id(dataset, row.id), records.id_header(row, this.encoding), body),
         Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(header, row, draft.manifest.epoch)),
         *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]

@@ -108,7 +108,7 @@ def bed(kind: str) -> Iterator[Bed]:
 def table(found: Findings) -> Table:
     """Show one line for each operation at each depth."""
     bytes_of = "on the wire" if found.store == "valkey" else "of values"
-    shown = Table("operation", title=f"{found.store}: means over 32 publishes; bytes {bytes_of}")
+    shown = Table("operation", title=f"{found.store}: means over {F} publishes; bytes {bytes_of}")
     for heading in (
         "versions",
         "refs",

@@ -92,7 +92,7 @@ class Timing:
                 six_commands.fill_index(client, "bench", region, versions)
                 old_way = six_commands.Six(client, "bench", region, begin=versions)
                 ways.append(Way(SIX, lambda: old_way.publish(payload, transaction=True)))
-            # Whole cycles of 32: the tail of the manifest has had every length, on both sides.
+            # Whole cycles of F: the tail of the manifest has had every length, on both sides.
             samples = measure(ways, rounds=F * max(1, self.bench.rounds // (2 * F)))
         assert bed.manifest().version > versions, "it was not published at this depth"
         for manifest in before.values():

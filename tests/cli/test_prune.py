@@ -58,10 +58,10 @@ def test_prune_by_age(published: Swapstore) -> None:
 def test_a_person_reads_a_line(published: Swapstore) -> None:
     """A person would get JSON, or would not see what is hidden now."""
     seen = published.on_a_terminal("prune", "mena", "--max-count", "39").out.decode()
-    assert seen == "mena: nothing before version 2 is in the history; unlinked 1 snapshot.\n"
+    assert seen == "mena: nothing before version 2 is in the history; unlinked 0 snapshots.\n"
     seen = " ".join(published.on_a_terminal("prune", "mena", "--max-age", "1s").out.decode().split())
     assert seen.startswith("mena: nothing before version 2, or with a ts before 20")
-    assert seen.endswith("Z, is in the history; unlinked 7 snapshots.")
+    assert seen.endswith("Z, is in the history; unlinked 8 snapshots.")
 
 
 @pytest.mark.parametrize(

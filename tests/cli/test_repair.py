@@ -109,16 +109,16 @@ def test_each_report_is_printed_at_once(published: Swapstore, monkeypatch: pytes
 def test_a_person_reads_what_would_be_done(published: Swapstore, columns: int) -> None:
     """A person would have to read JSON to know what --apply would do."""
     spoil(published, "DELETE FROM records WHERE key LIKE '%:page:{mena}:%'")
-    delete(published, ":id:{mena}:id-40")
+    delete(published, ":id:{mena}:id-70")
     done = published.on_a_terminal("repair", "mena", columns=columns)
     lines = done.out.decode().splitlines()
     assert done.code == 5
     assert all(len(line) <= columns for line in lines)
-    assert lines[0] == "mena: 34 things are wrong"
+    assert lines[0] == "mena: 66 things are wrong"
     assert "1 snapshot would be dropped, because its payload is gone:" in lines
-    assert "32 snapshots would be restored to the manifest:" in lines
-    assert [line for line in lines if line in {"  id-40", "  id-9", "  id-10"}] == ["  id-40", "  id-9"]
-    assert "  and 22 more; with --json all are printed." in lines
+    assert "64 snapshots would be restored to the manifest:" in lines
+    assert [line for line in lines if line in {"  id-70", "  id-9", "  id-10"}] == ["  id-70", "  id-9"]
+    assert "  and 54 more; with --json all are printed." in lines
     assert lines[-2:] == ["Nothing is changed yet. To do it:", "  swapstore repair mena --apply"]
 
 

@@ -164,7 +164,7 @@ def leaked(keyspace: Keyspace) -> None:
         committed_at=0,
     )
     permanent = keyspace.values[MANIFEST]
-    keyspace.values[KEYS.id(D, "leaked")] = attrs.evolve(permanent, data=records.entry_header(row) + body)
+    keyspace.values[KEYS.id(D, "leaked")] = attrs.evolve(permanent, data=records.id_header(row, None) + body)
     keyspace.values[KEYS.ts(D, 99, "leaked")] = attrs.evolve(permanent, data=records.pack_ts(row, "e" * 12))
 
 
@@ -262,13 +262,13 @@ def explore(scenario: Scenario, faults: Faults) -> Outcome:
 
 @contextmanager
 def pages_of_two() -> Iterator[None]:
-    """Pages of two rows, and of two references."""
-    usual = manifest.F, manifest.G
-    manifest.F = manifest.G = 2
+    """Pages of two rows, and of two references; every page can leave the log."""
+    usual = manifest.F, manifest.G, manifest.RECENT
+    manifest.F, manifest.G, manifest.RECENT = 2, 2, 1
     try:
         yield
     finally:
-        manifest.F, manifest.G = usual
+        manifest.F, manifest.G, manifest.RECENT = usual
 
 
 # --- what must hold --------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ class Scenario:
 
     clients: tuple[Client, ...]
     history: int = 1
-    page_rows: int = 32
+    page_rows: int = 8
 
 
 SCENARIOS = {

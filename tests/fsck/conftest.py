@@ -16,7 +16,7 @@ from tests.support.drivers import another
 from tests.support.times import at
 
 MANIFEST = "swapstore:manifest:{mena}"
-DEEP = 75  # one page of 32 rows, and a tail
+DEEP = 70  # seven pages of 8 rows, and a tail
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from swapstore import Retention, Store
+from swapstore.format import manifest
 from tests.fsck.conftest import DEEP, MANIFEST, StoredDataset, key
 from tests.support import invariants
 from tests.support.drivers import another
@@ -47,8 +48,8 @@ DAMAGES = {
     "emptied": lambda _: b"",
     "other-json": lambda _: b'{"hello": "world"}',
     "another-dataset": lambda raw: raw.replace(b'"dataset":"mena"', b'"dataset":"asia"', 1),
-    "body-altered": lambda raw: raw.replace(b'"rows":[', b'"rows":[{},', 1),
-    "out-of-order": lambda raw: raw.replace(b'"version":2,', b'"version":900,').replace(b".900.", b".2."),
+    "body-altered": lambda raw: raw.replace(b'"rows":[', b'"rows":[[],', 1),
+    "out-of-order": lambda raw: raw.replace(b'[35,"id-35",', b'[900,"id-35",'),
 }
 
 
@@ -117,11 +118,7 @@ def test_a_latest_that_the_log_does_not_hold_is_replaced(published: Make) -> Non
     line, body = stored.split(b"\n", 1)
     dataset.damage.alter(
         MANIFEST,
-        lambda _: (
-            line.replace(b'"version":3,"committed_at"', b'"version":3,"committed_at"')
-            + b"\n"
-            + body.replace(b'"version":3,', b'"version":4,')
-        ),
+        lambda _: line + b"\n" + body.replace(b'[3,"id-3",', b'[4,"id-3",'),
     )
     assert dataset.problems()
     dataset.repair()
@@ -132,12 +129,12 @@ def test_a_latest_that_the_log_does_not_hold_is_replaced(published: Make) -> Non
 
 
 def test_a_deleted_page_is_rebuilt(published: Make) -> None:
-    """A lost page takes 32 snapshots with it, or changes their versions."""
+    """A lost page takes its snapshots with it, or changes their versions."""
     dataset = published(DEEP)
     dataset.damage.delete(dataset.page())
     check_dry_run(dataset, "page-missing")
     report = dataset.repair()
-    assert len(report.restored) == 32
+    assert len(report.restored) == manifest.F
     dataset.still_reads()
     assert list(another(dataset.store).history("mena", limit=None))[::-1] == dataset.rows, "row for row"
 
@@ -146,7 +143,7 @@ def test_an_altered_page_is_rebuilt(published: Make) -> None:
     """One wrong byte in a page is not found, or the page is rewritten under the same name."""
     dataset = published(DEEP)
     page = dataset.page()
-    dataset.damage.alter(page, lambda raw: raw.replace(b'"version":9,', b'"version":8,'))
+    dataset.damage.alter(page, lambda raw: raw.replace(b'[7,"id-7",', b'[6,"id-7",'))
     check_dry_run(dataset, "page-damaged")
     dataset.repair()
     assert dataset.page() != page

@@ -40,7 +40,7 @@ def test_a_healthy_deep_log_is_healthy() -> None:
 
 def test_a_healthy_log_with_pages_of_the_real_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the real page sizes a healthy dataset of 300 snapshots is called damaged."""
-    monkeypatch.setattr(manifest, "F", 32)
+    monkeypatch.setattr(manifest, "F", 8)
     monkeypatch.setattr(manifest, "G", 8)
     dataset = grown(300)
     assert dataset.pages(of_references=True)
@@ -199,23 +199,24 @@ def test_a_lost_pinned_snapshot_is_unpinned() -> None:
 
 def test_a_pin_that_left_the_log_takes_no_place_in_a_lost_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row of a lost page gets a new version, because the pinned snapshot takes its place."""
-    monkeypatch.setattr(manifest, "F", 4)
+    monkeypatch.setattr(manifest, "G", 8)
     original = opened()
     now = original.sim.clock.now_ms()
 
     def publish(first: int, last: int) -> None:
         for number in range(first, last + 1):
-            ts = now - 5000 if number == 2 else now
+            ts = now - 5000 if number in {11, 12} else now
             original.store.publish("mena", number, id=f"id-{number}", ts=ts)
 
-    publish(1, 6)
-    original.store.pin("mena", id="id-2")
+    publish(1, 24)
+    original.store.pin("mena", id="id-12")
     original.store.prune("mena", retention=Retention(max_age=timedelta(seconds=1)))
-    publish(7, 10)
+    publish(25, 32)
     before = original.history()
-    (ref,) = original.refs()
-    assert ref.spans(2)
-    assert ref.count < ref.last_version, "id-2 left the log before this page was sealed"
+    ref = max(original.refs(), key=lambda ref: ref.count)
+    assert ref.spans(12)
+    assert "id-12" not in {row.id for row in before}, "it left the log before this page was sealed"
+    assert ref.count < ref.last_version - ref.first_version
     original.delete(ref.key)
     original.repaired()
     assert original.history() == before

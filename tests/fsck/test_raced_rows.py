@@ -40,7 +40,7 @@ def raced(*, pinned: str | None = None, times: tuple[int, ...] = (2000, 2002, 20
 
 
 def lose_the_first_page(dataset: SimulatedDataset) -> None:
-    dataset.delete(invariants.manifest_of(dataset.store).log.pages[0].key)
+    dataset.delete(dataset.pages()[0])
 
 
 def numbered(count: int) -> SimulatedDataset:
@@ -153,27 +153,30 @@ def test_many_altered_ts_records_are_written_again_at_once(ttl_ms: int | None) -
     assert dataset.history() == dataset.rows
 
 
-ROW_FIELDS = {
+HEAD_FIELDS = {
     "id": b'"id":"id-',
     "ts": b'"ts":',
     "size": b'"size":',
     "sha256": b'"sha256":"',
-    "codec": b'"codec":"',
     "labels": b'"labels":{"n":"',
     "label's name": b'"labels":{"',
 }
+ROW = (
+    rb'\[%d,"id-(?P<id>[0-9])[^,]*,(?P<ts>[0-9])[^,]*,[0-9]+,(?P<size>[0-9])[^,]*,"(?P<sha256>.)[^"]*",'
+    rb'null,null,\{"(?P<name>.)":"(?P<label>.)'
+)
 
 
 @pytest.mark.parametrize("number", [20, 79, 80])
-@pytest.mark.parametrize("field", ROW_FIELDS)
+@pytest.mark.parametrize("field", re.compile(ROW % 1).groupindex)
 def test_one_altered_character_of_a_row_drops_nothing(field: str, number: int) -> None:
     """One altered character in a row of the manifest drops a snapshot whose records are whole."""
     dataset = numbered(80)
     if number == 20:  # it is sealed after it was altered, so the page's digest is right
-        dataset = numbered(40)
+        dataset = numbered(22)
         alter_row(dataset, number, field)
         producer = another(dataset.store)
-        for later in range(41, 81):
+        for later in range(23, 81):
             labels = {"n": str(later)}
             producer.publish("mena", {"n": later}, id=f"id-{later}", ts=at(later), labels=labels)
         dataset.rows[:] = numbered(80).rows
@@ -193,8 +196,9 @@ def alter_row(dataset: SimulatedDataset, number: int, field: str) -> None:
     """Alter one character of a field in a row of the manifest's tail."""
 
     def change(raw: bytes) -> bytes:
-        at = raw.rindex(b'"id":"id-%d"' % number)
-        at = raw.index(ROW_FIELDS[field], at) + len(ROW_FIELDS[field])
+        row = re.search(ROW % number, raw)
+        assert row is not None
+        at = row.start(field)
         other = b"1" if raw[at : at + 1] != b"1" else b"2"
         return raw[:at] + other + raw[at + 1 :]
 
@@ -202,14 +206,14 @@ def alter_row(dataset: SimulatedDataset, number: int, field: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["latest", "pinned"])
-@pytest.mark.parametrize("field", ROW_FIELDS)
+@pytest.mark.parametrize("field", HEAD_FIELDS)
 def test_one_altered_character_of_what_is_served(field: str, what: str) -> None:
     """One altered character in the header's copy of a row hides a whole snapshot, and verify is content."""
     dataset = numbered(80)
     dataset.store.pin("mena", id="id-50")
 
     def change(raw: bytes) -> bytes:
-        at = raw.index(ROW_FIELDS[field], raw.index(b'"%b":{' % what.encode())) + len(ROW_FIELDS[field])
+        at = raw.index(HEAD_FIELDS[field], raw.index(b'"%b":{' % what.encode())) + len(HEAD_FIELDS[field])
         other = b"1" if raw[at : at + 1] != b"1" else b"2"
         return raw[:at] + other + raw[at + 1 :]
 

@@ -15,7 +15,7 @@ from tests.support.drivers import meddled
 
 @pytest.mark.every_store
 def test_a_page_that_a_replica_shows_late_is_not_missing(published: Callable[[int], StoredDataset]) -> None:
-    """One late page is called lost, and repair rewrites its 32 snapshots."""
+    """One late page is called lost, and repair rewrites its snapshots."""
     original = published(DEEP)
     client, meddler = meddled(original.store)
     execute, late = meddler.execute, [original.page()]

@@ -34,7 +34,7 @@ class Machine(RuleBasedStateMachine):
 
     faults_happen = False
     unused_pages = False  # a refused publish may leave a page, which the next publish uses
-    page_size = 2  # of rows, and of references: so that a short run seals pages at several levels
+    page_sizes = 1, 2  # rows, references: a short run seals pages at several levels, and unlinks some
 
     def connect(self) -> Store:
         raise NotImplementedError
@@ -42,7 +42,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._usual = manifest.F, manifest.G
-        manifest.F = manifest.G = self.page_size
+        manifest.F, manifest.G = self.page_sizes
         self.models = {name: Model(name, unused_pages=self.unused_pages) for name in DATASETS}
 
     @initialize()

@@ -92,7 +92,8 @@ class Model:
         self._check_limits(head, before)
         gone = [row for row in before if row not in actual]
         assert not [row for row in gone if head.shows(row)], "a row that is shown was lost"
-        assert before[-manifest.F :] == actual[-manifest.F :], "the last F are never unlinked"
+        last = manifest.recent()
+        assert before[-last:] == actual[-last:], "the last rows are never unlinked"
         for row in new:
             self._turned_up(row)
         self.rows = actual

@@ -138,8 +138,8 @@ MUTANTS = (
         OUTCOMES + "the_same_dedupe_key_from_two_producers_is_one_commit[sqlite]",
         Edit(
             "_decide",
-            "if base and this.wanted.dedupe_key is not None",
-            "if is_first and base and this.wanted.dedupe_key is not None",
+            "base is not None and this.wanted.dedupe_key is not None",
+            "is_first and base is not None and this.wanted.dedupe_key is not None",
         ),
     ),
     mutant(

@@ -47,7 +47,7 @@ MUTANTS = (
         "reader skips the header comparison",
         "The record under an id is the one that the manifest committed.",
         RECORDS + "another_entry_is_corrupt[change0]",
-        Edit("payload_of", "entry_fields(entry) != entry_fields(row)", "False"),
+        Edit("payload_of", "entry_fields(holding) != entry_fields(row)", "False"),
     ),
     mutant(
         "an id resolved past the manifest",

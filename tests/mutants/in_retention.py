@@ -17,16 +17,16 @@ MUTANTS = (
         Edit("_retain", "if key not in named", ""),
     ),
     mutant(
-        "unlinking the last F rows",
-        "A dedupe key and a lost reply find their row among the last F, hidden or not.",
+        "unlinking the last rows",
+        "A dedupe key and a lost reply find their row among the last ones, hidden or not.",
         HIDING + "dedupe_keys_count_among_hidden_rows[sqlite]",
-        Edit("trimmed", "log.rows[: -manifest.F], log.rows[-manifest.F :]", "log.rows, ()"),
+        Edit("_before_recent", "manifest.recent() - len(log.rows)", "0"),
     ),
     mutant(
-        "a row's records unlinked, the row kept",
-        "What the log names is there: a row leaves it in the swap that unlinks its records.",
-        GOING + "unlinked_records_are_gone_after_the_grace[sqlite]",
-        Edit("trimmed", "attrs.evolve(log, rows=(*(row for row in old if head.shows(row)), *last))", "log"),
+        "a page of the last rows unlinked",
+        "The last rows never leave the log, also those that are in pages.",
+        "unit/test_retention.py::test_the_last_rows_stay",
+        Edit("_before_recent", "room -= log.pages[at - 1].count", "room -= manifest.recent()"),
     ),
     mutant(
         "a page unlinked, its reference kept",
@@ -72,10 +72,10 @@ MUTANTS = (
     ),
     # --- never unlinked
     mutant(
-        "rows of the tail leave, their records stay",
+        "rows leave the log, their records stay",
         "A producer that keeps ten versions does not fill the server.",
         GOING + "the_store_does_not_grow_beyond_the_bound[sqlite-1]",
-        Edit("_retain", "keys_of(gone, ", "keys_of([*from_pages, *retained.released], "),
+        Edit("_retain", "keys_of(gone, ", "keys_of(retained.released, "),
     ),
     mutant(
         "a page leaves, its key stays",

@@ -95,7 +95,7 @@ def test_old_data_can_go(disk: Path, size: int, process: str, filled_by: str) ->
     (disk / "another").unlink(missing_ok=True)
     with opened(disk) as store:
         assert not [finding for finding in store.verify() if finding.wrong]
-        for number in range(40):
+        for number in range(15):
             store.publish("mena", ["x" * size, number], id=f"after-{number}")
 
 
@@ -146,8 +146,8 @@ def test_room_is_reserved_again(disk: Path) -> None:
         store.datasets()
         assert (disk / "s.db-reserve").stat().st_size == reserve.RESERVE_BYTES
         reserve.give(store._driver._idle[0].parts)  # type: ignore[attr-defined]
-        for number in range(60):
-            store.publish("mena", ["x" * 50_000, number])
+        for number in range(200):
+            store.publish("mena", ["x" * 10_000, number])
         assert (disk / "s.db-reserve").stat().st_size == reserve.RESERVE_BYTES, "by a process that goes on"
 
 

@@ -37,6 +37,10 @@ class Full:
     def limit(self) -> None:
         self._admin.config_set("maxmemory", 1_000_000)
 
+    def limit_to_now(self, spare: int) -> None:
+        """Let it grow by so many bytes."""
+        self._admin.config_set("maxmemory", self._admin.info("memory")["used_memory"] + spare)
+
     def lift(self) -> None:
         self._admin.config_set("maxmemory", 0)
 
@@ -83,21 +87,29 @@ def test_what_takes_no_memory_is_done(valkey: Server, full: Full, client: str) -
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_publish_that_unlinks_as_much_as_it_adds(valkey: Server, full: Full, size: int) -> None:
-    """A store whose retention keeps it as large as it is stops for ever once it is full."""
+    """A publish that unlinks a page of old snapshots is refused because the store is full.
+
+    Rows leave the log by the page. So one publish in F is committed beyond the limit. The others need memory.
+    """
     keeps = Retention(max_count=3)
-    count = manifest.F + 8
+    count = manifest.recent() + manifest.F  # the next one is the first that unlinks
     with swapstore.connect(valkey.url) as unbounded, swapstore.connect(valkey.url, retention=keeps) as store:
         fill(unbounded, size, count)
         full.limit()
         before = full.used()
-        for number in range(12):
+        commit = store.publish("mena", value_of(size, 0), id="more-0")
+        assert (commit.created, commit.version) == (True, count + 1)
+        assert full.used() <= before - (manifest.F - 1) * size + 5_000
+        with pytest.raises(StoreFull):
+            store.publish("mena", value_of(size, 1), id="more-1")
+        full.limit_to_now(spare=manifest.F * (size + 20_000) + 200_000)
+        for number in range(1, manifest.F + 1):
             commit = store.publish("mena", value_of(size, number), id=f"more-{number}")
-            assert commit.created
-            assert commit.version == count + 1 + number
-        assert full.used() <= before + 5_000
+            assert (commit.created, commit.version) == (True, count + 1 + number)
+        assert full.used() <= before + size + 5_000
         found = store.read_latest("mena")
         assert found is not None
-        assert found.value == value_of(size, 11)
+        assert found.value == value_of(size, manifest.F)
         assert not [each for each in store.verify() if each.wrong]
         invariants.check(store)
 
@@ -120,7 +132,7 @@ def test_a_publish_that_would_grow_the_store_is_refused_whole(valkey: Server, fu
 def test_old_records_go_at_once_and_readers_follow(valkey: Server, full: Full) -> None:
     """A reader that is under way when its record is deleted gets an error, not the newer version."""
     with swapstore.connect(valkey.url) as unbounded, valkey.client() as client:
-        fill(unbounded, 1000, manifest.F + 4)
+        fill(unbounded, 1000, manifest.recent() + manifest.F)
         reader = swapstore.connect(valkey.url, cache_bytes=0)
         old = reader.read("mena", version=1)
         assert old is not None

@@ -28,7 +28,7 @@ def lower_bounds(*, extras: bool) -> dict[str, str]:
     wanted = list(PROJECT["dependencies"])
     if extras:
         wanted += [each for name, all_of in EXTRAS.items() if name != "dev" for each in all_of]
-    found = [re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\d.]+)", each) for each in wanted]
+    found = [re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)(?:; .*)?", each) for each in wanted]
     assert all(found), wanted
     return {match[1]: match[2] for match in found if match}
 

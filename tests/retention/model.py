@@ -50,6 +50,11 @@ def fill(store: Store, count: int, begin: int = 0) -> None:
         store.publish("mena", number, id=f"id-{number}", ts=at(1000 + number))
 
 
+def at_most(count: int) -> int:
+    """How many rows the log holds at most, when it shows this many. The last rows never leave it."""
+    return max(count, manifest.recent()) + 2 * manifest.F
+
+
 def ids(store: Store) -> list[str]:
     """The ids that the history shows, newest first."""
     return [row.id for row in store.history("mena", limit=None)]
@@ -201,7 +206,8 @@ class Model:
         assert (head.latest, head.pinned) == (self.latest, self.pinned)
         assert log == [row for row in possible if row in log], "nothing comes back, nothing is reordered"
         assert not [row for row in possible if self.shows(row) and row not in log], "a shown row was lost"
-        assert log[-manifest.F :] == possible[-manifest.F :], "the last F are never unlinked"
+        last = manifest.recent()
+        assert log[-last:] == possible[-last:], "the last rows are never unlinked"
         self.rows = log
         assert len(stored(self.clients[0]).log.pages) <= WIDEST + 8 * manifest.G
 

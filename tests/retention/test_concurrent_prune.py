@@ -13,7 +13,7 @@ from swapstore.commands import Get
 from swapstore.errors import Contended, OutcomeUnknown, PayloadMissing, Unavailable
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
-from tests.retention.model import fill, ids, stored
+from tests.retention.model import at_most, fill, ids, stored
 from tests.support import invariants
 from tests.support.drivers import another, lose, meddled
 
@@ -30,7 +30,7 @@ def test_a_prune_that_is_overtaken_goes_on_from_there(store: Store) -> None:
     pruned = client.prune("mena", retention=Retention(max_count=2))
     assert len(ids(another(store))) == 2
     assert pruned.etag == stored(store).etag
-    assert len(stored(store).log.rows) == stored(store).head.count
+    assert stored(store).head.count < manifest.recent() + manifest.F
     invariants.check(store)
 
 
@@ -135,7 +135,7 @@ def test_prunes_against_producers(real_url: str) -> None:
     with swapstore.connect(real_url) as store:
         store.prune("mena", retention=Retention(max_count=3))
         assert len(ids(store)) == 3
-        assert len(invariants.check(store)) <= 3 + 2 * manifest.F
+        assert len(invariants.check(store)) <= at_most(3)
 
 
 def test_a_history_that_is_read_slower_than_a_prune_is_not_called_damaged() -> None:

@@ -77,7 +77,7 @@ def test_max_count_of_one_keeps_the_latest(store: Store) -> None:
     latest = another(store).read_latest("mena")
     assert latest is not None
     assert latest.value == 69
-    assert len(invariants.check(store)) == 32
+    assert manifest.recent() <= len(invariants.check(store)) < manifest.recent() + manifest.F
 
 
 def test_a_latest_beyond_every_bound_is_still_served(store: Store) -> None:
@@ -195,9 +195,9 @@ def test_a_repeated_publish_is_a_success_also_when_it_is_too_old_now(store: Stor
 def test_a_hidden_id_deep_in_a_page_is_still_taken(store: Store) -> None:
     """An id is committed twice while its first row is still in the log."""
     fill(store, 100, ts=NOW)
-    keeping(store, 70).publish("mena", "new", ts=NOW)  # hides 31 rows: the first page holds one more
+    keeping(store, 94).publish("mena", "new", ts=NOW)  # hides 7 rows: the first page holds one more
     assert "id-3" not in ids(store)
-    for client in (another(store), keeping(store, 70)):
+    for client in (another(store), keeping(store, 94)):
         again = client.publish("mena", 3, id="id-3")
         assert (again.version, again.created) == (4, False)
         with pytest.raises(IdConflict):
@@ -209,7 +209,7 @@ def test_dedupe_keys_count_among_hidden_rows(store: Store) -> None:
     """With a short history a cron job that runs twice publishes twice."""
     client = keeping(store, 1)
     first = client.publish("mena", "run", dedupe_key="run-1")
-    fill(client, 31)
+    fill(client, manifest.recent() - 1)
     again = keeping(store, 1).publish("mena", "run again", dedupe_key="run-1")
     assert (again.version, again.created) == (first.version, False)
 

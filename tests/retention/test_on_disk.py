@@ -52,7 +52,7 @@ def test_a_commit_never_unlinks_what_it_stages() -> None:
     client, meddler = meddled(sim.connect(), retention=Retention(max_count=5))
     for number in range(200):
         sim.clock.advance(1)
-        client.publish("mena", number, id=f"id-{number % 9}", ts=None)
+        client.publish("mena", number, id=f"id-{number % 41}", ts=None)
     commits = [command for batch in meddler.batches for command in batch if isinstance(command, Swap)]
     assert len([commit for commit in commits if commit.unlinked]) > 50
     for commit in commits:

@@ -12,7 +12,7 @@ from swapstore.commands import Swap
 from swapstore.errors import InvalidInput, NotFound
 from swapstore.format import manifest
 from swapstore.testing import SimulatedStore
-from tests.retention.model import WIDEST, fill, ids, keeping, stored
+from tests.retention.model import WIDEST, at_most, fill, ids, keeping, stored
 from tests.support import invariants
 from tests.support.drivers import another, meddled
 from tests.support.times import at
@@ -36,7 +36,7 @@ def test_prune_hides_and_unlinks_everything_beyond_the_bound(store: Store) -> No
         first_version=191,
         floor=0,
     )
-    assert head.count <= 10 + 2 * manifest.F
+    assert head.count <= at_most(10)
     assert ids(another(store)) == [f"id-{number}" for number in range(199, 189, -1)]
     invariants.check(store)
 
@@ -77,7 +77,7 @@ def test_prune_by_age_comes_to_an_end(store: Store) -> None:
     sim.clock.advance(-3_600_000)
     assert client.prune("mena", retention=age) == attrs.evolve(first, let_go=0), "it never moves down"
     sim.clock.advance(40 * 3_600_000)
-    assert client.prune("mena", retention=age).count == manifest.F
+    assert client.prune("mena", retention=age).count == manifest.recent()
 
 
 def test_prune_of_a_missing_dataset_says_so(store: Store) -> None:
@@ -106,7 +106,7 @@ def test_a_prune_without_bounds_finishes_what_publishing_began(store: Store) -> 
     fill(store, 200)
     keeping(store, 1).publish("mena", "new", ts=at(9000))
     assert len(invariants.check(store)) > 100
-    assert store.prune("mena").count == manifest.F
+    assert manifest.recent() <= store.prune("mena").count < manifest.recent() + manifest.F
     invariants.check(store)
 
 
@@ -126,4 +126,4 @@ def test_the_manifest_stays_small_while_much_is_unlinked() -> None:
     ]
     assert max(widths) <= WIDEST + 10
     assert max(len(batch) for batch in meddler.batches) <= 16
-    assert not stored(client).log.pages
+    assert stored(client).head.count < manifest.recent() + manifest.F

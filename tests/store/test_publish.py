@@ -8,11 +8,20 @@ from typing import Any
 
 import pytest
 
-from swapstore import Candidate, Commit, Snapshot, Store
-from swapstore.commands import Failed, Register
-from swapstore.errors import Conflict, IdConflict, InvalidInput, PayloadTooLarge, Rejected, StoreFull
+from swapstore import Candidate, Commit, Retention, Snapshot, Store
+from swapstore.commands import Failed, Get, Register, Stage, Swap
+from swapstore.errors import (
+    Conflict,
+    IdConflict,
+    InvalidInput,
+    PayloadMissing,
+    PayloadTooLarge,
+    Rejected,
+    StoreFull,
+)
 from swapstore.protocol.context import Policy
-from tests.support.drivers import another, meddled, sqlite_connection
+from tests.store.test_damage import delete
+from tests.support.drivers import Meddler, another, meddled, sqlite_connection
 from tests.support.times import at, soon
 from tests.support.valkey import client_of
 
@@ -142,12 +151,100 @@ def test_dedupe_returns_the_first_commit(store: Store) -> None:
 
 
 def test_dedupe_reaches_at_least_the_last_32_commits(store: Store) -> None:
-    """Right after a page was sealed, a dedupe key of the last 32 commits is not found."""
-    for number in range(1, 65):
+    """A dedupe key of the last 32 commits is not found, in the tail or in a page."""
+    for number in range(1, 49):
         store.publish("mena", number, dedupe_key=f"k:{number}")
-    for number in range(33, 65):
-        assert store.publish("mena", "again", dedupe_key=f"k:{number}").version == number
-    assert len(versions(store)) == 64
+        oldest = max(1, number - 31)
+        again = store.publish("mena", "again", dedupe_key=f"k:{oldest}")
+        assert (again.version, again.created) == (oldest, False)
+    for number in range(17, 49):
+        for client in (store, another(store)):
+            assert client.publish("mena", "again", dedupe_key=f"k:{number}").version == number
+    assert len(versions(store)) == 48
+
+
+def test_dedupe_reaches_as_far_among_commits_without_a_key(store: Store) -> None:
+    """Only some commits have a dedupe key, or pins take versions, and a key is found less far back."""
+    store.publish("mena", 0, id="first")
+    first = store.publish("mena", 1, dedupe_key="6h:100")
+    for number in range(31):
+        if number % 5 == 0:
+            store.pin("mena", id="first")
+            store.unpin("mena")
+        store.publish("mena", number)
+    again = another(store).publish("mena", "again", dedupe_key="6h:100")
+    assert (again.version, again.id, again.created) == (first.version, first.id, False)
+
+
+def test_retention_takes_no_dedupe_key_and_no_id_of_the_last_32_commits(store: Store) -> None:
+    """With a history of one snapshot, a job that runs again an hour later publishes twice."""
+    client, _ = meddled(store, retention=Retention(max_count=1))
+    for number in range(1, 61):
+        client.publish("mena", number, id=f"run-{number}", dedupe_key=f"k:{number}")
+    client.prune("mena")
+    assert versions(store) == [60]
+    for number in range(29, 61):
+        for found in (
+            client.publish("mena", "again", dedupe_key=f"k:{number}"),
+            client.publish("mena", number, id=f"run-{number}"),
+        ):
+            assert (found.version, found.id, found.created) == (number, f"run-{number}", False)
+        with pytest.raises(IdConflict):
+            client.publish("mena", "other", id=f"run-{number}")
+
+
+def asked(meddler: Meddler, since: int) -> list[type[Any]]:
+    """The commands that were sent, without those that write."""
+    writes = (Stage, Swap, Register)
+    sent = [command for batch in meddler.batches[since:] for command in batch]
+    return [type(command) for command in sent if not isinstance(command, writes)]
+
+
+def test_a_new_dedupe_key_reads_no_page(store: Store) -> None:
+    """A publish with a new dedupe key looks for it in pages, and takes longer the deeper the log is."""
+    for number in range(100):
+        store.publish("mena", number, dedupe_key=f"k:{number}")
+    client, meddler = meddled(store)
+    assert client.publish("mena", "cold", dedupe_key="cold").created
+    assert asked(meddler, 0) == [Get], "of the manifest"
+    for number in range(20):
+        batch = len(meddler.batches)
+        assert client.publish("mena", number, dedupe_key=f"warm:{number}").created
+        assert len(meddler.batches) == batch + 1
+        assert asked(meddler, batch) == []
+
+
+def test_a_dedupe_key_in_a_page_costs_one_page(store: Store) -> None:
+    """A retry under the dedupe key of an older commit reads all pages until it finds the key."""
+    for number in range(1, 101):
+        store.publish("mena", number, dedupe_key=f"k:{number}")
+    client, meddler = meddled(store)
+    assert client.publish("mena", "again", dedupe_key="k:75").version == 75
+    sent: list[Any] = [command for batch in meddler.batches for command in batch]
+    assert [(type(each), each.key.rpartition(".")[2]) for each in sent] == [
+        (Get, "swapstore:manifest:{mena}"),
+        (Get, "73-80"),
+    ]
+    assert meddler.commits() == 0
+
+
+def test_a_damaged_page_is_no_matter_to_a_new_dedupe_key(store: Store) -> None:
+    """A producer with dedupe keys stands still because a page of the history is gone."""
+    for number in range(1, 41):
+        store.publish("mena", number, dedupe_key=f"k:{number}")
+    status = store.status("mena")
+    assert status is not None
+    delete(store, f"swapstore:page:{{mena}}:{status.etag.split('.')[0]}.17-24")
+    client = another(store)
+    assert client.publish("mena", "new", dedupe_key="new").created
+    with pytest.raises(PayloadMissing, match="page:.*17-24"):
+        client.publish("mena", "again", dedupe_key="k:20")
+    assert versions_from(store, 25) == list(range(41, 24, -1))
+
+
+def versions_from(store: Store, first: int) -> list[int]:
+    """The versions that can be read, down to one."""
+    return [row.version for row in store.history("mena", limit=41 - first + 1)]
 
 
 def test_dedupe_is_not_decided_from_the_cache(store: Store) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import attrs
+
 from swapstore import Store
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.format import append, manifest, records
@@ -66,7 +68,7 @@ class Bulk:
     def append(self, to: int, *, recorded: bool) -> Iterator[tuple[str, bytes]]:
         """Yield the keys and values that the publishes up to a version would have left."""
         tail = list(self._log.rows)
-        pages = self._log.pages
+        log = self._log
         for version in range(self.version + 1, to + 1):
             row = made(version)
             if self._latest is None or row.ts >= self._latest.ts:
@@ -76,14 +78,14 @@ class Bulk:
                 yield from self.records(row)
             if len(tail) == 2 * F:
                 log, sealed = append.sealed_log(
-                    Log(rows=tuple(tail), pages=pages),
+                    attrs.evolve(log, rows=tuple(tail)),
                     dataset=self._dataset,
                     epoch=self._epoch,
                     keys=self._keys,
                 )
-                tail, pages = list(log.rows), log.pages
+                tail = list(log.rows)
                 yield from ((page.ref.key, page.record) for page in sealed)
-        self._log, self.version = Log(rows=tuple(tail), pages=pages), to
+        self._log, self.version = attrs.evolve(log, rows=tuple(tail)), to
 
     def records(self, row: Row) -> Pairs:
         """Yield the id and the ts record of a row."""

@@ -9,7 +9,7 @@ from swapstore import Store
 from swapstore.commands import Ask
 from swapstore.format import manifest, pages
 from swapstore.format.keys import Keys
-from swapstore.format.records import payload_of
+from swapstore.format.records import payload_of, states
 from swapstore.models import Ref, Row
 from tests.support.drivers import sqlite_connection
 from tests.support.valkey import client_of
@@ -101,7 +101,8 @@ def _check(found: Contents, keys: Keys, dataset: str, *, unused_pages: bool) -> 
 def _check_row(row: Row, found: Contents, keys: Keys, dataset: str, reachable: set[str]) -> None:
     id_key, ts_key = keys.id(dataset, row.id), keys.ts(dataset, row.ts, row.id)
     assert payload_of(found[id_key][0], row, id_key) is not None
-    assert found[ts_key][0].split(b"\n")[0] == found[id_key][0].split(b"\n")[0]
+    assert states(found[id_key][0], row)
+    assert states(found[ts_key][0], row)
     reachable |= {id_key, ts_key}
 
 

@@ -6,7 +6,7 @@ import json
 
 import attrs
 
-from swapstore.format import append, manifest, records
+from swapstore.format import append, manifest, pages, records
 from swapstore.format.append import Retained, Stamp
 from swapstore.format.keys import Keys
 from swapstore.format.retention import Limits
@@ -33,12 +33,12 @@ def first() -> bytes:
 def test_a_page_is_opened_while_one_row_of_it_is_shown() -> None:
     """The last row that retention keeps in a page is hidden with those before it."""
     head = manifest.parse(first(), "mena", KEY).head
-    page = Ref(key="page", count=32, first_version=1, last_version=32, min_ts=1000, max_ts=2000)
+    page = Ref(key="page", count=8, first_version=1, last_version=8, min_ts=1000, max_ts=2000)
     for first_version, floor, opens in (
-        (32, 2000, True),
-        (33, 2000, False),
-        (32, 2001, False),
-        (33, 2001, False),
+        (8, 2000, True),
+        (9, 2000, False),
+        (8, 2001, False),
+        (9, 2001, False),
     ):
         assert attrs.evolve(head, first_version=first_version, floor=floor).opens(page) is opens
 
@@ -65,9 +65,11 @@ def test_a_publish_keeps_hidden_rows_hidden() -> None:
 
 def test_a_payload_that_a_later_row_names_frees_nothing() -> None:
     """A full store grows beyond its limit, or a published payload expires: its id was published again."""
-    base = None
-    for number in range(1, manifest.F + 10):
-        name = "id-1" if number == manifest.F else f"id-{number}"  # the records of the first one were lost
+    base: manifest.Manifest | None = None
+    stored: dict[str, pages.Page] = {}
+    last = manifest.recent() + manifest.F
+    for number in range(1, last + 1):
+        name = "id-1" if number == last - 1 else f"id-{number}"  # the records of the first one were lost
         described = Entry(id=name, ts=1, size=100, sha256=records.digest(b""), codec="json", labels={})
         draft = append.append(
             base,
@@ -75,11 +77,13 @@ def test_a_payload_that_a_later_row_names_frees_nothing() -> None:
             dataset="mena",
             dedupe_key=None,
             stamp=Stamp(now_ms=number, nonce="0" * 16, new_epoch="e" * 12, keys=KEYS),
-            retained=Retained(limits=Limits(max_count=1)) if number == manifest.F + 9 else None,
+            retained=Retained(limits=Limits(max_count=1), pages=stored) if number == last else None,
         )
+        stored |= {page.ref.key: pages.parse(page.record, page.ref, "mena") for page in draft.pages}
         base = draft.manifest
-    gone = range(2, 10)
-    assert set(draft.unlinked) == {key for n in gone for key in (KEYS.id("mena", f"id-{n}"), ts_key(n))}
+    gone = range(2, manifest.F + 1)
+    of_rows = {key for n in gone for key in (KEYS.id("mena", f"id-{n}"), ts_key(n))}
+    assert set(draft.unlinked) == {*of_rows, KEYS.page("mena", f"{'e' * 12}.1-{manifest.F}")}
     assert draft.freed_bytes == 100 * len(gone)
 
 
@@ -90,7 +94,7 @@ def ts_key(number: int) -> str:
 def test_each_level_seals_under_a_name_of_its_own() -> None:
     """After a restart a page collides with one of another epoch, or a level is wrong."""
     row = manifest.parse(first(), "mena", KEY).head.latest
-    rows = tuple(attrs.evolve(row, id=f"id-{v}", version=v) for v in range(64_001, 64_065))
+    rows = tuple(attrs.evolve(row, id=f"id-{v}", version=v) for v in range(64_001, 64_001 + 2 * manifest.F))
 
     def refs(each: int, below: int) -> tuple[Ref, ...]:
         """Seven references of one size, which end where the next smaller ones begin."""
@@ -107,14 +111,16 @@ def test_each_level_seals_under_a_name_of_its_own() -> None:
             for start, count in spans
         )
 
-    lower = refs(32, 64_001)
-    upper = refs(256, lower[0].first_version)
+    lower = refs(manifest.F, 64_001)
+    upper = refs(manifest.F * manifest.G, lower[0].first_version)
     log, sealed = append.sealed_log(
         manifest.Log(rows=rows, pages=(*upper, *lower)), dataset="mena", epoch="e" * 12, keys=KEYS
     )
-    assert [json.loads(page.record.partition(b"\n")[0])["level"] for page in sealed] == [0, 1, 2]
+    assert [append.height(page.ref) for page in sealed] == [0, 1, 2]
+    bodies = [json.loads(page.record.partition(b"\n")[2]) for page in sealed]
+    assert [list(body) for body in bodies] == [["rows"], ["pages"], ["pages"]]
     for page in sealed:
         name = f"{'e' * 12}.{page.ref.first_version}-{page.ref.last_version}"
         assert page.ref.key == KEYS.page("mena", name)
-    assert log.rows == rows[32:]
+    assert log.rows == rows[manifest.F :]
     assert log.pages == (sealed[2].ref,)

@@ -13,6 +13,7 @@ import pytest
 
 from swapstore import Store
 from swapstore.drivers.sqlite.driver import SqliteDriver
+from swapstore.format import manifest
 from tests.support.deterministic import fixed_context
 from tests.support.times import at
 
@@ -48,12 +49,15 @@ def test_the_stored_bytes_of_a_small_dataset(tmp_path: Path) -> None:
     compare("small.txt", stored(path))
 
 
-def test_the_stored_bytes_of_a_page(tmp_path: Path) -> None:
+def test_the_stored_bytes_of_pages(tmp_path: Path) -> None:
     """A history that was written earlier can no longer be read."""
     path = tmp_path / "golden.db"
     with Store(SqliteDriver(path), fixed_context()) as store:
-        for number in range(64):
-            store.publish("region/a", number, id=f"id-{number}", ts=at(number * 1000))
+        for number in range(manifest.F * manifest.G + manifest.F + 1):
+            job = f"job-{number}" if number % 3 == 0 else None
+            store.publish("region/a", number, id=f"id-{number}", ts=at(number * 1000), dedupe_key=job)
+            if number == 12:
+                store.confirm("region/a")  # its version is missing from the page
     records = stored(path)
     compare(
         "page.txt", {key: value for key, value in records.items() if ":page:" in key or ":manifest:" in key}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 CLIENTS = {"redis", "sqlite3", "httpcore2", "asyncio"}
-HEAVY = {"rich", "cyclopts", "jsonschema_rs", "opentelemetry", "swapstore.cli", "swapstore.testing"}
+ZSTD = {"backports.zstd", "compression.zstd"}
+HEAVY = {"rich", "cyclopts", "jsonschema_rs", "opentelemetry", "swapstore.cli", "swapstore.testing", *ZSTD}
 
 
 def imported(code: str, *, of: set[str]) -> set[str]:

@@ -28,7 +28,7 @@ KEY = "ns:id:{mena}:r1"
 
 
 def record(row: Row = ROW, payload: bytes = PAYLOAD) -> bytes:
-    return records.pack(records.entry_fields(row), payload)
+    return records.id_header(row, None) + payload
 
 
 def test_a_header_is_one_canonical_line() -> None:
@@ -39,9 +39,20 @@ def test_a_header_is_one_canonical_line() -> None:
         line
         == (
             '{"id":"r1","ts":1700000000000,"size":17,"sha256":"' + ROW.sha256 + '",'
-            '"codec":"json","labels":{"a":"é\\n","b":"2"}}'
+            '"labels":{"a":"é\\n","b":"2"}}'
         ).encode()
     )
+    other = attrs.evolve(ROW, codec="bytes", labels={})
+    assert records.entry_header(other).endswith(ROW.sha256.encode() + b'","codec":"bytes"}\n')
+
+
+def test_what_is_left_out_has_its_usual_value() -> None:
+    """A record without codec and labels is refused, or read as something else than JSON."""
+    plain = attrs.evolve(ROW, labels={})
+    assert list(json.loads(record(plain).partition(b"\n")[0])) == ["id", "ts", "size", "sha256"]
+    read = records.entry_of(record(plain), KEY)
+    assert (read.codec, read.labels) == ("json", {})
+    assert records.payload_of(record(plain), plain, KEY) == PAYLOAD
 
 
 def test_any_language_reads_a_record_with_a_json_parser() -> None:
@@ -112,13 +123,11 @@ def test_a_live_view_is_checked_like_any_record() -> None:
 
 
 BINARY = bytes(range(256))
-IN_BASE64 = attrs.evolve(
-    ROW, size=len(BINARY), sha256=records.digest(BINARY), codec="bytes", encoding="base64"
-)
+IN_BASE64 = attrs.evolve(ROW, size=len(BINARY), sha256=records.digest(BINARY), codec="bytes")
 
 
-def stored_as(row: Row, payload: bytes) -> bytes:
-    return records.entry_header(row) + records.body_of(row, payload)
+def stored_as(row: Row, payload: bytes, encoding: records.Encoding | None = "base64") -> bytes:
+    return records.id_header(row, encoding) + records.body_of(payload, encoding)
 
 
 def test_a_payload_in_base64_is_read_as_it_was() -> None:
@@ -140,12 +149,34 @@ def test_a_damaged_base64_body_is_corrupt(change: bytes) -> None:
     assert not records.is_whole(stored, IN_BASE64)
 
 
-def test_how_a_payload_is_stored_is_part_of_the_entry() -> None:
-    """A row names a record that has another encoding than the row says."""
-    plain = attrs.evolve(IN_BASE64, encoding=None)
-    assert records.entry_header(plain) != records.entry_header(IN_BASE64)
-    with pytest.raises(Corrupt, match="another entry"):
-        records.payload_of(stored_as(IN_BASE64, BINARY), plain, KEY)
+def test_how_a_payload_is_held_is_no_part_of_the_entry() -> None:
+    """A snapshot that was published over REST is another one than the same snapshot over Redis."""
+    plain, encoded = stored_as(IN_BASE64, BINARY, None), stored_as(IN_BASE64, BINARY)
+    assert plain != encoded
+    for stored in (plain, encoded):
+        assert records.payload_of(stored, IN_BASE64, KEY) == BINARY
+        assert records.states(stored, IN_BASE64)
+        assert records.is_whole(stored, IN_BASE64)
+        assert records.entry_of(stored, KEY) == records.entry_of(plain, KEY)
+    assert records.holding_of(encoded, KEY).encoding == "base64"
+    assert records.holding_of(plain, KEY).encoding is None
+
+
+@pytest.mark.parametrize("change", [{"codec": "json"}, {"labels": {}}, {"labels": {"a": "1"}}, {"ts": 5}])
+def test_another_entry_is_not_stated(change: dict[str, Any]) -> None:
+    """A publish takes the record of another snapshot, whose header begins alike, for its own."""
+    other = attrs.evolve(IN_BASE64, **change)
+    for encoding in (None, "base64"):
+        assert not records.states(stored_as(other, BINARY, encoding), IN_BASE64)
+        assert not records.states(stored_as(IN_BASE64, BINARY, encoding), other)
+
+
+def test_an_encoding_that_is_not_known_is_corrupt() -> None:
+    """Bytes in the encoding of a newer version are returned as the payload."""
+    stored = stored_as(IN_BASE64, BINARY).replace(b'"encoding":"base64"', b'"encoding":"other"')
+    with pytest.raises(Corrupt, match="header is not an entry"):
+        records.payload_of(stored, IN_BASE64, KEY)
+    assert not records.is_whole(stored, IN_BASE64)
 
 
 def test_a_live_view_in_base64() -> None:

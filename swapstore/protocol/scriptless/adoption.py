@@ -120,7 +120,7 @@ def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> 
             yield from _state_commit(ctx, base, row, ts_key)
             return False
         record, ttl, ts_record, ts_ttl = map(value_of, (yield from ask_all(ctx, looks)))
-        if record is not None and not record.startswith(records.entry_header(entry)):
+        if record is not None and not records.states(record, entry):
             record = None  # the id record is that of another publish
         origin = _pending_in(ts_record, ts_ttl, ts_key)
         if origin is None:
@@ -179,7 +179,7 @@ def _delete(
             reply, _ = yield Batch(tuple(deleting(id_key, record)))
             value_of(reply)
         except ReplyLost:
-            header = records.entry_header(entry)
+            header = record.partition(b"\n")[0] + b"\n"
             if (yield from ask(ctx, Peek(id_key, len(header)))) == header:
                 return False
     try:

@@ -75,8 +75,7 @@ if TYPE_CHECKING:
 
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
-    from swapstore.format.records import Origin
-    from swapstore.models import Entry
+    from swapstore.format.records import Holding, Origin
     from swapstore.protocol.commit import Staging
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
@@ -160,7 +159,7 @@ class UnderLease(_Scriptless, Committer):
         raise bound_elsewhere(key, entry)
 
 
-def _with_ts_of(intent: Intent, entry: Entry, base: Manifest | None) -> Intent | None:
+def _with_ts_of(intent: Intent, entry: Holding, base: Manifest | None) -> Intent | None:
     """Return the intent with the `ts` of the entry that has its id and content. None: that does not fit."""
     if not intent.is_content_of(entry) or intent.wanted.ts is not None:
         return None

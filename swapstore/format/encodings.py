@@ -1,0 +1,257 @@
+"""Encodings: how the body of a record holds its payload, and when a new base pays.
+
+An encoding is not a codec: the id, size and SHA-256 of a snapshot are always those of the plain payload.
+
+- None: the payload itself.
+- `base64`: for a text-only endpoint, a payload that is not UTF-8.
+- `zstd`: one zstd frame that states the size of the payload. No checksum: the SHA-256 covers it.
+- `zstd+base64`: the same for a text-only endpoint.
+
+A record that names a base holds a delta: a frame made with the base's content as its dictionary.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+Encoding = Literal["base64", "zstd", "zstd+base64"]
+
+LEVEL = 3  # of zstd: level 6 makes deltas a tenth smaller, and takes two to three times as long
+BASE_LEVEL = 6  # a base is made seldom and stays for long
+SURELY_SMALLER = 16  # zstd without the base is not tried if the delta makes the payload so many times smaller
+LONG = 1 << 20  # bytes: how far back a digested dictionary finds what is alike
+WINDOW_LOG_MAX = 27  # 128 MiB: what decoders in all languages accept unless they are told otherwise
+WINDOW_LOG_COMMON = 23  # 8 MiB: what RFC 8878 asks of every decoder
+WORTH_A_BASE = 256  # bytes: the key and the header of a base take as much
+
+_FRAME = bytes.fromhex("28b52ffd")
+_TRAINED_DICTIONARY = bytes.fromhex("37a430ec")
+_SHORTEST_DICTIONARY = 8
+
+
+class Undecodable(ValueError):  # noqa: N818 - as the errors of this library
+    """A body is not the encoding of a payload of that size. The message says why and quotes no content."""
+
+
+@cache
+def _zstd() -> ModuleType:
+    """Import zstd, once and only if something is compressed: it would make each import slower."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd  # noqa: PLC0415
+    else:
+        from backports import zstd  # noqa: PLC0415
+    return zstd
+
+
+def may_be_base(content: bytes) -> bool:
+    """Whether a payload can be a base: zstd in all languages must take it for raw content.
+
+    Python refuses a dictionary of less than eight bytes, and Node ignores it. Content that begins as a
+    trained dictionary does would be parsed as one.
+    """
+    return len(content) >= _SHORTEST_DICTIONARY and not content.startswith(_TRAINED_DICTIONARY)
+
+
+class Dictionary:
+    """The content of a base, by its name, and what zstd makes of it: once, when it is first needed.
+
+    Raises `ValueError` for content that `may_be_base` refuses. Threads can share it.
+    """
+
+    __slots__ = ("_raw", "content", "name")
+
+    def __init__(self, name: str, content: bytes) -> None:
+        if not may_be_base(content):
+            raise ValueError(f"the content of base {name} cannot be a dictionary of zstd")
+        self.name = name
+        self.content = content
+        self._raw: Any = None
+
+    def __repr__(self) -> str:
+        return f"Dictionary({self.name!r}, {len(self.content)} bytes)"
+
+    @property
+    def raw(self) -> Any:
+        """The `ZstdDict` of raw content. It keeps the tables of `as_digested_dict` once they are made."""
+        if self._raw is None:  # two threads may both make it: one is thrown away
+            self._raw = _zstd().ZstdDict(self.content, is_raw=True)
+        return self._raw
+
+    def memory_bytes(self, *, compressing: bool) -> int:
+        """At most how many bytes it keeps in memory, as measured with zstd 1.5.7.
+
+        zstd copies the content. Compressing with it copies it once more and keeps tables of up to 0.8 MB;
+        decoding keeps nothing else.
+        """
+        size = len(self.content)
+        if not compressing or size > LONG:
+            return 2 * size
+        return 3 * size + min(840_000, 32_768 + 22 * size)
+
+
+# --- encoding --------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Encoded:
+    """A payload as it is stored: its encoding, the name of its base, and the body of its record."""
+
+    encoding: Encoding | None
+    base: str | None
+    body: bytes = attrs.field(repr=False)
+
+    @property
+    def cost(self) -> int:
+        """How many bytes the body takes, and the fields of the header that name encoding and base."""
+        named = len(f',"encoding":"{self.encoding}"') if self.encoding else 0
+        return len(self.body) + named + (len(f',"base":"{self.base}"') if self.base else 0)
+
+
+def plain(payload: bytes, *, text_only: bool) -> Encoded:
+    """Encode a payload without compression. `text_only`: the endpoint takes UTF-8 only."""
+    if text_only and not _is_text(payload):
+        return Encoded("base64", None, base64.b64encode(payload))
+    return Encoded(None, None, payload)
+
+
+def compressed(payload: bytes, base: Dictionary | None = None, *, text_only: bool) -> Encoded:
+    """Encode a payload in the fewest bytes: plain, with zstd, or as a delta against a base."""
+    choices = []
+    if base is not None:
+        choices.append(_framed(_delta(payload, base), base.name, text_only=text_only))
+    if not choices or len(choices[0].body) * SURELY_SMALLER > len(payload):
+        choices.append(_framed(_zstd().compress(payload, level=LEVEL), None, text_only=text_only))
+        choices.append(plain(payload, text_only=text_only))
+    return min(reversed(choices), key=lambda choice: choice.cost)  # of equals, the simplest
+
+
+def base_content(content: bytes, *, text_only: bool) -> Encoded:
+    """Encode the content of a base: always with zstd, whether that is smaller or not."""
+    level = BASE_LEVEL if len(content) <= LONG else LEVEL
+    return _framed(_zstd().compress(content, level=level), None, text_only=text_only)
+
+
+def _is_text(payload: bytes) -> bool:
+    try:
+        payload.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _framed(frame: bytes, base: str | None, *, text_only: bool) -> Encoded:
+    if text_only:
+        return Encoded("zstd+base64", base, base64.b64encode(frame))
+    return Encoded("zstd", base, frame)
+
+
+def _delta(payload: bytes, base: Dictionary) -> bytes:
+    """Compress a payload with a base as its dictionary.
+
+    The tables of a digested dictionary are made once a base, but of a larger base they know the end only. For
+    that one, matches far away are searched for, in a window over base and payload. The frame is then a single
+    segment, so a decoder needs no larger window than the payload.
+    """
+    zstd = _zstd()
+    if max(len(payload), len(base.content)) <= LONG:
+        return bytes(zstd.compress(payload, level=LEVEL, zstd_dict=base.raw.as_digested_dict))
+    parameter = zstd.CompressionParameter
+    options = {
+        parameter.compression_level: LEVEL,
+        parameter.window_log: min((len(payload) + len(base.content)).bit_length(), WINDOW_LOG_MAX),
+        parameter.enable_long_distance_matching: 1,
+        parameter.ldm_min_match: 32,  # by default 64: more than there is between two changes in rows of JSON
+        parameter.ldm_hash_rate_log: 4,  # by default 7: finds half as much in such rows
+    }
+    return bytes(zstd.compress(payload, options=options, zstd_dict=base.raw.as_prefix))
+
+
+# --- decoding --------------------------------------------------------------------------------------
+
+
+def decoded(body: bytes, encoding: Encoding | None, size: int, base: Dictionary | None = None) -> bytes:
+    """Decode the body of a record to its payload of `size` bytes; the caller checks its SHA-256.
+
+    `base`: the base that the record names. Whatever the body claims, this allocates no more than a few times
+    `size`, beside the body and the base. Raises `Undecodable`.
+    """
+    if base is not None and encoding in {None, "base64"}:
+        raise Undecodable("it names a base but is not compressed")
+    if encoding in {"base64", "zstd+base64"}:
+        try:
+            body = base64.b64decode(body, validate=True)
+        except ValueError as error:  # binascii.Error, or not ASCII
+            raise Undecodable("its base64 is invalid") from error
+    if encoding in {"zstd", "zstd+base64"}:
+        body = _decompressed(body, size, base)
+    if len(body) != size:
+        raise Undecodable(f"it holds {len(body)} bytes instead of {size}")
+    return body
+
+
+def _decompressed(frame: bytes, size: int, base: Dictionary | None) -> bytes:
+    """Decompress one frame. The size that it states bounds what zstd allocates, its window included."""
+    zstd = _zstd()
+    if not frame.startswith(_FRAME):
+        raise Undecodable("it does not begin with a zstd frame")
+    window_log = min(max(WINDOW_LOG_COMMON, size.bit_length()), WINDOW_LOG_MAX)
+    try:
+        stated = zstd.get_frame_info(frame).decompressed_size
+        if stated != size:
+            raise Undecodable(f"its zstd frame states {stated} bytes instead of {size}")
+        decompressor = zstd.ZstdDecompressor(
+            zstd_dict=None if base is None else base.raw.as_prefix,  # as fast as digested, and keeps no copy
+            options={zstd.DecompressionParameter.window_log_max: window_log},
+        )
+        payload: bytes = decompressor.decompress(frame, max_length=size + 1)
+    except zstd.ZstdError as error:
+        raise Undecodable(f"its zstd frame is invalid, or made with another base ({error})") from error
+    if not decompressor.eof:
+        raise Undecodable("its zstd frame is cut short")
+    if decompressor.unused_data:
+        raise Undecodable("its zstd frame is followed by other bytes")
+    return payload
+
+
+# --- when a new base pays --------------------------------------------------------------------------
+
+
+@attrs.frozen
+class InForce:
+    """The base in force, its stored size, and what the snapshots cost that were encoded with it.
+
+    `sum`, `count` and `last` are about the stored sizes of their bodies: all of them, how many, and the last
+    one. They begin with the snapshot that brought the base, and include those that were stored without a base
+    because that was smaller.
+    """
+
+    name: str
+    size: int
+    sum: int
+    count: int
+    last: int
+
+    def then(self, stored_size: int) -> InForce:
+        """Return it as it is after one more snapshot."""
+        return attrs.evolve(self, sum=self.sum + stored_size, count=self.count + 1, last=stored_size)
+
+
+def is_due(in_force: InForce | None, stored_size: int) -> bool:
+    """Whether a snapshot that would take `stored_size` bytes should bring a new base.
+
+    It should if it costs more than the average since the base, the base itself included: from here on the
+    average grows. Or if it costs most of what a base costs: an average that is as high would hide that. What
+    counts is the smaller of its size and that of the snapshot before, so one strange version brings no base.
+    """
+    if in_force is None:
+        return stored_size >= WORTH_A_BASE
+    lasting = min(stored_size, in_force.last)
+    return lasting * in_force.count > in_force.size + in_force.sum or 4 * lasting > 3 * in_force.size
