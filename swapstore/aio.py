@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from swapstore.events import Event
     from swapstore.migration.layout import Mirror
-    from swapstore.models import Durability, Retention, Timeout, Validator
+    from swapstore.models import Compression, Durability, Retention, Timeout, Validator
 
 __all__ = ["AsyncStore", "connect"]
 
@@ -50,6 +50,7 @@ def connect(
     timeout: float | Timeout | None = None,
     patience: float = DEFAULT_PATIENCE_S,
     read_from: Literal["primary", "replica"] = "primary",
+    compression: Compression | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
@@ -76,6 +77,7 @@ def connect(
         timeout=timeout,
         patience=patience,
         read_from=read_from,
+        compression=compression,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,

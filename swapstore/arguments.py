@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import msgspec
 
@@ -29,6 +29,9 @@ MIN_POLL_S = 0.001
 MAX_POLL_S = 86_400
 MAX_TIMEOUT_S = 366 * 86_400
 LARGEST = sys.float_info.max
+
+COMPRESSIONS: tuple[Literal["none", "zstd", "delta"], ...] = ("none", "zstd", "delta")
+COMPRESSION_VARIABLE = "SWAPSTORE_COMPRESSION"
 
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
@@ -280,6 +283,35 @@ def reads_replicas(value: Any) -> bool:
     if isinstance(value, str) and value in {"primary", "replica"}:
         return value == "replica"
     raise InvalidInput(f"read_from must be 'primary' or 'replica', not {shown(value)}")
+
+
+def one_of(value: Any, kind: type[T], what: str) -> T | None:
+    """Return an instance of a class, or None."""
+    if value is None or isinstance(value, kind):
+        return value
+    raise InvalidInput(f"{kind.__name__.lower()} must be {what}, not {type(value).__name__}")
+
+
+def functions(value: Any, what: str) -> tuple[Any, ...]:
+    """Return a list of functions as a tuple."""
+    if not isinstance(value, list | tuple):
+        raise InvalidInput(f"{what} must be a list of functions, not {shown(value)}")
+    for each in value:
+        if not callable(each):
+            raise InvalidInput(f"each of {what} must be a function, not {shown(each)}")
+    return tuple(value)
+
+
+def compression(value: Any) -> Literal["none", "zstd", "delta"]:
+    """Return how publishes are stored. Default: what the environment says, or else `"none"`."""
+    if value is None:
+        value = os.environ.get(COMPRESSION_VARIABLE) or "none"
+    for known in COMPRESSIONS:
+        if isinstance(value, str) and value == known:
+            return known
+    raise InvalidInput(
+        f"compression (or ${COMPRESSION_VARIABLE}) must be 'none', 'zstd' or 'delta', not {shown(value)}"
+    )
 
 
 def payload_size(size_bytes: int, limit_bytes: int) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
+    from swapstore.format.encodings import Dictionary
     from swapstore.format.manifest import Manifest
 
 MAX_MANIFESTS = 10_000
+_BASE = "base"  # stands where other records have a digest
 ENTRY_BYTES = 400  # the memory of a cached record besides its data
 
 
@@ -36,7 +38,7 @@ class Cache:
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._size = 0
-        self._records: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._records: OrderedDict[tuple[str, str], tuple[int, Any]] = OrderedDict()  # sizes and values
         self._manifests: OrderedDict[str, Known] = OrderedDict()
         self._listed: set[str] = set()
         self._only_primary: dict[str, int] = {}  # see `must_ask_primary`; and until which version is passed
@@ -129,23 +131,40 @@ class Cache:
 
     def record(self, key: str, sha256: str) -> bytes | None:
         """Return the cached bytes of an immutable record. They were verified before they were cached."""
-        with self._lock:
-            found = self._records.get((key, sha256))
-            if found is not None:
-                self._records.move_to_end((key, sha256))
-            return found
+        found: bytes | None = self._get((key, sha256))
+        return found
 
     def keep(self, key: str, sha256: str, data: bytes) -> None:
         """Cache an immutable record; evict the least recently used ones if there is no room."""
-        if len(data) > self.largest:
+        self._keep((key, sha256), data, len(data))
+
+    def base(self, key: str) -> Dictionary | None:
+        """Return the cached base under this key, whose name has its digest."""
+        found: Dictionary | None = self._get((key, _BASE))
+        return found
+
+    def keep_base(self, key: str, base: Dictionary, *, compressing: bool) -> None:
+        """Cache a base with all that zstd makes of it. `compressing`: it is used to compress, too."""
+        self._keep((key, _BASE), base, base.memory_bytes(compressing=compressing))
+
+    def _get(self, name: tuple[str, str]) -> Any:
+        with self._lock:
+            found = self._records.get(name)
+            if found is None:
+                return None
+            self._records.move_to_end(name)
+            return found[1]
+
+    def _keep(self, name: tuple[str, str], value: Any, size: int) -> None:
+        if size > self.largest:
             return
         with self._lock:
-            if self._records.pop((key, sha256), None) is None:
-                self._size += len(data) + ENTRY_BYTES
-            self._records[key, sha256] = data
+            replaced = self._records.pop(name, None)
+            self._size += size - replaced[0] if replaced else size + ENTRY_BYTES
+            self._records[name] = (size, value)
             while self._size > self._limit:
-                _, evicted = self._records.popitem(last=False)
-                self._size -= len(evicted) + ENTRY_BYTES
+                _, (evicted, _) = self._records.popitem(last=False)
+                self._size -= evicted + ENTRY_BYTES
 
     def _drop_records(self) -> None:
         """Drop all records: after the store has gone back, a page's name may stand for other rows."""

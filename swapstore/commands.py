@@ -52,22 +52,28 @@ class Get(ReadCommand[bytes | None]):
 
 @attrs.frozen
 class Served:
-    """A manifest or None, and the id record that it serves, or None if that was not read."""
+    """A manifest or None, the id record that it serves, and the base that this needs; None: not read.
+
+    The manifest may be its header line alone, newline included.
+    """
 
     manifest: bytes | None = attrs.field(repr=False)
     record: bytes | None = attrs.field(default=None, repr=False)
+    base: bytes | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
 class GetServed(ReadCommand[Served]):
-    """Return a manifest and, if the store can read both at the same moment, the id record that it serves.
+    """Return a manifest and, if the store can read all at the same moment, the id record that it serves.
 
-    `records` is the prefix of the keys of the dataset's id records. A store may always return the manifest
-    alone; it must if the payload is larger than `largest` bytes.
+    So it does with the base that its header names for this record. `records` and `bases` are the prefixes of
+    the keys of the dataset's id records and bases. A store may always return the manifest alone; it must if
+    the payload is larger than `largest` bytes.
     """
 
     key: str
     records: str
+    bases: str
     largest: int
 
 

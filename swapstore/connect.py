@@ -21,7 +21,7 @@ from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError, Unavai
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
 from swapstore.migration.layout import Mirror
-from swapstore.models import Durability, Retention, Timeout
+from swapstore.models import Compression, Durability, Retention, Timeout
 from swapstore.protocol.context import Capabilities, Context, Policy
 from swapstore.protocol.durability import ask_at_connect
 from swapstore.protocol.scriptless.probe import Undecided
@@ -76,6 +76,7 @@ def connect(
     timeout: float | Timeout | None = None,
     patience: float = DEFAULT_PATIENCE_S,
     read_from: Literal["primary", "replica"] = "primary",
+    compression: Compression | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
@@ -113,6 +114,9 @@ def connect(
       and REST have waits of their own.
     - `read_from`: `"replica"`: on sentinels and clusters, reads ask a replica first, which may be behind.
       What it lacks, or shows older than this client has seen, is read from the primary.
+    - `compression`: how publishes of this store are stored: `"none"`; `"zstd"`; or `"delta"`: as differences
+      from a base, which makes history small. Readers need no option. Default: `$SWAPSTORE_COMPRESSION`, or
+      else `"none"`.
     - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
     - `max_ahead`: how far a `ts` may be ahead of this machine's clock (a timedelta; None: no bound). A later
       one is refused: until that moment, no other publish would become the latest. The same bound holds for
@@ -141,6 +145,7 @@ def connect(
         timeout=timeout,
         patience=patience,
         read_from=read_from,
+        compression=compression,
         namespace=namespace,
         max_payload=max_payload,
         max_batch=max_batch,
@@ -203,6 +208,7 @@ def prepare(
     timeout: float | Timeout | None,
     patience: float,
     read_from: Literal["primary", "replica"],
+    compression: Compression | None,
     namespace: str,
     max_payload: int,
     max_batch: int,
@@ -219,15 +225,16 @@ def prepare(
         max_payload_bytes=arguments.whole(max_payload, "max_payload", least=1),
         max_batch_bytes=arguments.whole(max_batch, "max_batch", least=1),
         max_ahead_ms=arguments.max_ahead_ms(max_ahead),
+        compression=arguments.compression(compression),
     )
     context = Context(
         keys=Keys(arguments.namespace(namespace)),
         cache=Cache(arguments.whole(cache_bytes, "cache_bytes", least=0)),
         policy=policy,
-        retention=_retention(retention),
+        retention=arguments.one_of(retention, Retention, "a Retention (max_age=, max_count=)") or Retention(),
         durability=None if durability is None else Durability.of(durability),
-        mirror=_mirror(mirror),
-        validators=_validators(validators),
+        mirror=arguments.one_of(mirror, Mirror, "a Mirror (prefix=…)"),
+        validators=arguments.functions(validators, "validators"),
         hook=events.hook(on_event),
     )
     arguments.whole(max_request, "max_request", least=1)
@@ -304,27 +311,6 @@ def _over_rest(policy: Policy, max_request: int) -> Policy:
         first_wait_s=0.02,
         longest_wait_s=0.5,
     )
-
-
-def _retention(value: Any) -> Retention:
-    if value is None or isinstance(value, Retention):
-        return value or Retention()
-    raise InvalidInput(f"retention must be a Retention (max_age=, max_count=), not {type(value).__name__}")
-
-
-def _mirror(value: Any) -> Mirror | None:
-    if value is None or isinstance(value, Mirror):
-        return value
-    raise InvalidInput(f"mirror must be a Mirror (prefix=…), not {type(value).__name__}")
-
-
-def _validators(value: Any) -> tuple[Validator, ...]:
-    if not isinstance(value, list | tuple):
-        raise InvalidInput(f"validators must be a list of functions, not {arguments.shown(value)}")
-    for each in value:
-        if not callable(each):
-            raise InvalidInput(f"each of validators must be a function, not {arguments.shown(each)}")
-    return tuple(value)
 
 
 # --- addresses -------------------------------------------------------------------------------------

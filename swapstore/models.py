@@ -14,6 +14,7 @@ from swapstore import arguments, codecs
 from swapstore.errors import InvalidInput, SomeFailed, SwapstoreError
 
 _LARGEST = 2**53 - 1  # every reader of JSON keeps whole numbers exact up to this one
+Compression = Literal["none", "zstd", "delta"]
 Whole = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]  # of stored records, which may be damaged
 
 
@@ -38,16 +39,22 @@ class Row(Entry):
     """An entry with the manifest version that committed it.
 
     `committed_at` is the time of that commit, in milliseconds since the Unix epoch, by the producer's clock.
+    `base` names the content that its payload may be stored as a difference from. It says nothing about the
+    snapshot, so rows that differ in it alone are equal.
     """
 
     version: Whole
     committed_at: Whole
     dedupe_key: str | None = None
+    base: str | None = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)
 class Ref:
-    """A reference to a page: its key, how many rows it leads to, and which versions and times they span."""
+    """A reference to a page: its key, how many rows it leads to, and which versions and times they span.
+
+    `bases`: the versions that brought the bases of the first and the last row below that has one.
+    """
 
     key: str
     count: int
@@ -55,6 +62,7 @@ class Ref:
     last_version: int
     min_ts: int
     max_ts: int
+    bases: tuple[int, int] | None = None
 
     def spans(self, version: int) -> bool:
         """Whether a row of this version belongs below this reference."""

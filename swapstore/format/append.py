@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.format import manifest, records, retention
+from swapstore.format import bases, manifest, records, retention
+from swapstore.format.keys import base_version
 from swapstore.format.manifest import Head, Log, Manifest
 from swapstore.format.pages import Page, SealedPage, seal
 from swapstore.format.retention import Limits
@@ -21,6 +22,7 @@ from swapstore.models import Entry, Ref, Row
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from swapstore.format.encodings import InForce
     from swapstore.format.keys import Keys
 
 
@@ -91,8 +93,13 @@ def append(
     dedupe_key: str | None,
     stamp: Stamp,
     retained: Retained | None = None,
+    delta_of: str | None = None,
+    in_force: InForce | None = None,
 ) -> Draft:
     """Draft the manifest that adds a snapshot to the log.
+
+    `delta_of`: the base that its payload is stored against. `in_force`: the base in force from then on; None:
+    the one that is in force now.
 
     `latest` is the row with the greatest `ts`; among equal ones, the one committed last. So a snapshot that
     is older than the latest is added to the history and does not change `latest`.
@@ -109,6 +116,7 @@ def append(
         version=version,
         committed_at=stamp.now_ms,
         dedupe_key=dedupe_key,
+        base=delta_of,
     )
     log = base.log if base else Log(rows=(), pages=())
     head = Head(
@@ -124,11 +132,13 @@ def append(
         first_version=base.head.first_version if base else 1,
         floor=base.head.floor if base else 0,
     )
-    log = attrs.evolve(log, rows=(*log.rows, row))
+    log = attrs.evolve(log, rows=(*log.rows, row), base=in_force or log.base)
     unlinked: tuple[str, ...] = ()
     freed_bytes = 0
     if retained is not None or not head.shows_everything:
         head, log, unlinked, freed_bytes = _retain(head, log, retained or Retained(), stamp.keys)
+    if base is not None:
+        unlinked = tuple(dict.fromkeys(unlinked + _succeeded(base.log, head, log, stamp.keys)))
     log, sealed = sealed_log(log, dataset=dataset, epoch=epoch, keys=stamp.keys)
     return Draft(
         base=base,
@@ -169,7 +179,7 @@ def sealed_log(log: Log, *, dataset: str, epoch: str, keys: Keys) -> tuple[Log, 
     refs, above = sealed_refs((*log.pages, page.ref), dataset=dataset, epoch=epoch, keys=keys)
     named = [(row.dedupe_key, row.version) for row in log.rows[:size] if row.dedupe_key is not None]
     dedupe = (*log.dedupe, *named)[-(manifest.recent() - size) :]
-    return Log(rows=log.rows[size:], pages=refs, dedupe=dedupe), (page, *above)
+    return attrs.evolve(log, rows=log.rows[size:], pages=refs, dedupe=dedupe), (page, *above)
 
 
 def sealed_refs(
@@ -206,11 +216,31 @@ def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
     head = attrs.evolve(head, count=head.count - len(gone))
     gone += retained.released
     unlinked = keys_of(gone, head.dataset, keys)
+    left = [keys.base(head.dataset, name) for name in unlinked_bases((row.base for row in gone), head, log)]
     if unlinked:  # another row may name the same records: its id was published again after they were lost
         named = set(keys_of((*head.kept, *log.rows), head.dataset, keys))
         unlinked = tuple(key for key in unlinked if key not in named)
         gone = [row for row in gone if keys.id(head.dataset, row.id) not in named]
-    return head, log, (*unlinked, *pages), sum(row.size for row in gone)
+    return head, log, (*unlinked, *pages, *left), sum(row.size for row in gone)
+
+
+def _succeeded(was: Log, head: Head, log: Log, keys: Keys) -> tuple[str, ...]:
+    """The key of the base that is not in force any more, if no row needs it."""
+    if was.base is None or (log.base is not None and was.base.name == log.base.name):
+        return ()
+    return tuple(keys.base(head.dataset, name) for name in unlinked_bases([was.base.name], head, log))
+
+
+def unlinked_bases(names: Iterable[str | None], head: Head, log: Log) -> list[str]:
+    """Those of some bases that no row needs any more, and that are not in force.
+
+    A row that is gone may have needed one of `names`. What the log shows decides: see `bases.py`.
+    """
+    left = {name for name in names if name is not None} - {log.base and log.base.name}
+    if not left:
+        return []
+    shown = set(bases.shown((*head.kept, *log.rows, *log.pages)))
+    return sorted(name for name in left if base_version(name) not in shown)
 
 
 def keys_of(rows: Iterable[Row], dataset: str, keys: Keys) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ SURELY_SMALLER = 16  # zstd without the base is not tried if the delta makes the
 LONG = 1 << 20  # bytes: how far back a digested dictionary finds what is alike
 WINDOW_LOG_MAX = 27  # 128 MiB: what decoders in all languages accept unless they are told otherwise
 WINDOW_LOG_COMMON = 23  # 8 MiB: what RFC 8878 asks of every decoder
+LARGEST_BASE = 64 << 20  # bytes: what a reader has to allocate for one, whatever a record says
 WORTH_A_BASE = 256  # bytes: the key and the header of a base take as much
 
 _FRAME = bytes.fromhex("28b52ffd")
@@ -57,7 +58,9 @@ def may_be_base(content: bytes) -> bool:
     Python refuses a dictionary of less than eight bytes, and Node ignores it. Content that begins as a
     trained dictionary does would be parsed as one.
     """
-    return len(content) >= _SHORTEST_DICTIONARY and not content.startswith(_TRAINED_DICTIONARY)
+    return _SHORTEST_DICTIONARY <= len(content) <= LARGEST_BASE and not content.startswith(
+        _TRAINED_DICTIONARY
+    )
 
 
 class Dictionary:
@@ -104,9 +107,9 @@ class Dictionary:
 class Encoded:
     """A payload as it is stored: its encoding, the name of its base, and the body of its record."""
 
-    encoding: Encoding | None
-    base: str | None
     body: bytes = attrs.field(repr=False)
+    encoding: Encoding | None = None
+    base: str | None = None
 
     @property
     def cost(self) -> int:
@@ -118,8 +121,8 @@ class Encoded:
 def plain(payload: bytes, *, text_only: bool) -> Encoded:
     """Encode a payload without compression. `text_only`: the endpoint takes UTF-8 only."""
     if text_only and not _is_text(payload):
-        return Encoded("base64", None, base64.b64encode(payload))
-    return Encoded(None, None, payload)
+        return Encoded(base64.b64encode(payload), "base64")
+    return Encoded(payload)
 
 
 def compressed(payload: bytes, base: Dictionary | None = None, *, text_only: bool) -> Encoded:
@@ -131,6 +134,16 @@ def compressed(payload: bytes, base: Dictionary | None = None, *, text_only: boo
         choices.append(_framed(_zstd().compress(payload, level=LEVEL), None, text_only=text_only))
         choices.append(plain(payload, text_only=text_only))
     return min(reversed(choices), key=lambda choice: choice.cost)  # of equals, the simplest
+
+
+def encoded_as(payload: bytes, encoding: Encoding | None, base: Dictionary | None) -> Encoded:
+    """Encode a payload in this way, whether it gets smaller or not."""
+    text_only = encoding in {"base64", "zstd+base64"}
+    if encoding in {None, "base64"}:
+        return Encoded(base64.b64encode(payload) if text_only else payload, encoding)
+    if base is not None:
+        return _framed(_delta(payload, base), base.name, text_only=text_only)
+    return _framed(_zstd().compress(payload, level=LEVEL), None, text_only=text_only)
 
 
 def base_content(content: bytes, *, text_only: bool) -> Encoded:
@@ -149,8 +162,8 @@ def _is_text(payload: bytes) -> bool:
 
 def _framed(frame: bytes, base: str | None, *, text_only: bool) -> Encoded:
     if text_only:
-        return Encoded("zstd+base64", base, base64.b64encode(frame))
-    return Encoded("zstd", base, frame)
+        return Encoded(base64.b64encode(frame), "zstd+base64", base)
+    return Encoded(frame, "zstd", base)
 
 
 def _delta(payload: bytes, base: Dictionary) -> bytes:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from swapstore.errors import Corrupt
+
 if TYPE_CHECKING:
     from swapstore.models import Entry
 
 
 @attrs.frozen
 class Name:
-    """A parsed key. `rest` is an id, a ts with an id, or a page's name."""
+    """A parsed key. `rest` is an id, a ts with an id, or the name of a page or of a base."""
 
     key: str
     kind: str
@@ -37,9 +39,26 @@ class Name:
 
 
 _OURS = re.compile(
-    r"(id|ts|page|live|lease|mark|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?", re.DOTALL
+    r"(id|ts|page|base|live|lease|mark|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?", re.DOTALL
 )
 _PAGE = re.compile(r"[0-9a-f]{1,40}\.[0-9]{1,16}-[0-9]{1,16}")
+_BASE = re.compile(r"[0-9]{1,16}\.[0-9a-f]{16}")
+
+
+def base_name(version: int, sha256: str) -> str:
+    """The name of the base that a version brings."""
+    return f"{version}.{sha256[:16]}"
+
+
+def check_base(name: str | None, key: str) -> None:
+    """Raise `Corrupt` if the record at `key` names a base by what is no name of one."""
+    if name is not None and _BASE.fullmatch(name) is None:
+        raise Corrupt(f"{key} names a base by an invalid name, {name[:40]!r}", key=key)
+
+
+def base_version(name: str) -> int:
+    """The version that brought a base."""
+    return int(name.partition(".")[0])
 
 
 @attrs.frozen
@@ -67,6 +86,10 @@ class Keys:
     def page(self, dataset: str, name: str) -> str:
         """A page of sealed rows or references; its name is `<epoch>.<first>-<last>`."""
         return f"{self.namespace}:page:{{{dataset}}}:{name}"
+
+    def base(self, dataset: str, name: str) -> str:
+        """A base, which payloads are stored as differences from; its name is `<version>.<digest>`."""
+        return f"{self.namespace}:base:{{{dataset}}}:{name}"
 
     @staticmethod
     def beside(manifest: str) -> str:
@@ -100,6 +123,7 @@ class Keys:
             "id": bool(name.rest),
             "ts": re.fullmatch(r"[0-9]{1,15}:.+", name.rest) is not None,
             "page": _PAGE.fullmatch(name.rest) is not None,
+            "base": _BASE.fullmatch(name.rest) is not None,
         }
         return name if whole.get(name.kind, not name.rest) else None
 

@@ -7,19 +7,23 @@ tail of the commit log (`rows`) and references to pages of older rows. The log i
 
 from __future__ import annotations
 
+import binascii
 import re
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import msgspec
 
 from swapstore.errors import Corrupt
 from swapstore.format import records
-from swapstore.format import rows as arrays
-from swapstore.format.keys import Keys
+from swapstore.format.encodings import InForce
+from swapstore.format.keys import Keys, check_base
 from swapstore.models import Ref, Row, Whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 F = 8  # rows in a page; the tail holds F to 2F of them
 G = 8  # references in a page of references
@@ -111,11 +115,13 @@ class Log:
 
     `dedupe`: dedupe keys of rows in pages, and the versions of these rows. All keys among the last `recent()`
     rows are there, and maybe older ones, whose rows may have left the log.
+    `base`: the base in force, with which the next snapshot may be encoded.
     """
 
     rows: tuple[Row, ...]
     pages: tuple[Ref, ...]
     dedupe: tuple[tuple[str, int], ...] = ()
+    base: InForce | None = None
 
     @property
     def count(self) -> int:
@@ -178,8 +184,11 @@ class Manifest:
             stored = _LOG.decode(body)
         except records.UNREADABLE as error:
             raise Corrupt(f"the body of manifest {self.key} is damaged ({error})", key=self.key) from error
-        refs = arrays.read_refs(stored.pages, Keys.beside(self.key), self.epoch, self.key)
-        return Log(rows=arrays.read_rows(stored.rows, self.key), pages=refs, dedupe=stored.dedupe)
+        refs = read_refs(stored.pages, Keys.beside(self.key), self.epoch, self.key)
+        base = None if stored.base is None else InForce(*stored.base)
+        check_base(base.name if base else None, self.key)
+        rows = read_rows(stored.rows, self.key)
+        return Log(rows=rows, pages=refs, dedupe=stored.dedupe, base=base)
 
 
 def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
@@ -198,13 +207,158 @@ def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
     }
 
 
+# --- rows and references, as they are stored ---------------------------------------------------------
+#
+# The header names what is served as an object, for readers in any language. The log and its pages hold rows
+# as arrays: a dozen of them travel with each commit.
+
+
+def head_fields(row: Row) -> dict[str, Any]:
+    """A row's fields in canonical order, as the manifest's header holds them."""
+    fields = records.entry_fields(row) | {"version": row.version, "committed_at": row.committed_at}
+    if row.dedupe_key is not None:
+        fields["dedupe_key"] = row.dedupe_key
+    if row.base is not None:
+        fields["base"] = row.base
+    return fields
+
+
+def row_array(row: Row, before: str | None) -> list[Any]:
+    """A row as the log holds it: an array. What has its usual value at the end is cut off.
+
+    `before`: the base of the row before it, which is its own unless it says otherwise.
+    """
+    digest = binascii.b2a_base64(bytes.fromhex(row.sha256), newline=False).rstrip(b"=").decode()
+    fields = [row.version, row.id, row.ts, row.committed_at - row.ts, row.size, digest]
+    base = None if row.base == before else row.base or ""
+    codec = None if row.codec == "json" else row.codec
+    more = [base, codec, records.in_order(row.labels) or None, row.dedupe_key]
+    while more and more[-1] is None:
+        more.pop()
+    return fields + more
+
+
+def row_arrays(rows: Sequence[Row]) -> list[list[Any]]:
+    """A list of rows as the log holds it."""
+    return [
+        row_array(row, before) for row, before in zip(rows, (None, *(r.base for r in rows)), strict=False)
+    ]
+
+
+class StoredRow(msgspec.Struct, array_like=True):
+    """A row as the log holds it. `after_ts`: the milliseconds from its `ts` to its commit."""
+
+    version: Whole
+    id: str
+    ts: Whole
+    after_ts: Whole
+    size: Whole
+    digest: Annotated[str, msgspec.Meta(min_length=43, max_length=43)]
+    base: str | None = None
+    codec: str | None = None
+    labels: dict[str, str] | None = None
+    dedupe_key: str | None = None
+
+
+def read_rows(stored: Iterable[StoredRow], key: str) -> tuple[Row, ...]:
+    """Parse the rows of the record at `key`."""
+    rows: list[Row] = []
+    base: str | None = None
+    try:
+        for row in stored:
+            if row.base is not None:
+                base = row.base or None
+                check_base(base, key)
+            rows.append(
+                Row(
+                    id=row.id,
+                    ts=row.ts,
+                    size=row.size,
+                    sha256=binascii.a2b_base64(row.digest + "=", strict_mode=True).hex(),
+                    codec=row.codec or "json",
+                    labels=row.labels or {},
+                    version=row.version,
+                    committed_at=row.ts + row.after_ts,
+                    dedupe_key=row.dedupe_key,
+                    base=base,
+                )
+            )
+    except ValueError as error:
+        raise Corrupt(f"{key} names a digest that is none ({error})", key=key) from error
+    return tuple(rows)
+
+
+class StoredRef(msgspec.Struct, array_like=True):
+    """A page reference as it is stored. Without `last`, no version is missing. `epoch`: see `read_refs`.
+
+    `to_first_base` and `to_last_base` lead from the first and the last version to those that brought the
+    bases of the first and the last row that has one.
+    """
+
+    first: Whole
+    count: Whole
+    min_ts: Whole
+    span_ms: Whole
+    last: Whole | None = None
+    epoch: str | None = None
+    to_first_base: int | None = None
+    to_last_base: int | None = None
+
+
+_EPOCH = re.compile(r"[0-9a-f]{1,40}")
+
+
+def ref_array(ref: Ref, epoch: str) -> list[Any]:
+    """A page reference as it is stored in a record of an epoch."""
+    fields = [ref.first_version, ref.count, ref.min_ts, ref.max_ts - ref.min_ts]
+    dense = ref.last_version == ref.first_version + ref.count - 1
+    own = ref.key.rpartition(":")[2].partition(".")[0]
+    more: list[Any] = [None if dense else ref.last_version, None if own == epoch else own]
+    if ref.bases is not None:
+        more += [ref.first_version - ref.bases[0], ref.last_version - ref.bases[1]]
+    while more and more[-1] is None:
+        more.pop()
+    return fields + more
+
+
+def read_refs(stored: Iterable[StoredRef], prefix: str, epoch: str, key: str) -> tuple[Ref, ...]:
+    """Parse the page references in the record at `key`, whose `epoch` is that of pages that state none.
+
+    `prefix` is the beginning of the keys of its pages.
+    """
+    refs = []
+    for ref in stored:
+        last = ref.first + ref.count - 1 if ref.last is None else ref.last
+        own = epoch if ref.epoch is None else ref.epoch
+        if min(ref.first, last) < 0 or _EPOCH.fullmatch(own) is None:
+            raise Corrupt(
+                f"{key} references a page by an invalid name, {own[:40]!r} {ref.first}-{last}", key=key
+            )
+        of_bases = None
+        if ref.to_first_base is not None and ref.to_last_base is not None:
+            of_bases = (ref.first - ref.to_first_base, last - ref.to_last_base)
+        refs.append(
+            Ref(
+                key=f"{prefix}{own}.{ref.first}-{last}",
+                count=ref.count,
+                first_version=ref.first,
+                last_version=last,
+                min_ts=ref.min_ts,
+                max_ts=ref.min_ts + ref.span_ms,
+                bases=of_bases,
+            )
+        )
+    return tuple(refs)
+
+
 # --- parsing ---------------------------------------------------------------------------------------
 
 
 class _StoredLog(msgspec.Struct):
-    rows: tuple[arrays.StoredRow, ...]
-    pages: tuple[arrays.StoredRef, ...]
+    rows: tuple[StoredRow, ...]
+    pages: tuple[StoredRef, ...]
     dedupe: tuple[tuple[str, Whole], ...]
+    base: tuple[str, Whole, Whole, Whole, Whole] | None = None
 
 
 class _Preamble(msgspec.Struct):
@@ -246,6 +400,8 @@ def parse(raw: bytes, dataset: str, key: str) -> Manifest:
     etag = _ETAG.fullmatch(head.etag)
     if not raw.startswith(prefix(head.etag)) or etag is None or etag[1] != str(head.version):
         raise Corrupt(f"the header of manifest {key} is damaged (its etag is not its version's)", key=key)
+    for row in head.kept:
+        check_base(row.base, key)
     return Manifest(raw, head, key, len(line) + 1)
 
 
@@ -279,8 +435,8 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
         "version": head.version,
         "committed_at": head.committed_at,
         "confirmed_at": head.confirmed_at,
-        "latest": arrays.head_fields(head.latest),
-        "pinned": arrays.head_fields(head.pinned) if head.pinned else None,
+        "latest": head_fields(head.latest),
+        "pinned": head_fields(head.pinned) if head.pinned else None,
         "count": head.count,
         "first_version": head.first_version,
         "floor": head.floor,
@@ -288,17 +444,27 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
     epoch = head.etag.partition(".")[0]
     body = (_spliced(base, log) if base else None) or records.to_json(
         {
-            "rows": [arrays.row_array(row) for row in log.rows],
-            "pages": [arrays.ref_array(ref, epoch) for ref in log.pages],
+            "rows": row_arrays(log.rows),
+            "pages": [ref_array(ref, epoch) for ref in log.pages],
             "dedupe": log.dedupe,
+            "base": _in_force(log),
         }
     )
     line = records.pack(header)
     return Manifest(line + body, head, keys.manifest(head.dataset), len(line), built_log=log)
 
 
-# A JSON string contains no unescaped quote, so a body contains this once: where the rows end.
+def _differ_in_base(one: Row, other: Row) -> bool:
+    return one.base != other.base
+
+
+def _in_force(log: Log) -> list[Any] | None:
+    return None if log.base is None else list(attrs.astuple(log.base))
+
+
+# A JSON string contains no unescaped quote, so a body contains each of these once.
 _END_OF_ROWS = b'],"pages":['
+_BASE = b',"base":'
 
 
 def _spliced(base: Manifest, log: Log) -> bytes | None:
@@ -309,13 +475,22 @@ def _spliced(base: Manifest, log: Log) -> bytes | None:
     """
     was = base.log
     more = len(log.rows) - len(was.rows)
-    as_before = (log.pages, log.dedupe, log.rows[: len(was.rows)]) == (was.pages, was.dedupe, was.rows)
-    if more not in {0, 1} or not as_before:
+    old_rows = log.rows[: len(was.rows)]
+    as_before = (log.pages, log.dedupe, old_rows) == (was.pages, was.dedupe, was.rows)
+    if (
+        more not in {0, 1}
+        or not old_rows
+        or not as_before
+        or [r.base for r in old_rows] != [r.base for r in was.rows]
+    ):
         return None
-    end = base.raw.rfind(_END_OF_ROWS)
-    if end < 0:
+    raw = base.raw
+    end_of_rows, end = raw.rfind(_END_OF_ROWS), raw.rfind(_BASE)
+    if not 0 < end_of_rows < end:
         return None
-    if not more:
-        return base.raw[base.head_size :]
-    row = arrays.row_json(log.rows[-1])
-    return b"%b,%b%b" % (base.raw[base.head_size : end], row, base.raw[end:])
+    row = b""
+    if more:
+        before = log.rows[-2].base if len(log.rows) > 1 else None
+        row = b",%b" % records.to_json(row_array(log.rows[-1], before))
+    in_force = records.to_json(_in_force(log))
+    return b"%b%b%b%b%b}" % (raw[base.head_size : end_of_rows], row, raw[end_of_rows:end], _BASE, in_force)

@@ -13,8 +13,7 @@ import attrs
 import msgspec
 
 from swapstore.errors import Corrupt, PayloadMissing
-from swapstore.format import records
-from swapstore.format import rows as arrays
+from swapstore.format import bases, manifest, records
 from swapstore.models import Ref, Row, Whole
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ class _PageHeader(msgspec.Struct):
 
 
 class _StoredPage(msgspec.Struct):
-    rows: tuple[arrays.StoredRow, ...] = ()
-    pages: tuple[arrays.StoredRef, ...] = ()
+    rows: tuple[manifest.StoredRow, ...] = ()
+    pages: tuple[manifest.StoredRef, ...] = ()
 
 
 _PAGE = msgspec.json.Decoder(_StoredPage)
@@ -81,8 +80,9 @@ def _seal_rows(rows: Sequence[Any]) -> tuple[Ref, bytes]:
         last_version=rows[-1].version,
         min_ts=min(times),
         max_ts=max(times),
+        bases=bases.span(rows),
     )
-    return ref, records.to_json({"rows": [arrays.row_array(row) for row in rows]})
+    return ref, records.to_json({"rows": manifest.row_arrays(rows)})
 
 
 def _seal_refs(refs: Sequence[Any], epoch: str) -> tuple[Ref, bytes]:
@@ -93,8 +93,9 @@ def _seal_refs(refs: Sequence[Any], epoch: str) -> tuple[Ref, bytes]:
         last_version=refs[-1].last_version,
         min_ts=min(below.min_ts for below in refs),
         max_ts=max(below.max_ts for below in refs),
+        bases=bases.span(refs),
     )
-    return ref, records.to_json({"pages": [arrays.ref_array(below, epoch) for below in refs]})
+    return ref, records.to_json({"pages": [manifest.ref_array(below, epoch) for below in refs]})
 
 
 def parse(record: bytes, ref: Ref, dataset: str) -> Page:
@@ -116,8 +117,8 @@ def parse(record: bytes, ref: Ref, dataset: str) -> Page:
         raise Corrupt(f"{ref.key} is not a page of a swapstore manifest ({error})", key=ref.key) from error
     beside, _, name = ref.key.rpartition(":")
     page = Page(
-        rows=arrays.read_rows(stored.rows, ref.key),
-        pages=arrays.read_refs(stored.pages, f"{beside}:", name.partition(".")[0], ref.key),
+        rows=manifest.read_rows(stored.rows, ref.key),
+        pages=manifest.read_refs(stored.pages, f"{beside}:", name.partition(".")[0], ref.key),
     )
     _check_bounds(page, ref)
     return page
@@ -135,17 +136,20 @@ def _check_bounds(page: Page, ref: Ref) -> None:
     in_order = all(first <= last for first, last, *_ in spans) and all(
         last < first for (_, last, *_), (first, *_) in pairwise(spans)
     )
-    said = (ref.first_version, ref.last_version, ref.min_ts, ref.max_ts, ref.count)
+    said = (ref.first_version, ref.last_version, ref.min_ts, ref.max_ts, ref.count, ref.bases)
     held = spans and (
         spans[0][0],
         spans[-1][1],
         min(span[2] for span in spans),
         max(span[3] for span in spans),
         sum(span[4] for span in spans),
+        bases.span(page.rows or page.pages),
     )
     is_smaller = all(0 < below.count < ref.count for below in page.pages)
     if not in_order or held != said or not is_smaller:
-        raise Corrupt(f"{ref.key} holds other versions or times than its reference states", key=ref.key)
+        raise Corrupt(
+            f"{ref.key} holds other versions, times or bases than its reference states", key=ref.key
+        )
 
 
 def missing(ref: Ref) -> PayloadMissing:

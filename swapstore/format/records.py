@@ -6,19 +6,21 @@ entry has the same bytes in every process, and a commit can compare them on the 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 import msgspec
 
 from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
+from swapstore.format import encodings
+from swapstore.format.encodings import Encoding
 from swapstore.models import Entry, LiveView, Row, Whole
 
+if TYPE_CHECKING:
+    from swapstore.format.encodings import Dictionary
+
 FORMAT = 1
-Encoding = Literal["base64"]
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # why stored JSON cannot be parsed
 
 E = TypeVar("E", bound=Entry)
@@ -77,16 +79,22 @@ def entry_header(entry: Entry) -> bytes:
 
 @attrs.frozen(kw_only=True)
 class Holding(Entry):
-    """The header of an id record: an entry, and how the body holds its payload. None: as it is."""
+    """The header of an id record: an entry, and how the body holds its payload. None: as it is.
+
+    `base`: the name of the base that the payload is stored as a difference from. None: it is not.
+    """
 
     encoding: Encoding | None = None
+    base: str | None = None
 
 
-def id_header(entry: Entry, encoding: Encoding | None) -> bytes:
+def id_header(entry: Entry, encoding: Encoding | None, base: str | None = None) -> bytes:
     """The header line of an entry's id record, newline included."""
     fields = entry_fields(entry)
     if encoding is not None:
         fields["encoding"] = encoding
+    if base is not None:
+        fields["base"] = base
     return pack(fields)
 
 
@@ -209,59 +217,78 @@ def _read(decoder: msgspec.json.Decoder[E], line: bytes, key: str) -> E:
         ) from error
 
 
-def body_of(payload: bytes, encoding: Encoding | None) -> bytes:
-    """The body of an id record: the payload in an encoding."""
-    return base64.b64encode(payload) if encoding else payload
-
-
-def needs_encoding(payload: bytes) -> bool:
-    """Whether a payload cannot be sent as text, because it is not UTF-8."""
-    try:
-        payload.decode("utf-8")
-    except UnicodeDecodeError:
-        return True
-    return False
-
-
-def _decoded(holding: Holding | _LiveHeader, body: bytes) -> bytes:
-    """Decode a body to its payload. Invalid base64 is returned as it is: its digest will not match."""
-    if holding.encoding is None:
+def _decoded(
+    encoding: Encoding | None, body: bytes, size: int, key: str, base: Dictionary | None = None
+) -> bytes:
+    if encoding is None and base is None:
         return body
     try:
-        return base64.b64decode(body, validate=True)
-    except binascii.Error:
-        return body
+        return encodings.decoded(body, encoding, size, base)
+    except encodings.Undecodable as error:
+        raise Corrupt(
+            f"the bytes of {key} were altered: {error}. Publish again under a new id, or pin or roll back to "
+            "another version",
+            key=key,
+        ) from error
 
 
-def payload_of(record: bytes | None, row: Row, key: str) -> bytes:
-    """Return the payload of an id record, checked against its row.
+@attrs.frozen
+class Held:
+    """An id record, parsed and compared with its row; its payload is not decoded yet.
+
+    `base`: the name of the base that it takes to decode it. None: it takes none.
+    """
+
+    key: str
+    row: Entry
+    encoding: Encoding | None
+    base: str | None
+    body: bytes = attrs.field(repr=False)
+
+    def payload(self, base: Dictionary | None) -> bytes:
+        """Decode the payload, given the base that it names, and check it. Raises `Corrupt`."""
+        if self.base != (base and base.name):
+            raise Corrupt(f"{self.key} needs the base {self.base!r}, which was not read", key=self.key)
+        payload = _decoded(self.encoding, self.body, self.row.size, self.key, base)
+        check_body(payload, self.row.size, self.row.sha256, self.key)
+        return payload
+
+
+def held(record: bytes | None, row: Row, key: str) -> Held:
+    """Parse an id record, and compare its entry with its row.
 
     Raises `PayloadMissing` without a record, and `Corrupt` if it differs from the row. The reader finds out
     whether the manifest has changed or the store is damaged.
     """
     if record is None:
         raise payload_missing(row, key)
+    found = held_as(record, key)
+    if entry_fields(found.row) != entry_fields(row):
+        raise Corrupt(f"{key} holds another entry than row {row.version} of the manifest", key=key)
+    return found
+
+
+def payload_of(record: bytes | None, row: Row, key: str, base: Dictionary | None = None) -> bytes:
+    """Return the payload of an id record, given the base that it needs; see `held`."""
+    return held(record, row, key).payload(base)
+
+
+def is_whole(record: object, entry: Entry, base: Dictionary | None = None) -> bool:
+    """Whether a value is the id record of this entry, payload included, given the base that it needs."""
+    if not isinstance(record, bytes) or not states(record, entry):
+        return False
+    try:
+        held_as(record, "").payload(base)
+    except Corrupt:
+        return False
+    return True
+
+
+def held_as(record: bytes, key: str) -> Held:
+    """Parse an id record, whatever entry it states."""
     line, body = split(record, key)
     holding = _read(_HOLDING, line, key)
-    if entry_fields(holding) != entry_fields(row):
-        raise Corrupt(f"{key} holds another entry than row {row.version} of the manifest", key=key)
-    payload = _decoded(holding, body)
-    check_body(payload, row.size, row.sha256, key)
-    return payload
-
-
-def is_whole(record: object, entry: Entry) -> bool:
-    """Whether a value is the id record of this entry, payload included."""
-    if not isinstance(record, bytes):
-        return False
-    if not states(record, entry):
-        return False
-    line, _, body = record.partition(b"\n")
-    try:
-        payload = _decoded(_HOLDING.decode(line), body)
-    except UNREADABLE:
-        return False
-    return len(payload) == entry.size and digest(payload) == entry.sha256
+    return Held(key, holding, holding.encoding, holding.base, body)
 
 
 def payload_missing(row: Row, key: str) -> PayloadMissing:
@@ -287,12 +314,13 @@ def check_body(body: bytes, size: int, sha256: str, key: str) -> None:
 # --- live views ------------------------------------------------------------------------------------
 
 
-def pack_live(*, etag: str, codec: str, payload: bytes, encoding: Encoding | None = None) -> bytes:
+def pack_live(*, etag: str, codec: str, payload: bytes, text_only: bool) -> bytes:
     """Build a live view's record. The etag that it is bound to comes first."""
     header = {"etag": etag, "format": FORMAT, "size": len(payload), "sha256": digest(payload), "codec": codec}
-    if encoding is None:
-        return pack(header, payload)
-    return pack({**header, "encoding": encoding}, base64.b64encode(payload))
+    stored = encodings.plain(payload, text_only=text_only)
+    if stored.encoding is not None:
+        header["encoding"] = stored.encoding
+    return pack(header, stored.body)
 
 
 class _LiveHeader(msgspec.Struct):
@@ -301,7 +329,7 @@ class _LiveHeader(msgspec.Struct):
     size: Whole
     sha256: str
     codec: str
-    encoding: Encoding | None = None
+    encoding: Literal["base64"] | None = None
 
 
 def read_live(record: bytes, dataset: str, key: str) -> LiveView:
@@ -313,7 +341,7 @@ def read_live(record: bytes, dataset: str, key: str) -> LiveView:
         raise Corrupt(f"{key} is not a live view ({error}). {_OTHER_WRITER}", key=key) from error
     if header.format > FORMAT:
         raise newer_format(key, header.format)
-    payload = _decoded(header, body)
+    payload = _decoded(header.encoding, body, header.size, key)
     check_body(payload, header.size, header.sha256, key)
     return LiveView(
         dataset=dataset,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from swapstore.commands import Register
 from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, Unsupported, UnsupportedFormat
 from swapstore.events import Repaired
+from swapstore.format import encodings
 from swapstore.format.rebuild import in_order
 from swapstore.fsck.findings import Finding, Problem, Repair
 from swapstore.fsck.redraft import Redrafter
@@ -95,7 +96,7 @@ def _verify(ctx: Context, dataset: str) -> Operation[tuple[Walk, list[Finding]]]
 def _repair(ctx: Context, walk: Walk, *, apply: bool) -> Operation[bool]:
     """Commit a draft that repairs what one walk found. Returns whether there was anything to repair."""
     redrafter, staging = Redrafter(ctx, walk), Staging()
-    if walk.over is not None and ctx.encoding(walk.over) is not None:
+    if walk.over is not None and encodings.plain(walk.over, text_only=ctx.policy.text_only).encoding:
         raise Unsupported(
             "the value that is stored instead of the manifest is not text, so REST cannot compare and "
             "replace it. Nothing was repaired; repair through the Redis protocol (rediss://)"

@@ -30,7 +30,7 @@ import attrs
 
 from swapstore.commands import Command, Peek, Put, Write
 from swapstore.errors import Contended, Damaged, InvalidInput, SwapstoreError
-from swapstore.format import manifest
+from swapstore.format import encodings, manifest
 from swapstore.protocol.load import ask_all, find_id, load_manifest, load_snapshot, value_of
 from swapstore.protocol.operation import Operation, Wait
 
@@ -57,7 +57,7 @@ def refuse_one_id(values: Mapping[str, Any]) -> None:
 
 def refuse_what_it_cannot_write(ctx: Context, payload: bytes) -> None:
     """Raise `InvalidInput` for a payload that is not text if the store's endpoint sends only text."""
-    if ctx.encoding(payload) is not None:
+    if encodings.plain(payload, text_only=ctx.policy.text_only).encoding is not None:
         raise InvalidInput(
             "this payload is not text, and over REST its mirror could not be written, because the old keys "
             "hold payloads unencoded. Nothing was published. Publish over the Redis protocol (rediss://), or "

@@ -11,10 +11,9 @@ import attrs
 
 from swapstore.cache import Cache
 from swapstore.events import Event, Hook
-from swapstore.format import records
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
-from swapstore.models import Durability, Retention, Validator
+from swapstore.models import Compression, Durability, Retention, Validator
 from swapstore.protocol.commit import Committer, Scripted
 from swapstore.protocol.operation import Operation, Tally
 
@@ -74,7 +73,13 @@ class Policy:
     lease_poll_ms: int = 500
     total_s: float | None = None  # that one call may wait in vain; see `Timeout`
     reads_replicas: bool = False  # reads ask a replica first
-    text_only: bool = False  # the endpoint carries text: a payload that is not UTF-8 is stored in base64
+    text_only: bool = False  # the endpoint carries text: what is not UTF-8 is stored in base64
+    compression: Compression = "none"
+
+    @property
+    def stores_plain(self) -> bool:
+        """Whether every payload is stored as it is."""
+        return self.compression == "none" and not self.text_only
 
 
 @attrs.define
@@ -163,10 +168,6 @@ class Context:
     def tally(self) -> Tally | None:
         """Return a new count of what an operation costs. None: there is no hook for events."""
         return None if self.hook is None else Tally(self.clock.monotonic())
-
-    def encoding(self, payload: bytes) -> records.Encoding | None:
-        """Return the encoding with which a payload is sent to this endpoint. None: as it is."""
-        return "base64" if self.policy.text_only and records.needs_encoding(payload) else None
 
     def stamp(self) -> Stamp:
         """Return the time, the nonce and the epoch of a new manifest."""

@@ -34,7 +34,7 @@ def put_live(
         if seen is None:
             raise nothing_published(ctx)
         etag = seen.etag
-    record = records.pack_live(etag=etag, codec=codec, payload=payload, encoding=ctx.encoding(payload))
+    record = records.pack_live(etag=etag, codec=codec, payload=payload, text_only=ctx.policy.text_only)
     (reply,) = yield Batch((Put(ctx.keys.live(dataset), record, ttl_ms),))
     value_of(reply)
     return etag

@@ -30,7 +30,8 @@ from swapstore.errors import (
     Unavailable,
     Unsupported,
 )
-from swapstore.format import manifest, pages, records, search
+from swapstore.format import bases, manifest, pages, records, search
+from swapstore.format.keys import check_base
 from swapstore.format.manifest import snapshot_fields
 from swapstore.format.pages import Page
 from swapstore.models import Row, Snapshot
@@ -38,6 +39,7 @@ from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
     from swapstore.cache import Known
+    from swapstore.format.encodings import Dictionary
     from swapstore.format.manifest import Manifest
     from swapstore.models import Ref
     from swapstore.protocol.context import Context
@@ -269,7 +271,7 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     if largest <= 0 or not ctx.capabilities.serves or _known(ctx, key) is not None:
         return (yield from current_head(ctx, dataset))
     read_at = ctx.clock.monotonic()
-    question = GetServed(key, ctx.keys.id(dataset, ""), largest)
+    question = GetServed(key, ctx.keys.id(dataset, ""), ctx.keys.base(dataset, ""), largest)
     served: Served | Failed | None = None
     if ctx.route.anywhere:
         replies = yield from _ask_a_replica(ctx, [question])
@@ -292,12 +294,12 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
         if not ctx.route.leave():
             raise
         return (yield from _first_manifest(ctx, dataset))
+    if found.head_size == len(found.raw):
+        found = attrs.evolve(found, complete=False)
     ctx.cache.learn(found, read_at, basis=None, retreat=True)
     if served.record is not None:
-        row = found.head.serving
-        id_key = ctx.keys.id(dataset, row.id)
         with suppress(Damaged):  # the caller reads the record next, and raises this
-            ctx.cache.keep(id_key, row.sha256, records.payload_of(served.record, row, id_key))
+            yield from payload_in(ctx, dataset, found.head.serving, served.record, served.base)
     return found
 
 
@@ -375,7 +377,7 @@ def find_id(
     found = yield from find(ctx, dataset, search.search(current, query, hidden=hidden))
     if found is not None:
         with suppress(Damaged):  # the next reader of the record raises this
-            ctx.cache.keep(key, found.sha256, records.payload_of(record, found, key))
+            yield from payload_in(ctx, dataset, found, record)
     return found
 
 
@@ -385,11 +387,49 @@ def load_snapshot(ctx: Context, current: Manifest, row: Row) -> Operation[Snapsh
     key = ctx.keys.id(dataset, row.id)
     payload = ctx.cache.record(key, row.sha256)
     if payload is None:
-        record = yield from ask(ctx, Get(key))
-        payload = records.payload_of(record, row, key)
-        ctx.cache.keep(key, row.sha256, payload)
+        asked = [Get(key)]
+        if row.base is not None and ctx.cache.base(ctx.keys.base(dataset, row.base)) is None:
+            asked.append(Get(ctx.keys.base(dataset, row.base)))
+        record, *brought = yield from ask_all(ctx, asked)
+        base = next((reply for reply in brought if not isinstance(reply, Failed)), None)
+        payload = yield from payload_in(ctx, dataset, row, value_of(record), base)
     fields = snapshot_fields(row, current.head)
     return Snapshot(**{**fields, "labels": dict(row.labels)}, raw=payload)
+
+
+def payload_in(
+    ctx: Context, dataset: str, row: Row, record: bytes | None, base_record: bytes | None = None
+) -> Operation[bytes]:
+    """Decode the payload in an id record, check it against the row, and remember it.
+
+    `base_record`: the record of the base that the row names, if it was read along. The id record decides
+    whether a base is needed, and which.
+    """
+    key = ctx.keys.id(dataset, row.id)
+    held = records.held(record, row, key)
+    base = None
+    if held.base is not None:
+        check_base(held.base, key)
+        base = yield from load_base(ctx, dataset, held.base, base_record if held.base == row.base else None)
+    payload = held.payload(base)
+    ctx.cache.keep(key, row.sha256, payload)
+    return payload
+
+
+def load_base(ctx: Context, dataset: str, name: str, record: bytes | None = None) -> Operation[Dictionary]:
+    """Read a base and check it, and remember it. `record`: it was read already.
+
+    Raises `PayloadMissing` if it does not exist, and `Corrupt` if it is damaged.
+    """
+    key = ctx.keys.base(dataset, name)
+    base = ctx.cache.base(key)
+    if base is None:
+        record = record or (yield from ask(ctx, Get(key)))
+        if record is None:
+            raise bases.missing(key)
+        base = bases.parse(record, name, dataset=dataset, key=key)
+        ctx.cache.keep_base(key, base, compressing=ctx.policy.compression == "delta")
+    return base
 
 
 def served(current: Manifest, payload: bytes) -> Snapshot:

@@ -33,10 +33,12 @@ from swapstore.errors import (
 )
 from swapstore.format import records, search
 from swapstore.format.append import append
+from swapstore.format.encodings import Encoded
 from swapstore.models import Candidate, Commit, Entry, Row, Snapshot, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
+from swapstore.protocol.encoder import Encoder, Form
 from swapstore.protocol.load import find, find_id, load_manifest, load_snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
@@ -101,6 +103,7 @@ class Intent:
     """A publication with its id, its digest, and the time at which the publish began (ms since the epoch).
 
     `ages_from_ms`: the time from which retention counts ages; `began_ms`, unless the clock may be ahead.
+    `encoder`: encodes the payload. None: it is stored as it is.
     """
 
     wanted: Publication
@@ -108,7 +111,7 @@ class Intent:
     sha256: str
     began_ms: int
     ages_from_ms: int
-    encoding: records.Encoding | None = None
+    encoder: Encoder | None = attrs.field(default=None, eq=False, repr=False)
 
     def ts(self, base: Manifest | None) -> int:
         """Return the snapshot's `ts`. Default: when the publish began, but not before the `ts` of `latest`.
@@ -173,6 +176,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             yield from _withdraw(ctx, wanted.dataset, staging)
             return existing
         retained = (yield from _retained(ctx, this, base)) if base and _hides(ctx, base) else None
+        form = (yield from this.encoder.form(base)) if this.encoder else Form(Encoded(wanted.payload))
         draft = append(
             base,
             this.entry(base),
@@ -180,8 +184,10 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             dedupe_key=wanted.dedupe_key,
             stamp=ctx.stamp(),
             retained=retained,
+            delta_of=form.encoded.base,
+            in_force=form.in_force,
         )
-        verdict = yield from commit(ctx, draft, _records(ctx, draft, this), staging)
+        verdict = yield from commit(ctx, draft, _records(ctx, draft, form), staging)
         match verdict:
             case Swapped(replicas):
                 if len(staging.claims()) > 1:  # its `ts` has moved up
@@ -203,13 +209,14 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
 
 def _intent(ctx: Context, wanted: Publication, began_ms: int, ages_from_ms: int) -> Intent:
     """Add what a publish needs beyond what the caller wants."""
+    sha256 = records.digest(wanted.payload)
     return Intent(
         wanted,
         wanted.id or ctx.new_id(),
-        records.digest(wanted.payload),
+        sha256,
         began_ms=began_ms,
         ages_from_ms=ages_from_ms,
-        encoding=ctx.encoding(wanted.payload),
+        encoder=None if ctx.policy.stores_plain else Encoder(ctx, wanted.dataset, wanted.payload, sha256),
     )
 
 
@@ -432,16 +439,16 @@ def _retained(ctx: Context, this: Intent, base: Manifest) -> Operation[Retained]
     return (yield from prune.retained(ctx, base, limits, keeping=keeping))
 
 
-def _records(ctx: Context, draft: Draft, this: Intent) -> list[Record]:
-    """Return the records that a draft relies on: the id record with the payload, the ts record, and pages."""
+def _records(ctx: Context, draft: Draft, form: Form) -> list[Record]:
+    """Return the records that a draft relies on: the id and the ts record, a new base, and pages."""
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
     # The commit compares the version in the ts record too: it is the one that is committed.
-    header = records.entry_header(row)
-    body = records.body_of(this.wanted.payload, this.encoding)
+    header, held = records.entry_header(row), form.encoded
     return [
-        Record(ctx.keys.id(dataset, row.id), records.id_header(row, this.encoding), body),
+        Record(ctx.keys.id(dataset, row.id), records.id_header(row, held.encoding, held.base), held.body),
         Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(header, row, draft.manifest.epoch)),
+        *(Record.of(ctx.keys.base(dataset, name), base, shared=True) for name, base in form.brought),
         *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]
 

@@ -134,7 +134,7 @@ def test_a_served_record_that_has_moved_is_left_out_for_this_read(driver: Driver
     """A reader that began during a migration reads in two round trips for ever, or gets an error."""
     header = b'{"latest":{"id":"a","size":1},"pinned":null}\n'
     driver.execute([Put("t:manifest:{mena}", header, LONG_MS), Put("t:id:{mena}:a", b"record", LONG_MS)])
-    ask = GetServed("t:manifest:{mena}", "t:id:{mena}:", 10)
+    ask = GetServed("t:manifest:{mena}", "t:id:{mena}:", "t:base:{mena}:", 10)
     assert driver.execute([ask]) == [Served(header, b"record")]
     with half_moved(cluster, "mena", 1):
         assert sent_again(driver, [ask])[0] in (Served(header), Served(header, b"record"))

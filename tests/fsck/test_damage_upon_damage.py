@@ -8,7 +8,8 @@ import pytest
 
 from swapstore import Retention
 from swapstore.commands import Swap
-from swapstore.format.rows import row_array, row_json
+from swapstore.format import records
+from swapstore.format.manifest import row_array
 from tests.fsck.simulated import MANIFEST, grown, key, opened
 from tests.support.drivers import another, meddled
 from tests.support.times import at
@@ -81,8 +82,8 @@ def test_an_altered_row_beside_a_lost_page_is_corrected() -> None:
     dataset = grown(12, backfilled=True)
     row = dataset.rows[-1]
     dataset.delete(*dataset.pages()[:2])
-    stored = row_json(row)
-    digest = row_array(row)[5].encode()
+    array = row_array(row, None)
+    stored, digest = records.to_json(array), array[5].encode()
     other = (b"B" if digest[:1] == b"A" else b"A") + digest[1:]
     dataset.alter(MANIFEST, lambda raw: raw.replace(stored, stored.replace(digest, other)))
     (report,) = another(dataset.store).repair("mena", apply=True)

@@ -14,7 +14,7 @@ import pytest
 
 from swapstore import Repair, Retention, Store
 from swapstore.errors import SwapstoreError
-from swapstore.format import pages, records, rows
+from swapstore.format import manifest, pages, records
 from swapstore.models import Ref
 from tests.fsck.conftest import DEEP, MANIFEST, StoredDataset, key
 from tests.support import invariants
@@ -57,8 +57,8 @@ def forged(dataset: StoredDataset, *below: tuple[int, int, int, int]) -> bytes:
     ref = invariants.manifest_of(dataset.store).log.pages[0]
     epoch = ref.key.rpartition(":")[2].partition(".")[0]
     base = ref.key.rpartition(":")[0]
-    stored = [rows.StoredRef(*fields) for fields in below]
-    refs = rows.read_refs(stored, f"{base}:", epoch, ref.key)
+    stored = [manifest.StoredRef(*fields) for fields in below]
+    refs = manifest.read_refs(stored, f"{base}:", epoch, ref.key)
     page = pages.seal(refs, level=1, dataset="mena", epoch=epoch, keys=dataset.store._context.keys)
     return page.record
 

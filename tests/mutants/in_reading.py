@@ -47,7 +47,7 @@ MUTANTS = (
         "reader skips the header comparison",
         "The record under an id is the one that the manifest committed.",
         RECORDS + "another_entry_is_corrupt[change0]",
-        Edit("payload_of", "entry_fields(holding) != entry_fields(row)", "False"),
+        Edit("held", "entry_fields(found.row) != entry_fields(row)", "False"),
     ),
     mutant(
         "an id resolved past the manifest",
@@ -145,11 +145,11 @@ MUTANTS = (
         "After a flush the same id with other content is read from the store.",
         CACHE + "a_record_is_cached_by_its_digest",
         Edit(
-            "Cache.record",
-            "self._records.get((key, sha256))",
-            "next((v for k, v in self._records.items() if k[0] == key), None)",
+            "Cache._get",
+            "self._records.get(name)",
+            "next((v for k, v in self._records.items() if k[0] == name[0]), None)",
         ),
-        Edit("Cache.record", "self._records.move_to_end((key, sha256))", "pass"),
+        Edit("Cache._get", "self._records.move_to_end(name)", "pass"),
     ),
     mutant(
         "pages remembered after the store went back",

@@ -22,7 +22,7 @@ HARMLESS = mutant("harmless", "None.", CHEAP, Edit("Keys", "class Keys:", "class
 MISFITTING = mutant("misfitting", "None.", CHEAP, Edit("Keys", "no such text", ""))
 UNTESTED = mutant("untested", "None.", "unit/test_records.py::test_no_such_test", *HARMLESS.edits)
 UNPARSABLE = mutant("unparsable", "None.", CHEAP, Edit("Keys", "class Keys:", "class Keys"))
-UNDEFINED = mutant("undefined", "None.", CHEAP, Edit("payload_of", "if record is None", "if no_such_name"))
+UNDEFINED = mutant("undefined", "None.", CHEAP, Edit("held", "if record is None", "if no_such_name"))
 
 Judge = Callable[[Mutant], Verdict]
 

@@ -36,7 +36,7 @@ def warm(store: Store) -> tuple[Store, Meddler, int]:
     """A producer that knows the manifest, its meddler, and the number of its next batch."""
     store.publish("mena", "before", id="before")
     client, meddler = meddled(store, policy=PATIENT)
-    client.read_latest("mena")
+    list(client.history("mena", limit=1))
     client._context.cache.note_listed("swapstore:manifest:{mena}")
     return client, meddler, len(meddler.batches)
 
@@ -74,7 +74,7 @@ def test_losing_every_time_is_contended(store: Store) -> None:
     """A publish that loses every race retries forever, or leaves a visible part."""
     store.publish("mena", "before", id="before")
     client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=5))
-    client.read_latest("mena")
+    list(client.history("mena", limit=1))
     rivals = iter(range(1000))
     for number in range(100):
         meddler.before(
@@ -120,7 +120,7 @@ def test_a_crashed_producers_record_is_taken_over(store: Store) -> None:
 def stop_before_commit(client: Store, value: object, *, id: str) -> tuple[Command[Any], ...]:  # noqa: A002
     """Stage a publish and never commit it; return the batch that was to be sent."""
     meddler: Any = client._driver
-    client.read_latest("mena")
+    list(client.history("mena", limit=1))
 
     def die() -> None:
         meddler._driver.execute(meddler.batches[-1][:-1])
@@ -139,7 +139,7 @@ def test_after_a_take_over_the_other_commit_refuses(store: Store) -> None:
     sleeper = another(store)
     batch = stop_before_commit(sleeper, "theirs", id="shared")
     client, meddler = meddled(store)
-    client.read_latest("mena")
+    list(client.history("mena", limit=1))
     woken: list[Any] = []
 
     def wake() -> None:
@@ -333,7 +333,7 @@ def test_losing_every_reply_ends(store: Store) -> None:
     """A network that loses every reply keeps a producer busy forever."""
     store.publish("mena", "before", id="before")
     client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=4, read_attempts=2))
-    client.read_latest("mena")
+    list(client.history("mena", limit=1))
     for number in range(100):
         meddler.before(len(meddler.batches) + number, lose)
     with pytest.raises(OutcomeUnknown):

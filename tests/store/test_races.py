@@ -48,7 +48,7 @@ def test_records_that_keep_being_taken_over_are_contended(store: Store) -> None:
     """Two producers that race for one id never end, or are not told why and what to do."""
     store.publish("mena", 0)
     client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=3))
-    client.read_latest("mena")
+    list(client.history("mena", limit=1))
 
     def take_over(replies: list[Any]) -> list[Any]:
         return [True] * (len(replies) - 1) + [Unstaged("swapstore:id:{mena}:shared", present=True)]

@@ -19,7 +19,7 @@ KEYS = Keys("ns")
 KEY = KEYS.manifest("mena")
 
 
-LIVE = records.pack_live(etag="e.1.n", codec="json", payload=b"[1]")
+LIVE = records.pack_live(etag="e.1.n", codec="json", payload=b"[1]", text_only=False)
 
 
 def first() -> bytes:

@@ -231,7 +231,7 @@ def test_the_stored_order_of_header_fields_is_fixed() -> None:
         *("etag", "format", "dataset", "version", "committed_at", "confirmed_at", "latest", "pinned"),
         *("count", "first_version", "floor"),
     ]
-    assert list(json.loads(body)) == ["rows", "pages", "dedupe"]
+    assert list(json.loads(body)) == ["rows", "pages", "dedupe", "base"]
 
 
 def test_hidden_rows_are_hidden_and_kept_rows_are_read() -> None:

@@ -53,8 +53,15 @@ def pages_below(version: int) -> tuple[Ref, ...]:
         last = first + count - 1
         if last < version:
             key = KEYS.page(DATASET, f"{EPOCH}.{first}-{last}")
-            bounds = {"first_version": first, "last_version": last}
-            refs.append(Ref(key=key, count=count, min_ts=moment(first), max_ts=moment(last), **bounds))
+            ref = Ref(
+                key=key,
+                count=count,
+                first_version=first,
+                last_version=last,
+                min_ts=moment(first),
+                max_ts=moment(last),
+            )
+            refs.append(ref)
             first = last + 1
         else:
             count //= manifest.G

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from swapstore.errors import Corrupt
-from swapstore.format import append, manifest, records, rows
+from swapstore.format import append, manifest, records
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
 from swapstore.models import Entry, Ref, Row
@@ -54,18 +54,26 @@ def first() -> manifest.Manifest:
 @pytest.mark.parametrize("row", EACH)
 def test_a_row_is_read_as_it_was_written(row: Row) -> None:
     """A value that was cut off, or stands as null, becomes another one: a codec, labels, a dedupe key."""
-    assert read(json.loads(rows.row_json(row))) == row
+    assert read(json.loads(records.to_json(manifest.row_array(row, None)))) == row
 
 
 def test_the_order_of_a_row_is_fixed() -> None:
     """A reader in another language takes one field for another, or two producers write other bytes."""
     assert len(DIGEST) == 43
     begin = [9, "r/1", 1_700_000_000_000, 500, 17, DIGEST]
-    assert rows.row_array(ROW) == begin
+    assert manifest.row_array(ROW, None) == begin
     full = attrs.evolve(LABELLED, codec="bytes", dedupe_key="run-1")
-    assert rows.row_array(full) == [*begin, None, "bytes", {"a": "é", "b": "2"}, "run-1"]
-    assert rows.row_array(attrs.evolve(ROW, dedupe_key="run-1")) == [*begin, None, None, None, "run-1"]
-    assert rows.row_json(full).endswith('null,"bytes",{"a":"é","b":"2"},"run-1"]'.encode())
+    assert manifest.row_array(full, None) == [*begin, None, "bytes", {"a": "é", "b": "2"}, "run-1"]
+    assert manifest.row_array(attrs.evolve(ROW, dedupe_key="run-1"), None) == [
+        *begin,
+        None,
+        None,
+        None,
+        "run-1",
+    ]
+    assert records.to_json(manifest.row_array(full, None)).endswith(
+        'null,"bytes",{"a":"é","b":"2"},"run-1"]'.encode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,9 +118,9 @@ def reference(first_version: int, last: int, count: int, epoch: str = "e") -> Re
 )
 def test_a_reference_is_read_as_it_was_written(ref: Ref, stored: list[Any]) -> None:
     """A page is looked for under another key: after a pin among its rows, or after a repair."""
-    assert rows.ref_array(ref, "e") == stored
+    assert manifest.ref_array(ref, "e") == stored
     prefix = Keys.beside(KEY)
-    assert rows.read_refs([rows.StoredRef(*stored)], prefix, "e", KEY) == (ref,)
+    assert manifest.read_refs([manifest.StoredRef(*stored)], prefix, "e", KEY) == (ref,)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +129,7 @@ def test_a_reference_is_read_as_it_was_written(ref: Ref, stored: list[Any]) -> N
 def test_a_reference_to_no_page_is_corrupt(stored: list[Any]) -> None:
     """A damaged reference leads to a key that belongs to something else."""
     with pytest.raises(Corrupt, match="references a page by an invalid name"):
-        rows.read_refs([rows.StoredRef(*stored)], Keys.beside(KEY), "e", KEY)
+        manifest.read_refs([manifest.StoredRef(*stored)], Keys.beside(KEY), "e", KEY)
 
 
 def published(keys: list[str | None]) -> manifest.Manifest:
@@ -155,4 +163,4 @@ def test_dedupe_keys_are_stored_where_there_are_any() -> None:
     assert parsed == built.log
     assert [row.version for row in parsed.rows] == list(range(25, 40))
     assert parsed.dedupe == tuple((f"run-{n}", n) for n in (5, 10, 15, 20))
-    assert published([None] * 40).raw.endswith(b'"dedupe":[]}')
+    assert published([None] * 40).raw.endswith(b'"dedupe":[],"base":null}')

@@ -110,7 +110,7 @@ class Wire:
         if isinstance(command, GetServed):
             if self._given_every_key:
                 return ("GET", command.key)
-            arguments: list[Word] = [command.records.encode(), command.largest]
+            arguments: list[Word] = [command.records.encode(), command.bases.encode(), command.largest]
             return self._serve.frame([command.key], arguments, as_text=as_text)
         return _FRAMES[type(command)](command)
 

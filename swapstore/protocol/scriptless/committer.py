@@ -53,6 +53,7 @@ from swapstore.protocol.commit import (
     unknown,
     unmovable,
 )
+from swapstore.protocol.encoder import Encoder
 from swapstore.protocol.leftovers import bound_elsewhere, permanent_entry
 from swapstore.protocol.load import ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
@@ -111,7 +112,7 @@ class ByCompareAndSet(_Scriptless):
         entry = yield from permanent_entry(ctx, key)
         if entry is None:
             return intent  # its key is free by now
-        if (taken := _with_ts_of(intent, entry, base)) is not None:
+        if (taken := _with_ts_of(ctx, intent, entry, base)) is not None:
             return taken
         if (yield from reclaim(ctx, dataset, entry)):
             return intent
@@ -153,18 +154,26 @@ class UnderLease(_Scriptless, Committer):
         """
         key = ctx.keys.id(intent.wanted.dataset, intent.id)
         entry = yield from permanent_entry(ctx, key)
-        taken = entry and _with_ts_of(intent, entry, base)
+        taken = entry and _with_ts_of(ctx, intent, entry, base)
         if taken:
             return taken
         raise bound_elsewhere(key, entry)
 
 
-def _with_ts_of(intent: Intent, entry: Holding, base: Manifest | None) -> Intent | None:
+def _with_ts_of(ctx: Context, intent: Intent, entry: Holding, base: Manifest | None) -> Intent | None:
     """Return the intent with the `ts` of the entry that has its id and content. None: that does not fit."""
     if not intent.is_content_of(entry) or intent.wanted.ts is not None:
         return None
-    taken = attrs.evolve(intent, began_ms=entry.ts, encoding=entry.encoding)
-    return taken if taken != intent and taken.ts(base) == entry.ts else None
+    in_force = base.log.base if base else None
+    if entry.base is not None and (in_force is None or entry.base != in_force.name):
+        return None  # its base was never committed, or is about to be unlinked
+    held = (entry.encoding, entry.base)
+    if intent.began_ms == entry.ts and intent.encoder is not None and intent.encoder.adopted == held:
+        return None
+    wanted = intent.wanted
+    encoder = Encoder(ctx, wanted.dataset, wanted.payload, intent.sha256, adopted=held)
+    taken = attrs.evolve(intent, began_ms=entry.ts, encoder=encoder)
+    return taken if taken.ts(base) == entry.ts else None
 
 
 class _Comparing(Sending):
