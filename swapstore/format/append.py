@@ -239,7 +239,7 @@ def unlinked_bases(names: Iterable[str | None], head: Head, log: Log) -> list[st
     left = {name for name in names if name is not None} - {log.base and log.base.name}
     if not left:
         return []
-    shown = set(bases.shown((*head.kept, *log.rows, *log.pages)))
+    shown = set(bases.shown((*head.copies, *log.rows, *log.pages)))
     return sorted(name for name in left if base_version(name) not in shown)
 
 
