@@ -191,7 +191,7 @@ def test_what_is_served_keeps_its_base(shown: str) -> None:
     head = grown(["b1", "b2"])[-1].manifest.head
     row = attrs.evolve(head.latest, base=BASES["b1"])
     log = manifest.Log(rows=(), pages=())
-    served = attrs.evolve(head, **{shown: row})
+    served = attrs.evolve(head, latest=row) if shown == "latest" else attrs.evolve(head, pinned=row)
     assert append.unlinked_bases([BASES["b1"]], served, log) == []
     other = attrs.evolve(head, latest=attrs.evolve(head.latest, base=None))
     assert append.unlinked_bases([BASES["b1"]], other, log) == [BASES["b1"]]
