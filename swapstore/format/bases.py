@@ -23,9 +23,7 @@ from swapstore.models import Ref, Row, Whole
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from swapstore.format.encodings import Encoded, Encoding
-
-ENCODINGS = frozenset({"zstd", "zstd+base64"})
+    from swapstore.format.encodings import Encoded
 
 
 # --- the record ------------------------------------------------------------------------------------
@@ -37,18 +35,19 @@ class _BaseHeader(msgspec.Struct):
     dataset: str
     size: Whole
     sha256: str
-    encoding: str
 
 
 def pack(name: str, content: Encoded, *, size: int, sha256: str, dataset: str) -> bytes:
-    """Build the record of a base, whose content takes `size` bytes and has this digest."""
+    """Build the record of a base, whose content takes `size` bytes and has this digest.
+
+    Its header does not tell the encoding, so producers at different endpoints can share the record.
+    """
     header = {
         "base": name,
         "format": records.FORMAT,
         "dataset": dataset,
         "size": size,
         "sha256": sha256,
-        "encoding": content.encoding,
     }
     return records.pack(header, content.body)
 
@@ -66,13 +65,12 @@ def parse(record: bytes, name: str, *, dataset: str, key: str) -> encodings.Dict
     if header.format > records.FORMAT:
         raise records.newer_format(key, header.format)
     is_named = header.base == name and name.endswith(f".{header.sha256[:16]}")
-    if header.dataset != dataset or not is_named or header.encoding not in ENCODINGS:
+    if header.dataset != dataset or not is_named:
         raise Corrupt(f"{key} holds another base than its name says", key=key)
     if header.size > encodings.LARGEST_BASE:
         raise Corrupt(f"{key} says that it holds {header.size:,} bytes, more than any base has", key=key)
-    encoding: Encoding = "zstd" if header.encoding == "zstd" else "zstd+base64"
     try:
-        content = encodings.decoded(body, encoding, header.size)
+        content = encodings.decoded(body, encodings.of_frame(body), header.size)
         records.check_body(content, header.size, header.sha256, key)
         return encodings.Dictionary(name, content)
     except ValueError as error:

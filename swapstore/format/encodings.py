@@ -187,6 +187,11 @@ def _delta(payload: bytes, base: Dictionary) -> bytes:
     return bytes(zstd.compress(payload, options=options, zstd_dict=base.raw.as_prefix))
 
 
+def of_frame(body: bytes) -> Encoding:
+    """The encoding of a body that holds a frame of zstd, if it holds one."""
+    return "zstd" if body.startswith(_FRAME) else "zstd+base64"
+
+
 # --- decoding --------------------------------------------------------------------------------------
 
 
