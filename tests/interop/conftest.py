@@ -96,7 +96,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert installed.returncode == 0, installed.stderr.decode()
     for name, text in {**files(), "run.mjs": RUN}.items():
         (here / name).write_text(text, "utf-8")
-    (here / "tsconfig.json").write_text(json.dumps({"compilerOptions": COMPILER, "files": [*files()]}), "utf-8")
+    (here / "tsconfig.json").write_text(
+        json.dumps({"compilerOptions": COMPILER, "files": [*files()]}), "utf-8"
+    )
     compiled = run(here / "node_modules" / ".bin" / "tsc", "-p", ".", cwd=here)
     assert compiled.returncode == 0, compiled.stdout.decode()
     return here
