@@ -131,3 +131,24 @@ def test_the_readers_in_typescript(project: Path) -> None:
     done = run("node", "vectors.mjs", "vectors.json", cwd=project)
     assert done.returncode == 0, done.stderr.decode()
     assert json.loads(done.stdout) == {name: questions(file) for name, file in FILES.items()}
+
+
+def test_a_bomb_takes_little_memory(project: Path) -> None:
+    """A record of some kilobytes takes all memory of a front end."""
+    script = """
+        import { decode } from "./decode.ts";
+        const window = 7 << 3; // 128 KiB, so that the window alone does not give it away
+        const block = (last) => [((128 << 10) << 3 | 2 | last) & 255, 0, 16, 65]; // 128 KiB of one letter
+        const head = [0x28, 0xb5, 0x2f, 0xfd, 0, window];
+        const frame = Buffer.from([...head, ...Array(8191).fill(block(0)).flat(), ...block(1)]); // 1 GiB
+        const before = process.resourceUsage().maxRSS;
+        let code;
+        try { decode("key", frame, "zstd", 1000); } catch (error) { code = error.code; }
+        console.log(JSON.stringify([code, process.resourceUsage().maxRSS - before]));
+    """
+    (project / "bomb.mjs").write_text(script, "utf-8")
+    done = run("node", "bomb.mjs", cwd=project)
+    assert done.returncode == 0, done.stderr.decode()
+    code, kilobytes = json.loads(done.stdout)
+    assert code == "corrupt"
+    assert kilobytes < 64 * 1024
