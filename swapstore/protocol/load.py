@@ -13,7 +13,7 @@ Records and pages are checked when they are read: one that is missing or altered
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,7 +32,7 @@ from swapstore.errors import (
 )
 from swapstore.format import manifest, pages, records, search
 from swapstore.format.manifest import snapshot_fields
-from swapstore.format.pages import Page
+from swapstore.format.pages import Page, SealedPage
 from swapstore.models import Row, Snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
@@ -327,7 +327,7 @@ def load_pages(ctx: Context, dataset: str, refs: Sequence[Ref]) -> Operation[lis
     bounds. The key alone may stand for other rows, if the store went back and has grown past what this client
     knew.
     """
-    cached = [ctx.cache.record(ref.key, _bounds(ref)) for ref in refs]
+    cached = [cached_page(ctx, ref) for ref in refs]
     missing = [Get(ref.key) for ref, record in zip(refs, cached, strict=True) if record is None]
     replies = iter((yield from ask_all(ctx, missing)))
     found: list[Page] = []
@@ -343,6 +343,17 @@ def load_pages(ctx: Context, dataset: str, refs: Sequence[Ref]) -> Operation[lis
             ctx.cache.keep(ref.key, _bounds(ref), record)
         found.append(page)
     return found
+
+
+def cached_page(ctx: Context, ref: Ref) -> bytes | None:
+    """Return the record of a page that this client has read or sealed, if it remembers it."""
+    return ctx.cache.record(ref.key, _bounds(ref))
+
+
+def keep_pages(ctx: Context, sealed: Iterable[SealedPage]) -> None:
+    """Remember the pages that a commit of this client has sealed. Retention takes them apart one day."""
+    for page in sealed:
+        ctx.cache.keep(page.ref.key, _bounds(page.ref), page.record)
 
 
 def _bounds(ref: Ref) -> str:

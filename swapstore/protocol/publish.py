@@ -37,7 +37,7 @@ from swapstore.models import Candidate, Commit, Entry, Row, Snapshot, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
-from swapstore.protocol.load import find, find_id, load_manifest, load_snapshot
+from swapstore.protocol.load import find, find_id, keep_pages, load_manifest, load_snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         verdict = yield from commit(ctx, draft, _records(ctx, draft, this), staging)
         match verdict:
             case Swapped(replicas):
+                keep_pages(ctx, draft.pages)
                 if len(staging.claims()) > 1:  # its `ts` has moved up
                     yield from _withdraw(ctx, wanted.dataset, staging)
                 return _created(draft, replicas)
