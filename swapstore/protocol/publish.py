@@ -262,14 +262,25 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
 
 
 def _deduped(ctx: Context, base: Manifest, key: str) -> Operation[Row | None]:
-    """Find the newest row that was published with this dedupe key, as far back as the manifest names keys."""
+    """Find the newest row that was published with this dedupe key, as far back as the manifest names keys.
+
+    Raises what is wrong with its page, if that cannot be read: the key was committed, so publishing it would
+    repeat the commit.
+    """
     for row in reversed(base.log.rows):
         if row.dedupe_key == key:
             return row
     for named, version in reversed(base.log.dedupe):
         if named == key:
-            query = search.ByVersion(version)
-            found = yield from find(ctx, base.head.dataset, search.in_log(base.log, query))
+            searching = search.in_log(base.log, search.ByVersion(version))
+            try:
+                found = yield from find(ctx, base.head.dataset, searching)
+            except (PayloadMissing, Corrupt) as error:
+                raise type(error)(
+                    f"dedupe_key {key!r} was published as version {version}, and its row cannot be read, so "
+                    f"nothing was published: {error.args[0]}. Once it is repaired, publish again",
+                    key=error.key,
+                ) from error
             return found if found is not None and found.dedupe_key == key else None
     return None
 
