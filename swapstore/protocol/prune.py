@@ -104,30 +104,36 @@ SLACK_BYTES = 32  # more than `records.states` looks at, beyond the entry
 
 
 def _named(ctx: Context, dataset: str, rows: list[Row], left: Log) -> Operation[frozenset[str]]:
-    """Return the keys of rows that leave the log which belong to a row that is left in it, or in a page.
+    """Return the keys of rows that leave the log which belong to a row that is left in a page.
 
-    The records tell whose they are: the id record states the entry, the ts record the version as well. The
-    log is searched only when they are damaged, or state another entry.
+    The records tell whose they are: the id record states the entry, and the ts record the version as well,
+    where pages may hold the same entry twice. The log is searched only for what the records do not tell.
     """
-    if not rows:
-        return frozenset()
     commands: list[Command[Any]] = []
     for row in rows:
         id_key, ts_key = ctx.keys.records(dataset, row)
-        commands += [Peek(id_key, len(records.stated(row)) + SLACK_BYTES), Get(ts_key)]
-    replies = yield from ask_all(ctx, commands)
+        commands.append(Peek(id_key, len(records.stated(row)) + SLACK_BYTES))
+        if _spans(left, row.ts):
+            commands.append(Get(ts_key))
+    replies = iter((yield from ask_all(ctx, commands)))
     own, others = set[str](), set[str]()
-    for row, id_reply, ts_reply in zip(rows, replies[::2], replies[1::2], strict=True):
-        id_record, ts_record = _bytes_of(id_reply), _bytes_of(ts_reply)
-        origin = records.origin_in(ts_record) if records.states(ts_record, row) else None
+    for row in rows:
         keys = ctx.keys.records(dataset, row)
-        if origin is not None and origin.version > row.version:
-            others.update(keys)
-        elif origin is not None and records.states(id_record, row):
+        id_record = _bytes_of(next(replies))
+        is_own = records.states(id_record, row)
+        if _spans(left, row.ts):
+            ts_record = _bytes_of(next(replies))
+            origin = records.origin_in(ts_record) if records.states(ts_record, row) else None
+            is_own = is_own and origin is not None and origin.version <= row.version
+        if is_own:
             own.update(keys)
         elif id_record:
             others |= yield from _keys_of_another(ctx, dataset, row, left)
     return frozenset(others - own)
+
+
+def _spans(left: Log, ts: int) -> bool:
+    return any(ref.min_ts <= ts <= ref.max_ts for ref in left.pages)
 
 
 def _keys_of_another(ctx: Context, dataset: str, row: Row, left: Log) -> Operation[set[str]]:

@@ -184,10 +184,9 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         verdict = yield from commit(ctx, draft, _records(ctx, draft, this), staging)
         match verdict:
             case Swapped(replicas):
-                keep_pages(ctx, draft.pages)
                 if len(staging.claims()) > 1:  # its `ts` has moved up
                     yield from _withdraw(ctx, wanted.dataset, staging)
-                return _created(draft, replicas)
+                return _created(ctx, draft, replicas)
             case Taken(key):
                 answer = yield from _resolve_taken(ctx, this, base, key, staging)
                 if isinstance(answer, Commit):
@@ -458,7 +457,9 @@ def _records(ctx: Context, draft: Draft, this: Intent) -> list[Record]:
     ]
 
 
-def _created(draft: Draft, replicas: int | None) -> Commit:
+def _created(ctx: Context, draft: Draft, replicas: int | None) -> Commit:
+    if draft.pages:
+        keep_pages(ctx, draft.pages)
     row = draft.row
     assert row is not None  # noqa: S101 - a publish always adds a row
     return _commit(draft.manifest, row, created=True, replicas=replicas)

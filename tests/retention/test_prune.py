@@ -127,5 +127,5 @@ def test_the_manifest_stays_small_while_much_is_unlinked() -> None:
     assert max(widths) <= WIDEST + 10
     pages = [sum(isinstance(c, Get) and ":page:" in c.key for c in batch) for batch in meddler.batches]
     assert max(pages) <= 16
-    assert max(len(batch) for batch in meddler.batches) <= 16 * 2 * manifest.F, "two records of each row"
+    assert max(len(batch) for batch in meddler.batches) <= 16 * 2 * manifest.F, "and two records of each row"
     assert stored(client).head.count < manifest.recent() + manifest.F
