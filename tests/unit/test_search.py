@@ -198,6 +198,9 @@ def test_the_rows_of_a_batch_are_returned_before_the_next(deep: Log) -> None:
         assert len(cursor.ahead) < 200
         batches += 1
     assert batches <= len(deep.rows) / 128 * 9 / 8 + 3
+    oldest_first = [*reversed(deep.manifest.log.pages)]
+    assert [ref.count for ref in oldest_first[-2:]] == [F, F * G * G]
+    assert search.batch(oldest_first) == oldest_first[-1:], "no rows behind references"
 
 
 @pytest.mark.parametrize("stop", range(1, 17))
