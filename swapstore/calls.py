@@ -84,7 +84,8 @@ class Calls:
           is added to the history and does not change the latest.
         - `labels`: a mapping of strings to strings, at most 1 KiB as JSON, stored beside the payload.
         - `dedupe_key`: if one of the last 32 or more commits has this key, that commit is returned
-          (`created=False`), whatever its content.
+          (`created=False`), whatever its content. If the page with its row is lost or altered,
+          `PayloadMissing` or `Corrupt` is raised, and nothing is published.
         - `expected_version`: optimistic lock: the `version` of a snapshot or of the status. `Conflict` is
           raised unless the latest snapshot or the dataset still has this version; 0 means that nothing may
           be published yet.

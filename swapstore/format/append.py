@@ -77,12 +77,14 @@ class Retained:
     """What retention may take out of the log in a swap.
 
     `pages` are the pages that can be removed or opened, by key. `released` are rows that are not in the log
-    any more, and were readable only because they were `latest` or `pinned` until this swap.
+    any more, and were readable only because they were `latest` or `pinned` until this swap. `named` are keys
+    of rows that leave in this swap, which belong to rows that stay in a page.
     """
 
     limits: Limits = attrs.field(factory=Limits)
     pages: Mapping[str, Page] = attrs.field(factory=dict)
     released: tuple[Row, ...] = ()
+    named: frozenset[str] = frozenset()
 
 
 def append(
@@ -178,7 +180,8 @@ def sealed_log(log: Log, *, dataset: str, epoch: str, keys: Keys) -> tuple[Log, 
     page = seal(log.rows[:size], level=0, dataset=dataset, epoch=epoch, keys=keys)
     refs, above = sealed_refs((*log.pages, page.ref), dataset=dataset, epoch=epoch, keys=keys)
     named = [(row.dedupe_key, row.version) for row in log.rows[:size] if row.dedupe_key is not None]
-    dedupe = (*log.dedupe, *named)[-(manifest.recent() - size) :]
+    dedupe = (*log.dedupe, *named)
+    dedupe = dedupe[max(0, len(dedupe) - (manifest.recent() - size)) :]
     return attrs.evolve(log, rows=log.rows[size:], pages=refs, dedupe=dedupe), (page, *above)
 
 
@@ -218,7 +221,7 @@ def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
     unlinked = keys_of(gone, head.dataset, keys)
     left = [keys.base(head.dataset, name) for name in unlinked_bases((row.base for row in gone), head, log)]
     if unlinked:  # another row may name the same records: its id was published again after they were lost
-        named = set(keys_of((*head.kept, *log.rows), head.dataset, keys))
+        named = retained.named.union(keys_of((*head.kept, *log.rows), head.dataset, keys))
         unlinked = tuple(key for key in unlinked if key not in named)
         gone = [row for row in gone if keys.id(head.dataset, row.id) not in named]
     return head, log, (*unlinked, *pages, *left), sum(row.size for row in gone)

@@ -20,7 +20,7 @@ from swapstore.format.append import Draft, keys_of, sealed_log, sealed_refs
 from swapstore.format.manifest import Head, Log
 from swapstore.fsck.walk import bytes_of
 from swapstore.protocol.commit import Record
-from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_page
+from swapstore.protocol.load import ask_all, find, gather, is_page_named, is_row_named, load_page
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Redrafter:
         if not {hole.key for hole in damage.holes} <= set(replaced):
             raise Contended("retention unlinked a damaged page while it was being repaired; run repair again")
         tail = self._rewriter.left_of(current.log.rows)
-        later = yield from find(self._ctx, walk.dataset, search.since(current, walk.manifest.version))
+        later = yield from gather(self._ctx, walk.dataset, search.since(current, walk.manifest.version))
         published = {row.id for row in later}
         back = rebuild.versioned(
             [c for c in self._unplaced if c.entry.id not in published], after=current.version

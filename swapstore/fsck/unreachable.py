@@ -21,7 +21,7 @@ from swapstore.format import records, search
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.walk import Expiring, Unresolved, Walk, bytes_of, finding_of
-from swapstore.protocol.load import ask, ask_all, find, is_page_named, load_manifest, value_of
+from swapstore.protocol.load import ask, ask_all, gather, is_page_named, load_manifest, value_of
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _catch_up(
 ) -> Operation[None]:
     """Add the keys that later versions name to those that the walk has reached."""
     dataset = walk.dataset
-    for row in (*(yield from find(ctx, dataset, search.since(current, version))), *current.head.kept):
+    for row in (*(yield from gather(ctx, dataset, search.since(current, version))), *current.head.kept):
         for key in ctx.keys.records(dataset, row):
             walk.reached.add(key)
     for name in names:

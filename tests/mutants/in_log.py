@@ -68,6 +68,24 @@ MUTANTS = (
         Edit("parse", 'or not ref.key.endswith(f":{header.page}")', ""),
     ),
     mutant(
+        "a page that cannot be read hides those before it",
+        "The rows before a damaged page are read.",
+        "store/test_read.py::test_the_rows_before_a_page_that_cannot_be_read_come_first[sqlite-missing]",
+        Edit("load_pages", "if not found:", "if True:"),
+    ),
+    mutant(
+        "a limit does not bound a batch of pages",
+        "A list of the last few commits loads a few pages.",
+        "store/test_read.py::test_history_loads_no_page_that_its_limit_does_not_need[sqlite-13-pages1]",
+        Edit("batch", "if rows is None else min(rows, AHEAD_ROWS)", ""),
+    ),
+    mutant(
+        "rows behind pages of references are read ahead",
+        "A history holds the rows of one batch.",
+        "unit/test_search.py::test_the_rows_of_a_batch_are_returned_before_the_next",
+        Edit("batch", "item.count <= manifests.F < found[-1].count", "False"),
+    ),
+    mutant(
         "version not incremented on pin",
         "Every swap is a version of its own: versions are dense, and an etag is never used twice.",
         MANIFEST + "repoint_changes_the_header_alone",
