@@ -157,6 +157,15 @@ def is_named(manifest: Manifest, key: str, version: int) -> Generator[Ref, Page,
         refs = (yield ref).pages
 
 
+def oldest(log: Log) -> Generator[Ref, Page, tuple[Row, ...]]:
+    """Return the rows of the oldest page, hidden or not, or else the tail. Yields like `search`."""
+    rows, refs = log.rows, log.pages
+    while refs:
+        page = yield refs[0]
+        rows, refs = page.rows, page.pages
+    return rows
+
+
 def since(manifest: Manifest, version: int) -> Generator[Ref, Page, list[Row]]:
     """Return the rows of the log with later versions, hidden or not. Yields like `search`."""
     rows = [row for row in manifest.log.rows if row.version > version]
