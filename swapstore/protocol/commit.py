@@ -43,8 +43,9 @@ What can fail, and why nothing is lost, doubled or half seen:
 - the store is full, and retention makes up for what the swap adds, in this swap or in one of the next: the
   same manifest is sent once more, to be committed beyond the limit (`even_if_full`). The script then does
   first what a full server allows and what changes nothing; from its first write on, a server refuses a script
-  nothing for want of memory. The order of its steps stays as it is. What the swap unlinks is deleted at once, after the SET. A reader that started at
-  the previous manifest, and does not find a record, reads the manifest again.
+  nothing for want of memory. The order of its steps stays as it is. What the swap unlinks is deleted at once,
+  after the SET. A reader that started at the previous manifest, and does not find a record, reads the
+  manifest again.
 - after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL: verify
   finds it, and a repair expires it. It may leave the live view of the old version: readers ignore it, because
   it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
