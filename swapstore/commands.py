@@ -319,7 +319,7 @@ class Swap(Command["SwapReply"]):
        that is named like the manifest key. A failure in this step does not fail the commit.
 
     `even_if_full`: a store that can do so carries out the swap, and the `Stage` commands right before it,
-    although it is full. The caller sees to it that the store does not grow by them.
+    although it is full. The caller sees to it that the store does not go on growing by them.
 
     Whatever cuts it short leaves permanent but invisible records at worst, never a manifest that points
     at nothing.

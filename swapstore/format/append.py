@@ -32,8 +32,9 @@ class Draft:
 
     `base` is the manifest that it is built on (None: there is none). `row` is the row that a publish adds,
     `pages` are the pages that it seals. `unlinked` are the keys that the new log no longer references; they
-    expire after `grace_ms` (default: the reader grace). `freed_bytes` is the size of their payloads. `over`:
-    the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
+    expire after `grace_ms` (default: the reader grace). `freed_bytes` is the size of their payloads.
+    `frees_soon`: whether it takes the log apart, or one of the next F swaps does, because retention goes on.
+    `over`: the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
     """
 
     base: Manifest | None
@@ -44,10 +45,11 @@ class Draft:
     over: bytes | None = None
     grace_ms: int | None = None
     freed_bytes: int = 0
+    frees_soon: bool = False
     even_if_full: bool = False
 
     @property
-    def fits_a_full_store(self) -> bool:
+    def frees_as_much(self) -> bool:
         """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
         return self.row is None or self.row.size <= self.freed_bytes
 
@@ -137,8 +139,12 @@ def append(
     log = attrs.evolve(log, rows=(*log.rows, row), base=in_force or log.base)
     unlinked: tuple[str, ...] = ()
     freed_bytes = 0
-    if retained is not None or not head.shows_everything:
-        head, log, unlinked, freed_bytes = _retain(head, log, retained or Retained(), stamp.keys)
+    frees_soon = False
+    if base is not None and (retained is not None or not head.shows_everything):
+        retained = retained or Retained()
+        head, log, unlinked, freed_bytes = _retain(head, log, retained, stamp.keys)
+        ahead = retention.ahead(log, retained.limits, stamp.now_ms)
+        frees_soon = log.pages != base.log.pages or 0 < ahead <= manifest.F
     if base is not None:
         unlinked = tuple(dict.fromkeys(unlinked + _succeeded(base.log, head, log, stamp.keys)))
     log, sealed = sealed_log(log, dataset=dataset, epoch=epoch, keys=stamp.keys)
@@ -149,6 +155,7 @@ def append(
         pages=sealed,
         unlinked=unlinked,
         freed_bytes=freed_bytes,
+        frees_soon=frees_soon,
     )
 
 

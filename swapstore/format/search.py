@@ -164,6 +164,15 @@ def is_named(manifest: Manifest, key: str, version: int) -> Generator[Ref, Page,
         refs = (yield ref).pages
 
 
+def oldest(log: Log) -> Generator[Ref, Page, tuple[Row, ...]]:
+    """Return the rows of the oldest page, hidden or not, or else the tail. Yields like `search`."""
+    rows, refs = log.rows, log.pages
+    while refs:
+        page = yield refs[0]
+        rows, refs = page.rows, page.pages
+    return rows
+
+
 # --- walks -----------------------------------------------------------------------------------------
 
 

@@ -40,11 +40,12 @@ What can fail, and why nothing is lost, doubled or half seen:
   batch, did not run. The batch is sent once more. If the server hangs up again, the request is too large.
 - the store refuses a command (memory, permissions): nothing was committed, and the refusal is raised. After
   a lost reply it proves nothing about the first send, so then the outcome is `unknown`.
-- the store is full, and the swap unlinks as much as it adds: the same manifest is sent once more, to be
-  committed beyond the limit (`even_if_full`). The script then does first what a full server allows and what
-  changes nothing; from its first write on, a server refuses a script nothing for want of memory. The order of
-  its steps stays as it is. What the swap unlinks is deleted at once, after the SET. A reader that started at
-  the previous manifest, and does not find a record, reads the manifest again.
+- the store is full, and retention makes up for what the swap adds, in this swap or in one of the next: the
+  same manifest is sent once more, to be committed beyond the limit (`even_if_full`). The script then does
+  first what a full server allows and what changes nothing; from its first write on, a server refuses a script
+  nothing for want of memory. The order of its steps stays as it is. What the swap unlinks is deleted at once,
+  after the SET. A reader that started at the previous manifest, and does not find a record, reads the
+  manifest again.
 - after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL: verify
   finds it, and a repair expires it. It may leave the live view of the old version: readers ignore it, because
   it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.publish import Intent
 
 CUT_ATTEMPTS = 2  # how often a draft is sent when the server hangs up before it has all of it
+LARGER = 2  # a full store takes payloads of up to so many times the size of those that leave next
 STAGED_AHEAD_BYTES = 1024 * 1024  # a repair's batch of records to stage is sent when it is this large
 
 
@@ -302,7 +304,7 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
             lost, losses = error, losses + 1
             current = yield from ask_after_loss(ctx, draft, error)
         except SwapstoreError as error:
-            draft = _for_a_full_store(draft, error, lost)
+            draft = yield from _for_a_full_store(ctx, draft, error, lost)
             continue
         verdict = yield from resolve(ctx, draft, current, lost)
         if verdict is not None:
@@ -334,17 +336,38 @@ def _cut_again(draft: Draft, error: ReplyLost, cuts: int) -> int:
     return cuts + 1
 
 
-def _for_a_full_store(draft: Draft, error: SwapstoreError, lost: ReplyLost | None) -> Draft:
+def _for_a_full_store(
+    ctx: Context, draft: Draft, error: SwapstoreError, lost: ReplyLost | None
+) -> Operation[Draft]:
     """Return a draft as a full store takes it. Raises what the store said if there is no such draft.
 
     What it unlinks is deleted at once. During a grace, each publish would take more than it gives; and SQLite
     writes a record anew to give it a TTL.
     """
-    if isinstance(error, StoreFull) and draft.fits_a_full_store and draft.grace_ms is None:
+    is_first = isinstance(error, StoreFull) and draft.grace_ms is None
+    if is_first and (draft.frees_as_much or (yield from _is_made_up_for(ctx, draft))):
         return attrs.evolve(draft, even_if_full=True, grace_ms=0)
     if lost is None:
         raise error
     raise unknown(draft, error) from error
+
+
+def _is_made_up_for(ctx: Context, draft: Draft) -> Operation[bool]:
+    """Say whether this swap, or one of the next, frees what the draft adds: rows leave by the page.
+
+    Payloads differ in size. One may have up to `LARGER` times the mean size of those that leave next.
+    """
+    base, row = draft.base, draft.row
+    if base is None or row is None or not draft.frees_soon:
+        return False
+    try:
+        leaving = yield from find(ctx, base.head.dataset, search.oldest(base.log))
+    except SwapstoreError:  # a page that cannot be read does not leave, unless another swap has unlinked it
+        with suppress(SwapstoreError):
+            current = yield from load_manifest(ctx, base.head.dataset)
+            return current is None or current.etag != base.etag
+        return False
+    return row.size * len(leaving) <= LARGER * sum(each.size for each in leaving)
 
 
 class Committer(Protocol):

@@ -239,6 +239,12 @@ MUTANTS = (
         Edit("SqliteDriver._write", "batch.finish()", "pass"),
     ),
     mutant(
+        "a grace on a disk that is nearly full",
+        "Old records take no room for longer where there is next to none.",
+        "real/test_sqlite.py::test_what_is_unlinked_goes_at_once_where_room_is_short[True]",
+        Edit("SqliteDriver._execute", "_unlinks(commands) and", "False and"),
+    ),
+    mutant(
         "an ASK taken for the whole slot (cluster)",
         "A key that has not moved yet is read where it is, and never told as missing.",
         "cluster/test_driver.py::test_what_has_not_moved_yet_is_not_missing[blocking]",
