@@ -53,6 +53,11 @@ class Producer:
         self.driver = FullDriver(self._simulated.keyspace, self._simulated.clock)
         self.keep(retention or Retention())
 
+    def forget(self, retention: Retention) -> None:
+        """Go on as another process, which has no page in its cache."""
+        self._context = self._simulated.connect()._context
+        self.keep(retention)
+
     def keep(self, retention: Retention) -> None:
         self.store: Store = swapstore.Store(self.driver, attrs.evolve(self._context, retention=retention))
 
@@ -160,5 +165,6 @@ def test_a_page_that_cannot_be_read_does_not_let_a_full_store_grow() -> None:
     oldest = min(key for key in producer.driver.keyspace.values if ":page:" in key and key.endswith(".1-8"))
     del producer.driver.keyspace.values[oldest]
     producer.driver.is_full = True
+    producer.forget(Retention(max_count=3))
     with pytest.raises(StoreFull):
         producer.publish(1)
