@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 1024  # holds the header of most manifests
 HEAD_SLACK_BYTES = 256  # how much longer than the remembered header the stored one may be
-SERVED_BYTES = 64 * 1024  # a larger payload is cheaper to read by itself than along with the manifest
+SERVED_BYTES = 64 * 1024  # a larger record is cheaper to read by itself than along with the manifest
 
 _NOTHING = (None, b"", Served(None))  # what a read of a key that is not there is answered with
 
