@@ -67,8 +67,9 @@ class GetServed(ReadCommand[Served]):
     """Return a manifest and, if the store can read all at the same moment, the id record that it serves.
 
     So it does with the base that its header names for this record. `records` and `bases` are the prefixes of
-    the keys of the dataset's id records and bases. A store may always return the manifest alone; it must if
-    the payload is larger than `largest` bytes.
+    the keys of the dataset's id records and bases. A store may always return the manifest alone, or without
+    the base. It must if the record or the base takes more than `largest` bytes, or for a record: if it and
+    its payload do.
     """
 
     key: str

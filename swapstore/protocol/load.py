@@ -45,9 +45,8 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-HEAD_BYTES = 1024  # holds the header of most manifests
-HEAD_SLACK_BYTES = 256  # how much longer than the remembered header the stored one may be
-SERVED_BYTES = 64 * 1024  # a larger payload is cheaper to read by itself than along with the manifest
+HEAD_SLACK_BYTES = 256  # how much longer than the remembered header the stored one may be: a pinned row more
+SERVED_BYTES = 64 * 1024  # a larger record is cheaper to read by itself than along with the manifest
 
 _NOTHING = (None, b"", Served(None))  # what a read of a key that is not there is answered with
 
@@ -241,7 +240,7 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     known = _known(ctx, key)
     if known is None:
         return (yield from _first_manifest(ctx, dataset))  # all of it: this client may publish next
-    size = max(known.manifest.head_size + HEAD_SLACK_BYTES, HEAD_BYTES)
+    size = known.manifest.head_size + HEAD_SLACK_BYTES
     read_at = ctx.clock.monotonic()
     peeked = yield from ask(ctx, Peek(key, size))
     if peeked.startswith(manifest.prefix(known.manifest.etag)):

@@ -118,7 +118,8 @@ class PublishingContract:
             (b'{"latest":{"id":"a","size":10,"base":"a"},"pinned":null}', b"a's record", b"a's record"),
             (b'{"latest":{"id":"a","size":10,"base":"b"},"pinned":null}', b"a's record"),
             (b'{"latest":{"id":"a","size":10,"base":7},"pinned":null}', b"a's record"),
-            (b'{"latest":{"id":"a","size":11},"pinned":null}',),
+            (b'{"latest":{"id":"a","size":11},"pinned":null}', b"a's record"),
+            (b'{"latest":{"id":"b","size":11},"pinned":null}',),
             (b'{"latest":{"id":"a","size":10},"pinned":{"id":"b","size":10}}',),
             (b'{"latest":{"id":"b","size":10},"pinned":{"id":"a","size":10}}', b"a's record"),
             (b'{"latest":{"id":7,"size":"x"}}',),
@@ -130,6 +131,10 @@ class PublishingContract:
             do(driver, Put(MANIFEST, header + b"\n{}", LONG_MS))
             line, alone = header + b"\n", Served(header + b"\n{}")
             assert do(driver, ask) in {alone, Served(line), Served(line, *with_it)}
+        do(driver, Put(B, b"b's long record", LONG_MS))
+        for header in (b'{"latest":{"id":"b","size":11}}', b'{"latest":{"id":"a","size":10,"base":"b"}}'):
+            do(driver, Put(MANIFEST, header + b"\n", LONG_MS))
+            assert b"b's long record" not in attrs.astuple(do(driver, ask))
 
     def test_stage_writes_only_a_free_key(self, driver: Driver) -> None:
         """The second of two producers with the same id would overwrite what the first staged."""
