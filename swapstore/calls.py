@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from swapstore import arguments, codecs
 from swapstore.commands import BackUp, Restore
-from swapstore.errors import (
-    InvalidInput,
-    LeaseLost,
-    OutcomeUnknown,
-    Rejected,
-    StoreClosed,
-    SwapstoreError,
-    UnderReplicated,
-)
-from swapstore.events import CallFailed, Published, PublishRejected
+from swapstore.errors import InvalidInput, Rejected, SwapstoreError, UnderReplicated
+from swapstore.events import Published, PublishRejected
+from swapstore.failures import NO_DATASET, Named, about
 from swapstore.migration import mirror
 from swapstore.models import Durability, Outcomes, Retention, Validator
 from swapstore.protocol import datasets as listing
@@ -42,14 +35,20 @@ if TYPE_CHECKING:
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.fsck.verify import Inspection
-    from swapstore.models import Candidate, Commit, Gap, LiveView, Pruned, Row, Snapshot, Status
+    from swapstore.models import (
+        Candidate,
+        Commit,
+        Compression,
+        Gap,
+        LiveView,
+        Pruned,
+        Recompressed,
+        Row,
+        Snapshot,
+        Status,
+    )
     from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Operation, Steps
-
-
-T = TypeVar("T")
-
-NO_DATASET: Any = object()
 
 
 class Calls:
@@ -408,6 +407,28 @@ class Calls:
                 raise InvalidInput(f"retention must be a Retention, not {type(retention).__name__}")
             return (yield from prune.prune(self._context, name, retention or self._context.retention))
 
+    def recompress(
+        self, dataset: str, *, compression: Compression, limit: int | None = None
+    ) -> Operation[Recompressed]:
+        """Store the existing snapshots of a dataset in another way, beside producers and readers.
+
+        `compression` is `"delta"`, `"zstd"` or `"none"`, as for `connect`. With `"delta"` and `"zstd"`, what
+        does not get smaller stays as it is. Nothing else changes: ids, versions, digests, the history.
+        Publishes go on as their store says, so connect that with the same `compression` first. `limit`: the
+        most snapshots to store anew (default: all). It swaps a few dozen snapshots at a time. If it is cut
+        short anywhere, every snapshot can be read, and the next call goes on. A call that finds nothing to do
+        swaps nothing.
+
+        Raises `NotFound` if nothing is published, `Unsupported` on an endpoint that runs no scripts,
+        `StoreFull` if the store has no room for it, and `Contended` if other producers always commit first.
+        """
+        from swapstore.protocol.recompress import recompress  # noqa: PLC0415 - only operators need it
+
+        with about(self._context, "recompress", dataset) as name:
+            to = arguments.one_compression(compression)
+            most = None if limit is None else arguments.whole(limit, "limit", least=1)
+            return (yield from recompress(self._context, name, to, limit=most))
+
     def backup(self, path: str | os.PathLike[str]) -> Operation[int]:
         """Copy a SQLite store into a new file, beside producers and readers. Returns its size in bytes.
 
@@ -534,65 +555,3 @@ class Calls:
         if self._context.mirror is not None:
             yield from mirror.bring_up_to_date(self._context, self._context.mirror, status.dataset)
         return status
-
-
-# --- what failed, and where ---------------------------------------------------------------------------
-
-
-class about:  # noqa: N801 - it reads as a sentence: with about(context, "publish", dataset) as name
-    """Check a dataset's name, set it on each error that passes through, and emit an event for the error.
-
-    An error of a publish also says if anything was published. `NO_DATASET`: the call is about none, or all.
-    """
-
-    __slots__ = ("_began", "_call", "_context", "_name")
-
-    def __init__(self, context: Context, call: str, dataset: Any) -> None:
-        self._context = context
-        self._call = call
-        self._name = ""
-        self._began = 0.0 if context.hook is None else context.clock.monotonic()
-        if dataset is not NO_DATASET:
-            try:
-                self._name = arguments.dataset(dataset)
-            except InvalidInput as error:
-                error.published = False if call == "publish" else None
-                self._emit(error)
-                raise
-
-    def __enter__(self) -> str:
-        return self._name
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SwapstoreError):
-            if error.dataset is None and self._name:
-                error.dataset = self._name
-            if self._call == "publish" and not isinstance(
-                error, OutcomeUnknown | LeaseLost | UnderReplicated
-            ):
-                error.published = False
-            if not isinstance(error, Rejected | StoreClosed):  # a rejection has an event of its own
-                self._emit(error)
-
-    def _emit(self, error: SwapstoreError) -> None:
-        if self._context.hook is not None:
-            elapsed_s = self._context.clock.monotonic() - self._began
-            failed = CallFailed(
-                dataset=self._name, call=self._call, error=type(error).__name__, elapsed_s=elapsed_s
-            )
-            self._context.emit(failed)
-
-
-class Named(Generic[T]):
-    """Steps whose errors name the dataset, if they are about one."""
-
-    def __init__(self, context: Context, call: str, dataset: Any, steps: Steps[T]) -> None:
-        self._context = context
-        self._call = call
-        self._dataset = dataset
-        self._steps = steps
-
-    def step(self) -> Operation[list[T] | None]:
-        """Take one step."""
-        with about(self._context, self._call, self._dataset):
-            return (yield from self._steps.step())

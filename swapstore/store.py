@@ -259,6 +259,7 @@ class Store(_BaseStore[Driver]):
     rollback = blocking(Calls.rollback)
 
     prune = blocking(Calls.prune)
+    recompress = blocking(Calls.recompress)
     verify = iterating(Calls.verify)
     repair = blocking(Calls.repair)
     backup = blocking(Calls.backup)
@@ -384,6 +385,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     rollback = awaiting(Calls.rollback)
 
     prune = awaiting(Calls.prune)
+    recompress = awaiting(Calls.recompress)
     verify = aiterating(Calls.verify)
     repair = awaiting(Calls.repair)
     backup = awaiting(Calls.backup)

@@ -22,6 +22,7 @@ from swapstore.models import Entry, Ref, Row
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from swapstore.commands import Rewritten
     from swapstore.format.encodings import InForce
     from swapstore.format.keys import Keys
 
@@ -34,6 +35,8 @@ class Draft:
     `pages` are the pages that it seals. `unlinked` are the keys that the new log no longer references; they
     expire after `grace_ms` (default: the reader grace). `freed_bytes` is the size of their payloads. `over`:
     the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
+    `rewritten` are the records that are stored anew: the old ones take `freed_bytes`, the new ones, and what
+    else is added, `added_bytes`.
     """
 
     base: Manifest | None
@@ -45,11 +48,13 @@ class Draft:
     grace_ms: int | None = None
     freed_bytes: int = 0
     even_if_full: bool = False
+    rewritten: tuple[Rewritten, ...] = ()
+    added_bytes: int = 0
 
     @property
     def fits_a_full_store(self) -> bool:
         """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
-        return self.row is None or self.row.size <= self.freed_bytes
+        return (self.added_bytes if self.row is None else self.row.size) <= self.freed_bytes
 
 
 @attrs.frozen(kw_only=True)

@@ -136,7 +136,7 @@ class Taken:
 
 @attrs.frozen
 class Vanished:
-    """A `stored` record, which only the store has, is not there any more."""
+    """A record that only the store has, and that the draft needs or rewrites, is not there as it was."""
 
     key: str
 
@@ -412,7 +412,7 @@ class Scripted(Committer):
             case Unstaged() as unstaged:
                 if refusal is not None:
                     raise refusal  # the record is not there because the store refused to stage it
-                if any(record.stored and record.key == unstaged.key for record in needed):
+                if unstaged.key in _only_stored(draft, needed):
                     return Vanished(unstaged.key)
                 staging.missed(unstaged)
                 return None
@@ -452,6 +452,11 @@ class Scripted(Committer):
         raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
 
 
+def _only_stored(draft: Draft, needed: list[Record]) -> set[str]:
+    """Return the keys of records that the draft relies on and that this client cannot stage."""
+    return {record.key for record in needed if record.stored} | {each.key for each in draft.rewritten}
+
+
 def awaiting(key: str, durability: Durability) -> AwaitReplicas:
     """Return the command that waits for what a publish asks for, behind a write to the same server."""
     return AwaitReplicas(key, durability.replicas, durability.fsync, durability.timeout_ms)
@@ -473,6 +478,7 @@ def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:
         manifest=draft.manifest.raw,
         live_key=ctx.keys.live(draft.manifest.head.dataset),
         staged=tuple(Staged(record.key, record.header, record.shared) for record in needed),
+        rewritten=draft.rewritten,
         staging_ttl_ms=ctx.policy.staging_ttl_ms,
         unlinked=draft.unlinked,
         grace_ms=ctx.policy.reader_grace_ms if draft.grace_ms is None else draft.grace_ms,
