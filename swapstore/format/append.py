@@ -54,7 +54,9 @@ class Draft:
     @property
     def fits_a_full_store(self) -> bool:
         """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
-        return (self.added_bytes if self.row is None else self.row.size) <= self.freed_bytes
+        if self.row is None:
+            return self.added_bytes <= self.freed_bytes
+        return self.row.size <= self.freed_bytes
 
 
 @attrs.frozen(kw_only=True)

@@ -76,7 +76,7 @@ def recompress(
             raise nothing_published(ctx)
         try:
             step = yield from run.next(base)
-        except Damaged:  # of a manifest that has been replaced meanwhile
+        except Damaged:  # of a manifest that has been replaced since
             lost += 1
             base = yield from load_manifest(ctx, dataset)
             continue

@@ -261,12 +261,10 @@ class PublishingContract:
             do(driver, Stage(key, b"entry\n", LONG_MS, b"old"))
         do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"), Staged(B, b"entry\n"))))
         do(driver, Stage(PAGE, b"page\n", LONG_MS))
-        anew = rewriting(
-            "e.2.a",
-            Rewritten(A, b"entry\n", b"entry, plain\n1"),
-            Rewritten(B, b"entry\n", b"entry, of a base\n2", needs_base=True),
-        )
-        anew = attrs.evolve(anew, staged=(Staged(PAGE, b"page\n", shared=True),), unlinked=(PAGE,))
+        plain = Rewritten(A, b"entry\n", b"entry, plain\n1")
+        delta = Rewritten(B, b"entry\n", b"entry, of a base\n2", needs_base=True)
+        page = {"staged": (Staged(PAGE, b"page\n", shared=True),), "unlinked": (PAGE,)}
+        anew = commit("e.2.a", expected="e.1.a", rewritten=(plain, delta), **page)
         assert do(driver, anew) == Committed()
         assert do(driver, Get(MANIFEST)) == manifest_bytes("e.2.a")
         assert [do(driver, Get(key)) for key in (A, B)] == [b"entry, plain\n1", b"entry, of a base\n2"]
@@ -286,7 +284,10 @@ class PublishingContract:
             (Rewritten(B, b"entry\n", b"new\n"), True),
             (Rewritten("t:id:{d}:c", b"entry\n", b"new\n", needs_base=True), False),
         ):
-            assert do(driver, rewriting("e.2.a", fits, wrong)) == Unstaged(wrong.key, present=present)
+            anew = commit("e.2.a", expected="e.1.a", rewritten=(fits, wrong))
+            assert do(driver, anew) == Unstaged(wrong.key, present=present)
+        stale = commit("e.2.a", expected="e.1.x", rewritten=(fits,))
+        assert do(driver, stale) == Mismatch(manifest_bytes("e.1.a"))
         assert [do(driver, Get(key)) for key in (A, B)] == [b"entry\nold"] * 2
         assert do(driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
 
@@ -558,25 +559,17 @@ def prefix(etag: str) -> bytes:
     return b'{"etag":"' + etag.encode() + b'"'
 
 
-def commit(
-    etag: str, *, expected: str | None = None, staged: tuple[Staged, ...] = (), unlinked: tuple[str, ...] = ()
-) -> Swap:
+def commit(etag: str, *, expected: str | None = None, **more: Any) -> Swap:
     return Swap(
         key=MANIFEST,
         expected=prefix(expected) if expected else b"",
         prefix=prefix(etag),
         manifest=manifest_bytes(etag),
         live_key=LIVE,
-        staged=staged,
-        unlinked=unlinked,
         staging_ttl_ms=LONG_MS,
         grace_ms=GRACE_MS,
+        **more,
     )
-
-
-def rewriting(etag: str, *rewritten: Rewritten) -> Swap:
-    """Return a commit on e.1.a that stores records anew."""
-    return attrs.evolve(commit(etag, expected="e.1.a"), rewritten=rewritten)
 
 
 def is_permanent(driver: Driver, key: str) -> bool:
