@@ -225,7 +225,7 @@ class _Run:
 
     def _anew(self, base: Manifest, rows: Sequence[Row], wanted: Sequence[Row]) -> Operation[_Step | None]:
         """Return the swap that stores these rows anew. None: they stay as they are."""
-        stored = yield from self._read(wanted)
+        stored = yield from self._read(base, wanted)
         if not stored:
             return None
         before = yield from self._find(reseal.nearest_base(base.log, rows[0].version, before=True))
@@ -283,15 +283,19 @@ class _Run:
             plan = yield from deltas.plan(bring=False)
         return plan
 
-    def _read(self, rows: Sequence[Row]) -> Operation[list[Stored]]:
-        """Read the records of rows. Those that cannot be read are left out, and passed over from then on."""
+    def _read(self, base: Manifest, rows: Sequence[Row]) -> Operation[list[Stored]]:
+        """Read the records of rows. Those that cannot be read are left out, and passed over from then on.
+
+        Raises `Damaged` if this manifest has been replaced: then they may be as the new one says.
+        """
         keys = [self._ctx.keys.id(self._dataset, row.id) for row in rows]
         replies = yield from ask_all(self._ctx, [Get(key) for key in keys])
         found = []
         for row, key, reply in zip(rows, keys, replies, strict=True):
             try:
                 found.append((yield from self._stored(row, key, value_of(reply))))
-            except Damaged:
+            except Damaged as error:
+                yield from self._require_current(base, error)
                 self.pass_over(key)
         return found
 
@@ -343,7 +347,7 @@ class _Run:
 
     def note(self, step: _Step) -> None:
         """Note that a swap was committed."""
-        self._after, self._chain = step.upto, step.chain
+        self._after, self._chain = max(self._after, step.upto), step.chain
         self._done += len(step.draft.rewritten)
         self._bytes_before += step.draft.freed_bytes
         is_page = {page.ref.key for page in step.draft.pages}

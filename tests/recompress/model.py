@@ -12,7 +12,7 @@ from swapstore.cache import Cache
 from swapstore.format import bases, manifest, pages, records
 from swapstore.format.encodings import Dictionary
 from swapstore.format.keys import Keys
-from swapstore.models import Ref, Row
+from swapstore.models import Compression, Ref, Row
 from tests.support import invariants
 
 D = "mena"
@@ -25,13 +25,13 @@ def document(number: int, *, changed: int = 0, size: int = 600) -> bytes:
     return bytes(text)
 
 
-def storing(store: Store, compression: str, **changes: Any) -> Store:
+def storing(store: Store, compression: Compression, **changes: Any) -> Store:
     """Another client of a store, with its own compression and an empty cache."""
     policy = attrs.evolve(store._context.policy, compression=compression)
     return Store(store._driver, attrs.evolve(store._context, cache=Cache(1 << 20), policy=policy, **changes))
 
 
-def fill(store: Store, count: int, compression: str, begin: int = 0, **options: Any) -> list[bytes]:
+def fill(store: Store, count: int, compression: Compression, begin: int = 0, **options: Any) -> list[bytes]:
     """Publish this many payloads that differ little; return them."""
     client = storing(store, compression)
     payloads = [document(0, changed=number, **options) for number in range(begin, begin + count)]
