@@ -9,7 +9,7 @@ from tests.cli.conftest import Swapstore
 
 def fill(swapstore: Swapstore, count: int) -> None:
     for number in range(count):
-        swapstore.inside("publish", "mena", given=b"[%s%d]" % (b"10, 20, 30, " * 100, number))
+        swapstore.inside("publish", "mena", stdin=b"[%b%d]" % (b"10, 20, 30, " * 100, number))
 
 
 def test_it_prints_what_it_did(swapstore: Swapstore) -> None:
@@ -53,4 +53,4 @@ def test_wrong_options_are_refused(swapstore: Swapstore, options: tuple[str, ...
     fill(swapstore, 1)
     done = swapstore.inside("recompress", "mena", *options)
     assert done.code == 2
-    assert words in done.err.decode()
+    assert words in done.err

@@ -155,6 +155,21 @@ def test_a_mixed_history_keeps_rows_of_a_base_together() -> None:
     assert seen(store) == before
 
 
+def test_between_rows_of_one_base_no_other_is_brought() -> None:
+    """A base is unlinked with the rows before those of another base, while rows behind these need it."""
+    store = SimulatedStore().connect()
+    fill(store, 3, "delta")
+    for number in range(3, 9):  # like each other, and not like the base
+        store.publish(D, document(7, changed=number), id=f"id-{number}", codec="bytes")
+    fill(store, 1, "delta", begin=9)
+    assert len(stored(store).bases) == 1
+    store.recompress(D, compression="delta")
+    assert len(stored(store).bases) == 1
+    fill_like(store, 20)
+    fill_like(store, 23)
+    assert len(stored(store).bases) == 3
+
+
 def test_a_base_in_the_middle_of_a_page_stays_while_a_row_needs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
