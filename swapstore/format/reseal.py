@@ -62,6 +62,20 @@ def count_after(log: Log, version: int, upto: int) -> Generator[Ref, Page, int]:
     return count
 
 
+def pages_within(log: Log, first: int, last: int) -> Generator[Ref, Page, list[Ref]]:
+    """Return the largest pages that hold only rows of these versions, oldest first."""
+    found: list[Ref] = []
+    ahead = list(log.pages[::-1])
+    while ahead:
+        ref = ahead.pop()
+        if first <= ref.first_version and ref.last_version <= last:
+            found.append(ref)
+        elif ref.first_version <= last and first <= ref.last_version:
+            page = yield ref
+            ahead += reversed(page.pages)
+    return found
+
+
 def nearest_base(log: Log, version: int, *, before: bool) -> Generator[Ref, Page, str | None]:
     """Return the base of the nearest row before or after a version that has one.
 

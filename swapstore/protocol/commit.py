@@ -50,6 +50,10 @@ What can fail, and why nothing is lost, doubled or half seen:
   it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
   at their next poll.
 
+A draft may also store committed records anew, see `recompress.py`. The store replaces those that need no base
+right before the SET, and those that need one right after it, when the manifest names the base. So at each
+moment every record can be read as the stored manifest says, and as the one before it said.
+
 Versions are dense: a draft on version n can only ever become version n+1. Only a repair skips versions, one
 for each snapshot that it puts back into the log.
 
