@@ -93,7 +93,7 @@ def recompress(
                 known = ctx.cache.known(base.key)
                 base = known.manifest if known and known.manifest.complete else step.draft.manifest
             case Vanished(key):
-                run.pass_over(key)
+                run.note_vanished(key)
                 base = yield from load_manifest(ctx, dataset)
             case Moved(current):
                 lost += 1
@@ -130,6 +130,7 @@ class _Run:
         self._chain: Chain | None = None
         self._reading: Ref | None = None
         self._unreadable: set[str] = set()  # keys of records
+        self._vanished: set[str] = set()
         self._in_unreadable_pages = 0
         self._done = self._bytes_before = self._bytes_after = 0
 
@@ -296,7 +297,7 @@ class _Run:
                 found.append((yield from self._stored(row, key, value_of(reply))))
             except Damaged as error:
                 yield from self._require_current(base, error)
-                self.pass_over(key)
+                self._unreadable.add(key)
         return found
 
     def _stored(self, row: Row, key: str, record: bytes | None) -> Operation[Stored]:
@@ -354,9 +355,12 @@ class _Run:
         self._bytes_after += sum(len(each.record) for each in step.draft.rewritten)
         self._bytes_after += sum(len(each.data) for each in step.needed if each.key not in is_page)
 
-    def pass_over(self, key: str) -> None:
-        """Leave a record alone that is not as it has to be."""
-        self._unreadable.add(key)
+    def note_vanished(self, key: str) -> None:
+        """Read a record once more that was not as it was read; the second time, leave it alone.
+
+        An attempt that was cut short may have replaced it. Or it has a TTL, which reading does not show.
+        """
+        (self._unreadable if key in self._vanished else self._vanished).add(key)
 
     def report(self, base: Manifest) -> Operation[Recompressed]:
         """Return what was done, and how much is left."""
