@@ -22,6 +22,7 @@ from swapstore.models import Entry, Ref, Row
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from swapstore.commands import Rewritten
     from swapstore.format.encodings import InForce
     from swapstore.format.keys import Keys
 
@@ -35,6 +36,8 @@ class Draft:
     expire after `grace_ms` (default: the reader grace). `freed_bytes` is the size of their payloads.
     `frees_soon`: whether it takes the log apart, or one of the next F swaps does, because retention goes on.
     `over`: the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
+    `rewritten` are the records that are stored anew: the old ones take `freed_bytes`, the new ones, and what
+    else is added, `added_bytes`.
     """
 
     base: Manifest | None
@@ -47,11 +50,15 @@ class Draft:
     freed_bytes: int = 0
     frees_soon: bool = False
     even_if_full: bool = False
+    rewritten: tuple[Rewritten, ...] = ()
+    added_bytes: int = 0
 
     @property
     def frees_as_much(self) -> bool:
         """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
-        return self.row is None or self.row.size <= self.freed_bytes
+        if self.row is None:
+            return self.added_bytes <= self.freed_bytes
+        return self.row.size <= self.freed_bytes
 
 
 @attrs.frozen(kw_only=True)

@@ -17,7 +17,7 @@ import attrs
 
 from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
-from swapstore.format import manifest, pages, records, search
+from swapstore.format import manifest, pages, records, reseal, search
 from swapstore.format.pages import Page
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
@@ -291,16 +291,14 @@ class Walk:
     def _instead_of(self, ref: Ref) -> Operation[list[Ref] | None]:
         """Return None if the log still names a page, else the pages that it names instead.
 
-        Retention replaces a page of references by those that it holds.
+        Retention replaces a page of references by those that it holds. Where history is stored anew, another
+        page takes its place.
         """
         current = yield from self._current()
         if (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):
             return None
-        return [
-            below
-            for below in current.log.pages
-            if ref.first_version <= below.first_version and below.last_version <= ref.last_version
-        ]
+        within = reseal.pages_within(current.log, ref.first_version, ref.last_version)
+        return (yield from find(self._ctx, self.dataset, within))
 
     def _current(self) -> Operation[Manifest]:
         """Read the manifest again. Raises `Contended` if it is of another line of versions."""

@@ -51,6 +51,10 @@ What can fail, and why nothing is lost, doubled or half seen:
   it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
   at their next poll.
 
+A draft may also store committed records anew, see `recompress.py`. The store replaces those that need no base
+right before the SET, and those that need one right after it, when the manifest names the base. So at each
+moment every record can be read as the stored manifest says, and as the one before it said.
+
 Versions are dense: a draft on version n can only ever become version n+1. Only a repair skips versions, one
 for each snapshot that it puts back into the log.
 
@@ -138,7 +142,7 @@ class Taken:
 
 @attrs.frozen
 class Vanished:
-    """A `stored` record, which only the store has, is not there any more."""
+    """A record that only the store has, and that the draft needs or rewrites, is not there as it was."""
 
     key: str
 
@@ -435,7 +439,7 @@ class Scripted(Committer):
             case Unstaged() as unstaged:
                 if refusal is not None:
                     raise refusal  # the record is not there because the store refused to stage it
-                if any(record.stored and record.key == unstaged.key for record in needed):
+                if unstaged.key in _only_stored(draft, needed):
                     return Vanished(unstaged.key)
                 staging.missed(unstaged)
                 return None
@@ -475,6 +479,11 @@ class Scripted(Committer):
         raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
 
 
+def _only_stored(draft: Draft, needed: list[Record]) -> set[str]:
+    """Return the keys of records that the draft relies on and that this client cannot stage."""
+    return {record.key for record in needed if record.stored} | {each.key for each in draft.rewritten}
+
+
 def awaiting(key: str, durability: Durability) -> AwaitReplicas:
     """Return the command that waits for what a publish asks for, behind a write to the same server."""
     return AwaitReplicas(key, durability.replicas, durability.fsync, durability.timeout_ms)
@@ -496,6 +505,7 @@ def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:
         manifest=draft.manifest.raw,
         live_key=ctx.keys.live(draft.manifest.head.dataset),
         staged=tuple(Staged(record.key, record.header, record.shared) for record in needed),
+        rewritten=draft.rewritten,
         staging_ttl_ms=ctx.policy.staging_ttl_ms,
         unlinked=draft.unlinked,
         grace_ms=ctx.policy.reader_grace_ms if draft.grace_ms is None else draft.grace_ms,
