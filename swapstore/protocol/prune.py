@@ -20,6 +20,7 @@ from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.load import (
     ask_all,
     current_manifest,
+    find,
     is_in_log,
     load_manifest,
     nothing_published,
@@ -62,7 +63,21 @@ def retained(
             in_log = yield from is_in_log(ctx, base, search.ById(row.id, row.ts))
             released += [] if in_log else [row]
     readable = yield from _readable(ctx, base, ripe, most)
-    return Retained(limits=bounds, pages=readable, released=tuple(released))
+    unneeded = yield from _unneeded(ctx, base, released)
+    return Retained(limits=bounds, pages=readable, released=tuple(released), unneeded=unneeded)
+
+
+def _unneeded(ctx: Context, base: Manifest, released: list[Row]) -> Operation[frozenset[str]]:
+    """Return those bases of released rows that no row of the log names."""
+    found = []
+    for name in {row.base for row in released if row.base is not None}:
+        try:
+            row = yield from find(ctx, base.head.dataset, search.in_log(base.log, search.ByBase(name)))
+        except Damaged:
+            continue  # the damaged page may have such a row
+        if row is None:
+            found.append(name)
+    return frozenset(found)
 
 
 def _readable(ctx: Context, base: Manifest, ripe: list[Ref], most: int) -> Operation[dict[str, Page]]:
