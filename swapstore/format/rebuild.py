@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Unnamed:
     """A committed, undamaged snapshot that no manifest references.
 
-    `base`: the base that its id record names. `has_ts`: its ts key exists. `is_proved`: a record shows that it was committed. `is_served`: the header
-    names it, so that it stays readable without a row in the log.
+    `has_ts`: its ts key exists. `base`: the base that its id record names. `is_proved`: a record shows that
+    it was committed. `is_served`: the header names it, so that it stays readable without a row in the log.
     """
 
     entry: Entry

@@ -315,8 +315,8 @@ class Redrafter:
 
 def _is_same(current: Manifest, head: Head, log: Log) -> bool:
     """Say whether a header and a log would change nothing. Rows that differ in their base alone are equal."""
-    same = {"etag": "", "version": 0, "committed_at": 0}
-    if log != current.log or attrs.evolve(head, **same) != attrs.evolve(current.head, **same):
+    was = attrs.evolve(current.head, etag="", version=0, committed_at=0)
+    if log != current.log or attrs.evolve(head, etag="", version=0, committed_at=0) != was:
         return False
     rows = zip((*head.kept, *log.rows), (*current.head.kept, *current.log.rows), strict=True)
     return all(one.base == other.base for one, other in rows)

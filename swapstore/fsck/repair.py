@@ -13,6 +13,8 @@ from swapstore.commands import Register
 from swapstore.errors import Contended, Damaged, OutcomeUnknown, ReplyLost, Unsupported, UnsupportedFormat
 from swapstore.events import Repaired
 from swapstore.format import encodings
+from swapstore.format.append import repoint
+from swapstore.format.keys import base_version
 from swapstore.format.rebuild import in_order
 from swapstore.fsck.findings import Finding, Problem, Repair
 from swapstore.fsck.redraft import Redrafter
@@ -130,11 +132,20 @@ def _repair(ctx: Context, walk: Walk, *, apply: bool) -> Operation[bool]:
 
 
 def _reclaim(ctx: Context, walk: Walk, *, apply: bool) -> Operation[bool]:
-    """Delete leaked records that no swap of this client can unlink. Returns whether there were any."""
-    committer = ctx.capabilities.committer
+    """Delete leaked records that no swap of this client can unlink. Returns whether there were any.
+
+    A publish that is under way may bring a base of the very next version. So the manifest is swapped first,
+    without a change: then such a publish has to look again, and brings another.
+    """
+    committer, leaked = ctx.capabilities.committer, walk.damage.leaked
     if walk.manifest is None:
         return False
-    return (yield from committer.reclaim(ctx, walk.dataset, walk.damage.leaked, apply=apply))
+    if apply and not committer.expires_leaks:
+        current = yield from load_manifest(ctx, walk.dataset)
+        bases = [name for key in leaked if (name := ctx.keys.parse(key)) is not None and name.kind == "base"]
+        if current and any(base_version(name.rest) == current.version + 1 for name in bases):
+            yield from commit(ctx, repoint(current, stamp=ctx.stamp()), [], Staging())
+    return (yield from committer.reclaim(ctx, walk.dataset, leaked, apply=apply))
 
 
 def _list(ctx: Context, dataset: str) -> Operation[None]:

@@ -198,6 +198,10 @@ class Staging:
         """Say whether this record is permanent before the commit."""
         return self._kept.get(record.key) == record.header
 
+    def kept(self) -> list[str]:
+        """Return the keys of the records that are permanent before the commit."""
+        return list(self._kept)
+
     def lose(self, record: Record) -> None:
         """Note that a record is not there, or that it is not permanent."""
         self._kept.pop(record.key, None)
