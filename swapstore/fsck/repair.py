@@ -132,20 +132,27 @@ def _repair(ctx: Context, walk: Walk, *, apply: bool) -> Operation[bool]:
 
 
 def _reclaim(ctx: Context, walk: Walk, *, apply: bool) -> Operation[bool]:
-    """Delete leaked records that no swap of this client can unlink. Returns whether there were any.
-
-    A publish that is under way may bring a base of the very next version. So the manifest is swapped first,
-    without a change: then such a publish has to look again, and brings another.
-    """
+    """Delete leaked records that no swap of this client can unlink. Returns whether there were any."""
     committer, leaked = ctx.capabilities.committer, walk.damage.leaked
     if walk.manifest is None:
         return False
     if apply and not committer.expires_leaks:
-        current = yield from load_manifest(ctx, walk.dataset)
-        bases = [name for key in leaked if (name := ctx.keys.parse(key)) is not None and name.kind == "base"]
-        if current and any(base_version(name.rest) == current.version + 1 for name in bases):
-            yield from commit(ctx, repoint(current, stamp=ctx.stamp()), [], Staging())
+        yield from _pass_by(ctx, walk)
     return (yield from committer.reclaim(ctx, walk.dataset, leaked, apply=apply))
+
+
+def _pass_by(ctx: Context, walk: Walk) -> Operation[None]:
+    """Swap the manifest without a change if a base of the very next version has leaked.
+
+    A publish under way that brings it then has to look again, and brings another. If it has left id and ts
+    records too, these are reclaimed first, when they are old.
+    """
+    names = [name for key in walk.damage.leaked if (name := ctx.keys.parse(key)) is not None]
+    current = yield from load_manifest(ctx, walk.dataset)
+    if current is None or any(name.kind in {"id", "ts"} for name in names):
+        return
+    if any(name.kind == "base" and base_version(name.rest) == current.version + 1 for name in names):
+        yield from commit(ctx, repoint(current, stamp=ctx.stamp()), [], Staging())
 
 
 def _list(ctx: Context, dataset: str) -> Operation[None]:
