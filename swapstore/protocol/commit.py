@@ -202,6 +202,11 @@ class Staging:
         """Return the keys of the records that are permanent before the commit."""
         return list(self._kept)
 
+    def otherwise(self, record: Record) -> bytes | None:
+        """Return the header under which this operation has kept a record, if that is another one."""
+        header = self._kept.get(record.key)
+        return None if header == record.header else header
+
     def lose(self, record: Record) -> None:
         """Note that a record is not there, or that it is not permanent."""
         self._kept.pop(record.key, None)
@@ -214,6 +219,11 @@ class Staging:
         self._claims[key] = data
         if taken_over:
             self._shared_claims.add(key)
+
+    def forget(self, key: str) -> None:
+        """Note that a ts record was deleted. That may take effect late: it must not meet the same bytes."""
+        self._claims[key] = b""
+        self.mark = ""
 
     def is_taken_over(self, key: str) -> bool:
         """Say whether a claim has replaced that of another publish."""
