@@ -226,4 +226,16 @@ MUTANTS = (
         DEEP + "a_pin_that_left_the_log_takes_no_place_in_a_lost_page",
         Edit("_taken", "sorted(fitting, key=place)", "fitting"),
     ),
+    mutant(
+        "a lost base stays in force",
+        "After a repair, publishes are stored as differences from a base that is there.",
+        "fsck/test_bases.py::test_a_base_that_is_wrongly_in_force_is_taken_out[missing]",
+        Edit("Redrafter._in_force", "base.name == self._damage.not_in_force", "False"),
+    ),
+    mutant(
+        "the bases of restored rows forgotten",
+        "Rows of a rebuilt log protect the bases that their records need.",
+        "fsck/test_bases.py::test_a_rebuilt_manifest_has_the_bases_of_its_records",
+        Edit("Unnamed.row", "base=self.base", "base=None"),
+    ),
 )

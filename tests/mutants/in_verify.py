@@ -28,6 +28,18 @@ MUTANTS = (
         Edit("_of_id", "ttl == PERMANENT", "True"),
     ),
     mutant(
+        "verify skips the TTL of bases",
+        "A base that is going to expire is found while snapshots need it.",
+        "fsck/test_bases.py::test_a_base_with_a_ttl_is_made_permanent[1]",
+        Edit("_of_id", "not base.is_permanent", "False"),
+    ),
+    mutant(
+        "verify does not compare the base of a row with its record's",
+        "A record that needs another base than its row names is found before that base is unlinked.",
+        "fsck/test_bases.py::test_a_row_that_names_another_base_than_its_record_is_corrected[5]",
+        Edit("_of_id", "base.name != row.base", "False"),
+    ),
+    mutant(
         "the bounds of pages are not checked",
         "A page that holds other rows than its reference says is found.",
         "fsck/test_deep_damage.py::test_a_page_of_other_times_than_its_reference_says_is_found",
