@@ -143,7 +143,7 @@ MUTANTS = (
         "an altered id of a row taken for a lost payload",
         "One altered character in the id of a row drops nothing.",
         RACED + "one_altered_character_of_a_row_drops_nothing[id-79]",
-        Edit("judge", "_altered_row(walk, entry) if is_whole else None", "None"),
+        Edit("judge", "None if fault else _altered_row(walk, entry)", "None"),
     ),
     mutant(
         "the origin of another version kept",
