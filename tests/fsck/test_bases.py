@@ -250,6 +250,7 @@ def test_a_rebuilt_manifest_has_the_bases_of_its_records(original: SimulatedData
     original.delete(MANIFEST)
     report = repaired(original)
     assert len(report.restored) == COUNT
+    assert report.version == COUNT + 1, "one swap does all of it"
     assert original.bases() == bases
     rebuilt = [row.base for row in invariants.check(original.store)]
     assert all(base in {None, was} for base, was in zip(rebuilt, named, strict=True))
