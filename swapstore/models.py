@@ -53,7 +53,7 @@ class Row(Entry):
 class Ref:
     """A reference to a page: its key, how many rows it leads to, and which versions and times they span.
 
-    `bases`: the versions that brought the bases of the first and the last row below that has one.
+    `bases`: the first and the last version that brought a base of a row below. None: no row below has one.
     """
 
     key: str

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.format import bases, manifest, records, retention
-from swapstore.format.keys import base_version
 from swapstore.format.manifest import Head, Log, Manifest
 from swapstore.format.pages import Page, SealedPage, seal
 from swapstore.format.retention import Limits
@@ -87,13 +86,15 @@ class Retained:
 
     `pages` are the pages that can be removed or opened, by key. `released` are rows that are not in the log
     any more, and were readable only because they were `latest` or `pinned` until this swap. `named` are keys
-    of rows that leave in this swap, which belong to rows that stay in a page.
+    of rows that leave in this swap, which belong to rows that stay in a page. `unneeded` are bases of
+    released rows that no row of the log needs: what the log shows may not tell that.
     """
 
     limits: Limits = attrs.field(factory=Limits)
     pages: Mapping[str, Page] = attrs.field(factory=dict)
     released: tuple[Row, ...] = ()
     named: frozenset[str] = frozenset()
+    unneeded: frozenset[str] = frozenset()
 
 
 def append(
@@ -233,7 +234,8 @@ def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
     head = attrs.evolve(head, count=head.count - len(gone))
     gone += retained.released
     unlinked = keys_of(gone, head.dataset, keys)
-    left = [keys.base(head.dataset, name) for name in unlinked_bases((row.base for row in gone), head, log)]
+    names = unlinked_bases((row.base for row in gone), head, log, unneeded=retained.unneeded)
+    left = [keys.base(head.dataset, name) for name in names]
     if unlinked:  # another row may name the same records: its id was published again after they were lost
         named = retained.named.union(keys_of((*head.kept, *log.rows), head.dataset, keys))
         unlinked = tuple(key for key in unlinked if key not in named)
@@ -248,16 +250,19 @@ def _succeeded(was: Log, head: Head, log: Log, keys: Keys) -> tuple[str, ...]:
     return tuple(keys.base(head.dataset, name) for name in unlinked_bases([was.base.name], head, log))
 
 
-def unlinked_bases(names: Iterable[str | None], head: Head, log: Log) -> list[str]:
+def unlinked_bases(
+    names: Iterable[str | None], head: Head, log: Log, *, unneeded: frozenset[str] = frozenset()
+) -> list[str]:
     """Those of some bases that no row needs any more, and that are not in force.
 
-    A row that is gone may have needed one of `names`. What the log shows decides: see `bases.py`.
+    A row that is gone may have needed one of `names`. What the log shows decides: see `bases.py`. No row
+    below a reference needs one that is `unneeded`.
     """
     left = {name for name in names if name is not None} - {log.base and log.base.name}
-    if not left:
-        return []
-    shown = set(bases.shown((*head.copies, *log.rows, *log.pages)))
-    return sorted(name for name in left if base_version(name) not in shown)
+    rows: list[Row | Ref] = [*head.copies, *log.rows]
+    return sorted(
+        name for name in left if not bases.is_shown(name, rows if name in unneeded else [*rows, *log.pages])
+    )
 
 
 def keys_of(rows: Iterable[Row], dataset: str, keys: Keys) -> tuple[str, ...]:

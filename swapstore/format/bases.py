@@ -4,9 +4,13 @@ A base is the content of some snapshot, under a name that has the version which 
 of its digest. So one name comes into force once: content that returns later is another base. A base in force
 stays so until another is brought; until then it is what new snapshots are encoded with.
 
-Rows with the same base are neighbours in the log, but for rows without one. So what a manifest shows of its
-log tells whether some row needs a base: the rows in it, and the first and the last base below each reference.
-When rows leave, their bases leave with them unless they are still shown, or in force.
+Bases come into force in the order of their versions. So what a manifest shows of its log tells whether some
+row needs a base: the rows in it, and the first and the last base below each reference, in that order. When
+rows leave, their bases leave with them unless they are still shown, or in force.
+
+A repair may put rows back in another order than they were committed in. A base between the first and the last
+below a reference counts as shown all the same. So the rule may then keep a base too long, which verify finds.
+It never unlinks one that a row needs.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from swapstore.format.keys import base_version
 from swapstore.models import Ref, Row, Whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from swapstore.format.encodings import Encoded
 
@@ -89,16 +93,24 @@ def missing(key: str) -> PayloadMissing:
 # --- which bases a log needs -----------------------------------------------------------------------
 
 
-def span(items: Sequence[Row] | Sequence[Ref]) -> tuple[int, int] | None:
-    """The versions that brought the first and the last base of some rows, or below some references."""
-    found = list(shown(items))
-    return (found[0], found[-1]) if found else None
+def span(items: Iterable[Row] | Iterable[Ref]) -> tuple[int, int] | None:
+    """The versions that brought the first and the last base which rows and references show."""
+    found = list(_shown(items))
+    return (min(first for first, _ in found), max(last for _, last in found)) if found else None
 
 
-def shown(items: Iterable[Row | Ref]) -> Iterator[int]:
-    """Yield the versions that brought the bases which rows and references show, in their order."""
+def is_shown(name: str, items: Iterable[Row | Ref]) -> bool:
+    """Whether one of these rows, or a row below one of these references, may need a base."""
+    version = base_version(name)
+    return any(first <= version <= last for first, last in _shown(items))
+
+
+def _shown(items: Iterable[Row | Ref]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last version that brought a base, for each item that shows one."""
     for item in items:
         if isinstance(item, Ref):
-            yield from item.bases or ()
+            if item.bases is not None:
+                yield item.bases
         elif item.base is not None:
-            yield base_version(item.base)
+            version = base_version(item.base)
+            yield version, version

@@ -296,8 +296,8 @@ def read_rows(stored: Iterable[StoredRow], key: str) -> tuple[Row, ...]:
 class StoredRef(msgspec.Struct, array_like=True):
     """A page reference as it is stored. Without `last`, no version is missing. `epoch`: see `read_refs`.
 
-    `to_first_base` and `to_last_base` lead from the first and the last version to those that brought the
-    bases of the first and the last row that has one.
+    `to_first_base` leads from the first version to the first that brought a base of a row below,
+    `to_last_base` from the last version to the last.
     """
 
     first: Whole

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 class Unnamed:
     """A committed, undamaged snapshot that no manifest references.
 
-    `has_ts`: its ts key exists. `is_proved`: a record shows that it was committed. `is_served`: the header
-    names it, so that it stays readable without a row in the log.
+    `has_ts`: its ts key exists. `base`: the base that its id record names. `is_proved`: a record shows that
+    it was committed. `is_served`: the header names it, so that it stays readable without a row in the log.
     """
 
     entry: Entry
     origin: Origin | None
     has_ts: bool
+    base: str | None = None
     is_proved: bool = True
     is_served: bool = False
 
@@ -44,9 +45,10 @@ class Unnamed:
     def of(cls, row: Row, epoch: str) -> Unnamed:
         """Convert a row that the header holds, and whose page cannot be read."""
         fields = attrs.asdict(row, recurse=False)
+        base = fields.pop("base")
         commit = {name: fields.pop(name) for name in ("version", "committed_at", "dedupe_key")}
         entry, origin = Entry(**fields), Origin(epoch=epoch, **commit)
-        return cls(entry=entry, origin=origin, has_ts=True, is_served=True)
+        return cls(entry=entry, origin=origin, has_ts=True, base=base, is_served=True)
 
     @property
     def version(self) -> int:
@@ -60,6 +62,7 @@ class Unnamed:
             version=version,
             committed_at=self.origin.committed_at if self.origin else self.entry.ts,
             dedupe_key=self.origin.dedupe_key if self.origin else None,
+            base=self.base,
         )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 
+from swapstore.format import bases
 from swapstore.format import manifest as manifests
 from swapstore.models import Ref, Row
 
@@ -106,6 +107,21 @@ class AsOf:
     def bound(self, ref: Ref) -> Score | None:
         """No row below can be newer than the page's newest, or than the moment."""
         return (min(ref.max_ts, self.ts), ref.last_version) if ref.min_ts <= self.ts else None
+
+
+@attrs.frozen
+class ByBase:
+    """Find a row that names this base."""
+
+    name: str
+
+    def row(self, row: Row) -> Score | None:
+        """Match the base; prefer the newest row."""
+        return (row.version, 0) if row.base == self.name else None
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Open the pages that may have such a row."""
+        return (ref.last_version, 0) if bases.is_shown(self.name, [ref]) else None
 
 
 def search(manifest: Manifest, query: Query, *, hidden: bool = False) -> Generator[Ref, Page, Row | None]:

@@ -21,10 +21,15 @@ class Problem(enum.Enum):
     PAGE_EXPIRING = "page-expiring"
     RECORD_MISSING = "record-missing"
     RECORD_DAMAGED = "record-damaged"
+    RECORD_BASELESS = "record-baseless"
     RECORD_EXPIRING = "record-expiring"
     TS_MISSING = "ts-missing"
     TS_DAMAGED = "ts-damaged"
     TS_EXPIRING = "ts-expiring"
+    BASE_MISSING = "base-missing"
+    BASE_DAMAGED = "base-damaged"
+    BASE_EXPIRING = "base-expiring"
+    IN_FORCE_WRONG = "in-force-wrong"
     LOST = "lost"
     LEAKED = "leaked"
     NAME_MISSING = "name-missing"
@@ -85,6 +90,10 @@ _WORDS = {
         "the payload of a committed snapshot was altered: reading it fails",
         "drops its row, and gives the altered record a TTL: the payload cannot be brought back",
     ),
+    Problem.RECORD_BASELESS: (
+        "a committed snapshot is stored as a difference from a base that is lost: reading it fails",
+        "drops its row: the payload cannot be brought back",
+    ),
     Problem.RECORD_EXPIRING: ("the payload of a committed snapshot has a TTL: it will vanish", _PERSISTS),
     Problem.TS_MISSING: (
         "the ts record of a committed snapshot is gone: a lost manifest could not be rebuilt from it",
@@ -95,6 +104,22 @@ _WORDS = {
         "writes it again",
     ),
     Problem.TS_EXPIRING: ("the ts record of a committed snapshot has a TTL: it will vanish", _PERSISTS),
+    Problem.BASE_MISSING: (
+        "a base is gone: the snapshots that are stored as differences from it cannot be read",
+        "drops these snapshots, and no others",
+    ),
+    Problem.BASE_DAMAGED: (
+        "a base was altered: the snapshots that are stored as differences from it cannot be read",
+        "drops these snapshots, and no others; gives the base a TTL",
+    ),
+    Problem.BASE_EXPIRING: (
+        "a base has a TTL: the snapshots that are stored as differences from it will become unreadable",
+        _PERSISTS,
+    ),
+    Problem.IN_FORCE_WRONG: (
+        "the base in force cannot be read, or the manifest's numbers about it cannot be",
+        "takes it out of force: the next publish with compression brings a new one",
+    ),
     Problem.LOST: (
         "a committed snapshot that no manifest names: it is whole, and cannot be read",
         "puts it back into the log",

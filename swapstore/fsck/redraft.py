@@ -18,14 +18,24 @@ from swapstore.errors import Contended, Corrupt, Damaged
 from swapstore.format import manifest, pages, rebuild, records, search
 from swapstore.format.append import Draft, keys_of, sealed_log, sealed_refs
 from swapstore.format.manifest import Head, Log
-from swapstore.fsck.walk import bytes_of
+from swapstore.fsck.rows import bytes_of
 from swapstore.protocol.commit import Record
-from swapstore.protocol.load import ask_all, find, gather, is_page_named, is_row_named, load_page
+from swapstore.protocol.load import (
+    ask_all,
+    find,
+    gather,
+    is_base_named,
+    is_page_named,
+    is_row_named,
+    load_page,
+)
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 
+    from swapstore.format.encodings import InForce
+    from swapstore.format.keys import Name
     from swapstore.format.manifest import Manifest
     from swapstore.format.pages import Page, SealedPage
     from swapstore.fsck.walk import Damage, Walk
@@ -127,7 +137,8 @@ class Redrafter:
         back = rebuild.versioned(
             [c for c in self._unplaced if c.entry.id not in published], after=current.version
         )
-        log = self._rewriter.appended(attrs.evolve(current.log, rows=tail, pages=refs), back)
+        kept = attrs.evolve(current.log, rows=tail, pages=refs, base=self._in_force(current))
+        log = self._rewriter.appended(kept, back)
         head = yield from self._head(current, log, back, rewritten=bool(replaced or back))
         if head is None:
             return None
@@ -144,10 +155,7 @@ class Redrafter:
         again = yield from self._still(current, damage.without_ts.values())
         needed = self._needed(draft, self._without_ts([*back, *self._placed]), again)
         needed += yield from self._expiring(current, replaced)
-        same = log == current.log and attrs.evolve(head, etag="", version=0, committed_at=0) == attrs.evolve(
-            current.head, etag="", version=0, committed_at=0
-        )
-        if same and not needed and not unlinked and not damage.manifest_wrong:
+        if _is_same(current, head, log) and not needed and not unlinked and not damage.manifest_wrong:
             return None
         return Redraft(draft, needed)
 
@@ -174,6 +182,11 @@ class Redrafter:
         proved = {candidate.entry.id for candidate in self._candidates if candidate.is_proved}
         restored = newest.id in proved & {row.id for row in back} and newest.ts > was.latest.ts
         return attrs.evolve(head, latest=newest if restored or latest is None else latest)
+
+    def _in_force(self, current: Manifest) -> InForce | None:
+        """Return the base that stays in force. None: the next publish with compression brings one."""
+        base = current.log.base
+        return None if base is None or base.name == self._damage.not_in_force else base
 
     # --- what is served ----------------------------------------------------------------------------
 
@@ -262,16 +275,23 @@ class Redrafter:
             if key in used:
                 continue  # its id was published again, after another repair had unlinked it
             name = keys.parse(key)
-            page = name if moved and name is not None and name.kind == "page" else None
-            if page and (yield from is_page_named(self._ctx, current, key, page.first_version)):
+            if moved and name is not None and (yield from self._is_used(current, name)):
                 continue  # one commit leaked it, a later one uses it
             unlinked.append(key)
+        unlinked += [lost.stored.key for lost in damage.lost_bases.values() if lost.stored.is_permanent]
         for row in damage.gone.values():
             if (yield from is_row_named(self._ctx, current, row.version)):
                 unlinked += yield from self._left_of(current, row)
         # An altered ts record that is permanent can be replaced when it has a TTL, in the next swap.
         held = yield from self._still(current, damage.held_ts.values())
         return [*unlinked, *(keys.ts(dataset, row.ts, row.id) for row in held)]
+
+    def _is_used(self, current: Manifest, name: Name) -> Operation[bool]:
+        """Say whether `current` names a page or a base."""
+        if name.kind == "base":
+            return (yield from is_base_named(self._ctx, current, name.rest))
+        is_page = name.kind == "page"
+        return is_page and (yield from is_page_named(self._ctx, current, name.key, name.first_version))
 
     def _left_of(self, current: Manifest, row: Row) -> Operation[list[str]]:
         """Return the keys of a dropped row, without an id record that another row names under the same id."""
@@ -289,9 +309,18 @@ class Redrafter:
                 other = yield from find(self._ctx, dataset, search.search(current, query, hidden=True))
             except Damaged:
                 return [ts_key]  # the damaged log does not show to which row it belongs
-            if other is not None and records.is_whole(record, other):
+            if other is not None and (yield from self._walk.bases.is_whole(record, other)):
                 return [ts_key] if other.ts != row.ts else []
         return [id_key, ts_key]
+
+
+def _is_same(current: Manifest, head: Head, log: Log) -> bool:
+    """Say whether a header and a log would change nothing. Rows that differ in their base alone are equal."""
+    was = attrs.evolve(current.head, etag="", version=0, committed_at=0)
+    if log != current.log or attrs.evolve(head, etag="", version=0, committed_at=0) != was:
+        return False
+    rows = zip((*head.kept, *log.rows), (*current.head.kept, *current.log.rows), strict=True)
+    return all(one.base == other.base for one, other in rows)
 
 
 # --- rewriting the log -----------------------------------------------------------------------------

@@ -7,6 +7,8 @@ The ts record tells them apart. Its body, the origin, says for which line of ver
 the record was staged. If the manifest is of the same line and does not name the record, the record is
 leaked. If it is of another line, or there is none, or a page is missing, the record counts as lost, which a
 repair undoes. Only a key that is proved to belong to no commit is called leaked.
+
+A base is leaked if neither a row nor a lost snapshot needs it, which is known when all keys have been seen.
 """
 
 from __future__ import annotations
@@ -20,8 +22,17 @@ from swapstore.errors import Contended, Corrupt
 from swapstore.format import records, search
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
-from swapstore.fsck.walk import Expiring, Unresolved, Walk, bytes_of, finding_of
-from swapstore.protocol.load import ask, ask_all, gather, is_page_named, load_manifest, value_of
+from swapstore.fsck.rows import bytes_of, finding_of
+from swapstore.fsck.walk import Expiring, Unresolved, Walk
+from swapstore.protocol.load import (
+    ask,
+    ask_all,
+    gather,
+    is_base_named,
+    is_page_named,
+    load_manifest,
+    value_of,
+)
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
@@ -115,6 +126,9 @@ class KeyScan:
         for name in (yield from still_unreached(self._ctx, walk, names)):
             if name.kind in {"id", "ts"}:
                 found += yield from judge(self._ctx, walk, name)
+            elif name.kind == "base":
+                walk.reached.add(name.key)
+                walk.damage.unclaimed[name.rest] = name.key
             else:
                 found += note_leaked(walk, [name.key])
         return found
@@ -154,9 +168,11 @@ def _catch_up(
         for key in ctx.keys.records(dataset, row):
             walk.reached.add(key)
     for name in names:
-        if name.kind != "page":
-            continue
-        if (yield from is_page_named(ctx, current, name.key, name.first_version)):
+        if name.kind == "page":
+            named = yield from is_page_named(ctx, current, name.key, name.first_version)
+        else:
+            named = name.kind == "base" and (yield from is_base_named(ctx, current, name.rest))
+        if named:
             walk.reached.add(name.key)
 
 
@@ -187,12 +203,13 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     if is_staged and not _may_be_its_own(walk, origin):
         has_ts, origin = False, None
     is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts, is_staged=is_staged)
-    is_whole = records.is_whole(record, entry)
-    row = _altered_row(walk, entry) if is_whole else None
+    fault = (yield from walk.bases.fault_of(record, entry)) if records.states(record, entry) else "it is gone"
+    row = None if fault else _altered_row(walk, entry)
     if row is not None:
-        return [walk.note_altered(row, entry)]
-    if not is_whole or not (is_unresolved or _is_committed(walk, origin)):
-        return note_leaked(walk, permanent or [name.key])
+        return [walk.note_altered(row, records.holding_of(record, id_key))]
+    if fault or not (is_unresolved or _is_committed(walk, origin)):
+        detail = f"it cannot be put back into the log: {fault}" if fault else ""
+        return note_leaked(walk, permanent or [name.key], detail=detail)
     walk.reached.add(id_key)
     walk.reached.add(ts_key)
     expiring = [key for key, left in ours if left not in {PERMANENT, ABSENT} and (has_ts or key == id_key)]
@@ -200,8 +217,12 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     is_altered = not has_ts and value_of(ts_ttl) == PERMANENT
     if is_altered:  # this swap gives it a TTL, so that the next one can write it again
         found += note_leaked(walk, [ts_key])
-    candidate = Unnamed(entry=entry, origin=origin, has_ts=has_ts or is_altered)
+    needed = records.holding_of(record, id_key).base
+    base = None if needed is None else (yield from walk.bases.read([needed]))[needed]
+    candidate = Unnamed(entry=entry, origin=origin, has_ts=has_ts or is_altered, base=needed)
     one = Unresolved(candidate, tuple(permanent), tuple(expiring), is_staged=is_staged)
+    if base is not None and not base.is_permanent:
+        one = attrs.evolve(one, base=attrs.evolve(base, content=None))
     if is_unresolved:
         walk.damage.unresolved.append(one)
         return found
@@ -222,6 +243,8 @@ def _note_lost(walk: Walk, one: Unresolved, id_key: str) -> list[Finding]:
     walk.damage.candidates.append(one.candidate)
     for key in one.expiring:
         walk.damage.expiring[key] = Expiring(records.stated(entry), 0)
+    if one.base is not None:
+        walk.damage.expiring[one.base.key] = Expiring(one.base.header, 0)
     detail = (
         "" if one.candidate.is_proved else "its ts record is gone, so nothing shows that it was committed"
     )
@@ -310,7 +333,16 @@ def decide(walk: Walk) -> list[Finding]:
             found += _note_lost(walk, attrs.evolve(one, candidate=candidate), one.keys[0])
         else:
             found += note_leaked(walk, list(one.keys))
-    return found
+    return found + _leaked_bases(walk)
+
+
+def _leaked_bases(walk: Walk) -> list[Finding]:
+    """Report the bases that nothing needs. A page that is lost may have had rows that do."""
+    unclaimed, walk.damage.unclaimed = walk.damage.unclaimed, {}
+    if walk.damage.holes:
+        return []
+    needed = {candidate.base for candidate in walk.damage.candidates}
+    return note_leaked(walk, [key for name, key in unclaimed.items() if name not in needed])
 
 
 def _of_known_epoch(walk: Walk, one: Unresolved) -> Unresolved:
@@ -323,9 +355,9 @@ def _of_known_epoch(walk: Walk, one: Unresolved) -> Unresolved:
     return attrs.evolve(one, candidate=candidate, expiring=())
 
 
-def note_leaked(walk: Walk, keys: list[str]) -> list[Finding]:
+def note_leaked(walk: Walk, keys: list[str], *, detail: str = "") -> list[Finding]:
     """Report leaked keys, and note that a repair has to give them a TTL."""
     for key in keys:
         walk.reached.add(key)
         walk.damage.leaked.append(key)
-    return [finding_of(walk.dataset, Problem.LEAKED, key) for key in keys]
+    return [finding_of(walk.dataset, Problem.LEAKED, key, detail=detail) for key in keys]

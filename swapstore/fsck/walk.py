@@ -20,8 +20,10 @@ from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
 from swapstore.format import manifest, pages, records, reseal, search
 from swapstore.format.pages import Page
 from swapstore.format.rebuild import Unnamed
+from swapstore.fsck.bases import Bases, StoredBase, wrong_numbers
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.keyset import Keyset
+from swapstore.fsck.rows import Compared, chunks, compare, finding_of, recorded
 from swapstore.protocol.commit import Record
 from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_manifest, value_of
 from swapstore.protocol.operation import Operation
@@ -35,10 +37,6 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-CHUNK_BYTES = 4 * 1024 * 1024  # of payloads that are read in one batch
-CHUNK_ROWS = 32
-
-
 class Walk:
     """The walk of one dataset: call `begin`, then `step` while it is `pending`."""
 
@@ -50,12 +48,14 @@ class Walk:
         self.head: Head | None = None  # of the manifest, even if its log is corrupt
         self.reached = Keyset()  # keys that the manifest names, and keys that were judged since
         self.damage = Damage()
+        self.bases = Bases(ctx, dataset)
         self.rows = 0  # how many rows of the log were compared
         self.version = 0  # of the manifest when it was last read
         self._ahead: list[Ref] = []  # the next one last
         self._tail: tuple[Row, ...] | None = None  # compared after all pages
         self._served_in_log: list[Row] = []  # rows of the log with the version or the id of what is served
         self._page_unlinked = False  # retention unlinked a page before it was read
+        self._last_base = ""  # the one that was added to `reached` last
 
     @property
     def total(self) -> int:
@@ -128,6 +128,8 @@ class Walk:
             found = yield from self._check_rows(tail)
         if not self.pending:
             found += yield from self._check_served()
+            found += yield from self._check_in_force()
+            found += [each.finding(self.dataset) for each in self.damage.lost_bases.values()]
         return found
 
     def _check_pages(self, refs: Sequence[Ref]) -> Operation[list[Finding]]:
@@ -189,18 +191,24 @@ class Walk:
     def _check_rows(self, rows: Sequence[Row]) -> Operation[list[Finding]]:
         found: list[Finding] = []
         for chunk in chunks(rows):
-            for row, faults in (yield from compare(self._ctx, self.dataset, chunk)):
-                self._note_reached(row)
-                if faults and (yield from self._is_still_named(row.version)):
+            for each in (yield from compare(self._ctx, self.dataset, chunk, self.bases)):
+                row = each.row
+                self._note_reached(row, each.base)
+                if each.faults and (yield from self._is_still_named(row.version)):
                     # Read it once more: a replica may lag.
-                    ((_, again),) = yield from compare(self._ctx, self.dataset, [row])
-                    found += yield from self._judge_row(row, again)
+                    (again,) = yield from compare(self._ctx, self.dataset, [row], self.bases, again=True)
+                    found += yield from self._judge_row(again)
             self.rows += len(chunk)
         return found
 
-    def _note_reached(self, row: Row) -> None:
-        for key in self._ctx.keys.records(self.dataset, row):
+    def _note_reached(self, row: Row, base: StoredBase | None) -> None:
+        keys = self._ctx.keys
+        for key in keys.records(self.dataset, row):
             self.reached.add(key)
+        for name in (row.base, None if base is None else base.name):
+            if name is not None and name != self._last_base:
+                self.reached.add(keys.base(self.dataset, name))
+                self._last_base = name
         served = self.manifest.head.named if self.manifest else ()
         if any(row.version == other.version or row.id == other.id for other in served):
             self._served_in_log.append(row)
@@ -214,7 +222,7 @@ class Walk:
             alike = [
                 other for other in self._served_in_log if row.id == other.id or row.version == other.version
             ]
-            if row in alike:
+            if any(row == other and row.base == other.base for other in alike):
                 continue
             if alike:  # the log has it otherwise, and the log decides
                 self.damage.misnamed[row.version, row.id] = max(alike, key=partial(_likeness, row))
@@ -234,13 +242,31 @@ class Walk:
             found.append(finding_of(self.dataset, Problem.COUNT_WRONG, key, detail=detail))
         return found
 
-    def _judge_row(self, row: Row, faults: list[Finding]) -> Operation[list[Finding]]:
+    def _judge_row(self, compared: Compared) -> Operation[list[Finding]]:
         """Note the findings on a row; or, if its records contradict it together, that the row was altered."""
+        row, faults = compared.row, compared.faults
         if any(finding.problem is Problem.RECORD_DAMAGED for finding in faults):
-            entry = yield from recorded(self._ctx, self.dataset, row)
+            entry = yield from recorded(self._ctx, self.dataset, row, self.bases)
             if entry is not None and not (yield from self._has_own_row(entry, row)):
                 return [self.note_altered(row, entry)]
-        return self._note_damage(row, faults)
+        found = self._note_damage(compared)
+        if any(finding.problem is Problem.ROW_DAMAGED for finding in faults) and compared.base is not None:
+            found += yield from self._note_other_base(row, compared.base.name)
+        return found
+
+    def _note_other_base(self, row: Row, name: str) -> Operation[list[Finding]]:
+        """Note that a row names another base than its record, unless it has been stored anew since."""
+        query = search.ByVersion(row.version)
+        current = yield from self._current()
+        try:
+            now = yield from find(self._ctx, self.dataset, search.search(current, query, hidden=True))
+        except Damaged:
+            now = None
+        if now is not None and now.base == name:
+            return []
+        self.damage.corrected[row.version] = {"base": name}
+        finding = finding_of(self.dataset, Problem.ROW_DAMAGED, current.key, row=row)
+        return [attrs.evolve(finding, detail=f"its base is {name}")]
 
     def _has_own_row(self, entry: Entry, row: Row) -> Operation[bool]:
         """Say whether the log has another row for an entry: its id was published again."""
@@ -256,7 +282,9 @@ class Walk:
         """Note that a row was altered, and what it has to state."""
         for known in (self.damage.gone, self.damage.without_ts, self.damage.held_ts):
             known.pop(row.version, None)
-        self.damage.corrected[row.version] = entry
+        fields = attrs.asdict(entry, recurse=False)
+        fields.pop("encoding", None)
+        self.damage.corrected[row.version] = fields
         keys = self._ctx.keys
         for key in keys.records(self.dataset, entry):
             self.reached.add(key)
@@ -265,20 +293,62 @@ class Walk:
         finding = finding_of(self.dataset, Problem.ROW_DAMAGED, keys.manifest(self.dataset), row=row)
         return attrs.evolve(finding, id=entry.id, detail=f"its {' and '.join(differs)} was altered")
 
-    def _note_damage(self, row: Row, faults: list[Finding]) -> list[Finding]:
-        """Note what a repair has to know about the findings on a row."""
-        damage = self.damage
-        for finding in faults:
+    def _note_damage(self, compared: Compared) -> list[Finding]:
+        """Note what a repair has to know about the findings on a row. Returns those that are new."""
+        damage, row, base = self.damage, compared.row, compared.base
+        found: list[Finding] = []
+        for finding in compared.faults:
             match finding.problem:
                 case Problem.RECORD_MISSING | Problem.RECORD_DAMAGED:
                     damage.gone[row.version] = row
+                case Problem.RECORD_BASELESS if base is not None:
+                    damage.gone[row.version] = row
+                    damage.lost_bases.setdefault(base.name, LostBase(base)).note(row)
                 case Problem.RECORD_EXPIRING | Problem.TS_EXPIRING:
                     damage.expiring[finding.key] = Expiring(records.stated(row), row.version)
+                case Problem.BASE_EXPIRING if base is not None:
+                    is_known = finding.key in damage.expiring
+                    damage.expiring[finding.key] = Expiring(base.header, row.version)
+                    if is_known:
+                        continue
                 case Problem.TS_DAMAGED if finding.expires_in_ms is None:
                     damage.held_ts[row.version] = row
                 case Problem.TS_MISSING | Problem.TS_DAMAGED:
                     damage.without_ts[row.version] = row
-        return faults
+                case Problem.ROW_DAMAGED:
+                    continue  # see `_note_other_base`
+            found.append(finding)
+        return found
+
+    def _check_in_force(self) -> Operation[list[Finding]]:
+        """Check the base in force, unless another one is by now."""
+        assert self.manifest is not None  # noqa: S101 - there is a log
+        in_force = self.manifest.log.base
+        if in_force is None:
+            return []
+        name, version = in_force.name, self.manifest.version
+        stored = (yield from self.bases.read([name]))[name]
+        self.reached.add(stored.key)
+        if stored.is_permanent and not (stored.fault or wrong_numbers(in_force, stored, version)):
+            return []
+        current = yield from self._current()
+        if current.log.base is None or current.log.base.name != name:
+            return []
+        stored = (yield from self.bases.read([name], again=True))[name]  # a replica may lag
+        wrong = stored.fault or wrong_numbers(in_force, stored, version)
+        found: list[Finding] = []
+        if stored.problem is None and not stored.is_permanent and stored.key not in self.damage.expiring:
+            self.damage.expiring[stored.key] = Expiring(stored.header, 0)
+            found.append(
+                finding_of(self.dataset, Problem.BASE_EXPIRING, stored.key, expires_in_ms=stored.ttl)
+            )
+        if wrong:
+            self.damage.not_in_force = name
+            detail = f"its base in force is {name}: {wrong}"
+            found.append(finding_of(self.dataset, Problem.IN_FORCE_WRONG, current.key, detail=detail))
+        if stored.problem is Problem.BASE_DAMAGED:
+            self.damage.lost_bases.setdefault(name, LostBase(stored))
+        return found
 
     def _is_still_named(self, version: int) -> Operation[bool]:
         """Say whether the log or the header still names the row of this version."""
@@ -329,14 +399,39 @@ class Unresolved:
     """A permanent snapshot that is later than the manifest, or whose version is unknown.
 
     It is lost or leaked: that is decided when all keys have been seen. `keys` are those of its keys that are
-    permanent, `expiring` those that have a TTL. `is_staged`: its ts record has a TTL, so a retry may have
-    staged it.
+    permanent, `expiring` those of its keys that have a TTL, `base` its base if that has one. `is_staged`: its
+    ts record has a TTL, so a retry may have staged it.
     """
 
     candidate: Unnamed
     keys: tuple[str, ...]
     expiring: tuple[str, ...]
     is_staged: bool = False
+    base: StoredBase | None = None
+
+
+@attrs.define
+class LostBase:
+    """A base that cannot be read, and how many rows need it: those of the versions from `first` to `last`."""
+
+    stored: StoredBase
+    rows: int = 0
+    first: int = 0
+    last: int = 0
+
+    def note(self, row: Row) -> None:
+        """Note a row that needs it."""
+        self.rows += 1
+        self.first = min(self.first or row.version, row.version)
+        self.last = max(self.last, row.version)
+
+    def finding(self, dataset: str) -> Finding:
+        """Return the finding about the base itself."""
+        assert self.stored.problem is not None  # noqa: S101 - it is lost
+        cost = f"needed by {self.rows} snapshots of versions {self.first} to {self.last}"
+        detail = f"{cost if self.rows else 'no snapshot needs it'}: {self.stored.fault}"
+        left = None if self.stored.ttl < 0 else self.stored.ttl
+        return finding_of(dataset, self.stored.problem, self.stored.key, detail=detail, expires_in_ms=left)
 
 
 @attrs.define
@@ -351,7 +446,11 @@ class Damage:
     holes: list[Ref] = attrs.field(factory=list)  # pages that cannot be read
     candidates: list[Unnamed] = attrs.field(factory=list)  # lost snapshots, to be put back into the log
     unresolved: list[Unresolved] = attrs.field(factory=list)
-    corrected: dict[int, Entry] = attrs.field(factory=dict)  # what altered rows have to say, by version
+    lost_bases: dict[str, LostBase] = attrs.field(factory=dict)  # bases that cannot be read, by name
+    unclaimed: dict[str, str] = attrs.field(factory=dict)  # keys of bases that no row names, by name
+    not_in_force: str | None = None  # the base that is in force and cannot be
+    # What altered rows have to state: the fields that may differ, by version.
+    corrected: dict[int, dict[str, Any]] = attrs.field(factory=dict)
     # Rows of the log, by version and id of the header's copy that differs from them.
     misnamed: dict[tuple[int, str], Row] = attrs.field(factory=dict)
     manifest_wrong: bool = False  # it has a TTL, or a wrong count: any swap repairs that
@@ -359,136 +458,9 @@ class Damage:
 
     def as_recorded(self, row: Row) -> Row:
         """Return a row as its own records state it."""
-        entry = self.corrected.get(row.version)
-        return row if entry is None else attrs.evolve(row, **attrs.asdict(entry, recurse=False))
-
-
-# --- rows and their records ------------------------------------------------------------------------
-
-
-def compare(ctx: Context, dataset: str, rows: Sequence[Row]) -> Operation[list[tuple[Row, list[Finding]]]]:
-    """Compare rows with their records: there, whole, the same, and permanent. Returns each row's findings."""
-    commands: list[Command[Any]] = []
-    for row in rows:
-        id_key, ts_key = ctx.keys.records(dataset, row)
-        commands += [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
-    replies = yield from ask_all(ctx, commands)
-    found = []
-    for index, row in enumerate(rows):
-        record, ttl, ts_record, ts_ttl = replies[4 * index : 4 * index + 4]
-        faults = [
-            *_of_id(ctx, dataset, row, record, value_of(ttl)),
-            *_of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl)),
-        ]
-        found.append((row, faults))
-    return found
-
-
-def _of_id(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, ttl: int) -> list[Finding]:
-    key = ctx.keys.id(dataset, row.id)
-    try:
-        record = value_of(reply)
-        if record is None:
-            return [finding_of(dataset, Problem.RECORD_MISSING, key, row=row)]
-        records.payload_of(record, row, key)
-    except UnsupportedFormat:
-        raise
-    except Damaged as error:
-        return [finding_of(dataset, Problem.RECORD_DAMAGED, key, row=row, detail=error.args[0])]
-    if ttl == PERMANENT:
-        return []
-    return [finding_of(dataset, Problem.RECORD_EXPIRING, key, row=row, expires_in_ms=ttl)]
-
-
-def _of_ts(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, ttl: int) -> list[Finding]:
-    key = ctx.keys.ts(dataset, row.ts, row.id)
-    if reply is None:
-        return [finding_of(dataset, Problem.TS_MISSING, key, row=row)]
-    if not _is_ts_of(row, bytes_of(reply), key):
-        expires = None if ttl == PERMANENT else ttl
-        return [finding_of(dataset, Problem.TS_DAMAGED, key, row=row, expires_in_ms=expires)]
-    if ttl == PERMANENT:
-        return []
-    return [finding_of(dataset, Problem.TS_EXPIRING, key, row=row, expires_in_ms=ttl)]
+        return attrs.evolve(row, **self.corrected.get(row.version, {}))
 
 
 def _likeness(one: Row, other: Row) -> int:
     """Count the fields in which two rows are equal."""
     return sum(getattr(one, field.name) == getattr(other, field.name) for field in attrs.fields(type(one)))
-
-
-def _is_ts_of(row: Row, record: bytes, key: str) -> bool:
-    """Say whether a ts record is a row's. Its origin is never later than the row: see `records.Origin`."""
-    if not records.states(record, row):
-        return False
-    _, origin = records.read_ts(record, key)
-    return origin is not None and origin.version <= row.version
-
-
-def recorded(ctx: Context, dataset: str, row: Row) -> Operation[Entry | None]:
-    """Return what the id record of a row states, if the row is what was altered, and not the record.
-
-    A row, its id record and its ts record state the same. Two of them outvote the third. An id record whose
-    payload has the size and the digest that it states outvotes a row that no ts record agrees with.
-    """
-    key, own_key = ctx.keys.records(dataset, row)
-    commands: list[Command[Any]] = [Get(key), Ttl(key), Get(own_key)]
-    stored, ttl, own = yield from ask_all(ctx, commands)
-    record = bytes_of(stored)
-    try:
-        entry = records.entry_of(record, key)
-    except Corrupt:
-        return None
-    agrees = records.states(bytes_of(own), row)
-    if entry.id != row.id or agrees or not records.is_whole(record, entry):
-        return None
-    ts_key = ctx.keys.ts(dataset, entry.ts, entry.id)
-    told: list[Command[Any]] = [Get(ts_key), Ttl(ts_key)]
-    ts_record, ts_ttl = yield from ask_all(ctx, told)
-    if value_of(ts_ttl) != PERMANENT or not records.states(bytes_of(ts_record), entry):
-        return entry if value_of(ttl) == PERMANENT else None
-    origin = records.origin_in(bytes_of(ts_record))
-    is_later = origin is not None and origin.version > row.version  # the id was published again
-    return None if is_later else entry
-
-
-def bytes_of(reply: bytes | Failed | None) -> bytes:
-    """Return the value of a key. Empty: there is none, or it is of another type. Raises other refusals."""
-    try:
-        return value_of(reply) or b""
-    except Corrupt:
-        return b""
-
-
-def finding_of(
-    dataset: str,
-    problem: Problem,
-    key: str,
-    *,
-    row: Row | None = None,
-    detail: str = "",
-    expires_in_ms: int | None = None,
-) -> Finding:
-    """Build a finding about a key, and about the row that names it, if there is one."""
-    return Finding(
-        problem=problem,
-        dataset=dataset,
-        key=key,
-        version=row.version if row else None,
-        id=row.id if row else None,
-        detail=detail,
-        expires_in_ms=expires_in_ms,
-    )
-
-
-def chunks(rows: Sequence[Row]) -> list[list[Row]]:
-    """Split rows into chunks, so that reading their payloads takes a bounded amount of memory."""
-    split: list[list[Row]] = []
-    room = 0
-    for row in rows:
-        if not split or room < row.size or len(split[-1]) == CHUNK_ROWS:
-            split.append([])
-            room = CHUNK_BYTES
-        split[-1].append(row)
-        room -= row.size
-    return split

@@ -86,7 +86,6 @@ from swapstore.commands import (
 )
 from swapstore.errors import (
     Contended,
-    Corrupt,
     OutcomeUnknown,
     PayloadTooLarge,
     ReplyLost,
@@ -98,7 +97,7 @@ from swapstore.events import Retried
 from swapstore.format import manifest, search
 from swapstore.format.retention import complete_from
 from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
-from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin
+from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin, unmovable
 from swapstore.protocol.load import ask, find, load_manifest
 from swapstore.protocol.operation import Batch, Operation, Wait
 
@@ -204,6 +203,15 @@ class Staging:
         """Say whether this record is permanent before the commit."""
         return self._kept.get(record.key) == record.header
 
+    def kept(self) -> list[str]:
+        """Return the keys of the records that are permanent before the commit."""
+        return list(self._kept)
+
+    def otherwise(self, record: Record) -> bytes | None:
+        """Return the header under which this operation has kept a record, if that is another one."""
+        header = self._kept.get(record.key)
+        return None if header == record.header else header
+
     def lose(self, record: Record) -> None:
         """Note that a record is not there, or that it is not permanent."""
         self._kept.pop(record.key, None)
@@ -216,6 +224,11 @@ class Staging:
         self._claims[key] = data
         if taken_over:
             self._shared_claims.add(key)
+
+    def forget(self, key: str) -> None:
+        """Note that a ts record was deleted. That may take effect late: it must not meet the same bytes."""
+        self._claims[key] = b""
+        self.mark = ""
 
     def is_taken_over(self, key: str) -> bool:
         """Say whether a claim has replaced that of another publish."""
@@ -267,15 +280,6 @@ class Staging:
         self._staged.pop(unstaged.key, None)
         if unstaged.present:
             self._taken_over.add(unstaged.key)
-
-
-def unmovable(key: str) -> Corrupt:
-    """Build the error for a permanent record that no commit of this library would have left under a key."""
-    return Corrupt(
-        f"{key} is permanent and holds something else than what belongs there: a damaged or restored store "
-        "left it. Nothing was published, and nothing can be until that key is removed",
-        key=key,
-    )
 
 
 # --- send ------------------------------------------------------------------------------------------
@@ -533,16 +537,12 @@ def resolve(
     if lost is None or current.epoch != ours.epoch or current.version <= ours.version:
         return Moved(current)  # without a lost reply, the store has said that it refused the draft
     # Later versions build on version n+1. If its row is ours, our commit succeeded.
-    row = _in_tail(current, ours.version)
+    row = next((row for row in current.log.rows if row.version == ours.version), None)
     if row is None:
         row = yield from _in_pages(ctx, draft, current, lost)
     if row is None and _may_be_gone(draft, current):
         raise unknown(draft, lost) from lost
     return Swapped() if row is not None and row == draft.row else Moved(current)
-
-
-def _in_tail(current: Manifest, version: int) -> Row | None:
-    return next((row for row in current.log.rows if row.version == version), None)
 
 
 def _in_pages(ctx: Context, draft: Draft, current: Manifest, lost: ReplyLost) -> Operation[Row | None]:

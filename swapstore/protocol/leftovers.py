@@ -49,3 +49,12 @@ def bound_elsewhere(key: str, entry: Entry | None) -> Contended:
         "cut short, or the id is being unlinked. Nothing was published; publish the same content with that "
         "`ts`, or publish under another id, and see `swapstore verify`"
     )
+
+
+def unmovable(key: str) -> Corrupt:
+    """Build the error for a permanent record that no commit of this library would have left under a key."""
+    return Corrupt(
+        f"{key} is permanent and holds something else than what belongs there: a damaged or restored store "
+        "left it. Nothing was published, and nothing can be until that key is removed",
+        key=key,
+    )

@@ -390,6 +390,18 @@ def gather(ctx: Context, dataset: str, walking: Generator[list[Ref], list[Page],
         return result
 
 
+def is_base_named(ctx: Context, current: Manifest, name: str) -> Operation[bool]:
+    """Say whether a base is in force, or a row names it. A page that cannot be read may have such a row."""
+    if current.log.base is not None and current.log.base.name == name:
+        return True
+    query = search.ByBase(name)
+    try:
+        row = yield from find(ctx, current.head.dataset, search.search(current, query, hidden=True))
+    except Damaged:
+        return True
+    return row is not None
+
+
 # --- rows and snapshots ----------------------------------------------------------------------------
 
 

@@ -67,7 +67,26 @@ def retained(
     readable = yield from _readable(ctx, base, ripe, most)
     left, gone, _ = retention.taken_apart(head, base.log, readable)
     named = yield from _named(ctx, base.head.dataset, [*gone, *released], left)
-    return Retained(limits=bounds, pages=readable, released=tuple(released), named=named)
+    return Retained(
+        limits=bounds,
+        pages=readable,
+        released=tuple(released),
+        named=named,
+        unneeded=(yield from _unneeded(ctx, base, released)),
+    )
+
+
+def _unneeded(ctx: Context, base: Manifest, released: list[Row]) -> Operation[frozenset[str]]:
+    """Return those bases of released rows that no row of the log names."""
+    found = []
+    for name in {row.base for row in released if row.base is not None}:
+        try:
+            row = yield from find(ctx, base.head.dataset, search.in_log(base.log, search.ByBase(name)))
+        except Damaged:
+            continue  # the damaged page may have such a row
+        if row is None:
+            found.append(name)
+    return frozenset(found)
 
 
 def _readable(ctx: Context, base: Manifest, ripe: list[Ref], most: int) -> Operation[dict[str, Page]]:

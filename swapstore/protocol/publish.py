@@ -190,7 +190,8 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         verdict = yield from commit(ctx, draft, _records(ctx, draft, form), staging)
         match verdict:
             case Swapped(replicas):
-                if len(staging.claims()) > 1:  # its `ts` has moved up
+                if len(staging.claims()) > 1 or len(_brought(ctx, staging)) > len(form.brought):
+                    # Its `ts` has moved up, or an attempt that lost the race has brought another base.
                     yield from _withdraw(ctx, wanted.dataset, staging)
                 return _created(ctx, draft, replicas)
             case Taken(key):
@@ -225,9 +226,15 @@ def _withdraw(ctx: Context, dataset: str, staging: Staging) -> Operation[None]:
 
     If this fails, a later publish of the id or a repair does.
     """
-    if keys := staging.claims():
+    if keys := [*staging.claims(), *_brought(ctx, staging)]:
         with suppress(SwapstoreError):
             yield from ctx.capabilities.committer.reclaim(ctx, dataset, keys, apply=True)
+
+
+def _brought(ctx: Context, staging: Staging) -> list[str]:
+    """Return the keys of the bases that this publish has written without a TTL."""
+    names = [ctx.keys.parse(key) for key in staging.kept()]
+    return [name.key for name in names if name is not None and name.kind == "base"]
 
 
 def _remembered(ctx: Context, dataset: str) -> Manifest | None:

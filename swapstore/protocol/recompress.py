@@ -27,7 +27,6 @@ from swapstore.commands import Command, Get, Peek, Rewritten
 from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown
 from swapstore.format import bases, records, reseal
 from swapstore.format.encodings import Encoded
-from swapstore.format.keys import base_version
 from swapstore.models import Compression, Recompressed
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Vanished, commit
 from swapstore.protocol.load import (
@@ -336,8 +335,8 @@ class _Run:
                 if step is not None:
                     return step
         in_force = base.log.base
-        shown = set(bases.shown((*base.head.kept, *base.log.rows, *base.log.pages)))
-        if in_force is None or base_version(in_force.name) in shown:
+        shown: list[Row | Ref] = [*base.head.copies, *base.log.rows, *base.log.pages]
+        if in_force is None or bases.is_shown(in_force.name, shown):
             return None
         draft = yield from self._find(
             reseal.redraft(base, {}, in_force=None, unneeded=[in_force.name], stamp=self._ctx.stamp())

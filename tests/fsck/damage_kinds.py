@@ -85,3 +85,30 @@ HARMS: tuple[Harm, ...] = (
     name_lost,
     manifest_published_over,
 )
+
+
+# --- of a dataset that is stored as differences from bases -------------------------------------------
+
+
+def base_deleted(dataset: SimulatedDataset) -> None:
+    dataset.delete(dataset.bases()[0])
+
+
+def base_in_force_altered(dataset: SimulatedDataset) -> None:
+    dataset.alter(dataset.bases()[-1], lambda raw: raw[:-1] + b"!")
+
+
+def base_and_manifest_deleted(dataset: SimulatedDataset) -> None:
+    dataset.delete(MANIFEST, dataset.bases()[1])
+
+
+def base_leaked(dataset: SimulatedDataset) -> None:
+    dataset.put(dataset.bases()[0].replace("{mena}:", "{mena}:1"), b"{}\n")
+
+
+HARMS_OF_BASES: tuple[Harm, ...] = (
+    base_deleted,
+    base_in_force_altered,
+    base_and_manifest_deleted,
+    base_leaked,
+)

@@ -9,7 +9,10 @@ import attrs
 
 from swapstore import Row, Store
 from swapstore.commands import Swap
-from swapstore.format import pages, records
+from swapstore.errors import Corrupt
+from swapstore.format import bases, pages, records
+from swapstore.format.encodings import Dictionary
+from swapstore.format.keys import base_version
 from swapstore.models import Ref
 from swapstore.protocol.context import Policy
 from swapstore.testing import SimulatedStore
@@ -32,7 +35,8 @@ class SimulatedDataset:
 
     def copy(self) -> SimulatedDataset:
         """An independent copy of the store."""
-        sim = SimulatedStore(seed=1, policy=FEW)  # another seed, so that a new epoch differs
+        policy = self.store._context.policy
+        sim = SimulatedStore(seed=1, policy=policy)  # another seed, so that a new epoch differs
         sim.keyspace = self.sim.keyspace.copy()
         sim.clock.ms = self.sim.clock.ms
         return SimulatedDataset(sim, sim.connect(), list(self.rows))
@@ -113,15 +117,38 @@ class SimulatedDataset:
         return list(another(self.store).history("mena", limit=None))[::-1]
 
     def healthy(self) -> dict[str, bytes]:
-        """The id records of what was acknowledged that are whole and permanent."""
+        """The id records of what was acknowledged that are whole and permanent, with their bases."""
         values = self.sim.keyspace.values
         keys = self.store._context.keys
         found = {}
         for row in self.rows:
             value = values.get(keys.id("mena", row.id))
-            if value and value.expires_at is None and records.is_whole(value.data, row):
+            if value and value.expires_at is None and self._is_whole(value.data, row):
                 found[row.id] = value.data
         return found
+
+    def _is_whole(self, record: bytes, row: Row) -> bool:
+        try:
+            return records.states(record, row) and self.payload(record) is not None
+        except (Corrupt, KeyError):
+            return False
+
+    def payload(self, record: bytes) -> bytes:
+        """The payload of an id record. Raises `KeyError` without its base, and `Corrupt`."""
+        held = records.held_as(record, "")
+        return held.payload(None if held.base is None else self.base(held.base))
+
+    def base(self, name: str) -> Dictionary:
+        """A base as it is stored. Raises `KeyError` if it does not exist, and `Corrupt`."""
+        key = self.store._context.keys.base("mena", name)
+        return bases.parse(self.sim.keyspace.values[key].data, name, dataset="mena", key=key)
+
+    def bases(self) -> list[str]:
+        """The keys of the bases that are stored without a TTL, oldest first."""
+        keys = [key for key, value in self.sim.keyspace.values.items() if value.expires_at is None]
+        named = [name for key in keys if (name := self.store._context.keys.parse(key)) is not None]
+        found = [name for name in named if name.kind == "base"]
+        return [name.key for name in sorted(found, key=lambda name: base_version(name.rest))]
 
     def repaired(self) -> None:
         """Repair until nothing is left; then nothing is wrong, and another repair changes nothing."""
@@ -152,22 +179,38 @@ def key(kind: str, number: int) -> str:
     return f"swapstore:{kind}:{{mena}}:{time}id-{number}"
 
 
-def opened(*, seed: int = 0) -> SimulatedDataset:
-    """An empty store."""
-    sim = SimulatedStore(seed=seed, policy=FEW)
+def opened(*, seed: int = 0, delta: bool = False) -> SimulatedDataset:
+    """An empty store. `delta`: what is published is stored as differences from bases."""
+    sim = SimulatedStore(seed=seed, policy=attrs.evolve(FEW, compression="delta") if delta else FEW)
     return SimulatedDataset(sim, sim.connect(), [])
 
 
-def grown(count: int, *, gaps: bool = False, backfilled: bool = False) -> SimulatedDataset:
-    """A dataset of this many snapshots; `gaps`: pins in between, `backfilled`: times in mixed order."""
-    dataset = opened()
+def payload(number: int, *, delta: bool, kind: int = 0) -> dict[str, object]:
+    """A small payload; `delta`: a larger one, which differs little from others of its kind."""
+    text = random.Random(kind).randbytes(300).hex()
+    return {"n": number, "text": text} if delta else {"n": number}
+
+
+def grown(
+    count: int, *, gaps: bool = False, backfilled: bool = False, delta: bool = False
+) -> SimulatedDataset:
+    """A dataset of this many snapshots; `gaps`: pins in between, `backfilled`: times in mixed order.
+
+    `delta`: every three snapshots have a base of their own, the second of them brings it.
+    """
+    dataset = opened(delta=delta)
     times = list(range(1, count + 1))
     if backfilled:
         random.Random(3).shuffle(times)
     for number, ts in enumerate(times, start=1):
         dataset.sim.clock.advance(1)
         dataset.store.publish(
-            "mena", {"n": ts}, id=f"id-{ts}", ts=at(ts), labels={"n": str(ts)}, dedupe_key=f"run-{number}"
+            "mena",
+            payload(ts, delta=delta, kind=(number - 1) // 3),
+            id=f"id-{ts}",
+            ts=at(ts),
+            labels={"n": str(ts)},
+            dedupe_key=f"run-{number}",
         )
         if gaps and number % 3 == 0:
             dataset.store.pin("mena", id=f"id-{ts}")

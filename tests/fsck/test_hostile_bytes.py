@@ -166,7 +166,7 @@ def test_two_pages_that_name_each_other(published: Make) -> None:
         record = page.record.replace(
             b'"page":"a.1-8"', b'"page":"%b"' % ref.key.rpartition(":")[2].encode(), 1
         )
-        with pytest.raises(SwapstoreError, match="other versions or times"):
+        with pytest.raises(SwapstoreError, match="other versions, times or bases"):
             pages.parse(record, ref, "mena")
 
 

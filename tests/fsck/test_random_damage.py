@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swapstore import Retention, Row
-from swapstore.errors import SwapstoreError
-from swapstore.format import manifest, records
+from swapstore.errors import Corrupt, SwapstoreError
+from swapstore.format import encodings, manifest, records
 from swapstore.fsck.findings import Problem
-from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, opened
+from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, opened, payload
 from tests.support import invariants
 from tests.support.drivers import another
 from tests.support.times import at
@@ -43,13 +43,15 @@ DAMAGES = st.lists(st.tuples(st.sampled_from(HARMS), st.integers(0, 1000)), min_
 def play(dataset: SimulatedDataset, step: Step) -> None:
     """One action of a producer or an operator; a refused action does not matter."""
     what, number = step
+    delta = dataset.store._context.policy.compression == "delta"
     store = another(dataset.store)
     ids = [row.id for row in dataset.rows]
     dataset.sim.clock.advance(1)
     try:
         if what == "publish" or not ids:
+            value = payload(number, delta=delta, kind=number % 3)
             done = store.publish(
-                "mena", {"n": number}, id=f"id-{len(ids)}", ts=at(number), dedupe_key=f"d-{len(ids)}"
+                "mena", value, id=f"id-{len(ids)}", ts=at(number), dedupe_key=f"d-{len(ids)}"
             )
             (row,) = (row for row in invariants.manifest_of(store).log.rows if row.version == done.version)
             dataset.rows.append(row)
@@ -70,8 +72,8 @@ def play(dataset: SimulatedDataset, step: Step) -> None:
 def harm(dataset: SimulatedDataset, damage: tuple[str, int]) -> None:
     what, number = damage
     keys = sorted(key for key, value in dataset.sim.keyspace.values.items() if value.expires_at is None)
-    if what == "page":
-        keys = [key for key in keys if ":page:" in key]
+    if what in {"page", "base"}:
+        keys = [key for key in keys if f":{what}:" in key]
     if what == "unlist":
         dataset.sim.keyspace.sets.clear()
     elif what == "torn" and MANIFEST in keys:
@@ -86,6 +88,8 @@ def harm(dataset: SimulatedDataset, damage: tuple[str, int]) -> None:
             dataset.delete(MANIFEST) if what == "manifest-deleted" else dataset.alter(
                 MANIFEST, lambda raw: raw[:-5]
             )
+    elif what == "other base":
+        exchange_bases(dataset, number)
     elif keys:
         name = keys[number % len(keys)]
         change = {
@@ -101,16 +105,32 @@ def harm(dataset: SimulatedDataset, damage: tuple[str, int]) -> None:
             dataset.delete(name)
 
 
+def exchange_bases(dataset: SimulatedDataset, number: int) -> None:
+    """Store a snapshot against another base than its row names."""
+    healthy, found = dataset.healthy(), dataset.bases()
+    rows = [row for row in dataset.rows if row.id in healthy]
+    if not rows or not found:
+        return
+    row, key = rows[number % len(rows)], found[number % len(found)]
+    try:
+        base = dataset.base(key.rpartition(":")[2])
+    except Corrupt:
+        return
+    body = encodings.encoded_as(dataset.payload(healthy[row.id]), "zstd", base).body
+    header = records.id_header(row, "zstd", base.name)
+    dataset.alter(f"swapstore:id:{{mena}}:{row.id}", lambda _: header + body)
+
+
 def has_ts(dataset: SimulatedDataset, row: Row) -> bool:
     value = dataset.sim.keyspace.values.get(f"swapstore:ts:{{mena}}:{row.ts}:{row.id}")
     return value is not None and value.data.startswith(records.entry_header(row))
 
 
-def check(steps: list[Step], damages: list[tuple[str, int]], size: int) -> None:
+def check(steps: list[Step], damages: list[tuple[str, int]], size: int, *, delta: bool = False) -> None:
     was = manifest.F, manifest.G
     manifest.F = manifest.G = size
     try:
-        dataset = opened()
+        dataset = opened(delta=delta)
         for step in [("publish", 5), *steps]:
             play(dataset, step)
         before = {row.id for row in dataset.rows}
@@ -143,6 +163,22 @@ def check(steps: list[Step], damages: list[tuple[str, int]], size: int) -> None:
 def test_repair_of_random_damage(steps: list[Step], damages: list[tuple[str, int]], size: int) -> None:
     """A combination of damage makes repair fail, or lose what is still there."""
     check(steps, damages, size)
+
+
+BASE_DAMAGES = st.lists(
+    st.tuples(st.sampled_from([*HARMS, *["base", "other base"] * 4]), st.integers(0, 1000)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=30)
+@given(STEPS, BASE_DAMAGES, st.integers(2, 3))
+def test_repair_of_random_damage_with_bases(
+    steps: list[Step], damages: list[tuple[str, int]], size: int
+) -> None:
+    """Damage to bases, and to what names them, makes repair fail, or lose what is still there."""
+    check(steps, damages, size, delta=True)
 
 
 def test_repair_does_not_depend_on_the_cache() -> None:

@@ -18,7 +18,13 @@ from tests.support.drivers import another
 from tests.support.times import at
 
 pytestmark = pytest.mark.slow
-FIELDS = (b'"id":"', b'"ts":', b'"size":', b'"sha256":"', b'"codec":"', b'"labels":{"n":"')
+OBJECT = re.compile(
+    rb'{"id":"(?P<id>.)[^"]*","ts":(?P<ts>\d).*?"size":(?P<size>\d).*?"sha256":"(?P<sha256>.).*?"n":"(?P<n>.)'
+)
+ARRAY = re.compile(
+    rb'\[\d+,"(?P<id>.)[^"]*",(?P<ts>\d)\d*,-?\d+,(?P<size>\d)\d*,"(?P<sha256>.)[^]]*?{"n":"(?P<n>.)'
+)
+FIELDS = ("id", "ts", "size", "sha256", "n")
 
 
 class Play:
@@ -83,9 +89,8 @@ class Play:
         """Alter one character of a field in a row of the manifest, or in the header's copy of one."""
 
         def change(raw: bytes) -> bytes:
-            row = self.choice.choice([found.start() for found in re.finditer(rb'\{"id":', raw)])
-            field = self.choice.choice(FIELDS)
-            at = raw.index(field, row) + len(field)
+            row = self.choice.choice([*OBJECT.finditer(raw), *ARRAY.finditer(raw)])
+            at = row.start(self.choice.choice(FIELDS))
             other = self.choice.choice([char for char in b"123456789" if char != raw[at]])
             return raw[:at] + bytes([other]) + raw[at + 1 :]
 

@@ -9,7 +9,7 @@ import pytest
 from swapstore.commands import Failed, Get, ReadCommand, Swap, Ttl
 from swapstore.errors import SwapstoreError, Unavailable
 from swapstore.testing import Crash, Fault, FaultyDriver, Kind, faulty
-from tests.fsck.damage_kinds import HARMS, Harm, manifest_deleted, page_deleted
+from tests.fsck.damage_kinds import HARMS, HARMS_OF_BASES, Harm, manifest_deleted, page_deleted
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown
 from tests.support import invariants
 from tests.support.drivers import another, meddled
@@ -45,9 +45,11 @@ def faults_of(dataset: SimulatedDataset) -> Iterator[Fault]:
             yield from (Fault(kind, number) for kind in (Kind.LOST_AFTER, Kind.EXPIRED))
 
 
-@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("harm", [*HARMS, *HARMS_OF_BASES], ids=lambda harm: harm.__name__)
 def test_a_fault_at_any_command_of_a_repair(original: SimulatedDataset, harm: Harm) -> None:
     """A repair that dies in the middle leaves the store worse than before, or loses a snapshot."""
+    if harm in HARMS_OF_BASES:
+        original = grown(8, delta=True)
     harm(original)
     wrong, healthy = original.problems(), original.healthy()
     for fault in faults_of(original):

@@ -116,7 +116,7 @@ MUTANTS = (
         "a refused publish leaves what it wrote",
         "A producer with an old manifest in memory leaves nothing behind when it is refused.",
         "rest/test_lost_races.py::test_a_publish_that_ends_without_a_commit_deletes_what_it_wrote[conflict]",
-        Edit("_withdraw", "if keys := staging.claims()", "if keys := []"),
+        Edit("_withdraw", "[*staging.claims(), *_brought(ctx, staging)]", "[]"),
     ),
     mutant(
         "what is unlinked stays pending",
@@ -183,5 +183,17 @@ MUTANTS = (
             "if (yield from reclaim(ctx, dataset, entry))",
             "if False",
         ),
+    ),
+    mutant(
+        "the base of a publish in flight expires",
+        "A repair beside a publish without scripts leaves the base that this is about to bring.",
+        "fsck/test_scriptless_bases.py::test_a_base_that_a_publish_is_about_to_bring_is_left_to_it",
+        Edit("_expire_bases", "current.version + (not apply)", "current.version + 1"),
+    ),
+    mutant(
+        "a lost race binds the encoding",
+        "A publish without scripts that loses a race is stored against another base.",
+        "fsck/test_scriptless_bases.py::test_a_publish_that_loses_a_race_withdraws_its_base[1-ts1]",
+        Edit("ByCompareAndSet.send", "draft.row is not None", "False"),
     ),
 )

@@ -143,7 +143,7 @@ MUTANTS = (
         "an altered id of a row taken for a lost payload",
         "One altered character in the id of a row drops nothing.",
         RACED + "one_altered_character_of_a_row_drops_nothing[id-79]",
-        Edit("judge", "_altered_row(walk, entry) if is_whole else None", "None"),
+        Edit("judge", "None if fault else _altered_row(walk, entry)", "None"),
     ),
     mutant(
         "the origin of another version kept",
@@ -225,5 +225,17 @@ MUTANTS = (
         "The rows of a lost page keep their versions.",
         DEEP + "a_pin_that_left_the_log_takes_no_place_in_a_lost_page",
         Edit("_taken", "sorted(fitting, key=place)", "fitting"),
+    ),
+    mutant(
+        "a lost base stays in force",
+        "After a repair, publishes are stored as differences from a base that is there.",
+        "fsck/test_bases.py::test_a_base_that_is_wrongly_in_force_is_taken_out[missing]",
+        Edit("Redrafter._in_force", "base.name == self._damage.not_in_force", "False"),
+    ),
+    mutant(
+        "the bases of restored rows forgotten",
+        "Rows of a rebuilt log protect the bases that their records need.",
+        "fsck/test_bases.py::test_a_rebuilt_manifest_has_the_bases_of_its_records",
+        Edit("Unnamed.row", "base=self.base", "base=None"),
     ),
 )

@@ -180,4 +180,26 @@ MUTANTS = (
         "retention/test_concurrent_prune.py::test_a_prune_that_is_overtaken_goes_on_from_there[sqlite]",
         Edit("prune", "lost += 1", "lost += 1\ncontinue"),
     ),
+    mutant(
+        "a reference shows the bases of its first and its last row",
+        "A log that a repair has rebuilt in another order keeps the bases that its rows need.",
+        "fsck/test_bases.py::test_a_log_that_was_rebuilt_in_another_order_keeps_its_bases",
+        Edit(
+            "span",
+            "min(first for first, _ in found), max(last for _, last in found)",
+            "found[0][0], found[-1][1]",
+        ),
+    ),
+    mutant(
+        "a base between the first and the last not needed",
+        "An unpin does not unlink the base of rows in a page.",
+        "retention/test_bases.py::test_unpinning_does_not_unlink_the_base_of_rows_in_a_page",
+        Edit("is_shown", "first <= version <= last", "version in {first, last}"),
+    ),
+    mutant(
+        "the log not searched when a row is released",
+        "A base that no row needs is unlinked with the pin that kept it.",
+        "retention/test_bases.py::test_unpinning_unlinks_a_base_that_no_row_needs",
+        Edit("retained", "yield from _unneeded(ctx, base, released)", "frozenset()"),
+    ),
 )

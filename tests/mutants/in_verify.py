@@ -13,19 +13,31 @@ MUTANTS = (
         "verify skips the digest",
         "An altered payload is found before a reader finds it.",
         DAMAGE + "a_snapshot_without_its_payload_is_dropped_and_named[sqlite-altered-in-a-page]",
-        Edit("_of_id", "records.payload_of(record, row, key)", "pass"),
+        Edit("_of_id", "undecodable(held, base)", "''"),
     ),
     mutant(
         "verify skips the ts records",
         "A ts record that is gone is found while it can still be written again.",
         DAMAGE + "a_lost_ts_record_is_written_again[sqlite-75-deleted]",
-        Edit("compare", "*_of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl))", "*()"),
+        Edit("compare", "_of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl))", "[]"),
     ),
     mutant(
         "verify skips the TTL of records",
         "A committed record that is going to expire is found.",
         DAMAGE + "a_committed_key_with_a_ttl_is_made_permanent[sqlite-1-id]",
-        Edit("_of_id", "ttl == PERMANENT", "True"),
+        Edit("_of_id", "ttl != PERMANENT", "False"),
+    ),
+    mutant(
+        "verify skips the TTL of bases",
+        "A base that is going to expire is found while snapshots need it.",
+        "fsck/test_bases.py::test_a_base_with_a_ttl_is_made_permanent[1]",
+        Edit("_of_id", "not base.is_permanent", "False"),
+    ),
+    mutant(
+        "verify does not compare the base of a row with its record's",
+        "A record that needs another base than its row names is found before that base is unlinked.",
+        "fsck/test_bases.py::test_a_row_that_names_another_base_than_its_record_is_corrected[5]",
+        Edit("_of_id", "base.name != row.base", "False"),
     ),
     mutant(
         "the bounds of pages are not checked",
@@ -62,7 +74,7 @@ MUTANTS = (
         "a record called wrong after one read",
         "What a replica shows a moment later is no damage, and a repair does not drop it.",
         "fsck/test_replica_lag.py::test_a_record_that_a_replica_shows_late_is_not_dropped",
-        Edit("Walk._check_rows", "self._judge_row(row, again)", "self._judge_row(row, faults)"),
+        Edit("Walk._check_rows", "self._judge_row(again)", "self._judge_row(each)"),
     ),
     mutant(
         "catch-up skipped",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import attrs
+
 from swapstore import Store
 from swapstore.commands import Ask
-from swapstore.format import manifest, pages
+from swapstore.format import bases, manifest, pages
+from swapstore.format.encodings import Dictionary
 from swapstore.format.keys import Keys
-from swapstore.format.records import payload_of, states
+from swapstore.format.records import held, states
 from swapstore.models import Ref, Row
 from tests.support.drivers import sqlite_connection
 from tests.support.valkey import client_of
@@ -62,9 +65,10 @@ def manifest_of(store: Store, dataset: str = "mena") -> manifest.Manifest:
 
 
 def check(store: Store, dataset: str = "mena", *, unused_pages: bool = False) -> list[Row]:
-    """Assert invariants 1, 4, 6 and 7 of the protocol for a dataset; return its rows, oldest first.
+    """Assert invariants 1, 4, 6, 7 and 9 of the protocol for a dataset; return its rows, oldest first.
 
-    `unused_pages`: there may be permanent pages that no manifest names, as a commit without scripts leaves.
+    `unused_pages`: there may be permanent pages and bases that no manifest names, as a commit without scripts
+    leaves.
     """
     return _check(contents(store), store._context.keys, dataset, unused_pages=unused_pages)
 
@@ -81,29 +85,57 @@ def _check(found: Contents, keys: Keys, dataset: str, *, unused_pages: bool) -> 
         assert not [key for key, (_, expires) in found.items() if f"{{{dataset}}}" in key and not expires]
         return []
     current = manifest.parse(found[manifest_key][0], dataset, manifest_key)
-    reachable = {manifest_key}
-    rows = [*_sealed(current.log.pages, found, dataset, reachable), *current.log.rows]
+    look = _Look(found, keys, dataset, {manifest_key})
+    rows = [*_sealed(current.log.pages, found, dataset, look.reachable), *current.log.rows]
+    if current.log.base is not None:
+        look.base(current.log.base.name)
     for row in (*rows, *current.head.kept):
-        _check_row(row, found, keys, dataset, reachable)
+        look.row(row)
     versions = [row.version for row in rows]
     assert versions == sorted(set(versions)), "each version commits at most one row, in order"
     alive = {row.version: row for row in (*current.head.kept, *rows)}
     assert len({row.id for row in alive.values()}) == len(alive), "one row per id"
     assert all(alive[kept.version] == kept for kept in current.head.kept), "latest and pinned are rows"
     assert current.head.count == len(rows)
+    spare = {keys.base(dataset, row.base) for row in alive.values() if row.base} - look.reachable
     for key, (_, expires) in found.items():
-        is_unused = unused_pages and key.startswith(keys.page(dataset, "")) and not expires
-        if f"{{{dataset}}}" in key and not is_unused:
-            assert expires == (key not in reachable), f"{key}: no TTL if and only if committed"
+        is_unused = unused_pages and key.startswith((keys.page(dataset, ""), keys.base(dataset, "")))
+        is_spare = key in spare or (is_unused and not expires)
+        if f"{{{dataset}}}" in key and not is_spare:
+            assert expires == (key not in look.reachable), f"{key}: no TTL if and only if committed"
     return rows
 
 
-def _check_row(row: Row, found: Contents, keys: Keys, dataset: str, reachable: set[str]) -> None:
-    id_key, ts_key = keys.id(dataset, row.id), keys.ts(dataset, row.ts, row.id)
-    assert payload_of(found[id_key][0], row, id_key) is not None
-    assert states(found[id_key][0], row)
-    assert states(found[ts_key][0], row)
-    reachable |= {id_key, ts_key}
+@attrs.define
+class _Look:
+    """One look at a dataset: the keys that its manifest reaches, and the bases that were read."""
+
+    found: Contents
+    keys: Keys
+    dataset: str
+    reachable: set[str]
+    bases: dict[str, Dictionary] = attrs.field(factory=dict)
+
+    def row(self, row: Row) -> None:
+        """Assert that a row's records are whole, its payload included.
+
+        A base that a row names, and that its record does without, may be there or not.
+        """
+        id_key, ts_key = self.keys.records(self.dataset, row)
+        record = held(self.found[id_key][0], row, id_key)
+        assert record.base in {None, row.base}, f"{id_key} needs another base than its row names"
+        record.payload(None if record.base is None else self.base(record.base))
+        assert states(self.found[id_key][0], row)
+        assert states(self.found[ts_key][0], row)
+        self.reachable |= {id_key, ts_key}
+
+    def base(self, name: str) -> Dictionary:
+        """Assert that a base is whole, and return it."""
+        key = self.keys.base(self.dataset, name)
+        self.reachable.add(key)
+        if name not in self.bases:
+            self.bases[name] = bases.parse(self.found[key][0], name, dataset=self.dataset, key=key)
+        return self.bases[name]
 
 
 def _sealed(refs: tuple[Ref, ...], found: Contents, dataset: str, reachable: set[str]) -> Iterator[Row]:
@@ -112,6 +144,6 @@ def _sealed(refs: tuple[Ref, ...], found: Contents, dataset: str, reachable: set
         page = pages.parse(found[ref.key][0], ref, dataset)
         rows = [*_sealed(page.pages, found, dataset, reachable), *page.rows]
         times = [row.ts for row in rows]
-        spans = (len(rows), rows[0].version, rows[-1].version, min(times), max(times))
-        assert spans == (ref.count, ref.first_version, ref.last_version, ref.min_ts, ref.max_ts)
+        spans = (len(rows), rows[0].version, rows[-1].version, min(times), max(times), bases.span(rows))
+        assert spans == (ref.count, ref.first_version, ref.last_version, ref.min_ts, ref.max_ts, ref.bases)
         yield from rows

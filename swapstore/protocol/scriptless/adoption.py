@@ -18,6 +18,9 @@ may be published again after they were deleted. Therefore only the client that w
 and removes the mark only after the reply. If that client dies, its mark keeps the id from being published
 with that very `ts` and content until the mark is as old as a crashed publish's records may become.
 
+A base has no ts record and needs none: the commit of the version in its name brings it, and no other. Once
+that version is stored, no publish can come to rely on the base, unless it is in force or a row names it.
+
 A ts record that is not pending shows that its snapshot was committed, and perhaps unlinked since. The command
 that gives such records a TTL may still be under way, so nobody uses or deletes them. For this, the committer
 makes sure that no ts record is pending when its row is unlinked.
@@ -27,13 +30,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swapstore.commands import PERMANENT, Command, CompareAndSet, Drop, Get, Peek, Ttl
+from swapstore.commands import PERMANENT, Command, CompareAndSet, Drop, Expire, Get, Peek, Ttl
 from swapstore.errors import Corrupt, ReplyLost
 from swapstore.format import records
 from swapstore.format.append import repoint
+from swapstore.format.keys import base_version
 from swapstore.protocol.commit import Staging, commit
 from swapstore.protocol.leftovers import entry_in, read_origin
-from swapstore.protocol.load import ask, ask_all, find_id, load_manifest, value_of
+from swapstore.protocol.load import ask, ask_all, find_id, is_base_named, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 
 if TYPE_CHECKING:
@@ -192,7 +196,7 @@ def _delete(
 def reclaim_leaked(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:
     """Delete those of some leaked keys that a publish without scripts has left. Returns whether any was."""
     done: set[str] = set()
-    found = False
+    found = yield from _expire_bases(ctx, dataset, leaked, apply=apply)
     for key in leaked:
         name = ctx.keys.parse(key)
         if name is None or name.kind not in {"id", "ts"}:
@@ -207,3 +211,24 @@ def reclaim_leaked(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: 
         if _pending_in(ts_record, ttl, ts_key) is not None:
             found |= yield from reclaim(ctx, dataset, entry, apply=apply)
     return found
+
+
+def _expire_bases(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:
+    """Give a TTL to those of some keys that are bases which nothing can need. Returns whether any is.
+
+    A publish in flight may be about to bring a base of the very next version. `apply`: such a base is left.
+    """
+    names = [name for key in leaked if (name := ctx.keys.parse(key)) is not None and name.kind == "base"]
+    current = (yield from load_manifest(ctx, dataset)) if names else None
+    if current is None:
+        return False
+    spent = [name for name in names if base_version(name.rest) <= current.version + (not apply)]
+    expiring: list[Command[Any]] = []
+    for name in spent:
+        if (yield from is_base_named(ctx, current, name.rest)):
+            continue
+        expiring.append(Expire(name.key, ctx.policy.reader_grace_ms))
+    if apply:
+        for reply in (yield from ask_all(ctx, expiring)):
+            value_of(reply)
+    return bool(expiring)

@@ -51,10 +51,9 @@ from swapstore.protocol.commit import (
     ask_after_loss,
     resolve,
     unknown,
-    unmovable,
 )
 from swapstore.protocol.encoder import Encoder
-from swapstore.protocol.leftovers import bound_elsewhere, permanent_entry
+from swapstore.protocol.leftovers import bound_elsewhere, permanent_entry, unmovable
 from swapstore.protocol.load import ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.adoption import (
@@ -77,6 +76,7 @@ if TYPE_CHECKING:
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
     from swapstore.format.records import Holding, Origin
+    from swapstore.models import Row
     from swapstore.protocol.commit import Staging
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
@@ -101,7 +101,9 @@ class ByCompareAndSet(_Scriptless):
     ) -> Operation[Outcome | None]:
         """Send a draft once. None: a record is not there yet; send it again."""
         _refuse_rewriting(draft)
-        return _Comparing(ctx, draft, needed, staging).run()
+        if draft.row is not None:
+            yield from _start_over(ctx, draft.row, needed[0], draft.manifest.head.dataset, staging)
+        return (yield from _Comparing(ctx, draft, needed, staging).run())
 
     def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
         """Use the records that a publish of the same id and content has left, or delete them.
@@ -125,6 +127,21 @@ class ByCompareAndSet(_Scriptless):
     def reclaim(self, ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:
         """Delete what publishes that were cut short, or lost the race, have left."""
         return reclaim_leaked(ctx, dataset, leaked, apply=apply)
+
+
+def _start_over(ctx: Context, row: Row, record: Record, dataset: str, staging: Staging) -> Operation[None]:
+    """Delete the id record of an attempt that lost the race, if this one has to encode the payload anew.
+
+    The base in force is another one by now. The ts record still names the version that was lost.
+    """
+    header = staging.otherwise(record)
+    if header is None or records.entry_fields(records.entry_of(header, record.key)) != records.entry_fields(
+        row
+    ):
+        return
+    if (yield from reclaim(ctx, dataset, row)):
+        staging.lose(record)
+        staging.forget(ctx.keys.ts(dataset, row.ts, row.id))
 
 
 class UnderLease(_Scriptless, Committer):
@@ -239,8 +256,7 @@ class _Comparing(Sending):
         if isinstance(verdict, Taken) and ours is not None and not self._staging.is_taken_over(self._ts_key):
             yield from sent_again(self._ctx, Batch(tuple(deleting(self._ts_key, ours.record.data))))
             self._staging.lose(ours.record)
-            self._staging.claim(self._ts_key, b"")
-            self._staging.mark = ""  # the deletion may arrive late: it must not meet the same bytes
+            self._staging.forget(self._ts_key)
         return verdict
 
     def _use(self, found: Found) -> Operation[Taken | list[Command[Any]]]:
