@@ -306,12 +306,15 @@ def compression(value: Any) -> Literal["none", "zstd", "delta"]:
     """Return how publishes are stored. Default: what the environment says, or else `"none"`."""
     if value is None:
         value = os.environ.get(COMPRESSION_VARIABLE) or "none"
+    return one_compression(value, f"compression (or ${COMPRESSION_VARIABLE})")
+
+
+def one_compression(value: Any, what: str = "compression") -> Literal["none", "zstd", "delta"]:
+    """Return the name of a compression."""
     for known in COMPRESSIONS:
         if isinstance(value, str) and value == known:
             return known
-    raise InvalidInput(
-        f"compression (or ${COMPRESSION_VARIABLE}) must be 'none', 'zstd' or 'delta', not {shown(value)}"
-    )
+    raise InvalidInput(f"{what} must be 'none', 'zstd' or 'delta', not {shown(value)}")
 
 
 def payload_size(size_bytes: int, limit_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""The calls of a store, without I/O: each one checks its arguments and is an operation.
+"""What producers and readers ask of a store, without I/O: each call checks its arguments and is an operation.
 
 `Store` runs them, `AsyncStore` awaits them. Both take their signatures and docstrings from here.
 """
@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments, codecs
-from swapstore.commands import BackUp, Restore
 from swapstore.errors import (
     InvalidInput,
     LeaseLost,
@@ -22,27 +21,22 @@ from swapstore.errors import (
 )
 from swapstore.events import CallFailed, Published, PublishRejected
 from swapstore.migration import mirror
-from swapstore.models import Durability, Outcomes, Retention, Validator
+from swapstore.models import Durability, Outcomes, Validator
 from swapstore.protocol import datasets as listing
-from swapstore.protocol import live, pointers, prune, read
+from swapstore.protocol import live, pointers, read
 from swapstore.protocol.batching import batched
 from swapstore.protocol.durability import asking, publish_durably, require
 from swapstore.protocol.follow import Follow
-from swapstore.protocol.load import ask
-from swapstore.protocol.operation import Batch, Emit, Tally, Turn
+from swapstore.protocol.operation import Emit, Tally, Turn
 from swapstore.protocol.publish import publication, publish
 from swapstore.protocol.read import History
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
     from swapstore.codecs import Codec
-    from swapstore.doctor.check import Check
-    from swapstore.fsck.findings import Finding, Progress, Repair
-    from swapstore.fsck.verify import Inspection
-    from swapstore.models import Candidate, Commit, Gap, LiveView, Pruned, Row, Snapshot, Status
+    from swapstore.models import Candidate, Commit, Gap, LiveView, Row, Snapshot, Status
     from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Operation, Steps
 
@@ -53,7 +47,10 @@ NO_DATASET: Any = object()
 
 
 class Calls:
-    """All calls, on the context of one client. `kind` is the kind of store, for messages."""
+    """The calls of producers and readers, on the context of one client. `kind` is the kind of store.
+
+    `Maintenance` adds those of operators.
+    """
 
     def __init__(self, context: Context, kind: str) -> None:
         self._context = context
@@ -84,7 +81,8 @@ class Calls:
           is added to the history and does not change the latest.
         - `labels`: a mapping of strings to strings, at most 1 KiB as JSON, stored beside the payload.
         - `dedupe_key`: if one of the last 32 or more commits has this key, that commit is returned
-          (`created=False`), whatever its content.
+          (`created=False`), whatever its content. If the page with its row is lost or altered,
+          `PayloadMissing` or `Corrupt` is raised, and nothing is published.
         - `expected_version`: optimistic lock: the `version` of a snapshot or of the status. `Conflict` is
           raised unless the latest snapshot or the dataset still has this version; 0 means that nothing may
           be published yet.
@@ -393,113 +391,6 @@ class Calls:
         with about(self._context, "rollback", dataset) as name:
             chosen = yield from self._chosen("rollback", name, id, version)
             return (yield from self._swapped(name, pointers.rollback(self._context, name, chosen)))
-
-    # --- maintain -------------------------------------------------------------------------------------
-
-    def prune(self, dataset: str, *, retention: Retention | None = None) -> Operation[Pruned]:
-        """Apply retention now: hide the snapshots past its bounds, and unlink all that can be unlinked.
-
-        `retention`: default: that of the store. Without a bound in either, nothing more is hidden, and only
-        what earlier bounds have hidden is unlinked. Publishing does the same in small steps; `prune` is for
-        tighter bounds, and for datasets without a producer. Raises `NotFound` if nothing is published.
-        """
-        with about(self._context, "prune", dataset) as name:
-            if retention is not None and not isinstance(retention, Retention):
-                raise InvalidInput(f"retention must be a Retention, not {type(retention).__name__}")
-            return (yield from prune.prune(self._context, name, retention or self._context.retention))
-
-    def backup(self, path: str | os.PathLike[str]) -> Operation[int]:
-        """Copy a SQLite store into a new file, beside producers and readers. Returns its size in bytes.
-
-        The copy is one state of the store, between two commits, and is a store itself. Raises `InvalidInput`
-        if the new file exists or the store is not on SQLite, `NotFound` if the store's file does not exist,
-        `Unavailable` or `StoreFull` if the copy cannot be written, and `Corrupt` if the store is damaged.
-        """
-        with about(self._context, "backup", NO_DATASET):
-            return (yield from ask(self._context, BackUp(self._file("backup", path))))
-
-    def restore(self, path: str | os.PathLike[str]) -> Operation[None]:
-        """Replace all that a SQLite store contains by a backup, beside producers and readers.
-
-        It is one transaction, for all namespaces. The file of the store is created if it is not there. Raises
-        `InvalidInput` if there is no such backup or the store is not a SQLite file, `Corrupt` if the backup
-        is damaged or no store, and `ReplyLost` if the disk failed at the end: restore again.
-        """
-        with about(self._context, "restore", NO_DATASET):
-            yield Batch((Restore(self._file("restore", path)),))
-
-    def _file(self, call: str, path: Any) -> str:
-        if self._kind != "sqlite":
-            raise InvalidInput(f"{call} is for SQLite files; a server has its own way, such as BGSAVE")
-        return arguments.file(path)
-
-    def doctor(self) -> Operation[list[Check]]:
-        """Check the server or the SQLite file for settings that could break what swapstore promises.
-
-        Changes no data. A check is `unknown` if the server does not say. If a SQLite file cannot be opened or
-        written, one of the checks reports the problem. Raises `Unavailable` if a server cannot be reached.
-        """
-        if self._context.doctor is not None:
-            with about(self._context, "doctor", NO_DATASET):
-                return (yield from self._context.doctor(self._context))
-        from swapstore.doctor.check import unknown_kind  # noqa: PLC0415 - only operators need it
-
-        return [unknown_kind(self._kind)]
-
-    def verify(
-        self, dataset: str | None = None, *, on_progress: Callable[[Progress], None] | None = None
-    ) -> Steps[Finding]:
-        """Compare everything that is stored with what the manifests say, and iterate over the findings.
-
-        `dataset`: default: every dataset of which the namespace holds any key. It reads every payload, a few
-        MB at a time, and writes nothing. Findings that are not `wrong` are not damage: orphans expire by
-        themselves. `on_progress` is called after each step. Producers can publish at the same time. Raises
-        `Contended` if a dataset is reset or repaired while it is verified: run it again.
-        """
-        if on_progress is not None and not callable(on_progress):
-            raise InvalidInput(f"on_progress must be a function, not {type(on_progress).__name__}")
-        if dataset is None:
-            return Named(self._context, "verify", NO_DATASET, self._inspection(None, on_progress))
-        with about(self._context, "verify", dataset) as name:
-            return Named(self._context, "verify", name, self._inspection(name, on_progress))
-
-    def repair(self, dataset: str | None = None, *, apply: bool = False) -> Operation[list[Repair]]:
-        """Repair what `verify` finds wrong, in one dataset or in all (default).
-
-        Without `apply` it writes nothing, and returns what it would do. A lost or damaged manifest or page is
-        rebuilt from the committed records, in a new epoch. The rows of snapshots whose payload is gone are
-        dropped, and the report has their ids. Committed records become permanent again, and permanent records
-        that nothing references expire in a day. Producers can publish at the same time: it commits like them.
-        Returns a report for each dataset in which something was wrong.
-
-        Raises `Contended` if producers or other repairs always commit first: run it again.
-        """
-        from swapstore.fsck import repair  # noqa: PLC0415 - only operators need it
-
-        if not isinstance(apply, bool):
-            raise InvalidInput(f"apply must be True or False, not {arguments.shown(apply)}")
-        if dataset is None:
-            with about(self._context, "repair", NO_DATASET):
-                names = yield from self._wrong()
-        else:
-            names = [dataset]
-        reports = []
-        for each in names:
-            with about(self._context, "repair", each) as name:
-                reports += [(yield from repair.repair(self._context, name, apply=apply))]
-        return [report for report in reports if report.findings]
-
-    def _wrong(self) -> Operation[list[str]]:
-        """Return the datasets in which something is wrong."""
-        inspection, wrong = self._inspection(None, None), set[str]()
-        while (found := (yield from inspection.step())) is not None:
-            wrong |= {finding.dataset for finding in found if finding.wrong}
-        return sorted(wrong)
-
-    def _inspection(self, dataset: str | None, on_progress: Callable[[Progress], None] | None) -> Inspection:
-        from swapstore.fsck.verify import Inspection  # noqa: PLC0415 - only operators need it
-
-        return Inspection(self._context, dataset, on_progress=on_progress)
 
     def _emit_published(self, commit: Commit, tally: Tally) -> None:
         self._context.emit(

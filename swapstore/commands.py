@@ -67,8 +67,9 @@ class GetServed(ReadCommand[Served]):
     """Return a manifest and, if the store can read all at the same moment, the id record that it serves.
 
     So it does with the base that its header names for this record. `records` and `bases` are the prefixes of
-    the keys of the dataset's id records and bases. A store may always return the manifest alone; it must if
-    the payload is larger than `largest` bytes.
+    the keys of the dataset's id records and bases. A store may always return the manifest alone, or without
+    the base. It must if the record or the base takes more than `largest` bytes, or for a record: if it and
+    its payload do.
     """
 
     key: str
@@ -303,6 +304,20 @@ class Staged:
     shared: bool = False
 
 
+@attrs.frozen
+class Rewritten:
+    """A committed record that a commit replaces by one with the same payload in another encoding.
+
+    `header` is the header that it must have now (its first bytes). `needs_base`: the new record is a
+    difference from a base, which the manifest has to name before.
+    """
+
+    key: str
+    header: bytes = attrs.field(repr=False)
+    record: bytes = attrs.field(repr=False)
+    needs_base: bool = False
+
+
 @attrs.frozen(kw_only=True)
 class Swap(Command["SwapReply"]):
     """Swap the manifest, atomically, in this order.
@@ -312,17 +327,20 @@ class Swap(Command["SwapReply"]):
        `expected` is all of it (empty for a value of another type): so a repair replaces exactly the corrupt
        value that it has seen;
     2. verify each staged record: absent → `Unstaged`; without a TTL → `Held` (unless shared); with
-       another header → `Unstaged`;
-    3. make the staged records permanent;
+       another header → `Unstaged`. Likewise each record to be rewritten: absent, with a TTL or with another
+       header → `Unstaged`;
+    3. make the staged records permanent, and replace the rewritten records that need no base;
     4. **set the manifest: the commit point**;
-    5. give each unlinked key a TTL of `grace_ms`, delete the live view, and publish a hint on the channel
-       that is named like the manifest key. A failure in this step does not fail the commit.
+    5. replace the rewritten records that need a base, give each unlinked key a TTL of `grace_ms`, delete the
+       live view, and publish a hint on the channel that is named like the manifest key. A failure in this
+       step does not fail the commit.
 
     `even_if_full`: a store that can do so carries out the swap, and the `Stage` commands right before it,
-    although it is full. The caller sees to it that the store does not grow by them.
+    although it is full. The caller sees to it that the store does not go on growing by them.
 
     Whatever cuts it short leaves permanent but invisible records at worst, never a manifest that points
-    at nothing.
+    at nothing. A record that needs no base can be read under the old manifest and under the new one; one that
+    needs a base follows the manifest that names it, and the base is permanent by then.
     """
 
     key: str
@@ -332,6 +350,7 @@ class Swap(Command["SwapReply"]):
     live_key: str
     whole: bool = False
     staged: tuple[Staged, ...] = ()
+    rewritten: tuple[Rewritten, ...] = ()
     unlinked: tuple[str, ...] = ()
     staging_ttl_ms: int
     grace_ms: int
@@ -357,7 +376,7 @@ class Mismatch:
 
 @attrs.frozen
 class Unstaged:
-    """A staged record does not exist, or (`present`) another staged record has its key."""
+    """A record does not exist as the commit needs it, or (`present`) another record has its key."""
 
     key: str
     present: bool

@@ -304,6 +304,27 @@ class Pruned:
 
 
 @attrs.frozen(kw_only=True)
+class Recompressed:
+    """What `recompress` did, and the state of the dataset after it.
+
+    `stored_anew` is how many snapshots are stored in another way now. Their records took `bytes_before`
+    bytes, and take `bytes_after`, new bases included. `unreadable` is how many snapshots stay as they were
+    because they, or their page of the log, cannot be read. `left` is how many of those that were there when
+    it began come after the limit.
+    """
+
+    dataset: str
+    version: int
+    etag: str
+    compression: Compression
+    stored_anew: int
+    bytes_before: int
+    bytes_after: int
+    unreadable: int
+    left: int
+
+
+@attrs.frozen(kw_only=True)
 class Gap:
     """What `follow` returns in place of commits that it cannot return, right before the next commit.
 

@@ -1,4 +1,4 @@
-"""Store and AsyncStore: every method is a call of `Calls`, run on a driver.
+"""Store and AsyncStore: every method is a call of `Maintenance`, run on a driver.
 
 A call checks its arguments and returns an operation. A decorator below makes a method of it: `Store` runs the
 operation and blocks, `AsyncStore` awaits it. The method keeps the signature and the docstring of the call.
@@ -18,6 +18,7 @@ from swapstore.calls import Calls
 from swapstore.drivers.base import AsyncDriver, Driver, Endpoint
 from swapstore.engine import arun, run
 from swapstore.errors import InvalidInput, StoreClosed
+from swapstore.maintenance import Maintenance
 from swapstore.protocol.load import own
 from swapstore.recovery import Patience
 from swapstore.single_flight import AsyncSingleFlight, SingleFlight
@@ -195,7 +196,7 @@ class _BaseStore(Generic[D]):
         self._driver = driver
         self._replicas = replicas
         self._context = context = attrs.evolve(context, where=driver.where)
-        self._calls = Calls(context, driver.kind)
+        self._calls = Maintenance(context, driver.kind)
         self._turns = Turns()
         self._patience = Patience(context.policy.patience_s)
         self._closed = False
@@ -258,12 +259,13 @@ class Store(_BaseStore[Driver]):
     unpin = blocking(Calls.unpin)
     rollback = blocking(Calls.rollback)
 
-    prune = blocking(Calls.prune)
-    verify = iterating(Calls.verify)
-    repair = blocking(Calls.repair)
-    backup = blocking(Calls.backup)
-    restore = blocking(Calls.restore)
-    doctor = blocking(Calls.doctor)
+    prune = blocking(Maintenance.prune)
+    recompress = blocking(Maintenance.recompress)
+    verify = iterating(Maintenance.verify)
+    repair = blocking(Maintenance.repair)
+    backup = blocking(Maintenance.backup)
+    restore = blocking(Maintenance.restore)
+    doctor = blocking(Maintenance.doctor)
 
     def __enter__(self) -> Self:
         return self
@@ -383,12 +385,13 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     unpin = awaiting(Calls.unpin)
     rollback = awaiting(Calls.rollback)
 
-    prune = awaiting(Calls.prune)
-    verify = aiterating(Calls.verify)
-    repair = awaiting(Calls.repair)
-    backup = awaiting(Calls.backup)
-    restore = awaiting(Calls.restore)
-    doctor = awaiting(Calls.doctor)
+    prune = awaiting(Maintenance.prune)
+    recompress = awaiting(Maintenance.recompress)
+    verify = aiterating(Maintenance.verify)
+    repair = awaiting(Maintenance.repair)
+    backup = awaiting(Maintenance.backup)
+    restore = awaiting(Maintenance.restore)
+    doctor = awaiting(Maintenance.doctor)
 
     async def __aenter__(self) -> Self:
         try:

@@ -16,7 +16,7 @@ from swapstore.cli.arguments import to_seconds
 from swapstore.cli.demo import demo
 from swapstore.cli.fsck import repair, verify
 from swapstore.cli.importing import app as importing
-from swapstore.cli.operate import backup, doctor, pin, prune, restore, rollback, unpin
+from swapstore.cli.operate import backup, doctor, pin, prune, recompress, restore, rollback, unpin
 from swapstore.cli.produce import STDIN, confirm, publish
 from swapstore.cli.read import follow, history, latest, read
 from swapstore.cli.session import Session
@@ -77,7 +77,7 @@ app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[]
 
 for _command in (
     publish, latest, read, history, follow, datasets, status, confirm, pin, unpin, rollback, prune,
-    verify, repair, backup, restore, doctor, demo,
+    recompress, verify, repair, backup, restore, doctor, demo,
 ):  # fmt: skip
     app.command(_command)
 app.command(importing)

@@ -1,14 +1,14 @@
-"""What an operator runs: `swapstore pin`, `unpin`, `rollback`, `prune`, `backup`, `restore` and `doctor`."""
+"""What an operator runs: `pin`, `unpin`, `rollback`, `prune`, `recompress`, `backup`, `restore`, `doctor`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from swapstore.cli import ExitCode, output
-from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, SnapshotId, Version, retention_of
+from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, SnapshotId, Version, retention_of, to_whole
 from swapstore.cli.session import CurrentSession
 from swapstore.cli.status import print_status
 from swapstore.doctor.check import Verdict
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swapstore.doctor.check import Check, Node
-    from swapstore.models import Pruned
+    from swapstore.models import Pruned, Recompressed
 
 
 # --- what is served --------------------------------------------------------------------------------
@@ -117,6 +117,52 @@ def _print_pruned(pruned: Pruned) -> None:
         hidden += f", or with a ts before {output.instant(pruned.floor)},"
     unlinked = output.count(pruned.let_go, "snapshot")
     output.print_text(f"{pruned.dataset}: nothing {hidden} is in the history; unlinked {unlinked}.")
+
+
+def recompress(
+    dataset: Dataset,
+    /,
+    *,
+    compression: Annotated[
+        Literal["none", "zstd", "delta"],
+        Parameter(help="Store them plain, with zstd, or as differences from a base."),
+    ],
+    limit: Annotated[
+        int | None,
+        Parameter(converter=to_whole, help="The most snapshots to store anew. Default: all."),
+    ] = None,
+    session: CurrentSession,
+) -> None:
+    """Store the existing snapshots in another way, beside producers and readers.
+
+    Ids, versions and content stay. What does not get smaller with zstd or delta
+    stays as it is. It can be stopped at any time, and run again. Producers take
+    their own setting, from $SWAPSTORE_COMPRESSION.
+
+    For example:
+      swapstore recompress mena --compression delta
+      swapstore recompress mena --compression delta --limit 10000
+    """
+    with session.connect() as store:
+        done = store.recompress(dataset, compression=compression, limit=limit)
+        session.say_where(store)
+    if session.human_readable:
+        _print_recompressed(done)
+    else:
+        output.write_json(done)
+
+
+def _print_recompressed(done: Recompressed) -> None:
+    if done.stored_anew:
+        before, after = output.size(done.bytes_before), output.size(done.bytes_after)
+        what = f"stored {output.count(done.stored_anew, 'snapshot')} anew: {before} before, {after} now"
+    else:
+        what = "nothing to store anew"
+    if done.left:
+        what += f"; {done.left:,} left, run it again"
+    if done.unreadable:
+        what += f"; {done.unreadable:,} cannot be read, see swapstore verify {done.dataset}"
+    output.print_text(f"{done.dataset}: {what}.")
 
 
 # --- copies of a SQLite file -----------------------------------------------------------------------

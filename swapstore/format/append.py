@@ -21,6 +21,7 @@ from swapstore.models import Entry, Ref, Row
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from swapstore.commands import Rewritten
     from swapstore.format.encodings import InForce
     from swapstore.format.keys import Keys
 
@@ -31,8 +32,11 @@ class Draft:
 
     `base` is the manifest that it is built on (None: there is none). `row` is the row that a publish adds,
     `pages` are the pages that it seals. `unlinked` are the keys that the new log no longer references; they
-    expire after `grace_ms` (default: the reader grace). `freed_bytes` is the size of their payloads. `over`:
-    the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
+    expire after `grace_ms` (default: the reader grace). `freed_bytes` is the size of their payloads.
+    `frees_soon`: whether it takes the log apart, or one of the next F swaps does, because retention goes on.
+    `over`: the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
+    `rewritten` are the records that are stored anew: the old ones take `freed_bytes`, the new ones, and what
+    else is added, `added_bytes`.
     """
 
     base: Manifest | None
@@ -43,12 +47,17 @@ class Draft:
     over: bytes | None = None
     grace_ms: int | None = None
     freed_bytes: int = 0
+    frees_soon: bool = False
     even_if_full: bool = False
+    rewritten: tuple[Rewritten, ...] = ()
+    added_bytes: int = 0
 
     @property
-    def fits_a_full_store(self) -> bool:
+    def frees_as_much(self) -> bool:
         """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
-        return self.row is None or self.row.size <= self.freed_bytes
+        if self.row is None:
+            return self.added_bytes <= self.freed_bytes
+        return self.row.size <= self.freed_bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -76,13 +85,15 @@ class Retained:
     """What retention may take out of the log in a swap.
 
     `pages` are the pages that can be removed or opened, by key. `released` are rows that are not in the log
-    any more, and were readable only because they were `latest` or `pinned` until this swap. `unneeded` are
-    bases of theirs that no row of the log needs: what the log shows may not tell that.
+    any more, and were readable only because they were `latest` or `pinned` until this swap. `named` are keys
+    of rows that leave in this swap, which belong to rows that stay in a page. `unneeded` are bases of
+    rows that leave, or are released, which no row needs that stays in a page: see `bases.lies_between`.
     """
 
     limits: Limits = attrs.field(factory=Limits)
     pages: Mapping[str, Page] = attrs.field(factory=dict)
     released: tuple[Row, ...] = ()
+    named: frozenset[str] = frozenset()
     unneeded: frozenset[str] = frozenset()
 
 
@@ -136,8 +147,12 @@ def append(
     log = attrs.evolve(log, rows=(*log.rows, row), base=in_force or log.base)
     unlinked: tuple[str, ...] = ()
     freed_bytes = 0
-    if retained is not None or not head.shows_everything:
-        head, log, unlinked, freed_bytes = _retain(head, log, retained or Retained(), stamp.keys)
+    frees_soon = False
+    if base is not None and (retained is not None or not head.shows_everything):
+        retained = retained or Retained()
+        head, log, unlinked, freed_bytes = _retain(head, log, retained, stamp.keys)
+        ahead = retention.ahead(log, retained.limits, stamp.now_ms)
+        frees_soon = log.pages != base.log.pages or 0 < ahead <= manifest.F
     if base is not None:
         unlinked = tuple(dict.fromkeys(unlinked + _succeeded(base.log, head, log, stamp.keys)))
     log, sealed = sealed_log(log, dataset=dataset, epoch=epoch, keys=stamp.keys)
@@ -148,6 +163,7 @@ def append(
         pages=sealed,
         unlinked=unlinked,
         freed_bytes=freed_bytes,
+        frees_soon=frees_soon,
     )
 
 
@@ -179,7 +195,8 @@ def sealed_log(log: Log, *, dataset: str, epoch: str, keys: Keys) -> tuple[Log, 
     page = seal(log.rows[:size], level=0, dataset=dataset, epoch=epoch, keys=keys)
     refs, above = sealed_refs((*log.pages, page.ref), dataset=dataset, epoch=epoch, keys=keys)
     named = [(row.dedupe_key, row.version) for row in log.rows[:size] if row.dedupe_key is not None]
-    dedupe = (*log.dedupe, *named)[-(manifest.recent() - size) :]
+    dedupe = (*log.dedupe, *named)
+    dedupe = dedupe[max(0, len(dedupe) - (manifest.recent() - size)) :]
     return attrs.evolve(log, rows=log.rows[size:], pages=refs, dedupe=dedupe), (page, *above)
 
 
@@ -220,7 +237,7 @@ def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
     names = unlinked_bases((row.base for row in gone), head, log, unneeded=retained.unneeded)
     left = [keys.base(head.dataset, name) for name in names]
     if unlinked:  # another row may name the same records: its id was published again after they were lost
-        named = set(keys_of((*head.kept, *log.rows), head.dataset, keys))
+        named = retained.named.union(keys_of((*head.kept, *log.rows), head.dataset, keys))
         unlinked = tuple(key for key in unlinked if key not in named)
         gone = [row for row in gone if keys.id(head.dataset, row.id) not in named]
     return head, log, (*unlinked, *pages, *left), sum(row.size for row in gone)
@@ -242,7 +259,7 @@ def unlinked_bases(
     below a reference needs one that is `unneeded`.
     """
     left = {name for name in names if name is not None} - {log.base and log.base.name}
-    rows: list[Row | Ref] = [*head.kept, *log.rows]
+    rows: list[Row | Ref] = [*head.copies, *log.rows]
     return sorted(
         name for name in left if not bases.is_shown(name, rows if name in unneeded else [*rows, *log.pages])
     )

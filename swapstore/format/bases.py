@@ -4,13 +4,13 @@ A base is the content of some snapshot, under a name that has the version which 
 of its digest. So one name comes into force once: content that returns later is another base. A base in force
 stays so until another is brought; until then it is what new snapshots are encoded with.
 
-Bases come into force in the order of their versions. So what a manifest shows of its log tells whether some
-row needs a base: the rows in it, and the first and the last base below each reference, in that order. When
-rows leave, their bases leave with them unless they are still shown, or in force.
+A manifest shows the bases of the rows in it. A reference tells the first and the last version that brought a
+base which a row below it needs. A row below it may need any base between the two. So when rows leave, their
+bases leave with them unless one of the rows that are left may need them, or they are in force.
 
-A repair may put rows back in another order than they were committed in. A base between the first and the last
-below a reference counts as shown all the same. So the rule may then keep a base too long, which verify finds.
-It never unlinks one that a row needs.
+Bases come into force in the order of their versions, so hardly any base lies between two that a reference
+tells. Three things bring another order: history that is stored anew, rows that a repair puts back, and rows
+that are served after they have left the log. Then the log is searched; see `protocol/prune.py`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from swapstore.models import Ref, Row, Whole
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from swapstore.format.encodings import Encoded, Encoding
-
-ENCODINGS = frozenset({"zstd", "zstd+base64"})
+    from swapstore.format.encodings import Encoded
 
 
 # --- the record ------------------------------------------------------------------------------------
@@ -41,18 +39,19 @@ class _BaseHeader(msgspec.Struct):
     dataset: str
     size: Whole
     sha256: str
-    encoding: str
 
 
 def pack(name: str, content: Encoded, *, size: int, sha256: str, dataset: str) -> bytes:
-    """Build the record of a base, whose content takes `size` bytes and has this digest."""
+    """Build the record of a base, whose content takes `size` bytes and has this digest.
+
+    Its header does not tell the encoding, so producers at different endpoints can share the record.
+    """
     header = {
         "base": name,
         "format": records.FORMAT,
         "dataset": dataset,
         "size": size,
         "sha256": sha256,
-        "encoding": content.encoding,
     }
     return records.pack(header, content.body)
 
@@ -70,13 +69,12 @@ def parse(record: bytes, name: str, *, dataset: str, key: str) -> encodings.Dict
     if header.format > records.FORMAT:
         raise records.newer_format(key, header.format)
     is_named = header.base == name and name.endswith(f".{header.sha256[:16]}")
-    if header.dataset != dataset or not is_named or header.encoding not in ENCODINGS:
+    if header.dataset != dataset or not is_named:
         raise Corrupt(f"{key} holds another base than its name says", key=key)
     if header.size > encodings.LARGEST_BASE:
         raise Corrupt(f"{key} says that it holds {header.size:,} bytes, more than any base has", key=key)
-    encoding: Encoding = "zstd" if header.encoding == "zstd" else "zstd+base64"
     try:
-        content = encodings.decoded(body, encoding, header.size)
+        content = encodings.decoded(body, encodings.of_frame(body), header.size)
         records.check_body(content, header.size, header.sha256, key)
         return encodings.Dictionary(name, content)
     except ValueError as error:
@@ -105,6 +103,14 @@ def is_shown(name: str, items: Iterable[Row | Ref]) -> bool:
     """Whether one of these rows, or a row below one of these references, may need a base."""
     version = base_version(name)
     return any(first <= version <= last for first, last in _shown(items))
+
+
+def lies_between(name: str, refs: Iterable[Ref]) -> bool:
+    """Whether only the pages below these references tell if a row below them needs a base."""
+    version = base_version(name)
+    spans = list(_shown(refs))
+    is_told = any(version in span for span in spans)
+    return not is_told and any(first < version < last for first, last in spans)
 
 
 def _shown(items: Iterable[Row | Ref]) -> Iterator[tuple[int, int]]:

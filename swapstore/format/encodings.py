@@ -28,6 +28,8 @@ LEVEL = 3  # of zstd: level 6 makes deltas a tenth smaller, and takes two to thr
 BASE_LEVEL = 6  # a base is made seldom and stays for long
 SURELY_SMALLER = 16  # zstd without the base is not tried if the delta makes the payload so many times smaller
 LONG = 1 << 20  # bytes: how far back a digested dictionary finds what is alike
+FAST = 1  # the level for deltas against a larger base: matches far away cost more to find than they save
+HASH_LOG_MAX = 23  # 32 MiB: the table that this needs, while it compresses
 WINDOW_LOG_MAX = 27  # 128 MiB: what decoders in all languages accept unless they are told otherwise
 WINDOW_LOG_COMMON = 23  # 8 MiB: what RFC 8878 asks of every decoder
 LARGEST_BASE = 64 << 20  # bytes: what a reader has to allocate for one, whatever a record says
@@ -170,21 +172,25 @@ def _delta(payload: bytes, base: Dictionary) -> bytes:
     """Compress a payload with a base as its dictionary.
 
     The tables of a digested dictionary are made once a base, but of a larger base they know the end only. For
-    that one, matches far away are searched for, in a window over base and payload. The frame is then a single
-    segment, so a decoder needs no larger window than the payload.
+    that one, the fast strategy reads the base each time, into a table that is large enough for all of it. The
+    frame is then a single segment, so a decoder needs no larger window than the payload.
     """
     zstd = _zstd()
     if max(len(payload), len(base.content)) <= LONG:
         return bytes(zstd.compress(payload, level=LEVEL, zstd_dict=base.raw.as_digested_dict))
     parameter = zstd.CompressionParameter
+    window_log = min((len(payload) + len(base.content)).bit_length(), WINDOW_LOG_MAX)
     options = {
-        parameter.compression_level: LEVEL,
-        parameter.window_log: min((len(payload) + len(base.content)).bit_length(), WINDOW_LOG_MAX),
-        parameter.enable_long_distance_matching: 1,
-        parameter.ldm_min_match: 32,  # by default 64: more than there is between two changes in rows of JSON
-        parameter.ldm_hash_rate_log: 4,  # by default 7: finds half as much in such rows
+        parameter.compression_level: FAST,
+        parameter.window_log: window_log,
+        parameter.hash_log: min(window_log - 2, HASH_LOG_MAX),
     }
     return bytes(zstd.compress(payload, options=options, zstd_dict=base.raw.as_prefix))
+
+
+def of_frame(body: bytes) -> Encoding:
+    """The encoding of a body that holds a frame of zstd, if it holds one."""
+    return "zstd" if body.startswith(_FRAME) else "zstd+base64"
 
 
 # --- decoding --------------------------------------------------------------------------------------

@@ -87,6 +87,11 @@ class Head:
         return self.first_version == 1 and self.floor == 0
 
     @property
+    def copies(self) -> tuple[Row, ...]:
+        """The copies of rows that the header holds, whether they are equal or not."""
+        return (self.latest,) if self.pinned is None else (self.latest, self.pinned)
+
+    @property
     def kept(self) -> tuple[Row, ...]:
         """The rows that can be read whatever retention hides: `latest` and `pinned`."""
         if self.pinned is None or same_row(self.pinned, self.latest):
@@ -400,7 +405,7 @@ def parse(raw: bytes, dataset: str, key: str) -> Manifest:
     etag = _ETAG.fullmatch(head.etag)
     if not raw.startswith(prefix(head.etag)) or etag is None or etag[1] != str(head.version):
         raise Corrupt(f"the header of manifest {key} is damaged (its etag is not its version's)", key=key)
-    for row in head.kept:
+    for row in head.copies:
         check_base(row.base, key)
     return Manifest(raw, head, key, len(line) + 1)
 

@@ -83,6 +83,19 @@ def _before_recent(log: Log) -> list[Ref]:
     return []
 
 
+def ahead(log: Log, limits: Limits, now_ms: int) -> int:
+    """Return how many rows were added since the oldest row could leave the log, were it not for its page.
+
+    0 or less: it cannot, because the limits show it, or because it is one of the last rows. With `max_count`,
+    its page leaves when there are F of them. With an age, that depends on how often snapshots are published.
+    Only rows of the tail are counted then; before it is sealed, it holds more than F.
+    """
+    by_count = 0 if limits.max_count is None else log.count - limits.max_count
+    hidden_for_ms = limits.floor - (log.pages[0].min_ts if log.pages else log.rows[0].ts)
+    by_age = sum(now_ms - row.committed_at < hidden_for_ms for row in log.rows)
+    return min(log.count - manifest.recent(), max(by_count, by_age))
+
+
 def ripe(head: Head, log: Log, limits: Limits) -> list[Ref]:
     """Return the references to pages that can leave the log, in the order in which they should.
 

@@ -4,6 +4,9 @@ A search is a generator: it yields the reference of each page that it needs and 
 no I/O, and runs the same on any driver. It goes best first: rows and references are in one heap, each under
 the best score that it could contain, and the first row to leave the heap is the answer. If the times in the
 log ascend, this loads one page a level.
+
+A walk returns many rows. It asks for the pages that come next in batches, and is sent them in order: all, or
+those before the first that cannot be read. It asks for that one again when its turn comes.
 """
 
 from __future__ import annotations
@@ -11,20 +14,24 @@ from __future__ import annotations
 import heapq
 import itertools
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import attrs
 
 from swapstore.format import bases
+from swapstore.format import manifest as manifests
 from swapstore.models import Ref, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from swapstore.format.manifest import Head, Log, Manifest
     from swapstore.format.pages import Page
 
 Score = tuple[int, int]
+T = TypeVar("T", "Row | Ref", "Row | Ref | int")
+BATCH_PAGES = 16  # that a walk asks for at once
+AHEAD_ROWS = 1024  # a walk asks for no further page of references once it knows where so many rows are
 
 
 class Query(Protocol):
@@ -104,13 +111,15 @@ class AsOf:
 
 @attrs.frozen
 class ByBase:
-    """Find a row that names this base."""
+    """Find a row that names this base. `besides`: of other versions than these."""
 
     name: str
+    besides: frozenset[int] = frozenset()
 
     def row(self, row: Row) -> Score | None:
         """Match the base; prefer the newest row."""
-        return (row.version, 0) if row.base == self.name else None
+        is_other = row.base == self.name and row.version not in self.besides
+        return (row.version, 0) if is_other else None
 
     def bound(self, ref: Ref) -> Score | None:
         """Open the pages that may have such a row."""
@@ -173,14 +182,48 @@ def is_named(manifest: Manifest, key: str, version: int) -> Generator[Ref, Page,
         refs = (yield ref).pages
 
 
-def since(manifest: Manifest, version: int) -> Generator[Ref, Page, list[Row]]:
-    """Return the rows of the log with later versions, hidden or not. Yields like `search`."""
+def oldest(log: Log) -> Generator[Ref, Page, tuple[Row, ...]]:
+    """Return the rows of the oldest page, hidden or not, or else the tail. Yields like `search`."""
+    rows, refs = log.rows, log.pages
+    while refs:
+        page = yield refs[0]
+        rows, refs = page.rows, page.pages
+    return rows
+
+
+# --- walks -----------------------------------------------------------------------------------------
+
+
+def batch(ahead: Sequence[Row | Ref | int], rows: int | None = None) -> list[Ref]:
+    """Return the references that a walk needs next, for one round trip. `ahead`: the next one comes last.
+
+    They cover `rows` rows if there are so many (None: all). Pages of rows come first, so that the rows of one
+    batch have been returned before the next one is needed. The pages of references behind them are what the
+    next batches need.
+    """
+    wanted = AHEAD_ROWS if rows is None else min(rows, AHEAD_ROWS)
+    found: list[Ref] = []
+    covered = 0
+    for item in reversed(ahead):
+        if covered >= wanted or len(found) == BATCH_PAGES:
+            break
+        if isinstance(item, Ref):
+            if found and item.count <= manifests.F < found[-1].count:
+                break
+            found.append(item)
+            covered += item.count
+    return found
+
+
+def since(manifest: Manifest, version: int) -> Generator[list[Ref], list[Page], list[Row]]:
+    """Walk the rows of the log with later versions, and return them, hidden or not."""
     rows = [row for row in manifest.log.rows if row.version > version]
     ahead = [ref for ref in manifest.log.pages if ref.last_version > version]
     while ahead:
-        page = yield ahead.pop()
-        rows += [row for row in page.rows if row.version > version]
-        ahead += [ref for ref in page.pages if ref.last_version > version]
+        pages = yield ahead[:BATCH_PAGES]
+        below = [ref for page in pages for ref in page.pages if ref.last_version > version]
+        rows += [row for page in pages for row in page.rows if row.version > version]
+        ahead = below + ahead[len(pages) :]
     return sorted(rows, key=lambda row: row.version)
 
 
@@ -195,33 +238,38 @@ class Onward:
     at_end: bool
 
 
-def onward(manifest: Manifest, after: int) -> Generator[Ref, Page, Onward]:
-    """Go on after a version, up to the first page with rows that can be read. Yields like `search`."""
+def onward(manifest: Manifest, after: int) -> Generator[list[Ref], list[Page], Onward]:
+    """Walk on after a version, up to the end of the first batch with rows that can be read."""
     head, log = manifest.head, manifest.log
     items: list[Row | int] = []
-    at_end = False
-    begin = after
-    while not at_end and not any(isinstance(item, Row) for item in items):
-        rows, refs, end, at_end = log.rows, log.pages, manifest.version, True
-        while (ref := _next_open(head, refs, after, items)) is not None:
-            page = yield ref
-            rows, refs, end, at_end = page.rows, page.pages, ref.last_version, False
-        items += [row if head.keeps(row) else row.version for row in rows if row.version > after]
-        after = end
+    begin = end = after
+
+    def below(rows: Sequence[Row], refs: Sequence[Ref]) -> list[Row | Ref | int]:
+        """Return what a log or page holds after `after`, the oldest last. Hidden pages stand as versions."""
+        return [
+            *(row for row in reversed(rows) if row.version > after),
+            *(
+                ref if head.opens(ref) else ref.last_version
+                for ref in reversed(refs)
+                if ref.last_version > after
+            ),
+        ]
+
+    ahead = below(log.rows, log.pages)
+    while True:
+        while ahead and not isinstance(item := ahead[-1], Ref):
+            ahead.pop()
+            end = item if isinstance(item, int) else item.version
+            items.append(item if isinstance(item, Row) and head.keeps(item) else end)
+        if not ahead or any(isinstance(item, Row) for item in items):
+            break
+        refs = batch(ahead)
+        ahead = _opened(ahead, refs, (yield refs), below)
     there = {(item.version, item.id) for item in items if isinstance(item, Row)}
     # `latest` and `pinned` can be read even if they are not in the log any more, or in a hidden page.
-    items += [row for row in head.kept if begin < row.version <= after and (row.version, row.id) not in there]
-    return Onward(sorted(items, key=lambda item: item if isinstance(item, int) else item.version), at_end)
-
-
-def _next_open(head: Head, refs: Iterable[Ref], after: int, skipped: list[Row | int]) -> Ref | None:
-    """Return the first reference after a version that the history shows; note the hidden ones before it."""
-    for ref in refs:
-        if ref.last_version > after:
-            if head.opens(ref):
-                return ref
-            skipped.append(ref.last_version)
-    return None
+    end = end if ahead else manifest.version
+    items += [row for row in head.kept if begin < row.version <= end and (row.version, row.id) not in there]
+    return Onward(sorted(items, key=lambda item: item if isinstance(item, int) else item.version), not ahead)
 
 
 @attrs.frozen
@@ -232,26 +280,36 @@ class Cursor:
     """
 
     manifest: Manifest
-    ahead: tuple[Row | Ref, ...]  # oldest first
+    ahead: tuple[Row | Ref, ...]  # the oldest first
     before: int | None
 
-    def step(self) -> tuple[list[Row], Ref | None, Cursor]:
-        """Return the rows that are available, the page to load next (None at the end), and the rest."""
+    def step(self) -> tuple[list[Row], Cursor]:
+        """Return the rows that are available, and the position after them."""
         found: list[Row] = []
         ahead = list(self.ahead)
         while ahead:
-            item = ahead.pop()
-            if self.before is not None and _first_version(item) >= self.before:
-                continue
-            if isinstance(item, Row):
+            item = ahead[-1]
+            if self.before is None or _first_version(item) < self.before:
+                if isinstance(item, Ref):
+                    break
                 found.append(item)
-            else:
-                return found, item, attrs.evolve(self, ahead=tuple(ahead))
-        return found, None, attrs.evolve(self, ahead=())
+            ahead.pop()
+        return found, attrs.evolve(self, ahead=tuple(ahead))
 
-    def opened(self, page: Page) -> Cursor:
-        """Return the position after loading a page: its rows and references come next."""
-        return attrs.evolve(self, ahead=(*self.ahead, *_shown(self.manifest, page.rows, page.pages)))
+    def batch(self, rows: int | None) -> list[Ref]:
+        """Return the pages to load next, for so many more rows (None: for all). None are left: the end."""
+        if rows is not None and self.before is not None and self.ahead:
+            newest = self.ahead[-1]
+            rows += max(0, _last_version(newest) + 1 - self.before)  # those are skipped
+        return batch(self.ahead, rows)
+
+    def opened(self, refs: Sequence[Ref], pages: Sequence[Page]) -> Cursor:
+        """Return the position after loading the first of these pages: what they hold comes next."""
+
+        def below(rows: Sequence[Row], refs: Sequence[Ref]) -> list[Row | Ref]:
+            return _shown(self.manifest, rows, refs)
+
+        return attrs.evolve(self, ahead=tuple(_opened(self.ahead, refs, pages, below)))
 
 
 def walk(manifest: Manifest, *, before: int | None) -> Cursor:
@@ -259,8 +317,27 @@ def walk(manifest: Manifest, *, before: int | None) -> Cursor:
     return Cursor(manifest, tuple(_shown(manifest, manifest.log.rows, manifest.log.pages)), before)
 
 
+def _opened(
+    ahead: Sequence[T],
+    refs: Sequence[Ref],
+    pages: Sequence[Page],
+    below: Callable[[Sequence[Row], Sequence[Ref]], list[T]],
+) -> list[T]:
+    """Replace the first of the references by what is below them. There may be fewer pages than references."""
+    loaded = dict(zip((ref.key for ref in refs), pages, strict=False))
+    opened: list[T] = []
+    for item in ahead:
+        page = loaded.get(item.key) if isinstance(item, Ref) else None
+        opened += [item] if page is None else below(page.rows, page.pages)
+    return opened
+
+
 def _first_version(item: Row | Ref) -> int:
     return item.version if isinstance(item, Row) else item.first_version
+
+
+def _last_version(item: Row | Ref) -> int:
+    return item.version if isinstance(item, Row) else item.last_version
 
 
 def _shown(manifest: Manifest, rows: Iterable[Row], refs: Iterable[Ref]) -> list[Row | Ref]:

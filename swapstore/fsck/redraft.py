@@ -23,6 +23,7 @@ from swapstore.protocol.commit import Record
 from swapstore.protocol.load import (
     ask_all,
     find,
+    gather,
     is_base_named,
     is_page_named,
     is_row_named,
@@ -131,7 +132,7 @@ class Redrafter:
         if not {hole.key for hole in damage.holes} <= set(replaced):
             raise Contended("retention unlinked a damaged page while it was being repaired; run repair again")
         tail = self._rewriter.left_of(current.log.rows)
-        later = yield from find(self._ctx, walk.dataset, search.since(current, walk.manifest.version))
+        later = yield from gather(self._ctx, walk.dataset, search.since(current, walk.manifest.version))
         published = {row.id for row in later}
         back = rebuild.versioned(
             [c for c in self._unplaced if c.entry.id not in published], after=current.version
@@ -318,7 +319,7 @@ def _is_same(current: Manifest, head: Head, log: Log) -> bool:
     was = attrs.evolve(current.head, etag="", version=0, committed_at=0)
     if log != current.log or attrs.evolve(head, etag="", version=0, committed_at=0) != was:
         return False
-    rows = zip((*head.kept, *log.rows), (*current.head.kept, *current.log.rows), strict=True)
+    rows = zip((*head.copies, *log.rows), (*current.head.copies, *current.log.rows), strict=True)
     return all(one.base == other.base for one, other in rows)
 
 

@@ -27,7 +27,7 @@ from swapstore.fsck.walk import Expiring, Unresolved, Walk
 from swapstore.protocol.load import (
     ask,
     ask_all,
-    find,
+    gather,
     is_base_named,
     is_page_named,
     load_manifest,
@@ -164,7 +164,7 @@ def _catch_up(
 ) -> Operation[None]:
     """Add the keys that later versions name to those that the walk has reached."""
     dataset = walk.dataset
-    for row in (*(yield from find(ctx, dataset, search.since(current, version))), *current.head.kept):
+    for row in (*(yield from gather(ctx, dataset, search.since(current, version))), *current.head.kept):
         for key in ctx.keys.records(dataset, row):
             walk.reached.add(key)
     for name in names:

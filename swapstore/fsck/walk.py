@@ -1,6 +1,6 @@
 """Walk one dataset from its manifest: compare everything that it names with what is stored.
 
-The walk goes in steps, oldest page first. It holds one page at a time, and remembers 16 bytes for each row.
+The walk goes in steps, oldest pages first. It holds a batch of pages, and remembers 16 bytes for each row.
 It notes in `Damage` what a repair has to know.
 
 A dataset may be published to during the walk. So before something is reported, the manifest is read again:
@@ -17,7 +17,8 @@ import attrs
 
 from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
-from swapstore.format import manifest, pages, records, search
+from swapstore.format import manifest, pages, records, reseal, search
+from swapstore.format.pages import Page
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.bases import Bases, StoredBase, wrong_numbers
 from swapstore.fsck.findings import Finding, Problem
@@ -50,7 +51,8 @@ class Walk:
         self.bases = Bases(ctx, dataset)
         self.rows = 0  # how many rows of the log were compared
         self.version = 0  # of the manifest when it was last read
-        self._ahead: list[Ref | tuple[Row, ...]] = []
+        self._ahead: list[Ref] = []  # the next one last
+        self._tail: tuple[Row, ...] | None = None  # compared after all pages
         self._served_in_log: list[Row] = []  # rows of the log with the version or the id of what is served
         self._page_unlinked = False  # retention unlinked a page before it was read
         self._last_base = ""  # the one that was added to `reached` last
@@ -63,7 +65,7 @@ class Walk:
     @property
     def pending(self) -> bool:
         """Whether there are more steps."""
-        return bool(self._ahead)
+        return bool(self._ahead) or self._tail is not None
 
     # --- the manifest ------------------------------------------------------------------------------
 
@@ -85,7 +87,7 @@ class Walk:
             self.damage.unlisted = True
             found.append(finding_of(self.dataset, Problem.NAME_MISSING, keys.datasets()))
         log = self.manifest.log
-        self._ahead = [log.rows, *reversed(log.pages)]
+        self._ahead, self._tail = [*reversed(log.pages)], log.rows
         return found
 
     def _parse(self, key: str, stored: bytes | Failed | None) -> list[Finding]:
@@ -116,22 +118,45 @@ class Walk:
     # --- the log -----------------------------------------------------------------------------------
 
     def step(self) -> Operation[list[Finding]]:
-        """Compare the next page of rows."""
-        item = self._ahead.pop()
-        if isinstance(item, tuple):
-            found = yield from self._check_rows(item)
+        """Compare the next batch of pages, or the tail."""
+        refs = search.batch(self._ahead)
+        if refs:
+            del self._ahead[-len(refs) :]
+            found = yield from self._check_pages(refs)
         else:
-            found = yield from self._check_page(item)
-        if not self._ahead:
+            tail, self._tail = self._tail or (), None
+            found = yield from self._check_rows(tail)
+        if not self.pending:
             found += yield from self._check_served()
             found += yield from self._check_in_force()
             found += [each.finding(self.dataset) for each in self.damage.lost_bases.values()]
         return found
 
-    def _check_page(self, ref: Ref, *, again: bool = False) -> Operation[list[Finding]]:
-        self.reached.add(ref.key)
-        commands: list[Command[Any]] = [Get(ref.key), Ttl(ref.key)]
-        stored, ttl = yield from ask_all(self._ctx, commands)
+    def _check_pages(self, refs: Sequence[Ref]) -> Operation[list[Finding]]:
+        replies = yield from self._read(refs)
+        found: list[Finding] = []
+        rows: list[Row] = []
+        below: list[Ref] = []
+        for ref, stored, ttl in zip(refs, replies[::2], replies[1::2], strict=True):
+            self.reached.add(ref.key)
+            page, wrong = yield from self._check_page(ref, stored, value_of(ttl))
+            found += wrong
+            rows += page.rows
+            below += page.pages
+        self._ahead += reversed(below)
+        return found + (yield from self._check_rows(rows))
+
+    def _read(self, refs: Sequence[Ref]) -> Operation[list[Any]]:
+        """Read pages and their TTLs in one round trip."""
+        commands: list[Command[Any]] = []
+        for ref in refs:
+            commands += [Get(ref.key), Ttl(ref.key)]
+        return ask_all(self._ctx, commands)
+
+    def _check_page(
+        self, ref: Ref, stored: bytes | Failed | None, ttl: int, *, again: bool = False
+    ) -> Operation[tuple[Page, list[Finding]]]:
+        """Parse a page. What cannot be read has no rows. `again`: it was read twice."""
         try:
             record = value_of(stored)
             if record is None:
@@ -141,30 +166,27 @@ class Walk:
             raise
         except Damaged as error:
             return (yield from self._hole(Problem.PAGE_DAMAGED, ref, error.args[0], again=again))
-        found = []
-        if value_of(ttl) != PERMANENT and (yield from self._instead_of(ref)) is None:
-            header = Record.of(ref.key, record).header
-            self.damage.expiring[ref.key] = Expiring(header, ref.first_version, is_page=True)
-            found.append(
-                finding_of(self.dataset, Problem.PAGE_EXPIRING, ref.key, expires_in_ms=value_of(ttl))
-            )
-        if page.pages:
-            self._ahead += reversed(page.pages)
-            return found
-        return found + (yield from self._check_rows(page.rows))
+        if ttl == PERMANENT or (yield from self._instead_of(ref)) is not None:
+            return page, []
+        header = Record.of(ref.key, record).header
+        self.damage.expiring[ref.key] = Expiring(header, ref.first_version, is_page=True)
+        return page, [finding_of(self.dataset, Problem.PAGE_EXPIRING, ref.key, expires_in_ms=ttl)]
 
-    def _hole(self, problem: Problem, ref: Ref, detail: str, *, again: bool) -> Operation[list[Finding]]:
-        """Note a page that cannot be read, unless retention has unlinked it since. `again`: read twice."""
+    def _hole(
+        self, problem: Problem, ref: Ref, detail: str, *, again: bool
+    ) -> Operation[tuple[Page, list[Finding]]]:
+        """Note a page that cannot be read. If retention has unlinked it, return what is named instead."""
         instead = yield from self._instead_of(ref)
         if instead is not None:
             self._page_unlinked = True
-            self._ahead += reversed(instead)
-            return []
+            return Page(pages=tuple(instead)), []
         if not again:  # a replica may lag
-            return (yield from self._check_page(ref, again=True))
+            stored, ttl = yield from self._read([ref])
+            return (yield from self._check_page(ref, stored, value_of(ttl), again=True))
         self.damage.holes.append(ref)
         span = f"versions {ref.first_version} to {ref.last_version}"
-        return [finding_of(self.dataset, problem, ref.key, detail=f"{span}: {detail}" if detail else span)]
+        found = finding_of(self.dataset, problem, ref.key, detail=f"{span}: {detail}" if detail else span)
+        return Page(), [found]
 
     def _check_rows(self, rows: Sequence[Row]) -> Operation[list[Finding]]:
         found: list[Finding] = []
@@ -339,16 +361,14 @@ class Walk:
     def _instead_of(self, ref: Ref) -> Operation[list[Ref] | None]:
         """Return None if the log still names a page, else the pages that it names instead.
 
-        Retention replaces a page of references by those that it holds.
+        Retention replaces a page of references by those that it holds. Where history is stored anew, another
+        page takes its place.
         """
         current = yield from self._current()
         if (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):
             return None
-        return [
-            below
-            for below in current.log.pages
-            if ref.first_version <= below.first_version and below.last_version <= ref.last_version
-        ]
+        within = reseal.pages_within(current.log, ref.first_version, ref.last_version)
+        return (yield from find(self._ctx, self.dataset, within))
 
     def _current(self) -> Operation[Manifest]:
         """Read the manifest again. Raises `Contended` if it is of another line of versions."""

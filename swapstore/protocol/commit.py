@@ -40,15 +40,20 @@ What can fail, and why nothing is lost, doubled or half seen:
   batch, did not run. The batch is sent once more. If the server hangs up again, the request is too large.
 - the store refuses a command (memory, permissions): nothing was committed, and the refusal is raised. After
   a lost reply it proves nothing about the first send, so then the outcome is `unknown`.
-- the store is full, and the swap unlinks as much as it adds: the same manifest is sent once more, to be
-  committed beyond the limit (`even_if_full`). The script then does first what a full server allows and what
-  changes nothing; from its first write on, a server refuses a script nothing for want of memory. The order of
-  its steps stays as it is. What the swap unlinks is deleted at once, after the SET. A reader that started at
-  the previous manifest, and does not find a record, reads the manifest again.
+- the store is full, and retention makes up for what the swap adds, in this swap or in one of the next: the
+  same manifest is sent once more, to be committed beyond the limit (`even_if_full`). The script then does
+  first what a full server allows and what changes nothing; from its first write on, a server refuses a script
+  nothing for want of memory. The order of its steps stays as it is. What the swap unlinks is deleted at once,
+  after the SET. A reader that started at the previous manifest, and does not find a record, reads the
+  manifest again.
 - after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL: verify
   finds it, and a repair expires it. It may leave the live view of the old version: readers ignore it, because
   it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
   at their next poll.
+
+A draft may also store committed records anew, see `recompress.py`. The store replaces those that need no base
+right before the SET, and those that need one right after it, when the manifest names the base. So at each
+moment every record can be read as the stored manifest says, and as the one before it said.
 
 Versions are dense: a draft on version n can only ever become version n+1. Only a repair skips versions, one
 for each snapshot that it puts back into the log.
@@ -107,6 +112,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.publish import Intent
 
 CUT_ATTEMPTS = 2  # how often a draft is sent when the server hangs up before it has all of it
+LARGER = 2  # a full store takes payloads of up to so many times the size of those that leave next
 STAGED_AHEAD_BYTES = 1024 * 1024  # a repair's batch of records to stage is sent when it is this large
 
 
@@ -136,7 +142,7 @@ class Taken:
 
 @attrs.frozen
 class Vanished:
-    """A `stored` record, which only the store has, is not there any more."""
+    """A record that only the store has, and that the draft needs or rewrites, is not there as it was."""
 
     key: str
 
@@ -316,7 +322,7 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
             lost, losses = error, losses + 1
             current = yield from ask_after_loss(ctx, draft, error)
         except SwapstoreError as error:
-            draft = _for_a_full_store(draft, error, lost)
+            draft = yield from _for_a_full_store(ctx, draft, error, lost)
             continue
         verdict = yield from resolve(ctx, draft, current, lost)
         if verdict is not None:
@@ -348,17 +354,38 @@ def _cut_again(draft: Draft, error: ReplyLost, cuts: int) -> int:
     return cuts + 1
 
 
-def _for_a_full_store(draft: Draft, error: SwapstoreError, lost: ReplyLost | None) -> Draft:
+def _for_a_full_store(
+    ctx: Context, draft: Draft, error: SwapstoreError, lost: ReplyLost | None
+) -> Operation[Draft]:
     """Return a draft as a full store takes it. Raises what the store said if there is no such draft.
 
     What it unlinks is deleted at once. During a grace, each publish would take more than it gives; and SQLite
     writes a record anew to give it a TTL.
     """
-    if isinstance(error, StoreFull) and draft.fits_a_full_store and draft.grace_ms is None:
+    is_first = isinstance(error, StoreFull) and draft.grace_ms is None
+    if is_first and (draft.frees_as_much or (yield from _is_made_up_for(ctx, draft))):
         return attrs.evolve(draft, even_if_full=True, grace_ms=0)
     if lost is None:
         raise error
     raise unknown(draft, error) from error
+
+
+def _is_made_up_for(ctx: Context, draft: Draft) -> Operation[bool]:
+    """Say whether this swap, or one of the next, frees what the draft adds: rows leave by the page.
+
+    Payloads differ in size. One may have up to `LARGER` times the mean size of those that leave next.
+    """
+    base, row = draft.base, draft.row
+    if base is None or row is None or not draft.frees_soon:
+        return False
+    try:
+        leaving = yield from find(ctx, base.head.dataset, search.oldest(base.log))
+    except SwapstoreError:  # a page that cannot be read does not leave, unless another swap has unlinked it
+        with suppress(SwapstoreError):
+            current = yield from load_manifest(ctx, base.head.dataset)
+            return current is None or current.etag != base.etag
+        return False
+    return row.size * len(leaving) <= LARGER * sum(each.size for each in leaving)
 
 
 class Committer(Protocol):
@@ -426,7 +453,7 @@ class Scripted(Committer):
             case Unstaged() as unstaged:
                 if refusal is not None:
                     raise refusal  # the record is not there because the store refused to stage it
-                if any(record.stored and record.key == unstaged.key for record in needed):
+                if unstaged.key in _only_stored(draft, needed):
                     return Vanished(unstaged.key)
                 staging.missed(unstaged)
                 return None
@@ -466,6 +493,11 @@ class Scripted(Committer):
         raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
 
 
+def _only_stored(draft: Draft, needed: list[Record]) -> set[str]:
+    """Return the keys of records that the draft relies on and that this client cannot stage."""
+    return {record.key for record in needed if record.stored} | {each.key for each in draft.rewritten}
+
+
 def awaiting(key: str, durability: Durability) -> AwaitReplicas:
     """Return the command that waits for what a publish asks for, behind a write to the same server."""
     return AwaitReplicas(key, durability.replicas, durability.fsync, durability.timeout_ms)
@@ -487,6 +519,7 @@ def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:
         manifest=draft.manifest.raw,
         live_key=ctx.keys.live(draft.manifest.head.dataset),
         staged=tuple(Staged(record.key, record.header, record.shared) for record in needed),
+        rewritten=draft.rewritten,
         staging_ttl_ms=ctx.policy.staging_ttl_ms,
         unlinked=draft.unlinked,
         grace_ms=ctx.policy.reader_grace_ms if draft.grace_ms is None else draft.grace_ms,

@@ -30,7 +30,7 @@ from swapstore.format import manifest as manifests
 from swapstore.format import search
 from swapstore.format.retention import complete_from
 from swapstore.models import Gap
-from swapstore.protocol.load import current_manifest, find, load_manifest, own
+from swapstore.protocol.load import current_manifest, find, gather, load_manifest, own
 from swapstore.protocol.operation import Listen, Operation, Wait
 from swapstore.protocol.read import through_manifest
 
@@ -166,7 +166,7 @@ class Follow:
             yield from self._find_place(manifest)
             self._note(manifest)
         while True:
-            onward = yield from find(self._ctx, self._dataset, search.onward(manifest, self._position))
+            onward = yield from gather(self._ctx, self._dataset, search.onward(manifest, self._position))
             found = self._next_of(manifest, onward)
             if found or onward.at_end:  # a page of rows that were returned before is no reason to wait
                 return found

@@ -13,7 +13,7 @@ Records and pages are checked when they are read: one that is missing or altered
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +33,7 @@ from swapstore.errors import (
 from swapstore.format import bases, manifest, pages, records, search
 from swapstore.format.keys import check_base
 from swapstore.format.manifest import snapshot_fields
-from swapstore.format.pages import Page
+from swapstore.format.pages import Page, SealedPage
 from swapstore.models import Row, Snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
@@ -45,9 +45,8 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-HEAD_BYTES = 1024  # holds the header of most manifests
-HEAD_SLACK_BYTES = 256  # how much longer than the remembered header the stored one may be
-SERVED_BYTES = 64 * 1024  # a larger payload is cheaper to read by itself than along with the manifest
+HEAD_SLACK_BYTES = 256  # how much longer than the remembered header the stored one may be: a pinned row more
+SERVED_BYTES = 64 * 1024  # a larger record is cheaper to read by itself than along with the manifest
 
 _NOTHING = (None, b"", Served(None))  # what a read of a key that is not there is answered with
 
@@ -241,7 +240,7 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     known = _known(ctx, key)
     if known is None:
         return (yield from _first_manifest(ctx, dataset))  # all of it: this client may publish next
-    size = max(known.manifest.head_size + HEAD_SLACK_BYTES, HEAD_BYTES)
+    size = known.manifest.head_size + HEAD_SLACK_BYTES
     read_at = ctx.clock.monotonic()
     peeked = yield from ask(ctx, Peek(key, size))
     if peeked.startswith(manifest.prefix(known.manifest.etag)):
@@ -317,20 +316,56 @@ def _ask_once(question: GetServed) -> Operation[Served | Failed | None]:
 
 
 def load_page(ctx: Context, dataset: str, ref: Ref) -> Operation[Page]:
-    """Read a page and check it. Pages are immutable, so they are cached by their key and bounds.
+    """Read a page and check it."""
+    (page,) = yield from load_pages(ctx, dataset, [ref])
+    return page
 
-    The key alone may stand for other rows, if the store went back and has grown past what this client knew.
+
+def load_pages(ctx: Context, dataset: str, refs: Sequence[Ref]) -> Operation[list[Page]]:
+    """Read pages in one round trip, and check them. Returns those before the first that cannot be read.
+
+    Raises what is wrong with the first of all. Pages are immutable, so they are cached by their key and
+    bounds. The key alone may stand for other rows, if the store went back and has grown past what this client
+    knew.
     """
-    bounds = f"{ref.count}.{ref.min_ts}.{ref.max_ts}"
-    record = ctx.cache.record(ref.key, bounds)
-    if record is not None:
-        return pages.parse(record, ref, dataset)
-    record = yield from ask(ctx, Get(ref.key))
+    cached = [cached_page(ctx, ref) for ref in refs]
+    missing = [Get(ref.key) for ref, record in zip(refs, cached, strict=True) if record is None]
+    replies = iter((yield from ask_all(ctx, missing)))
+    found: list[Page] = []
+    for ref, known in zip(refs, cached, strict=True):
+        record = next(replies) if known is None else known
+        try:
+            page = _page_in(record, ref, dataset)
+        except SwapstoreError:
+            if not found:
+                raise
+            break
+        if known is None and isinstance(record, bytes):
+            ctx.cache.keep(ref.key, _bounds(ref), record)
+        found.append(page)
+    return found
+
+
+def cached_page(ctx: Context, ref: Ref) -> bytes | None:
+    """Return the record of a page that this client has read or sealed, if it remembers it."""
+    return ctx.cache.record(ref.key, _bounds(ref))
+
+
+def keep_pages(ctx: Context, sealed: Iterable[SealedPage]) -> None:
+    """Remember the pages that a commit of this client has sealed. Retention takes them apart one day."""
+    for page in sealed:
+        ctx.cache.keep(page.ref.key, _bounds(page.ref), page.record)
+
+
+def _bounds(ref: Ref) -> str:
+    return f"{ref.count}.{ref.min_ts}.{ref.max_ts}"
+
+
+def _page_in(reply: bytes | Failed | None, ref: Ref, dataset: str) -> Page:
+    record = value_of(reply)
     if record is None:
         raise pages.missing(ref)
-    page = pages.parse(record, ref, dataset)
-    ctx.cache.keep(ref.key, bounds, record)
-    return page
+    return pages.parse(record, ref, dataset)
 
 
 def find(ctx: Context, dataset: str, searching: Generator[Ref, Page, T]) -> Operation[T]:
@@ -339,6 +374,17 @@ def find(ctx: Context, dataset: str, searching: Generator[Ref, Page, T]) -> Oper
         ref = next(searching)
         while True:
             ref = searching.send((yield from load_page(ctx, dataset, ref)))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def gather(ctx: Context, dataset: str, walking: Generator[list[Ref], list[Page], T]) -> Operation[T]:
+    """Run a walk of `format.search`, which does no I/O: load each batch of pages that it asks for."""
+    try:
+        refs = next(walking)
+        while True:
+            refs = walking.send((yield from load_pages(ctx, dataset, refs)))
     except StopIteration as stop:
         result: T = stop.value
         return result

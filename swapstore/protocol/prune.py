@@ -6,11 +6,11 @@ page has to be read before it is taken apart. One that cannot be read stays in t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from swapstore.commands import Get
-from swapstore.errors import Contended, Damaged, OutcomeUnknown, StoreFull
-from swapstore.format import pages, retention, search
+from swapstore.commands import Get, Peek
+from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown, StoreFull
+from swapstore.format import bases, pages, records, retention, search
 from swapstore.format.append import Retained, repoint
 from swapstore.format.manifest import same_row
 from swapstore.format.retention import Limits
@@ -19,6 +19,7 @@ from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.load import (
     ask_all,
+    cached_page,
     current_manifest,
     find,
     is_in_log,
@@ -31,8 +32,9 @@ from swapstore.protocol.operation import Operation, Turn, Wait
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from swapstore.commands import Command, Failed
     from swapstore.format.append import Draft
-    from swapstore.format.manifest import Manifest
+    from swapstore.format.manifest import Log, Manifest
     from swapstore.format.pages import Page
     from swapstore.models import Ref, Retention, Row
     from swapstore.protocol.context import Context
@@ -63,16 +65,23 @@ def retained(
             in_log = yield from is_in_log(ctx, base, search.ById(row.id, row.ts))
             released += [] if in_log else [row]
     readable = yield from _readable(ctx, base, ripe, most)
-    unneeded = yield from _unneeded(ctx, base, released)
-    return Retained(limits=bounds, pages=readable, released=tuple(released), unneeded=unneeded)
+    left, gone, _ = retention.taken_apart(head, base.log, readable)
+    named = yield from _named(ctx, base.head.dataset, [*gone, *released], left)
+    unneeded = yield from _unneeded(ctx, base.head.dataset, [*gone, *released], left)
+    return Retained(limits=bounds, pages=readable, released=tuple(released), named=named, unneeded=unneeded)
 
 
-def _unneeded(ctx: Context, base: Manifest, released: list[Row]) -> Operation[frozenset[str]]:
-    """Return those bases of released rows that no row of the log names."""
+def _unneeded(ctx: Context, dataset: str, rows: list[Row], left: Log) -> Operation[frozenset[str]]:
+    """Return bases of rows that leave the log which no row needs that is left in a page.
+
+    Only those are searched for of which the references do not tell that.
+    """
     found = []
-    for name in {row.base for row in released if row.base is not None}:
+    for name in {row.base for row in rows if row.base is not None}:
+        if not bases.lies_between(name, left.pages):
+            continue
         try:
-            row = yield from find(ctx, base.head.dataset, search.in_log(base.log, search.ByBase(name)))
+            row = yield from find(ctx, dataset, search.in_log(left, search.ByBase(name)))
         except Damaged:
             continue  # the damaged page may have such a row
         if row is None:
@@ -91,16 +100,84 @@ def _readable(ctx: Context, base: Manifest, ripe: list[Ref], most: int) -> Opera
 
 
 def _load(ctx: Context, dataset: str, refs: list[Ref]) -> Operation[dict[str, Page]]:
-    replies = yield from ask_all(ctx, [Get(ref.key) for ref in refs])
+    cached = [cached_page(ctx, ref) for ref in refs]
+    missing = [Get(ref.key) for ref, record in zip(refs, cached, strict=True) if record is None]
+    replies = iter((yield from ask_all(ctx, missing)))
     found: dict[str, Page] = {}
-    for ref, reply in zip(refs, replies, strict=True):
+    for ref, known in zip(refs, cached, strict=True):
         try:
-            record = value_of(reply)
+            record = value_of(next(replies) if known is None else known)
             if record is not None:
                 found[ref.key] = pages.parse(record, ref, dataset)
         except Damaged:
             continue
     return found
+
+
+# --- ids that were published again -----------------------------------------------------------------
+#
+# If somebody deletes the records of a snapshot, and its id is published again, two rows have the same keys.
+# When the first one leaves the log, the records of the second must stay.
+
+SLACK_BYTES = 32  # more than `records.states` looks at, beyond the entry
+
+
+def _named(ctx: Context, dataset: str, rows: list[Row], left: Log) -> Operation[frozenset[str]]:
+    """Return the keys of rows that leave the log which belong to a row that is left in a page.
+
+    The records tell whose they are: the id record states the entry, and the ts record the version as well,
+    where pages may hold the same entry twice. The log is searched only for what the records do not tell.
+    """
+    commands: list[Command[Any]] = []
+    for row in rows:
+        id_key, ts_key = ctx.keys.records(dataset, row)
+        commands.append(Peek(id_key, len(records.stated(row)) + SLACK_BYTES))
+        if _spans(left, row.ts):
+            commands.append(Get(ts_key))
+    replies = iter((yield from ask_all(ctx, commands)))
+    own, others = set[str](), set[str]()
+    for row in rows:
+        keys = ctx.keys.records(dataset, row)
+        id_record = _bytes_of(next(replies))
+        is_own = records.states(id_record, row)
+        if _spans(left, row.ts):
+            ts_record = _bytes_of(next(replies))
+            origin = records.origin_in(ts_record) if records.states(ts_record, row) else None
+            is_own = is_own and origin is not None and origin.version <= row.version
+        if is_own:
+            own.update(keys)
+        elif id_record:
+            others |= yield from _keys_of_another(ctx, dataset, row, left)
+    return frozenset(others - own)
+
+
+def _spans(left: Log, ts: int) -> bool:
+    return any(ref.min_ts <= ts <= ref.max_ts for ref in left.pages)
+
+
+def _keys_of_another(ctx: Context, dataset: str, row: Row, left: Log) -> Operation[set[str]]:
+    """Return those keys of a row that leaves the log which a row names that is left in it."""
+    id_key, ts_key = ctx.keys.records(dataset, row)
+    record = _bytes_of((yield from ask_all(ctx, [Get(id_key)]))[0])
+    try:
+        ts = records.entry_of(record, id_key).ts
+    except Corrupt:
+        ts = row.ts
+    try:
+        other = yield from find(ctx, dataset, search.in_log(left, search.ById(row.id, ts)))
+    except Damaged:
+        return {id_key, ts_key}
+    if other is None:
+        return set()
+    return {id_key, ts_key} if other.ts == row.ts else {id_key}
+
+
+def _bytes_of(reply: bytes | Failed | None) -> bytes:
+    """Return the value of a key. Empty: there is none, or it is of another type. Raises other refusals."""
+    try:
+        return value_of(reply) or b""
+    except Corrupt:
+        return b""
 
 
 # --- prune -----------------------------------------------------------------------------------------

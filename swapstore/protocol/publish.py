@@ -39,7 +39,7 @@ from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
 from swapstore.protocol.encoder import Encoder, Form
-from swapstore.protocol.load import find, find_id, load_manifest, load_snapshot
+from swapstore.protocol.load import find, find_id, keep_pages, load_manifest, load_snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
                 if len(staging.claims()) > 1 or len(_brought(ctx, staging)) > len(form.brought):
                     # Its `ts` has moved up, or an attempt that lost the race has brought another base.
                     yield from _withdraw(ctx, wanted.dataset, staging)
-                return _created(draft, replicas)
+                return _created(ctx, draft, replicas)
             case Taken(key):
                 answer = yield from _resolve_taken(ctx, this, base, key, staging)
                 if isinstance(answer, Commit):
@@ -275,14 +275,25 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
 
 
 def _deduped(ctx: Context, base: Manifest, key: str) -> Operation[Row | None]:
-    """Find the newest row that was published with this dedupe key, as far back as the manifest names keys."""
+    """Find the newest row that was published with this dedupe key, as far back as the manifest names keys.
+
+    Raises what is wrong with its page, if that cannot be read: the key was committed, so publishing it would
+    repeat the commit.
+    """
     for row in reversed(base.log.rows):
         if row.dedupe_key == key:
             return row
     for named, version in reversed(base.log.dedupe):
         if named == key:
-            query = search.ByVersion(version)
-            found = yield from find(ctx, base.head.dataset, search.in_log(base.log, query))
+            searching = search.in_log(base.log, search.ByVersion(version))
+            try:
+                found = yield from find(ctx, base.head.dataset, searching)
+            except (PayloadMissing, Corrupt) as error:
+                raise type(error)(
+                    f"dedupe_key {key!r} was published as version {version}, and its row cannot be read, so "
+                    f"nothing was published: {error.args[0]}. Once it is repaired, publish again",
+                    key=error.key,
+                ) from error
             return found if found is not None and found.dedupe_key == key else None
     return None
 
@@ -460,7 +471,9 @@ def _records(ctx: Context, draft: Draft, form: Form) -> list[Record]:
     ]
 
 
-def _created(draft: Draft, replicas: int | None) -> Commit:
+def _created(ctx: Context, draft: Draft, replicas: int | None) -> Commit:
+    if draft.pages:
+        keep_pages(ctx, draft.pages)
     row = draft.row
     assert row is not None  # noqa: S101 - a publish always adds a row
     return _commit(draft.manifest, row, created=True, replicas=replicas)

@@ -10,8 +10,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-import attrs
-
 from swapstore.arguments import shown
 from swapstore.errors import Contended, Corrupt, PayloadMissing, Unavailable
 from swapstore.events import ReadHit, ReadMiss
@@ -24,7 +22,7 @@ from swapstore.protocol.load import (
     find_id,
     is_page_named,
     load_manifest,
-    load_page,
+    load_pages,
     load_snapshot,
     own,
     served,
@@ -191,11 +189,11 @@ def _emit_read(ctx: Context, found: Snapshot, tally: Tally) -> None:
 
 
 class History:
-    """Iterate over the rows of a dataset, newest first, one page at a time. Nothing published: no rows.
+    """Iterate over the rows of a dataset, newest first, a batch of pages at a time. None: nothing published.
 
     All rows come from the manifest that the first step read. So a history that is read slowly still shows one
-    committed version, each row once, and holds one page of rows at a time. One that is read more slowly than
-    the reader grace may come to a page that retention has unlinked.
+    committed version, each row once, and holds the rows of one batch at a time. One that is read more slowly
+    than the reader grace may come to a page that retention has unlinked.
     """
 
     def __init__(self, ctx: Context, dataset: str, *, limit: int | None, before: int | None) -> None:
@@ -225,24 +223,24 @@ class History:
 
     def _walk(self, cursor: Cursor) -> Operation[list[Row]]:
         while True:
-            rows, page_ref, rest = cursor.step()
-            if page_ref is None:
-                self._rest = None
+            rows, cursor = cursor.step()
+            wanted = None if self._left is None else self._left - len(rows)
+            refs = cursor.batch(wanted)
+            if rows or not refs:
+                self._rest = cursor if refs else None
                 return rows
-            if rows:
-                self._rest = attrs.evolve(rest, ahead=(*rest.ahead, page_ref))
-                return rows
-            cursor = rest.opened((yield from self._load(page_ref)))
+            cursor = cursor.opened(refs, (yield from self._load(refs)))
 
-    def _load(self, ref: Ref) -> Operation[Page]:
-        """Load a page. Raises `Contended` if retention has unlinked it since the first step."""
+    def _load(self, refs: list[Ref]) -> Operation[list[Page]]:
+        """Load pages. Raises `Contended` if retention has unlinked the first one since the first step."""
         try:
-            return (yield from load_page(self._ctx, self._dataset, ref))
+            return (yield from load_pages(self._ctx, self._dataset, refs))
         except Corrupt:
             if not self._ctx.route.leave():
                 raise
-            return (yield from self._load(ref))
+            return (yield from self._load(refs))
         except PayloadMissing:
+            ref = refs[0]
             current = yield from load_manifest(self._ctx, self._dataset)
             if current is None or (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):
                 raise

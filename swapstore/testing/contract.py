@@ -40,6 +40,7 @@ from swapstore.commands import (
     Register,
     Remove,
     Replace,
+    Rewritten,
     Scan,
     Served,
     Stage,
@@ -118,7 +119,8 @@ class PublishingContract:
             (b'{"latest":{"id":"a","size":10,"base":"a"},"pinned":null}', b"a's record", b"a's record"),
             (b'{"latest":{"id":"a","size":10,"base":"b"},"pinned":null}', b"a's record"),
             (b'{"latest":{"id":"a","size":10,"base":7},"pinned":null}', b"a's record"),
-            (b'{"latest":{"id":"a","size":11},"pinned":null}',),
+            (b'{"latest":{"id":"a","size":11},"pinned":null}', b"a's record"),
+            (b'{"latest":{"id":"b","size":11},"pinned":null}',),
             (b'{"latest":{"id":"a","size":10},"pinned":{"id":"b","size":10}}',),
             (b'{"latest":{"id":"b","size":10},"pinned":{"id":"a","size":10}}', b"a's record"),
             (b'{"latest":{"id":7,"size":"x"}}',),
@@ -130,6 +132,10 @@ class PublishingContract:
             do(driver, Put(MANIFEST, header + b"\n{}", LONG_MS))
             line, alone = header + b"\n", Served(header + b"\n{}")
             assert do(driver, ask) in {alone, Served(line), Served(line, *with_it)}
+        do(driver, Put(B, b"b's long record", LONG_MS))
+        for header in (b'{"latest":{"id":"b","size":11}}', b'{"latest":{"id":"a","size":10,"base":"b"}}'):
+            do(driver, Put(MANIFEST, header + b"\n", LONG_MS))
+            assert b"b's long record" not in attrs.astuple(do(driver, ask))
 
     def test_stage_writes_only_a_free_key(self, driver: Driver) -> None:
         """The second of two producers with the same id would overwrite what the first staged."""
@@ -253,6 +259,42 @@ class PublishingContract:
         assert do(driver, Get(A)) == b"entry\n"
         self.pass_time(0.4)
         assert do(driver, Get(A)) is None
+
+    def test_a_commit_rewrites_committed_records(self, driver: Driver) -> None:
+        """History that is stored anew would be lost or stay as it was, or expire with what is unlinked."""
+        for key in (A, B):
+            do(driver, Stage(key, b"entry\n", LONG_MS, b"old"))
+        do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"), Staged(B, b"entry\n"))))
+        do(driver, Stage(PAGE, b"page\n", LONG_MS))
+        plain = Rewritten(A, b"entry\n", b"entry, plain\n1")
+        delta = Rewritten(B, b"entry\n", b"entry, of a base\n2", needs_base=True)
+        page = {"staged": (Staged(PAGE, b"page\n", shared=True),), "unlinked": (PAGE,)}
+        anew = commit("e.2.a", expected="e.1.a", rewritten=(plain, delta), **page)
+        assert do(driver, anew) == Committed()
+        assert do(driver, Get(MANIFEST)) == manifest_bytes("e.2.a")
+        assert [do(driver, Get(key)) for key in (A, B)] == [b"entry, plain\n1", b"entry, of a base\n2"]
+        assert is_permanent(driver, A)
+        assert is_permanent(driver, B)
+        assert not is_permanent(driver, PAGE)
+        assert do(driver, anew) == Already()
+
+    def test_a_commit_rewrites_only_what_it_has_seen(self, driver: Driver) -> None:
+        """A record that is altered, gone or not committed would be replaced, or a manifest name it anew."""
+        for key in (A, B):
+            do(driver, Stage(key, b"entry\n", LONG_MS, b"old"))
+        do(driver, commit("e.1.a", staged=(Staged(A, b"entry\n"),)))
+        fits = Rewritten(A, b"entry\n", b"entry, plain\n")
+        for wrong, present in (
+            (Rewritten(A, b"entry, otherwise\n", b"new\n"), True),
+            (Rewritten(B, b"entry\n", b"new\n"), True),
+            (Rewritten("t:id:{d}:c", b"entry\n", b"new\n", needs_base=True), False),
+        ):
+            anew = commit("e.2.a", expected="e.1.a", rewritten=(fits, wrong))
+            assert do(driver, anew) == Unstaged(wrong.key, present=present)
+        stale = commit("e.2.a", expected="e.1.x", rewritten=(fits,))
+        assert do(driver, stale) == Mismatch(manifest_bytes("e.1.a"))
+        assert [do(driver, Get(key)) for key in (A, B)] == [b"entry\nold"] * 2
+        assert do(driver, Get(MANIFEST)) == manifest_bytes("e.1.a")
 
     def test_the_address_shows_no_password(self, driver: Driver) -> None:
         """Error messages, which name the store, would show its password."""
@@ -522,19 +564,16 @@ def prefix(etag: str) -> bytes:
     return b'{"etag":"' + etag.encode() + b'"'
 
 
-def commit(
-    etag: str, *, expected: str | None = None, staged: tuple[Staged, ...] = (), unlinked: tuple[str, ...] = ()
-) -> Swap:
+def commit(etag: str, *, expected: str | None = None, **more: Any) -> Swap:
     return Swap(
         key=MANIFEST,
         expected=prefix(expected) if expected else b"",
         prefix=prefix(etag),
         manifest=manifest_bytes(etag),
         live_key=LIVE,
-        staged=staged,
-        unlinked=unlinked,
         staging_ttl_ms=LONG_MS,
         grace_ms=GRACE_MS,
+        **more,
     )
 
 

@@ -36,6 +36,7 @@ from swapstore.commands import (
     Register,
     Remove,
     Replace,
+    Rewritten,
     Scan,
     Scanned,
     Served,
@@ -277,13 +278,18 @@ class Keyspace:
             return refusal
         steps = [
             *(("persist", staged.key) for staged in commit.staged),
+            *(("rewrite", each.key) for each in commit.rewritten if not each.needs_base),
             ("swap", commit.key),
+            *(("rewrite", each.key) for each in commit.rewritten if each.needs_base),
             *(("unlink", key) for key in commit.unlinked),
             ("remove", commit.live_key),
         ]
+        records = {each.key: each.record for each in commit.rewritten}
         for what, key in steps[:writes]:
             if what == "swap":
                 self._set(key, commit.manifest, None)
+            elif what == "rewrite":
+                self._set(key, records[key], None)
             elif what == "remove":
                 self.values.pop(key, None)
             elif key in self.values:
@@ -303,8 +309,17 @@ class Keyspace:
             as_expected = stored is None
         if not as_expected:
             return Mismatch(stored)
-        faults = (self._fault(staged) for staged in commit.staged)
+        faults = [
+            *(self._fault(staged) for staged in commit.staged),
+            *(self._fault_of_rewritten(each) for each in commit.rewritten),
+        ]
         return next((fault for fault in faults if fault is not None), None)
+
+    def _fault_of_rewritten(self, each: Rewritten) -> Unstaged | None:
+        value = self.values.get(each.key)
+        if value is not None and value.expires_at is None and value.data.startswith(each.header):
+            return None
+        return Unstaged(each.key, present=value is not None)
 
     def _fault(self, staged: Staged) -> Unstaged | Held | None:
         value = self.values.get(staged.key)

@@ -21,8 +21,10 @@ import redis.connection
 
 from tests.benchmarks import (
     batching,
+    compression,
     contention,
     depth_timing,
+    history,
     load,
     memory,
     peers,
@@ -30,6 +32,7 @@ from tests.benchmarks import (
     publishing,
     reading,
     report,
+    sequences,
     targets,
 )
 from tests.benchmarks.bench import QUICK_ROUNDS, ROUNDS, Bench
@@ -42,6 +45,8 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "read": reading.run,
     "many": batching.run,
     "memory": memory.run,
+    "history": history.run,
+    "compression": compression.run,
     "peers": peers.run,
     "contention": contention.run,
     "load": load.run,
@@ -56,7 +61,14 @@ def main(arguments: list[str]) -> int:
     found = report.Report(report.console())
     try:
         with stoppable(), ground(chosen.url or None) as where:
-            bench = Bench(where, found, rounds, quick=chosen.quick, peers_env=chosen.peers_env)
+            bench = Bench(
+                where,
+                found,
+                rounds,
+                quick=chosen.quick,
+                peers_env=chosen.peers_env,
+                sequences=sequences.directory(chosen.sequences),
+            )
             found.about |= where.about() | about(bench)
             found.console.print(f"{found.about}\n", highlight=False)
             for name in [name for name in SECTIONS if name in chosen.only]:
@@ -90,6 +102,13 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get(URL_VARIABLE) or None,
         help="measure on this server, in a namespace that is removed at the end (up to 300 MB until then); "
         f"default: ${URL_VARIABLE}",
+    )
+    made.add_argument(
+        "--sequences",
+        type=Path,
+        metavar="DIR",
+        help="real sequences of versions (*.jsonl, *.jsonl.xz), beside the generated ones; default: "
+        f"${sequences.VARIABLE}",
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     made.add_argument("--plots", type=Path, metavar="DIR", help="write SVG plots there")

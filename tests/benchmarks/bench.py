@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from tests.benchmarks import payloads
+from tests.benchmarks import payloads, sequences
 from tests.benchmarks.ground import Ground
 from tests.benchmarks.report import Report
 
@@ -28,6 +28,7 @@ class Bench:
     rounds: int = ROUNDS
     quick: bool = False
     peers_env: Path | None = None
+    sequences: Path = attrs.field(factory=sequences.directory)
 
     def delays(self) -> list[tuple[int, str]]:
         """Return the delays (ms, each way), each with the address that has it."""

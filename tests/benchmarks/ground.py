@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,22 +34,23 @@ class Ground:
         self.namespace = f"{NAMESPACE}-{secrets.token_hex(4)}"
         self.client: Any = undo.enter_context(redis.Redis.from_url(url))
         self._undo = undo
-        self._slow: dict[float, str] = {0: url}
+        self._slow: dict[tuple[float, float], str] = {(0, math.inf): url}
 
-    def behind(self, delay_ms: float) -> str | None:
-        """Return an address with this delay, each way; None if no proxy can provide it.
+    def behind(self, delay_ms: float, bytes_per_s: float = math.inf) -> str | None:
+        """Return an address with this delay and rate, each way; None if no proxy can provide it.
 
         TLS checks the host's name, which a proxy does not have, and a socket file has no port.
         """
         parts = urlsplit(self.url)
         if parts.scheme != "redis" or not parts.hostname:
-            return self._slow.get(delay_ms)
-        if delay_ms not in self._slow:
-            network = slow_network(parts.hostname, parts.port or 6379, delay_ms / 1000)
+            return self._slow.get((delay_ms, bytes_per_s))
+        if (delay_ms, bytes_per_s) not in self._slow:
+            network = slow_network(parts.hostname, parts.port or 6379, delay_ms / 1000, bytes_per_s)
             port = self._undo.enter_context(network)
             user, at, _ = parts.netloc.rpartition("@")
-            self._slow[delay_ms] = parts._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl()
-        return self._slow[delay_ms]
+            address = parts._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl()
+            self._slow[delay_ms, bytes_per_s] = address
+        return self._slow[delay_ms, bytes_per_s]
 
     def store(self, url: str | None = None, **options: Any) -> Store:
         """Make a store in the namespace."""

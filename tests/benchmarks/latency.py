@@ -1,13 +1,17 @@
 """A proxy on loopback that delays data, each way, like a network: many bytes may be in flight.
 
-`python -m tests.benchmarks.latency HOST PORT SECONDS` runs one until its input ends, and prints its port: in
-its own process it does not compete with the client that is measured.
+It can also let through only so many bytes a second, each way and on each connection. A real network begins
+slower than that, until the sender knows what it can carry.
+
+`python -m tests.benchmarks.latency HOST PORT SECONDS BYTES` runs one until its input ends, and prints its
+port: in its own process it does not compete with the client that is measured.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import subprocess
 import sys
 import threading
@@ -19,11 +23,17 @@ CHUNK = 1 << 16
 
 
 class SlowNetwork:
-    """Forwards connections to a port, by default of this machine; each byte arrives `delay_s` later."""
+    """Forwards connections to a port, by default of this machine; each byte arrives `delay_s` later.
 
-    def __init__(self, port: int, delay_s: float, host: str = "127.0.0.1") -> None:
+    `bytes_per_s`: how many bytes it takes a second.
+    """
+
+    def __init__(
+        self, port: int, delay_s: float, host: str = "127.0.0.1", *, bytes_per_s: float = math.inf
+    ) -> None:
         self._target = (host, port)
         self._delay_s = delay_s
+        self._bytes_per_s = bytes_per_s
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,20 +69,22 @@ class SlowNetwork:
 
     async def _forward(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
+        taken_at = 0.0  # when all bytes so far are on their way
         try:
             while data := await source.read(CHUNK):
-                loop.call_later(self._delay_s, sink.write, data)
+                taken_at = max(taken_at, loop.time()) + len(data) / self._bytes_per_s
+                loop.call_at(taken_at + self._delay_s, sink.write, data)
         finally:
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(self._delay_s)
+                await asyncio.sleep(max(0.0, taken_at - loop.time()) + self._delay_s)
             sink.close()
 
 
 @contextlib.contextmanager
-def slow_network(host: str, port: int, delay_s: float) -> Iterator[int]:
+def slow_network(host: str, port: int, delay_s: float, bytes_per_s: float = math.inf) -> Iterator[int]:
     """Run one in its own process; yield the port to connect to."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.latency", host, str(port), str(delay_s)],
+        [sys.executable, "-m", "tests.benchmarks.latency", host, *map(str, (port, delay_s, bytes_per_s))],
         cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -88,9 +100,9 @@ def slow_network(host: str, port: int, delay_s: float) -> Iterator[int]:
             process.stdin.close()
 
 
-def main(host: str, port: str, delay_s: str) -> None:
+def main(host: str, port: str, delay_s: str, bytes_per_s: str) -> None:
     """Forward until the input ends."""
-    with SlowNetwork(int(port), float(delay_s), host) as network:
+    with SlowNetwork(int(port), float(delay_s), host, bytes_per_s=float(bytes_per_s)) as network:
         sys.stdout.write(f"{network.port}\n")
         sys.stdout.flush()
         sys.stdin.read()

@@ -87,13 +87,14 @@ def _used(
     """
     with Server(bench.ground.directory / "memory") as server, server.client() as client:
         publish(server.url, "first", first)
-        before = _stable_memory(client)
+        before = stable_memory(client)
         publish(server.url, bench.ground.namespace, documents)
-        grown = _stable_memory(client) - before
+        grown = stable_memory(client) - before
     assert grown > 0, "a server with more data takes less memory"
     return grown
 
 
-def _stable_memory(client: Any) -> float:
+def stable_memory(client: Any) -> float:
+    """Return `used_memory` after the allocator has returned what it can."""
     client.execute_command("MEMORY", "PURGE")
     return float(client.info("memory")["used_memory"])

@@ -29,7 +29,7 @@ class Six:
         self._client = client
         self._namespace = namespace
         self._region = region
-        self._number = begin
+        self.number = begin
 
     def pipeline(self, payload: bytes | str, *, transaction: bool) -> Any:
         """Make a pipeline with the six commands of the next publish."""
@@ -39,12 +39,12 @@ class Six:
 
     def queue(self, pipeline: Any, payload: bytes | str) -> None:
         """Queue the six commands of the next publish on a pipeline."""
-        self._number += 1
-        key = names(self._namespace, self._region, self._number)
+        self.number += 1
+        key = names(self._namespace, self._region, self.number)
         pipeline.set(key["by ts"], payload)
         pipeline.set(key["by id"], payload)
         pipeline.set(key["latest"], key["by id"])
-        pipeline.zadd(key["index"], {key["id"]: BEGAN_MS + self._number})
+        pipeline.zadd(key["index"], {key["id"]: BEGAN_MS + self.number})
         pipeline.zremrangebyscore(key["index"], "-inf", 0)
         pipeline.delete(key["live"])
 
@@ -60,6 +60,11 @@ class Six:
         """Read in two steps: the pointer, then what it points at."""
         pointer = self._client.get(names(self._namespace, self._region, 0)["latest"])
         found: bytes | None = self._client.get(pointer)
+        return found
+
+    def read_number(self, number: int) -> bytes | None:
+        """Read the payload of a publish whose key is known, in one step."""
+        found: bytes | None = self._client.get(names(self._namespace, self._region, number)["by id"])
         return found
 
     async def aread(self) -> bytes | None:

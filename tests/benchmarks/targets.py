@@ -7,7 +7,18 @@ from typing import Any
 
 import attrs
 
-from tests.benchmarks import batching, contention, depth, depth_timing, memory, peers, publishing, reading
+from tests.benchmarks import (
+    batching,
+    compression,
+    contention,
+    depth,
+    depth_timing,
+    history,
+    memory,
+    peers,
+    publishing,
+    reading,
+)
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.report import Report, Row, Sheet
 from tests.benchmarks.rounds import ratio
@@ -15,6 +26,15 @@ from tests.benchmarks.rounds import ratio
 PUBLISH_MOST = {"1 KB": 1.1, "10 KB": 1.1, "100 KB": 0.8, "1 MB": 0.7}
 COLD_MOST, STALE_MOST, WARM_MOST = 1.05, 0.05, 1.0
 MANY_MOST, DEPTH_MOST, MEMORY_MOST, SQLITE_MOST = 1.2, 1.2, 0.55, 1.5
+DELTA_MOST, SLOW_MOST = 0.8, 0.5
+# Of documents below and above some 64 KB, beside the six; a new version is beside a GET of the payload.
+HISTORY_MOST = {
+    "MEMORY USAGE of all keys": (0.05, 0.03),
+    "publish, sent": (0.15, 0.10),
+    "a new version, received": (0.15, 0.15),
+}
+SMALL_MOST = {"publish, sent": 2.0, "cold read, received": 2.0}
+GIT_MOST = 1.5
 PEERS_MOST = {"ArcticDB": 0.5, "Icechunk": 0.3, "delta-rs": 0.05, "PyIceberg": 0.01}
 
 
@@ -84,6 +104,7 @@ def timed(report: Report) -> Iterator[Target]:
         block = depth_timing.titled(kind, depth.TARGET)
         name = f"publish at 1,000,000 versions / at 100, {kind}, timed"
         yield Target(name, DEPTH_MOST, block, depth_timing.AT_DEPTH, depth_timing.AT_SHALLOW)
+    yield from compressed()
     block = titled(on.ON_SQLITE, "10 KB", 0)
     yield Target("publish 10 KB to SQLite / plain INSERT", SQLITE_MOST, block, on.WARM, on.PLAIN)
     for versions in peers.DEPTHS:
@@ -92,6 +113,21 @@ def timed(report: Report) -> Iterator[Target]:
             depth_of_peer = f" ({cut:,} of its own: it was cut)" if cut else ""
             name = f"publish 10 KB to SQLite / {peer}, at {versions:,} versions{depth_of_peer}"
             yield Target(name, most, peers.titled("publish", versions), peers.OURS, peer)
+
+
+def compressed() -> Iterator[Target]:
+    """List the targets for publishing as differences, and for reading what was."""
+    way, slow = compression.ours("delta"), (compression.SLOW_SIZE, compression.SLOW_DELAY_MS)
+    for size in compression.SIZES:
+        block = titled(compression.SECTION, size, 0)
+        name = f"publish versions of {size}, delta / the six in MULTI/EXEC"
+        yield Target(name, DELTA_MOST, block, way, compression.SIX)
+    for section, base in (
+        (compression.SLOW_PUBLISH, compression.SIX),
+        (compression.SLOW_READ, compression.TWO_STEP),
+    ):
+        name = f"{section}, {slow[0]}, delta / {base}"
+        yield Target(name, SLOW_MOST, titled(section, *slow), way, base)
 
 
 def counted(report: Report) -> Iterator[Row]:
@@ -103,8 +139,25 @@ def counted(report: Report) -> Iterator[Row]:
             yield judged(f"publish at 1,000,000 versions / at 100, {kind}, bytes", deepest / base, DEPTH_MOST)
     for how, value in report.facts.get(memory.SECTION, {}).items():
         yield judged(f"memory of a 10 KB snapshot / the six, {how}", value, MEMORY_MOST)
+    yield from of_history(report.facts.get(history.SECTION, {}))
     for store, lost in report.facts.get(contention.SECTION, {}).items():
         yield judged(f"lost acknowledged publishes, {store}", lost, 0)
+
+
+def of_history(sequences: dict[str, Any]) -> Iterator[Row]:
+    """Judge what many versions of a document take."""
+    for name, found in sequences.items():
+        is_small = name == history.SMALL
+        way = "none" if is_small else "delta"
+        bounds = SMALL_MOST if is_small else {k: v[history.is_large(found)] for k, v in HISTORY_MOST.items()}
+        for figure, most in bounds.items():
+            value = found["server"][way][figure] / found["server"][history.SIX][figure]
+            yield judged(f"{name}, {way}: {figure} / {history.BESIDE[figure]}", value, most)
+        files = found.get("files", {})
+        if "git" in files:
+            yield judged(
+                f"{name}, delta: SQLite file / git, packed", files["SQLite"] / files["git"], GIT_MOST
+            )
 
 
 def _bytes(cost: dict[str, Any]) -> float:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from tests.benchmarks import __main__ as bench
-from tests.benchmarks import payloads, plots, report, targets
-from tests.benchmarks.ground import NAMESPACE
+from tests.benchmarks import history, payloads, plots, report, sequences, targets
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.ground import NAMESPACE, ground
+from tests.benchmarks.latency import SlowNetwork
 from tests.benchmarks.rounds import Sample, Way, measure, ratio, told
 from tests.support.valkey import Server
 
@@ -38,7 +44,15 @@ def test_a_quick_run_shows_ratios_and_leaves_nothing_behind(
     file = tmp_path / "figures.json"
     with valkey.client() as client:
         client.set("theirs", 1)
-        arguments = ["--quick", "--rounds", "5", "--only", "publish,read,load", "--url", valkey.url]
+        arguments = [
+            "--quick",
+            "--rounds",
+            "5",
+            "--only",
+            "publish,read,compression,load",
+            "--url",
+            valkey.url,
+        ]
         assert bench.main([*arguments, "--json", str(file), "--plots", str(tmp_path)]) == 0
         assert client.keys("*") == [b"theirs"]
     shown = capsys.readouterr().out
@@ -47,7 +61,7 @@ def test_a_quick_run_shows_ratios_and_leaves_nothing_behind(
     assert valkey.url not in shown + file.read_text("utf-8")
     found = json.loads(file.read_text("utf-8"))
     sections = {sheet["section"] for sheet in found["sheets"]}
-    assert sections == {"publish", "read", "load", "targets"}
+    assert sections == {"publish", "read", "compression", "load", "targets"}
     timed = [row for sheet in found["sheets"] for row in sheet["rows"] if "median_us" in row]
     assert all(row["median_us"] > 0 and row["ratio"] > 0 and row["rounds"] == 5 for row in timed)
     assert (tmp_path / "publish-by-size.svg").read_text("utf-8").startswith("<svg")
@@ -105,6 +119,57 @@ def test_payloads_have_their_size_and_never_change(size: int) -> None:
     assert payloads.payload(size) == payloads.payload(size)
     assert payloads.payload(size) != payloads.payload(size, seed=1)
     assert json.loads(payloads.payload(size)) == payloads.value(size)
+
+
+def test_a_sequence_is_the_same_everywhere_and_changes_a_little() -> None:
+    """Figures of two machines are of different bytes, or the versions are no versions of one document."""
+    made = sequences.generated("15 KB", 40)
+    assert made == sequences.generated("15 KB", 40)
+    assert made != sequences.generated("15 KB", 40, seed=1)
+    events = [json.loads(each)["events"] for each in made]
+    kept = [sum(event in after for event in before) for before, after in pairwise(events)]
+    assert all(10_240 < len(each) < 20_480 for each in made)
+    assert all(len(before) // 2 < same < len(before) for same, before in zip(kept, events, strict=False))
+
+
+def test_real_sequences_are_read_line_by_line(tmp_path: Path) -> None:
+    """A document of a real sequence has a byte that the source did not have, or a sequence is left out."""
+    (tmp_path / "plain.jsonl").write_bytes(b'{"a":1}\n{"a":2}\n{"a":3}\n')
+    with lzma.open(tmp_path / "packed.jsonl.xz", "wb") as packed:
+        packed.write(b'{"b":1}\n')
+    assert sequences.real(tmp_path, 2) == {"packed": [b'{"b":1}'], "plain": [b'{"a":1}', b'{"a":2}']}
+    assert sequences.real(tmp_path / "none") == {}
+
+
+@pytest.mark.slow
+def test_history_is_counted_and_judged(tmp_path: Path) -> None:
+    """A figure of a compression is compared with another figure of the six, or is not judged at all."""
+    found = report.Report(report.console())
+    with ground(None) as where:
+        history.run(Bench(where, found, quick=True, sequences=tmp_path))
+    of_small, *_, of_large = found.facts[history.SECTION].values()
+    published = {way: each["publish, sent"] for way, each in of_large["server"].items()}
+    assert published[history.SIX] > 2 * of_large["size"] > published["none"] > of_large["size"]
+    assert published["none"] > published["zstd"] > published["delta"]
+    assert of_small["server"]["none"]["cold read, received"] > payloads.SIZES[history.SMALL]
+    judged = list(targets.counted(found))
+    of_files = 2 * bool(shutil.which("git"))
+    of_sequences = 2 * len(targets.HISTORY_MOST)
+    assert len(judged) == len(targets.SMALL_MOST) + of_sequences + of_files
+
+
+def test_a_slow_network_carries_so_many_bytes_a_second(valkey: Server) -> None:
+    """A network that is too fast makes what sends much look good."""
+    size, rate = 100_000, 500_000
+    with (
+        SlowNetwork(valkey.port, 0.01, bytes_per_s=rate) as network,
+        redis.Redis(port=network.port) as client,
+    ):
+        client.ping()
+        began = time.monotonic()
+        client.set("slow", b"x" * size)
+        assert client.get("slow") == b"x" * size
+        assert time.monotonic() - began >= 2 * size / rate
 
 
 def test_a_target_is_judged_by_its_own_figures() -> None:

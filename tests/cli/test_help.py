@@ -24,6 +24,7 @@ COMMANDS = (
     "unpin",
     "rollback",
     "prune",
+    "recompress",
     "verify",
     "repair",
     "backup",

@@ -154,10 +154,14 @@ def test_prune() -> None:
         assert cut.now == (68, 0), "ten minutes later all that was unlinked is gone"
         what = "1 snapshot" if shown == 1 else f"{shown} snapshots"
         rows.append([what, str(permanent), str(expiring), f"unlinks {let_go}"])
+    reads = slice(4, 4 + 16)
+    assert rows[reads] == [rows[0]] * 16
+    rows[reads] = rows[:1]
     names = [
         "`GET` the manifest",
         "`GET` the first page",
         "`GET` the second page",
+        "read the headers of their 16 id records",
         "`SADD` the name",
         "the commit",
     ]

@@ -199,6 +199,9 @@ SCENARIOS = {
     "a producer with retention and a pruner in a full store": Scenario(
         (in_full_store(keeping(ONE, 1)), in_full_store(pruner)), history=5
     ),
+    "two producers with retention in a full store": Scenario(
+        (in_full_store(keeping(ONE, 1)), in_full_store(keeping(TWO, 1))), history=3
+    ),
     "a pinner and a pruner in a full store": Scenario((in_full_store(pruner), in_full_store(pinner))),
     "two pruners and a producer": Scenario((pruner, pruner, ONE), budgets=FEW),
     "a pruner and a pinner": Scenario((pruner, pinner)),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import batching, durable, maintenance, scriptless
+from tests.exploration import batching, durable, maintenance, recompressing, scriptless
 from tests.exploration.maintenance import SCENARIOS as MAINTENANCE
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
 from tests.support.committers import Way
@@ -21,6 +21,7 @@ from tests.support.explore import Outcome
 
 HERE = Path(__file__).parent
 QUICK = 20_000  # states: a search of up to some seconds
+QUICK_WITH_ZSTD = 1_500  # states in which payloads are compressed
 
 
 def pinned_in(file: str) -> dict[str, dict[str, Any]]:
@@ -29,10 +30,10 @@ def pinned_in(file: str) -> dict[str, dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def search(file: str, scenario: str, *arguments: Any) -> Any:
+def search(file: str, scenario: str, *arguments: Any, quick: int = QUICK) -> Any:
     """Arguments of a test that searches; the last is the budget. A large search is left to the night."""
     known = pinned_in(file).get(scenario, {}).get(arguments[-1], {"states": 0})
-    return pytest.param(*arguments, marks=[pytest.mark.nightly] if known["states"] > QUICK else [])
+    return pytest.param(*arguments, marks=[pytest.mark.nightly] if known["states"] > quick else [])
 
 
 def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> None:
@@ -132,6 +133,20 @@ def test_every_state_of_publishes_that_wait_keeps_the_promises(scenario: str, bu
     """In some order of commands and faults a publish is acknowledged that was not waited for."""
     outcome = durable.explore(durable.SCENARIOS[scenario], BUDGETS[budget])
     check_pinned("states_durable.json", scenario, budget, outcome)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "budget"),
+    [
+        search("states_recompressing.json", name, name, budget, quick=QUICK_WITH_ZSTD)
+        for name, each in recompressing.SCENARIOS.items()
+        for budget in each.budgets
+    ],
+)
+def test_every_state_of_history_that_is_stored_anew_keeps_the_promises(scenario: str, budget: str) -> None:
+    """In some order of commands and faults a snapshot cannot be read, or a base is unlinked too early."""
+    outcome = recompressing.explore(recompressing.SCENARIOS[scenario], recompressing.BUDGETS[budget])
+    check_pinned("states_recompressing.json", scenario, budget, outcome)
 
 
 def test_one_id_is_created_once() -> None:

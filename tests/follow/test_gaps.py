@@ -56,16 +56,16 @@ def test_following_from_the_oldest_reports_no_gap(store: Store) -> None:
 def test_following_from_the_oldest_reports_the_gaps_after_it() -> None:
     """A consumer that asks for the whole history is not told what was unlinked while it read on."""
     store = SimulatedStore().connect()
-    publish(store, 100)
+    publish(store, 200)
     follower = store.follow("mena", after=0)
     assert versions(take(follower, 1)) == [1]
     keep(store, 5)
-    assert versions(take(follower, 13)) == [*range(2, 9), (8, 96, "retention"), *range(96, 101)]
+    assert versions(take(follower, 133)) == [*range(2, 129), (128, 196, "retention"), *range(196, 201)]
     keep(store, 2)
-    publish(store, 50, begin=100)
+    publish(store, 50, begin=200)
     keep(store, 2)
     newest, before = (row.version for row in store.history("mena"))
-    assert versions(take(follower, 3)) == [(100, before, "retention"), before, newest]
+    assert versions(take(follower, 3)) == [(200, before, "retention"), before, newest]
 
 
 def test_hidden_commits_that_are_still_in_the_log(store: Store) -> None:
@@ -354,7 +354,7 @@ def test_an_outage_while_a_follower_finds_its_place(batch: int) -> None:
     publish(store, 130, begin=20)
     client, meddler = meddled(sim.connect())
     follower = client.follow("mena", after=0)
-    take(follower, 64)
+    take(follower, 128)  # a batch of pages
     sim.keyspace.values, sim.keyspace.sets = lost.values, lost.sets
     sim.clock.advance(1000)
     publish(sim.connect(), 140, begin=1000)
@@ -363,7 +363,7 @@ def test_an_outage_while_a_follower_finds_its_place(batch: int) -> None:
         raise Unavailable("down, on purpose")
 
     meddler.before(len(meddler.batches) + batch - 1, down)
-    assert versions(take(follower, 101)) == [(64, 21, "reset"), *range(21, 121)]
+    assert versions(take(follower, 101)) == [(128, 21, "reset"), *range(21, 121)]
 
 
 def test_a_follower_does_not_wait_before_what_is_there() -> None:
@@ -659,11 +659,11 @@ def test_damage_is_raised() -> None:
     """A lost page is skipped silently: 8 commits that no consumer ever sees."""
     sim = SimulatedStore()
     store = sim.connect()
-    grown(store, 100)
-    page = next(key for key in sim.keyspace.values if key.endswith(".33-40"))
-    follower = store.follow("mena", after=0)
-    take(follower, 32)
+    grown(store, 200)
+    page = next(key for key in sim.keyspace.values if key.endswith(".145-152"))
     sim.evict(page)
+    follower = store.follow("mena", after=0)
+    assert versions(take(follower, 144)) == [*range(1, 145)], "the second batch ends before that page"
     with pytest.raises(Damaged) as caught:
         next(follower)
     assert caught.value.key == page

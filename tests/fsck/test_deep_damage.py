@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from swapstore import Retention, Row, Store
+from swapstore.commands import Get
 from swapstore.format import manifest, pages
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, key, opened
 from tests.support import invariants
@@ -47,6 +48,18 @@ def test_a_healthy_log_with_pages_of_the_real_size(monkeypatch: pytest.MonkeyPat
     assert dataset.problems() == set()
     dataset.delete(*dataset.pages()[2:4])
     check_whole(dataset)
+
+
+def test_verify_reads_sixteen_pages_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To verify a long history takes a round trip for each page, and another for its eight rows."""
+    monkeypatch.setattr(manifest, "F", 8)
+    monkeypatch.setattr(manifest, "G", 8)
+    client, meddler = meddled(grown(1000).store)
+    assert list(client.verify("mena")) == []
+    reads = [batch for batch in meddler.batches if any(isinstance(command, Get) for command in batch)]
+    pages_read = [batch for batch in reads if isinstance(batch[0], Get) and ":page:" in batch[0].key]
+    assert len(pages_read) <= 1000 / 128 + 3
+    assert len(reads) - len(pages_read) <= 1000 / 32 + 3
 
 
 @SHAPES

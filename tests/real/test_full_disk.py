@@ -95,8 +95,40 @@ def test_old_data_can_go(disk: Path, size: int, process: str, filled_by: str) ->
     (disk / "another").unlink(missing_ok=True)
     with opened(disk) as store:
         assert not [finding for finding in store.verify() if finding.wrong]
-        for number in range(15):
+        for number in range(40):
             store.publish("mena", ["x" * size, number], id=f"after-{number}")
+
+
+@pytest.mark.slow
+def test_any_number_of_swaps_fits_the_reserve(disk: Path) -> None:
+    """A large prune is cut off in the middle: the log of its swaps has taken all of the reserve."""
+    with opened(disk) as store:
+        for number in range(1_000):
+            store.publish("mena", ["x" * 8_000, number], id=f"id-{number}")
+    with opened(disk) as store:
+        fill_by_another(disk)
+        assert store.prune("mena", retention=Retention(max_count=10)).count < 40
+        assert (disk / "s.db-wal").stat().st_size < reserve.RESERVE_BYTES / 8
+        invariants.check(store)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("max_count", "size"), [(3, 8_000), (100, 8_000), (3, 100_000)])
+def test_a_store_of_a_steady_size_goes_on(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, max_count: int, size: int
+) -> None:
+    """Another program fills the disk. What publishes unlink takes room for longer, and none is left."""
+    now_ms, minute_ms = 1_800_000_000_000, 60_000
+    with opened(disk, Retention(max_count=max_count)) as store:
+        monkeypatch.setattr(store._driver, "_now_ms", lambda: now_ms)
+        for number in range(250):
+            store.publish("mena", ["x" * size, number], id=f"id-{number}")
+            now_ms += 11 * minute_ms
+        fill_by_another(disk)
+        for number in range(60):
+            assert store.publish("mena", ["x" * size, number], id=f"full-{number}").created
+        assert [row.id for row in store.history("mena", limit=3)] == ["full-59", "full-58", "full-57"]
+        invariants.check(store)
 
 
 def test_a_full_disk_can_be_read(disk: Path) -> None:

@@ -37,10 +37,6 @@ class Full:
     def limit(self) -> None:
         self._admin.config_set("maxmemory", 1_000_000)
 
-    def limit_to_now(self, spare: int) -> None:
-        """Let it grow by so many bytes."""
-        self._admin.config_set("maxmemory", self._admin.info("memory")["used_memory"] + spare)
-
     def lift(self) -> None:
         self._admin.config_set("maxmemory", 0)
 
@@ -85,33 +81,58 @@ def test_what_takes_no_memory_is_done(valkey: Server, full: Full, client: str) -
         store.close()
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_publish_that_unlinks_as_much_as_it_adds(valkey: Server, full: Full, size: int) -> None:
-    """A publish that unlinks a page of old snapshots is refused because the store is full.
-
-    Rows leave the log by the page. So one publish in F is committed beyond the limit. The others need memory.
-    """
-    keeps = Retention(max_count=3)
-    count = manifest.recent() + manifest.F  # the next one is the first that unlinks
+@pytest.mark.parametrize(("size", "max_count"), [*((size, 3) for size in SIZES), (40_000, 100)])
+def test_publishes_that_unlink_as_much_as_they_add(
+    valkey: Server, full: Full, size: int, max_count: int
+) -> None:
+    """A store whose retention keeps it as large as it is stops for ever once it is full."""
+    count = max(max_count, manifest.recent())
+    keeps = Retention(max_count=max_count)
     with swapstore.connect(valkey.url) as unbounded, swapstore.connect(valkey.url, retention=keeps) as store:
         fill(unbounded, size, count)
         full.limit()
         before = full.used()
-        commit = store.publish("mena", value_of(size, 0), id="more-0")
-        assert (commit.created, commit.version) == (True, count + 1)
-        assert full.used() <= before - (manifest.F - 1) * size + 5_000
-        with pytest.raises(StoreFull):
-            store.publish("mena", value_of(size, 1), id="more-1")
-        full.limit_to_now(spare=manifest.F * (size + 20_000) + 200_000)
-        for number in range(1, manifest.F + 1):
+        for number in range(40):
             commit = store.publish("mena", value_of(size, number), id=f"more-{number}")
-            assert (commit.created, commit.version) == (True, count + 1 + number)
-        assert full.used() <= before + size + 5_000
+            assert commit.created
+            assert commit.version == count + 1 + number
+            if number >= 40 - manifest.F:  # rows leave by the page
+                assert full.used() <= before + manifest.F * (1.3 * size + 2_000) + 10_000
         found = store.read_latest("mena")
         assert found is not None
-        assert found.value == value_of(size, manifest.F)
+        assert found.value == value_of(size, 39)
+        assert len(list(store.history("mena", limit=None))) == max_count
         assert not [each for each in store.verify() if each.wrong]
         invariants.check(store)
+
+
+def test_a_store_becomes_full_while_old_records_are_kept_for_readers(valkey: Server, full: Full) -> None:
+    """For ten minutes, what was unlinked before takes memory, and every publish is refused."""
+    size = 40_000
+    with swapstore.connect(valkey.url, retention=Retention(max_count=3)) as store, valkey.client() as client:
+        fill(store, size, manifest.recent() + 3 * manifest.F)
+        full.limit()
+        before = full.used()
+        expiring = sum(client.pttl(key) > 0 for key in client.scan_iter())
+        assert expiring > 2 * manifest.F
+        for number in range(3 * manifest.F):
+            assert store.publish("mena", value_of(size, number), id=f"more-{number}").created
+        assert full.used() <= before + manifest.F * 1.3 * size
+        assert sum(client.pttl(key) > 0 for key in client.scan_iter()) == expiring, "they go at once"
+        invariants.check(store)
+
+
+def test_growth_in_a_store_of_a_steady_size_is_refused(valkey: Server, full: Full) -> None:
+    """Snapshots that become larger and larger pass the limit that an operator has set."""
+    with swapstore.connect(valkey.url, retention=Retention(max_count=3)) as store, valkey.client() as client:
+        fill(store, 1000, manifest.recent() + 2)
+        full.limit()
+        assert store.publish("mena", value_of(1900, 1), id="more").created
+        before = sorted(client.scan_iter())
+        with pytest.raises(StoreFull, match="maxmemory"):
+            store.publish("mena", value_of(2100, 1), id="new")
+        assert sorted(client.scan_iter()) == before
+        assert store.publish("mena", value_of(1000, 1), id="like-before").created
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -17,7 +17,8 @@ import pytest
 import swapstore
 from swapstore import Store, Timeout
 from swapstore.cache import Cache
-from swapstore.commands import Committed, Get, Stage, Staged
+from swapstore.commands import ABSENT, Committed, Get, Stage, Staged, Ttl
+from swapstore.drivers.sqlite import reserve
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.errors import AccessDenied, Corrupt, Misconfigured, StoreFull, Unavailable, UnsupportedFormat
 from swapstore.format.keys import Keys
@@ -338,20 +339,36 @@ def test_what_a_full_disk_needs_ends_with_the_swap(tmp_path: Path) -> None:
 @pytest.mark.parametrize("publishes", [True, False])
 def test_the_reserve_is_for_what_only_lets_go(tmp_path: Path, publishes: bool) -> None:  # noqa: FBT001
     """Publishes use up the reserve of a full disk, and nothing can be pruned any more."""
-    driver, reserve = SqliteDriver(tmp_path / "s.db"), tmp_path / "s.db-reserve"
+    driver, kept = SqliteDriver(tmp_path / "s.db"), tmp_path / "s.db-reserve"
     staged = (Staged("record", b"{}\n"),) if publishes else ()
     swap = attrs.evolve(commit(b"", b"1;", *staged), even_if_full=True, grace_ms=0, manifest=b"1;" * 50_000)
     batch: list[Any] = [*(Stage(each.key, each.header, 1000) for each in staged), swap]
     with sqlite_connection(driver, writes=True) as connection:  # it is closed when the batch has failed
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
-    reserve.touch()
+    kept.touch()
     if publishes:
         with pytest.raises(StoreFull):
             driver.execute(batch)
     else:
         assert driver.execute(batch) == [Committed()]
-    assert reserve.exists() == publishes
+    assert kept.exists() == publishes
+    driver.close()
+
+
+@pytest.mark.parametrize("is_short", [True, False])
+def test_what_is_unlinked_goes_at_once_where_room_is_short(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_short: bool,  # noqa: FBT001
+) -> None:
+    """The last room of a disk is filled with old records, written anew to give them a TTL."""
+    driver = SqliteDriver(tmp_path / "s.db")
+    monkeypatch.setattr(reserve, "is_short", lambda _: is_short)
+    swap = attrs.evolve(commit(b"", b"1;"), unlinked=("old",), grace_ms=600_000)
+    assert driver.execute([Stage("old", b"{}\n", 1000), swap]) == [True, Committed()]
+    (ttl,) = driver.execute([Ttl("old")])
+    assert (ttl == ABSENT) if is_short else (ttl > 500_000)
     driver.close()
 
 

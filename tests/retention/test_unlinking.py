@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import attrs
 import pytest
 
-from swapstore import Retention, Store
+from swapstore import Retention, Row, Store
+from swapstore.commands import Get, Peek
 from swapstore.format import manifest
 from tests.retention.model import at_most, expiring, fill, keeping, permanent, stored
 from tests.support import invariants
+from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
 from tests.support.times import at
 
 GRACE_MS = 60
 pytestmark = pytest.mark.usefixtures("small_pages")
+
+
+def rows_again(store: Store) -> list[Row]:
+    return [row for row in another(store).history("mena", limit=None) if row.id == "again"]
 
 
 def hasty(store: Store, max_count: int | None = None) -> Store:
@@ -222,6 +229,69 @@ def test_a_record_that_comes_back_within_its_grace_stays(store: Store) -> None:
         commit = again.publish("mena", "again", id="again", ts=at(5))
         assert (commit.version, commit.created) == (42, again is client)
         invariants.check(store)
+
+
+AGAIN: dict[str, dict[str, Any]] = {
+    "the same": {},
+    "another ts": {"ts": at(1003)},
+    "other content": {"value": "other"},
+    "other labels": {"labels": {"a": "b"}},
+}
+
+
+@pytest.mark.every_store
+@pytest.mark.parametrize("by", ["publish", "prune"])
+@pytest.mark.parametrize("again", AGAIN)
+def test_a_snapshot_that_replaced_a_lost_one_outlives_its_row(store: Store, again: str, by: str) -> None:
+    """A row whose records were lost leaves the log, and what was published again under its id is deleted."""
+    lost: dict[str, Any] = {"value": "lost", "ts": at(5)}
+    store.publish("mena", **lost, id="again")
+    fill(store, 2 * manifest.F)
+    ref = stored(store).log.pages[0]
+    assert ref.spans(1), "its row is in a page"
+    Damage(store).delete(*store._context.keys.records("mena", rows_again(store)[0]))
+    there = lost | AGAIN[again]
+    version = store.publish("mena", **there, id="again").version
+    fill(store, 3 * manifest.F, begin=100)
+    assert stored(store).log.rows[0].version > version, "both rows are in pages"
+    count = stored(store).head.count
+    if by == "prune":
+        keeping(store, count - manifest.F).prune("mena")
+    else:
+        fill(keeping(store, count), 2 * manifest.F, begin=200)
+    assert ref.key in expiring(store), "the page with the lost row has left the log"
+    assert [row.version for row in rows_again(store)] == [version]
+    invariants.check(store)
+    snapshot = another(store).read("mena", id="again")
+    assert snapshot is not None
+    assert (snapshot.value, snapshot.version) == (there["value"], version)
+    fill(store, 6 * manifest.F, begin=300)
+    keeping(store, 1).prune("mena")
+    assert not [key for key in permanent(store, "id") | permanent(store, "ts") if key.endswith("again")]
+    invariants.check(store)
+
+
+@pytest.mark.parametrize("factor", [1, 37])
+def test_what_a_publish_reads_before_it_unlinks(store: Store, factor: int) -> None:
+    """A producer with a bounded history takes more round trips because ids may have been published again."""
+    client, meddler = meddled(keeping(store, 40))
+    fill(client, 1)
+    meddler.batches.clear()
+    for number in range(1, 160):
+        before = len(meddler.batches)
+        client.publish("mena", number, id=f"id-{number}", ts=at(1000 + number * factor % 1009))
+        *reads, _ = meddler.batches[before:]
+        assert len(reads) <= 1
+        assert not any(isinstance(c, Get) and ":page:" in c.key for batch in reads for c in batch)
+        if factor == 1:
+            assert all(isinstance(command, Peek) for batch in reads for command in batch)
+    assert len(meddler.batches) > 160 + 20
+    stranger, meddler = meddled(client)
+    for number in range(160, 160 + 4 * manifest.F):
+        before = len(meddler.batches)
+        stranger.publish("mena", number, id=f"id-{number}", ts=at(10_000 + number))
+        assert len(meddler.batches) - before <= 3 + (number == 160)
+    invariants.check(store)
 
 
 # --- readers in between ----------------------------------------------------------------------------

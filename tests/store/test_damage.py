@@ -16,6 +16,7 @@ from swapstore.errors import (
     Unavailable,
     UnsupportedFormat,
 )
+from tests.support import invariants
 from tests.support.drivers import another, meddled, sqlite_connection
 from tests.support.times import at
 from tests.support.valkey import client_of
@@ -199,6 +200,28 @@ def test_a_damaged_page_is_named(store: Store) -> None:
     with pytest.raises(PayloadMissing, match=r"page:.*versions 1 to 8"):
         list(another(store).history("mena", limit=None))
     assert store.publish("mena", "goes on").version == 101
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+def test_a_dedupe_key_whose_page_is_lost_is_not_published_again(store: Store, damage: str) -> None:
+    """A retry with the key of a commit is committed a second time, because a page is damaged."""
+    for number in range(30):
+        store.publish("mena", number, dedupe_key=f"run-{number}")
+    page = store._context.keys.page("mena", f"{invariants.manifest_of(store).epoch}.9-16")
+    if damage == "missing":
+        delete(store, page)
+    else:
+        alter(store, page, lambda raw: raw[:-5] + b"x" + raw[-4:])
+    for client in (another(store), another(store)):
+        client.status("mena")
+        with pytest.raises(PayloadMissing if damage == "missing" else Corrupt) as caught:
+            client.publish("mena", "again", dedupe_key="run-10")
+        assert caught.value.key == page
+        assert "dedupe_key 'run-10' was published as version 11" in str(caught.value)
+        assert "nothing was published" in str(caught.value)
+    commit = another(store).publish("mena", "other", dedupe_key="run-20")
+    assert (commit.version, commit.created) == (21, False), "the key of another page is found"
+    assert another(store).publish("mena", "new", dedupe_key="run-30").version == 31
 
 
 def test_a_live_view_that_was_altered_is_corrupt(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from swapstore import Store
@@ -40,6 +41,21 @@ def test_a_large_payload_is_not_read_with_the_manifest(store: Store) -> None:
     assert snap.size == SERVED_BYTES + 1
     assert len(meddler.batches) == 2
     assert isinstance(meddler.batches[1][0], Get)
+
+
+def test_a_large_payload_that_is_stored_in_few_bytes_is_read_with_the_manifest(store: Store) -> None:
+    """A distant reader waits for two round trips although the record and its base are small."""
+    policy = attrs.evolve(store._context.policy, compression="delta")
+    producer, _ = meddled(store, policy=policy)
+    producer.publish("mena", ["x" * 20] * 4096)
+    producer.publish("mena", ["x" * 20] * 4096 + ["y"])
+    cold = cold_trips(store)
+    reader, meddler = meddled(store)
+    snap = reader.read_latest("mena")
+    assert snap is not None
+    assert snap.value[-1] == "y"
+    assert snap.size > SERVED_BYTES
+    assert len(meddler.batches) == cold
 
 
 def test_a_pinned_snapshot_is_read_with_the_manifest(store: Store) -> None:

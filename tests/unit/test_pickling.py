@@ -115,6 +115,7 @@ def values() -> dict[str, Any]:
         "Entry": models.Entry(id="a", ts=1, size=2, sha256="x", codec="json", labels={}),
         "Status": store.status("mena"),
         "Pruned": store.prune("mena"),
+        "Recompressed": store.recompress("mena", compression="zstd"),
         "Durability": models.Durability(replicas=2, fsync=True),
         "Timeout": models.Timeout(connect=1.0, reply=2.0, total=3.0),
         "Retention": Retention(max_age=timedelta(1), max_count=3),

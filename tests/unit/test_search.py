@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from itertools import pairwise
+from typing import TypeVar
+
 import attrs
 import pytest
 from hypothesis import given, settings
@@ -11,9 +15,10 @@ from swapstore.format import append, manifest, pages, records, search
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
 from swapstore.format.manifest import F, G, Manifest
-from swapstore.models import Entry, Row
+from swapstore.models import Entry, Ref, Row
 
 KEYS = Keys("ns")
+T = TypeVar("T")
 
 
 class Log:
@@ -54,15 +59,30 @@ class Log:
             found: Row | None = stop.value
             return found
 
+    def gather(self, walking: Generator[list[Ref], list[pages.Page], T], most: int) -> T:
+        """Run a walk that is sent so many pages at once at most."""
+        try:
+            refs = next(walking)
+            while True:
+                refs = walking.send(self.load(refs[:most]))
+        except StopIteration as stop:
+            found: T = stop.value
+            return found
+
+    def load(self, refs: list[Ref]) -> list[pages.Page]:
+        self.opened += len(refs)
+        return [pages.parse(self.stored[ref.key], ref, "d") for ref in refs]
+
     def walk(self, before: int | None = None) -> list[Row]:
         found: list[Row] = []
         cursor = search.walk(self.manifest, before=before)
         while True:
-            rows, ref, cursor = cursor.step()
+            rows, cursor = cursor.step()
             found += rows
-            if ref is None:
+            refs = cursor.batch(None)
+            if not refs:
                 return found
-            cursor = cursor.opened(pages.parse(self.stored[ref.key], ref, "d"))
+            cursor = cursor.opened(refs, self.load(refs))
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +164,69 @@ def test_a_search_respects_what_retention_hides() -> None:
 
 
 def test_a_walk_goes_newest_first_and_stops_early(deep: Log) -> None:
-    """History loads a page for the tail, or more than one for each F rows after it."""
-    rows, ref, _ = search.walk(deep.manifest, before=None).step()
+    """History loads a page for the tail, or pages that are not next."""
+    rows, cursor = search.walk(deep.manifest, before=None).step()
     assert rows == deep.rows[: -len(rows) - 1 : -1]
-    assert ref is not None
-    assert ref.last_version == rows[-1].version - 1
+    refs = cursor.batch(None)
+    assert refs[0].last_version == rows[-1].version - 1
+    assert all(later.last_version == newer.first_version - 1 for newer, later in pairwise(refs))
+
+
+@pytest.mark.parametrize(("rows", "count"), [(1, 1), (F, 1), (F + 1, 2), (3 * F, 3), (None, 16)])
+def test_a_batch_has_no_page_that_the_limit_does_not_need(deep: Log, rows: int | None, count: int) -> None:
+    """A reader of five rows loads sixteen pages."""
+    _, cursor = search.walk(deep.manifest, before=2 * F * G + 1).step()
+    while (refs := cursor.batch(rows))[0].count > F:
+        cursor = cursor.opened(refs, deep.load(refs))
+        _, cursor = cursor.step()
+    assert len(refs) == count
+    _, cursor = search.walk(deep.manifest, before=F * G * G + F // 2).step()
+    assert len(cursor.batch(F // 2 - 1)) == 1
+    assert len(cursor.batch(F // 2)) == 2, "the rows from that version on are not counted"
+
+
+def test_the_rows_of_a_batch_are_returned_before_the_next(deep: Log) -> None:
+    """A walk holds the rows of many batches, because pages of references come between them."""
+    _, cursor = search.walk(deep.manifest, before=None).step()
+    batches = 0
+    while refs := cursor.batch(None):
+        assert len(refs) <= search.BATCH_PAGES
+        counts = [ref.count for ref in refs]
+        assert counts == sorted(counts), "pages of rows first"
+        _, cursor = cursor.opened(refs, deep.load(refs)).step()
+        assert not [item for item in cursor.ahead if isinstance(item, Row)]
+        assert len(cursor.ahead) < 200
+        batches += 1
+    assert batches <= len(deep.rows) / 128 * 9 / 8 + 3
+    oldest_first = [*reversed(deep.manifest.log.pages)]
+    assert [ref.count for ref in oldest_first[-2:]] == [F, F * G * G]
+    assert search.batch(oldest_first) == oldest_first[-1:], "no rows behind references"
+
+
+@pytest.mark.parametrize("stop", range(1, 17))
+def test_a_walk_goes_on_after_the_pages_that_it_was_sent(deep: Log, stop: int) -> None:
+    """A page that cannot be read, in the middle of a batch, hides or repeats rows before or behind it."""
+    cursor, found = search.walk(deep.manifest, before=None), list[Row]()
+    while True:
+        rows, cursor = cursor.step()
+        found += rows
+        if not (refs := cursor.batch(None)):
+            break
+        cursor = cursor.opened(refs, deep.load(refs[:stop]))
+    assert found == deep.rows[::-1]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 5, 16])
+def test_going_on_after_a_version_returns_every_row_once(deep: Log, stop: int) -> None:
+    """A consumer that is far behind skips rows, or receives some twice."""
+    for after in (0, 1, F, F * G - 1, 5 * F * G + 3):
+        found: list[Row] = []
+        position = after
+        while True:
+            onward = deep.gather(search.onward(deep.manifest, position), stop)
+            found += [item for item in onward.items if isinstance(item, Row)]
+            if onward.at_end:
+                break
+            position = found[-1].version
+        assert found == deep.rows[after:]
+        assert deep.gather(search.since(deep.manifest, after), stop) == deep.rows[after:]

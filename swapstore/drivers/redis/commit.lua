@@ -1,22 +1,26 @@
 -- The commit, as class Swap in swapstore/commands.py defines it. commit() below is its five steps.
 --
--- KEYS  manifest, live view, staged records..., unlinked records...
+-- KEYS  manifest, live view, staged records..., unlinked records..., rewritten records...
 -- ARGV  expected prefix ('': no manifest may be there), our prefix, manifest bytes, number of staged
 --       records, staging TTL (ms), reader grace (ms), '1' if whole, plus 2 if even if full; then for each
 --       staged record a digit and bytes. '0': a record that was staged before; the bytes are its header. '1':
 --       the same, and the record is shared. '2': a record that the commit stages itself; the bytes are all of
 --       it. '3': the same, and the record is shared. '4' and '5': like '2' and '3', but the header goes on
---       after its line, up to the first comma: a ts record states there which version commits it.
+--       after its line, up to the first comma: a ts record states there which version commits it. Then for
+--       each rewritten record the header that it has now, after a '1' if the new record needs a base and a '0'
+--       if not, and all of the new record.
 
 local last = 2 + ARGV[4] -- KEYS[3] to KEYS[last] are the staged records
+local more = (#ARGV - 3 - 2 * last) / 2 -- how many records are rewritten
 local undo = {} -- keys of records without a TTL that get one if the commit is refused
 local placed = {} -- what became of the records that the commit stages, by their place in KEYS
-local compare, verify, refuse
+local compare, verify, rewrite, refuse
 
 local function commit()
   local manifest, ours, pcall, verified = KEYS[1], ARGV[2], redis.pcall, {}
   local answer = compare(manifest, ARGV[1], ours) -- 1. Compare: the stored manifest is what ours builds on.
     or verify(verified) -- 2. Verify: every record that ours needs is there, and is staged.
+    or rewrite() -- Every record to rewrite is there, and committed.
   if answer then
     return answer -- refused, or committed before
   end
@@ -30,12 +34,17 @@ local function commit()
       undo[#undo + 1] = key
     end
   end
+  answer = rewrite('0') -- What needs no base can be read under both manifests.
+  if answer then
+    return answer
+  end
   local swapped = pcall('SET', manifest, ARGV[3]) -- 4. THE COMMIT POINT.
   if swapped.err then
     refuse()
     return swapped
   end
-  for i = last + 1, #KEYS do -- 5. Housekeeping: the commit stands, whatever fails from here on.
+  rewrite('1') -- 5. Housekeeping: the commit stands, whatever fails from here on.
+  for i = last + 1, #KEYS - more do
     pcall('PEXPIRE', KEYS[i], ARGV[6])
   end
   pcall('UNLINK', KEYS[2])
@@ -122,6 +131,31 @@ function verify(verified)
         return refuse('unstaged', key, 1)
       end
       verified[#verified + 1] = key
+    end
+  end
+end
+
+-- Replaces the committed records whose new ones need no base ('0') or one ('1'); without an argument, compares
+-- them all. A record that was replaced before a refusal stays so: it has the same payload, and needs less.
+function rewrite(needing)
+  local pcall = redis.pcall
+  for i = 1, more do
+    local key, what, done = KEYS[#KEYS - more + i], ARGV[2 + 2 * (last + i)]
+    if needing == string.sub(what, 1, 1) then
+      done = pcall('SET', key, ARGV[3 + 2 * (last + i)])
+      if done.err and needing == '0' then
+        refuse()
+        return done
+      end
+    elseif not needing then
+      done = pcall('PTTL', key)
+      if type(done) == 'table' then
+        refuse()
+        return done
+      end
+      if done ~= -1 or pcall('GETRANGE', key, 0, #what - 2) ~= string.sub(what, 2) then
+        return refuse('unstaged', key, done == -2 and 0 or 1)
+      end
     end
   end
 end

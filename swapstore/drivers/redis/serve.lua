@@ -2,10 +2,21 @@
 -- class GetServed in swapstore/commands.py.
 --
 -- KEYS  manifest
--- ARGV  key prefix of the id records, key prefix of the bases, largest payload (bytes) worth reading here
+-- ARGV  key prefix of the id records, key prefix of the bases, largest record (bytes) worth reading here
 --
 -- The names are in the manifest, so the keys cannot be passed in KEYS; all keys of a dataset are in one slot.
 -- A server that refuses such a read makes the script answer with the header alone.
+
+local largest = tonumber(ARGV[3])
+
+-- What is stored may be far smaller than the payload.
+local function read(key, size)
+  if size > largest then
+    size = redis.pcall('STRLEN', key)
+  end
+  local value = type(size) == 'number' and size <= largest and redis.pcall('GET', key)
+  return type(value) == 'string' and value or nil
+end
 
 local manifest = redis.call('GET', KEYS[1])
 if not manifest then
@@ -14,12 +25,11 @@ end
 local header = string.match(manifest, '^[^\n]*\n') or manifest
 local readable, head = pcall(cjson.decode, header)
 local row = readable and type(head) == 'table' and (type(head.pinned) == 'table' and head.pinned or head.latest)
-if type(row) ~= 'table' or type(row.id) ~= 'string' or type(row.size) ~= 'number' or row.size > tonumber(ARGV[3]) then
+if type(row) ~= 'table' or type(row.id) ~= 'string' or type(row.size) ~= 'number' then
   return {header}
 end
-local record = redis.pcall('GET', ARGV[1] .. row.id)
-if type(record) ~= 'string' then
+local record = read(ARGV[1] .. row.id, row.size)
+if not record then
   return {header}
 end
-local base = type(row.base) == 'string' and redis.pcall('GET', ARGV[2] .. row.base)
-return {header, record, type(base) == 'string' and base or nil}
+return {header, record, type(row.base) == 'string' and read(ARGV[2] .. row.base, math.huge) or nil}

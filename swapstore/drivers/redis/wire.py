@@ -146,6 +146,7 @@ _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
 def _commit_arguments(commit: Swap, stages: Sequence[Stage] = ()) -> tuple[list[str], list[Word]]:
     """Return the keys and arguments of `commit.lua`. `stages`: the records that it stages itself."""
     keys = [commit.key, commit.live_key, *(staged.key for staged in commit.staged), *commit.unlinked]
+    keys += [each.key for each in commit.rewritten]
     arguments: list[Word] = [
         commit.expected,
         commit.prefix,
@@ -163,6 +164,8 @@ def _commit_arguments(commit: Swap, stages: Sequence[Stage] = ()) -> tuple[list[
             if record is None
             else (2 + int(staged.shared) + 2 * (not _is_line(staged.header)), record)
         )
+    for each in commit.rewritten:
+        arguments += (b"%d%b" % (each.needs_base, each.header), each.record)
     return keys, arguments
 
 

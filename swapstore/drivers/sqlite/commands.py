@@ -223,9 +223,14 @@ def commit(
         fault = _verify(connection, staged, now)
         if fault is not None:
             return fault
+    for each in commit.rewritten:
+        state = _state(connection, each.key, len(each.header), now)
+        if state != (None, each.header):
+            return Unstaged(each.key, present=state is not None)
     connection.executemany(
         "UPDATE records SET expires_at = NULL WHERE key = ?", [(staged.key,) for staged in unverified]
     )
+    connection.executemany(_SET, [(each.key, each.record, None) for each in commit.rewritten])
     connection.execute(_SET, (commit.key, commit.manifest, None))
     gone = [commit.live_key]
     if commit.grace_ms:

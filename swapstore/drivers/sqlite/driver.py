@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from swapstore.commands import BackUp, Command, ReadCommand, Restore, Swap
 from swapstore.drivers.sqlite import backup, errors, file, identity, reserve
 from swapstore.drivers.sqlite.commands import WritingBatch, carry_out
@@ -113,6 +115,8 @@ class SqliteDriver:
                     return [None]
         if all(isinstance(command, ReadCommand) for command in commands):
             return self._read(commands)
+        if _unlinks(commands) and reserve.is_short(Parts.of(self._path)):
+            commands = [_at_once(command) for command in commands]
         swap = _for_a_full_disk(commands)
         try:
             return self._write_once(commands, swap)
@@ -133,7 +137,10 @@ class SqliteDriver:
             if swap is None:
                 return self._write(opened, commands)
             with _without_overwriting(opened.connection):
-                return self._write(opened, commands)
+                replies = self._write(opened, commands)
+            with suppress(sqlite3.Error):  # the next swap begins the log anew, and there may be many
+                opened.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            return replies
 
     def _read(self, commands: Sequence[Command[Any]]) -> list[Any]:
         for _ in range(READINGS):
@@ -268,6 +275,15 @@ class SqliteDriver:
             idle, self._idle = self._idle, []
         for opened in idle:
             self._close(opened)
+
+
+def _unlinks(commands: Sequence[Command[Any]]) -> bool:
+    return any(type(command) is Swap and command.unlinked for command in commands)
+
+
+def _at_once(command: Command[Any]) -> Command[Any]:
+    """Return a swap that deletes what it unlinks: an UPDATE would take up the room that is left."""
+    return attrs.evolve(command, grace_ms=0) if isinstance(command, Swap) else command
 
 
 def _for_a_full_disk(commands: Sequence[Command[Any]]) -> Swap | None:

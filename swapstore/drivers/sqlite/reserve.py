@@ -43,5 +43,12 @@ def give(parts: Parts) -> None:
         _path(parts).unlink()
 
 
+def is_short(parts: Parts) -> bool:
+    """Say whether the disk has less room than a reserve."""
+    with suppress(OSError):
+        return shutil.disk_usage(Path(parts.main).parent).free < RESERVE_BYTES
+    return False
+
+
 def _path(parts: Parts) -> Path:
     return Path(f"{parts.wal.removesuffix('-wal')}-reserve")

@@ -38,7 +38,7 @@ from swapstore.commands import (
     Ttl,
     Write,
 )
-from swapstore.errors import Corrupt, LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError
+from swapstore.errors import Corrupt, LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError, Unsupported
 from swapstore.format import manifest, records
 from swapstore.protocol.commit import (
     Committer,
@@ -101,6 +101,7 @@ class ByCompareAndSet(_Scriptless):
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
     ) -> Operation[Outcome | None]:
         """Send a draft once. None: a record is not there yet; send it again."""
+        _refuse_rewriting(draft)
         if draft.row is not None:
             yield from _start_over(ctx, draft.row, needed[0], draft.manifest.head.dataset, staging)
         return (yield from _Comparing(ctx, draft, needed, staging).run())
@@ -153,6 +154,7 @@ class UnderLease(_Scriptless, Committer):
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
     ) -> Operation[Outcome | None]:
         """Send a draft once, under the lease. None: a record is not there yet; send it again."""
+        _refuse_rewriting(draft)
         sending = _Leasing(ctx, draft, needed, staging)
         try:
             outcome = yield from sending.run()
@@ -176,6 +178,16 @@ class UnderLease(_Scriptless, Committer):
         if taken:
             return taken
         raise bound_elsewhere(key, entry)
+
+
+def _refuse_rewriting(draft: Draft) -> None:
+    """Raise `Unsupported` for a draft that stores committed records anew."""
+    if draft.rewritten:
+        raise Unsupported(
+            "this endpoint runs no scripts (EVAL), and only a script can replace committed records in the "
+            "same step as the manifest that says which bases they need. No snapshot was changed. Allow EVAL "
+            "and EVALSHA for this token or user, or do this through the Redis protocol (rediss://)"
+        )
 
 
 def _with_ts_of(ctx: Context, intent: Intent, entry: Holding, base: Manifest | None) -> Intent | None:
