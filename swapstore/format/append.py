@@ -87,7 +87,7 @@ class Retained:
     `pages` are the pages that can be removed or opened, by key. `released` are rows that are not in the log
     any more, and were readable only because they were `latest` or `pinned` until this swap. `named` are keys
     of rows that leave in this swap, which belong to rows that stay in a page. `unneeded` are bases of
-    released rows that no row of the log needs: what the log shows may not tell that.
+    rows that leave, or are released, which no row needs that stays in a page: see `bases.lies_between`.
     """
 
     limits: Limits = attrs.field(factory=Limits)

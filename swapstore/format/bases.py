@@ -4,13 +4,13 @@ A base is the content of some snapshot, under a name that has the version which 
 of its digest. So one name comes into force once: content that returns later is another base. A base in force
 stays so until another is brought; until then it is what new snapshots are encoded with.
 
-Bases come into force in the order of their versions. So what a manifest shows of its log tells whether some
-row needs a base: the rows in it, and the first and the last base below each reference, in that order. When
-rows leave, their bases leave with them unless they are still shown, or in force.
+A manifest shows the bases of the rows in it. A reference tells the first and the last version that brought a
+base which a row below it needs. A row below it may need any base between the two. So when rows leave, their
+bases leave with them unless one of the rows that are left may need them, or they are in force.
 
-A repair may put rows back in another order than they were committed in. A base between the first and the last
-below a reference counts as shown all the same. So the rule may then keep a base too long, which verify finds.
-It never unlinks one that a row needs.
+Bases come into force in the order of their versions, so hardly any base lies between two that a reference
+tells. Three things bring another order: history that is stored anew, rows that a repair puts back, and rows
+that are served after they have left the log. Then the log is searched; see `protocol/prune.py`.
 """
 
 from __future__ import annotations
@@ -103,6 +103,14 @@ def is_shown(name: str, items: Iterable[Row | Ref]) -> bool:
     """Whether one of these rows, or a row below one of these references, may need a base."""
     version = base_version(name)
     return any(first <= version <= last for first, last in _shown(items))
+
+
+def lies_between(name: str, refs: Iterable[Ref]) -> bool:
+    """Whether only the pages below these references tell if a row below them needs a base."""
+    version = base_version(name)
+    spans = list(_shown(refs))
+    is_told = any(version in span for span in spans)
+    return not is_told and any(first < version < last for first, last in spans)
 
 
 def _shown(items: Iterable[Row | Ref]) -> Iterator[tuple[int, int]]:

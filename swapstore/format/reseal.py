@@ -77,11 +77,7 @@ def pages_within(log: Log, first: int, last: int) -> Generator[Ref, Page, list[R
 
 
 def nearest_base(log: Log, version: int, *, before: bool) -> Generator[Ref, Page, str | None]:
-    """Return the base of the nearest row before or after a version that has one.
-
-    Rows with the same base are neighbours, so the rows between two versions need a base that others need too
-    only if it is the nearest one before them or after them.
-    """
+    """Return the base of the nearest row before or after a version that has one."""
     ahead: list[Ref | Row] = [*log.pages, *log.rows]
     if not before:
         ahead.reverse()

@@ -111,13 +111,15 @@ class AsOf:
 
 @attrs.frozen
 class ByBase:
-    """Find a row that names this base."""
+    """Find a row that names this base. `besides`: of other versions than these."""
 
     name: str
+    besides: frozenset[int] = frozenset()
 
     def row(self, row: Row) -> Score | None:
         """Match the base; prefer the newest row."""
-        return (row.version, 0) if row.base == self.name else None
+        is_other = row.base == self.name and row.version not in self.besides
+        return (row.version, 0) if is_other else None
 
     def bound(self, ref: Ref) -> Score | None:
         """Open the pages that may have such a row."""

@@ -319,7 +319,7 @@ def _is_same(current: Manifest, head: Head, log: Log) -> bool:
     was = attrs.evolve(current.head, etag="", version=0, committed_at=0)
     if log != current.log or attrs.evolve(head, etag="", version=0, committed_at=0) != was:
         return False
-    rows = zip((*head.kept, *log.rows), (*current.head.kept, *current.log.rows), strict=True)
+    rows = zip((*head.copies, *log.rows), (*current.head.copies, *current.log.rows), strict=True)
     return all(one.base == other.base for one, other in rows)
 
 

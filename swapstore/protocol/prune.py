@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Get, Peek
 from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown, StoreFull
-from swapstore.format import pages, records, retention, search
+from swapstore.format import bases, pages, records, retention, search
 from swapstore.format.append import Retained, repoint
 from swapstore.format.manifest import same_row
 from swapstore.format.retention import Limits
@@ -67,21 +67,21 @@ def retained(
     readable = yield from _readable(ctx, base, ripe, most)
     left, gone, _ = retention.taken_apart(head, base.log, readable)
     named = yield from _named(ctx, base.head.dataset, [*gone, *released], left)
-    return Retained(
-        limits=bounds,
-        pages=readable,
-        released=tuple(released),
-        named=named,
-        unneeded=(yield from _unneeded(ctx, base, released)),
-    )
+    unneeded = yield from _unneeded(ctx, base.head.dataset, [*gone, *released], left)
+    return Retained(limits=bounds, pages=readable, released=tuple(released), named=named, unneeded=unneeded)
 
 
-def _unneeded(ctx: Context, base: Manifest, released: list[Row]) -> Operation[frozenset[str]]:
-    """Return those bases of released rows that no row of the log names."""
+def _unneeded(ctx: Context, dataset: str, rows: list[Row], left: Log) -> Operation[frozenset[str]]:
+    """Return bases of rows that leave the log which no row needs that is left in a page.
+
+    Only those are searched for of which the references do not tell that.
+    """
     found = []
-    for name in {row.base for row in released if row.base is not None}:
+    for name in {row.base for row in rows if row.base is not None}:
+        if not bases.lies_between(name, left.pages):
+            continue
         try:
-            row = yield from find(ctx, base.head.dataset, search.in_log(base.log, search.ByBase(name)))
+            row = yield from find(ctx, dataset, search.in_log(left, search.ByBase(name)))
         except Damaged:
             continue  # the damaged page may have such a row
         if row is None:

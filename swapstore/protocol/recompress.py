@@ -11,7 +11,7 @@ How far it came is not stored: run again, it looks at the rows once more, and fi
 - `delta`: rows without a base get one, see `reencoder.py`. What is not smaller then stays as it is.
 - `zstd`, `none`: rows lose their base. A swap unlinks the bases that no row needs any more, and takes the
   base in force out of force if it is one of them. While rows lose theirs in the middle of a page, what the
-  log shows of its bases does not tell that. The nearest rows around those of the swap do.
+  log shows of its bases does not tell that, so the log is searched.
 
 Snapshots and pages that cannot be read stay as they are, and are counted. Verify says what is wrong with
 them.
@@ -25,7 +25,7 @@ import attrs
 
 from swapstore.commands import Command, Get, Peek, Rewritten
 from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown
-from swapstore.format import bases, records, reseal
+from swapstore.format import records, reseal, search
 from swapstore.format.encodings import Encoded
 from swapstore.models import Compression, Recompressed
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Vanished, commit
@@ -243,7 +243,11 @@ class _Run:
         if not changed:
             return None
         kept = {before, after, *(changed.get(row.version, row).base for row in rows)}
-        unneeded = {row.base for row in rows if row.base is not None} - kept
+        unneeded = []
+        others = search.ByBase("", frozenset(row.version for row in rows))
+        for name in {row.base for row in rows if row.base is not None} - kept:
+            needing = yield from self._find(search.in_log(base.log, attrs.evolve(others, name=name)))
+            unneeded += [] if needing else [name]
         in_force = base.log.base
         if in_force is not None and in_force.name in unneeded:
             in_force = None
@@ -254,7 +258,7 @@ class _Run:
                 base,
                 changed,
                 in_force=in_force,
-                unneeded=[name for name in unneeded if name is not None],
+                unneeded=unneeded,
                 stamp=self._ctx.stamp(),
             )
         )
@@ -335,8 +339,10 @@ class _Run:
                 if step is not None:
                     return step
         in_force = base.log.base
-        shown: list[Row | Ref] = [*base.head.copies, *base.log.rows, *base.log.pages]
-        if in_force is None or bases.is_shown(in_force.name, shown):
+        if in_force is None:
+            return None
+        query = search.ByBase(in_force.name)
+        if (yield from self._find(search.search(base, query, hidden=True))) is not None:
             return None
         draft = yield from self._find(
             reseal.redraft(base, {}, in_force=None, unneeded=[in_force.name], stamp=self._ctx.stamp())

@@ -216,15 +216,11 @@ def test_a_base_that_a_page_shows_stays() -> None:
     head = grown([None])[-1].manifest.head
     ref = Ref(key="p", count=8, first_version=9, last_version=16, min_ts=1, max_ts=2, bases=(1, 12))
     log = manifest.Log(rows=(), pages=(ref,))
-    gone = [
-        BASES["b1"],
-        BASES["b2"],
-        BASES["b12"],
-        BASES["b13"],
-    ]  # a row below may need any of the first three
-    assert append.unlinked_bases(gone, head, log) == [BASES["b13"]]
-    known = frozenset({BASES["b2"]})  # somebody has looked
-    assert append.unlinked_bases(gone, head, log, unneeded=known) == [BASES["b13"], BASES["b2"]]
+    gone = [BASES["b1"], BASES["b12"], BASES["b2"], BASES["b13"]]
+    assert append.unlinked_bases(gone, head, log) == [BASES["b13"]], "a row in it may need any between"
+    assert [bases.lies_between(name, [ref]) for name in gone] == [False, False, True, False]
+    searched = frozenset([BASES["b2"]])
+    assert append.unlinked_bases(gone, head, log, unneeded=searched) == [BASES["b13"], BASES["b2"]]
 
 
 def test_rows_that_differ_in_their_base_alone_are_equal() -> None:
