@@ -77,12 +77,14 @@ class Retained:
     """What retention may take out of the log in a swap.
 
     `pages` are the pages that can be removed or opened, by key. `released` are rows that are not in the log
-    any more, and were readable only because they were `latest` or `pinned` until this swap.
+    any more, and were readable only because they were `latest` or `pinned` until this swap. `shared`: the
+    bases among theirs that rows in the log need, too.
     """
 
     limits: Limits = attrs.field(factory=Limits)
     pages: Mapping[str, Page] = attrs.field(factory=dict)
     released: tuple[Row, ...] = ()
+    shared: frozenset[str] = frozenset()
 
 
 def append(
@@ -214,9 +216,10 @@ def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
     head = retention.hidden(head, log, retained.limits)
     log, gone, pages = retention.taken_apart(head, log, dict(retained.pages))
     head = attrs.evolve(head, count=head.count - len(gone))
+    names = {row.base for row in gone} | ({row.base for row in retained.released} - retained.shared)
+    left = [keys.base(head.dataset, name) for name in unlinked_bases(names, head, log)]
     gone += retained.released
     unlinked = keys_of(gone, head.dataset, keys)
-    left = [keys.base(head.dataset, name) for name in unlinked_bases((row.base for row in gone), head, log)]
     if unlinked:  # another row may name the same records: its id was published again after they were lost
         named = set(keys_of((*head.kept, *log.rows), head.dataset, keys))
         unlinked = tuple(key for key in unlinked if key not in named)

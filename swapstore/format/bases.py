@@ -6,7 +6,8 @@ stays so until another is brought; until then it is what new snapshots are encod
 
 Rows with the same base are neighbours in the log, but for rows without one. So what a manifest shows of its
 log tells whether some row needs a base: the rows in it, and the first and the last base below each reference.
-When rows leave, their bases leave with them unless they are still shown, or in force.
+When rows leave, their bases leave with them unless they are still shown, or in force. A row that is served
+although it has left the log does not show where its neighbours are: see `prune.retained`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ def pack(name: str, content: Encoded, *, size: int, sha256: str, dataset: str) -
         "encoding": content.encoding,
     }
     return records.pack(header, content.body)
+
+
+def begin(name: str) -> bytes:
+    """The first bytes of the record of a base."""
+    return b'{"base":"%b"' % name.encode()
 
 
 def parse(record: bytes, name: str, *, dataset: str, key: str) -> encodings.Dictionary:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from swapstore.format.keys import base_version
 from swapstore.models import Ref, Row
 
 if TYPE_CHECKING:
@@ -84,6 +85,21 @@ class ById:
     def bound(self, ref: Ref) -> Score | None:
         """Open the pages that span the time, newest first."""
         return (ref.last_version, 0) if ref.min_ts <= self.ts <= ref.max_ts else None
+
+
+@attrs.frozen
+class ByBase:
+    """Find a row whose payload may need the base that this version brought. Bases ascend along the log."""
+
+    version: int
+
+    def row(self, row: Row) -> Score | None:
+        """Match the base; any row that needs it will do."""
+        return None if row.base is None or base_version(row.base) != self.version else (row.version, 0)
+
+    def bound(self, ref: Ref) -> Score | None:
+        """Open the pages that span the base."""
+        return (ref.last_version, 0) if ref.bases and ref.bases[0] <= self.version <= ref.bases[1] else None
 
 
 @attrs.frozen

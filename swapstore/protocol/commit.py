@@ -202,6 +202,19 @@ class Staging:
         """Note that a record is not there, or that it is not permanent."""
         self._kept.pop(record.key, None)
 
+    def superseded(self, record: Record, ts_key: str) -> bytes | None:
+        """Return the ts record beside an id record that this operation has written with another header.
+
+        It was stored against a base that is not in force any more. Both are forgotten, to be deleted.
+        """
+        if ts_key not in self._claims or self._kept.get(record.key, record.header) == record.header:
+            return None
+        del self._kept[record.key]
+        self._kept.pop(ts_key, None)
+        self._shared_claims.discard(ts_key)
+        self.mark = ""
+        return self._claims.pop(ts_key) or None
+
     def claim(self, key: str, data: bytes, *, taken_over: bool = False) -> None:
         """Note a ts record as it is stored. Only `scriptless/committer.py` does that.
 

@@ -12,6 +12,7 @@ from swapstore.commands import Get
 from swapstore.errors import Contended, Damaged, OutcomeUnknown, StoreFull
 from swapstore.format import pages, retention, search
 from swapstore.format.append import Retained, repoint
+from swapstore.format.keys import base_version
 from swapstore.format.manifest import same_row
 from swapstore.format.retention import Limits
 from swapstore.models import Pruned
@@ -61,8 +62,21 @@ def retained(
         if not any(same_row(row, kept) for kept in keeping) and not base.head.shows(row):
             in_log = yield from is_in_log(ctx, base, search.ById(row.id, row.ts))
             released += [] if in_log else [row]
+    shared = yield from _shared_bases(ctx, base, released)
     readable = yield from _readable(ctx, base, ripe, most)
-    return Retained(limits=bounds, pages=readable, released=tuple(released))
+    return Retained(limits=bounds, pages=readable, released=tuple(released), shared=shared)
+
+
+def _shared_bases(ctx: Context, base: Manifest, released: list[Row]) -> Operation[frozenset[str]]:
+    """Return the bases of some rows outside the log that rows in the log need, too.
+
+    What the manifest shows does not tell: pages before and after such a row may be below one reference now.
+    """
+    shared = set()
+    for name in {row.base for row in released if row.base is not None}:
+        if (yield from is_in_log(ctx, base, search.ByBase(base_version(name)))):
+            shared.add(name)
+    return frozenset(shared)
 
 
 def _readable(ctx: Context, base: Manifest, ripe: list[Ref], most: int) -> Operation[dict[str, Page]]:

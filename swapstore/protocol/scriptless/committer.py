@@ -55,9 +55,10 @@ from swapstore.protocol.commit import (
 )
 from swapstore.protocol.encoder import Encoder
 from swapstore.protocol.leftovers import bound_elsewhere, permanent_entry
-from swapstore.protocol.load import ask_all, load_manifest, value_of
+from swapstore.protocol.load import ask, ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.adoption import (
+    delete,
     deleting,
     is_abandoned,
     is_free,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
     from swapstore.format.records import Holding, Origin
+    from swapstore.models import Row
     from swapstore.protocol.commit import Staging
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
@@ -181,6 +183,8 @@ class _Comparing(Sending):
 
     def run(self) -> Operation[Outcome | None]:
         """Take the steps of the module docstring."""
+        if self._draft.row is not None and not (yield from self._withdraw_superseded(self._draft.row)):
+            return self._taken(self._wanted[-1])
         expected = self._expected()
         is_new = self._draft.row is not None and not self._staging.is_kept(self._wanted[-1])
         is_first = not self._staging.claimed(self._ts_key)
@@ -204,6 +208,17 @@ class _Comparing(Sending):
 
     # --- records -----------------------------------------------------------------------------------
 
+    def _withdraw_superseded(self, row: Row) -> Operation[bool]:
+        """Delete what this publish has written for a base that is not in force any more. False: it is there.
+
+        Nobody else relies on it while the ts record is still the one that this publish has written.
+        """
+        ts_record = self._staging.superseded(self._wanted[-1], self._ts_key)
+        if ts_record is None:
+            return True
+        record = yield from ask(self._ctx, Get(self._id_key))
+        return (yield from delete(self._ctx, row, (self._id_key, record), (self._ts_key, ts_record)))
+
     def _write(self, record: Record) -> Command[bool] | None:
         """Claim the ts record for this draft's version, even if an earlier attempt has claimed it."""
         seen = self._staging.claimed(record.key)
@@ -223,13 +238,26 @@ class _Comparing(Sending):
             and ours is not None
             and any(each.record.key == self._id_key and each.is_whole for each in found)
         )
-        verdict = self._taken(found[-1].record) if unclaimed else (yield from self._establish(found))
+        is_taken = unclaimed or self._is_held_otherwise(found)
+        verdict = self._taken(found[-1].record) if is_taken else (yield from self._establish(found))
         if isinstance(verdict, Taken) and ours is not None and not self._staging.is_taken_over(self._ts_key):
             yield from sent_again(self._ctx, Batch(tuple(deleting(self._ts_key, ours.record.data))))
             self._staging.lose(ours.record)
             self._staging.claim(self._ts_key, b"")
             self._staging.mark = ""  # the deletion may arrive late: it must not meet the same bytes
         return verdict
+
+    def _is_held_otherwise(self, found: list[Found]) -> bool:
+        """Say whether the id record has this snapshot, but stored in another way.
+
+        Its ts record is not claimed then: it would bind the id to this version, and `reclaim` would wait.
+        """
+        row = self._draft.row
+        return row is not None and any(
+            each.ttl == PERMANENT and not each.has_header and each.value.startswith(records.stated(row))
+            for each in found
+            if each.record.key == self._id_key
+        )
 
     def _use(self, found: Found) -> Operation[Taken | list[Command[Any]]]:
         """Use what an earlier publish left, or an equal one has written, if the ts record can be claimed."""
