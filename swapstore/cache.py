@@ -147,6 +147,12 @@ class Cache:
         """Cache a base with all that zstd makes of it. `compressing`: it is used to compress, too."""
         self._keep((key, _BASE), base, base.memory_bytes(compressing=compressing))
 
+    def forget_base(self, key: str) -> None:
+        """Drop a base that the store has lost."""
+        with self._lock:
+            size, _ = self._records.pop((key, _BASE), (-ENTRY_BYTES, None))
+            self._size -= size + ENTRY_BYTES
+
     def _get(self, name: tuple[str, str]) -> Any:
         with self._lock:
             found = self._records.get(name)

@@ -7,11 +7,14 @@ reply of a command that the store refused is `Failed`; it says nothing about the
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
 from swapstore.errors import SwapstoreError
+
+if TYPE_CHECKING:
+    from swapstore.models import Durability
 
 R = TypeVar("R")
 
@@ -167,6 +170,11 @@ class AwaitReplicas(ReadCommand[int]):
     replicas: int
     fsync: bool
     timeout_ms: int
+
+    @classmethod
+    def of(cls, durability: Durability, key: str) -> AwaitReplicas:
+        """Return the command that waits for what a publish asks for, behind a write to the same server."""
+        return cls(key, durability.replicas, durability.fsync, durability.timeout_ms)
 
     def asks_like(self, other: Command[Any]) -> bool:
         """Say whether another command asks for the same, of any key."""

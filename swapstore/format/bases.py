@@ -56,6 +56,11 @@ def pack(name: str, content: Encoded, *, size: int, sha256: str, dataset: str) -
     return records.pack(header, content.body)
 
 
+def begin(name: str) -> bytes:
+    """The first bytes of the record of a base."""
+    return b'{"base":"%b"' % name.encode()
+
+
 def parse(record: bytes, name: str, *, dataset: str, key: str) -> encodings.Dictionary:
     """Parse the record of a base, and check it.
 

@@ -40,20 +40,16 @@ What can fail, and why nothing is lost, doubled or half seen:
   batch, did not run. The batch is sent once more. If the server hangs up again, the request is too large.
 - the store refuses a command (memory, permissions): nothing was committed, and the refusal is raised. After
   a lost reply it proves nothing about the first send, so then the outcome is `unknown`.
-- the store is full, and retention makes up for what the swap adds, in this swap or in one of the next: the
-  same manifest is sent once more, to be committed beyond the limit (`even_if_full`). The script then does
-  first what a full server allows and what changes nothing; from its first write on, a server refuses a script
-  nothing for want of memory. The order of its steps stays as it is. What the swap unlinks is deleted at once,
-  after the SET. A reader that started at the previous manifest, and does not find a record, reads the
-  manifest again.
+- the store is full, and retention makes up for what the swap adds, now or soon: the same manifest is sent
+  once more, to be committed beyond the limit (`even_if_full`), in the same steps: see `commit.lua`. What it
+  unlinks is deleted at once, after the SET, so a reader of the previous manifest may have to read again.
 - after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL: verify
   finds it, and a repair expires it. It may leave the live view of the old version: readers ignore it, because
   it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
   at their next poll.
 
-A draft may also store committed records anew, see `recompress.py`. The store replaces those that need no base
-right before the SET, and those that need one right after it, when the manifest names the base. So at each
-moment every record can be read as the stored manifest says, and as the one before it said.
+A draft may also store committed records anew, see `recompress.py`: those that need no base right before the
+SET, and those that need one right after it. So both manifests can be read at each moment.
 
 Versions are dense: a draft on version n can only ever become version n+1. Only a repair skips versions, one
 for each snapshot that it puts back into the log.
@@ -106,7 +102,7 @@ if TYPE_CHECKING:
 
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
-    from swapstore.models import Durability, Row
+    from swapstore.models import Row
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
 
@@ -207,14 +203,23 @@ class Staging:
         """Return the keys of the records that are permanent before the commit."""
         return list(self._kept)
 
-    def otherwise(self, record: Record) -> bytes | None:
-        """Return the header under which this operation has kept a record, if that is another one."""
-        header = self._kept.get(record.key)
-        return None if header == record.header else header
-
     def lose(self, record: Record) -> None:
         """Note that a record is not there, or that it is not permanent."""
         self._kept.pop(record.key, None)
+
+    def superseded(self, record: Record, ts_key: str) -> bytes | None:
+        """Forget an id record that was written for a base which is not to be used any more, to be deleted.
+
+        Return the ts record beside it. None: there is no such record.
+        """
+        data = self._claims.get(ts_key)
+        if not data or self._kept.get(record.key, record.header) == record.header:
+            return None
+        self.lose(record)
+        self._kept.pop(ts_key, None)
+        self._shared_claims.discard(ts_key)
+        self.forget(ts_key)
+        return data
 
     def claim(self, key: str, data: bytes, *, taken_over: bool = False) -> None:
         """Note a ts record as it is stored. Only `scriptless/committer.py` does that.
@@ -488,16 +493,11 @@ def _only_stored(draft: Draft, needed: list[Record]) -> set[str]:
     return {record.key for record in needed if record.stored} | {each.key for each in draft.rewritten}
 
 
-def awaiting(key: str, durability: Durability) -> AwaitReplicas:
-    """Return the command that waits for what a publish asks for, behind a write to the same server."""
-    return AwaitReplicas(key, durability.replicas, durability.fsync, durability.timeout_ms)
-
-
 def _wait(ctx: Context, draft: Draft) -> tuple[AwaitReplicas, ...]:
     """Return the wait that travels behind the commit, if there is one: only publishes ask for it."""
     if ctx.durability is None or draft.row is None:
         return ()
-    return (awaiting(draft.manifest.key, ctx.durability),)
+    return (AwaitReplicas.of(ctx.durability, draft.manifest.key),)
 
 
 def _swap(ctx: Context, draft: Draft, needed: list[Record]) -> Swap:

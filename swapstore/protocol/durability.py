@@ -34,7 +34,6 @@ from swapstore.errors import (
 )
 from swapstore.format import manifest, search
 from swapstore.models import Durability
-from swapstore.protocol.commit import awaiting
 from swapstore.protocol.load import ask_all, find, value_of
 from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.protocol.publish import Publication, publish
@@ -120,7 +119,7 @@ def _wait_again(ctx: Context, commit: Commit, durability: Durability) -> Operati
     """Wait for a commit that another connection has written. None: a failover has undone it."""
     key = ctx.keys.manifest(commit.dataset)
     mark = Put(ctx.keys.mark(commit.dataset), b"", MARK_TTL_MS)
-    commands: tuple[Command[Any], ...] = (Get(key), mark, awaiting(key, durability))
+    commands: tuple[Command[Any], ...] = (Get(key), mark, AwaitReplicas.of(durability, key))
     failure: SwapstoreError | None = None
     for attempt in range(ctx.policy.lost_attempts):
         if attempt:

@@ -60,19 +60,27 @@ class Encoder:
         self._text_only = ctx.policy.text_only
         self._encoded: dict[str | None, Encoded] = {}
         self._content: Encoded | None = None  # as a base
+        self._lost: set[str] = set()  # the keys of bases that are not to be used
+
+    def lose(self, key: str) -> None:
+        """Note that the base under this key is gone, or may expire, although it is in force."""
+        self._lost.add(key)
+        self._ctx.cache.forget_base(key)
 
     def form(self, current: Manifest | None) -> Operation[Form]:
         """Return how the payload is stored in the version after `current`."""
+        in_force = current.log.base if current else None
         if self.adopted is not None:
             encoding, name = self.adopted
-            base = None if name is None else (yield from load_base(self._ctx, self._dataset, name))
-            return Form(encodings.encoded_as(self._payload, encoding, base))
+            is_in_force = in_force is not None and name == in_force.name  # the one before may be unlinked
+            base = (yield from self._load(in_force)) if is_in_force else None
+            if name is None or base is not None:
+                return Form(encodings.encoded_as(self._payload, encoding, base))
         compression = self._ctx.policy.compression
         if compression == "none":
             return Form(encodings.plain(self._payload, text_only=self._text_only))
         if compression == "zstd":
             return Form(self._compressed(None))
-        in_force = current.log.base if current else None
         base = yield from self._load(in_force)
         encoded = self._compressed(base)
         size = len(encoded.body)
@@ -82,7 +90,7 @@ class Encoder:
 
     def _load(self, in_force: InForce | None) -> Operation[Dictionary | None]:
         """Return the base in force. None: there is none, or it is lost; then this publish brings another."""
-        if in_force is None:
+        if in_force is None or self._ctx.keys.base(self._dataset, in_force.name) in self._lost:
             return None
         try:
             return (yield from load_base(self._ctx, self._dataset, in_force.name))

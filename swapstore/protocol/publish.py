@@ -31,13 +31,13 @@ from swapstore.errors import (
     SwapstoreError,
     TooOld,
 )
-from swapstore.format import records, search
+from swapstore.format import bases, records, search
 from swapstore.format.append import append
 from swapstore.format.encodings import Encoded
 from swapstore.models import Candidate, Commit, Entry, Row, Snapshot, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
-from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, commit
+from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, Vanished, commit
 from swapstore.protocol.encoder import Encoder, Form
 from swapstore.protocol.load import find, find_id, keep_pages, load_manifest, load_snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
@@ -194,8 +194,8 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
                     # Its `ts` has moved up, or an attempt that lost the race has brought another base.
                     yield from _withdraw(ctx, wanted.dataset, staging)
                 return _created(ctx, draft, replicas)
-            case Taken(key):
-                answer = yield from _resolve_taken(ctx, this, base, key, staging)
+            case Taken() | Vanished():
+                answer = yield from _resolve(ctx, this, base, verdict, staging)
                 if isinstance(answer, Commit):
                     return answer
                 this = answer
@@ -387,16 +387,22 @@ def _existing(ctx: Context, this: Intent, base: Manifest, row: Row) -> Operation
     return _known(base, row)
 
 
-def _resolve_taken(
-    ctx: Context, this: Intent, base: Manifest | None, key: str, staging: Staging
+def _resolve(
+    ctx: Context, this: Intent, base: Manifest | None, found: Taken | Vanished, staging: Staging
 ) -> Operation[Commit | Intent]:
-    """Resolve an id whose record is permanent although no row of the tail names it.
+    """Resolve an id whose record is permanent although no row of the tail names it, or a lost base.
+
+    Instead of a base that is lost, or may expire, the next draft brings another.
 
     A row in a page may name it: then it is committed. Or a publish that was cut short has left it: then the
     committer says whether this publish may use it.
     """
+    if isinstance(found, Vanished):
+        if this.encoder is not None:
+            this.encoder.lose(found.key)
+        return this
     try:
-        answer = yield from _owner_of(ctx, this, base, key, staging)
+        answer = yield from _owner_of(ctx, this, base, found.key, staging)
     except (Refused, Contended, PayloadMissing, Corrupt):
         yield from _withdraw(ctx, this.wanted.dataset, staging)
         raise
@@ -458,7 +464,7 @@ def _retained(ctx: Context, this: Intent, base: Manifest) -> Operation[Retained]
 
 
 def _records(ctx: Context, draft: Draft, form: Form) -> list[Record]:
-    """Return the records that a draft relies on: the id and the ts record, a new base, and pages."""
+    """Return the records that a draft relies on: the id and the ts record, its base, and pages."""
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
     # The commit compares the version in the ts record too: it is the one that is committed.
@@ -466,9 +472,19 @@ def _records(ctx: Context, draft: Draft, form: Form) -> list[Record]:
     return [
         Record(ctx.keys.id(dataset, row.id), records.id_header(row, held.encoding, held.base), held.body),
         Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(header, row, draft.manifest.epoch)),
-        *(Record.of(ctx.keys.base(dataset, name), base, shared=True) for name, base in form.brought),
+        *_base_records(ctx, dataset, form),
         *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]
+
+
+def _base_records(ctx: Context, dataset: str, form: Form) -> list[Record]:
+    """Return the base that a snapshot brings, or the one in force, of which this client may have a copy."""
+    if form.brought:
+        return [Record.of(ctx.keys.base(dataset, name), base, shared=True) for name, base in form.brought]
+    name = form.encoded.base
+    if name is None:
+        return []
+    return [Record(ctx.keys.base(dataset, name), bases.begin(name), shared=True, stored=True)]
 
 
 def _created(ctx: Context, draft: Draft, replicas: int | None) -> Commit:

@@ -9,6 +9,7 @@ import attrs
 from swapstore.errors import Damaged
 from swapstore.format import manifest, pages, records
 from tests.exploration.scenarios import D
+from tests.support.bases import problems_of
 from tests.support.explore import KEYS
 
 if TYPE_CHECKING:
@@ -52,8 +53,13 @@ def contents_of(keyspace: Keyspace, dataset: str = D) -> Contents:
         ahead[:0] = page.pages
         found.rows += page.rows
     found.rows += current.log.rows
-    for row in (*found.rows, *current.head.kept):
-        reachable |= _check_row(keyspace, dataset, row, found)
+    alive = (*found.rows, *current.head.kept)
+    for row in alive:
+        reachable |= _check_ts(keyspace, dataset, row, found)
+    plain = {key: (value.data, value.expires_at is not None) for key, value in values.items()}
+    wrong, bases = problems_of(plain, KEYS, dataset, current, alive)
+    found.problems += wrong
+    reachable |= bases
     _check_log(current, found)
     for key, value in values.items():
         if key in reachable and value.expires_at is not None:
@@ -63,11 +69,9 @@ def contents_of(keyspace: Keyspace, dataset: str = D) -> Contents:
     return found
 
 
-def _check_row(keyspace: Keyspace, dataset: str, row: Row, found: Contents) -> set[str]:
+def _check_ts(keyspace: Keyspace, dataset: str, row: Row, found: Contents) -> set[str]:
     id_key, ts_key = KEYS.id(dataset, row.id), KEYS.ts(dataset, row.ts, row.id)
-    record, ts_record = keyspace.values.get(id_key), keyspace.values.get(ts_key)
-    if not records.is_whole(record and record.data, row):
-        found.problems.append(f"{id_key} is not what version {row.version} names")
+    ts_record = keyspace.values.get(ts_key)
     if ts_record is None or not ts_record.data.startswith(records.entry_header(row)):
         found.problems.append(f"{ts_key} is not what version {row.version} names")
     elif (origin := records.read_ts(ts_record.data, ts_key)[1]) is None or origin.version > row.version:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import batching, durable, maintenance, recompressing, scriptless
+from tests.exploration import batching, deltas, durable, maintenance, recompressing, scriptless
 from tests.exploration.maintenance import SCENARIOS as MAINTENANCE
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
 from tests.support.committers import Way
@@ -97,6 +97,21 @@ def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str,
     """In some order of plain commands and faults more breaks than the page about it says."""
     outcome = scriptless.explore(way, scriptless.SCENARIOS[scenario], budget)
     check_pinned("states_scriptless.json", f"{way.name.lower()}: {scenario}", budget, outcome)
+
+
+@pytest.mark.parametrize(
+    ("way", "scenario", "budget"),
+    [
+        search("states_deltas.json", deltas.named(way, name), way, name, budget)
+        for way, name, budget in deltas.SEARCHES
+    ],
+)
+def test_every_state_of_commits_with_bases_keeps_the_promises(
+    way: Way | None, scenario: str, budget: str
+) -> None:
+    """In some order of commands and faults a base is unlinked that a snapshot needs, or never."""
+    outcome = deltas.explore(way, deltas.SCENARIOS[scenario], budget)
+    check_pinned("states_deltas.json", deltas.named(way, scenario), budget, outcome)
 
 
 def test_only_a_lease_that_runs_out_early_takes_a_publish_back() -> None:

@@ -138,7 +138,7 @@ def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> 
         elif origin.is_reclaimed and record is not None and not is_abandoned(ctx, origin):
             return False
         elif origin.is_reclaimed or is_spent(origin, base):
-            return not apply or (yield from _delete(ctx, entry, (id_key, record), (ts_key, ts_record)))
+            return not apply or (yield from delete(ctx, entry, (id_key, record), (ts_key, ts_record)))
         else:
             return False
     return False
@@ -162,7 +162,7 @@ def _pending_in(ts_record: bytes | None, ttl: int, key: str) -> Origin | None:
     return origin if origin is not None and origin.pending else None
 
 
-def _delete(
+def delete(
     ctx: Context, entry: Entry, by_id: tuple[str, bytes | None], by_ts: tuple[str, bytes]
 ) -> Operation[bool]:
     """Mark a ts record, delete the id record, then the ts record. Returns whether both are gone.

@@ -54,9 +54,10 @@ from swapstore.protocol.commit import (
 )
 from swapstore.protocol.encoder import Encoder
 from swapstore.protocol.leftovers import bound_elsewhere, permanent_entry, unmovable
-from swapstore.protocol.load import ask_all, load_manifest, value_of
+from swapstore.protocol.load import ask, ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.adoption import (
+    delete,
     deleting,
     is_abandoned,
     is_free,
@@ -101,9 +102,7 @@ class ByCompareAndSet(_Scriptless):
     ) -> Operation[Outcome | None]:
         """Send a draft once. None: a record is not there yet; send it again."""
         _refuse_rewriting(draft)
-        if draft.row is not None:
-            yield from _start_over(ctx, draft.row, needed[0], draft.manifest.head.dataset, staging)
-        return (yield from _Comparing(ctx, draft, needed, staging).run())
+        return _Comparing(ctx, draft, needed, staging).run()
 
     def adopt(self, ctx: Context, intent: Intent, base: Manifest | None) -> Operation[Intent | None]:
         """Use the records that a publish of the same id and content has left, or delete them.
@@ -127,21 +126,6 @@ class ByCompareAndSet(_Scriptless):
     def reclaim(self, ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:
         """Delete what publishes that were cut short, or lost the race, have left."""
         return reclaim_leaked(ctx, dataset, leaked, apply=apply)
-
-
-def _start_over(ctx: Context, row: Row, record: Record, dataset: str, staging: Staging) -> Operation[None]:
-    """Delete the id record of an attempt that lost the race, if this one has to encode the payload anew.
-
-    The base in force is another one by now. The ts record still names the version that was lost.
-    """
-    header = staging.otherwise(record)
-    if header is None or records.entry_fields(records.entry_of(header, record.key)) != records.entry_fields(
-        row
-    ):
-        return
-    if (yield from reclaim(ctx, dataset, row)):
-        staging.lose(record)
-        staging.forget(ctx.keys.ts(dataset, row.ts, row.id))
 
 
 class UnderLease(_Scriptless, Committer):
@@ -210,6 +194,8 @@ class _Comparing(Sending):
 
     def run(self) -> Operation[Outcome | None]:
         """Take the steps of the module docstring."""
+        if self._draft.row is not None and not (yield from self._withdraw_superseded(self._draft.row)):
+            return self._taken(self._wanted[-1])
         expected = self._expected()
         is_new = self._draft.row is not None and not self._staging.is_kept(self._wanted[-1])
         is_first = not self._staging.claimed(self._ts_key)
@@ -233,6 +219,17 @@ class _Comparing(Sending):
 
     # --- records -----------------------------------------------------------------------------------
 
+    def _withdraw_superseded(self, row: Row) -> Operation[bool]:
+        """Delete what this publish has written for a base that is not in force any more. False: it is there.
+
+        Nobody else relies on it while the ts record is still the one that this publish has written.
+        """
+        ts_record = self._staging.superseded(self._wanted[-1], self._ts_key)
+        if ts_record is None:
+            return True
+        record = yield from ask(self._ctx, Get(self._id_key))
+        return (yield from delete(self._ctx, row, (self._id_key, record), (self._ts_key, ts_record)))
+
     def _write(self, record: Record) -> Command[bool] | None:
         """Claim the ts record for this draft's version, even if an earlier attempt has claimed it."""
         seen = self._staging.claimed(record.key)
@@ -252,12 +249,25 @@ class _Comparing(Sending):
             and ours is not None
             and any(each.record.key == self._id_key and each.is_whole for each in found)
         )
-        verdict = self._taken(found[-1].record) if unclaimed else (yield from self._establish(found))
+        is_taken = unclaimed or self._is_held_otherwise(found)
+        verdict = self._taken(found[-1].record) if is_taken else (yield from self._establish(found))
         if isinstance(verdict, Taken) and ours is not None and not self._staging.is_taken_over(self._ts_key):
             yield from sent_again(self._ctx, Batch(tuple(deleting(self._ts_key, ours.record.data))))
             self._staging.lose(ours.record)
             self._staging.forget(self._ts_key)
         return verdict
+
+    def _is_held_otherwise(self, found: list[Found]) -> bool:
+        """Say whether the id record has this snapshot, but stored in another way.
+
+        Its ts record is not claimed then: it would bind the id to this version, and `reclaim` would wait.
+        """
+        row = self._draft.row
+        return row is not None and any(
+            each.ttl == PERMANENT and not each.has_header and each.value.startswith(records.stated(row))
+            for each in found
+            if each.record.key == self._id_key
+        )
 
     def _use(self, found: Found) -> Operation[Taken | list[Command[Any]]]:
         """Use what an earlier publish left, or an equal one has written, if the ts record can be claimed."""

@@ -142,7 +142,8 @@ class Sending:
             if each.is_whole:
                 given = each.written or record.shared or record.stored
                 wrong = [] if given else (yield from self._use(each))
-                self._staging.keep(record)
+                if not record.stored:
+                    self._staging.keep(record)
             else:
                 complete = False
                 self._staging.lose(record)
@@ -159,7 +160,8 @@ class Sending:
     def _correct(self, found: Found) -> Operation[Taken | Vanished | list[Command[Any]]]:
         """Return what corrects a record that is not there, not permanent, or another one."""
         record = found.record
-        if record.stored and not found.has_header:
+        # A base that has a TTL may have been unlinked just now, so a publish does not make it permanent.
+        if record.stored and not (found.has_header and self._draft.row is None):
             return Vanished(record.key)
         if found.ttl == PERMANENT and found.value:
             if not (yield from self._may_overwrite(record)):
