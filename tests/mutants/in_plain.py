@@ -92,7 +92,7 @@ MUTANTS = (
         "records are deleted although a publish has claimed them",
         "What a commit may have begun to use is not deleted.",
         search("COMPARE", "a deletion of what a lost race left, and one that goes on with it", "none"),
-        Edit("_delete", "if not marked", "if False"),
+        Edit("delete", "if not marked", "if False"),
     ),
     mutant(
         "records are used without a claim",
@@ -194,6 +194,10 @@ MUTANTS = (
         "a lost race binds the encoding",
         "A publish without scripts that loses a race is stored against another base.",
         "fsck/test_scriptless_bases.py::test_a_publish_that_loses_a_race_withdraws_its_base[1-ts1]",
-        Edit("ByCompareAndSet.send", "draft.row is not None", "False"),
+        Edit(
+            "_Comparing.run",
+            "self._draft.row is not None and not (yield from self._withdraw_superseded(self._draft.row))",
+            "False",
+        ),
     ),
 )
