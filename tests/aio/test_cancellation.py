@@ -190,7 +190,8 @@ def test_a_cancelled_iteration_does_not_end_like_a_complete_one(when: When) -> N
         async with place.open() as store:
             for number in range(100):
                 await store.publish("mena", number)
-            rows = store.history("mena", limit=None)
+        async with place.open() as reader:  # which has no page in its cache
+            rows = reader.history("mena", limit=None)
             assert (await anext(rows)).version == 100
 
             async def rest() -> list[int]:
