@@ -27,6 +27,9 @@ What can fail, and why nothing is lost, doubled or half seen:
 - a record expired, or another producer's has its key: the script answers `Unstaged`, and nothing is
   committed. The record is staged again; another producer's is taken over, which works while it has a TTL.
   Without a TTL it was committed before (`Held`): then the caller looks its id up.
+- the base in force, on which a publish relies, is not there, although the publisher has a copy of it: the
+  script answers `Unstaged`, and nothing is committed (`Vanished`). The next draft brings another base. One
+  that has a TTL becomes permanent like any record.
 - another commit came first: the script answers with the manifest that is stored (`Mismatch`). The draft is
   not committed and never will be, because its base never returns: every manifest has an etag of its own.
   The caller decides anew on the manifest that came back, and drafts again (`Moved`).

@@ -17,6 +17,18 @@ MUTANTS = (
         Edit("_retain", "if key not in named", ""),
     ),
     mutant(
+        "a base leaves with a row that was pinned",
+        "A base stays while a row below some reference needs it, whatever the manifest shows.",
+        "retention/test_bases.py::test_a_base_outlives_a_row_that_was_pinned_outside_the_log",
+        Edit("_retain", " - retained.shared", ""),
+    ),
+    mutant(
+        "a base that was succeeded stays",
+        "The commit that brings a base unlinks the one before it, if no row needs that.",
+        "retention/test_bases.py::test_bases_live_as_long_as_they_are_needed",
+        Edit("_succeeded", "was.base is None or", "True or"),
+    ),
+    mutant(
         "unlinking the last rows",
         "A dedupe key and a lost reply find their row among the last ones, hidden or not.",
         HIDING + "dedupe_keys_count_among_hidden_rows[sqlite]",
