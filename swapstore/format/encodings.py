@@ -33,6 +33,7 @@ HASH_LOG_MAX = 23  # 32 MiB: the table that this needs, while it compresses
 WINDOW_LOG_MAX = 27  # 128 MiB: what decoders in all languages accept unless they are told otherwise
 WINDOW_LOG_COMMON = 23  # 8 MiB: what RFC 8878 asks of every decoder
 LARGEST_BASE = 64 << 20  # bytes: what a reader has to allocate for one, whatever a record says
+EXACT = 2**53 - 1  # readers of JSON keep whole numbers exact up to this one
 WORTH_A_BASE = 256  # bytes: the key and the header of a base take as much
 
 _FRAME = bytes.fromhex("28b52ffd")
@@ -259,8 +260,9 @@ class InForce:
     last: int
 
     def then(self, stored_size: int) -> InForce:
-        """Return it as it is after one more snapshot."""
-        return attrs.evolve(self, sum=self.sum + stored_size, count=self.count + 1, last=stored_size)
+        """Return it as it is after one more snapshot, in numbers that readers accept."""
+        total, count = min(self.sum + stored_size, EXACT), min(self.count + 1, EXACT)
+        return attrs.evolve(self, sum=total, count=count, last=stored_size)
 
 
 def is_due(in_force: InForce | None, stored_size: int) -> bool:

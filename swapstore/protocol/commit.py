@@ -24,9 +24,10 @@ What can fail, and why nothing is lost, doubled or half seen:
 - the server stops inside the script, before the SET: some records may have lost their TTL already (no
   supported server persists half of a script). No manifest names them, so no reader sees them. Verify
   calls them leaked, and their id cannot be published before a repair lets them expire.
-- a record expired, or another producer's has its key: the script answers `Unstaged`, and nothing is
-  committed. The record is staged again; another producer's is taken over, which works while it has a TTL.
-  Without a TTL it was committed before (`Held`): then the caller looks its id up.
+- a record expired, or another producer's has its key: nothing is committed (`Unstaged`). It is staged again;
+  another producer's is taken over while it has a TTL. Without one it was committed before (`Held`): then the
+  caller looks its id up.
+- the base in force is not there (`Vanished`): nothing is committed, and the next draft brings another.
 - another commit came first: the script answers with the manifest that is stored (`Mismatch`). The draft is
   not committed and never will be, because its base never returns: every manifest has an etag of its own.
   The caller decides anew on the manifest that came back, and drafts again (`Moved`).
@@ -54,8 +55,7 @@ SET, and those that need one right after it. So both manifests can be read at ea
 Versions are dense: a draft on version n can only ever become version n+1. Only a repair skips versions, one
 for each snapshot that it puts back into the log.
 
-Where no script runs, another committer takes the place of `Scripted`, with the same outcomes: see
-`scriptless/committer.py`.
+Where no script runs, another committer takes the place of `Scripted`: see `scriptless/committer.py`.
 """
 
 from __future__ import annotations

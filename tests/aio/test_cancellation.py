@@ -200,7 +200,7 @@ def test_a_cancelled_iteration_does_not_end_like_a_complete_one(when: When) -> N
             assert await cancelled_at(rest(), 0, when)
             with pytest.raises(ValueError, match="interrupted.*begin a new one"):
                 await rest()
-            assert len([row async for row in store.history("mena", limit=None)]) == 100
+            assert len([row async for row in reader.history("mena", limit=None)]) == 100
 
     asyncio.run(main())
 

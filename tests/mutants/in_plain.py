@@ -14,6 +14,12 @@ def search(way: str, scenario: str, budget: str) -> str:
 
 MUTANTS = (
     mutant(
+        "what a lost race left is not withdrawn",
+        "A publish that lost a race is stored against the new base, and needs nobody to clean up first.",
+        "rest/test_compression.py::test_a_lost_race_costs_no_publish[Way.COMPARE]",
+        Edit("_Comparing._withdraw_superseded", "ts_record is None", "True"),
+    ),
+    mutant(
         "a record is not read back",
         "A manifest names a record only when it is there and permanent.",
         "rest/test_scriptless.py::test_a_record_that_may_expire_is_not_relied_on[Way.COMPARE]",

@@ -9,6 +9,12 @@ PUBLISH = "store/test_publish.py::test_"
 DURABILITY = "store/test_durability.py::test_"
 
 MUTANTS = (
+    mutant(
+        "a base is relied on that the store has lost",
+        "What is acknowledged can be read: a publish relies on no copy of a base that is gone.",
+        "store/test_compression.py::test_publishing_goes_on_when_the_base_in_force_is_lost[sqlite-deleted-True]",
+        Edit("_base_records", "name is None", "True"),
+    ),
     # --- replies
     mutant(
         "Mismatch taken for committed",

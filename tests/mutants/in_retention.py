@@ -17,6 +17,12 @@ MUTANTS = (
         Edit("_retain", "if key not in named", ""),
     ),
     mutant(
+        "a base that was succeeded stays",
+        "The commit that brings a base unlinks the one before it, if no row needs that.",
+        "retention/test_histories_of_bases.py::test_bases_live_as_long_as_they_are_needed",
+        Edit("_succeeded", "was.base is None or", "True or"),
+    ),
+    mutant(
         "unlinking the last rows",
         "A dedupe key and a lost reply find their row among the last ones, hidden or not.",
         HIDING + "dedupe_keys_count_among_hidden_rows[sqlite]",

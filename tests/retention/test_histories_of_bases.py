@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -84,82 +85,66 @@ def permanent_bases(store: Store) -> set[int]:
 
 # --- random histories ------------------------------------------------------------------------------
 
-WHO = st.integers(0, 3)
-PAYLOADS = st.one_of(
-    st.tuples(st.just("like"), st.integers(0, 2), st.integers(0, 9)),
-    st.tuples(st.just("strange"), st.integers(0, 10**6)),
-    st.just(("short",)),
-)
-PUBLISH = st.tuples(
-    st.just("publish"),
-    WHO,
-    st.none() | st.sampled_from([f"r{number}" for number in range(4)]),
-    PAYLOADS,
-    st.none() | st.none() | st.integers(-40, 10),
-)
-STEPS = st.one_of(
-    *[PUBLISH] * 6,
-    st.tuples(st.just("serve"), WHO, st.sampled_from(["pin", "rollback"]), st.integers(0, 50)),
-    st.tuples(st.just("unpin"), WHO),
-    st.tuples(st.just("prune"), st.sampled_from([1, 2, 4, 9])),
-    st.tuples(st.just("clock"), st.integers(0, 30)),
-)
-AGES = st.sampled_from([None, None, 5, 20, 60])
-COUNTS = st.sampled_from([None, None, 1, 3, 8])
+KEPT = [(None, None), (None, None), (1, None), (4, None), (12, None), (None, 20), (None, 60), (6, 40)]
+SETTINGS = ("delta", "delta", "delta", "zstd", "none")
 
 
-def payload_of(what: tuple[Any, ...]) -> bytes:
-    match what:
-        case ("like", number, change):
-            return bases.like(number, change)
-        case ("strange", number):
-            return bases.strange(1000 + number)
-    return b"short"
+@attrs.define
+class History:
+    """A random history by producers with different settings, on pages of a random size."""
 
+    random: random.Random
+    sim: SimulatedStore = attrs.field(factory=SimulatedStore)
+    ids: list[str] = attrs.field(factory=list)
+    kind: int = 0  # what payloads are like now
+    clients: list[Store] = attrs.field(factory=list)
 
-def carry_out(sim: SimulatedStore, clients: list[Store], ids: list[str], step: tuple[Any, ...]) -> None:
-    sim.clock.advance(1)
-    try:
-        match step:
-            case ("publish", who, id, payload, offset):
-                ts = None if offset is None else at(sim.clock.ms + offset * SECOND)
-                id = id or f"n{len(ids)}"  # noqa: A001
-                ids.append(id)
-                clients[who].publish("mena", payload_of(payload), id=id, ts=ts, codec="bytes")
-            case ("serve", who, what, which) if ids:
-                getattr(clients[who], what)("mena", id=ids[-1 - which % len(ids)])
-            case ("unpin", who):
-                clients[who].unpin("mena")
-            case ("prune", count):
-                clients[0].prune("mena", retention=Retention(max_count=count))
-            case ("clock", seconds):
-                sim.clock.advance(seconds * SECOND)
-    except (TooOld, IdConflict, NotFound):
-        return
+    def __attrs_post_init__(self) -> None:
+        first = self.sim.connect()
+        for setting in SETTINGS:
+            count, age = self.random.choice(KEPT)
+            self.clients.append(
+                client_of(first, setting, count, None if age is None else timedelta(seconds=age))
+            )
+
+    def step(self) -> None:
+        self.sim.clock.advance(self.random.choice([1, 1, 1, 10 * SECOND]))
+        pick = self.random.random()
+        client = self.random.choice(self.clients)
+        if pick < 0.7 or not self.ids:
+            self.publish(client)
+        elif pick < 0.8:
+            client.prune("mena", retention=Retention(max_count=self.random.choice([1, 3, 6, 20])))
+        elif pick < 0.93:
+            what = self.random.choice(["pin", "pin", "rollback"])
+            getattr(client, what)("mena", id=self.random.choice(self.ids[-12:]))
+        else:
+            client.unpin("mena")
+
+    def publish(self, client: Store) -> None:
+        new = self.random.random() < 0.2
+        self.kind += new
+        change = self.random.randrange(1000)
+        payload = bases.strange(self.kind) if new else bases.like(self.kind, change)
+        again = self.ids and self.random.random() < 0.1
+        id = self.random.choice(self.ids) if again else f"n{len(self.ids)}"  # noqa: A001
+        ts = self.sim.clock.ms - self.random.randrange(60 * SECOND) if self.random.random() < 0.3 else None
+        if not again:
+            self.ids.append(id)
+        client.publish("mena", payload, id=id, ts=at(ts), codec="bytes")
 
 
 @pytest.mark.slow
-@runs_of(150, 50)
-@given(
-    sizes=st.sampled_from([(1, 2), (2, 2), (2, 3)]),
-    kept=st.tuples(*[st.tuples(COUNTS, AGES)] * 4),
-    steps=st.lists(STEPS, min_size=20, max_size=80),
-)
-def test_bases_live_as_long_as_they_are_needed(
-    sizes: tuple[int, int], kept: tuple[tuple[int | None, int | None], ...], steps: list[tuple[Any, ...]]
-) -> None:
+@runs_of(80, 50)
+@given(seed=st.integers(0, 2**32))
+def test_bases_live_as_long_as_they_are_needed(seed: int) -> None:
     """A snapshot cannot be read because its base was unlinked, or bases stay that nothing needs."""
-    sim = SimulatedStore()
-    first = sim.connect()
-    clients = [
-        client_of(first, compression, count, None if age is None else timedelta(seconds=age))
-        for compression, (count, age) in zip(("delta", "delta", "zstd", "none"), kept, strict=True)
-    ]
-    ids: list[str] = []
-    with pages_of(*sizes):
-        for step in steps:
-            carry_out(sim, clients, ids, step)
-            check(first)
+    history = History(random.Random(seed))
+    with pages_of(*history.random.choice([(1, 2), (2, 2), (2, 3), (1, 4)])):
+        for _ in range(90):
+            with suppress(TooOld, IdConflict, NotFound):
+                history.step()
+            check(history.clients[0])
 
 
 # --- named histories ---------------------------------------------------------------------------------
