@@ -29,10 +29,10 @@ def pinned_in(file: str) -> dict[str, dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def search(file: str, scenario: str, *arguments: Any) -> Any:
+def search(file: str, scenario: str, *arguments: Any, quick: int = QUICK) -> Any:
     """Arguments of a test that searches; the last is the budget. A large search is left to the night."""
     known = pinned_in(file).get(scenario, {}).get(arguments[-1], {"states": 0})
-    return pytest.param(*arguments, marks=[pytest.mark.nightly] if known["states"] > QUICK else [])
+    return pytest.param(*arguments, marks=[pytest.mark.nightly] if known["states"] > quick else [])
 
 
 def check_pinned(file: str, scenario: str, budget: str, outcome: Outcome) -> None:
@@ -101,7 +101,7 @@ def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str,
 @pytest.mark.parametrize(
     ("way", "scenario", "budget"),
     [
-        search("states_deltas.json", deltas.named(way, name), way, name, budget)
+        search("states_deltas.json", deltas.named(way, name), way, name, budget, quick=3000)
         for way, name, budget in deltas.SEARCHES
     ],
 )
