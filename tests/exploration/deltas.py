@@ -209,7 +209,7 @@ SCENARIOS = {
     ),
     "a producer that drops a base, and a pruner": Scenario((keeping(BRINGS, 1), pruner), 5, left_out=BRIEFLY),
     "a pruner that drops a base, and one that pins a difference from it": Scenario(
-        (pruner, pinner_of("old-1")), 6, left_out=BRIEFLY
+        (pruner, pinner_of("old-1")), 6, ways=(None, Way.COMPARE), left_out=BRIEFLY
     ),
 }
 SEARCHES = [

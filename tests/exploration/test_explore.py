@@ -102,7 +102,7 @@ def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str,
 @pytest.mark.parametrize(
     ("way", "scenario", "budget"),
     [
-        search("states_deltas.json", deltas.named(way, name), way, name, budget)
+        search("states_deltas.json", deltas.named(way, name), way, name, budget, quick=3000)
         for way, name, budget in deltas.SEARCHES
     ],
 )

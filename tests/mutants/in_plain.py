@@ -17,7 +17,7 @@ MUTANTS = (
         "what a lost race left is not withdrawn",
         "A publish that lost a race is stored against the new base, and needs nobody to clean up first.",
         "rest/test_compression.py::test_a_lost_race_costs_no_publish[Way.COMPARE]",
-        Edit("_Comparing._withdraw_superseded", "ts_record is None", "True"),
+        Edit("_Comparing.run", "self._draft.row is not None and not (", "False and not ("),
     ),
     mutant(
         "a record is not read back",

@@ -18,7 +18,7 @@ MUTANTS = (
     mutant(
         "verify skips the ts records",
         "A ts record that is gone is found while it can still be written again.",
-        DAMAGE + "a_lost_ts_record_is_written_again[sqlite-75-deleted]",
+        DAMAGE + "a_lost_ts_record_is_written_again[sqlite-70-deleted]",
         Edit("compare", "_of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl))", "[]"),
     ),
     mutant(
