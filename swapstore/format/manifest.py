@@ -459,15 +459,12 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
     return Manifest(line + body, head, keys.manifest(head.dataset), len(line), built_log=log)
 
 
-def _differ_in_base(one: Row, other: Row) -> bool:
-    return one.base != other.base
-
-
 def _in_force(log: Log) -> list[Any] | None:
     return None if log.base is None else list(attrs.astuple(log.base))
 
 
-# A JSON string contains no unescaped quote, so a body contains each of these once.
+# A JSON string contains no unescaped quote, so a body contains the first of these once. The last time that it
+# contains the other is at its end; a label may be called so, too.
 _END_OF_ROWS = b'],"pages":['
 _BASE = b',"base":'
 
