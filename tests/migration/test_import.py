@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -81,6 +82,27 @@ def test_regions_are_imported_whole_and_in_order(old: Old, server: Server, store
 
 
 @pytest.mark.every_store
+def test_an_import_stores_as_its_store_is_set(old: Old, server: Server, tmp_path: Path) -> None:
+    """History that comes from the old layout takes as much as there, or cannot be read."""
+    texts = {}
+    for number in range(12):
+        name = f"mena:{number}"
+        payload = json.dumps({"run": number, "rows": [[index, "calm"] for index in range(200)]}).encode()
+        texts[name] = old.publish("mena", name, T + number, payload)
+    with swapstore.connect(f"sqlite:///{tmp_path}/store.db", compression="delta") as store:
+        assert run(server, store).findings == []
+        assert run(server, store).findings == []  # again: the same content
+        rows = list(store.history("mena"))
+        assert len(rows) == 12
+        assert len({row.base for row in rows}) == 1
+    with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as reader:
+        for name, text in texts.items():
+            snapshot = reader.read("mena", id=name)
+            assert snapshot is not None
+            assert snapshot.raw == text
+        assert list(reader.verify("mena")) == []
+
+
 def test_a_second_import_changes_nothing(old: Old, server: Server, store: Store) -> None:
     """Running the import again publishes everything twice."""
     for number in range(80):  # deeper than the rows that a manifest holds

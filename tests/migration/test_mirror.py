@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
@@ -67,6 +68,16 @@ def test_an_old_reader_sees_every_commit(mirrored: Store, old: Old) -> None:
         assert old.client.get(old.latest("mena")) == f"id-{number}".encode()
     assert old.client.get(old.by_id("id-3")) is not None
     assert old.client.ttl(old.latest("mena")) == -1, "an eviction or expiry would let it dangle"
+
+
+def test_old_readers_get_the_payload_itself(server: Server, old: Old) -> None:
+    """Readers that have not moved get a difference from something that they do not know."""
+    with library.connect(server.url, mirror=MIRROR, compression="delta") as store:
+        for number in range(4):
+            value = {"run": number, "rows": [index * 7919 % 9973 for index in range(200)]}
+            store.publish("mena", value, id=f"id-{number}", ts=T + number)
+            assert json.loads(old.read("mena") or b"") == value
+        assert next(iter(store.history("mena"))).base is not None
 
 
 def test_a_mirror_costs_two_round_trips_and_no_download(server: Server, mirrored: Store) -> None:
