@@ -27,6 +27,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "read_live": lambda store: store.read_live("mena"),
     "history": lambda store: store.history("mena"),
     "follow": lambda store: store.follow("mena"),
+    "recompress": lambda store: store.recompress("mena", compression="zstd"),
     "pin": lambda store: store.pin("mena", id="a"),
     "unpin": lambda store: store.unpin("mena"),
     "rollback": lambda store: store.rollback("mena", id="a"),

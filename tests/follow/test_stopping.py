@@ -49,7 +49,7 @@ def test_closing_the_store_ends_all_its_followers(store: Store) -> None:
     for follower in followers:
         follower.until(1)
     store.close()
-    assert all(follower.ended() and follower.error is None for follower in followers)
+    assert [(follower.ended(), follower.error) for follower in followers] == [(True, None)] * 8
 
 
 def test_closing_the_store_within_the_loop(store: Store) -> None:
@@ -137,7 +137,7 @@ def test_a_pool_of_one_connection(valkey: Server) -> None:
         publish(store, 3)
         for follower in followers:
             follower.until(3)
-    assert all(follower.ended() for follower in followers)
+    assert [(follower.ended(), follower.error) for follower in followers] == [(True, None)] * 4
 
 
 def test_a_borrowed_client(valkey: Server) -> None:

@@ -123,7 +123,7 @@ NAMES = sorted(
 )
 GOOD: dict[str, Any] = {
     "dataset": "mena", "value": 1, "values": {"mena": 1}, "datasets": ["mena"], "id": "first", "ttl": 5,
-    "poll": 0.01, "path": "backup.db",
+    "poll": 0.01, "path": "backup.db", "compression": "delta",
 }  # fmt: skip
 
 

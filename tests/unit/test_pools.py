@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -109,6 +110,21 @@ def test_a_connection_is_examined_after_a_wait_for_it_too(kind: Any) -> None:
     found = pool.get_connection()
     assert found is not lent
     assert (lent.is_open, found.is_open) == (False, True)
+
+
+def test_a_lent_connection_is_ended_and_its_user_closes_it(kind: Any) -> None:
+    """A thread waits for what another thread opens next: the number of a closed socket is given again."""
+    pool = pool_of(kind)
+    lent = pool.get_connection()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lent._sock = ours
+        pool.close()
+        assert theirs.recv(1) == b"", "the server is told at once"
+        assert ours.recv(1) == b"", "a thread that waits for a reply is told at once"
+        assert ours.fileno() >= 0
+    pool.release(lent)
+    assert not lent.is_open
 
 
 def test_a_connection_that_comes_back_after_the_end_is_closed(kind: Any) -> None:

@@ -374,6 +374,6 @@ async def _silence(connection: Any) -> AsyncIterator[None]:
 async def _close(connection: Any) -> None:
     """Close a connection at once, and send nothing more of its buffer. Closing twice is harmless."""
     transport = getattr(getattr(connection, "_writer", None), "transport", None)
-    if transport is not None:
+    if isinstance(transport, asyncio.WriteTransport):  # that of fakeredis is not, and has no `abort`
         transport.abort()
     await connection.disconnect(nowait=True)

@@ -8,9 +8,11 @@ connection, and each lent one as soon as it comes back: what happened to one may
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 import time
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -169,7 +171,19 @@ class Pool:
         self.retire()
         for connection in [ref() for ref in self._made.keyrefs()]:
             if connection is not None:
-                connection.disconnect()
+                _hang_up(connection)
+
+
+def _hang_up(connection: Any) -> None:
+    """End a connection that another thread uses, which then finds its end and closes it.
+
+    A socket that is closed while a thread begins to wait for it can get the thread to wait for another one:
+    that which is opened next has its number.
+    """
+    sock = connection._sock  # noqa: SLF001 - there is no public way that leaves it open
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 class BorrowedPool:
