@@ -259,6 +259,12 @@ class InForce:
     count: int
     last: int
 
+    @classmethod
+    def begun(cls, name: str, content: Encoded, first: Encoded) -> InForce:
+        """Return a base with this content as it is after the snapshot that brought it."""
+        size = len(first.body)
+        return cls(name, len(content.body), size, 1, size)
+
     def then(self, stored_size: int) -> InForce:
         """Return it as it is after one more snapshot, in numbers that readers accept."""
         total, count = min(self.sum + stored_size, EXACT), min(self.count + 1, EXACT)

@@ -112,7 +112,6 @@ class Encoder:
             name, self._content, size=len(self._payload), sha256=self._sha256, dataset=self._dataset
         )
         encoded = self._compressed(base)
-        size = len(encoded.body)
         key = self._ctx.keys.base(self._dataset, name)
         self._ctx.cache.keep_base(key, base, compressing=True)
-        return Form(encoded, InForce(name, len(self._content.body), size, 1, size), ((name, record),))
+        return Form(encoded, InForce.begun(name, self._content, encoded), ((name, record),))

@@ -13,8 +13,9 @@ Records and pages are checked when they are read: one that is missing or altered
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -40,7 +41,7 @@ from swapstore.protocol.operation import Batch, Operation, Wait
 if TYPE_CHECKING:
     from swapstore.cache import Known
     from swapstore.format.encodings import Dictionary
-    from swapstore.format.manifest import Manifest
+    from swapstore.format.manifest import Log, Manifest
     from swapstore.models import Ref
     from swapstore.protocol.context import Context
 
@@ -52,6 +53,7 @@ _NOTHING = (None, b"", Served(None))  # what a read of a key that is not there i
 
 T = TypeVar("T")
 R = TypeVar("R")
+A = TypeVar("A")
 Labelled = TypeVar("Labelled", Row, Snapshot)
 
 
@@ -370,36 +372,23 @@ def _page_in(reply: bytes | Failed | None, ref: Ref, dataset: str) -> Page:
 
 def find(ctx: Context, dataset: str, searching: Generator[Ref, Page, T]) -> Operation[T]:
     """Run a search of `format.search`, which does no I/O: load each page that it asks for."""
-    try:
-        ref = next(searching)
-        while True:
-            ref = searching.send((yield from load_page(ctx, dataset, ref)))
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+    return supplied(searching, partial(load_page, ctx, dataset))
 
 
 def gather(ctx: Context, dataset: str, walking: Generator[list[Ref], list[Page], T]) -> Operation[T]:
     """Run a walk of `format.search`, which does no I/O: load each batch of pages that it asks for."""
+    return supplied(walking, partial(load_pages, ctx, dataset))
+
+
+def supplied(asking: Generator[A, R, T], load: Callable[[A], Operation[R]]) -> Operation[T]:
+    """Run what asks for something, again and again, and is sent what `load` makes of it."""
     try:
-        refs = next(walking)
+        wanted = next(asking)
         while True:
-            refs = walking.send((yield from load_pages(ctx, dataset, refs)))
+            wanted = asking.send((yield from load(wanted)))
     except StopIteration as stop:
         result: T = stop.value
         return result
-
-
-def is_base_named(ctx: Context, current: Manifest, name: str) -> Operation[bool]:
-    """Say whether a base is in force, or a row names it. A page that cannot be read may have such a row."""
-    if current.log.base is not None and current.log.base.name == name:
-        return True
-    query = search.ByBase(name)
-    try:
-        row = yield from find(ctx, current.head.dataset, search.search(current, query, hidden=True))
-    except Damaged:
-        return True
-    return row is not None
 
 
 # --- rows and snapshots ----------------------------------------------------------------------------
@@ -524,11 +513,10 @@ def own(found: Labelled) -> Labelled:
 # that stays too long, but one that is unlinked too early is lost.
 
 
-def is_in_log(ctx: Context, current: Manifest, query: search.Query) -> Operation[bool]:
-    """Say whether the log holds such a row, hidden or not."""
-    searching = search.in_log(current.log, query)
+def is_in_log(ctx: Context, dataset: str, log: Log, query: search.Query) -> Operation[bool]:
+    """Say whether a log holds such a row, hidden or not."""
     try:
-        return (yield from find(ctx, current.head.dataset, searching)) is not None
+        return (yield from find(ctx, dataset, search.in_log(log, query))) is not None
     except Damaged:
         return True
 
@@ -537,7 +525,15 @@ def is_row_named(ctx: Context, current: Manifest, version: int) -> Operation[boo
     """Say whether the header or the log names the row of a version."""
     if any(row.version == version for row in current.head.kept):
         return True
-    return (yield from is_in_log(ctx, current, search.ByVersion(version)))
+    return (yield from is_in_log(ctx, current.head.dataset, current.log, search.ByVersion(version)))
+
+
+def is_base_named(ctx: Context, current: Manifest, name: str) -> Operation[bool]:
+    """Say whether a base is in force, or the header or the log names it."""
+    in_force = current.log.base
+    if (in_force and in_force.name) == name or any(row.base == name for row in current.head.copies):
+        return True
+    return (yield from is_in_log(ctx, current.head.dataset, current.log, search.ByBase(name)))
 
 
 def is_page_named(ctx: Context, current: Manifest, key: str, first_version: int) -> Operation[bool]:

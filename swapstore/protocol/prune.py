@@ -62,7 +62,7 @@ def retained(
     for row in base.head.kept:
         # A row that the history shows is in the log, and is unlinked when it leaves the log.
         if not any(same_row(row, kept) for kept in keeping) and not base.head.shows(row):
-            in_log = yield from is_in_log(ctx, base, search.ById(row.id, row.ts))
+            in_log = yield from is_in_log(ctx, base.head.dataset, base.log, search.ById(row.id, row.ts))
             released += [] if in_log else [row]
     readable = yield from _readable(ctx, base, ripe, most)
     left, gone, _ = retention.taken_apart(head, base.log, readable)
@@ -80,11 +80,7 @@ def _unneeded(ctx: Context, dataset: str, rows: list[Row], left: Log) -> Operati
     for name in {row.base for row in rows if row.base is not None}:
         if not bases.lies_between(name, left.pages):
             continue
-        try:
-            row = yield from find(ctx, dataset, search.in_log(left, search.ByBase(name)))
-        except Damaged:
-            continue  # the damaged page may have such a row
-        if row is None:
+        if not (yield from is_in_log(ctx, dataset, left, search.ByBase(name))):
             found.append(name)
     return frozenset(found)
 

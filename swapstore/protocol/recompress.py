@@ -36,6 +36,7 @@ from swapstore.protocol.load import (
     load_manifest,
     load_page,
     nothing_published,
+    supplied,
     value_of,
 )
 from swapstore.protocol.operation import Operation, Turn, Wait
@@ -173,14 +174,11 @@ class _Run:
 
     def _find(self, searching: Generator[Ref, Page, T]) -> Operation[T]:
         """Run a search like `find`, and note which page it is at."""
-        try:
-            ref = next(searching)
-            while True:
-                self._reading = ref
-                ref = searching.send((yield from load_page(self._ctx, self._dataset, ref)))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        return supplied(searching, self._load_page)
+
+    def _load_page(self, ref: Ref) -> Operation[Page]:
+        self._reading = ref
+        return load_page(self._ctx, self._dataset, ref)
 
     def _pass_over_page(self, rows: Sequence[Row]) -> None:
         """Go on behind a page that cannot be read, or behind the rows that depend on one."""

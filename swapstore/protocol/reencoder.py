@@ -185,6 +185,5 @@ class Deltas:
             self._brought[base.name] = bases.pack(
                 base.name, content, size=row.size, sha256=row.sha256, dataset=self._dataset
             )
-        size = len(form.body)
-        self._chain = Chain(base, InForce(base.name, len(content.body), size, 1, size))
+        self._chain = Chain(base, InForce.begun(base.name, content, form))
         return form

@@ -12,6 +12,7 @@ from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import read_latest
 from swapstore.testing import Keyspace
 from tests.exploration.contents import contents_of
+from tests.exploration.scenarios import NO_CUT
 from tests.support.explore import Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:
@@ -70,13 +71,7 @@ SCENARIOS = {
     "a producer and a reader of two datasets": Scenario((producer(1), reader), ALL),
     "two producers of two datasets": Scenario((producer(1), producer(2)), ALL),
 }
-BUDGETS = {
-    "none": Faults(),
-    "one crash": Faults(crash=1),
-    "one lost reply": Faults(lost=1),
-    "one late command": Faults(late=1),
-    "one key expires": Faults(expire=1),
-}
+BUDGETS = NO_CUT
 
 
 def explore(scenario: Scenario, faults: Faults) -> Outcome:

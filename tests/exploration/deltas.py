@@ -24,11 +24,11 @@ from swapstore.protocol.read import read_id
 from swapstore.testing import Keyspace, VirtualClock
 from tests.exploration.contents import Contents, contents_of
 from tests.exploration.maintenance import keeping, pages_of_two, pruner
-from tests.exploration.scenarios import MANIFEST, Client, D, producer, reader
+from tests.exploration.scenarios import MANIFEST, ONE_FAULT, Client, D, producer, reader
 from tests.exploration.scriptless import by
 from tests.support.bases import like, strange
 from tests.support.committers import Way
-from tests.support.explore import KEYS, POLICY, Explorer, Faults, Next, Outcome, State
+from tests.support.explore import KEYS, POLICY, Explorer, Next, Outcome, State
 
 if TYPE_CHECKING:
     from swapstore.protocol.operation import Operation
@@ -133,14 +133,7 @@ BACKFILLS = publishing("new-2", ts=1)
 TIMELESS, TIMELESS_BRINGS = publishing("near"), publishing("new-1")
 
 ALL = (None, Way.COMPARE, Way.LEASE)
-BUDGETS = {
-    "none": Faults(),
-    "one crash": Faults(crash=1),
-    "one lost reply": Faults(lost=1),
-    "one late command": Faults(late=1),
-    "one key expires": Faults(expire=1),
-    "a commit is cut": Faults(torn=1),
-}
+BUDGETS = ONE_FAULT
 # Without scripts a commit is many commands, none of which can be cut. What expires is a lease, which
 # `scriptless.py` explores.
 WITHOUT: dict[Way | None, tuple[str, ...]] = {

@@ -24,7 +24,7 @@ from swapstore.protocol.pointers import pin, unpin
 from swapstore.protocol.prune import prune
 from swapstore.protocol.read import read_id
 from tests.exploration.contents import Contents, contents_of
-from tests.exploration.scenarios import MANIFEST, ONE, TWO, Client, D, producer, reader, with_history
+from tests.exploration.scenarios import MANIFEST, NO_CUT, ONE, TWO, Client, D, producer, reader, with_history
 from tests.support.explore import KEYS, Explorer, Faults, Next, Outcome, State
 
 if TYPE_CHECKING:
@@ -237,13 +237,7 @@ SCENARIOS = {
     ),
     "two repairers of a lost page": Scenario((repairer, repairer), without_page, budgets=("none",)),
 }
-BUDGETS = {
-    "none": Faults(),
-    "one crash": Faults(crash=1),
-    "one lost reply": Faults(lost=1),
-    "one late command": Faults(late=1),
-    "one key expires": Faults(expire=1),
-}
+BUDGETS = NO_CUT
 
 
 def explore(scenario: Scenario, faults: Faults) -> Outcome:

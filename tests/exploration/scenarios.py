@@ -150,6 +150,8 @@ BUDGETS = {
     "one key expires": Faults(expire=1),
     "a commit is cut": Faults(torn=1),
 }
+ONE_FAULT = {name: faults for name, faults in BUDGETS.items() if name != "a crash and a lost reply"}
+NO_CUT = {name: faults for name, faults in ONE_FAULT.items() if name != "a commit is cut"}
 
 
 def explore(scenario: Scenario, faults: Faults) -> Outcome:

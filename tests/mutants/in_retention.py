@@ -206,6 +206,6 @@ MUTANTS = (
         "the log not searched when a row is released",
         "A base that no row needs is unlinked with the pin that kept it.",
         "retention/test_bases.py::test_unpinning_unlinks_a_base_that_no_row_needs",
-        Edit("_unneeded", "if row is None", "if False"),
+        Edit("_unneeded", "if not (yield from is_in_log(", "if False and not (yield from is_in_log("),
     ),
 )
