@@ -12,7 +12,7 @@ import pytest
 
 from swapstore import SwapstoreError
 from tests.support.cluster import Cluster
-from tests.support.deployment import Sentinel, kinds
+from tests.support.deployment import Sentinel, kinds, until
 from tests.support.doors import CERTIFICATE, Door, Guarded
 from tests.support.sentinels import NAME, Sentinels
 from tests.support.traffic import FACES
@@ -110,11 +110,19 @@ def test_reads_from_replicas(sentinels: GuardedSentinels, connect: Callable[...,
     """Replicas are reached without TLS, so not at all."""
     with closing(connect(sentinels.url, read_from="replica", patience=30)) as store:
         commit = store.publish("replicas", {"a": 1})
-        before = [each.door.secure for each in sentinels.replicas if isinstance(each, Guarded)]
-        for _ in range(20):
+        before = secure_connections(sentinels.replicas)
+
+        def is_replica_read() -> bool:
             assert store.read_latest("replicas", min_version=commit.version).value == {"a": 1}
-        after = [each.door.secure for each in sentinels.replicas if isinstance(each, Guarded)]
-    assert after != before
+            return secure_connections(sentinels.replicas) != before
+
+        # Only every ten seconds a sentinel asks a replica whether it is connected, and until then the
+        # primary is read.
+        until(is_replica_read, "no replica was read over TLS")
+
+
+def secure_connections(servers: list[Server]) -> list[int]:
+    return [each.door.secure for each in servers if isinstance(each, Guarded)]
 
 
 @FACES
