@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, wraps
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -75,6 +75,34 @@ def snapshot_id(value: Any) -> str:
 def dedupe_key(value: Any) -> str:
     """Return a well-formed dedupe key. The rule is that of ids."""
     return _matching(value, _ID, "dedupe_key", "1 to 200 of A-Z a-z 0-9 . _ : / @ + -")
+
+
+def member_name(value: Any) -> str:
+    """Return a well-formed name of a member. The rule is that of datasets."""
+    return _matching(
+        value,
+        _DATASET,
+        "member name",
+        "1 to 128 of A-Z a-z 0-9 . _ / - beginning with a letter or digit",
+    )
+
+
+def member_names(names: Any) -> list[str]:
+    """Return well-formed names of members, each once."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidInput(f"members must be names of members, not a {type(names).__name__}")
+    try:
+        return list(dict.fromkeys(member_name(name) for name in names))
+    except InvalidInput:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise InvalidInput(f"members cannot be read: that raised {kind}") from error
+
+
+def is_member_name(name: str) -> bool:
+    """Say whether a group can have a member of this name."""
+    return _DATASET.fullmatch(name) is not None
 
 
 def _matching(value: Any, pattern: re.Pattern[str], what: str, rule: str) -> str:

@@ -18,6 +18,7 @@ from swapstore.forks import survive_forks
 if TYPE_CHECKING:
     from swapstore.format.encodings import Dictionary
     from swapstore.format.manifest import Manifest
+    from swapstore.models import Member
 
 MAX_MANIFESTS = 10_000
 _BASE = "base"  # stands where other records have a digest
@@ -137,6 +138,15 @@ class Cache:
     def keep(self, key: str, sha256: str, data: bytes) -> None:
         """Cache an immutable record; evict the least recently used ones if there is no room."""
         self._keep((key, sha256), data, len(data))
+
+    def member(self, key: str, sha256: str) -> Member | None:
+        """Return a cached member of the group whose table has this digest."""
+        found: Member | None = self._get((key, sha256))
+        return found
+
+    def keep_member(self, key: str, sha256: str, member: Member) -> None:
+        """Cache a member of the group whose table has this digest."""
+        self._keep((key, sha256), member, len(member.raw))
 
     def base(self, key: str) -> Dictionary | None:
         """Return the cached base under this key, whose name has its digest."""

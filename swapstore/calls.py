@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from swapstore.codecs import Codec
-    from swapstore.models import Candidate, Commit, Gap, LiveView, Row, Snapshot, Status
+    from swapstore.models import Candidate, Commit, Gap, Group, LiveView, Row, Snapshot, Status
     from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Operation, Steps
+    from swapstore.protocol.publish import Publication
 
 
 T = TypeVar("T")
@@ -100,21 +101,65 @@ class Calls:
         `UnderReplicated` if it is published and too few replicas have it, `Unsupported` if the store cannot
         give it. After any of these errors, readers still see one whole version.
         """
+        wanted = partial(
+            publication,
+            value=value,
+            id=id,
+            ts=ts,
+            labels=labels,
+            dedupe_key=dedupe_key,
+            expected_version=expected_version,
+            validate=validate,
+            codec=codec,
+        )
+        return self._publish(dataset, wanted, durability)
+
+    def publish_group(
+        self,
+        dataset: str,
+        members: Mapping[str, Any],
+        *,
+        id: str | None = None,  # noqa: A002
+        ts: int | datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        dedupe_key: str | None = None,
+        expected_version: int | None = None,
+        validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
+        codec: Codec = "json",
+        durability: Durability | None = None,
+    ) -> Operation[Commit]:
+        """Publish named members as one snapshot, a group: readers see all of them, or the group before.
+
+        `members` maps names to values, 1 to 1,000 of them; a name follows the rule for datasets. Each member
+        is stored in a record of its own, so that one is read at the price of one snapshot: see `read_group`.
+        With `compression="delta"`, a member that has not changed takes next to nothing.
+
+        The other arguments, and the errors, are those of `publish`. `validate` gets all members, in
+        `Candidate.members`. `InvalidInput` and `PayloadTooLarge` name the member. A store with a mirror
+        publishes no groups: the six-command layout has no place for them.
+        """
+        wanted = partial(
+            publication,
+            value=members,
+            id=id,
+            ts=ts,
+            labels=labels,
+            dedupe_key=dedupe_key,
+            expected_version=expected_version,
+            validate=validate,
+            codec=codec,
+            of_group=True,
+        )
+        return self._publish(dataset, wanted, durability)
+
+    def _publish(
+        self, dataset: str, checked: Callable[..., Publication], durability: Durability | None
+    ) -> Operation[Commit]:
+        """Publish what `checked` makes of the arguments."""
         with about(self._context, "publish", dataset) as name:
-            wanted = publication(
-                self._context,
-                name,
-                value,
-                id=id,
-                ts=ts,
-                labels=labels,
-                dedupe_key=dedupe_key,
-                expected_version=expected_version,
-                validate=validate,
-                codec=codec,
-            )
+            wanted = checked(self._context, name)
             if self._context.mirror is not None:
-                mirror.refuse_what_it_cannot_write(self._context, wanted.payload)
+                mirror.refuse_what_it_cannot_write(self._context, wanted)
             under = None
             ctx = self._context if durability is None else asking(self._context, durability)
             if ctx.durability is not None:
@@ -238,6 +283,26 @@ class Calls:
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
             reading = read.read_latest(self._context, name, max_staleness_s=bound, min_version=least)
+            return (yield from reading)
+
+    def read_group(
+        self,
+        dataset: str,
+        *,
+        members: Iterable[str] | None = None,
+        max_staleness: float | timedelta = 0.0,
+        min_version: int = 0,
+    ) -> Operation[Group | None]:
+        """Return the group that is served: the pinned one, or else the latest. None: nothing is published.
+
+        `members`: read only these members, which costs as much as to read so many snapshots. The other
+        arguments are those of `read_latest`. Raises `NotFound` for a name that the group does not have, and
+        `InvalidInput` if what is served is a single snapshot.
+        """
+        with about(self._context, "read_group", dataset) as name:
+            bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
+            names = None if members is None else arguments.member_names(members)
+            reading = read.read_group(self._context, name, names, max_staleness_s=bound, min_version=least)
             return (yield from reading)
 
     def remembered(

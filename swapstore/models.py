@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -14,6 +14,8 @@ from swapstore import arguments, codecs
 from swapstore.errors import InvalidInput, SomeFailed, SwapstoreError
 
 _LARGEST = 2**53 - 1  # every reader of JSON keeps whole numbers exact up to this one
+GROUP = "group"  # the codec of a group: its payload is the table of its members
+MOST_MEMBERS = 1000
 Compression = Literal["none", "zstd", "delta"]
 Whole = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]  # of stored records, which may be damaged
 
@@ -32,6 +34,11 @@ class Entry:
     sha256: str
     codec: str = "json"
     labels: dict[str, str] = attrs.field(factory=dict)
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a `Group` of members."""
+        return self.codec == GROUP
 
 
 @attrs.frozen(kw_only=True)
@@ -104,12 +111,51 @@ class Snapshot(_Payload):
     committed_at: int
     labels: dict[str, str]
 
+    @cached_property  # of a `Group` it is a field, which takes its place
+    def members(self) -> Mapping[str, Member]:
+        """The members of a group, by name. Empty: it is no `Group`."""
+        return {}
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Member(_Payload):
+    """A member of a group: its name, and a payload of its own."""
+
+    name: str
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Group(Snapshot):
+    """A snapshot of named members, which were published together: `group["EG"].value`.
+
+    `value` maps the names to the decoded members. `raw` is the table of the members: their sizes, digests and
+    codecs; `size` and `sha256` are those of the table. If only some members were read, `members` has these,
+    and `raw` is empty.
+    """
+
+    members: Mapping[str, Member] = attrs.field(repr=lambda members: f"<{len(members)} members>")
+
+    @cached_property
+    def value(self) -> dict[str, Any]:
+        """The decoded members, by name. Raises `Corrupt` if one of them cannot be decoded."""
+        return {name: member.value for name, member in self.members.items()}
+
+    def __getitem__(self, name: str) -> Member:
+        return self.members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
 
 @attrs.frozen(kw_only=True, slots=False)
 class Candidate(_Payload):
     """A snapshot that is not published yet: the argument of `validate`.
 
     `ts_is_default`: the publish named no `ts`, so it is now, or that of the latest if this is later.
+    `members`: those of a group, by name; its `value` maps the names to their values.
     """
 
     dataset: str
@@ -117,6 +163,14 @@ class Candidate(_Payload):
     ts: int
     labels: dict[str, str]
     ts_is_default: bool = False
+    members: Mapping[str, Member] = attrs.field(factory=dict)
+
+    @cached_property
+    def value(self) -> Any:
+        """The value: of a group, the values of its members by name."""
+        if self.members:
+            return {name: member.value for name, member in self.members.items()}
+        return super().value
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -241,10 +241,12 @@ class Store(_BaseStore[Driver]):
         self._subscriptions: set[Subscription] = set()
 
     publish = blocking(Calls.publish)
+    publish_group = blocking(Calls.publish_group)
     publish_many = blocking(Calls.publish_many)
     confirm = blocking(Calls.confirm)
 
     read_latest = sharing(Calls.read_latest)
+    read_group = blocking(Calls.read_group)
     read_latest_many = blocking(Calls.read_latest_many)
     read = blocking(Calls.read)
     history = iterating(Calls.history)
@@ -367,10 +369,12 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         self._followers: weakref.WeakSet[Follower[Any]] = weakref.WeakSet()
 
     publish = awaiting(Calls.publish)
+    publish_group = awaiting(Calls.publish_group)
     publish_many = awaiting(Calls.publish_many)
     confirm = awaiting(Calls.confirm)
 
     read_latest = asharing(Calls.read_latest)
+    read_group = awaiting(Calls.read_group)
     read_latest_many = awaiting(Calls.read_latest_many)
     read = awaiting(Calls.read)
     history = aiterating(Calls.history)

@@ -36,7 +36,8 @@ class Draft:
     `frees_soon`: whether it takes the log apart, or one of the next F swaps does, because retention goes on.
     `over`: the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
     `rewritten` are the records that are stored anew: the old ones take `freed_bytes`, the new ones, and what
-    else is added, `added_bytes`.
+    else is added, `added_bytes`. `groups`: the rows of groups whose records are unlinked. The records of
+    their members are unlinked with them, as are those of an unlinked base: see `protocol/unlink.py`.
     """
 
     base: Manifest | None
@@ -51,6 +52,7 @@ class Draft:
     even_if_full: bool = False
     rewritten: tuple[Rewritten, ...] = ()
     added_bytes: int = 0
+    groups: tuple[Row, ...] = ()
 
     @property
     def frees_as_much(self) -> bool:
@@ -146,11 +148,11 @@ def append(
     )
     log = attrs.evolve(log, rows=(*log.rows, row), base=in_force or log.base)
     unlinked: tuple[str, ...] = ()
-    freed_bytes = 0
+    gone: list[Row] = []
     frees_soon = False
     if base is not None and (retained is not None or not head.shows_everything):
         retained = retained or Retained()
-        head, log, unlinked, freed_bytes = _retain(head, log, retained, stamp.keys)
+        head, log, unlinked, gone = _retain(head, log, retained, stamp.keys)
         ahead = retention.ahead(log, retained.limits, stamp.now_ms)
         frees_soon = log.pages != base.log.pages or 0 < ahead <= manifest.F
     if base is not None:
@@ -162,7 +164,8 @@ def append(
         row=row,
         pages=sealed,
         unlinked=unlinked,
-        freed_bytes=freed_bytes,
+        groups=_groups_in(gone),
+        freed_bytes=sum(row.size for row in gone),
         frees_soon=frees_soon,
     )
 
@@ -175,11 +178,12 @@ def repoint(base: Manifest, *, stamp: Stamp, retained: Retained | None = None, *
     version = base.version + 1
     etag = f"{base.epoch}.{version}.{stamp.nonce}"
     head = attrs.evolve(base.head, etag=etag, version=version, committed_at=stamp.now_ms, **changes)
-    head, log, unlinked, _ = _retain(head, base.log, retained or Retained(), stamp.keys)
+    head, log, unlinked, gone = _retain(head, base.log, retained or Retained(), stamp.keys)
     return Draft(
         base=base,
         manifest=manifest.build(head, log, stamp.keys, base=base),
         unlinked=unlinked,
+        groups=_groups_in(gone),
         even_if_full=True,
     )
 
@@ -224,15 +228,17 @@ def height(ref: Ref) -> int:
 # --- retention -------------------------------------------------------------------------------------
 
 
-def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head, Log, tuple[str, ...], int]:
+def _retain(
+    head: Head, log: Log, retained: Retained, keys: Keys
+) -> tuple[Head, Log, tuple[str, ...], list[Row]]:
     """Hide the rows past the limits, and remove from the log what can be.
 
-    Returns the keys to unlink too, and the size of the payloads below them.
+    Returns the keys to unlink too, and the rows whose records these are.
     """
     head = retention.hidden(head, log, retained.limits)
     log, gone, pages = retention.taken_apart(head, log, dict(retained.pages))
     head = attrs.evolve(head, count=head.count - len(gone))
-    gone += retained.released
+    gone = [*gone, *retained.released]
     unlinked = keys_of(gone, head.dataset, keys)
     names = unlinked_bases((row.base for row in gone), head, log, unneeded=retained.unneeded)
     left = [keys.base(head.dataset, name) for name in names]
@@ -240,7 +246,11 @@ def _retain(head: Head, log: Log, retained: Retained, keys: Keys) -> tuple[Head,
         named = retained.named.union(keys_of((*head.kept, *log.rows), head.dataset, keys))
         unlinked = tuple(key for key in unlinked if key not in named)
         gone = [row for row in gone if keys.id(head.dataset, row.id) not in named]
-    return head, log, (*unlinked, *pages, *left), sum(row.size for row in gone)
+    return head, log, (*unlinked, *pages, *left), gone
+
+
+def _groups_in(rows: Iterable[Row]) -> tuple[Row, ...]:
+    return tuple(row for row in rows if row.is_group)
 
 
 def _succeeded(was: Log, head: Head, log: Log, keys: Keys) -> tuple[str, ...]:

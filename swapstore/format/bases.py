@@ -39,15 +39,20 @@ class _BaseHeader(msgspec.Struct):
     dataset: str
     size: Whole
     sha256: str
+    member: str | None = None
 
 
-def pack(name: str, content: Encoded, *, size: int, sha256: str, dataset: str) -> bytes:
+def pack(
+    name: str, content: Encoded, *, size: int, sha256: str, dataset: str, member: str | None = None
+) -> bytes:
     """Build the record of a base, whose content takes `size` bytes and has this digest.
 
-    Its header does not tell the encoding, so producers at different endpoints can share the record.
+    Its header does not tell the encoding, so producers at different endpoints can share the record. `member`:
+    it is the content of this member of the group whose table is the base.
     """
     header = {
         "base": name,
+        **({} if member is None else {"member": member}),
         "format": records.FORMAT,
         "dataset": dataset,
         "size": size,
@@ -56,12 +61,15 @@ def pack(name: str, content: Encoded, *, size: int, sha256: str, dataset: str) -
     return records.pack(header, content.body)
 
 
-def begin(name: str) -> bytes:
+def begin(name: str, member: str | None = None) -> bytes:
     """The first bytes of the record of a base."""
-    return b'{"base":"%b"' % name.encode()
+    begun = b'{"base":"%b"' % name.encode()
+    return begun if member is None else b'%b,"member":"%b"' % (begun, member.encode())
 
 
-def parse(record: bytes, name: str, *, dataset: str, key: str) -> encodings.Dictionary:
+def parse(
+    record: bytes, name: str, *, dataset: str, key: str, member: str | None = None
+) -> encodings.Dictionary:
     """Parse the record of a base, and check it.
 
     Raises `Corrupt` if the bytes are damaged or of another base; `UnsupportedFormat` if the format is newer.
@@ -73,8 +81,9 @@ def parse(record: bytes, name: str, *, dataset: str, key: str) -> encodings.Dict
         raise Corrupt(f"{key} is not a base ({error})", key=key) from error
     if header.format > records.FORMAT:
         raise records.newer_format(key, header.format)
-    is_named = header.base == name and name.endswith(f".{header.sha256[:16]}")
-    if header.dataset != dataset or not is_named:
+    digest = name.partition(".")[2][:16]
+    is_named = header.base == name and (member is not None or header.sha256.startswith(digest))
+    if header.dataset != dataset or header.member != member or not is_named:
         raise Corrupt(f"{key} holds another base than its name says", key=key)
     if header.size > encodings.LARGEST_BASE:
         raise Corrupt(f"{key} says that it holds {header.size:,} bytes, more than any base has", key=key)

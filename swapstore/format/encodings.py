@@ -265,6 +265,11 @@ class InForce:
         size = len(first.body)
         return cls(name, len(content.body), size, 1, size)
 
+    def and_members(self, size: int, stored_size: int) -> InForce:
+        """Return it with the stored size of the members' bases, and of the members that brought them."""
+        first = self.sum + stored_size
+        return attrs.evolve(self, size=self.size + size, sum=first, last=first)
+
     def then(self, stored_size: int) -> InForce:
         """Return it as it is after one more snapshot, in numbers that readers accept."""
         total, count = min(self.sum + stored_size, EXACT), min(self.count + 1, EXACT)

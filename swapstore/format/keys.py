@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Name:
-    """A parsed key. `rest` is an id, a ts with an id, or the name of a page or of a base."""
+    """A parsed key. `rest` is an id, a ts with an id, or the name of a page or of a base.
+
+    `member`: the member of a group that it belongs to; empty: it belongs to no member. For the record of a
+    member `rest` is the id of its group, and for what it is stored against, the name of the base.
+    """
 
     key: str
     kind: str
     dataset: str
     rest: str
+    member: str = ""
 
     @property
     def first_version(self) -> int:
@@ -39,15 +44,23 @@ class Name:
 
 
 _OURS = re.compile(
-    r"(id|ts|page|base|live|lease|mark|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?", re.DOTALL
+    r"(id|ts|member|page|base|live|lease|mark|manifest):\{([A-Za-z0-9][A-Za-z0-9._/-]{0,127})\}(?::(.*))?",
+    re.DOTALL,
 )
 _PAGE = re.compile(r"[0-9a-f]{1,40}\.[0-9]{1,16}-[0-9]{1,16}")
-_BASE = re.compile(r"[0-9]{1,16}\.[0-9a-f]{16}")
+_BASE = re.compile(r"[0-9]{1,16}\.[0-9a-f]{16}g?")
+_OF_MEMBER = re.compile(r"(.+):([A-Za-z0-9][A-Za-z0-9._/-]{0,127})")
+_GROUP = "g"  # ends the name of a base that members have records of, too
 
 
-def base_name(version: int, sha256: str) -> str:
+def base_name(version: int, sha256: str, *, of_group: bool = False) -> str:
     """The name of the base that a version brings."""
-    return f"{version}.{sha256[:16]}"
+    return f"{version}.{sha256[:16]}{_GROUP if of_group else ''}"
+
+
+def is_of_group(base: str) -> bool:
+    """Whether a base has records of members, by its name."""
+    return base.endswith(_GROUP)
 
 
 def check_base(name: str | None, key: str) -> None:
@@ -83,6 +96,10 @@ class Keys:
         """The id record and the ts record of an entry."""
         return self.id(dataset, entry.id), self.ts(dataset, entry.ts, entry.id)
 
+    def member(self, dataset: str, id: str, name: str) -> str:  # noqa: A002
+        """The record of a member of the group with this id."""
+        return f"{self.namespace}:member:{{{dataset}}}:{id}:{name}"
+
     def page(self, dataset: str, name: str) -> str:
         """A page of sealed rows or references; its name is `<epoch>.<first>-<last>`."""
         return f"{self.namespace}:page:{{{dataset}}}:{name}"
@@ -90,6 +107,10 @@ class Keys:
     def base(self, dataset: str, name: str) -> str:
         """A base, which payloads are stored as differences from; its name is `<version>.<digest>`."""
         return f"{self.namespace}:base:{{{dataset}}}:{name}"
+
+    def member_base(self, dataset: str, name: str, member: str) -> str:
+        """What a member of groups is stored as differences from."""
+        return f"{self.base(dataset, name)}:{member}"
 
     @staticmethod
     def beside(manifest: str) -> str:
@@ -119,11 +140,15 @@ class Keys:
         if found is None or not key.startswith(f"{self.namespace}:"):
             return None
         name = Name(key, found[1], found[2], found[3] or "")
+        of_member = _OF_MEMBER.fullmatch(name.rest) if name.kind in {"member", "base"} else None
+        if of_member is not None:
+            name = Name(key, name.kind, name.dataset, of_member[1], of_member[2])
         whole = {
             "id": bool(name.rest),
             "ts": re.fullmatch(r"[0-9]{1,15}:.+", name.rest) is not None,
             "page": _PAGE.fullmatch(name.rest) is not None,
-            "base": _BASE.fullmatch(name.rest) is not None,
+            "member": bool(name.member),
+            "base": _BASE.fullmatch(name.rest) is not None and bool(name.member) <= is_of_group(name.rest),
         }
         return name if whole.get(name.kind, not name.rest) else None
 

@@ -217,9 +217,10 @@ def _read(decoder: msgspec.json.Decoder[E], line: bytes, key: str) -> E:
         ) from error
 
 
-def _decoded(
+def decoded(
     encoding: Encoding | None, body: bytes, size: int, key: str, base: Dictionary | None = None
 ) -> bytes:
+    """Decode the body of the record under a key, which names this base. Raises `Corrupt`."""
     if encoding is None and base is None:
         return body
     try:
@@ -249,7 +250,7 @@ class Held:
         """Decode the payload, given the base that it names, and check it. Raises `Corrupt`."""
         if self.base != (base and base.name):
             raise Corrupt(f"{self.key} needs the base {self.base!r}, which was not read", key=self.key)
-        payload = _decoded(self.encoding, self.body, self.row.size, self.key, base)
+        payload = decoded(self.encoding, self.body, self.row.size, self.key, base)
         check_body(payload, self.row.size, self.row.sha256, self.key)
         return payload
 
@@ -341,7 +342,7 @@ def read_live(record: bytes, dataset: str, key: str) -> LiveView:
         raise Corrupt(f"{key} is not a live view ({error}). {_OTHER_WRITER}", key=key) from error
     if header.format > FORMAT:
         raise newer_format(key, header.format)
-    payload = _decoded(header.encoding, body, header.size, key)
+    payload = decoded(header.encoding, body, header.size, key)
     check_body(payload, header.size, header.sha256, key)
     return LiveView(
         dataset=dataset,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from swapstore.migration.layout import Mirror
     from swapstore.models import Commit, Row
     from swapstore.protocol.context import Context
+    from swapstore.protocol.publish import Publication
 
 LOG = logging.getLogger("swapstore")
 LONGER_MS = 60_000  # that a payload with a TTL outlives the key that names it
@@ -55,8 +56,14 @@ def refuse_one_id(values: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_what_it_cannot_write(ctx: Context, payload: bytes) -> None:
-    """Raise `InvalidInput` for a payload that is not text if the store's endpoint sends only text."""
+def refuse_what_it_cannot_write(ctx: Context, wanted: Publication) -> None:
+    """Raise `InvalidInput` for a group, and for what is not text if the store's endpoint sends only text."""
+    if wanted.parts:
+        raise InvalidInput(
+            "the old keys have no place for the members of a group. Nothing was published; publish groups "
+            "through a store without a mirror"
+        )
+    payload = wanted.payload
     if encodings.plain(payload, text_only=ctx.policy.text_only).encoding is not None:
         raise InvalidInput(
             "this payload is not text, and over REST its mirror could not be written, because the old keys "

@@ -96,6 +96,7 @@ from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
 from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin, unmovable
 from swapstore.protocol.load import ask, find, load_manifest
 from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.protocol.unlink import unlinks_members, with_members
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -297,6 +298,8 @@ def commit(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -
     producers keep taking over the records, and `OutcomeUnknown` when a reply was lost and the stored manifest
     does not tell the outcome or cannot be read.
     """
+    if draft.unlinked and unlinks_members(ctx, draft):
+        draft = yield from with_members(ctx, draft)
     lost: ReplyLost | None = None
     losses = cuts = 0
     for attempt in range(ctx.policy.commit_attempts):

@@ -14,13 +14,14 @@ import attrs
 from swapstore.errors import Damaged
 from swapstore.format import bases, encodings
 from swapstore.format.encodings import Dictionary, Encoded, InForce
-from swapstore.format.keys import base_name
+from swapstore.format.keys import base_name, is_of_group
 from swapstore.protocol.load import load_base
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
     from swapstore.format.encodings import Encoding
     from swapstore.format.manifest import Manifest
+    from swapstore.protocol.commit import Record
     from swapstore.protocol.context import Context
 
 
@@ -29,12 +30,15 @@ class Form:
     """How a snapshot is stored in the next version.
 
     `in_force`: the base in force from then on. `brought`: the name and the record of the base that it brings,
-    if it does.
+    if it does. `members`: the records of a group's members, and what these are stored against. `delta_of`:
+    the base that the snapshot, or one of its members, is stored against.
     """
 
     encoded: Encoded
     in_force: InForce | None = None
     brought: tuple[tuple[str, bytes], ...] = attrs.field(default=(), repr=False)
+    members: tuple[Record, ...] = attrs.field(default=(), repr=False)
+    delta_of: str | None = attrs.field(default=attrs.Factory(lambda form: form.encoded.base, takes_self=True))
 
 
 class Encoder:
@@ -42,6 +46,8 @@ class Encoder:
 
     `adopted`: the encoding and the base with which a record that is there already holds it.
     """
+
+    _of_group = False
 
     def __init__(
         self,
@@ -64,7 +70,8 @@ class Encoder:
 
     def lose(self, key: str) -> None:
         """Note that the base under this key is gone, or may expire, although it is in force."""
-        self._lost.add(key)
+        name = self._ctx.keys.parse(key)
+        self._lost.add(key if name is None else self._ctx.keys.base(self._dataset, name.rest))
         self._ctx.cache.forget_base(key)
 
     def form(self, current: Manifest | None) -> Operation[Form]:
@@ -90,7 +97,9 @@ class Encoder:
 
     def _load(self, in_force: InForce | None) -> Operation[Dictionary | None]:
         """Return the base in force. None: there is none, or it is lost; then this publish brings another."""
-        if in_force is None or self._ctx.keys.base(self._dataset, in_force.name) in self._lost:
+        if in_force is None or is_of_group(in_force.name) != self._of_group:
+            return None
+        if self._ctx.keys.base(self._dataset, in_force.name) in self._lost:
             return None
         try:
             return (yield from load_base(self._ctx, self._dataset, in_force.name))
@@ -105,7 +114,7 @@ class Encoder:
 
     def _with_own_base(self, version: int) -> Form:
         """Return the form of a snapshot that brings itself as the new base."""
-        name = base_name(version, self._sha256)
+        name = base_name(version, self._sha256, of_group=self._of_group)
         base = Dictionary(name, self._payload)
         self._content = self._content or encodings.base_content(self._payload, text_only=self._text_only)
         record = bases.pack(

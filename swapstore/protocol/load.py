@@ -35,7 +35,7 @@ from swapstore.format import bases, manifest, pages, records, search
 from swapstore.format.keys import check_base
 from swapstore.format.manifest import snapshot_fields
 from swapstore.format.pages import Page, SealedPage
-from swapstore.models import Row, Snapshot
+from swapstore.models import Group, Row, Snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
@@ -491,6 +491,9 @@ def own(found: Labelled) -> Labelled:
     """Copy a row or snapshot with its labels: a caller that changes them changes nothing in the cache."""
     if isinstance(found, Row):
         return attrs.evolve(found, labels=dict(found.labels))
+    if isinstance(found, Group):
+        members = {name: attrs.evolve(member) for name, member in found.members.items()}
+        return attrs.evolve(found, labels=dict(found.labels), members=members)
     # Every read calls this. `evolve` loops over the fields, and takes ten times as long.
     return Snapshot(
         dataset=found.dataset,

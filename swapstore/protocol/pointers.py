@@ -21,9 +21,9 @@ from swapstore.protocol.load import (
     find,
     find_id,
     load_manifest,
-    load_snapshot,
     nothing_published,
 )
+from swapstore.protocol.members import snapshot_at
 from swapstore.protocol.operation import Operation, Wait
 from swapstore.protocol.prune import retained
 from swapstore.protocol.read import through_manifest
@@ -145,7 +145,7 @@ def _committed(ctx: Context, base: Manifest, id: str) -> Operation[Row]:  # noqa
     row = yield from find_id(ctx, base, id)
     if row is None:
         raise _no_snapshot(ctx, f"has id {shown(id)}")
-    yield from load_snapshot(ctx, base, row)
+    yield from snapshot_at(ctx, base, row)
     return row
 
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +35,17 @@ from swapstore.errors import (
 from swapstore.format import bases, records, search
 from swapstore.format.append import append
 from swapstore.format.encodings import Encoded
-from swapstore.models import Candidate, Commit, Entry, Row, Snapshot, Validator
+from swapstore.format.members import Part, table
+from swapstore.models import GROUP, MOST_MEMBERS, Candidate, Commit, Entry, Row, Snapshot, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, Vanished, commit
 from swapstore.protocol.encoder import Encoder, Form
-from swapstore.protocol.load import find, find_id, keep_pages, load_manifest, load_snapshot
+from swapstore.protocol.load import find, find_id, keep_pages, load_manifest
+from swapstore.protocol.members import GroupEncoder, snapshot_at
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from swapstore.format.append import Draft, Retained
     from swapstore.format.manifest import Manifest
     from swapstore.protocol.context import Context
@@ -52,7 +53,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Publication:
-    """What a caller wants published, checked and encoded. `id`, default: a new UUIDv7; `ts`, default: now."""
+    """What a caller wants published, checked and encoded. `id`, default: a new UUIDv7; `ts`, default: now.
+
+    `parts`: the members of a group, by name; the payload is their table then.
+    """
 
     dataset: str
     payload: bytes = attrs.field(repr=False)
@@ -63,6 +67,7 @@ class Publication:
     dedupe_key: str | None = None
     expected_version: int | None = None
     validate: Validator | None = None
+    parts: Mapping[str, Part] = attrs.field(factory=dict, repr=False)
 
 
 def publication(
@@ -77,9 +82,15 @@ def publication(
     expected_version: int | None,
     validate: Validator | None,
     codec: str,
+    of_group: bool = False,
 ) -> Publication:
-    """Check the arguments of a publish, and encode the value."""
-    payload = codecs.encode(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
+    """Check the arguments of a publish, and encode the value, or the values of a group's members."""
+    parts: dict[str, Part] = {}
+    if of_group:
+        parts = group_parts(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
+        payload, codec = table(parts), GROUP
+    else:
+        payload = codecs.encode(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
     if ts is not None:
         ts = arguments.timestamp_ms(ts)
         arguments.not_ahead(ts, ctx.clock.now_ms(), ctx.policy.max_ahead_ms)
@@ -95,7 +106,32 @@ def publication(
         dedupe_key=None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
         expected_version=None if expected_version is None else arguments.expected_version(expected_version),
         validate=validate,
+        parts=parts,
     )
+
+
+def group_parts(values: Any, codec: str, *, limit_bytes: int) -> dict[str, Part]:
+    """Check the members of a group, and encode their values. `InvalidInput` names the member."""
+    if not isinstance(values, Mapping):
+        raise InvalidInput(f"members must map names to values, not be a {type(values).__name__}")
+    try:
+        given = dict(values.items())
+    except Exception as error:
+        kind = type(error).__name__
+        raise InvalidInput(f"members cannot be read: that raised {kind}") from error
+    if not 1 <= len(given) <= MOST_MEMBERS:
+        raise InvalidInput(f"a group has 1 to {MOST_MEMBERS:,} members, not {len(given):,}")
+    parts: dict[str, Part] = {}
+    for name, value in given.items():
+        own = arguments.member_name(name)
+        if own in parts:
+            raise InvalidInput(f"the member {own!r} is given twice")
+        try:
+            parts[own] = Part(codecs.encode(value, codec, limit_bytes=limit_bytes), codec)
+        except InvalidInput as error:
+            error.args = (f"member {own!r}: {error.args[0]}", *error.args[1:])
+            raise
+    return {name: parts[name] for name in sorted(parts)}
 
 
 @attrs.frozen
@@ -184,7 +220,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             dedupe_key=wanted.dedupe_key,
             stamp=ctx.stamp(),
             retained=retained,
-            delta_of=form.encoded.base,
+            delta_of=form.delta_of,
             in_force=form.in_force,
         )
         verdict = yield from commit(ctx, draft, _records(ctx, draft, form), staging)
@@ -210,15 +246,13 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
 
 def _intent(ctx: Context, wanted: Publication, began_ms: int, ages_from_ms: int) -> Intent:
     """Add what a publish needs beyond what the caller wants."""
-    sha256 = records.digest(wanted.payload)
-    return Intent(
-        wanted,
-        wanted.id or ctx.new_id(),
-        sha256,
-        began_ms=began_ms,
-        ages_from_ms=ages_from_ms,
-        encoder=None if ctx.policy.stores_plain else Encoder(ctx, wanted.dataset, wanted.payload, sha256),
-    )
+    id, sha256 = wanted.id or ctx.new_id(), records.digest(wanted.payload)  # noqa: A001
+    encoder: Encoder | None = None
+    if wanted.parts:
+        encoder = GroupEncoder(ctx, wanted.dataset, wanted.payload, sha256, id=id, parts=wanted.parts)
+    elif not ctx.policy.stores_plain:
+        encoder = Encoder(ctx, wanted.dataset, wanted.payload, sha256)
+    return Intent(wanted, id, sha256, began_ms=began_ms, ages_from_ms=ages_from_ms, encoder=encoder)
 
 
 def _withdraw(ctx: Context, dataset: str, staging: Staging) -> Operation[None]:
@@ -343,6 +377,7 @@ def _validate(ctx: Context, this: Intent, base: Manifest | None) -> Operation[No
         labels=dict(entry.labels),
         raw=this.wanted.payload,
         ts_is_default=this.wanted.ts is None,
+        members={name: part.member(name) for name, part in this.wanted.parts.items()},
     )
     for who, validator in asked:
         _ask(who, validator, candidate, previous)
@@ -371,7 +406,7 @@ def _previous(ctx: Context, base: Manifest) -> Operation[Snapshot | None]:
     Readers cannot read it either. Publishing is what helps them, so a lost payload does not stop it.
     """
     try:
-        return (yield from load_snapshot(ctx, base, base.head.latest))
+        return (yield from snapshot_at(ctx, base, base.head.latest))
     except (PayloadMissing, Corrupt):
         return None
 
@@ -383,7 +418,7 @@ def _existing(ctx: Context, this: Intent, base: Manifest, row: Row) -> Operation
             f"id {this.id!r} is committed already (version {row.version}) with another payload, codec, ts "
             "or labels; an id names one content permanently. Publish under a new id, or without one"
         )
-    yield from load_snapshot(ctx, base, row)  # damaged: raise, instead of reporting success
+    yield from snapshot_at(ctx, base, row)  # damaged: raise, instead of reporting success
     return _known(base, row)
 
 
@@ -471,6 +506,7 @@ def _records(ctx: Context, draft: Draft, form: Form) -> list[Record]:
     header, held = records.entry_header(row), form.encoded
     return [
         Record(ctx.keys.id(dataset, row.id), records.id_header(row, held.encoding, held.base), held.body),
+        *form.members,
         Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(header, row, draft.manifest.epoch)),
         *_base_records(ctx, dataset, form),
         *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
@@ -481,7 +517,7 @@ def _base_records(ctx: Context, dataset: str, form: Form) -> list[Record]:
     """Return the base that a snapshot brings, or the one in force, of which this client may have a copy."""
     if form.brought:
         return [Record.of(ctx.keys.base(dataset, name), base, shared=True) for name, base in form.brought]
-    name = form.encoded.base
+    name = form.delta_of
     if name is None:
         return []
     return [Record(ctx.keys.base(dataset, name), bases.begin(name), shared=True, stored=True)]

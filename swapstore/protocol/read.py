@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from swapstore.arguments import shown
-from swapstore.errors import Contended, Corrupt, PayloadMissing, Unavailable
+from swapstore.errors import Contended, Corrupt, InvalidInput, PayloadMissing, Unavailable
 from swapstore.events import ReadHit, ReadMiss
 from swapstore.format import search
-from swapstore.models import Snapshot
+from swapstore.models import GROUP, Group, Snapshot
 from swapstore.protocol.load import (
     current_manifest,
     current_served,
@@ -27,10 +27,11 @@ from swapstore.protocol.load import (
     own,
     served,
 )
+from swapstore.protocol.members import cached_group, load_group, snapshot_at
 from swapstore.protocol.operation import Emit, Operation, Tally, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from swapstore.format.manifest import Manifest
     from swapstore.format.pages import Page
@@ -103,7 +104,8 @@ def read_latest(
     ctx = ctx.reading()
 
     def view(manifest: Manifest) -> Operation[Snapshot]:
-        return load_snapshot(ctx, manifest, manifest.head.serving)
+        row = manifest.head.serving
+        return load_group(ctx, manifest, row) if row.codec == GROUP else load_snapshot(ctx, manifest, row)
 
     found = yield from through_manifest(ctx, dataset, view, head_only=True, min_version=min_version)
     if found is not None and ctx.hook is not None:
@@ -111,8 +113,17 @@ def read_latest(
     return found
 
 
-def remembered(ctx: Context, dataset: str, max_staleness_s: float, min_version: int = 0) -> Snapshot | None:
-    """Return what `read_latest` can serve without I/O. None: it has to ask the store."""
+def remembered(
+    ctx: Context,
+    dataset: str,
+    max_staleness_s: float,
+    min_version: int = 0,
+    names: Sequence[str] | None = None,
+) -> Snapshot | None:
+    """Return what `read_latest` can serve without I/O. None: it has to ask the store.
+
+    `names`: of a group, only these members.
+    """
     if max_staleness_s <= 0:
         return None
     known = ctx.cache.known(ctx.keys.manifest(dataset))
@@ -122,13 +133,44 @@ def remembered(ctx: Context, dataset: str, max_staleness_s: float, min_version: 
     if manifest.version < min_version:
         return None
     row = manifest.head.serving
-    payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
-    if payload is None:
-        return None
-    found = served(manifest, payload)
-    if ctx.hook is not None:
+    found: Snapshot | None
+    if row.codec == GROUP:
+        found = cached_group(ctx, manifest, row, names)
+    else:
+        payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
+        found = None if payload is None else served(manifest, payload)
+    if found is not None and ctx.hook is not None:
         _emit_read(ctx, found, Tally(ctx.clock.monotonic()))
     return found
+
+
+def read_group(
+    ctx: Context,
+    dataset: str,
+    names: Sequence[str] | None,
+    *,
+    max_staleness_s: float = 0.0,
+    min_version: int = 0,
+) -> Operation[Group | None]:
+    """Read the members of these names, or all, of the group that is pinned, or else the latest.
+
+    Raises `InvalidInput` if what is served is no group, and `NotFound` for a name that it does not have.
+    """
+    found = remembered(ctx, dataset, max_staleness_s, min_version, names)
+    if isinstance(found, Group):
+        return found
+    ctx = ctx.reading()
+
+    def view(manifest: Manifest) -> Operation[Group]:
+        row = manifest.head.serving
+        if row.codec != GROUP:
+            raise InvalidInput(f"version {row.version} is a single snapshot and no group; use read_latest()")
+        return load_group(ctx, manifest, row, names)
+
+    read = yield from through_manifest(ctx, dataset, view, head_only=True, min_version=min_version)
+    if read is not None and ctx.hook is not None:
+        yield Emit(partial(_emit_read, ctx, read))
+    return read
 
 
 def read_id(ctx: Context, dataset: str, id: str) -> Operation[Snapshot | None]:  # noqa: A002
@@ -158,7 +200,7 @@ def _read_row(
 ) -> Operation[Snapshot | None]:
     def view(manifest: Manifest) -> Operation[Snapshot | None]:
         row = yield from find_row(manifest)
-        return None if row is None else (yield from load_snapshot(ctx, manifest, row))
+        return None if row is None else (yield from snapshot_at(ctx, manifest, row))
 
     found = yield from through_manifest(ctx, dataset, view)
     if found is None and ctx.policy.reads_replicas:  # a replica that lags has no row of it yet
@@ -171,7 +213,9 @@ def _read_row(
 
 def _emit_read(ctx: Context, found: Snapshot, tally: Tally) -> None:
     """Emit `ReadMiss` if the payload of a read was fetched from the store, `ReadHit` if not."""
-    fetched = tally.served or ctx.keys.id(found.dataset, found.id) in tally.asked_for
+    keys = [ctx.keys.id(found.dataset, found.id)]
+    keys += [ctx.keys.member(found.dataset, found.id, name) for name in found.members]
+    fetched = tally.served or any(key in tally.asked_for for key in keys)
     kind = ReadMiss if fetched else ReadHit
     ctx.emit(
         kind(

@@ -1,0 +1,162 @@
+"""Members: the records of a group, and its table.
+
+A group is a snapshot with the codec `group`. The payload of its id record is the table of its members: their
+sizes, digests and codecs, by name. So the digest of the table is that of the whole group. Each member has a
+record of its own, whose key follows from the id of the group and the name of the member. One member is read
+without the table.
+
+A base of a group is a table, too, and has a record for each member that the group then had. A member that has
+not changed since is stored as a header of some bytes, which names the base.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from swapstore.arguments import is_member_name
+from swapstore.errors import Corrupt, PayloadMissing
+from swapstore.format import records
+from swapstore.format.encodings import Encoding
+from swapstore.format.keys import check_base
+from swapstore.models import MOST_MEMBERS, Member, Whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from swapstore.format.encodings import Dictionary, Encoded
+
+_JSON = "json"
+
+
+@attrs.frozen
+class Part:
+    """A member of a group that is to be published: its payload and its codec."""
+
+    payload: bytes = attrs.field(repr=False)
+    codec: str = _JSON
+    sha256: str = attrs.field(init=False)
+
+    @sha256.default
+    def _digest(self) -> str:
+        return records.digest(self.payload)
+
+    def member(self, name: str) -> Member:
+        """Return it as readers will get it."""
+        size = len(self.payload)
+        return Member(name=name, size=size, sha256=self.sha256, codec=self.codec, raw=self.payload)
+
+
+# --- the table -------------------------------------------------------------------------------------
+
+
+class Listed(msgspec.Struct, frozen=True, array_like=True):
+    """What the table says of a member."""
+
+    size: Whole
+    sha256: str
+    codec: str = _JSON
+
+
+_TABLE = msgspec.json.Decoder(dict[str, Listed])
+
+
+def table(parts: Mapping[str, Part]) -> bytes:
+    """Build the table of a group, the payload of its id record: an array for each member, sorted by name."""
+    return records.to_json({name: _array(parts[name]) for name in sorted(parts)})
+
+
+def _array(part: Part) -> list[Any]:
+    array: list[Any] = [len(part.payload), part.sha256]
+    return array if part.codec == _JSON else [*array, part.codec]
+
+
+def parse_table(payload: bytes, key: str) -> dict[str, Listed]:
+    """Parse the table of a group. Raises `Corrupt`."""
+    try:
+        found = _TABLE.decode(payload)
+    except records.UNREADABLE as error:
+        raise Corrupt(f"{key} holds no table of members ({error})", key=key) from error
+    if not found or len(found) > MOST_MEMBERS or not all(map(is_member_name, found)):
+        raise Corrupt(f"{key} holds a table that no group has", key=key)
+    return found
+
+
+# --- the record of a member ------------------------------------------------------------------------
+
+
+class _MemberHeader(msgspec.Struct):
+    size: Whole | None = None
+    sha256: str | None = None
+    codec: str = _JSON
+    encoding: Encoding | None = None
+    base: str | None = None
+
+
+_HEADER = msgspec.json.Decoder(_MemberHeader)
+
+
+def header(part: Part, encoded: Encoded) -> bytes:
+    """The header line of a member's record, newline included."""
+    fields: dict[str, Any] = {"size": len(part.payload), "sha256": part.sha256}
+    if part.codec != _JSON:
+        fields["codec"] = part.codec
+    if encoded.encoding is not None:
+        fields["encoding"] = encoded.encoding
+    if encoded.base is not None:
+        fields["base"] = encoded.base
+    return records.pack(fields)
+
+
+def unchanged(part: Part, base: str) -> bytes:
+    """The record of a member whose content is that of the member's base."""
+    return records.pack({"base": base} if part.codec == _JSON else {"codec": part.codec, "base": base})
+
+
+@attrs.frozen
+class HeldMember:
+    """The record of a member, parsed; its payload is not decoded yet. `base`: the base that this takes."""
+
+    key: str
+    size: int | None
+    sha256: str | None
+    codec: str
+    encoding: Encoding | None
+    base: str | None
+    body: bytes = attrs.field(repr=False)
+
+    def payload(self, base: Dictionary | None) -> bytes:
+        """Decode the payload, given the base that it names, and check it. Raises `Corrupt`."""
+        if self.base != (base and base.name):
+            raise Corrupt(f"{self.key} needs the base {self.base!r}, which was not read", key=self.key)
+        if self.size is None or self.sha256 is None:
+            assert base is not None  # noqa: S101 - see `parse_member`
+            return base.content
+        payload = records.decoded(self.encoding, self.body, self.size, self.key, base)
+        records.check_body(payload, self.size, self.sha256, self.key)
+        return payload
+
+
+def parse_member(record: bytes, key: str) -> HeldMember:
+    """Parse the record of a member. Raises `Corrupt`."""
+    line, body = records.split(record, key)
+    try:
+        found = _HEADER.decode(line)
+    except records.UNREADABLE as error:
+        raise Corrupt(f"{key} holds no member of a group ({error})", key=key) from error
+    check_base(found.base, key)
+    is_unchanged = found.size is None and found.sha256 is None and found.encoding is None
+    if not (found.base is not None and not body if is_unchanged else found.size is not None and found.sha256):
+        raise Corrupt(f"{key} holds a member without its size, its digest or its base", key=key)
+    return HeldMember(key, found.size, found.sha256, found.codec, found.encoding, found.base, body)
+
+
+def missing(key: str, version: int, name: str) -> PayloadMissing:
+    """Build the error for a member that does not exist although its group is committed."""
+    return PayloadMissing(
+        f"the member {name!r} of version {version} is committed but its record {key} does not exist: it was "
+        "deleted or evicted. Publish the group again under a new id, or pin or roll back to another version",
+        key=key,
+    )

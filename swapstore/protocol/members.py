@@ -1,0 +1,315 @@
+"""Groups: read their members, encode them, and find the records that leave with them.
+
+The id record of a group is read like that of any snapshot; its payload is the table of the members. A reader
+of some members does not need it: their keys follow from the group's id. It reads the table only to tell a
+member that is lost from one that the group never had.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from swapstore.commands import Get
+from swapstore.errors import Corrupt, NotFound, SwapstoreError
+from swapstore.format import bases, encodings, members, records
+from swapstore.format.encodings import Dictionary, Encoded
+from swapstore.format.keys import is_of_group
+from swapstore.format.manifest import snapshot_fields
+from swapstore.format.members import HeldMember, Listed, Part
+from swapstore.models import Group, Member, Row, Snapshot
+from swapstore.protocol.commit import Record
+from swapstore.protocol.encoder import Encoder, Form
+from swapstore.protocol.load import ask_all, load_snapshot, value_of
+from swapstore.protocol.operation import Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from swapstore.format.manifest import Manifest
+    from swapstore.protocol.context import Context
+
+BATCH_BYTES = 4 * 1024 * 1024  # of members that are read in one batch
+
+
+# --- read ------------------------------------------------------------------------------------------
+
+
+def snapshot_at(ctx: Context, current: Manifest, row: Row) -> Operation[Snapshot]:
+    """Read the snapshot or the group of a row, and check it."""
+    return load_group(ctx, current, row) if row.is_group else load_snapshot(ctx, current, row)
+
+
+def load_group(
+    ctx: Context, current: Manifest, row: Row, names: Collection[str] | None = None
+) -> Operation[Group]:
+    """Read the members of a group, all or those of these names, and check them.
+
+    Raises `NotFound` for a name that the group does not have, `PayloadMissing` and `Corrupt` for damage.
+    """
+    raw, listed = b"", None
+    if names is None:
+        raw, listed = yield from _table(ctx, current, row)
+        names = list(listed)
+    found: dict[str, Member] = {}
+    unknown: dict[str, int] = {}  # and their sizes, where the table tells them
+    for name in names:
+        member = ctx.cache.member(_key(ctx, current, row, name), row.sha256)
+        if member is not None:
+            found[name] = member
+        else:
+            unknown[name] = listed[name].size if listed else 0
+    for batch in _batches(unknown):
+        found |= yield from _load_members(ctx, current, row, batch, listed)
+    return _group(current, row, raw, {name: found[name] for name in names})
+
+
+def cached_group(
+    ctx: Context, current: Manifest, row: Row, names: Collection[str] | None = None
+) -> Group | None:
+    """Return a group as this client remembers it. None: it does not remember all of the members."""
+    raw, key = b"", ctx.keys.id(current.head.dataset, row.id)
+    if names is None:
+        raw = ctx.cache.record(key, row.sha256) or b""
+        names = list(members.parse_table(raw, key)) if raw else None
+    if names is None:
+        return None
+    found = {name: ctx.cache.member(_key(ctx, current, row, name), row.sha256) for name in names}
+    whole = {name: member for name, member in found.items() if member is not None}
+    return _group(current, row, raw, whole) if len(whole) == len(found) else None
+
+
+def _group(current: Manifest, row: Row, raw: bytes, found: Mapping[str, Member]) -> Group:
+    """Build a group. A caller that changes the value of a member changes nothing in the cache."""
+    fields = {**snapshot_fields(row, current.head), "labels": dict(row.labels)}
+    return Group(**fields, raw=raw, members={name: attrs.evolve(found[name]) for name in found})
+
+
+def load_table(ctx: Context, current: Manifest, row: Row) -> Operation[dict[str, Listed]]:
+    """Read the table of a group's members."""
+    return (yield from _table(ctx, current, row))[1]
+
+
+def _table(ctx: Context, current: Manifest, row: Row) -> Operation[tuple[bytes, dict[str, Listed]]]:
+    raw = (yield from load_snapshot(ctx, current, row)).raw
+    return raw, members.parse_table(raw, ctx.keys.id(current.head.dataset, row.id))
+
+
+def _key(ctx: Context, current: Manifest, row: Row, name: str) -> str:
+    return ctx.keys.member(current.head.dataset, row.id, name)
+
+
+def _batches(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Split members, given their sizes, so that a batch of records is of bounded size."""
+    batches: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if not batches or size > room:
+            batches.append([])
+            room = BATCH_BYTES
+        batches[-1].append(name)
+        room -= size
+    return batches
+
+
+def _load_members(
+    ctx: Context, current: Manifest, row: Row, names: Sequence[str], listed: Mapping[str, Listed] | None
+) -> Operation[dict[str, Member]]:
+    """Read the records of members in one round trip, along with the bases that the row lets expect."""
+    dataset = current.head.dataset
+    keys = [_key(ctx, current, row, name) for name in names]
+    base = row.base if row.base is not None and is_of_group(row.base) else None
+    bases_of = _Bases(ctx, dataset)
+    along = [] if base is None else bases_of.unknown((base, name) for name in names)
+    replies = yield from ask_all(ctx, [Get(key) for key in (*keys, *(key for key, _, _ in along))])
+    bases_of.keep(along, replies[len(names) :])
+    held: dict[str, HeldMember] = {}
+    for name, key, reply in zip(names, keys, replies, strict=False):
+        record = value_of(reply)
+        if record is None:
+            raise (yield from _absent(ctx, current, row, name, key))
+        held[name] = members.parse_member(record, key)
+    yield from bases_of.load((each.base, name) for name, each in held.items() if each.base is not None)
+    found: dict[str, Member] = {}
+    for name, each in held.items():
+        payload = each.payload(None if each.base is None else bases_of.known(each.base, name))
+        member = Member(
+            name=name,
+            size=len(payload),
+            sha256=each.sha256 or records.digest(payload),
+            codec=each.codec,
+            raw=payload,
+        )
+        _compare(member, each.key, row, listed)
+        ctx.cache.keep_member(each.key, row.sha256, member)
+        found[name] = member
+    return found
+
+
+def _absent(ctx: Context, current: Manifest, row: Row, name: str, key: str) -> Operation[SwapstoreError]:
+    """Return the error for a member without a record: the group never had it, or it is lost."""
+    listed = yield from load_table(ctx, current, row)
+    if name in listed:
+        return members.missing(key, row.version, name)
+    return NotFound(f"version {row.version} has no member {name!r}; it has {len(listed)} others")
+
+
+def _compare(member: Member, key: str, row: Row, listed: Mapping[str, Listed] | None) -> None:
+    """Raise `Corrupt` if a member is not what the table of its group says."""
+    if listed is not None and listed[member.name] != Listed(member.size, member.sha256, member.codec):
+        raise Corrupt(f"{key} holds another member than the table of version {row.version}", key=key)
+
+
+class _Bases:
+    """What members of one dataset are stored against. This client's cache may be too small for all of it."""
+
+    def __init__(self, ctx: Context, dataset: str) -> None:
+        self._ctx = ctx
+        self._dataset = dataset
+        self._found: dict[str, Dictionary] = {}
+
+    def known(self, base: str, member: str) -> Dictionary:
+        """Return what a member is stored against. Raises `PayloadMissing`."""
+        found = self.get(base, member)
+        if found is None:
+            raise bases.missing(self._ctx.keys.member_base(self._dataset, base, member))
+        return found
+
+    def get(self, base: str, member: str) -> Dictionary | None:
+        """Return what a member is stored against. None: it was not read, or does not exist."""
+        return self._found.get(self._ctx.keys.member_base(self._dataset, base, member))
+
+    def unknown(self, wanted: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:
+        """Return the keys that are not known, each with its base and its member."""
+        left = []
+        for base, member in wanted:
+            key = self._ctx.keys.member_base(self._dataset, base, member)
+            cached = self._found.get(key) or self._ctx.cache.base(key)
+            if cached is None:
+                left.append((key, base, member))
+            else:
+                self._found[key] = cached
+        return left
+
+    def keep(self, asked: Sequence[tuple[str, str, str]], replies: Sequence[Any]) -> None:
+        """Parse what was read. Raises `Corrupt`."""
+        for (key, base, member), reply in zip(asked, replies, strict=True):
+            if isinstance(reply, bytes):
+                parsed = bases.parse(reply, base, dataset=self._dataset, key=key, member=member)
+                self._found[key] = parsed
+                compressing = self._ctx.policy.compression == "delta"
+                self._ctx.cache.keep_base(key, parsed, compressing=compressing)
+
+    def load(self, wanted: Iterable[tuple[str, str]]) -> Operation[None]:
+        """Read what is not known, in one round trip. What does not exist is left out."""
+        asked = self.unknown(wanted)
+        self.keep(asked, (yield from ask_all(self._ctx, [Get(key) for key, _, _ in asked])))
+
+
+# --- encode ----------------------------------------------------------------------------------------
+
+
+class GroupEncoder(Encoder):
+    """Encodes the table and the members of one group, once for each base."""
+
+    _of_group = True
+
+    def __init__(
+        self,
+        ctx: Context,
+        dataset: str,
+        payload: bytes,
+        sha256: str,
+        *,
+        id: str,  # noqa: A002
+        parts: Mapping[str, Part],
+    ) -> None:
+        super().__init__(ctx, dataset, payload, sha256)
+        self._parts = parts
+        self._id = id
+        self._stored: dict[str | None, list[Record]] = {}  # the records of all members, by their base
+        self._contents: dict[str, Encoded] = {}  # of members, as bases
+
+    def form(self, current: Manifest | None) -> Operation[Form]:
+        """Return how the group is stored in the version after `current`."""
+        if self._ctx.policy.compression != "delta":
+            form = yield from super().form(current)
+            return attrs.evolve(form, members=tuple(self._members(None, {})))
+        in_force = current.log.base if current else None
+        base = yield from self._load(in_force)
+        name = None if base is None else base.name
+        own = {} if base is None else (yield from self._load_own(base.name))
+        encoded, stored = self._compressed(base), self._members(name, own)
+        size = len(encoded.body) + sum(len(record.body) for record in stored)
+        if encodings.is_due(in_force if base else None, size):
+            return self._with_own_base(current.version + 1 if current else 1)
+        needed = [] if name is None else [self._base_record(name, member) for member in own]
+        then = in_force.then(size) if in_force and base else None
+        return Form(encoded, then, members=(*stored, *needed), delta_of=name)
+
+    def _load_own(self, base: str) -> Operation[dict[str, Dictionary]]:
+        """Return what the members are stored against: those that the base has, and that are not lost."""
+        loading = _Bases(self._ctx, self._dataset)
+        wanted = {name: part for name, part in self._parts.items() if encodings.may_be_base(part.payload)}
+        for batch in _batches({name: len(part.payload) for name, part in wanted.items()}):
+            yield from loading.load((base, name) for name in batch)
+        return {name: known for name in wanted if (known := loading.get(base, name)) is not None}
+
+    def _base_record(self, base: str, member: str) -> Record:
+        """Return the record that a member is stored against: the store has it, and this client a copy."""
+        key = self._ctx.keys.member_base(self._dataset, base, member)
+        return Record(key, bases.begin(base, member), shared=True, stored=True)
+
+    def _members(self, base: str | None, own: Mapping[str, Dictionary]) -> list[Record]:
+        """Return the records of all members. The key and the header tell the content, so any may be there."""
+        if base not in self._stored:
+            stored = []
+            for name, part in self._parts.items():
+                key = self._ctx.keys.member(self._dataset, self._id, name)
+                against = own.get(name)
+                if base is not None and against is not None and against.content == part.payload:
+                    stored.append(Record(key, members.unchanged(part, base), shared=True))
+                else:
+                    encoded = self._encode(part, against)
+                    stored.append(Record(key, members.header(part, encoded), encoded.body, shared=True))
+            self._stored[base] = stored
+        return self._stored[base]
+
+    def _encode(self, part: Part, against: Dictionary | None) -> Encoded:
+        text_only = self._ctx.policy.text_only
+        if self._ctx.policy.compression == "none":
+            return encodings.plain(part.payload, text_only=text_only)
+        return encodings.compressed(part.payload, against, text_only=text_only)
+
+    def _with_own_base(self, version: int) -> Form:
+        """Return the form of a group that brings itself as the new base."""
+        form = super()._with_own_base(version)
+        (name, _), *_ = form.brought
+        text_only = self._ctx.policy.text_only
+        own: dict[str, Dictionary] = {}
+        brought: list[Record] = []
+        size = 0
+        for member, part in self._parts.items():
+            if not encodings.may_be_base(part.payload):
+                continue
+            if member not in self._contents:
+                self._contents[member] = encodings.base_content(part.payload, text_only=text_only)
+            content = self._contents[member]
+            own[member] = Dictionary(name, part.payload)
+            key = self._ctx.keys.member_base(self._dataset, name, member)
+            record = bases.pack(
+                name,
+                content,
+                size=len(part.payload),
+                sha256=part.sha256,
+                dataset=self._dataset,
+                member=member,
+            )
+            brought.append(Record.of(key, record, shared=True))
+            self._ctx.cache.keep_base(key, own[member], compressing=True)
+            size += len(content.body)
+        stored = self._members(name, own)
+        assert form.in_force is not None  # noqa: S101 - it brings a base
+        in_force = form.in_force.and_members(size, sum(len(record.body) for record in stored))
+        return attrs.evolve(form, in_force=in_force, members=(*stored, *brought), delta_of=name)

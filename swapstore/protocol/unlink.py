@@ -1,0 +1,71 @@
+"""Unlink groups: find the records of the members that leave with a group, and with a base of groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swapstore.commands import Get
+from swapstore.errors import Damaged
+from swapstore.format import members
+from swapstore.format.keys import is_of_group
+from swapstore.protocol.load import ask_all, load_base, payload_in, value_of
+from swapstore.protocol.operation import Operation
+
+if TYPE_CHECKING:
+    from swapstore.format.append import Draft
+    from swapstore.models import Row
+    from swapstore.protocol.context import Context
+
+
+def unlinks_members(ctx: Context, draft: Draft) -> bool:
+    """Say whether members leave with what a draft unlinks."""
+    return bool(draft.groups) or bool(_bases_in(ctx, draft))
+
+
+def with_members(ctx: Context, draft: Draft) -> Operation[Draft]:
+    """Return a draft that unlinks the records of members, too.
+
+    Their names are in the table of their group, and in that of the base. If a table is lost, its members
+    stay, and verify finds them.
+    """
+    dataset = draft.manifest.head.dataset
+    found: list[str] = []
+    for row in draft.groups:
+        names = yield from _listed(ctx, dataset, row)
+        found += [ctx.keys.member(dataset, row.id, name) for name in names]
+    for base in _bases_in(ctx, draft):
+        names = yield from _listed_in_base(ctx, dataset, base)
+        found += [ctx.keys.member_base(dataset, base, name) for name in names]
+    return attrs.evolve(draft, unlinked=(*draft.unlinked, *found), groups=())
+
+
+def _bases_in(ctx: Context, draft: Draft) -> list[str]:
+    names = [ctx.keys.parse(key) for key in draft.unlinked if is_of_group(key)]
+    return [
+        name.rest
+        for name in names
+        if name is not None and name.kind == "base" and is_of_group(name.rest) and not name.member
+    ]
+
+
+def _listed(ctx: Context, dataset: str, row: Row) -> Operation[list[str]]:
+    key = ctx.keys.id(dataset, row.id)
+    payload = ctx.cache.record(key, row.sha256)
+    try:
+        if payload is None:
+            (reply,) = yield from ask_all(ctx, [Get(key)])
+            payload = yield from payload_in(ctx, dataset, row, value_of(reply))
+        return list(members.parse_table(payload, key))
+    except Damaged:
+        return []
+
+
+def _listed_in_base(ctx: Context, dataset: str, name: str) -> Operation[list[str]]:
+    key = ctx.keys.base(dataset, name)
+    try:
+        base = yield from load_base(ctx, dataset, name)
+        return list(members.parse_table(base.content, key))
+    except Damaged:
+        return []
