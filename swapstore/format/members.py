@@ -153,6 +153,14 @@ def parse_member(record: bytes, key: str) -> HeldMember:
     return HeldMember(key, found.size, found.sha256, found.codec, found.encoding, found.base, body)
 
 
+def compare(listed: Listed, payload: bytes, held: HeldMember, version: int | None) -> None:
+    """Raise `Corrupt` if a member is not what the table of its group says."""
+    sha256 = held.sha256 or records.digest(payload)
+    if listed != Listed(len(payload), sha256, held.codec):
+        of = "its group" if version is None else f"version {version}"
+        raise Corrupt(f"{held.key} holds another member than the table of {of} says", key=held.key)
+
+
 def missing(key: str, version: int, name: str) -> PayloadMissing:
     """Build the error for a member that does not exist although its group is committed."""
     return PayloadMissing(

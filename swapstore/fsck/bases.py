@@ -13,7 +13,7 @@ import attrs
 from swapstore.commands import PERMANENT, Command, Get, Ttl
 from swapstore.errors import Corrupt, Damaged, UnsupportedFormat
 from swapstore.format import bases, records
-from swapstore.format.keys import base_version, check_base
+from swapstore.format.keys import base_version, check_base, is_of_group
 from swapstore.fsck.findings import Problem
 from swapstore.protocol.load import ask_all, value_of
 from swapstore.protocol.operation import Operation
@@ -103,6 +103,12 @@ class Bases:
         base = None if held.base is None else (yield from self.read([held.base], again=True))[held.base]
         return undecodable(held, base)
 
+    def payload_of(self, record: bytes, entry: Entry) -> Operation[bytes]:
+        """Return the payload of an id record that can be read."""
+        held = held_in(record, entry)
+        base = None if held.base is None else (yield from self.read([held.base]))[held.base]
+        return held.payload(None if base is None else base.content)
+
     def _known(self, name: str) -> StoredBase | None:
         return self._whole.get(name) or self._lost.get(name)
 
@@ -152,7 +158,7 @@ def undecodable(held: Held, base: StoredBase | None) -> str:
 
 def wrong_numbers(in_force: InForce, base: StoredBase, version: int) -> str:
     """Return which number of the base in force cannot be, in the manifest of this version. Empty: none."""
-    if in_force.size != base.body_size:
+    if in_force.size < base.body_size or (in_force.size > base.body_size and not is_of_group(base.name)):
         return f"it takes {base.body_size} bytes, the manifest says {in_force.size}"
     if in_force.count > version + 1 - base_version(in_force.name) or in_force.last > in_force.sum:
         return "the sums of what was stored against it cannot be"

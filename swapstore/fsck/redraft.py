@@ -150,6 +150,7 @@ class Redrafter:
             pages=pages,
             even_if_full=not pages,  # to let leaked records expire is what a full store needs
             unlinked=tuple(dict.fromkeys(unlinked)),
+            groups=self._groups_in(unlinked),
             grace_ms=self._ctx.policy.leak_ttl_ms,
         )
         again = yield from self._still(current, damage.without_ts.values())
@@ -270,11 +271,14 @@ class Redrafter:
         assert self._walk.manifest is not None  # noqa: S101 - there was one when the walk began
         unlinked: list[str] = []
         moved = current.etag != self._walk.manifest.etag
-        used = set(keys_of((*later, *current.head.kept), dataset, keys))
+        rows = (*later, *current.head.kept)
+        used, groups = set(keys_of(rows, dataset, keys)), {row.id for row in rows if row.is_group}
         for key in damage.leaked:
             if key in used:
                 continue  # its id was published again, after another repair had unlinked it
             name = keys.parse(key)
+            if name is not None and name.kind == "member" and name.rest in groups:
+                continue
             if moved and name is not None and (yield from self._is_used(current, name)):
                 continue  # one commit leaked it, a later one uses it
             unlinked.append(key)
@@ -285,6 +289,12 @@ class Redrafter:
         # An altered ts record that is permanent can be replaced when it has a TTL, in the next swap.
         held = yield from self._still(current, damage.held_ts.values())
         return [*unlinked, *(keys.ts(dataset, row.ts, row.id) for row in held)]
+
+    def _groups_in(self, unlinked: Collection[str]) -> tuple[Row, ...]:
+        """Return the dropped groups, whose members leave with them."""
+        keys, dataset = self._ctx.keys, self._walk.dataset
+        gone = self._damage.gone.values()
+        return tuple(row for row in gone if row.is_group and keys.id(dataset, row.id) in unlinked)
 
     def _is_used(self, current: Manifest, name: Name) -> Operation[bool]:
         """Say whether `current` names a page or a base."""

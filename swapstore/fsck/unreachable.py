@@ -20,8 +20,10 @@ import attrs
 from swapstore.commands import ABSENT, PERMANENT, Command, Get, Scan, Ttl
 from swapstore.errors import Contended, Corrupt
 from swapstore.format import records, search
+from swapstore.format.members import parse_table
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
+from swapstore.fsck.members import compare_members
 from swapstore.fsck.rows import bytes_of, finding_of
 from swapstore.fsck.walk import Expiring, Unresolved, Walk
 from swapstore.protocol.load import (
@@ -128,7 +130,10 @@ class KeyScan:
                 found += yield from judge(self._ctx, walk, name)
             elif name.kind == "base":
                 walk.reached.add(name.key)
-                walk.damage.unclaimed[name.rest] = name.key
+                walk.damage.unclaimed[name.key] = name.rest
+            elif name.kind == "member":
+                walk.reached.add(name.key)
+                walk.damage.unlisted_members[name.key] = name.rest
             else:
                 found += note_leaked(walk, [name.key])
         return found
@@ -164,14 +169,17 @@ def _catch_up(
 ) -> Operation[None]:
     """Add the keys that later versions name to those that the walk has reached."""
     dataset = walk.dataset
-    for row in (*(yield from gather(ctx, dataset, search.since(current, version))), *current.head.kept):
+    later = (*(yield from gather(ctx, dataset, search.since(current, version))), *current.head.kept)
+    for row in later:
         for key in ctx.keys.records(dataset, row):
             walk.reached.add(key)
+    ids = {row.id for row in later if row.is_group}
     for name in names:
         if name.kind == "page":
             named = yield from is_page_named(ctx, current, name.key, name.first_version)
         else:
             named = name.kind == "base" and (yield from is_base_named(ctx, current, name.rest))
+            named = named or (name.kind == "member" and name.rest in ids)
         if named:
             walk.reached.add(name.key)
 
@@ -203,7 +211,7 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     if is_staged and not _may_be_its_own(walk, origin):
         has_ts, origin = False, None
     is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts, is_staged=is_staged)
-    fault = (yield from walk.bases.fault_of(record, entry)) if records.states(record, entry) else "it is gone"
+    fault = yield from _fault_of(ctx, walk, entry, record)
     row = None if fault else _altered_row(walk, entry)
     if row is not None:
         return [walk.note_altered(row, records.holding_of(record, id_key))]
@@ -227,6 +235,28 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
         walk.damage.unresolved.append(one)
         return found
     return [*found, *_note_lost(walk, one, id_key)]
+
+
+def _fault_of(ctx: Context, walk: Walk, entry: Entry, record: bytes) -> Operation[str]:
+    """Return why a snapshot, or a member of a group, cannot be read. Empty: it can.
+
+    Members with a TTL are made permanent again if the group is put back.
+    """
+    fault = (yield from walk.bases.fault_of(record, entry)) if records.states(record, entry) else "it is gone"
+    if fault or not entry.is_group:
+        return fault
+    table = yield from walk.bases.payload_of(record, entry)
+    try:
+        listed = parse_table(table, ctx.keys.id(walk.dataset, entry.id))
+    except Corrupt as error:
+        return str(error.args[0])
+    faults = yield from compare_members(ctx, walk.dataset, entry, listed)
+    gone = next((each.finding for each in faults if each.is_gone), None)
+    if gone is not None:
+        return f"{gone.key}: {gone.detail or gone.problem.meaning}"
+    for each in faults:
+        walk.damage.expiring[each.finding.key] = Expiring(each.header, 0)
+    return ""
 
 
 def _altered_row(walk: Walk, entry: Entry) -> Row | None:
@@ -333,16 +363,20 @@ def decide(walk: Walk) -> list[Finding]:
             found += _note_lost(walk, attrs.evolve(one, candidate=candidate), one.keys[0])
         else:
             found += note_leaked(walk, list(one.keys))
-    return found + _leaked_bases(walk)
+    return found + _leaked_parts(walk)
 
 
-def _leaked_bases(walk: Walk) -> list[Finding]:
-    """Report the bases that nothing needs. A page that is lost may have had rows that do."""
+def _leaked_parts(walk: Walk) -> list[Finding]:
+    """Report the bases and the members that nothing needs. A page that is lost may have had rows that do."""
     unclaimed, walk.damage.unclaimed = walk.damage.unclaimed, {}
+    members, walk.damage.unlisted_members = walk.damage.unlisted_members, {}
     if walk.damage.holes:
         return []
     needed = {candidate.base for candidate in walk.damage.candidates}
-    return note_leaked(walk, [key for name, key in unclaimed.items() if name not in needed])
+    put_back = {candidate.entry.id for candidate in walk.damage.candidates}
+    leaked = [key for key, name in unclaimed.items() if name not in needed]
+    leaked += [key for key, id in members.items() if id not in put_back]  # noqa: A001
+    return note_leaked(walk, leaked)
 
 
 def _of_known_epoch(walk: Walk, one: Unresolved) -> Unresolved:

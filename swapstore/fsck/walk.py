@@ -23,9 +23,11 @@ from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.bases import Bases, StoredBase, wrong_numbers
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.keyset import Keyset
+from swapstore.fsck.members import MemberFault, compare_members, keys_of_base
 from swapstore.fsck.rows import Compared, chunks, compare, finding_of, recorded
 from swapstore.protocol.commit import Record
 from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_manifest, value_of
+from swapstore.protocol.members import load_table
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
@@ -193,21 +195,59 @@ class Walk:
         for chunk in chunks(rows):
             for each in (yield from compare(self._ctx, self.dataset, chunk, self.bases)):
                 row = each.row
-                self._note_reached(row, each.base)
+                yield from self._note_reached(row, each.base)
                 if each.faults and (yield from self._is_still_named(row.version)):
                     # Read it once more: a replica may lag.
                     (again,) = yield from compare(self._ctx, self.dataset, [row], self.bases, again=True)
                     found += yield from self._judge_row(again)
+                if row.is_group and row.version not in self.damage.gone:
+                    found += yield from self._check_members(row)
             self.rows += len(chunk)
         return found
 
-    def _note_reached(self, row: Row, base: StoredBase | None) -> None:
+    def _check_members(self, row: Row) -> Operation[list[Finding]]:
+        """Check the members of a group whose table can be read."""
+        assert self.manifest is not None  # noqa: S101 - there is a log
+        ctx, dataset = self._ctx, self.dataset
+        try:
+            listed = yield from load_table(ctx, self.manifest, row)
+        except Damaged:  # its row was altered, or it has been unlinked since
+            return []
+        for name in listed:
+            self.reached.add(ctx.keys.member(dataset, row.id, name))
+        faults = yield from compare_members(ctx, dataset, row, listed, row)
+        if faults and (yield from self._is_still_named(row.version)):
+            faults = yield from compare_members(ctx, dataset, row, listed, row)  # a replica may lag
+            return self._note_members(row, faults)
+        return []
+
+    def _note_members(self, row: Row, faults: list[MemberFault]) -> list[Finding]:
+        """Note what a repair has to know about the members of a group. Returns the findings that are new."""
+        found: list[Finding] = []
+        for each in faults:
+            if each.is_gone:
+                self.damage.gone[row.version] = row
+            elif each.finding.key in self.damage.expiring:
+                continue
+            else:
+                self.damage.expiring[each.finding.key] = Expiring(each.header, row.version)
+            found.append(each.finding)
+        return found
+
+    def _note_base(self, name: str) -> Operation[None]:
+        for key in (
+            self._ctx.keys.base(self.dataset, name),
+            *(yield from keys_of_base(self._ctx, self.dataset, name)),
+        ):
+            self.reached.add(key)
+
+    def _note_reached(self, row: Row, base: StoredBase | None) -> Operation[None]:
         keys = self._ctx.keys
         for key in keys.records(self.dataset, row):
             self.reached.add(key)
         for name in (row.base, None if base is None else base.name):
             if name is not None and name != self._last_base:
-                self.reached.add(keys.base(self.dataset, name))
+                yield from self._note_base(name)
                 self._last_base = name
         served = self.manifest.head.named if self.manifest else ()
         if any(row.version == other.version or row.id == other.id for other in served):
@@ -328,7 +368,7 @@ class Walk:
             return []
         name, version = in_force.name, self.manifest.version
         stored = (yield from self.bases.read([name]))[name]
-        self.reached.add(stored.key)
+        yield from self._note_base(name)
         if stored.is_permanent and not (stored.fault or wrong_numbers(in_force, stored, version)):
             return []
         current = yield from self._current()
@@ -447,7 +487,8 @@ class Damage:
     candidates: list[Unnamed] = attrs.field(factory=list)  # lost snapshots, to be put back into the log
     unresolved: list[Unresolved] = attrs.field(factory=list)
     lost_bases: dict[str, LostBase] = attrs.field(factory=dict)  # bases that cannot be read, by name
-    unclaimed: dict[str, str] = attrs.field(factory=dict)  # keys of bases that no row names, by name
+    unclaimed: dict[str, str] = attrs.field(factory=dict)  # names of bases that no row names, by key
+    unlisted_members: dict[str, str] = attrs.field(factory=dict)  # ids of groups that no row names, by key
     not_in_force: str | None = None  # the base that is in force and cannot be
     # What altered rows have to state: the fields that may differ, by version.
     corrected: dict[int, dict[str, Any]] = attrs.field(factory=dict)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.commands import Get
-from swapstore.errors import Corrupt, NotFound, SwapstoreError
+from swapstore.errors import NotFound, SwapstoreError
 from swapstore.format import bases, encodings, members, records
 from swapstore.format.encodings import Dictionary, Encoded
 from swapstore.format.keys import is_of_group
@@ -60,7 +60,7 @@ def load_group(
             found[name] = member
         else:
             unknown[name] = listed[name].size if listed else 0
-    for batch in _batches(unknown):
+    for batch in batches(unknown):
         found |= yield from _load_members(ctx, current, row, batch, listed)
     return _group(current, row, raw, {name: found[name] for name in names})
 
@@ -100,7 +100,7 @@ def _key(ctx: Context, current: Manifest, row: Row, name: str) -> str:
     return ctx.keys.member(current.head.dataset, row.id, name)
 
 
-def _batches(sizes: Mapping[str, int]) -> list[list[str]]:
+def batches(sizes: Mapping[str, int]) -> list[list[str]]:
     """Split members, given their sizes, so that a batch of records is of bounded size."""
     batches: list[list[str]] = []
     room = 0
@@ -134,14 +134,10 @@ def _load_members(
     found: dict[str, Member] = {}
     for name, each in held.items():
         payload = each.payload(None if each.base is None else bases_of.known(each.base, name))
-        member = Member(
-            name=name,
-            size=len(payload),
-            sha256=each.sha256 or records.digest(payload),
-            codec=each.codec,
-            raw=payload,
-        )
-        _compare(member, each.key, row, listed)
+        sha256 = each.sha256 or records.digest(payload)
+        if listed is not None:
+            members.compare(listed[name], payload, each, row.version)
+        member = Member(name=name, size=len(payload), sha256=sha256, codec=each.codec, raw=payload)
         ctx.cache.keep_member(each.key, row.sha256, member)
         found[name] = member
     return found
@@ -153,12 +149,6 @@ def _absent(ctx: Context, current: Manifest, row: Row, name: str, key: str) -> O
     if name in listed:
         return members.missing(key, row.version, name)
     return NotFound(f"version {row.version} has no member {name!r}; it has {len(listed)} others")
-
-
-def _compare(member: Member, key: str, row: Row, listed: Mapping[str, Listed] | None) -> None:
-    """Raise `Corrupt` if a member is not what the table of its group says."""
-    if listed is not None and listed[member.name] != Listed(member.size, member.sha256, member.codec):
-        raise Corrupt(f"{key} holds another member than the table of version {row.version}", key=key)
 
 
 class _Bases:
@@ -252,7 +242,7 @@ class GroupEncoder(Encoder):
         """Return what the members are stored against: those that the base has, and that are not lost."""
         loading = _Bases(self._ctx, self._dataset)
         wanted = {name: part for name, part in self._parts.items() if encodings.may_be_base(part.payload)}
-        for batch in _batches({name: len(part.payload) for name, part in wanted.items()}):
+        for batch in batches({name: len(part.payload) for name, part in wanted.items()}):
             yield from loading.load((base, name) for name in batch)
         return {name: known for name in wanted if (known := loading.get(base, name)) is not None}
 
