@@ -1,0 +1,163 @@
+"""The members of groups: what is wrong with their records, read in batches of bounded size."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import attrs
+
+from swapstore.commands import PERMANENT, Command, Get, Ttl
+from swapstore.errors import Corrupt, Damaged, PayloadMissing, UnsupportedFormat
+from swapstore.format import bases, members
+from swapstore.format.keys import is_of_group
+from swapstore.fsck.findings import Finding, Problem
+from swapstore.fsck.rows import bytes_of, finding_of
+from swapstore.protocol.load import ask_all, load_base, value_of
+from swapstore.protocol.members import batches
+from swapstore.protocol.operation import Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from swapstore.commands import Failed
+    from swapstore.format.encodings import Dictionary
+    from swapstore.format.members import Listed
+    from swapstore.models import Entry, Row
+    from swapstore.protocol.context import Context
+
+GONE = frozenset({Problem.RECORD_MISSING, Problem.RECORD_DAMAGED, Problem.RECORD_BASELESS})
+
+
+@attrs.frozen
+class MemberFault:
+    """What is wrong with the record of a member, or with its base. `header`: the header line of that."""
+
+    finding: Finding
+    header: bytes = b""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the member cannot be read."""
+        return self.finding.problem in GONE
+
+
+def compare_members(
+    ctx: Context, dataset: str, entry: Entry, listed: Mapping[str, Listed], row: Row | None = None
+) -> Operation[list[MemberFault]]:
+    """Compare the members of a group with its table: there, whole, the same, and permanent.
+
+    `row`: the row of the group. None: no row names it.
+    """
+    found: list[MemberFault] = []
+    for batch in batches({name: each.size for name, each in listed.items()}):
+        comparison = _Comparison(ctx, dataset, entry, row)
+        yield from comparison.read(batch)
+        for name in batch:
+            found += comparison.faults_of(name, listed[name])
+    return found
+
+
+@attrs.frozen
+class _Stored:
+    """A record as it is stored, and when it expires."""
+
+    key: str
+    reply: bytes | Failed | None
+    ttl: int
+
+    @property
+    def header(self) -> bytes:
+        """Its header line, newline included."""
+        return bytes_of(self.reply).partition(b"\n")[0] + b"\n"
+
+
+class _Comparison:
+    """A batch of members that are read, with what they are stored against, and compared."""
+
+    def __init__(self, ctx: Context, dataset: str, entry: Entry, row: Row | None) -> None:
+        self._ctx = ctx
+        self._dataset = dataset
+        self._entry = entry
+        self._row = row
+        self._stored: dict[str, _Stored] = {}
+        self._bases: dict[str, _Stored] = {}
+
+    def read(self, names: Sequence[str]) -> Operation[None]:
+        """Read the records of members, and then their bases."""
+        keys = self._ctx.keys
+        self._stored = yield from self._read(
+            {name: keys.member(self._dataset, self._entry.id, name) for name in names}
+        )
+        bases_of: dict[str, str] = {}
+        for name, stored in self._stored.items():
+            with suppress(Damaged):  # see `faults_of`
+                base = members.parse_member(bytes_of(stored.reply), stored.key).base
+                if base is not None:
+                    bases_of[name] = keys.member_base(self._dataset, base, name)
+        self._bases = yield from self._read(bases_of)
+
+    def _read(self, keys: Mapping[str, str]) -> Operation[dict[str, _Stored]]:
+        commands: list[Command[Any]] = [command(key) for key in keys.values() for command in (Get, Ttl)]
+        replies = yield from ask_all(self._ctx, commands)
+        found = zip(keys.items(), replies[::2], replies[1::2], strict=True)
+        return {name: _Stored(key, reply, value_of(ttl)) for (name, key), reply, ttl in found}
+
+    def faults_of(self, name: str, listed: Listed) -> list[MemberFault]:
+        """Return what is wrong with one member."""
+        stored, base = self._stored[name], self._bases.get(name)
+        try:
+            if value_of(stored.reply) is None:
+                return [self._fault(Problem.RECORD_MISSING, stored, name)]
+            held = members.parse_member(bytes_of(stored.reply), stored.key)
+            content = None
+            if base is not None:
+                try:
+                    content = self._content(base, held.base or "", name)
+                except (Corrupt, PayloadMissing) as error:
+                    return [self._fault(Problem.RECORD_BASELESS, stored, name, error.args[0])]
+            members.compare(listed, held.payload(content), held, self._row.version if self._row else None)
+        except UnsupportedFormat:
+            raise
+        except Damaged as error:
+            return [self._fault(Problem.RECORD_DAMAGED, stored, name, error.args[0])]
+        expiring = []
+        if base is not None and base.ttl != PERMANENT:
+            finding = finding_of(self._dataset, Problem.BASE_EXPIRING, base.key, expires_in_ms=base.ttl)
+            expiring.append(MemberFault(finding, base.header))
+        if stored.ttl != PERMANENT:
+            expiring.append(self._fault(Problem.RECORD_EXPIRING, stored, name, expires_in_ms=stored.ttl))
+        return expiring
+
+    def _content(self, stored: _Stored, base: str, name: str) -> Dictionary:
+        """Return what a member is stored against. Raises what is wrong with that."""
+        record = bytes_of(stored.reply)
+        if not record:
+            raise bases.missing(stored.key)
+        return bases.parse(record, base, dataset=self._dataset, key=stored.key, member=name)
+
+    def _fault(
+        self, problem: Problem, stored: _Stored, name: str, why: str = "", expires_in_ms: int | None = None
+    ) -> MemberFault:
+        finding = finding_of(
+            self._dataset,
+            problem,
+            stored.key,
+            row=self._row,
+            detail=f"its member {name!r}: {why}" if why else f"its member {name!r}",
+            expires_in_ms=expires_in_ms,
+        )
+        return MemberFault(finding, stored.header)
+
+
+def keys_of_base(ctx: Context, dataset: str, name: str) -> Operation[list[str]]:
+    """Return the keys of the members' records of a base, if it is one of groups that can be read."""
+    if not is_of_group(name):
+        return []
+    try:
+        base = yield from load_base(ctx, dataset, name)
+        listed = members.parse_table(base.content, ctx.keys.base(dataset, name))
+    except Damaged:
+        return []
+    return [ctx.keys.member_base(dataset, name, member) for member in listed]
