@@ -55,6 +55,11 @@ class Draft:
     groups: tuple[Row, ...] = ()
 
     @property
+    def size_bytes(self) -> int:
+        """About how many bytes it sends: the manifest, and the payload."""
+        return len(self.manifest.raw) + (self.row.size if self.row else 0)
+
+    @property
     def frees_as_much(self) -> bool:
         """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
         if self.row is None:

@@ -10,9 +10,8 @@ rows. `commit` sends one batch:
     SET <record> NX PX …    each record that is not staged yet, with a TTL: nobody reads it
     EVAL commit.lua …       the store's half: compare, verify, make permanent, SET the manifest, housekeeping
 
-(The Redis driver passes records of up to 16 KB to the script, which stages them. The effect is the same.)
-
-The commit point is the one SET of the manifest, step 4 of `drivers/redis/commit.lua`. On SQLite, `commit` in
+The Redis driver passes records of up to 16 KB to the script, which stages them, to the same effect. The
+commit point is the one SET of the manifest, step 4 of `drivers/redis/commit.lua`. On SQLite, `commit` in
 `drivers/sqlite/commands.py` takes the same steps in one transaction. The batch is not atomic. The script is,
 and it infers nothing from its neighbours: it refuses unless the base is still stored and every record is
 there with the expected header. Its own reply decides.
@@ -50,12 +49,12 @@ What can fail, and why nothing is lost, doubled or half seen:
   at their next poll.
 
 A draft may also store committed records anew, see `recompress.py`: those that need no base right before the
-SET, and those that need one right after it. So both manifests can be read at each moment.
+SET, and those that need one right after it. So both manifests can be read at each moment. What leaves with
+an unlinked group is found first: see `unlink.py`.
 
-Versions are dense: a draft on version n can only ever become version n+1. Only a repair skips versions, one
-for each snapshot that it puts back into the log.
-
-Where no script runs, another committer takes the place of `Scripted`: see `scriptless/committer.py`.
+Versions are dense: a draft on version n can only become version n+1. Only a repair skips some, one for each
+snapshot that it puts back. Where no script runs, another committer takes the place of `Scripted`: see
+`scriptless/committer.py`.
 """
 
 from __future__ import annotations
@@ -578,7 +577,7 @@ def ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Man
 
 def too_large(draft: Draft, cause: SwapstoreError) -> PayloadTooLarge:
     """Build the error for a request that the server does not read to its end."""
-    size = _size_of(draft)
+    size = draft.size_bytes
     return PayloadTooLarge(
         f"the server hangs up while version {draft.manifest.version} is sent, so a request of {size:,} bytes "
         f"seems to be too large for it ({cause.args[0]}); nothing was published. Publish less, or raise "
@@ -587,14 +586,10 @@ def too_large(draft: Draft, cause: SwapstoreError) -> PayloadTooLarge:
     )
 
 
-def _size_of(draft: Draft) -> int:
-    return len(draft.manifest.raw) + (draft.row.size if draft.row else 0)
-
-
 def unknown(draft: Draft, cause: SwapstoreError) -> OutcomeUnknown:
     """Build the error for a commit whose outcome could not be resolved."""
     row = draft.row
-    size = _size_of(draft)
+    size = draft.size_bytes
     todo = f"publish again with id={row.id!r}" if row else "read the status, and repeat the call if need be"
     return OutcomeUnknown(
         f"the commit of version {draft.manifest.version} was sent and its outcome could not be resolved "

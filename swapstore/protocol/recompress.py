@@ -202,9 +202,9 @@ class _Run:
         return rows, wanted
 
     def _stored_so(self, rows: Sequence[Row]) -> Operation[set[int]]:
-        """Return the versions of rows that need no change, as far as their headers tell."""
+        """Return the versions of rows that need no change, as far as their headers tell. Groups stay."""
         keys = {row.version: self._ctx.keys.id(self._dataset, row.id) for row in rows}
-        done = {version for version, key in keys.items() if key in self._unreadable}
+        done = {row.version for row in rows if row.is_group or keys[row.version] in self._unreadable}
         if self._compression == "delta":
             return done | {row.version for row in rows if row.base is not None}
         asked = [row.version for row in rows if row.base is None]
@@ -332,7 +332,8 @@ class _Run:
             return None
         for row in base.head.kept:
             key = self._ctx.keys.id(self._dataset, row.id)
-            if row.base is not None and row.version <= self._upto and key not in self._unreadable:
+            is_left = row.is_group or row.version > self._upto or key in self._unreadable
+            if row.base is not None and not is_left:
                 step = yield from self._anew(base, [row], [row])
                 if step is not None:
                     return step

@@ -16,7 +16,7 @@ import attrs
 from swapstore.errors import Damaged
 from swapstore.format import bases, encodings, records
 from swapstore.format.encodings import Dictionary, Encoded, InForce
-from swapstore.format.keys import base_name
+from swapstore.format.keys import base_name, is_of_group
 from swapstore.protocol.load import load_base
 from swapstore.protocol.operation import Operation
 
@@ -145,7 +145,7 @@ class Deltas:
         if self._chain is not None and self._chain.base.name == name:
             return
         self._chain = None
-        base = None if name is None else (yield from self._load(name))
+        base = None if name is None or is_of_group(name) else (yield from self._load(name))
         if base is not None:
             size = len(encodings.base_content(base.content, text_only=self._ctx.policy.text_only).body)
             self._chain = Chain(base, InForce(base.name, size, 0, 0, 0))

@@ -104,11 +104,17 @@ def values() -> dict[str, Any]:
     assert snapshot is not None
     assert snapshot.value == 2, "the decoded value is there as well"
     row = next(iter(store.history("mena")))
+    store.publish_group("regions", {"EG": 1, "SG": [2]})
+    group = store.read_group("regions")
+    assert group is not None
+    assert group.value == {"EG": 1, "SG": [2]}
     finding = Finding(problem=next(iter(Problem)), dataset="mena", key="k")
     return {
         "Commit": commit,
         "Outcomes": store.publish_many({"mena": 3, "europe": {1}}),
         "Snapshot": snapshot,
+        "Group": group,
+        "Member": group["EG"],
         "Candidate": candidates[0],
         "LiveView": store.read_live("mena"),
         "Row": row,
@@ -165,7 +171,7 @@ def test_every_value_can_be_pickled_and_copied(name: str, how: str) -> None:
             again.raise_for_failures()
     else:
         assert again == value
-    if name == "Snapshot":
+    if name in {"Snapshot", "Group"}:
         assert (again.raw, again.value) == (value.raw, value.value)
 
 
