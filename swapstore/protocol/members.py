@@ -287,7 +287,7 @@ class GroupEncoder(Encoder):
     def _base_record(self, base: str, member: str) -> Record:
         """Return the record that a member is stored against: the store has it, and this client a copy."""
         key = self._ctx.keys.member_base(self._dataset, base, member)
-        return Record(key, bases.begin(base, member), shared=True, stored=True)
+        return Record(key, bases.begin(base), shared=True, stored=True)
 
     def _members(self, base: str | None, own: Mapping[str, Dictionary]) -> list[Record]:
         """Return the records of all members. The key and the header tell the content, so any may be there."""
