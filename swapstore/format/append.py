@@ -36,7 +36,7 @@ class Draft:
     `frees_soon`: whether it takes the log apart, or one of the next F swaps does, because retention goes on.
     `over`: the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
     `rewritten` are the records that are stored anew: the old ones take `freed_bytes`, the new ones, and what
-    else is added, `added_bytes`. `groups`: the rows of groups whose records are unlinked. The records of
+    else is added, `added_bytes`. Of a group, `added_bytes` is the size of its members. `groups`: the rows of groups whose records are unlinked. The records of
     their members are unlinked with them, as are those of an unlinked base: see `protocol/unlink.py`.
     """
 
@@ -62,9 +62,8 @@ class Draft:
     @property
     def frees_as_much(self) -> bool:
         """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
-        if self.row is None:
-            return self.added_bytes <= self.freed_bytes
-        return self.row.size <= self.freed_bytes
+        payload = 0 if self.row is None else self.row.size
+        return payload + self.added_bytes <= self.freed_bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -114,11 +113,12 @@ def append(
     retained: Retained | None = None,
     delta_of: str | None = None,
     in_force: InForce | None = None,
+    added_bytes: int = 0,
 ) -> Draft:
     """Draft the manifest that adds a snapshot to the log.
 
     `delta_of`: the base that its payload is stored against. `in_force`: the base in force from then on; None:
-    the one that is in force now.
+    the one that is in force now. `added_bytes`: the size of the members, if it is a group.
 
     `latest` is the row with the greatest `ts`; among equal ones, the one committed last. So a snapshot that
     is older than the latest is added to the history and does not change `latest`.
@@ -171,6 +171,7 @@ def append(
         unlinked=unlinked,
         groups=_groups_in(gone),
         freed_bytes=sum(row.size for row in gone),
+        added_bytes=added_bytes,
         frees_soon=frees_soon,
     )
 

@@ -222,6 +222,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             retained=retained,
             delta_of=form.delta_of,
             in_force=form.in_force,
+            added_bytes=sum(len(part.payload) for part in wanted.parts.values()) if wanted.parts else 0,
         )
         verdict = yield from commit(ctx, draft, _records(ctx, draft, form), staging)
         match verdict:
