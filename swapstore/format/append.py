@@ -36,8 +36,9 @@ class Draft:
     `frees_soon`: whether it takes the log apart, or one of the next F swaps does, because retention goes on.
     `over`: the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
     `rewritten` are the records that are stored anew: the old ones take `freed_bytes`, the new ones, and what
-    else is added, `added_bytes`. Of a group, `added_bytes` is the size of its members. `groups`: the rows of groups whose records are unlinked. The records of
-    their members are unlinked with them, as are those of an unlinked base: see `protocol/unlink.py`.
+    else is added, `added_bytes`. Of a group, `added_bytes` is the size of its members. `groups`: the rows of
+    groups whose records are unlinked. The records of their members are unlinked with them, as are those of an
+    unlinked base: see `protocol/unlink.py`.
     """
 
     base: Manifest | None
