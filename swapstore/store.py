@@ -242,6 +242,7 @@ class Store(_BaseStore[Driver]):
 
     publish = blocking(Calls.publish)
     publish_many = blocking(Calls.publish_many)
+    published = blocking(Calls.published)
     confirm = blocking(Calls.confirm)
 
     read_latest = sharing(Calls.read_latest)
@@ -368,6 +369,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
 
     publish = awaiting(Calls.publish)
     publish_many = awaiting(Calls.publish_many)
+    published = awaiting(Calls.published)
     confirm = awaiting(Calls.confirm)
 
     read_latest = asharing(Calls.read_latest)

@@ -34,13 +34,14 @@ from swapstore.errors import (
 from swapstore.format import bases, records, search
 from swapstore.format.append import append
 from swapstore.format.encodings import Encoded
-from swapstore.models import Candidate, Commit, Entry, Row, Snapshot, Validator
+from swapstore.models import Candidate, Commit, Entry, Item, Row, Snapshot, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, Vanished, commit
 from swapstore.protocol.encoder import Encoder, Form
 from swapstore.protocol.load import find, find_id, keep_pages, load_manifest, load_snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.protocol.read import through_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,23 +80,52 @@ def publication(
     codec: str,
 ) -> Publication:
     """Check the arguments of a publish, and encode the value."""
+    if issubclass(type(value), Item):  # isinstance would read its __class__, which may raise
+        raise InvalidInput(
+            "an Item is for publish_many; give publish its value, and its options as arguments"
+        )
     payload = codecs.encode(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
+    checked = options(
+        ctx,
+        id=id,
+        ts=ts,
+        labels=labels,
+        dedupe_key=dedupe_key,
+        expected_version=expected_version,
+        validate=validate,
+        codec=codec,
+    )
+    return Publication(dataset=dataset, payload=payload, **checked)
+
+
+def options(
+    ctx: Context,
+    *,
+    id: str | None,  # noqa: A002 - the public name
+    ts: Any,
+    labels: Mapping[str, str] | None,
+    dedupe_key: str | None,
+    expected_version: int | None,
+    validate: Validator | None,
+    codec: str,
+) -> dict[str, Any]:
+    """Check the arguments of a publish other than the value, and return them as `Publication` has them."""
     if ts is not None:
         ts = arguments.timestamp_ms(ts)
         arguments.not_ahead(ts, ctx.clock.now_ms(), ctx.policy.max_ahead_ms)
     if validate is not None and not callable(validate):
         raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
-    return Publication(
-        dataset=dataset,
-        payload=payload,
-        codec=codec,
-        id=None if id is None else arguments.snapshot_id(id),
-        ts=ts,
-        labels=arguments.labels({} if labels is None else labels),
-        dedupe_key=None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
-        expected_version=None if expected_version is None else arguments.expected_version(expected_version),
-        validate=validate,
-    )
+    if expected_version is not None:
+        expected_version = arguments.expected_version(expected_version)
+    return {
+        "id": None if id is None else arguments.snapshot_id(id),
+        "ts": ts,
+        "labels": arguments.labels({} if labels is None else labels),
+        "dedupe_key": None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
+        "expected_version": expected_version,
+        "validate": validate,
+        "codec": codecs.known(codec),
+    }
 
 
 @attrs.frozen
@@ -208,6 +238,16 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     )
 
 
+def published(ctx: Context, dataset: str, dedupe_key: str) -> Operation[Commit | None]:
+    """Return the commit that a publish with this dedupe key would return. None: it would commit."""
+
+    def view(current: Manifest) -> Operation[Commit | None]:
+        row = yield from _deduped(ctx, current, dedupe_key)
+        return None if row is None else _known(current, row)
+
+    return (yield from through_manifest(ctx, dataset, view))
+
+
 def _intent(ctx: Context, wanted: Publication, began_ms: int, ages_from_ms: int) -> Intent:
     """Add what a publish needs beyond what the caller wants."""
     sha256 = records.digest(wanted.payload)
@@ -290,8 +330,8 @@ def _deduped(ctx: Context, base: Manifest, key: str) -> Operation[Row | None]:
                 found = yield from find(ctx, base.head.dataset, searching)
             except (PayloadMissing, Corrupt) as error:
                 raise type(error)(
-                    f"dedupe_key {key!r} was published as version {version}, and its row cannot be read, so "
-                    f"nothing was published: {error.args[0]}. Once it is repaired, publish again",
+                    f"dedupe_key {key!r} was published as version {version}, and its row cannot be read: "
+                    f"{error.args[0]}. Once it is repaired, try again",
                     key=error.key,
                 ) from error
             return found if found is not None and found.dedupe_key == key else None
