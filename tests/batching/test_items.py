@@ -106,7 +106,7 @@ def test_each_item_has_its_own_lock(store: Store) -> None:
         {"codec": "pickle"},
         {"codec": ["json"]},
     ],
-    ids=str,
+    ids=" ".join,
 )
 def test_an_item_that_cannot_be_used_is_refused_before_anything_is_written(
     store: Store, options: dict[str, Any]
@@ -124,7 +124,7 @@ def test_an_item_that_cannot_be_used_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    "options", [{"id": "a b"}, {"labels": 3}, {"codec": "pickle"}, {"durability": 1}], ids=str
+    "options", [{"id": "a b"}, {"labels": 3}, {"codec": "pickle"}, {"durability": 1}], ids=" ".join
 )
 def test_an_option_for_all_that_cannot_be_used_is_refused_at_once(
     store: Store, options: dict[str, Any]

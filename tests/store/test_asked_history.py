@@ -64,6 +64,15 @@ def test_limit_counts_the_rows_that_were_asked_for(store: Store) -> None:
     assert list(store.history("mena", label={"trigger": "6h"}, limit=0)) == []
 
 
+def test_a_rare_row_is_found_however_far_back() -> None:
+    """A search ends at the first pages that have no such row."""
+    store = SimulatedStore().connect()
+    for number in range(300):
+        store.publish("mena", number, ts=BEGAN + number * HOUR, labels={"n": "first"} if number == 0 else {})
+    (row,) = another(store).history("mena", label={"n": "first"}, limit=1)
+    assert row.version == 1
+
+
 def test_rows_come_in_the_order_of_commits_also_when_their_times_do_not(store: Store) -> None:
     """A backfilled row is not found by its time, or stands where its time would be."""
     for number in range(40):
