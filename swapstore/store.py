@@ -243,6 +243,7 @@ class Store(_BaseStore[Driver]):
     publish = blocking(Calls.publish)
     publish_group = blocking(Calls.publish_group)
     publish_many = blocking(Calls.publish_many)
+    published = blocking(Calls.published)
     confirm = blocking(Calls.confirm)
 
     read_latest = sharing(Calls.read_latest)
@@ -371,6 +372,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     publish = awaiting(Calls.publish)
     publish_group = awaiting(Calls.publish_group)
     publish_many = awaiting(Calls.publish_many)
+    published = awaiting(Calls.published)
     confirm = awaiting(Calls.confirm)
 
     read_latest = asharing(Calls.read_latest)

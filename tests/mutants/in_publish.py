@@ -15,6 +15,23 @@ MUTANTS = (
         "store/test_compression.py::test_publishing_goes_on_when_the_base_in_force_is_lost[sqlite-deleted-True]",
         Edit("_base_records", "name is None", "True"),
     ),
+    # --- several datasets, each with options of its own
+    mutant(
+        "a bad option of one dataset is found after the others are published",
+        "An option that cannot be used is refused before anything is written to any dataset.",
+        "batching/test_items.py::test_an_item_that_cannot_be_used_is_refused_before_anything_is_written[sqlite-id]",
+        Edit("Calls._items", "error.dataset = name if type(value) is Item else None\nraise", "pass"),
+    ),
+    mutant(
+        "a run published from memory",
+        "Whether a run is published is asked of the store, not of what this client remembers.",
+        "store/test_published.py::test_what_others_published_since_is_seen[sqlite]",
+        Edit(
+            "published",
+            "return (yield",
+            "if known := _remembered(ctx, dataset):\n    return (yield from view(known))\nreturn (yield",
+        ),
+    ),
     # --- replies
     mutant(
         "Mismatch taken for committed",

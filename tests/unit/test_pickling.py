@@ -112,6 +112,7 @@ def values() -> dict[str, Any]:
     return {
         "Commit": commit,
         "Outcomes": store.publish_many({"mena": 3, "europe": {1}}),
+        "Item": models.Item({"a": 1}, id="x", ts=1769839200000, labels={"x": "y"}),
         "Snapshot": snapshot,
         "Group": group,
         "Member": group["EG"],
