@@ -465,48 +465,6 @@ class Calls:
             following = Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll))
             return Named(self._context, "follow", name, following)
 
-    # --- pin and roll back ----------------------------------------------------------------------------
-
-    def pin(
-        self,
-        dataset: str,
-        *,
-        id: str | None = None,  # noqa: A002
-        version: int | None = None,
-    ) -> Operation[Status]:
-        """Serve this snapshot to every reader of the latest until `unpin`. Producers can continue to publish.
-
-        Give exactly one of `id` and `version`. Does nothing if it has taken effect already. Raises `NotFound`
-        if there is no such snapshot in the history, and `PayloadMissing` or `Corrupt` if it cannot be read.
-        """
-        with about(self._context, "pin", dataset) as name:
-            chosen = yield from self._chosen("pin", name, id, version)
-            return (yield from self._swapped(name, pointers.pin(self._context, name, chosen)))
-
-    def unpin(self, dataset: str) -> Operation[Status]:
-        """Serve the latest snapshot again. Does nothing if nothing is pinned.
-
-        Raises `NotFound` if nothing is published.
-        """
-        with about(self._context, "unpin", dataset) as name:
-            return (yield from self._swapped(name, pointers.unpin(self._context, name)))
-
-    def rollback(
-        self,
-        dataset: str,
-        *,
-        id: str | None = None,  # noqa: A002
-        version: int | None = None,
-    ) -> Operation[Status]:
-        """Make this snapshot the latest, until the next publish whose `ts` is not older.
-
-        Give exactly one of `id` and `version`. Snapshots after it stay in the history. Raises the same errors
-        as `pin`.
-        """
-        with about(self._context, "rollback", dataset) as name:
-            chosen = yield from self._chosen("rollback", name, id, version)
-            return (yield from self._swapped(name, pointers.rollback(self._context, name, chosen)))
-
     def _emit_published(self, commit: Commit, tally: Tally) -> None:
         self._context.emit(
             Published(
@@ -523,15 +481,6 @@ class Calls:
                 elapsed_s=self._context.clock.monotonic() - tally.began,
             )
         )
-
-    def _chosen(self, what: str, dataset: str, id: Any, version: Any) -> Operation[str]:  # noqa: A002
-        """Return the id of the snapshot that a caller of `pin` or `rollback` chose by id or version."""
-        if (id is None) == (version is None):
-            raise InvalidInput(f"{what} takes exactly one of id= and version=")
-        if version is None:
-            return arguments.snapshot_id(id)
-        number = arguments.whole(version, "version", least=1)
-        return (yield from pointers.id_of(self._context, dataset, number))
 
     def _swapped(self, name: str, swap: Operation[Status]) -> Operation[Status]:
         """Run a swap other than a publish in its turn, and bring the mirror up to date."""

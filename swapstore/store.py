@@ -258,9 +258,9 @@ class Store(_BaseStore[Driver]):
     put_live = blocking(Calls.put_live)
     read_live = blocking(Calls.read_live)
 
-    pin = blocking(Calls.pin)
-    unpin = blocking(Calls.unpin)
-    rollback = blocking(Calls.rollback)
+    pin = blocking(Maintenance.pin)
+    unpin = blocking(Maintenance.unpin)
+    rollback = blocking(Maintenance.rollback)
 
     prune = blocking(Maintenance.prune)
     recompress = blocking(Maintenance.recompress)
@@ -387,9 +387,9 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     put_live = awaiting(Calls.put_live)
     read_live = awaiting(Calls.read_live)
 
-    pin = awaiting(Calls.pin)
-    unpin = awaiting(Calls.unpin)
-    rollback = awaiting(Calls.rollback)
+    pin = awaiting(Maintenance.pin)
+    unpin = awaiting(Maintenance.unpin)
+    rollback = awaiting(Maintenance.rollback)
 
     prune = awaiting(Maintenance.prune)
     recompress = awaiting(Maintenance.recompress)
