@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from swapstore.connect import connect, default_store
+from swapstore.diff import Change, Diff, diff
 from swapstore.doctor.check import Check, Node, Verdict
 from swapstore.errors import (
     AccessDenied,
@@ -82,12 +83,14 @@ __version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it 
 __all__ = [
     "AccessDenied",
     "Candidate",
+    "Change",
     "Check",
     "Commit",
     "Conflict",
     "Contended",
     "Corrupt",
     "Damaged",
+    "Diff",
     "Durability",
     "Entry",
     "Finding",
@@ -133,6 +136,7 @@ __all__ = [
     "UnsupportedFormat",
     "Verdict",
     "connect",
+    "diff",
     "publish",
     "read_latest",
 ]
