@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ INDENT = 6  # of values on lines of their own
 LEAST_ROOM = 24  # for a value beside its place; with less, it gets a line of its own
 LEAD = 12  # characters of what is alike, shown before the place where two long strings differ
 
+_VERSION = re.compile(r"[1-9][0-9]{0,15}")
 _MARKS = {
     "added": ("+", "green"),
     "removed": ("-", "red"),
@@ -105,10 +107,11 @@ def _version_before(store: Store, dataset: str, latest: int) -> str:
 
 def _snapshot(store: Store, session: Session, dataset: str, name: str) -> Snapshot:
     """Return the snapshot with a version or an id. A number is a version; if there is none, an id."""
-    is_number = name.isascii() and name.isdigit()
+    is_number = _VERSION.fullmatch(name) is not None
     found = store.read(dataset, version=int(name)) if is_number else None
     found = found or store.read(dataset, id=name)
     if found is None:
+        status_of(store, dataset)  # with nothing published, that is the reason
         raise no_match(session, store, dataset, f"version {name} or id {name}" if is_number else f"id {name}")
     return found
 
