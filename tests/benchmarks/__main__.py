@@ -24,6 +24,7 @@ from tests.benchmarks import (
     compression,
     contention,
     depth_timing,
+    diffing,
     history,
     load,
     memory,
@@ -51,6 +52,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "contention": contention.run,
     "load": load.run,
     "depth": depth_timing.run,
+    "diff": diffing.run,
 }
 
 

@@ -174,7 +174,7 @@ def test_an_insertion_and_a_removal_are_one_change(rows: list[Any], place: int, 
     place = min(place, len(rows))
     new = {"id": "new", "a": 1}
     more = [*rows[:place], new, *rows[place:]]
-    only = {"pointer": f"/{place}", "item": {"id": "new"}}
+    only: Any = {"pointer": f"/{place}", "item": {"id": "new"}}
     assert diff(rows, more).changes == (Change(kind="added", after=new, **only),) or not rows
     assert diff(more, rows).changes == (Change(kind="removed", before=new, **only),) or not rows
     place = min(place, len(words))
