@@ -18,7 +18,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from swapstore.connect import connect, default_store
-from swapstore.diff import Change, Diff, diff
 from swapstore.doctor.check import Check, Node, Verdict
 from swapstore.errors import (
     AccessDenied,
@@ -76,6 +75,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from swapstore import aio as aio
+    from swapstore.changes import Change as Change
+    from swapstore.changes import Diff as Diff
+    from swapstore.changes import diff as diff
     from swapstore.codecs import Codec
 
 __version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it here
@@ -180,7 +182,9 @@ def read_latest(
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import `swapstore.aio` at first use: most programs do not need asyncio."""
+        """Import at first use what most programs do not need: asyncio, and the comparison of snapshots."""
         if name == "aio":
             return import_module("swapstore.aio")
+        if name in {"Change", "Diff", "diff"}:
+            return getattr(import_module("swapstore.changes"), name)
         raise AttributeError(f"module 'swapstore' has no attribute {name!r}")

@@ -6,20 +6,22 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+import swapstore
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import Dataset, to_whole
 from swapstore.cli.read import no_match
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.cli.status import status_of
-from swapstore.diff import Change, Diff
-from swapstore.diff import diff as compare
 from swapstore.errors import InvalidInput, NotFound
 from swapstore.models import Snapshot
 from swapstore.store import Store
+
+if TYPE_CHECKING:
+    from swapstore.changes import Change, Diff
 
 CHANGES_ON_A_TERMINAL = 50
 LONGEST_POINTER = 300
@@ -73,7 +75,7 @@ def diff(
         raise InvalidInput(f"--limit must be 1 or more, not {limit}")
     with session.connect() as store:
         old, new = _snapshots(store, session, dataset, a, b)
-    found = compare(old, new)
+    found = swapstore.diff(old, new)
     if session.human_readable:
         _print(session, old, new, found, limit or CHANGES_ON_A_TERMINAL)
     else:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from swapstore import connect
-from swapstore.diff import KINDS
+from swapstore.changes import KINDS
 from tests.cli.conftest import Swapstore
 from tests.support.times import at
 

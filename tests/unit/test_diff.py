@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swapstore import Candidate, Change, Diff, LiveView, diff
-from swapstore.diff import identifying_field
+from swapstore.changes import identifying_field
 from swapstore.errors import Corrupt, InvalidInput
 
 # --- an applier --------------------------------------------------------------------------------------
