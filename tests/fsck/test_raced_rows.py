@@ -130,7 +130,7 @@ def _die() -> None:
 def test_an_origin_that_is_no_json_is_written_again() -> None:
     """Nobody notices a ts record without its origin before the order of a rebuilt log is lost."""
     dataset = numbered(40)
-    dataset.alter(key("ts", 6), lambda raw: raw[:-1])
+    dataset.alter(key("ts", 6), lambda raw: raw[:-2])
     assert dataset.problems() == {"ts-damaged"}
     dataset.repaired()
     dataset.delete(MANIFEST)

@@ -32,6 +32,10 @@ def record(row: Row = ROW, payload: bytes = PAYLOAD) -> bytes:
     return records.id_header(row, None) + payload
 
 
+def payload_of(stored: bytes | None, row: Row) -> bytes:
+    return records.held(stored, row, KEY).payload(None)
+
+
 def test_a_header_is_one_canonical_line() -> None:
     """Another writer of the same entry produces other bytes, and commits refuse each other."""
     line, body = records.split(record(), KEY)
@@ -53,7 +57,7 @@ def test_what_is_left_out_has_its_usual_value() -> None:
     assert list(json.loads(record(plain).partition(b"\n")[0])) == ["id", "ts", "size", "sha256"]
     read = records.entry_of(record(plain), KEY)
     assert (read.codec, read.labels) == ("json", {})
-    assert records.payload_of(record(plain), plain, KEY) == PAYLOAD
+    assert payload_of(record(plain), plain) == PAYLOAD
 
 
 def test_any_language_reads_a_record_with_a_json_parser() -> None:
@@ -66,7 +70,7 @@ def test_any_language_reads_a_record_with_a_json_parser() -> None:
 
 def test_payload_of_a_matching_record() -> None:
     """A reader gets another payload than was published."""
-    assert records.payload_of(record(), ROW, KEY) == PAYLOAD
+    assert payload_of(record(), ROW) == PAYLOAD
 
 
 @pytest.mark.parametrize("position", range(len(PAYLOAD)))
@@ -75,21 +79,21 @@ def test_one_altered_payload_byte_is_corrupt(position: int) -> None:
     raw = bytearray(record())
     raw[-1 - position] ^= 1
     with pytest.raises(Corrupt, match="altered"):
-        records.payload_of(bytes(raw), ROW, KEY)
+        payload_of(bytes(raw), ROW)
 
 
 def test_a_truncated_or_extended_payload_is_corrupt() -> None:
     """A reader gets half a payload."""
     for raw in (record()[:-1], record() + b" "):
         with pytest.raises(Corrupt, match="altered"):
-            records.payload_of(raw, ROW, KEY)
+            payload_of(raw, ROW)
 
 
 @pytest.mark.parametrize("raw", [b"", b"no newline", b"not json\n", b"[]\n", b'{"id":1}\n', b"\xff\xfe\n"])
 def test_what_is_no_record_is_corrupt(raw: bytes) -> None:
     """Something else under the key fails in a parser instead of being named."""
     with pytest.raises(Corrupt, match="r1"):
-        records.payload_of(raw, ROW, KEY)
+        payload_of(raw, ROW)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_what_is_no_record_is_corrupt(raw: bytes) -> None:
 def test_another_entry_is_corrupt(change: dict[str, Any]) -> None:
     """A record is served that is not the one that the manifest committed."""
     with pytest.raises(Corrupt, match="another entry"):
-        records.payload_of(record(attrs.evolve(ROW, **change)), ROW, KEY)
+        payload_of(record(attrs.evolve(ROW, **change)), ROW)
 
 
 def test_a_missing_record_says_what_to_do() -> None:
@@ -106,7 +110,7 @@ def test_a_missing_record_says_what_to_do() -> None:
     with pytest.raises(
         PayloadMissing, match=r"version 1 .*id 'r1'.*ns:id:\{mena\}:r1.*Publish again"
     ) as caught:
-        records.payload_of(None, ROW, KEY)
+        payload_of(None, ROW)
     assert caught.value.key == KEY
 
 
@@ -137,7 +141,7 @@ def test_a_payload_in_base64_is_read_as_it_was() -> None:
     header, body = records.split(stored, KEY)
     assert json.loads(header)["encoding"] == "base64"
     assert base64.b64decode(body, validate=True) == BINARY
-    assert records.payload_of(stored, IN_BASE64, KEY) == BINARY
+    assert payload_of(stored, IN_BASE64) == BINARY
     assert records.is_whole(stored, IN_BASE64)
 
 
@@ -146,7 +150,7 @@ def test_a_damaged_base64_body_is_corrupt(change: bytes) -> None:
     """A reader gets other bytes than were published, or an error of another kind."""
     stored = stored_as(IN_BASE64, BINARY) + change
     with pytest.raises(Corrupt, match="altered"):
-        records.payload_of(stored, IN_BASE64, KEY)
+        payload_of(stored, IN_BASE64)
     assert not records.is_whole(stored, IN_BASE64)
 
 
@@ -155,7 +159,7 @@ def test_how_a_payload_is_held_is_no_part_of_the_entry() -> None:
     plain, encoded = stored_as(IN_BASE64, BINARY, None), stored_as(IN_BASE64, BINARY)
     assert plain != encoded
     for stored in (plain, encoded):
-        assert records.payload_of(stored, IN_BASE64, KEY) == BINARY
+        assert payload_of(stored, IN_BASE64) == BINARY
         assert records.states(stored, IN_BASE64)
         assert records.is_whole(stored, IN_BASE64)
         assert records.entry_of(stored, KEY) == records.entry_of(plain, KEY)
@@ -176,7 +180,7 @@ def test_an_encoding_that_is_not_known_is_corrupt() -> None:
     """Bytes in the encoding of a newer version are returned as the payload."""
     stored = stored_as(IN_BASE64, BINARY).replace(b'"encoding":"base64"', b'"encoding":"other"')
     with pytest.raises(Corrupt, match="header is not an entry"):
-        records.payload_of(stored, IN_BASE64, KEY)
+        payload_of(stored, IN_BASE64)
     assert not records.is_whole(stored, IN_BASE64)
 
 
