@@ -22,6 +22,12 @@ MUTANTS = (
         Edit("compare", "_of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl))", "[]"),
     ),
     mutant(
+        "verify ignores the check in a ts record",
+        "A ts record of another entry is found, so it does not outvote a row.",
+        DAMAGE + "a_lost_ts_record_is_written_again[sqlite-1-altered]",
+        Edit("_is_ts_of", "records.states_ts(record, row)", "True"),
+    ),
+    mutant(
         "verify skips the TTL of records",
         "A committed record that is going to expire is found.",
         DAMAGE + "a_committed_key_with_a_ttl_is_made_permanent[sqlite-1-id]",

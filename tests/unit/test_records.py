@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -125,6 +126,98 @@ def test_a_live_view_is_checked_like_any_record() -> None:
         records.read_live(b"{}\n", "mena", "k")
     with pytest.raises(UnsupportedFormat):
         records.read_live(raw.replace(b'"format":1', b'"format":2'), "mena", "k")
+
+
+# --- ts records ------------------------------------------------------------------------------------
+
+
+CHECK = (
+    base64.urlsafe_b64encode(
+        bytes.fromhex(
+            records.digest(
+                (
+                    '{"id":"r1","ts":1700000000000,"size":17,"sha256":"' + ROW.sha256 + '",'
+                    '"labels":{"a":"é\\n","b":"2"}}\n'
+                ).encode()
+            )
+        )[:8]
+    )
+    .rstrip(b"=")
+    .decode()
+)
+ORIGIN = '"epoch":"abcdefabcdef","committed_at":1700000000500'
+
+
+def test_a_ts_record_is_one_canonical_line() -> None:
+    """Another writer of the same snapshot produces other bytes, and commits refuse each other."""
+    assert len(CHECK) == 11
+    stored = records.pack_ts(ROW, "abcdefabcdef")
+    assert stored == f'{{"entry":"{CHECK}","version":1,{ORIGIN}}}\n'.encode()
+    dated = records.pack_ts(attrs.evolve(ROW, dedupe_key="run-1"), "abcdefabcdef")
+    assert dated == f'{{"entry":"{CHECK}","version":1,{ORIGIN},"dedupe_key":"run-1"}}\n'.encode()
+    assert records.origin_in(stored) == records.Origin.of(ROW, "abcdefabcdef")
+
+
+def test_a_commit_compares_the_entry_and_the_version_of_a_ts_record() -> None:
+    """A commit takes over the ts record of another entry or version; or refuses one of another producer."""
+    header, rest = records.split_ts(ROW, "abcdefabcdef")
+    assert header == f'{{"entry":"{CHECK}","version":1,'.encode()
+    assert header + rest == records.pack_ts(ROW, "abcdefabcdef")
+    later = attrs.evolve(ROW, committed_at=5, dedupe_key="another")
+    assert records.split_ts(later, "another")[0] == header
+
+
+def test_a_pending_ts_record_and_what_becomes_of_it() -> None:
+    """A commit without scripts leaves a ts record that says that it is not over, or differs from others."""
+    header, rest = records.pending_ts(ROW, "abcdefabcdef", "0123456789ab")
+    assert header == records.stated_ts(ROW) == f'{{"entry":"{CHECK}",'.encode()
+    assert rest == f'"version":1,{ORIGIN},"pending":true,"attempt":"0123456789ab"}}\n'.encode()
+    final = records.pack_ts(ROW, "abcdefabcdef")
+    assert records.committed_ts(header + rest) == final
+    assert records.committed_ts(final) is None
+    mark = records.reclaimed_ts(CHECK, "nonce", 5)
+    assert records.states_ts(mark, ROW)
+    assert records.committed_ts(mark) is None
+    origin = records.origin_in(mark)
+    assert origin is not None
+    assert origin.is_reclaimed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ts": 5},
+        {"id": "r2"},
+        {"size": 18},
+        {"sha256": "0" * 64},
+        {"codec": "bytes"},
+        {"labels": {}},
+        {"labels": {"a": "é\n", "b": "3"}},
+    ],
+)
+def test_a_ts_record_of_another_entry(change: dict[str, Any]) -> None:
+    """A row that was altered agrees with the ts record of the entry that it had."""
+    other = attrs.evolve(ROW, **change)
+    assert not records.states_ts(records.pack_ts(other, "abcdefabcdef"), ROW)
+    assert not records.states_ts(records.pack_ts(ROW, "abcdefabcdef"), other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw[:-1],
+        lambda raw: raw[:-2],
+        lambda raw: raw + b"x",
+        lambda raw: raw.replace(b'"entry"', b'"Entry"'),
+        lambda raw: raw.replace(b'"version":1', b'"version":9007199254740993'),
+        lambda raw: raw.replace(b"abc", b"\xff\xfe\xfd"),
+        lambda _: records.DELETED,
+        lambda _: b"",
+    ],
+)
+def test_a_ts_record_that_cannot_be_parsed(change: Callable[[bytes], bytes]) -> None:
+    """A damaged ts record fails in a parser, or its origin is taken for what was committed."""
+    assert records.origin_in(change(records.pack_ts(ROW, "abcdefabcdef"))) is None
 
 
 BINARY = bytes(range(256))
