@@ -38,7 +38,7 @@ DELETED = b"\n"  # what a deletion without scripts leaves for a moment: it looks
 
 
 def to_json(value: Any) -> bytes:
-    """Return canonical JSON of plain dicts and lists: compact, keys in their order."""
+    """Return canonical JSON of dicts, lists and structs: compact, keys in their order."""
     return msgspec.json.encode(value)
 
 
@@ -235,8 +235,7 @@ def check_body(body: bytes, size: int, sha256: str, key: str) -> None:
 # --- ts records ------------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a ts record states: the commit that it was staged for. A lost manifest is rebuilt from these.
 
     A script, or a transaction, commits a snapshot only with the version that its origin states. A repair may
@@ -268,19 +267,7 @@ class Origin:
     @property
     def record(self) -> bytes:
         """The ts record that states this. The entry and the version come first: see `split_ts`."""
-        fields = {
-            "entry": self.entry,
-            "version": self.version,
-            "epoch": self.epoch,
-            "committed_at": self.committed_at,
-        }
-        if self.dedupe_key is not None:
-            fields["dedupe_key"] = self.dedupe_key
-        if self.pending:
-            fields["pending"] = True
-        if self.attempt is not None:
-            fields["attempt"] = self.attempt
-        return pack(fields)
+        return to_json(self) + b"\n"
 
     @property
     def is_reclaimed(self) -> bool:
@@ -305,7 +292,7 @@ def split_ts(row: Row, epoch: str) -> tuple[bytes, bytes]:
 
 def pending_ts(row: Row, epoch: str, attempt: str) -> tuple[bytes, bytes]:
     """The pending ts record of a row, split after the entry that it is of."""
-    record = attrs.evolve(Origin.of(row, epoch), pending=True, attempt=attempt).record
+    record = msgspec.structs.replace(Origin.of(row, epoch), pending=True, attempt=attempt).record
     end = len(stated_ts(row))
     return record[:end], record[end:]
 
@@ -315,7 +302,7 @@ def committed_ts(record: bytes) -> bytes | None:
     origin = origin_in(record)
     if origin is None or not origin.pending or origin.is_reclaimed:
         return None
-    return attrs.evolve(origin, pending=False, attempt=None).record
+    return msgspec.structs.replace(origin, pending=False, attempt=None).record
 
 
 def reclaimed_ts(check: str, nonce: str, now_ms: int) -> bytes:

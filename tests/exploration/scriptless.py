@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore import Repair
 from swapstore.commands import Expire, Keep, Register, Write
@@ -87,7 +88,7 @@ def still_pending(keyspace: Keyspace) -> None:
     key = KEYS.ts(D, 0, "old-0")
     origin = records.origin_in(keyspace.values[key].data)
     assert origin is not None
-    pending = attrs.evolve(origin, pending=True, attempt="0" * 12)
+    pending = msgspec.structs.replace(origin, pending=True, attempt="0" * 12)
     keyspace.apply(Write(key, pending.record), 0)
 
 
