@@ -138,6 +138,17 @@ def test_an_origin_that_is_no_json_is_written_again() -> None:
     assert dataset.history() == dataset.rows
 
 
+def test_a_row_and_its_ts_record_outvote_an_altered_id_record() -> None:
+    """An id record with an altered label, and a whole payload, corrects the row that is right."""
+    dataset = numbered(40)
+    dataset.alter(key("id", 6), lambda raw: raw.replace(b'{"n":"6"}', b'{"n":"7"}'))
+    assert dataset.problems() == {"record-damaged"}
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert report.dropped == ("id-6",)
+    dataset.repaired()
+    assert dataset.history() == [row for row in dataset.rows if row.id != "id-6"]
+
+
 @pytest.mark.parametrize("ttl_ms", [None, 600_000])
 def test_many_altered_ts_records_are_written_again_at_once(ttl_ms: int | None) -> None:
     """Each altered ts record costs an attempt to commit, and a repair of many gives up."""

@@ -28,6 +28,12 @@ MUTANTS = (
         Edit("_is_ts_of", "records.states_ts(record, row)", "True"),
     ),
     mutant(
+        "an altered id record outvotes a row and its ts record",
+        "Two of the three records of a snapshot outvote the third.",
+        "fsck/test_raced_rows.py::test_a_row_and_its_ts_record_outvote_an_altered_id_record",
+        Edit("recorded", "agrees = records.states_ts(bytes_of(own), row)", "agrees = False"),
+    ),
+    mutant(
         "verify skips the TTL of records",
         "A committed record that is going to expire is found.",
         DAMAGE + "a_committed_key_with_a_ttl_is_made_permanent[sqlite-1-id]",

@@ -70,10 +70,22 @@ def test_a_conflict_does_not_send_the_payload_again(store: Store) -> None:
     assert ids(store) == ["before", "rival", "mine"]
 
 
-def test_a_staged_ts_record_of_another_entry_is_taken_over(store: Store) -> None:
-    """A commit relies on a ts record that another publish has staged: other content for this version."""
+@pytest.mark.parametrize(("content", "version"), [(b'"other"', 2), (b'"mine"', 9)])
+def test_a_staged_ts_record_of_another_publish_is_taken_over(
+    store: Store, content: bytes, version: int
+) -> None:
+    """A commit relies on a ts record that was staged for other content, or for another version."""
     client, meddler, batch = warm(store)
-    other = Row(id="mine", ts=5, size=1, sha256="0" * 64, codec="json", labels={}, version=2, committed_at=0)
+    other = Row(
+        id="mine",
+        ts=5,
+        size=len(content),
+        sha256=records.digest(content),
+        codec="json",
+        labels={},
+        version=version,
+        committed_at=0,
+    )
     record = records.pack_ts(other, invariants.manifest_of(store).epoch)
     staged = Stage(store._context.keys.ts("mena", 5, "mine"), record, 60_000)
     meddler.before(batch, lambda: store._driver.execute([staged]))
