@@ -283,7 +283,7 @@ class InForce:
     def then(self, stored_size: int) -> InForce:
         """Return it as it is after one more snapshot, in numbers that readers accept."""
         total, count = min(self.sum + stored_size, EXACT), min(self.count + 1, EXACT)
-        return attrs.evolve(self, sum=total, count=count, last=stored_size)
+        return InForce(self.name, self.size, total, count, stored_size)
 
 
 def is_due(in_force: InForce | None, stored_size: int) -> bool:

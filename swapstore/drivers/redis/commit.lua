@@ -100,7 +100,8 @@ local function place(i, ...)
 end
 
 -- A record that the commit stages is written without a TTL, as step 3 would leave it. If its key is taken, or
--- the write fails, it is verified like a record that was staged before. Collects what step 3 has to persist.
+-- the write fails, it is verified like a record that was staged before. Collects what step 3 has to persist: not
+-- a base that is permanent already.
 --
 -- A full server refuses a script's writes that need memory, but only until the first write that needs none.
 function verify(verified)
@@ -130,7 +131,9 @@ function verify(verified)
       if pcall('GETRANGE', key, 0, #record - 1) ~= record then
         return refuse('unstaged', key, 1)
       end
-      verified[#verified + 1] = key
+      if ttl ~= -1 or what >= '2' then
+        verified[#verified + 1] = key
+      end
     end
   end
 end
