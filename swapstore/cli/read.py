@@ -83,14 +83,19 @@ def read(
         snapshot = store.read(dataset, id=snapshot_id, version=version, as_of=as_of)
         if snapshot is None:
             status = status_of(store, dataset)
-            listing = session.command_line("history", dataset)
             begins = "" if as_of is None else _begins(store, status)
-            place = f"{store.where}, namespace {store.namespace!r}"
-            raise NotFound(
-                f"no snapshot matches {selectors[0]} in {place}{begins}; `{listing}` lists those that exist",
-                dataset=dataset,
-            )
+            raise no_match(session, store, dataset, selectors[0], begins)
     _print(session, snapshot, meta=meta)
+
+
+def no_match(session: Session, store: Store, dataset: str, selector: str, begins: str = "") -> NotFound:
+    """Return the error for a snapshot that does not exist."""
+    listing = session.command_line("history", dataset)
+    place = f"{store.where}, namespace {store.namespace!r}"
+    return NotFound(
+        f"no snapshot matches {selector} in {place}{begins}; `{listing}` lists those that exist",
+        dataset=dataset,
+    )
 
 
 def _typed(value: str | Moment) -> str:

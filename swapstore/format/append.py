@@ -152,7 +152,7 @@ def append(
         first_version=base.head.first_version if base else 1,
         floor=base.head.floor if base else 0,
     )
-    log = attrs.evolve(log, rows=(*log.rows, row), base=in_force or log.base)
+    log = Log(rows=(*log.rows, row), pages=log.pages, dedupe=log.dedupe, base=in_force or log.base)
     unlinked: tuple[str, ...] = ()
     gone: list[Row] = []
     frees_soon = False

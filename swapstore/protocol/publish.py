@@ -520,12 +520,12 @@ def _records(ctx: Context, draft: Draft, form: Form) -> list[Record]:
     """Return the records that a draft relies on: the id and the ts record, its base, and pages."""
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
-    # The commit compares the version in the ts record too: it is the one that is committed.
-    header, held = records.entry_header(row), form.encoded
+    # The commit compares the entry and the version in the ts record: they are those that are committed.
+    held = form.encoded
     return [
         Record(ctx.keys.id(dataset, row.id), records.id_header(row, held.encoding, held.base), held.body),
         *form.members,
-        Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(header, row, draft.manifest.epoch)),
+        Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(row, draft.manifest.epoch)),
         *_base_records(ctx, dataset, form),
         *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]

@@ -17,6 +17,7 @@ COMMANDS = (
     "latest",
     "read",
     "history",
+    "diff",
     "follow",
     "datasets",
     "status",

@@ -128,7 +128,7 @@ MUTANTS = (
         "a full store grows past its limit",
         "A publish that needs more memory than it frees is refused by a full server.",
         "real/test_full_store.py::test_a_publish_that_would_grow_the_store_is_refused_whole[100]",
-        Edit("Draft.frees_as_much", "self.row.size <= self.freed_bytes", "True"),
+        Edit("Draft.frees_as_much", "payload + self.added_bytes <= self.freed_bytes", "True"),
     ),
     mutant(
         "a full store takes what retention makes up for some day",
@@ -244,7 +244,7 @@ MUTANTS = (
         "publishes of one dataset do not queue",
         "Producers of one process do not race for each version.",
         "store/test_turns.py::test_every_swap_takes_its_turn[sqlite-publish]",
-        Edit("Calls.publish", "yield Turn((name,))", "pass"),
+        Edit("Calls._publish", "yield Turn((name,))", "pass"),
     ),
     mutant(
         "a validator waits for its own publish",
@@ -294,7 +294,7 @@ MUTANTS = (
         "a durability that cannot be had found out too late",
         "A server that cannot wait is told before anything is written.",
         DURABILITY + "a_server_that_lacks_the_command_is_told_before_anything_is_written",
-        Edit("Calls.publish", "yield from require(ctx, ctx.durability)", "pass"),
+        Edit("Calls._publish", "yield from require(ctx, ctx.durability)", "pass"),
     ),
     mutant(
         "an undone commit taken for a hidden one",

@@ -13,6 +13,7 @@ import swapstore
 from swapstore import Store
 from tests.batching.test_items import test_eight_ids_take_one_round_trip  # noqa: F401 - the tests themselves
 from tests.store.test_asked_history import test_labels_and_times_choose_rows  # noqa: F401
+from tests.store.test_diff import *  # noqa: F403 - the tests themselves
 from tests.store.test_outcomes import *  # noqa: F403
 from tests.store.test_publish import *  # noqa: F403
 from tests.store.test_published import *  # noqa: F403

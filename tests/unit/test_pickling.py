@@ -134,6 +134,8 @@ def values() -> dict[str, Any]:
         "Check": Check(name="eviction", verdict=Verdict.OK, found="x", advice=""),
         "Node": Node(address="127.0.0.1:6379", role="primary"),
         "Verdict": Verdict.OK,
+        "Change": swapstore.Change(kind="added", pointer="/a", after=1),
+        "Diff": swapstore.diff({"a": [1]}, {"a": [2]}),
         "Repair": Repair(
             dataset="mena", applied=True, findings=(finding,), dropped=(), restored=(), left=(), version=1
         ),
