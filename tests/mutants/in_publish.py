@@ -165,7 +165,7 @@ MUTANTS = (
         "a retry of a lost snapshot is a success",
         "An id whose payload is gone is not called published already.",
         "store/test_damage.py::test_a_retry_of_a_lost_snapshot_is_not_called_a_success[sqlite]",
-        Edit("_existing", "yield from load_snapshot(ctx, base, row)", "yield from ()"),
+        Edit("_existing", "yield from snapshot_at(ctx, base, row)", "yield from ()"),
     ),
     mutant(
         "dedupe answered from memory",
