@@ -15,7 +15,16 @@ from swapstore import Copied, CopyStep, Retention, Store
 from swapstore.errors import InvalidInput, NotFound, StoreFull, Unavailable
 from swapstore.format import manifest
 from swapstore.protocol import copying
-from swapstore.testing import Crash, Fault, Kind, SimulatedStore, every_fault, failing_at, faulty
+from swapstore.testing import (
+    Crash,
+    Fault,
+    Kind,
+    SimulatedStore,
+    VirtualClock,
+    every_fault,
+    failing_at,
+    faulty,
+)
 from tests.copying.histories import D, Producer, assert_same, client, kept, readable, stored
 from tests.support.times import at
 
@@ -28,6 +37,18 @@ def tiny_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "F", 2)
     monkeypatch.setattr(manifest, "G", 2)
     monkeypatch.setattr(manifest, "RECENT", 1)
+
+
+@pytest.fixture(autouse=True)
+def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that follows and waits for what never comes is ended."""
+    waits = iter(range(5000))
+
+    def sleep(clock: VirtualClock, seconds: float) -> None:
+        assert next(waits, None) is not None, "it waits in vain"
+        clock.advance(int(seconds * 1000))
+
+    monkeypatch.setattr(VirtualClock, "sleep", sleep)
 
 
 @pytest.fixture
@@ -121,8 +142,12 @@ def test_several_datasets_and_some_of_them(source: Store, target: Store) -> None
 def test_the_newest_commits(source: Store, target: Store) -> None:
     """A promotion takes the whole history along; or what readers of the source get is missing."""
     fill(source, 20)
-    assert copy(source, target, history=3).copied == 3
-    assert ids(target) == ["id-17", "id-18", "id-19"]
+    assert copy(source, target, history=7).copied == 7
+    assert ids(target) == [f"id-{number}" for number in range(13, 20)]
+    steps: list[CopyStep] = []
+    assert copy(source, target, history=7, on_progress=steps.append).already == 7
+    assert copy(source, target, history=6, on_progress=steps.append).already == 6
+    assert not steps, "what is there is found without a payload"
     source.publish(D, "backfilled", id="old", ts=at(1))
     source.pin(D, id="id-4")
     other = SimulatedStore().connect()
@@ -143,15 +168,17 @@ def test_the_newest_commits(source: Store, target: Store) -> None:
 def test_a_dedupe_key_that_comes_again_is_no_reason_to_leave_a_snapshot_out(
     source: Store, target: Store
 ) -> None:
-    """The source had forgotten a key by the time it came again, and the target had not: a commit is lost."""
-    for number in range(30):
-        source.publish(D, number, id=f"id-{number}", ts=at(number), dedupe_key=f"key-{number % 10}")
-    assert len(ids(source)) == 30
-    copy(client(source), client(target, retention=Retention(max_count=25)))
-    assert ids(target) == ids(source)[5:]
-    copy(source, other := SimulatedStore().connect())
-    assert_same(source, other)
-    assert not other.publish(D, "again", dedupe_key="key-9").created, "keys are copied, and deduplicate"
+    """The commits between two of one key are gone, so that the target finds the key again: one is lost."""
+    source.publish(D, 1, id="first", dedupe_key="key")
+    for number in range(9):
+        source.publish(D, "backfilled", id=f"old-{number}", ts=at(number))
+    source.publish(D, 2, id="second", dedupe_key="key")
+    source.prune(D, retention=Retention(max_age=timedelta(days=1)))
+    assert ids(source) == ["first", "second"]
+    copy(source, target)
+    assert_same(source, target)
+    again = target.publish(D, "again", dedupe_key="key")
+    assert (again.created, again.id) == (False, "second"), "keys are copied, and deduplicate"
 
 
 # --- the target's own rules -------------------------------------------------------------------------
@@ -356,8 +383,8 @@ def test_a_full_target_ends_the_copy(source: Store, target: Store) -> None:
 
 def test_a_run_ends_although_producers_go_on(source: Store, target: Store) -> None:
     """A copy of a busy store never ends."""
-    fill(source, 5)
-    published = 5
+    fill(source, 50)
+    published = 50
 
     def publish(_: CopyStep) -> None:
         nonlocal published
@@ -365,7 +392,7 @@ def test_a_run_ends_although_producers_go_on(source: Store, target: Store) -> No
         published += 2
 
     done = copy(client(source), target, on_progress=publish)
-    assert done.copied == 5
+    assert done.copied == 50
     copy(client(source), target)
     assert_same(source, target)
 
@@ -448,8 +475,8 @@ def lost_at(number: int) -> Any:
     return failing_at(number, Kind.LOST_BEFORE)
 
 
-@pytest.mark.parametrize("grown", [1, 9])
-def test_a_source_that_went_back_is_compared_again(grown: int) -> None:
+@pytest.mark.parametrize(("grown", "confirmed"), [(1, 0), (9, 0), (1, 2), (1, 5)])
+def test_a_source_that_went_back_is_compared_again(grown: int, confirmed: int) -> None:
     """After a failover of the source that lost commits, those that came instead are never copied."""
     sim, target = SimulatedStore(seed=4), SimulatedStore(seed=5).connect()
     source = sim.connect()
@@ -463,11 +490,24 @@ def test_a_source_that_went_back_is_compared_again(grown: int) -> None:
             sim.keyspace.values, sim.keyspace.sets = backup.values, backup.sets
             for number in range(grown):
                 sim.connect().publish(D, "instead", id=f"instead-{number}", ts=at(2000 + number))
+            for _ in range(confirmed):
+                sim.connect().confirm(D)
         if step.id == f"instead-{grown - 1}":
             reading.close()
 
     swapstore.copy(reading, target, follow=True, on_progress=tell)
     assert ids(target) == [*(f"id-{n}" for n in range(6)), *(f"instead-{n}" for n in range(grown))]
+
+
+def test_a_row_is_not_copied_with_the_payload_of_another() -> None:
+    """The source was flushed while it was copied: a new snapshot is copied under the id of an old one."""
+    sim = SimulatedStore(seed=4)
+    fill(sim.connect(), 1)
+    reading = sim.connect()
+    (row,) = readable(reading)
+    sim.keyspace.values.clear()
+    sim.connect().publish(D, "other", id="other")
+    assert reading._run(copying.snapshot_of(reading._context, D, row)) is None
 
 
 def test_a_conflict_is_told_once_and_others_go_on(
