@@ -4,8 +4,8 @@ The commits of a dataset are copied one by one, the oldest first, each with its 
 key and time of its commit. A copy that is cut short leaves the first part of them, and a new run goes on.
 
 What the target has already is found by what its rows say, before any payload is read: see `_Plan`. After
-that, a copy that follows remembers the last row that it copied, and goes on after it. If the source goes back
-(a restored backup, a failover that lost writes, a repair), it compares all rows again.
+that, a copy that follows remembers the last row that it copied, and goes on after it. If one of the stores
+goes back (a restored backup, a flush, a failover that lost writes), it compares all rows again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from swapstore.errors import (
     Unavailable,
     UnderReplicated,
 )
+from swapstore.format.manifest import Manifest
 from swapstore.fsck.keyset import Keyset
 from swapstore.models import Copied, CopyStep, Snapshot
 from swapstore.protocol import copying, prune
@@ -41,11 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import timedelta
 
-    from swapstore.format.manifest import Manifest
     from swapstore.models import Commit, CopyOutcome, Entry, Row
     from swapstore.protocol.operation import Operation
 
-    Look = Manifest | SwapstoreError | None  # at a dataset of the source
+    Look = Manifest | SwapstoreError | None  # at a dataset of one store
     Tried = tuple[CopyOutcome, SwapstoreError | None]
 
 History = Literal["all", "latest"] | int
@@ -132,7 +132,7 @@ class _Job:
     def once(self) -> list[Copied]:
         """Copy everything that is there."""
         looks = self.looks()
-        missing = [name for name, manifest in looks.items() if manifest is None and self.names is not None]
+        missing = [name for name, (ours, _) in looks.items() if ours is None and self.names is not None]
         if missing or not looks:
             what = f" as {', '.join(map(repr, missing))}" if missing else ""
             raise NotFound(
@@ -151,7 +151,7 @@ class _Job:
         `Unavailable` is raised at the beginning: an address may be wrong.
         """
         self.target.datasets()
-        if not any(self.looks().values()):
+        if not any(ours for ours, _ in self.looks().values()):
             LOG.warning("nothing is published in the source, %s; waiting for it", self.source.where)
         failed = False
         while not self.is_over():
@@ -170,19 +170,22 @@ class _Job:
             self.wait(poll_s)
         return self.results()
 
-    def looks(self) -> dict[str, Look]:
-        """Return the manifests of the datasets, or what is wrong with one, except those that have ended."""
-        ctx = _context(self.source)
+    def looks(self) -> dict[str, tuple[Look, Look]]:
+        """Return the manifests of source and target, or what is wrong with them, but for what has ended."""
         names = self.source.datasets() if self.names is None else self.names
         ended = {name for name, each in self.known.items() if each.done.ended}
-        looking = {name: copying.stored(ctx, name) for name in names if name not in ended}
-        found: dict[str, Look] = _run(self.source, batched(ctx, looking))
-        return found
+        found: list[dict[str, Look]] = []
+        for store in (self.source, self.target):
+            ctx = _context(store)
+            looking = {name: copying.stored(ctx, name) for name in names if name not in ended}
+            found.append(_run(store, batched(ctx, looking)))
+        ours, theirs = found
+        return {name: (look, theirs[name]) for name, look in ours.items()}
 
-    def round(self, looks: Mapping[str, Look]) -> None:
+    def round(self, looks: Mapping[str, tuple[Look, Look]]) -> None:
         """Copy what is new in these datasets."""
-        for name, look in looks.items():
-            self.known.setdefault(name, _Dataset(self, name)).advance(look)
+        for name, (ours, theirs) in looks.items():
+            self.known.setdefault(name, _Dataset(self, name)).advance(ours, theirs)
 
     def wait(self, seconds: float) -> None:
         """Wait until the next look, or until a store is closed."""
@@ -203,10 +206,13 @@ class _Job:
 class _Dataset:
     """Copies one dataset, in one or several rounds.
 
-    `position`: the versions of the source up to this one are done; None: it has not begun. `last` is the row
-    that was done last, and `etag` the manifest that was done. `plan`: what the last comparison has found,
-    until all of that is done. `under`: the last commit is on too few replicas; a wait is for those before it,
-    too.
+    `position`: the versions of the source up to this one are done; None: all rows are to be compared. `last`
+    is the row that was done last, and `etag` the manifest that was done. `plan`: what the last comparison has
+    found, until all of that is done.
+
+    Of the target, `seen` is the manifest that was there after that, `epoch` and `version` are those of the
+    last commit. `lost`: a commit has a version that an earlier one had, so the target has lost some.
+    `under`: the last commit is on too few replicas; a wait is for those before it, too.
     """
 
     job: _Job
@@ -216,6 +222,10 @@ class _Dataset:
     last: Row | None = None
     etag: str = ""
     plan: _Plan | None = None
+    seen: Manifest | None = None
+    epoch: str = ""
+    version: int = 0
+    lost: bool = False
     under: UnderReplicated | None = None
     tried: int = 0
     total: int = 0
@@ -223,17 +233,16 @@ class _Dataset:
     def __attrs_post_init__(self) -> None:
         self.done = Copied(dataset=self.name)
 
-    def advance(self, manifest: Look) -> None:
-        """Copy what a manifest has and the last one had not."""
+    def advance(self, ours: Look, theirs: Look) -> None:
+        """Copy what a manifest has and the last one had not. `theirs`: that of the target."""
         try:
-            if isinstance(manifest, SwapstoreError):
-                raise manifest
-            if manifest is None or manifest.etag == self.etag:
-                return
-            self._begin(manifest)
-            self._walk(manifest.version)
-            self._compare(manifest)
-            self.etag, self.plan = manifest.etag, None
+            for look in (ours, theirs):
+                if isinstance(look, SwapstoreError):
+                    raise look
+            if self.seen is not None and not self._has_seen(theirs):
+                self._begin_again()
+            if isinstance(ours, Manifest) and ours.etag != self.etag:
+                self._copy_all(ours)
         except (IdConflict, Damaged) as error:
             self.done = attrs.evolve(self.done, ended=error.args[0])
             if self.job.follows:
@@ -242,6 +251,34 @@ class _Dataset:
             error.dataset = error.dataset or self.name
             raise
 
+    def _has_seen(self, theirs: Look) -> bool:
+        """Say whether the target goes on after the manifest that was there last."""
+        if not isinstance(theirs, Manifest) or self.seen is None:
+            return False
+        last = self.seen.log.rows[-1]
+        ctx = _context(self.job.target)
+        return theirs.etag == self.seen.etag or _run(self.job.target, copying.goes_on(ctx, theirs, last))
+
+    def _begin_again(self) -> None:
+        self.position = self.last = self.plan = self.seen = None
+        self.etag = self.epoch = ""
+        self.version, self.lost = 0, False
+
+    def _copy_all(self, manifest: Manifest) -> None:
+        """Copy what a manifest of the source has, and note what both stores serve."""
+        target = self.job.target
+        while True:
+            self._begin(manifest)
+            self._walk(manifest.version)
+            seen: Manifest | None = _run(target, copying.stored(_context(target), self.name))
+            if not self.lost and self._has_committed(seen):
+                break
+            self._begin_again()
+        self.seen = seen
+        self.etag, self.plan = manifest.etag, None
+        serves = seen.head.serving.id if seen else None
+        self.done = attrs.evolve(self.done, source_serves=manifest.head.serving.id, target_serves=serves)
+
     def _begin(self, manifest: Manifest) -> None:
         """Find the place to go on at: after the last row, or where a comparison of all rows says."""
         job = self.job
@@ -249,7 +286,7 @@ class _Dataset:
             reading = copying.goes_on(_context(job.source), manifest, self.last)
             if _run(job.source, reading):
                 return
-        self.position = self.last = None
+        self._begin_again()
         self.plan = plan = _Plan.of(job, self.name, manifest)
         self.total += plan.total
         self._rows(plan.early)
@@ -303,8 +340,9 @@ class _Dataset:
                 raise found
             publishing = self.job.target._calls.publish_copy(self.name, row, found)  # noqa: SLF001
             commit: Commit = _run(self.job.target, publishing)
-            self.under = None
+            self._note(commit)
         except UnderReplicated as error:
+            self._note(error.commit)
             self.under = error
             return "copied", None
         except TooOld:
@@ -320,6 +358,20 @@ class _Dataset:
         except (Refused, InvalidInput) as error:
             return "refused", error
         return "copied" if commit.created else "already", None
+
+    def _note(self, commit: Commit) -> None:
+        """Note a commit of the target."""
+        self.under = None
+        if commit.created:
+            epoch = commit.etag.partition(".")[0]
+            self.lost |= self.epoch not in {"", epoch} or commit.version <= self.version
+            self.epoch, self.version = epoch, commit.version
+
+    def _has_committed(self, theirs: Manifest | None) -> bool:
+        """Say whether the target has the last commit, as far as its version tells."""
+        if theirs is None or not self.epoch:
+            return not self.epoch
+        return theirs.epoch == self.epoch and theirs.version >= self.version
 
     def _step(self, row: Row, size: int, outcome: CopyOutcome, error: SwapstoreError | None) -> None:
         """Count what was done with a snapshot, and tell it. Raises a conflict."""
@@ -349,12 +401,6 @@ class _Dataset:
     def _count(self, **more: int) -> None:
         counts = {name: getattr(self.done, name) + by for name, by in more.items()}
         self.done = attrs.evolve(self.done, **counts)
-
-    def _compare(self, manifest: Manifest) -> None:
-        """Note what both stores serve."""
-        status = self.job.target.status(self.name)
-        serves = status.serving.id if status else None
-        self.done = attrs.evolve(self.done, source_serves=manifest.head.serving.id, target_serves=serves)
 
 
 # --- what is there already -------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from swapstore.protocol import copying
 from swapstore.testing import (
     Crash,
     Fault,
+    Keyspace,
     Kind,
     SimulatedStore,
     VirtualClock,
@@ -497,6 +498,47 @@ def test_a_source_that_went_back_is_compared_again(grown: int, confirmed: int) -
 
     swapstore.copy(reading, target, follow=True, on_progress=tell)
     assert ids(target) == [*(f"id-{n}" for n in range(6)), *(f"instead-{n}" for n in range(grown))]
+
+
+@pytest.mark.parametrize("lost_at_step", ["id-25", "id-39"])
+def test_a_target_that_went_back_is_filled_again(lost_at_step: str) -> None:
+    """After a failover of the target that lost commits, these are missing until somebody notices."""
+    source, sim = SimulatedStore(seed=4).connect(), SimulatedStore(seed=5)
+    fill(source, 40)
+    writing, failover = sim.connect(), Failover(sim, at=lost_at_step)
+
+    def tell(step: CopyStep) -> None:
+        failover(step)
+        if failover.done and set(ids(sim.connect())) == set(ids(source)):
+            writing.close()
+
+    swapstore.copy(source, writing, follow=True, on_progress=tell)
+    assert set(ids(sim.connect())) == set(ids(source))
+
+
+def test_a_target_that_loses_commits_during_a_copy_has_them_in_the_end() -> None:
+    """A copy tells that all is copied, and the target has lost some of it on the way."""
+    source, sim = SimulatedStore(seed=4).connect(), SimulatedStore(seed=5)
+    fill(source, 40)
+    assert copy(source, sim.connect(), on_progress=Failover(sim, at="id-25")).complete
+    assert set(ids(sim.connect())) == set(ids(source))
+
+
+class Failover:
+    """Takes a store back to what it was after `id-20`, once."""
+
+    def __init__(self, sim: SimulatedStore, *, at: str) -> None:
+        self.sim = sim
+        self.at = at
+        self.backup: Keyspace | None = None
+        self.done = False
+
+    def __call__(self, step: CopyStep) -> None:
+        if step.id == "id-20" and self.backup is None:
+            self.backup = self.sim.keyspace.copy()
+        if step.id == self.at and self.backup is not None and not self.done:
+            self.sim.keyspace.values, self.sim.keyspace.sets = self.backup.values, self.backup.sets
+            self.done = True
 
 
 def test_a_row_is_not_copied_with_the_payload_of_another() -> None:
