@@ -182,7 +182,9 @@ def _print(session: Session, done: list[Copied]) -> None:
         if each.failed > len(each.failures):
             output.print_text(f"{each.dataset}: {each.failed - len(each.failures):,} more")
         if each.ended:
-            output.print_text(f"{each.dataset}: not copied to its end: {each.ended}")
+            is_told = any(step.detail == each.ended for step in each.failures)
+            why = "" if is_told else f": {each.ended}"
+            output.print_text(f"{each.dataset}: the rest of it is not copied{why}")
 
 
 def _plain(done: Copied) -> dict[str, Any]:
