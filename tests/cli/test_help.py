@@ -29,6 +29,7 @@ COMMANDS = (
     "repair",
     "backup",
     "restore",
+    "copy",
     "doctor",
     "demo",
     "import",
