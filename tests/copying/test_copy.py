@@ -11,8 +11,8 @@ import attrs
 import pytest
 
 import swapstore
-from swapstore import Copied, CopyStep, Retention, Store
-from swapstore.errors import InvalidInput, NotFound, StoreFull, Unavailable
+from swapstore import Copied, CopyStep, Durability, Retention, Store
+from swapstore.errors import InvalidInput, NotFound, StoreFull, Unavailable, UnderReplicated
 from swapstore.format import manifest
 from swapstore.protocol import copying
 from swapstore.testing import (
@@ -76,7 +76,7 @@ def copy(source: Store, target: Store, **options: Any) -> Copied:
     return done
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_random_history_is_the_same_in_the_target(seed: int, source: Store, target: Store) -> None:
     """A backup lacks a snapshot, or has it in another order, with other labels, or of another time."""
     producer = Producer(source, seed)
@@ -256,6 +256,24 @@ def bounded_by(store: Store, **bounds: Any) -> Store:
     return client(store, policy=attrs.evolve(store._context.policy, **bounds))
 
 
+def test_durability_of_the_target_is_waited_for() -> None:
+    """A backup is acknowledged that a failover may undo; or it ends at the first wait that is in vain."""
+    source = SimulatedStore(seed=1).connect()
+    fill(source, 4)
+    sim = SimulatedStore(seed=2)
+    durable = client(sim.connect(), durability=Durability(replicas=1))
+    with pytest.raises(UnderReplicated):
+        copy(source, durable)
+    assert_same(source, sim.connect())
+    late = SimulatedStore(seed=3)
+
+    def tell(step: CopyStep) -> None:
+        late.replicas = 1 if step.id == "id-1" else late.replicas
+
+    durable = client(late.connect(), durability=Durability(replicas=1))
+    assert copy(source, durable, on_progress=tell).complete, "a wait is for what was committed before, too"
+
+
 def test_histories_that_have_diverged(source: Store, target: Store) -> None:
     """Two stores are mixed, or an id means two things; or a conflict in one dataset stops all others."""
     fill(source, 5)
@@ -273,6 +291,7 @@ def test_histories_that_have_diverged(source: Store, target: Store) -> None:
 # --- what is cut, lost or damaged -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_copy_is_cut_at_any_command_and_run_again(source: Store) -> None:
     """A backup that was killed has to be thrown away, or has something twice, or out of order."""
     fill(source, 4)
@@ -295,6 +314,7 @@ def test_a_copy_is_cut_at_any_command_and_run_again(source: Store) -> None:
         assert not [finding for finding in target.verify() if finding.wrong], fault
 
 
+@pytest.mark.slow
 def test_the_source_can_fail_at_any_command(source: Store) -> None:
     """A connection to the source that breaks leaves something out."""
     fill(source, 6)

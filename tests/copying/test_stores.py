@@ -87,6 +87,23 @@ def test_round_trip_over_every_kind(valkey: Server, tmp_path: Path) -> None:
                 assert not [finding for finding in store.verify() if finding.wrong]
 
 
+def test_old_readers_of_the_target_follow(valkey: Server, tmp_path: Path) -> None:
+    """Readers of the old keys get nothing of what is copied; or a group is half of what they read."""
+    mirror = swapstore.Mirror(prefix="old")
+    with (
+        swapstore.connect(f"sqlite:///{tmp_path}/a.db") as source,
+        swapstore.connect(valkey.url, mirror=mirror) as target,
+        valkey.client() as client,
+    ):
+        source.publish(D, {"n": 1}, id="one", ts=at(1))
+        source.publish_group(D, {"EG": 1}, id="group", ts=at(2))
+        source.publish(D, {"n": 2}, id="two", ts=at(3))
+        (done,) = swapstore.copy(source, target)
+        assert [(step.id, step.outcome) for step in done.failures] == [("group", "refused")]
+        assert client.get(mirror.latest(D)) == b"two"
+        assert client.get(mirror.by_id("one")) == b'{"n":1}'
+
+
 def test_a_commit_is_copied_in_one_round_trip(valkey: Server, tmp_path: Path) -> None:
     """A copy over a long way takes twice as long, because each commit asks for the server's time."""
     with (
