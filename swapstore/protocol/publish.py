@@ -212,7 +212,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     lists = ctx.capabilities.may_be_node and not ctx.cache.is_listed(ctx.keys.manifest(wanted.dataset))
     remembered = None if lists else _remembered(ctx, wanted.dataset)
     base = remembered or (yield from load_manifest(ctx, wanted.dataset, beside_list=lists))
-    ages_from = (yield from retention_time(ctx, base, now_ms)) if _asks(base, ctx, wanted) else now_ms
+    ages_from = (yield from retention_time(ctx, base, now_ms)) if _asks(base, ctx, wanted, now_ms) else now_ms
     this = _intent(ctx, wanted, now_ms, ages_from)
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
@@ -268,10 +268,10 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     )
 
 
-def _asks(base: Manifest | None, ctx: Context, wanted: Publication) -> TypeGuard[Manifest]:
+def _asks(base: Manifest | None, ctx: Context, wanted: Publication, now_ms: int) -> TypeGuard[Manifest]:
     """Say whether the clock may be ahead. A copy follows on old commits: it asks only if ages decide."""
     is_asked = wanted.committed_at is None or ctx.retention.max_age is not None
-    return is_asked and ctx.is_long_after(base, ctx.clock.now_ms())
+    return is_asked and ctx.is_long_after(base, now_ms)
 
 
 def _intent(ctx: Context, wanted: Publication, began_ms: int, ages_from_ms: int) -> Intent:
