@@ -54,6 +54,8 @@ from swapstore.migration.layout import Mirror
 from swapstore.models import (
     Candidate,
     Commit,
+    Copied,
+    CopyStep,
     Durability,
     Entry,
     Gap,
@@ -73,8 +75,9 @@ from swapstore.models import (
 from swapstore.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime, timedelta
+    from typing import Literal
 
     from swapstore import aio as aio
     from swapstore.changes import Change as Change
@@ -92,6 +95,8 @@ __all__ = [
     "Commit",
     "Conflict",
     "Contended",
+    "Copied",
+    "CopyStep",
     "Corrupt",
     "Damaged",
     "Diff",
@@ -142,6 +147,7 @@ __all__ = [
     "UnsupportedFormat",
     "Verdict",
     "connect",
+    "copy",
     "diff",
     "publish",
     "read_latest",
@@ -181,6 +187,48 @@ def read_latest(
 ) -> Snapshot | None:
     """Read the latest snapshot from the default store; see `Store.read_latest`."""
     return default_store().read_latest(dataset, max_staleness=max_staleness, min_version=min_version)
+
+
+def copy(
+    source: Store,
+    target: Store,
+    datasets: Iterable[str] | str | None = None,
+    *,
+    history: Literal["all", "latest"] | int = "all",
+    on_progress: Callable[[CopyStep], object] | None = None,
+    follow: bool = False,
+    poll: float | timedelta = 2.0,
+) -> list[Copied]:
+    """Copy datasets from one store to another, of whatever kinds: each snapshot as it is, in their order.
+
+    Ids, `ts`, labels, payloads, dedupe keys, members of groups and the times of commits are kept. Versions
+    are those of the target. Its compression, retention, validators and other options apply. Every payload is
+    checked against its digest. Pins, rollbacks, confirmations and live views are not copied.
+
+    A call copies what the target has not yet. So it can be cut short anywhere and run again, and producers
+    can publish to the source at the same time. What is published after the call begins is left to the next.
+
+    - `datasets`: names, or one name. Default: all.
+    - `history`: `"all"`; the number of newest commits, and what is latest and pinned; or `"latest"`: the
+      snapshot that the source serves. If retention of the target keeps fewer commits, only these are copied.
+    - `on_progress`: called with a `CopyStep` after each snapshot.
+    - `follow`: go on with what is published, in new datasets too, until another thread closes one of the
+      stores. An outage of either one is waited for; one warning for each is logged to the logger `swapstore`.
+      Nothing is removed from the target that is unlinked from the source later.
+    - `poll`: when following, the time between two looks at the source, in seconds or a timedelta.
+
+    Returns a `Copied` for each dataset: look at its `failures`. A snapshot that cannot be copied does not
+    stop the others. An id that the target has with other content ends the copy of that dataset.
+
+    Raises `NotFound` if nothing is published in the source, or not in a dataset that is named, and
+    `Unavailable`, `Misconfigured` and their subclasses if one of the stores cannot serve. What was copied
+    stays then.
+    """
+    from swapstore import copying  # noqa: PLC0415 - few programs need it
+
+    return copying.copy(
+        source, target, datasets, history=history, on_progress=on_progress, follow=follow, poll=poll
+    )
 
 
 if not TYPE_CHECKING:

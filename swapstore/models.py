@@ -477,3 +477,66 @@ class Status:
     def confirmed_age_ms(self) -> int:
         """The milliseconds since a producer last published or confirmed: `read_at` minus `confirmed_at`."""
         return self.read_at - self.confirmed_at
+
+
+CopyOutcome = Literal["copied", "already", "skipped", "conflict", "rejected", "refused", "damaged"]
+
+
+@attrs.frozen(kw_only=True)
+class CopyStep:
+    """What `copy` has done with one snapshot: the argument of its `on_progress`.
+
+    `version` is that of the source. `done` of `total` snapshots of the dataset were tried. The `outcome`:
+
+    - `copied`; `already`: the target had it; `skipped`: retention of the target would hide it at once, or
+      that of the source has unlinked it;
+    - `conflict`: the target has the id with other content; `rejected`: a validator of the target refused it;
+      `refused`: the target cannot take it, for its size or for a `ts` in the future; `damaged`: it cannot be
+      read from the source, or the target has damage in its place. `detail` says more.
+    """
+
+    dataset: str
+    id: str
+    ts: int
+    version: int
+    size: int
+    outcome: CopyOutcome
+    detail: str = ""
+    done: int
+    total: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether the target lacks the snapshot, although it should have it."""
+        return self.outcome not in {"copied", "already", "skipped"}
+
+
+@attrs.frozen(kw_only=True)
+class Copied:
+    """What `copy` did with one dataset.
+
+    `copied` snapshots, of `size` bytes of payload, are in the target now; `already` were there before.
+    `skipped` were left out because of retention, `failed` for what `failures` says of the first of them.
+    `ended` says why the dataset was not copied to its end: an id that the target has with other content, or
+    damage; empty: it was.
+
+    `source_serves` and `target_serves` are the ids that readers of the latest get now; None: nothing is
+    published. They differ if the source has a pin or a rollback, which are not copied, or if the target has
+    newer snapshots or a pin.
+    """
+
+    dataset: str
+    copied: int = 0
+    already: int = 0
+    skipped: int = 0
+    failed: int = 0
+    size: int = 0
+    failures: tuple[CopyStep, ...] = ()
+    ended: str = ""
+    source_serves: str | None = None
+    target_serves: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the target has everything that it should have."""
+        return not self.failed and not self.ended

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 import swapstore
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import to_seconds
+from swapstore.cli.copying import copy
 from swapstore.cli.demo import demo
 from swapstore.cli.diff import diff
 from swapstore.cli.fsck import repair, verify
@@ -79,7 +80,7 @@ app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[]
 
 for _command in (
     publish, published, latest, read, history, diff, follow, datasets, status, confirm, pin, unpin, rollback,
-    prune, recompress, verify, repair, backup, restore, doctor, demo,
+    prune, recompress, verify, repair, backup, restore, copy, doctor, demo,
 ):  # fmt: skip
     app.command(_command)
 app.command(importing)

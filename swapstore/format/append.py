@@ -115,11 +115,13 @@ def append(
     delta_of: str | None = None,
     in_force: InForce | None = None,
     added_bytes: int = 0,
+    committed_at: int | None = None,
 ) -> Draft:
     """Draft the manifest that adds a snapshot to the log.
 
     `delta_of`: the base that its payload is stored against. `in_force`: the base in force from then on; None:
-    the one that is in force now. `added_bytes`: the size of the members, if it is a group.
+    the one that is in force now. `added_bytes`: the size of the members, if it is a group. `committed_at`:
+    when the store committed it that it is copied from.
 
     `latest` is the row with the greatest `ts`; among equal ones, the one committed last. So a snapshot that
     is older than the latest is added to the history and does not change `latest`.
@@ -134,7 +136,7 @@ def append(
         codec=entry.codec,
         labels=entry.labels,
         version=version,
-        committed_at=stamp.now_ms,
+        committed_at=stamp.now_ms if committed_at is None else committed_at,
         dedupe_key=dedupe_key,
         base=delta_of,
     )
@@ -145,7 +147,7 @@ def append(
         dataset=dataset,
         version=version,
         committed_at=stamp.now_ms,
-        confirmed_at=stamp.confirmed_at(base),
+        confirmed_at=stamp.confirmed_at(base) if committed_at is None else _not_before(base, committed_at),
         latest=base.head.latest if base and base.head.latest.ts > row.ts else row,
         pinned=base.head.pinned if base else None,
         count=base.head.count + 1 if base else 1,
@@ -175,6 +177,11 @@ def append(
         added_bytes=added_bytes,
         frees_soon=frees_soon,
     )
+
+
+def _not_before(base: Manifest | None, committed_at: int) -> int:
+    """Return `confirmed_at` of a swap that copies: nobody has confirmed more than what is copied."""
+    return max(base.head.confirmed_at, committed_at) if base else committed_at
 
 
 def repoint(base: Manifest, *, stamp: Stamp, retained: Retained | None = None, **changes: Any) -> Draft:

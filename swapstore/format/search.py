@@ -227,6 +227,21 @@ def since(manifest: Manifest, version: int) -> Generator[list[Ref], list[Page], 
     return sorted(rows, key=lambda row: row.version)
 
 
+def visited(log: Log, ts: int, visit: Callable[[Row], object]) -> Generator[list[Ref], list[Page], None]:
+    """Walk the rows of a log with this `ts` or a later one, hidden or not. `visit` is called with each."""
+    ahead = [ref for ref in log.pages if ref.max_ts >= ts]
+    rows: Iterable[Row] = log.rows
+    while True:
+        for row in rows:
+            visit(row)
+        if not ahead:
+            return
+        pages = yield ahead[:BATCH_PAGES]
+        below = [ref for page in pages for ref in page.pages if ref.max_ts >= ts]
+        rows = [row for page in pages for row in page.rows]
+        ahead = below + ahead[len(pages) :]
+
+
 @attrs.frozen
 class Onward:
     """What comes next in a log, oldest first: rows that can be read, and versions of hidden rows.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import attrs
 
@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 class Publication:
     """What a caller wants published, checked and encoded. `id`, default: a new UUIDv7; `ts`, default: now.
 
-    `parts`: the members of a group, by name; the payload is their table then.
+    `parts`: the members of a group, by name; the payload is their table then. `committed_at`: when another
+    store has committed it, of which this is a copy. Then its id alone says whether it is there.
     """
 
     dataset: str
@@ -69,6 +70,7 @@ class Publication:
     expected_version: int | None = None
     validate: Validator | None = None
     parts: Mapping[str, Part] = attrs.field(factory=dict, repr=False)
+    committed_at: int | None = None
 
 
 def publication(
@@ -141,6 +143,27 @@ def options(
     }
 
 
+def copy_of(ctx: Context, dataset: str, row: Row, snapshot: Snapshot) -> Publication:
+    """Return the publish of a snapshot of another store as it is there, with the time of its commit.
+
+    The bounds of this store apply. Raises `InvalidInput` for a `ts` or a payload that is beyond them.
+    """
+    arguments.not_ahead(row.ts, ctx.clock.now_ms(), ctx.policy.max_ahead_ms)
+    for payload in (snapshot.raw, *(member.raw for member in snapshot.members.values())):
+        arguments.payload_size(len(payload), ctx.policy.max_payload_bytes)
+    return Publication(
+        dataset=dataset,
+        payload=snapshot.raw,
+        codec=row.codec,
+        id=row.id,
+        ts=row.ts,
+        labels=dict(row.labels),
+        dedupe_key=row.dedupe_key,
+        parts={name: Part(member.raw, member.codec) for name, member in snapshot.members.items()},
+        committed_at=row.committed_at,
+    )
+
+
 @attrs.frozen
 class Intent:
     """A publication with its id, its digest, and the time at which the publish began (ms since the epoch).
@@ -196,7 +219,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     lists = ctx.capabilities.may_be_node and not ctx.cache.is_listed(ctx.keys.manifest(wanted.dataset))
     remembered = None if lists else _remembered(ctx, wanted.dataset)
     base = remembered or (yield from load_manifest(ctx, wanted.dataset, beside_list=lists))
-    ages_from = (yield from retention_time(ctx, base, now_ms)) if ctx.is_long_after(base, now_ms) else now_ms
+    ages_from = (yield from retention_time(ctx, base, now_ms)) if _asks(base, ctx, wanted, now_ms) else now_ms
     this = _intent(ctx, wanted, now_ms, ages_from)
     for attempt in range(ctx.policy.commit_attempts):
         if attempt > 1:
@@ -225,6 +248,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             this.entry(base),
             dataset=wanted.dataset,
             dedupe_key=wanted.dedupe_key,
+            committed_at=wanted.committed_at,
             stamp=ctx.stamp(),
             retained=retained,
             delta_of=form.delta_of,
@@ -260,6 +284,12 @@ def published(ctx: Context, dataset: str, dedupe_key: str) -> Operation[Commit |
         return None if row is None else _known(current, row)
 
     return (yield from through_manifest(ctx, dataset, view))
+
+
+def _asks(base: Manifest | None, ctx: Context, wanted: Publication, now_ms: int) -> TypeGuard[Manifest]:
+    """Say whether the clock may be ahead. A copy follows on old commits: it asks only if ages decide."""
+    is_asked = wanted.committed_at is None or ctx.retention.max_age is not None
+    return is_asked and ctx.is_long_after(base, now_ms)
 
 
 def _intent(ctx: Context, wanted: Publication, began_ms: int, ages_from_ms: int) -> Intent:
@@ -308,7 +338,7 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
         for row in (*base.head.kept, *reversed(base.log.rows)):
             if row.id == this.id:
                 return (yield from _existing(ctx, this, base, row))
-    if base is not None and this.wanted.dedupe_key is not None:
+    if base is not None and this.wanted.dedupe_key is not None and this.wanted.committed_at is None:
         row_of_key = yield from _deduped(ctx, base, this.wanted.dedupe_key)
         if row_of_key is not None:
             return _known(base, row_of_key)

@@ -8,6 +8,7 @@ futures of one state.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 START_MS = 1_800_000_000_000
+_NUMBERS = itertools.count(1)
 
 
 class SimulatedStore:
@@ -71,6 +73,7 @@ class SimulatedStore:
         self.keyspace = Keyspace()
         self.replicas = replicas
         self.clock = VirtualClock()
+        self._where = f"simulated store {next(_NUMBERS)}"
         self._random = random.Random(seed)  # noqa: S311 - a simulation must be repeatable
         self._policy = policy or Policy()
 
@@ -83,7 +86,9 @@ class SimulatedStore:
             clock=self.clock,
             random=random.Random(self._random.getrandbits(64)),  # noqa: S311
         )
-        store = Store(SimulatedDriver(self.keyspace, self.clock), context)
+        driver = SimulatedDriver(self.keyspace, self.clock)
+        driver.where = self._where  # two of them are not taken for one
+        store = Store(driver, context)
         return faulty(store, *faults)[0] if faults else store
 
     @property

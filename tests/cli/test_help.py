@@ -31,6 +31,7 @@ COMMANDS = (
     "repair",
     "backup",
     "restore",
+    "copy",
     "doctor",
     "demo",
     "import",

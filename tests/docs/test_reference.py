@@ -54,7 +54,7 @@ def test_everything_that_can_be_called_is_in_the_reference() -> None:
     there = set(api_reference.names(page("api.md")))
     methods = {f"swapstore.Store.{name}" for name in vars(swapstore.Store) if not name.startswith("_")}
     shipped = {f"swapstore.testing.{name}" for name in testing.__all__}
-    functions = {f"swapstore.{name}" for name in ("connect", "publish", "read_latest", "aio.connect")}
+    functions = {f"swapstore.{name}" for name in ("connect", "copy", "publish", "read_latest", "aio.connect")}
     others = {
         f"{module.__name__}.{name}"
         for module in (validators, observe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    in_copying,
     in_diff,
     in_drivers,
     in_events,
@@ -28,6 +29,7 @@ MUTANTS = (
     *in_verify.MUTANTS,
     *in_repair.MUTANTS,
     *in_events.MUTANTS,
+    *in_copying.MUTANTS,
     *in_diff.MUTANTS,
 )
 CHECKS = tuple(dict.fromkeys(check for mutant in MUTANTS for check in mutant.checks))

@@ -108,6 +108,8 @@ def values() -> dict[str, Any]:
     group = store.read_group("regions")
     assert group is not None
     assert group.value == {"EG": 1, "SG": [2]}
+    steps: list[models.CopyStep] = []
+    copied = swapstore.copy(store, SimulatedStore().connect(), "mena", on_progress=steps.append)
     finding = Finding(problem=next(iter(Problem)), dataset="mena", key="k")
     return {
         "Commit": commit,
@@ -121,6 +123,8 @@ def values() -> dict[str, Any]:
         "Row": row,
         "Entry": models.Entry(id="a", ts=1, size=2, sha256="x", codec="json", labels={}),
         "Status": store.status("mena"),
+        "Copied": copied[0],
+        "CopyStep": steps[0],
         "Pruned": store.prune("mena"),
         "Recompressed": store.recompress("mena", compression="zstd"),
         "Durability": models.Durability(replicas=2, fsync=True),
