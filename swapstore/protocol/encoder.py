@@ -38,7 +38,7 @@ class Form:
     in_force: InForce | None = None
     brought: tuple[tuple[str, bytes], ...] = attrs.field(default=(), repr=False)
     members: tuple[Record, ...] = attrs.field(default=(), repr=False)
-    delta_of: str | None = attrs.field(default=attrs.Factory(lambda form: form.encoded.base, takes_self=True))
+    delta_of: str | None = None
 
 
 class Encoder:
@@ -82,7 +82,7 @@ class Encoder:
             is_in_force = in_force is not None and name == in_force.name  # the one before may be unlinked
             base = (yield from self._load(in_force)) if is_in_force else None
             if name is None or base is not None:
-                return Form(encodings.encoded_as(self._payload, encoding, base))
+                return Form(encodings.encoded_as(self._payload, encoding, base), delta_of=name)
         compression = self._ctx.policy.compression
         if compression == "none":
             return Form(encodings.plain(self._payload, text_only=self._text_only))
@@ -93,7 +93,7 @@ class Encoder:
         size = len(encoded.body)
         if encodings.may_be_base(self._payload) and encodings.is_due(in_force if base else None, size):
             return self._with_own_base(current.version + 1 if current else 1)
-        return Form(encoded, in_force.then(size) if in_force and base else None)
+        return Form(encoded, in_force.then(size) if in_force and base else None, delta_of=encoded.base)
 
     def _load(self, in_force: InForce | None) -> Operation[Dictionary | None]:
         """Return the base in force. None: there is none, or it is lost; then this publish brings another."""
@@ -123,4 +123,5 @@ class Encoder:
         encoded = self._compressed(base)
         key = self._ctx.keys.base(self._dataset, name)
         self._ctx.cache.keep_base(key, base, compressing=True)
-        return Form(encoded, InForce.begun(name, self._content, encoded), ((name, record),))
+        begun = InForce.begun(name, self._content, encoded)
+        return Form(encoded, begun, ((name, record),), delta_of=encoded.base)

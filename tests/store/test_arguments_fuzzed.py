@@ -122,8 +122,8 @@ NAMES = sorted(
     name for name in vars(Store) if not name.startswith("_") and name not in {"close", "where", "namespace"}
 )
 GOOD: dict[str, Any] = {
-    "dataset": "mena", "value": 1, "values": {"mena": 1}, "datasets": ["mena"], "members": {"EG": 1}, "id": "first", "ttl": 5,
-    "poll": 0.01, "path": "backup.db", "compression": "delta",
+    "dataset": "mena", "value": 1, "values": {"mena": 1}, "datasets": ["mena"], "members": {"EG": 1},
+    "id": "first", "ttl": 5, "poll": 0.01, "path": "backup.db", "compression": "delta",
 }  # fmt: skip
 
 
