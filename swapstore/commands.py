@@ -57,12 +57,14 @@ class Get(ReadCommand[bytes | None]):
 class Served:
     """A manifest or None, the id record that it serves, and the base that this needs; None: not read.
 
-    The manifest may be its header line alone, newline included.
+    The manifest may be its header line alone, newline included. `members`: the record of each member that was
+    asked for, followed by its base; empty: not read.
     """
 
     manifest: bytes | None = attrs.field(repr=False)
     record: bytes | None = attrs.field(default=None, repr=False)
     base: bytes | None = attrs.field(default=None, repr=False)
+    members: tuple[bytes | None, ...] = attrs.field(default=(), repr=False)
 
 
 @attrs.frozen
@@ -73,12 +75,17 @@ class GetServed(ReadCommand[Served]):
     the keys of the dataset's id records and bases. A store may always return the manifest alone, or without
     the base. It must if the record or the base takes more than `largest` bytes, or for a record: if it and
     its payload do.
+
+    `members`: of a group, return the records of these members instead, and what these may be stored against.
+    Their names follow a colon: after the id in the one key, and after the name of the base in the other.
+    `records` is the prefix of the keys of members then.
     """
 
     key: str
     records: str
     bases: str
     largest: int
+    members: tuple[str, ...] = ()
 
 
 @attrs.frozen

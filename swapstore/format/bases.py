@@ -61,10 +61,9 @@ def pack(
     return records.pack(header, content.body)
 
 
-def begin(name: str, member: str | None = None) -> bytes:
+def begin(name: str) -> bytes:
     """The first bytes of the record of a base."""
-    begun = b'{"base":"%b"' % name.encode()
-    return begun if member is None else b'%b,"member":"%b"' % (begun, member.encode())
+    return b'{"base":"%b"' % name.encode()
 
 
 def parse(

@@ -96,9 +96,13 @@ class Keys:
         """The id record and the ts record of an entry."""
         return self.id(dataset, entry.id), self.ts(dataset, entry.ts, entry.id)
 
+    def members(self, dataset: str) -> str:
+        """The prefix of the keys of all members of a dataset."""
+        return f"{self.namespace}:member:{{{dataset}}}:"
+
     def member(self, dataset: str, id: str, name: str) -> str:  # noqa: A002
         """The record of a member of the group with this id."""
-        return f"{self.namespace}:member:{{{dataset}}}:{id}:{name}"
+        return f"{self.members(dataset)}{id}:{name}"
 
     def page(self, dataset: str, name: str) -> str:
         """A page of sealed rows or references; its name is `<epoch>.<first>-<last>`."""

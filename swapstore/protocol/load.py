@@ -261,18 +261,25 @@ def current_head(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     return found
 
 
-def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
+def current_served(
+    ctx: Context,
+    dataset: str,
+    names: Sequence[str] = (),
+    keep: Callable[[Manifest, Served], Operation[None]] | None = None,
+) -> Operation[Manifest | None]:
     """Return the manifest that is stored now, or its header alone, to a reader of the snapshot it serves.
 
     A client that remembers no manifest of the dataset reads it and the served record in one round trip, where
-    the store can do that, and remembers both.
+    the store can do that, and remembers both. `names`: instead of the record, those of these members of a
+    group are read, and `keep` remembers them.
     """
     key = ctx.keys.manifest(dataset)
     largest = min(SERVED_BYTES, ctx.cache.largest)
     if largest <= 0 or not ctx.capabilities.serves or _known(ctx, key) is not None:
         return (yield from current_head(ctx, dataset))
     read_at = ctx.clock.monotonic()
-    question = GetServed(key, ctx.keys.id(dataset, ""), ctx.keys.base(dataset, ""), largest)
+    prefix = ctx.keys.members(dataset) if names else ctx.keys.id(dataset, "")
+    question = GetServed(key, prefix, ctx.keys.base(dataset, ""), largest, tuple(names))
     served: Served | Failed | None = None
     if ctx.route.anywhere:
         replies = yield from _ask_a_replica(ctx, [question])
@@ -298,8 +305,10 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     if found.head_size == len(found.raw):
         found = attrs.evolve(found, complete=False)
     ctx.cache.learn(found, read_at, basis=None, retreat=True)
-    if served.record is not None:
-        with suppress(Damaged):  # the caller reads the record next, and raises this
+    with suppress(Damaged):  # the caller reads the record next, and raises this
+        if keep is not None:
+            yield from keep(found, served)
+        elif served.record is not None:
             yield from payload_in(ctx, dataset, found.head.serving, served.record, served.base)
     return found
 

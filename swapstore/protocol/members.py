@@ -21,15 +21,17 @@ from swapstore.format.members import HeldMember, Listed, Part
 from swapstore.models import Group, Member, Row, Snapshot
 from swapstore.protocol.commit import Record
 from swapstore.protocol.encoder import Encoder, Form
-from swapstore.protocol.load import ask_all, load_snapshot, value_of
+from swapstore.protocol.load import ask_all, current_served, load_snapshot, value_of
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from swapstore.commands import Served
     from swapstore.format.manifest import Manifest
     from swapstore.protocol.context import Context
 
+MOST_SERVED = 64  # members that are read along with the manifest
 BATCH_BYTES = 4 * 1024 * 1024  # of members that are read in one batch
 
 
@@ -86,6 +88,31 @@ def _group(current: Manifest, row: Row, raw: bytes, found: Mapping[str, Member])
     return Group(**fields, raw=raw, members={name: attrs.evolve(found[name]) for name in found})
 
 
+def current_members(ctx: Context, dataset: str, names: Sequence[str]) -> Operation[Manifest | None]:
+    """Return the manifest that is stored now, or its header alone, to a reader of members that it serves.
+
+    Like `current_served`: a client that remembers no manifest reads it and a few members in one round trip.
+    """
+    if not 0 < len(names) <= MOST_SERVED:
+        return (yield from current_served(ctx, dataset))
+
+    def keep(current: Manifest, served: Served) -> Operation[None]:
+        row = current.head.serving
+        if not row.is_group or not served.members:
+            return
+        base = row.base if row.base is not None and is_of_group(row.base) else None
+        bases_of = _Bases(ctx, dataset)
+        if base is not None:
+            asked = [(ctx.keys.member_base(dataset, base, name), base, name) for name in names]
+            bases_of.keep(asked, served.members[1::2])
+        for name, record in zip(names, served.members[::2], strict=True):
+            if record is not None:
+                held = members.parse_member(record, _key(ctx, current, row, name))
+                yield from _decode(ctx, row, {name: held}, bases_of, None)
+
+    return (yield from current_served(ctx, dataset, names, keep))
+
+
 def load_table(ctx: Context, current: Manifest, row: Row) -> Operation[dict[str, Listed]]:
     """Read the table of a group's members."""
     return (yield from _table(ctx, current, row))[1]
@@ -130,6 +157,17 @@ def _load_members(
         if record is None:
             raise (yield from _absent(ctx, current, row, name, key))
         held[name] = members.parse_member(record, key)
+    return (yield from _decode(ctx, row, held, bases_of, listed))
+
+
+def _decode(
+    ctx: Context,
+    row: Row,
+    held: Mapping[str, HeldMember],
+    bases_of: _Bases,
+    listed: Mapping[str, Listed] | None,
+) -> Operation[dict[str, Member]]:
+    """Decode members, check them, and remember them. What they are stored against is read if need be."""
     yield from bases_of.load((each.base, name) for name, each in held.items() if each.base is not None)
     found: dict[str, Member] = {}
     for name, each in held.items():
@@ -249,7 +287,7 @@ class GroupEncoder(Encoder):
     def _base_record(self, base: str, member: str) -> Record:
         """Return the record that a member is stored against: the store has it, and this client a copy."""
         key = self._ctx.keys.member_base(self._dataset, base, member)
-        return Record(key, bases.begin(base, member), shared=True, stored=True)
+        return Record(key, bases.begin(base), shared=True, stored=True)
 
     def _members(self, base: str | None, own: Mapping[str, Dictionary]) -> list[Record]:
         """Return the records of all members. The key and the header tell the content, so any may be there."""

@@ -27,7 +27,7 @@ from swapstore.protocol.load import (
     own,
     served,
 )
-from swapstore.protocol.members import cached_group, load_group, snapshot_at
+from swapstore.protocol.members import cached_group, current_members, load_group, snapshot_at
 from swapstore.protocol.operation import Emit, Operation, Tally, Wait
 
 if TYPE_CHECKING:
@@ -48,15 +48,15 @@ def through_manifest(
     dataset: str,
     view: Callable[[Manifest], Operation[T]],
     *,
-    head_only: bool = False,
+    begin: Callable[[Context, str], Operation[Manifest | None]] = current_manifest,
     min_version: int = 0,
 ) -> Operation[T | None]:
     """Run `view` on the stored manifest, and again on a newer one when its records are missing or altered.
 
-    `head_only`: the view needs the header alone, and reads the snapshot that is served. `min_version`: see
+    `begin` returns the manifest, or its header alone if the view needs no more. `min_version`: see
     `require_version`. None: nothing is published.
     """
-    manifest = yield from (current_served(ctx, dataset) if head_only else current_manifest(ctx, dataset))
+    manifest = yield from begin(ctx, dataset)
     if min_version:
         manifest = yield from require_version(ctx, dataset, manifest, min_version)
     for attempt in range(1, ctx.policy.read_attempts):
@@ -107,7 +107,7 @@ def read_latest(
         row = manifest.head.serving
         return load_group(ctx, manifest, row) if row.codec == GROUP else load_snapshot(ctx, manifest, row)
 
-    found = yield from through_manifest(ctx, dataset, view, head_only=True, min_version=min_version)
+    found = yield from through_manifest(ctx, dataset, view, begin=current_served, min_version=min_version)
     if found is not None and ctx.hook is not None:
         yield Emit(partial(_emit_read, ctx, found))
     return found
@@ -167,7 +167,8 @@ def read_group(
             raise InvalidInput(f"version {row.version} is a single snapshot and no group; use read_latest()")
         return load_group(ctx, manifest, row, names)
 
-    read = yield from through_manifest(ctx, dataset, view, head_only=True, min_version=min_version)
+    begin = partial(current_members, names=names or ())
+    read = yield from through_manifest(ctx, dataset, view, begin=begin, min_version=min_version)
     if read is not None and ctx.hook is not None:
         yield Emit(partial(_emit_read, ctx, read))
     return read

@@ -13,6 +13,7 @@ from tests.benchmarks import (
     contention,
     depth,
     depth_timing,
+    groups,
     history,
     memory,
     peers,
@@ -27,6 +28,7 @@ PUBLISH_MOST = {"1 KB": 1.1, "10 KB": 1.1, "100 KB": 0.8, "1 MB": 0.7}
 COLD_MOST, STALE_MOST, WARM_MOST = 1.05, 0.05, 1.0
 MANY_MOST, DEPTH_MOST, MEMORY_MOST, SQLITE_MOST = 1.2, 1.2, 0.55, 1.5
 DELTA_MOST, SLOW_MOST = 0.8, 0.5
+GROUP_TIME_MOST, GROUP_BYTES_MOST, MEMBER_MOST = 1.1, 0.2, 1.1
 # Of documents below and above some 64 KB, beside the six; a new version is beside a GET of the payload.
 HISTORY_MOST = {
     "MEMORY USAGE of all keys": (0.05, 0.03),
@@ -105,6 +107,7 @@ def timed(report: Report) -> Iterator[Target]:
         name = f"publish at 1,000,000 versions / at 100, {kind}, timed"
         yield Target(name, DEPTH_MOST, block, depth_timing.AT_DEPTH, depth_timing.AT_SHALLOW)
     yield from compressed()
+    yield from grouped()
     block = titled(on.ON_SQLITE, "10 KB", 0)
     yield Target("publish 10 KB to SQLite / plain INSERT", SQLITE_MOST, block, on.WARM, on.PLAIN)
     for versions in peers.DEPTHS:
@@ -130,6 +133,19 @@ def compressed() -> Iterator[Target]:
         yield Target(name, SLOW_MOST, titled(section, *slow), way, base)
 
 
+def grouped() -> Iterator[Target]:
+    """List the targets for groups."""
+    slow = groups.DELAYS_MS[-1]
+    block = titled(groups.PUBLISH, groups.SIZE, slow)
+    name = f"publish a group of {groups.SIZE} at {slow} ms, delta / {groups.SETS}"
+    yield Target(name, GROUP_TIME_MOST, block, groups.ours("delta"), groups.SETS)
+    for delay_ms in groups.DELAYS_MS:
+        block = titled(groups.READ, "2 KB", delay_ms)
+        for way in (groups.COLD, groups.FRESH):
+            name = f"read one member at {delay_ms} ms, {way} / {groups.PAIR}"
+            yield Target(name, MEMBER_MOST, block, way, groups.PAIR)
+
+
 def counted(report: Report) -> Iterator[Row]:
     """Judge what is not a time: bytes, memory, losses."""
     for kind in depth.STORES:
@@ -140,6 +156,10 @@ def counted(report: Report) -> Iterator[Row]:
     for how, value in report.facts.get(memory.SECTION, {}).items():
         yield judged(f"memory of a 10 KB snapshot / the six, {how}", value, MEMORY_MOST)
     yield from of_history(report.facts.get(history.SECTION, {}))
+    sent = report.facts.get(groups.PUBLISH, {})
+    if sent:
+        name = f"publish a group of {groups.SIZE}, delta: bytes / {groups.SETS}"
+        yield judged(name, sent[groups.ours("delta")] / sent[groups.SETS], GROUP_BYTES_MOST)
     for store, lost in report.facts.get(contention.SECTION, {}).items():
         yield judged(f"lost acknowledged publishes, {store}", lost, 0)
 

@@ -2,7 +2,8 @@
 -- class GetServed in swapstore/commands.py.
 --
 -- KEYS  manifest
--- ARGV  key prefix of the id records, key prefix of the bases, largest record (bytes) worth reading here
+-- ARGV  key prefix of the id records, key prefix of the bases, largest record (bytes) worth reading here; for
+--       members of a group: the key prefix of these instead of the first, and then their names
 --
 -- The names are in the manifest, so the keys cannot be passed in KEYS; all keys of a dataset are in one slot.
 -- A server that refuses such a read makes the script answer with the header alone.
@@ -28,8 +29,17 @@ local row = readable and type(head) == 'table' and (type(head.pinned) == 'table'
 if type(row) ~= 'table' or type(row.id) ~= 'string' or type(row.size) ~= 'number' then
   return {header}
 end
+local is_based = type(row.base) == 'string'
+if #ARGV > 3 then
+  local found = {header, false, false}
+  for i = 4, #ARGV do
+    found[#found + 1] = read(ARGV[1] .. row.id .. ':' .. ARGV[i], math.huge) or false
+    found[#found + 1] = is_based and read(ARGV[2] .. row.base .. ':' .. ARGV[i], math.huge) or false
+  end
+  return found
+end
 local record = read(ARGV[1] .. row.id, row.size)
 if not record then
   return {header}
 end
-return {header, record, type(row.base) == 'string' and read(ARGV[2] .. row.base, math.huge) or nil}
+return {header, record, is_based and read(ARGV[2] .. row.base, math.huge) or nil}

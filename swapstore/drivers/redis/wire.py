@@ -111,6 +111,7 @@ class Wire:
             if self._given_every_key:
                 return ("GET", command.key)
             arguments: list[Word] = [command.records.encode(), command.bases.encode(), command.largest]
+            arguments += [name.encode() for name in command.members]
             return self._serve.frame([command.key], arguments, as_text=as_text)
         return _FRAMES[type(command)](command)
 
@@ -372,9 +373,16 @@ def _replicas(reply: Any) -> int:
     return int(replicas) if local else NOT_ON_DISK
 
 
+def _served(reply: Any) -> Served:
+    if not isinstance(reply, list):
+        return Served(reply)
+    manifest, record, base, *_ = [*reply, None, None, None]
+    return Served(manifest, record, base, tuple(reply[3:]))
+
+
 _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Get: lambda reply: reply,
-    GetServed: lambda reply: Served(*(reply or [None])) if isinstance(reply, list) else Served(reply),
+    GetServed: _served,
     Peek: lambda reply: reply,
     Members: lambda reply: frozenset(member.decode("utf-8", "replace") for member in reply),
     Ttl: int,
