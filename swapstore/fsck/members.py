@@ -10,7 +10,7 @@ import attrs
 from swapstore.commands import PERMANENT, Command, Get, Ttl
 from swapstore.errors import Corrupt, Damaged, PayloadMissing, UnsupportedFormat
 from swapstore.format import bases, members
-from swapstore.format.keys import is_of_group
+from swapstore.format.keys import group_name, is_of_group
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.rows import bytes_of, finding_of
 from swapstore.protocol.load import ask_all, load_base, value_of
@@ -86,9 +86,9 @@ class _Comparison:
 
     def read(self, names: Sequence[str]) -> Operation[None]:
         """Read the records of members, and then their bases."""
-        keys = self._ctx.keys
+        keys, group = self._ctx.keys, group_name(self._entry.id, self._entry.sha256)
         self._stored = yield from self._read(
-            {name: keys.member(self._dataset, self._entry.id, name) for name in names}
+            {name: keys.member(self._dataset, group, name) for name in names}
         )
         bases_of: dict[str, str] = {}
         for name, stored in self._stored.items():

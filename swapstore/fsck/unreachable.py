@@ -20,6 +20,7 @@ import attrs
 from swapstore.commands import ABSENT, PERMANENT, Command, Get, Scan, Ttl
 from swapstore.errors import Contended, Corrupt
 from swapstore.format import records, search
+from swapstore.format.keys import group_name
 from swapstore.format.members import parse_table
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
@@ -173,13 +174,13 @@ def _catch_up(
     for row in later:
         for key in ctx.keys.records(dataset, row):
             walk.reached.add(key)
-    ids = {row.id for row in later if row.is_group}
+    groups = {group_name(row.id, row.sha256) for row in later if row.is_group}
     for name in names:
         if name.kind == "page":
             named = yield from is_page_named(ctx, current, name.key, name.first_version)
         else:
             named = name.kind == "base" and (yield from is_base_named(ctx, current, name.rest))
-            named = named or (name.kind == "member" and name.rest in ids)
+            named = named or (name.kind == "member" and name.rest in groups)
         if named:
             walk.reached.add(name.key)
 
@@ -373,9 +374,9 @@ def _leaked_parts(walk: Walk) -> list[Finding]:
     if walk.damage.holes:
         return []
     needed = {candidate.base for candidate in walk.damage.candidates}
-    put_back = {candidate.entry.id for candidate in walk.damage.candidates}
+    put_back = {group_name(each.entry.id, each.entry.sha256) for each in walk.damage.candidates}
     leaked = [key for key, name in unclaimed.items() if name not in needed]
-    leaked += [key for key, id in members.items() if id not in put_back]  # noqa: A001
+    leaked += [key for key, group in members.items() if group not in put_back]
     return note_leaked(walk, leaked)
 
 

@@ -18,6 +18,7 @@ import attrs
 from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
 from swapstore.format import manifest, pages, records, reseal, search
+from swapstore.format.keys import group_name
 from swapstore.format.pages import Page
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.bases import Bases, StoredBase, wrong_numbers
@@ -214,7 +215,7 @@ class Walk:
         except Damaged:  # its row was altered, or it has been unlinked since
             return []
         for name in listed:
-            self.reached.add(ctx.keys.member(dataset, row.id, name))
+            self.reached.add(ctx.keys.member(dataset, group_name(row.id, row.sha256), name))
         faults = yield from compare_members(ctx, dataset, row, listed, row)
         if faults and (yield from self._is_still_named(row.version)):
             faults = yield from compare_members(ctx, dataset, row, listed, row)  # a replica may lag
@@ -488,7 +489,7 @@ class Damage:
     unresolved: list[Unresolved] = attrs.field(factory=list)
     lost_bases: dict[str, LostBase] = attrs.field(factory=dict)  # bases that cannot be read, by name
     unclaimed: dict[str, str] = attrs.field(factory=dict)  # names of bases that no row names, by key
-    unlisted_members: dict[str, str] = attrs.field(factory=dict)  # ids of groups that no row names, by key
+    unlisted_members: dict[str, str] = attrs.field(factory=dict)  # names of groups that no row names, by key
     not_in_force: str | None = None  # the base that is in force and cannot be
     # What altered rows have to state: the fields that may differ, by version.
     corrected: dict[int, dict[str, Any]] = attrs.field(factory=dict)

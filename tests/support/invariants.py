@@ -9,9 +9,9 @@ import attrs
 
 from swapstore import Store
 from swapstore.commands import Ask
-from swapstore.format import bases, manifest, pages
+from swapstore.format import bases, manifest, members, pages
 from swapstore.format.encodings import Dictionary
-from swapstore.format.keys import Keys
+from swapstore.format.keys import Keys, group_name, is_of_group
 from swapstore.format.records import held, states
 from swapstore.models import Ref, Row
 from tests.support.drivers import sqlite_connection
@@ -97,10 +97,10 @@ def _check(found: Contents, keys: Keys, dataset: str, *, unused_pages: bool) -> 
     assert len({row.id for row in alive.values()}) == len(alive), "one row per id"
     assert all(alive[kept.version] == kept for kept in current.head.kept), "latest and pinned are rows"
     assert current.head.count == len(rows)
-    spare = {keys.base(dataset, row.base) for row in alive.values() if row.base} - look.reachable
+    spare = tuple({keys.base(dataset, row.base) for row in alive.values() if row.base} - look.reachable)
     for key, (_, expires) in found.items():
         is_unused = unused_pages and key.startswith((keys.page(dataset, ""), keys.base(dataset, "")))
-        is_spare = key in spare or (is_unused and not expires)
+        is_spare = key.startswith(spare) or (is_unused and not expires)
         if f"{{{dataset}}}" in key and not is_spare:
             assert expires == (key not in look.reachable), f"{key}: no TTL if and only if committed"
     return rows
@@ -124,18 +124,40 @@ class _Look:
         id_key, ts_key = self.keys.records(self.dataset, row)
         record = held(self.found[id_key][0], row, id_key)
         assert record.base in {None, row.base}, f"{id_key} needs another base than its row names"
-        record.payload(None if record.base is None else self.base(record.base))
+        payload = record.payload(None if record.base is None else self.base(record.base))
+        if row.is_group:
+            self.group(row, payload)
         assert states(self.found[id_key][0], row)
         assert states(self.found[ts_key][0], row)
         self.reachable |= {id_key, ts_key}
 
-    def base(self, name: str) -> Dictionary:
-        """Assert that a base is whole, and return it."""
-        key = self.keys.base(self.dataset, name)
+    def group(self, row: Row, table: bytes) -> None:
+        """Assert that each member is what the table says."""
+        for name, listed in members.parse_table(table, row.id).items():
+            key = self.keys.member(self.dataset, group_name(row.id, row.sha256), name)
+            self.reachable.add(key)
+            held = members.parse_member(self.found[key][0], key)
+            assert held.base in {None, row.base}, f"{key} needs another base than its row names"
+            base = None if held.base is None else self.base(held.base, name)
+            members.compare(listed, held.payload(base), held, row.version)
+
+    def base(self, name: str, member: str | None = None) -> Dictionary:
+        """Assert that a base is whole, and return it: that of a snapshot, or of a member of groups."""
+        keys, dataset = self.keys, self.dataset
+        key = keys.base(dataset, name) if member is None else keys.member_base(dataset, name, member)
         self.reachable.add(key)
-        if name not in self.bases:
-            self.bases[name] = bases.parse(self.found[key][0], name, dataset=self.dataset, key=key)
-        return self.bases[name]
+        if key not in self.bases:
+            record = self.found[key][0]
+            self.bases[key] = bases.parse(record, name, dataset=self.dataset, key=key, member=member)
+            if is_of_group(name) and member is None:
+                self._members_of(name, self.bases[key])
+        return self.bases[key]
+
+    def _members_of(self, name: str, table: Dictionary) -> None:
+        for member, listed in members.parse_table(table.content, name).items():
+            key = self.keys.member_base(self.dataset, name, member)
+            if listed.has_base and key in self.found:  # not of what begins as a trained dictionary does
+                self.base(name, member)
 
 
 def _sealed(refs: tuple[Ref, ...], found: Contents, dataset: str, reachable: set[str]) -> Iterator[Row]:
