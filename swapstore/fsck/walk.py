@@ -24,7 +24,7 @@ from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.bases import Bases, StoredBase, wrong_numbers
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.keyset import Keyset
-from swapstore.fsck.members import MemberFault, compare_members, keys_of_base
+from swapstore.fsck.members import ComparedMembers, MemberFault, compare_members, fault_of_base, keys_of_base
 from swapstore.fsck.rows import Compared, chunks, compare, finding_of, recorded
 from swapstore.protocol.commit import Record
 from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_manifest, value_of
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from swapstore.format.encodings import InForce
     from swapstore.format.manifest import Head, Manifest
     from swapstore.models import Entry, Ref, Row
     from swapstore.protocol.context import Context
@@ -216,23 +217,28 @@ class Walk:
             return []
         for name in listed:
             self.reached.add(ctx.keys.member(dataset, group_name(row.id, row.sha256), name))
-        faults = yield from compare_members(ctx, dataset, row, listed, row)
-        if faults and (yield from self._is_still_named(row.version)):
-            faults = yield from compare_members(ctx, dataset, row, listed, row)  # a replica may lag
-            return self._note_members(row, faults)
-        return []
-
-    def _note_members(self, row: Row, faults: list[MemberFault]) -> list[Finding]:
-        """Note what a repair has to know about the members of a group. Returns the findings that are new."""
+        compared = yield from compare_members(ctx, dataset, row, listed, row)
         found: list[Finding] = []
-        for each in faults:
-            if each.is_gone:
-                self.damage.gone[row.version] = row
-            elif each.finding.key in self.damage.expiring:
-                continue
-            else:
-                self.damage.expiring[each.finding.key] = Expiring(each.header, row.version)
-            found.append(each.finding)
+        if compared.faults and (yield from self._is_still_named(row.version)):
+            compared = yield from compare_members(ctx, dataset, row, listed, row)  # a replica may lag
+            found = self._note_members(row, compared)
+        for key in compared.base_keys:  # the table of the base may be lost, and nobody else names them
+            self.reached.add(key)
+        if compared.base not in {None, row.base} and (yield from self._is_still_named(row.version)):
+            found += yield from self._note_other_base(row, compared.base or "")
+        return found
+
+    def _note_members(self, row: Row, compared: ComparedMembers) -> list[Finding]:
+        """Note what a repair has to know about the members of a group. Returns the findings that are new."""
+        if compared.gone is not None:
+            self.damage.gone[row.version] = row
+            return [each.finding for each in compared.faults if each.is_gone]
+        found: list[Finding] = []
+        for each in compared.faults:
+            key = each.finding.key
+            if key not in self.damage.expiring:  # other groups may need the same base
+                found.append(each.finding)
+            self.damage.expiring[key] = Expiring(each.header, row.version)
         return found
 
     def _note_base(self, name: str) -> Operation[None]:
@@ -370,13 +376,14 @@ class Walk:
         name, version = in_force.name, self.manifest.version
         stored = (yield from self.bases.read([name]))[name]
         yield from self._note_base(name)
-        if stored.is_permanent and not (stored.fault or wrong_numbers(in_force, stored, version)):
+        wrong = yield from self._wrong_with(in_force, stored, version)
+        if stored.is_permanent and not wrong:
             return []
         current = yield from self._current()
         if current.log.base is None or current.log.base.name != name:
             return []
         stored = (yield from self.bases.read([name], again=True))[name]  # a replica may lag
-        wrong = stored.fault or wrong_numbers(in_force, stored, version)
+        wrong = yield from self._wrong_with(in_force, stored, version)
         found: list[Finding] = []
         if stored.problem is None and not stored.is_permanent and stored.key not in self.damage.expiring:
             self.damage.expiring[stored.key] = Expiring(stored.header, 0)
@@ -390,6 +397,13 @@ class Walk:
         if stored.problem is Problem.BASE_DAMAGED:
             self.damage.lost_bases.setdefault(name, LostBase(stored))
         return found
+
+    def _wrong_with(self, in_force: InForce, stored: StoredBase, version: int) -> Operation[str]:
+        """Return why a base cannot be in force. Empty: it can."""
+        wrong = stored.fault or wrong_numbers(in_force, stored, version)
+        if wrong or stored.content is None:
+            return wrong
+        return (yield from fault_of_base(self._ctx, self.dataset, stored.content))
 
     def _is_still_named(self, version: int) -> Operation[bool]:
         """Say whether the log or the header still names the row of this version."""
@@ -440,8 +454,8 @@ class Unresolved:
     """A permanent snapshot that is later than the manifest, or whose version is unknown.
 
     It is lost or leaked: that is decided when all keys have been seen. `keys` are those of its keys that are
-    permanent, `expiring` those of its keys that have a TTL, `base` its base if that has one. `is_staged`: its
-    ts record has a TTL, so a retry may have staged it.
+    permanent, `expiring` those of its keys that have a TTL, `base` its base if that has one, and `members`
+    those records of a group's members. `is_staged`: its ts record has a TTL, so a retry may have staged it.
     """
 
     candidate: Unnamed
@@ -449,6 +463,7 @@ class Unresolved:
     expiring: tuple[str, ...]
     is_staged: bool = False
     base: StoredBase | None = None
+    members: Sequence[MemberFault] = ()
 
 
 @attrs.define

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.commands import Get
-from swapstore.errors import Damaged, NotFound, SwapstoreError
+from swapstore.errors import Corrupt, Damaged, NotFound, SwapstoreError
 from swapstore.format import bases, encodings, members, records
 from swapstore.format.encodings import Dictionary, Encoded
 from swapstore.format.keys import group_name, is_of_group
@@ -104,7 +104,7 @@ def current_members(ctx: Context, dataset: str, names: Sequence[str]) -> Operati
         bases_of = _Bases(ctx, dataset)
         if base is not None:
             asked = [(ctx.keys.member_base(dataset, base, name), base, name) for name in names]
-            bases_of.keep(asked, served.members[1::2])
+            bases_of.keep(asked, served.members[1::2], are_needed=False)
         for name, record in zip(names, served.members[::2], strict=True):
             if record is not None:
                 held = members.parse_member(record, _key(ctx, current, row, name))
@@ -150,7 +150,7 @@ def _load_members(
     bases_of = _Bases(ctx, dataset)
     along = [] if base is None else bases_of.unknown((base, name) for name in names)
     replies = yield from ask_all(ctx, [Get(key) for key in (*keys, *(key for key, _, _ in along))])
-    bases_of.keep(along, replies[len(names) :])
+    bases_of.keep(along, replies[len(names) :], are_needed=False)
     held: dict[str, HeldMember] = {}
     for name, key, reply in zip(names, keys, replies, strict=False):
         record = value_of(reply)
@@ -220,11 +220,18 @@ class _Bases:
                 self._found[key] = cached
         return left
 
-    def keep(self, asked: Sequence[tuple[str, str, str]], replies: Sequence[Any]) -> None:
-        """Parse what was read. Raises `Corrupt`."""
+    def keep(
+        self, asked: Sequence[tuple[str, str, str]], replies: Sequence[Any], *, are_needed: bool = True
+    ) -> None:
+        """Parse what was read. Raises `Corrupt` if `are_needed`; else what is damaged counts as not read."""
         for (key, base, member), reply in zip(asked, replies, strict=True):
             if isinstance(reply, bytes):
-                parsed = bases.parse(reply, base, dataset=self._dataset, key=key, member=member)
+                try:
+                    parsed = bases.parse(reply, base, dataset=self._dataset, key=key, member=member)
+                except Corrupt:
+                    if are_needed:
+                        raise
+                    continue
                 self._found[key] = parsed
                 compressing = self._ctx.policy.compression == "delta"
                 self._ctx.cache.keep_base(key, parsed, compressing=compressing)

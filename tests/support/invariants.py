@@ -88,7 +88,7 @@ def _check(found: Contents, keys: Keys, dataset: str, *, unused_pages: bool) -> 
     look = _Look(found, keys, dataset, {manifest_key})
     rows = [*_sealed(current.log.pages, found, dataset, look.reachable), *current.log.rows]
     if current.log.base is not None:
-        look.base(current.log.base.name)
+        look.in_force(current.log.base.name)
     for row in (*rows, *current.head.kept):
         look.row(row)
     versions = [row.version for row in rows]
@@ -100,7 +100,7 @@ def _check(found: Contents, keys: Keys, dataset: str, *, unused_pages: bool) -> 
     spare = tuple({keys.base(dataset, row.base) for row in alive.values() if row.base} - look.reachable)
     for key, (_, expires) in found.items():
         is_unused = unused_pages and key.startswith((keys.page(dataset, ""), keys.base(dataset, "")))
-        is_spare = key.startswith(spare) or (is_unused and not expires)
+        is_spare = (key.startswith(spare) and key not in look.reachable) or (is_unused and not expires)
         if f"{{{dataset}}}" in key and not is_spare:
             assert expires == (key not in look.reachable), f"{key}: no TTL if and only if committed"
     return rows
@@ -150,14 +150,18 @@ class _Look:
             record = self.found[key][0]
             self.bases[key] = bases.parse(record, name, dataset=self.dataset, key=key, member=member)
             if is_of_group(name) and member is None:
-                self._members_of(name, self.bases[key])
+                self.reachable |= {keys.member_base(dataset, name, each) for each in self._listed(name)}
         return self.bases[key]
 
-    def _members_of(self, name: str, table: Dictionary) -> None:
-        for member, listed in members.parse_table(table.content, name).items():
-            key = self.keys.member_base(self.dataset, name, member)
-            if listed.has_base and key in self.found:  # not of what begins as a trained dictionary does
+    def in_force(self, name: str) -> None:
+        """Assert that what new snapshots are stored against is whole."""
+        self.base(name)
+        for member in self._listed(name) if is_of_group(name) else ():
+            if self.keys.member_base(self.dataset, name, member) in self.found:
                 self.base(name, member)
+
+    def _listed(self, name: str) -> Iterable[str]:
+        return members.parse_table(self.bases[self.keys.base(self.dataset, name)].content, name)
 
 
 def _sealed(refs: tuple[Ref, ...], found: Contents, dataset: str, reachable: set[str]) -> Iterator[Row]:
