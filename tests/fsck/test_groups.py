@@ -288,7 +288,8 @@ def test_a_base_that_only_members_need_is_no_leftover() -> None:
     dataset = _grown("one").copy()
     first = [key for key in permanent(dataset) if ":id-1" in key]
     dataset.delete(MANIFEST, *first)
-    assert dataset.problems() == {"manifest-missing", "lost"}
+    leaked = [each.key for each in another(dataset.store).verify("mena") if each.problem.value == "leaked"]
+    assert not [key for key in leaked if "page" not in key]
     dataset.repaired()
     assert len(readable(dataset)) == COUNT - 1
     assert {row.base is None for row in dataset.history()} == {False}
