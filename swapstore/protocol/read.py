@@ -165,7 +165,10 @@ def read_group(
     def view(manifest: Manifest) -> Operation[Group]:
         row = manifest.head.serving
         if row.codec != GROUP:
-            raise InvalidInput(f"version {row.version} is a single snapshot and no group; use read_latest()")
+            raise InvalidInput(
+                f"version {row.version} is a single snapshot and no group: read it with read_latest(), "
+                "and name no members"
+            )
         return load_group(ctx, manifest, row, names)
 
     begin = partial(current_members, names=names or ())
