@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol
 
 from cyclopts import Parameter
 
+from swapstore.errors import InvalidInput
 from swapstore.models import Retention
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -78,6 +79,24 @@ def to_seconds(_kind: Any, tokens: Sequence[Token]) -> float:
     if not _SECONDS.fullmatch(text):
         raise ValueError(f"{text!r} is not a number of seconds, such as 0, 2.5 or 60.")
     return float(text)
+
+
+def labels_of(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Return the labels that `--label KEY=VALUE`, given any number of times, names."""
+    return pairs_of("--label", "KEY=VALUE", pairs or ())
+
+
+def pairs_of(option: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
+    """Return what an option of this form, given any number of times, names."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise InvalidInput(f"{option} {pair!r} is not {form}")
+        if key in found:
+            raise InvalidInput(f"{option} {key!r} is given twice")
+        found[key] = value
+    return found
 
 
 def retention_of(max_age: timedelta | None, max_count: int | None) -> Retention | None:

@@ -1,4 +1,4 @@
-"""What a producer runs: `swapstore publish`, `publish-group` and `confirm`."""
+"""What a producer runs: `swapstore publish`, `publish-group`, `published` and `confirm`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import attrs
 import msgspec
 from cyclopts import Parameter
 
-from swapstore.cli import output
+from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import (
     Dataset,
     MaxAge,
     MaxCount,
     Moment,
+    labels_of,
+    pairs_of,
     retention_of,
     to_duration,
     to_moment,
@@ -128,7 +130,7 @@ def publish(
       compute | swapstore publish mena --dedupe-key hourly:2026-01-31T07
       swapstore publish tiles tiles.pbf --codec bytes --max-count 30
     """
-    labels = _labels(label or [])
+    labels = labels_of(label)
     durability = _durability(replicas, wait, fsync=fsync)
     retention = retention_of(max_age, max_count)
     payload = _payload(file)
@@ -193,7 +195,7 @@ def publish_group(
       swapstore publish-group portwatch --member EG=eg.json --member SG=sg.json
       swapstore publish-group portwatch --dir countries/ --label run=7
     """
-    labels = _labels(label or [])
+    labels = labels_of(label)
     durability = _durability(replicas, wait, fsync=fsync)
     retention = retention_of(max_age, max_count)
     members = {name: _member(name, path) for name, path in _files(member, directory).items()}
@@ -220,7 +222,7 @@ def _files(members: Sequence[str] | None, directory: str | None) -> dict[str, st
             "publish-group takes its members from --member NAME=FILE, or from --dir: one of them"
         )
     if directory is None:
-        return _pairs("--member", "NAME=FILE", members or [])
+        return pairs_of("--member", "NAME=FILE", members or [])
     try:
         files = sorted(path for path in Path(directory).iterdir() if path.is_file() and path.name[0] != ".")
     except OSError as error:
@@ -283,6 +285,36 @@ def _publish(
         raise under
 
 
+def published(
+    dataset: Dataset,
+    /,
+    *,
+    dedupe_key: Annotated[str, Parameter(help="The key that the publish would have.")],
+    session: CurrentSession,
+) -> ExitCode:
+    """Tell whether a publish with this dedupe key is committed already.
+
+    The exit code is 0 if it is, and the commit is printed. It is 1 if not:
+    the publish would commit. Any other code is an error, not an answer.
+
+    For example:
+      swapstore published mena --dedupe-key hourly:2026-01-31T07
+    """
+    with session.connect() as store:
+        commit = store.published(dataset, dedupe_key=dedupe_key)
+    if commit is None:
+        if session.human_readable:
+            output.print_text(
+                f"{dataset}: no commit with this dedupe key among the last 32 in {store.where}."
+            )
+        return ExitCode.NOT_FOUND
+    if session.human_readable:
+        _print_commit(commit, store.where, by_key=True)
+    else:
+        output.write_json(commit)
+    return ExitCode.DONE
+
+
 def confirm(dataset: Dataset, /, *, session: CurrentSession) -> None:
     """Mark the data as still current, without publishing.
 
@@ -303,22 +335,6 @@ def _durability(replicas: int | None, wait: timedelta | None, *, fsync: bool) ->
         return None
     asked = Durability(replicas=1 if replicas is None else replicas, fsync=fsync)
     return asked if wait is None else attrs.evolve(asked, timeout=wait.total_seconds())
-
-
-def _labels(pairs: Sequence[str]) -> dict[str, str]:
-    return _pairs("--label", "KEY=VALUE", pairs)
-
-
-def _pairs(option: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise InvalidInput(f"{option} {pair!r} is not {form}")
-        if key in found:
-            raise InvalidInput(f"{option} {key!r} is given twice")
-        found[key] = value
-    return found
 
 
 def _payload(name: str) -> bytes:

@@ -14,9 +14,11 @@ from tests.cli.conftest import Swapstore
 COMMANDS = (
     "publish",
     "publish-group",
+    "published",
     "latest",
     "read",
     "history",
+    "diff",
     "follow",
     "datasets",
     "status",

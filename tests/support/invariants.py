@@ -12,7 +12,7 @@ from swapstore.commands import Ask
 from swapstore.format import bases, manifest, members, pages
 from swapstore.format.encodings import Dictionary
 from swapstore.format.keys import Keys, group_name, is_of_group
-from swapstore.format.records import held, states
+from swapstore.format.records import held, origin_in, states, states_ts
 from swapstore.models import Ref, Row
 from tests.support.drivers import sqlite_connection
 from tests.support.valkey import client_of
@@ -128,7 +128,11 @@ class _Look:
         if row.is_group:
             self.group(row, payload)
         assert states(self.found[id_key][0], row)
-        assert states(self.found[ts_key][0], row)
+        ts_record = self.found[ts_key][0]
+        origin = origin_in(ts_record)
+        assert states_ts(ts_record, row)
+        assert origin is not None
+        assert origin.version <= row.version
         self.reachable |= {id_key, ts_key}
 
     def group(self, row: Row, table: bytes) -> None:

@@ -38,7 +38,7 @@ from swapstore.commands import (
     Ttl,
     Write,
 )
-from swapstore.errors import Corrupt, LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError, Unsupported
+from swapstore.errors import LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError, Unsupported
 from swapstore.format import manifest, records
 from swapstore.protocol.commit import (
     Committer,
@@ -57,6 +57,7 @@ from swapstore.protocol.leftovers import bound_elsewhere, permanent_entry, unmov
 from swapstore.protocol.load import ask, ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.adoption import (
+    Left,
     delete,
     deleting,
     is_abandoned,
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
 
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
-    from swapstore.format.records import Holding, Origin
+    from swapstore.format.records import Holding
     from swapstore.models import Row
     from swapstore.protocol.commit import Staging
     from swapstore.protocol.context import Context
@@ -116,7 +117,7 @@ class ByCompareAndSet(_Scriptless):
             return intent  # its key is free by now
         if (taken := _with_ts_of(ctx, intent, entry, base)) is not None:
             return taken
-        if (yield from reclaim(ctx, dataset, entry)):
+        if (yield from reclaim(ctx, dataset, Left.by(entry))):
             return intent
         current = yield from load_manifest(ctx, dataset)
         if (current and current.etag) != (base and base.etag):
@@ -228,7 +229,8 @@ class _Comparing(Sending):
         if ts_record is None:
             return True
         record = yield from ask(self._ctx, Get(self._id_key))
-        return (yield from delete(self._ctx, row, (self._id_key, record), (self._ts_key, ts_record)))
+        check = records.check_of(row)
+        return (yield from delete(self._ctx, check, (self._id_key, record), (self._ts_key, ts_record)))
 
     def _write(self, record: Record) -> Command[bool] | None:
         """Claim the ts record for this draft's version, even if an earlier attempt has claimed it."""
@@ -277,7 +279,7 @@ class _Comparing(Sending):
         if found.value == record.data:
             self._staging.claim(record.key, found.value)
             return []
-        origin = self._origin(found)
+        origin = records.origin_in(found.value)
         if origin is None or not (yield from is_free(self._ctx, draft)):
             return self._taken(record)
         if not origin.pending:
@@ -298,12 +300,6 @@ class _Comparing(Sending):
         self._ts = record.data
         self._staging.claim(record.key, record.data, taken_over=True)
         return []
-
-    def _origin(self, found: Found) -> Origin | None:
-        try:
-            return records.read_ts(found.value, self._ts_key)[1]
-        except Corrupt:
-            return None
 
     def _id_is_there(self) -> Operation[bool]:
         """Say whether the id record of this draft is stored, permanently."""
@@ -351,7 +347,7 @@ class _Comparing(Sending):
         """
         commands: list[Command[Any]] = []
         for command, value in zip(self._to_finish(), stored, strict=True):
-            final = records.committed_ts(value, command.key) if value else None
+            final = records.committed_ts(value) if value else None
             if value and final:
                 commands.append(CompareAndSet(command.key, value, final))
         if commands:

@@ -68,8 +68,8 @@ class Sending:
         row = self._draft.row
         assert row is not None  # noqa: S101 - only a row has a ts record
         self._staging.mark = self._staging.mark or self._ctx.token(12)
-        origin = records.origin_of(row, self._draft.manifest.epoch, attempt=self._staging.mark)
-        return attrs.evolve(record, header=records.entry_header(row), body=origin)
+        header, rest = records.pending_ts(row, self._draft.manifest.epoch, self._staging.mark)
+        return attrs.evolve(record, header=header, body=rest)
 
     def _expected(self) -> bytes:
         """Return the first bytes of the manifest that the draft replaces."""
