@@ -77,7 +77,8 @@ class GetServed(ReadCommand[Served]):
     its payload do.
 
     `members`: of a group, return the records of these members instead, and what these may be stored against.
-    Their names follow a colon: after the id in the one key, and after the name of the base in the other.
+    Their names follow a colon: after the name of the group in the one key (see `keys.group_name`), and after
+    the name of the base in the other.
     `records` is the prefix of the keys of members then.
     """
 

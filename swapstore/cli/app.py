@@ -19,7 +19,7 @@ from swapstore.cli.diff import diff
 from swapstore.cli.fsck import repair, verify
 from swapstore.cli.importing import app as importing
 from swapstore.cli.operate import backup, doctor, pin, prune, recompress, restore, rollback, unpin
-from swapstore.cli.produce import STDIN, confirm, publish, published
+from swapstore.cli.produce import STDIN, confirm, publish, publish_group, published
 from swapstore.cli.read import follow, history, latest, read
 from swapstore.cli.session import Session
 from swapstore.cli.status import datasets, status
@@ -79,8 +79,8 @@ GLOBAL_OPTIONS = Group("Options of every command", sort_key=100)
 app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[])
 
 for _command in (
-    publish, published, latest, read, history, diff, follow, datasets, status, confirm, pin, unpin, rollback,
-    prune, recompress, verify, repair, backup, restore, copy, doctor, demo,
+    publish, publish_group, published, latest, read, history, diff, follow, datasets, status, confirm, pin,
+    unpin, rollback, prune, recompress, verify, repair, backup, restore, copy, doctor, demo,
 ):  # fmt: skip
     app.command(_command)
 app.command(importing)

@@ -83,15 +83,20 @@ def to_seconds(_kind: Any, tokens: Sequence[Token]) -> float:
 
 def labels_of(pairs: Sequence[str] | None) -> dict[str, str]:
     """Return the labels that `--label KEY=VALUE`, given any number of times, names."""
-    labels: dict[str, str] = {}
-    for pair in pairs or ():
+    return pairs_of("--label", "KEY=VALUE", pairs or ())
+
+
+def pairs_of(option: str, form: str, pairs: Sequence[str]) -> dict[str, str]:
+    """Return what an option of this form, given any number of times, names."""
+    found: dict[str, str] = {}
+    for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            raise InvalidInput(f"--label {pair!r} is not KEY=VALUE")
-        if key in labels:
-            raise InvalidInput(f"--label {key!r} is given twice")
-        labels[key] = value
-    return labels
+            raise InvalidInput(f"{option} {pair!r} is not {form}")
+        if key in found:
+            raise InvalidInput(f"{option} {key!r} is given twice")
+        found[key] = value
+    return found
 
 
 def retention_of(max_age: timedelta | None, max_count: int | None) -> Retention | None:

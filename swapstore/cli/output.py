@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from swapstore.models import Snapshot
-
 NORMAL_WIDTH = 80
 WIDE_WIDTH = 100
 PREVIEW_LINES = 24
@@ -217,17 +215,17 @@ def print_styled(*parts: tuple[str, str]) -> None:
     stdout_console().print(line, overflow="fold")
 
 
-def print_payload(snapshot: Snapshot, *, command: str) -> None:
+def print_payload(payload: bytes, codec: str, *, command: str) -> None:
     """Print the first lines of a JSON payload. `command` prints all of it."""
     from rich.highlighter import JSONHighlighter  # noqa: PLC0415
 
     terminal = stdout_console()
     terminal.print()
-    if snapshot.codec != "json":
+    if codec != "json":
         print_text("The payload is not JSON. To write it to a file:")
         print_commands(f"{command} > FILE")
         return
-    lines = msgspec.json.format(snapshot.raw, indent=2).decode().split("\n")
+    lines = msgspec.json.format(payload, indent=2).decode().split("\n")
     paint = JSONHighlighter()
     for line in lines[:PREVIEW_LINES]:
         text = _cell(line)

@@ -6,11 +6,13 @@ import select
 import shlex
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
 
 import attrs
+import msgspec
 from cyclopts import Parameter
 
 from swapstore.cli import output
@@ -18,10 +20,11 @@ from swapstore.cli.arguments import Dataset, Moment, Version, labels_of, to_mome
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.cli.status import nothing_published, status_of
 from swapstore.errors import InvalidInput, NotFound, StoreClosed
-from swapstore.models import Gap, Row, Snapshot, Status
+from swapstore.models import GROUP, Gap, Group, Row, Snapshot, Status
 from swapstore.store import Store
 
 ROWS_ON_A_TERMINAL = 50
+MOST_NAMES = 200  # characters of the names of members that are listed
 UUID_WIDTH = 36  # of the ids that swapstore makes
 COMMITTED_FIRST = 100  # versions at the beginning of the history, among which its oldest snapshot is searched
 
@@ -29,25 +32,35 @@ Meta = Annotated[
     bool, Parameter(negative="", show_default=False, help="Print the metadata instead of the payload.")
 ]
 
+Members = Annotated[
+    list[str] | None,
+    Parameter(name="--member", negative="", help="Of a group, print only this member; may be repeated."),
+]
+
 
 # --- one snapshot ----------------------------------------------------------------------------------
 
 
-def latest(dataset: Dataset, /, *, meta: Meta = False, session: CurrentSession) -> None:
+def latest(
+    dataset: Dataset, /, *, member: Members = None, meta: Meta = False, session: CurrentSession
+) -> None:
     """Print the snapshot that is served: the pinned one, otherwise the latest.
 
-    When piped: the payload, byte for byte.
+    When piped: the payload, byte for byte; of a group, its members by name.
 
     For example:
       swapstore latest mena > mena.json
+      swapstore latest portwatch --member EG > eg.json
       swapstore latest mena --meta
     """
     with session.connect() as store:
-        snapshot = store.read_latest(dataset)
+        snapshot = (
+            store.read_group(dataset, members=dict.fromkeys(member)) if member else store.read_latest(dataset)
+        )
         if snapshot is None:
             raise nothing_published(store, dataset)
         pinned = session.human_readable and status_of(store, dataset).pinned is not None
-    _print(session, snapshot, meta=meta, pinned=pinned)
+    _print(session, snapshot, member, meta=meta, pinned=pinned)
 
 
 def read(
@@ -64,6 +77,7 @@ def read(
             "offset.",
         ),
     ] = None,
+    member: Members = None,
     meta: Meta = False,
     session: CurrentSession,
 ) -> None:
@@ -85,7 +99,24 @@ def read(
             status = status_of(store, dataset)
             begins = "" if as_of is None else _begins(store, status)
             raise no_match(session, store, dataset, selectors[0], begins)
-    _print(session, snapshot, meta=meta)
+    _print(session, _with_members(snapshot, member), member, meta=meta)
+
+
+def _with_members(snapshot: Snapshot, names: Sequence[str] | None) -> Snapshot:
+    """Leave the other members of a group out. Raises `NotFound` for one that it does not have."""
+    if not names:
+        return snapshot
+    if not isinstance(snapshot, Group):
+        raise InvalidInput(
+            f"version {snapshot.version} is a single snapshot and no group; leave --member out"
+        )
+    missing = next((name for name in names if name not in snapshot.members), None)
+    if missing is not None:
+        raise NotFound(
+            f"version {snapshot.version} has no member {missing!r}; it has {len(snapshot)} others",
+            dataset=snapshot.dataset,
+        )
+    return attrs.evolve(snapshot, members={name: snapshot[name] for name in names})
 
 
 def no_match(session: Session, store: Store, dataset: str, selector: str, begins: str = "") -> NotFound:
@@ -112,16 +143,46 @@ def _begins(store: Store, status: Status) -> str:
     return f": the history begins at {output.instant(oldest.ts)}, with version {oldest.version}"
 
 
-def _print(session: Session, snapshot: Snapshot, *, meta: bool, pinned: bool = False) -> None:
+def _print(
+    session: Session, snapshot: Snapshot, names: Sequence[str] | None, *, meta: bool, pinned: bool = False
+) -> None:
+    """Print a snapshot. `names`: only these members of a group were asked for."""
     if session.human_readable:
         _print_facts(snapshot, pinned=pinned)
         if not meta:
-            command = session.command_line("read", snapshot.dataset, "--version", str(snapshot.version))
-            output.print_payload(snapshot, command=command)
+            words = [word for name in names or () for word in ("--member", name)]
+            version = ("--version", str(snapshot.version))
+            command = session.command_line("read", snapshot.dataset, *version, *words)
+            payload, codec = _content(snapshot, names)
+            output.print_payload(payload, codec, command=command)
     elif meta:
         output.write_json(attrs.asdict(snapshot, filter=lambda field, _: field.name != "raw"))
     else:
-        output.write(snapshot.raw)
+        payload, codec = _content(snapshot, names)
+        if codec == GROUP:
+            name = next(name for name, each in snapshot.members.items() if each.codec != "json")
+            raise InvalidInput(
+                f"version {snapshot.version} is a group, and its member {name!r} is not JSON, so its members "
+                f"cannot be printed as one document. Name one: --member {name}",
+                dataset=snapshot.dataset,
+            )
+        output.write(payload)
+
+
+def _content(snapshot: Snapshot, names: Sequence[str] | None) -> tuple[bytes, str]:
+    """Return what there is to print of a snapshot, and its codec.
+
+    Of a group: the one member that was asked for, or a document of its members by name. If they are not JSON,
+    there is no such document, and the codec is `group`.
+    """
+    if not isinstance(snapshot, Group):
+        return snapshot.raw, snapshot.codec
+    if names and len(snapshot) == 1:
+        return snapshot[names[0]].raw, snapshot[names[0]].codec
+    if any(each.codec != "json" for each in snapshot.members.values()):
+        return b"", GROUP
+    document = {name: msgspec.Raw(each.raw.strip()) for name, each in snapshot.members.items()}
+    return msgspec.json.encode(document) + b"\n", "json"
 
 
 def _print_facts(snapshot: Snapshot, *, pinned: bool) -> None:
@@ -132,12 +193,25 @@ def _print_facts(snapshot: Snapshot, *, pinned: bool) -> None:
             "ts": f"{output.instant(snapshot.ts)} ({output.age(snapshot.ts)})",
             "version": f"{snapshot.version}{' (pinned)' if pinned else ''}",
             "etag": snapshot.etag,
-            "size": f"{snapshot.size:,} bytes",
+            "size": f"{_size(snapshot):,} bytes",
             "codec": snapshot.codec,
+            **_members(snapshot),
             "labels": output.labels(snapshot.labels),
             "committed at": output.instant(snapshot.committed_at),
         }
     )
+
+
+def _size(snapshot: Snapshot) -> int:
+    """Return how many bytes there are to print; of a group, those of its members."""
+    return sum(each.size for each in snapshot.members.values()) if snapshot.members else snapshot.size
+
+
+def _members(snapshot: Snapshot) -> dict[str, str]:
+    if not snapshot.members:
+        return {}
+    count, names = f"{len(snapshot.members):,}", ", ".join(snapshot.members)
+    return {"members": f"{count}: {names}" if len(names) <= MOST_NAMES else count}
 
 
 # --- the history -----------------------------------------------------------------------------------

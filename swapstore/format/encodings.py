@@ -40,7 +40,7 @@ WORTH_A_BASE = 256  # bytes: the key and the header of a base take as much
 
 _FRAME = bytes.fromhex("28b52ffd")
 _TRAINED_DICTIONARY = bytes.fromhex("37a430ec")
-_SHORTEST_DICTIONARY = 8
+SHORTEST_BASE = 8
 
 
 class Undecodable(ValueError):  # noqa: N818 - as the errors of this library
@@ -63,9 +63,7 @@ def may_be_base(content: bytes) -> bool:
     Python refuses a dictionary of less than eight bytes, and Node ignores it. Content that begins as a
     trained dictionary does would be parsed as one.
     """
-    return _SHORTEST_DICTIONARY <= len(content) <= LARGEST_BASE and not content.startswith(
-        _TRAINED_DICTIONARY
-    )
+    return SHORTEST_BASE <= len(content) <= LARGEST_BASE and not content.startswith(_TRAINED_DICTIONARY)
 
 
 class Dictionary:

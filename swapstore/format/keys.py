@@ -22,7 +22,7 @@ class Name:
     """A parsed key. `rest` is an id, a ts with an id, or the name of a page or of a base.
 
     `member`: the member of a group that it belongs to; empty: it belongs to no member. For the record of a
-    member `rest` is the id of its group, and for what it is stored against, the name of the base.
+    member `rest` names its group (see `group_name`), and for what it is stored against, the base.
     """
 
     key: str
@@ -53,6 +53,7 @@ _OURS = re.compile(
 )
 _PAGE = re.compile(r"[0-9a-f]{1,40}\.[0-9]{1,16}-[0-9]{1,16}")
 _BASE = re.compile(r"[0-9]{1,16}\.[0-9a-f]{16}g?")
+_GROUP_NAME = re.compile(r".+:[0-9a-f]{8}", re.DOTALL)
 _OF_MEMBER = re.compile(r"(.+):([A-Za-z0-9][A-Za-z0-9._/-]{0,127})")
 _GROUP = "g"  # ends the name of a base that members have records of, too
 
@@ -60,6 +61,15 @@ _GROUP = "g"  # ends the name of a base that members have records of, too
 def base_name(version: int, sha256: str, *, of_group: bool = False) -> str:
     """The name of the base that a version brings."""
     return f"{version}.{sha256[:16]}{_GROUP if of_group else ''}"
+
+
+def group_name(id: str, sha256: str) -> str:  # noqa: A002 - the public name
+    """What the keys of a group's members begin with: its id, and the beginning of the digest of its table.
+
+    So members that were staged for another group under this id, which was not committed or left since, have
+    other keys.
+    """
+    return f"{id}:{sha256[:8]}"
 
 
 def is_of_group(base: str) -> bool:
@@ -104,9 +114,9 @@ class Keys:
         """The prefix of the keys of all members of a dataset."""
         return f"{self.namespace}:member:{{{dataset}}}:"
 
-    def member(self, dataset: str, id: str, name: str) -> str:  # noqa: A002
-        """The record of a member of the group with this id."""
-        return f"{self.members(dataset)}{id}:{name}"
+    def member(self, dataset: str, group: str, name: str) -> str:
+        """The record of a member of a group: see `group_name`."""
+        return f"{self.members(dataset)}{group}:{name}"
 
     def page(self, dataset: str, name: str) -> str:
         """A page of sealed rows or references; its name is `<epoch>.<first>-<last>`."""
@@ -155,7 +165,7 @@ class Keys:
             "id": bool(name.rest),
             "ts": re.fullmatch(r"[0-9]{1,15}:.+", name.rest) is not None,
             "page": _PAGE.fullmatch(name.rest) is not None,
-            "member": bool(name.member),
+            "member": bool(name.member) and _GROUP_NAME.fullmatch(name.rest) is not None,
             "base": _BASE.fullmatch(name.rest) is not None and bool(name.member) <= is_of_group(name.rest),
         }
         return name if whole.get(name.kind, not name.rest) else None

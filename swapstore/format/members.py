@@ -19,7 +19,7 @@ import msgspec
 
 from swapstore import arguments, codecs
 from swapstore.errors import Corrupt, InvalidInput, PayloadMissing
-from swapstore.format import records
+from swapstore.format import encodings, records
 from swapstore.format.encodings import Encoding
 from swapstore.format.keys import check_base
 from swapstore.models import MOST_MEMBERS, Member, Whole
@@ -81,6 +81,11 @@ class Listed(msgspec.Struct, frozen=True, array_like=True):
     size: Whole
     sha256: str
     codec: str = _JSON
+
+    @property
+    def has_base(self) -> bool:
+        """Whether a base of groups has a record of this member, as far as its size tells."""
+        return encodings.SHORTEST_BASE <= self.size <= encodings.LARGEST_BASE
 
 
 _TABLE = msgspec.json.Decoder(dict[str, Listed])

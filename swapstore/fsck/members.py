@@ -10,7 +10,7 @@ import attrs
 from swapstore.commands import PERMANENT, Command, Get, Ttl
 from swapstore.errors import Corrupt, Damaged, PayloadMissing, UnsupportedFormat
 from swapstore.format import bases, members
-from swapstore.format.keys import is_of_group
+from swapstore.format.keys import group_name, is_of_group
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.rows import bytes_of, finding_of
 from swapstore.protocol.load import ask_all, load_base, value_of
@@ -43,19 +43,35 @@ class MemberFault:
         return self.finding.problem in GONE
 
 
+@attrs.define
+class ComparedMembers:
+    """What is wrong with the members of a group, the base that they name, and the keys of their own bases."""
+
+    faults: list[MemberFault] = attrs.field(factory=list)
+    base: str | None = None
+    base_keys: list[str] = attrs.field(factory=list)
+
+    @property
+    def gone(self) -> MemberFault | None:
+        """A member that cannot be read."""
+        return next((each for each in self.faults if each.is_gone), None)
+
+
 def compare_members(
     ctx: Context, dataset: str, entry: Entry, listed: Mapping[str, Listed], row: Row | None = None
-) -> Operation[list[MemberFault]]:
+) -> Operation[ComparedMembers]:
     """Compare the members of a group with its table: there, whole, the same, and permanent.
 
     `row`: the row of the group. None: no row names it.
     """
-    found: list[MemberFault] = []
+    found = ComparedMembers()
     for batch in batches({name: each.size for name, each in listed.items()}):
         comparison = _Comparison(ctx, dataset, entry, row)
         yield from comparison.read(batch)
+        found.base = found.base or comparison.base
+        found.base_keys += comparison.base_keys
         for name in batch:
-            found += comparison.faults_of(name, listed[name])
+            found.faults += comparison.faults_of(name, listed[name])
     return found
 
 
@@ -83,18 +99,25 @@ class _Comparison:
         self._row = row
         self._stored: dict[str, _Stored] = {}
         self._bases: dict[str, _Stored] = {}
+        self.base: str | None = None  # that one of them names
+
+    @property
+    def base_keys(self) -> list[str]:
+        """The keys of what the members are stored against."""
+        return [stored.key for stored in self._bases.values()]
 
     def read(self, names: Sequence[str]) -> Operation[None]:
         """Read the records of members, and then their bases."""
-        keys = self._ctx.keys
+        keys, group = self._ctx.keys, group_name(self._entry.id, self._entry.sha256)
         self._stored = yield from self._read(
-            {name: keys.member(self._dataset, self._entry.id, name) for name in names}
+            {name: keys.member(self._dataset, group, name) for name in names}
         )
         bases_of: dict[str, str] = {}
         for name, stored in self._stored.items():
             with suppress(Damaged):  # see `faults_of`
                 base = members.parse_member(bytes_of(stored.reply), stored.key).base
                 if base is not None:
+                    self.base = base
                     bases_of[name] = keys.member_base(self._dataset, base, name)
         self._bases = yield from self._read(bases_of)
 
@@ -149,6 +172,27 @@ class _Comparison:
             expires_in_ms=expires_in_ms,
         )
         return MemberFault(finding, stored.header)
+
+
+def fault_of_base(ctx: Context, dataset: str, table: Dictionary) -> Operation[str]:
+    """Return which member's record of a base was altered, and how. What is not there is not used."""
+    if not is_of_group(table.name):
+        return ""
+    try:
+        listed = members.parse_table(table.content, ctx.keys.base(dataset, table.name))
+    except Corrupt as error:
+        return str(error.args[0])
+    for batch in batches({name: each.size for name, each in listed.items()}):
+        keys = {name: ctx.keys.member_base(dataset, table.name, name) for name in batch}
+        replies = yield from ask_all(ctx, [Get(key) for key in keys.values()])
+        for (name, key), reply in zip(keys.items(), replies, strict=True):
+            try:
+                record = value_of(reply)
+                if record is not None:
+                    bases.parse(record, table.name, dataset=dataset, key=key, member=name)
+            except Corrupt as error:
+                return str(error.args[0])
+    return ""
 
 
 def keys_of_base(ctx: Context, dataset: str, name: str) -> Operation[list[str]]:

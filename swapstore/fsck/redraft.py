@@ -17,6 +17,7 @@ from swapstore.commands import Get
 from swapstore.errors import Contended, Corrupt, Damaged
 from swapstore.format import manifest, pages, rebuild, records, search
 from swapstore.format.append import Draft, keys_of, sealed_log, sealed_refs
+from swapstore.format.keys import group_name
 from swapstore.format.manifest import Head, Log
 from swapstore.fsck.rows import bytes_of
 from swapstore.protocol.commit import Record
@@ -272,7 +273,8 @@ class Redrafter:
         unlinked: list[str] = []
         moved = current.etag != self._walk.manifest.etag
         rows = (*later, *current.head.kept)
-        used, groups = set(keys_of(rows, dataset, keys)), {row.id for row in rows if row.is_group}
+        used = set(keys_of(rows, dataset, keys))
+        groups = {group_name(row.id, row.sha256) for row in rows if row.is_group}
         for key in damage.leaked:
             if key in used:
                 continue  # its id was published again, after another repair had unlinked it

@@ -20,10 +20,11 @@ import attrs
 from swapstore.commands import ABSENT, PERMANENT, Command, Get, Scan, Ttl
 from swapstore.errors import Contended, Corrupt
 from swapstore.format import records, search
+from swapstore.format.keys import group_name
 from swapstore.format.members import parse_table
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.findings import Finding, Problem
-from swapstore.fsck.members import compare_members
+from swapstore.fsck.members import ComparedMembers, compare_members
 from swapstore.fsck.rows import bytes_of, finding_of
 from swapstore.fsck.walk import Expiring, Unresolved, Walk
 from swapstore.protocol.load import (
@@ -174,13 +175,13 @@ def _catch_up(
     for row in later:
         for key in ctx.keys.records(dataset, row):
             walk.reached.add(key)
-    ids = {row.id for row in later if row.is_group}
+    groups = {group_name(row.id, row.sha256) for row in later if row.is_group}
     for name in names:
         if name.kind == "page":
             named = yield from is_page_named(ctx, current, name.key, name.first_version)
         else:
             named = name.kind == "base" and (yield from is_base_named(ctx, current, name.rest))
-            named = named or (name.kind == "member" and name.rest in ids)
+            named = named or (name.kind == "member" and name.rest in groups)
         if named:
             walk.reached.add(name.key)
 
@@ -214,7 +215,7 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     if is_staged and not _may_be_its_own(walk, origin):
         has_ts, origin = False, None
     is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts, is_staged=is_staged)
-    fault = (yield from _fault_of(ctx, walk, entry, record)) if has_id else "it is gone"
+    fault, parts = yield from _fault_of(ctx, walk, entry, record if has_id else None)
     row = None if fault else _altered_row(walk, entry)
     if row is not None:
         return [walk.note_altered(row, records.holding_of(record, id_key))]
@@ -230,11 +231,11 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     is_altered = not has_ts and value_of(ts_ttl) == PERMANENT
     if is_altered:  # this swap gives it a TTL, so that the next one can write it again
         found += note_leaked(walk, [ts_key])
-    needed = records.holding_of(record, id_key).base
+    needed = records.holding_of(record, id_key).base or parts.base
     base = None if needed is None else (yield from walk.bases.read([needed]))[needed]
     candidate = Unnamed(entry=entry, origin=origin, has_ts=has_ts or is_altered, base=needed)
-    one = Unresolved(candidate, tuple(permanent), expiring, is_staged=is_staged)
-    if base is not None and not base.is_permanent:
+    one = Unresolved(candidate, tuple(permanent), expiring, is_staged=is_staged, members=parts.faults)
+    if base is not None and base.problem is None and not base.is_permanent:
         one = attrs.evolve(one, base=attrs.evolve(base, content=None))
     if is_unresolved:
         walk.damage.unresolved.append(one)
@@ -242,26 +243,25 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     return [*found, *_note_lost(walk, one, id_key)]
 
 
-def _fault_of(ctx: Context, walk: Walk, entry: Entry, record: bytes) -> Operation[str]:
-    """Return why a snapshot, or a member of a group, cannot be read. Empty: it can.
-
-    Members with a TTL are made permanent again if the group is put back.
-    """
+def _fault_of(
+    ctx: Context, walk: Walk, entry: Entry, record: bytes | None
+) -> Operation[tuple[str, ComparedMembers]]:
+    """Return why a snapshot, or a member of a group, cannot be read, and its members. Empty: it can."""
+    if record is None:
+        return "it is gone", ComparedMembers()
     fault = yield from walk.bases.fault_of(record, entry)
     if fault or not entry.is_group:
-        return fault
+        return fault, ComparedMembers()
     table = yield from walk.bases.payload_of(record, entry)
     try:
         listed = parse_table(table, ctx.keys.id(walk.dataset, entry.id))
     except Corrupt as error:
-        return str(error.args[0])
-    faults = yield from compare_members(ctx, walk.dataset, entry, listed)
-    gone = next((each.finding for each in faults if each.is_gone), None)
-    if gone is not None:
-        return f"{gone.key}: {gone.detail or gone.problem.meaning}"
-    for each in faults:
-        walk.damage.expiring[each.finding.key] = Expiring(each.header, 0)
-    return ""
+        return str(error.args[0]), ComparedMembers()
+    parts = yield from compare_members(ctx, walk.dataset, entry, listed)
+    if parts.gone is not None:
+        gone = parts.gone.finding
+        return f"{gone.key}: {gone.detail or gone.problem.meaning}", parts
+    return "", parts
 
 
 def _altered_row(walk: Walk, entry: Entry) -> Row | None:
@@ -278,6 +278,8 @@ def _note_lost(walk: Walk, one: Unresolved, id_key: str) -> list[Finding]:
     walk.damage.candidates.append(one.candidate)
     for key, header in one.expiring.items():
         walk.damage.expiring[key] = Expiring(header, 0)
+    for each in one.members:
+        walk.damage.expiring[each.finding.key] = Expiring(each.header, 0)
     if one.base is not None:
         walk.damage.expiring[one.base.key] = Expiring(one.base.header, 0)
     detail = (
@@ -387,9 +389,9 @@ def _leaked_parts(walk: Walk) -> list[Finding]:
     if walk.damage.holes:
         return []
     needed = {candidate.base for candidate in walk.damage.candidates}
-    put_back = {candidate.entry.id for candidate in walk.damage.candidates}
+    put_back = {group_name(each.entry.id, each.entry.sha256) for each in walk.damage.candidates}
     leaked = [key for key, name in unclaimed.items() if name not in needed]
-    leaked += [key for key, id in members.items() if id not in put_back]  # noqa: A001
+    leaked += [key for key, group in members.items() if group not in put_back]
     return note_leaked(walk, leaked)
 
 

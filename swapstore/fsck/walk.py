@@ -18,12 +18,13 @@ import attrs
 from swapstore.commands import PERMANENT, Command, Failed, Get, Members, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, UnsupportedFormat
 from swapstore.format import manifest, pages, records, reseal, search
+from swapstore.format.keys import group_name
 from swapstore.format.pages import Page
 from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.bases import Bases, StoredBase, wrong_numbers
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.keyset import Keyset
-from swapstore.fsck.members import MemberFault, compare_members, keys_of_base
+from swapstore.fsck.members import ComparedMembers, MemberFault, compare_members, fault_of_base, keys_of_base
 from swapstore.fsck.rows import Compared, chunks, compare, finding_of, recorded
 from swapstore.protocol.commit import Record
 from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_manifest, value_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from swapstore.format.encodings import InForce
     from swapstore.format.manifest import Head, Manifest
     from swapstore.models import Entry, Ref, Row
     from swapstore.protocol.context import Context
@@ -214,24 +216,29 @@ class Walk:
         except Damaged:  # its row was altered, or it has been unlinked since
             return []
         for name in listed:
-            self.reached.add(ctx.keys.member(dataset, row.id, name))
-        faults = yield from compare_members(ctx, dataset, row, listed, row)
-        if faults and (yield from self._is_still_named(row.version)):
-            faults = yield from compare_members(ctx, dataset, row, listed, row)  # a replica may lag
-            return self._note_members(row, faults)
-        return []
-
-    def _note_members(self, row: Row, faults: list[MemberFault]) -> list[Finding]:
-        """Note what a repair has to know about the members of a group. Returns the findings that are new."""
+            self.reached.add(ctx.keys.member(dataset, group_name(row.id, row.sha256), name))
+        compared = yield from compare_members(ctx, dataset, row, listed, row)
         found: list[Finding] = []
-        for each in faults:
-            if each.is_gone:
-                self.damage.gone[row.version] = row
-            elif each.finding.key in self.damage.expiring:
-                continue
-            else:
-                self.damage.expiring[each.finding.key] = Expiring(each.header, row.version)
-            found.append(each.finding)
+        if compared.faults and (yield from self._is_still_named(row.version)):
+            compared = yield from compare_members(ctx, dataset, row, listed, row)  # a replica may lag
+            found = self._note_members(row, compared)
+        for key in compared.base_keys:  # the table of the base may be lost, and nobody else names them
+            self.reached.add(key)
+        if compared.base not in {None, row.base} and (yield from self._is_still_named(row.version)):
+            found += yield from self._note_other_base(row, compared.base or "")
+        return found
+
+    def _note_members(self, row: Row, compared: ComparedMembers) -> list[Finding]:
+        """Note what a repair has to know about the members of a group. Returns the findings that are new."""
+        if compared.gone is not None:
+            self.damage.gone[row.version] = row
+            return [each.finding for each in compared.faults if each.is_gone]
+        found: list[Finding] = []
+        for each in compared.faults:
+            key = each.finding.key
+            if key not in self.damage.expiring:  # other groups may need the same base
+                found.append(each.finding)
+            self.damage.expiring[key] = Expiring(each.header, row.version)
         return found
 
     def _note_base(self, name: str) -> Operation[None]:
@@ -371,13 +378,14 @@ class Walk:
         name, version = in_force.name, self.manifest.version
         stored = (yield from self.bases.read([name]))[name]
         yield from self._note_base(name)
-        if stored.is_permanent and not (stored.fault or wrong_numbers(in_force, stored, version)):
+        wrong = yield from self._wrong_with(in_force, stored, version)
+        if stored.is_permanent and not wrong:
             return []
         current = yield from self._current()
         if current.log.base is None or current.log.base.name != name:
             return []
         stored = (yield from self.bases.read([name], again=True))[name]  # a replica may lag
-        wrong = stored.fault or wrong_numbers(in_force, stored, version)
+        wrong = yield from self._wrong_with(in_force, stored, version)
         found: list[Finding] = []
         if stored.problem is None and not stored.is_permanent and stored.key not in self.damage.expiring:
             self.damage.expiring[stored.key] = Expiring(stored.header, 0)
@@ -391,6 +399,13 @@ class Walk:
         if stored.problem is Problem.BASE_DAMAGED:
             self.damage.lost_bases.setdefault(name, LostBase(stored))
         return found
+
+    def _wrong_with(self, in_force: InForce, stored: StoredBase, version: int) -> Operation[str]:
+        """Return why a base cannot be in force. Empty: it can."""
+        wrong = stored.fault or wrong_numbers(in_force, stored, version)
+        if wrong or stored.content is None:
+            return wrong
+        return (yield from fault_of_base(self._ctx, self.dataset, stored.content))
 
     def _is_still_named(self, version: int) -> Operation[bool]:
         """Say whether the log or the header still names the row of this version."""
@@ -442,7 +457,8 @@ class Unresolved:
 
     It is lost or leaked: that is decided when all keys have been seen. `keys` are those of its keys that are
     permanent; `expiring` those that have a TTL, each with the beginning of its record; `base` its base if
-    that has one. `is_staged`: its ts record has a TTL, so a retry may have staged it.
+    that has one; `members` the members of a group that have one. `is_staged`: its ts record has a TTL, so a
+    retry may have staged it.
     """
 
     candidate: Unnamed
@@ -450,6 +466,7 @@ class Unresolved:
     expiring: Mapping[str, bytes]
     is_staged: bool = False
     base: StoredBase | None = None
+    members: Sequence[MemberFault] = ()
 
 
 @attrs.define
@@ -490,7 +507,7 @@ class Damage:
     unresolved: list[Unresolved] = attrs.field(factory=list)
     lost_bases: dict[str, LostBase] = attrs.field(factory=dict)  # bases that cannot be read, by name
     unclaimed: dict[str, str] = attrs.field(factory=dict)  # names of bases that no row names, by key
-    unlisted_members: dict[str, str] = attrs.field(factory=dict)  # ids of groups that no row names, by key
+    unlisted_members: dict[str, str] = attrs.field(factory=dict)  # names of groups that no row names, by key
     not_in_force: str | None = None  # the base that is in force and cannot be
     # What altered rows have to state: the fields that may differ, by version.
     corrected: dict[int, dict[str, Any]] = attrs.field(factory=dict)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.commands import Get
-from swapstore.errors import NotFound, SwapstoreError
+from swapstore.errors import Corrupt, Damaged, NotFound, SwapstoreError
 from swapstore.format import bases, encodings, members, records
 from swapstore.format.encodings import Dictionary, Encoded
-from swapstore.format.keys import is_of_group
+from swapstore.format.keys import group_name, is_of_group
 from swapstore.format.manifest import snapshot_fields
 from swapstore.format.members import HeldMember, Listed, Part
 from swapstore.models import Group, Member, Row, Snapshot
@@ -104,7 +104,7 @@ def current_members(ctx: Context, dataset: str, names: Sequence[str]) -> Operati
         bases_of = _Bases(ctx, dataset)
         if base is not None:
             asked = [(ctx.keys.member_base(dataset, base, name), base, name) for name in names]
-            bases_of.keep(asked, served.members[1::2])
+            bases_of.keep(asked, served.members[1::2], are_needed=False)
         for name, record in zip(names, served.members[::2], strict=True):
             if record is not None:
                 held = members.parse_member(record, _key(ctx, current, row, name))
@@ -124,7 +124,7 @@ def _table(ctx: Context, current: Manifest, row: Row) -> Operation[tuple[bytes, 
 
 
 def _key(ctx: Context, current: Manifest, row: Row, name: str) -> str:
-    return ctx.keys.member(current.head.dataset, row.id, name)
+    return ctx.keys.member(current.head.dataset, group_name(row.id, row.sha256), name)
 
 
 def batches(sizes: Mapping[str, int]) -> list[list[str]]:
@@ -150,7 +150,7 @@ def _load_members(
     bases_of = _Bases(ctx, dataset)
     along = [] if base is None else bases_of.unknown((base, name) for name in names)
     replies = yield from ask_all(ctx, [Get(key) for key in (*keys, *(key for key, _, _ in along))])
-    bases_of.keep(along, replies[len(names) :])
+    bases_of.keep(along, replies[len(names) :], are_needed=False)
     held: dict[str, HeldMember] = {}
     for name, key, reply in zip(names, keys, replies, strict=False):
         record = value_of(reply)
@@ -220,11 +220,18 @@ class _Bases:
                 self._found[key] = cached
         return left
 
-    def keep(self, asked: Sequence[tuple[str, str, str]], replies: Sequence[Any]) -> None:
-        """Parse what was read. Raises `Corrupt`."""
+    def keep(
+        self, asked: Sequence[tuple[str, str, str]], replies: Sequence[Any], *, are_needed: bool = True
+    ) -> None:
+        """Parse what was read. Raises `Corrupt` if `are_needed`; else what is damaged counts as not read."""
         for (key, base, member), reply in zip(asked, replies, strict=True):
             if isinstance(reply, bytes):
-                parsed = bases.parse(reply, base, dataset=self._dataset, key=key, member=member)
+                try:
+                    parsed = bases.parse(reply, base, dataset=self._dataset, key=key, member=member)
+                except Corrupt:
+                    if are_needed:
+                        raise
+                    continue
                 self._found[key] = parsed
                 compressing = self._ctx.policy.compression == "delta"
                 self._ctx.cache.keep_base(key, parsed, compressing=compressing)
@@ -255,7 +262,7 @@ class GroupEncoder(Encoder):
     ) -> None:
         super().__init__(ctx, dataset, payload, sha256)
         self._parts = parts
-        self._id = id
+        self._group = group_name(id, sha256)
         self._stored: dict[str | None, list[Record]] = {}  # the records of all members, by their base
         self._contents: dict[str, Encoded] = {}  # of members, as bases
 
@@ -266,8 +273,12 @@ class GroupEncoder(Encoder):
             return attrs.evolve(form, members=tuple(self._members(None, {})))
         in_force = current.log.base if current else None
         base = yield from self._load(in_force)
+        own: dict[str, Dictionary] = {}
+        try:
+            own = {} if base is None else (yield from self._load_own(base))
+        except Damaged:
+            base = None  # this group brings another one
         name = None if base is None else base.name
-        own = {} if base is None else (yield from self._load_own(base.name))
         encoded, stored = self._compressed(base), self._members(name, own)
         size = len(encoded.body) + sum(len(record.body) for record in stored)
         if encodings.is_due(in_force if base else None, size):
@@ -276,13 +287,14 @@ class GroupEncoder(Encoder):
         then = in_force.then(size) if in_force and base else None
         return Form(encoded, then, members=(*stored, *needed), delta_of=name)
 
-    def _load_own(self, base: str) -> Operation[dict[str, Dictionary]]:
+    def _load_own(self, base: Dictionary) -> Operation[dict[str, Dictionary]]:
         """Return what the members are stored against: those that the base has, and that are not lost."""
         loading = _Bases(self._ctx, self._dataset)
-        wanted = {name: part for name, part in self._parts.items() if encodings.may_be_base(part.payload)}
-        for batch in batches({name: len(part.payload) for name, part in wanted.items()}):
-            yield from loading.load((base, name) for name in batch)
-        return {name: known for name in wanted if (known := loading.get(base, name)) is not None}
+        listed = members.parse_table(base.content, self._ctx.keys.base(self._dataset, base.name))
+        wanted = {name: each.size for name, each in listed.items() if name in self._parts and each.has_base}
+        for batch in batches(wanted):
+            yield from loading.load((base.name, name) for name in batch)
+        return {name: known for name in wanted if (known := loading.get(base.name, name)) is not None}
 
     def _base_record(self, base: str, member: str) -> Record:
         """Return the record that a member is stored against: the store has it, and this client a copy."""
@@ -294,7 +306,7 @@ class GroupEncoder(Encoder):
         if base not in self._stored:
             stored = []
             for name, part in self._parts.items():
-                key = self._ctx.keys.member(self._dataset, self._id, name)
+                key = self._ctx.keys.member(self._dataset, self._group, name)
                 against = own.get(name)
                 if base is not None and against is not None and against.content == part.payload:
                     stored.append(Record(key, members.unchanged(part, base), shared=True))

@@ -159,7 +159,7 @@ def copy_of(ctx: Context, dataset: str, row: Row, snapshot: Snapshot) -> Publica
         ts=row.ts,
         labels=dict(row.labels),
         dedupe_key=row.dedupe_key,
-        parts={name: Part(member.raw, member.codec) for name, member in snapshot.members.items()},
+        parts={name: members.Part(member.raw, member.codec) for name, member in snapshot.members.items()},
         committed_at=row.committed_at,
     )
 

@@ -14,6 +14,7 @@ from swapstore.arguments import shown
 from swapstore.errors import Contended, Corrupt, InvalidInput, PayloadMissing, Unavailable
 from swapstore.events import ReadHit, ReadMiss
 from swapstore.format import search
+from swapstore.format.keys import group_name
 from swapstore.models import GROUP, Group, Snapshot
 from swapstore.protocol.load import (
     current_manifest,
@@ -164,7 +165,10 @@ def read_group(
     def view(manifest: Manifest) -> Operation[Group]:
         row = manifest.head.serving
         if row.codec != GROUP:
-            raise InvalidInput(f"version {row.version} is a single snapshot and no group; use read_latest()")
+            raise InvalidInput(
+                f"version {row.version} is a single snapshot and no group: read it with read_latest(), "
+                "and name no members"
+            )
         return load_group(ctx, manifest, row, names)
 
     begin = partial(current_members, names=names or ())
@@ -215,7 +219,8 @@ def _read_row(
 def _emit_read(ctx: Context, found: Snapshot, tally: Tally) -> None:
     """Emit `ReadMiss` if the payload of a read was fetched from the store, `ReadHit` if not."""
     keys = [ctx.keys.id(found.dataset, found.id)]
-    keys += [ctx.keys.member(found.dataset, found.id, name) for name in found.members]
+    group = group_name(found.id, found.sha256)
+    keys += [ctx.keys.member(found.dataset, group, name) for name in found.members]
     fetched = tally.served or any(key in tally.asked_for for key in keys)
     kind = ReadMiss if fetched else ReadHit
     ctx.emit(

@@ -9,7 +9,7 @@ import attrs
 from swapstore.commands import Get
 from swapstore.errors import Damaged
 from swapstore.format import members
-from swapstore.format.keys import is_of_group
+from swapstore.format.keys import group_name, is_of_group
 from swapstore.protocol.load import ask_all, load_base, payload_in, value_of
 from swapstore.protocol.operation import Operation
 
@@ -36,7 +36,8 @@ def with_members(ctx: Context, draft: Draft) -> Operation[Draft]:
     freed_bytes = draft.freed_bytes
     for row in draft.groups:
         listed = yield from _listed(ctx, dataset, row)
-        found += [ctx.keys.member(dataset, row.id, name) for name in listed]
+        group = group_name(row.id, row.sha256)
+        found += [ctx.keys.member(dataset, group, name) for name in listed]
         freed_bytes += sum(each.size for each in listed.values())
     for base in _bases_in(ctx, draft):
         names = yield from _listed_in_base(ctx, dataset, base)

@@ -13,6 +13,7 @@ from tests.cli.conftest import Swapstore
 
 COMMANDS = (
     "publish",
+    "publish-group",
     "published",
     "latest",
     "read",

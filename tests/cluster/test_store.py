@@ -49,6 +49,22 @@ def test_publish_and_read_over_several_nodes(cluster: Cluster) -> None:
     asyncio.run(main())
 
 
+def test_groups_on_several_nodes(cluster: Cluster) -> None:
+    """The members of a group are on several nodes, so that no commit can verify them."""
+    names = [cluster.names(1, of=node)[0] for node in cluster.primaries]
+    members = {"EG": LARGE, "SG": 7, "region/MA": []}
+    with swapstore.connect(cluster.url, compression="delta") as store:
+        for name in names:
+            for number in range(2):
+                store.publish_group(name, {**members, "SG": number})
+            assert store.read_group(name, members=["SG"]).value == {"SG": 1}  # type: ignore[union-attr]
+            assert len(invariants.check(store, name)) == 2
+    with swapstore.connect(cluster.url) as reader:
+        for name in names:
+            assert reader.read_group(name).value == {**members, "SG": 1}  # type: ignore[union-attr]
+        assert not list(reader.verify())
+
+
 def test_scripts_that_the_nodes_have_forgotten(cluster: Cluster) -> None:
     """After a restart of one node, each publish to it fails."""
     names = [cluster.names(1, of=node)[0] for node in cluster.primaries]

@@ -52,6 +52,8 @@ def written(path: Path) -> dict[str, bytes]:
         )
         store.publish("mena", [1, 2], id="report-2", ts=1_769_864_400_000, dedupe_key="run-2")
         store.put_live("mena", "<h1>calm</h1>", ttl=60)
+        countries = {"EG": {"calls": 41}, "SG": {"calls": 97}}
+        store.publish_group("portwatch", countries, id="run-7", ts=1_769_860_800_000)
     with closing(sqlite3.connect(path)) as connection:
         return dict(connection.execute("SELECT key, value FROM records"))
 
@@ -63,6 +65,8 @@ def written(path: Path) -> dict[str, bytes]:
         ("swapstore:ts:{mena}:1769860800000:report-1", "the ts record"),
         ("swapstore:manifest:{mena}", "the manifest"),
         ("swapstore:live:{mena}", "the live view"),
+        ("swapstore:id:{portwatch}:run-7", "the table of a group"),
+        ("swapstore:member:{portwatch}:run-7:b70d0fee:EG", "a member of a group"),
     ],
 )
 def test_documented_records_are_what_the_library_writes(tmp_path: Path, key: str, what: str) -> None:

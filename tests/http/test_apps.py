@@ -156,3 +156,26 @@ def test_many_clients_at_once_see_whole_versions(site: Site, store: Store) -> No
     for client in clients:
         client.join()
     assert wrong == []
+
+
+def test_members_of_a_group(site: Site, store: Store) -> None:
+    """A page gets the table of the members, or one country's numbers for another's."""
+    store.publish_group("portwatch", {"EG": msgspec.Raw(TEXT), "SG": 7})
+    one = site.get("/datasets/portwatch?member=EG")
+    assert (one.status, one.body) == (200, TEXT)
+    whole = site.get("/datasets/portwatch")
+    assert (whole.status, msgspec.json.decode(whole.body)) == (
+        200,
+        {"EG": msgspec.json.decode(TEXT), "SG": 7},
+    )
+    assert whole.headers["Content-Type"].startswith("application/json")
+    for path in ("portwatch?member=XX", "portwatch?member=a:b", "eu/prices?member=EG", "nowhere?member=EG"):
+        assert site.get(f"/datasets/{path}").status == 404, path
+    store.publish_group("tiles", {"t": b"\xff"}, codec="bytes")
+    tile = site.get("/datasets/tiles?member=t")
+    assert (tile.status, tile.body, tile.headers["Content-Type"]) == (
+        200,
+        b"\xff",
+        "application/octet-stream",
+    )
+    assert site.get("/datasets/tiles").status == 404

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from swapstore import Row, Snapshot
+from swapstore import Group, Row, Snapshot
 from swapstore.errors import Corrupt, NotFound, PayloadMissing, SwapstoreError, UnsupportedFormat
 from swapstore.testing.simulated import SimulatedStore, Value
 from tests.interop.conftest import run
@@ -29,6 +29,7 @@ ASK = """
 import { readFileSync } from "node:fs";
 import { open } from "./dataset.ts";
 import { readAsOf, readVersion } from "./find.ts";
+import { readGroup } from "./group.ts";
 import { history } from "./history.ts";
 import { readLatest } from "./read-latest.ts";
 
@@ -43,13 +44,19 @@ const list = async (rows) => {
   return all;
 };
 
-async function answers({ dataset, keys, as_of, versions, history: rows }) {
+const members = ({ members }) => Object.fromEntries(
+  [...members].map(([name, payload]) => [name, payload.toString("base64")]));
+
+async function answers({ dataset, keys, latest, as_of, versions, history: rows, group, members: asked }) {
   const run = async (commands) => commands.map(([name, key, from, to]) => {
     const stored = key in keys ? Buffer.from(keys[key], "base64") : null;
     return name === "GET" ? stored : (stored ?? Buffer.alloc(0)).subarray(Number(from), Number(to) + 1);
   });
   const open_ = () => open(run, dataset);
-  const made = { latest: await or(readLatest(open_()).then(shown)) };
+  const made = latest === undefined ? {} : { latest: await or(readLatest(open_()).then(shown)) };
+  if (group !== undefined) made.group = await or(readGroup(open_()).then(members));
+  if (asked !== undefined) made.members = await Promise.all(asked.map(async ({ names }) => (
+    { names, answer: await or(readGroup(open_(), names).then(members)) })));
   if (rows !== undefined) made.history = await or(list(history(open_())));
   const ask = (all, name, read) => Promise.all((all ?? []).map(async (each) => (
     { [name]: each[name], answer: await or(read(open_(), each[name]).then(shown)) })));
@@ -65,7 +72,8 @@ console.log(JSON.stringify(Object.fromEntries(all)));
 
 def questions(vector: Any) -> Any:
     """What a vector expects."""
-    return {name: vector[name] for name in ("latest", "history", "as_of", "versions") if name in vector}
+    asked = ("latest", "history", "as_of", "versions", "group", "members")
+    return {name: vector[name] for name in asked if name in vector}
 
 
 def test_the_files_are_what_the_library_stores() -> None:
@@ -96,6 +104,13 @@ def python(vector: Any) -> Any:
                 made[question] = answer(lambda: [*store.history(dataset, limit=None)])
             case "as_of":
                 made[question] = each("ts", lambda ts: store.read(dataset, as_of=at(ts)))
+            case "group":
+                made[question] = members_of(lambda: store.read_group(dataset))
+            case "members":
+                each_asked = [ask["names"] for ask in vector[question]]
+                reading = [partial(store.read_group, dataset, members=names) for names in each_asked]
+                pairs = zip(each_asked, reading, strict=True)
+                made[question] = [{"names": names, "answer": members_of(read)} for names, read in pairs]
             case "versions":
                 made[question] = each("version", lambda version: store.read(dataset, version=version))
     return made
@@ -112,6 +127,18 @@ def answer(read: Callable[[], Snapshot | list[Row] | None]) -> Any:
     if isinstance(found, list):
         return [row_of(each) for each in found]
     return found and {"row": row_of(found), "payload": base64.b64encode(found.raw).decode()}
+
+
+def members_of(read: Callable[[], Group | None]) -> Any:
+    """The members that a read returned, or what it raised."""
+    try:
+        found = read()
+    except NotFound:
+        return {"error": "no_member"}
+    except SwapstoreError as error:
+        return {"error": KINDS[type(error)]}
+    assert found is not None
+    return {name: base64.b64encode(each.raw).decode() for name, each in found.members.items()}
 
 
 def row_of(it: Row | Snapshot) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from swapstore import Retention
+from swapstore.codecs import Codec
 from swapstore.format import encodings
 from swapstore.format.encodings import Dictionary
 from swapstore.models import Compression
@@ -31,7 +32,7 @@ MANIFEST = f"swapstore:manifest:{{{DATASET}}}"
 START_MS = 1_769_860_800_000
 HOUR_MS = 3_600_000
 GIGABYTES = 4 << 30
-READ = {"manifest", "id", "page", "base"}  # the kinds of keys that readers use
+READ = {"manifest", "id", "page", "base", "member"}  # the kinds of keys that readers use
 
 Json = dict[str, Any]
 Keys = dict[str, bytes]
@@ -52,7 +53,8 @@ class World:
         self.store = SimulatedStore(seed=2026)
         self.store.clock.ms = START_MS
         self.rows: list[Json] = []  # oldest first
-        self.payloads: dict[str, bytes] = {}  # by id
+        self.payloads: dict[str, bytes] = {}  # by id; of a group, its table
+        self.members: dict[str, dict[str, bytes]] = {}  # of groups, by id
         self.first_version, self.floor = 1, 0
         self.pinned: Json | None = None
         self.use(compression, text_only=text_only)
@@ -83,6 +85,21 @@ class World:
                 "dedupe_key": options.get("dedupe_key"),
             }
         )
+
+    def publish_group(self, members: dict[str, bytes], *, codec: Codec = "json") -> None:
+        """Publish members an hour after the snapshot before."""
+        self.store.clock.advance(HOUR_MS)
+        id = f"report-{len(self.rows) + 1}"  # noqa: A001
+        now = self.store.clock.now_ms()
+        given = {name: msgspec.Raw(each) if codec == "json" else each for name, each in members.items()}
+        commit = self.client.publish_group(DATASET, given, id=id, ts=now, codec=codec)
+        own = [] if codec == "json" else [codec]
+        listed = {name: [len(members[name]), sha256(members[name]), *own] for name in sorted(members)}
+        table = json.dumps(listed, separators=(",", ":")).encode()
+        self.payloads[id], self.members[id] = table, members
+        fields = {"size": len(table), "sha256": sha256(table), "codec": "group"}
+        known = {"version": commit.version, "id": id, "ts": now, "committed_at": now}
+        self.rows.append({**known, **fields, "labels": {}, "dedupe_key": None})
 
     def pin(self, version: int) -> None:
         self.client.pin(DATASET, version=version)
@@ -128,6 +145,11 @@ class World:
         snapshot = {name: value for name, value in row.items() if name != "dedupe_key"}
         return {"row": snapshot, "payload": base64.b64encode(self.payloads[row["id"]]).decode()}
 
+    def members_of(self, row: Json, names: list[str] | None = None) -> Json:
+        """The members of a group, or those of these names."""
+        members = self.members[row["id"]]
+        return {name: base64.b64encode(members[name]).decode() for name in names or members}
+
 
 def _by_time(row: Json) -> tuple[int, int]:
     return row["ts"], row["version"]
@@ -153,6 +175,21 @@ def vector(
         "as_of": as_of,
         "versions": by_version,
     }
+
+
+def group_vector(about: str, world: World, *asked: list[str]) -> Json:
+    """A store that serves a group. `asked`: names of members that are read without the others."""
+    made = vector(about, world, versions=tuple(row["version"] for row in world.rows))
+    answers = [{"names": names, "answer": world.members_of(world.served, names)} for names in asked]
+    unknown = {"names": ["EG", "ZZ"], "answer": {"error": "no_member"}}
+    return made | {"group": world.members_of(world.served), "members": [*answers, unknown]}
+
+
+def damaged_group(about: str, error: str, keys: Keys, *names: str) -> Json:
+    """A store whose group cannot be read, nor these members by themselves."""
+    asked = [{"names": [name], "answer": {"error": error}} for name in names]
+    shown = {"about": about, "dataset": DATASET, "keys": _shown(keys)}
+    return shown | {"group": {"error": error}, "members": asked}
 
 
 def damaged(about: str, error: str, keys: Keys) -> Json:
@@ -292,6 +329,74 @@ def hidden_by_age() -> Json:
     return vector(about, world, times=(START_MS, START_MS + 5 * HOUR_MS), versions=(1, 11, 12))
 
 
+COUNTRIES = ("EG", "SG", "region/MA", "constructor", "7")
+
+
+def countries(number: int) -> dict[str, bytes]:
+    """Members of which the first one changes with each number, and the others seldom or never."""
+    made = {name: report(each) for each, name in enumerate(COUNTRIES)}
+    return made | {"EG": report(number), "SG": report(number // 4), "7": b"{}"}
+
+
+def group() -> Json:
+    world = World()
+    world.publish(TEXT)
+    world.publish_group({"EG": TEXT, "SG": b"7", "constructor": b"[]"})
+    about = "A group whose members are stored as they are, after a single snapshot."
+    return group_vector(about, world, ["EG"], ["SG", "constructor"])
+
+
+def group_of_bytes() -> Json:
+    world = World("zstd")
+    world.publish_group({"EG": BINARY * 3, "SG": b"", "tile/7": BINARY}, codec="bytes")
+    return group_vector("Members of bytes, with zstd.", world, ["EG"], ["SG"])
+
+
+def group_delta(*, text_only: bool = False) -> Json:
+    world = World("delta", text_only=text_only)
+    for number in range(6):
+        world.publish_group(countries(number))
+        if number == 2:
+            world.publish(report(2))
+    world.publish_group({**countries(6), "new": report(9)})
+    about = "Members as differences from a base, some unchanged, and one that the base does not have"
+    over = ", published over REST" if text_only else ""
+    return group_vector(f"{about}{over}.", world, ["EG"], ["region/MA", "7", "new"])
+
+
+def damaged_groups() -> dict[str, Json]:
+    """A member of the group that is served is damaged."""
+    world = World("delta")
+    for number in range(2):
+        world.publish_group(countries(number))
+    keys = world.keys
+    prefix = key("member", f"report-2:{world.rows[-1]['sha256'][:8]}:")
+    changed, same = prefix + "EG", prefix + "region/MA"
+    (base,) = [name for name in keys if ":base:" in name and name.endswith("g:region/MA")]
+    missing = damaged_group("A member does not exist.", "missing", _without(keys, changed), "EG")
+    swapped = damaged_group(
+        "A member has the record of another one.", "corrupt", keys | {changed: keys[prefix + "7"]}
+    )
+    made = {
+        "altered": ("A member is altered.", changed, keys[changed][:-3] + b"000", "EG"),
+        "no-size": ("A member has neither size nor base.", changed, b"{}\n", "EG"),
+        "base-altered": ("The base of an unchanged member is altered.", base, keys[base][:-7], "region/MA"),
+        "base-of-other": (
+            "It has another member than its key.",
+            base,
+            _restated(keys[base], member="EG"),
+            "region/MA",
+        ),
+    }
+    found = {
+        name: damaged_group(about, "corrupt", keys | {where: value}, of)
+        for name, (about, where, value, of) in made.items()
+    }
+    lost = damaged_group("The base of a member does not exist.", "missing", _without(keys, base), "region/MA")
+    assert same in keys
+    return found | {"missing": missing, "base-missing": lost, "other": swapped}
+
+
 # --- what is damaged -------------------------------------------------------------------------------
 
 
@@ -418,6 +523,10 @@ def vectors() -> dict[str, Json]:
         "zstd-base64": zstd_as_base64(),
         "delta": delta(),
         "delta-base64": delta_as_base64(),
+        "group": group(),
+        "group-of-bytes": group_of_bytes(),
+        "group-delta": group_delta(),
+        "group-delta-base64": group_delta(text_only=True),
         "pinned": pinned(),
         "long-labels": long_labels(),
         "long-history": long_history(),
@@ -428,6 +537,7 @@ def vectors() -> dict[str, Json]:
         "base": damaged_bases(),
         "manifest": damaged_manifests(),
         "page": damaged_pages(),
+        "group": damaged_groups(),
     }
     return whole | {f"{where}-{name}": made for where, each in damages.items() for name, made in each.items()}
 

@@ -10,9 +10,10 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from swapstore import Commit, Pruned, Retention, Snapshot, Store
-from swapstore.errors import Conflict, IdConflict, NotFound, SwapstoreError, Unavailable
+from swapstore import Commit, Group, Pruned, Retention, Snapshot, Store
+from swapstore.errors import Conflict, IdConflict, InvalidInput, NotFound, SwapstoreError, Unavailable
 from swapstore.format import manifest
+from swapstore.format.members import Part, parse_table, table
 from swapstore.testing import Crash, Fault, FaultyDriver, Kind, faulty
 from tests.machine.model import Attempt, Model
 from tests.support.times import at
@@ -22,6 +23,8 @@ CLIENTS = 3
 BOUNDS = {2: 3}  # clients with a retention, and the number of commits that it keeps
 IDS = st.sampled_from([f"id-{number}" for number in range(12)])
 PAYLOADS = st.sampled_from([b"", b"x", b"yy", b"zzz" * 50])
+MEMBERS = st.dictionaries(st.sampled_from(["EG", "SG", "MA"]), PAYLOADS, min_size=1)
+VALUES = PAYLOADS | MEMBERS
 TIMES = st.none() | st.integers(0, 40)
 KEYS = st.none() | st.sampled_from(["k1", "k2", "k3"])
 FAULTS = st.none() | st.builds(Fault, st.sampled_from(Kind), st.integers(0, 8))
@@ -29,10 +32,16 @@ WHO = st.integers(0, CLIENTS - 1)
 WHICH = st.sampled_from(DATASETS)
 
 
+def table_of(members: dict[str, bytes]) -> bytes:
+    """The payload of a group."""
+    return table({name: Part(payload, "bytes") for name, payload in members.items()})
+
+
 class Machine(RuleBasedStateMachine):
     """Rules that every store must keep. Subclasses choose the store, and whether faults happen."""
 
     faults_happen = False
+    groups = True  # published too
     unused_pages = False  # a refused publish may leave a page, which the next publish uses
     page_sizes = 1, 2  # rows, references: a short run seals pages at several levels, and unlinks some
 
@@ -87,27 +96,31 @@ class Machine(RuleBasedStateMachine):
 
     # --- publishing --------------------------------------------------------------------------------
 
-    @rule(who=WHO, name=WHICH, id=IDS, payload=PAYLOADS, ts=TIMES, key=KEYS, fault=FAULTS)
+    @rule(who=WHO, name=WHICH, id=IDS, value=VALUES, ts=TIMES, key=KEYS, fault=FAULTS)
     def publish(
         self,
         who: int,
         name: str,
         id: str,
-        payload: bytes,
+        value: bytes | dict[str, bytes],
         ts: int | None,
         key: str | None,
         fault: Fault | None,
     ) -> None:
         model = self.models[name]
         before = model.alive
-        attempt = Attempt(id, payload)
+        is_group = isinstance(value, dict)
+        assume(self.groups or not is_group)
+        attempt = Attempt(id, table_of(value) if isinstance(value, dict) else value)
         model.attempts.append(attempt)
         model.applying(BOUNDS.get(who))
-        result = self.run(
-            who,
-            fault,
-            lambda store: store.publish(name, payload, id=id, ts=at(ts), dedupe_key=key, codec="bytes"),
-        )
+
+        def act(store: Store) -> Commit:
+            publish: Any = store.publish_group if is_group else store.publish
+            commit: Commit = publish(name, value, id=id, ts=at(ts), dedupe_key=key, codec="bytes")
+            return commit
+
+        result = self.run(who, fault, act)
         attempt.late = bool(self.clients[who][1].late)
         self.observe()
         self.check_outcome(model, result, before, attempt, id=id, key=key)
@@ -243,6 +256,31 @@ class Machine(RuleBasedStateMachine):
         self.check_snapshot(model, snapshot, model.serving)
         if isinstance(snapshot, Snapshot):
             self.seen[who][name] = int(snapshot.etag.split(".")[1])
+
+    @rule(who=WHO, name=WHICH, names=st.none() | st.lists(st.sampled_from(["EG", "SG", "XX"])), fault=FAULTS)
+    def read_group(self, who: int, name: str, names: list[str] | None, fault: Fault | None) -> None:
+        model = self.models[name]
+        row = model.serving
+        group = self.run(who, fault, lambda store: store.read_group(name, members=names))
+        listed = parse_table(model.payloads[row.version], name) if row and row.is_group else {}
+        if isinstance(group, Group):
+            assert row is not None
+            assert (group.id, group.version, set(group)) == (
+                row.id,
+                row.version,
+                set(listed if names is None else names),
+            )
+            assert all(each.sha256 == listed[each.name].sha256 for each in group.members.values())
+        elif isinstance(group, NotFound):
+            assert names is not None
+            assert not set(names) <= set(listed)
+        elif isinstance(group, InvalidInput):
+            assert row is not None
+            assert not row.is_group
+        elif group is None:
+            assert row is None
+        else:
+            assert self.faults_happen, group
 
     @rule(who=WHO, name=WHICH)
     def read_stale(self, who: int, name: str) -> None:

@@ -74,7 +74,7 @@ def test_the_promises_hold_over_rest(valkey: Server, *, scripts: bool) -> None:
             rest.switches.denied = NO_SCRIPTS
 
         class Rest(Batching):
-            unused_pages = not scripts
+            unused_pages, groups = not scripts, scripts
 
             def connect(self) -> Store:
                 with valkey.client() as client:

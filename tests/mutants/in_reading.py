@@ -11,6 +11,12 @@ CACHE = "unit/test_cache.py::test_"
 REPLICAS = "store/test_replicas.py::test_"
 
 MUTANTS = (
+    mutant(
+        "members of a group found by its id alone",
+        "What a publish that was cut short has left under an id is no member of the group that follows.",
+        "store/test_groups.py::test_what_a_cut_publish_left_is_taken_over[sqlite]",
+        Edit("group_name", "{sha256[:8]}", "00000000"),
+    ),
     # --- what replicas show
     mutant(
         "a replica's older version is believed",

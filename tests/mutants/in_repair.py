@@ -13,6 +13,18 @@ TOGETHER = "fsck/test_interleaved.py::test_"
 MUTANTS = (
     # --- what would be lost
     mutant(
+        "members that a lost base of groups names taken for unneeded",
+        "Groups whose members can be read stay, also when the table of their base is lost.",
+        "fsck/test_groups.py::test_a_repair_costs_no_group_that_can_be_read[one-alter]",
+        Edit("Walk._check_members", "for key in compared.base_keys", "for key in list[str]()"),
+    ),
+    mutant(
+        "the base of a group looked for in its table alone",
+        "A rebuilt manifest names the base that the members of its groups need.",
+        "fsck/test_groups.py::test_a_base_that_only_members_need_is_no_leftover",
+        Edit("judge", ".base or parts.base", ".base"),
+    ),
+    mutant(
         "a repair from an outdated manifest",
         "What is published during a repair stays.",
         CLIENTS + "a_publish_during_a_repair_stays",

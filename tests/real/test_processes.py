@@ -120,3 +120,48 @@ def test_killed_producers_leave_a_store_that_works(real_url: str) -> None:
         assert acknowledged <= committed
         assert len(committed - acknowledged) <= 6, "at most the publish that each was killed in"
         assert store.publish("mena", "next").created
+
+
+GROUP_PRODUCER = """
+import sys
+import swapstore
+with swapstore.connect(sys.argv[1], compression=sys.argv[2]) as store:
+    sys.stdin.readline()
+    for number in range(int(sys.argv[3])):
+        commit = store.publish_group("mena", {name: [number, name, "x" * 300] for name in ("EG", "SG", "MA")})
+    print(commit.version)
+"""
+
+GROUP_READER = """
+import sys
+import swapstore
+names = sys.argv[2].split()
+with swapstore.connect(sys.argv[1]) as store:
+    sys.stdin.readline()
+    last, seen = 0, 0
+    while last < int(sys.argv[3]):
+        group = store.read_group("mena", members=names or None)
+        if group is None:
+            continue
+        assert group.version >= last, (group.version, last)
+        assert {(each.value[0], each.value[1]) for each in group.members.values()} == {
+            (group.version - 1, name) for name in names or ("EG", "SG", "MA")
+        }, group.value
+        last, seen = group.version, seen + 1
+    print(seen)
+"""
+
+
+@pytest.mark.slow
+def test_readers_of_members_see_one_version(real_url: str) -> None:
+    """A reader gets one member of a group, and another one of the next."""
+    processes = [
+        spawn(GROUP_READER, real_url, "EG SG", 60),
+        spawn(GROUP_READER, real_url, "", 60),
+        spawn(GROUP_PRODUCER, real_url, "delta", 60),
+    ]
+    *seen, (last,) = finish(processes)
+    assert last == 60
+    assert all(count > 0 for (count,) in seen)
+    with swapstore.connect(real_url) as store:
+        assert len(invariants.check(store)) == 60

@@ -14,6 +14,14 @@ from swapstore import Store
 from tests.batching.test_items import test_eight_ids_take_one_round_trip  # noqa: F401 - the tests themselves
 from tests.store.test_asked_history import test_labels_and_times_choose_rows  # noqa: F401
 from tests.store.test_diff import *  # noqa: F403 - the tests themselves
+from tests.store.test_groups import (  # noqa: F401
+    test_a_thousand_members,
+    test_an_unknown_member_is_not_found,
+    test_groups_and_single_snapshots_take_turns,
+    test_some_members_are_read_without_the_others,
+    test_what_a_cut_publish_left_is_taken_over,
+    test_what_is_published_together_is_read_together,
+)
 from tests.store.test_outcomes import *  # noqa: F403
 from tests.store.test_publish import *  # noqa: F403
 from tests.store.test_published import *  # noqa: F403

@@ -9,9 +9,9 @@ import attrs
 
 from swapstore import Store
 from swapstore.commands import Ask
-from swapstore.format import bases, manifest, pages
+from swapstore.format import bases, manifest, members, pages
 from swapstore.format.encodings import Dictionary
-from swapstore.format.keys import Keys
+from swapstore.format.keys import Keys, group_name, is_of_group
 from swapstore.format.records import held, origin_in, states, states_ts
 from swapstore.models import Ref, Row
 from tests.support.drivers import sqlite_connection
@@ -88,7 +88,7 @@ def _check(found: Contents, keys: Keys, dataset: str, *, unused_pages: bool) -> 
     look = _Look(found, keys, dataset, {manifest_key})
     rows = [*_sealed(current.log.pages, found, dataset, look.reachable), *current.log.rows]
     if current.log.base is not None:
-        look.base(current.log.base.name)
+        look.in_force(current.log.base.name)
     for row in (*rows, *current.head.kept):
         look.row(row)
     versions = [row.version for row in rows]
@@ -97,10 +97,10 @@ def _check(found: Contents, keys: Keys, dataset: str, *, unused_pages: bool) -> 
     assert len({row.id for row in alive.values()}) == len(alive), "one row per id"
     assert all(alive[kept.version] == kept for kept in current.head.kept), "latest and pinned are rows"
     assert current.head.count == len(rows)
-    spare = {keys.base(dataset, row.base) for row in alive.values() if row.base} - look.reachable
+    spare = tuple({keys.base(dataset, row.base) for row in alive.values() if row.base} - look.reachable)
     for key, (_, expires) in found.items():
         is_unused = unused_pages and key.startswith((keys.page(dataset, ""), keys.base(dataset, "")))
-        is_spare = key in spare or (is_unused and not expires)
+        is_spare = (key.startswith(spare) and key not in look.reachable) or (is_unused and not expires)
         if f"{{{dataset}}}" in key and not is_spare:
             assert expires == (key not in look.reachable), f"{key}: no TTL if and only if committed"
     return rows
@@ -124,7 +124,9 @@ class _Look:
         id_key, ts_key = self.keys.records(self.dataset, row)
         record = held(self.found[id_key][0], row, id_key)
         assert record.base in {None, row.base}, f"{id_key} needs another base than its row names"
-        record.payload(None if record.base is None else self.base(record.base))
+        payload = record.payload(None if record.base is None else self.base(record.base))
+        if row.is_group:
+            self.group(row, payload)
         assert states(self.found[id_key][0], row)
         ts_record = self.found[ts_key][0]
         origin = origin_in(ts_record)
@@ -133,13 +135,37 @@ class _Look:
         assert origin.version <= row.version
         self.reachable |= {id_key, ts_key}
 
-    def base(self, name: str) -> Dictionary:
-        """Assert that a base is whole, and return it."""
-        key = self.keys.base(self.dataset, name)
+    def group(self, row: Row, table: bytes) -> None:
+        """Assert that each member is what the table says."""
+        for name, listed in members.parse_table(table, row.id).items():
+            key = self.keys.member(self.dataset, group_name(row.id, row.sha256), name)
+            self.reachable.add(key)
+            held = members.parse_member(self.found[key][0], key)
+            assert held.base in {None, row.base}, f"{key} needs another base than its row names"
+            base = None if held.base is None else self.base(held.base, name)
+            members.compare(listed, held.payload(base), held, row.version)
+
+    def base(self, name: str, member: str | None = None) -> Dictionary:
+        """Assert that a base is whole, and return it: that of a snapshot, or of a member of groups."""
+        keys, dataset = self.keys, self.dataset
+        key = keys.base(dataset, name) if member is None else keys.member_base(dataset, name, member)
         self.reachable.add(key)
-        if name not in self.bases:
-            self.bases[name] = bases.parse(self.found[key][0], name, dataset=self.dataset, key=key)
-        return self.bases[name]
+        if key not in self.bases:
+            record = self.found[key][0]
+            self.bases[key] = bases.parse(record, name, dataset=self.dataset, key=key, member=member)
+            if is_of_group(name) and member is None:
+                self.reachable |= {keys.member_base(dataset, name, each) for each in self._listed(name)}
+        return self.bases[key]
+
+    def in_force(self, name: str) -> None:
+        """Assert that what new snapshots are stored against is whole."""
+        self.base(name)
+        for member in self._listed(name) if is_of_group(name) else ():
+            if self.keys.member_base(self.dataset, name, member) in self.found:
+                self.base(name, member)
+
+    def _listed(self, name: str) -> Iterable[str]:
+        return members.parse_table(self.bases[self.keys.base(self.dataset, name)].content, name)
 
 
 def _sealed(refs: tuple[Ref, ...], found: Contents, dataset: str, reachable: set[str]) -> Iterator[Row]:

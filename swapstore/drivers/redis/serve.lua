@@ -31,9 +31,12 @@ if type(row) ~= 'table' or type(row.id) ~= 'string' or type(row.size) ~= 'number
 end
 local is_based = type(row.base) == 'string'
 if #ARGV > 3 then
-  local found = {header, false, false}
+  if type(row.sha256) ~= 'string' then
+    return {header}
+  end
+  local found, group = {header, false, false}, row.id .. ':' .. string.sub(row.sha256, 1, 8) .. ':'
   for i = 4, #ARGV do
-    found[#found + 1] = read(ARGV[1] .. row.id .. ':' .. ARGV[i], math.huge) or false
+    found[#found + 1] = read(ARGV[1] .. group .. ARGV[i], math.huge) or false
     found[#found + 1] = is_based and read(ARGV[2] .. row.base .. ':' .. ARGV[i], math.huge) or false
   end
   return found
