@@ -105,7 +105,8 @@ class Origin:
     A script, or a transaction, commits a snapshot only with the version that its origin states. A repair may
     give it a greater one later, and so may a commit without scripts; never a lesser one.
     `pending`: the record was written without a TTL before its swap, as a commit without scripts does, so the
-    missing TTL does not prove that the snapshot is committed.
+    missing TTL does not prove that the snapshot is committed. `members`: the attempt that the members of a
+    pending group carry.
     """
 
     epoch: str
@@ -113,6 +114,7 @@ class Origin:
     committed_at: Whole
     dedupe_key: str | None = None
     pending: bool = False
+    members: str | None = None
 
     @property
     def is_reclaimed(self) -> bool:
@@ -130,16 +132,19 @@ def pack_ts(row: Row, epoch: str) -> bytes:
     return entry_header(row) + origin_of(row, epoch)
 
 
-def origin_of(row: Row, epoch: str, *, attempt: str | None = None) -> bytes:
+def origin_of(row: Row, epoch: str, *, attempt: str | None = None, members: str | None = None) -> bytes:
     """The body of a ts record: the origin of its row. The version comes first: see `split_ts`.
 
-    `attempt`: it is pending, and this makes it differ from the records of all other attempts.
+    `attempt`: it is pending, and this makes it differ from the records of all other attempts. `members`: the
+    attempt that the members of a group carry.
     """
     origin = {"version": row.version, "epoch": epoch, "committed_at": row.committed_at}
     if row.dedupe_key is not None:
         origin["dedupe_key"] = row.dedupe_key
     if attempt is not None:
         origin |= {"pending": True, "attempt": attempt}
+    if members is not None:
+        origin["members"] = members
     return to_json(origin)
 
 

@@ -177,6 +177,15 @@ class Record:
         return self.header + self.body
 
 
+@attrs.frozen
+class Signature:
+    """The attempt that members carry, as long as they are for this ts record and stored against this base."""
+
+    attempt: str
+    ts_key: str
+    base: str | None
+
+
 class Staging:
     """The records that an operation has staged, over all of its drafts, so that none is sent needlessly."""
 
@@ -190,6 +199,7 @@ class Staging:
         self._claims: dict[str, bytes] = {}
         self._shared_claims: set[str] = set()
         self.mark = ""  # in its pending ts records, so that no other operation's are equal
+        self.signature: Signature | None = None  # of its members, see `scriptless/members.py`
 
     def keep(self, record: Record) -> None:
         """Note that a record is permanent before the commit. Only `scriptless/committer.py` does that."""
@@ -234,6 +244,7 @@ class Staging:
         """Note that a ts record was deleted. That may take effect late: it must not meet the same bytes."""
         self._claims[key] = b""
         self.mark = ""
+        self.signature = None
 
     def is_taken_over(self, key: str) -> bool:
         """Say whether a claim has replaced that of another publish."""
