@@ -272,7 +272,9 @@ class Redrafter:
         unlinked: list[str] = []
         moved = current.etag != self._walk.manifest.etag
         rows = (*later, *current.head.kept)
-        used, groups = set(keys_of(rows, dataset, keys)), {row.id for row in rows if row.is_group}
+        used = set(keys_of(rows, dataset, keys))
+        # The walk has read the tables of the groups before.
+        groups = {row.id for row in rows if row.is_group and row.version > self._walk.manifest.version}
         for key in damage.leaked:
             if key in used:
                 continue  # its id was published again, after another repair had unlinked it

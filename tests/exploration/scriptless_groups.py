@@ -6,7 +6,7 @@ Groups have two members. Two contents share a member, so that the same bytes may
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from swapstore.cache import Cache
@@ -20,8 +20,8 @@ from swapstore.protocol.scriptless.adoption import reclaim_leaked
 from swapstore.testing import VirtualClock
 from tests.exploration.deltas import is_swap
 from tests.exploration.maintenance import keeping, repairer
-from tests.exploration.scenarios import ONE, Client, D, with_history
-from tests.exploration.scriptless import BUDGETS, Scenario, by
+from tests.exploration.scenarios import ONE, Client, D
+from tests.exploration.scriptless import Scenario, by
 from tests.support.committers import Way
 from tests.support.explore import KEYS, POLICY
 

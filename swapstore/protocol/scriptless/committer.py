@@ -46,7 +46,6 @@ from swapstore.protocol.commit import (
     Moved,
     Outcome,
     Record,
-    Signature,
     Swapped,
     Taken,
     Vanished,
@@ -70,7 +69,7 @@ from swapstore.protocol.scriptless.adoption import (
     reclaim_leaked,
 )
 from swapstore.protocol.scriptless.lease import Lease, release, take
-from swapstore.protocol.scriptless.members import can_be_read, is_of_attempt, write_members
+from swapstore.protocol.scriptless.members import Signature, can_be_read, is_of_attempt, write_members
 from swapstore.protocol.scriptless.resend import portions, sent_again
 from swapstore.protocol.scriptless.sending import Found, Sending
 

@@ -47,6 +47,15 @@ if TYPE_CHECKING:
 AT_ONCE = 100  # members that are read in one request before they are replaced or deleted
 
 
+@attrs.frozen
+class Signature:
+    """The attempt that members carry, as long as they are for this ts record and stored against this base."""
+
+    attempt: str
+    ts_key: str
+    base: str | None
+
+
 # --- write -----------------------------------------------------------------------------------------
 
 
@@ -134,10 +143,10 @@ def delete_members(ctx: Context, dataset: str, entry: Entry, record: bytes) -> O
 def delete_unused(
     ctx: Context,
     dataset: str,
-    id: str,
+    id: str,  # noqa: A002
     keys: Sequence[str],
     *,
-    apply: bool = True,  # noqa: A002
+    apply: bool = True,
 ) -> Operation[bool]:
     """Delete those of some members of an id that no publish can rely on. Returns whether there are any."""
     found = False
