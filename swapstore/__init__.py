@@ -58,6 +58,7 @@ from swapstore.models import (
     Entry,
     Gap,
     Group,
+    Item,
     LiveView,
     Member,
     Outcomes,
@@ -76,6 +77,9 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from swapstore import aio as aio
+    from swapstore.changes import Change as Change
+    from swapstore.changes import Diff as Diff
+    from swapstore.changes import diff as diff
     from swapstore.codecs import Codec
 
 __version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it here
@@ -83,12 +87,14 @@ __version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it 
 __all__ = [
     "AccessDenied",
     "Candidate",
+    "Change",
     "Check",
     "Commit",
     "Conflict",
     "Contended",
     "Corrupt",
     "Damaged",
+    "Diff",
     "Durability",
     "Entry",
     "Finding",
@@ -96,6 +102,7 @@ __all__ = [
     "Group",
     "IdConflict",
     "InvalidInput",
+    "Item",
     "LeaseLost",
     "LiveView",
     "Member",
@@ -135,6 +142,7 @@ __all__ = [
     "UnsupportedFormat",
     "Verdict",
     "connect",
+    "diff",
     "publish",
     "read_latest",
 ]
@@ -178,7 +186,9 @@ def read_latest(
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import `swapstore.aio` at first use: most programs do not need asyncio."""
+        """Import at first use what most programs do not need: asyncio, and the comparison of snapshots."""
         if name == "aio":
             return import_module("swapstore.aio")
+        if name in {"Change", "Diff", "diff"}:
+            return getattr(import_module("swapstore.changes"), name)
         raise AttributeError(f"module 'swapstore' has no attribute {name!r}")

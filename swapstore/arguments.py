@@ -199,10 +199,10 @@ def max_ahead_ms(value: Any) -> int | None:
 
 
 @_checking
-def labels(value: Any) -> dict[str, str]:
+def labels(value: Any, what: str = "labels") -> dict[str, str]:
     """Return a copy of the labels: a dict of strings to strings, at most 1 KiB as JSON, sorted by key."""
     if not isinstance(value, Mapping):
-        raise InvalidInput(f"labels must be a mapping of strings to strings, not {type(value).__name__}")
+        raise InvalidInput(f"{what} must be a mapping of strings to strings, not {type(value).__name__}")
     if not value:
         return {}
     for key, text in value.items():

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import attrs
+
 from swapstore import arguments, codecs
 from swapstore.errors import (
     InvalidInput,
@@ -20,15 +22,16 @@ from swapstore.errors import (
     UnderReplicated,
 )
 from swapstore.events import CallFailed, Published, PublishRejected
+from swapstore.format.search import Filter
 from swapstore.migration import mirror
-from swapstore.models import Durability, Outcomes, Validator
+from swapstore.models import Durability, Item, Outcomes, Validator
 from swapstore.protocol import datasets as listing
 from swapstore.protocol import live, pointers, read
 from swapstore.protocol.batching import batched
 from swapstore.protocol.durability import asking, publish_durably, require
 from swapstore.protocol.follow import Follow
 from swapstore.protocol.operation import Emit, Tally, Turn
-from swapstore.protocol.publish import publication, publish
+from swapstore.protocol.publish import options, publication, publish, published
 from swapstore.protocol.read import History
 
 if TYPE_CHECKING:
@@ -201,40 +204,71 @@ class Calls:
 
         It takes one round trip if the store has their manifests in its cache and two if it does not, for any
         number of datasets (more only beyond `max_batch` bytes). `values` maps datasets to values; the other
-        arguments are those of `publish` and apply to all datasets.
+        arguments are those of `publish` and apply to all datasets. An `Item` in place of a value has options
+        of its own, which override them.
 
         Each dataset swaps by itself: a failure of one does not prevent the others from being published.
         Returns the outcome of each: its `Commit`, or the `SwapstoreError` that `publish` would have raised.
         Call `raise_for_failures()` on it, or look at each outcome. With a `durability`, all datasets are
         waited for at once, and each outcome says how many replicas have it.
 
-        Raises only `InvalidInput`: if `values` is not a mapping or cannot be read, or if one `id` is for
-        several datasets of a store with a mirror.
+        Raises only `InvalidInput`, before anything is written to any dataset: if `values` is not a mapping or
+        cannot be read, if an option cannot be used (of an `Item`, the error names the dataset), or if one id
+        is for several datasets of a store with a mirror. A value that cannot be published, or a name that is
+        not allowed, fails its dataset alone.
         """
+        for_all = {
+            "id": id,
+            "ts": ts,
+            "labels": labels,
+            "dedupe_key": dedupe_key,
+            "validate": validate,
+            "codec": codec,
+        }
+        with about(self._context, "publish_many", NO_DATASET):
+            if durability is not None:
+                asking(self._context, durability)
+            items = self._items(values, for_all)
+            if self._context.mirror is not None:
+                mirror.refuse_one_id(items)
+        publishing = {
+            name: self.publish(name, durability=durability, **attrs.asdict(item, recurse=False))
+            for name, item in items.items()
+        }
+        return Outcomes((yield from batched(self._context, publishing)))
+
+    def _items(self, values: Mapping[str, Any], for_all: Mapping[str, Any]) -> dict[str, Item]:
+        """Return what to publish to each dataset, with all options that apply to it. They are checked."""
         if not isinstance(values, Mapping):
             raise InvalidInput(f"values must map datasets to values, not be a {type(values).__name__}")
         try:
-            each = dict(values.items())
+            given = dict(values.items())
         except Exception as error:
             kind = type(error).__name__
-            raise InvalidInput(f"values cannot be read: that raised {kind}; nothing was published") from error
-        if id is not None and self._context.mirror is not None:
-            mirror.refuse_one_id(each)
-        publishing = {
-            name: self.publish(
-                name,
-                value,
-                id=id,
-                ts=ts,
-                labels=labels,
-                dedupe_key=dedupe_key,
-                validate=validate,
-                codec=codec,
-                durability=durability,
-            )
-            for name, value in each.items()
-        }
-        return Outcomes((yield from batched(self._context, publishing)))
+            raise InvalidInput(f"values cannot be read: that raised {kind}") from error
+        items: dict[str, Item] = {}
+        for name, value in given.items():
+            own = attrs.asdict(value if type(value) is Item else Item(value), recurse=False)
+            own |= {option: each for option, each in for_all.items() if own[option] is None}
+            items[name] = Item(own.pop("value"), **own)
+            try:
+                options(self._context, **own)
+            except InvalidInput as error:
+                error.dataset = name if type(value) is Item else None
+                raise
+        return items
+
+    def published(self, dataset: str, *, dedupe_key: str) -> Operation[Commit | None]:
+        """Return the commit that a `publish` with this dedupe key would return. None: it would commit.
+
+        Ask before a computation whether its run is published already, and publish with the same key all the
+        same: another producer may publish between the two. The answer reaches as far back as that of
+        `publish`: over the last 32 or more commits, those included that retention hides. `created` is False.
+        It asks the primary, and reads no payload. If the page with the row is lost or altered,
+        `PayloadMissing` or `Corrupt` is raised, as `publish` would.
+        """
+        with about(self._context, "published", dataset) as name:
+            return (yield from published(self._context, name, arguments.dedupe_key(dedupe_key)))
 
     def confirm(self, dataset: str) -> Operation[Status]:
         """Mark the data as still current without publishing: set `confirmed_at` to now.
@@ -379,18 +413,34 @@ class Calls:
         with about(self._context, "read_live", dataset) as name:
             return (yield from live.read_live(self._context, name))
 
-    def history(self, dataset: str, *, limit: int | None = 50, before: int | None = None) -> Steps[Row]:
+    def history(
+        self,
+        dataset: str,
+        *,
+        limit: int | None = 50,
+        before: int | None = None,
+        label: Mapping[str, str] | None = None,
+        since: int | datetime | None = None,
+        until: int | datetime | None = None,
+    ) -> Steps[Row]:
         """Iterate over the committed rows, newest commit first.
 
         `limit` is the most rows to return (None: all). `before` starts below a version. Older pages are
         loaded when the iteration reaches them. All rows come from one manifest, however slowly they are read.
+
+        `label` returns only rows that have all of these labels. `since` and `until` (milliseconds since the
+        Unix epoch, or aware datetimes) return only rows with a `ts` of `since` or later, and earlier than
+        `until`. The iteration goes on until it has found `limit` such rows, or has seen the whole history. It
+        takes a round trip for every 128 commits that it looks at. `since` and `until` skip the pages whose
+        times lie outside, so a week out of years takes a few round trips. A `label` skips none, so a rare one
+        without `since` takes as many as the whole history.
         """
         with about(self._context, "history", dataset) as name:
             most = None if limit is None else arguments.whole(limit, "limit", least=0)
             below = None if before is None else arguments.whole(before, "before", least=0)
-            return Named(
-                self._context, "history", name, History(self._context, name, limit=most, before=below)
-            )
+            wanted = _wanted(label, since, until)
+            steps = History(self._context, name, limit=most, before=below, wanted=wanted)
+            return Named(self._context, "history", name, steps)
 
     def follow(
         self, dataset: str, *, after: int | None = None, poll: float | timedelta = 2.0
@@ -415,48 +465,6 @@ class Calls:
             following = Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll))
             return Named(self._context, "follow", name, following)
 
-    # --- pin and roll back ----------------------------------------------------------------------------
-
-    def pin(
-        self,
-        dataset: str,
-        *,
-        id: str | None = None,  # noqa: A002
-        version: int | None = None,
-    ) -> Operation[Status]:
-        """Serve this snapshot to every reader of the latest until `unpin`. Producers can continue to publish.
-
-        Give exactly one of `id` and `version`. Does nothing if it has taken effect already. Raises `NotFound`
-        if there is no such snapshot in the history, and `PayloadMissing` or `Corrupt` if it cannot be read.
-        """
-        with about(self._context, "pin", dataset) as name:
-            chosen = yield from self._chosen("pin", name, id, version)
-            return (yield from self._swapped(name, pointers.pin(self._context, name, chosen)))
-
-    def unpin(self, dataset: str) -> Operation[Status]:
-        """Serve the latest snapshot again. Does nothing if nothing is pinned.
-
-        Raises `NotFound` if nothing is published.
-        """
-        with about(self._context, "unpin", dataset) as name:
-            return (yield from self._swapped(name, pointers.unpin(self._context, name)))
-
-    def rollback(
-        self,
-        dataset: str,
-        *,
-        id: str | None = None,  # noqa: A002
-        version: int | None = None,
-    ) -> Operation[Status]:
-        """Make this snapshot the latest, until the next publish whose `ts` is not older.
-
-        Give exactly one of `id` and `version`. Snapshots after it stay in the history. Raises the same errors
-        as `pin`.
-        """
-        with about(self._context, "rollback", dataset) as name:
-            chosen = yield from self._chosen("rollback", name, id, version)
-            return (yield from self._swapped(name, pointers.rollback(self._context, name, chosen)))
-
     def _emit_published(self, commit: Commit, tally: Tally) -> None:
         self._context.emit(
             Published(
@@ -474,15 +482,6 @@ class Calls:
             )
         )
 
-    def _chosen(self, what: str, dataset: str, id: Any, version: Any) -> Operation[str]:  # noqa: A002
-        """Return the id of the snapshot that a caller of `pin` or `rollback` chose by id or version."""
-        if (id is None) == (version is None):
-            raise InvalidInput(f"{what} takes exactly one of id= and version=")
-        if version is None:
-            return arguments.snapshot_id(id)
-        number = arguments.whole(version, "version", least=1)
-        return (yield from pointers.id_of(self._context, dataset, number))
-
     def _swapped(self, name: str, swap: Operation[Status]) -> Operation[Status]:
         """Run a swap other than a publish in its turn, and bring the mirror up to date."""
         yield Turn((name,))
@@ -490,6 +489,16 @@ class Calls:
         if self._context.mirror is not None:
             yield from mirror.bring_up_to_date(self._context, self._context.mirror, status.dataset)
         return status
+
+
+def _wanted(label: Any, since: Any, until: Any) -> Filter:
+    """Check what a history is asked for."""
+    labels = {} if label is None else arguments.labels(label, "label")
+    first = None if since is None else arguments.timestamp_ms(since, "since")
+    end = None if until is None else arguments.timestamp_ms(until, "until")
+    if first is not None and end is not None and end < first:
+        raise InvalidInput(f"until ({end}) is before since ({first}), so no ts is in between; swap the two")
+    return Filter(labels=labels, since=first, until=end)
 
 
 # --- what failed, and where ---------------------------------------------------------------------------
@@ -523,7 +532,7 @@ class about:  # noqa: N801 - it reads as a sentence: with about(context, "publis
         if isinstance(error, SwapstoreError):
             if error.dataset is None and self._name:
                 error.dataset = self._name
-            if self._call == "publish" and not isinstance(
+            if self._call in {"publish", "publish_many"} and not isinstance(
                 error, OutcomeUnknown | LeaseLost | UnderReplicated
             ):
                 error.published = False

@@ -34,7 +34,7 @@ from swapstore.arguments import payload_size, shown
 from swapstore.errors import Corrupt, InvalidInput
 
 Codec = Literal["json", "bytes"]
-CODECS = ("json", "bytes")
+CODECS: tuple[Codec, ...] = ("json", "bytes")
 LONG = 16
 MAX_DEPTH = 200  # well below what any reader's interpreter can decode
 _LEAVES = frozenset({str, int, bool, type(None)})
@@ -62,11 +62,17 @@ def encode(value: Any, codec: str, *, limit_bytes: int) -> bytes:
     return payload
 
 
+def known(codec: Any) -> Codec:
+    """Return the name of a codec. Raises `InvalidInput` for any other value."""
+    for each in CODECS:
+        if isinstance(codec, str) and codec == each:
+            return each
+    raise InvalidInput(f"unknown codec {shown(codec)}: use one of {', '.join(CODECS)}")
+
+
 def _encoded(value: Any, codec: str, limit_bytes: int) -> bytes:
-    if codec == "json":
+    if known(codec) == "json":
         return _encode_json(value, limit_bytes)
-    if codec != "bytes":
-        raise InvalidInput(f"unknown codec {shown(codec)}: use one of {', '.join(CODECS)}")
     if not isinstance(value, bytes | bytearray | memoryview):
         raise InvalidInput(
             f"codec 'bytes' takes bytes, not {type(value).__name__}: encode it first, or use codec='json'"

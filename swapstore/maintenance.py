@@ -1,4 +1,4 @@
-"""What operators ask of a store: how much is kept, and how it is stored; copies; whether all is in order."""
+"""What operators ask of a store: what is served, kept, and stored how; copies; whether all is in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from swapstore.calls import NO_DATASET, Calls, Named, about
 from swapstore.commands import BackUp, Restore
 from swapstore.errors import InvalidInput
 from swapstore.models import Retention
-from swapstore.protocol import prune
+from swapstore.protocol import pointers, prune
 from swapstore.protocol.load import ask
 from swapstore.protocol.operation import Batch
 
@@ -20,12 +20,61 @@ if TYPE_CHECKING:
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.fsck.verify import Inspection
-    from swapstore.models import Compression, Pruned, Recompressed
+    from swapstore.models import Compression, Pruned, Recompressed, Status
     from swapstore.protocol.operation import Operation, Steps
 
 
 class Maintenance(Calls):
     """All calls, on the context of one client."""
+
+    def pin(
+        self,
+        dataset: str,
+        *,
+        id: str | None = None,  # noqa: A002
+        version: int | None = None,
+    ) -> Operation[Status]:
+        """Serve this snapshot to every reader of the latest until `unpin`. Producers can continue to publish.
+
+        Give exactly one of `id` and `version`. Does nothing if it has taken effect already. Raises `NotFound`
+        if there is no such snapshot in the history, and `PayloadMissing` or `Corrupt` if it cannot be read.
+        """
+        with about(self._context, "pin", dataset) as name:
+            chosen = yield from self._chosen("pin", name, id, version)
+            return (yield from self._swapped(name, pointers.pin(self._context, name, chosen)))
+
+    def unpin(self, dataset: str) -> Operation[Status]:
+        """Serve the latest snapshot again. Does nothing if nothing is pinned.
+
+        Raises `NotFound` if nothing is published.
+        """
+        with about(self._context, "unpin", dataset) as name:
+            return (yield from self._swapped(name, pointers.unpin(self._context, name)))
+
+    def rollback(
+        self,
+        dataset: str,
+        *,
+        id: str | None = None,  # noqa: A002
+        version: int | None = None,
+    ) -> Operation[Status]:
+        """Make this snapshot the latest, until the next publish whose `ts` is not older.
+
+        Give exactly one of `id` and `version`. Snapshots after it stay in the history. Raises the same errors
+        as `pin`.
+        """
+        with about(self._context, "rollback", dataset) as name:
+            chosen = yield from self._chosen("rollback", name, id, version)
+            return (yield from self._swapped(name, pointers.rollback(self._context, name, chosen)))
+
+    def _chosen(self, what: str, dataset: str, id: Any, version: Any) -> Operation[str]:  # noqa: A002
+        """Return the id of the snapshot that a caller of `pin` or `rollback` chose by id or version."""
+        if (id is None) == (version is None):
+            raise InvalidInput(f"{what} takes exactly one of id= and version=")
+        if version is None:
+            return arguments.snapshot_id(id)
+        number = arguments.whole(version, "version", least=1)
+        return (yield from pointers.id_of(self._context, dataset, number))
 
     def prune(self, dataset: str, *, retention: Retention | None = None) -> Operation[Pruned]:
         """Apply retention now: hide the snapshots past its bounds, and unlink all that can be unlinked.

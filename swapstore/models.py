@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -11,8 +11,10 @@ import attrs
 import msgspec
 
 from swapstore import arguments, codecs
-from swapstore.errors import InvalidInput, SomeFailed, SwapstoreError
+from swapstore.codecs import Codec
+from swapstore.errors import Corrupt, InvalidInput, SomeFailed, SwapstoreError
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = 2**53 - 1  # every reader of JSON keeps whole numbers exact up to this one
 GROUP = "group"  # the codec of a group: its payload is the table of its members
 MOST_MEMBERS = 1000
@@ -20,12 +22,30 @@ Compression = Literal["none", "zstd", "delta"]
 Whole = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]  # of stored records, which may be damaged
 
 
+class _Dated:
+    """What has a `ts`."""
+
+    __slots__ = ()
+    ts: int
+
+    @property
+    def when(self) -> datetime:
+        """The moment that the data describes, `ts`, as an aware datetime in UTC.
+
+        Raises `Corrupt` for a damaged `ts` that is outside the years 1 to 9999.
+        """
+        try:
+            return _EPOCH + timedelta(milliseconds=self.ts)
+        except OverflowError as error:
+            raise Corrupt(f"ts {self.ts} is outside the years 1 to 9999: the record is damaged") from error
+
+
 @attrs.frozen(kw_only=True)
-class Entry:
+class Entry(_Dated):
     """The description of a snapshot.
 
-    `ts` is the moment that the data describes, in milliseconds since the Unix epoch (UTC). `size` is the
-    payload's length in bytes, `sha256` its digest in hexadecimal.
+    `ts` is the moment that the data describes, in milliseconds since the Unix epoch (UTC); `when` is the same
+    as an aware datetime. `size` is the payload's length in bytes, `sha256` its digest in hexadecimal.
     """
 
     id: str
@@ -95,12 +115,12 @@ class _Payload:
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Snapshot(_Payload):
+class Snapshot(_Payload, _Dated):
     """One published value of a dataset.
 
     `version` is the manifest version that committed it. `etag` is the etag of the manifest that it was read
-    through. `ts` and `committed_at` are in milliseconds since the Unix epoch. `raw` is the payload bytes,
-    checked against `sha256`; `value` is the decoded payload.
+    through. `ts` and `committed_at` are in milliseconds since the Unix epoch; `when` is `ts` as an aware
+    datetime. `raw` is the payload bytes, checked against `sha256`; `value` is the decoded payload.
     """
 
     dataset: str
@@ -151,7 +171,7 @@ class Group(Snapshot):
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Candidate(_Payload):
+class Candidate(_Payload, _Dated):
     """A snapshot that is not published yet: the argument of `validate`.
 
     `ts_is_default`: the publish named no `ts`, so it is now, or that of the latest if this is later.
@@ -188,15 +208,33 @@ Validator = Callable[[Candidate, Snapshot | None], str | None]
 """Accepts a candidate by returning None. Refuses it by returning a reason, or by raising."""
 
 
+@attrs.frozen
+class Item:
+    """A value for `publish_many`, with options of its own.
+
+    The options are those of `publish`. One that is None is that of the whole `publish_many`. Labels replace
+    those of the whole call, and are not added to them.
+    """
+
+    value: Any = attrs.field(repr=False)
+    id: str | None = attrs.field(default=None, kw_only=True)
+    ts: int | datetime | None = attrs.field(default=None, kw_only=True)
+    labels: Mapping[str, str] | None = attrs.field(default=None, kw_only=True)
+    dedupe_key: str | None = attrs.field(default=None, kw_only=True)
+    expected_version: int | None = attrs.field(default=None, kw_only=True)
+    validate: Validator | None = attrs.field(default=None, kw_only=True)
+    codec: Codec | None = attrs.field(default=None, kw_only=True)
+
+
 @attrs.frozen(kw_only=True)
-class Commit:
+class Commit(_Dated):
     """The outcome of a publish.
 
     `version` is the manifest version that committed the snapshot, and `etag` the etag of that manifest.
     `created` is False if an earlier commit has the same id or dedupe key: the fields then describe that
     commit, and `etag` the current manifest. `is_latest`: this snapshot is the dataset's latest. `ts` is in
-    milliseconds since the Unix epoch, `size` in bytes. `replicas` is how many replicas have the commit, if
-    the publish asked for a `Durability`; None: it did not.
+    milliseconds since the Unix epoch, `when` the same as an aware datetime, `size` in bytes. `replicas` is
+    how many replicas have the commit, if the publish asked for a `Durability`; None: it did not.
     """
 
     dataset: str

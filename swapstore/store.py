@@ -243,6 +243,7 @@ class Store(_BaseStore[Driver]):
     publish = blocking(Calls.publish)
     publish_group = blocking(Calls.publish_group)
     publish_many = blocking(Calls.publish_many)
+    published = blocking(Calls.published)
     confirm = blocking(Calls.confirm)
 
     read_latest = sharing(Calls.read_latest)
@@ -257,9 +258,9 @@ class Store(_BaseStore[Driver]):
     put_live = blocking(Calls.put_live)
     read_live = blocking(Calls.read_live)
 
-    pin = blocking(Calls.pin)
-    unpin = blocking(Calls.unpin)
-    rollback = blocking(Calls.rollback)
+    pin = blocking(Maintenance.pin)
+    unpin = blocking(Maintenance.unpin)
+    rollback = blocking(Maintenance.rollback)
 
     prune = blocking(Maintenance.prune)
     recompress = blocking(Maintenance.recompress)
@@ -371,6 +372,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     publish = awaiting(Calls.publish)
     publish_group = awaiting(Calls.publish_group)
     publish_many = awaiting(Calls.publish_many)
+    published = awaiting(Calls.published)
     confirm = awaiting(Calls.confirm)
 
     read_latest = asharing(Calls.read_latest)
@@ -385,9 +387,9 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     put_live = awaiting(Calls.put_live)
     read_live = awaiting(Calls.read_live)
 
-    pin = awaiting(Calls.pin)
-    unpin = awaiting(Calls.unpin)
-    rollback = awaiting(Calls.rollback)
+    pin = awaiting(Maintenance.pin)
+    unpin = awaiting(Maintenance.unpin)
+    rollback = awaiting(Maintenance.rollback)
 
     prune = awaiting(Maintenance.prune)
     recompress = awaiting(Maintenance.recompress)

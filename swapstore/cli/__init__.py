@@ -24,6 +24,7 @@ class ExitCode(enum.IntEnum):
     PROBLEM = 7
     MISCONFIGURED = 8
     UNDER_REPLICATED = 9
+    DIFFERENT = 10
     BUG = 70  # EX_SOFTWARE of sysexits; Python's own 1 would read as "nothing published"
     INTERRUPTED = 130  # what a shell reports after Ctrl-C
     NO_READER = 141  # what a shell reports for a command that wrote into a closed pipe

@@ -14,10 +14,11 @@ import swapstore
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import to_seconds
 from swapstore.cli.demo import demo
+from swapstore.cli.diff import diff
 from swapstore.cli.fsck import repair, verify
 from swapstore.cli.importing import app as importing
 from swapstore.cli.operate import backup, doctor, pin, prune, recompress, restore, rollback, unpin
-from swapstore.cli.produce import STDIN, confirm, publish
+from swapstore.cli.produce import STDIN, confirm, publish, published
 from swapstore.cli.read import follow, history, latest, read
 from swapstore.cli.session import Session
 from swapstore.cli.status import datasets, status
@@ -53,6 +54,7 @@ Exit codes:
   8  the store refuses the credentials, or cannot do this;
      waiting does not help
   9  published, but on too few replicas: publish --replicas
+  10 there are changes: diff --exit-code
 
 For example:
   swapstore publish mena snapshot.json
@@ -76,8 +78,8 @@ GLOBAL_OPTIONS = Group("Options of every command", sort_key=100)
 app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[])
 
 for _command in (
-    publish, latest, read, history, follow, datasets, status, confirm, pin, unpin, rollback, prune,
-    recompress, verify, repair, backup, restore, doctor, demo,
+    publish, published, latest, read, history, diff, follow, datasets, status, confirm, pin, unpin, rollback,
+    prune, recompress, verify, repair, backup, restore, doctor, demo,
 ):  # fmt: skip
     app.command(_command)
 app.command(importing)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol
 
 from cyclopts import Parameter
 
+from swapstore.errors import InvalidInput
 from swapstore.models import Retention
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -78,6 +79,19 @@ def to_seconds(_kind: Any, tokens: Sequence[Token]) -> float:
     if not _SECONDS.fullmatch(text):
         raise ValueError(f"{text!r} is not a number of seconds, such as 0, 2.5 or 60.")
     return float(text)
+
+
+def labels_of(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Return the labels that `--label KEY=VALUE`, given any number of times, names."""
+    labels: dict[str, str] = {}
+    for pair in pairs or ():
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise InvalidInput(f"--label {pair!r} is not KEY=VALUE")
+        if key in labels:
+            raise InvalidInput(f"--label {key!r} is given twice")
+        labels[key] = value
+    return labels
 
 
 def retention_of(max_age: timedelta | None, max_count: int | None) -> Retention | None:

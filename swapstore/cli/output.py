@@ -209,6 +209,14 @@ def print_commands(*commands: str) -> None:
         stdout_console().print(_cell(f"  {command}"), soft_wrap=True)
 
 
+def print_styled(*parts: tuple[str, str]) -> None:
+    """Print a line of parts, each with its style. A long one is folded at the terminal's width."""
+    line = _cell("")
+    for text, style in parts:
+        line.append(printable(text), style)
+    stdout_console().print(line, overflow="fold")
+
+
 def print_payload(snapshot: Snapshot, *, command: str) -> None:
     """Print the first lines of a JSON payload. `command` prints all of it."""
     from rich.highlighter import JSONHighlighter  # noqa: PLC0415

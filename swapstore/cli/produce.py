@@ -1,9 +1,8 @@
-"""What a producer runs: `swapstore publish` and `swapstore confirm`."""
+"""What a producer runs: `swapstore publish`, `published` and `confirm`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
@@ -12,12 +11,13 @@ import attrs
 import msgspec
 from cyclopts import Parameter
 
-from swapstore.cli import output
+from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import (
     Dataset,
     MaxAge,
     MaxCount,
     Moment,
+    labels_of,
     retention_of,
     to_duration,
     to_moment,
@@ -111,7 +111,7 @@ def publish(
       compute | swapstore publish mena --dedupe-key hourly:2026-01-31T07
       swapstore publish tiles tiles.pbf --codec bytes --max-count 30
     """
-    labels = _labels(label or [])
+    labels = labels_of(label)
     retention = retention_of(max_age, max_count)
     durability = _durability(replicas, wait, fsync=fsync)
     payload = _payload(file)
@@ -149,6 +149,36 @@ def publish(
         raise under
 
 
+def published(
+    dataset: Dataset,
+    /,
+    *,
+    dedupe_key: Annotated[str, Parameter(help="The key that the publish would have.")],
+    session: CurrentSession,
+) -> ExitCode:
+    """Tell whether a publish with this dedupe key is committed already.
+
+    The exit code is 0 if it is, and the commit is printed. It is 1 if not:
+    the publish would commit. Any other code is an error, not an answer.
+
+    For example:
+      swapstore published mena --dedupe-key hourly:2026-01-31T07
+    """
+    with session.connect() as store:
+        commit = store.published(dataset, dedupe_key=dedupe_key)
+    if commit is None:
+        if session.human_readable:
+            output.print_text(
+                f"{dataset}: no commit with this dedupe key among the last 32 in {store.where}."
+            )
+        return ExitCode.NOT_FOUND
+    if session.human_readable:
+        _print_commit(commit, store.where, by_key=True)
+    else:
+        output.write_json(commit)
+    return ExitCode.DONE
+
+
 def confirm(dataset: Dataset, /, *, session: CurrentSession) -> None:
     """Mark the data as still current, without publishing.
 
@@ -169,18 +199,6 @@ def _durability(replicas: int | None, wait: timedelta | None, *, fsync: bool) ->
         return None
     asked = Durability(replicas=1 if replicas is None else replicas, fsync=fsync)
     return asked if wait is None else attrs.evolve(asked, timeout=wait.total_seconds())
-
-
-def _labels(pairs: Sequence[str]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise InvalidInput(f"--label {pair!r} is not KEY=VALUE")
-        if key in labels:
-            raise InvalidInput(f"--label {key!r} is given twice")
-        labels[key] = value
-    return labels
 
 
 def _payload(name: str) -> bytes:

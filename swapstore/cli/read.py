@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import shlex
 import sys
 import threading
 from contextlib import suppress
@@ -13,7 +14,7 @@ import attrs
 from cyclopts import Parameter
 
 from swapstore.cli import output
-from swapstore.cli.arguments import Dataset, Moment, Version, to_moment, to_whole
+from swapstore.cli.arguments import Dataset, Moment, Version, labels_of, to_moment, to_whole
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.cli.status import nothing_published, status_of
 from swapstore.errors import InvalidInput, NotFound, StoreClosed
@@ -82,14 +83,19 @@ def read(
         snapshot = store.read(dataset, id=snapshot_id, version=version, as_of=as_of)
         if snapshot is None:
             status = status_of(store, dataset)
-            listing = session.command_line("history", dataset)
             begins = "" if as_of is None else _begins(store, status)
-            place = f"{store.where}, namespace {store.namespace!r}"
-            raise NotFound(
-                f"no snapshot matches {selectors[0]} in {place}{begins}; `{listing}` lists those that exist",
-                dataset=dataset,
-            )
+            raise no_match(session, store, dataset, selectors[0], begins)
     _print(session, snapshot, meta=meta)
+
+
+def no_match(session: Session, store: Store, dataset: str, selector: str, begins: str = "") -> NotFound:
+    """Return the error for a snapshot that does not exist."""
+    listing = session.command_line("history", dataset)
+    place = f"{store.where}, namespace {store.namespace!r}"
+    return NotFound(
+        f"no snapshot matches {selector} in {place}{begins}; `{listing}` lists those that exist",
+        dataset=dataset,
+    )
 
 
 def _typed(value: str | Moment) -> str:
@@ -151,6 +157,20 @@ def history(
     before: Annotated[
         int | None, Parameter(converter=to_whole, help="List only versions below this one.")
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="KEY=VALUE: list only those with this label; may be repeated."),
+    ] = None,
+    since: Annotated[
+        Moment | None,
+        Parameter(
+            converter=to_moment,
+            help="List only those with this ts or a later one: ms since 1970, or ISO 8601 with an offset.",
+        ),
+    ] = None,
+    until: Annotated[
+        Moment | None, Parameter(converter=to_moment, help="List only those with an earlier ts.")
+    ] = None,
     session: CurrentSession,
 ) -> None:
     """List the committed snapshots, newest commit first.
@@ -160,26 +180,36 @@ def history(
     For example:
       swapstore history mena
       swapstore history mena --limit 10 --before 41
+      swapstore history mena --label trigger=hourly --since 2026-01-31T00:00:00Z
     """
     if limit is not None and limit < 1:
         raise InvalidInput(f"--limit must be 1 or more, not {limit}")
     with session.connect() as store:
         if limit is None and session.human_readable:
             limit = ROWS_ON_A_TERMINAL
-        rows = store.history(dataset, limit=limit, before=before)
+        rows = store.history(
+            dataset, limit=limit, before=before, label=labels_of(label), since=since, until=until
+        )
         status = status_of(store, dataset)
-        if session.human_readable:
-            _print_history(session, status, list(rows))
+        if session.human_readable and limit is not None:
+            _print_history(session, status, list(rows), limit, _asked(label, since, until))
         else:
             for row in rows:
                 output.write_json(row)
 
 
-def _print_history(session: Session, status: Status, rows: list[Row]) -> None:
+def _asked(label: list[str] | None, since: Moment | None, until: Moment | None) -> list[str]:
+    """Return the options that say which snapshots to list, as they can be typed again."""
+    options = [("--label", pair) for pair in label or ()]
+    options += [("--since", _typed(since))] if since is not None else []
+    options += [("--until", _typed(until))] if until is not None else []
+    return [word for option in options for word in option]
+
+
+def _print_history(session: Session, status: Status, rows: list[Row], limit: int, asked: list[str]) -> None:
     if not rows:
-        output.print_text(
-            f"{status.dataset}: no snapshot to list; the newest is version {status.latest.version}."
-        )
+        what = f"no snapshot with {shlex.join(asked)}" if asked else "no snapshot to list"
+        output.print_text(f"{status.dataset}: {what}; the newest is version {status.latest.version}.")
         return
     output.print_table(
         ("version", "ts", "id, labels", "size", "committed at"),
@@ -196,11 +226,10 @@ def _print_history(session: Session, status: Status, rows: list[Row]) -> None:
         numbers=("version", "size"),
         widths={"id, labels": max(len("id, labels"), *(min(len(row.id), UUID_WIDTH) for row in rows))},
     )
-    if rows and rows[-1].version > status.first_version:
+    if len(rows) == limit and rows[-1].version > status.first_version:
+        older = ("--before", str(rows[-1].version))
         output.print_text("To list older ones:")
-        output.print_commands(
-            session.command_line("history", status.dataset, "--before", str(rows[-1].version))
-        )
+        output.print_commands(session.command_line("history", status.dataset, *asked, *older))
 
 
 def _marks(status: Status, row: Row) -> str:

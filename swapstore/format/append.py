@@ -36,8 +36,9 @@ class Draft:
     `frees_soon`: whether it takes the log apart, or one of the next F swaps does, because retention goes on.
     `over`: the corrupt bytes that a repair replaces; `base` is then None. `even_if_full`: see `Swap`.
     `rewritten` are the records that are stored anew: the old ones take `freed_bytes`, the new ones, and what
-    else is added, `added_bytes`. `groups`: the rows of groups whose records are unlinked. The records of
-    their members are unlinked with them, as are those of an unlinked base: see `protocol/unlink.py`.
+    else is added, `added_bytes`. Of a group, `added_bytes` is the size of its members. `groups`: the rows of
+    groups whose records are unlinked. The records of their members are unlinked with them, as are those of an
+    unlinked base: see `protocol/unlink.py`.
     """
 
     base: Manifest | None
@@ -62,9 +63,8 @@ class Draft:
     @property
     def frees_as_much(self) -> bool:
         """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
-        if self.row is None:
-            return self.added_bytes <= self.freed_bytes
-        return self.row.size <= self.freed_bytes
+        payload = 0 if self.row is None else self.row.size
+        return payload + self.added_bytes <= self.freed_bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -114,11 +114,12 @@ def append(
     retained: Retained | None = None,
     delta_of: str | None = None,
     in_force: InForce | None = None,
+    added_bytes: int = 0,
 ) -> Draft:
     """Draft the manifest that adds a snapshot to the log.
 
     `delta_of`: the base that its payload is stored against. `in_force`: the base in force from then on; None:
-    the one that is in force now.
+    the one that is in force now. `added_bytes`: the size of the members, if it is a group.
 
     `latest` is the row with the greatest `ts`; among equal ones, the one committed last. So a snapshot that
     is older than the latest is added to the history and does not change `latest`.
@@ -151,7 +152,7 @@ def append(
         first_version=base.head.first_version if base else 1,
         floor=base.head.floor if base else 0,
     )
-    log = attrs.evolve(log, rows=(*log.rows, row), base=in_force or log.base)
+    log = Log(rows=(*log.rows, row), pages=log.pages, dedupe=log.dedupe, base=in_force or log.base)
     unlinked: tuple[str, ...] = ()
     gone: list[Row] = []
     frees_soon = False
@@ -171,6 +172,7 @@ def append(
         unlinked=unlinked,
         groups=_groups_in(gone),
         freed_bytes=sum(row.size for row in gone),
+        added_bytes=added_bytes,
         frees_soon=frees_soon,
     )
 

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 Encoding = Literal["base64", "zstd", "zstd+base64"]
 
-LEVEL = 3  # of zstd: level 6 makes deltas a tenth smaller, and takes two to three times as long
-BASE_LEVEL = 6  # a base is made seldom and stays for long
+LEVEL = 3  # of zstd: level 6 saves a tenth at most, and takes three to four times as long
 SURELY_SMALLER = 16  # zstd without the base is not tried if the delta makes the payload so many times smaller
-LONG = 1 << 20  # bytes: how far back a digested dictionary finds what is alike
-FAST = 1  # the level for deltas against a larger base: matches far away cost more to find than they save
-HASH_LOG_MAX = 23  # 32 MiB: the table that this needs, while it compresses
+FAST = 1  # the level for deltas: what a slower search finds besides saves less than it costs
+SHORTEST_MATCH = 7  # bytes, in deltas: a reference to the base takes several
+HASH_LOG_MIN, HASH_LOG_MAX = 13, 23  # of the table of a base: 32 KiB, 32 MiB
+SMALLEST_TABLED = 8 << 10  # bytes: the table of a smaller base takes far more than the base, and saves 12 µs
+LARGEST_TABLED = 2 << 20  # bytes: a producer keeps the table of a base up to this size
+WINDOW_LOG_MIN = 10  # of zstd
 WINDOW_LOG_MAX = 27  # 128 MiB: what decoders in all languages accept unless they are told otherwise
 WINDOW_LOG_COMMON = 23  # 8 MiB: what RFC 8878 asks of every decoder
 LARGEST_BASE = 64 << 20  # bytes: what a reader has to allocate for one, whatever a record says
@@ -72,7 +74,7 @@ class Dictionary:
     Raises `ValueError` for content that `may_be_base` refuses. Threads can share it.
     """
 
-    __slots__ = ("_raw", "content", "name")
+    __slots__ = ("_compressor", "_raw", "content", "name")
 
     def __init__(self, name: str, content: bytes) -> None:
         if not may_be_base(content):
@@ -80,27 +82,63 @@ class Dictionary:
         self.name = name
         self.content = content
         self._raw: Any = None
+        self._compressor: Any = None
 
     def __repr__(self) -> str:
         return f"Dictionary({self.name!r}, {len(self.content)} bytes)"
 
     @property
     def raw(self) -> Any:
-        """The `ZstdDict` of raw content. It keeps the tables of `as_digested_dict` once they are made."""
+        """The `ZstdDict` of raw content."""
         if self._raw is None:  # two threads may both make it: one is thrown away
             self._raw = _zstd().ZstdDict(self.content, is_raw=True)
         return self._raw
 
+    def delta(self, payload: bytes) -> bytes:
+        """Compress a payload, with the content as its dictionary.
+
+        The fast strategy is used, with a table for an eighth of the positions in base and payload. To make
+        the table takes several times as long as the rest, so it is kept. A large base is not worth the
+        memory, and zstd keeps a table for 16 MiB at most; the many small bases of a group are not worth it,
+        either. They are read again each time.
+
+        The frame is a single segment unless the payload is several times as large as the base. So a decoder
+        needs no larger window than the payload.
+        """
+        zstd = _zstd()
+        if not self._is_tabled:
+            return bytes(zstd.compress(payload, options=self._options, zstd_dict=self.raw.as_prefix))
+        if self._compressor is None:  # two threads may both make it
+            self._compressor = zstd.ZstdCompressor(
+                options=self._options, zstd_dict=self.raw.as_undigested_dict
+            )
+        return bytes(self._compressor.compress(payload, zstd.ZstdCompressor.FLUSH_FRAME))
+
+    @property
+    def _is_tabled(self) -> bool:
+        return SMALLEST_TABLED <= len(self.content) <= LARGEST_TABLED
+
+    @property
+    def _options(self) -> dict[Any, int]:
+        parameter = _zstd().CompressionParameter
+        size_log = len(self.content).bit_length()
+        return {
+            parameter.compression_level: FAST,
+            parameter.window_log: min(max(size_log + 1, WINDOW_LOG_MIN), WINDOW_LOG_MAX),
+            parameter.hash_log: min(max(size_log - 2, HASH_LOG_MIN), HASH_LOG_MAX),
+            parameter.min_match: SHORTEST_MATCH,
+        }
+
     def memory_bytes(self, *, compressing: bool) -> int:
         """At most how many bytes it keeps in memory, as measured with zstd 1.5.7.
 
-        zstd copies the content. Compressing with it copies it once more and keeps tables of up to 0.8 MB;
-        decoding keeps nothing else.
+        zstd copies the content. Compressing with it copies it once more, and keeps the table twice, and room
+        for a payload.
         """
         size = len(self.content)
-        if not compressing or size > LONG:
+        if not (compressing and self._is_tabled):
             return 2 * size
-        return 3 * size + min(840_000, 32_768 + 22 * size)
+        return 131_072 + 10 * size
 
 
 # --- encoding --------------------------------------------------------------------------------------
@@ -129,14 +167,18 @@ def plain(payload: bytes, *, text_only: bool) -> Encoded:
 
 
 def compressed(payload: bytes, base: Dictionary | None = None, *, text_only: bool) -> Encoded:
-    """Encode a payload in the fewest bytes: plain, with zstd, or as a delta against a base."""
-    choices = []
-    if base is not None:
-        choices.append(_framed(_delta(payload, base), base.name, text_only=text_only))
-    if not choices or len(choices[0].body) * SURELY_SMALLER > len(payload):
-        choices.append(_framed(_zstd().compress(payload, level=LEVEL), None, text_only=text_only))
-        choices.append(plain(payload, text_only=text_only))
-    return min(reversed(choices), key=lambda choice: choice.cost)  # of equals, the simplest
+    """Encode a payload in few bytes: plain, with zstd, or as a delta if that saves a quarter.
+
+    A snapshot that is stored as a delta is lost if its base is.
+    """
+    delta = None if base is None else _framed(base.delta(payload), base.name, text_only=text_only)
+    if delta is not None and len(delta.body) * SURELY_SMALLER <= len(payload):
+        return delta
+    alone = plain(payload, text_only=text_only)
+    framed = encoded_as(payload, "zstd+base64" if text_only else "zstd", None)
+    if framed.cost < alone.cost:
+        alone = framed
+    return delta if delta is not None and 4 * delta.cost <= 3 * alone.cost else alone
 
 
 def encoded_as(payload: bytes, encoding: Encoding | None, base: Dictionary | None) -> Encoded:
@@ -145,14 +187,13 @@ def encoded_as(payload: bytes, encoding: Encoding | None, base: Dictionary | Non
     if encoding in {None, "base64"}:
         return Encoded(base64.b64encode(payload) if text_only else payload, encoding)
     if base is not None:
-        return _framed(_delta(payload, base), base.name, text_only=text_only)
+        return _framed(base.delta(payload), base.name, text_only=text_only)
     return _framed(_zstd().compress(payload, level=LEVEL), None, text_only=text_only)
 
 
 def base_content(content: bytes, *, text_only: bool) -> Encoded:
     """Encode the content of a base: always with zstd, whether that is smaller or not."""
-    level = BASE_LEVEL if len(content) <= LONG else LEVEL
-    return _framed(_zstd().compress(content, level=level), None, text_only=text_only)
+    return encoded_as(content, "zstd+base64" if text_only else "zstd", None)
 
 
 def _is_text(payload: bytes) -> bool:
@@ -167,26 +208,6 @@ def _framed(frame: bytes, base: str | None, *, text_only: bool) -> Encoded:
     if text_only:
         return Encoded(base64.b64encode(frame), "zstd+base64", base)
     return Encoded(frame, "zstd", base)
-
-
-def _delta(payload: bytes, base: Dictionary) -> bytes:
-    """Compress a payload with a base as its dictionary.
-
-    The tables of a digested dictionary are made once a base, but of a larger base they know the end only. For
-    that one, the fast strategy reads the base each time, into a table that is large enough for all of it. The
-    frame is then a single segment, so a decoder needs no larger window than the payload.
-    """
-    zstd = _zstd()
-    if max(len(payload), len(base.content)) <= LONG:
-        return bytes(zstd.compress(payload, level=LEVEL, zstd_dict=base.raw.as_digested_dict))
-    parameter = zstd.CompressionParameter
-    window_log = min((len(payload) + len(base.content)).bit_length(), WINDOW_LOG_MAX)
-    options = {
-        parameter.compression_level: FAST,
-        parameter.window_log: window_log,
-        parameter.hash_log: min(window_log - 2, HASH_LOG_MAX),
-    }
-    return bytes(zstd.compress(payload, options=options, zstd_dict=base.raw.as_prefix))
 
 
 def of_frame(body: bytes) -> Encoding:
@@ -273,7 +294,7 @@ class InForce:
     def then(self, stored_size: int) -> InForce:
         """Return it as it is after one more snapshot, in numbers that readers accept."""
         total, count = min(self.sum + stored_size, EXACT), min(self.count + 1, EXACT)
-        return attrs.evolve(self, sum=total, count=count, last=stored_size)
+        return InForce(self.name, self.size, total, count, stored_size)
 
 
 def is_due(in_force: InForce | None, stored_size: int) -> bool:

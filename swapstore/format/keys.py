@@ -37,10 +37,14 @@ class Name:
         return int(self.rest.partition(".")[2].partition("-")[0])
 
     @property
-    def ts_and_id(self) -> tuple[int, str]:
-        """The ts and the id of a ts record."""
-        ts, _, id = self.rest.partition(":")  # noqa: A001
-        return int(ts), id
+    def id(self) -> str:
+        """The id of an id or ts record."""
+        return self.rest if self.kind == "id" else self.rest.partition(":")[2]
+
+    @property
+    def ts(self) -> int:
+        """The ts of a ts record."""
+        return int(self.rest.partition(":")[0])
 
 
 _OURS = re.compile(

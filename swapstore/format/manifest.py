@@ -11,6 +11,7 @@ import binascii
 import re
 from functools import cached_property
 from itertools import pairwise
+from operator import is_
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -460,7 +461,8 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
 
 
 def _in_force(log: Log) -> list[Any] | None:
-    return None if log.base is None else list(attrs.astuple(log.base))
+    base = log.base
+    return None if base is None else [base.name, base.size, base.sum, base.count, base.last]
 
 
 # A JSON string contains no unescaped quote, so a body contains the first of these once. The last time that it
@@ -477,14 +479,9 @@ def _spliced(base: Manifest, log: Log) -> bytes | None:
     """
     was = base.log
     more = len(log.rows) - len(was.rows)
-    old_rows = log.rows[: len(was.rows)]
-    as_before = (log.pages, log.dedupe, old_rows) == (was.pages, was.dedupe, was.rows)
-    if (
-        more not in {0, 1}
-        or not old_rows
-        or not as_before
-        or [r.base for r in old_rows] != [r.base for r in was.rows]
-    ):
+    if more not in {0, 1} or not was.rows or (log.pages, log.dedupe) != (was.pages, was.dedupe):
+        return None
+    if not all(map(is_, log.rows, was.rows)):
         return None
     raw = base.raw
     end_of_rows, end = raw.rfind(_END_OF_ROWS), raw.rfind(_BASE)

@@ -11,21 +11,20 @@ not changed since is stored as a header of some bytes, which names the base.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
 
-from swapstore.arguments import is_member_name
-from swapstore.errors import Corrupt, PayloadMissing
+from swapstore import arguments, codecs
+from swapstore.errors import Corrupt, InvalidInput, PayloadMissing
 from swapstore.format import records
 from swapstore.format.encodings import Encoding
 from swapstore.format.keys import check_base
 from swapstore.models import MOST_MEMBERS, Member, Whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from swapstore.format.encodings import Dictionary, Encoded
 
 _JSON = "json"
@@ -47,6 +46,30 @@ class Part:
         """Return it as readers will get it."""
         size = len(self.payload)
         return Member(name=name, size=size, sha256=self.sha256, codec=self.codec, raw=self.payload)
+
+
+def parts_of(values: Any, codec: str, *, limit_bytes: int) -> dict[str, Part]:
+    """Check the members of a group, and encode their values. `InvalidInput` names the member."""
+    if not isinstance(values, Mapping):
+        raise InvalidInput(f"members must map names to values, not be a {type(values).__name__}")
+    try:
+        given = dict(values.items())
+    except Exception as error:
+        kind = type(error).__name__
+        raise InvalidInput(f"members cannot be read: that raised {kind}") from error
+    if not 1 <= len(given) <= MOST_MEMBERS:
+        raise InvalidInput(f"a group has 1 to {MOST_MEMBERS:,} members, not {len(given):,}")
+    parts: dict[str, Part] = {}
+    for name, value in given.items():
+        own = arguments.member_name(name)
+        if own in parts:
+            raise InvalidInput(f"the member {own!r} is given twice")
+        try:
+            parts[own] = Part(codecs.encode(value, codec, limit_bytes=limit_bytes), codec)
+        except InvalidInput as error:
+            error.args = (f"member {own!r}: {error.args[0]}", *error.args[1:])
+            raise
+    return {name: parts[name] for name in sorted(parts)}
 
 
 # --- the table -------------------------------------------------------------------------------------
@@ -79,7 +102,7 @@ def parse_table(payload: bytes, key: str) -> dict[str, Listed]:
         found = _TABLE.decode(payload)
     except records.UNREADABLE as error:
         raise Corrupt(f"{key} holds no table of members ({error})", key=key) from error
-    if not found or len(found) > MOST_MEMBERS or not all(map(is_member_name, found)):
+    if not found or len(found) > MOST_MEMBERS or not all(map(arguments.is_member_name, found)):
         raise Corrupt(f"{key} holds a table that no group has", key=key)
     return found
 

@@ -46,9 +46,10 @@ class Unnamed:
         """Convert a row that the header holds, and whose page cannot be read."""
         fields = attrs.asdict(row, recurse=False)
         base = fields.pop("base")
-        commit = {name: fields.pop(name) for name in ("version", "committed_at", "dedupe_key")}
-        entry, origin = Entry(**fields), Origin(epoch=epoch, **commit)
-        return cls(entry=entry, origin=origin, has_ts=True, base=base, is_served=True)
+        for name in ("version", "committed_at", "dedupe_key"):
+            del fields[name]
+        origin = Origin.of(row, epoch)
+        return cls(entry=Entry(**fields), origin=origin, has_ts=True, base=base, is_served=True)
 
     @property
     def version(self) -> int:

@@ -6,6 +6,7 @@ entry has the same bytes in every process, and a commit can compare them on the 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -37,7 +38,7 @@ DELETED = b"\n"  # what a deletion without scripts leaves for a moment: it looks
 
 
 def to_json(value: Any) -> bytes:
-    """Return canonical JSON of plain dicts and lists: compact, keys in their order."""
+    """Return canonical JSON of dicts, lists and structs: compact, keys in their order."""
     return msgspec.json.encode(value)
 
 
@@ -73,8 +74,13 @@ def in_order(labels: dict[str, str]) -> dict[str, str]:
 
 
 def entry_header(entry: Entry) -> bytes:
-    """The header line of an entry's ts record, newline included."""
+    """The header line of an entry, newline included: that of an id record with its plain payload."""
     return pack(entry_fields(entry))
+
+
+def check_of(entry: Entry) -> str:
+    """A short check of an entry, which its ts record states: 64 bits of the SHA-256 of its header line."""
+    return base64.urlsafe_b64encode(hashlib.sha256(entry_header(entry)).digest()[:8])[:11].decode()
 
 
 @attrs.frozen(kw_only=True)
@@ -98,97 +104,12 @@ def id_header(entry: Entry, encoding: Encoding | None, base: str | None = None) 
     return pack(fields)
 
 
-@attrs.frozen(kw_only=True)
-class Origin:
-    """The commit that a ts record was staged for; a lost manifest is rebuilt from these.
-
-    A script, or a transaction, commits a snapshot only with the version that its origin states. A repair may
-    give it a greater one later, and so may a commit without scripts; never a lesser one.
-    `pending`: the record was written without a TTL before its swap, as a commit without scripts does, so the
-    missing TTL does not prove that the snapshot is committed. `members`: the attempt that the members of a
-    pending group carry.
-    """
-
-    epoch: str
-    version: Whole
-    committed_at: Whole
-    dedupe_key: str | None = None
-    pending: bool = False
-    members: str | None = None
-
-    @property
-    def is_reclaimed(self) -> bool:
-        """Whether a client is deleting the records, since `committed_at`: no publish may use them."""
-        return self.pending and self.version == 0
-
-
-_ORIGIN = msgspec.json.Decoder(Origin)
 _ENTRY = msgspec.json.Decoder(Entry)
 _HOLDING = msgspec.json.Decoder(Holding)
 
 
-def pack_ts(row: Row, epoch: str) -> bytes:
-    """Build a ts record: the entry as its header, its origin as its body."""
-    return entry_header(row) + origin_of(row, epoch)
-
-
-def origin_of(row: Row, epoch: str, *, attempt: str | None = None, members: str | None = None) -> bytes:
-    """The body of a ts record: the origin of its row. The version comes first: see `split_ts`.
-
-    `attempt`: it is pending, and this makes it differ from the records of all other attempts. `members`: the
-    attempt that the members of a group carry.
-    """
-    origin = {"version": row.version, "epoch": epoch, "committed_at": row.committed_at}
-    if row.dedupe_key is not None:
-        origin["dedupe_key"] = row.dedupe_key
-    if attempt is not None:
-        origin |= {"pending": True, "attempt": attempt}
-    if members is not None:
-        origin["members"] = members
-    return to_json(origin)
-
-
-def split_ts(header: bytes, row: Row, epoch: str) -> tuple[bytes, bytes]:
-    """The ts record of a row with this header, split after the version that commits it."""
-    version, comma, rest = origin_of(row, epoch).partition(b",")
-    return header + version + comma, rest
-
-
-def committed_ts(record: bytes, key: str) -> bytes | None:
-    """Return a pending ts record as it is after its commit. None: it is not pending, or corrupt."""
-    try:
-        entry, origin = read_ts(record, key)
-    except Corrupt:
-        return None
-    if origin is None or not origin.pending or origin.is_reclaimed:
-        return None
-    fields = {"version": origin.version, "epoch": origin.epoch, "committed_at": origin.committed_at}
-    if origin.dedupe_key is not None:
-        fields["dedupe_key"] = origin.dedupe_key
-    return entry_header(entry) + to_json(fields)
-
-
-def reclaimed_ts(entry: Entry, nonce: str, now_ms: int) -> bytes:
-    """Build the ts record of a snapshot whose records are being deleted; see `Origin.is_reclaimed`."""
-    origin = {"version": 0, "epoch": nonce, "committed_at": now_ms, "pending": True}
-    return entry_header(entry) + to_json(origin)
-
-
-def read_ts(record: bytes, key: str) -> tuple[Entry, Origin | None]:
-    """Parse a ts record. The origin is None if it cannot be parsed; the entry is valid without it."""
-    return read_entry(split(record, key)[0], key), origin_in(record)
-
-
-def origin_in(record: bytes) -> Origin | None:
-    """Return the origin in a ts record, whatever its header is. None: it cannot be parsed."""
-    try:
-        return _ORIGIN.decode(record.partition(b"\n")[2])
-    except UNREADABLE:
-        return None
-
-
 def entry_of(record: bytes, key: str) -> Entry:
-    """Parse the entry of an id or ts record."""
+    """Parse the entry of an id record."""
     return read_entry(split(record, key)[0], key)
 
 
@@ -198,18 +119,18 @@ def holding_of(record: bytes, key: str) -> Holding:
 
 
 def stated(entry: Entry) -> bytes:
-    """Return how the id record and the ts record of an entry begin, however the payload is held."""
+    """Return how the id record of an entry begins, however the payload is held."""
     return to_json(entry_fields(entry))[:-1]
 
 
 def states(record: bytes, entry: Entry) -> bool:
-    """Whether an id or ts record states this entry, however it holds the payload."""
+    """Whether an id record states this entry, however it holds the payload."""
     begin = stated(entry)
     return record.startswith((begin + b"}\n", begin + b',"encoding":'))
 
 
 def read_entry(line: bytes, key: str) -> Entry:
-    """Parse the entry in the header line of an id or ts record."""
+    """Parse the entry in the header line of an id record."""
     return _read(_ENTRY, line, key)
 
 
@@ -274,11 +195,6 @@ def held(record: bytes | None, row: Row, key: str) -> Held:
     return found
 
 
-def payload_of(record: bytes | None, row: Row, key: str, base: Dictionary | None = None) -> bytes:
-    """Return the payload of an id record, given the base that it needs; see `held`."""
-    return held(record, row, key).payload(base)
-
-
 def is_whole(record: object, entry: Entry, base: Dictionary | None = None) -> bool:
     """Whether a value is the id record of this entry, payload included, given the base that it needs."""
     if not isinstance(record, bytes) or not states(record, entry):
@@ -315,6 +231,108 @@ def check_body(body: bytes, size: int, sha256: str, key: str) -> None:
             "version",
             key=key,
         )
+
+
+# --- ts records ------------------------------------------------------------------------------------
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a ts record states: the commit that it was staged for. A lost manifest is rebuilt from these.
+
+    A script, or a transaction, commits a snapshot only with the version that its origin states. A repair may
+    give it a greater one later, and so may a commit without scripts; never a lesser one.
+    `entry`: see `check_of`. `pending`: the record was written without a TTL before its swap, as a commit
+    without scripts does, so the missing TTL does not prove that the snapshot is committed. `attempt`: makes a
+    pending one differ from those of all other attempts. `members`: the attempt that the members of a pending
+    group carry.
+    """
+
+    entry: str
+    version: Whole
+    epoch: str
+    committed_at: Whole
+    dedupe_key: str | None = None
+    pending: bool = False
+    attempt: str | None = None
+    members: str | None = None
+
+    @classmethod
+    def of(cls, row: Row, epoch: str) -> Origin:
+        """The origin of a row in this line of versions."""
+        return cls(
+            entry=check_of(row),
+            version=row.version,
+            epoch=epoch,
+            committed_at=row.committed_at,
+            dedupe_key=row.dedupe_key,
+        )
+
+    @property
+    def record(self) -> bytes:
+        """The ts record that states this. The entry and the version come first: see `split_ts`."""
+        return to_json(self) + b"\n"
+
+    @property
+    def is_reclaimed(self) -> bool:
+        """Whether a client is deleting the records, since `committed_at`: no publish may use them."""
+        return self.pending and self.version == 0
+
+
+_ORIGIN = msgspec.json.Decoder(Origin)
+
+
+def pack_ts(row: Row, epoch: str) -> bytes:
+    """Build the ts record of a row: one line, its origin."""
+    return Origin.of(row, epoch).record
+
+
+def split_ts(row: Row, epoch: str) -> tuple[bytes, bytes]:
+    """The ts record of a row, split after the entry that it is of and the version that commits it."""
+    record = pack_ts(row, epoch)
+    end = record.index(b'"epoch"')
+    return record[:end], record[end:]
+
+
+def pending_ts(row: Row, epoch: str, attempt: str, *, members: str | None = None) -> tuple[bytes, bytes]:
+    """The pending ts record of a row, split after the entry that it is of."""
+    origin = Origin.of(row, epoch)
+    record = msgspec.structs.replace(origin, pending=True, attempt=attempt, members=members).record
+    end = len(stated_ts(row))
+    return record[:end], record[end:]
+
+
+def committed_ts(record: bytes) -> bytes | None:
+    """Return a pending ts record as it is after its commit. None: it is not pending, or cannot be parsed."""
+    origin = origin_in(record)
+    if origin is None or not origin.pending or origin.is_reclaimed:
+        return None
+    return msgspec.structs.replace(origin, pending=False, attempt=None, members=None).record
+
+
+def reclaimed_ts(check: str, nonce: str, now_ms: int) -> bytes:
+    """Build the ts record of a snapshot whose records are being deleted; see `Origin.is_reclaimed`."""
+    return Origin(entry=check, version=0, epoch=nonce, committed_at=now_ms, pending=True).record
+
+
+def stated_ts(entry: Entry) -> bytes:
+    """Return how the ts record of an entry begins, whatever commit it was staged for."""
+    return b'{"entry":"%b",' % check_of(entry).encode()
+
+
+def states_ts(record: bytes, entry: Entry) -> bool:
+    """Whether a ts record is one of this entry."""
+    return record.startswith(stated_ts(entry))
+
+
+def origin_in(record: bytes) -> Origin | None:
+    """Return the origin in a ts record, whatever entry it is of. None: it cannot be parsed."""
+    line, newline, more = record.partition(b"\n")
+    if more or not newline:
+        return None
+    try:
+        return _ORIGIN.decode(line)
+    except UNREADABLE:
+        return None
 
 
 # --- live views ------------------------------------------------------------------------------------

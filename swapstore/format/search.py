@@ -23,7 +23,7 @@ from swapstore.format import manifest as manifests
 from swapstore.models import Ref, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from swapstore.format.manifest import Head, Log, Manifest
     from swapstore.format.pages import Page
@@ -272,6 +272,32 @@ def onward(manifest: Manifest, after: int) -> Generator[list[Ref], list[Page], O
     return Onward(sorted(items, key=lambda item: item if isinstance(item, int) else item.version), not ahead)
 
 
+@attrs.frozen(kw_only=True)
+class Filter:
+    """The rows that a history is asked for: with all of these labels, and `since` <= `ts` < `until`."""
+
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    since: int | None = None
+    until: int | None = None
+
+    def takes(self, row: Row) -> bool:
+        """Whether this row is wanted."""
+        return (
+            (self.since is None or row.ts >= self.since)
+            and (self.until is None or row.ts < self.until)
+            and all(row.labels.get(key) == text for key, text in self.labels.items())
+        )
+
+    def opens(self, ref: Ref) -> bool:
+        """Whether a row below this reference may be wanted: pages tell their times, and no labels."""
+        return (self.since is None or ref.max_ts >= self.since) and (
+            self.until is None or ref.min_ts < self.until
+        )
+
+
+EVERY_ROW = Filter()
+
+
 @attrs.frozen
 class Cursor:
     """A position in the history, read newest first: what is still ahead, as an immutable value.
@@ -282,6 +308,7 @@ class Cursor:
     manifest: Manifest
     ahead: tuple[Row | Ref, ...]  # the oldest first
     before: int | None
+    wanted: Filter = EVERY_ROW
 
     def step(self) -> tuple[list[Row], Cursor]:
         """Return the rows that are available, and the position after them."""
@@ -307,14 +334,15 @@ class Cursor:
         """Return the position after loading the first of these pages: what they hold comes next."""
 
         def below(rows: Sequence[Row], refs: Sequence[Ref]) -> list[Row | Ref]:
-            return _shown(self.manifest, rows, refs)
+            return _shown(self.manifest, self.wanted, rows, refs)
 
         return attrs.evolve(self, ahead=tuple(_opened(self.ahead, refs, pages, below)))
 
 
-def walk(manifest: Manifest, *, before: int | None) -> Cursor:
-    """Return the position at the newest row, or at the newest one with a version below `before`."""
-    return Cursor(manifest, tuple(_shown(manifest, manifest.log.rows, manifest.log.pages)), before)
+def walk(manifest: Manifest, *, before: int | None, wanted: Filter = EVERY_ROW) -> Cursor:
+    """Return the position at the newest wanted row, or at the newest one with a version below `before`."""
+    ahead = _shown(manifest, wanted, manifest.log.rows, manifest.log.pages)
+    return Cursor(manifest, tuple(ahead), before, wanted)
 
 
 def _opened(
@@ -340,9 +368,9 @@ def _last_version(item: Row | Ref) -> int:
     return item.version if isinstance(item, Row) else item.last_version
 
 
-def _shown(manifest: Manifest, rows: Iterable[Row], refs: Iterable[Ref]) -> list[Row | Ref]:
+def _shown(manifest: Manifest, wanted: Filter, rows: Iterable[Row], refs: Iterable[Ref]) -> list[Row | Ref]:
     head = manifest.head
     return [
-        *(ref for ref in refs if head.opens(ref)),
-        *(row for row in rows if head.shows(row)),
+        *(ref for ref in refs if head.opens(ref) and wanted.opens(ref)),
+        *(row for row in rows if head.shows(row) and wanted.takes(row)),
     ]

@@ -111,7 +111,7 @@ def _of_ts(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, t
     key = ctx.keys.ts(dataset, row.ts, row.id)
     if reply is None:
         return [finding_of(dataset, Problem.TS_MISSING, key, row=row)]
-    if not _is_ts_of(row, bytes_of(reply), key):
+    if not _is_ts_of(row, bytes_of(reply)):
         expires = None if ttl == PERMANENT else ttl
         return [finding_of(dataset, Problem.TS_DAMAGED, key, row=row, expires_in_ms=expires)]
     if ttl == PERMANENT:
@@ -119,11 +119,9 @@ def _of_ts(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, t
     return [finding_of(dataset, Problem.TS_EXPIRING, key, row=row, expires_in_ms=ttl)]
 
 
-def _is_ts_of(row: Row, record: bytes, key: str) -> bool:
+def _is_ts_of(row: Row, record: bytes) -> bool:
     """Say whether a ts record is a row's. Its origin is never later than the row: see `records.Origin`."""
-    if not records.states(record, row):
-        return False
-    _, origin = records.read_ts(record, key)
+    origin = records.origin_in(record) if records.states_ts(record, row) else None
     return origin is not None and origin.version <= row.version
 
 
@@ -141,13 +139,13 @@ def recorded(ctx: Context, dataset: str, row: Row, bases: Bases) -> Operation[Ho
         entry = records.holding_of(record, key)
     except Corrupt:
         return None
-    agrees = records.states(bytes_of(own), row)
+    agrees = records.states_ts(bytes_of(own), row)
     if entry.id != row.id or agrees or not (yield from bases.is_whole(record, entry)):
         return None
     ts_key = ctx.keys.ts(dataset, entry.ts, entry.id)
     told: list[Command[Any]] = [Get(ts_key), Ttl(ts_key)]
     ts_record, ts_ttl = yield from ask_all(ctx, told)
-    if value_of(ts_ttl) != PERMANENT or not records.states(bytes_of(ts_record), entry):
+    if value_of(ts_ttl) != PERMANENT or not records.states_ts(bytes_of(ts_record), entry):
         return entry if value_of(ttl) == PERMANENT else None
     origin = records.origin_in(bytes_of(ts_record))
     is_later = origin is not None and origin.version > row.version  # the id was published again

@@ -3,8 +3,8 @@
 A key with a TTL expires by itself. A permanent record that no walk has reached was committed since the walk;
 or it was lost with a manifest or a page; or it is leaked: it was never committed, or it was unlinked.
 
-The ts record tells them apart. Its body, the origin, says for which line of versions and for which version
-the record was staged. If the manifest is of the same line and does not name the record, the record is
+The ts record tells them apart. Its origin says for which line of versions and for which version the record
+was staged. If the manifest is of the same line and does not name the record, the record is
 leaked. If it is of another line, or there is none, or a page is missing, the record counts as lost, which a
 repair undoes. Only a key that is proved to belong to no commit is called leaked.
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 
 SCAN_KEYS = 500  # that are scanned in one step
+NOT_PUT_BACK = "it cannot be put back into the log"
 
 
 class KeyScan:
@@ -188,39 +189,43 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     """Judge a permanent id or ts record that no manifest names: lost, leaked, or unresolved for now."""
     if name.key in walk.reached:
         return []  # it was judged together with the other record of its snapshot
-    (reply,) = yield from ask_all(ctx, [Get(name.key)])
-    if reply is None:
+    asked = dict.fromkeys((name.key, ctx.keys.id(walk.dataset, name.id)))
+    replies = yield from ask_all(ctx, [Get(key) for key in asked])
+    if replies[0] is None:
         return []  # it expired, or the store was emptied
-    entry, origin = _entry_of(name, bytes_of(reply))
+    data = bytes_of(replies[0])
+    entry = _entry_of(name, data, bytes_of(replies[-1]))
     if entry is None:
-        return note_leaked(walk, [name.key])
+        return note_leaked(walk, [name.key], detail=_why_alone(name, data))
     id_key, ts_key = ctx.keys.records(walk.dataset, entry)
     both: list[Command[Any]] = [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
     stored, ttl, stored_ts, ts_ttl = yield from ask_all(ctx, both)
     if value_of(ttl if name.kind == "id" else ts_ttl) != PERMANENT:
         return []
     record, ts_record = bytes_of(stored), bytes_of(stored_ts)
-    has_ts = records.states(ts_record, entry)
-    origin = origin or records.origin_in(ts_record)
-    both_ttls = ((id_key, ttl, record), (ts_key, ts_ttl, ts_record))
-    ours = [(key, value_of(left)) for key, left, data in both_ttls if records.states(data, entry)]
-    permanent = [key for key, left in ours if left == PERMANENT]
+    has_id, has_ts = records.states(record, entry), records.states_ts(ts_record, entry)
+    origin = records.origin_in(ts_record)
+    both_ttls = ((id_key, ttl, has_id), (ts_key, ts_ttl, has_ts))
+    ours = {key: value_of(left) for key, left, is_ours in both_ttls if is_ours}
+    permanent = [key for key, left in ours.items() if left == PERMANENT]
     if origin is not None and origin.pending:
         return note_leaked(walk, permanent or [name.key])
     is_staged = bool(ts_record) and value_of(ts_ttl) != PERMANENT  # it may have expired after it was read
     if is_staged and not _may_be_its_own(walk, origin):
         has_ts, origin = False, None
     is_unresolved = _is_unresolved(walk, origin, has_ts=has_ts, is_staged=is_staged)
-    fault = yield from _fault_of(ctx, walk, entry, record)
+    fault = (yield from _fault_of(ctx, walk, entry, record)) if has_id else "it is gone"
     row = None if fault else _altered_row(walk, entry)
     if row is not None:
         return [walk.note_altered(row, records.holding_of(record, id_key))]
     if fault or not (is_unresolved or _is_committed(walk, origin)):
-        detail = f"it cannot be put back into the log: {fault}" if fault else ""
+        detail = f"{NOT_PUT_BACK}: {fault}" if fault else ""
         return note_leaked(walk, permanent or [name.key], detail=detail)
     walk.reached.add(id_key)
     walk.reached.add(ts_key)
-    expiring = [key for key, left in ours if left not in {PERMANENT, ABSENT} and (has_ts or key == id_key)]
+    begins = {id_key: records.stated(entry), ts_key: records.stated_ts(entry)}
+    temporary = [key for key, left in ours.items() if left not in {PERMANENT, ABSENT}]
+    expiring = {key: begins[key] for key in temporary if has_ts or key == id_key}
     found = [] if walk.damage.candidates else _no_manifest(ctx, walk)
     is_altered = not has_ts and value_of(ts_ttl) == PERMANENT
     if is_altered:  # this swap gives it a TTL, so that the next one can write it again
@@ -228,7 +233,7 @@ def judge(ctx: Context, walk: Walk, name: Name) -> Operation[list[Finding]]:
     needed = records.holding_of(record, id_key).base
     base = None if needed is None else (yield from walk.bases.read([needed]))[needed]
     candidate = Unnamed(entry=entry, origin=origin, has_ts=has_ts or is_altered, base=needed)
-    one = Unresolved(candidate, tuple(permanent), tuple(expiring), is_staged=is_staged)
+    one = Unresolved(candidate, tuple(permanent), expiring, is_staged=is_staged)
     if base is not None and not base.is_permanent:
         one = attrs.evolve(one, base=attrs.evolve(base, content=None))
     if is_unresolved:
@@ -242,7 +247,7 @@ def _fault_of(ctx: Context, walk: Walk, entry: Entry, record: bytes) -> Operatio
 
     Members with a TTL are made permanent again if the group is put back.
     """
-    fault = (yield from walk.bases.fault_of(record, entry)) if records.states(record, entry) else "it is gone"
+    fault = yield from walk.bases.fault_of(record, entry)
     if fault or not entry.is_group:
         return fault
     table = yield from walk.bases.payload_of(record, entry)
@@ -271,8 +276,8 @@ def _note_lost(walk: Walk, one: Unresolved, id_key: str) -> list[Finding]:
     """Note a committed snapshot that a repair puts back into the log."""
     entry = one.candidate.entry
     walk.damage.candidates.append(one.candidate)
-    for key in one.expiring:
-        walk.damage.expiring[key] = Expiring(records.stated(entry), 0)
+    for key, header in one.expiring.items():
+        walk.damage.expiring[key] = Expiring(header, 0)
     if one.base is not None:
         walk.damage.expiring[one.base.key] = Expiring(one.base.header, 0)
     detail = (
@@ -288,15 +293,24 @@ def _no_manifest(ctx: Context, walk: Walk) -> list[Finding]:
     return [finding_of(walk.dataset, Problem.MANIFEST_MISSING, ctx.keys.manifest(walk.dataset))]
 
 
-def _entry_of(name: Name, record: bytes) -> tuple[Entry | None, Origin | None]:
-    """Read the entry and the origin of an id or ts record. None: it is corrupt, or its key names another."""
+def _entry_of(name: Name, data: bytes, id_record: bytes) -> Entry | None:
+    """Read the entry of an id or ts record, which only the id record has.
+
+    None: the id record is not there, or corrupt, or its key names another; or the ts record, with these data,
+    is of another entry.
+    """
     try:
-        entry = records.entry_of(record, name.key)
-        origin = records.read_ts(record, name.key)[1] if name.kind == "ts" else None
+        entry = records.entry_of(id_record, name.key)
     except Corrupt:
-        return None, None
-    named = (entry.ts, entry.id) == name.ts_and_id if name.kind == "ts" else entry.id == name.rest
-    return (entry, origin) if named else (None, None)
+        return None
+    is_own = name.kind == "id" or (entry.ts == name.ts and records.states_ts(data, entry))
+    return entry if is_own and entry.id == name.id else None
+
+
+def _why_alone(name: Name, data: bytes) -> str:
+    """Say that the payload of a ts record is gone, if it may have been committed."""
+    origin = records.origin_in(data) if name.kind == "ts" else None
+    return "" if origin is None or origin.pending else f"{NOT_PUT_BACK}: it is gone"
 
 
 def _is_committed(walk: Walk, origin: Origin | None) -> bool:
@@ -357,7 +371,7 @@ def decide(walk: Walk) -> list[Finding]:
         candidate, is_proved = one.candidate, was_put_back or others
         if one.is_staged and is_proved and candidate.origin and not was_put_back:  # a retry has staged it
             candidate = attrs.evolve(candidate, origin=None, has_ts=False)
-            one = attrs.evolve(one, expiring=())  # noqa: PLW2901
+            one = attrs.evolve(one, expiring={})  # noqa: PLW2901
         if was_put_back or candidate.origin is None:
             candidate = attrs.evolve(candidate, is_proved=is_proved)
             found += _note_lost(walk, attrs.evolve(one, candidate=candidate), one.keys[0])
@@ -386,7 +400,7 @@ def _of_known_epoch(walk: Walk, one: Unresolved) -> Unresolved:
     if origin is None or origin.epoch in epochs:
         return one
     candidate = attrs.evolve(one.candidate, origin=None, has_ts=False)
-    return attrs.evolve(one, candidate=candidate, expiring=())
+    return attrs.evolve(one, candidate=candidate, expiring={})
 
 
 def note_leaked(walk: Walk, keys: list[str], *, detail: str = "") -> list[Finding]:

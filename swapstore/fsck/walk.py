@@ -31,7 +31,7 @@ from swapstore.protocol.members import load_table
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from swapstore.format.manifest import Head, Manifest
@@ -344,8 +344,10 @@ class Walk:
                 case Problem.RECORD_BASELESS if base is not None:
                     damage.gone[row.version] = row
                     damage.lost_bases.setdefault(base.name, LostBase(base)).note(row)
-                case Problem.RECORD_EXPIRING | Problem.TS_EXPIRING:
+                case Problem.RECORD_EXPIRING:
                     damage.expiring[finding.key] = Expiring(records.stated(row), row.version)
+                case Problem.TS_EXPIRING:
+                    damage.expiring[finding.key] = Expiring(records.stated_ts(row), row.version)
                 case Problem.BASE_EXPIRING if base is not None:
                     is_known = finding.key in damage.expiring
                     damage.expiring[finding.key] = Expiring(base.header, row.version)
@@ -427,7 +429,7 @@ class Walk:
 
 @attrs.frozen
 class Expiring:
-    """A record that should have no TTL: its header, and the version of the row that names it (0: none)."""
+    """A record that should have no TTL: how it begins, and the version of the row that names it (0: none)."""
 
     header: bytes
     version: int
@@ -439,13 +441,13 @@ class Unresolved:
     """A permanent snapshot that is later than the manifest, or whose version is unknown.
 
     It is lost or leaked: that is decided when all keys have been seen. `keys` are those of its keys that are
-    permanent, `expiring` those of its keys that have a TTL, `base` its base if that has one. `is_staged`: its
-    ts record has a TTL, so a retry may have staged it.
+    permanent; `expiring` those that have a TTL, each with the beginning of its record; `base` its base if
+    that has one. `is_staged`: its ts record has a TTL, so a retry may have staged it.
     """
 
     candidate: Unnamed
     keys: tuple[str, ...]
-    expiring: tuple[str, ...]
+    expiring: Mapping[str, bytes]
     is_staged: bool = False
     base: StoredBase | None = None
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from swapstore.format.manifest import Manifest
     from swapstore.migration.layout import Mirror
-    from swapstore.models import Commit, Row
+    from swapstore.models import Commit, Item, Row
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Publication
 
@@ -47,13 +47,17 @@ LOG = logging.getLogger("swapstore")
 LONGER_MS = 60_000  # that a payload with a TTL outlives the key that names it
 
 
-def refuse_one_id(values: Mapping[str, Any]) -> None:
+def refuse_one_id(items: Mapping[str, Item]) -> None:
     """Refuse one id for several datasets: the mirror's by-id key does not name the dataset."""
-    if len(values) > 1:
-        raise InvalidInput(
-            "one id for several datasets would mix them up for readers of the mirror, whose by-id key does "
-            "not name the dataset. Nothing was published; leave the id out, or publish one by one"
-        )
+    owners: dict[str, str] = {}
+    for dataset, item in items.items():
+        other = owners.setdefault(item.id, dataset) if item.id is not None else dataset
+        if other != dataset:
+            raise InvalidInput(
+                f"one id for several datasets, {item.id!r} for {other!r} and {dataset!r}, would mix them up "
+                "for readers of the mirror, whose by-id key does not name the dataset. Nothing was "
+                "published; give each an id of its own, or none"
+            )
 
 
 def refuse_what_it_cannot_write(ctx: Context, wanted: Publication) -> None:

@@ -35,10 +35,7 @@ def read_origin(ctx: Context, dataset: str, entry: Entry) -> Operation[Origin | 
     """Read the origin of an entry from its ts record. None: there is none, or it cannot be read."""
     key = ctx.keys.ts(dataset, entry.ts, entry.id)
     record = yield from ask(ctx, Get(key))
-    try:
-        return records.read_ts(record, key)[1] if record else None
-    except Corrupt:
-        return None
+    return None if record is None else records.origin_in(record)
 
 
 def bound_elsewhere(key: str, entry: Entry | None) -> Contended:

@@ -138,7 +138,7 @@ def _named(ctx: Context, dataset: str, rows: list[Row], left: Log) -> Operation[
         is_own = records.states(id_record, row)
         if _spans(left, row.ts):
             ts_record = _bytes_of(next(replies))
-            origin = records.origin_in(ts_record) if records.states(ts_record, row) else None
+            origin = records.origin_in(ts_record) if records.states_ts(ts_record, row) else None
             is_own = is_own and origin is not None and origin.version <= row.version
         if is_own:
             own.update(keys)

@@ -32,11 +32,10 @@ from swapstore.errors import (
     SwapstoreError,
     TooOld,
 )
-from swapstore.format import bases, records, search
+from swapstore.format import bases, members, records, search
 from swapstore.format.append import append
 from swapstore.format.encodings import Encoded
-from swapstore.format.members import Part, table
-from swapstore.models import GROUP, MOST_MEMBERS, Candidate, Commit, Entry, Row, Snapshot, Validator
+from swapstore.models import GROUP, Candidate, Commit, Entry, Item, Row, Snapshot, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, Vanished, commit
@@ -44,12 +43,14 @@ from swapstore.protocol.encoder import Encoder, Form
 from swapstore.protocol.load import find, find_id, keep_pages, load_manifest
 from swapstore.protocol.members import GroupEncoder, snapshot_at
 from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.protocol.read import through_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swapstore.format.append import Draft, Retained
     from swapstore.format.manifest import Manifest
+    from swapstore.format.members import Part
     from swapstore.protocol.context import Context
 
 
@@ -87,53 +88,59 @@ def publication(
     of_group: bool = False,
 ) -> Publication:
     """Check the arguments of a publish, and encode the value, or the values of a group's members."""
+    if issubclass(type(value), Item):  # isinstance would read its __class__, which may raise
+        raise InvalidInput(
+            "an Item is for publish_many; give publish its value, and its options as arguments"
+        )
     parts: dict[str, Part] = {}
     if of_group:
-        parts = group_parts(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
-        payload, codec = table(parts), GROUP
+        parts = members.parts_of(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
+        payload = members.table(parts)
     else:
         payload = codecs.encode(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
+    checked = options(
+        ctx,
+        id=id,
+        ts=ts,
+        labels=labels,
+        dedupe_key=dedupe_key,
+        expected_version=expected_version,
+        validate=validate,
+        codec=codec,
+    )
+    if of_group:
+        checked["codec"] = GROUP
+    return Publication(dataset=dataset, payload=payload, parts=parts, **checked)
+
+
+def options(
+    ctx: Context,
+    *,
+    id: str | None,  # noqa: A002 - the public name
+    ts: Any,
+    labels: Mapping[str, str] | None,
+    dedupe_key: str | None,
+    expected_version: int | None,
+    validate: Validator | None,
+    codec: str,
+) -> dict[str, Any]:
+    """Check the arguments of a publish other than the value, and return them as `Publication` has them."""
     if ts is not None:
         ts = arguments.timestamp_ms(ts)
         arguments.not_ahead(ts, ctx.clock.now_ms(), ctx.policy.max_ahead_ms)
     if validate is not None and not callable(validate):
         raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
-    return Publication(
-        dataset=dataset,
-        payload=payload,
-        codec=codec,
-        id=None if id is None else arguments.snapshot_id(id),
-        ts=ts,
-        labels=arguments.labels({} if labels is None else labels),
-        dedupe_key=None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
-        expected_version=None if expected_version is None else arguments.expected_version(expected_version),
-        validate=validate,
-        parts=parts,
-    )
-
-
-def group_parts(values: Any, codec: str, *, limit_bytes: int) -> dict[str, Part]:
-    """Check the members of a group, and encode their values. `InvalidInput` names the member."""
-    if not isinstance(values, Mapping):
-        raise InvalidInput(f"members must map names to values, not be a {type(values).__name__}")
-    try:
-        given = dict(values.items())
-    except Exception as error:
-        kind = type(error).__name__
-        raise InvalidInput(f"members cannot be read: that raised {kind}") from error
-    if not 1 <= len(given) <= MOST_MEMBERS:
-        raise InvalidInput(f"a group has 1 to {MOST_MEMBERS:,} members, not {len(given):,}")
-    parts: dict[str, Part] = {}
-    for name, value in given.items():
-        own = arguments.member_name(name)
-        if own in parts:
-            raise InvalidInput(f"the member {own!r} is given twice")
-        try:
-            parts[own] = Part(codecs.encode(value, codec, limit_bytes=limit_bytes), codec)
-        except InvalidInput as error:
-            error.args = (f"member {own!r}: {error.args[0]}", *error.args[1:])
-            raise
-    return {name: parts[name] for name in sorted(parts)}
+    if expected_version is not None:
+        expected_version = arguments.expected_version(expected_version)
+    return {
+        "id": None if id is None else arguments.snapshot_id(id),
+        "ts": ts,
+        "labels": arguments.labels({} if labels is None else labels),
+        "dedupe_key": None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
+        "expected_version": expected_version,
+        "validate": validate,
+        "codec": codecs.known(codec),
+    }
 
 
 @attrs.frozen
@@ -224,6 +231,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             retained=retained,
             delta_of=form.delta_of,
             in_force=form.in_force,
+            added_bytes=sum(len(part.payload) for part in wanted.parts.values()) if wanted.parts else 0,
         )
         needed = _records(ctx, draft, form)
         verdict = yield from commit(ctx, draft, needed, staging)
@@ -245,6 +253,16 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         f"other producers committed first, {ctx.policy.commit_attempts} times in a row; nothing was "
         "published. Try again, or let fewer producers publish to this dataset"
     )
+
+
+def published(ctx: Context, dataset: str, dedupe_key: str) -> Operation[Commit | None]:
+    """Return the commit that a publish with this dedupe key would return. None: it would commit."""
+
+    def view(current: Manifest) -> Operation[Commit | None]:
+        row = yield from _deduped(ctx, current, dedupe_key)
+        return None if row is None else _known(current, row)
+
+    return (yield from through_manifest(ctx, dataset, view))
 
 
 def _intent(ctx: Context, wanted: Publication, began_ms: int, ages_from_ms: int) -> Intent:
@@ -329,8 +347,8 @@ def _deduped(ctx: Context, base: Manifest, key: str) -> Operation[Row | None]:
                 found = yield from find(ctx, base.head.dataset, searching)
             except (PayloadMissing, Corrupt) as error:
                 raise type(error)(
-                    f"dedupe_key {key!r} was published as version {version}, and its row cannot be read, so "
-                    f"nothing was published: {error.args[0]}. Once it is repaired, publish again",
+                    f"dedupe_key {key!r} was published as version {version}, and its row cannot be read: "
+                    f"{error.args[0]}. Once it is repaired, try again",
                     key=error.key,
                 ) from error
             return found if found is not None and found.dedupe_key == key else None
@@ -507,12 +525,12 @@ def _records(ctx: Context, draft: Draft, form: Form) -> list[Record]:
     """Return the records that a draft relies on: the id and the ts record, its base, and pages."""
     row, dataset = draft.row, draft.manifest.head.dataset
     assert row is not None  # noqa: S101 - a publish always adds a row
-    # The commit compares the version in the ts record too: it is the one that is committed.
-    header, held = records.entry_header(row), form.encoded
+    # The commit compares the entry and the version in the ts record: they are those that are committed.
+    held = form.encoded
     return [
         Record(ctx.keys.id(dataset, row.id), records.id_header(row, held.encoding, held.base), held.body),
         *form.members,
-        Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(header, row, draft.manifest.epoch)),
+        Record(ctx.keys.ts(dataset, row.ts, row.id), *records.split_ts(row, draft.manifest.epoch)),
         *_base_records(ctx, dataset, form),
         *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
     ]

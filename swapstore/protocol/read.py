@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from swapstore.format.manifest import Manifest
     from swapstore.format.pages import Page
-    from swapstore.format.search import Cursor
+    from swapstore.format.search import Cursor, Filter
     from swapstore.models import Ref, Row
     from swapstore.protocol.context import Context
 
@@ -241,11 +241,21 @@ class History:
     than the reader grace may come to a page that retention has unlinked.
     """
 
-    def __init__(self, ctx: Context, dataset: str, *, limit: int | None, before: int | None) -> None:
+    def __init__(
+        self,
+        ctx: Context,
+        dataset: str,
+        *,
+        limit: int | None,
+        before: int | None,
+        wanted: Filter = search.EVERY_ROW,
+    ) -> None:
         self._ctx = ctx.reading()
         self._dataset = dataset
         self._left = limit
         self._before = before
+        self._wanted = wanted
+        self._is_sparse = bool(wanted.labels)  # a page may have no wanted row: its reference does not tell
         self._rest: Cursor | None = None
         self._begun = False
 
@@ -264,17 +274,21 @@ class History:
         return [own(row) for row in rows]
 
     def _first(self, manifest: Manifest) -> Operation[list[Row]]:
-        return self._walk(search.walk(manifest, before=self._before))
+        return self._walk(search.walk(manifest, before=self._before, wanted=self._wanted))
 
     def _walk(self, cursor: Cursor) -> Operation[list[Row]]:
+        """Walk up to the first rows, or over one batch with pages of rows, though none of them is wanted."""
+        looked = False
         while True:
             rows, cursor = cursor.step()
-            wanted = None if self._left is None else self._left - len(rows)
-            refs = cursor.batch(wanted)
-            if rows or not refs:
+            self._is_sparse |= looked and not rows
+            refs = cursor.batch(None if self._is_sparse else self._left)
+            if rows or looked or not refs:
                 self._rest = cursor if refs else None
                 return rows
-            cursor = cursor.opened(refs, (yield from self._load(refs)))
+            pages = yield from self._load(refs)
+            looked = any(page.rows for page in pages)
+            cursor = cursor.opened(refs, pages)
 
     def _load(self, refs: list[Ref]) -> Operation[list[Page]]:
         """Load pages. Raises `Contended` if retention has unlinked the first one since the first step."""

@@ -15,6 +15,7 @@ from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
     from swapstore.format.append import Draft
+    from swapstore.format.members import Listed
     from swapstore.models import Row
     from swapstore.protocol.context import Context
 
@@ -33,13 +34,15 @@ def with_members(ctx: Context, draft: Draft) -> Operation[Draft]:
     """
     dataset = draft.manifest.head.dataset
     found: list[str] = []
+    freed_bytes = draft.freed_bytes
     for row in draft.groups:
-        names = yield from _listed(ctx, dataset, row)
-        found += [ctx.keys.member(dataset, row.id, name) for name in names]
+        listed = yield from _listed(ctx, dataset, row)
+        found += [ctx.keys.member(dataset, row.id, name) for name in listed]
+        freed_bytes += sum(each.size for each in listed.values())
     for base in _bases_in(ctx, draft):
         names = yield from _listed_in_base(ctx, dataset, base)
         found += [ctx.keys.member_base(dataset, base, name) for name in names]
-    return attrs.evolve(draft, unlinked=(*found, *draft.unlinked), groups=())
+    return attrs.evolve(draft, unlinked=(*found, *draft.unlinked), groups=(), freed_bytes=freed_bytes)
 
 
 def _bases_in(ctx: Context, draft: Draft) -> list[str]:
@@ -51,16 +54,16 @@ def _bases_in(ctx: Context, draft: Draft) -> list[str]:
     ]
 
 
-def _listed(ctx: Context, dataset: str, row: Row) -> Operation[list[str]]:
+def _listed(ctx: Context, dataset: str, row: Row) -> Operation[dict[str, Listed]]:
     key = ctx.keys.id(dataset, row.id)
     payload = ctx.cache.record(key, row.sha256)
     try:
         if payload is None:
             (reply,) = yield from ask_all(ctx, [Get(key)])
             payload = yield from payload_in(ctx, dataset, row, value_of(reply))
-        return list(members.parse_table(payload, key))
+        return members.parse_table(payload, key)
     except Damaged:
-        return []
+        return {}
 
 
 def _listed_in_base(ctx: Context, dataset: str, name: str) -> Operation[list[str]]:

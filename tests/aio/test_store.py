@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import swapstore.aio
-from swapstore import Mirror, Progress, Retention
+from swapstore import Item, Mirror, Progress, Retention
 from swapstore.aio import AsyncStore
 from swapstore.errors import (
     Conflict,
@@ -73,6 +73,52 @@ def test_several_datasets_in_one_round_trip(place: Place) -> None:
                 "europe": 2,
                 "asia": None,
             }
+
+    asyncio.run(main())
+
+
+@pytest.mark.every_store
+def test_each_dataset_has_options_of_its_own(place: Place) -> None:
+    """`publish_many` of `AsyncStore` mixes up the ids of its datasets, or publishes beside a bad one."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            done = await store.publish_many({"mena": Item(1, id="m"), "europe": Item(2, id="e"), "asia": 3})
+            done.raise_for_failures()
+            with pytest.raises(InvalidInput, match="dataset 'europe'"):
+                await store.publish_many({"mena": 4, "europe": Item(5, id="not allowed")})
+
+    asyncio.run(main())
+    assert place.ids() == ["m"]
+    assert place.ids("europe") == ["e"]
+
+
+@pytest.mark.every_store
+def test_a_run_that_is_published_is_known_before_it_computes(place: Place) -> None:
+    """A service computes again what is published, or skips what is not."""
+
+    async def main() -> None:
+        async with place.open() as store:
+            assert await store.published("mena", dedupe_key="k") is None
+            commit = await store.publish("mena", 1, dedupe_key="k")
+            found = await store.published("mena", dedupe_key="k")
+            assert found is not None
+            assert (found.id, found.created) == (commit.id, False)
+
+    asyncio.run(main())
+
+
+def test_a_history_is_searched_by_label_and_time(place: Place) -> None:
+    """A service is given rows that it has not asked for, or the search ends at the first page without one."""
+
+    async def main() -> None:
+        began = datetime(2026, 1, 1, tzinfo=UTC)
+        async with place.open() as store:
+            for number in range(200):
+                label = {"trigger": "daily" if number < 3 else "hourly"}
+                await store.publish("mena", number, ts=began + timedelta(hours=number), labels=label)
+            found = store.history("mena", label={"trigger": "daily"}, since=began + timedelta(hours=1))
+            assert [row.version async for row in found] == [3, 2]
 
     asyncio.run(main())
 

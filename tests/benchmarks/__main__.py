@@ -24,6 +24,7 @@ from tests.benchmarks import (
     compression,
     contention,
     depth_timing,
+    diffing,
     groups,
     history,
     load,
@@ -53,6 +54,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "contention": contention.run,
     "load": load.run,
     "depth": depth_timing.run,
+    "diff": diffing.run,
 }
 
 

@@ -48,6 +48,29 @@ def test_1_not_found(published: Swapstore) -> None:
     failed(published.inside("pin", "mena", "--id", "two"), 1, "'two'")
 
 
+def test_1_not_published_yet_is_an_answer(swapstore: Swapstore) -> None:
+    """A cron job skips its work, or mails a message every hour that all is well."""
+    question = ("published", "mena", "--dedupe-key", "hourly:07")
+    assert swapstore(*question) == Done(1, b"", "")
+    done = swapstore.inside("publish", "mena", "--dedupe-key", "hourly:07", stdin=b"1").json
+    asked = swapstore(*question)
+    assert (asked.code, asked.json, asked.err) == (0, {**done, "created": False}, "")
+    assert swapstore.inside("published", "mena", "--dedupe-key", "hourly:08") == Done(1, b"", "")
+
+
+def test_4_and_5_are_no_answer_of_published(swapstore: Swapstore) -> None:
+    """A store that is down, or a damaged one, looks like a run that is not published."""
+    question = ("published", "mena", "--dedupe-key", "k-1")
+    failed(swapstore(*question, "--patience", "0", env={"SWAPSTORE_URL": "redis://127.0.0.1:1/0"}), 4)
+    with connect(swapstore.url) as store:
+        for number in range(30):
+            store.publish("mena", number, dedupe_key=f"k-{number}")
+    with sqlite3.connect(swapstore.path) as file:
+        assert file.execute("DELETE FROM records WHERE key LIKE '%:page:%'").rowcount
+    file.close()
+    failed(swapstore.inside(*question), 5, "'k-1' was published as version 2", "repair")
+
+
 def test_3_refused(published: Swapstore) -> None:
     """A producer could not tell a conflict, which needs a decision, from a failure to retry."""
     failed(published("publish", "mena", "--id", "one", stdin=b"2"), 3, "'one'")
@@ -114,6 +137,11 @@ BAD_USAGE = [
     ["read", "mena", "--version", "0"],
     ["read", "mena", "--version"],
     ["history", "mena", "--limit", "-1"],
+    ["history", "mena", "--label", "novalue"],
+    ["history", "mena", "--since", "2026-01-31T18:00:00"],
+    ["history", "mena", "--since", "2026-02-01T00:00:00Z", "--until", "2026-01-01T00:00:00Z"],
+    ["published", "mena"],
+    ["published", "mena", "--dedupe-key", "a b"],
     ["pin", "mena"],
     ["demo", "mena"],
 ]

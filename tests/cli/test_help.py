@@ -13,9 +13,11 @@ from tests.cli.conftest import Swapstore
 
 COMMANDS = (
     "publish",
+    "published",
     "latest",
     "read",
     "history",
+    "diff",
     "follow",
     "datasets",
     "status",

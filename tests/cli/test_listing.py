@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -24,6 +25,23 @@ def test_history_lists_everything_when_piped(swapstore: Swapstore) -> None:
     some = swapstore.inside("history", "mena", "--limit", "3", "--before", "100").lines
     assert [row["version"] for row in some] == [99, 98, 97]
     assert swapstore.inside("history", "mena", "--limit", "0").out == b""
+
+
+def test_history_lists_what_it_is_asked_for(swapstore: Swapstore) -> None:
+    """A person who looks for the scheduled runs of a day has to filter all rows."""
+    with connect(swapstore.url) as store:
+        for hour in range(24):
+            labels = {"trigger": "6h" if hour % 6 == 0 else "hourly", "by": "cron"}
+            store.publish("mena", hour, ts=datetime(2026, 1, 31, hour, tzinfo=UTC), labels=labels)
+
+    def versions(*options: str) -> list[int]:
+        return [row["version"] for row in swapstore.inside("history", "mena", *options).lines]
+
+    assert versions("--label", "trigger=6h") == [19, 13, 7, 1]
+    assert versions("--label", "trigger=6h", "--label", "by=hand") == []
+    assert versions("--since", "2026-01-31T06:00:00Z", "--until", "2026-01-31T08:00:00Z") == [8, 7]
+    assert versions("--until", "1769839200000", "--limit", "2") == [6, 5]
+    assert versions("--label", "trigger=6h", "--since", "2026-01-31T01:00:00Z", "--before", "19") == [13, 7]
 
 
 def test_history_is_printed_while_it_is_read(swapstore: Swapstore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -64,6 +65,33 @@ def test_history_prints_the_command_for_older_rows(published: Swapstore) -> None
     hint = seen.splitlines()[-1].split()
     assert hint == ["swapstore", "--namespace", "swapstore", "history", "mena", "--before", "2"]
     assert [row["id"] for row in published.inside(*hint[1:]).lines] == ["first"]
+
+
+def test_the_command_for_older_rows_asks_for_the_same(published: Swapstore) -> None:
+    """A person who goes on to older rows is shown all of them again, or told of older ones that are none."""
+    with connect(published.url) as store:
+        for number in range(3):
+            store.publish("mena", number, ts=at(2_000 + number), labels={"note": "two words"})
+    asked = ("--label", "note=two words", "--since", "1970-01-01T00:00:02Z")
+    seen = published.on_a_terminal("history", "mena", *asked, "--limit", "2").out.decode()
+    hint = shlex.split(seen.splitlines()[-1])
+    asked = (*asked[:3], "1970-01-01T00:00:02+00:00")
+    assert hint == ["swapstore", "history", "mena", *asked, "--before", "4"]
+    assert [row["version"] for row in published.inside(*hint[1:]).lines] == [3]
+    assert "older ones" not in published.on_a_terminal("history", "mena", *asked).out.decode()
+    seen = published.on_a_terminal("history", "mena", "--label", "no=such").out.decode()
+    assert seen == "mena: no snapshot with --label no=such; the newest is version 2.\n"
+
+
+def test_published_says_what_it_found(published: Swapstore) -> None:
+    """A person who asks for a run has to look at the exit code."""
+    with connect(published.url) as store:
+        store.publish("mena", 1, id="run", dedupe_key="k")
+    seen = published.on_a_terminal("published", "mena", "--dedupe-key", "k").out.decode()
+    assert "before: a publish with this dedupe key" in " ".join(seen.split())
+    missing = published.on_a_terminal("published", "mena", "--dedupe-key", "other", columns=200)
+    assert missing.code == 1
+    assert missing.out.decode().startswith("mena: no commit with this dedupe key")
 
 
 def test_status_and_datasets_say_how_old(published: Swapstore) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import batching, maintenance, scriptless
+from tests.exploration import batching, deltas, maintenance, recompressing, scriptless
 from tests.exploration.scenarios import BUDGETS, SCENARIOS
 from tests.mutants import catalogue
 
@@ -26,10 +26,15 @@ def test_the_table_of_states_is_that_of_the_search() -> None:
 
 
 @pytest.mark.parametrize(
-    ("searched", "file"), [(maintenance, "states_maintenance.json"), (batching, "states_batching.json")]
+    ("searched", "file"),
+    [
+        (maintenance, "states_maintenance.json"),
+        (batching, "states_batching.json"),
+        (recompressing, "states_recompressing.json"),
+    ],
 )
 def test_the_other_tables_are_those_of_the_search(searched: Any, file: str) -> None:
-    """The page gives wrong numbers for retention and repair, or for batching."""
+    """The page gives wrong numbers for retention and repair, for batching, or for recompress."""
     page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
     pinned = json.loads((ROOT / f"tests/exploration/{file}").read_text("utf-8"))
     for scenario in searched.SCENARIOS:
@@ -38,14 +43,17 @@ def test_the_other_tables_are_those_of_the_search(searched: Any, file: str) -> N
         assert f"| {scenario} | {' | '.join(counts)} |" in page
 
 
-def test_the_table_without_scripts_is_that_of_the_search() -> None:
-    """The page gives wrong numbers for commits without scripts."""
+@pytest.mark.parametrize(
+    ("searched", "file"), [(scriptless, "states_scriptless.json"), (deltas, "states_deltas.json")]
+)
+def test_the_tables_of_ways_to_commit_are_those_of_the_search(searched: Any, file: str) -> None:
+    """The page gives wrong numbers for commits without scripts, or with bases."""
     page = (ROOT / "docs/explanation/proof.md").read_text("utf-8")
-    pinned = json.loads((ROOT / "tests/exploration/states_scriptless.json").read_text("utf-8"))
-    for way, scenario, _ in scriptless.SEARCHES:
-        found = [pinned[f"{way.name.lower()}: {scenario}"].get(budget) for budget in scriptless.BUDGETS]
+    pinned = json.loads((ROOT / f"tests/exploration/{file}").read_text("utf-8"))
+    for name in dict.fromkeys(deltas.named(way, scenario) for way, scenario, _ in searched.SEARCHES):
+        found = [pinned[name].get(budget) for budget in searched.BUDGETS]
         counts = ["\N{EN DASH}" if each is None else f"{each['states']:,}" for each in found]
-        assert f"| {way.name.lower()}: {scenario} | {' | '.join(counts)} |" in page
+        assert f"| {name} | {' | '.join(counts)} |" in page
 
 
 def test_the_table_of_mutants_is_that_of_the_catalogue() -> None:

@@ -72,9 +72,9 @@ def contents_of(keyspace: Keyspace, dataset: str = D) -> Contents:
 def _check_ts(keyspace: Keyspace, dataset: str, row: Row, found: Contents) -> set[str]:
     id_key, ts_key = KEYS.id(dataset, row.id), KEYS.ts(dataset, row.ts, row.id)
     ts_record = keyspace.values.get(ts_key)
-    if ts_record is None or not ts_record.data.startswith(records.entry_header(row)):
+    if ts_record is None or not records.states_ts(ts_record.data, row):
         found.problems.append(f"{ts_key} is not what version {row.version} names")
-    elif (origin := records.read_ts(ts_record.data, ts_key)[1]) is None or origin.version > row.version:
+    elif (origin := records.origin_in(ts_record.data)) is None or origin.version > row.version:
         found.problems.append(f"{ts_key} was staged for another version than {row.version}")
     return {id_key, ts_key}
 

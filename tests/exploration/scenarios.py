@@ -217,8 +217,8 @@ def check_content(keyspace: Keyspace, *, leaks_allowed: bool) -> tuple[Row, ...]
     rows += current.log.rows
     for row in (*rows, *current.head.kept):
         id_key, ts_key = KEYS.id(D, row.id), KEYS.ts(D, row.ts, row.id)
-        records.payload_of(values[id_key].data, row, id_key)
-        assert values[ts_key].data.startswith(records.entry_header(row))
+        records.held(values[id_key].data, row, id_key).payload(None)
+        assert records.states_ts(values[ts_key].data, row)
         reachable |= {id_key, ts_key}
     for key, value in values.items():
         if key in reachable:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore import Repair
 from swapstore.commands import Expire, Keep, Register, Write
 from swapstore.errors import SwapstoreError
 from swapstore.format import records
-from swapstore.models import Commit, Entry, Row, Snapshot
+from swapstore.models import Commit, Row, Snapshot
 from swapstore.protocol.context import Capabilities
 from swapstore.protocol.scriptless.adoption import reclaim_leaked
 from tests.exploration.contents import Contents, contents_of
@@ -85,15 +86,10 @@ def and_a_deletion_that_was_cut(keyspace: Keyspace) -> None:
 def still_pending(keyspace: Keyspace) -> None:
     """The oldest snapshot's commit was cut after its swap: its ts record still says that it is pending."""
     key = KEYS.ts(D, 0, "old-0")
-    entry, origin = records.read_ts(keyspace.values[key].data, key)
+    origin = records.origin_in(keyspace.values[key].data)
     assert origin is not None
-    row = Row(
-        **{field.name: getattr(entry, field.name) for field in attrs.fields(Entry)},
-        version=origin.version,
-        committed_at=origin.committed_at,
-    )
-    pending = records.entry_header(row) + records.origin_of(row, origin.epoch, attempt="0" * 12)
-    keyspace.apply(Write(key, pending), 0)
+    pending = msgspec.structs.replace(origin, pending=True, attempt="0" * 12)
+    keyspace.apply(Write(key, pending.record), 0)
 
 
 def left_by_a_cut_publish(keyspace: Keyspace, version: int = 2) -> None:
@@ -108,10 +104,9 @@ def left_by_a_cut_publish(keyspace: Keyspace, version: int = 2) -> None:
         version=version,
         committed_at=0,
     )
-    header = records.entry_header(row)
-    origin = records.origin_of(row, "e" * 12, attempt="0" * 12)
-    keyspace.apply(Keep(KEYS.ts(D, 99, "cut"), header + origin), 0)
-    keyspace.apply(Keep(KEYS.id(D, "cut"), header + b"cut"), 0)
+    pending = b"".join(records.pending_ts(row, "e" * 12, "0" * 12))
+    keyspace.apply(Keep(KEYS.ts(D, 99, "cut"), pending), 0)
+    keyspace.apply(Keep(KEYS.id(D, "cut"), records.id_header(row, None) + b"cut"), 0)
 
 
 def and_no_manifest(keyspace: Keyspace) -> None:

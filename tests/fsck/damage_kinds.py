@@ -43,7 +43,7 @@ def ts_deleted(dataset: SimulatedDataset) -> None:
 
 
 def ts_altered(dataset: SimulatedDataset) -> None:
-    dataset.alter(key("ts", 3), lambda raw: raw.replace(b'"size"', b'"Size"'))
+    dataset.alter(key("ts", 3), lambda raw: raw.replace(b'"entry":"', b'"entry":"?'))
 
 
 def record_leaked(dataset: SimulatedDataset) -> None:

@@ -205,7 +205,7 @@ def test_a_lost_ts_record_is_written_again(published: Make, how: str, number: in
     if how == "deleted":
         dataset.damage.delete(record)
     else:
-        dataset.damage.alter(record, lambda raw: raw.replace(b'"size"', b'"Size"'))
+        dataset.damage.alter(record, lambda raw: raw.replace(b'"entry":"', b'"entry":"?'))
     if how == "altered-and-expiring":
         dataset.damage.expire(record)
     check_dry_run(dataset, "ts-missing" if how == "deleted" else "ts-damaged")

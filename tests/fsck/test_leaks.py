@@ -140,7 +140,7 @@ def test_an_altered_ts_record_is_no_obstacle_to_a_rebuild(original: SimulatedDat
         dataset = original.copy()
         if expiring:
             dataset.expire(key("ts", 2))
-        dataset.alter(key("ts", 2), lambda raw: raw.replace(b'"size"', b'"Size"'))
+        dataset.alter(key("ts", 2), lambda raw: raw.replace(b'"entry":"', b'"entry":"?'))
         dataset.delete(*lost)
         dataset.repaired()
         assert [(row.id, row.version) for row in dataset.history()] == [
@@ -151,7 +151,7 @@ def test_an_altered_ts_record_is_no_obstacle_to_a_rebuild(original: SimulatedDat
 def test_published_over_a_lost_manifest_without_a_ts_record(original: SimulatedDataset) -> None:
     """A committed record of the lost epoch without its ts record is taken for a leak, and expires."""
     original.delete(MANIFEST, key("ts", 4))
-    original.alter(key("ts", 6), lambda raw: raw.replace(b'"size"', b'"Size"'))
+    original.alter(key("ts", 6), lambda raw: raw.replace(b'"entry":"', b'"entry":"?'))
     original.store.publish("mena", "over", id="over", ts=at(99))
     original.repaired()
     assert {row.id for row in original.history()} == {row.id for row in original.rows} | {"over"}

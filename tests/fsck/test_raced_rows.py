@@ -130,12 +130,23 @@ def _die() -> None:
 def test_an_origin_that_is_no_json_is_written_again() -> None:
     """Nobody notices a ts record without its origin before the order of a rebuilt log is lost."""
     dataset = numbered(40)
-    dataset.alter(key("ts", 6), lambda raw: raw[:-1])
+    dataset.alter(key("ts", 6), lambda raw: raw[:-2])
     assert dataset.problems() == {"ts-damaged"}
     dataset.repaired()
     dataset.delete(MANIFEST)
     dataset.repaired()
     assert dataset.history() == dataset.rows
+
+
+def test_a_row_and_its_ts_record_outvote_an_altered_id_record() -> None:
+    """An id record with an altered label, and a whole payload, corrects the row that is right."""
+    dataset = numbered(40)
+    dataset.alter(key("id", 6), lambda raw: raw.replace(b'{"n":"6"}', b'{"n":"7"}'))
+    assert dataset.problems() == {"record-damaged"}
+    (report,) = another(dataset.store).repair("mena", apply=True)
+    assert report.dropped == ("id-6",)
+    dataset.repaired()
+    assert dataset.history() == [row for row in dataset.rows if row.id != "id-6"]
 
 
 @pytest.mark.parametrize("ttl_ms", [None, 600_000])

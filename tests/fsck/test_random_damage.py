@@ -123,7 +123,7 @@ def exchange_bases(dataset: SimulatedDataset, number: int) -> None:
 
 def has_ts(dataset: SimulatedDataset, row: Row) -> bool:
     value = dataset.sim.keyspace.values.get(f"swapstore:ts:{{mena}}:{row.ts}:{row.id}")
-    return value is not None and value.data.startswith(records.entry_header(row))
+    return value is not None and records.states_ts(value.data, row)
 
 
 def check(steps: list[Step], damages: list[tuple[str, int]], size: int, *, delta: bool = False) -> None:

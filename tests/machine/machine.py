@@ -277,9 +277,25 @@ class Machine(RuleBasedStateMachine):
     def history(self, who: int, name: str, limit: int | None, data: Any) -> None:
         model = self.models[name]
         before = data.draw(st.none() | st.integers(0, model.version + 1))
-        rows = self.run(who, None, lambda store: list(store.history(name, limit=limit, before=before)))
-        expected = [row for row in reversed(model.shown) if before is None or row.version < before]
+        since, until = sorted(data.draw(st.tuples(*[st.sampled_from([0, 10, 20, 30, 1 << 42])] * 2)))
+        asked = {"limit": limit, "before": before, "since": at(since), "until": at(until)}
+        rows = self.run(who, None, lambda store: list(store.history(name, **asked)))
+        below = model.version + 1 if before is None else before
+        expected = [row for row in model.shown[::-1] if row.version < below and since <= row.ts < until]
         assert rows == expected[: len(expected) if limit is None else limit]
+
+    @rule(who=WHO, name=WHICH, key=KEYS.filter(bool), fault=FAULTS)
+    def published(self, who: int, name: str, key: str, fault: Fault | None) -> None:
+        rows = self.models[name].rows
+        found = self.run(who, fault, lambda store: store.published(name, dedupe_key=key))
+        if isinstance(found, Commit):
+            row = self.models[name].row(found.version)
+            assert row in rows
+            assert (row.id, row.dedupe_key) == (found.id, key)
+        elif found is None:
+            assert key not in [row.dedupe_key for row in rows[-manifest.recent() :]]
+        else:
+            assert self.faults_happen, found
 
     @rule(who=WHO)
     def datasets(self, who: int) -> None:

@@ -42,12 +42,12 @@ class FakeRedis(Batching):
 
 def test_the_promises_hold_under_every_fault() -> None:
     """Some sequence of operations and faults breaks a promise of the protocol."""
-    run_state_machine_as_test(Simulated, settings=steps(200, 40))
+    run_state_machine_as_test(Simulated, settings=steps(100, 40))
 
 
 def test_the_promises_hold_on_fakeredis() -> None:
     """The scripts differ from the simulated store, so that its proofs say nothing about them."""
-    run_state_machine_as_test(FakeRedis, settings=steps(15, 25))
+    run_state_machine_as_test(FakeRedis, settings=steps(10, 25))
 
 
 @pytest.fixture

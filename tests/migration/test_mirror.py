@@ -397,8 +397,14 @@ def test_one_id_for_several_datasets_is_refused(mirrored: Store) -> None:
     """Old readers of one dataset are given the payload of another."""
     with pytest.raises(library.InvalidInput, match="one id for several datasets"):
         mirrored.publish_many({"mena": 1, "europe": 2}, id="run-1")
+    for other in (library.Item(2, id="run-1"), library.Item(2)):
+        with pytest.raises(library.InvalidInput, match="'run-1' for 'mena' and 'europe'"):
+            mirrored.publish_many({"mena": library.Item(1, id="run-1"), "europe": other}, id="run-1")
     assert mirrored.datasets() == []
-    assert mirrored.publish_many({"mena": 1}, id="run-1")["mena"].version == 1  # type: ignore[union-attr]
+    mirrored.publish_many(
+        {"asia": library.Item(1, id="asia-1"), "africa": 2}, id="run-1"
+    ).raise_for_failures()
+    assert mirrored.publish_many({"mena": 1}, id="run-2")["mena"].version == 1  # type: ignore[union-attr]
 
 
 def test_old_keys_with_a_ttl(server: Server) -> None:

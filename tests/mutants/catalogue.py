@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    in_diff,
     in_drivers,
     in_events,
     in_log,
@@ -27,6 +28,7 @@ MUTANTS = (
     *in_verify.MUTANTS,
     *in_repair.MUTANTS,
     *in_events.MUTANTS,
+    *in_diff.MUTANTS,
 )
 CHECKS = tuple(dict.fromkeys(check for mutant in MUTANTS for check in mutant.checks))
 UNCHANGED = Mutant("(the code as it is)", "The named checks pass without a mutant.", CHECKS, ())

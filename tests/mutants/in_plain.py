@@ -186,7 +186,7 @@ MUTANTS = (
         "rest/test_scriptless.py::test_a_publish_that_is_overtaken_comes_after_the_other[Way.COMPARE]",
         Edit(
             "ByCompareAndSet.adopt",
-            "if (yield from reclaim(ctx, dataset, entry))",
+            "if (yield from reclaim(ctx, dataset, Left.by(entry)))",
             "if False",
         ),
     ),

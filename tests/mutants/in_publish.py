@@ -15,6 +15,23 @@ MUTANTS = (
         "store/test_compression.py::test_publishing_goes_on_when_the_base_in_force_is_lost[sqlite-deleted-True]",
         Edit("_base_records", "name is None", "True"),
     ),
+    # --- several datasets, each with options of its own
+    mutant(
+        "a bad option of one dataset is found after the others are published",
+        "An option that cannot be used is refused before anything is written to any dataset.",
+        "batching/test_items.py::test_an_item_that_cannot_be_used_is_refused_before_anything_is_written[sqlite-id]",
+        Edit("Calls._items", "error.dataset = name if type(value) is Item else None\nraise", "pass"),
+    ),
+    mutant(
+        "a run published from memory",
+        "Whether a run is published is asked of the store, not of what this client remembers.",
+        "store/test_published.py::test_what_others_published_since_is_seen[sqlite]",
+        Edit(
+            "published",
+            "return (yield",
+            "if known := _remembered(ctx, dataset):\n    return (yield from view(known))\nreturn (yield",
+        ),
+    ),
     # --- replies
     mutant(
         "Mismatch taken for committed",
@@ -111,7 +128,7 @@ MUTANTS = (
         "a full store grows past its limit",
         "A publish that needs more memory than it frees is refused by a full server.",
         "real/test_full_store.py::test_a_publish_that_would_grow_the_store_is_refused_whole[100]",
-        Edit("Draft.frees_as_much", "self.row.size <= self.freed_bytes", "True"),
+        Edit("Draft.frees_as_much", "payload + self.added_bytes <= self.freed_bytes", "True"),
     ),
     mutant(
         "a full store takes what retention makes up for some day",
@@ -148,7 +165,7 @@ MUTANTS = (
         "a retry of a lost snapshot is a success",
         "An id whose payload is gone is not called published already.",
         "store/test_damage.py::test_a_retry_of_a_lost_snapshot_is_not_called_a_success[sqlite]",
-        Edit("_existing", "yield from load_snapshot(ctx, base, row)", "yield from ()"),
+        Edit("_existing", "yield from snapshot_at(ctx, base, row)", "yield from ()"),
     ),
     mutant(
         "dedupe answered from memory",
@@ -227,7 +244,7 @@ MUTANTS = (
         "publishes of one dataset do not queue",
         "Producers of one process do not race for each version.",
         "store/test_turns.py::test_every_swap_takes_its_turn[sqlite-publish]",
-        Edit("Calls.publish", "yield Turn((name,))", "pass"),
+        Edit("Calls._publish", "yield Turn((name,))", "pass"),
     ),
     mutant(
         "a validator waits for its own publish",
@@ -277,7 +294,7 @@ MUTANTS = (
         "a durability that cannot be had found out too late",
         "A server that cannot wait is told before anything is written.",
         DURABILITY + "a_server_that_lacks_the_command_is_told_before_anything_is_written",
-        Edit("Calls.publish", "yield from require(ctx, ctx.durability)", "pass"),
+        Edit("Calls._publish", "yield from require(ctx, ctx.durability)", "pass"),
     ),
     mutant(
         "an undone commit taken for a hidden one",

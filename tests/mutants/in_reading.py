@@ -36,6 +36,25 @@ MUTANTS = (
         REPLICAS + "keys_that_are_missing_or_damaged_on_a_replica[gone-:id:-read_latest]",
         Edit("_ask_a_replica", "or reply in _NOTHING", ""),
     ),
+    # --- what a history is asked for
+    mutant(
+        "pages outside the times are read",
+        "An hour out of a long history takes a few round trips.",
+        "store/test_asked_history.py::test_times_skip_the_pages_around_them[5000-5010-expected0]",
+        Edit("Filter.opens", "ref.max_ts >= self.since", "True"),
+    ),
+    mutant(
+        "until is in the period",
+        "A snapshot is in one of two periods that follow each other.",
+        "store/test_asked_history.py::test_labels_and_times_choose_rows[sqlite]",
+        Edit("Filter.takes", "row.ts < self.until", "row.ts <= self.until"),
+    ),
+    mutant(
+        "a history ends at the first pages without a wanted row",
+        "A search goes on until it has found as many rows as it was asked for.",
+        "store/test_asked_history.py::test_a_rare_row_is_found_however_far_back",
+        Edit("History._walk", "cursor if refs else None", "cursor if refs and rows else None"),
+    ),
     # --- what is read
     mutant(
         "reader skips the digest",

@@ -154,7 +154,7 @@ MUTANTS = (
         "history shows hidden rows",
         "What retention hides is not there, for any way of reading.",
         HIDING + "max_count_hides_all_but_the_newest_at_once[sqlite]",
-        Edit("_shown", "if head.shows(row)", ""),
+        Edit("_shown", "head.shows(row) and", ""),
     ),
     mutant(
         "a page opened out of its order",

@@ -22,6 +22,18 @@ MUTANTS = (
         Edit("compare", "_of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl))", "[]"),
     ),
     mutant(
+        "verify ignores the check in a ts record",
+        "A ts record of another entry is found, so it does not outvote a row.",
+        DAMAGE + "a_lost_ts_record_is_written_again[sqlite-1-altered]",
+        Edit("_is_ts_of", "records.states_ts(record, row)", "True"),
+    ),
+    mutant(
+        "an altered id record outvotes a row and its ts record",
+        "Two of the three records of a snapshot outvote the third.",
+        "fsck/test_raced_rows.py::test_a_row_and_its_ts_record_outvote_an_altered_id_record",
+        Edit("recorded", "agrees = records.states_ts(bytes_of(own), row)", "agrees = False"),
+    ),
+    mutant(
         "verify skips the TTL of records",
         "A committed record that is going to expire is found.",
         DAMAGE + "a_committed_key_with_a_ttl_is_made_permanent[sqlite-1-id]",

@@ -92,7 +92,7 @@ def check(values: invariants.Contents, keys: Keys, dataset: str = D, *, leaks: b
         base = held[row.id].base
         assert base in {None, row.base}, f"{id_key} needs a base that its row does not name"
         held[row.id].payload(None if base is None else found[base])
-        assert records.states(values[ts_key][0], row)
+        assert records.states_ts(values[ts_key][0], row)
         reachable |= {id_key, ts_key}
     for each, (_, expires) in values.items():
         if f"{{{dataset}}}" in each and (each in reachable or not leaks):

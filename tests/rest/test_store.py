@@ -1,4 +1,4 @@
-"""The tests of publishing and reading in tests/store, run on the REST driver.
+"""The tests of publishing and reading in tests/store and tests/batching, run on the REST driver.
 
 They are imported, and find the `store` fixture of this module.
 """
@@ -11,8 +11,12 @@ import pytest
 
 import swapstore
 from swapstore import Store
-from tests.store.test_outcomes import *  # noqa: F403 - the tests themselves
+from tests.batching.test_items import test_eight_ids_take_one_round_trip  # noqa: F401 - the tests themselves
+from tests.store.test_asked_history import test_labels_and_times_choose_rows  # noqa: F401
+from tests.store.test_diff import *  # noqa: F403 - the tests themselves
+from tests.store.test_outcomes import *  # noqa: F403
 from tests.store.test_publish import *  # noqa: F403
+from tests.store.test_published import *  # noqa: F403
 from tests.store.test_read import *  # noqa: F403
 from tests.support.rest import RestServer
 from tests.support.valkey import Server

@@ -135,7 +135,7 @@ class History:
 
 
 @pytest.mark.slow
-@runs_of(80, 50)
+@runs_of(40, 50)
 @given(seed=st.integers(0, 2**32))
 def test_bases_live_as_long_as_they_are_needed(seed: int) -> None:
     """A snapshot cannot be read because its base was unlinked, or bases stay that nothing needs."""

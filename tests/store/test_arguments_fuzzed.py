@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 
 import swapstore
-from swapstore import InvalidInput, Retention, Store, SwapstoreError
+from swapstore import InvalidInput, Item, Retention, Store, SwapstoreError
 from swapstore.aio import AsyncStore
 from swapstore.migration.layout import Mirror
 
@@ -123,7 +124,7 @@ NAMES = sorted(
 )
 GOOD: dict[str, Any] = {
     "dataset": "mena", "value": 1, "values": {"mena": 1}, "datasets": ["mena"], "members": {"EG": 1},
-    "id": "first", "ttl": 5, "poll": 0.01, "path": "backup.db", "compression": "delta",
+    "id": "first", "ttl": 5, "poll": 0.01, "path": "backup.db", "compression": "delta", "dedupe_key": "k",
 }  # fmt: skip
 
 
@@ -219,6 +220,23 @@ def test_only_errors_of_the_library_come_out_of_an_awaited_method(
         return None
 
     asyncio.run(main())
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("option", [field.name for field in attrs.fields(Item)])
+def test_only_errors_of_the_library_come_out_of_an_item(option: str, tmp_path: Path) -> None:
+    """A wrong option of one dataset raises what no caller catches, after others are published."""
+    faults = []
+    with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:
+        for number, value in enumerate(hostile_values()):
+
+            def call(value: Any = value) -> None:
+                store.publish_many({"mena": Item(**{"value": 1, option: value}), "europe": 1})
+
+            fault = outcome(call)
+            if fault:
+                faults.append(f"value {number} ({type(value).__name__}): {fault}")
     assert not faults, "\n".join(faults)
 
 

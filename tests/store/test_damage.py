@@ -218,7 +218,10 @@ def test_a_dedupe_key_whose_page_is_lost_is_not_published_again(store: Store, da
             client.publish("mena", "again", dedupe_key="run-10")
         assert caught.value.key == page
         assert "dedupe_key 'run-10' was published as version 11" in str(caught.value)
-        assert "nothing was published" in str(caught.value)
+        assert "Nothing was published" in str(caught.value)
+        with pytest.raises(type(caught.value), match="'run-10' was published as version 11") as asked:
+            client.published("mena", dedupe_key="run-10")
+        assert (asked.value.key, asked.value.published) == (page, None)
     commit = another(store).publish("mena", "other", dedupe_key="run-20")
     assert (commit.version, commit.created) == (21, False), "the key of another page is found"
     assert another(store).publish("mena", "new", dedupe_key="run-30").version == 31

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from swapstore import Retention, Store
+from swapstore import Retention, Row, Store
 from swapstore.commands import Command, Failed, Replace, Stage, Swap
 from swapstore.errors import (
     AccessDenied,
@@ -20,7 +20,7 @@ from swapstore.errors import (
     SwapstoreError,
     Unavailable,
 )
-from swapstore.format import manifest
+from swapstore.format import manifest, records
 from swapstore.format.append import Stamp, repoint
 from swapstore.protocol.context import Policy
 from tests.support import invariants
@@ -68,6 +68,29 @@ def test_a_conflict_does_not_send_the_payload_again(store: Store) -> None:
     assert isinstance(anew, Replace)  # the ts record: it states the version that is committed
     assert ":ts:" in anew.key
     assert ids(store) == ["before", "rival", "mine"]
+
+
+@pytest.mark.parametrize(("content", "version"), [(b'"other"', 2), (b'"mine"', 9)])
+def test_a_staged_ts_record_of_another_publish_is_taken_over(
+    store: Store, content: bytes, version: int
+) -> None:
+    """A commit relies on a ts record that was staged for other content, or for another version."""
+    client, meddler, batch = warm(store)
+    other = Row(
+        id="mine",
+        ts=5,
+        size=len(content),
+        sha256=records.digest(content),
+        codec="json",
+        labels={},
+        version=version,
+        committed_at=0,
+    )
+    record = records.pack_ts(other, invariants.manifest_of(store).epoch)
+    staged = Stage(store._context.keys.ts("mena", 5, "mine"), record, 60_000)
+    meddler.before(batch, lambda: store._driver.execute([staged]))
+    assert client.publish("mena", "mine", id="mine", ts=at(5)).version == 2
+    assert ids(store) == ["before", "mine"]
 
 
 def test_losing_every_time_is_contended(store: Store) -> None:

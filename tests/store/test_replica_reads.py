@@ -18,7 +18,7 @@ from swapstore.errors import ReplyLost, SwapstoreError, Unavailable
 from swapstore.protocol import read
 from swapstore.protocol.context import Context
 from swapstore.protocol.operation import Batch, Operation
-from swapstore.protocol.publish import Publication, publish
+from swapstore.protocol.publish import Publication, publish, published
 from swapstore.testing import Keyspace, SimulatedStore
 from tests.support.times import at
 
@@ -127,6 +127,18 @@ def test_the_wanted_version_is_the_primarys_to_show() -> None:
     assert found is not None
     assert found.version == 2
     assert both.latest().version == 2  # type: ignore[union-attr]
+
+
+def test_whether_a_run_is_published_is_the_primarys_to_say() -> None:
+    """A job computes what is published, because a replica does not show it yet."""
+    both = Replicated()
+    both.publish(1)
+    both.lag()
+    commit = both.producer.publish("mena", 2, dedupe_key="hour-2")
+    for _ in range(2):
+        found = both.run(published(both.ctx, "mena", "hour-2"))
+        assert found.id == commit.id
+        assert both.asked == ["primary"]
 
 
 def test_a_new_epoch_is_the_primarys_to_show() -> None:

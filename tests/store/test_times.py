@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
@@ -15,7 +15,7 @@ import swapstore
 from swapstore import Store
 from swapstore.commands import Command, Failed, Time
 from swapstore.doctor.check import Verdict
-from swapstore.errors import InvalidInput, ReplyLost, Unsupported
+from swapstore.errors import Corrupt, InvalidInput, ReplyLost, Unsupported
 from swapstore.protocol.context import SystemClock
 from swapstore.testing import VirtualClock
 from swapstore.validators import must_be_newer
@@ -63,12 +63,19 @@ def test_a_time_that_cannot_be_meant_is_refused(store: Store, ts: Any, says: str
     before = invariants.contents(store)
     with pytest.raises(InvalidInput, match=re.escape(says)):
         store.publish("mena", "lost", ts=ts)
-    outcomes = store.publish_many({"mena": 1, "europe": 2}, ts=ts)
-    assert {type(outcome) for outcome in outcomes.values()} == {InvalidInput}
+    for values, given in (
+        ({"mena": 1, "europe": 2}, ts),
+        ({"mena": 1, "europe": swapstore.Item(2, ts=ts)}, None),
+    ):
+        with pytest.raises(InvalidInput, match=re.escape(says)):
+            store.publish_many(values, ts=given)
     assert invariants.contents(store) == before, "nothing was written"
     if not isinstance(ts, datetime) and ts < now():
         with pytest.raises(InvalidInput, match=re.escape(says)):
             store.read("mena", as_of=ts)
+        for bound in ("since", "until"):
+            with pytest.raises(InvalidInput, match=re.escape(says)):
+                store.history("mena", **{bound: ts})
 
 
 def test_times_near_the_bounds_are_accepted(store: Store) -> None:
@@ -257,3 +264,26 @@ def test_doctor_names_datasets_from_the_future(store: Store, monkeypatch: pytest
     assert (found.verdict, "mena" in found.found, "europe" in found.found) == (Verdict.WARNING, True, False)
     monkeypatch.setattr(SystemClock, "now_ms", lambda _: time.time_ns() // 1_000_000 + 31 * DAY)
     assert check_of(store).verdict is Verdict.OK
+
+
+@pytest.mark.every_store
+def test_when_is_ts_as_a_datetime(store: Store) -> None:
+    """A caller computes a datetime from `ts`, and is a thousand times, or a time zone, off."""
+    moment = datetime(2026, 1, 31, 18, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
+    seen: list[datetime] = []
+    commit = store.publish("mena", 1, ts=moment, validate=lambda candidate, _: seen.append(candidate.when))
+    snapshot, status = store.read_latest("mena"), store.status("mena")
+    assert snapshot is not None
+    assert status is not None
+    seen += [commit.when, snapshot.when, status.latest.when, *(row.when for row in store.history("mena"))]
+    assert seen == [moment] * 5
+    assert {each.utcoffset() for each in seen} == {timedelta(0)}
+
+
+@pytest.mark.parametrize("ts", [2**53 - 1, -(2**53 - 1)])
+def test_when_of_a_damaged_ts_says_so(store: Store, ts: int) -> None:
+    """A row whose stored `ts` no datetime can hold raises an OverflowError."""
+    store.publish("mena", 1)
+    (row,) = store.history("mena")
+    with pytest.raises(Corrupt, match="damaged"):
+        _ = attrs.evolve(row, ts=ts).when

@@ -12,7 +12,7 @@ from swapstore.commands import Ask
 from swapstore.format import bases, manifest, pages
 from swapstore.format.encodings import Dictionary
 from swapstore.format.keys import Keys
-from swapstore.format.records import held, states
+from swapstore.format.records import held, origin_in, states, states_ts
 from swapstore.models import Ref, Row
 from tests.support.drivers import sqlite_connection
 from tests.support.valkey import client_of
@@ -126,7 +126,11 @@ class _Look:
         assert record.base in {None, row.base}, f"{id_key} needs another base than its row names"
         record.payload(None if record.base is None else self.base(record.base))
         assert states(self.found[id_key][0], row)
-        assert states(self.found[ts_key][0], row)
+        ts_record = self.found[ts_key][0]
+        origin = origin_in(ts_record)
+        assert states_ts(ts_record, row)
+        assert origin is not None
+        assert origin.version <= row.version
         self.reachable |= {id_key, ts_key}
 
     def base(self, name: str) -> Dictionary:

@@ -72,7 +72,7 @@ def test_a_damaged_entry_names_its_key() -> None:
     row = manifest.parse(first(), "mena", KEY).head.latest
     other = attrs.evolve(row, ts=2)
     with pytest.raises(Corrupt, match="another entry") as caught:
-        records.payload_of(records.pack(records.entry_fields(other), b"{}"), row, "here")
+        records.held(records.pack(records.entry_fields(other), b"{}"), row, "here")
     assert caught.value.key == "here"
 
 

@@ -10,7 +10,16 @@ import pytest
 
 CLIENTS = {"redis", "sqlite3", "httpcore2", "asyncio"}
 ZSTD = {"backports.zstd", "compression.zstd"}
-HEAVY = {"rich", "cyclopts", "jsonschema_rs", "opentelemetry", "swapstore.cli", "swapstore.testing", *ZSTD}
+HEAVY = {
+    "rich",
+    "cyclopts",
+    "jsonschema_rs",
+    "opentelemetry",
+    "swapstore.cli",
+    "swapstore.testing",
+    "swapstore.changes",
+    *ZSTD,
+}
 
 
 def imported(code: str, *, of: set[str]) -> set[str]:

@@ -112,6 +112,7 @@ def values() -> dict[str, Any]:
     return {
         "Commit": commit,
         "Outcomes": store.publish_many({"mena": 3, "europe": {1}}),
+        "Item": models.Item({"a": 1}, id="x", ts=1769839200000, labels={"x": "y"}),
         "Snapshot": snapshot,
         "Group": group,
         "Member": group["EG"],
@@ -133,6 +134,8 @@ def values() -> dict[str, Any]:
         "Check": Check(name="eviction", verdict=Verdict.OK, found="x", advice=""),
         "Node": Node(address="127.0.0.1:6379", role="primary"),
         "Verdict": Verdict.OK,
+        "Change": swapstore.Change(kind="added", pointer="/a", after=1),
+        "Diff": swapstore.diff({"a": [1]}, {"a": [2]}),
         "Repair": Repair(
             dataset="mena", applied=True, findings=(finding,), dropped=(), restored=(), left=(), version=1
         ),

@@ -30,7 +30,11 @@ class Log:
         current: Manifest | None = None
         for number, ts in enumerate(times, start=1):
             entry = Entry(
-                id=f"id-{number}", ts=ts, size=1, sha256=records.digest(b"1"), codec="json", labels={}
+                id=f"id-{number}",
+                ts=ts,
+                size=1,
+                sha256=records.digest(b"1"),
+                labels={"odd": str(number % 2), "third": str(number % 3)},
             )
             draft = append.append(
                 current,
@@ -73,9 +77,9 @@ class Log:
         self.opened += len(refs)
         return [pages.parse(self.stored[ref.key], ref, "d") for ref in refs]
 
-    def walk(self, before: int | None = None) -> list[Row]:
+    def walk(self, before: int | None = None, wanted: search.Filter = search.EVERY_ROW) -> list[Row]:
         found: list[Row] = []
-        cursor = search.walk(self.manifest, before=before)
+        cursor = search.walk(self.manifest, before=before, wanted=wanted)
         while True:
             rows, cursor = cursor.step()
             found += rows
@@ -145,6 +149,30 @@ def test_backfills_in_any_order_are_found_like_in_a_list(
     assert log.find(search.ByVersion(wanted.version)) == wanted
     assert log.walk() == log.rows[::-1]
     assert log.walk(before=wanted.version) == log.rows[: wanted.version - 1][::-1]
+
+
+@settings(max_examples=40)
+@given(
+    times=st.lists(st.integers(0, 60), min_size=1, max_size=5 * F),
+    since=st.none() | st.integers(-1, 61),
+    until=st.none() | st.integers(-1, 61),
+    labels=st.dictionaries(st.sampled_from(["odd", "third", "none"]), st.sampled_from("012")),
+    before=st.none() | st.integers(0, 5 * F),
+)
+def test_a_walk_finds_what_a_list_would(
+    times: list[int], since: int | None, until: int | None, labels: dict[str, str], before: int | None
+) -> None:
+    """A history that is asked for some rows leaves one out, or returns another."""
+    log = Log(times)
+    expected = [
+        row
+        for row in reversed(log.rows)
+        if (since is None or row.ts >= since)
+        and (until is None or row.ts < until)
+        and labels.items() <= row.labels.items()
+        and (before is None or row.version < before)
+    ]
+    assert log.walk(before, search.Filter(labels=labels, since=since, until=until)) == expected
 
 
 def test_a_search_respects_what_retention_hides() -> None:

@@ -5,8 +5,8 @@
 --       records, staging TTL (ms), reader grace (ms), '1' if whole, plus 2 if even if full; then for each
 --       staged record a digit and bytes. '0': a record that was staged before; the bytes are its header. '1':
 --       the same, and the record is shared. '2': a record that the commit stages itself; the bytes are all of
---       it. '3': the same, and the record is shared. '4' and '5': like '2' and '3', but the header goes on
---       after its line, up to the first comma: a ts record states there which version commits it. Then for
+--       it. '3': the same, and the record is shared. '4' and '5': like '2' and '3', but the header is not the
+--       first line, but ends with its second comma: so a ts record states its entry and version. Then for
 --       each rewritten record the header that it has now, after a '1' if the new record needs a base and a '0'
 --       if not, and all of the new record.
 
@@ -100,7 +100,8 @@ local function place(i, ...)
 end
 
 -- A record that the commit stages is written without a TTL, as step 3 would leave it. If its key is taken, or
--- the write fails, it is verified like a record that was staged before. Collects what step 3 has to persist.
+-- the write fails, it is verified like a record that was staged before. Collects what step 3 has to persist: not
+-- a base that is permanent already.
 --
 -- A full server refuses a script's writes that need memory, but only until the first write that needs none.
 function verify(verified)
@@ -114,7 +115,7 @@ function verify(verified)
       undo[#undo + 1] = key
     else
       if what >= '2' then
-        record = string.match(record, what >= '4' and '^[^\n]*\n[^,]*,' or '^[^\n]*\n') -- its header
+        record = string.match(record, what >= '4' and '^[^,]*,[^,]*,' or '^[^\n]*\n') -- its header
       end
       local ttl = pcall('PTTL', key)
       if type(ttl) == 'table' then
@@ -130,7 +131,9 @@ function verify(verified)
       if pcall('GETRANGE', key, 0, #record - 1) ~= record then
         return refuse('unstaged', key, 1)
       end
-      verified[#verified + 1] = key
+      if ttl ~= -1 or what >= '2' then
+        verified[#verified + 1] = key
+      end
     end
   end
 end

@@ -57,6 +57,7 @@ Word = bytes | int | tuple[bytes, bytes]  # a tuple: one value in two parts, whi
 
 NO_COPY = 256 * 1024  # bytes: a value of this size or more is sent as it is, without a copy
 PORTION = 256 * 1024  # bytes to send in one call
+_TO_A_COMMA = re.compile(rb"[^,\n]*,[^,\n]*,")  # the header of a ts record, as `commit.lua` finds it
 LARGEST_BUNDLED = 16 * 1024  # bytes of a record: Lua copies each, which at 32 KB costs what a bundle saves
 
 _SHORT = 512
@@ -172,12 +173,6 @@ def _commit_arguments(commit: Swap, stages: Sequence[Stage] = ()) -> tuple[list[
 
 def _is_line(header: bytes) -> bool:
     return header.find(b"\n") == len(header) - 1
-
-
-def _ends_at_comma(header: bytes) -> bool:
-    """Say whether a header ends with the first comma after its first line, as that of a ts record does."""
-    _, newline, rest = header.partition(b"\n")
-    return bool(newline) and rest.find(b",") == len(rest) - 1 != -1
 
 
 # --- bytes -----------------------------------------------------------------------------------------
@@ -317,7 +312,7 @@ def _stageable(commit: Swap, before: list[Command[Any]]) -> int:
         if (
             type(stage) is not Stage
             or headers.pop(stage.key, None) != stage.record
-            or not (_is_line(stage.record) or _ends_at_comma(stage.record))
+            or not (_is_line(stage.record) or _TO_A_COMMA.fullmatch(stage.record))
             or stage.ttl_ms != commit.staging_ttl_ms
             or (len(stage.record) + len(stage.body) > LARGEST_BUNDLED and not commit.even_if_full)
         ):

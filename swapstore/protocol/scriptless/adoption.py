@@ -30,8 +30,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from swapstore.commands import PERMANENT, Command, CompareAndSet, Drop, Expire, Get, Peek, Ttl
-from swapstore.errors import Corrupt, ReplyLost
+from swapstore.errors import ReplyLost
 from swapstore.format import records
 from swapstore.format.append import repoint
 from swapstore.format.keys import base_version
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swapstore.format.append import Draft
+    from swapstore.format.keys import Name
     from swapstore.format.manifest import Manifest
     from swapstore.format.records import Origin
     from swapstore.models import Entry, Row
@@ -104,7 +107,26 @@ def deleting(key: str, data: bytes) -> list[Command[Any]]:
     return [CompareAndSet(key, data, records.DELETED, ttl_ms=1), Drop(key)]
 
 
-def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> Operation[bool]:
+@attrs.frozen
+class Left:
+    """What a publish has left, as either of its records tells: id, `ts`, and the check of its entry."""
+
+    id: str
+    ts: int
+    check: str
+
+    @classmethod
+    def by(cls, entry: Entry) -> Left:
+        """What is left of an entry."""
+        return cls(entry.id, entry.ts, records.check_of(entry))
+
+    def is_in(self, record: bytes, key: str) -> bool:
+        """Say whether an id record states the entry."""
+        entry = entry_in(record, key)
+        return entry is not None and Left.by(entry) == self
+
+
+def reclaim(ctx: Context, dataset: str, left: Left, *, apply: bool = True) -> Operation[bool]:
     """Delete the permanent records of an entry that no version names, or that are of another `ts`.
 
     If a version names them, an equal publish that claimed the ts record may have left it pending: that ends.
@@ -113,21 +135,21 @@ def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> 
     publish in flight may rely on records of the very next version. They are left until they are old. Then
     the manifest is swapped first, without a change, so that such a publish would have to look again.
     """
-    id_key, ts_key = ctx.keys.records(dataset, entry)
+    id_key, ts_key = ctx.keys.id(dataset, left.id), ctx.keys.ts(dataset, left.ts, left.id)
     looks: list[Command[Any]] = [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
     for _ in range(ATTEMPTS):
         # First the manifest, then the records: a ts record that is pending now was so when it was read.
         base = yield from load_manifest(ctx, dataset)
         if base is None:
             return False
-        row = yield from find_id(ctx, base, entry.id, hidden=True)
-        if row is not None and row.ts == entry.ts:
+        row = yield from find_id(ctx, base, left.id, hidden=True)
+        if row is not None and row.ts == left.ts:
             yield from _state_commit(ctx, base, row, ts_key)
             return False
         record, ttl, ts_record, ts_ttl = map(value_of, (yield from ask_all(ctx, looks)))
-        if record is not None and not records.states(record, entry):
+        if record is not None and not left.is_in(record, id_key):
             record = None  # the id record is that of another publish
-        origin = _pending_in(ts_record, ts_ttl, ts_key)
+        origin = _pending_in(ts_record, ts_ttl)
         if origin is None:
             return record is None or ttl != PERMANENT
         if not origin.is_reclaimed and is_live(origin, base):
@@ -140,7 +162,7 @@ def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> 
             return False
         elif origin.is_reclaimed or is_spent(origin, base):
             return not apply or (
-                yield from delete(ctx, dataset, entry, (id_key, record), (ts_key, ts_record))
+                yield from delete(ctx, dataset, left.check, (id_key, record), (ts_key, ts_record))
             )
         else:
             return False
@@ -150,30 +172,28 @@ def reclaim(ctx: Context, dataset: str, entry: Entry, *, apply: bool = True) -> 
 def _state_commit(ctx: Context, base: Manifest, row: Row, ts_key: str) -> Operation[None]:
     """Write to the ts record of a committed row that it is not pending."""
     stored = yield from ask(ctx, Get(ts_key))
-    if stored is not None and records.committed_ts(stored, ts_key) is not None:
+    if stored is not None and records.committed_ts(stored) is not None:
         yield from ask_all(ctx, [CompareAndSet(ts_key, stored, records.pack_ts(row, base.epoch))])
 
 
-def _pending_in(ts_record: bytes | None, ttl: int, key: str) -> Origin | None:
+def _pending_in(ts_record: bytes | None, ttl: int) -> Origin | None:
     """Return the origin in a permanent ts record if it is pending. None: it is not, or not there."""
     if ts_record is None or ttl != PERMANENT:
         return None
-    try:
-        origin = records.read_ts(ts_record, key)[1]
-    except Corrupt:
-        return None
+    origin = records.origin_in(ts_record)
     return origin if origin is not None and origin.pending else None
 
 
 def delete(
-    ctx: Context, dataset: str, entry: Entry, by_id: tuple[str, bytes | None], by_ts: tuple[str, bytes]
+    ctx: Context, dataset: str, check: str, by_id: tuple[str, bytes | None], by_ts: tuple[str, bytes]
 ) -> Operation[bool]:
     """Mark a ts record, delete members and the id record, then the ts record. Returns whether both are gone.
 
-    If the reply to the second step is lost, the mark stays: that command may still arrive.
+    If the reply to the second step is lost, the mark stays: that command may still arrive. `check`: that of
+    their entry, which the mark states too.
     """
     (id_key, record), (ts_key, ts_record) = by_id, by_ts
-    mark = records.reclaimed_ts(entry, ctx.token(12), ctx.clock.now_ms())
+    mark = records.reclaimed_ts(check, ctx.token(12), ctx.clock.now_ms())
     try:
         (reply,) = yield Batch((CompareAndSet(ts_key, ts_record, mark),))
         marked = value_of(reply)
@@ -182,7 +202,7 @@ def delete(
     if not marked:
         return False
     if record is not None:
-        yield from delete_members(ctx, dataset, entry, record)
+        yield from delete_members(ctx, dataset, id_key, record)
         try:
             reply, _ = yield Batch(tuple(deleting(id_key, record)))
             value_of(reply)
@@ -205,15 +225,15 @@ def reclaim_leaked(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: 
         name = ctx.keys.parse(key)
         if name is None or name.kind not in {"id", "ts"}:
             continue
-        entry = entry_in((yield from ask(ctx, Get(key))), key)
-        ts_key = "" if entry is None else ctx.keys.ts(dataset, entry.ts, entry.id)
-        if entry is None or ts_key in done:
+        left = _left(name, (yield from ask(ctx, Get(key))))
+        ts_key = "" if left is None else ctx.keys.ts(dataset, left.ts, left.id)
+        if left is None or ts_key in done:
             continue
         done.add(ts_key)
         both: list[Command[Any]] = [Get(ts_key), Ttl(ts_key)]
         ts_record, ttl = map(value_of, (yield from ask_all(ctx, both)))
-        if _pending_in(ts_record, ttl, ts_key) is not None:
-            found |= yield from reclaim(ctx, dataset, entry, apply=apply)
+        if _pending_in(ts_record, ttl) is not None:
+            found |= yield from reclaim(ctx, dataset, left, apply=apply)
     members: dict[str, list[str]] = {}
     for key in leaked:
         name = ctx.keys.parse(key)
@@ -222,6 +242,15 @@ def reclaim_leaked(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: 
     for id, keys in members.items():  # noqa: A001
         found |= yield from delete_unused(ctx, dataset, id, keys, apply=apply)
     return found
+
+
+def _left(name: Name, record: bytes | None) -> Left | None:
+    """Return what an id record or a ts record tells. None: there is none, or it cannot be parsed."""
+    if name.kind == "id":
+        entry = entry_in(record, name.key)
+        return None if entry is None else Left.by(entry)
+    origin = None if record is None else records.origin_in(record)
+    return None if origin is None else Left(name.id, name.ts, origin.entry)
 
 
 def _expire_bases(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:

@@ -39,7 +39,7 @@ from swapstore.commands import (
     Ttl,
     Write,
 )
-from swapstore.errors import Corrupt, LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError, Unsupported
+from swapstore.errors import LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError, Unsupported
 from swapstore.format import manifest, members, records
 from swapstore.protocol.commit import (
     Committer,
@@ -58,6 +58,7 @@ from swapstore.protocol.leftovers import bound_elsewhere, permanent_entry, unmov
 from swapstore.protocol.load import ask, ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.adoption import (
+    Left,
     delete,
     deleting,
     is_abandoned,
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
 
     from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
-    from swapstore.format.records import Holding, Origin
+    from swapstore.format.records import Holding
     from swapstore.models import Row
     from swapstore.protocol.commit import Staging
     from swapstore.protocol.context import Context
@@ -118,7 +119,7 @@ class ByCompareAndSet(_Scriptless):
             return intent  # its key is free by now
         if (taken := _with_ts_of(ctx, intent, entry, base)) is not None:
             return taken
-        if (yield from reclaim(ctx, dataset, entry)):
+        if (yield from reclaim(ctx, dataset, Left.by(entry))):
             return intent
         current = yield from load_manifest(ctx, dataset)
         if (current and current.etag) != (base and base.etag):
@@ -236,9 +237,10 @@ class _Comparing(Sending):
         if ts_record is None:
             return True
         record = yield from ask(self._ctx, Get(self._id_key))
+        check = records.check_of(row)
         return (
             yield from delete(
-                self._ctx, self._dataset, row, (self._id_key, record), (self._ts_key, ts_record)
+                self._ctx, self._dataset, check, (self._id_key, record), (self._ts_key, ts_record)
             )
         )
 
@@ -289,7 +291,7 @@ class _Comparing(Sending):
         if found.value == record.data:
             self._staging.claim(record.key, found.value)
             return []
-        origin = self._origin(found)
+        origin = records.origin_in(found.value)
         if origin is None or not (yield from is_free(self._ctx, draft)):
             return self._taken(record)
         if not origin.pending:
@@ -315,12 +317,6 @@ class _Comparing(Sending):
         self._ts = ours
         self._staging.claim(record.key, ours, taken_over=True)
         return []
-
-    def _origin(self, found: Found) -> Origin | None:
-        try:
-            return records.read_ts(found.value, self._ts_key)[1]
-        except Corrupt:
-            return None
 
     def _id_is_there(self) -> Operation[bool]:
         """Say whether the id record of this draft is stored, permanently."""
@@ -424,7 +420,7 @@ class _Comparing(Sending):
         """
         commands: list[Command[Any]] = []
         for command, value in zip(self._to_finish(), stored, strict=True):
-            final = records.committed_ts(value, command.key) if value else None
+            final = records.committed_ts(value) if value else None
             if value and final:
                 commands.append(CompareAndSet(command.key, value, final))
         if commands:

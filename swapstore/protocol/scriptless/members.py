@@ -124,14 +124,14 @@ def can_be_read(each: InTheWay, base: str | None) -> bool:
 # --- delete ----------------------------------------------------------------------------------------
 
 
-def delete_members(ctx: Context, dataset: str, entry: Entry, record: bytes) -> Operation[None]:
+def delete_members(ctx: Context, dataset: str, key: str, record: bytes) -> Operation[None]:
     """Delete the members of a group whose ts record was replaced by a mark. `record`: its id record.
 
     If its table cannot be read, they stay, as do those whose deletion is lost: verify finds them.
     """
-    if entry.codec != GROUP:
+    entry = entry_in(record, key)
+    if entry is None or entry.codec != GROUP:
         return
-    key = ctx.keys.id(dataset, entry.id)
     with suppress(Damaged):
         held = records.held_as(record, key)
         base = None if held.base is None else (yield from load_base(ctx, dataset, held.base))
@@ -180,7 +180,7 @@ def _unused(ctx: Context, dataset: str, id: str, stored: dict[str, bytes]) -> Op
     ts_key = ctx.keys.ts(dataset, entry.ts, id)
     (reply,) = yield from ask_all(ctx, [Get(ts_key)])
     ts_record = value_of(reply)
-    origin = None if ts_record is None else records.origin_in(ts_record)
+    origin = records.origin_in(ts_record) if ts_record and records.states_ts(ts_record, entry) else None
     if origin is None:
         return []
     if not origin.pending:

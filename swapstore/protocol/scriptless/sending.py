@@ -72,10 +72,10 @@ class Sending:
         row = self._draft.row
         assert row is not None  # noqa: S101 - only a row has a ts record
         self._staging.mark = self._staging.mark or self._ctx.token(12)
-        origin = records.origin_of(
-            row, self._draft.manifest.epoch, attempt=self._staging.mark, members=self._attempt_of_members()
+        header, rest = records.pending_ts(
+            row, self._draft.manifest.epoch, self._staging.mark, members=self._attempt_of_members()
         )
-        return attrs.evolve(record, header=records.entry_header(row), body=origin)
+        return attrs.evolve(record, header=header, body=rest)
 
     def _attempt_of_members(self) -> str | None:
         """Return the attempt that the members of this draft carry."""
