@@ -167,3 +167,22 @@ SCENARIOS = {
     ),
     "a repair of a cut group": Scenario((repairer,), damage=cut_within_and_overtaken, unpublished=("cut",)),
 }
+# Searches of these show nothing new under other faults. Under a lease, few commands can be late at all.
+LONG = {
+    "a deletion of a cut group that may be under way",
+    "two groups, the same id and content",
+    "two retries of a group that was cut and overtaken",
+}
+BUDGETS = ("none", "one crash", "one lost reply", "one late command")
+SEARCHES = [
+    (way, name, budget)
+    for name, scenario in SCENARIOS.items()
+    for way in scenario.ways
+    for budget in (BUDGETS if way is Way.COMPARE else BUDGETS[:2])
+    if not (name in LONG and budget in BUDGETS[2:])
+]
+
+
+def named(way: Way, scenario: str) -> str:
+    """What the pinned numbers call a scenario."""
+    return f"{way.name.lower()}: {scenario}"
