@@ -307,6 +307,7 @@ def _over_rest(policy: Policy, max_request: int) -> Policy:
         policy,
         total_s=policy.total_s or DEFAULT_REST_TOTAL_S,
         max_batch_bytes=min(policy.max_batch_bytes, max(max_request // 2, 1)),  # JSON and base64 add to it
+        max_request_bytes=max_request,
         read_attempts=8,
         first_wait_s=0.02,
         longest_wait_s=0.5,

@@ -38,7 +38,9 @@ class Name:
 
     @property
     def id(self) -> str:
-        """The id of an id or ts record."""
+        """The id of an id or ts record, or that of the group of a member."""
+        if self.kind == "member":
+            return self.rest.rpartition(":")[0]
         return self.rest if self.kind == "id" else self.rest.partition(":")[2]
 
     @property

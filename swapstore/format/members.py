@@ -121,6 +121,7 @@ class _MemberHeader(msgspec.Struct):
     codec: str = _JSON
     encoding: Encoding | None = None
     base: str | None = None
+    attempt: str | None = None
 
 
 _HEADER = msgspec.json.Decoder(_MemberHeader)
@@ -143,9 +144,17 @@ def unchanged(part: Part, base: str) -> bytes:
     return records.pack({"base": base} if part.codec == _JSON else {"codec": part.codec, "base": base})
 
 
+def signed(header: bytes, attempt: str) -> bytes:
+    """The header line of a member with the attempt that writes it: see `protocol/scriptless/members.py`."""
+    return b'%b,"attempt":"%b"}\n' % (header[:-2], attempt.encode())
+
+
 @attrs.frozen
 class HeldMember:
-    """The record of a member, parsed; its payload is not decoded yet. `base`: the base that this takes."""
+    """The record of a member, parsed; its payload is not decoded yet. `base`: the base that this takes.
+
+    `attempt`: which publish without scripts has written it. Readers do not need it.
+    """
 
     key: str
     size: int | None
@@ -154,6 +163,7 @@ class HeldMember:
     encoding: Encoding | None
     base: str | None
     body: bytes = attrs.field(repr=False)
+    attempt: str | None = None
 
     def payload(self, base: Dictionary | None) -> bytes:
         """Decode the payload, given the base that it names, and check it. Raises `Corrupt`."""
@@ -178,7 +188,9 @@ def parse_member(record: bytes, key: str) -> HeldMember:
     is_unchanged = found.size is None and found.sha256 is None and found.encoding is None
     if not (found.base is not None and not body if is_unchanged else found.size is not None and found.sha256):
         raise Corrupt(f"{key} holds a member without its size, its digest or its base", key=key)
-    return HeldMember(key, found.size, found.sha256, found.codec, found.encoding, found.base, body)
+    return HeldMember(
+        key, found.size, found.sha256, found.codec, found.encoding, found.base, body, found.attempt
+    )
 
 
 def compare(listed: Listed, payload: bytes, held: HeldMember, version: int | None) -> None:

@@ -243,7 +243,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     give it a greater one later, and so may a commit without scripts; never a lesser one.
     `entry`: see `check_of`. `pending`: the record was written without a TTL before its swap, as a commit
     without scripts does, so the missing TTL does not prove that the snapshot is committed. `attempt`: makes a
-    pending one differ from those of all other attempts.
+    pending one differ from those of all other attempts. `members`: the attempt that the members of a pending
+    group carry.
     """
 
     entry: str
@@ -253,6 +254,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dedupe_key: str | None = None
     pending: bool = False
     attempt: str | None = None
+    members: str | None = None
 
     @classmethod
     def of(cls, row: Row, epoch: str) -> Origin:
@@ -291,9 +293,10 @@ def split_ts(row: Row, epoch: str) -> tuple[bytes, bytes]:
     return record[:end], record[end:]
 
 
-def pending_ts(row: Row, epoch: str, attempt: str) -> tuple[bytes, bytes]:
+def pending_ts(row: Row, epoch: str, attempt: str, *, members: str | None = None) -> tuple[bytes, bytes]:
     """The pending ts record of a row, split after the entry that it is of."""
-    record = msgspec.structs.replace(Origin.of(row, epoch), pending=True, attempt=attempt).record
+    origin = Origin.of(row, epoch)
+    record = msgspec.structs.replace(origin, pending=True, attempt=attempt, members=members).record
     end = len(stated_ts(row))
     return record[:end], record[end:]
 
@@ -303,7 +306,7 @@ def committed_ts(record: bytes) -> bytes | None:
     origin = origin_in(record)
     if origin is None or not origin.pending or origin.is_reclaimed:
         return None
-    return msgspec.structs.replace(origin, pending=False, attempt=None).record
+    return msgspec.structs.replace(origin, pending=False, attempt=None, members=None).record
 
 
 def reclaimed_ts(check: str, nonce: str, now_ms: int) -> bytes:

@@ -274,7 +274,9 @@ class Redrafter:
         moved = current.etag != self._walk.manifest.etag
         rows = (*later, *current.head.kept)
         used = set(keys_of(rows, dataset, keys))
-        groups = {group_name(row.id, row.sha256) for row in rows if row.is_group}
+        # The walk has read the tables of the groups before.
+        newer = [row for row in rows if row.is_group and row.version > self._walk.manifest.version]
+        groups = {group_name(row.id, row.sha256) for row in newer}
         for key in damage.leaked:
             if key in used:
                 continue  # its id was published again, after another repair had unlinked it

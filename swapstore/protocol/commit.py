@@ -91,6 +91,7 @@ from swapstore.errors import (
 from swapstore.events import Retried
 from swapstore.format import manifest, search
 from swapstore.format.retention import complete_from
+from swapstore.protocol.ahead import AHEAD_BYTES, portions, stage_group
 from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
 from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin, unmovable
 from swapstore.protocol.load import ask, find, load_manifest
@@ -105,10 +106,10 @@ if TYPE_CHECKING:
     from swapstore.models import Row
     from swapstore.protocol.context import Context
     from swapstore.protocol.publish import Intent
+    from swapstore.protocol.scriptless.members import Signature
 
 CUT_ATTEMPTS = 2  # how often a draft is sent when the server hangs up before it has all of it
 LARGER = 2  # a full store takes payloads of up to so many times the size of those that leave next
-STAGED_AHEAD_BYTES = 1024 * 1024  # a repair's batch of records to stage is sent when it is this large
 
 
 # --- outcomes --------------------------------------------------------------------------------------
@@ -190,6 +191,7 @@ class Staging:
         self._claims: dict[str, bytes] = {}
         self._shared_claims: set[str] = set()
         self.mark = ""  # in its pending ts records, so that no other operation's are equal
+        self.signature: Signature | None = None  # of its members, see `scriptless/members.py`
 
     def keep(self, record: Record) -> None:
         """Note that a record is permanent before the commit. Only `scriptless/committer.py` does that."""
@@ -234,6 +236,7 @@ class Staging:
         """Note that a ts record was deleted. That may take effect late: it must not meet the same bytes."""
         self._claims[key] = b""
         self.mark = ""
+        self.signature = None
 
     def is_taken_over(self, key: str) -> bool:
         """Say whether a claim has replaced that of another publish."""
@@ -247,12 +250,14 @@ class Staging:
         """Return the keys of the ts records that this operation has claimed, and not deleted since."""
         return [key for key, data in self._claims.items() if data]
 
+    def unstaged(self, needed: Sequence[Record]) -> list[Record]:
+        """Return those of some records that are not staged yet."""
+        return [each for each in needed if not each.stored and self._staged.get(each.key) != each.header]
+
     def commands(self, ctx: Context, needed: Sequence[Record]) -> list[Command[bool]]:
         """Return the commands that stage the records which are not staged yet."""
         ttl = ctx.policy.staging_ttl_ms
-        wanted = [
-            record for record in needed if not record.stored and self._staged.get(record.key) != record.header
-        ]
+        wanted = self.unstaged(needed)
         self._headers.update({record.key: record.header for record in wanted})
         return [
             Replace(record.key, record.data, ttl)
@@ -429,6 +434,8 @@ class Scripted(Committer):
         """Send one batch: the records that are not staged yet, then the commit. Its own reply decides."""
         key, dataset = draft.manifest.key, draft.manifest.head.dataset
         names = unlisted(ctx, dataset)
+        if draft.row is not None and draft.row.is_group:
+            yield from stage_group(ctx, draft, needed, staging)
         stages = staging.commands(ctx, needed)
         known, sent_at = ctx.cache.known(key), ctx.clock.monotonic()
         wait = _wait(ctx, draft)
@@ -468,16 +475,10 @@ class Scripted(Committer):
 
     def stage_ahead(self, ctx: Context, needed: list[Record], staging: Staging) -> Operation[None]:
         """Stage full batches. The rest, and records whose reply is lost, are sent with the commit."""
-        batch: list[Record] = []
-        size = 0
-        for record in needed:
-            batch.append(record)
-            size += len(record.data)
-            if size >= STAGED_AHEAD_BYTES:
-                commands = staging.commands(ctx, batch)
-                with suppress(ReplyLost):
-                    staging.note(commands, (yield Batch(tuple(commands))))
-                batch, size = [], 0
+        for portion in portions(staging.unstaged(needed), min(AHEAD_BYTES, ctx.policy.max_batch_bytes))[:-1]:
+            commands = staging.commands(ctx, portion)
+            with suppress(ReplyLost):
+                staging.note(commands, (yield Batch(tuple(commands))))
 
     def adopt(self, ctx: Context, intent: Intent, _base: Manifest | None) -> Operation[Intent | None]:
         """Refuse records that are pending: a client that commits without scripts needs them. Else None."""

@@ -56,7 +56,8 @@ class Policy:
     """Bounds. Every loop of an operation ends because of one of them."""
 
     max_payload_bytes: int = 64 * 1024 * 1024
-    max_batch_bytes: int = 8 * 1024 * 1024  # the size of a batch that several datasets share
+    max_batch_bytes: int = 8 * 1024 * 1024  # the size of a batch that several datasets or members share
+    max_request_bytes: int | None = None  # that an endpoint accepts at once; None: it has no such limit
     max_ahead_ms: int | None = 24 * 3_600_000  # how far ahead of the clock a time may be
     staging_ttl_ms: int = 10 * 60_000  # how long the records of a crashed publish stay
     reader_grace_ms: int = 10 * 60_000  # how long an unlinked record can still be read

@@ -68,6 +68,10 @@ class Encoder:
         self._content: Encoded | None = None  # as a base
         self._lost: set[str] = set()  # the keys of bases that are not to be used
 
+    def adopting(self, held: tuple[Encoding | None, str | None]) -> Encoder:
+        """Return an encoder of the same payload, for a record that is there already."""
+        return Encoder(self._ctx, self._dataset, self._payload, self._sha256, adopted=held)
+
     def lose(self, key: str) -> None:
         """Note that the base under this key is gone, or may expire, although it is in force."""
         name = self._ctx.keys.parse(key)
@@ -78,11 +82,9 @@ class Encoder:
         """Return how the payload is stored in the version after `current`."""
         in_force = current.log.base if current else None
         if self.adopted is not None:
-            encoding, name = self.adopted
-            is_in_force = in_force is not None and name == in_force.name  # the one before may be unlinked
-            base = (yield from self._load(in_force)) if is_in_force else None
-            if name is None or base is not None:
-                return Form(encodings.encoded_as(self._payload, encoding, base), delta_of=name)
+            adopted = yield from self._as_adopted(self.adopted, in_force)
+            if adopted is not None:
+                return Form(adopted, delta_of=adopted.base)
         compression = self._ctx.policy.compression
         if compression == "none":
             return Form(encodings.plain(self._payload, text_only=self._text_only))
@@ -94,6 +96,17 @@ class Encoder:
         if encodings.may_be_base(self._payload) and encodings.is_due(in_force if base else None, size):
             return self._with_own_base(current.version + 1 if current else 1)
         return Form(encoded, in_force.then(size) if in_force and base else None, delta_of=encoded.base)
+
+    def _as_adopted(
+        self, held: tuple[Encoding | None, str | None], in_force: InForce | None
+    ) -> Operation[Encoded | None]:
+        """Return the payload as the record holds it that is there already. None: its base is not in force."""
+        encoding, name = held
+        is_in_force = in_force is not None and name == in_force.name  # the one before may be unlinked
+        base = (yield from self._load(in_force)) if is_in_force else None
+        if name is not None and base is None:
+            return None
+        return encodings.encoded_as(self._payload, encoding, base)
 
     def _load(self, in_force: InForce | None) -> Operation[Dictionary | None]:
         """Return the base in force. None: there is none, or it is lost; then this publish brings another."""

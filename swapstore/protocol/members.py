@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from swapstore.commands import Served
+    from swapstore.format.encodings import Encoding
     from swapstore.format.manifest import Manifest
     from swapstore.protocol.context import Context
 
@@ -259,12 +260,26 @@ class GroupEncoder(Encoder):
         *,
         id: str,  # noqa: A002
         parts: Mapping[str, Part],
+        adopted: tuple[Encoding | None, str | None] | None = None,
     ) -> None:
-        super().__init__(ctx, dataset, payload, sha256)
+        super().__init__(ctx, dataset, payload, sha256, adopted=adopted)
         self._parts = parts
+        self._id = id
         self._group = group_name(id, sha256)
         self._stored: dict[str | None, list[Record]] = {}  # the records of all members, by their base
         self._contents: dict[str, Encoded] = {}  # of members, as bases
+
+    def adopting(self, held: tuple[Encoding | None, str | None]) -> Encoder:
+        """Return an encoder of the same group, for an id record that is there already."""
+        return GroupEncoder(
+            self._ctx,
+            self._dataset,
+            self._payload,
+            self._sha256,
+            id=self._id,
+            parts=self._parts,
+            adopted=held,
+        )
 
     def form(self, current: Manifest | None) -> Operation[Form]:
         """Return how the group is stored in the version after `current`."""
@@ -279,9 +294,12 @@ class GroupEncoder(Encoder):
         except Damaged:
             base = None  # this group brings another one
         name = None if base is None else base.name
-        encoded, stored = self._compressed(base), self._members(name, own)
+        adopted = None
+        if self.adopted is not None:
+            adopted = yield from self._as_adopted(self.adopted, in_force)
+        encoded, stored = adopted or self._compressed(base), self._members(name, own)
         size = len(encoded.body) + sum(len(record.body) for record in stored)
-        if encodings.is_due(in_force if base else None, size):
+        if adopted is None and encodings.is_due(in_force if base else None, size):
             return self._with_own_base(current.version + 1 if current else 1)
         needed = [] if name is None else [self._base_record(name, member) for member in own]
         then = in_force.then(size) if in_force and base else None

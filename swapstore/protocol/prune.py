@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Get, Peek
-from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown, StoreFull
+from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown, PayloadTooLarge, StoreFull
 from swapstore.format import bases, pages, records, retention, search
 from swapstore.format.append import Retained, repoint
 from swapstore.format.manifest import same_row
@@ -202,7 +202,7 @@ def prune(ctx: Context, dataset: str, kept: Retention) -> Operation[Pruned]:
             return _pruned(base, let_go)
         try:
             verdict = yield from commit(ctx, draft, [], Staging())
-        except StoreFull:  # on a full disk, a swap that takes fewer pages apart may have room
+        except (StoreFull, PayloadTooLarge):  # a swap that takes fewer pages apart may have room
             if most == PAGES_A_PUBLISH:
                 raise
             most = PAGES_A_PUBLISH

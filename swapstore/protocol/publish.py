@@ -46,6 +46,8 @@ from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.protocol.read import through_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swapstore.format.append import Draft, Retained
     from swapstore.format.manifest import Manifest
     from swapstore.format.members import Part
@@ -255,12 +257,13 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             in_force=form.in_force,
             added_bytes=sum(len(part.payload) for part in wanted.parts.values()) if wanted.parts else 0,
         )
-        verdict = yield from commit(ctx, draft, _records(ctx, draft, form), staging)
+        needed = _records(ctx, draft, form)
+        verdict = yield from commit(ctx, draft, needed, staging)
         match verdict:
             case Swapped(replicas):
-                if len(staging.claims()) > 1 or len(_brought(ctx, staging)) > len(form.brought):
+                if len(staging.claims()) > 1 or _surplus(ctx, staging, needed):
                     # Its `ts` has moved up, or an attempt that lost the race has brought another base.
-                    yield from _withdraw(ctx, wanted.dataset, staging)
+                    yield from _withdraw(ctx, wanted.dataset, staging, needed)
                 return _created(ctx, draft, replicas)
             case Taken() | Vanished():
                 answer = yield from _resolve(ctx, this, base, verdict, staging)
@@ -303,20 +306,22 @@ def _intent(ctx: Context, wanted: Publication, began_ms: int, ages_from_ms: int)
     return Intent(wanted, id, sha256, began_ms=began_ms, ages_from_ms=ages_from_ms, encoder=encoder)
 
 
-def _withdraw(ctx: Context, dataset: str, staging: Staging) -> Operation[None]:
-    """Delete what this publish has written without a TTL, because it ends without a commit of its own.
+def _withdraw(ctx: Context, dataset: str, staging: Staging, needed: Sequence[Record] = ()) -> Operation[None]:
+    """Delete what this publish has written without a TTL and has not committed.
 
-    If this fails, a later publish of the id or a repair does.
+    `needed`: the records of its commit. Default: it ends without a commit of its own. If this fails, a later
+    publish of the id or a repair does.
     """
-    if keys := [*staging.claims(), *_brought(ctx, staging)]:
+    if keys := [*staging.claims(), *_surplus(ctx, staging, needed)]:
         with suppress(SwapstoreError):
             yield from ctx.capabilities.committer.reclaim(ctx, dataset, keys, apply=True)
 
 
-def _brought(ctx: Context, staging: Staging) -> list[str]:
-    """Return the keys of the bases that this publish has written without a TTL."""
-    names = [ctx.keys.parse(key) for key in staging.kept()]
-    return [name.key for name in names if name is not None and name.kind == "base"]
+def _surplus(ctx: Context, staging: Staging, needed: Sequence[Record]) -> list[str]:
+    """Return the keys of the bases and members that this publish has written and does not need."""
+    kept = {record.key for record in needed}
+    names = [ctx.keys.parse(key) for key in staging.kept() if key not in kept]
+    return [name.key for name in names if name is not None and name.kind in {"base", "member"}]
 
 
 def _remembered(ctx: Context, dataset: str) -> Manifest | None:

@@ -29,7 +29,8 @@ def with_members(ctx: Context, draft: Draft) -> Operation[Draft]:
     """Return a draft that unlinks the records of members, too.
 
     Their names are in the table of their group, and in that of the base. If a table is lost, its members
-    stay, and verify finds them.
+    stay, and verify finds them. They come first: where no script runs, keys get their TTLs one by one, and
+    nobody publishes an id again whose id record has none yet.
     """
     dataset = draft.manifest.head.dataset
     found: list[str] = []
@@ -42,7 +43,7 @@ def with_members(ctx: Context, draft: Draft) -> Operation[Draft]:
     for base in _bases_in(ctx, draft):
         names = yield from _listed_in_base(ctx, dataset, base)
         found += [ctx.keys.member_base(dataset, base, name) for name in names]
-    return attrs.evolve(draft, unlinked=(*draft.unlinked, *found), groups=(), freed_bytes=freed_bytes)
+    return attrs.evolve(draft, unlinked=(*found, *draft.unlinked), groups=(), freed_bytes=freed_bytes)
 
 
 def _bases_in(ctx: Context, draft: Draft) -> list[str]:

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import batching, deltas, durable, maintenance, recompressing, scriptless
+from tests.exploration import (
+    batching,
+    deltas,
+    durable,
+    maintenance,
+    recompressing,
+    scriptless,
+    scriptless_groups,
+)
 from tests.exploration.maintenance import SCENARIOS as MAINTENANCE
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
 from tests.support.committers import Way
@@ -100,6 +108,28 @@ def test_every_state_without_scripts_keeps_the_promises(way: Way, scenario: str,
     """In some order of plain commands and faults more breaks than the page about it says."""
     outcome = scriptless.explore(way, scriptless.SCENARIOS[scenario], budget)
     check_pinned("states_scriptless.json", f"{way.name.lower()}: {scenario}", budget, outcome)
+
+
+@pytest.mark.parametrize(
+    ("way", "scenario", "budget"),
+    [
+        search(
+            "states_scriptless_groups.json",
+            scriptless_groups.named(way, name),
+            way,
+            name,
+            budget,
+            quick=(5000, 5000),
+        )
+        for way, name, budget in scriptless_groups.SEARCHES
+    ],
+)
+def test_every_state_of_groups_without_scripts_keeps_the_promises(
+    way: Way, scenario: str, budget: str
+) -> None:
+    """In some order of commands and faults a group is committed with a member of another, or without one."""
+    outcome = scriptless.explore(way, scriptless_groups.SCENARIOS[scenario], budget)
+    check_pinned("states_scriptless_groups.json", scriptless_groups.named(way, scenario), budget, outcome)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,17 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, mutant
 
 EXPLORE = "exploration/test_explore.py::test_every_state_without_scripts_keeps_the_promises"
+GROUPS = "exploration/test_explore.py::test_every_state_of_groups_without_scripts_keeps_the_promises"
 
 
 def search(way: str, scenario: str, budget: str) -> str:
     """The search that should notice."""
     return f"{EXPLORE}[Way.{way}-{scenario}-{budget}]"
+
+
+def group_search(way: str, scenario: str, budget: str) -> str:
+    """The search of groups that should notice."""
+    return f"{GROUPS}[Way.{way}-{scenario}-{budget}]"
 
 
 MUTANTS = (
@@ -122,7 +128,25 @@ MUTANTS = (
         "a refused publish leaves what it wrote",
         "A producer with an old manifest in memory leaves nothing behind when it is refused.",
         "rest/test_lost_races.py::test_a_publish_that_ends_without_a_commit_deletes_what_it_wrote[conflict]",
-        Edit("_withdraw", "[*staging.claims(), *_brought(ctx, staging)]", "[]"),
+        Edit("_withdraw", "[*staging.claims(), *_surplus(ctx, staging, needed)]", "[]"),
+    ),
+    mutant(
+        "a publish relies on the members of another attempt",
+        "What a repair may be deleting is not committed with a group.",
+        group_search("COMPARE", "a deletion of members, and their retry", "none"),
+        Edit("_Comparing._write_members", "not is_of_attempt(each, attempt)", "False"),
+    ),
+    mutant(
+        "members are deleted although their attempt may be committed",
+        "A repair beside a publish of a group leaves its members.",
+        group_search("COMPARE", "a deletion of members beside a publish", "none"),
+        Edit("_unused", "_attempt_of(value, key) != alive", "True"),
+    ),
+    mutant(
+        "members are sent for a commit that is too large",
+        "A group whose commit an endpoint does not take is refused before anything is written.",
+        "rest/test_groups.py::test_a_group_whose_commit_is_too_large_is_refused_before_anything_is_written[None]",
+        Edit("_check_size", "size > limit", "False"),
     ),
     mutant(
         "what is unlinked stays pending",

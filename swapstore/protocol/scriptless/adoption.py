@@ -41,6 +41,7 @@ from swapstore.protocol.commit import Staging, commit
 from swapstore.protocol.leftovers import entry_in, read_origin
 from swapstore.protocol.load import ask, ask_all, find_id, is_base_named, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
+from swapstore.protocol.scriptless.members import delete_members, delete_unused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,7 +161,9 @@ def reclaim(ctx: Context, dataset: str, left: Left, *, apply: bool = True) -> Op
         elif origin.is_reclaimed and record is not None and not is_abandoned(ctx, origin):
             return False
         elif origin.is_reclaimed or is_spent(origin, base):
-            return not apply or (yield from delete(ctx, left.check, (id_key, record), (ts_key, ts_record)))
+            return not apply or (
+                yield from delete(ctx, dataset, left.check, (id_key, record), (ts_key, ts_record))
+            )
         else:
             return False
     return False
@@ -182,9 +185,9 @@ def _pending_in(ts_record: bytes | None, ttl: int) -> Origin | None:
 
 
 def delete(
-    ctx: Context, check: str, by_id: tuple[str, bytes | None], by_ts: tuple[str, bytes]
+    ctx: Context, dataset: str, check: str, by_id: tuple[str, bytes | None], by_ts: tuple[str, bytes]
 ) -> Operation[bool]:
-    """Mark a ts record, delete the id record, then the ts record. Returns whether both are gone.
+    """Mark a ts record, delete members and the id record, then the ts record. Returns whether both are gone.
 
     If the reply to the second step is lost, the mark stays: that command may still arrive. `check`: that of
     their entry, which the mark states too.
@@ -199,6 +202,7 @@ def delete(
     if not marked:
         return False
     if record is not None:
+        yield from delete_members(ctx, dataset, id_key, record)
         try:
             reply, _ = yield Batch(tuple(deleting(id_key, record)))
             value_of(reply)
@@ -230,6 +234,13 @@ def reclaim_leaked(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: 
         ts_record, ttl = map(value_of, (yield from ask_all(ctx, both)))
         if _pending_in(ts_record, ttl) is not None:
             found |= yield from reclaim(ctx, dataset, left, apply=apply)
+    members: dict[str, list[str]] = {}
+    for key in leaked:
+        name = ctx.keys.parse(key)
+        if name is not None and name.kind == "member":
+            members.setdefault(name.id, []).append(key)
+    for id, keys in members.items():  # noqa: A001
+        found |= yield from delete_unused(ctx, dataset, id, keys, apply=apply)
     return found
 
 

@@ -4,6 +4,7 @@
    before a manifest may name it. What was not written now is read back. The ts record says that it is
    pending, and for which version. Check that the manifest is still the base.
    (Under a lease, a request before this one takes the lease and looks at the manifest and the id.)
+   Write the members of a group in the same way, when the id is certainly this publish's: see `members.py`.
 2. Swap the manifest: by compare-and-set, or under the lease by a plain `SET`, which is then read back.
 3. Write to the ts record that it is committed. Give the unlinked keys their TTL. Release the lease.
 
@@ -39,7 +40,7 @@ from swapstore.commands import (
     Write,
 )
 from swapstore.errors import LeaseLost, OutcomeUnknown, ReplyLost, SwapstoreError, Unsupported
-from swapstore.format import manifest, records
+from swapstore.format import manifest, members, records
 from swapstore.protocol.commit import (
     Committer,
     Moved,
@@ -69,7 +70,8 @@ from swapstore.protocol.scriptless.adoption import (
     reclaim_leaked,
 )
 from swapstore.protocol.scriptless.lease import Lease, release, take
-from swapstore.protocol.scriptless.resend import sent_again
+from swapstore.protocol.scriptless.members import Signature, can_be_read, is_of_attempt, write_members
+from swapstore.protocol.scriptless.resend import portions, sent_again
 from swapstore.protocol.scriptless.sending import Found, Sending
 
 if TYPE_CHECKING:
@@ -185,17 +187,21 @@ def _with_ts_of(ctx: Context, intent: Intent, entry: Holding, base: Manifest | N
     if intent.began_ms == entry.ts and intent.encoder is not None and intent.encoder.adopted == held:
         return None
     wanted = intent.wanted
-    encoder = Encoder(ctx, wanted.dataset, wanted.payload, intent.sha256, adopted=held)
-    taken = attrs.evolve(intent, began_ms=entry.ts, encoder=encoder)
+    encoder = intent.encoder or Encoder(ctx, wanted.dataset, wanted.payload, intent.sha256)
+    taken = attrs.evolve(intent, began_ms=entry.ts, encoder=encoder.adopting(held))
     return taken if taken.ts(base) == entry.ts else None
 
 
 class _Comparing(Sending):
     """A send by compare-and-set."""
 
+    _is_bound = False  # whether its members would have to be stored otherwise than an equal publish needs
+
     def run(self) -> Operation[Outcome | None]:
         """Take the steps of the module docstring."""
-        if self._draft.row is not None and not (yield from self._withdraw_superseded(self._draft.row)):
+        if self._is_bound or (
+            self._draft.row is not None and not (yield from self._withdraw_superseded(self._draft.row))
+        ):
             return self._taken(self._wanted[-1])
         expected = self._expected()
         is_new = self._draft.row is not None and not self._staging.is_kept(self._wanted[-1])
@@ -210,6 +216,8 @@ class _Comparing(Sending):
         if told[0] != expected:
             return (yield from self._moved())
         missing = yield from self._established(found, was_there=is_new and is_first and told[1] == PERMANENT)
+        if missing is True and self._members:
+            missing = yield from self._write_members()
         if missing is not True:
             return missing or None
         yield from self._finish_unlinked(told[1 + len(ahead) :])
@@ -230,7 +238,11 @@ class _Comparing(Sending):
             return True
         record = yield from ask(self._ctx, Get(self._id_key))
         check = records.check_of(row)
-        return (yield from delete(self._ctx, check, (self._id_key, record), (self._ts_key, ts_record)))
+        return (
+            yield from delete(
+                self._ctx, self._dataset, check, (self._id_key, record), (self._ts_key, ts_record)
+            )
+        )
 
     def _write(self, record: Record) -> Command[bool] | None:
         """Claim the ts record for this draft's version, even if an earlier attempt has claimed it."""
@@ -293,12 +305,17 @@ class _Comparing(Sending):
         # An equal publish may have written it, and may delete it again. So nobody relies on another's bytes.
         # If this succeeds, the ts record was the same all the time. So the id record is still what was found,
         # unless the ts record was a mark.
-        claiming = Batch((CompareAndSet(record.key, found.value, record.data),))
+        may_swap = origin.pending and not origin.is_reclaimed and is_live(origin, draft.base)
+        self._sign(origin.members if may_swap else None)
+        ours = self._pending(record).data
+        claiming = Batch((CompareAndSet(record.key, found.value, ours),))
         (claimed,) = map(value_of, (yield from sent_again(self._ctx, claiming)))
+        if not claimed:
+            self._staging.signature = None
         if not claimed or origin.is_reclaimed:
             return [Ttl(record.key)]  # look at everything again
-        self._ts = record.data
-        self._staging.claim(record.key, record.data, taken_over=True)
+        self._ts = ours
+        self._staging.claim(record.key, ours, taken_over=True)
         return []
 
     def _id_is_there(self) -> Operation[bool]:
@@ -307,8 +324,64 @@ class _Comparing(Sending):
         looks: list[Command[Any]] = [Peek(record.key, len(record.header)), Ttl(record.key)]
         return list(map(value_of, (yield from ask_all(self._ctx, looks)))) == [record.header, PERMANENT]
 
+    def _correct(self, found: Found) -> Operation[Taken | Vanished | list[Command[Any]]]:
+        """Correct a record. If it is the id or the ts record, the members' attempt is over."""
+        if self._members and found.record.key in {self._id_key, self._ts_key}:
+            self._staging.signature = None
+            if found.record.key == self._ts_key and found.ttl != PERMANENT:
+                self._staging.forget(self._ts_key)
+        return (yield from super()._correct(found))
+
     def _send_corrections(self, batch: Batch) -> Operation[list[Any]]:
         return (yield from sent_again(self._ctx, batch))
+
+    # --- members: see `members.py` ---------------------------------------------------------------------
+
+    def _attempt_of_members(self) -> str | None:
+        if not self._members:
+            return None
+        known, base = self._staging.signature, self._base_of_members
+        if known is None or (known.ts_key, known.base) != (self._ts_key, base):
+            # An equal publish may be about to commit what carries the attempt of before.
+            self._is_bound = known is not None and known.ts_key == self._ts_key and self._is_shared()
+            if not self._is_bound:
+                self._sign(None)
+        assert self._staging.signature is not None  # noqa: S101 - it was signed now, or before
+        return self._staging.signature.attempt
+
+    @property
+    def _base_of_members(self) -> str | None:
+        return None if self._draft.row is None else self._draft.row.base
+
+    def _sign(self, attempt: str | None) -> None:
+        """Let members carry an attempt from now on. None: a new one."""
+        if self._members:
+            attempt = attempt or self._ctx.token(12)
+            self._staging.signature = Signature(attempt, self._ts_key, self._base_of_members)
+
+    def _is_shared(self) -> bool:
+        """Say whether this publish has taken its ts record over, for the version of this draft."""
+        claimed, row = self._staging.claimed(self._ts_key), self._draft.row
+        origin = records.origin_in(claimed) if claimed else None
+        is_same = origin is not None and row is not None and origin.version == row.version
+        return is_same and self._staging.is_taken_over(self._ts_key)
+
+    def _write_members(self) -> Operation[Taken | bool]:
+        """Write the members, and replace what attempts have left that are over."""
+        origin = records.origin_in(self._ts or b"")
+        attempt = "" if origin is None else origin.members or ""
+        signed = [attrs.evolve(each, header=members.signed(each.header, attempt)) for each in self._members]
+        found = yield from write_members(self._ctx, signed, self._staging, self._until)
+        if found is None:
+            return False
+        replacing: list[Command[Any]] = []
+        for each in found:
+            if not is_of_attempt(each, attempt):
+                replacing.append(CompareAndSet(each.record.key, each.value, each.record.data))
+            elif not can_be_read(each, self._base_of_members):
+                return self._taken(each.record)
+        replies = yield from sent_again(self._ctx, Batch(tuple(replacing)))
+        return all(map(value_of, replies))
 
     def _may_overwrite(self, record: Record) -> Operation[bool]:
         """Refuse: another publish may be about to commit it."""
@@ -363,8 +436,8 @@ class _Comparing(Sending):
         if self._draft.grace_ms is None:
             commands += [Expire(key, self._grace_ms()) for key in self._draft.unlinked]
         try:
-            if commands:
-                yield Batch(tuple(commands))
+            for portion in portions(self._ctx, commands):
+                yield Batch(portion)
         except SwapstoreError:
             return
 
@@ -394,6 +467,8 @@ class _Leasing(Sending):
                 return self._taken(record)
         found, _ = yield from self._written()
         missing = yield from self._establish(found)
+        if missing is True and self._members:
+            missing = yield from self._write_members()
         if missing is not True:
             return missing or None
         outcome = yield from self._set(lease)
@@ -421,6 +496,18 @@ class _Leasing(Sending):
 
     def _over_itself(self, key: str, value: bytes) -> Command[Any]:
         return Write(key, value)
+
+    def _write_members(self) -> Operation[Taken | bool]:
+        """Write the members of a group, and replace what another publish has left."""
+        found = yield from write_members(self._ctx, self._members, self._staging, self._until)
+        if not found:
+            return found is not None
+        if not (yield from is_free(self._ctx, self._draft)):
+            return self._taken(found[0].record)
+        for portion in portions(self._ctx, [Write(each.record.key, each.record.data) for each in found]):
+            for reply in (yield Batch(portion, until=self._until)):
+                value_of(reply)
+        return True
 
     # --- the swap, and what comes after it -----------------------------------------------------------
 
@@ -468,7 +555,7 @@ class _Leasing(Sending):
         if not self._lost and self._ctx.clock.monotonic() < lease.safe_until:
             commands.append(Remove(lease.key))
         try:
-            if commands:
-                yield Batch(tuple(commands), until=self._until)
+            for portion in portions(self._ctx, commands):
+                yield Batch(portion, until=self._until)
         except SwapstoreError:
             return

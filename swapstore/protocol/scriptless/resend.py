@@ -4,22 +4,57 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swapstore.commands import CompareAndSet, Keep, Peek
+import attrs
+
+from swapstore.commands import Command, CompareAndSet, Keep, Peek, Write
 from swapstore.errors import PayloadTooLarge, ReplyLost, SwapstoreError, Unavailable
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swapstore.protocol.context import Context
 
 LARGE_BYTES = 256 * 1024  # the size from which on a limit of the endpoint is suspected
+OVERHEAD_BYTES = 64  # of a command in a request, beside its key and its value
+
+
+def portions(ctx: Context, commands: Sequence[Command[Any]]) -> list[tuple[Command[Any], ...]]:
+    """Split commands, in their order, into those that fit into one request. They need not be sent at once."""
+    found: list[list[Command[Any]]] = []
+    room = 0
+    for command in commands:
+        size = OVERHEAD_BYTES + len(getattr(command, "key", "")) + _size(command)
+        if size > room or not found:
+            found.append([])
+            room = ctx.policy.max_batch_bytes
+        found[-1].append(command)
+        room -= size
+    return [tuple(portion) for portion in found]
+
+
+def _size(command: Command[Any]) -> int:
+    """Return how many bytes of values a command sends."""
+    if isinstance(command, CompareAndSet):
+        return len(command.expected) + len(command.value)
+    return len(command.value) if isinstance(command, Keep | Write) else 0
 
 
 def sent_again(ctx: Context, batch: Batch) -> Operation[list[Any]]:
     """Send what comes before a swap, and send it again, a few times, when the replies are lost.
 
+    What is too much for one request goes in several, each after the reply to the one before.
+
     Raises `Unavailable` if they are lost each time, or `PayloadTooLarge` if only large requests are lost.
     Either way nothing was published.
     """
+    replies: list[Any] = []
+    for portion in portions(ctx, batch.commands):
+        replies += yield from _sent_again(ctx, attrs.evolve(batch, commands=portion))
+    return replies
+
+
+def _sent_again(ctx: Context, batch: Batch) -> Operation[list[Any]]:
     for attempt in range(1, ctx.policy.lost_attempts):
         try:
             return (yield batch)

@@ -59,6 +59,10 @@ class Sending:
         self._id_key, self._ts_key = ctx.keys.records(self._dataset, row) if row else ("", "")
         self._ts: bytes | None = None  # the ts record, as it is stored before the swap
         self._final = next((record.data for record in needed if record.key == self._ts_key), b"")
+        beginning = ctx.keys.members(self._dataset)
+        self._members = [each for each in needed if each.key.startswith(beginning) and not each.stored]
+        apart = {each.key for each in self._members}
+        needed = [each for each in needed if each.key not in apart]
         # The id record, which is the first, is written last. Where it is, the ts record with the origin is
         # too.
         self._wanted = [self._pending(each) if each.key == self._ts_key else each for each in needed][::-1]
@@ -68,8 +72,14 @@ class Sending:
         row = self._draft.row
         assert row is not None  # noqa: S101 - only a row has a ts record
         self._staging.mark = self._staging.mark or self._ctx.token(12)
-        header, rest = records.pending_ts(row, self._draft.manifest.epoch, self._staging.mark)
+        header, rest = records.pending_ts(
+            row, self._draft.manifest.epoch, self._staging.mark, members=self._attempt_of_members()
+        )
         return attrs.evolve(record, header=header, body=rest)
+
+    def _attempt_of_members(self) -> str | None:
+        """Return the attempt that the members of this draft carry."""
+        return None
 
     def _expected(self) -> bytes:
         """Return the first bytes of the manifest that the draft replaces."""
