@@ -31,7 +31,7 @@ from swapstore.protocol.batching import batched
 from swapstore.protocol.durability import asking, publish_durably, require
 from swapstore.protocol.follow import Follow
 from swapstore.protocol.operation import Emit, Tally, Turn
-from swapstore.protocol.publish import copy_of, options, publication, publish, published
+from swapstore.protocol.publish import options, publication, publish, published
 from swapstore.protocol.read import History
 
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ class Calls:
 
     def publish_copy(self, dataset: str, row: Row, snapshot: Snapshot) -> Operation[Commit]:
         """Publish a snapshot of another store as it is, with the time of its commit there."""
+        from swapstore.protocol.copying import copy_of  # noqa: PLC0415 - few programs copy
+
         return self._publish(dataset, partial(copy_of, row=row, snapshot=snapshot), None)
 
     def _publish(

@@ -91,6 +91,7 @@ from swapstore.errors import (
 from swapstore.events import Retried
 from swapstore.format import manifest, search
 from swapstore.format.retention import complete_from
+from swapstore.models import GROUP
 from swapstore.protocol.ahead import AHEAD_BYTES, portions, stage_group
 from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
 from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin, unmovable
@@ -434,7 +435,7 @@ class Scripted(Committer):
         """Send one batch: the records that are not staged yet, then the commit. Its own reply decides."""
         key, dataset = draft.manifest.key, draft.manifest.head.dataset
         names = unlisted(ctx, dataset)
-        if draft.row is not None and draft.row.is_group:
+        if draft.row is not None and draft.row.codec == GROUP:
             yield from stage_group(ctx, draft, needed, staging)
         stages = staging.commands(ctx, needed)
         known, sent_at = ctx.cache.known(key), ctx.clock.monotonic()

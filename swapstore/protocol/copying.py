@@ -1,7 +1,7 @@
 """Copy: read the snapshots of one store, in the order of their commits, and find what another one has.
 
 Both are reads. What is copied is published to the other store by id, with the row's own time: see
-`publish.copy_of`. So a copy that is cut short leaves what a publish leaves that is cut short, and a copy that
+`copy_of`. So a copy that is cut short leaves what a publish leaves that is cut short, and a copy that
 is repeated finds each id committed.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swapstore.format import search
+from swapstore import arguments
+from swapstore.format import members, search
 from swapstore.format.manifest import same_row
 from swapstore.format.retention import complete_from
 from swapstore.protocol.load import current_manifest, find, gather
 from swapstore.protocol.members import snapshot_at
+from swapstore.protocol.publish import Publication
 from swapstore.protocol.read import through_manifest
 
 if TYPE_CHECKING:
@@ -24,6 +26,27 @@ if TYPE_CHECKING:
     from swapstore.models import Row, Snapshot
     from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Operation
+
+
+def copy_of(ctx: Context, dataset: str, row: Row, snapshot: Snapshot) -> Publication:
+    """Return the publish of a snapshot of another store as it is there, with the time of its commit.
+
+    The bounds of this store apply. Raises `InvalidInput` for a `ts` or a payload that is beyond them.
+    """
+    arguments.not_ahead(row.ts, ctx.clock.now_ms(), ctx.policy.max_ahead_ms)
+    for payload in (snapshot.raw, *(member.raw for member in snapshot.members.values())):
+        arguments.payload_size(len(payload), ctx.policy.max_payload_bytes)
+    return Publication(
+        dataset=dataset,
+        payload=snapshot.raw,
+        codec=row.codec,
+        id=row.id,
+        ts=row.ts,
+        labels=dict(row.labels),
+        dedupe_key=row.dedupe_key,
+        parts={name: members.Part(member.raw, member.codec) for name, member in snapshot.members.items()},
+        committed_at=row.committed_at,
+    )
 
 
 def stored(ctx: Context, dataset: str) -> Operation[Manifest | None]:

@@ -145,27 +145,6 @@ def options(
     }
 
 
-def copy_of(ctx: Context, dataset: str, row: Row, snapshot: Snapshot) -> Publication:
-    """Return the publish of a snapshot of another store as it is there, with the time of its commit.
-
-    The bounds of this store apply. Raises `InvalidInput` for a `ts` or a payload that is beyond them.
-    """
-    arguments.not_ahead(row.ts, ctx.clock.now_ms(), ctx.policy.max_ahead_ms)
-    for payload in (snapshot.raw, *(member.raw for member in snapshot.members.values())):
-        arguments.payload_size(len(payload), ctx.policy.max_payload_bytes)
-    return Publication(
-        dataset=dataset,
-        payload=snapshot.raw,
-        codec=row.codec,
-        id=row.id,
-        ts=row.ts,
-        labels=dict(row.labels),
-        dedupe_key=row.dedupe_key,
-        parts={name: members.Part(member.raw, member.codec) for name, member in snapshot.members.items()},
-        committed_at=row.committed_at,
-    )
-
-
 @attrs.frozen
 class Intent:
     """A publication with its id, its digest, and the time at which the publish began (ms since the epoch).
@@ -245,18 +224,7 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
             return existing
         retained = (yield from _retained(ctx, this, base)) if base and _hides(ctx, base) else None
         form = (yield from this.encoder.form(base)) if this.encoder else Form(Encoded(wanted.payload))
-        draft = append(
-            base,
-            this.entry(base),
-            dataset=wanted.dataset,
-            dedupe_key=wanted.dedupe_key,
-            committed_at=wanted.committed_at,
-            stamp=ctx.stamp(),
-            retained=retained,
-            delta_of=form.delta_of,
-            in_force=form.in_force,
-            added_bytes=sum(len(part.payload) for part in wanted.parts.values()) if wanted.parts else 0,
-        )
+        draft = _draft(ctx, this, base, retained, form)
         needed = _records(ctx, draft, form)
         verdict = yield from commit(ctx, draft, needed, staging)
         match verdict:
@@ -276,6 +244,23 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
     raise Contended(
         f"other producers committed first, {ctx.policy.commit_attempts} times in a row; nothing was "
         "published. Try again, or let fewer producers publish to this dataset"
+    )
+
+
+def _draft(ctx: Context, this: Intent, base: Manifest | None, retained: Retained | None, form: Form) -> Draft:
+    """Draft the manifest that adds the snapshot to `base`."""
+    wanted = this.wanted
+    return append(
+        base,
+        this.entry(base),
+        dataset=wanted.dataset,
+        dedupe_key=wanted.dedupe_key,
+        committed_at=wanted.committed_at,
+        stamp=ctx.stamp(),
+        retained=retained,
+        delta_of=form.delta_of,
+        in_force=form.in_force,
+        added_bytes=sum(len(part.payload) for part in wanted.parts.values()) if wanted.parts else 0,
     )
 
 
