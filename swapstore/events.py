@@ -24,6 +24,7 @@ __all__ = [
     "ReadMiss",
     "Repaired",
     "Retried",
+    "SnapshotErased",
 ]
 
 LOG = logging.getLogger("swapstore")
@@ -134,6 +135,19 @@ class Repaired(Event):
     left: int
     dropped: int
     restored: int
+    elapsed_s: float
+
+
+@attrs.frozen(kw_only=True)
+class SnapshotErased(Event):
+    """`erase` has removed a snapshot, or what was left of it: then `id` or `version` may be None.
+
+    `stored_anew` is how many other snapshots had been stored as differences from its content.
+    """
+
+    version: int | None
+    id: str | None
+    stored_anew: int
     elapsed_s: float
 
 

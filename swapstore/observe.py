@@ -22,6 +22,7 @@ from swapstore.events import (
     ReadMiss,
     Repaired,
     Retried,
+    SnapshotErased,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ def _describe(event: Event) -> str:
                 f"repaired: {event.found} findings, {event.left} left; {event.dropped} snapshots dropped, "
                 f"{event.restored} restored"
             )
+        case SnapshotErased():
+            which = f"version {event.version}, id {event.id}"
+            return f"erased {which}; {event.stored_anew} snapshots stored anew ({event.elapsed_s:.3f} s)"
         case _:
             return type(event).__name__
 

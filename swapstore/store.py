@@ -261,6 +261,7 @@ class Store(_BaseStore[Driver]):
 
     prune = blocking(Maintenance.prune)
     recompress = blocking(Maintenance.recompress)
+    erase = blocking(Maintenance.erase)
     verify = iterating(Maintenance.verify)
     repair = blocking(Maintenance.repair)
     backup = blocking(Maintenance.backup)
@@ -387,6 +388,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
 
     prune = awaiting(Maintenance.prune)
     recompress = awaiting(Maintenance.recompress)
+    erase = awaiting(Maintenance.erase)
     verify = aiterating(Maintenance.verify)
     repair = awaiting(Maintenance.repair)
     backup = awaiting(Maintenance.backup)

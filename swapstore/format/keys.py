@@ -31,6 +31,11 @@ class Name:
         """The version of the page's first row."""
         return int(self.rest.partition(".")[2].partition("-")[0])
 
+    def spans(self, version: int) -> bool:
+        """Whether a version lies between those of the page's first and last row."""
+        first, _, last = self.rest.partition(".")[2].partition("-")
+        return int(first) <= version <= int(last)
+
     @property
     def ts_and_id(self) -> tuple[int, str]:
         """The ts and the id of a ts record."""

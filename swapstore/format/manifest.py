@@ -121,12 +121,15 @@ class Log:
     `dedupe`: dedupe keys of rows in pages, and the versions of these rows. All keys among the last `recent()`
     rows are there, and maybe older ones, whose rows may have left the log.
     `base`: the base in force, with which the next snapshot may be encoded.
+    `erased`: the versions of the rows that were erased last. Without them, a follower whose last row was
+    erased would find that the store has gone back.
     """
 
     rows: tuple[Row, ...]
     pages: tuple[Ref, ...]
     dedupe: tuple[tuple[str, int], ...] = ()
     base: InForce | None = None
+    erased: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -193,7 +196,7 @@ class Manifest:
         base = None if stored.base is None else InForce(*stored.base)
         check_base(base.name if base else None, self.key)
         rows = read_rows(stored.rows, self.key)
-        return Log(rows=rows, pages=refs, dedupe=stored.dedupe, base=base)
+        return Log(rows=rows, pages=refs, dedupe=stored.dedupe, base=base, erased=stored.erased)
 
 
 def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
@@ -363,6 +366,7 @@ class _StoredLog(msgspec.Struct):
     rows: tuple[StoredRow, ...]
     pages: tuple[StoredRef, ...]
     dedupe: tuple[tuple[str, Whole], ...]
+    erased: tuple[Whole, ...] = ()
     base: tuple[str, Whole, Whole, Whole, Whole] | None = None
 
 
@@ -452,6 +456,7 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
             "rows": row_arrays(log.rows),
             "pages": [ref_array(ref, epoch) for ref in log.pages],
             "dedupe": log.dedupe,
+            **({"erased": log.erased} if log.erased else {}),
             "base": _in_force(log),
         }
     )
@@ -478,7 +483,12 @@ def _spliced(base: Manifest, log: Log) -> bytes | None:
     was = base.log
     more = len(log.rows) - len(was.rows)
     old_rows = log.rows[: len(was.rows)]
-    as_before = (log.pages, log.dedupe, old_rows) == (was.pages, was.dedupe, was.rows)
+    as_before = (log.pages, log.dedupe, log.erased, old_rows) == (
+        was.pages,
+        was.dedupe,
+        was.erased,
+        was.rows,
+    )
     if (
         more not in {0, 1}
         or not old_rows

@@ -90,7 +90,7 @@ from swapstore.errors import (
     Unscripted,
 )
 from swapstore.events import Retried
-from swapstore.format import manifest, search
+from swapstore.format import manifest, records, search
 from swapstore.format.retention import complete_from
 from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
 from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin, unmovable
@@ -407,6 +407,10 @@ class Committer(Protocol):
         short.
         """
 
+    def discard(self, key: str) -> Command[Any]:
+        """Return the command that deletes a key if it has a TTL, and leaves it if it is permanent."""
+        return Replace(key, records.DELETED, 1)
+
     def reclaim(self, ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:  # noqa: ARG002
         """Delete leaked records that no swap can unlink. Returns whether there are any (`apply`: were).
 
@@ -448,8 +452,9 @@ class Scripted(Committer):
             case Unstaged() as unstaged:
                 if refusal is not None:
                     raise refusal  # the record is not there because the store refused to stage it
-                if unstaged.key in _only_stored(draft, needed):
-                    return Vanished(unstaged.key)
+                stored = {record.key for record in needed if record.stored}
+                if unstaged.key in stored | {each.key for each in draft.rewritten}:
+                    return Vanished(unstaged.key)  # this client cannot stage it
                 staging.missed(unstaged)
                 return None
             case Held(held):
@@ -486,11 +491,6 @@ class Scripted(Committer):
         if origin is None or not origin.pending:
             return None
         raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
-
-
-def _only_stored(draft: Draft, needed: list[Record]) -> set[str]:
-    """Return the keys of records that the draft relies on and that this client cannot stage."""
-    return {record.key for record in needed if record.stored} | {each.key for each in draft.rewritten}
 
 
 def _wait(ctx: Context, draft: Draft) -> tuple[AwaitReplicas, ...]:
@@ -558,9 +558,9 @@ def _may_be_gone(draft: Draft, current: Manifest) -> bool:
     """Say whether the draft may have been committed although the log does not show it.
 
     A draft without a row never shows in the log. A row leaves the log only when it is hidden and is not one
-    of the last.
+    of the last, or when it is erased.
     """
-    if draft.row is None:
+    if draft.row is None or draft.row.version in current.log.erased:
         return True
     return not current.head.shows(draft.row) and draft.row.version < complete_from(current.log)
 

@@ -272,8 +272,9 @@ class Follow:
     def _is_same_line(self, manifest: Manifest, anchor: Mark) -> Operation[bool]:
         """Say whether the log continues the one that was followed: no other row has the anchor's version."""
         row = yield from self._row(manifest, search.ByVersion(anchor.version))
-        if row is None:  # unlinked by retention; a row that cannot have been was undone
-            return anchor.version < complete_from(manifest.log)
+        if row is None:  # unlinked by retention, or erased; a row that cannot have been was undone
+            log = manifest.log
+            return anchor.version < complete_from(log) or anchor.version in log.erased
         return anchor.names(row)
 
     def _row(self, manifest: Manifest, query: search.Query) -> Operation[Row | None]:
@@ -331,7 +332,7 @@ class Mark:
 def may_lack_rows(manifest: Manifest, after: int, until: int) -> bool:
     """Say whether rows between two versions may have been unlinked by retention. The log holds none of them.
 
-    - A log that was never cut begins with version 1. Rows before its oldest row were unlinked.
+    - A log that was never cut begins with version 1. Rows before its oldest row were unlinked, or erased.
     - The last rows never leave the log, so no row is missing after the oldest of them: see `complete_from`.
     - In between, a row is unlinked only when it is hidden: its version is below `first_version`, or its `ts`
       is below `floor`.
@@ -341,6 +342,8 @@ def may_lack_rows(manifest: Manifest, after: int, until: int) -> bool:
     is further behind than that has read it, nothing shows that it was there.
     """
     first = after + 1
+    while first in manifest.log.erased:
+        first += 1
     if first >= until:
         return False
     if first < _oldest(manifest.log, until):

@@ -29,6 +29,7 @@ from swapstore.commands import (
     PERMANENT,
     Command,
     CompareAndSet,
+    Drop,
     Expire,
     Failed,
     Get,
@@ -89,6 +90,10 @@ class _Scriptless:
     def stage_ahead(self, _ctx: Context, _needed: list[Record], _staging: Staging) -> Operation[None]:
         """Do nothing: records are written right before the swap, and are permanent at once."""
         yield from ()
+
+    def discard(self, key: str) -> Command[Any]:
+        """Return the command that deletes a key if it has a TTL, and leaves it if it is permanent."""
+        return Drop(key)
 
 
 class ByCompareAndSet(_Scriptless):
