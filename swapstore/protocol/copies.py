@@ -1,12 +1,12 @@
 """Every key that holds something of a snapshot: its own, and copies that no manifest names any more.
 
 A snapshot's own keys hold its records. Its row is in the manifest or in a page, too, and its content may be
-that of a base. What was unlinked stays for its grace: pages with the row, and bases with the content. What
-was staged and not committed stays for as long. No key leads to these, so they are searched for among all keys
-of the dataset.
+that of a base. What was unlinked stays for its grace: pages with the row, bases with the content, and records
+that name such a base. What was staged and not committed stays for as long. No key leads to these, so they are
+searched for among all keys of the dataset.
 
-An unlinked page or base is not looked into: whatever it holds, its grace ends here. A reader that still needs
-it reads the manifest again, and a publish that has staged it stages it once more.
+What has a TTL is not looked into: whatever it holds, its grace ends here, unless a manifest names it. A
+reader that still needs it reads the manifest again, and a publish that has staged it stages it once more.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.commands import PERMANENT, Command, Failed, Get, Peek, Scan, Ttl
-from swapstore.errors import Damaged
+from swapstore.errors import Corrupt, Damaged
 from swapstore.format import manifest, records, search
+from swapstore.models import Row
 from swapstore.protocol.load import (
     ask,
     ask_all,
     find,
-    find_id,
     is_base_named,
     is_page_named,
     value_of,
@@ -33,10 +33,11 @@ from swapstore.protocol.scriptless.resend import sent_again
 if TYPE_CHECKING:
     from swapstore.format.keys import Name
     from swapstore.format.manifest import Manifest
-    from swapstore.models import Row
+    from swapstore.models import Entry
     from swapstore.protocol.context import Context
 
 SCAN_KEYS = 500  # that are looked at in one step
+HEADER_BYTES = 4096  # hold the header of every record
 ETAG_BYTES = 128  # more than the prefix of a manifest with any etag
 
 
@@ -60,6 +61,34 @@ def is_of(name: Name, id: str) -> bool:  # noqa: A002
     return (name.kind == "id" and name.rest == id) or (name.kind == "ts" and name.ts_and_id[1] == id)
 
 
+class KeysOf:
+    """A scan of the keys of one dataset that may hold data, some hundred a step. The manifest is left out."""
+
+    def __init__(self, ctx: Context, dataset: str) -> None:
+        self._ctx = ctx
+        self._dataset = dataset
+        self._cursor: str | None = ""
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are more steps."""
+        return self._cursor is not None
+
+    def step(self) -> Operation[tuple[list[Name], list[Name]]]:
+        """Return the next keys: those that are permanent, and those that have a TTL."""
+        pattern = self._ctx.keys.all(self._dataset)
+        scanned = yield from ask(self._ctx, Scan(pattern, self._cursor or "", SCAN_KEYS))
+        self._cursor = scanned.cursor
+        names = [n for key in dict.fromkeys(scanned.keys) if (n := self._ctx.keys.parse(key)) is not None]
+        names = [n for n in names if n.dataset == self._dataset and n.kind not in _NO_DATA]
+        ttls = [value_of(ttl) for ttl in (yield from ask_all(self._ctx, [Ttl(n.key) for n in names]))]
+        permanent = [name for name, ttl in zip(names, ttls, strict=True) if ttl == PERMANENT]
+        return permanent, [name for name, ttl in zip(names, ttls, strict=True) if ttl >= 0]
+
+
+_NO_DATA = {"manifest", "lease", "mark"}
+
+
 # --- copies that nothing leads to ------------------------------------------------------------------
 
 
@@ -68,7 +97,7 @@ class Copies:
     """What was found: permanent keys that may have to go with a swap. What has a TTL is gone already.
 
     `bases`: the names of bases with the content. `pages`: those that may have the row. `records`: those under
-    the id. `had_records`: there were records under the id that no manifest names, and that had a TTL.
+    the id. `had_records`: there were records under the id with a TTL.
     """
 
     bases: set[str] = attrs.field(factory=set)
@@ -89,41 +118,24 @@ def find_copies(
     `row`: its row, if the log or the header has it. `id`: its id, if that is known.
     """
     found = Copies()
-    cursor: str | None = ""
-    while cursor is not None:
-        scanned = yield from ask(ctx, Scan(ctx.keys.all(current.head.dataset), cursor, SCAN_KEYS))
-        cursor = scanned.cursor
-        names = [name for key in dict.fromkeys(scanned.keys) if (name := ctx.keys.parse(key)) is not None]
-        yield from _look(ctx, current, [n for n in names if _may_be_copy(n, current, id)], row, found)
+    scan = KeysOf(ctx, current.head.dataset)
+    while scan.pending:
+        permanent, expiring = yield from scan.step()
+        for name in permanent:
+            _note(found, name, row, is_own=id is not None and is_of(name, id))
+        dead: list[Command[Any]] = []
+        for name in expiring:
+            if not (yield from is_named(ctx, current, name, besides=row)):
+                dead.append(ctx.capabilities.committer.discard(name.key))
+                found.had_records = found.had_records or (id is not None and is_of(name, id))
+        if dead:
+            for reply in (yield from sent_again(ctx, Batch(tuple(dead)))):
+                value_of(reply)
     return found
 
 
-def _may_be_copy(name: Name, current: Manifest, id: str | None) -> bool:  # noqa: A002
-    if name.dataset != current.head.dataset:
-        return False  # the pattern matches other keys, too
-    return name.kind in {"page", "base", "live"} or (id is not None and is_of(name, id))
-
-
-def _look(
-    ctx: Context, current: Manifest, names: list[Name], row: Row | None, found: Copies
-) -> Operation[None]:
-    """Note the permanent ones of these keys, and discard those that expire."""
-    asked: list[Command[Any]] = [Ttl(name.key) for name in names]
-    dead: list[Command[Any]] = []
-    for name, reply in zip(names, (yield from ask_all(ctx, asked)), strict=True):
-        ttl = value_of(reply)
-        if ttl == PERMANENT:
-            _note(found, name, row)
-        elif ttl >= 0 and not (yield from is_named(ctx, current, name, besides=row)):
-            dead.append(ctx.capabilities.committer.discard(name.key))
-            found.had_records = found.had_records or name.kind in {"id", "ts"}
-    if dead:
-        for reply in (yield from sent_again(ctx, Batch(tuple(dead)))):
-            value_of(reply)
-
-
-def _note(found: Copies, name: Name, row: Row | None) -> None:
-    if name.kind in {"id", "ts"}:
+def _note(found: Copies, name: Name, row: Row | None, *, is_own: bool) -> None:
+    if is_own:
         found.records.append(name)
     elif row is not None and name.kind == "base" and name.rest.endswith(f".{row.sha256[:16]}"):
         found.bases.add(name.rest)
@@ -133,12 +145,10 @@ def _note(found: Copies, name: Name, row: Row | None) -> None:
 
 def find_id_of(ctx: Context, current: Manifest, version: int) -> Operation[str | None]:
     """Find the id of a snapshot that a version has committed and no row names, in a ts record."""
-    cursor: str | None = ""
-    while cursor is not None:
-        scanned = yield from ask(ctx, Scan(ctx.keys.all(current.head.dataset), cursor, SCAN_KEYS))
-        cursor = scanned.cursor
-        names = [name for key in scanned.keys if (name := ctx.keys.parse(key)) is not None]
-        names = [name for name in names if name.kind == "ts" and name.dataset == current.head.dataset]
+    scan = KeysOf(ctx, current.head.dataset)
+    while scan.pending:
+        permanent, expiring = yield from scan.step()
+        names = [name for name in (*permanent, *expiring) if name.kind == "ts"]
         replies = yield from ask_all(ctx, [Get(name.key) for name in names])
         for name, reply in zip(names, replies, strict=True):
             origin = None if isinstance(reply, Failed) else records.origin_in(reply or b"")
@@ -147,6 +157,25 @@ def find_id_of(ctx: Context, current: Manifest, version: int) -> Operation[str |
                 if (yield from _row_at(ctx, current, ts, id)) is None:
                     return id
     return None
+
+
+def row_of_records(ctx: Context, current: Manifest, copies: Copies) -> Operation[Row | None]:
+    """Return the row that permanent records had which no manifest names. None: there are none."""
+    found: Entry | None = None
+    version = 0
+    for name in copies.records:
+        if (yield from is_named(ctx, current, name, besides=None)):
+            continue  # the id was published again
+        record = yield from ask(ctx, Get(name.key))
+        try:
+            found = records.entry_of(record or b"", name.key)
+        except Corrupt:
+            continue
+        origin = records.origin_in(record or b"") if name.kind == "ts" else None
+        version = version if origin is None else origin.version
+    if found is None:
+        return None
+    return Row(**attrs.asdict(found, recurse=False), version=version, committed_at=found.ts, dedupe_key=None)
 
 
 def is_named(ctx: Context, current: Manifest, name: Name, *, besides: Row | None) -> Operation[bool]:
@@ -160,13 +189,24 @@ def is_named(ctx: Context, current: Manifest, name: Name, *, besides: Row | None
             stored = yield from ask(ctx, Peek(name.key, ETAG_BYTES))
             return stored.startswith(manifest.prefix(current.etag))
     try:
-        if name.kind == "id":
-            row = yield from find_id(ctx, current, name.rest, hidden=True)
-        else:
-            row = yield from _row_at(ctx, current, *name.ts_and_id)
+        row = yield from _row_of(ctx, current, name)
     except Damaged:
         return True
     return row is not None and not (besides is not None and manifest.same_row(row, besides))
+
+
+def _row_of(ctx: Context, current: Manifest, name: Name) -> Operation[Row | None]:
+    """Find the row that names an id or ts record."""
+    if name.kind == "ts":
+        return (yield from _row_at(ctx, current, *name.ts_and_id))
+    for row in (*current.head.kept, *current.log.rows):
+        if row.id == name.rest:
+            return row
+    try:
+        entry = records.entry_of((yield from ask(ctx, Peek(name.key, HEADER_BYTES))), name.key)
+    except Corrupt:
+        return None
+    return (yield from _row_at(ctx, current, entry.ts, name.rest))
 
 
 def _row_at(ctx: Context, current: Manifest, ts: int, id: str) -> Operation[Row | None]:  # noqa: A002

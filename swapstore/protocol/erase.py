@@ -32,7 +32,16 @@ from swapstore.format.manifest import same_row
 from swapstore.format.reseal import Erasing
 from swapstore.models import Erased
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Vanished, commit
-from swapstore.protocol.copies import Copies, find_copies, find_id_of, is_named, keys_of, keys_of_base
+from swapstore.protocol.copies import (
+    HEADER_BYTES,
+    Copies,
+    find_copies,
+    find_id_of,
+    is_named,
+    keys_of,
+    keys_of_base,
+    row_of_records,
+)
 from swapstore.protocol.load import (
     ask,
     ask_all,
@@ -55,8 +64,6 @@ if TYPE_CHECKING:
     from swapstore.format.manifest import Manifest
     from swapstore.models import Row
     from swapstore.protocol.context import Context
-
-HEADER_BYTES = 4096  # hold the header of every record
 
 
 def erase(
@@ -97,11 +104,15 @@ def _emit(ctx: Context, made: Erased, tally: Tally) -> None:
 
 @attrs.frozen
 class _Step:
-    """A swap: its draft, the pages that it needs, and how many snapshots it stores anew."""
+    """A swap: its draft, the pages that it needs, and how many snapshots it stores anew.
+
+    `is_last`: it deletes all copies that were found.
+    """
 
     draft: Draft
     needed: list[Record] = attrs.field(factory=list)
     stored_anew: int = 0
+    is_last: bool = True
 
 
 class _Run:
@@ -156,7 +167,12 @@ class _Run:
         elif self._id is None:
             self._id = yield from find_id_of(self._ctx, current, self._version or 0)
         self.is_raced = False
-        self._copies = yield from find_copies(self._ctx, current, id=self._id, row=self.row)
+        known = self.row
+        self._copies = yield from find_copies(self._ctx, current, id=self._id, row=known)
+        if known is None:  # if its records are left, they tell what else to search for
+            known = yield from row_of_records(self._ctx, current, self._copies)
+        if known is not None and self.row is None:
+            self._copies = yield from find_copies(self._ctx, current, id=self._id, row=known)
         self._left = self._left or self._copies.had_records
 
     def _find(self, current: Manifest) -> Operation[Row | None]:
@@ -227,6 +243,7 @@ class _Run:
             match verdict:
                 case Swapped():
                     self._stored_anew += step.stored_anew
+                    self._copies = Copies() if step.is_last else self._copies
                     yield Turn((self._dataset,))  # between two swaps, others have theirs
                     base = step.draft.manifest
                 case Vanished(key):
@@ -315,7 +332,7 @@ class _Run:
             added_bytes=added,
             even_if_full=added <= freed,
         )
-        return _Step(draft, needed, len(rewritten))
+        return _Step(draft, needed, len(rewritten), is_last=erasing is not None)
 
     def _rewritten(
         self, rows: Sequence[Row], names: Collection[str]
@@ -349,18 +366,29 @@ class _Run:
     def _keys_that_go(
         self, base: Manifest, erasing: Erasing, names: Collection[str], replaced: Collection[str]
     ) -> Operation[list[str]]:
-        """Return the keys that the swap deletes which erases the row, besides the pages that it replaces."""
+        """Return the keys that the swap deletes which erases the row, besides the pages that it replaces.
+
+        The records come last: should a server stop in between, they tell the next call what to search for.
+        """
         ctx, dataset, row = self._ctx, self._dataset, erasing.row
-        keys = yield from self._own_keys(base, row)
+        keys = yield from self._unnamed_pages(base, replaced)
         going = set(names)
         if row.base is not None and not (yield from self._is_needed(base, erasing)):
             going.add(row.base)
         for name in sorted(going):
             keys += yield from keys_of_base(ctx, dataset, name)
+        keys += yield from self._unnamed_records(base)
+        return keys + (yield from self._own_keys(base, row))
+
+    def _unnamed_pages(self, base: Manifest, replaced: Collection[str] = ()) -> Operation[list[str]]:
+        """Return the permanent pages that may have the row and that a manifest does not name, or not now."""
+        keys: list[str] = []
         for page in self._copies.pages:
-            if page.key in replaced or not (yield from is_named(ctx, base, page, besides=None)):
-                keys.append(page.key)
-        return keys + (yield from self._unnamed_records(base))
+            is_needed = page.key not in replaced and (
+                yield from is_named(self._ctx, base, page, besides=None)
+            )
+            keys += [] if is_needed else [page.key]
+        return keys
 
     def _own_keys(self, base: Manifest, row: Row) -> Operation[list[str]]:
         """Return the keys of a row's records, without those that belong to another row with the same id.
@@ -404,17 +432,15 @@ class _Run:
 
     def _without_row(self, base: Manifest) -> Operation[_Step | None]:
         """Return the swap that deletes permanent keys which were left although the row has gone."""
-        keys = yield from self._unnamed_records(base)
-        self._left = self._left or bool(keys)
+        keys = yield from self._unnamed_pages(base)
         for name in sorted(self._copies.bases):
             if not (yield from is_base_named(self._ctx, base, name)):
                 keys += yield from keys_of_base(self._ctx, self._dataset, name)
-        for page in self._copies.pages:
-            if not (yield from is_named(self._ctx, base, page, besides=None)):
-                keys.append(page.key)
+        records_left = yield from self._unnamed_records(base)
+        self._left = self._left or bool(records_left)
+        keys += records_left
         if not keys:
             return None
-        self._copies = Copies()
         draft = repoint(base, stamp=self._ctx.stamp())
         return _Step(attrs.evolve(draft, unlinked=(*draft.unlinked, *keys), grace_ms=0))
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -143,8 +144,10 @@ class Follow:
 
     def _mark_before(self, manifest: Manifest, version: int) -> Operation[Mark | None]:
         """Find the last row up to a version, by which a reset before the first look is noticed."""
-        row = yield from self._row(manifest, search.UpToVersion(version))
-        return None if row is None else Mark.of(row)
+        with suppress(Damaged):
+            row = yield from self._row(manifest, search.UpToVersion(version))
+            return None if row is None else Mark.of(row)
+        return None
 
     def _is_beyond(self, manifest: Manifest | None) -> bool:
         return (self._after or 0) > (manifest.version if manifest else 0)
@@ -278,10 +281,16 @@ class Follow:
         return anchor.names(row)
 
     def _row(self, manifest: Manifest, query: search.Query) -> Operation[Row | None]:
-        """Find a row in the log. None: there is none, or its page is damaged."""
+        """Find a row in the log. None: there is none, or its page is damaged.
+
+        Raises `Damaged` if the manifest has been replaced, so that the next one is looked at.
+        """
         try:
             return (yield from find(self._ctx, self._dataset, search.in_log(manifest.log, query)))
         except Damaged:
+            current = yield from load_manifest(self._ctx, self._dataset)
+            if current is None or current.etag != manifest.etag:
+                raise
             return None  # a damaged page behind the follower's place must not stop it
 
     def _place_of(self, manifest: Manifest, mark: Mark) -> Operation[Mark | None]:

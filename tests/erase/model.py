@@ -96,7 +96,7 @@ def _decoded(key: str, value: bytes, values: dict[str, bytes], keys: Keys, datas
         if name is not None and name.kind == "id":
             held = records.held_as(value, key)
             return held.payload(None if held.base is None else _base(held.base, values, keys, dataset))
-    except SwapstoreError:
+    except (SwapstoreError, KeyError):  # its base is gone
         return b""
     return b""
 
