@@ -54,6 +54,7 @@ from swapstore.migration.layout import Mirror
 from swapstore.models import (
     Candidate,
     Commit,
+    Dropped,
     Durability,
     Entry,
     Erased,
@@ -88,6 +89,7 @@ __all__ = [
     "Contended",
     "Corrupt",
     "Damaged",
+    "Dropped",
     "Durability",
     "Entry",
     "Erased",

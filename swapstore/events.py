@@ -17,6 +17,7 @@ from swapstore.errors import InvalidInput
 
 __all__ = [
     "CallFailed",
+    "DatasetDropped",
     "Event",
     "PublishRejected",
     "Published",
@@ -148,6 +149,18 @@ class SnapshotErased(Event):
     version: int | None
     id: str | None
     stored_anew: int
+    elapsed_s: float
+
+
+@attrs.frozen(kw_only=True)
+class DatasetDropped(Event):
+    """`drop` has removed a dataset, of which `snapshots` were left when it was called.
+
+    `republished`: somebody has published to the dataset since it was dropped.
+    """
+
+    snapshots: int
+    republished: bool
     elapsed_s: float
 
 

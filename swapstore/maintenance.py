@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.fsck.verify import Inspection
-    from swapstore.models import Compression, Erased, Pruned, Recompressed
+    from swapstore.models import Compression, Dropped, Erased, Pruned, Recompressed
     from swapstore.protocol.operation import Operation, Steps
 
 
@@ -99,6 +99,25 @@ class Maintenance(Calls):
                     force=arguments.flag(force, "force"),
                 )
             )
+
+    def drop(self, dataset: str, *, on_progress: Callable[[int], None] | None = None) -> Operation[Dropped]:
+        """Remove a dataset: at once for every reader, and then all of its keys, some at a time.
+
+        Readers see nothing published as soon as the first swap is made; `datasets` does not list it any more.
+        A producer may publish to it at any time: that is its first snapshot then, and stays. `on_progress` is
+        called after each step with the number of snapshots that are left. If it is cut short anywhere, call
+        it again: it goes on, unless somebody has published since; then it would drop that, too, and what was
+        dropped before leaves with the next publishes.
+
+        It does not reach copies outside of the dataset's keys; see `erase`. Raises `NotFound` if there is
+        nothing of it, and `Contended` if other producers always commit first.
+        """
+        from swapstore.protocol.drop import drop  # noqa: PLC0415 - only operators need it
+
+        with about(self._context, "drop", dataset) as name:
+            if on_progress is not None and not callable(on_progress):
+                raise InvalidInput(f"on_progress must be a function, not {type(on_progress).__name__}")
+            return (yield from drop(self._context, name, on_progress=on_progress))
 
     def backup(self, path: str | os.PathLike[str]) -> Operation[int]:
         """Copy a SQLite store into a new file, beside producers and readers. Returns its size in bytes.

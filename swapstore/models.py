@@ -342,6 +342,18 @@ class Erased:
 
 
 @attrs.frozen(kw_only=True)
+class Dropped:
+    """What `drop` did. `snapshots` is how many it has removed.
+
+    `republished`: somebody has published to the dataset since it was dropped. What was published is there.
+    """
+
+    dataset: str
+    snapshots: int
+    republished: bool
+
+
+@attrs.frozen(kw_only=True)
 class Gap:
     """What `follow` returns in place of commits that it cannot return, right before the next commit.
 

@@ -29,6 +29,8 @@ F = 8  # rows in a page; the tail holds F to 2F of them
 G = 8  # references in a page of references
 RECENT = 4  # times F: so many of the newest rows never leave the log; the manifest has their dedupe keys
 ETAG_PREFIX = b'{"etag":"'
+DROPPED_BYTES = 128  # of a manifest tell whether its dataset was dropped
+_DROPPED = re.compile(rb'\{"etag":"[^"]*","dropped":')
 _ETAG = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,20})\.[0-9a-f]{1,40}")
 
 
@@ -49,7 +51,8 @@ def same_row(one: Row, other: Row) -> bool:
 class Head:
     """The header line.
 
-    Retention hides the rows below `first_version`, and those with a `ts` below `floor`.
+    Retention hides the rows below `first_version`, and those with a `ts` below `floor`. Rows up to `dropped`
+    were dropped: they are hidden, and do not count as committed any more.
     """
 
     etag: str
@@ -63,6 +66,12 @@ class Head:
     count: Whole
     first_version: Whole
     floor: Whole
+    dropped: Whole = 0
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether nothing is published, because the dataset was dropped and not published to since."""
+        return self.latest.version <= self.dropped
 
     @property
     def serving(self) -> Row:
@@ -89,11 +98,15 @@ class Head:
     @property
     def copies(self) -> tuple[Row, ...]:
         """The copies of rows that the header holds, whether they are equal or not."""
+        if self.is_dropped:
+            return ()
         return (self.latest,) if self.pinned is None else (self.latest, self.pinned)
 
     @property
     def kept(self) -> tuple[Row, ...]:
         """The rows that can be read whatever retention hides: `latest` and `pinned`."""
+        if self.is_dropped:
+            return ()
         if self.pinned is None or same_row(self.pinned, self.latest):
             return (self.latest,)
         return (self.latest, self.pinned)
@@ -101,6 +114,8 @@ class Head:
     @property
     def named(self) -> tuple[Row, ...]:
         """The copies of rows that the header holds: `latest`, and `pinned` if that differs."""
+        if self.is_dropped:
+            return ()
         if self.pinned is None or self.pinned == self.latest:
             return (self.latest,)
         return (self.latest, self.pinned)
@@ -379,6 +394,11 @@ _HEAD = msgspec.json.Decoder(Head)
 _LOG = msgspec.json.Decoder(_StoredLog)
 
 
+def may_be_dropped(begin: bytes) -> bool:
+    """Whether the first `DROPPED_BYTES` of a manifest tell of a drop. It may have been published to since."""
+    return _DROPPED.match(begin) is not None
+
+
 def prefix(etag: str) -> bytes:
     """Return the first bytes of the stored manifest with this etag, and of no other manifest."""
     return ETAG_PREFIX + etag.encode() + b'"'
@@ -439,6 +459,7 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
     """Build the manifest with this header and log. The bytes of `base`, its predecessor, are reused."""
     header = {
         "etag": head.etag,
+        **({"dropped": head.dropped} if head.dropped else {}),
         "format": head.format,
         "dataset": head.dataset,
         "version": head.version,

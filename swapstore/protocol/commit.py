@@ -337,7 +337,7 @@ def _note(ctx: Context, draft: Draft, verdict: Swapped | Moved) -> Operation[Non
     """Do what is left to do when the outcome had to be resolved."""
     head, row = draft.manifest.head, draft.row
     if isinstance(verdict, Swapped):
-        yield from list_after_all(ctx, head.dataset)
+        yield from list_after_all(ctx, draft)
     elif ctx.hook is not None:
         ctx.emit(Retried(dataset=head.dataset, version=head.version, id=None if row is None else row.id))
 
@@ -430,7 +430,7 @@ class Scripted(Committer):
     ) -> Operation[Outcome | None]:
         """Send one batch: the records that are not staged yet, then the commit. Its own reply decides."""
         key, dataset = draft.manifest.key, draft.manifest.head.dataset
-        names = unlisted(ctx, dataset)
+        names = unlisted(ctx, draft)
         stages = staging.commands(ctx, needed)
         known, sent_at = ctx.cache.known(key), ctx.clock.monotonic()
         wait = _wait(ctx, draft)
@@ -561,6 +561,8 @@ def _may_be_gone(draft: Draft, current: Manifest) -> bool:
     of the last, or when it is erased.
     """
     if draft.row is None or draft.row.version in current.log.erased:
+        return True
+    if draft.row.version <= current.head.dropped:
         return True
     return not current.head.shows(draft.row) and draft.row.version < complete_from(current.log)
 

@@ -147,7 +147,7 @@ class _Run:
         current: Manifest | None = None
         while True:
             was, current = current, (yield from load_manifest(self._ctx, self._dataset))
-            if current is None:
+            if current is None or current.head.is_dropped:
                 raise nothing_published(self._ctx)
             try:
                 yield from self._look(current)
@@ -224,7 +224,7 @@ class _Run:
         """Swap until nothing is left to do, and return the manifest that was seen last."""
         lost = 0
         while lost < self._ctx.policy.commit_attempts:
-            if base is None:
+            if base is None or base.head.is_dropped:
                 raise nothing_published(self._ctx)
             try:
                 step = yield from self._next(base)

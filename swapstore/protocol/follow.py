@@ -31,7 +31,7 @@ from swapstore.format import manifest as manifests
 from swapstore.format import search
 from swapstore.format.retention import complete_from
 from swapstore.models import Gap
-from swapstore.protocol.load import current_manifest, find, gather, load_manifest, own
+from swapstore.protocol.load import current_manifest, find, gather, load_manifest, own, published
 from swapstore.protocol.operation import Listen, Operation, Wait
 from swapstore.protocol.read import through_manifest
 
@@ -112,12 +112,12 @@ class Follow:
 
     def _begin(self) -> Operation[None]:
         """Find the place to begin at. `Unavailable` is raised here: the address may be wrong."""
-        manifest = yield from current_manifest(self._ctx, self._dataset)
+        manifest = published((yield from current_manifest(self._ctx, self._dataset)))
         for attempt in range(1, self._ctx.policy.read_attempts):
             if not self._is_beyond(manifest):
                 break
             yield Wait(self._ctx.backoff(attempt))  # a replica may lag behind the version the consumer has
-            manifest = yield from load_manifest(self._ctx, self._dataset)
+            manifest = published((yield from load_manifest(self._ctx, self._dataset)))
         if self._is_beyond(manifest):
             self._lose_place()
             if manifest is not None:

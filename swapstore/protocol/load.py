@@ -107,6 +107,11 @@ def nothing_published(ctx: Context) -> NotFound:
     return NotFound(f"nothing is published in {ctx.place}; publish a snapshot first")
 
 
+def published(found: Manifest | None) -> Manifest | None:
+    """Return a manifest as readers and producers see it. None: nothing is published, or all was dropped."""
+    return None if found is None or found.head.is_dropped else found
+
+
 # --- the manifest ----------------------------------------------------------------------------------
 
 
@@ -298,7 +303,7 @@ def current_served(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     if found.head_size == len(found.raw):
         found = attrs.evolve(found, complete=False)
     ctx.cache.learn(found, read_at, basis=None, retreat=True)
-    if served.record is not None:
+    if served.record is not None and not found.head.is_dropped:
         with suppress(Damaged):  # the caller reads the record next, and raises this
             yield from payload_in(ctx, dataset, found.head.serving, served.record, served.base)
     return found

@@ -39,7 +39,7 @@ from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, Vanished, commit
 from swapstore.protocol.encoder import Encoder, Form
-from swapstore.protocol.load import find, find_id, keep_pages, load_manifest, load_snapshot
+from swapstore.protocol.load import find, find_id, keep_pages, load_manifest, load_snapshot, published
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Intent:
         """
         if self.wanted.ts is not None:
             return self.wanted.ts
-        return max(self.began_ms, base.head.latest.ts if base else 0)
+        return max(self.began_ms, base.head.latest.ts if base and not base.head.is_dropped else 0)
 
     def entry(self, base: Manifest | None) -> Entry:
         """Describe the snapshot."""
@@ -251,10 +251,11 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
 
     `is_first`: nothing has been sent yet.
     """
-    # A row that retention hides is still committed, until it is unlinked.
+    base = published(base)
+    # A row that retention hides is still committed, until it is unlinked. One that was dropped is not.
     if base is not None and not (is_first and this.wanted.id is None):  # an id made just now is in no row
         for row in (*base.head.kept, *reversed(base.log.rows)):
-            if row.id == this.id:
+            if row.id == this.id and row.version > base.head.dropped:
                 return (yield from _existing(ctx, this, base, row))
     if base is not None and this.wanted.dedupe_key is not None:
         row_of_key = yield from _deduped(ctx, base, this.wanted.dedupe_key)
@@ -268,7 +269,7 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
     except Refused:
         # A retry of a publish that was committed long ago succeeds, whatever has been committed since.
         row_below = (yield from find_id(ctx, base, this.id, hidden=True)) if base and this.wanted.id else None
-        if base is None or row_below is None:
+        if base is None or row_below is None or row_below.version <= base.head.dropped:
             raise
         return (yield from _existing(ctx, this, base, row_below))
     return None
@@ -281,7 +282,7 @@ def _deduped(ctx: Context, base: Manifest, key: str) -> Operation[Row | None]:
     repeat the commit.
     """
     for row in reversed(base.log.rows):
-        if row.dedupe_key == key:
+        if row.dedupe_key == key and row.version > base.head.dropped:
             return row
     for named, version in reversed(base.log.dedupe):
         if named == key:
@@ -419,6 +420,11 @@ def _owner_of(
     # If only the ts record is permanent, the id record is the one that this publish staged. It will expire.
     if base is not None and key == ctx.keys.id(this.wanted.dataset, this.id):
         row = yield from find_id(ctx, base, this.id, hidden=True)
+    if base is not None and row is not None and row.version <= base.head.dropped:
+        from swapstore.protocol.drop import unlink  # noqa: PLC0415 - seldom needed
+
+        yield from unlink(ctx, base, row)
+        return this
     if base is not None and row is not None:
         yield from _restore_origin(ctx, base, row, staging)
         return (yield from _existing(ctx, this, base, row))

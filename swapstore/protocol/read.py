@@ -25,6 +25,7 @@ from swapstore.protocol.load import (
     load_pages,
     load_snapshot,
     own,
+    published,
     served,
 )
 from swapstore.protocol.operation import Emit, Operation, Tally, Wait
@@ -59,6 +60,7 @@ def through_manifest(
     if min_version:
         manifest = yield from require_version(ctx, dataset, manifest, min_version)
     for attempt in range(1, ctx.policy.read_attempts):
+        manifest = published(manifest)
         if manifest is None:
             return None
         try:
@@ -67,6 +69,7 @@ def through_manifest(
             if not ctx.route.leave():
                 yield Wait(ctx.backoff(attempt))
             manifest = yield from load_manifest(ctx, dataset)
+    manifest = published(manifest)
     return None if manifest is None else (yield from view(manifest))
 
 
@@ -119,7 +122,7 @@ def remembered(ctx: Context, dataset: str, max_staleness_s: float, min_version: 
     if known is None or ctx.clock.monotonic() - known.read_at > max_staleness_s:
         return None
     manifest = known.manifest
-    if manifest.version < min_version:
+    if manifest.version < min_version or manifest.head.is_dropped:
         return None
     row = manifest.head.serving
     payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)

@@ -66,12 +66,12 @@ def recompress(
     """
     yield Turn((dataset,))
     base = yield from current_manifest(ctx, dataset)
-    if base is None:
+    if base is None or base.head.is_dropped:
         raise nothing_published(ctx)
     run = _Run(ctx, dataset, compression, limit, upto=base.version)
     lost = 0
     while lost < ctx.policy.commit_attempts:
-        if base is None:
+        if base is None or base.head.is_dropped:
             raise nothing_published(ctx)
         try:
             step = yield from run.next(base)
