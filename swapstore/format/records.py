@@ -149,15 +149,21 @@ def split_ts(header: bytes, row: Row, epoch: str) -> tuple[bytes, bytes]:
     return header + version + comma, rest
 
 
-def committed_ts(record: bytes, key: str) -> bytes | None:
-    """Return a pending ts record as it is after its commit. None: it is not pending, or corrupt."""
+def committed_ts(record: bytes, key: str, *, epoch: str | None = None) -> bytes | None:
+    """Return a pending ts record as it is after its commit. None: it is not pending, or corrupt.
+
+    `epoch`: make it one of this epoch, even if it is not pending. One of another epoch that no manifest names
+    counts as lost, and a repair puts it back.
+    """
     try:
         entry, origin = read_ts(record, key)
     except Corrupt:
         return None
-    if origin is None or not origin.pending or origin.is_reclaimed:
+    if origin is None or origin.is_reclaimed:
         return None
-    fields = {"version": origin.version, "epoch": origin.epoch, "committed_at": origin.committed_at}
+    if not origin.pending and epoch in {None, origin.epoch}:
+        return None
+    fields = {"version": origin.version, "epoch": epoch or origin.epoch, "committed_at": origin.committed_at}
     if origin.dedupe_key is not None:
         fields["dedupe_key"] = origin.dedupe_key
     return entry_header(entry) + to_json(fields)

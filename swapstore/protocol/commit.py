@@ -44,10 +44,9 @@ What can fail, and why nothing is lost, doubled or half seen:
 - the store is full, and retention makes up for what the swap adds, now or soon: the same manifest is sent
   once more, to be committed beyond the limit (`even_if_full`), in the same steps: see `commit.lua`. What it
   unlinks is deleted at once, after the SET, so a reader of the previous manifest may have to read again.
-- after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL: verify
-  finds it, and a repair expires it. It may leave the live view of the old version: readers ignore it, because
-  it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
-  at their next poll.
+- after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL, which
+  a repair expires. It may leave the live view of the old version: readers ignore it, because it is bound to
+  the old etag. It may lose the hint: followers see the commit at their next poll.
 
 A draft may also store committed records anew, see `recompress.py`: those that need no base right before the
 SET, and those that need one right after it. So both manifests can be read at each moment.
@@ -387,9 +386,11 @@ class Committer(Protocol):
     """One way to commit drafts. A client uses the one that its store supports.
 
     `expires_leaks`: whether a repair may give a TTL to permanent records that no manifest names.
+    `deletes_at_once`: what a draft unlinks without a grace is gone with its swap.
     """
 
     expires_leaks: bool
+    deletes_at_once: bool
 
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
@@ -403,8 +404,7 @@ class Committer(Protocol):
         """Return the intent to go on with, although its id has permanent records that no version names.
 
         It uses these records, or they were deleted. None: they cannot be used, and nothing shows that another
-        publish needs them. Raises `Contended` when they belong to a publish that is under way or was cut
-        short.
+        publish needs them. Raises `Contended` when they belong to a publish under way or cut short.
         """
 
     def discard(self, key: str) -> Command[Any]:
@@ -412,10 +412,7 @@ class Committer(Protocol):
         return Replace(key, records.DELETED, 1)
 
     def reclaim(self, ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:  # noqa: ARG002
-        """Delete leaked records that no swap can unlink. Returns whether there are any (`apply`: were).
-
-        Default: there are none, because a repair's swap unlinks what leaked.
-        """
+        """Delete leaked records that no swap can unlink. Returns whether there are any (`apply`: were)."""
         yield from ()
         return False
 
@@ -424,6 +421,7 @@ class Scripted(Committer):
     """Commits in one atomic step: the script `drivers/redis/commit.lua`, or a transaction on SQLite."""
 
     expires_leaks = True
+    deletes_at_once = True
 
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
@@ -452,9 +450,9 @@ class Scripted(Committer):
             case Unstaged() as unstaged:
                 if refusal is not None:
                     raise refusal  # the record is not there because the store refused to stage it
-                stored = {record.key for record in needed if record.stored}
+                stored = {each.key for each in needed if each.stored}
                 if unstaged.key in stored | {each.key for each in draft.rewritten}:
-                    return Vanished(unstaged.key)  # this client cannot stage it
+                    return Vanished(unstaged.key)
                 staging.missed(unstaged)
                 return None
             case Held(held):
@@ -557,14 +555,13 @@ def _in_pages(ctx: Context, draft: Draft, current: Manifest, lost: ReplyLost) ->
 def _may_be_gone(draft: Draft, current: Manifest) -> bool:
     """Say whether the draft may have been committed although the log does not show it.
 
-    A draft without a row never shows in the log. A row leaves the log only when it is hidden and is not one
-    of the last, or when it is erased.
+    A draft without a row never shows in the log. A row leaves it when it is hidden and not one of the last,
+    or is erased or dropped.
     """
-    if draft.row is None or draft.row.version in current.log.erased:
+    row, head, log = draft.row, current.head, current.log
+    if row is None or row.version in log.erased or row.version <= head.dropped:
         return True
-    if draft.row.version <= current.head.dropped:
-        return True
-    return not current.head.shows(draft.row) and draft.row.version < complete_from(current.log)
+    return not head.shows(row) and row.version < complete_from(log)
 
 
 def ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Manifest | None]:

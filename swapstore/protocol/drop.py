@@ -30,10 +30,13 @@ from swapstore.format.retention import Limits
 from swapstore.models import Dropped
 from swapstore.protocol.commit import Moved, Record, Staging, commit
 from swapstore.protocol.copies import KeysOf, keys_of
+from swapstore.protocol.erase import still_there
 from swapstore.protocol.load import find, is_in_log, load_manifest, nothing_published, value_of
 from swapstore.protocol.operation import Batch, Emit, Operation, Tally, Turn, Wait
 from swapstore.protocol.prune import PAGES_A_PRUNE, retained
 from swapstore.protocol.scriptless.resend import sent_again
+
+EXPIRED_S = 0.002  # after which a manifest is gone that was given the shortest TTL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +80,7 @@ class _Run:
         self._on_progress = on_progress
         self._before: int | None = None  # `dropped` of the first manifest, if that is published
         self._removed = 0
+        self._keys: list[str] = []  # that the swap before was to delete
 
     def all(self) -> Operation[Dropped]:
         """Take the steps of the module docstring."""
@@ -102,10 +106,14 @@ class _Run:
                 current = verdict.current
                 continue
             self._removed += current.head.count - draft.manifest.head.count
-            if current.key in draft.unlinked:
+            is_last, current = current.key in draft.unlinked, draft.manifest
+            if is_last:
                 self._ctx.cache.forget(current.key, basis=self._ctx.cache.known(current.key))
-                return self._made(republished=False)
-            current = draft.manifest
+                lost += 1
+                if not self._ctx.capabilities.committer.deletes_at_once:
+                    yield Wait(EXPIRED_S)
+                current = yield from load_manifest(self._ctx, self._dataset)
+                continue
             if self._on_progress is not None:
                 self._on_progress(current.head.count)
             yield Turn((self._dataset,))  # between two swaps, others have theirs
@@ -131,6 +139,9 @@ class _Run:
         if not head.is_dropped:
             return None
         keys = yield from self._leftovers()
+        if keys and keys == self._keys:
+            raise still_there()
+        self._keys = keys
         if not keys:
             yield from self._list(Unregister(self._ctx.keys.datasets(), self._dataset))
         return attrs.evolve(

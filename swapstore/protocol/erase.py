@@ -57,6 +57,8 @@ from swapstore.protocol.operation import Emit, Operation, Tally, Turn, Wait
 from swapstore.protocol.recompress import ROWS_A_SWAP
 from swapstore.protocol.reencoder import alone, decoded
 
+LOOKS = 4  # at all keys: another one each time that others have swapped, or a swap has not deleted at once
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -81,13 +83,24 @@ def erase(
     """
     yield Turn((dataset,))
     run = _Run(ctx, dataset, id, version, force=force)
-    current = yield from run.swap((yield from run.look()))
-    if run.is_raced:
+    for _ in range(LOOKS):
         current = yield from run.swap((yield from run.look()))
+        if not run.is_raced:
+            break
+    else:
+        raise still_there()
     made = run.report(current)
     if ctx.hook is not None:
         yield Emit(partial(_emit, ctx, made))
     return made
+
+
+def still_there() -> Contended:
+    """Build the error for keys that could not be deleted where a commit takes several requests."""
+    return Contended(
+        "keys are left that another client is deleting, or was deleting when it died. Readers see nothing of "
+        "them; call it again in ten minutes"
+    )
 
 
 def _emit(ctx: Context, made: Erased, tally: Tally) -> None:
@@ -242,6 +255,7 @@ class _Run:
                 verdict = Moved((yield from load_manifest(self._ctx, self._dataset)))
             match verdict:
                 case Swapped():
+                    self.is_raced = self.is_raced or not self._ctx.capabilities.committer.deletes_at_once
                     self._stored_anew += step.stored_anew
                     self._copies = Copies() if step.is_last else self._copies
                     yield Turn((self._dataset,))  # between two swaps, others have theirs
