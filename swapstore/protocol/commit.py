@@ -386,11 +386,9 @@ class Committer(Protocol):
     """One way to commit drafts. A client uses the one that its store supports.
 
     `expires_leaks`: whether a repair may give a TTL to permanent records that no manifest names.
-    `deletes_at_once`: what a draft unlinks without a grace is gone with its swap.
     """
 
     expires_leaks: bool
-    deletes_at_once: bool
 
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging
@@ -421,7 +419,6 @@ class Scripted(Committer):
     """Commits in one atomic step: the script `drivers/redis/commit.lua`, or a transaction on SQLite."""
 
     expires_leaks = True
-    deletes_at_once = True
 
     def send(
         self, ctx: Context, draft: Draft, needed: list[Record], staging: Staging

@@ -11,13 +11,15 @@ reader that still needs it reads the manifest again, and a publish that has stag
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import PERMANENT, Command, Failed, Get, Peek, Scan, Ttl
+from swapstore.commands import PERMANENT, Command, Peek, Scan, Ttl
 from swapstore.errors import Corrupt, Damaged
 from swapstore.format import manifest, records, search
+from swapstore.format.keys import base_version
 from swapstore.models import Row
 from swapstore.protocol.load import (
     ask,
@@ -143,39 +145,53 @@ def _note(found: Copies, name: Name, row: Row | None, *, is_own: bool) -> None:
         found.pages.append(name)
 
 
-def find_id_of(ctx: Context, current: Manifest, version: int) -> Operation[str | None]:
-    """Find the id of a snapshot that a version has committed and no row names, in a ts record."""
-    scan = KeysOf(ctx, current.head.dataset)
+def find_left(
+    ctx: Context,
+    current: Manifest,
+    *,
+    id: str | None,  # noqa: A002
+    version: int | None,
+) -> Operation[Row | None]:
+    """Return the row of a snapshot that no row names any more, as far as keys tell. None: nothing is left.
+
+    Its records tell, or a base that its version has brought: then the digest is only the beginning of it.
+    """
+    scan, digest = KeysOf(ctx, current.head.dataset), ""
+    found: list[tuple[Name, bytes]] = []
     while scan.pending:
         permanent, expiring = yield from scan.step()
-        names = [name for name in (*permanent, *expiring) if name.kind == "ts"]
-        replies = yield from ask_all(ctx, [Get(name.key) for name in names])
-        for name, reply in zip(names, replies, strict=True):
-            origin = None if isinstance(reply, Failed) else records.origin_in(reply or b"")
-            if origin is not None and (origin.epoch, origin.version) == (current.epoch, version):
-                ts, id = name.ts_and_id  # noqa: A001
-                if (yield from _row_at(ctx, current, ts, id)) is None:
-                    return id
-    return None
-
-
-def row_of_records(ctx: Context, current: Manifest, copies: Copies) -> Operation[Row | None]:
-    """Return the row that permanent records had which no manifest names. None: there are none."""
-    found: Entry | None = None
-    version = 0
-    for name in copies.records:
+        names = [name for name in (*permanent, *expiring) if _may_tell(name, id)]
+        replies = yield from ask_all(ctx, [Peek(name.key, HEADER_BYTES) for name in names])
+        found += [
+            (name, reply)
+            for name, reply in zip(names, replies, strict=True)
+            if isinstance(reply, bytes) and (id is not None or _states(reply, current, version))
+        ]
+        brought = [n.rest for n in (*permanent, *expiring) if n.kind == "base"]
+        digest = next((b.partition(".")[2] for b in brought if base_version(b) == version), digest)
+    entry: Entry | None = None
+    for name, record in found:
         if (yield from is_named(ctx, current, name, besides=None)):
             continue  # the id was published again
-        record = yield from ask(ctx, Get(name.key))
-        try:
-            found = records.entry_of(record or b"", name.key)
-        except Corrupt:
-            continue
-        origin = records.origin_in(record or b"") if name.kind == "ts" else None
+        with suppress(Corrupt):
+            entry = records.entry_of(record, name.key)
+        origin = records.origin_in(record) if name.kind == "ts" else None
         version = version if origin is None else origin.version
-    if found is None:
+    if entry is None and not digest:
         return None
-    return Row(**attrs.asdict(found, recurse=False), version=version, committed_at=found.ts, dedupe_key=None)
+    fields = attrs.asdict(entry, recurse=False) if entry else {"id": id or "", "ts": 0, "size": 0}
+    fields = {"sha256": digest, "codec": "bytes", "labels": {}} | fields
+    return Row(**fields, version=version or 0, committed_at=0, dedupe_key=None)
+
+
+def _may_tell(name: Name, id: str | None) -> bool:  # noqa: A002
+    return name.kind == "ts" if id is None else is_of(name, id)
+
+
+def _states(record: bytes, current: Manifest, version: int | None) -> bool:
+    """Say whether a ts record states that this version has committed its snapshot."""
+    origin = records.origin_in(record)
+    return origin is not None and (origin.epoch, origin.version) == (current.epoch, version)
 
 
 def is_named(ctx: Context, current: Manifest, name: Name, *, besides: Row | None) -> Operation[bool]:

@@ -36,7 +36,7 @@ from swapstore.protocol.operation import Batch, Emit, Operation, Tally, Turn, Wa
 from swapstore.protocol.prune import PAGES_A_PRUNE, retained
 from swapstore.protocol.scriptless.resend import sent_again
 
-EXPIRED_S = 0.002  # after which a manifest is gone that was given the shortest TTL
+EXPIRED_S = 0.002  # after which a manifest is gone to which the last swap gave the shortest TTL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,8 +110,7 @@ class _Run:
             if is_last:
                 self._ctx.cache.forget(current.key, basis=self._ctx.cache.known(current.key))
                 lost += 1
-                if not self._ctx.capabilities.committer.deletes_at_once:
-                    yield Wait(EXPIRED_S)
+                yield Wait(EXPIRED_S)
                 current = yield from load_manifest(self._ctx, self._dataset)
                 continue
             if self._on_progress is not None:

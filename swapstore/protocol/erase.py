@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.commands import Get, Peek, Rewritten
+from swapstore.commands import PERMANENT, Get, Peek, Rewritten, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, NotFound, OutcomeUnknown, Refused
 from swapstore.events import SnapshotErased
 from swapstore.format import records, reseal, search
-from swapstore.format.append import repoint
 from swapstore.format.keys import base_name
 from swapstore.format.manifest import same_row
 from swapstore.format.reseal import Erasing
@@ -36,18 +35,16 @@ from swapstore.protocol.copies import (
     HEADER_BYTES,
     Copies,
     find_copies,
-    find_id_of,
+    find_left,
     is_named,
     keys_of,
     keys_of_base,
-    row_of_records,
 )
 from swapstore.protocol.load import (
     ask,
     ask_all,
     find,
     find_id,
-    is_base_named,
     is_in_log,
     load_manifest,
     nothing_published,
@@ -57,7 +54,7 @@ from swapstore.protocol.operation import Emit, Operation, Tally, Turn, Wait
 from swapstore.protocol.recompress import ROWS_A_SWAP
 from swapstore.protocol.reencoder import alone, decoded
 
-LOOKS = 4  # at all keys: another one each time that others have swapped, or a swap has not deleted at once
+LOOKS = 4  # at all keys: another one each time that others have swapped, or a swap has left keys
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -149,7 +146,7 @@ class _Run:
         self.row: Row | None = None
         self.is_raced = False
         self._copies = Copies()
-        self._left = False  # something of the snapshot was found that no row names
+        self._left: Row | None = None  # of a snapshot that no row names, as far as that is known
         self._stored_anew = 0
         self._vanished: set[str] = set()
 
@@ -177,16 +174,13 @@ class _Run:
         row = yield from self._row_in(current)
         if row is not None:
             yield from self._served_then(current, row)
-        elif self._id is None:
-            self._id = yield from find_id_of(self._ctx, current, self._version or 0)
+        elif self.row is None:
+            left = yield from find_left(self._ctx, current, id=self._id, version=self._version)
+            self._left = self._left or left
+        known = self.row or self._left
         self.is_raced = False
-        known = self.row
+        self._id = known.id if known and known.id else self._id
         self._copies = yield from find_copies(self._ctx, current, id=self._id, row=known)
-        if known is None:  # if its records are left, they tell what else to search for
-            known = yield from row_of_records(self._ctx, current, self._copies)
-        if known is not None and self.row is None:
-            self._copies = yield from find_copies(self._ctx, current, id=self._id, row=known)
-        self._left = self._left or self._copies.had_records
 
     def _find(self, current: Manifest) -> Operation[Row | None]:
         if self._id is not None:
@@ -255,7 +249,7 @@ class _Run:
                 verdict = Moved((yield from load_manifest(self._ctx, self._dataset)))
             match verdict:
                 case Swapped():
-                    self.is_raced = self.is_raced or not self._ctx.capabilities.committer.deletes_at_once
+                    self.is_raced = self.is_raced or not (yield from self._is_deleted(step.draft.unlinked))
                     self._stored_anew += step.stored_anew
                     self._copies = Copies() if step.is_last else self._copies
                     yield Turn((self._dataset,))  # between two swaps, others have theirs
@@ -272,6 +266,11 @@ class _Run:
             "erased, or copies of it are left. Try again"
         )
 
+    def _is_deleted(self, keys: Sequence[str]) -> Operation[bool]:
+        """Say whether keys are gone. The swap stands, even if it could not delete them."""
+        looks = yield from ask_all(self._ctx, [Ttl(key) for key in keys])
+        return not any(value_of(ttl) == PERMANENT for ttl in looks)
+
     def _note_vanished(self, key: str) -> None:
         """Try once more with a record that was not as it was read. Raises `Corrupt` the second time."""
         if key in self._vanished:
@@ -285,19 +284,21 @@ class _Run:
     def _next(self, base: Manifest) -> Operation[_Step | None]:
         """Return the next swap. None: there is nothing more to do."""
         row = yield from self._row_in(base)
-        if row is None:
-            return (yield from self._without_row(base))
-        erasing = yield from self._served_then(base, row)
-        names = self._bases_with_content(base, row)
+        erasing = None if row is None else (yield from self._served_then(base, row))
+        names = self._bases_with_content(base, row or self.row or self._left)
         needing = yield from find(self._ctx, self._dataset, reseal.needing(base, names, ROWS_A_SWAP + 2))
-        others = [each for each in needing if not same_row(each, row)]
+        others = [each for each in needing if row is None or not same_row(each, row)]
         chosen = self._that_fit(others)
         if len(chosen) < len(others):
             return (yield from self._anew(base, chosen, names, None))
+        if row is None:
+            return (yield from self._without_row(base, chosen, names))
         return (yield from self._anew(base, chosen, names, erasing))
 
-    def _bases_with_content(self, base: Manifest, row: Row) -> set[str]:
+    def _bases_with_content(self, base: Manifest, row: Row | None) -> set[str]:
         """Return the names of the bases that have the content of a row, as far as is known."""
+        if row is None:
+            return set()
         told = {*self._copies.bases, row.base, base.log.base and base.log.base.name}
         own = base_name(row.version, row.sha256)
         return {own} | {name for name in told if name and name.endswith(f".{row.sha256[:16]}")}
@@ -444,24 +445,24 @@ class _Run:
             keys += [] if (yield from is_named(self._ctx, base, name, besides=None)) else [name.key]
         return keys
 
-    def _without_row(self, base: Manifest) -> Operation[_Step | None]:
-        """Return the swap that deletes permanent keys which were left although the row has gone."""
+    def _without_row(
+        self, base: Manifest, rows: Sequence[Row], names: Collection[str]
+    ) -> Operation[_Step | None]:
+        """Return the swap that deletes permanent keys which are left although the row has gone."""
         keys = yield from self._unnamed_pages(base)
         for name in sorted(self._copies.bases):
-            if not (yield from is_base_named(self._ctx, base, name)):
-                keys += yield from keys_of_base(self._ctx, self._dataset, name)
-        records_left = yield from self._unnamed_records(base)
-        self._left = self._left or bool(records_left)
-        keys += records_left
-        if not keys:
+            keys += yield from keys_of_base(self._ctx, self._dataset, name)
+        keys += yield from self._unnamed_records(base)
+        if not keys and not rows:
             return None
-        draft = repoint(base, stamp=self._ctx.stamp())
-        return _Step(attrs.evolve(draft, unlinked=(*draft.unlinked, *keys), grace_ms=0))
+        step = yield from self._anew(base, rows, names, None)
+        draft = attrs.evolve(step.draft, unlinked=(*step.draft.unlinked, *keys))
+        return _Step(draft, step.needed, step.stored_anew)
 
     def report(self, current: Manifest) -> Erased:
         """Return what was done. Raises `NotFound` if there was no such snapshot, nor anything left of it."""
         row = self.row
-        if row is None and not self._left:
+        if row is None and self._left is None:
             what = f"id {self._id!r}" if self._id is not None else f"version {self._version}"
             raise NotFound(
                 f"no committed snapshot has {what} in {self._ctx.place}, and no key there holds anything of "

@@ -23,6 +23,7 @@ from swapstore.errors import (
     Conflict,
     Contended,
     Corrupt,
+    Damaged,
     IdConflict,
     InvalidInput,
     PayloadMissing,
@@ -164,14 +165,15 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         try:
             existing = yield from _decide(ctx, this, base, is_first=attempt == 0)
             is_stopped = existing is not None
-        except (Refused, PayloadMissing, Corrupt):
+        except (Refused, PayloadMissing, Corrupt) as error:
+            from_memory = from_memory or (yield from _is_replaced(ctx, wanted.dataset, base, error))
             if not from_memory:
                 yield from _withdraw(ctx, wanted.dataset, staging)
                 raise
             is_stopped = True
         if is_stopped and from_memory:  # the remembered manifest may be out of date
             base = yield from load_manifest(ctx, wanted.dataset)
-            existing = yield from _decide(ctx, this, base, is_first=True)
+            existing = yield from _decide(ctx, this, base, is_first=attempt == 0)
         if existing is not None:
             yield from _withdraw(ctx, wanted.dataset, staging)
             return existing
@@ -404,12 +406,22 @@ def _resolve(
         return this
     try:
         answer = yield from _owner_of(ctx, this, base, found.key, staging)
-    except (Refused, Contended, PayloadMissing, Corrupt):
+    except (Refused, Contended, PayloadMissing, Corrupt) as error:
+        if (yield from _is_replaced(ctx, this.wanted.dataset, base, error)):
+            return this
         yield from _withdraw(ctx, this.wanted.dataset, staging)
         raise
     if isinstance(answer, Commit):
         yield from _withdraw(ctx, this.wanted.dataset, staging)
     return answer
+
+
+def _is_replaced(ctx: Context, dataset: str, base: Manifest | None, error: SwapstoreError) -> Operation[bool]:
+    """Say whether damage is only that what a replaced manifest names has been erased since."""
+    if not isinstance(error, Damaged):
+        return False
+    current = yield from load_manifest(ctx, dataset)
+    return (current and current.etag) != (base and base.etag)
 
 
 def _owner_of(

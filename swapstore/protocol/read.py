@@ -244,10 +244,13 @@ class History:
             return (yield from self._load(refs))
         except PayloadMissing:
             ref = refs[0]
-            current = yield from load_manifest(self._ctx, self._dataset)
-            if current is None or (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):
+            current = published((yield from load_manifest(self._ctx, self._dataset)))
+            if current is not None and (
+                yield from is_page_named(self._ctx, current, ref.key, ref.first_version)
+            ):
                 raise
         raise Contended(
             f"versions {ref.first_version} to {ref.last_version} were unlinked while the history was read, "
-            "more slowly than unlinked pages are kept; nothing is damaged. Read the history again"
+            "more slowly than unlinked pages are kept, or one of them was erased, or the dataset dropped; "
+            "nothing is damaged. Read the history again"
         )

@@ -88,8 +88,6 @@ if TYPE_CHECKING:
 class _Scriptless:
     """What both committers do in the same way."""
 
-    deletes_at_once = False
-
     def stage_ahead(self, _ctx: Context, _needed: list[Record], _staging: Staging) -> Operation[None]:
         """Do nothing: records are written right before the swap, and are permanent at once."""
         yield from ()
