@@ -221,7 +221,6 @@ def drop(base: Manifest, *, stamp: Stamp, retained: Retained) -> Draft:
             *(stamp.keys.base(head.dataset, name) for name in left),
         ),
         grace_ms=0,
-        even_if_full=True,
     )
 
 
@@ -236,7 +235,6 @@ def emptied(base: Manifest, *, stamp: Stamp) -> Draft:
         manifest=manifest.build(head, log, stamp.keys),
         unlinked=tuple(ref.key for ref in base.log.pages),
         grace_ms=0,
-        even_if_full=True,
     )
 
 

@@ -144,7 +144,10 @@ class _Run:
         if not keys:
             yield from self._list(Unregister(self._ctx.keys.datasets(), self._dataset))
         return attrs.evolve(
-            append.repoint(current, stamp=stamp), unlinked=tuple(keys or [current.key]), grace_ms=0
+            append.repoint(current, stamp=stamp),
+            unlinked=tuple(keys or [current.key]),
+            grace_ms=0,
+            even_if_full=False,
         )
 
     def _without_rows(self, current: Manifest) -> Operation[Draft | None]:
@@ -156,7 +159,7 @@ class _Run:
         taken = yield from retained(ctx, current, Limits(), keeping=kept, most=PAGES_A_PRUNE)
         draft = append.repoint(current, stamp=ctx.stamp(), retained=taken)
         if draft.manifest.log != current.log:
-            return attrs.evolve(draft, grace_ms=0)
+            return attrs.evolve(draft, grace_ms=0, even_if_full=False)
         return append.emptied(current, stamp=ctx.stamp()) if current.head.is_dropped else None
 
     # --- what no manifest names --------------------------------------------------------------------

@@ -51,9 +51,9 @@ from swapstore.protocol.load import (
     value_of,
 )
 from swapstore.protocol.operation import Emit, Operation, Tally, Turn, Wait
-from swapstore.protocol.recompress import ROWS_A_SWAP
 from swapstore.protocol.reencoder import alone, decoded
 
+ROWS_A_SWAP = 32  # that are stored anew at most
 LOOKS = 4  # at all keys: another one each time that others have swapped, or a swap has left keys
 
 if TYPE_CHECKING:
@@ -345,7 +345,6 @@ class _Run:
             rewritten=tuple(rewritten),
             freed_bytes=freed,
             added_bytes=added,
-            even_if_full=added <= freed,
         )
         return _Step(draft, needed, len(rewritten), is_last=erasing is not None)
 

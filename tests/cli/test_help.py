@@ -25,6 +25,8 @@ COMMANDS = (
     "rollback",
     "prune",
     "recompress",
+    "erase",
+    "drop",
     "verify",
     "repair",
     "backup",

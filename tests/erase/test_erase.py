@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+import swapstore
 from swapstore import Retention, Store
 from swapstore.commands import Swap
 from swapstore.errors import Contended, InvalidInput, NotFound, Refused, Unavailable
@@ -20,7 +22,7 @@ from tests.erase.model import Traces, fill, left_of, name_of, payload_of
 from tests.follow.followers import take, versions
 from tests.recompress.model import D, check, stored, storing
 from tests.support import invariants
-from tests.support.drivers import another, meddled
+from tests.support.drivers import another, meddled, sqlite_connection
 
 HOW: list[Compression] = ["none", "zstd", "delta"]
 
@@ -392,3 +394,23 @@ def test_a_server_that_stops_inside_the_swap(how: Compression) -> None:
         check(invariants.contents(store), store._context.keys, leaks=True)
         assert seen(store) == before
         writes += 1
+
+
+# --- the bytes of a file ---------------------------------------------------------------------------
+
+
+def test_nothing_of_it_is_in_the_file(tmp_path: Path) -> None:
+    """What was erased can be read from the file of a SQLite store with any editor."""
+    with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:
+        with sqlite_connection(store._driver, writes=True) as connection:
+            connection.execute("PRAGMA secure_delete = ON")  # as it is built on many systems
+        fill(store, 20, "none")
+        gone = traces(store, 3)
+        in_file = [each for each in gone.needles().values() if each in _bytes_of(tmp_path)]
+        assert gone.content[300:332] in in_file
+        store.erase(D, id=gone.id)
+        assert [what for what, each in gone.needles().items() if each in _bytes_of(tmp_path)] == []
+
+
+def _bytes_of(directory: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in directory.iterdir() if not path.name.endswith("-shm"))
