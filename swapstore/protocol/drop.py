@@ -53,7 +53,7 @@ def drop(ctx: Context, dataset: str, *, on_progress: Callable[[int], None] | Non
     Raises `NotFound` if there is no manifest, and `Contended` if other producers keep committing first.
     """
     yield Turn((dataset,))
-    run = _Run(ctx, dataset, on_progress)
+    run = _Drop(ctx, dataset, on_progress)
     made = yield from run.all()
     if ctx.hook is not None:
         yield Emit(partial(_emit, ctx, made))
@@ -71,7 +71,7 @@ def _emit(ctx: Context, made: Dropped, tally: Tally) -> None:
     )
 
 
-class _Run:
+class _Drop:
     """One call."""
 
     def __init__(self, ctx: Context, dataset: str, on_progress: Callable[[int], None] | None) -> None:

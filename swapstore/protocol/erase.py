@@ -79,7 +79,7 @@ def erase(
     snapshot that has to change cannot be read, and `Contended` if other producers keep committing first.
     """
     yield Turn((dataset,))
-    run = _Run(ctx, dataset, id, version, force=force)
+    run = _Erase(ctx, dataset, id, version, force=force)
     for _ in range(LOOKS):
         current = yield from run.swap((yield from run.look()))
         if not run.is_raced:
@@ -125,7 +125,7 @@ class _Step:
     is_last: bool = True
 
 
-class _Run:
+class _Erase:
     """One call. `row`: the row to erase, once it is found. `is_raced`: others have swapped since the scan."""
 
     def __init__(

@@ -40,7 +40,7 @@ from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, Vanished, commit
 from swapstore.protocol.encoder import Encoder, Form
-from swapstore.protocol.load import find, find_id, keep_pages, load_manifest, load_snapshot, published
+from swapstore.protocol.load import find, find_id, keep_pages, load_manifest, load_snapshot
 from swapstore.protocol.operation import Batch, Operation, Wait
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
 
     `is_first`: nothing has been sent yet.
     """
-    base = published(base)
+    base = None if base is None or base.head.is_dropped else base
     # A row that retention hides is still committed, until it is unlinked. One that was dropped is not.
     if base is not None and not (is_first and this.wanted.id is None):  # an id made just now is in no row
         for row in (*base.head.kept, *reversed(base.log.rows)):

@@ -163,9 +163,8 @@ class PublishingContract:
 
     def test_a_set_has_the_members_that_were_registered(self, driver: Driver) -> None:
         """The list of datasets would lack a name, hold it twice, or keep one that was dropped."""
-        names = ("b", "a", "b", "c")
-        driver.execute([*(Register("t:set", name) for name in names), Unregister("t:set", "b")])
-        driver.execute([Unregister("t:none", "b"), Unregister("t:set", "d")])
+        gone = (Unregister("t:set", "b"), Unregister("t:set", "d"), Unregister("t:none", "b"))
+        driver.execute([*(Register("t:set", name) for name in "babc"), *gone])
         assert do(driver, Members("t:set")) == frozenset({"a", "c"})
 
     def test_a_batch_answers_each_command_in_order(self, driver: Driver) -> None:
