@@ -73,11 +73,11 @@ def status_of(ctx: Context, manifest: Manifest) -> Status:
 def unlisted(ctx: Context, draft: Draft) -> list[Register]:
     """Return the command that puts a dataset on the list of names, unless this client has sent it before.
 
-    It is sent in the same batch as a commit, which does not depend on it. Where nothing is published, a drop
-    may have taken the name off the list since.
+    It is sent in the same batch as a commit, which does not depend on it. A drop takes the name off the list,
+    so it is sent again for a publish over a dropped manifest; where there is none, the cache forgets.
     """
     head, base = draft.manifest.head, draft.base
-    is_first = base is None or base.head.is_dropped
+    is_first = base is not None and base.head.is_dropped
     if head.is_dropped or (not is_first and ctx.cache.is_listed(draft.manifest.key)):
         return []
     return [Register(ctx.keys.datasets(), head.dataset)]

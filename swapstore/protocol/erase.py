@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from swapstore.arguments import shown
 from swapstore.commands import PERMANENT, Get, Peek, Rewritten, Ttl
 from swapstore.errors import Contended, Corrupt, Damaged, NotFound, OutcomeUnknown, Refused
 from swapstore.events import SnapshotErased
@@ -462,7 +463,7 @@ class _Erase:
         """Return what was done. Raises `NotFound` if there was no such snapshot, nor anything left of it."""
         row = self.row
         if row is None and self._left is None:
-            what = f"id {self._id!r}" if self._id is not None else f"version {self._version}"
+            what = f"id {self._id!r}" if self._id is not None else f"version {shown(self._version)}"
             raise NotFound(
                 f"no committed snapshot has {what} in {self._ctx.place}, and no key there holds anything of "
                 "one; `swapstore history` lists those there are"

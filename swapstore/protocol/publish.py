@@ -254,10 +254,10 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
     `is_first`: nothing has been sent yet.
     """
     base = None if base is None or base.head.is_dropped else base
-    # A row that retention hides is still committed, until it is unlinked. One that was dropped is not.
+    # A row that retention hides is still committed, until it is unlinked. Dropped rows have left the tail.
     if base is not None and not (is_first and this.wanted.id is None):  # an id made just now is in no row
         for row in (*base.head.kept, *reversed(base.log.rows)):
-            if row.id == this.id and row.version > base.head.dropped:
+            if row.id == this.id:
                 return (yield from _existing(ctx, this, base, row))
     if base is not None and this.wanted.dedupe_key is not None:
         row_of_key = yield from _deduped(ctx, base, this.wanted.dedupe_key)
@@ -284,7 +284,7 @@ def _deduped(ctx: Context, base: Manifest, key: str) -> Operation[Row | None]:
     repeat the commit.
     """
     for row in reversed(base.log.rows):
-        if row.dedupe_key == key and row.version > base.head.dropped:
+        if row.dedupe_key == key:
             return row
     for named, version in reversed(base.log.dedupe):
         if named == key:
@@ -406,9 +406,7 @@ def _resolve(
         return this
     try:
         answer = yield from _owner_of(ctx, this, base, found.key, staging)
-    except (Refused, Contended, PayloadMissing, Corrupt) as error:
-        if (yield from _is_replaced(ctx, this.wanted.dataset, base, error)):
-            return this
+    except (Refused, Contended, PayloadMissing, Corrupt):
         yield from _withdraw(ctx, this.wanted.dataset, staging)
         raise
     if isinstance(answer, Commit):
@@ -416,9 +414,14 @@ def _resolve(
     return answer
 
 
-def _is_replaced(ctx: Context, dataset: str, base: Manifest | None, error: SwapstoreError) -> Operation[bool]:
-    """Say whether damage is only that what a replaced manifest names has been erased since."""
-    if not isinstance(error, Damaged):
+def _is_replaced(
+    ctx: Context, dataset: str, base: Manifest | None, error: SwapstoreError | None = None
+) -> Operation[bool]:
+    """Say whether another manifest is stored now: what seems to be damage may have been erased since.
+
+    `error`: unless it is another one.
+    """
+    if isinstance(error, Refused):
         return False
     current = yield from load_manifest(ctx, dataset)
     return (current and current.etag) != (base and base.etag)
@@ -431,7 +434,12 @@ def _owner_of(
     row = None
     # If only the ts record is permanent, the id record is the one that this publish staged. It will expire.
     if base is not None and key == ctx.keys.id(this.wanted.dataset, this.id):
-        row = yield from find_id(ctx, base, this.id, hidden=True)
+        try:
+            row = yield from find_id(ctx, base, this.id, hidden=True)
+        except Damaged:
+            if not (yield from _is_replaced(ctx, this.wanted.dataset, base)):
+                raise
+            return this
     if base is not None and row is not None and row.version <= base.head.dropped:
         from swapstore.protocol.drop import unlink  # noqa: PLC0415 - seldom needed
 
@@ -443,6 +451,8 @@ def _owner_of(
     adopted = yield from ctx.capabilities.committer.adopt(ctx, this, base)
     if adopted is not None:
         return adopted
+    if (yield from _is_replaced(ctx, this.wanted.dataset, base)):
+        return this
     raise Corrupt(
         f"{key} is permanent but no version names it, or its payload is gone: the manifest was lost or "
         "replaced, or a record was deleted. Nothing was published; publish under another id, and see "

@@ -99,7 +99,7 @@ MUTANTS = (
         "what was dropped counts as committed",
         "An id that was dropped can be published again at once.",
         "erase/test_drop.py::test_a_producer_goes_on_at_once[sqlite-none-0]",
-        Edit("_decide", "and row.version > base.head.dropped", ""),
+        Edit("_owner_of", "row.version <= base.head.dropped", "False"),
     ),
     mutant(
         "what is erased has its ten minutes",
