@@ -306,6 +306,13 @@ def patience_s(value: Any) -> float:
     return float(value)
 
 
+def flag(value: Any, what: str) -> bool:
+    """Return True or False, or raise."""
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{what} must be True or False, not {shown(value)}")
+    return value
+
+
 def reads_replicas(value: Any) -> bool:
     """Say whether `read_from` names the replicas."""
     if isinstance(value, str) and value in {"primary", "replica"}:

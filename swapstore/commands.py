@@ -250,6 +250,14 @@ class Register(Command[None]):
 
 
 @attrs.frozen
+class Unregister(Command[None]):
+    """Take a member from a set."""
+
+    key: str
+    member: str
+
+
+@attrs.frozen
 class Restore(Command[None]):
     """Replace all that a SQLite store contains by the content of another file. It is a batch of its own."""
 

@@ -17,6 +17,7 @@ from swapstore.errors import InvalidInput
 
 __all__ = [
     "CallFailed",
+    "DatasetDropped",
     "Event",
     "PublishRejected",
     "Published",
@@ -24,6 +25,7 @@ __all__ = [
     "ReadMiss",
     "Repaired",
     "Retried",
+    "SnapshotErased",
 ]
 
 LOG = logging.getLogger("swapstore")
@@ -135,6 +137,31 @@ class Repaired(Event):
     left: int
     dropped: int
     restored: int
+    elapsed_s: float
+
+
+@attrs.frozen(kw_only=True)
+class SnapshotErased(Event):
+    """`erase` has removed a snapshot, or what was left of it: then `id` or `version` may be None.
+
+    `stored_anew` is how many other snapshots had been stored as differences from its content.
+    """
+
+    version: int | None
+    id: str | None
+    stored_anew: int
+    elapsed_s: float
+
+
+@attrs.frozen(kw_only=True)
+class DatasetDropped(Event):
+    """`drop` has removed a dataset, of which `snapshots` were left when it was called.
+
+    `republished`: somebody has published to the dataset since it was dropped.
+    """
+
+    snapshots: int
+    republished: bool
     elapsed_s: float
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.fsck.verify import Inspection
-    from swapstore.models import Compression, Pruned, Recompressed, Status
+    from swapstore.models import Compression, Dropped, Erased, Pruned, Recompressed, Status
     from swapstore.protocol.operation import Operation, Steps
 
 
@@ -110,6 +110,64 @@ class Maintenance(Calls):
             most = None if limit is None else arguments.whole(limit, "limit", least=1)
             return (yield from recompress(self._context, name, to, limit=most))
 
+    def erase(
+        self,
+        dataset: str,
+        *,
+        id: str | None = None,  # noqa: A002 - the public name
+        version: int | None = None,
+        force: bool = False,
+    ) -> Operation[Erased]:
+        """Remove one snapshot for good: its payload, its row, and every copy of either in the store.
+
+        Give exactly one of `id` and `version`. The versions of other snapshots stay as they are, and
+        followers go on: one that has not read the snapshot does not get it. Snapshots that are stored as
+        differences from its content are stored anew first. A snapshot that is the latest or pinned is
+        refused, unless `force`: then readers are served the newest that is left. Its id may be published
+        again; that is another snapshot. If it is cut short anywhere, call it again.
+
+        It does not reach copies outside of the dataset's keys: memory of readers, replicas that lag, backups,
+        append-only files, and the keys of a mirror.
+
+        Raises `NotFound` if there is no such snapshot, `Refused` if it is served or is the only one,
+        `Damaged` if a page or a snapshot that has to change cannot be read, `Unsupported` if others have to
+        be stored anew on an endpoint that runs no scripts, and `Contended` if other producers always commit
+        first.
+        """
+        from swapstore.protocol.erase import erase  # noqa: PLC0415 - only operators need it
+
+        with about(self._context, "erase", dataset) as name:
+            if (id is None) == (version is None):
+                raise InvalidInput("erase takes exactly one of id= and version=")
+            return (
+                yield from erase(
+                    self._context,
+                    name,
+                    id=None if id is None else arguments.snapshot_id(id),
+                    version=None if version is None else arguments.whole(version, "version", least=1),
+                    force=arguments.flag(force, "force"),
+                )
+            )
+
+    def drop(self, dataset: str, *, on_progress: Callable[[int], None] | None = None) -> Operation[Dropped]:
+        """Remove a dataset: at once for every reader, and then all of its keys, some at a time.
+
+        Readers see nothing published as soon as the first swap is made; `datasets` does not list it any more.
+        A producer may publish to it at any time: that is its first snapshot then, and stays. `on_progress` is
+        called after each step with the number of snapshots that are left. If it is cut short anywhere, call
+        it again: it goes on, unless somebody has published since; then it would drop that, too, and what was
+        dropped before leaves with the next publishes.
+
+        It does not reach copies outside of the dataset's keys; see `erase`. Raises `NotFound` if there is
+        nothing of it, and `Contended` if other producers always commit first.
+        """
+        from swapstore.protocol.drop import drop  # noqa: PLC0415 - only operators need it
+
+        with about(self._context, "drop", dataset) as name:
+            if on_progress is not None and not callable(on_progress):
+                raise InvalidInput(f"on_progress must be a function, not {type(on_progress).__name__}")
+            return (yield from drop(self._context, name, on_progress=on_progress))
+
     def backup(self, path: str | os.PathLike[str]) -> Operation[int]:
         """Copy a SQLite store into a new file, beside producers and readers. Returns its size in bytes.
 
@@ -178,8 +236,7 @@ class Maintenance(Calls):
         """
         from swapstore.fsck import repair  # noqa: PLC0415 - only operators need it
 
-        if not isinstance(apply, bool):
-            raise InvalidInput(f"apply must be True or False, not {arguments.shown(apply)}")
+        apply = arguments.flag(apply, "apply")
         if dataset is None:
             with about(self._context, "repair", NO_DATASET):
                 names = yield from self._wrong()

@@ -417,6 +417,35 @@ class Recompressed:
 
 
 @attrs.frozen(kw_only=True)
+class Erased:
+    """What `erase` did, and the state of the dataset after it.
+
+    `id` and `version` are those of the snapshot; one of them is None if no row had it any more, and only
+    what an earlier call had left was deleted. `latest` is the version of the latest snapshot now.
+    `stored_anew` is how many other snapshots had been stored as differences from its content.
+    """
+
+    dataset: str
+    id: str | None
+    version: int | None
+    etag: str
+    latest: int
+    stored_anew: int
+
+
+@attrs.frozen(kw_only=True)
+class Dropped:
+    """What `drop` did. `snapshots` is how many it has removed.
+
+    `republished`: somebody has published to the dataset since it was dropped. What was published is there.
+    """
+
+    dataset: str
+    snapshots: int
+    republished: bool
+
+
+@attrs.frozen(kw_only=True)
 class Gap:
     """What `follow` returns in place of commits that it cannot return, right before the next commit.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from swapstore.errors import InvalidInput
 from swapstore.events import (
     CallFailed,
+    DatasetDropped,
     Event,
     Published,
     PublishRejected,
@@ -22,6 +23,7 @@ from swapstore.events import (
     ReadMiss,
     Repaired,
     Retried,
+    SnapshotErased,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +83,12 @@ def _describe(event: Event) -> str:
                 f"repaired: {event.found} findings, {event.left} left; {event.dropped} snapshots dropped, "
                 f"{event.restored} restored"
             )
+        case SnapshotErased():
+            which = f"version {event.version}, id {event.id}"
+            return f"erased {which}; {event.stored_anew} snapshots stored anew ({event.elapsed_s:.3f} s)"
+        case DatasetDropped():
+            since = ", published to again since" if event.republished else ""
+            return f"dropped, {event.snapshots:,} snapshots removed{since} ({event.elapsed_s:.3f} s)"
         case _:
             return type(event).__name__
 

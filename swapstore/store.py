@@ -264,6 +264,8 @@ class Store(_BaseStore[Driver]):
 
     prune = blocking(Maintenance.prune)
     recompress = blocking(Maintenance.recompress)
+    erase = blocking(Maintenance.erase)
+    drop = blocking(Maintenance.drop)
     verify = iterating(Maintenance.verify)
     repair = blocking(Maintenance.repair)
     backup = blocking(Maintenance.backup)
@@ -393,6 +395,8 @@ class AsyncStore(_BaseStore[AsyncDriver]):
 
     prune = awaiting(Maintenance.prune)
     recompress = awaiting(Maintenance.recompress)
+    erase = awaiting(Maintenance.erase)
+    drop = awaiting(Maintenance.drop)
     verify = aiterating(Maintenance.verify)
     repair = awaiting(Maintenance.repair)
     backup = awaiting(Maintenance.backup)

@@ -21,6 +21,7 @@ from swapstore.cli.importing import app as importing
 from swapstore.cli.operate import backup, doctor, pin, prune, recompress, restore, rollback, unpin
 from swapstore.cli.produce import STDIN, confirm, publish, publish_group, published
 from swapstore.cli.read import follow, history, latest, read
+from swapstore.cli.removing import drop, erase
 from swapstore.cli.session import Session
 from swapstore.cli.status import datasets, status
 from swapstore.connect import DEFAULT_PATIENCE_S
@@ -80,7 +81,7 @@ app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[]
 
 for _command in (
     publish, publish_group, published, latest, read, history, diff, follow, datasets, status, confirm, pin,
-    unpin, rollback, prune, recompress, verify, repair, backup, restore, copy, doctor, demo,
+    unpin, rollback, prune, recompress, erase, drop, verify, repair, backup, restore, copy, doctor, demo,
 ):  # fmt: skip
     app.command(_command)
 app.command(importing)

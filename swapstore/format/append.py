@@ -148,13 +148,20 @@ def append(
         version=version,
         committed_at=stamp.now_ms,
         confirmed_at=stamp.confirmed_at(base) if committed_at is None else _not_before(base, committed_at),
-        latest=base.head.latest if base and base.head.latest.ts > row.ts else row,
+        latest=base.head.latest if base and is_older_than_latest(row.ts, base.head) else row,
         pinned=base.head.pinned if base else None,
         count=base.head.count + 1 if base else 1,
         first_version=base.head.first_version if base else 1,
         floor=base.head.floor if base else 0,
+        dropped=base.head.dropped if base else 0,
     )
-    log = Log(rows=(*log.rows, row), pages=log.pages, dedupe=log.dedupe, base=in_force or log.base)
+    log = Log(
+        rows=(*log.rows, row),
+        pages=log.pages,
+        dedupe=log.dedupe,
+        base=in_force or log.base,
+        erased=log.erased,
+    )
     unlinked: tuple[str, ...] = ()
     gone: list[Row] = []
     frees_soon = False
@@ -184,6 +191,11 @@ def _not_before(base: Manifest | None, committed_at: int) -> int:
     return max(base.head.confirmed_at, committed_at) if base else committed_at
 
 
+def is_older_than_latest(ts: int, head: Head) -> bool:
+    """Whether a snapshot of this time would not become the latest."""
+    return not head.is_dropped and ts < head.latest.ts
+
+
 def repoint(base: Manifest, *, stamp: Stamp, retained: Retained | None = None, **changes: Any) -> Draft:
     """Draft a manifest without a new row: other `latest`, `pinned` or `confirmed_at`, or less history.
 
@@ -199,6 +211,54 @@ def repoint(base: Manifest, *, stamp: Stamp, retained: Retained | None = None, *
         unlinked=unlinked,
         groups=_groups_in(gone),
         even_if_full=True,
+    )
+
+
+def drop(base: Manifest, *, stamp: Stamp, retained: Retained) -> Draft:
+    """Draft the manifest in which nothing is published any more. Its rows stay in the log until they leave.
+
+    So each of their records has a row that names it, and nothing is left that a repair could restore.
+    `retained`: which rows only the header has.
+    """
+    version = base.version + 1
+    head = attrs.evolve(
+        base.head,
+        etag=f"{base.epoch}.{version}.{stamp.nonce}",
+        version=version,
+        committed_at=stamp.now_ms,
+        pinned=None,
+        first_version=version + 1,
+        floor=0,
+        dropped=version,
+    )
+    log = attrs.evolve(base.log, dedupe=(), base=None)
+    named = retained.named.union(keys_of(log.rows, head.dataset, stamp.keys))
+    gone = keys_of(retained.released, head.dataset, stamp.keys)
+    names = [row.base for row in retained.released]
+    names += [] if base.log.base is None else [base.log.base.name]
+    left = unlinked_bases(names, head, log, unneeded=retained.unneeded)
+    return Draft(
+        base=base,
+        manifest=manifest.build(head, log, stamp.keys),
+        unlinked=(
+            *(key for key in gone if key not in named),
+            *(stamp.keys.base(head.dataset, name) for name in left),
+        ),
+        grace_ms=0,
+    )
+
+
+def emptied(base: Manifest, *, stamp: Stamp) -> Draft:
+    """Draft the manifest of a dropped dataset whose log has no rows, because its pages cannot be read."""
+    version = base.version + 1
+    etag = f"{base.epoch}.{version}.{stamp.nonce}"
+    head = attrs.evolve(base.head, etag=etag, version=version, committed_at=stamp.now_ms, count=0)
+    log = attrs.evolve(base.log, rows=(), pages=())
+    return Draft(
+        base=base,
+        manifest=manifest.build(head, log, stamp.keys),
+        unlinked=tuple(ref.key for ref in base.log.pages),
+        grace_ms=0,
     )
 
 

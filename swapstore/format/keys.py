@@ -36,6 +36,11 @@ class Name:
         """The version of the page's first row."""
         return int(self.rest.partition(".")[2].partition("-")[0])
 
+    def spans(self, version: int) -> bool:
+        """Whether a version lies between those of the page's first and last row."""
+        first, _, last = self.rest.partition(".")[2].partition("-")
+        return int(first) <= version <= int(last)
+
     @property
     def id(self) -> str:
         """The id of an id or ts record, or that of the group of a member."""

@@ -30,6 +30,8 @@ F = 8  # rows in a page; the tail holds F to 2F of them
 G = 8  # references in a page of references
 RECENT = 4  # times F: so many of the newest rows never leave the log; the manifest has their dedupe keys
 ETAG_PREFIX = b'{"etag":"'
+DROPPED_BYTES = 128  # of a manifest tell whether its dataset was dropped
+_DROPPED = re.compile(rb'\{"etag":"[^"]*","dropped":')
 _ETAG = re.compile(r"[0-9a-f]{1,40}\.([0-9]{1,20})\.[0-9a-f]{1,40}")
 
 
@@ -50,7 +52,8 @@ def same_row(one: Row, other: Row) -> bool:
 class Head:
     """The header line.
 
-    Retention hides the rows below `first_version`, and those with a `ts` below `floor`.
+    Retention hides the rows below `first_version`, and those with a `ts` below `floor`. Rows up to `dropped`
+    were dropped: they are hidden, and do not count as committed any more.
     """
 
     etag: str
@@ -64,6 +67,12 @@ class Head:
     count: Whole
     first_version: Whole
     floor: Whole
+    dropped: Whole = 0
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether nothing is published, because the dataset was dropped and not published to since."""
+        return self.latest.version <= self.dropped
 
     @property
     def serving(self) -> Row:
@@ -90,11 +99,15 @@ class Head:
     @property
     def copies(self) -> tuple[Row, ...]:
         """The copies of rows that the header holds, whether they are equal or not."""
+        if self.is_dropped:
+            return ()
         return (self.latest,) if self.pinned is None else (self.latest, self.pinned)
 
     @property
     def kept(self) -> tuple[Row, ...]:
         """The rows that can be read whatever retention hides: `latest` and `pinned`."""
+        if self.is_dropped:
+            return ()
         if self.pinned is None or same_row(self.pinned, self.latest):
             return (self.latest,)
         return (self.latest, self.pinned)
@@ -102,6 +115,8 @@ class Head:
     @property
     def named(self) -> tuple[Row, ...]:
         """The copies of rows that the header holds: `latest`, and `pinned` if that differs."""
+        if self.is_dropped:
+            return ()
         if self.pinned is None or self.pinned == self.latest:
             return (self.latest,)
         return (self.latest, self.pinned)
@@ -122,12 +137,15 @@ class Log:
     `dedupe`: dedupe keys of rows in pages, and the versions of these rows. All keys among the last `recent()`
     rows are there, and maybe older ones, whose rows may have left the log.
     `base`: the base in force, with which the next snapshot may be encoded.
+    `erased`: the versions of the rows that were erased last. Without them, a follower whose last row was
+    erased would find that the store has gone back.
     """
 
     rows: tuple[Row, ...]
     pages: tuple[Ref, ...]
     dedupe: tuple[tuple[str, int], ...] = ()
     base: InForce | None = None
+    erased: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -194,7 +212,7 @@ class Manifest:
         base = None if stored.base is None else InForce(*stored.base)
         check_base(base.name if base else None, self.key)
         rows = read_rows(stored.rows, self.key)
-        return Log(rows=rows, pages=refs, dedupe=stored.dedupe, base=base)
+        return Log(rows=rows, pages=refs, dedupe=stored.dedupe, base=base, erased=stored.erased)
 
 
 def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
@@ -364,6 +382,7 @@ class _StoredLog(msgspec.Struct):
     rows: tuple[StoredRow, ...]
     pages: tuple[StoredRef, ...]
     dedupe: tuple[tuple[str, Whole], ...]
+    erased: tuple[Whole, ...] = ()
     base: tuple[str, Whole, Whole, Whole, Whole] | None = None
 
 
@@ -374,6 +393,11 @@ class _Preamble(msgspec.Struct):
 
 _HEAD = msgspec.json.Decoder(Head)
 _LOG = msgspec.json.Decoder(_StoredLog)
+
+
+def may_be_dropped(begin: bytes) -> bool:
+    """Whether the first `DROPPED_BYTES` of a manifest tell of a drop. It may have been published to since."""
+    return _DROPPED.match(begin) is not None
 
 
 def prefix(etag: str) -> bytes:
@@ -436,6 +460,7 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
     """Build the manifest with this header and log. The bytes of `base`, its predecessor, are reused."""
     header = {
         "etag": head.etag,
+        **({"dropped": head.dropped} if head.dropped else {}),
         "format": head.format,
         "dataset": head.dataset,
         "version": head.version,
@@ -453,6 +478,7 @@ def build(head: Head, log: Log, keys: Keys, *, base: Manifest | None = None) -> 
             "rows": row_arrays(log.rows),
             "pages": [ref_array(ref, epoch) for ref in log.pages],
             "dedupe": log.dedupe,
+            **({"erased": log.erased} if log.erased else {}),
             "base": _in_force(log),
         }
     )
@@ -479,9 +505,8 @@ def _spliced(base: Manifest, log: Log) -> bytes | None:
     """
     was = base.log
     more = len(log.rows) - len(was.rows)
-    if more not in {0, 1} or not was.rows or (log.pages, log.dedupe) != (was.pages, was.dedupe):
-        return None
-    if not all(map(is_, log.rows, was.rows)):
+    are_others = (log.pages, log.dedupe, log.erased) != (was.pages, was.dedupe, was.erased)
+    if more not in {0, 1} or not was.rows or are_others or not all(map(is_, log.rows, was.rows)):
         return None
     raw = base.raw
     end_of_rows, end = raw.rfind(_END_OF_ROWS), raw.rfind(_BASE)

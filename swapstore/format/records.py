@@ -301,12 +301,17 @@ def pending_ts(row: Row, epoch: str, attempt: str, *, members: str | None = None
     return record[:end], record[end:]
 
 
-def committed_ts(record: bytes) -> bytes | None:
-    """Return a pending ts record as it is after its commit. None: it is not pending, or cannot be parsed."""
+def committed_ts(record: bytes, *, epoch: str | None = None) -> bytes | None:
+    """Return a pending ts record as it is after its commit. None: it is not pending, or cannot be parsed.
+
+    `epoch`: make it one of this epoch, even if it is not pending. One of another epoch that no manifest names
+    counts as lost, and a repair puts it back.
+    """
     origin = origin_in(record)
-    if origin is None or not origin.pending or origin.is_reclaimed:
+    if origin is None or origin.is_reclaimed or not (origin.pending or epoch not in {None, origin.epoch}):
         return None
-    return msgspec.structs.replace(origin, pending=False, attempt=None, members=None).record
+    changed = {"pending": False, "attempt": None, "members": None, "epoch": epoch or origin.epoch}
+    return msgspec.structs.replace(origin, **changed).record
 
 
 def reclaimed_ts(check: str, nonce: str, now_ms: int) -> bytes:

@@ -73,14 +73,18 @@ def complete_from(log: Log) -> int:
     return 0 if room > 0 else complete
 
 
-def _before_recent(log: Log) -> list[Ref]:
-    """Return the references to pages that hold none of the rows that never leave the log."""
+def _before_recent(head: Head, log: Log) -> list[Ref]:
+    """Return the references to pages that hold none of the rows that never leave the log.
+
+    Those that were dropped leave at any time.
+    """
+    dropped = [ref for ref in log.pages if ref.last_version <= head.dropped]
     room = manifest.recent() - len(log.rows)
-    for at in range(len(log.pages), 0, -1):
+    for at in range(len(log.pages), len(dropped), -1):
         if room <= 0:
             return list(log.pages[:at])
         room -= log.pages[at - 1].count
-    return []
+    return dropped
 
 
 def ahead(log: Log, limits: Limits, now_ms: int) -> int:
@@ -104,7 +108,7 @@ def ripe(head: Head, log: Log, limits: Limits) -> list[Ref]:
     that is hidden in part, unless the manifest would get too many references; or if `max_count` ends inside
     it, and only its references show where.
     """
-    older = _before_recent(log)
+    older = _before_recent(head, log)
     ordered = sorted((ref for ref in older if not head.opens(ref)), key=lambda ref: ref.count)
     left = [ref for ref in log.pages if ref.count > manifest.F and ref not in ordered]
     if left and not head.shows_all(left[0]) and len(log.pages) < WIDEST:
@@ -140,12 +144,12 @@ def hides_more(before: Head, after: Head, ref: Ref) -> bool:
 def taken_apart(head: Head, log: Log, pages: dict[str, Page]) -> tuple[Log, list[Row], list[str]]:
     """Remove pages from the log, given their content by key.
 
-    A page of references is replaced by its references, a hidden page of rows is removed. Returns the log,
-    the rows that left it, and the keys of the pages that left it.
+    A page of references is replaced by its references, a hidden page of rows is removed. Rows of the tail
+    leave if they were dropped. Returns the log, and the rows and the keys of the pages that left it.
     """
-    older = _before_recent(log)
+    older = _before_recent(head, log)
     refs: list[Ref] = []
-    rows: list[Row] = []
+    rows = [row for row in log.rows if row.version <= head.dropped]
     keys: list[str] = []
     for ref in log.pages:
         page = pages.get(ref.key)
@@ -155,4 +159,5 @@ def taken_apart(head: Head, log: Log, pages: dict[str, Page]) -> tuple[Log, list
         keys.append(ref.key)
         refs += page.pages
         rows += page.rows
-    return attrs.evolve(log, pages=tuple(refs)), rows, keys
+    tail = log.rows if not rows else tuple(row for row in log.rows if row.version > head.dropped)
+    return attrs.evolve(log, pages=tuple(refs), rows=tail), rows, keys

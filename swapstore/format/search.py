@@ -96,13 +96,17 @@ class ById:
 
 @attrs.frozen
 class AsOf:
-    """Find the row with the greatest `ts` up to a moment; among equal ones, the one committed last."""
+    """Find the row with the greatest `ts` up to a moment; among equal ones, the one committed last.
+
+    `besides`: of another version than this one.
+    """
 
     ts: int
+    besides: int = 0
 
     def row(self, row: Row) -> Score | None:
         """Prefer the newest row that is not after the moment."""
-        return (row.ts, row.version) if row.ts <= self.ts else None
+        return (row.ts, row.version) if row.ts <= self.ts and row.version != self.besides else None
 
     def bound(self, ref: Ref) -> Score | None:
         """No row below can be newer than the page's newest, or than the moment."""
@@ -136,9 +140,11 @@ def search(manifest: Manifest, query: Query, *, hidden: bool = False) -> Generat
     return _best(None if hidden else head, rows, manifest.log.pages, query)
 
 
-def newest(head: Head, log: Log, *, hidden: bool = False) -> Generator[Ref, Page, Row | None]:
+def newest(
+    head: Head, log: Log, *, hidden: bool = False, besides: int = 0
+) -> Generator[Ref, Page, Row | None]:
     """Find the row of a log with the greatest `ts`, whatever the header serves. Yields like `search`."""
-    return _best(None if hidden else head, log.rows, log.pages, AsOf(sys.maxsize))
+    return _best(None if hidden else head, log.rows, log.pages, AsOf(sys.maxsize, besides))
 
 
 def in_log(log: Log, query: Query) -> Generator[Ref, Page, Row | None]:

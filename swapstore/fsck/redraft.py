@@ -100,6 +100,9 @@ class Redrafter:
             first_version=was.first_version if was else 1,
             floor=was.floor if was else 0,
         )
+        if was and was.dropped:  # it must not be published again
+            dropped = version if was.is_dropped else was.dropped
+            head = attrs.evolve(head, dropped=dropped, first_version=max(was.first_version, dropped + 1))
         latest = (yield from self._find_again(log, was.latest)) if was else None
         latest = latest or (yield from self._newest(head, log)) or head.latest
         pinned = (yield from self._find_again(log, was.pinned)) if was and was.pinned else None
@@ -176,6 +179,8 @@ class Redrafter:
             count=log.count,
             pinned=(yield from self._served_again(log, was.pinned)) if was.pinned else None,
         )
+        if was.is_dropped:
+            return head
         latest = yield from self._served_again(log, was.latest)
         newest = yield from self._newest(head, log)
         if newest is None:

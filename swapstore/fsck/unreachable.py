@@ -127,8 +127,9 @@ class KeyScan:
 
     def _judge(self, walk: Walk, names: list[Name]) -> Operation[list[Finding]]:
         found: list[Finding] = []
+        is_dropped = walk.manifest is not None and walk.manifest.head.is_dropped
         for name in (yield from still_unreached(self._ctx, walk, names)):
-            if name.kind in {"id", "ts"}:
+            if name.kind in {"id", "ts"} and not is_dropped:
                 found += yield from judge(self._ctx, walk, name)
             elif name.kind == "base":
                 walk.reached.add(name.key)
@@ -316,8 +317,15 @@ def _why_alone(name: Name, data: bytes) -> str:
 
 
 def _is_committed(walk: Walk, origin: Origin | None) -> bool:
-    """Say whether a whole, permanent record was committed. False only if its origin disproves that."""
-    if walk.manifest is None or origin is None or origin.epoch != walk.manifest.epoch:
+    """Say whether a whole, permanent record was committed. False only if its origin disproves that.
+
+    What was committed before the dataset was dropped is not any more.
+    """
+    if walk.manifest is None or origin is None:
+        return True
+    if origin.version <= walk.manifest.head.dropped:
+        return False
+    if origin.epoch != walk.manifest.epoch:
         return True
     return any(hole.last_version >= origin.version for hole in walk.damage.holes)
 

@@ -87,7 +87,7 @@ class Walk:
             found.append(
                 finding_of(self.dataset, Problem.MANIFEST_EXPIRING, key, expires_in_ms=value_of(ttl))
             )
-        if self.dataset not in value_of(names):
+        if self.dataset not in value_of(names) and not self.manifest.head.is_dropped:
             self.damage.unlisted = True
             found.append(finding_of(self.dataset, Problem.NAME_MISSING, keys.datasets()))
         log = self.manifest.log

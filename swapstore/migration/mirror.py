@@ -115,7 +115,7 @@ class _MirrorRun:
             else (yield from load_manifest(self.ctx, self.dataset))
         )
         for attempt in range(self.ctx.policy.commit_attempts):
-            if current is None or (yield from self._write_all(current)):
+            if current is None or current.head.is_dropped or (yield from self._write_all(current)):
                 return
             yield Wait(self.ctx.backoff(attempt))
             current = yield from load_manifest(self.ctx, self.dataset)

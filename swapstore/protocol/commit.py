@@ -43,10 +43,9 @@ What can fail, and why nothing is lost, doubled or half seen:
 - the store is full, and retention makes up for what the swap adds, now or soon: the same manifest is sent
   once more, to be committed beyond the limit (`even_if_full`), in the same steps: see `commit.lua`. What it
   unlinks is deleted at once, after the SET, so a reader of the previous manifest may have to read again.
-- after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL: verify
-  finds it, and a repair expires it. It may leave the live view of the old version: readers ignore it, because
-  it is bound to the old etag, and the next commit removes it. It may lose the hint: followers see the commit
-  at their next poll.
+- after the SET: the commit stands. Housekeeping that fails may leave an unlinked record without a TTL, which
+  a repair expires. It may leave the live view of the old version: readers ignore it, because it is bound to
+  the old etag. It may lose the hint: followers see the commit at their next poll.
 
 A draft may also store committed records anew, see `recompress.py`: those that need no base right before the
 SET, and those that need one right after it. So both manifests can be read at each moment. What leaves with
@@ -89,7 +88,7 @@ from swapstore.errors import (
     Unscripted,
 )
 from swapstore.events import Retried
-from swapstore.format import manifest, search
+from swapstore.format import manifest, records, search
 from swapstore.format.retention import complete_from
 from swapstore.models import GROUP
 from swapstore.protocol.ahead import AHEAD_BYTES, portions, stage_group
@@ -345,7 +344,7 @@ def _note(ctx: Context, draft: Draft, verdict: Swapped | Moved) -> Operation[Non
     """Do what is left to do when the outcome had to be resolved."""
     head, row = draft.manifest.head, draft.row
     if isinstance(verdict, Swapped):
-        yield from list_after_all(ctx, head.dataset)
+        yield from list_after_all(ctx, draft)
     elif ctx.hook is not None:
         ctx.emit(Retried(dataset=head.dataset, version=head.version, id=None if row is None else row.id))
 
@@ -365,7 +364,7 @@ def _for_a_full_store(
     What it unlinks is deleted at once. During a grace, each publish would take more than it gives; and SQLite
     writes a record anew to give it a TTL.
     """
-    is_first = isinstance(error, StoreFull) and draft.grace_ms is None
+    is_first = isinstance(error, StoreFull) and not draft.even_if_full and not draft.grace_ms
     if is_first and (draft.frees_as_much or (yield from _is_made_up_for(ctx, draft))):
         return attrs.evolve(draft, even_if_full=True, grace_ms=0)
     if lost is None:
@@ -411,15 +410,15 @@ class Committer(Protocol):
         """Return the intent to go on with, although its id has permanent records that no version names.
 
         It uses these records, or they were deleted. None: they cannot be used, and nothing shows that another
-        publish needs them. Raises `Contended` when they belong to a publish that is under way or was cut
-        short.
+        publish needs them. Raises `Contended` when they belong to a publish under way or cut short.
         """
+
+    def discard(self, key: str) -> Command[Any]:
+        """Return the command that deletes a key if it has a TTL, and leaves it if it is permanent."""
+        return Replace(key, records.DELETED, 1)
 
     def reclaim(self, ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:  # noqa: ARG002
-        """Delete leaked records that no swap can unlink. Returns whether there are any (`apply`: were).
-
-        Default: there are none, because a repair's swap unlinks what leaked.
-        """
+        """Delete leaked records that no swap can unlink. Returns whether there are any (`apply`: were)."""
         yield from ()
         return False
 
@@ -434,7 +433,7 @@ class Scripted(Committer):
     ) -> Operation[Outcome | None]:
         """Send one batch: the records that are not staged yet, then the commit. Its own reply decides."""
         key, dataset = draft.manifest.key, draft.manifest.head.dataset
-        names = unlisted(ctx, dataset)
+        names = unlisted(ctx, draft)
         if draft.row is not None and draft.row.codec == GROUP:
             yield from stage_group(ctx, draft, needed, staging)
         stages = staging.commands(ctx, needed)
@@ -458,7 +457,8 @@ class Scripted(Committer):
             case Unstaged() as unstaged:
                 if refusal is not None:
                     raise refusal  # the record is not there because the store refused to stage it
-                if unstaged.key in _only_stored(draft, needed):
+                stored = {each.key for each in needed if each.stored}
+                if unstaged.key in stored | {each.key for each in draft.rewritten}:
                     return Vanished(unstaged.key)
                 staging.missed(unstaged)
                 return None
@@ -490,11 +490,6 @@ class Scripted(Committer):
         if origin is None or not origin.pending:
             return None
         raise bound_elsewhere(key, (yield from permanent_entry(ctx, key)))
-
-
-def _only_stored(draft: Draft, needed: list[Record]) -> set[str]:
-    """Return the keys of records that the draft relies on and that this client cannot stage."""
-    return {record.key for record in needed if record.stored} | {each.key for each in draft.rewritten}
 
 
 def _wait(ctx: Context, draft: Draft) -> tuple[AwaitReplicas, ...]:
@@ -561,12 +556,13 @@ def _in_pages(ctx: Context, draft: Draft, current: Manifest, lost: ReplyLost) ->
 def _may_be_gone(draft: Draft, current: Manifest) -> bool:
     """Say whether the draft may have been committed although the log does not show it.
 
-    A draft without a row never shows in the log. A row leaves the log only when it is hidden and is not one
-    of the last.
+    A draft without a row never shows in the log. A row leaves it when it is hidden and not one of the last,
+    or is erased or dropped.
     """
-    if draft.row is None:
+    row, head, log = draft.row, current.head, current.log
+    if row is None or row.version in log.erased or row.version <= head.dropped:
         return True
-    return not current.head.shows(draft.row) and draft.row.version < complete_from(current.log)
+    return not head.shows(row) and row.version < complete_from(log)
 
 
 def ask_after_loss(ctx: Context, draft: Draft, lost: ReplyLost) -> Operation[Manifest | None]:

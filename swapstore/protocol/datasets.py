@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from swapstore.commands import Failed, Members, Peek, Register
 from swapstore.errors import Damaged, SwapstoreError, Unsupported
-from swapstore.format.manifest import ETAG_PREFIX
+from swapstore.format.manifest import DROPPED_BYTES, may_be_dropped
 from swapstore.models import Status
-from swapstore.protocol.load import ask, ask_all, current_head, own, require_data, value_of
+from swapstore.protocol.load import ask, ask_all, current_head, own, published, require_data, value_of
 from swapstore.protocol.operation import Batch, Operation
 
 if TYPE_CHECKING:
+    from swapstore.format.append import Draft
     from swapstore.format.manifest import Manifest
     from swapstore.protocol.context import Context
 
@@ -22,16 +23,20 @@ CHUNK = 500  # manifests that are asked for in one batch
 
 
 def datasets(ctx: Context) -> Operation[list[str]]:
-    """List the datasets that have a manifest. A name on the stored list may have none, so each is checked."""
+    """List the datasets that are published. A name on the stored list may have no manifest: it is checked."""
     names = sorted((yield from ask(ctx, Members(ctx.keys.datasets()))))
     if not names:
         yield from require_data(ctx)
     found: list[str] = []
     for start in range(0, len(names), CHUNK):
         chunk = names[start : start + CHUNK]
-        peeks = [Peek(ctx.keys.manifest(name), len(ETAG_PREFIX)) for name in chunk]
+        peeks = [Peek(ctx.keys.manifest(name), DROPPED_BYTES) for name in chunk]
         replies = yield from ask_all(ctx, peeks)
-        found.extend(name for name, reply in zip(chunk, replies, strict=True) if _is_there(reply))
+        for name, reply in zip(chunk, replies, strict=True):
+            is_there = _is_there(reply)
+            if is_there and isinstance(reply, bytes) and may_be_dropped(reply):
+                is_there = (yield from status(ctx, name)) is not None
+            found += [name] if is_there else []
     return found
 
 
@@ -44,7 +49,7 @@ def _is_there(reply: bytes | Failed) -> bool:
 
 def status(ctx: Context, dataset: str) -> Operation[Status | None]:
     """Return the status of a dataset. None: nothing is published."""
-    manifest = yield from current_head(ctx.reading(), dataset)
+    manifest = published((yield from current_head(ctx.reading(), dataset)))
     return None if manifest is None else status_of(ctx, manifest)
 
 
@@ -65,25 +70,28 @@ def status_of(ctx: Context, manifest: Manifest) -> Status:
     )
 
 
-def unlisted(ctx: Context, dataset: str) -> list[Register]:
+def unlisted(ctx: Context, draft: Draft) -> list[Register]:
     """Return the command that puts a dataset on the list of names, unless this client has sent it before.
 
-    It is sent in the same batch as a commit, which does not depend on it.
+    It is sent in the same batch as a commit, which does not depend on it. A drop takes the name off the list,
+    so it is sent again for a publish over a dropped manifest; where there is none, the cache forgets.
     """
-    if ctx.cache.is_listed(ctx.keys.manifest(dataset)):
+    head, base = draft.manifest.head, draft.base
+    is_first = base is not None and base.head.is_dropped
+    if head.is_dropped or (not is_first and ctx.cache.is_listed(draft.manifest.key)):
         return []
-    return [Register(ctx.keys.datasets(), dataset)]
+    return [Register(ctx.keys.datasets(), head.dataset)]
 
 
-def list_after_all(ctx: Context, dataset: str) -> Operation[None]:
+def list_after_all(ctx: Context, draft: Draft) -> Operation[None]:
     """Put a dataset on the list of names if it was committed, and nobody knows if it was listed.
 
     Where a batch keeps its order, a commit that was carried out comes after a `Register` that was.
     """
-    names = [] if ctx.capabilities.keeps_order else unlisted(ctx, dataset)
+    names = [] if ctx.capabilities.keeps_order else unlisted(ctx, draft)
     if names:
         with suppress(SwapstoreError):  # the commit stands: the next publish sends it again
-            note_listed(ctx, dataset, (yield Batch(tuple(names))))
+            note_listed(ctx, draft.manifest.head.dataset, (yield Batch(tuple(names))))
 
 
 def note_listed(ctx: Context, dataset: str, replies: list[Any]) -> None:

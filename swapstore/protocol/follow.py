@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -30,7 +31,7 @@ from swapstore.format import manifest as manifests
 from swapstore.format import search
 from swapstore.format.retention import complete_from
 from swapstore.models import Gap
-from swapstore.protocol.load import current_manifest, find, gather, load_manifest, own
+from swapstore.protocol.load import current_manifest, find, gather, load_manifest, own, published
 from swapstore.protocol.operation import Listen, Operation, Wait
 from swapstore.protocol.read import through_manifest
 
@@ -111,12 +112,12 @@ class Follow:
 
     def _begin(self) -> Operation[None]:
         """Find the place to begin at. `Unavailable` is raised here: the address may be wrong."""
-        manifest = yield from current_manifest(self._ctx, self._dataset)
+        manifest = published((yield from current_manifest(self._ctx, self._dataset)))
         for attempt in range(1, self._ctx.policy.read_attempts):
             if not self._is_beyond(manifest):
                 break
             yield Wait(self._ctx.backoff(attempt))  # a replica may lag behind the version the consumer has
-            manifest = yield from load_manifest(self._ctx, self._dataset)
+            manifest = published((yield from load_manifest(self._ctx, self._dataset)))
         if self._is_beyond(manifest):
             self._lose_place()
             if manifest is not None:
@@ -143,8 +144,10 @@ class Follow:
 
     def _mark_before(self, manifest: Manifest, version: int) -> Operation[Mark | None]:
         """Find the last row up to a version, by which a reset before the first look is noticed."""
-        row = yield from self._row(manifest, search.UpToVersion(version))
-        return None if row is None else Mark.of(row)
+        with suppress(Damaged):
+            row = yield from self._row(manifest, search.UpToVersion(version))
+            return None if row is None else Mark.of(row)
+        return None
 
     def _is_beyond(self, manifest: Manifest | None) -> bool:
         return (self._after or 0) > (manifest.version if manifest else 0)
@@ -272,15 +275,22 @@ class Follow:
     def _is_same_line(self, manifest: Manifest, anchor: Mark) -> Operation[bool]:
         """Say whether the log continues the one that was followed: no other row has the anchor's version."""
         row = yield from self._row(manifest, search.ByVersion(anchor.version))
-        if row is None:  # unlinked by retention; a row that cannot have been was undone
-            return anchor.version < complete_from(manifest.log)
+        if row is None:  # unlinked by retention, or erased; a row that cannot have been was undone
+            log = manifest.log
+            return anchor.version < complete_from(log) or anchor.version in log.erased
         return anchor.names(row)
 
     def _row(self, manifest: Manifest, query: search.Query) -> Operation[Row | None]:
-        """Find a row in the log. None: there is none, or its page is damaged."""
+        """Find a row in the log. None: there is none, or its page is damaged.
+
+        Raises `Damaged` if the manifest has been replaced, so that the next one is looked at.
+        """
         try:
             return (yield from find(self._ctx, self._dataset, search.in_log(manifest.log, query)))
         except Damaged:
+            current = yield from load_manifest(self._ctx, self._dataset)
+            if current is None or current.etag != manifest.etag:
+                raise
             return None  # a damaged page behind the follower's place must not stop it
 
     def _place_of(self, manifest: Manifest, mark: Mark) -> Operation[Mark | None]:
@@ -331,7 +341,7 @@ class Mark:
 def may_lack_rows(manifest: Manifest, after: int, until: int) -> bool:
     """Say whether rows between two versions may have been unlinked by retention. The log holds none of them.
 
-    - A log that was never cut begins with version 1. Rows before its oldest row were unlinked.
+    - A log that was never cut begins with version 1. Rows before its oldest row were unlinked, or erased.
     - The last rows never leave the log, so no row is missing after the oldest of them: see `complete_from`.
     - In between, a row is unlinked only when it is hidden: its version is below `first_version`, or its `ts`
       is below `floor`.
@@ -341,6 +351,8 @@ def may_lack_rows(manifest: Manifest, after: int, until: int) -> bool:
     is further behind than that has read it, nothing shows that it was there.
     """
     first = after + 1
+    while first in manifest.log.erased:
+        first += 1
     if first >= until:
         return False
     if first < _oldest(manifest.log, until):

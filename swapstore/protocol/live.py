@@ -31,7 +31,7 @@ def put_live(
     if etag is None:
         known = ctx.cache.known(ctx.keys.manifest(dataset))
         seen = known.manifest if known else (yield from load_manifest(ctx, dataset))
-        if seen is None:
+        if seen is None or seen.head.is_dropped:
             raise nothing_published(ctx)
         etag = seen.etag
     record = records.pack_live(etag=etag, codec=codec, payload=payload, text_only=ctx.policy.text_only)

@@ -107,6 +107,11 @@ def nothing_published(ctx: Context) -> NotFound:
     return NotFound(f"nothing is published in {ctx.place}; publish a snapshot first")
 
 
+def published(found: Manifest | None) -> Manifest | None:
+    """Return a manifest as readers and producers see it. None: nothing is published, or all was dropped."""
+    return None if found is None or found.head.is_dropped else found
+
+
 # --- the manifest ----------------------------------------------------------------------------------
 
 
@@ -306,7 +311,9 @@ def current_served(
         found = attrs.evolve(found, complete=False)
     ctx.cache.learn(found, read_at, basis=None, retreat=True)
     with suppress(Damaged):  # the caller reads the record next, and raises this
-        if keep is not None:
+        if found.head.is_dropped:
+            pass
+        elif keep is not None:
             yield from keep(found, served)
         elif served.record is not None:
             yield from payload_in(ctx, dataset, found.head.serving, served.record, served.base)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from swapstore.commands import Get
+from swapstore.commands import Get, Rewritten
 from swapstore.errors import Corrupt, Damaged, NotFound, SwapstoreError
 from swapstore.format import bases, encodings, members, records
 from swapstore.format.encodings import Dictionary, Encoded
@@ -241,6 +241,40 @@ class _Bases:
         """Read what is not known, in one round trip. What does not exist is left out."""
         asked = self.unknown(wanted)
         self.keep(asked, (yield from ask_all(self._ctx, [Get(key) for key, _, _ in asked])))
+
+
+# --- store anew ------------------------------------------------------------------------------------
+
+
+def stored_alone(
+    ctx: Context, dataset: str, row: Row, table: bytes, names: Collection[str]
+) -> Operation[list[Rewritten]]:
+    """Return the records that replace those of members which need one of these bases. They need none.
+
+    Raises `Damaged` if a member cannot be read.
+    """
+    listed = members.parse_table(table, ctx.keys.id(dataset, row.id))
+    group = group_name(row.id, row.sha256)
+    made: list[Rewritten] = []
+    for batch in batches({name: each.size for name, each in listed.items()}):
+        keys = {name: ctx.keys.member(dataset, group, name) for name in batch}
+        replies = yield from ask_all(ctx, [Get(key) for key in keys.values()])
+        loading, needing = _Bases(ctx, dataset), dict[str, tuple[HeldMember, bytes]]()
+        for (name, key), reply in zip(keys.items(), replies, strict=True):
+            record = value_of(reply)
+            if record is None:
+                raise members.missing(key, row.version, name)
+            held = members.parse_member(record, key)
+            if held.base in names:
+                needing[name] = held, record.partition(b"\n")[0] + b"\n"
+        yield from loading.load((held.base or "", name) for name, (held, _) in needing.items())
+        for name, (held, header) in needing.items():
+            part = Part(held.payload(loading.known(held.base or "", name)), held.codec)
+            encoded = encodings.compressed(part.payload, text_only=ctx.policy.text_only)
+            line = members.header(part, encoded)
+            line = line if held.attempt is None else members.signed(line, held.attempt)
+            made.append(Rewritten(held.key, header, line + encoded.body))
+    return made
 
 
 # --- encode ----------------------------------------------------------------------------------------

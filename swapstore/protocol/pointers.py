@@ -110,7 +110,7 @@ def _change_header(
         if attempt > 1:
             yield Wait(ctx.backoff(attempt))
             base = yield from load_manifest(ctx, dataset)
-        if base is None:
+        if base is None or base.head.is_dropped:
             raise nothing_published(ctx)
         try:
             draft = yield from change(base)

@@ -194,7 +194,7 @@ def prune(ctx: Context, dataset: str, kept: Retention) -> Operation[Pruned]:
     let_go = lost = 0
     most = PAGES_A_PRUNE
     while lost < ctx.policy.commit_attempts:
-        if base is None:
+        if base is None or base.head.is_dropped:
             raise nothing_published(ctx)
         taken = yield from retained(ctx, base, bounds, keeping=base.head.kept, most=most)
         draft = repoint(base, stamp=ctx.stamp(), retained=taken)

@@ -24,18 +24,18 @@ from swapstore.errors import (
     Conflict,
     Contended,
     Corrupt,
+    Damaged,
     IdConflict,
     InvalidInput,
     PayloadMissing,
     Refused,
-    Rejected,
     SwapstoreError,
     TooOld,
 )
 from swapstore.format import bases, members, records, search
 from swapstore.format.append import append
 from swapstore.format.encodings import Encoded
-from swapstore.models import GROUP, Candidate, Commit, Entry, Item, Row, Snapshot, Validator
+from swapstore.models import GROUP, Commit, Entry, Item, Row, Validator
 from swapstore.protocol import prune
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Taken, Vanished, commit
@@ -44,6 +44,7 @@ from swapstore.protocol.load import find, find_id, keep_pages, load_manifest
 from swapstore.protocol.members import GroupEncoder, snapshot_at
 from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.protocol.read import through_manifest
+from swapstore.protocol.validation import validated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,7 +168,7 @@ class Intent:
         """
         if self.wanted.ts is not None:
             return self.wanted.ts
-        return max(self.began_ms, base.head.latest.ts if base else 0)
+        return max(self.began_ms, base.head.latest.ts if base and not base.head.is_dropped else 0)
 
     def entry(self, base: Manifest | None) -> Entry:
         """Describe the snapshot."""
@@ -211,14 +212,15 @@ def publish(ctx: Context, wanted: Publication) -> Operation[Commit]:
         try:
             existing = yield from _decide(ctx, this, base, is_first=attempt == 0)
             is_stopped = existing is not None
-        except (Refused, PayloadMissing, Corrupt):
+        except (Refused, PayloadMissing, Corrupt) as error:
+            from_memory = from_memory or (yield from _is_replaced(ctx, wanted.dataset, base, error))
             if not from_memory:
                 yield from _withdraw(ctx, wanted.dataset, staging)
                 raise
             is_stopped = True
         if is_stopped and from_memory:  # the remembered manifest may be out of date
             base = yield from load_manifest(ctx, wanted.dataset)
-            existing = yield from _decide(ctx, this, base, is_first=True)
+            existing = yield from _decide(ctx, this, base, is_first=attempt == 0)
         if existing is not None:
             yield from _withdraw(ctx, wanted.dataset, staging)
             return existing
@@ -323,7 +325,8 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
 
     `is_first`: nothing has been sent yet.
     """
-    # A row that retention hides is still committed, until it is unlinked.
+    base = None if base is None or base.head.is_dropped else base
+    # A row that retention hides is still committed, until it is unlinked. Dropped rows have left the tail.
     if base is not None and not (is_first and this.wanted.id is None):  # an id made just now is in no row
         for row in (*base.head.kept, *reversed(base.log.rows)):
             if row.id == this.id:
@@ -336,11 +339,11 @@ def _decide(ctx: Context, this: Intent, base: Manifest | None, *, is_first: bool
         _check_version(this, base)
         _check_age(ctx, this, base)
         if ctx.validators or this.wanted.validate is not None:
-            yield from _validate(ctx, this, base)
+            yield from validated(ctx, this, base)
     except Refused:
         # A retry of a publish that was committed long ago succeeds, whatever has been committed since.
         row_below = (yield from find_id(ctx, base, this.id, hidden=True)) if base and this.wanted.id else None
-        if base is None or row_below is None:
+        if base is None or row_below is None or row_below.version <= base.head.dropped:
             raise
         return (yield from _existing(ctx, this, base, row_below))
     return None
@@ -398,57 +401,6 @@ def _check_age(ctx: Context, this: Intent, base: Manifest | None) -> None:
         )
 
 
-def _validate(ctx: Context, this: Intent, base: Manifest | None) -> Operation[None]:
-    """Call the store's validators in order, then that of this publish. The first that refuses decides."""
-    asked = [("a validator of the store", validator) for validator in ctx.validators]
-    if this.wanted.validate is not None:
-        asked.append(("validate", this.wanted.validate))
-    previous = (yield from _previous(ctx, base)) if base else None
-    entry = this.entry(base)
-    candidate = Candidate(
-        dataset=this.wanted.dataset,
-        id=entry.id,
-        ts=entry.ts,
-        size=entry.size,
-        sha256=entry.sha256,
-        codec=entry.codec,
-        labels=dict(entry.labels),
-        raw=this.wanted.payload,
-        ts_is_default=this.wanted.ts is None,
-        members={name: part.member(name) for name, part in this.wanted.parts.items()},
-    )
-    for who, validator in asked:
-        _ask(who, validator, candidate, previous)
-
-
-def _ask(who: str, validator: Validator, candidate: Candidate, previous: Snapshot | None) -> None:
-    try:
-        reason = validator(candidate, previous)
-    except Rejected as error:
-        error.id = candidate.id
-        raise
-    except Exception as error:
-        kind = type(error).__name__
-        raise Rejected(f"{who} refused the publish: {kind}: {error}", reason=kind, id=candidate.id) from error
-    if isinstance(reason, str):
-        raise Rejected(f"{who} refused the publish: {reason}", reason=reason, id=candidate.id)
-    if reason is not None:
-        raise InvalidInput(
-            f"{who} returned {type(reason).__name__}; return None to accept, or a reason as str to refuse"
-        )
-
-
-def _previous(ctx: Context, base: Manifest) -> Operation[Snapshot | None]:
-    """Read the latest snapshot for a validator. None: its payload is lost.
-
-    Readers cannot read it either. Publishing is what helps them, so a lost payload does not stop it.
-    """
-    try:
-        return (yield from snapshot_at(ctx, base, base.head.latest))
-    except (PayloadMissing, Corrupt):
-        return None
-
-
 def _existing(ctx: Context, this: Intent, base: Manifest, row: Row) -> Operation[Commit]:
     """Return the commit of an id that is committed, if it has the same content; raise `IdConflict` if not."""
     if not this.is_content_of(row):
@@ -484,6 +436,19 @@ def _resolve(
     return answer
 
 
+def _is_replaced(
+    ctx: Context, dataset: str, base: Manifest | None, error: SwapstoreError | None = None
+) -> Operation[bool]:
+    """Say whether another manifest is stored now: what seems to be damage may have been erased since.
+
+    `error`: unless it is another one.
+    """
+    if isinstance(error, Refused):
+        return False
+    current = yield from load_manifest(ctx, dataset)
+    return (current and current.etag) != (base and base.etag)
+
+
 def _owner_of(
     ctx: Context, this: Intent, base: Manifest | None, key: str, staging: Staging
 ) -> Operation[Commit | Intent]:
@@ -491,13 +456,25 @@ def _owner_of(
     row = None
     # If only the ts record is permanent, the id record is the one that this publish staged. It will expire.
     if base is not None and key == ctx.keys.id(this.wanted.dataset, this.id):
-        row = yield from find_id(ctx, base, this.id, hidden=True)
+        try:
+            row = yield from find_id(ctx, base, this.id, hidden=True)
+        except Damaged:
+            if not (yield from _is_replaced(ctx, this.wanted.dataset, base)):
+                raise
+            return this
+    if base is not None and row is not None and row.version <= base.head.dropped:
+        from swapstore.protocol.drop import unlink  # noqa: PLC0415 - seldom needed
+
+        yield from unlink(ctx, base, row)
+        return this
     if base is not None and row is not None:
         yield from _restore_origin(ctx, base, row, staging)
         return (yield from _existing(ctx, this, base, row))
     adopted = yield from ctx.capabilities.committer.adopt(ctx, this, base)
     if adopted is not None:
         return adopted
+    if (yield from _is_replaced(ctx, this.wanted.dataset, base)):
+        return this
     raise Corrupt(
         f"{key} is permanent but no version names it, or its payload is gone: the manifest was lost or "
         "replaced, or a record was deleted. Nothing was published; publish under another id, and see "

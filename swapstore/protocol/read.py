@@ -26,6 +26,7 @@ from swapstore.protocol.load import (
     load_pages,
     load_snapshot,
     own,
+    published,
     served,
 )
 from swapstore.protocol.members import cached_group, current_members, load_group, snapshot_at
@@ -61,6 +62,7 @@ def through_manifest(
     if min_version:
         manifest = yield from require_version(ctx, dataset, manifest, min_version)
     for attempt in range(1, ctx.policy.read_attempts):
+        manifest = published(manifest)
         if manifest is None:
             return None
         try:
@@ -69,6 +71,7 @@ def through_manifest(
             if not ctx.route.leave():
                 yield Wait(ctx.backoff(attempt))
             manifest = yield from load_manifest(ctx, dataset)
+    manifest = published(manifest)
     return None if manifest is None else (yield from view(manifest))
 
 
@@ -131,7 +134,7 @@ def remembered(
     if known is None or ctx.clock.monotonic() - known.read_at > max_staleness_s:
         return None
     manifest = known.manifest
-    if manifest.version < min_version:
+    if manifest.version < min_version or manifest.head.is_dropped:
         return None
     row = manifest.head.serving
     found: Snapshot | None
@@ -305,10 +308,13 @@ class History:
             return (yield from self._load(refs))
         except PayloadMissing:
             ref = refs[0]
-            current = yield from load_manifest(self._ctx, self._dataset)
-            if current is None or (yield from is_page_named(self._ctx, current, ref.key, ref.first_version)):
+            current = published((yield from load_manifest(self._ctx, self._dataset)))
+            if current is not None and (
+                yield from is_page_named(self._ctx, current, ref.key, ref.first_version)
+            ):
                 raise
         raise Contended(
             f"versions {ref.first_version} to {ref.last_version} were unlinked while the history was read, "
-            "more slowly than unlinked pages are kept; nothing is damaged. Read the history again"
+            "more slowly than unlinked pages are kept, or one of them was erased, or the dataset dropped; "
+            "nothing is damaged. Read the history again"
         )

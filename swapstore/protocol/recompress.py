@@ -26,13 +26,11 @@ import attrs
 from swapstore.commands import Command, Get, Peek, Rewritten
 from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown
 from swapstore.format import records, reseal, search
-from swapstore.format.encodings import Encoded
 from swapstore.models import Compression, Recompressed
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Vanished, commit
 from swapstore.protocol.load import (
     ask_all,
     current_manifest,
-    load_base,
     load_manifest,
     load_page,
     nothing_published,
@@ -40,12 +38,13 @@ from swapstore.protocol.load import (
     value_of,
 )
 from swapstore.protocol.operation import Operation, Turn, Wait
-from swapstore.protocol.reencoder import Chain, Deltas, Plan, Stored, alone
+from swapstore.protocol.reencoder import Chain, Deltas, Plan, Stored, alone, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from swapstore.format.append import Draft
+    from swapstore.format.encodings import Encoded
     from swapstore.format.manifest import Manifest
     from swapstore.format.pages import Page
     from swapstore.models import Ref, Row
@@ -67,12 +66,12 @@ def recompress(
     """
     yield Turn((dataset,))
     base = yield from current_manifest(ctx, dataset)
-    if base is None:
+    if base is None or base.head.is_dropped:
         raise nothing_published(ctx)
     run = _Run(ctx, dataset, compression, limit, upto=base.version)
     lost = 0
     while lost < ctx.policy.commit_attempts:
-        if base is None:
+        if base is None or base.head.is_dropped:
             raise nothing_published(ctx)
         try:
             step = yield from run.next(base)
@@ -295,20 +294,11 @@ class _Run:
         found = []
         for row, key, reply in zip(rows, keys, replies, strict=True):
             try:
-                found.append((yield from self._stored(row, key, value_of(reply))))
+                found.append((yield from decoded(self._ctx, self._dataset, row, value_of(reply))))
             except Damaged as error:
                 yield from self._require_current(base, error)
                 self._unreadable.add(key)
         return found
-
-    def _stored(self, row: Row, key: str, record: bytes | None) -> Operation[Stored]:
-        held = records.held(record, row, key)
-        if record is None or held.base not in {None, row.base}:
-            raise Corrupt(f"{key} needs a base that its row does not name", key=key)
-        base = None
-        if held.base is not None:
-            base = yield from load_base(self._ctx, self._dataset, held.base)
-        return Stored(row, record, held.payload(base), Encoded(held.body, held.encoding, held.base))
 
     def _step(self, draft: Draft, stored: Sequence[Stored], plan: Plan, *, upto: int) -> _Step:
         keys, dataset = self._ctx.keys, self._dataset

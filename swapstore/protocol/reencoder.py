@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.errors import Damaged
+from swapstore.errors import Corrupt, Damaged
 from swapstore.format import bases, encodings, records
 from swapstore.format.encodings import Dictionary, Encoded, InForce
 from swapstore.format.keys import base_name, is_of_group
@@ -44,6 +44,18 @@ class Stored:
     def anew(self, encoded: Encoded) -> bytes:
         """Return the record that holds the payload in another encoding."""
         return records.id_header(self.row, encoded.encoding, encoded.base) + encoded.body
+
+
+def decoded(ctx: Context, dataset: str, row: Row, record: bytes | None) -> Operation[Stored]:
+    """Decode the id record of a row, and its base if it needs one. Raises `Damaged`."""
+    key = ctx.keys.id(dataset, row.id)
+    held = records.held(record, row, key)
+    if record is None or held.base not in {None, row.base}:
+        raise Corrupt(f"{key} needs a base that its row does not name", key=key)
+    base = None
+    if held.base is not None:
+        base = yield from load_base(ctx, dataset, held.base)
+    return Stored(row, record, held.payload(base), Encoded(held.body, held.encoding, held.base))
 
 
 @attrs.frozen

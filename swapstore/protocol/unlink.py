@@ -14,6 +14,8 @@ from swapstore.protocol.load import ask_all, load_base, payload_in, value_of
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from swapstore.format.append import Draft
     from swapstore.format.members import Listed
     from swapstore.models import Row
@@ -37,13 +39,37 @@ def with_members(ctx: Context, draft: Draft) -> Operation[Draft]:
     freed_bytes = draft.freed_bytes
     for row in draft.groups:
         listed = yield from _listed(ctx, dataset, row)
-        group = group_name(row.id, row.sha256)
-        found += [ctx.keys.member(dataset, group, name) for name in listed]
+        found += _keys_of(ctx, dataset, row, listed)
         freed_bytes += sum(each.size for each in listed.values())
     for base in _bases_in(ctx, draft):
-        names = yield from _listed_in_base(ctx, dataset, base)
-        found += [ctx.keys.member_base(dataset, base, name) for name in names]
-    return attrs.evolve(draft, unlinked=(*found, *draft.unlinked), groups=(), freed_bytes=freed_bytes)
+        found += yield from members_of_base(ctx, dataset, base)
+    unlinked = tuple(dict.fromkeys((*found, *draft.unlinked)))
+    return attrs.evolve(draft, unlinked=unlinked, groups=(), freed_bytes=freed_bytes)
+
+
+def members_of(ctx: Context, dataset: str, row: Row) -> Operation[list[str]]:
+    """Return the keys of a group's members. None: it is no group, or its table is lost."""
+    if not row.is_group:
+        return []
+    return _keys_of(ctx, dataset, row, (yield from _listed(ctx, dataset, row)))
+
+
+def members_of_base(ctx: Context, dataset: str, name: str) -> Operation[list[str]]:
+    """Return the keys of the members' records of a base. None: it is none of groups, or its table is lost."""
+    if not is_of_group(name):
+        return []
+    key = ctx.keys.base(dataset, name)
+    try:
+        base = yield from load_base(ctx, dataset, name)
+        listed = members.parse_table(base.content, key)
+    except Damaged:
+        return []
+    return [ctx.keys.member_base(dataset, name, member) for member in listed]
+
+
+def _keys_of(ctx: Context, dataset: str, row: Row, listed: Iterable[str]) -> list[str]:
+    group = group_name(row.id, row.sha256)
+    return [ctx.keys.member(dataset, group, name) for name in listed]
 
 
 def _bases_in(ctx: Context, draft: Draft) -> list[str]:
@@ -65,12 +91,3 @@ def _listed(ctx: Context, dataset: str, row: Row) -> Operation[dict[str, Listed]
         return members.parse_table(payload, key)
     except Damaged:
         return {}
-
-
-def _listed_in_base(ctx: Context, dataset: str, name: str) -> Operation[list[str]]:
-    key = ctx.keys.base(dataset, name)
-    try:
-        base = yield from load_base(ctx, dataset, name)
-        return list(members.parse_table(base.content, key))
-    except Damaged:
-        return []

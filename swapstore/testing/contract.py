@@ -48,6 +48,7 @@ from swapstore.commands import (
     Swap,
     Time,
     Ttl,
+    Unregister,
     Unstaged,
     Write,
 )
@@ -160,12 +161,11 @@ class PublishingContract:
         assert do(driver, Replace(A, b"three\n", LONG_MS)) is False
         assert do(driver, Get(A)) == b"two\n"
 
-    def test_register_collects_members(self, driver: Driver) -> None:
-        """The list of datasets would lack a name, or hold it twice."""
-        assert do(driver, Members("t:datasets")) == frozenset()
-        for name in ("b", "a", "b"):
-            do(driver, Register("t:datasets", name))
-        assert do(driver, Members("t:datasets")) == frozenset({"a", "b"})
+    def test_a_set_has_the_members_that_were_registered(self, driver: Driver) -> None:
+        """The list of datasets would lack a name, hold it twice, or keep one that was dropped."""
+        gone = (Unregister("t:set", "b"), Unregister("t:set", "d"), Unregister("t:none", "b"))
+        driver.execute([*(Register("t:set", name) for name in "babc"), *gone])
+        assert do(driver, Members("t:set")) == frozenset({"a", "c"})
 
     def test_a_batch_answers_each_command_in_order(self, driver: Driver) -> None:
         """A command would get the reply to another one of its batch."""

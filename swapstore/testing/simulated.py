@@ -46,6 +46,7 @@ from swapstore.commands import (
     Swap,
     Time,
     Ttl,
+    Unregister,
     Unstaged,
     Write,
 )
@@ -253,6 +254,9 @@ class Keyspace:
                 return None
             case Register(key, member):
                 self.sets[key] = self.sets.get(key, frozenset()) | {member}
+                return None
+            case Unregister(key, member):
+                self.sets[key] = self.sets.get(key, frozenset()) - {member}
                 return None
             case _:
                 return self._write_plain(command, now_ms)

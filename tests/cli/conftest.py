@@ -88,7 +88,9 @@ class Swapstore:
                 code = int(end.code or 0)
             return Done(code, streams["stdout"].getvalue(), streams["stderr"].getvalue().decode())
 
-    def on_a_terminal(self, *arguments: str, columns: int = 80, env: Mapping[str, str] | None = None) -> Done:
+    def on_a_terminal(
+        self, *arguments: str, columns: int = 80, env: Mapping[str, str] | None = None, typed: bytes = b""
+    ) -> Done:
         """Run the command on a terminal, and return what is seen there, without colours."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
@@ -100,6 +102,7 @@ class Swapstore:
             env={**self.env, **(env or {})},
         )
         os.close(theirs)
+        os.write(ours, typed)
         seen = b""
         try:
             while chunk := os.read(ours, 65_536):

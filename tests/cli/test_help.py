@@ -28,6 +28,8 @@ COMMANDS = (
     "rollback",
     "prune",
     "recompress",
+    "erase",
+    "drop",
     "verify",
     "repair",
     "backup",

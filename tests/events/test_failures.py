@@ -33,6 +33,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "unpin": lambda store: store.unpin("mena"),
     "rollback": lambda store: store.rollback("mena", id="a"),
     "prune": lambda store: store.prune("mena"),
+    "erase": lambda store: store.erase("mena", id="a"),
+    "drop": lambda store: store.drop("mena"),
     "verify": lambda store: store.verify(),
     "repair": lambda store: store.repair(),
     "doctor": lambda store: store.doctor(),

@@ -17,6 +17,7 @@ from tests.exploration import (
     batching,
     deltas,
     durable,
+    erasing,
     maintenance,
     recompressing,
     scriptless,
@@ -195,6 +196,20 @@ def test_every_state_of_history_that_is_stored_anew_keeps_the_promises(scenario:
     """In some order of commands and faults a snapshot cannot be read, or a base is unlinked too early."""
     outcome = recompressing.explore(recompressing.SCENARIOS[scenario], recompressing.BUDGETS[budget])
     check_pinned("states_recompressing.json", scenario, budget, outcome)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "budget"),
+    [
+        search("states_erasing.json", name, name, budget, quick=QUICK_WITH_ZSTD)
+        for name, each in erasing.SCENARIOS.items()
+        for budget in each.budgets
+    ],
+)
+def test_every_state_of_erase_and_drop_keeps_the_promises(scenario: str, budget: str) -> None:
+    """In some order of commands and faults what was erased is still there, or something else is lost."""
+    outcome = erasing.explore(erasing.SCENARIOS[scenario], erasing.BUDGETS[budget])
+    check_pinned("states_erasing.json", scenario, budget, outcome)
 
 
 def test_one_id_is_created_once() -> None:

@@ -33,21 +33,31 @@ MUTANTS = (
         "a page keeps its name though its rows have changed",
         "A reader that has cached a page never takes it for another one.",
         ANEW + "history_becomes_small_and_plain_again[sqlite]",
-        Edit(
-            "_Resealing._instead_of", "self._stamp.new_epoch", 'ref.key.rpartition(":")[2].partition(".")[0]'
-        ),
+        Edit("_Resealing._seal", "self._stamp.new_epoch", '"0" * 12'),
+    ),
+    mutant(
+        "what was erased leaves no trace of its version",
+        "A follower whose last row was erased goes on, and is not told that the store went back.",
+        "erase/test_erase.py::test_followers_go_on_without_a_gap[sqlite-10]",
+        Edit("redraft", "(*log.erased, gone)[-manifest.recent() :]", "log.erased"),
+    ),
+    mutant(
+        "a drop that does not say so",
+        "From the first swap of a drop on, readers see nothing published.",
+        "erase/test_drop.py::test_readers_see_nothing_from_the_first_swap_on[sqlite]",
+        Edit("drop", "dropped=version", "dropped=0"),
     ),
     mutant(
         "latest moved back by an older snapshot",
         "A slow producer that started earlier does not move latest back in time.",
         MANIFEST + "latest_is_the_greatest_ts",
-        Edit("append", "base.head.latest if base and base.head.latest.ts > row.ts else", ""),
+        Edit("append", "base.head.latest if base and is_older_than_latest(row.ts, base.head) else", ""),
     ),
     mutant(
         "an equal ts does not win",
         "Of two snapshots of one moment the later commit is the latest.",
         MANIFEST + "latest_is_the_greatest_ts",
-        Edit("append", "base.head.latest.ts > row.ts", "base.head.latest.ts >= row.ts"),
+        Edit("is_older_than_latest", "ts < head.latest.ts", "ts <= head.latest.ts"),
     ),
     mutant(
         "sealing drops a row",

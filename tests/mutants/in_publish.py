@@ -110,7 +110,19 @@ MUTANTS = (
         "guessing when version n+1 was pruned",
         "If nothing shows whether it committed, the outcome is unknown, and the producer is told so.",
         OUTCOMES + "a_pruned_row_after_a_lost_reply_is_outcome_unknown[sqlite]",
-        Edit("_may_be_gone", "not current.head.shows(draft.row)", "False"),
+        Edit("_may_be_gone", "not head.shows(row)", "False"),
+    ),
+    mutant(
+        "what was dropped counts as committed",
+        "An id that was dropped can be published again at once.",
+        "erase/test_drop.py::test_a_producer_goes_on_at_once[sqlite-none-0]",
+        Edit("_owner_of", "row.version <= base.head.dropped", "False"),
+    ),
+    mutant(
+        "what is erased has its ten minutes",
+        "When erase returns, no key has anything of the snapshot.",
+        "erase/test_erase.py::test_nothing_of_it_is_left_and_nothing_else_changes[sqlite-none]",
+        Edit("_Erase._anew", "grace_ms=0", "grace_ms=None"),
     ),
     mutant(
         "guessing the outcome of a pin",
@@ -218,8 +230,8 @@ MUTANTS = (
         "store/test_guards.py::test_validate_is_asked_again_after_a_lost_race[sqlite]",
         Edit(
             "_decide",
-            "yield from _validate(ctx, this, base)",
-            "if is_first:\n    yield from _validate(ctx, this, base)",
+            "yield from validated(ctx, this, base)",
+            "if is_first:\n    yield from validated(ctx, this, base)",
         ),
     ),
     mutant(

@@ -120,7 +120,7 @@ MUTANTS = (
         "a lost snapshot called leaked",
         "What an earlier line of versions committed is named again, not given a TTL.",
         DAMAGE + "a_lost_manifest_that_was_published_over_gives_the_history_back[sqlite]",
-        Edit("_is_committed", "or origin.epoch != walk.manifest.epoch", ""),
+        Edit("_is_committed", "origin.epoch != walk.manifest.epoch", "False"),
     ),
     mutant(
         "the rows of a hole called leaked",

@@ -184,7 +184,7 @@ def test_only_errors_of_the_library_come_out_of_a_method(
             fault = outcome(call)
             if fault:
                 faults.append(f"{parameter}, value {number} ({type(value).__name__}): {fault}")
-        assert store.read("mena", id="first") is not None
+        assert name == "drop" or store.read("mena", id="first") is not None
     assert not faults, "\n".join(faults)
 
 

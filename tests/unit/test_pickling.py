@@ -127,6 +127,8 @@ def values() -> dict[str, Any]:
         "CopyStep": steps[0],
         "Pruned": store.prune("mena"),
         "Recompressed": store.recompress("mena", compression="zstd"),
+        "Dropped": models.Dropped(dataset="mena", snapshots=3, republished=False),
+        "Erased": models.Erased(dataset="mena", id="a", version=1, etag="x", latest=2, stored_anew=0),
         "Durability": models.Durability(replicas=2, fsync=True),
         "Timeout": models.Timeout(connect=1.0, reply=2.0, total=3.0),
         "Retention": Retention(max_age=timedelta(1), max_count=3),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import redis
 
-from swapstore.commands import Ask, AwaitReplicas, Command, Failed, ReadCommand, Register
+from swapstore.commands import Ask, AwaitReplicas, Command, Failed, ReadCommand, Register, Unregister
 from swapstore.drivers.base import closed
 from swapstore.drivers.redis import errors
 from swapstore.drivers.redis.address import shown
@@ -80,8 +80,8 @@ class Group:
 
     @property
     def is_harmless(self) -> bool:
-        """Whether the commands can be sent twice: they only read, or add a name to a set."""
-        return all(isinstance(each, ReadCommand | Register) for each in self.commands)
+        """Whether the commands can be sent twice: they only read, or change whether a name is in a set."""
+        return all(isinstance(each, ReadCommand | Register | Unregister) for each in self.commands)
 
 
 class Topology:

@@ -44,6 +44,7 @@ from swapstore.commands import (
     SwapReply,
     Time,
     Ttl,
+    Unregister,
     Unstaged,
     Write,
 )
@@ -134,6 +135,7 @@ _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
     Put: lambda put: ("SET", put.key, put.value, "PX", put.ttl_ms),
     Write: lambda write: ("SET", write.key, write.value),
     Register: lambda register: ("SADD", register.key, register.member),
+    Unregister: lambda unregister: ("SREM", unregister.key, unregister.member),
     Keep: lambda keep: ("SET", keep.key, keep.value, "NX"),
     CompareAndSet: lambda cas: (
         *("SET", cas.key, cas.value, "IFEQ", cas.expected),
@@ -389,6 +391,7 @@ _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Put: lambda reply: None,  # noqa: ARG005
     Write: lambda reply: None,  # noqa: ARG005
     Register: lambda reply: None,  # noqa: ARG005
+    Unregister: lambda reply: None,  # noqa: ARG005
     Keep: lambda reply: reply is not None,
     CompareAndSet: lambda reply: reply is not None,
     Drop: lambda reply: None,  # noqa: ARG005

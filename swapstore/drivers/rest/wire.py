@@ -29,6 +29,7 @@ from swapstore.commands import (
     Replace,
     Stage,
     Ttl,
+    Unregister,
     Write,
 )
 from swapstore.drivers.redis import wire
@@ -194,6 +195,7 @@ _EXPECTED: dict[type[Command[Any]], Any] = {
     Put: bytes,
     Write: bytes,
     Register: int,
+    Unregister: int,
     Replace: int,
     Drop: int,
     Expire: int,

@@ -36,6 +36,7 @@ from swapstore.commands import (
     SwapReply,
     Time,
     Ttl,
+    Unregister,
     Unstaged,
     Write,
 )
@@ -203,6 +204,10 @@ def _register(connection: sqlite3.Connection, command: Register, _now: int) -> N
     )
 
 
+def _unregister(connection: sqlite3.Connection, command: Unregister, _now: int) -> None:
+    connection.execute("DELETE FROM members WHERE key = ? AND member = ?", (command.key, command.member))
+
+
 # --- the commit ------------------------------------------------------------------------------------
 
 
@@ -276,5 +281,6 @@ _MEANING: dict[type[Command[Any]], Callable[[sqlite3.Connection, Any, int], Any]
     Put: _put,
     Write: _write,
     Register: _register,
+    Unregister: _unregister,
     Swap: commit,
 }

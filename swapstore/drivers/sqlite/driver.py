@@ -134,9 +134,15 @@ class SqliteDriver:
 
     def _write_once(self, commands: Sequence[Command[Any]], swap: Swap | None) -> list[Any]:
         with self._lend(writes=True) as opened:
+            if swap is None and any(type(each) is Swap and _must_go(each) for each in commands):
+                with _overwriting(opened.connection, on=True):
+                    replies = self._write(opened, commands)
+                with suppress(sqlite3.Error):  # the log still has what was deleted
+                    opened.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                return replies
             if swap is None:
                 return self._write(opened, commands)
-            with _without_overwriting(opened.connection):
+            with _overwriting(opened.connection, on=False):
                 replies = self._write(opened, commands)
             with suppress(sqlite3.Error):  # the next swap begins the log anew, and there may be many
                 opened.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -292,11 +298,16 @@ def _for_a_full_disk(commands: Sequence[Command[Any]]) -> Swap | None:
     return next((swap for swap in swaps if swap.even_if_full and not swap.grace_ms), None)
 
 
+def _must_go(swap: Swap) -> bool:
+    """Whether a swap deletes what it unlinks because its bytes must not stay: see `protocol/erase.py`."""
+    return bool(swap.unlinked) and not swap.grace_ms and not swap.even_if_full
+
+
 @contextmanager
-def _without_overwriting(connection: sqlite3.Connection) -> Iterator[None]:
-    """Delete without overwriting the bytes, as some builds do: a full disk has no room for that."""
+def _overwriting(connection: sqlite3.Connection, *, on: bool) -> Iterator[None]:
+    """Let what is deleted be overwritten with zeros, or not: a full disk has no room for that."""
     (usual,) = connection.execute("PRAGMA secure_delete").fetchone()
-    connection.execute("PRAGMA secure_delete = OFF")
+    connection.execute(f"PRAGMA secure_delete = {'ON' if on else 'OFF'}")
     try:
         yield
     finally:

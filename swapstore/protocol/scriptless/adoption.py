@@ -78,6 +78,8 @@ def may_adopt(ctx: Context, draft: Draft) -> Operation[bool]:
     origin = yield from read_origin(ctx, head.dataset, draft.row)
     if origin is None:
         return False
+    if origin.version in draft.base.log.erased:
+        return False
     is_other_line = origin.epoch != draft.base.epoch or origin.version > head.version
     return is_other_line or (origin.version >= head.first_version and draft.row.ts >= head.floor)
 
@@ -215,6 +217,29 @@ def delete(
     except ReplyLost:
         return True  # without the id record, the mark binds nothing
     return True
+
+
+def delete_unlinked(ctx: Context, current: Manifest, ts_keys: Sequence[str]) -> Operation[None]:
+    """Delete the records of these ts records, which no row names any more, and which leave without a grace.
+
+    A `PEXPIRE` would not do: one that arrives late could hit what is published under the id after a second.
+    Left is what another client is deleting, and what a publish on `current` may rely on.
+    """
+    dataset = current.head.dataset
+    for ts_key in ts_keys:
+        name, ts_record = ctx.keys.parse(ts_key), (yield from ask(ctx, Get(ts_key)))
+        origin = None if ts_record is None else records.origin_in(ts_record)
+        if name is None or origin is None or ts_record is None:
+            continue
+        if origin.is_reclaimed and not is_abandoned(ctx, origin):
+            continue
+        if origin.pending and not origin.is_reclaimed and is_live(origin, current):
+            continue
+        left = Left(name.id, name.ts, origin.entry)
+        id_key = ctx.keys.id(dataset, left.id)
+        record = yield from ask(ctx, Get(id_key))
+        own = record if record is not None and left.is_in(record, id_key) else None
+        yield from delete(ctx, dataset, left.check, (id_key, own), (ts_key, ts_record))
 
 
 def reclaim_leaked(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:

@@ -30,6 +30,7 @@ from swapstore.commands import (
     PERMANENT,
     Command,
     CompareAndSet,
+    Drop,
     Expire,
     Failed,
     Get,
@@ -60,6 +61,7 @@ from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.adoption import (
     Left,
     delete,
+    delete_unlinked,
     deleting,
     is_abandoned,
     is_free,
@@ -92,6 +94,10 @@ class _Scriptless:
     def stage_ahead(self, _ctx: Context, _needed: list[Record], _staging: Staging) -> Operation[None]:
         """Do nothing: records are written right before the swap, and are permanent at once."""
         yield from ()
+
+    def discard(self, key: str) -> Command[Any]:
+        """Return the command that deletes a key if it has a TTL, and leaves it if it is permanent."""
+        return Drop(key)
 
 
 class ByCompareAndSet(_Scriptless):
@@ -410,8 +416,17 @@ class _Comparing(Sending):
 
     def _to_finish(self) -> list[Get]:
         """Return reads of the ts records that this draft unlinks."""
-        names = [self._ctx.keys.parse(key) for key in self._draft.unlinked if self._draft.grace_ms is None]
-        return [Get(name.key) for name in names if name is not None and name.kind == "ts"]
+        return [] if self._leaves_unlinked else [Get(key) for key in self._unlinked("ts")]
+
+    @property
+    def _leaves_unlinked(self) -> bool:
+        """Whether what the draft unlinks stays: a publish may adopt what a repair unlinks before its TTL."""
+        return bool(self._draft.grace_ms)
+
+    def _unlinked(self, *kinds: str) -> list[str]:
+        """Return the keys that the draft unlinks, of these kinds."""
+        names = [self._ctx.keys.parse(key) for key in self._draft.unlinked]
+        return [name.key for name in names if name is not None and name.kind in kinds]
 
     def _finish_unlinked(self, stored: Sequence[bytes | None]) -> Operation[None]:
         """Mark as committed what the draft unlinks, before the swap: see `adoption.py`.
@@ -419,8 +434,9 @@ class _Comparing(Sending):
         Such a record is still pending if its own commit was cut short after its swap.
         """
         commands: list[Command[Any]] = []
+        epoch = self._draft.manifest.epoch
         for command, value in zip(self._to_finish(), stored, strict=True):
-            final = records.committed_ts(value) if value else None
+            final = records.committed_ts(value, epoch=epoch) if value else None
             if value and final:
                 commands.append(CompareAndSet(command.key, value, final))
         if commands:
@@ -432,12 +448,18 @@ class _Comparing(Sending):
         commands: list[Command[Any]] = []
         if self._is_pending() and self._ts is not None:
             commands.append(CompareAndSet(self._ts_key, self._ts, self._final))
-        # A publish may adopt a key that a repair unlinks before the key has its TTL. So such a key stays.
-        if self._draft.grace_ms is None:
-            commands += [Expire(key, self._grace_ms()) for key in self._draft.unlinked]
+        at_once = self._draft.grace_ms == 0
+        if not self._leaves_unlinked:
+            kinds = ("page", "base") if at_once else ("page", "base", "member", "id", "ts")
+            commands += [Expire(key, self._grace_ms()) for key in self._unlinked(*kinds)]
+            raw = self._draft.manifest.raw
+            # The last swap of a drop deletes the manifest, unless somebody has published since.
+            commands += [CompareAndSet(key, raw, raw, ttl_ms=1) for key in self._unlinked("manifest")]
         try:
             for portion in portions(self._ctx, commands):
                 yield Batch(portion)
+            if at_once:
+                yield from delete_unlinked(self._ctx, self._draft.manifest, self._unlinked("ts"))
         except SwapstoreError:
             return
 

@@ -107,7 +107,7 @@ class Sending:
 
         Only what this did not write is read back. `around` is sent in the same request, before the records.
         """
-        names = unlisted(self._ctx, self._dataset)
+        names = unlisted(self._ctx, self._draft)
         writes = {record.key: command for record in self._wanted if (command := self._write(record))}
         looks = self._looks([record for record in self._wanted if record.key not in writes])
         if not (writes or looks or around):
