@@ -15,7 +15,7 @@ from swapstore.errors import Damaged
 from swapstore.format import encodings, manifest, records
 from swapstore.format.keys import base_version
 from swapstore.fsck.bases import KEPT, Bases
-from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, key, payload
+from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, key, opened, payload
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
@@ -186,7 +186,8 @@ def test_a_base_that_a_producer_brings_meanwhile_is_not_unlinked(original: Simul
 
 
 WRONG_NUMBERS = {
-    "size": lambda base: attrs.evolve(base, size=base.size + 1),
+    "small": lambda base: attrs.evolve(base, size=base.size // 2 - 1),
+    "large": lambda base: attrs.evolve(base, size=2 * base.size + 1),
     "count": lambda base: attrs.evolve(base, count=100),
     "last": lambda base: attrs.evolve(base, last=base.sum + 1),
     "missing": lambda base: attrs.evolve(base, name=f"{COUNT}.0123456789abcdef"),
@@ -205,6 +206,22 @@ def test_a_base_that_is_wrongly_in_force_is_taken_out(original: SimulatedDataset
     assert (report.dropped, report.left) == ((), ())
     assert invariants.manifest_of(original.store).log.base is None
     assert original.history() == original.rows
+
+
+def test_a_base_that_producers_at_two_endpoints_bring_at_once_is_not_wrong() -> None:
+    """Verify calls a dataset damaged: one producer tells the size of a base whose record is the other's."""
+    dataset = opened(delta=True)
+    policy = dataset.store._context.policy
+    slow, meddler = meddled(dataset.store, policy=attrs.evolve(policy, text_only=True))
+    value = payload(1, delta=True)
+    slow.publish("other", value)
+    commands = len(meddler.batches[-1])
+    meddler.between(len(meddler.batches) + 1, commands - 1, partial(dataset.store.publish, "mena", value))
+    slow.publish("mena", value)
+    (base,) = (key for key in dataset.bases() if "{mena}" in key)
+    assert dataset.sim.keyspace.values[base].data.partition(b"\n")[2].isascii(), "it is that of the slow one"
+    assert [row.version for row in dataset.history()] == [1, 2]
+    assert dataset.problems() == set()
 
 
 # --- rows and records that disagree ------------------------------------------------------------------

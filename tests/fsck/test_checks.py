@@ -34,7 +34,7 @@ def of_another_entry(dataset: SimulatedDataset, number: int) -> bytes:
 
 @pytest.mark.parametrize("lost", ["manifest", "page"])
 def test_what_was_only_staged_is_not_restored_by_the_ts_record_of_a_lost_payload(lost: str) -> None:
-    """A publish that was refused becomes history in a repair, under the ts record of what was there before."""
+    """A publish that was refused becomes history in a repair, by the ts record of what was there before."""
     dataset = grown(13)
     pages = dataset.pages()
     dataset.delete(key("id", 1))

@@ -228,6 +228,50 @@ def test_what_cannot_be_read_stays_and_is_counted() -> None:
     assert another(store).read(D, id="id-99").raw == document(0, changed=99)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("damage", ["deleted", "another", "expiring"])
+@pytest.mark.parametrize("remembers", [True, False])
+def test_nothing_is_stored_against_a_base_that_is_lost_or_may_expire(damage: str, *, remembers: bool) -> None:
+    """Snapshots that were whole cannot be read any more: they need a base that is gone, or soon will be."""
+    sim = SimulatedStore()
+    producer = storing(sim.connect(), "delta")
+    for number in range(3):
+        producer.publish(D, document(0, changed=number), id=f"old-{number}", codec="bytes")
+    fill(sim.connect(), 8, "none")
+    (base,) = (key for key in sim.keyspace.values if ":base:" in key)
+    value = sim.keyspace.values.pop(base)
+    if damage == "another":
+        sim.keyspace.values[base] = attrs.evolve(value, data=value.data.replace(b'"base":"', b'"base":"9', 1))
+    elif damage == "expiring":
+        sim.keyspace.values[base] = attrs.evolve(value, expires_at=sim.clock.ms + 600_000)
+    done = (producer if remembers else another(sim.connect())).recompress(D, compression="delta")
+    assert done.left == 0
+    assert done.stored_anew == (8 if damage == "expiring" else 0)
+    sim.keyspace.expire_all()
+    for number in range(8):
+        snapshot = another(sim.connect()).read(D, id=f"id-{number}")
+        assert snapshot is not None
+        assert snapshot.raw == document(0, changed=number)
+
+
+def test_a_base_that_another_endpoint_has_brought_is_not_wrongly_in_force() -> None:
+    """Verify finds damage after a recompress: the base in force takes other bytes than the manifest says."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    rest = attrs.evolve(store._context.policy, compression="delta", text_only=True)
+    producer = Store(store._driver, attrs.evolve(store._context, policy=rest))
+    for number in range(3):
+        producer.publish(D, document(0, changed=number), id=f"old-{number}", codec="bytes")
+    sim.keyspace.values.pop(store._context.keys.manifest(D))
+    another(store).repair(D, apply=True)
+    assert stored(store).manifest.log.base is None
+    fill(store, 8, "none")
+    another(store).recompress(D, compression="delta")
+    in_force = stored(store).manifest.log.base
+    assert in_force is not None
+    assert in_force.count > 1
+    assert not [finding for finding in another(store).verify(D) if finding.wrong]
+
+
 def stored_page(sim: SimulatedStore, *, first: int) -> str:
     return next(key for key in sim.keyspace.values if ":page:" in key and f".{first}-{first + 7}" in key)
 
