@@ -375,7 +375,6 @@ class _Run:
         name = self._ctx.keys.parse(key)
         if name is not None and name.kind == "base":
             self._lost_bases.add(name.rest)
-            self._ctx.cache.forget_base(key)
             self._chain = None
             return
         (self._unreadable if key in self._vanished else self._vanished).add(key)
