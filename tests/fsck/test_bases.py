@@ -148,6 +148,26 @@ def test_a_base_with_a_ttl_is_made_permanent(original: SimulatedDataset, number:
     original.still_has({row.id for row in original.rows})
 
 
+def test_a_base_in_force_that_no_row_names_is_made_permanent(original: SimulatedDataset) -> None:
+    """The base in force expires unnoticed, once the rows that needed it have left the log."""
+    context = original.store._context
+    plain = Store(
+        original.store._driver,
+        attrs.evolve(context, policy=attrs.evolve(context.policy, compression="none")),
+    )
+    for number in range(40):
+        plain.publish("mena", number, ts=at(100 + number))
+    another(plain).prune("mena", retention=Retention(max_count=1))
+    original.sim.keyspace.expire_all()
+    original.rows[:] = original.history()
+    (base,) = original.bases()
+    assert {row.base for row in invariants.check(original.store)} == {None}
+    original.expire(base)
+    assert original.problems() == {"base-expiring"}
+    repaired(original)
+    assert original.bases() == [base]
+
+
 def test_a_base_that_no_row_needs_gets_a_ttl(original: SimulatedDataset) -> None:
     """A base that a crashed commit has left stays permanently."""
     leaked = original.bases()[0].replace("{mena}:", "{mena}:9")
