@@ -14,7 +14,8 @@ How far it came is not stored: run again, it looks at the rows once more, and fi
   log shows of its bases does not tell that, so the log is searched.
 
 Snapshots and pages that cannot be read stay as they are, and are counted. Verify says what is wrong with
-them.
+them. A swap verifies the bases that it relies on, and makes them permanent: nothing that can be read comes to
+need a base that is lost, or that may expire.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import attrs
 
 from swapstore.commands import Command, Get, Peek, Rewritten
 from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown
-from swapstore.format import records, reseal, search
+from swapstore.format import bases, records, reseal, search
 from swapstore.models import Compression, Recompressed
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Vanished, commit
 from swapstore.protocol.load import (
@@ -130,6 +131,7 @@ class _Run:
         self._reading: Ref | None = None
         self._unreadable: set[str] = set()  # keys of records
         self._vanished: set[str] = set()
+        self._lost_bases: set[str] = set()  # their names
         self._in_unreadable_pages = 0
         self._done = self._bytes_before = self._bytes_after = 0
 
@@ -278,6 +280,7 @@ class _Run:
             before=before,
             after=after or in_force,
             chain=self._chain,
+            lost=self._lost_bases,
         )
         plan = yield from deltas.plan(bring=True)
         if plan.brought and not plan.saves(stored, goes_on=rows[-1].version < _last_version(base)):
@@ -307,14 +310,18 @@ class _Run:
             for each in stored
             if (form := plan.encoded.get(each.row.version)) is not None
         )
-        needed = [
+        added = [
             *(Record.of(keys.base(dataset, name), data, shared=True) for name, data in plan.brought.items()),
             *(Record.of(page.ref.key, page.record, shared=True) for page in draft.pages),
         ]
-        freed = sum(len(each.record) for each in stored if each.row.version in plan.encoded)
-        added = sum(len(each.record) for each in rewritten) + sum(len(record.data) for record in needed)
-        draft = attrs.evolve(draft, rewritten=rewritten, freed_bytes=freed, added_bytes=added)
-        return _Step(draft, needed, upto, plan.chain)
+        there = [
+            Record(keys.base(dataset, name), bases.begin(name), shared=True, stored=True)
+            for name in sorted(plan.needed - plan.brought.keys())
+        ]
+        freed_bytes = sum(len(each.record) for each in stored if each.row.version in plan.encoded)
+        added_bytes = sum(len(each.record) for each in rewritten) + sum(len(each.data) for each in added)
+        draft = attrs.evolve(draft, rewritten=rewritten, freed_bytes=freed_bytes, added_bytes=added_bytes)
+        return _Step(draft, [*added, *there], upto, plan.chain)
 
     def _last(self, base: Manifest) -> Operation[_Step | None]:
         """Return the last swaps: of what only the header names, and of a base in force that no row needs."""
@@ -346,14 +353,21 @@ class _Run:
         self._done += len(step.draft.rewritten)
         self._bytes_before += step.draft.freed_bytes
         is_page = {page.ref.key for page in step.draft.pages}
+        brought = [each for each in step.needed if not each.stored and each.key not in is_page]
         self._bytes_after += sum(len(each.record) for each in step.draft.rewritten)
-        self._bytes_after += sum(len(each.data) for each in step.needed if each.key not in is_page)
+        self._bytes_after += sum(len(each.data) for each in brought)
 
     def note_vanished(self, key: str) -> None:
         """Read a record once more that was not as it was read; the second time, leave it alone.
 
         An attempt that was cut short may have replaced it. Or it has a TTL, which reading does not show.
+        A base that the store has lost, although this client may remember it, is not used again.
         """
+        name = self._ctx.keys.parse(key)
+        if name is not None and name.kind == "base":
+            self._lost_bases.add(name.rest)
+            self._chain = None
+            return
         (self._unreadable if key in self._vanished else self._vanished).add(key)
 
     def report(self, base: Manifest) -> Operation[Recompressed]:

@@ -21,7 +21,7 @@ from swapstore.protocol.load import load_base
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from swapstore.models import Row
     from swapstore.protocol.context import Context
@@ -77,6 +77,11 @@ class Plan:
     brought: Mapping[str, bytes] = attrs.field(factory=dict, repr=False)
     chain: Chain | None = None
 
+    @property
+    def needed(self) -> set[str]:
+        """The names of the bases that the new records need."""
+        return {each.base for each in self.encoded.values() if each.base is not None}
+
     def saves(self, stored: Sequence[Stored], *, goes_on: bool) -> bool:
         """Whether everything takes fewer bytes. `goes_on`: rows after these may use the last base, too."""
         was = sum(each.encoded.cost for each in stored if each.row.version in self.encoded)
@@ -103,7 +108,8 @@ class Deltas:
 
     `rows`: the run, with rows that have a base among them. `stored`: those that have none and can be read.
     `before` and `after`: the bases of the nearest rows around the run that have one; if there is none after
-    it, the base in force. `chain`: where the run before this one has ended.
+    it, the base in force. `chain`: where the run before this one has ended. `lost`: bases that are not to be
+    used.
     """
 
     def __init__(
@@ -116,6 +122,7 @@ class Deltas:
         before: str | None,
         after: str | None,
         chain: Chain | None,
+        lost: Collection[str],
     ) -> None:
         self._ctx = ctx
         self._dataset = dataset
@@ -124,6 +131,7 @@ class Deltas:
         self._before = before
         self._after = after
         self._given = chain
+        self._lost = lost
         self._chain: Chain | None = None
         self._encoded: dict[int, Encoded] = {}
         self._brought: dict[str, bytes] = {}
@@ -163,6 +171,8 @@ class Deltas:
             self._chain = Chain(base, InForce(base.name, size, 0, 0, 0))
 
     def _load(self, name: str) -> Operation[Dictionary | None]:
+        if name in self._lost:
+            return None
         try:
             return (yield from load_base(self._ctx, self._dataset, name))
         except Damaged:

@@ -15,7 +15,7 @@ from swapstore.errors import Damaged
 from swapstore.format import encodings, manifest, records
 from swapstore.format.keys import base_version
 from swapstore.fsck.bases import KEPT, Bases
-from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, key, payload
+from tests.fsck.simulated import MANIFEST, SimulatedDataset, grown, key, opened, payload
 from tests.support import invariants
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
@@ -148,6 +148,26 @@ def test_a_base_with_a_ttl_is_made_permanent(original: SimulatedDataset, number:
     original.still_has({row.id for row in original.rows})
 
 
+def test_a_base_in_force_that_no_row_names_is_made_permanent(original: SimulatedDataset) -> None:
+    """The base in force expires unnoticed, once the rows that needed it have left the log."""
+    context = original.store._context
+    plain = Store(
+        original.store._driver,
+        attrs.evolve(context, policy=attrs.evolve(context.policy, compression="none")),
+    )
+    for number in range(40):
+        plain.publish("mena", number, ts=at(100 + number))
+    another(plain).prune("mena", retention=Retention(max_count=1))
+    original.sim.keyspace.expire_all()
+    original.rows[:] = original.history()
+    (base,) = original.bases()
+    assert {row.base for row in invariants.check(original.store)} == {None}
+    original.expire(base)
+    assert original.problems() == {"base-expiring"}
+    repaired(original)
+    assert original.bases() == [base]
+
+
 def test_a_base_that_no_row_needs_gets_a_ttl(original: SimulatedDataset) -> None:
     """A base that a crashed commit has left stays permanently."""
     leaked = original.bases()[0].replace("{mena}:", "{mena}:9")
@@ -186,7 +206,8 @@ def test_a_base_that_a_producer_brings_meanwhile_is_not_unlinked(original: Simul
 
 
 WRONG_NUMBERS = {
-    "size": lambda base: attrs.evolve(base, size=base.size + 1),
+    "small": lambda base: attrs.evolve(base, size=base.size // 2 - 1),
+    "large": lambda base: attrs.evolve(base, size=2 * base.size + 1),
     "count": lambda base: attrs.evolve(base, count=100),
     "last": lambda base: attrs.evolve(base, last=base.sum + 1),
     "missing": lambda base: attrs.evolve(base, name=f"{COUNT}.0123456789abcdef"),
@@ -205,6 +226,22 @@ def test_a_base_that_is_wrongly_in_force_is_taken_out(original: SimulatedDataset
     assert (report.dropped, report.left) == ((), ())
     assert invariants.manifest_of(original.store).log.base is None
     assert original.history() == original.rows
+
+
+def test_a_base_that_producers_at_two_endpoints_bring_at_once_is_not_wrong() -> None:
+    """Verify calls a dataset damaged: one producer tells the size of a base whose record is the other's."""
+    dataset = opened(delta=True)
+    policy = dataset.store._context.policy
+    slow, meddler = meddled(dataset.store, policy=attrs.evolve(policy, text_only=True))
+    value = payload(1, delta=True)
+    slow.publish("other", value)
+    commands = len(meddler.batches[-1])
+    meddler.between(len(meddler.batches) + 1, commands - 1, partial(dataset.store.publish, "mena", value))
+    slow.publish("mena", value)
+    (base,) = (key for key in dataset.bases() if "{mena}" in key)
+    assert dataset.sim.keyspace.values[base].data.partition(b"\n")[2].isascii(), "it is that of the slow one"
+    assert [row.version for row in dataset.history()] == [1, 2]
+    assert dataset.problems() == set()
 
 
 # --- rows and records that disagree ------------------------------------------------------------------

@@ -30,6 +30,12 @@ MUTANTS = (
         Edit("Deltas.plan", "bring and (name is None or name != after)", "bring"),
     ),
     mutant(
+        "history stored anew against a base that may expire",
+        "A snapshot that can be read never comes to need a base that is lost, or may expire.",
+        ANEW + "nothing_is_stored_against_a_base_that_is_lost_or_may_expire[True-deleted]",
+        Edit("_Run._step", "[*added, *there]", "added"),
+    ),
+    mutant(
         "a page keeps its name though its rows have changed",
         "A reader that has cached a page never takes it for another one.",
         ANEW + "history_becomes_small_and_plain_again[sqlite]",

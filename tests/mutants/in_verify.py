@@ -28,6 +28,13 @@ MUTANTS = (
         Edit("_is_ts_of", "records.states_ts(record, row)", "True"),
     ),
     mutant(
+        "a ts record vouches for another entry than its own",
+        "What was only staged is not restored by the ts record of what was there before.",
+        "fsck/test_checks.py::test_"
+        "what_was_only_staged_is_not_restored_by_the_ts_record_of_a_lost_payload[manifest]",
+        Edit("_entry_of", "entry.ts == name.ts and records.states_ts(data, entry)", "entry.ts == name.ts"),
+    ),
+    mutant(
         "an altered id record outvotes a row and its ts record",
         "Two of the three records of a snapshot outvote the third.",
         "fsck/test_raced_rows.py::test_a_row_and_its_ts_record_outvote_an_altered_id_record",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ import pytest
 
 import swapstore
 from swapstore import Recompressed, Retention, Store
-from swapstore.errors import Contended, InvalidInput, NotFound, Unsupported
+from swapstore.commands import Command, Swap
+from swapstore.errors import Contended, InvalidInput, NotFound, Unavailable, Unsupported
 from swapstore.models import Compression, Row
 from swapstore.protocol import recompress
 from swapstore.protocol.scriptless.committer import ByCompareAndSet, UnderLease
 from swapstore.testing import SimulatedStore
 from tests.recompress.model import D, document, fill, stored, storing
-from tests.support.drivers import another, meddled
+from tests.support.drivers import another, lose, meddled
 
 NONE = {(None, False)}
 
@@ -228,6 +231,77 @@ def test_what_cannot_be_read_stays_and_is_counted() -> None:
     assert another(store).read(D, id="id-99").raw == document(0, changed=99)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("damage", ["deleted", "another", "respelled", "expiring"])
+@pytest.mark.parametrize("remembers", [True, False])
+def test_nothing_is_stored_against_a_base_that_is_lost_or_may_expire(damage: str, *, remembers: bool) -> None:
+    """Snapshots that were whole cannot be read any more: they need a base that is gone, or soon will be."""
+    sim = SimulatedStore()
+    producer = storing(sim.connect(), "delta")
+    for number in range(3):
+        producer.publish(D, document(0, changed=number), id=f"old-{number}", codec="bytes")
+    fill(sim.connect(), 8, "none")
+    (base,) = (key for key in sim.keyspace.values if ":base:" in key)
+    value = sim.keyspace.values.pop(base)
+    if damage == "another":
+        sim.keyspace.values[base] = attrs.evolve(value, data=value.data.replace(b'"base":"', b'"base":"9', 1))
+    elif damage == "respelled":  # it can be parsed, and is not what a commit expects
+        sim.keyspace.values[base] = attrs.evolve(value, data=value.data.replace(b'{"base"', b'{ "base"', 1))
+    elif damage == "expiring":
+        sim.keyspace.values[base] = attrs.evolve(value, expires_at=sim.clock.ms + 600_000)
+    done = (producer if remembers else another(sim.connect())).recompress(D, compression="delta")
+    assert done.left == 0
+    assert done.stored_anew == (8 if damage == "expiring" else 0)
+    sim.keyspace.expire_all()
+    for number in range(8):
+        snapshot = another(sim.connect()).read(D, id=f"id-{number}")
+        assert snapshot is not None
+        assert snapshot.raw == document(0, changed=number)
+
+
+def test_a_base_that_is_lost_between_two_swaps_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on for ever: each time, it stores the rest of a run against the base that it has brought."""
+    monkeypatch.setattr(recompress, "ROWS_A_SWAP", 8)
+
+    def lose(sim: SimulatedStore) -> None:
+        for key in [key for key in sim.keyspace.values if ":base:" in key]:
+            del sim.keyspace.values[key]
+
+    swaps: list[int] = []
+    for _ in range(2):
+        sim = SimulatedStore()
+        fill(sim.connect(), 40, "none")
+        client, meddler = meddled(sim.connect())
+        if swaps:
+            meddler.before(swaps[1], partial(lose, sim))
+            meddler.before(swaps[1] + 100, partial(pytest.fail, "it goes on for ever"))
+        done = client.recompress(D, compression="delta")
+        swaps = [at for at, batch in enumerate(meddler.batches) if isinstance(batch[-1], Swap)]
+    assert (done.left, len([key for key in sim.keyspace.values if ":base:" in key])) == (0, 1)
+    for number in range(8, 40):
+        snapshot = another(sim.connect()).read(D, id=f"id-{number}")
+        assert snapshot is not None
+        assert snapshot.raw == document(0, changed=number)
+
+
+def test_a_base_that_another_endpoint_has_brought_is_not_wrongly_in_force() -> None:
+    """Verify finds damage after a recompress: the base in force takes other bytes than the manifest says."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    rest = attrs.evolve(store._context.policy, compression="delta", text_only=True)
+    producer = Store(store._driver, attrs.evolve(store._context, policy=rest))
+    for number in range(3):
+        producer.publish(D, document(0, changed=number), id=f"old-{number}", codec="bytes")
+    sim.keyspace.values.pop(store._context.keys.manifest(D))
+    another(store).repair(D, apply=True)
+    assert stored(store).manifest.log.base is None
+    fill(store, 8, "none")
+    another(store).recompress(D, compression="delta")
+    in_force = stored(store).manifest.log.base
+    assert in_force is not None
+    assert in_force.count > 1
+    assert not [finding for finding in another(store).verify(D) if finding.wrong]
+
+
 def stored_page(sim: SimulatedStore, *, first: int) -> str:
     return next(key for key in sim.keyspace.values if ":page:" in key and f".{first}-{first + 7}" in key)
 
@@ -245,6 +319,10 @@ def test_followers_and_readers_notice_nothing(store: Store) -> None:
     assert [first.id, *(row.id for row in history)] == [f"id-{number}" for number in range(39, -1, -1)]
 
 
+def away() -> None:
+    raise Unavailable("the store is away for a moment")
+
+
 def test_producers_that_always_come_first_end_it(store: Store) -> None:
     """It goes on for ever beside a busy producer, or says that it is done."""
     fill(store, 3, "none")
@@ -255,6 +333,27 @@ def test_producers_that_always_come_first_end_it(store: Store) -> None:
     with pytest.raises(Contended, match="stays so"):
         client.recompress(D, compression="delta")
     stored(store)
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_swap_whose_outcome_is_unknown_does_not_end_it(*, arrived: bool) -> None:
+    """One lost reply ends the recompression of a long history, or what was stored anew is counted as left."""
+    store = SimulatedStore().connect()
+    fill(store, 40, "none")
+    client, meddler = meddled(store)
+    carry_out, swaps = meddler.execute, list[int]()
+
+    def execute(commands: Sequence[Command[Any]]) -> list[Any]:
+        if not swaps and isinstance(commands[-1], Swap):
+            swaps.append(len(meddler.batches))
+            (meddler.after if arrived else meddler.before)(swaps[0], lose)
+            meddler.before(swaps[0] + 1, away)
+        return carry_out(commands)
+
+    meddler.execute = execute  # type: ignore[method-assign]
+    done = client.recompress(D, compression="delta")
+    assert (done.left, done.unreadable) == (0, 0)
+    assert stored(store).encodings == {("zstd", True)}
 
 
 def test_wrong_arguments_are_refused(store: Store) -> None:

@@ -388,6 +388,11 @@ def test_a_change_for_good_brings_a_base_with_the_second_version() -> None:
     assert bases_of([before, after]) == [0, 31]
 
 
+def test_a_first_version_like_no_other_is_not_the_base_for_good() -> None:
+    """No version gets smaller any more: they all cost as much as a base, and so does their average."""
+    assert bases_of([[25] + [2300] * 30, [2300] + [25] * 30]) == [0, 2]
+
+
 def test_two_documents_in_turn_keep_one_base() -> None:
     """Each version brings a base that the next one cannot use."""
     assert bases_of([[25, 2400] * 30, [2400, 25] * 30]) == [0]
