@@ -292,6 +292,21 @@ def hidden_by_age() -> Json:
     return vector(about, world, times=(START_MS, START_MS + 5 * HOUR_MS), versions=(1, 11, 12))
 
 
+def dropped() -> Json:
+    world = World()
+    for number in range(20):
+        world.publish(b"%d" % number)
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        world.client.drop(DATASET, on_progress=stop)
+    about = "A dataset that is being dropped: nothing is published, although there are rows and records."
+    made = vector(about, world)
+    return {**made, "latest": None, "history": [], "versions": [{"version": 20, "answer": None}]}
+
+
 # --- what is damaged -------------------------------------------------------------------------------
 
 
@@ -422,6 +437,7 @@ def vectors() -> dict[str, Json]:
         "long-labels": long_labels(),
         "long-history": long_history(),
         "hidden-by-age": hidden_by_age(),
+        "dropped": dropped(),
     }
     damages = {
         "record": damaged_records(),
