@@ -130,7 +130,7 @@ def explore(scenario: Scenario, faults: Faults) -> Outcome:
                 judge=Judge(
                     scenario.gone,
                     leaks=bool(faults.torn),
-                    is_alone=all(client in READERS for client in scenario.clients[1:]),
+                    is_alone=not faults.late and all(each in READERS for each in scenario.clients[1:]),
                 ),
                 lost_reads=False,
             )
@@ -155,7 +155,8 @@ def with_history(compression: Compression) -> Keyspace:
 class Judge:
     """In every state, what is named can be read, nothing is kept that nobody needs, and what is gone is gone.
 
-    What has a TTL is let pass beside another writer: it may stage a page with a row that has just gone.
+    What has a TTL is let pass beside another writer: it may stage a page with a row that has just gone. So
+    may a command that arrives late.
     """
 
     def __init__(self, gone: int | None, *, leaks: bool, is_alone: bool) -> None:

@@ -397,6 +397,21 @@ def damaged_groups() -> dict[str, Json]:
     return found | {"missing": missing, "base-missing": lost, "other": swapped}
 
 
+def dropped() -> Json:
+    world = World()
+    for number in range(20):
+        world.publish(b"%d" % number)
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        world.client.drop(DATASET, on_progress=stop)
+    about = "A dataset that is being dropped: nothing is published, although there are rows and records."
+    made = vector(about, world)
+    return {**made, "latest": None, "history": [], "versions": [{"version": 20, "answer": None}]}
+
+
 # --- what is damaged -------------------------------------------------------------------------------
 
 
@@ -531,6 +546,7 @@ def vectors() -> dict[str, Json]:
         "long-labels": long_labels(),
         "long-history": long_history(),
         "hidden-by-age": hidden_by_age(),
+        "dropped": dropped(),
     }
     damages = {
         "record": damaged_records(),
