@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NO_DATASET: Any = object()
+_PUBLISHING = frozenset({"publish", "publish_group", "publish_many"})
 
 
 class Calls:
@@ -153,7 +154,7 @@ class Calls:
             codec=codec,
             of_group=True,
         )
-        return self._publish(dataset, wanted, durability)
+        return self._publish(dataset, wanted, durability, call="publish_group")
 
     def publish_copy(self, dataset: str, row: Row, snapshot: Snapshot) -> Operation[Commit]:
         """Publish a snapshot of another store as it is, with the time of its commit there."""
@@ -162,10 +163,15 @@ class Calls:
         return self._publish(dataset, partial(copy_of, row=row, snapshot=snapshot), None)
 
     def _publish(
-        self, dataset: str, checked: Callable[..., Publication], durability: Durability | None
+        self,
+        dataset: str,
+        checked: Callable[..., Publication],
+        durability: Durability | None,
+        *,
+        call: str = "publish",
     ) -> Operation[Commit]:
         """Publish what `checked` makes of the arguments."""
-        with about(self._context, "publish", dataset) as name:
+        with about(self._context, call, dataset) as name:
             wanted = checked(self._context, name)
             if self._context.mirror is not None:
                 mirror.refuse_what_it_cannot_write(self._context, wanted)
@@ -527,7 +533,7 @@ class about:  # noqa: N801 - it reads as a sentence: with about(context, "publis
             try:
                 self._name = arguments.dataset(dataset)
             except InvalidInput as error:
-                error.published = False if call == "publish" else None
+                error.published = False if call in _PUBLISHING else None
                 self._emit(error)
                 raise
 
@@ -538,7 +544,7 @@ class about:  # noqa: N801 - it reads as a sentence: with about(context, "publis
         if isinstance(error, SwapstoreError):
             if error.dataset is None and self._name:
                 error.dataset = self._name
-            if self._call in {"publish", "publish_many"} and not isinstance(
+            if self._call in _PUBLISHING and not isinstance(
                 error, OutcomeUnknown | LeaseLost | UnderReplicated
             ):
                 error.published = False

@@ -364,7 +364,8 @@ def _for_a_full_store(
     What it unlinks is deleted at once. During a grace, each publish would take more than it gives; and SQLite
     writes a record anew to give it a TTL.
     """
-    is_first = isinstance(error, StoreFull) and not draft.even_if_full and not draft.grace_ms
+    was_tried = draft.even_if_full and draft.grace_ms == 0
+    is_first = isinstance(error, StoreFull) and not (was_tried or draft.grace_ms)
     if is_first and (draft.frees_as_much or (yield from _is_made_up_for(ctx, draft))):
         return attrs.evolve(draft, even_if_full=True, grace_ms=0)
     if lost is None:

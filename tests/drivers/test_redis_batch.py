@@ -229,14 +229,14 @@ def test_a_committed_record_is_never_replaced(places: tuple[Place, Place]) -> No
 def test_the_version_in_a_ts_record_is_compared(places: tuple[Place, Place]) -> None:
     """A commit takes over a ts record that states the version of another commit."""
     place, _ = places
-    header, rest = b'{}\n{"version":2,', b'"epoch":"e"}'
+    header, rest = b'{"entry":"c","version":2,', b'"epoch":"e"}\n'
     stage, relies_on_it = Stage("a", header, TTL_MS, rest), commit(b"", b"1;", Staged("a", header))
     assert len(bundled([stage, relies_on_it])) == 1, "one command, as for any record"
-    place.client.set("a", b'{}\n{"version":1,"epoch":"e"}', px=TTL_MS)
+    place.client.set("a", b'{"entry":"c","version":1,"epoch":"e"}\n', px=TTL_MS)
     assert place.driver.execute([stage, relies_on_it]) == [False, Unstaged("a", present=True)]
-    place.client.set("a", b'{}\n{"version":2,"epoch":"f"}', px=TTL_MS)
+    place.client.set("a", b'{"entry":"c","version":2,"epoch":"f"}\n', px=TTL_MS)
     assert place.driver.execute([stage, relies_on_it]) == [False, Committed()], "the rest may differ"
-    assert place.state()["a"] == (b'{}\n{"version":2,"epoch":"f"}', "none")
+    assert place.state()["a"] == (b'{"entry":"c","version":2,"epoch":"f"}\n', "none")
 
 
 # --- waits for replicas ----------------------------------------------------------------------------

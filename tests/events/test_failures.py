@@ -18,10 +18,12 @@ from tests.support.drivers import meddled
 
 CALLS: dict[str, Callable[[Any], Any]] = {
     "publish": lambda store: store.publish("mena", 1),
+    "publish_group": lambda store: store.publish_group("mena", {"EG": 1}),
     "published": lambda store: store.published("mena", dedupe_key="k"),
     "confirm": lambda store: store.confirm("mena"),
     "put_live": lambda store: store.put_live("mena", 1, ttl=1),
     "read_latest": lambda store: store.read_latest("mena"),
+    "read_group": lambda store: store.read_group("mena"),
     "read": lambda store: store.read("mena", version=1),
     "status": lambda store: store.status("mena"),
     "datasets": lambda store: store.datasets(),
