@@ -49,9 +49,7 @@ class Batching(Machine):
             if not stale:
                 self.check_snapshot(model, snapshot, model.serving)
             if isinstance(snapshot, Snapshot):
-                through = int(snapshot.etag.split(".")[1])
-                assert self.seen[who].get(name, 0) <= through <= model.version
-                self.seen[who][name] = through
+                self.check_stale(who, name, snapshot)
 
     @rule(who=WHO)
     def nothing_is_wrong(self, who: int) -> None:

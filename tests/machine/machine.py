@@ -58,7 +58,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.observer = self.connect()
         self.clients: list[tuple[Store, FaultyDriver]] = [self.client(who) for who in range(CLIENTS)]
-        self.seen: list[dict[str, int]] = [{} for _ in range(CLIENTS)]
+        self.seen: list[dict[str, tuple[int, int]]] = [{} for _ in range(CLIENTS)]
 
     def client(self, who: int) -> tuple[Store, FaultyDriver]:
         """A client with an empty cache. Some clients have a retention."""
@@ -93,6 +93,20 @@ class Machine(RuleBasedStateMachine):
     def observe(self, *, steered: bool = False) -> None:
         for model in self.models.values():
             model.observe(self.observer, steered=steered)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether packets of any client are under way."""
+        return any(driver.late for _, driver in self.clients)
+
+    def settle(self, model: Model) -> None:
+        """What may be removed is removed by now, or will not be, unless packets are under way."""
+        if not self.is_late:
+            model.erasing, model.dropping = set(), False
+
+    def pass_the_shortest_ttl(self) -> None:
+        """A drop gives its last manifest the shortest TTL there is, and waits for that unless it is cut."""
+        self.observer._context.clock.sleep(0.003)
 
     # --- publishing --------------------------------------------------------------------------------
 
@@ -185,10 +199,12 @@ class Machine(RuleBasedStateMachine):
     def late_packets_arrive(self, who: int) -> None:
         driver = self.clients[who][1]
         driver.deliver_late()
+        self.pass_the_shortest_ttl()
         self.observe(steered=True)
         for model in self.models.values():
             for attempt in model.attempts:
-                attempt.late = any(driver.late for _, driver in self.clients)
+                attempt.late = self.is_late
+            self.settle(model)
 
     # --- pins and rollbacks -------------------------------------------------------------------------
 
@@ -214,7 +230,7 @@ class Machine(RuleBasedStateMachine):
         pinned = model.pinned
         self.observe(steered=True)
         if isinstance(result, NotFound):
-            assert not model.rows
+            assert not model.latest
         elif isinstance(result, SwapstoreError | Crash):
             assert self.faults_happen, result
         else:
@@ -228,7 +244,7 @@ class Machine(RuleBasedStateMachine):
         result = self.run(who, fault, lambda store: store.prune(name, retention=Retention(max_count=count)))
         self.observe()
         if isinstance(result, NotFound):
-            assert not model.rows
+            assert not model.latest
         elif isinstance(result, SwapstoreError | Crash):
             assert self.faults_happen, result
         else:
@@ -255,7 +271,7 @@ class Machine(RuleBasedStateMachine):
         snapshot = self.run(who, fault, lambda store: store.read_latest(name))
         self.check_snapshot(model, snapshot, model.serving)
         if isinstance(snapshot, Snapshot):
-            self.seen[who][name] = int(snapshot.etag.split(".")[1])
+            self.seen[who][name] = model.seen_in(snapshot)
 
     @rule(who=WHO, name=WHICH, names=st.none() | st.lists(st.sampled_from(["EG", "SG", "XX"])), fault=FAULTS)
     def read_group(self, who: int, name: str, names: list[str] | None, fault: Fault | None) -> None:
@@ -284,15 +300,18 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=WHO, name=WHICH)
     def read_stale(self, who: int, name: str) -> None:
+        model = self.models[name]
         snapshot = self.run(who, None, lambda store: store.read_latest(name, max_staleness=3600))
         if isinstance(snapshot, Snapshot):
-            through = int(snapshot.etag.split(".")[1])
-            assert self.seen[who].get(name, 0) <= through <= self.models[name].version
-            assert snapshot.raw == self.models[name].payloads[snapshot.version]
-            self.seen[who][name] = through
+            self.check_stale(who, name, snapshot)
         else:
             assert snapshot is None
-            assert not self.models[name].rows
+            assert not model.latest or model.dropped, "a client remembers nothing but a manifest that says so"
+
+    def check_stale(self, who: int, name: str, snapshot: Snapshot) -> None:
+        seen = self.models[name].seen_in(snapshot)
+        assert self.seen[who].get(name, seen) <= seen, "a client went back"
+        self.seen[who][name] = seen
 
     @rule(who=WHO, name=WHICH, data=st.data(), fault=FAULTS)
     def read_one(self, who: int, name: str, data: Any, fault: Fault | None) -> None:
@@ -331,14 +350,14 @@ class Machine(RuleBasedStateMachine):
             assert row in rows
             assert (row.id, row.dedupe_key) == (found.id, key)
         elif found is None:
-            assert key not in [row.dedupe_key for row in rows[-manifest.recent() :]]
+            assert key not in [row.dedupe_key for row in self.models[name].recent]
         else:
             assert self.faults_happen, found
 
     @rule(who=WHO)
     def datasets(self, who: int) -> None:
         listed = self.run(who, None, lambda store: store.datasets())
-        published = [name for name, model in self.models.items() if model.rows]
+        published = [name for name, model in self.models.items() if model.latest]
         assert set(listed) <= set(published)
         if not self.faults_happen:
             assert listed == published
@@ -348,7 +367,7 @@ class Machine(RuleBasedStateMachine):
     @rule(who=WHO, name=WHICH, payload=PAYLOADS)
     def live(self, who: int, name: str, payload: bytes) -> None:
         model = self.models[name]
-        assume(model.rows)
+        assume(model.latest)
         self.run(
             who, None, lambda store: store.put_live(name, payload, ttl=60, etag=model.etag, codec="bytes")
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from swapstore import Store
+from swapstore import Snapshot, Store
 from swapstore.format import manifest
 from swapstore.format.records import digest
 from swapstore.models import Row
@@ -28,10 +28,17 @@ class Model:
 
     dataset: str
     unused_pages: bool = False
-    rows: list[Row] = attrs.field(factory=list)  # the log, hidden ones included
+    rows: list[Row] = attrs.field(factory=list)  # the log, hidden ones included, dropped ones not
+    dropped_rows: list[Row] = attrs.field(factory=list)  # those that have not left the log yet
     known: dict[int, Row] = attrs.field(factory=dict)  # every row that ever existed, by version
     payloads: dict[int, bytes] = attrs.field(factory=dict)  # likewise
     attempts: list[Attempt] = attrs.field(factory=list)
+    erasing: set[int] = attrs.field(factory=set)  # versions that may be erased from now on
+    erased: dict[int, int] = attrs.field(factory=dict)  # versions, and those of the manifests without them
+    dropping: bool = False  # all of it may be dropped from now on
+    dropped: int = 0  # rows up to this version were dropped
+    epoch: str = ""
+    lives: dict[str, dict[int, bytes]] = attrs.field(factory=dict)  # payloads before the manifest was deleted
     latest: int = 0  # versions of rows; 0: none
     pinned: int = 0
     version: int = 0
@@ -64,7 +71,33 @@ class Model:
 
     @property
     def serving(self) -> Row | None:
-        return self.row(self.pinned or self.latest) if self.rows else None
+        return self.row(self.pinned or self.latest) if self.latest else None
+
+    @property
+    def recent(self) -> list[Row]:
+        """Those of the last commits that are there. Commits that were erased count."""
+        versions = sorted(version for version in self.known if version > self.dropped)[-manifest.recent() :]
+        return [row for row in self.rows if row.version in versions]
+
+    def without(self, row: Row) -> tuple[int, int]:
+        """What is latest and pinned when a row is erased. No latest: it is the only snapshot."""
+        pinned = 0 if row.version == self.pinned else self.pinned
+        if row.version != self.latest:
+            return self.latest, pinned
+        left = [each for each in self.rows if each in self.readable and each != row]
+        newest = max(left, key=lambda each: (each.ts, each.version), default=None)
+        return (newest.version if newest else pinned), pinned
+
+    def seen_in(self, snapshot: Snapshot) -> tuple[int, int]:
+        """Check a snapshot that may be stale; return when it was served: the life of the dataset, the version."""
+        epoch, version, _ = snapshot.etag.split(".")
+        lives = {**self.lives, self.epoch: self.payloads}
+        assert snapshot.raw == lives[epoch][snapshot.version]
+        seen = list(lives).index(epoch), int(version)
+        if epoch == self.epoch:
+            assert seen[1] <= self.version
+            assert seen[1] < self.erased.get(snapshot.version, self.version + 1), "it was erased before"
+        return seen
 
     def as_of(self, ts: int) -> Row | None:
         upto = [row for row in self.readable if row.ts <= ts]
@@ -84,9 +117,20 @@ class Model:
         head = self._head(store)
         if head is None:
             assert not actual
-            assert not self.rows
+            assert self.dropping or not self.version, "the manifest is gone, and nobody dropped it"
+            self._forget()
             return
         new = [row for row in actual if row.version > self.version]
+        if head.dropped != self.dropped:
+            assert self.dropping, "nobody dropped it"
+            assert head.dropped > self.version
+            self._drop(head)
+        known = [*self.dropped_rows, *(row for row in new if row.version <= head.dropped)]
+        self.dropped_rows = [row for row in actual if row.version <= head.dropped]
+        assert self.dropped_rows == [row for row in known if row in self.dropped_rows], "a row came back"
+        actual = actual[len(self.dropped_rows) :]
+        self._take_erased(actual, head)
+        new = [row for row in new if row.version > head.dropped]
         before = [*self.rows, *new]
         assert actual == [row for row in before if row in actual], "a row came back, or was changed"
         self._check_limits(head, before)
@@ -99,14 +143,35 @@ class Model:
         self.rows = actual
         assert head.version >= self.version, "versions go up"
         assert head.version >= (actual[-1].version if actual else 0)
+        latest = 0 if head.is_dropped else head.latest.version
+        pinned = head.pinned.version if head.pinned else 0
         if not steered:
-            assert (head.latest.version, head.pinned.version if head.pinned else 0) == (
-                self.latest,
-                self.pinned,
-            )
-        self.latest = head.latest.version
-        self.pinned = head.pinned.version if head.pinned else 0
-        self.version, self.etag = head.version, head.etag
+            assert (latest, pinned) == (self.latest, self.pinned)
+        self.latest, self.pinned = latest, pinned
+        self.version, self.etag, self.epoch = head.version, head.etag, head.etag.partition(".")[0]
+
+    def _forget(self) -> None:
+        """The manifest is gone: what is published next begins anew."""
+        if self.epoch:
+            self.lives[self.epoch] = self.payloads
+        self.rows, self.dropped_rows, self.known, self.payloads, self.erased = [], [], {}, {}, {}
+        self.latest = self.pinned = self.version = self.dropped = 0
+        self.etag, self.epoch, self.first_version = "", "", 1
+
+    def _drop(self, head: manifest.Head) -> None:
+        """Nothing is published any more, but the rows leave the log one after the other."""
+        self.dropped_rows, self.rows = [*self.dropped_rows, *self.rows], []
+        self.latest = self.pinned = 0
+        self.dropped, self.first_version = head.dropped, head.dropped + 1
+
+    def _take_erased(self, actual: list[Row], head: manifest.Head) -> None:
+        """Take over which rows were erased, and what is served without them."""
+        there = {row.version for row in (*actual, *head.kept)}
+        for row in self.alive:
+            if row.version in self.erasing and row.version not in there:
+                self.latest, self.pinned = self.without(row)
+                self.rows = [each for each in self.rows if each != row]
+                self.erased[row.version] = head.version
 
     def _check_limits(self, head: manifest.Head, rows: list[Row]) -> None:
         """Nothing is hidden that no bound hides, and what is hidden stays hidden."""

@@ -16,7 +16,7 @@ import swapstore
 from swapstore import Store
 from swapstore.testing import SimulatedStore
 from tests.conftest import steps
-from tests.machine.batching import Batching
+from tests.machine.removing import Removing
 from tests.support.rest import RestServer
 from tests.support.rest_switches import NO_SCRIPTS
 from tests.support.valkey import Server
@@ -24,7 +24,7 @@ from tests.support.valkey import Server
 pytestmark = pytest.mark.fuzz
 
 
-class Simulated(Batching):
+class Simulated(Removing):
     """Every fault at every command."""
 
     faults_happen = True
@@ -33,7 +33,7 @@ class Simulated(Batching):
         return SimulatedStore().connect()
 
 
-class FakeRedis(Batching):
+class FakeRedis(Removing):
     """The real driver and the real scripts, without a server."""
 
     def connect(self) -> Store:
@@ -59,7 +59,7 @@ def flushed(servers: Callable[[str], Server]) -> Callable[[], Server]:
 def test_the_promises_hold_on_a_real_server(flushed: Callable[[], Server]) -> None:
     """A real server behaves differently from fakeredis and the simulated store."""
 
-    class Valkey(Batching):
+    class Valkey(Removing):
         def connect(self) -> Store:
             return swapstore.connect(flushed().url)
 
@@ -73,8 +73,8 @@ def test_the_promises_hold_over_rest(valkey: Server, *, scripts: bool) -> None:
         if not scripts:
             rest.switches.denied = NO_SCRIPTS
 
-        class Rest(Batching):
-            unused_pages, groups = not scripts, scripts
+        class Rest(Removing):
+            unused_pages, scripts_run = not scripts, scripts
 
             def connect(self) -> Store:
                 with valkey.client() as client:
