@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,10 @@ from tests.support.times import at
 DATASETS = ("a", "b/c")
 CLIENTS = 3
 BOUNDS = {2: 3}  # clients with a retention, and the number of commits that it keeps
+DELTAS = {1, 2}  # clients that store differences
 IDS = st.sampled_from([f"id-{number}" for number in range(12)])
-PAYLOADS = st.sampled_from([b"", b"x", b"yy", b"zzz" * 50])
+ALIKE = random.Random(1).randbytes(300)  # too much for a snapshot that can be stored as a difference
+PAYLOADS = st.sampled_from([b"", b"x", b"yy", b"zzz" * 50, ALIKE, ALIKE + b"x", b"y" + ALIKE])
 MEMBERS = st.dictionaries(st.sampled_from(["EG", "SG", "MA"]), PAYLOADS, min_size=1)
 VALUES = PAYLOADS | MEMBERS
 TIMES = st.none() | st.integers(0, 40)
@@ -61,9 +64,11 @@ class Machine(RuleBasedStateMachine):
         self.seen: list[dict[str, tuple[int, int]]] = [{} for _ in range(CLIENTS)]
 
     def client(self, who: int) -> tuple[Store, FaultyDriver]:
-        """A client with an empty cache. Some clients have a retention."""
+        """A client with an empty cache. Some clients have a retention, and some store differences."""
         retention = Retention(max_count=BOUNDS.get(who))
-        context = attrs.evolve(self.observer._context, retention=retention)
+        context = self.observer._context
+        policy = attrs.evolve(context.policy, compression="delta" if who in DELTAS else "none")
+        context = attrs.evolve(context, retention=retention, policy=policy)
         return faulty(Store(self.observer._driver, context))
 
     def teardown(self) -> None:
@@ -89,6 +94,7 @@ class Machine(RuleBasedStateMachine):
             return crash
         finally:
             driver.plan()
+            self.tick()
 
     def observe(self, *, steered: bool = False) -> None:
         for model in self.models.values():
@@ -104,9 +110,12 @@ class Machine(RuleBasedStateMachine):
         if not self.is_late:
             model.erasing, model.dropping = set(), False
 
-    def pass_the_shortest_ttl(self) -> None:
-        """A drop gives its last manifest the shortest TTL there is, and waits for that unless it is cut."""
-        self.observer._context.clock.sleep(0.003)
+    def tick(self) -> None:
+        """Let time pass after an operation, where it is simulated.
+
+        So two clients never commit in the same millisecond, and a manifest that a drop has deleted is gone: it
+        has the shortest TTL, and a drop that is cut does not wait for that.
+        """
 
     # --- publishing --------------------------------------------------------------------------------
 
@@ -199,7 +208,7 @@ class Machine(RuleBasedStateMachine):
     def late_packets_arrive(self, who: int) -> None:
         driver = self.clients[who][1]
         driver.deliver_late()
-        self.pass_the_shortest_ttl()
+        self.tick()
         self.observe(steered=True)
         for model in self.models.values():
             for attempt in model.attempts:

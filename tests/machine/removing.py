@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
 from swapstore import Dropped, Erased
 from swapstore.errors import NotFound, Refused, Unavailable, Unsupported
 from swapstore.models import Row
 from swapstore.testing import Crash, Fault
 from tests.machine.batching import Batching
-from tests.machine.machine import FAULTS, WHICH, WHO
+from tests.machine.machine import FAULTS, WHO
 from tests.machine.model import Model
 from tests.support import invariants
 
 CUTS = st.none() | st.integers(0, 2)
+
+
+def is_worth_a_drop(model: Model) -> bool:
+    """Whether there is something to remove in several steps, so that runs are not all of empty datasets."""
+    return len(model.rows) > 1 or bool(model.dropped_rows)
 
 
 class Removing(Batching):
@@ -24,19 +29,20 @@ class Removing(Batching):
 
     scripts_run = True  # else what others are stored against is not erased
 
-    @rule(who=WHO, name=WHICH, data=st.data(), by_id=st.booleans(), force=st.booleans(), fault=FAULTS)
-    def erase(self, who: int, name: str, data: Any, by_id: bool, force: bool, fault: Fault | None) -> None:
+    @precondition(lambda self: any(model.known for model in self.models.values()))
+    @rule(who=WHO, data=st.data(), by_id=st.booleans(), force=st.booleans(), fault=FAULTS)
+    def erase(self, who: int, data: Any, by_id: bool, force: bool, fault: Fault | None) -> None:
+        name = data.draw(st.sampled_from([name for name, model in self.models.items() if model.known]))
         model = self.models[name]
-        rows = [*model.alive, *model.dropped_rows, *model.known.values()]
-        asked = data.draw(st.sampled_from(rows) if rows else st.none())
-        id, version = ("never", 1000) if asked is None else (asked.id, asked.version)
-        found = [row for row in model.alive if (row.id == id if by_id else row.version == version)]
+        asked = data.draw(st.sampled_from([*model.alive, *model.alive, *model.known.values()]))
+        id = asked.id
+        found = [row for row in model.alive if (row.id == id if by_id else row.version == asked.version)]
         row = found[0] if found else None
         left = (0, 0) if row is None else model.without(row)
         is_needed = self._is_needed(name, row)
         if row is not None:
             model.erasing.add(row.version)
-        which: Any = {"id": id} if by_id else {"version": version}
+        which: Any = {"id": id} if by_id else {"version": asked.version}
         served = row is not None and row.version in {model.latest, model.pinned}
         result = self.run(who, fault, lambda store: store.erase(name, **which, force=force))
         self.observe()
@@ -89,9 +95,11 @@ class Removing(Batching):
                 assert named not in value, key
                 assert told.id != id, key
 
-    @rule(who=WHO, name=WHICH, cut=CUTS, fault=FAULTS)
-    def drop(self, who: int, name: str, cut: int | None, fault: Fault | None) -> None:
+    @precondition(lambda self: any(is_worth_a_drop(model) for model in self.models.values()))
+    @rule(who=WHO, data=st.data(), cut=CUTS, fault=FAULTS)
+    def drop(self, who: int, data: Any, cut: int | None, fault: Fault | None) -> None:
         """`cut`: the client dies after so many swaps, where no other fault happens, too."""
+        name = data.draw(st.sampled_from([name for name in self.models if is_worth_a_drop(self.models[name])]))
         model = self.models[name]
         was, count = model.version, len(model.rows) + len(model.dropped_rows)
         model.dropping = True
@@ -103,7 +111,6 @@ class Removing(Batching):
                 raise Crash("dead after a swap of a drop")
 
         result = self.run(who, fault, lambda store: store.drop(name, on_progress=stop))
-        self.pass_the_shortest_ttl()
         self.observe()
         self.settle(model)
         if steps:

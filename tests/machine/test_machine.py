@@ -30,7 +30,11 @@ class Simulated(Removing):
     faults_happen = True
 
     def connect(self) -> Store:
-        return SimulatedStore().connect()
+        self.simulated = SimulatedStore()
+        return self.simulated.connect()
+
+    def tick(self) -> None:
+        self.simulated.clock.advance(3)
 
 
 class FakeRedis(Removing):
