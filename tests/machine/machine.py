@@ -57,11 +57,14 @@ class Machine(RuleBasedStateMachine):
         manifest.F, manifest.G = self.page_sizes
         self.models = {name: Model(name, unused_pages=self.unused_pages) for name in DATASETS}
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(history=st.lists(VALUES, max_size=5))
+    def begin(self, history: list[bytes | dict[str, bytes]]) -> None:
+        """Begin with some snapshots of one dataset, so that short runs find something to change."""
         self.observer = self.connect()
         self.clients: list[tuple[Store, FaultyDriver]] = [self.client(who) for who in range(CLIENTS)]
         self.seen: list[dict[str, tuple[int, int]]] = [{} for _ in range(CLIENTS)]
+        for number, value in enumerate(history):
+            self.publish(who=1, name="a", id=f"id-{number}", value=value, ts=None, key=None, fault=None)
 
     def client(self, who: int) -> tuple[Store, FaultyDriver]:
         """A client with an empty cache. Some clients have a retention, and some store differences."""
