@@ -12,13 +12,14 @@ import pytest
 from swapstore import Store
 from swapstore.cache import Cache
 from swapstore.errors import Contended, NotFound, Unavailable, Unsupported
+from swapstore.format import records
 from swapstore.protocol.context import Capabilities
 from swapstore.testing import Crash, Fault, FaultyDriver, Kind, SimulatedStore
 from tests.erase.model import Traces, fill, left_of, name_of, payload_of
-from tests.recompress.model import D, stored
+from tests.recompress.model import D, stored, storing
 from tests.support import invariants
 from tests.support.committers import Way
-from tests.support.drivers import another
+from tests.support.drivers import another, meddled
 
 WAYS = [Way.COMPARE, Way.LEASE]
 TEN_MINUTES_MS = 600_000
@@ -80,6 +81,28 @@ def test_drop(way: Way) -> None:
     assert store.publish(D, "new", id=name_of(3)).version == 1
     assert store.datasets() == [D]
     assert store.drop(D).snapshots == 1
+    assert keys(sim) == set()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_groups_whose_tables_are_differences_are_dropped(way: Way) -> None:
+    """Their base is deleted first, so nothing tells which members there are, and these stay for ever."""
+    sim = SimulatedStore()
+    store = storing(client(sim, way), "delta")
+    for number in range(3):
+        members = {f"member-{each:02}": payload_of(0 if each else number, each) for each in range(12)}
+        store.publish_group(D, members, id=name_of(number), codec="bytes")
+    tables = [invariants.contents(store)[store._context.keys.id(D, name_of(each))][0] for each in (1, 2)]
+    assert all(records.held_as(each, "").base for each in tables)
+    dropper, driver = meddled(client(sim, way), cache_bytes=0)  # else it remembers the base
+    real = driver.execute
+
+    def execute(commands: Any) -> Any:
+        sim.clock.advance(2)  # so what has the shortest TTL is gone in the next request
+        return real(commands)
+
+    driver.execute = execute  # type: ignore[method-assign]
+    assert dropper.drop(D).snapshots == 3
     assert keys(sim) == set()
 
 

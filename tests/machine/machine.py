@@ -116,8 +116,8 @@ class Machine(RuleBasedStateMachine):
     def tick(self) -> None:
         """Let time pass after an operation, where it is simulated.
 
-        So two clients never commit in the same millisecond, and a manifest that a drop has deleted is gone: it
-        has the shortest TTL, and a drop that is cut does not wait for that.
+        So two clients never commit in the same millisecond, and a manifest that a drop has deleted is gone:
+        it has the shortest TTL, and a drop that is cut does not wait for that.
         """
 
     # --- publishing --------------------------------------------------------------------------------

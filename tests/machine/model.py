@@ -89,7 +89,7 @@ class Model:
         return (newest.version if newest else pinned), pinned
 
     def seen_in(self, snapshot: Snapshot) -> tuple[int, int]:
-        """Check a snapshot that may be stale; return when it was served: the life of the dataset, the version."""
+        """Check a snapshot that may be stale. Return the life of the dataset and the version it is from."""
         epoch, version, _ = snapshot.etag.split(".")
         lives = {**self.lives, self.epoch: self.payloads}
         assert snapshot.raw == lives[epoch][snapshot.version]

@@ -99,7 +99,9 @@ class Removing(Batching):
     @rule(who=WHO, data=st.data(), cut=CUTS, fault=FAULTS)
     def drop(self, who: int, data: Any, cut: int | None, fault: Fault | None) -> None:
         """`cut`: the client dies after so many swaps, where no other fault happens, too."""
-        name = data.draw(st.sampled_from([name for name in self.models if is_worth_a_drop(self.models[name])]))
+        name = data.draw(
+            st.sampled_from([name for name in self.models if is_worth_a_drop(self.models[name])])
+        )
         model = self.models[name]
         was, count = model.version, len(model.rows) + len(model.dropped_rows)
         model.dropping = True

@@ -87,4 +87,4 @@ def test_the_promises_hold_over_rest(valkey: Server, *, scripts: bool) -> None:
                 store._driver._pool = client.connection_pool  # type: ignore[attr-defined]  # to look behind it
                 return store
 
-        run_state_machine_as_test(Rest, settings=steps(15, 25))
+        run_state_machine_as_test(Rest, settings=steps(10, 25))

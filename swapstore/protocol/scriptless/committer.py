@@ -444,7 +444,10 @@ class _Comparing(Sending):
                 value_of(reply)
 
     def _finish(self) -> Operation[None]:
-        """Mark the ts record as committed, and expire unlinked keys. If this fails, the commit stands."""
+        """Mark the ts record as committed, and expire unlinked keys. If this fails, the commit stands.
+
+        Groups without a grace go before their bases: their tables tell which members there are.
+        """
         commands: list[Command[Any]] = []
         if self._is_pending() and self._ts is not None:
             commands.append(CompareAndSet(self._ts_key, self._ts, self._final))
@@ -456,10 +459,10 @@ class _Comparing(Sending):
             # The last swap of a drop deletes the manifest, unless somebody has published since.
             commands += [CompareAndSet(key, raw, raw, ttl_ms=1) for key in self._unlinked("manifest")]
         try:
-            for portion in portions(self._ctx, commands):
-                yield Batch(portion)
             if at_once:
                 yield from delete_unlinked(self._ctx, self._draft.manifest, self._unlinked("ts"))
+            for portion in portions(self._ctx, commands):
+                yield Batch(portion)
         except SwapstoreError:
             return
 
