@@ -219,8 +219,12 @@ def delete(
     return True
 
 
-def delete_unlinked(ctx: Context, current: Manifest, ts_keys: Sequence[str]) -> Operation[None]:
+def delete_unlinked(
+    ctx: Context, current: Manifest, ts_keys: Sequence[str], members: Sequence[str]
+) -> Operation[None]:
     """Delete the records of these ts records, which no row names any more, and which leave without a grace.
+
+    `members`: the keys of members that leave too. Those that no table tells of go by themselves.
 
     A `PEXPIRE` would not do: one that arrives late could hit what is published under the id after a second.
     Left is what another client is deleting, and what a publish on `current` may rely on.
@@ -240,6 +244,18 @@ def delete_unlinked(ctx: Context, current: Manifest, ts_keys: Sequence[str]) -> 
         record = yield from ask(ctx, Get(id_key))
         own = record if record is not None and left.is_in(record, id_key) else None
         yield from delete(ctx, dataset, left.check, (id_key, own), (ts_key, ts_record))
+    for id, keys in _by_id(ctx, members).items():  # noqa: A001
+        yield from delete_unused(ctx, dataset, id, keys)
+
+
+def _by_id(ctx: Context, keys: Sequence[str]) -> dict[str, list[str]]:
+    """Return the keys of members, by the ids of their groups."""
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        name = ctx.keys.parse(key)
+        if name is not None and name.kind == "member":
+            found.setdefault(name.id, []).append(key)
+    return found
 
 
 def reclaim_leaked(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: bool) -> Operation[bool]:
@@ -259,12 +275,7 @@ def reclaim_leaked(ctx: Context, dataset: str, leaked: Sequence[str], *, apply: 
         ts_record, ttl = map(value_of, (yield from ask_all(ctx, both)))
         if _pending_in(ts_record, ttl) is not None:
             found |= yield from reclaim(ctx, dataset, left, apply=apply)
-    members: dict[str, list[str]] = {}
-    for key in leaked:
-        name = ctx.keys.parse(key)
-        if name is not None and name.kind == "member":
-            members.setdefault(name.id, []).append(key)
-    for id, keys in members.items():  # noqa: A001
+    for id, keys in _by_id(ctx, leaked).items():  # noqa: A001
         found |= yield from delete_unused(ctx, dataset, id, keys, apply=apply)
     return found
 

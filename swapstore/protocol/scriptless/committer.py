@@ -460,7 +460,8 @@ class _Comparing(Sending):
             commands += [CompareAndSet(key, raw, raw, ttl_ms=1) for key in self._unlinked("manifest")]
         try:
             if at_once:
-                yield from delete_unlinked(self._ctx, self._draft.manifest, self._unlinked("ts"))
+                going = self._unlinked("ts"), self._unlinked("member")
+                yield from delete_unlinked(self._ctx, self._draft.manifest, *going)
             for portion in portions(self._ctx, commands):
                 yield Batch(portion)
         except SwapstoreError:
