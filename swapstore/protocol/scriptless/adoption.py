@@ -224,7 +224,7 @@ def delete_unlinked(
 ) -> Operation[None]:
     """Delete the records of these ts records, which no row names any more, and which leave without a grace.
 
-    `members`: the keys of members that leave too. Those that no table tells of go by themselves.
+    `members`: the keys of members that leave too. Their tables may be gone or unreadable by then.
 
     A `PEXPIRE` would not do: one that arrives late could hit what is published under the id after a second.
     Left is what another client is deleting, and what a publish on `current` may rely on.

@@ -446,7 +446,8 @@ class _Comparing(Sending):
     def _finish(self) -> Operation[None]:
         """Mark the ts record as committed, and expire unlinked keys. If this fails, the commit stands.
 
-        Groups without a grace go before their bases: their tables tell which members there are.
+        Records without a grace go last, because they tell a second call what to search for. Then the base of
+        a group's table may be gone: the members are those that the draft names.
         """
         commands: list[Command[Any]] = []
         if self._is_pending() and self._ts is not None:
@@ -459,11 +460,11 @@ class _Comparing(Sending):
             # The last swap of a drop deletes the manifest, unless somebody has published since.
             commands += [CompareAndSet(key, raw, raw, ttl_ms=1) for key in self._unlinked("manifest")]
         try:
+            for portion in portions(self._ctx, commands):
+                yield Batch(portion)
             if at_once:
                 going = self._unlinked("ts"), self._unlinked("member")
                 yield from delete_unlinked(self._ctx, self._draft.manifest, *going)
-            for portion in portions(self._ctx, commands):
-                yield Batch(portion)
         except SwapstoreError:
             return
 
