@@ -146,7 +146,10 @@ def test_history_loads_no_page_that_its_limit_does_not_need(
     assert [len(batch) for batch in meddler.batches[1:]] == pages
 
 
-@pytest.mark.parametrize(("versions", "trips", "followed"), [(140, 3, 3), (1000, 10, 11), (10_000, 99, 102)])
+@pytest.mark.parametrize(
+    ("versions", "trips", "followed"),
+    [(140, 3, 3), (1000, 10, 11), pytest.param(10_000, 99, 102, marks=pytest.mark.nightly)],
+)
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
 def test_a_history_takes_a_round_trip_for_every_sixteen_pages(
     versions: int, trips: int, followed: int, cache_bytes: int
