@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 MOST_SERVED = 64  # members that are read along with the manifest
+HALF_A_DIGEST = 10  # characters at the end of what the record of a base begins with
 BATCH_BYTES = 4 * 1024 * 1024  # of members that are read in one batch
 
 
@@ -351,7 +352,8 @@ class GroupEncoder(Encoder):
     def _base_record(self, base: str, member: str) -> Record:
         """Return the record that a member is stored against: the store has it, and this client a copy."""
         key = self._ctx.keys.member_base(self._dataset, base, member)
-        return Record(key, bases.begin(base), shared=True, stored=True)
+        # Half of the digest tells another base. A group has hundreds of members, and this is sent for each.
+        return Record(key, bases.begin(base)[:-HALF_A_DIGEST], shared=True, stored=True)
 
     def _members(self, base: str | None, own: Mapping[str, Dictionary]) -> list[Record]:
         """Return the records of all members. The key and the header tell the content, so any may be there."""
