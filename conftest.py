@@ -71,15 +71,26 @@ class Surroundings:
             self._server = None
         self._undo.close()
         self._cluster = None
+        namespace.clear()  # this worker may get another block of the document later
+
+    def _catch_up(self, example: Example) -> None:
+        """Run the blocks before this one that did not run here: another worker has taken them."""
+        done: set[int] = example.namespace.setdefault("__blocks_done__", set())
+        done.add(example.start)
+        for earlier in example.document.examples():
+            if earlier.start < example.start and earlier.start not in done:
+                earlier.evaluate()
 
     def run_python(self, example: Example) -> None:
         """Run a block of Python."""
+        self._catch_up(example)
         block = example.parsed
         example.parsed = Lexeme(self._here(block), block.offset, block.line_offset)
         self._python(example)
 
     def run_console(self, example: Example) -> str | None:
         """Run a block of commands; describe the first one that differs from the document."""
+        self._catch_up(example)
         for command, expected in commands_of(textwrap.dedent(example.parsed)):
             if fault := self._run(self._here(command), expected):
                 return fault
