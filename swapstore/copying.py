@@ -36,6 +36,7 @@ from swapstore.models import Copied, CopyStep, Snapshot
 from swapstore.protocol import copying, prune
 from swapstore.protocol.batching import batched
 from swapstore.protocol.clock import retention_time
+from swapstore.protocol.operation import portions
 from swapstore.store import AsyncStore, Store
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ class _Dataset:
                 self._count(**{state: 1})
         if self.plan is None:
             self.total += len(wanted)
-        for batch in _batches(wanted):
+        for batch in portions(wanted, _size_by_row, room=BATCH_BYTES, most=BATCH_ROWS):
             self._copy(batch)
         if rows:
             self.last = rows[-1]
@@ -503,19 +504,9 @@ def _size(row: Row, found: Snapshot | SwapstoreError | None) -> int:
     return row.size + sum(member.size for member in members)
 
 
-def _batches(rows: list[Row]) -> Iterator[list[Row]]:
-    """Split rows so that the payloads of a batch are of bounded size. A row does not tell that of a group."""
-    batch: list[Row] = []
-    room = 0
-    for row in rows:
-        size = BATCH_BYTES if row.is_group else row.size
-        if batch and (size > room or len(batch) == BATCH_ROWS):
-            yield batch
-            batch = []
-        room = BATCH_BYTES - size if not batch else room - size
-        batch.append(row)
-    if batch:
-        yield batch
+def _size_by_row(row: Row) -> int:
+    """Return the size of a payload as its row tells it. Of a group it does not: it is read alone."""
+    return BATCH_BYTES if row.is_group else row.size
 
 
 def _context(store: Store) -> Any:

@@ -13,7 +13,7 @@ from swapstore.format import bases, members
 from swapstore.format.keys import group_name, is_of_group
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.rows import bytes_of, finding_of
-from swapstore.protocol.load import ask_all, load_base, value_of
+from swapstore.protocol.load import ask_all, value_of
 from swapstore.protocol.members import batches
 from swapstore.protocol.operation import Operation
 
@@ -193,15 +193,3 @@ def fault_of_base(ctx: Context, dataset: str, table: Dictionary) -> Operation[st
             except Corrupt as error:
                 return str(error.args[0])
     return ""
-
-
-def keys_of_base(ctx: Context, dataset: str, name: str) -> Operation[list[str]]:
-    """Return the keys of the members' records of a base, if it is one of groups that can be read."""
-    if not is_of_group(name):
-        return []
-    try:
-        base = yield from load_base(ctx, dataset, name)
-        listed = members.parse_table(base.content, ctx.keys.base(dataset, name))
-    except Damaged:
-        return []
-    return [ctx.keys.member_base(dataset, name, member) for member in listed]

@@ -13,7 +13,7 @@ from swapstore.format.keys import check_base
 from swapstore.fsck.bases import KEPT, undecodable
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.protocol.load import ask_all, value_of
-from swapstore.protocol.operation import Operation
+from swapstore.protocol.operation import Operation, portions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,12 +183,4 @@ def finding_of(
 
 def chunks(rows: Sequence[Row]) -> list[list[Row]]:
     """Split rows into chunks, so that reading their payloads takes a bounded amount of memory."""
-    split: list[list[Row]] = []
-    room = 0
-    for row in rows:
-        if not split or room < row.size or len(split[-1]) == CHUNK_ROWS:
-            split.append([])
-            room = CHUNK_BYTES
-        split[-1].append(row)
-        room -= row.size
-    return split
+    return portions(rows, lambda row: row.size, room=CHUNK_BYTES, most=CHUNK_ROWS)

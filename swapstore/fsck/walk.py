@@ -24,12 +24,13 @@ from swapstore.format.rebuild import Unnamed
 from swapstore.fsck.bases import Bases, StoredBase, wrong_numbers
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.keyset import Keyset
-from swapstore.fsck.members import ComparedMembers, MemberFault, compare_members, fault_of_base, keys_of_base
+from swapstore.fsck.members import ComparedMembers, MemberFault, compare_members, fault_of_base
 from swapstore.fsck.rows import Compared, chunks, compare, finding_of, recorded
 from swapstore.protocol.commit import Record
 from swapstore.protocol.load import ask_all, find, is_page_named, is_row_named, load_manifest, value_of
 from swapstore.protocol.members import load_table
 from swapstore.protocol.operation import Operation
+from swapstore.protocol.unlink import members_of_base
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -244,7 +245,7 @@ class Walk:
     def _note_base(self, name: str) -> Operation[None]:
         for key in (
             self._ctx.keys.base(self.dataset, name),
-            *(yield from keys_of_base(self._ctx, self.dataset, name)),
+            *(yield from members_of_base(self._ctx, self.dataset, name)),
         ):
             self.reached.add(key)
 

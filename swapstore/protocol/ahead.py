@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from swapstore.errors import PayloadTooLarge, ReplyLost, Unavailable
 from swapstore.format.records import to_json
-from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.protocol.operation import Batch, Operation, Wait, portions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,18 +19,9 @@ AHEAD_BYTES = 1024 * 1024  # of records that a repair stages in one batch
 SCRIPT_BYTES = 8 * 1024  # of the script, and of what is around its arguments
 
 
-def portions(wanted: Sequence[Record], most: int) -> list[list[Record]]:
-    """Split records into portions of at most so many bytes. One that is larger goes alone."""
-    found: list[list[Record]] = []
-    room = 0
-    for record in wanted:
-        size = len(record.key) + len(record.header) + len(record.body)
-        if size > room or not found:
-            found.append([])
-            room = most
-        found[-1].append(record)
-        room -= size
-    return found
+def staged_in(wanted: Sequence[Record], room: int) -> list[list[Record]]:
+    """Split records into those that are staged in one batch of at most so many bytes."""
+    return portions(wanted, lambda each: len(each.key) + len(each.header) + len(each.body), room=room)
 
 
 def stage_group(ctx: Context, draft: Draft, needed: list[Record], staging: Staging) -> Operation[None]:
@@ -40,7 +31,7 @@ def stage_group(ctx: Context, draft: Draft, needed: list[Record], staging: Stagi
     refuses, and `Unavailable` if a batch is lost again and again. In each case nothing was published.
     """
     _check_size(ctx, draft, needed)
-    split = portions(staging.unstaged(needed), ctx.policy.max_batch_bytes)
+    split = staged_in(staging.unstaged(needed), ctx.policy.max_batch_bytes)
     for portion in split if len(split) > 1 else []:
         for attempt in range(1, ctx.policy.lost_attempts + 1):
             commands = staging.commands(ctx, portion)

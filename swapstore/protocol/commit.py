@@ -91,7 +91,7 @@ from swapstore.events import Retried
 from swapstore.format import manifest, records, search
 from swapstore.format.retention import complete_from
 from swapstore.models import GROUP
-from swapstore.protocol.ahead import AHEAD_BYTES, portions, stage_group
+from swapstore.protocol.ahead import AHEAD_BYTES, stage_group, staged_in
 from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
 from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin, unmovable
 from swapstore.protocol.load import ask, find, load_manifest
@@ -477,7 +477,7 @@ class Scripted(Committer):
 
     def stage_ahead(self, ctx: Context, needed: list[Record], staging: Staging) -> Operation[None]:
         """Stage full batches. The rest, and records whose reply is lost, are sent with the commit."""
-        for portion in portions(staging.unstaged(needed), min(AHEAD_BYTES, ctx.policy.max_batch_bytes))[:-1]:
+        for portion in staged_in(staging.unstaged(needed), min(AHEAD_BYTES, ctx.policy.max_batch_bytes))[:-1]:
             commands = staging.commands(ctx, portion)
             with suppress(ReplyLost):
                 staging.note(commands, (yield Batch(tuple(commands))))

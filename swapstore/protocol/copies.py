@@ -48,13 +48,13 @@ ETAG_BYTES = 128  # more than the prefix of a manifest with any etag
 
 
 def keys_of(ctx: Context, dataset: str, row: Row) -> Operation[list[str]]:
-    """Return the keys that hold a snapshot, members included, and nothing else."""
-    return [*ctx.keys.records(dataset, row), *(yield from members_of(ctx, dataset, row))]
+    """Return the keys that hold a snapshot and nothing else. Those come last that tell of the members."""
+    return [*(yield from members_of(ctx, dataset, row)), *ctx.keys.records(dataset, row)]
 
 
 def keys_of_base(ctx: Context, dataset: str, name: str) -> Operation[list[str]]:
-    """Return the keys that hold a base, that of each member included."""
-    return [ctx.keys.base(dataset, name), *(yield from members_of_base(ctx, dataset, name))]
+    """Return the keys that hold a base. That one comes last that tells of the members."""
+    return [*(yield from members_of_base(ctx, dataset, name)), ctx.keys.base(dataset, name)]
 
 
 def is_of(name: Name, id: str) -> bool:  # noqa: A002
@@ -180,7 +180,8 @@ def find_left(
             told, origin = name, records.origin_in(record)
             version = version if origin is None else origin.version
     if entry is None and told is not None:
-        entry = yield from _entry_beside(ctx, current.head.dataset, told)
+        beside = yield from _entry_of_id(ctx, current.head.dataset, told.id)
+        entry = beside if beside is not None and beside.ts == told.ts else None
     if entry is None and told is None and not digest:
         return None
     fields = attrs.asdict(entry, recurse=False) if entry else {"id": id or "", "ts": 0, "size": 0}
@@ -190,18 +191,17 @@ def find_left(
     return Row(**fields, version=version or 0, committed_at=0, dedupe_key=None)
 
 
-def _entry_beside(ctx: Context, dataset: str, name: Name) -> Operation[Entry | None]:
-    """Read the entry of the id record beside a ts record. None: there is none of this `ts`."""
-    key = ctx.keys.id(dataset, name.id)
+def _entry_of_id(ctx: Context, dataset: str, id: str) -> Operation[Entry | None]:  # noqa: A002
+    """Read the entry of the id record of an id. None: it is not there, or damaged."""
+    key = ctx.keys.id(dataset, id)
     try:
-        entry = records.entry_of((yield from ask(ctx, Peek(key, HEADER_BYTES))), key)
+        return records.entry_of((yield from ask(ctx, Peek(key, HEADER_BYTES))), key)
     except Corrupt:
         return None
-    return entry if entry.ts == name.ts else None
 
 
 def _may_tell(name: Name, id: str | None) -> bool:  # noqa: A002
-    return name.kind == "ts" if id is None else is_of(name, id)
+    return name.kind == "ts" if id is None else name.kind != "member" and is_of(name, id)
 
 
 def _states(record: bytes, current: Manifest, version: int | None) -> bool:
@@ -241,12 +241,8 @@ def _row_of_id(ctx: Context, current: Manifest, id: str) -> Operation[Row | None
     for row in (*current.head.kept, *current.log.rows):
         if row.id == id:
             return row
-    key = ctx.keys.id(current.head.dataset, id)
-    try:
-        entry = records.entry_of((yield from ask(ctx, Peek(key, HEADER_BYTES))), key)
-    except Corrupt:
-        return None
-    return (yield from _row_at(ctx, current, entry.ts, id))
+    entry = yield from _entry_of_id(ctx, current.head.dataset, id)
+    return None if entry is None else (yield from _row_at(ctx, current, entry.ts, id))
 
 
 def _row_at(ctx: Context, current: Manifest, ts: int, id: str) -> Operation[Row | None]:  # noqa: A002

@@ -22,7 +22,7 @@ from swapstore.models import Group, Member, Row, Snapshot
 from swapstore.protocol.commit import Record
 from swapstore.protocol.encoder import Encoder, Form
 from swapstore.protocol.load import ask_all, current_served, load_snapshot, value_of
-from swapstore.protocol.operation import Operation
+from swapstore.protocol.operation import Operation, portions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -102,7 +102,7 @@ def current_members(ctx: Context, dataset: str, names: Sequence[str]) -> Operati
         row = current.head.serving
         if not row.is_group or not served.members:
             return
-        base = row.base if row.base is not None and is_of_group(row.base) else None
+        base = _expected_base(row)
         bases_of = _Bases(ctx, dataset)
         if base is not None:
             asked = [(ctx.keys.member_base(dataset, base, name), base, name) for name in names]
@@ -131,15 +131,12 @@ def _key(ctx: Context, current: Manifest, row: Row, name: str) -> str:
 
 def batches(sizes: Mapping[str, int]) -> list[list[str]]:
     """Split members, given their sizes, so that a batch of records is of bounded size."""
-    batches: list[list[str]] = []
-    room = 0
-    for name, size in sizes.items():
-        if not batches or size > room:
-            batches.append([])
-            room = BATCH_BYTES
-        batches[-1].append(name)
-        room -= size
-    return batches
+    return portions(sizes, sizes.__getitem__, room=BATCH_BYTES)
+
+
+def _expected_base(row: Row) -> str | None:
+    """Return the base that a group's members may be stored against."""
+    return row.base if row.base is not None and is_of_group(row.base) else None
 
 
 def _load_members(
@@ -148,7 +145,7 @@ def _load_members(
     """Read the records of members in one round trip, along with the bases that the row lets expect."""
     dataset = current.head.dataset
     keys = [_key(ctx, current, row, name) for name in names]
-    base = row.base if row.base is not None and is_of_group(row.base) else None
+    base = _expected_base(row)
     bases_of = _Bases(ctx, dataset)
     along = [] if base is None else bases_of.unknown((base, name) for name in names)
     replies = yield from ask_all(ctx, [Get(key) for key in (*keys, *(key for key, _, _ in along))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -10,6 +10,25 @@ import attrs
 from swapstore.commands import Command, Get, GetServed, Swap
 
 T = TypeVar("T")
+
+
+def portions(
+    items: Iterable[T], size_of: Callable[[T], int], *, room: int, most: int | None = None
+) -> list[list[T]]:
+    """Split items, in their order, into portions of at most `room` bytes and `most` items.
+
+    An item that is larger than `room` goes alone.
+    """
+    found: list[list[T]] = []
+    left = 0
+    for item in items:
+        size = size_of(item)
+        if not found or size > left or len(found[-1]) == most:
+            found.append([])
+            left = room
+        found[-1].append(item)
+        left -= size
+    return found
 
 
 @attrs.frozen

@@ -73,7 +73,7 @@ from swapstore.protocol.scriptless.adoption import (
 )
 from swapstore.protocol.scriptless.lease import Lease, release, take
 from swapstore.protocol.scriptless.members import Signature, can_be_read, is_of_attempt, write_members
-from swapstore.protocol.scriptless.resend import portions, sent_again
+from swapstore.protocol.scriptless.resend import requests, sent_again
 from swapstore.protocol.scriptless.sending import Found, Sending
 
 if TYPE_CHECKING:
@@ -460,7 +460,7 @@ class _Comparing(Sending):
             # The last swap of a drop deletes the manifest, unless somebody has published since.
             commands += [CompareAndSet(key, raw, raw, ttl_ms=1) for key in self._unlinked("manifest")]
         try:
-            for portion in portions(self._ctx, commands):
+            for portion in requests(self._ctx, commands):
                 yield Batch(portion)
             if at_once:
                 going = self._unlinked("ts"), self._unlinked("member")
@@ -531,7 +531,7 @@ class _Leasing(Sending):
             return found is not None
         if not (yield from is_free(self._ctx, self._draft)):
             return self._taken(found[0].record)
-        for portion in portions(self._ctx, [Write(each.record.key, each.record.data) for each in found]):
+        for portion in requests(self._ctx, [Write(each.record.key, each.record.data) for each in found]):
             for reply in (yield Batch(portion, until=self._until)):
                 value_of(reply)
         return True
@@ -582,7 +582,7 @@ class _Leasing(Sending):
         if not self._lost and self._ctx.clock.monotonic() < lease.safe_until:
             commands.append(Remove(lease.key))
         try:
-            for portion in portions(self._ctx, commands):
+            for portion in requests(self._ctx, commands):
                 yield Batch(portion, until=self._until)
         except SwapstoreError:
             return

@@ -36,7 +36,7 @@ from swapstore.protocol.leftovers import entry_in
 from swapstore.protocol.load import ask_all, find_id, load_base, load_manifest, value_of
 from swapstore.protocol.members import load_table
 from swapstore.protocol.operation import Batch, Operation
-from swapstore.protocol.scriptless.resend import portions, sent_again
+from swapstore.protocol.scriptless.resend import requests, sent_again
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,7 +218,7 @@ def _delete(ctx: Context, unused: dict[str, bytes]) -> Operation[None]:
     commands: list[Command[Any]] = []
     for key, value in unused.items():
         commands += [CompareAndSet(key, value, records.DELETED, ttl_ms=1), Drop(key)]
-    for portion in portions(ctx, commands):
+    for portion in requests(ctx, commands):
         with suppress(ReplyLost):
             for reply in (yield Batch(portion)):
                 value_of(reply)

@@ -8,7 +8,7 @@ import attrs
 
 from swapstore.commands import Command, CompareAndSet, Keep, Peek, Write
 from swapstore.errors import PayloadTooLarge, ReplyLost, SwapstoreError, Unavailable
-from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.protocol.operation import Batch, Operation, Wait, portions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,25 +19,17 @@ LARGE_BYTES = 256 * 1024  # the size from which on a limit of the endpoint is su
 OVERHEAD_BYTES = 64  # of a command in a request, beside its key and its value
 
 
-def portions(ctx: Context, commands: Sequence[Command[Any]]) -> list[tuple[Command[Any], ...]]:
+def requests(ctx: Context, commands: Sequence[Command[Any]]) -> list[tuple[Command[Any], ...]]:
     """Split commands, in their order, into those that fit into one request. They need not be sent at once."""
-    found: list[list[Command[Any]]] = []
-    room = 0
-    for command in commands:
-        size = OVERHEAD_BYTES + len(getattr(command, "key", "")) + _size(command)
-        if size > room or not found:
-            found.append([])
-            room = ctx.policy.max_batch_bytes
-        found[-1].append(command)
-        room -= size
-    return [tuple(portion) for portion in found]
+    return [tuple(each) for each in portions(commands, _size, room=ctx.policy.max_batch_bytes)]
 
 
 def _size(command: Command[Any]) -> int:
-    """Return how many bytes of values a command sends."""
+    """Return about how many bytes a command sends."""
+    size = OVERHEAD_BYTES + len(getattr(command, "key", ""))
     if isinstance(command, CompareAndSet):
-        return len(command.expected) + len(command.value)
-    return len(command.value) if isinstance(command, Keep | Write) else 0
+        return size + len(command.expected) + len(command.value)
+    return size + len(command.value) if isinstance(command, Keep | Write) else size
 
 
 def sent_again(ctx: Context, batch: Batch) -> Operation[list[Any]]:
@@ -49,7 +41,7 @@ def sent_again(ctx: Context, batch: Batch) -> Operation[list[Any]]:
     Either way nothing was published.
     """
     replies: list[Any] = []
-    for portion in portions(ctx, batch.commands):
+    for portion in requests(ctx, batch.commands):
         replies += yield from _sent_again(ctx, attrs.evolve(batch, commands=portion))
     return replies
 
