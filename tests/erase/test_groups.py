@@ -9,6 +9,9 @@ import pytest
 
 import swapstore
 from swapstore import Store
+from swapstore.commands import Swap
+from swapstore.testing import SimulatedStore
+from swapstore.testing.simulated import Keyspace
 from tests.support.valkey import Server
 
 D = "scores"
@@ -90,3 +93,20 @@ def test_a_dataset_of_groups_is_dropped(store: Store, valkey: Server) -> None:
         assert not [key for key in client.scan_iter("*") if b"{scores}" in key]
     assert [finding for finding in store.verify() if finding.problem.wrong] == []
     assert store.read_latest("other") is not None
+
+
+def test_what_tells_of_the_members_is_deleted_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stops in the middle of an erase leaves members that no second call can find."""
+    swaps: list[Swap] = []
+    carried_out = Keyspace.commit
+
+    def commit(keyspace: Keyspace, swap: Swap, now_ms: int, **options: Any) -> Any:
+        swaps.append(swap)
+        return carried_out(keyspace, swap, now_ms, **options)
+
+    monkeypatch.setattr(Keyspace, "commit", commit)
+    store = SimulatedStore().connect()
+    fill(store, 3)
+    store.erase(D, id="id-1")
+    kinds = [key.split(":")[1] for key in swaps[-1].unlinked if ":id-1" in key]
+    assert kinds == ["member", "member", "member", "id", "ts"]
