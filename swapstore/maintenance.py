@@ -94,7 +94,8 @@ class Maintenance(Calls):
         """Store the existing snapshots of a dataset in another way, beside producers and readers.
 
         `compression` is `"delta"`, `"zstd"` or `"none"`, as for `connect`. With `"delta"` and `"zstd"`, what
-        does not get smaller stays as it is. Nothing else changes: ids, versions, digests, the history.
+        does not get smaller stays as it is, and so do groups. Nothing else changes: ids, versions, digests,
+        the history.
         Publishes go on as their store says, so connect that with the same `compression` first. `limit`: the
         most snapshots to store anew (default: all). It swaps a few dozen snapshots at a time. If it is cut
         short anywhere, every snapshot can be read, and the next call goes on. A call that finds nothing to do
