@@ -44,7 +44,7 @@ def run(
     driver: Driver,
     sleep: Callable[[float], None],
     *,
-    listen: Callable[[Listen], None] | None = None,
+    listen: Callable[[Listen], list[str]] | None = None,
     turns: Turns | None = None,
     tally: Tally | None = None,
     total_s: float | None = None,
@@ -78,7 +78,7 @@ def run(
                             place = Place(turns) if place is None else place
                             place.wait(step)
                     else:
-                        _waited(step, sleep, listen, budget, tally)
+                        replies = _waited(step, sleep, listen, budget, tally)
                 except SwapstoreError as error:
                     step = operation.throw(error)
                 else:
@@ -98,7 +98,7 @@ async def arun(
     driver: AsyncDriver,
     sleep: Callable[[float], Awaitable[None]],
     *,
-    listen: Callable[[Listen], Awaitable[None]] | None = None,
+    listen: Callable[[Listen], Awaitable[list[str]]] | None = None,
     turns: Turns | None = None,
     tally: Tally | None = None,
     total_s: float | None = None,
@@ -126,7 +126,7 @@ async def arun(
                             place = AsyncPlace(turns) if place is None else place
                             await place.wait(step)
                     else:
-                        await _awaited(step, sleep, listen, budget, tally)
+                        replies = await _awaited(step, sleep, listen, budget, tally)
                 except SwapstoreError as error:
                     step = operation.throw(error)
                 else:
@@ -149,37 +149,39 @@ def _leave(place: Place | AsyncPlace | None) -> None:
 def _waited(
     step: Wait | Emit,
     sleep: Callable[[float], None],
-    listen: Callable[[Listen], None] | None,
+    listen: Callable[[Listen], list[str]] | None,
     budget: _Budget,
     tally: Tally | None,
-) -> None:
+) -> list[str]:
     if isinstance(step, Emit):
         if tally is not None:
             step.emit(tally)
     elif isinstance(step, Listen) and listen is not None:
-        listen(step)
+        return listen(step)
     else:
         if not isinstance(step, Listen):
             budget.pause(step.seconds)
         sleep(step.seconds)
+    return []
 
 
 async def _awaited(
     step: Wait | Emit,
     sleep: Callable[[float], Awaitable[None]],
-    listen: Callable[[Listen], Awaitable[None]] | None,
+    listen: Callable[[Listen], Awaitable[list[str]]] | None,
     budget: _Budget,
     tally: Tally | None,
-) -> None:
+) -> list[str]:
     if isinstance(step, Emit):
         if tally is not None:
             step.emit(tally)
     elif isinstance(step, Listen) and listen is not None:
-        await listen(step)
+        return await listen(step)
     else:
         if not isinstance(step, Listen):
             budget.pause(step.seconds)
         await sleep(step.seconds)
+    return []
 
 
 def _refuse_if_late(batch: Batch) -> None:

@@ -1,6 +1,6 @@
-"""Subscriptions: how `follow` waits for the next commit.
+"""Subscriptions: how followers and views wait for the next commit.
 
-Each follower listens to hints, the notifications that a dataset has a new version. A wait ends when a hint
+Each of them listens to hints, the notifications that a dataset has a new version. A wait ends when a hint
 comes, when its time is over, or when the store is closed. A driver without hints lets each wait take its full
 time: the follower polls.
 """
@@ -16,7 +16,7 @@ from swapstore.engine import arun
 if TYPE_CHECKING:
     import asyncio
 
-    from swapstore.drivers.base import AsyncListener, Driver, Listener
+    from swapstore.drivers.base import AsyncDriver, AsyncListener, Driver, Listener
     from swapstore.protocol.operation import Listen, Steps
     from swapstore.store import AsyncStore
 
@@ -29,9 +29,10 @@ class NullListener:
     def __init__(self) -> None:
         self._closed = threading.Event()
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> list[str]:
         """Wait for this time, or until `close`."""
         self._closed.wait(seconds)
+        return []
 
     def close(self) -> None:
         """End the waits."""
@@ -39,21 +40,23 @@ class NullListener:
 
 
 class Subscription:
-    """The subscription of one blocking follower. It begins with the first wait."""
+    """The subscription of one blocking follower or view. It begins with the first wait."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver: Any = driver
         self._listener: Listener | None = None
         self._closed = False
 
-    def listen(self, step: Listen) -> None:
+    def listen(self, step: Listen) -> list[str]:
         """Wait until a hint comes, the time is over, or the subscription is closed."""
-        if self._listener is None:
-            can_listen = hasattr(self._driver, "listen")
-            self._listener = self._driver.listen(step.channel) if can_listen else NullListener()
+        listener = self._listener
+        if listener is None:
+            has_hints = hasattr(self._driver, "listen")
+            listener = self._driver.listen(step.channels, step.pattern) if has_hints else NullListener()
+            self._listener = listener
             if self._closed:  # by another thread, since this call began
-                self._listener.close()
-        self._listener.wait(step.seconds)
+                listener.close()
+        return listener.wait(step.seconds)
 
     def close(self) -> None:
         """End the subscription, and a wait that is under way. Any thread may call it."""
@@ -88,6 +91,47 @@ class AsyncForOnly:
             raise TypeError(f"{self._what} is not awaited: iterate over it with `async for`")
 
 
+class AsyncSubscription:
+    """The subscription of one follower or view for asyncio. It begins with the first wait."""
+
+    def __init__(self, driver: AsyncDriver) -> None:
+        self._driver: Any = driver
+        self._listener: AsyncListener | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = _asyncio().Event()
+
+    async def listen(self, step: Listen) -> list[str]:
+        """Wait until a hint comes, the time is over, or `end`."""
+        if self._listener is None and hasattr(self._driver, "listen"):
+            self._loop = _asyncio().get_running_loop()
+            self._listener = self._driver.listen(step.channels, step.pattern)
+        waiting = _asyncio().ensure_future(
+            self._listener.wait(step.seconds) if self._listener else _asyncio().sleep(step.seconds)
+        )
+        closing = _asyncio().ensure_future(self._closing.wait())
+        try:
+            await _asyncio().wait({waiting, closing}, return_when=_asyncio().FIRST_COMPLETED)
+            return (waiting.result() or []) if waiting.done() else []
+        finally:
+            waiting.cancel()
+            closing.cancel()
+            await _asyncio().gather(waiting, closing, return_exceptions=True)
+
+    def end(self) -> None:
+        """End a wait that is under way, and all later ones."""
+        self._closing.set()
+
+    def drop(self) -> None:
+        """Stop listening, without waiting for anything."""
+        if self._listener is not None:
+            self._listener.drop()
+
+    def __del__(self) -> None:
+        # The garbage collector may run this in another thread.
+        if self._listener is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._listener.drop)
+
+
 class Follower(AsyncForOnly, Generic[T]):
     """Iterates over the items of `follow` until its store is closed. It has a subscription of its own.
 
@@ -103,9 +147,7 @@ class Follower(AsyncForOnly, Generic[T]):
         self._ready: list[T] = []
         self._step: asyncio.Task[list[T]] | None = None
         self._begun = self._placed = self._over = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._listener: AsyncListener | None = None
-        self._closing = _asyncio().Event()
+        self._subscription = AsyncSubscription(store._driver)  # noqa: SLF001
 
     def __aiter__(self) -> Self:
         return self
@@ -137,7 +179,8 @@ class Follower(AsyncForOnly, Generic[T]):
         try:
             step = self._steps.step()
             sleep = store._sleep  # noqa: SLF001
-            items = await arun(step, store._driver, sleep, listen=self._listen, patience=patience)  # noqa: SLF001
+            listen = self._subscription.listen
+            items = await arun(step, store._driver, sleep, listen=listen, patience=patience)  # noqa: SLF001
         except Exception:
             if store._closed:  # noqa: SLF001
                 return []  # the error comes from closing the connections
@@ -145,35 +188,13 @@ class Follower(AsyncForOnly, Generic[T]):
         self._placed = True
         return items or []
 
-    async def _listen(self, step: Listen) -> None:
-        """Wait until a hint comes, the time is over, or the store is closed."""
-        driver: Any = self._store._driver  # noqa: SLF001
-        if self._listener is None and hasattr(driver, "listen"):
-            self._loop, self._listener = _asyncio().get_running_loop(), driver.listen(step.channel)
-        waiting = _asyncio().ensure_future(
-            self._listener.wait(step.seconds) if self._listener else _asyncio().sleep(step.seconds)
-        )
-        closing = _asyncio().ensure_future(self._closing.wait())
-        try:
-            await _asyncio().wait({waiting, closing}, return_when=_asyncio().FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            closing.cancel()
-            await _asyncio().gather(waiting, closing, return_exceptions=True)
-
     async def aclose(self) -> None:
         """End the iteration, for a task that awaits its next item too. Closing twice does no harm.
 
         `contextlib.aclosing` calls it at the end of a block.
         """
         self._over = True
-        self._closing.set()
+        self._subscription.end()
         if self._step is not None and not self._step.done():  # it may be of a loop that is closed
             await _asyncio().wait({self._step})
-        if self._listener is not None:
-            self._listener.drop()
-
-    def __del__(self) -> None:
-        # The garbage collector may run this in another thread.
-        if self._listener is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._listener.drop)
+        self._subscription.drop()

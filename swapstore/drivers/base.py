@@ -62,16 +62,18 @@ class Driver(Endpoint, Protocol):
 
 
 class Listener(Protocol):
-    """Receives hints on one channel, for one follower. A driver that supports hints has `listen(channel)`.
+    """Receives hints on some channels, for one follower or view, over one connection.
 
-    One thread at a time waits; any thread may close it.
+    A driver that supports hints has `listen(channels, pattern)`. One thread at a time waits; any thread may
+    close it.
     """
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> list[str]:
         """Return as soon as a hint has come since the last wait, or after so many seconds.
 
-        If hints may have been missed (it was not subscribed yet, or the connection had failed), it returns
-        as soon as it is subscribed. A failure is not raised: the wait then lasts its full time.
+        Returns the channels that had hints. If hints may have been missed (it was not subscribed yet, or the
+        connection had failed), it returns as soon as it is subscribed, and names none. A failure is not
+        raised: the wait then lasts its full time.
         """
 
     def close(self) -> None:
@@ -96,9 +98,9 @@ class AsyncDriver(Endpoint, Protocol):
 
 
 class AsyncListener(Protocol):
-    """Receives hints on one channel, for one follower; see `Listener`."""
+    """Receives hints on some channels, for one follower or view; see `Listener`."""
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> list[str]:
         """Wait for a hint; see `Listener.wait`. A cancelled wait unsubscribes; the next subscribes anew."""
 
     def drop(self) -> None:

@@ -1,8 +1,7 @@
 """Follow: return every commit of a dataset in order, none skipped and none twice.
 
-The manifest is the source of truth. A follower knows its place in it: the last row that it returned. A hint
-says that there is something to read. A lost hint costs time and never a commit, because a follower also
-polls. It subscribes before its last look, so a commit between that look and the wait ends the wait.
+The manifest is the source of truth. A follower knows its place in it: the last row that it returned. When to
+look again, `watch.py` decides: a lost hint costs time and never a commit.
 
 Each look checks whether the stored manifest is still the one that was seen last. If it is another, the look
 returns the next rows, one page at a time: a follower that is a million commits behind holds a page of rows.
@@ -26,16 +25,20 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from swapstore.arguments import shown
-from swapstore.errors import Damaged, Unavailable
+from swapstore.errors import Damaged, SwapstoreError, Unavailable
 from swapstore.format import manifest as manifests
 from swapstore.format import search
 from swapstore.format.retention import complete_from
 from swapstore.models import Gap
+from swapstore.protocol.batching import batched
 from swapstore.protocol.load import current_manifest, find, gather, load_manifest, own, published
-from swapstore.protocol.operation import Listen, Operation, Wait
+from swapstore.protocol.operation import Operation, Wait
 from swapstore.protocol.read import through_manifest
+from swapstore.protocol.watch import Looked, Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from swapstore.format.manifest import Log, Manifest
     from swapstore.format.search import Onward
     from swapstore.models import Row
@@ -44,23 +47,89 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("swapstore")
 REMEMBERED = 4096  # how many returned rows a follower remembers, to find its place after a repair
-FIRST_WAIT_S = 0.05  # between two looks in an outage; doubles up to `poll_s`
+
+
+class FollowMany(Watch[tuple[str, "Row | Gap"]]):
+    """Iterate over the commits of several datasets: pairs of a name and a row or gap.
+
+    `after`: the last version of each dataset that the consumer has; see `Place`.
+    """
+
+    _done = "followed"
+
+    def __init__(self, ctx: Context, after: Mapping[str, int | None], *, poll_s: float) -> None:
+        names = tuple(after)
+        what = f"dataset {names[0]!r}" if len(names) == 1 else f"{len(names)} datasets"
+        super().__init__(ctx, names, poll_s=poll_s, what=what)
+        self._places = {name: Place(ctx, name, after=version) for name, version in after.items()}
+        self._begun = False
+        self._error: SwapstoreError | None = None
+
+    def step(self) -> Operation[list[tuple[str, Row | Gap]] | None]:
+        """Return the next commits, perhaps none. The first step only finds the places, and returns none."""
+        if self._begun:
+            return (yield from super().step())
+        beginning = {name: place.begin() for name, place in self._places.items()}
+        outcomes = yield from batched(self._ctx, beginning)
+        self._keep_error(outcomes)
+        self._raise_error()
+        self._begun = True
+        return []
+
+    def look(self, due: Collection[str] | None) -> Operation[Looked[tuple[str, Row | Gap]]]:
+        """Return the next commits of these datasets, the oldest first of each."""
+        self._raise_error()
+        places = self._places if due is None else {name: self._places[name] for name in due}
+        outcomes = yield from batched(self._ctx, {name: place.look() for name, place in places.items()})
+        found = [
+            (name, item)
+            for name, items in outcomes.items()
+            if not isinstance(items, SwapstoreError)
+            for item in items
+        ]
+        failures = (error for error in outcomes.values() if isinstance(error, Unavailable))
+        self._keep_error(outcomes)
+        if not found:
+            self._raise_error()
+        return Looked(found, frozenset(name for name, _ in found), next(failures, None))
+
+    def _keep_error(self, outcomes: Mapping[str, object]) -> None:
+        """Keep what waiting does not cure. At the beginning nothing is waited for: the address may be wrong.
+
+        It is raised after the commits that were found beside it.
+        """
+        for name, error in outcomes.items():
+            if isinstance(error, SwapstoreError) and not (self._begun and isinstance(error, Unavailable)):
+                error.dataset = name
+                self._error = error
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 class Follow:
-    """Iterate over the commits of a dataset. Each step returns some of them or waits; it never ends.
-
-    `after`: the last version that the consumer has. None: begin with the next commit. 0: begin with the
-    oldest row that there is. `poll_s`: how long to wait for a hint before the next look, in seconds.
-    """
+    """Iterate over the commits of one dataset; see `FollowMany`."""
 
     def __init__(self, ctx: Context, dataset: str, *, after: int | None, poll_s: float) -> None:
+        self._steps = FollowMany(ctx, {dataset: after}, poll_s=poll_s)
+
+    def step(self) -> Operation[list[Row | Gap] | None]:
+        """Return the next commits, perhaps none."""
+        return [item for _, item in (yield from self._steps.step()) or []]
+
+
+class Place:
+    """A place in the log of one dataset, and what was returned up to it.
+
+    `after`: the last version that the consumer has. None: begin with the next commit. 0: begin with the
+    oldest row that there is.
+    """
+
+    def __init__(self, ctx: Context, dataset: str, *, after: int | None) -> None:
         self._ctx = ctx
         self._dataset = dataset
-        self._channel = ctx.keys.manifest(dataset)
-        self._poll_s = poll_s
-        self._begun = False
-        self._failures = 0
         # The place in the log.
         self._after = after
         self._position = after or 0  # rows up to this version are done
@@ -77,41 +146,14 @@ class Follow:
         self._gap: Literal["retention", "reset"] | None = None  # to be returned before the next row
         self._gap_after = 0
 
-    def step(self) -> Operation[list[Row | Gap] | None]:
-        """Return the next commits, perhaps none. The first step only finds the place, and returns none."""
-        if not self._begun:
-            yield from self._begin()
-            self._begun = True
-            return []
-        try:
-            found = (yield from through_manifest(self._ctx, self._dataset, self._look)) or []
-        except Unavailable as error:
-            yield Listen(self._after_failure(error), self._channel)
-            return []
-        if self._failures:
-            self._failures = 0
-            LOG.info("dataset %r can be followed again", self._dataset)
-        if not found:
-            jitter = self._ctx.random.uniform(0.5, 1)
-            yield Listen(self._poll_s * jitter, self._channel)
-        return found
-
-    def _after_failure(self, error: Unavailable) -> float:
-        """Return the seconds to wait. Log the first failure of an outage, because no caller gets an error."""
-        if not self._failures:
-            LOG.warning(
-                "dataset %r cannot be followed now: %s; retrying until it can be",
-                self._dataset,
-                error.args[0],
-            )
-        bound = min(self._poll_s, FIRST_WAIT_S * 2 ** min(self._failures, 30))
-        self._failures += 1
-        return self._ctx.random.uniform(bound / 2, bound)
+    def look(self) -> Operation[list[Row | Gap]]:
+        """Return the next commits, up to a page of them, perhaps none."""
+        return (yield from through_manifest(self._ctx, self._dataset, self._look)) or []
 
     # --- where to begin ----------------------------------------------------------------------------
 
-    def _begin(self) -> Operation[None]:
-        """Find the place to begin at. `Unavailable` is raised here: the address may be wrong."""
+    def begin(self) -> Operation[None]:
+        """Find the place to begin at."""
         manifest = published((yield from current_manifest(self._ctx, self._dataset)))
         for attempt in range(1, self._ctx.policy.read_attempts):
             if not self._is_beyond(manifest):

@@ -53,13 +53,15 @@ class Wait:
 
 @attrs.frozen
 class Listen(Wait):
-    """Wait for some seconds, or until a hint comes on a channel.
+    """Wait for some seconds, or until a hint comes on one of these channels, or on one that `pattern` fits.
 
-    The first one also subscribes, and may then return at once: earlier hints were missed, so the operation
-    must look once more before it waits. A hint may be lost, and a wait may end early without one.
+    The answer is a list of the channels that had hints. The first wait also subscribes, and may then return
+    at once without a hint: earlier ones were missed, so the operation must look everywhere before it waits
+    again. A hint may be lost, and a wait may end early without one.
     """
 
-    channel: str
+    channels: tuple[str, ...]
+    pattern: str = ""
 
 
 @attrs.frozen

@@ -114,10 +114,10 @@ class FaultyDriver:
         for command in late:
             self._driver.execute([command])
 
-    def listen(self, channel: str) -> Listener:
+    def listen(self, channels: Sequence[str], pattern: str = "") -> Listener:
         """Listen through the other driver. If it has no hints, the waits last their full time."""
         listen = getattr(self._driver, "listen", None)
-        return listen(channel) if listen else NullListener()
+        return listen(channels, pattern) if listen else NullListener()
 
     def close(self) -> None:
         """Do nothing: the other driver belongs to the store that it was taken from."""

@@ -144,7 +144,7 @@ class SimulatedDriver:
         """Carry out the commands; see `Driver.execute`."""
         return [self.keyspace.apply(command, self.clock.now_ms()) for command in commands]
 
-    def listen(self, channel: str) -> SimulatedListener:  # noqa: ARG002 - it has no hints
+    def listen(self, _channels: Sequence[str], _pattern: str = "") -> SimulatedListener:
         """Return a listener without hints; see `Listener`."""
         return SimulatedListener(self.clock)
 
@@ -162,9 +162,10 @@ class SimulatedListener:
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> list[str]:
         """Let the time pass; see `Listener.wait`."""
         self._clock.sleep(seconds)
+        return []
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""

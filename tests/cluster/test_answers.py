@@ -587,7 +587,7 @@ def test_a_follower_goes_on_at_another_node(connect: Callable[..., Driver]) -> N
         driver: Any = connect(there)
         assert driver.execute([Get(HIGH)]) == [b"there"]
         gone.stop()
-        listener: Any = inner(driver).listen(LOW)
+        listener: Any = inner(driver).listen([LOW])
 
         async def waited() -> None:
             for _ in range(2):

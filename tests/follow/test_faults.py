@@ -135,7 +135,7 @@ def test_a_network_that_goes_silent(valkey: Server, monkeypatch: pytest.MonkeyPa
     """A firewall drops an idle connection, and hints are missed permanently."""
     monkeypatch.setattr(subscription, "SILENCE_S", 0.1)
     with swapstore.connect(valkey.url) as store:
-        listener = store._driver.listen("channel")  # type: ignore[attr-defined]
+        listener = store._driver.listen(["channel"])  # type: ignore[attr-defined]
         listener.wait(0)
         first = listener._connection
         listener.wait(0.3)
@@ -149,7 +149,7 @@ def test_a_network_that_goes_silent(valkey: Server, monkeypatch: pytest.MonkeyPa
 def test_a_frozen_clock_does_not_stop_a_follower(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that freezes the clock waits permanently for a follower whose hint was lost."""
     with swapstore.connect(valkey.url) as store:
-        listener = store._driver.listen("channel")  # type: ignore[attr-defined]
+        listener = store._driver.listen(["channel"])  # type: ignore[attr-defined]
         monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
         listener.wait(0)
         waiting = threading.Thread(target=listener.wait, args=[0.25], daemon=True)
@@ -258,8 +258,9 @@ def test_retries_during_an_outage_are_spread() -> None:
     waits: list[float] = []
 
     class Noting:
-        def wait(self, seconds: float) -> None:
+        def wait(self, seconds: float) -> list[str]:
             waits.append(seconds)
+            return []
 
         def close(self) -> None:
             pass
@@ -267,7 +268,7 @@ def test_retries_during_an_outage_are_spread() -> None:
     sim = SimulatedStore()
     producer, store = sim.connect(), sim.connect()
     client, meddler = meddled(store)
-    meddler._driver.listen = lambda _: Noting()  # type: ignore[attr-defined]
+    meddler._driver.listen = lambda *_: Noting()  # type: ignore[attr-defined]
     follower = client.follow("mena", after=0, poll=2)
 
     def down() -> None:
@@ -322,7 +323,7 @@ def test_every_fault_at_every_command(cold: bool) -> None:  # noqa: FBT001
 def test_a_fork_leaves_the_parent_its_connection(valkey: Server) -> None:
     """A process that forks workers gets no more hints when the first worker exits."""
     with swapstore.connect(valkey.url) as store:
-        listener = store._driver.listen("channel")  # type: ignore[attr-defined]
+        listener = store._driver.listen(["channel"])  # type: ignore[attr-defined]
         listener.wait(0)
         listener._pid = -1  # as in a forked child
         inherited = listener._connection

@@ -371,15 +371,16 @@ def test_a_follower_does_not_wait_before_what_is_there() -> None:
     waits: list[float] = []
 
     class Noting:
-        def wait(self, seconds: float) -> None:
+        def wait(self, seconds: float) -> list[str]:
             waits.append(seconds)
+            return []
 
         def close(self) -> None:
             pass
 
     sim = SimulatedStore()
     store = sim.connect()
-    store._driver.listen = lambda _: Noting()  # type: ignore[attr-defined]
+    store._driver.listen = lambda *_: Noting()  # type: ignore[attr-defined]
     publish(store, 300)
     lost = sim.keyspace.copy()
     publish(store, 100, begin=300)

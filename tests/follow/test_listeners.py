@@ -57,7 +57,7 @@ class Played:
 
 def listening(*connections: Played) -> RedisListener:
     opened = iter(connections)
-    return RedisListener(lambda: next(opened), "channel")
+    return RedisListener(lambda: next(opened), ["channel"])
 
 
 def test_a_server_that_never_confirms() -> None:
@@ -195,7 +195,7 @@ class AsyncPlayed:
 
 def alistening(*connections: AsyncPlayed) -> AsyncRedisListener:
     opened = iter(connections)
-    return AsyncRedisListener(lambda: next(opened), "channel")
+    return AsyncRedisListener(lambda: next(opened), ["channel"])
 
 
 def test_a_task_that_is_cancelled_leaves_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,17 +165,18 @@ def test_polls_are_spread() -> None:
     waits: list[float] = []
 
     class Noting:
-        def wait(self, seconds: float) -> None:
+        def wait(self, seconds: float) -> list[str]:
             waits.append(seconds)
             if len(waits) == 40:
                 other.publish("mena", 1)
+            return []
 
         def close(self) -> None:
             pass
 
     sim = SimulatedStore()
     store, other = sim.connect(), sim.connect()
-    store._driver.listen = lambda _: Noting()  # type: ignore[attr-defined]
+    store._driver.listen = lambda *_: Noting()  # type: ignore[attr-defined]
     take(store.follow("mena", poll=timedelta(seconds=2)), 1)
     assert len(set(waits)) == 40
     assert all(1 <= wait <= 2 for wait in waits)

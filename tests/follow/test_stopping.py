@@ -191,16 +191,17 @@ def test_a_subscription_that_begins_while_it_is_closed() -> None:
     class Listener:
         closed = False
 
-        def wait(self, _seconds: float) -> None:
+        def wait(self, _seconds: float) -> list[str]:
             assert self.closed, "it would wait"
+            return []
 
         def close(self) -> None:
             self.closed = True
 
     class Driver:
-        def listen(self, _channel: str) -> Listener:
+        def listen(self, _channels: tuple[str, ...], _pattern: str) -> Listener:
             subscription.close()  # by another thread
             return Listener()
 
     subscription = Subscription(Driver())  # type: ignore[arg-type]
-    subscription.listen(Listen(60.0, "channel"))
+    subscription.listen(Listen(60.0, ("channel",)))

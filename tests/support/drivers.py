@@ -67,9 +67,9 @@ class Meddler:
             replies += self._driver.execute([command])
         return replies
 
-    def listen(self, channel: str) -> Listener:
+    def listen(self, channels: Sequence[str], pattern: str = "") -> Listener:
         listen = getattr(self._driver, "listen", None)
-        return listen(channel) if listen else NullListener()
+        return listen(channels, pattern) if listen else NullListener()
 
     def commits(self) -> int:
         return sum(isinstance(command, Swap) for batch in self.batches for command in batch)

@@ -257,10 +257,10 @@ class AsyncRedisDriver:
         found: float | None = self._pool.connection_kwargs.get("socket_timeout")
         return found
 
-    def listen(self, channel: str) -> AsyncRedisListener:
-        """Subscribe to hints on a channel; see `AsyncListener`. The connection is not one of the pool's."""
+    def listen(self, channels: Sequence[str], pattern: str = "") -> AsyncRedisListener:
+        """Subscribe to hints on channels; see `AsyncListener`. The connection is not one of the pool's."""
         kind, options = self._pool.connection_class, self._pool.connection_kwargs
-        return AsyncRedisListener(lambda: kind(**{**options, "retry": no_retry()}), channel)
+        return AsyncRedisListener(lambda: kind(**{**options, "retry": no_retry()}), channels, pattern)
 
     async def close(self) -> None:
         """Wait for the batches in progress, then close the connections if the driver opened them."""

@@ -199,10 +199,10 @@ class ClusterDriver(Topology):
             moving |= _moving(self._answer(node, _NODES))
         return self._state(moving)
 
-    def listen(self, channel: str) -> RedisListener:
-        """Subscribe to hints on a channel; see `Listener`. The connection is not one of a pool's."""
-        node = self._subscribers(channel)
-        return RedisListener(lambda: self._place.kind(**self._options_of(node())), channel)
+    def listen(self, channels: Sequence[str], pattern: str = "") -> RedisListener:
+        """Subscribe to hints on channels; see `Listener`. The connection is not one of a pool's."""
+        node = self._subscribers(channels)
+        return RedisListener(lambda: self._place.kind(**self._options_of(node())), channels, pattern)
 
     def close(self) -> None:
         """Close all connections."""
@@ -366,10 +366,10 @@ class AsyncClusterDriver(Topology):
             moving |= _moving(await self._answer(node, _NODES))
         return self._state(moving)
 
-    def listen(self, channel: str) -> AsyncRedisListener:
-        """Subscribe to hints on a channel; see `AsyncListener`. The connection is not one of a pool's."""
-        node = self._subscribers(channel)
-        return AsyncRedisListener(lambda: self._place.kind(**self._options_of(node())), channel)
+    def listen(self, channels: Sequence[str], pattern: str = "") -> AsyncRedisListener:
+        """Subscribe to hints on channels; see `AsyncListener`. The connection is not one of a pool's."""
+        node = self._subscribers(channels)
+        return AsyncRedisListener(lambda: self._place.kind(**self._options_of(node())), channels, pattern)
 
     async def close(self) -> None:
         """Wait for the batches in progress, then close all connections."""

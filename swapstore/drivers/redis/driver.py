@@ -273,10 +273,10 @@ class RedisDriver:
         found: float | None = self._pool.connection_kwargs.get("socket_timeout")
         return found
 
-    def listen(self, channel: str) -> RedisListener:
-        """Subscribe to hints on a channel; see `Listener`. The connection is not one of the pool's."""
+    def listen(self, channels: Sequence[str], pattern: str = "") -> RedisListener:
+        """Subscribe to hints on channels; see `Listener`. The connection is not one of the pool's."""
         kind, options = self._pool.connection_class, self._pool.connection_kwargs
-        return RedisListener(lambda: kind(**{**options, "retry": no_retry()}), channel)
+        return RedisListener(lambda: kind(**{**options, "retry": no_retry()}), channels, pattern)
 
     def close(self) -> None:
         """Close the connections if the driver opened them."""

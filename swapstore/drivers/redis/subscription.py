@@ -1,9 +1,9 @@
 """Subscriptions to hints on Redis and Valkey, blocking and for asyncio.
 
-A subscription lasts as long as its follower, and has a connection of its own: on the pool's connections,
-followers could exhaust the pool and stop the store. Followers do not depend on hints, so a failure costs
-hints only and is not raised. A failed connection is replaced at the next wait, or at once if it had lasted
-for some time.
+A subscription lasts as long as its follower or view, and has a connection of its own, for any number of
+channels: on the pool's connections, followers could exhaust the pool and stop the store. Nobody depends on
+hints, so a failure costs hints only and is not raised. A failed connection is replaced at the next wait, or
+at once if it had lasted for some time.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 SLICE_S = 0.1  # how long a wait may take to notice `close`
 CONFIRM_S = 5.0  # how long the server may take to confirm a subscription
 SILENCE_S = 15.0  # after so long without a message, send PING; after as long again, the connection is dead
+MOST_HINTS = 1000  # that one wait returns: hints that never end must not keep it from its return
 LASTED_S = 1.0  # a subscription that lasted this long is renewed at once when it fails
 
 
 class RedisListener:
-    """Listens to one channel; see `Listener`."""
+    """Listens to some channels; see `Listener`."""
 
-    def __init__(self, connect: Callable[[], Any], channel: str) -> None:
+    def __init__(self, connect: Callable[[], Any], channels: Sequence[str], pattern: str = "") -> None:
         self._connect = connect
-        self._channel = channel
+        self._wanted = _requests(channels, pattern)
         self._connection: Any = None
         self._inherited: list[Any] = []
         self._pid = 0
@@ -41,30 +42,32 @@ class RedisListener:
         self._in_use = threading.Lock()
         self._closed = threading.Event()
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> list[str]:
         """Wait for a hint; see `Listener.wait`."""
         until = time.monotonic() + seconds
         with self._in_use:
             try:
-                self._wait(until)
+                hinted = self._wait(until)
             except BaseException:
                 self._disconnect()
                 raise
         self._disconnect_if_closed()
+        return hinted
 
-    def _wait(self, until: float) -> None:
+    def _wait(self, until: float) -> list[str]:
         self._leave_inherited()
         if self._connection is None:
             if not self._subscribe():
                 self._pause(until)
-            return
+            return []
         try:
-            self._hear(max(0.0, until - time.monotonic()))
+            return self._hear(max(0.0, until - time.monotonic()))
         except (redis.RedisError, OSError):
             lasted = time.monotonic() - self._began >= LASTED_S
             self._disconnect()
             if not (lasted and self._subscribe()):
                 self._pause(until)
+        return []
 
     def _pause(self, until: float) -> None:
         self._closed.wait(max(0.0, until - time.monotonic()))
@@ -75,13 +78,19 @@ class RedisListener:
         try:
             connection = self._connect()
             connection.connect()
-            connection.send_command("SUBSCRIBE", self._channel, check_health=False)
+            awaited = 0
+            for request in self._wanted:
+                connection.send_command(*request, check_health=False)
+                awaited += len(request) - 1
             left = CONFIRM_S
-            while not connection.can_read(timeout=SLICE_S):
+            while awaited:
+                if connection.can_read(timeout=SLICE_S):
+                    message = connection.read_response(disable_decoding=True, push_request=True)
+                    awaited -= _hint(message) is None
+                    continue
                 left -= SLICE_S
                 if self._closed.is_set() or left <= 0:
                     raise redis.TimeoutError("the subscription was not confirmed")  # noqa: TRY301
-            connection.read_response(disable_decoding=True, push_request=True)
         except (redis.RedisError, OSError):
             if connection is not None:
                 connection.disconnect()
@@ -94,25 +103,27 @@ class RedisListener:
         self._began, self._silent_s = time.monotonic(), 0.0
         return True
 
-    def _hear(self, seconds: float) -> None:
-        """Read until a hint comes, then what else has come: the follower reads once for all of it.
+    def _hear(self, seconds: float) -> list[str]:
+        """Read until a hint comes, then what else has come: one look answers all of it.
 
         The waits are added up, because a test may have frozen the clock.
         """
-        hinted = False
-        while not self._closed.is_set():
+        hinted: dict[str, None] = {}
+        while not self._closed.is_set() and len(hinted) < MOST_HINTS:
             slice_s = min(SLICE_S, seconds)
             if self._connection.can_read(timeout=slice_s):
                 message = self._connection.read_response(disable_decoding=True, push_request=True)
                 self._silent_s, self._pinged = 0.0, False
-                if _is_hint(message):
-                    hinted, seconds = True, 0.0
+                channel = _hint(message)
+                if channel is not None:
+                    hinted[channel], seconds = None, 0.0
             elif hinted or seconds <= slice_s:
-                return
+                break
             else:
                 seconds -= slice_s
                 self._silent_s += slice_s
                 self._ping_after_silence()
+        return list(hinted)
 
     def _ping_after_silence(self) -> None:
         """Send PING after a silence: a network that drops packets reports no error."""
@@ -151,62 +162,79 @@ class RedisListener:
 
 
 class AsyncRedisListener:
-    """Listens to one channel, in one event loop; see `AsyncListener`."""
+    """Listens to some channels, in one event loop; see `AsyncListener`."""
 
-    def __init__(self, connect: Callable[[], Any], channel: str) -> None:
+    def __init__(self, connect: Callable[[], Any], channels: Sequence[str], pattern: str = "") -> None:
         self._connect = connect
-        self._channel = channel
+        self._wanted = _requests(channels, pattern)
         self._connection: Any = None
         self._began = 0.0
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> list[str]:
         """Wait for a hint; see `AsyncListener.wait`."""
         until = _now() + seconds
         lasted = True
         if self._connection is not None:
             try:
-                await self._hear(until)
+                return await self._hear(until)
             except (redis.RedisError, OSError):
                 lasted = _now() - self._began >= LASTED_S
                 self.drop()
             except BaseException:
                 self.drop()
                 raise
-            else:
-                return
         if not (lasted and await self._subscribe()):
             await asyncio.sleep(max(0.0, until - _now()))
+        return []
 
     async def _subscribe(self) -> bool:
         """Subscribe. No hint is missed once the server has confirmed."""
         connection = self._connect()
         self._connection = connection
+        confirmed = False
         try:
             await connection.connect()
-            await connection.send_command("SUBSCRIBE", self._channel, check_health=False)
-            confirmed = await self._read(CONFIRM_S)
+            confirmed = await self._confirm(connection)
         except (redis.RedisError, OSError):
-            confirmed = None
+            pass
         except BaseException:
             self.drop()
             raise
-        if confirmed is None:
+        if not confirmed:
             self.drop()
             return False
         self._began = _now()
         return True
 
-    async def _hear(self, until: float) -> None:
-        """Read until a hint comes, then what else has come: the follower reads once for all of it."""
-        pinged = hinted = False
+    async def _confirm(self, connection: Any) -> bool:
+        """Send the requests, and say whether the server has confirmed each of them."""
+        awaited = 0
+        for request in self._wanted:
+            await connection.send_command(*request, check_health=False)
+            awaited += len(request) - 1
+        while awaited:
+            message = await self._read(CONFIRM_S)
+            if message is None:
+                return False
+            awaited -= _hint(message) is None
+        return True
+
+    async def _hear(self, until: float) -> list[str]:
+        """Read until a hint comes, then what else has come: one look answers all of it."""
+        pinged = False
+        hinted: dict[str, None] = {}
         while True:
             left = until - _now()
             message = await self._read(0.001 if hinted else min(SILENCE_S, max(0.001, left)))
             if message is not None:
                 pinged = False
-                hinted = hinted or _is_hint(message)
+                channel = _hint(message)
+                if channel is not None:
+                    hinted[channel] = None
+                if len(hinted) >= MOST_HINTS:
+                    return list(hinted)
             elif hinted or _now() >= until:
-                return
+                return list(hinted)
             elif pinged:
                 raise redis.ConnectionError("the server does not reply any more")
             else:
@@ -225,8 +253,18 @@ class AsyncRedisListener:
             writer.close()
 
 
-def _is_hint(message: Any) -> bool:
-    return isinstance(message, list) and message[0] in {b"message", "message"}
+def _requests(channels: Sequence[str], pattern: str) -> list[tuple[str, ...]]:
+    """Return the commands that subscribe to these channels, and to those that the pattern matches."""
+    found: list[tuple[str, ...]] = [("SUBSCRIBE", *channels)] if channels else []
+    return [*found, ("PSUBSCRIBE", pattern)] if pattern else found
+
+
+def _hint(message: Any) -> str | None:
+    """Return the channel that a hint came on. None: the message is no hint."""
+    match message:
+        case [b"message" | "message", channel, _] | [b"pmessage" | "pmessage", _, channel, _]:
+            return channel.decode() if isinstance(channel, bytes) else str(channel)
+    return None
 
 
 def _now() -> float:

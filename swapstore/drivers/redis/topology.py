@@ -434,13 +434,13 @@ class Topology:
     def _options_of(self, node: Address) -> dict[str, Any]:
         return {**self._place.options, "host": node[0], "port": node[1]}
 
-    def _subscribers(self, channel: str) -> Callable[[], Address]:
+    def _subscribers(self, channels: Sequence[str]) -> Callable[[], Address]:
         """Return a function that names the node to subscribe on: another one at each call.
 
-        A hint reaches every node. The first one named is that of the dataset, which publishes it.
+        A hint reaches every node. The first one named is that of the first dataset, which publishes it.
         """
         calls = itertools.count()
-        slot = slot_of(Ask(("ZSCAN", channel)))
+        slot = slot_of(Ask(("ZSCAN", channels[0]))) if channels else None
 
         def node() -> Address:
             table = self._table

@@ -1,0 +1,103 @@
+"""Watch: look at some datasets again and again, at once after a hint, and at all of them every `poll`.
+
+Followers and views are built on it. A hint says that a dataset has changed; it costs time if it is lost, and
+nothing else, because of the looks at all. A watch subscribes before its last look at all, so that a commit
+between that look and the wait ends the wait.
+
+In an outage it looks again after pauses that double up to `poll`, and logs one warning.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import attrs
+
+from swapstore.protocol.operation import Listen, Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from swapstore.errors import Unavailable
+    from swapstore.protocol.context import Context
+
+T = TypeVar("T")
+
+LOG = logging.getLogger("swapstore")
+FIRST_WAIT_S = 0.05  # between two looks in an outage; doubles up to `poll`
+
+
+@attrs.frozen
+class Looked(Generic[T]):
+    """What a look found. `again`: the datasets to look at once more before the next wait.
+
+    `failure`: at least one dataset could not be looked at.
+    """
+
+    found: list[T]
+    again: frozenset[str] = frozenset()
+    failure: Unavailable | None = None
+
+
+class Watch(Generic[T]):
+    """Iterate over what is found. Each step looks, or waits; it never ends.
+
+    `prefix`: datasets of other names are watched too if they begin with it; None: there are none. `poll_s`:
+    the longest time from one look at all to the next, in seconds. `what` is watched, for the log.
+    """
+
+    _done = "watched"  # what is done with it, for the log
+
+    def __init__(
+        self, ctx: Context, names: Iterable[str], *, prefix: str | None = None, poll_s: float, what: str
+    ) -> None:
+        self._ctx = ctx
+        self._what = what
+        self._poll_s = poll_s
+        self._prefix = prefix
+        self._before_name = ctx.keys.manifest("").removesuffix("}")
+        self._channels = tuple(ctx.keys.manifest(name) for name in names)
+        self._pattern = "" if prefix is None else f"{self._before_name}{prefix}*"
+        self._due: frozenset[str] | None = None  # what to look at next; None: at all
+        self._all_due_at = 0.0  # when to look at all, in monotonic seconds
+        self._failures = 0
+
+    def look(self, due: Collection[str] | None) -> Operation[Looked[T]]:
+        """Look at these datasets. None: at all. An outage is no error, but the `failure` in the result."""
+        raise NotImplementedError
+
+    def step(self) -> Operation[list[T] | None]:
+        """Return what was found, perhaps nothing."""
+        began = self._ctx.clock.monotonic()
+        if self._due is not None and began >= self._all_due_at:
+            self._due = None
+        due, self._due = self._due, None  # whoever goes on after an error looks at all
+        looked = yield from self.look(due)
+        self._note(looked.failure, began, everywhere=due is None)
+        self._due = looked.again
+        if not looked.found and not looked.again:
+            seconds = max(0.0, self._all_due_at - self._ctx.clock.monotonic())
+            hinted = yield Listen(seconds, self._channels, self._pattern)
+            names = (channel[len(self._before_name) : -1] for channel in hinted)
+            self._due = frozenset(names) or None
+        return looked.found
+
+    def _note(self, failure: Unavailable | None, began: float, *, everywhere: bool) -> None:
+        """Plan the next look at all. Log the beginning of an outage, because no caller gets an error."""
+        if failure is not None:
+            if not self._failures:
+                LOG.warning(
+                    "%s cannot be %s now: %s; retrying until it can be",
+                    self._what,
+                    self._done,
+                    failure.args[0],
+                )
+            bound = min(self._poll_s, FIRST_WAIT_S * 2 ** min(self._failures, 30))
+            self._failures += 1
+            self._all_due_at = self._ctx.clock.monotonic() + self._ctx.random.uniform(bound / 2, bound)
+        elif everywhere:
+            if self._failures:
+                self._failures = 0
+                LOG.info("%s can be %s again", self._what, self._done)
+            self._all_due_at = began + self._poll_s * self._ctx.random.uniform(0.5, 1)
