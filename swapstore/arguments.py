@@ -57,6 +57,23 @@ def _dataset(name: Any) -> str:
 _plain_dataset = lru_cache(maxsize=1024)(_dataset)  # every call has one, and most calls the same few
 
 
+def datasets(given: Any) -> tuple[str, ...]:
+    """Return well-formed names of datasets, each once, in the given order. One name stands for itself."""
+    if not isinstance(given, Iterable):
+        raise InvalidInput(f"datasets must be names of datasets, not a {type(given).__name__}")
+    try:
+        names = [given] if isinstance(given, str) else list(given)
+    except Exception as error:
+        kind = type(error).__name__
+        raise InvalidInput(f"datasets cannot be read: that raised {kind}") from error
+    return tuple(dict.fromkeys(dataset(name) for name in names))
+
+
+def dataset_prefix(value: Any) -> str:
+    """Return what the names of datasets can begin with; empty for all of them."""
+    return value if value == "" and isinstance(value, str) else dataset(value)
+
+
 def namespace(name: Any) -> str:
     """Return a well-formed namespace. It has no braces: they would move the keys to another cluster slot."""
     return _matching(
@@ -267,6 +284,15 @@ def staleness_s(value: Any) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LARGEST:
         raise InvalidInput(f"max_staleness must be 0 or more seconds, or a timedelta, not {shown(value)}")
+    return float(seconds)
+
+
+@_checking
+def wait_s(value: Any, what: str) -> float:
+    """Return how long to wait in seconds, from seconds or a timedelta."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LARGEST:
+        raise InvalidInput(f"{what} must be 0 or more seconds, or a timedelta, not {shown(value)}")
     return float(seconds)
 
 

@@ -29,7 +29,7 @@ from swapstore.protocol import datasets as listing
 from swapstore.protocol import live, pointers, read
 from swapstore.protocol.batching import batched
 from swapstore.protocol.durability import asking, publish_durably, require
-from swapstore.protocol.follow import Follow
+from swapstore.protocol.follow import Follow, FollowMany
 from swapstore.protocol.operation import Emit, Tally, Turn
 from swapstore.protocol.publish import options, publication, publish, published
 from swapstore.protocol.read import History
@@ -367,14 +367,7 @@ class Calls:
         Like `read_latest` of each, but in one batch: two round trips at most, one if the store has the
         snapshots in its cache. If a dataset cannot be read, its error is raised after all have been read.
         """
-        if not isinstance(datasets, Iterable):
-            raise InvalidInput(f"datasets must be names of datasets, not a {type(datasets).__name__}")
-        try:
-            given = [datasets] if isinstance(datasets, str) else list(datasets)
-        except Exception as error:
-            kind = type(error).__name__
-            raise InvalidInput(f"datasets cannot be read: that raised {kind}") from error
-        names = [arguments.dataset(name) for name in given]
+        names = arguments.datasets(datasets)
         reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
         outcomes = yield from batched(self._context, reading)
         found: dict[str, Snapshot | None] = {}
@@ -476,6 +469,25 @@ class Calls:
             begin = None if after is None else arguments.whole(after, "after", least=0)
             following = Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll))
             return Named(self._context, "follow", name, following)
+
+    def follow_many(
+        self, datasets: Iterable[str] | Mapping[str, int], *, poll: float | timedelta = 2.0
+    ) -> Steps[tuple[str, Row | Gap]]:
+        """Iterate over the commits of several datasets: pairs of a dataset and its `Row` or `Gap`.
+
+        Like `follow` of each, in one thread or task and over one connection, however many they are.
+        `datasets` are names, each of which starts with the next commit after this call, or a mapping of names
+        to the versions to start after. The commits of each dataset come in order.
+
+        Damage of one dataset ends the iteration. The error names it; start again without it, after the
+        versions that were returned.
+        """
+        with about(self._context, "follow_many", NO_DATASET):
+            after: dict[str, int | None] = dict.fromkeys(arguments.datasets(datasets))
+            if isinstance(datasets, Mapping):
+                after = {name: arguments.whole(datasets[name], "after", least=0) for name in after}
+            following = FollowMany(self._context, after, poll_s=arguments.poll_s(poll))
+            return Named(self._context, "follow_many", NO_DATASET, following)
 
     def _emit_published(self, commit: Commit, tally: Tally) -> None:
         self._context.emit(

@@ -26,12 +26,23 @@ from swapstore.subscription import AsyncForOnly, Follower, Subscription
 from swapstore.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Generator,
+        Iterable,
+        Iterator,
+        Mapping,
+    )
+    from datetime import timedelta
     from types import TracebackType
 
     from swapstore.models import Snapshot
     from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Operation, Steps
+    from swapstore.views import AsyncView, View
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -239,6 +250,7 @@ class Store(_BaseStore[Driver]):
         super().__init__(driver, context, replicas)
         self._flights: SingleFlight[Snapshot | None] = SingleFlight()
         self._subscriptions: set[Subscription] = set()
+        self._views: set[View] = set()
 
     publish = blocking(Calls.publish)
     publish_group = blocking(Calls.publish_group)
@@ -252,6 +264,7 @@ class Store(_BaseStore[Driver]):
     read = blocking(Calls.read)
     history = iterating(Calls.history)
     follow = following(Calls.follow)
+    follow_many = following(Calls.follow_many)
     datasets = blocking(Calls.datasets)
     status = blocking(Calls.status)
 
@@ -286,6 +299,41 @@ class Store(_BaseStore[Driver]):
         for subscription in list(self._subscriptions):
             subscription.close()
         self._close_drivers()
+        for view in list(self._views):
+            view.close()
+
+    def view(
+        self,
+        datasets: Iterable[str] | None = None,
+        *,
+        prefix: str | None = None,
+        poll: float | timedelta = 2.0,
+        wait_ready: float | timedelta | None = None,
+        on_change: Callable[[Mapping[str, Snapshot | None]], object] | None = None,
+    ) -> View:
+        """Keep datasets in memory, up to date with what `read_latest` serves. Use it in a with statement.
+
+            with store.view(["mena", "europe"]) as view:
+                view["mena"]  # Snapshot | None, without I/O
+
+        `datasets` are names, published or not. `prefix`, in their place: all datasets whose names begin with
+        it, those that are published later included. A thread and one connection keep all of them up to date:
+        on Redis and Valkey a hint brings a change within milliseconds; `poll` (seconds, or a timedelta) is
+        the longest time until a change is seen on other stores, or where a hint was lost.
+
+        `wait_ready`: how long to wait for the first load, in seconds or a timedelta, and then go on without
+        it, while the view tries on; 0: do not wait. Default: load at once, and raise what `read_latest`
+        would.
+
+        `on_change` is called in that thread with a mapping of datasets to their new snapshots, at the first
+        load too. What it raises is logged.
+        """
+        self._refuse_if_closed()
+        from swapstore.views import View  # noqa: PLC0415 - a producer has none
+
+        made = View(self, datasets, prefix=prefix, poll=poll, wait_ready=wait_ready, on_change=on_change)
+        self._views.add(made)
+        return made
 
     def _close_drivers(self) -> None:
         try:
@@ -370,6 +418,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         self._sleep: Callable[[float], Awaitable[None]] = sleep or asyncio.sleep
         self._flights: AsyncSingleFlight[Snapshot | None] = AsyncSingleFlight()
         self._followers: weakref.WeakSet[Follower[Any]] = weakref.WeakSet()
+        self._views: set[AsyncView] = set()
 
     publish = awaiting(Calls.publish)
     publish_group = awaiting(Calls.publish_group)
@@ -383,6 +432,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     read = awaiting(Calls.read)
     history = aiterating(Calls.history)
     follow = afollowing(Calls.follow)
+    follow_many = afollowing(Calls.follow_many)
     datasets = awaiting(Calls.datasets)
     status = awaiting(Calls.status)
 
@@ -422,11 +472,34 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         self._closed = True
         for follower in list(self._followers):
             await follower.aclose()
+        for view in list(self._views):
+            await view.close()
         try:
             await self._driver.close()
         finally:
             if self._replicas is not None:
                 await self._replicas.close()
+
+    def view(
+        self,
+        datasets: Iterable[str] | None = None,
+        *,
+        prefix: str | None = None,
+        poll: float | timedelta = 2.0,
+        wait_ready: float | timedelta | None = None,
+        on_change: Callable[[Mapping[str, Snapshot | None]], object] | None = None,
+    ) -> AsyncView:
+        """Keep datasets in memory, up to date with what `read_latest` serves. Use it in `async with`.
+
+        A task keeps it up to date. The arguments are those of `Store.view`; `on_change` may be a coroutine
+        function.
+        """
+        self._refuse_if_closed()
+        from swapstore.views import AsyncView  # noqa: PLC0415 - a producer has none
+
+        made = AsyncView(self, datasets, prefix=prefix, poll=poll, wait_ready=wait_ready, on_change=on_change)
+        self._views.add(made)
+        return made
 
     async def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()

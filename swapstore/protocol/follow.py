@@ -59,8 +59,7 @@ class FollowMany(Watch[tuple[str, "Row | Gap"]]):
 
     def __init__(self, ctx: Context, after: Mapping[str, int | None], *, poll_s: float) -> None:
         names = tuple(after)
-        what = f"dataset {names[0]!r}" if len(names) == 1 else f"{len(names)} datasets"
-        super().__init__(ctx, names, poll_s=poll_s, what=what)
+        super().__init__(ctx, names, poll_s=poll_s)
         self._places = {name: Place(ctx, name, after=version) for name, version in after.items()}
         self._begun = False
         self._error: SwapstoreError | None = None

@@ -17,9 +17,9 @@ import attrs
 from swapstore.protocol.operation import Listen, Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Sequence
 
-    from swapstore.errors import Unavailable
+    from swapstore.errors import SwapstoreError
     from swapstore.protocol.context import Context
 
 T = TypeVar("T")
@@ -37,23 +37,30 @@ class Looked(Generic[T]):
 
     found: list[T]
     again: frozenset[str] = frozenset()
-    failure: Unavailable | None = None
+    failure: SwapstoreError | None = None
+
+
+def of(names: Sequence[str], prefix: str | None) -> str:
+    """Return what is watched, for a message."""
+    if prefix is not None:
+        return f"datasets {prefix}…"
+    return f"dataset {names[0]!r}" if len(names) == 1 else f"{len(names)} datasets"
 
 
 class Watch(Generic[T]):
     """Iterate over what is found. Each step looks, or waits; it never ends.
 
     `prefix`: datasets of other names are watched too if they begin with it; None: there are none. `poll_s`:
-    the longest time from one look at all to the next, in seconds. `what` is watched, for the log.
+    the longest time from one look at all to the next, in seconds.
     """
 
-    _done = "watched"  # what is done with it, for the log
+    _done = "watched"  # what is done with them, for the log
 
     def __init__(
-        self, ctx: Context, names: Iterable[str], *, prefix: str | None = None, poll_s: float, what: str
+        self, ctx: Context, names: Sequence[str], *, prefix: str | None = None, poll_s: float
     ) -> None:
         self._ctx = ctx
-        self._what = what
+        self._what = of(names, prefix)
         self._poll_s = poll_s
         self._prefix = prefix
         self._before_name = ctx.keys.manifest("").removesuffix("}")
@@ -83,7 +90,7 @@ class Watch(Generic[T]):
             self._due = frozenset(names) or None
         return looked.found
 
-    def _note(self, failure: Unavailable | None, began: float, *, everywhere: bool) -> None:
+    def _note(self, failure: SwapstoreError | None, began: float, *, everywhere: bool) -> None:
         """Plan the next look at all. Log the beginning of an outage, because no caller gets an error."""
         if failure is not None:
             if not self._failures:

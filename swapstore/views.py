@@ -1,0 +1,472 @@
+"""Views: datasets in the memory of a reader, kept up to date by a thread, or by a task for asyncio.
+
+Reading one is a look-up in a dict. All that can go wrong is off that path: a view that is closed, or that was
+inherited by a forked process, has an empty dict, and the miss finds out why.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+import attrs
+
+from swapstore import arguments
+from swapstore.engine import arun, run
+from swapstore.errors import InvalidInput, StoreClosed, SwapstoreError, Unavailable
+from swapstore.forks import survive_forks
+from swapstore.protocol.operation import Listen
+from swapstore.protocol.view import Viewing
+from swapstore.protocol.watch import of
+from swapstore.subscription import AsyncSubscription, Subscription
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+    from datetime import timedelta
+    from types import TracebackType
+
+    from swapstore.models import Snapshot
+    from swapstore.store import AsyncStore, Store
+
+S = TypeVar("S", bound="Store | AsyncStore")
+
+LOG = logging.getLogger("swapstore")
+JOIN_S = 1.0  # how long `close` waits for a look that is under way
+READY_LOOK_S = 0.02  # how often to look whether a view is ready
+PAUSE_S = 1.0  # after a fault of our own, or of a function that was called
+
+
+@attrs.frozen(kw_only=True)
+class ViewedDataset:
+    """What a view knows of one dataset.
+
+    `version` is that of the snapshot it serves; None: nothing is published, or it was never read. `age` is in
+    seconds, since the store last confirmed it; None: it never did. `behind`: the last look at it failed.
+    `error` is what that look met.
+    """
+
+    dataset: str
+    version: int | None
+    age: float | None
+    behind: bool
+    error: SwapstoreError | None
+
+
+@attrs.frozen(kw_only=True)
+class ViewHealth:
+    """How a view does.
+
+    `ready`: every dataset has been read. `connected`: the last look at the store got an answer. `behind`
+    names the datasets whose last look failed: what is served may be old. `last_error` is the last one that
+    there was, perhaps before the view recovered.
+    """
+
+    ready: bool
+    connected: bool
+    behind: tuple[str, ...]
+    last_error: SwapstoreError | None
+    datasets: dict[str, ViewedDataset]
+
+
+Changed = Mapping[str, "Snapshot | None"]
+
+
+class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
+    """What both views have in common: what is held, and what has changed."""
+
+    def __init__(
+        self,
+        store: S,
+        datasets: Iterable[str] | None,
+        *,
+        prefix: str | None,
+        poll: float | timedelta,
+        wait_ready: float | timedelta | None,
+        on_change: Callable[[Changed], object] | None,
+    ) -> None:
+        self._store = store
+        if (datasets is None) == (prefix is None):
+            raise InvalidInput("view takes either names of datasets, or prefix=")
+        names = () if datasets is None else arguments.datasets(datasets)
+        self._prefix = None if prefix is None else arguments.dataset_prefix(prefix)
+        self._wait_ready_s = None if wait_ready is None else arguments.wait_s(wait_ready, "wait_ready")
+        if on_change is not None and not callable(on_change):
+            raise InvalidInput(f"on_change must be a function, not {arguments.shown(on_change)}")
+        self._on_change = on_change
+        self._viewing = Viewing(
+            store._context,  # noqa: SLF001
+            names,
+            prefix=self._prefix,
+            poll_s=arguments.poll_s(poll),
+        )
+        self._held: dict[str, Snapshot | None] = {}  # that of `_viewing` while the view can be read
+        self._started = self._closed = False
+        self._pid = os.getpid()
+        self._number = self._waited = 0  # of the last change, and up to which one `wait` has returned
+        self._changes: dict[str, int] = {}  # the number of the last change of each dataset
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # a view equals itself only
+
+    def __repr__(self) -> str:
+        return f"<a view of {of(self._viewing.names, self._prefix)} in {self._store.where}>"
+
+    # --- what is served ------------------------------------------------------------------------------
+
+    def __getitem__(self, dataset: str) -> Snapshot | None:
+        """Return the snapshot that is served. None: nothing is published. Without I/O, in any thread.
+
+        All callers get the same object, so that it is decoded once: do not change its `value`. Raises
+        `KeyError` for a dataset that the view does not have, `Unavailable` if it could not be read yet, and
+        `Damaged` if what is stored was damaged from the beginning.
+        """
+        try:
+            return self._held[dataset]
+        except KeyError:
+            return self._missing(dataset)
+
+    def _missing(self, dataset: str) -> Snapshot | None:
+        self._require()
+        viewing = self._viewing
+        with suppress(KeyError):
+            return viewing.held[dataset]
+        is_viewed = dataset in viewing.names or (
+            self._prefix is not None and isinstance(dataset, str) and dataset.startswith(self._prefix)
+        )
+        if not is_viewed:
+            raise KeyError(f"{dataset!r} is not in {self!r}")
+        error = viewing.errors.get(dataset) or (None if viewing.ready else viewing.last_error)
+        if error is not None:
+            raise copy.copy(error)
+        if self._prefix is not None and viewing.ready:
+            return None
+        raise Unavailable("it was not read yet: the view has just been started", dataset=dataset)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names: those that were given, or those that are published with the prefix."""
+        self._require()
+        return iter(self._viewing.names or tuple(self._viewing.held))
+
+    def __len__(self) -> int:
+        self._require()
+        return len(self._viewing.names or self._viewing.held)
+
+    def __contains__(self, dataset: object) -> bool:
+        self._require()
+        return dataset in (self._viewing.names or self._viewing.held)
+
+    def age(self, dataset: str) -> float:
+        """Return the seconds since the store last confirmed what is served of this dataset.
+
+        It is less than `poll` and the time that a look takes, unless there is an outage. Raises what
+        `view[dataset]` raises.
+        """
+        self[dataset]
+        return self._now() - self._viewing.current_at[dataset]
+
+    def health(self) -> ViewHealth:
+        """Return how the view does, and each dataset in it. Without I/O."""
+        self._require()
+        viewing, now = self._viewing, self._now()
+        datasets = {}
+        for name in self:
+            snapshot, at = viewing.held.get(name), viewing.current_at.get(name)
+            error = viewing.errors.get(name)
+            datasets[name] = ViewedDataset(
+                dataset=name,
+                version=None if snapshot is None else snapshot.version,
+                age=None if at is None else now - at,
+                behind=at is None or error is not None,
+                error=error,
+            )
+        return ViewHealth(
+            ready=viewing.ready,
+            connected=viewing.connected,
+            behind=tuple(name for name, each in datasets.items() if each.behind),
+            last_error=viewing.last_error,
+            datasets=datasets,
+        )
+
+    def _now(self) -> float:
+        return self._store._context.clock.monotonic()  # noqa: SLF001
+
+    def _require(self) -> None:
+        """Raise why the view cannot be read, if so."""
+        if self._is_over():
+            raise StoreClosed("the view is closed; store.view() makes a new one")
+        if not self._started:
+            raise InvalidInput("the view is not started: use it in a with statement, or call start()")
+
+    def _require_new(self) -> None:
+        if self._is_over():
+            raise StoreClosed("the view is closed; store.view() makes a new one")
+        if self._started:
+            raise InvalidInput("the view is started already")
+
+    # --- what has changed ----------------------------------------------------------------------------
+
+    def _is_over(self) -> bool:
+        return self._closed or self._store._closed  # noqa: SLF001
+
+    def _count(self, names: Iterable[str]) -> None:
+        self._number += 1
+        self._changes |= dict.fromkeys(names, self._number)
+
+    def _changed_since(self, number: int) -> list[str]:
+        return [name for name, changed in self._changes.items() if changed > number]
+
+    def _now_held(self, names: Iterable[str]) -> dict[str, Snapshot | None]:
+        return {name: self._viewing.held.get(name) for name in names}
+
+
+class View(_BaseView["Store"]):
+    """Datasets in memory, kept up to date. `Store.view` makes it. It is a context manager, and a mapping.
+
+    `view["mena"]` is what `read_latest("mena")` serves, without I/O. In an outage it is what the store showed
+    last, and `age` says how long ago that was. It never goes back to an older version, unless the store does.
+
+    Threads may share it. A forked process that uses it starts a thread of its own.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._more = threading.Condition()
+        self._subscription: Subscription | None = None
+        self._thread: threading.Thread | None = None
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Make the first use in a child process find out that no thread keeps the view up to date."""
+        self._more = threading.Condition()
+        self._held = {}
+
+    def start(self) -> Self:
+        """Load the datasets, and begin to keep them up to date. A with statement does it.
+
+        Raises what `read_latest` raises if a dataset cannot be read, except for damage, which is raised when
+        that dataset is asked for. With `wait_ready`, it waits so long at most, and does not raise.
+        """
+        self._require_new()
+        if self._wait_ready_s is None:
+            names = self._store._run(self._viewing.begin())  # noqa: SLF001
+            self._started = True
+            self._call(names)
+        self._started = True
+        self._held = self._viewing.held
+        self._launch()
+        if self._wait_ready_s is not None:
+            self._wait_until_ready(time.monotonic() + self._wait_ready_s)
+        return self
+
+    def _wait_until_ready(self, until: float) -> None:
+        while not (self._viewing.ready or self._closed):
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(READY_LOOK_S, left))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def wait(self, timeout: float | timedelta | None = None) -> list[str]:
+        """Wait until the served snapshot of a dataset changes, and return the names of those that did.
+
+        By a publish, a pin, a rollback, or because the store went back. Changes since the last `wait` count
+        too, so none is missed; threads that wait at the same time all get them. `timeout` is in seconds, or
+        a timedelta; None: without a bound. An empty list: nothing changed in time, or the view was closed.
+        """
+        seconds = None if timeout is None else arguments.wait_s(timeout, "timeout")
+        self._require()
+        with self._more:
+            before = self._waited
+            self._more.wait_for(lambda: self._number > before or self._closed, seconds)
+            self._waited = max(self._waited, self._number)
+            return self._changed_since(before)
+
+    def close(self) -> None:
+        """Stop keeping the view up to date. It cannot be read any more. Closing twice does no harm."""
+        self._closed = True
+        self._held = {}
+        if self._subscription is not None:
+            self._subscription.close()
+        with self._more:
+            self._more.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(JOIN_S)
+        self._store._views.discard(self)  # noqa: SLF001
+
+    def _require(self) -> None:
+        super()._require()
+        if self._pid != os.getpid():
+            self._launch()
+
+    def _launch(self) -> None:
+        """Start the thread that keeps the view up to date, in this process."""
+        with self._more:
+            if self._thread is not None and self._pid == os.getpid():
+                return
+            self._pid = os.getpid()
+            self._subscription = Subscription(self._store._driver)  # noqa: SLF001
+            work = (self._viewing, self._subscription)
+            self._thread = threading.Thread(target=self._keep, args=work, name="swapstore-view", daemon=True)
+            self._thread.start()
+            self._held = self._viewing.held
+
+    def _keep(self, viewing: Viewing, subscription: Subscription) -> None:
+        """Keep the view up to date until it is closed."""
+        store = self._store
+        sleep = store._context.clock.sleep  # noqa: SLF001
+        while not self._is_over():
+            try:
+                names = run(viewing.step(), store._driver, sleep, listen=subscription.listen)  # noqa: SLF001
+            except Exception:
+                if not self._is_over():  # else it comes from closing the connections
+                    LOG.exception("%r could not look at the store; it tries again", self)
+                    subscription.listen(Listen(PAUSE_S, ()))
+                continue
+            if names:
+                self._call(names)
+                with self._more:
+                    self._count(names)
+                    self._more.notify_all()
+        subscription.close()
+        if store._closed:  # noqa: SLF001
+            store._close_drivers()  # noqa: SLF001 - again: a look that was under way may have opened a connection
+
+    def _call(self, names: list[str]) -> None:
+        if self._on_change is None or not names:
+            return
+        try:
+            self._on_change(self._now_held(names))
+        except Exception:
+            LOG.exception("on_change of %r failed; the view goes on", self)
+
+
+# --- asyncio ------------------------------------------------------------------------------------------
+
+
+def _asyncio() -> Any:
+    """Import asyncio at first use: it takes 40 ms, and a blocking program does not need it."""
+    return import_module("asyncio")
+
+
+class AsyncView(_BaseView["AsyncStore"]):
+    """A `View` for asyncio: a task of the event loop keeps it up to date. `AsyncStore.view` makes it.
+
+    `view["mena"]` takes no `await`, and any thread may read it. `start`, `wait` and `close` are awaited, in
+    the event loop that started it. `on_change` may be a coroutine function.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._more: asyncio.Event = _asyncio().Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Make the first use in a child process find out that no task keeps the view up to date."""
+        self._held = {}
+
+    async def start(self) -> Self:
+        """Load the datasets, and begin to keep them up to date; see `View.start`."""
+        self._require_new()
+        self._loop = _asyncio().get_running_loop()
+        if self._wait_ready_s is None:
+            names = await self._store._run(self._viewing.begin())  # noqa: SLF001
+            self._started = True
+            await self._call(names)
+        self._started = True
+        self._held = self._viewing.held
+        self._task = _asyncio().ensure_future(self._keep(self._viewing))
+        if self._wait_ready_s is not None:
+            with suppress(TimeoutError):
+                async with _asyncio().timeout(self._wait_ready_s):
+                    while not (self._viewing.ready or self._closed):
+                        await _asyncio().sleep(READY_LOOK_S)
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def wait(self, timeout: float | timedelta | None = None) -> list[str]:  # noqa: ASYNC109 - as `View.wait`
+        """Wait until the served snapshot of a dataset changes; see `View.wait`."""
+        seconds = None if timeout is None else arguments.wait_s(timeout, "timeout")
+        self._require()
+        if self._loop is not _asyncio().get_running_loop():
+            raise InvalidInput("wait for a view in the event loop that started it, or make one in each")
+        before = self._waited
+        if self._number <= before:
+            with suppress(TimeoutError):
+                async with _asyncio().timeout(seconds):
+                    await self._more.wait()
+        self._waited = max(self._waited, self._number)
+        return self._changed_since(before)
+
+    async def close(self) -> None:
+        """Stop keeping the view up to date. It cannot be read any more. Closing twice does no harm."""
+        self._closed = True
+        self._held = {}
+        self._more.set()
+        task, self._task = self._task, None
+        is_here = self._loop is _asyncio().get_running_loop()
+        if task is not None and is_here and task is not _asyncio().current_task():
+            task.cancel()
+            await _asyncio().wait({task})
+        self._store._views.discard(self)  # noqa: SLF001
+
+    def _require(self) -> None:
+        super()._require()
+        if self._pid != os.getpid():
+            raise InvalidInput("a view for asyncio stays in the process that started it: make one in each")
+
+    async def _keep(self, viewing: Viewing) -> None:
+        """Keep the view up to date until it is closed."""
+        store = self._store
+        subscription = AsyncSubscription(store._driver)  # noqa: SLF001
+        sleep, listen = store._sleep, subscription.listen  # noqa: SLF001
+        try:
+            while not self._is_over():
+                try:
+                    names = await arun(viewing.step(), store._driver, sleep, listen=listen)  # noqa: SLF001
+                except Exception:
+                    if not self._is_over():  # else it comes from closing the connections
+                        LOG.exception("%r could not look at the store; it tries again", self)
+                        await sleep(PAUSE_S)
+                    continue
+                if names:
+                    await self._call(names)
+                    self._count(names)
+                    more, self._more = self._more, _asyncio().Event()
+                    more.set()
+        finally:
+            subscription.drop()
+
+    async def _call(self, names: list[str]) -> None:
+        if self._on_change is None or not names:
+            return
+        try:
+            called = self._on_change(self._now_held(names))
+            if isawaitable(called):
+                await called
+        except Exception:
+            LOG.exception("on_change of %r failed; the view goes on", self)
