@@ -79,7 +79,7 @@ class Watch(Generic[T]):
         began = self._ctx.clock.monotonic()
         if self._due is not None and began >= self._all_due_at:
             self._due = None
-        due, self._due = self._due, None  # whoever goes on after an error looks at all
+        due, self._due = self._due, None  # after an error, the next step looks at all
         looked = yield from self.look(due)
         self._note(looked.failure, began, everywhere=due is None)
         self._due = looked.again

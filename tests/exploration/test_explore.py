@@ -22,6 +22,7 @@ from tests.exploration import (
     recompressing,
     scriptless,
     scriptless_groups,
+    viewing,
 )
 from tests.exploration.maintenance import SCENARIOS as MAINTENANCE
 from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
@@ -223,3 +224,17 @@ def test_the_same_search_twice_is_the_same() -> None:
     """The search depends on more than its input, so a failure cannot be repeated."""
     scenario, faults = SCENARIOS["two producers and a reader"], BUDGETS["one lost reply"]
     assert explore(scenario, faults) == explore(scenario, faults)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "budget"),
+    [
+        search("states_viewing.json", name, name, budget)
+        for name in viewing.SCENARIOS
+        for budget in viewing.BUDGETS
+    ],
+)
+def test_every_state_of_a_view_keeps_the_promises(scenario: str, budget: str) -> None:
+    """In some order of commands and faults a view shows what is not committed, or goes back."""
+    outcome = viewing.explore(viewing.SCENARIOS[scenario], viewing.BUDGETS[budget])
+    check_pinned("states_viewing.json", scenario, budget, outcome)

@@ -113,15 +113,26 @@ def test_a_fork_while_threads_use_the_view(valkey: Server) -> None:
     with swapstore.connect(valkey.url) as store, swapstore.connect(valkey.url) as producer:
         producer.publish("a", 1)
         with store.view(["a"], poll=LONG) as view:
-            threads = [
-                threading.Thread(target=lambda: [view.wait(0.001) for _ in iter(stop.is_set, True)]),
-                threading.Thread(target=lambda: [producer.publish("a", 1) for _ in iter(stop.is_set, True)]),
-            ]
+
+            def wait() -> None:
+                while not stop.is_set():
+                    view.wait(0.001)
+
+            def publish() -> None:
+                while not stop.is_set():
+                    producer.publish("a", 1)
+
+            def child() -> None:
+                assert value(view["a"]) == 1
+                view.wait(0.001)
+                view.close()
+
+            threads = [threading.Thread(target=wait), threading.Thread(target=publish)]
             for thread in threads:
                 thread.start()
             try:
                 for _ in range(20):
-                    in_a_child(lambda: (view["a"], view.wait(0.001), view.health(), view.close()))
+                    in_a_child(child)
             finally:
                 stop.set()
                 for thread in threads:
