@@ -86,6 +86,9 @@ if TYPE_CHECKING:
     from swapstore.changes import Diff as Diff
     from swapstore.changes import diff as diff
     from swapstore.codecs import Codec
+    from swapstore.views import View as View
+    from swapstore.views import ViewedDataset as ViewedDataset
+    from swapstore.views import ViewHealth as ViewHealth
 
 __version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it here
 
@@ -150,6 +153,9 @@ __all__ = [
     "Unsupported",
     "UnsupportedFormat",
     "Verdict",
+    "View",
+    "ViewHealth",
+    "ViewedDataset",
     "connect",
     "copy",
     "diff",
@@ -238,9 +244,11 @@ def copy(
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import at first use what most programs do not need: asyncio, and the comparison of snapshots."""
+        """Import at first use what most programs do not need: asyncio, views, the comparison of snapshots."""
         if name == "aio":
             return import_module("swapstore.aio")
         if name in {"Change", "Diff", "diff"}:
             return getattr(import_module("swapstore.changes"), name)
+        if name in {"View", "ViewHealth", "ViewedDataset"}:
+            return getattr(import_module("swapstore.views"), name)
         raise AttributeError(f"module 'swapstore' has no attribute {name!r}")

@@ -317,16 +317,16 @@ class Store(_BaseStore[Driver]):
                 view["mena"]  # Snapshot | None, without I/O
 
         `datasets` are names, published or not. `prefix`, in their place: all datasets whose names begin with
-        it, those that are published later included. A thread and one connection keep all of them up to date:
-        on Redis and Valkey a hint brings a change within milliseconds; `poll` (seconds, or a timedelta) is
-        the longest time until a change is seen on other stores, or where a hint was lost.
+        it, those that are published later included. A thread (a task for asyncio) and one connection keep all
+        of them up to date. On Redis and Valkey a hint brings a change within milliseconds; `poll` (seconds,
+        or a timedelta) is the longest time until a change is seen on other stores, or if a hint was lost.
 
         `wait_ready`: how long to wait for the first load, in seconds or a timedelta, and then go on without
         it, while the view tries on; 0: do not wait. Default: load at once, and raise what `read_latest`
         would.
 
         `on_change` is called in that thread with a mapping of datasets to their new snapshots, at the first
-        load too. What it raises is logged.
+        load too. For asyncio it may be a coroutine function. What it raises is logged.
         """
         self._refuse_if_closed()
         from swapstore.views import View  # noqa: PLC0415 - a producer has none
@@ -489,17 +489,15 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         wait_ready: float | timedelta | None = None,
         on_change: Callable[[Mapping[str, Snapshot | None]], object] | None = None,
     ) -> AsyncView:
-        """Keep datasets in memory, up to date with what `read_latest` serves. Use it in `async with`.
-
-        A task keeps it up to date. The arguments are those of `Store.view`; `on_change` may be a coroutine
-        function.
-        """
+        """See `Store.view`."""
         self._refuse_if_closed()
         from swapstore.views import AsyncView  # noqa: PLC0415 - a producer has none
 
         made = AsyncView(self, datasets, prefix=prefix, poll=poll, wait_ready=wait_ready, on_change=on_change)
         self._views.add(made)
         return made
+
+    view.__doc__ = Store.view.__doc__
 
     async def _run(self, operation: Operation[T]) -> T:
         self._refuse_if_closed()

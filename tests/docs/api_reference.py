@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 _BLOCK = re.compile(r"<!-- (#+) ([\w.]+) -->\n.*?<!-- end -->", re.DOTALL)
 _CODE = re.compile(r"`(\w+)`")
 _ENUM = re.compile(r"<(\w+\.\w+): [^>]*>")
-_SHORT = ("swapstore.validators.", "swapstore.observe.", "swapstore.testing.")  # the section names the module
+_SHORT = ("swapstore.View.", "swapstore.validators.", "swapstore.observe.", "swapstore.testing.")  # the section names the module
 
 
 def generated(page: str) -> str:
