@@ -20,7 +20,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 _BLOCK = re.compile(r"<!-- (#+) ([\w.]+) -->\n.*?<!-- end -->", re.DOTALL)
 _CODE = re.compile(r"`(\w+)`")
 _ENUM = re.compile(r"<(\w+\.\w+): [^>]*>")
-_SHORT = ("swapstore.View.", "swapstore.validators.", "swapstore.observe.", "swapstore.testing.")  # the section names the module
+# The section names the class or the module.
+_SHORT = ("swapstore.View.", "swapstore.validators.", "swapstore.observe.", "swapstore.testing.")
 
 
 def generated(page: str) -> str:
