@@ -36,6 +36,7 @@ from tests.benchmarks import (
     report,
     sequences,
     targets,
+    viewing,
 )
 from tests.benchmarks.bench import QUICK_ROUNDS, ROUNDS, Bench
 from tests.benchmarks.ground import ground
@@ -55,6 +56,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "load": load.run,
     "depth": depth_timing.run,
     "diff": diffing.run,
+    "view": viewing.run,
 }
 
 
