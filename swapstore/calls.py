@@ -497,6 +497,7 @@ class Calls:
                 id=commit.id,
                 ts=commit.ts,
                 size=commit.size,
+                stored_size=sum(tally.staged.values()) if commit.created else 0,
                 created=commit.created,
                 is_latest=commit.is_latest,
                 replicas=commit.replicas,
@@ -567,7 +568,10 @@ class about:  # noqa: N801 - it reads as a sentence: with about(context, "publis
         if self._context.hook is not None:
             elapsed_s = self._context.clock.monotonic() - self._began
             failed = CallFailed(
-                dataset=self._name, call=self._call, error=type(error).__name__, elapsed_s=elapsed_s
+                dataset=self._name or error.dataset or "",
+                call=self._call,
+                error=type(error).__name__,
+                elapsed_s=elapsed_s,
             )
             self._context.emit(failed)
 

@@ -43,8 +43,10 @@ class Published(Event):
     """A publish ended in a commit: its own, or an earlier one (`created` is False).
 
     `attempts` is the number of drafts that were sent: 1, and one more each time another commit came first; 0
-    if the commit was found before a draft was sent. `round_trips` is the number of batches, including those
-    shared with other datasets. `elapsed_s` is the duration in seconds, validators and waits included.
+    if the commit was found before a draft was sent. `size` is that of the payload in bytes, `stored_size`
+    that of the records as they were sent: encoded, with a new base if one was brought, without the manifest;
+    0 if nothing was committed. `round_trips` is the number of batches, including those shared with other
+    datasets. `elapsed_s` is the duration in seconds, validators and waits included.
     `replicas` is how many replicas have the commit, if the publish asked for a `Durability`. If these are too
     few, a `CallFailed` with the error `UnderReplicated` follows.
     """
@@ -53,6 +55,7 @@ class Published(Event):
     id: str
     ts: int
     size: int
+    stored_size: int = 0
     created: bool
     is_latest: bool
     replicas: int | None = None

@@ -1,18 +1,20 @@
-"""Listeners for `on_event`: one writes a log, one counts and measures with OpenTelemetry.
+"""Listeners for `on_event`: one writes a log, two count and measure, with OpenTelemetry and for Prometheus.
 
     from swapstore import observe
 
     store = swapstore.connect(on_event=observe.log_events())
 
-A listener is a function of an event.
+A listener is a function of an event. Views have no events: their ages are asked for when they are exported.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from swapstore.errors import InvalidInput
+from swapstore.errors import InvalidInput, StoreClosed
 from swapstore.events import (
     CallFailed,
     DatasetDropped,
@@ -27,11 +29,15 @@ from swapstore.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from opentelemetry.metrics import Meter
+    from opentelemetry.metrics import CallbackOptions, Meter, Observation
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import GaugeMetricFamily
 
-__all__ = ["log_events", "otel_metrics"]
+    from swapstore.views import AsyncView, View
+
+__all__ = ["log_events", "otel_metrics", "otel_view", "prometheus_metrics", "prometheus_view"]
 
 LOGGER = "swapstore.events"
 
@@ -103,16 +109,18 @@ def otel_metrics(meter: Meter | None = None) -> Callable[[Event], None]:
     `meter`: default: the meter `swapstore` of the process's meter provider, which needs the extra `otel`.
     Raises `InvalidInput` if it needs the extra and the extra is not installed.
     """
-    if meter is None:
-        try:
-            from opentelemetry import metrics  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise InvalidInput("otel_metrics needs an extra: pip install 'swapstore[otel]'") from error
-        meter = metrics.get_meter("swapstore")
-    return _Metrics(meter)
+    return _OtelMetrics(meter or _meter("otel_metrics"))
 
 
-class _Metrics:
+def _meter(needed_by: str) -> Meter:
+    try:
+        from opentelemetry import metrics  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise InvalidInput(f"{needed_by} needs an extra: pip install 'swapstore[otel]'") from error
+    return metrics.get_meter("swapstore")
+
+
+class _OtelMetrics:
     """The instruments. The attribute `outcome` says how a publish or a read ended."""
 
     def __init__(self, meter: Meter) -> None:
@@ -124,6 +132,9 @@ class _Metrics:
         )
         self._publish_bytes = meter.create_histogram(
             "swapstore.publish.size", unit="By", description="Payloads of new commits"
+        )
+        self._stored_bytes = meter.create_histogram(
+            "swapstore.publish.stored_size", unit="By", description="Records of new commits, encoded"
         )
         self._retries = meter.create_counter(
             "swapstore.retries", unit="{retry}", description="Swaps to which another commit came first"
@@ -150,6 +161,7 @@ class _Metrics:
                 self._publish_s.record(event.elapsed_s, outcome)
                 if event.created:
                     self._publish_bytes.record(event.size, dataset)
+                    self._stored_bytes.record(event.stored_size, dataset)
             case CallFailed():
                 kind = {"swapstore.call": event.call, "error.type": event.error}
                 self._failures.add(1, {**dataset, **kind})
@@ -163,3 +175,155 @@ class _Metrics:
                 self._read_s.record(event.elapsed_s, outcome)
             case Repaired():
                 self._repairs.add(1, dataset)
+
+
+def otel_view(view: View | AsyncView, meter: Meter | None = None) -> None:
+    """Export what a view knows of each dataset, with OpenTelemetry: see `prometheus_view` for what that is.
+
+    The names are `swapstore.view.age` and `swapstore.view.data_age`, in seconds, and `swapstore.view.behind`.
+    They are exported as long as the view is open. `meter` and the extra are those of `otel_metrics`.
+    """
+    made = meter or _meter("otel_view")
+    for name, unit, about, key in _OF_VIEWS:
+
+        def observe(_: CallbackOptions, key: str = key) -> Iterable[Observation]:
+            from opentelemetry.metrics import Observation  # noqa: PLC0415 - an extra
+
+            for dataset, figures in (_figures(view) or {}).items():
+                if key in figures:
+                    yield Observation(figures[key], {"dataset": dataset})
+
+        made.create_observable_gauge(
+            f"swapstore.view.{name}", callbacks=[observe], unit=unit, description=about
+        )
+
+
+# What is exported of each dataset of a view: name, unit, description, key of `_figures`.
+_OF_VIEWS = (
+    ("age", "s", "Seconds since the store last confirmed what the view serves", "age"),
+    ("data_age", "s", "Seconds since the ts of the snapshot that the view serves", "data_age"),
+    ("behind", "1", "1 if the last look at the dataset failed, else 0", "behind"),
+)
+
+
+def _figures(view: View | AsyncView) -> dict[str, dict[str, float]] | None:
+    """Return the figures of each dataset of a view, without I/O. None: the view is closed."""
+    try:
+        health = view.health()
+    except StoreClosed:
+        return None
+    except InvalidInput:  # it is not started yet, or it is of another process
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for name, each in health.datasets.items():
+        found[name] = {"behind": float(each.behind)}
+        if each.age is not None:
+            found[name]["age"] = each.age
+        if each.ts is not None:
+            found[name]["data_age"] = time.time() - each.ts / 1000
+    return found
+
+
+# --- Prometheus -----------------------------------------------------------------------------------------
+
+
+def prometheus_metrics(registry: CollectorRegistry | None = None) -> Callable[[Event], None]:
+    """Return a listener that counts and measures for Prometheus; every metric has the label `dataset`.
+
+    `registry`: default: the one of the process, which `prometheus_client` exports. All stores of a registry
+    share one listener: make it once. Raises `InvalidInput` if the extra `prometheus` is not installed.
+    """
+    return _PrometheusMetrics(_prometheus("prometheus_metrics"), registry)
+
+
+def prometheus_view(view: View | AsyncView, registry: CollectorRegistry | None = None) -> None:
+    """Export what a view knows of each dataset, for Prometheus, as long as it is open.
+
+    `swapstore_view_age_seconds`: since the store last confirmed what is served; it grows in an outage.
+    `swapstore_view_data_age_seconds`: since the `ts` of the snapshot; it grows when nobody publishes.
+    `swapstore_view_behind`: 1 if the last look at the dataset failed. Two views of one registry must not have
+    the same datasets. Raises `InvalidInput` if the extra `prometheus` is not installed.
+    """
+    client = _prometheus("prometheus_view")
+    where = registry or client.REGISTRY
+    if where not in _COLLECTORS:
+        _COLLECTORS[where] = _ViewCollector(client)
+        where.register(_COLLECTORS[where])
+    _COLLECTORS[where].views.append(view)
+
+
+_COLLECTORS: WeakKeyDictionary[Any, _ViewCollector] = WeakKeyDictionary()  # one for each registry
+
+
+def _prometheus(needed_by: str) -> Any:
+    try:
+        import prometheus_client  # noqa: PLC0415 - an extra
+        import prometheus_client.core  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidInput(f"{needed_by} needs an extra: pip install 'swapstore[prometheus]'") from error
+    return prometheus_client
+
+
+class _ViewCollector:
+    """Makes the metrics of views at each scrape."""
+
+    def __init__(self, client: Any) -> None:
+        self.views: list[View | AsyncView] = []
+        self._client = client
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Return the gauges as they are now."""
+        each_view = {view: _figures(view) for view in self.views}
+        self.views = [view for view, figures in each_view.items() if figures is not None]
+        for name, unit, about, key in _OF_VIEWS:
+            full_name = f"swapstore_view_{name}" + ("_seconds" if unit == "s" else "")
+            gauge = self._client.core.GaugeMetricFamily(full_name, about, labels=["dataset"])
+            every = (item for figures in each_view.values() for item in (figures or {}).items())
+            for dataset, each in every:
+                if key in each:
+                    gauge.add_metric([dataset], each[key])
+            yield gauge
+
+
+class _PrometheusMetrics:
+    """The instruments. The label `outcome` says how a publish or a read ended."""
+
+    def __init__(self, client: Any, registry: CollectorRegistry | None) -> None:
+        where = registry or client.REGISTRY
+
+        def counter(name: str, about: str, *labels: str) -> Any:
+            return client.Counter(f"swapstore_{name}", about, ["dataset", *labels], registry=where)
+
+        def histogram(name: str, about: str, *labels: str) -> Any:
+            return client.Histogram(f"swapstore_{name}", about, ["dataset", *labels], registry=where)
+
+        self._publishes = counter("publishes", "Publishes that ended in a commit or refusal", "outcome")
+        self._publish_s = histogram("publish_seconds", "How long a publish took")
+        self._bytes = counter("published_bytes", "Bytes of new commits, as payload and as stored", "form")
+        self._retries = counter("retries", "Swaps to which another commit came first")
+        self._failures = counter("failures", "Calls that raised an error", "call", "error")
+        self._reads = counter("reads", "Reads that found a snapshot", "outcome")
+        self._read_s = histogram("read_seconds", "How long a read took", "outcome")
+        self._repairs = counter("repairs", "Repairs that found something wrong")
+
+    def __call__(self, event: Event) -> None:
+        dataset = event.dataset
+        match event:
+            case Published():
+                self._publishes.labels(dataset, "committed" if event.created else "already").inc()
+                self._publish_s.labels(dataset).observe(event.elapsed_s)
+                if event.created:
+                    self._bytes.labels(dataset, "payload").inc(event.size)
+                    self._bytes.labels(dataset, "stored").inc(event.stored_size)
+            case CallFailed():
+                self._failures.labels(dataset, event.call, event.error).inc()
+            case PublishRejected():
+                self._publishes.labels(dataset, "rejected").inc()
+            case Retried():
+                self._retries.labels(dataset).inc()
+            case ReadHit() | ReadMiss():
+                outcome = "hit" if isinstance(event, ReadHit) else "miss"
+                self._reads.labels(dataset, outcome).inc()
+                self._read_s.labels(dataset, outcome).observe(event.elapsed_s)
+            case Repaired():
+                self._repairs.labels(dataset).inc()

@@ -185,7 +185,7 @@ def afollowing(
     @wraps(call)
     def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> Follower[T]:
         self._refuse_if_closed()
-        follower: Follower[T] = Follower(self, call(self._calls, *args, **kwargs))
+        follower: Follower[T] = Follower(self, call.__name__, call(self._calls, *args, **kwargs))
         self._followers.add(follower)
         return follower
 

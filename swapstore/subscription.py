@@ -139,9 +139,8 @@ class Follower(AsyncForOnly, Generic[T]):
     a time-out, and no item that comes during it is lost.
     """
 
-    _what = "the iterator that AsyncStore.follow returns"
-
-    def __init__(self, store: AsyncStore, steps: Steps[T]) -> None:
+    def __init__(self, store: AsyncStore, name: str, steps: Steps[T]) -> None:
+        self._what = f"the iterator that AsyncStore.{name} returns"
         self._store = store
         self._steps = steps
         self._ready: list[T] = []

@@ -49,13 +49,14 @@ PAUSE_S = 1.0  # after a fault of our own, or of a function that was called
 class ViewedDataset:
     """What a view knows of one dataset.
 
-    `version` is that of the snapshot it serves; None: nothing is published, or it was never read. `age` is in
-    seconds, since the store last confirmed it; None: it never did. `behind`: the last look at it failed.
-    `error` is what that look met.
+    `version` and `ts` are those of the snapshot it serves; None: nothing is published, or it was never read.
+    `age` is in seconds, since the store last confirmed it; None: it never did. `behind`: the last look at it
+    failed, and `error` is what it met.
     """
 
     dataset: str
     version: int | None
+    ts: int | None
     age: float | None
     behind: bool
     error: SwapstoreError | None
@@ -184,6 +185,7 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
             datasets[name] = ViewedDataset(
                 dataset=name,
                 version=None if snapshot is None else snapshot.version,
+                ts=None if snapshot is None else snapshot.ts,
                 age=None if at is None else now - at,
                 behind=at is None or error is not None,
                 error=error,

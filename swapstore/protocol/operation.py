@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import attrs
 
-from swapstore.commands import Command, Get, GetServed, Swap
+from swapstore.commands import Command, Get, GetServed, Replace, Stage, Swap
 
 T = TypeVar("T")
 
@@ -82,6 +82,7 @@ class Tally:
 
     `began` is in monotonic seconds. `drafts`: the prefixes of the manifests that were sent to be committed.
     `asked_for`: the keys that were read. `served`: a manifest was read along with the record that it serves.
+    `staged`: the sizes of the records that were sent, by key.
     """
 
     began: float
@@ -89,6 +90,7 @@ class Tally:
     drafts: set[bytes] = attrs.field(factory=set)
     asked_for: set[str] = attrs.field(factory=set)
     served: bool = False
+    staged: dict[str, int] = attrs.field(factory=dict)
 
     def note(self, batch: Batch) -> None:
         """Count a batch."""
@@ -100,6 +102,10 @@ class Tally:
                 self.served = True
             elif isinstance(command, Swap):
                 self.drafts.add(command.prefix)
+            elif isinstance(command, Stage):
+                self.staged[command.key] = len(command.record) + len(command.body)
+            elif isinstance(command, Replace):
+                self.staged[command.key] = len(command.record)
 
 
 @attrs.frozen

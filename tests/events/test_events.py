@@ -55,11 +55,13 @@ def test_a_publish_is_one_event_with_its_cost(store: Store) -> None:
     assert isinstance(first, Published)
     assert timeless(first) == {
         **{name: getattr(commit, name) for name in ("dataset", "version", "id", "ts", "size", "created")},
+        "stored_size": first.stored_size,
         "is_latest": True,
         "replicas": None,
         "attempts": 1,
         "round_trips": 2,  # the manifest, then all the rest
     }
+    assert first.stored_size > first.size
     assert isinstance(second, Published)
     assert (second.created, second.version, second.attempts) == (again.created, 1, 0)
 
