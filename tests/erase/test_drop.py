@@ -123,6 +123,33 @@ def test_a_producer_goes_on_at_once(store: Store, at: int, how: Compression) -> 
     stored(store)
 
 
+def test_a_producer_at_any_moment_is_kept_and_listed() -> None:
+    """What is published between two of its steps is removed, too, or its dataset is on no list."""
+    number, is_done = 0, False
+    while not is_done:
+        store = SimulatedStore().connect()
+        fill(store, 12, "none")
+        producer = another(store)
+        producer.publish(D, "old")  # so that it knows that the dataset is listed
+        client, meddler = meddled(store)
+        gone_before: list[bool] = []
+
+        def publish(store: Store = store, producer: Store = producer, seen: list[bool] = gone_before) -> None:
+            seen.append(another(store).read_latest(D) is None)
+            producer.publish(D, "new")
+
+        meddler.before(number, publish)
+        made = client.drop(D)
+        reader = another(store)
+        served = reader.read_latest(D)
+        assert made.republished == (served is not None) == any(gone_before)
+        assert served is None or served.value == "new"
+        assert reader.datasets() == ([D] if served else [])
+        assert wrong(store) == []
+        number, is_done = number + 1, number >= len(meddler.batches)
+    assert number > 8
+
+
 def test_what_was_dropped_leaves_with_the_next_publishes() -> None:
     """A drop that was cut, and published over, leaves all of its rows for ever."""
     sim = SimulatedStore()

@@ -16,7 +16,9 @@ from swapstore.commands import Swap
 from swapstore.errors import Contended, InvalidInput, NotFound, Refused, Unavailable
 from swapstore.format import manifest, records
 from swapstore.models import Compression, Row
+from swapstore.protocol import copies
 from swapstore.protocol.context import Policy
+from swapstore.protocol.erase import ROWS_A_SWAP
 from swapstore.testing import Crash, Fault, Kind, SimulatedStore, faulty
 from tests.erase.model import Traces, fill, left_of, name_of, payload_of
 from tests.follow.followers import take, versions
@@ -168,8 +170,9 @@ def test_wrong_arguments_are_refused(store: Store) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_unlinked_copies_go_too(store: Store, how: Compression) -> None:
+def test_unlinked_copies_go_too(store: Store, how: Compression, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row is in a page, or its content in a base, that was unlinked before and waits for its TTL."""
+    monkeypatch.setattr(copies, "SCAN_KEYS", 5)
     for begin in (0, 20):
         fill(store, 20, how, begin=begin, like=begin)
     store.recompress(D, compression="none" if how != "none" else "zstd")
@@ -180,8 +183,9 @@ def test_unlinked_copies_go_too(store: Store, how: Compression) -> None:
     assert left_of(gone, store) == []
 
 
-def test_what_was_unlinked_with_it_goes_too(store: Store) -> None:
+def test_what_was_unlinked_with_it_goes_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retention has unlinked the snapshot, so it cannot be erased, and stays for its grace."""
+    monkeypatch.setattr(copies, "SCAN_KEYS", 50)
     for by in ("id", "version"):
         fill(store, 80, "delta", begin=0 if by == "id" else 80)
         version = next(store.history(D)).version - 78
@@ -204,6 +208,63 @@ def test_a_pinned_snapshot_that_has_left_the_log(store: Store) -> None:
     store.erase(D, id=gone.id, force=True)
     assert left_of(gone, store) == []
     stored(store)
+
+
+def test_a_base_that_more_snapshots_need_than_one_swap_stores_anew() -> None:
+    """The base goes when the first of them are stored anew: a cut then loses the others."""
+    store = SimulatedStore().connect()
+    fill(store, ROWS_A_SWAP + 13, "delta")
+    gone = traces(store, 0)
+    before = seen(store, without=gone.id)
+    client, meddler = meddled(store)
+    for batch in range(30):
+        meddler.before(batch, lambda: stored(store))
+    assert client.erase(D, id=gone.id).stored_anew == ROWS_A_SWAP + 12
+    assert len(meddler.batches) <= 30
+    assert left_of(gone, store) == []
+    stored(store)
+    assert seen(store) == before
+
+
+def test_a_base_that_only_a_pinned_snapshot_still_needs() -> None:
+    """The last row that shares a base with the pinned one is erased, and readers are served nothing."""
+    store = SimulatedStore().connect()
+    fill(store, 20, "delta")
+    store.pin(D, id=name_of(0))
+    fill(store, 60, "delta", begin=20, like=20)
+    store.prune(D, retention=Retention(max_count=65))
+    (pinned,) = [row for row in stored(store).manifest.head.kept if row.id == name_of(0)]
+    found = stored(store).rows
+    assert pinned not in found
+    sharing = [row for row in found if row.base == pinned.base]
+    assert sharing
+    for row in sharing:
+        store.erase(D, version=row.version)
+        assert another(store).read_latest(D).raw == payload_of(0, 0)  # type: ignore[union-attr]
+        stored(store)
+
+
+def test_a_base_with_its_content_that_another_has_brought() -> None:
+    """Its bytes stay in a base that others need: a snapshot with the same content, since gone, brought it."""
+    store = SimulatedStore().connect()
+    fill(store, 1, "delta")
+    store.pin(D, id=name_of(0))
+    fill(store, 9, "delta", begin=1, like=1)
+    fill(store, 1, "delta", begin=10)  # a single payload that is unlike the others brings no base
+    storing(store, "delta").publish(D, payload_of(0, 0), id="the-same", codec="bytes")
+    for begin, like, count in ((11, 0, 60), (71, 2, 30)):
+        fill(store, count, "delta", begin=begin, like=like)
+    store.prune(D, retention=Retention(max_count=75))
+    gone = traces(store, 0)
+    assert store.read(D, id="the-same") is None
+    bases_of_it = {row.base for row in stored(store).rows if row.base and gone.sha256[:16] in row.base}
+    assert len(bases_of_it) == 1
+    before = seen(store, without=gone.id)
+    done = store.erase(D, id=gone.id, force=True)
+    assert left_of(gone, store) == []
+    stored(store)
+    assert seen(store) == before
+    assert done.stored_anew > ROWS_A_SWAP  # it took several swaps
 
 
 def test_an_id_with_two_rows() -> None:
