@@ -13,7 +13,7 @@ import pytest
 import swapstore
 from swapstore import Retention, Store
 from swapstore.commands import Swap
-from swapstore.errors import Contended, InvalidInput, NotFound, Refused, Unavailable
+from swapstore.errors import Contended, Corrupt, InvalidInput, NotFound, Refused, Unavailable
 from swapstore.format import manifest, records
 from swapstore.models import Compression, Row
 from swapstore.protocol import copies
@@ -333,6 +333,26 @@ def test_producers_that_always_come_first_end_it(store: Store) -> None:
     with pytest.raises(Contended, match="not erased"):
         client.erase(D, id=name_of(1))
     stored(store)
+
+
+def test_a_record_that_is_about_to_expire_is_no_race() -> None:
+    """It tries for ever to store a snapshot anew that will be gone, or takes its base away and reports success."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    fill(store, 9, "delta")
+    key = store._context.keys.id(D, name_of(5))
+    value = sim.keyspace.values[key]
+    sim.keyspace.values[key] = attrs.evolve(value, expires_at=sim.clock.ms + 600_000)
+    before = seen(store)
+    client, meddler = meddled(store)
+    meddler.before(60, _give_up)
+    with pytest.raises(Corrupt, match="about to expire.*nothing was erased; run swapstore repair"):
+        client.erase(D, id=name_of(0))
+    assert seen(store) == before
+
+
+def _give_up() -> None:
+    pytest.fail("it goes on for ever")
 
 
 @pytest.mark.parametrize("how", HOW)
