@@ -125,8 +125,8 @@ def find_copies(
             _note(found, name, row, is_own=id is not None and is_of(name, id))
         dead: list[Command[Any]] = []
         for name in expiring:
-            if not (yield from is_named(ctx, current, name, besides=row)):
-                dead.append(ctx.capabilities.committer.discard(name.key))
+            is_needed = yield from is_named(ctx, current, name, besides=row)
+            dead += [] if is_needed else [ctx.capabilities.committer.discard(name.key)]
         if dead:
             for reply in (yield from sent_again(ctx, Batch(tuple(dead)))):
                 value_of(reply)

@@ -224,6 +224,26 @@ def test_pages_that_cannot_be_read_do_not_keep_it(store: Store) -> None:
     assert keys(client) == set()
 
 
+def test_pages_that_cannot_be_read_do_not_take_what_was_published_since() -> None:
+    """A dropped page is lost while a producer has gone on: its snapshot leaves with the page."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    fill(store, 100, "none")
+    begun: list[int] = []
+
+    def publish(left: int) -> None:
+        if not begun:
+            store.publish(D, "new")
+            for key in [key for key in sim.keyspace.values if ":page:" in key]:
+                sim.evict(key)
+        begun.append(left)
+
+    assert sim.connect().drop(D, on_progress=publish).republished is True
+    (row,) = another(store).history(D)
+    assert another(store).read(D, version=row.version).value == "new"  # type: ignore[union-attr]
+    assert another(store).datasets() == [D]
+
+
 def test_followers_go_on_with_what_is_published_then(store: Store) -> None:
     """A follower misses what is published after a drop, or hangs."""
     fill(store, 5, "none")

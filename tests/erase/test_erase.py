@@ -336,7 +336,7 @@ def test_producers_that_always_come_first_end_it(store: Store) -> None:
 
 
 def test_a_record_that_is_about_to_expire_is_no_race() -> None:
-    """It tries for ever to store a snapshot anew that will be gone, or takes its base away and reports success."""
+    """It tries for ever to store a snapshot anew that will be gone, or takes away the base that it needs."""
     sim = SimulatedStore()
     store = sim.connect()
     fill(store, 9, "delta")
