@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -176,6 +177,14 @@ def test_groups_are_counted_with_their_members() -> None:
         producer.publish(1, size=size, of_group=True)
     with pytest.raises(StoreFull):
         producer.publish(1, size=3000, of_group=True)
+    for _ in range(manifest.F):  # it is as large as some of the groups that one of the next swaps unlinks
+        with suppress(StoreFull):
+            producer.publish(1, size=900, of_group=True)
+            break
+        producer.publish(1, of_group=True)
+    else:
+        pytest.fail("the members of the groups that leave do not count")
+    producer.publish(2 * manifest.recent(), of_group=True)
     for size in [150, 250] * 15:  # single snapshots that are no larger than these groups
         producer.publish(1, size=size)
     with pytest.raises(StoreFull):
