@@ -144,6 +144,20 @@ def test_hidden_snapshots_do_not_come_back(store: Store) -> None:
     assert left_of(gone, store) == []
 
 
+def test_the_pinned_snapshot_is_the_latest_if_no_other_is_left(store: Store) -> None:
+    """The latest cannot be erased, although readers are served another one."""
+    fill(store, 80, "none")
+    store.pin(D, id=name_of(0))
+    store.prune(D, retention=Retention(max_count=1))
+    gone = traces_of_hidden(store, 79)
+    assert store.erase(D, id=gone.id, force=True).latest == 1
+    assert left_of(gone, store) == []
+    assert another(store).read_latest(D).id == name_of(0)  # type: ignore[union-attr]
+    store.unpin(D)
+    assert another(store).read_latest(D).id == name_of(0)  # type: ignore[union-attr]
+    assert wrong(store) == []
+
+
 def traces_of_hidden(store: Store, number: int) -> Traces:
     raw = payload_of(number, 0)
     return Traces(name_of(number), raw, records.digest(raw), (f"label {number:04}",))
