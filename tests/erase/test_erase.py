@@ -13,7 +13,7 @@ import pytest
 import swapstore
 from swapstore import Retention, Store
 from swapstore.commands import Swap
-from swapstore.errors import Contended, Corrupt, InvalidInput, NotFound, Refused, Unavailable
+from swapstore.errors import Contended, Corrupt, InvalidInput, NotFound, PayloadMissing, Refused, Unavailable
 from swapstore.format import manifest, records
 from swapstore.models import Compression, Row
 from swapstore.protocol import copies
@@ -363,6 +363,22 @@ def test_a_record_that_is_about_to_expire_is_no_race() -> None:
     with pytest.raises(Corrupt, match="about to expire.*nothing was erased; run swapstore repair"):
         client.erase(D, id=name_of(0))
     assert seen(store) == before
+
+
+def test_what_an_unreadable_page_may_name_stays() -> None:
+    """A record that repair could keep is deleted, because a lost page hides that it is committed."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    fill(store, 30, "none")
+    key = store._context.keys.id(D, name_of(2))
+    value = sim.keyspace.values[key]
+    sim.keyspace.values[key] = attrs.evolve(value, expires_at=sim.clock.ms + 600_000)
+    sim.evict(next(each for each in sim.keyspace.values if ":page:" in each and each.endswith(".1-8")))
+    with suppress(PayloadMissing):
+        sim.connect().erase(D, version=29)
+    assert sim.keyspace.values[key].data == value.data
+    sim.connect().repair(D, apply=True)
+    assert sim.connect().read(D, id=name_of(2)).raw == payload_of(2, 0)  # type: ignore[union-attr]
 
 
 def _give_up() -> None:
