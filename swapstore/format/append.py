@@ -57,14 +57,18 @@ class Draft:
 
     @property
     def size_bytes(self) -> int:
-        """About how many bytes it sends: the manifest, and the payload."""
-        return len(self.manifest.raw) + (self.row.size if self.row else 0)
+        """About how many bytes it sends: the manifest, and what it adds."""
+        return len(self.manifest.raw) + self.adds_bytes
+
+    @property
+    def adds_bytes(self) -> int:
+        """The size of the payload, and of what else it adds, but for headers and pages, of a few KB."""
+        return self.added_bytes + (self.row.size if self.row else 0)
 
     @property
     def frees_as_much(self) -> bool:
-        """Whether the swap frees as much as it adds. Headers and pages, of a few KB, are not counted."""
-        payload = 0 if self.row is None else self.row.size
-        return payload + self.added_bytes <= self.freed_bytes
+        """Whether the swap frees as much as it adds."""
+        return self.adds_bytes <= self.freed_bytes
 
 
 @attrs.frozen(kw_only=True)

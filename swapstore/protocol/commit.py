@@ -96,7 +96,7 @@ from swapstore.protocol.datasets import list_after_all, note_listed, unlisted
 from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_entry, read_origin, unmovable
 from swapstore.protocol.load import ask, find, load_manifest
 from swapstore.protocol.operation import Batch, Operation, Wait
-from swapstore.protocol.unlink import unlinks_members, with_members
+from swapstore.protocol.unlink import size_of, unlinks_members, with_members
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -376,19 +376,21 @@ def _for_a_full_store(
 def _is_made_up_for(ctx: Context, draft: Draft) -> Operation[bool]:
     """Say whether this swap, or one of the next, frees what the draft adds: rows leave by the page.
 
-    Payloads differ in size. One may have up to `LARGER` times the mean size of those that leave next.
+    Payloads differ in size. One may have up to `LARGER` times the mean size of those that leave next. That of
+    a group has the size of its members, too.
     """
-    base, row = draft.base, draft.row
-    if base is None or row is None or not draft.frees_soon:
+    base, sizes = draft.base, list[int]()
+    if base is None or draft.row is None or not draft.frees_soon:
         return False
     try:
-        leaving = yield from find(ctx, base.head.dataset, search.oldest(base.log))
+        for leaving in (yield from find(ctx, base.head.dataset, search.oldest(base.log))):
+            sizes.append((yield from size_of(ctx, base.head.dataset, leaving)))
     except SwapstoreError:  # a page that cannot be read does not leave, unless another swap has unlinked it
         with suppress(SwapstoreError):
             current = yield from load_manifest(ctx, base.head.dataset)
             return current is None or current.etag != base.etag
         return False
-    return row.size * len(leaving) <= LARGER * sum(each.size for each in leaving)
+    return draft.adds_bytes * len(sizes) <= LARGER * sum(sizes)
 
 
 class Committer(Protocol):

@@ -98,13 +98,12 @@ class Copies:
     """What was found: permanent keys that may have to go with a swap. What has a TTL is gone already.
 
     `bases`: the names of bases with the content. `pages`: those that may have the row. `records`: those under
-    the id. `had_records`: there were records under the id with a TTL.
+    the id.
     """
 
     bases: set[str] = attrs.field(factory=set)
     pages: list[Name] = attrs.field(factory=list)
     records: list[Name] = attrs.field(factory=list)
-    had_records: bool = False
 
 
 def find_copies(
@@ -126,9 +125,8 @@ def find_copies(
             _note(found, name, row, is_own=id is not None and is_of(name, id))
         dead: list[Command[Any]] = []
         for name in expiring:
-            if not (yield from is_named(ctx, current, name, besides=row)):
-                dead.append(ctx.capabilities.committer.discard(name.key))
-                found.had_records = found.had_records or (id is not None and is_of(name, id))
+            is_needed = yield from is_named(ctx, current, name, besides=row)
+            dead += [] if is_needed else [ctx.capabilities.committer.discard(name.key)]
         if dead:
             for reply in (yield from sent_again(ctx, Batch(tuple(dead)))):
                 value_of(reply)
@@ -153,7 +151,8 @@ def find_left(
 ) -> Operation[Row | None]:
     """Return the row of a snapshot that no row names any more, as far as keys tell. None: nothing is left.
 
-    Its records tell, or a base that its version has brought: then the digest is only the beginning of it.
+    Its records tell, or a base that its version has brought: then the digest is only the beginning of it. If
+    only members are left, they tell nothing but the id.
     """
     scan, digest = KeysOf(ctx, current.head.dataset), ""
     found: list[tuple[Name, bytes]] = []
@@ -170,7 +169,10 @@ def find_left(
         digest = next((b.partition(".")[2] for b in brought if base_version(b) == version), digest)
     entry: Entry | None = None
     told: Name | None = None
+    has_members = False
     for name, record in found:
+        if name.kind == "member" and (has_members or record == records.DELETED):
+            continue
         if (yield from is_named(ctx, current, name, besides=None)):
             continue  # the id was published again
         if name.kind == "id":
@@ -179,10 +181,12 @@ def find_left(
         elif name.kind == "ts":
             told, origin = name, records.origin_in(record)
             version = version if origin is None else origin.version
+        else:
+            has_members = True
     if entry is None and told is not None:
         beside = yield from _entry_of_id(ctx, current.head.dataset, told.id)
         entry = beside if beside is not None and beside.ts == told.ts else None
-    if entry is None and told is None and not digest:
+    if entry is None and told is None and not digest and not has_members:
         return None
     fields = attrs.asdict(entry, recurse=False) if entry else {"id": id or "", "ts": 0, "size": 0}
     if entry is None and told is not None:
@@ -201,7 +205,7 @@ def _entry_of_id(ctx: Context, dataset: str, id: str) -> Operation[Entry | None]
 
 
 def _may_tell(name: Name, id: str | None) -> bool:  # noqa: A002
-    return name.kind == "ts" if id is None else name.kind != "member" and is_of(name, id)
+    return name.kind == "ts" if id is None else is_of(name, id)
 
 
 def _states(record: bytes, current: Manifest, version: int | None) -> bool:

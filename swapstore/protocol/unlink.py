@@ -67,6 +67,14 @@ def members_of_base(ctx: Context, dataset: str, name: str) -> Operation[list[str
     return [ctx.keys.member_base(dataset, name, member) for member in listed]
 
 
+def size_of(ctx: Context, dataset: str, row: Row) -> Operation[int]:
+    """Return the size of a row's payload, with those of its members. Without them if its table is lost."""
+    if not row.is_group:
+        return row.size
+    listed = yield from _listed(ctx, dataset, row)
+    return row.size + sum(each.size for each in listed.values())
+
+
 def _keys_of(ctx: Context, dataset: str, row: Row, listed: Iterable[str]) -> list[str]:
     group = group_name(row.id, row.sha256)
     return [ctx.keys.member(dataset, group, name) for name in listed]

@@ -123,6 +123,33 @@ def test_a_producer_goes_on_at_once(store: Store, at: int, how: Compression) -> 
     stored(store)
 
 
+def test_a_producer_at_any_moment_is_kept_and_listed() -> None:
+    """What is published between two of its steps is removed, too, or its dataset is on no list."""
+    number, is_done = 0, False
+    while not is_done:
+        store = SimulatedStore().connect()
+        fill(store, 12, "none")
+        producer = another(store)
+        producer.publish(D, "old")  # so that it knows that the dataset is listed
+        client, meddler = meddled(store)
+        gone_before: list[bool] = []
+
+        def publish(store: Store = store, producer: Store = producer, seen: list[bool] = gone_before) -> None:
+            seen.append(another(store).read_latest(D) is None)
+            producer.publish(D, "new")
+
+        meddler.before(number, publish)
+        made = client.drop(D)
+        reader = another(store)
+        served = reader.read_latest(D)
+        assert made.republished == (served is not None) == any(gone_before)
+        assert served is None or served.value == "new"
+        assert reader.datasets() == ([D] if served else [])
+        assert wrong(store) == []
+        number, is_done = number + 1, number >= len(meddler.batches)
+    assert number > 8
+
+
 def test_what_was_dropped_leaves_with_the_next_publishes() -> None:
     """A drop that was cut, and published over, leaves all of its rows for ever."""
     sim = SimulatedStore()
@@ -195,6 +222,26 @@ def test_pages_that_cannot_be_read_do_not_keep_it(store: Store) -> None:
     _lose_page(sim, client)
     sim.connect().drop(D)
     assert keys(client) == set()
+
+
+def test_pages_that_cannot_be_read_do_not_take_what_was_published_since() -> None:
+    """A dropped page is lost while a producer has gone on: its snapshot leaves with the page."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    fill(store, 100, "none")
+    begun: list[int] = []
+
+    def publish(left: int) -> None:
+        if not begun:
+            store.publish(D, "new")
+            for key in [key for key in sim.keyspace.values if ":page:" in key]:
+                sim.evict(key)
+        begun.append(left)
+
+    assert sim.connect().drop(D, on_progress=publish).republished is True
+    (row,) = another(store).history(D)
+    assert another(store).read(D, version=row.version).value == "new"  # type: ignore[union-attr]
+    assert another(store).datasets() == [D]
 
 
 def test_followers_go_on_with_what_is_published_then(store: Store) -> None:

@@ -13,10 +13,12 @@ import pytest
 import swapstore
 from swapstore import Retention, Store
 from swapstore.commands import Swap
-from swapstore.errors import Contended, InvalidInput, NotFound, Refused, Unavailable
+from swapstore.errors import Contended, Corrupt, InvalidInput, NotFound, PayloadMissing, Refused, Unavailable
 from swapstore.format import manifest, records
 from swapstore.models import Compression, Row
+from swapstore.protocol import copies
 from swapstore.protocol.context import Policy
+from swapstore.protocol.erase import ROWS_A_SWAP
 from swapstore.testing import Crash, Fault, Kind, SimulatedStore, faulty
 from tests.erase.model import Traces, fill, left_of, name_of, payload_of
 from tests.follow.followers import take, versions
@@ -142,6 +144,20 @@ def test_hidden_snapshots_do_not_come_back(store: Store) -> None:
     assert left_of(gone, store) == []
 
 
+def test_the_pinned_snapshot_is_the_latest_if_no_other_is_left(store: Store) -> None:
+    """The latest cannot be erased, although readers are served another one."""
+    fill(store, 80, "none")
+    store.pin(D, id=name_of(0))
+    store.prune(D, retention=Retention(max_count=1))
+    gone = traces_of_hidden(store, 79)
+    assert store.erase(D, id=gone.id, force=True).latest == 1
+    assert left_of(gone, store) == []
+    assert another(store).read_latest(D).id == name_of(0)  # type: ignore[union-attr]
+    store.unpin(D)
+    assert another(store).read_latest(D).id == name_of(0)  # type: ignore[union-attr]
+    assert wrong(store) == []
+
+
 def traces_of_hidden(store: Store, number: int) -> Traces:
     raw = payload_of(number, 0)
     return Traces(name_of(number), raw, records.digest(raw), (f"label {number:04}",))
@@ -168,8 +184,9 @@ def test_wrong_arguments_are_refused(store: Store) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_unlinked_copies_go_too(store: Store, how: Compression) -> None:
+def test_unlinked_copies_go_too(store: Store, how: Compression, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its row is in a page, or its content in a base, that was unlinked before and waits for its TTL."""
+    monkeypatch.setattr(copies, "SCAN_KEYS", 5)
     for begin in (0, 20):
         fill(store, 20, how, begin=begin, like=begin)
     store.recompress(D, compression="none" if how != "none" else "zstd")
@@ -180,8 +197,9 @@ def test_unlinked_copies_go_too(store: Store, how: Compression) -> None:
     assert left_of(gone, store) == []
 
 
-def test_what_was_unlinked_with_it_goes_too(store: Store) -> None:
+def test_what_was_unlinked_with_it_goes_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retention has unlinked the snapshot, so it cannot be erased, and stays for its grace."""
+    monkeypatch.setattr(copies, "SCAN_KEYS", 50)
     for by in ("id", "version"):
         fill(store, 80, "delta", begin=0 if by == "id" else 80)
         version = next(store.history(D)).version - 78
@@ -204,6 +222,63 @@ def test_a_pinned_snapshot_that_has_left_the_log(store: Store) -> None:
     store.erase(D, id=gone.id, force=True)
     assert left_of(gone, store) == []
     stored(store)
+
+
+def test_a_base_that_more_snapshots_need_than_one_swap_stores_anew() -> None:
+    """The base goes when the first of them are stored anew: a cut then loses the others."""
+    store = SimulatedStore().connect()
+    fill(store, ROWS_A_SWAP + 13, "delta")
+    gone = traces(store, 0)
+    before = seen(store, without=gone.id)
+    client, meddler = meddled(store)
+    for batch in range(30):
+        meddler.before(batch, lambda: stored(store))
+    assert client.erase(D, id=gone.id).stored_anew == ROWS_A_SWAP + 12
+    assert len(meddler.batches) <= 30
+    assert left_of(gone, store) == []
+    stored(store)
+    assert seen(store) == before
+
+
+def test_a_base_that_only_a_pinned_snapshot_still_needs() -> None:
+    """The last row that shares a base with the pinned one is erased, and readers are served nothing."""
+    store = SimulatedStore().connect()
+    fill(store, 20, "delta")
+    store.pin(D, id=name_of(0))
+    fill(store, 60, "delta", begin=20, like=20)
+    store.prune(D, retention=Retention(max_count=65))
+    (pinned,) = [row for row in stored(store).manifest.head.kept if row.id == name_of(0)]
+    found = stored(store).rows
+    assert pinned not in found
+    sharing = [row for row in found if row.base == pinned.base]
+    assert sharing
+    for row in sharing:
+        store.erase(D, version=row.version)
+        assert another(store).read_latest(D).raw == payload_of(0, 0)  # type: ignore[union-attr]
+        stored(store)
+
+
+def test_a_base_with_its_content_that_another_has_brought() -> None:
+    """Its bytes stay in a base that others need: a snapshot with the same content, since gone, brought it."""
+    store = SimulatedStore().connect()
+    fill(store, 1, "delta")
+    store.pin(D, id=name_of(0))
+    fill(store, 9, "delta", begin=1, like=1)
+    fill(store, 1, "delta", begin=10)  # a single payload that is unlike the others brings no base
+    storing(store, "delta").publish(D, payload_of(0, 0), id="the-same", codec="bytes")
+    for begin, like, count in ((11, 0, 60), (71, 2, 30)):
+        fill(store, count, "delta", begin=begin, like=like)
+    store.prune(D, retention=Retention(max_count=75))
+    gone = traces(store, 0)
+    assert store.read(D, id="the-same") is None
+    bases_of_it = {row.base for row in stored(store).rows if row.base and gone.sha256[:16] in row.base}
+    assert len(bases_of_it) == 1
+    before = seen(store, without=gone.id)
+    done = store.erase(D, id=gone.id, force=True)
+    assert left_of(gone, store) == []
+    stored(store)
+    assert seen(store) == before
+    assert done.stored_anew > ROWS_A_SWAP  # it took several swaps
 
 
 def test_an_id_with_two_rows() -> None:
@@ -272,6 +347,42 @@ def test_producers_that_always_come_first_end_it(store: Store) -> None:
     with pytest.raises(Contended, match="not erased"):
         client.erase(D, id=name_of(1))
     stored(store)
+
+
+def test_a_record_that_is_about_to_expire_is_no_race() -> None:
+    """It tries for ever to store a snapshot anew that will be gone, or takes away the base that it needs."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    fill(store, 9, "delta")
+    key = store._context.keys.id(D, name_of(5))
+    value = sim.keyspace.values[key]
+    sim.keyspace.values[key] = attrs.evolve(value, expires_at=sim.clock.ms + 600_000)
+    before = seen(store)
+    client, meddler = meddled(store)
+    meddler.before(60, _give_up)
+    with pytest.raises(Corrupt, match="about to expire.*nothing was erased; run swapstore repair"):
+        client.erase(D, id=name_of(0))
+    assert seen(store) == before
+
+
+def test_what_an_unreadable_page_may_name_stays() -> None:
+    """A record that repair could keep is deleted, because a lost page hides that it is committed."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    fill(store, 30, "none")
+    key = store._context.keys.id(D, name_of(2))
+    value = sim.keyspace.values[key]
+    sim.keyspace.values[key] = attrs.evolve(value, expires_at=sim.clock.ms + 600_000)
+    sim.evict(next(each for each in sim.keyspace.values if ":page:" in each and each.endswith(".1-8")))
+    with suppress(PayloadMissing):
+        sim.connect().erase(D, version=29)
+    assert sim.keyspace.values[key].data == value.data
+    sim.connect().repair(D, apply=True)
+    assert sim.connect().read(D, id=name_of(2)).raw == payload_of(2, 0)  # type: ignore[union-attr]
+
+
+def _give_up() -> None:
+    pytest.fail("it goes on for ever")
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -10,8 +10,10 @@ import pytest
 import swapstore
 from swapstore import Store
 from swapstore.commands import Swap
+from swapstore.errors import NotFound
 from swapstore.testing import SimulatedStore
-from swapstore.testing.simulated import Keyspace
+from swapstore.testing.simulated import Keyspace, Value
+from tests.support import invariants
 from tests.support.valkey import Server
 
 D = "scores"
@@ -93,6 +95,25 @@ def test_a_dataset_of_groups_is_dropped(store: Store, valkey: Server) -> None:
         assert not [key for key in client.scan_iter("*") if b"{scores}" in key]
     assert [finding for finding in store.verify() if finding.problem.wrong] == []
     assert store.read_latest("other") is not None
+
+
+@pytest.mark.parametrize("ttl_ms", [None, 600_000])
+def test_members_of_which_nothing_else_is_left_are_erased(ttl_ms: int | None) -> None:
+    """Members of a publish that was cut are deleted, and the caller is told that there were none."""
+    sim = SimulatedStore()
+    store = sim.connect()
+    fill(store, 2)
+    expires_at = None if ttl_ms is None else sim.clock.ms + ttl_ms
+    for name in ("EG", "SG"):
+        key = store._context.keys.member(D, "cut:01234567", name)
+        sim.keyspace.values[key] = Value(b'{"size":1,"sha256":"00"}\n1', expires_at)
+    assert store.erase(D, id="cut").id == "cut"
+    with pytest.raises(NotFound, match="no key there holds anything"):
+        store.erase(D, id="cut")
+    sim.clock.advance(5)
+    assert not [key for key in invariants.contents(store) if ":cut:" in key]
+    assert [finding for finding in store.verify() if finding.wrong] == []
+    assert store.publish_group(D, members(0), id="cut").created
 
 
 def test_what_tells_of_the_members_is_deleted_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from swapstore import Store
 from swapstore.cache import Cache
+from swapstore.commands import Command, CompareAndSet
 from swapstore.errors import Contended, NotFound, Unavailable, Unsupported
 from swapstore.format import records
 from swapstore.protocol.context import Capabilities
@@ -129,6 +131,34 @@ def test_what_others_are_stored_against_is_refused(way: Way) -> None:
     with pytest.raises(Unsupported, match=r"Allow EVAL"):
         store.erase(D, id=name_of(0))
     assert stored(store).manifest.etag == before.manifest.etag
+
+
+@pytest.mark.parametrize("act", [lambda store: store.erase(D, id=name_of(2)), lambda store: store.drop(D)])
+def test_what_a_dead_client_was_deleting_is_not_reported_as_gone(act: Callable[[Store], object]) -> None:
+    """Nobody may delete it for ten minutes: until then it goes on for ever, or says that it is done."""
+    sim = filled(Way.COMPARE)
+    gone = Traces.of(sim.connect().read(D, id=name_of(2)))  # type: ignore[arg-type]
+    dying, meddler = meddled(client(sim, Way.COMPARE))
+    real = meddler.execute
+
+    def execute(commands: Sequence[Command[Any]]) -> list[Any]:
+        replies = real(commands)
+        if any(isinstance(each, CompareAndSet) and ":ts:" in each.key for each in commands):
+            raise Crash  # it has marked what it is about to delete
+        return replies
+
+    dying._driver.execute = execute  # type: ignore[method-assign]
+    with pytest.raises(Crash):
+        act(dying)
+    for _ in range(2):
+        again, meddler = meddled(client(sim, Way.COMPARE))
+        meddler.before(200, lambda: pytest.fail("it goes on for ever"))
+        with pytest.raises(Contended, match="keys are left.*call it again in ten minutes"):
+            act(again)
+    sim.clock.advance(TEN_MINUTES_MS)
+    act(client(sim, Way.COMPARE))
+    assert left_of(gone, sim.connect()) == []
+    assert client(sim, Way.COMPARE).publish(D, gone.content, id=gone.id, codec="bytes").created
 
 
 @pytest.mark.parametrize("way", WAYS)

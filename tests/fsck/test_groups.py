@@ -13,6 +13,7 @@ from swapstore import Repair
 from swapstore.commands import Swap
 from swapstore.errors import Damaged
 from swapstore.models import Group
+from swapstore.protocol import members as reading
 from tests.fsck.simulated import MANIFEST, SimulatedDataset, opened
 from tests.support import invariants
 from tests.support.drivers import another, meddled
@@ -281,6 +282,26 @@ def test_a_producer_of_groups_beside_a_repair(number: int) -> None:
         assert found is not None
         assert found.value == members(70)
     assert len(readable(dataset)) == COUNT - 1
+
+
+def test_bases_of_members_that_are_read_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair of large groups keeps what their last members are stored against, and loses the first ones."""
+    monkeypatch.setattr(reading, "BATCH_BYTES", 1)  # so that each member is read on its own
+    dataset = opened(delta=True)
+    for number in range(1, COUNT + 1):
+        made = {name: [number, name, members(1)["EG"]] for name in ("EG", "SG", "US")}
+        dataset.store.publish_group("mena", made, id=f"id-{number}", ts=at(number))
+    (table,) = [key for key in permanent(dataset, "base") if key.endswith("g")]
+    dataset.delete(table)  # it tells of these bases; only the group that brought it needs it
+    dataset.repaired()
+    left = dataset.history()
+    assert [row.version for row in left] == list(range(2, COUNT + 1))
+    dataset.sim.clock.advance(3_600_000)
+    assert [finding for finding in another(dataset.store).verify("mena") if finding.wrong] == []
+    for row in left:
+        group = another(dataset.store).read("mena", id=row.id)
+        assert isinstance(group, Group)
+        assert [member.value[0] for member in group.members.values()] == [row.ts] * 3
 
 
 def test_a_base_that_only_members_need_is_no_leftover() -> None:

@@ -140,7 +140,7 @@ MUTANTS = (
         "a full store grows past its limit",
         "A publish that needs more memory than it frees is refused by a full server.",
         "real/test_full_store.py::test_a_publish_that_would_grow_the_store_is_refused_whole[100]",
-        Edit("Draft.frees_as_much", "payload + self.added_bytes <= self.freed_bytes", "True"),
+        Edit("Draft.frees_as_much", "self.adds_bytes <= self.freed_bytes", "True"),
     ),
     mutant(
         "a full store takes what retention makes up for some day",
@@ -152,7 +152,19 @@ MUTANTS = (
         "a full store takes growing snapshots",
         "Snapshots that become larger do not make a full server pass its limit.",
         "retention/test_full_store.py::test_sizes_that_vary_are_taken_and_growth_is_not",
-        Edit("_is_made_up_for", "return row.size * len(leaving) <=", "return 0 <="),
+        Edit("_is_made_up_for", "return draft.adds_bytes * len(sizes) <=", "return 0 <="),
+    ),
+    mutant(
+        "a full store counts no members",
+        "Groups whose members become larger do not make a full server pass its limit.",
+        "retention/test_full_store.py::test_groups_are_counted_with_their_members",
+        Edit("Draft.adds_bytes", "self.added_bytes + ", ""),
+    ),
+    mutant(
+        "an erase that forgets how many need a base",
+        "An erase that is cut after any of its swaps has lost no snapshot that was stored as a difference.",
+        "erase/test_erase.py::test_a_base_that_more_snapshots_need_than_one_swap_stores_anew",
+        Edit("_Erase._next", "ROWS_A_SWAP + 2", "ROWS_A_SWAP"),
     ),
     mutant(
         "a full store takes only what frees as much at once",

@@ -11,6 +11,7 @@ import swapstore
 from swapstore import PayloadTooLarge, Retention, Store
 from swapstore.commands import Command, CompareAndSet
 from swapstore.fsck.findings import Problem
+from swapstore.protocol.scriptless import members as scriptless
 from tests.store.test_without_scripts import before, is_swap
 from tests.support.bases import like
 from tests.support.committers import Way
@@ -25,6 +26,12 @@ MEBIBYTE = 1024 * 1024
 BEFORE_THE_SWAP = [*((Way.COMPARE, number) for number in (2, 3)), *((Way.LEASE, number) for number in (3, 4))]
 ONE = {"EG": b"1", "SG": b"2", "index": b"same"}
 OTHER = {"EG": b"3", "IN": b"4", "index": b"same"}
+
+
+@pytest.fixture(autouse=True)
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members are looked at in several requests before they go, as those of large groups are."""
+    monkeypatch.setattr(scriptless, "AT_ONCE", 2)
 
 
 @pytest.fixture(params=[None, Way.COMPARE, Way.LEASE])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -61,15 +62,24 @@ class Producer:
     def keep(self, retention: Retention) -> None:
         self.store: Store = swapstore.Store(self.driver, attrs.evolve(self._context, retention=retention))
 
-    def publish(self, times: int, *, size: int = 100, every_ms: int = MINUTE_MS) -> int:
-        """Publish so often. Return how many snapshots there were at most, hidden ones included."""
+    def publish(
+        self, times: int, *, size: int = 100, every_ms: int = MINUTE_MS, of_group: bool = False
+    ) -> int:
+        """Publish so often. Return how many snapshots there were at most, hidden ones included.
+
+        `of_group`: groups of two members of this size.
+        """
         most = 0
         for _ in range(times):
             self._simulated.clock.advance(every_ms)
             self._number += 1
             if self._gaps and self._number % 3 == 1:
                 self.store.confirm("mena") if self._number > 1 else None
-            self.store.publish("mena", "x" * size, id=f"id-{self._number}")
+            if of_group:
+                members = {"EG": "x" * size, "SG": "y" * size}
+                self.store.publish_group("mena", members, id=f"id-{self._number}")
+            else:
+                self.store.publish("mena", "x" * size, id=f"id-{self._number}")
             status = self.store.status("mena")
             assert status is not None
             most = max(most, status.count)
@@ -156,6 +166,29 @@ def test_sizes_that_vary_are_taken_and_growth_is_not() -> None:
     with pytest.raises(StoreFull):
         producer.publish(1, size=1000)
     producer.publish(20)
+
+
+def test_groups_are_counted_with_their_members() -> None:
+    """Groups pass a limit that an operator has set as their members grow: their tables keep their size."""
+    producer = Producer(Retention(max_count=3))
+    producer.publish(40, of_group=True)
+    producer.driver.is_full = True
+    for size in [100, 130, 70, 110, 95] * 8:
+        producer.publish(1, size=size, of_group=True)
+    with pytest.raises(StoreFull):
+        producer.publish(1, size=3000, of_group=True)
+    for _ in range(manifest.F):  # it is as large as some of the groups that one of the next swaps unlinks
+        with suppress(StoreFull):
+            producer.publish(1, size=900, of_group=True)
+            break
+        producer.publish(1, of_group=True)
+    else:
+        pytest.fail("the members of the groups that leave do not count")
+    producer.publish(2 * manifest.recent(), of_group=True)
+    for size in [150, 250] * 15:  # single snapshots that are no larger than these groups
+        producer.publish(1, size=size)
+    with pytest.raises(StoreFull):
+        producer.publish(1, size=1500, of_group=True)
 
 
 def test_a_page_that_cannot_be_read_does_not_let_a_full_store_grow() -> None:

@@ -30,6 +30,7 @@ from swapstore.errors import (
 )
 from swapstore.format import records
 from swapstore.models import Candidate, Row, Snapshot
+from swapstore.protocol import members as reading
 from tests.store.test_damage import alter, delete
 from tests.support import invariants
 from tests.support.drivers import Meddler, another, cold_trips, lose, meddled
@@ -181,6 +182,25 @@ def test_a_thousand_members(store: Store) -> None:
     assert group is not None
     assert group.value == given
     assert another(store).read_group("mena", members=["member/0999"]).value == {"member/0999": 999}  # type: ignore[union-attr]
+
+
+def test_members_that_are_read_in_several_batches(valkey: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first members of a large group are lost when it is read, published, verified or stored anew."""
+    monkeypatch.setattr(reading, "BATCH_BYTES", 4000)  # two of them
+    with swapstore.connect(valkey.url, compression="delta") as store:
+        for number in range(3):
+            client, meddler = stored_as(store, "delta")
+            client.publish_group("mena", long_values(7, 7, number), id=f"g{number}")
+            swap = meddler.batches[-1][-1]
+            assert isinstance(swap, Swap)
+            against = [each.key for each in swap.staged if ":base:" in each.key and each.key[-4:-2] == ":c"]
+            assert len(against) == 7, "each member is stored as a difference"
+            assert group_of(another(store).read("mena", id=f"g{number}")).value == long_values(7, 7, number)
+        assert [finding for finding in another(store).verify() if finding.wrong] == []
+        store.erase("mena", id="g0")
+        for number in (1, 2):
+            assert group_of(another(store).read("mena", id=f"g{number}")).value == long_values(7, 7, number)
+        assert [finding for finding in another(store).verify() if finding.wrong] == []
 
 
 # --- bad input -------------------------------------------------------------------------------------
@@ -341,6 +361,19 @@ def test_retention_unlinks_members_and_their_bases(store: Store, compression: st
     store.publish("mena", 1)
     producer.prune("mena")
     invariants.check(store)
+
+
+def test_a_base_of_groups_that_leaves_later_than_they_takes_its_members_along(store: Store) -> None:
+    """What the members of old groups were stored against stays for ever when single snapshots follow them."""
+    producer, _ = stored_as(store, "delta", retention=Retention(max_count=1))
+    for number in range(3):
+        producer.publish_group("mena", long_values(3, 1, number))
+    for number in range(60):  # too small to bring a base, so that of the groups stays in force
+        producer.publish("mena", number)
+    assert invariants.manifest_of(store).log.base is not None
+    for number in range(2):
+        producer.publish("mena", long_values(3, 1, number))
+    invariants.check(store)  # a permanent key that no row names fails it
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
