@@ -55,9 +55,11 @@ def asgi_app(
     async def answer(scope: Message) -> Response:
         if scope["method"] not in _METHODS:
             return _NOT_ALLOWED
-        member = _member(scope["query_string"].decode("latin-1"))
+        member = _member(scope.get("query_string", b"").decode("latin-1"))
         found = await read(_below(scope["path"], scope.get("root_path", "")), member)
-        asked = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        asked = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope.get("headers", ())
+        ]
         answering = partial(
             response, found, asked, method=scope["method"], member=member, cache_control=cache_control
         )

@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 import msgspec
 import pytest
-from backports import zstd
 from django.http.request import HttpHeaders
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +43,7 @@ SNAPSHOT = Snapshot(
 TAG = f'"{"ab" * 32}"'
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
 answer = swapstore.http.response
+zstd = encodings._zstd()
 
 
 @pytest.fixture(autouse=True)
