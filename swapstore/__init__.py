@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from swapstore import aio as aio
+    from swapstore import http as http
     from swapstore.changes import Change as Change
     from swapstore.changes import Diff as Diff
     from swapstore.changes import diff as diff
@@ -244,9 +245,9 @@ def copy(
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import at first use what most programs do not need: asyncio, views, the comparison of snapshots."""
-        if name == "aio":
-            return import_module("swapstore.aio")
+        """Import at first use what most programs do not need: asyncio, HTTP, views, diff."""
+        if name in {"aio", "http"}:
+            return import_module(f"swapstore.{name}")
         if name in {"Change", "Diff", "diff"}:
             return getattr(import_module("swapstore.changes"), name)
         if name in {"View", "ViewHealth", "ViewedDataset"}:

@@ -8,6 +8,7 @@ replaces a newer manifest.
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,13 @@ from swapstore.forks import survive_forks
 if TYPE_CHECKING:
     from swapstore.format.encodings import Dictionary
     from swapstore.format.manifest import Manifest
+    from swapstore.format.members import HeldMember
+    from swapstore.format.records import Held
     from swapstore.models import Member
 
 MAX_MANIFESTS = 10_000
 _BASE = "base"  # stands where other records have a digest
+_FRAME = "frame"  # stands where other records have a key
 ENTRY_BYTES = 400  # the memory of a cached record besides its data
 
 
@@ -163,6 +167,17 @@ class Cache:
             size, _ = self._records.pop((key, _BASE), (-ENTRY_BYTES, None))
             self._size -= size + ENTRY_BYTES
 
+    def frame(self, name: str) -> tuple[bytes, int] | None:
+        """Return the cached zstd frame of a payload with this name, and its CRC-32."""
+        found: tuple[bytes, int] | None = self._get((_FRAME, name))
+        return found
+
+    def keep_frame(self, name: str, frame: bytes) -> tuple[bytes, int]:
+        """Cache the zstd frame of a payload, and return it with its CRC-32."""
+        kept = (frame, zlib.crc32(frame))
+        self._keep((_FRAME, name), kept, len(frame))
+        return kept
+
     def _get(self, name: tuple[str, str]) -> Any:
         with self._lock:
             found = self._records.get(name)
@@ -191,3 +206,19 @@ class Cache:
 def is_newer(one: Manifest, other: Manifest) -> bool:
     """Whether `one` is a later version than `other` in the same epoch."""
     return one.epoch == other.epoch and one.version > other.version
+
+
+# --- frames ------------------------------------------------------------------------------------------
+
+frames: Cache | None = None
+"""The zstd frames that HTTP responses pass on, by the digests of their payloads.
+
+`swapstore.http` makes it when it is imported. So a program that does not answer over HTTP keeps no frame
+beside its payload.
+"""
+
+
+def note_frame(sha256: str, held: Held | HeldMember) -> None:
+    """Cache the frame in a record whose payload was decoded, and has this digest, if it is one."""
+    if frames is not None and held.encoding == "zstd" and held.base is None:
+        frames.keep_frame(sha256, held.body)

@@ -476,6 +476,7 @@ def payload_in(
         base = yield from load_base(ctx, dataset, held.base, base_record if held.base == row.base else None)
     payload = held.payload(base)
     ctx.cache.keep(key, row.sha256, payload)
+    cache.note_frame(row.sha256, held)
     return payload
 
 

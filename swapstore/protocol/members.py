@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from swapstore.cache import note_frame
 from swapstore.commands import Get, Rewritten
 from swapstore.errors import Corrupt, Damaged, NotFound, SwapstoreError
 from swapstore.format import bases, encodings, members, records
@@ -176,6 +177,7 @@ def _decode(
             members.compare(listed[name], payload, each, row.version)
         member = Member(name=name, size=len(payload), sha256=sha256, codec=each.codec, raw=payload)
         ctx.cache.keep_member(each.key, row.sha256, member)
+        note_frame(sha256, each)
         found[name] = member
     return found
 

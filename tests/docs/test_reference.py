@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import swapstore
-from swapstore import errors, events, observe, testing, validators
+from swapstore import errors, events, http, observe, testing, validators
 from swapstore.cli import ExitCode, app
 from swapstore.cli.app import ERROR_CODES, HELP
 from tests.docs import api_reference
@@ -39,7 +39,7 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
     assert re.search(rf"\b{name}\b", page("errors.md" if name in ERRORS else "api.md"))
 
 
-@pytest.mark.parametrize("name", [*validators.__all__, *events.__all__, *observe.__all__])
+@pytest.mark.parametrize("name", [*validators.__all__, *events.__all__, *observe.__all__, *http.__all__])
 def test_every_name_of_the_smaller_modules_is_in_the_reference(name: str) -> None:
     """A validator, an event or a listener cannot be looked up."""
     assert re.search(rf"\b{name}\b", page("api.md"))
@@ -58,7 +58,7 @@ def test_everything_that_can_be_called_is_in_the_reference() -> None:
     functions = {f"swapstore.{name}" for name in ("connect", "copy", "publish", "read_latest", "aio.connect")}
     others = {
         f"{module.__name__}.{name}"
-        for module in (validators, observe)
+        for module in (validators, observe, http)
         for name in module.__all__
         if inspect.isfunction(getattr(module, name))
     }

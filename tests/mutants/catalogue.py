@@ -7,6 +7,7 @@ from tests.mutants import (
     in_diff,
     in_drivers,
     in_events,
+    in_http,
     in_log,
     in_plain,
     in_publish,
@@ -31,6 +32,7 @@ MUTANTS = (
     *in_events.MUTANTS,
     *in_copying.MUTANTS,
     *in_diff.MUTANTS,
+    *in_http.MUTANTS,
 )
 CHECKS = tuple(dict.fromkeys(check for mutant in MUTANTS for check in mutant.checks))
 UNCHANGED = Mutant("(the code as it is)", "The named checks pass without a mutant.", CHECKS, ())
