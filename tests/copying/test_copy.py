@@ -200,6 +200,21 @@ def test_retention_by_count_bounds_what_is_copied(source: Store, target: Store) 
     assert "id-30" in ids(target)
 
 
+def test_a_pinned_snapshot_that_the_target_has_unlinked_stays_out(source: Store, target: Store) -> None:
+    """Each run publishes what is pinned in the source once more, and pushes out what is newer."""
+    fill(source, 10)
+    source.pin(D, id="id-1")
+    bounded = client(target, retention=Retention(max_count=4))
+    copy(source, bounded)
+    fill(source, 6, begin=10)
+    copy(source, bounded)
+    bounded.prune(D)
+    shown = ids(target)
+    assert shown == ["id-12", "id-13", "id-14", "id-15"]
+    done = copy(source, bounded)
+    assert (done.copied, ids(target)) == (0, shown)
+
+
 def test_retention_by_age_leaves_out_what_it_would_hide(source: Store, target: Store) -> None:
     """A copy sends a year of history to a store that keeps a week, or stops at the first old snapshot."""
     now = source._context.clock.now_ms()
@@ -299,6 +314,20 @@ def test_histories_that_have_diverged(source: Store, target: Store) -> None:
     assert (other.copied, other.complete) == (3, True)
     assert set(ids(target)) == {"id-2", "id-0", "id-1"}
     assert target.read(D, id="id-2").value == "another"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "other", [{"ts": at(1001)}, {"value": b"1", "codec": "bytes"}, {"labels": {"a": "b"}}], ids=" ".join
+)
+def test_an_id_with_another_meaning_is_a_conflict(
+    source: Store, target: Store, other: dict[str, Any]
+) -> None:
+    """What has the same bytes at another time, or of another kind, is taken for a copy."""
+    same: dict[str, Any] = {"value": 1, "id": "same", "ts": at(1000)}
+    source.publish(D, **same)
+    target.publish(D, **{**same, **other})
+    done = copy(source, target)
+    assert [(each.id, each.outcome) for each in done.failures] == [("same", "conflict")]
 
 
 # --- what is cut, lost or damaged -------------------------------------------------------------------

@@ -90,6 +90,15 @@ def test_what_retention_hides_is_not_found(store: Store) -> None:
     assert hours(another(store).history("mena", until=BEGAN + 20 * HOUR)) == []
 
 
+def test_labels_are_the_callers_own(store: Store) -> None:
+    """A program that edits the labels of a row changes what all readers of the process find."""
+    fill(store, 30)
+    for _ in range(2):
+        for row in store.history("mena", limit=None):
+            row.labels.clear()
+    assert hours(store.history("mena", label={"trigger": "6h"})) == [24, 18, 12, 6, 0]
+
+
 def test_a_filter_is_checked_at_once(store: Store) -> None:
     """A wrong filter raises at the first row, or is taken for an empty history."""
     wrong: list[dict[str, Any]] = [
