@@ -143,6 +143,8 @@ PAIRS = edited() | st.tuples(VALUES, VALUES) | st.tuples(ROWS, ROWS) | st.tuples
 @given(PAIRS)
 @example(([{"id": 1}, {"id": 2}, {"id": 3}], [{"id": 3}, {"id": 2}, {"id": 1}]))
 @example(({"": {"": 1}, "/": 1}, {"": {"": 2}, "/": 2}))
+@example(([{"id": 1}, {"id": 2}, {"id": 3}, {"id": 4}], [{"id": 1}, {"id": 4}, {"id": 2}]))
+@example((["a", "b", "c", "d", "e", "f"], ["a", "d", "e", "f", "b"]))
 def test_the_changes_make_the_new_value_of_the_old_one(pair: tuple[Any, Any]) -> None:
     """A change is not listed, is listed twice, or has another place or value."""
     old, new = pair
