@@ -70,6 +70,22 @@ def test_a_target_that_loses_no_more_than_its_last_commit(source: Store) -> None
     assert set(ids(sim.connect())) == set(ids(source))
 
 
+@pytest.mark.parametrize("grown", [0, 8])
+def test_a_target_that_is_flushed_after_the_last_commit(grown: int, source: Store) -> None:
+    """A copy tells that all is copied into a target that is empty, or has as many commits of its own."""
+    fill(source, 5)
+    sim = SimulatedStore(seed=5)
+    flushes = iter([Keyspace()])
+
+    def tell(step: CopyStep) -> None:
+        if step.id == "id-4" and (empty := next(flushes, None)):
+            go_back(sim, empty)
+            fill(sim.connect(), grown, begin=100)
+
+    assert copy(source, sim.connect(), on_progress=tell).complete
+    assert set(ids(source)) <= set(ids(sim.connect()))
+
+
 def test_commits_on_too_few_replicas_that_are_lost_are_copied_again(source: Store) -> None:
     """The commits that a failover loses are those that no replica had, and these are not looked after."""
     fill(source, 30)
@@ -99,6 +115,23 @@ def test_a_source_that_goes_back_before_its_last_pages_are_read(
     when_idle(lambda: fill(sim.connect(), 4, begin=100), reading.close)
     follow(reading, target, on_progress=tell)
     assert ids(target) == [f"id-{number}" for number in (*range(12), *range(100, 104))]
+
+
+def test_a_commit_on_the_page_of_the_last_one_that_was_seen(
+    when_idle: WhenIdle, monkeypatch: pytest.MonkeyPatch, source: Store, target: Store
+) -> None:
+    """What is published while a copy walks, and is read along with older rows, is left out for ever."""
+    monkeypatch.setattr(search, "BATCH_PAGES", 1)
+    fill(source, 21)
+    reading = client(source)
+
+    def tell(step: CopyStep) -> None:
+        if step.id == "id-3":
+            fill(source, 20, begin=21)
+
+    when_idle(lambda: None, reading.close)
+    follow(reading, target, on_progress=tell)
+    assert ids(target) == ids(source)
 
 
 def test_a_source_that_goes_back_after_its_latest_alone_was_copied(
