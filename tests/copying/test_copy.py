@@ -229,6 +229,19 @@ def test_retention_by_age_leaves_out_what_it_would_hide(source: Store, target: S
     assert (again.copied, again.already, again.skipped) == (0, 5, 16), "the target says what it has hidden"
 
 
+def test_what_the_target_has_hidden_meanwhile_is_no_failure(source: Store, target: Store) -> None:
+    """A copy that runs while the target is pruned ends with failures that nobody can mend."""
+    source.publish(D, 1, id="new")
+    source.publish(D, 2, id="backfilled", ts=at(1000))
+    target.publish(D, 0, ts=at(1))
+
+    def prune(_: CopyStep) -> None:
+        target.prune(D, retention=Retention(max_age=timedelta(days=1)))
+
+    done = copy(source, target, on_progress=prune)
+    assert (done.copied, done.skipped, done.failed, ids(target)) == (1, 1, 0, ["new"])
+
+
 def test_a_clock_that_is_far_ahead_leaves_nothing_out(source: Store, target: Store, tmp_path: Path) -> None:
     """A machine whose clock is years ahead copies the latest alone, because all else seems too old."""
     now = source._context.clock.now_ms()
