@@ -164,6 +164,14 @@ def test_the_newest_commits(source: Store, target: Store) -> None:
     assert set(ids(third)) == set(ids(source))
 
 
+def test_a_group_of_bytes(source: Store, target: Store) -> None:
+    """Members that are no JSON arrive as JSON, and cannot be read."""
+    source.publish_group(D, {"raw": b"\xff\x00", "empty": b""}, id="group", codec="bytes")
+    copy(source, target)
+    assert_same(source, target)
+    assert not list(target.verify())
+
+
 def test_a_dedupe_key_that_comes_again_is_no_reason_to_leave_a_snapshot_out(
     source: Store, target: Store
 ) -> None:

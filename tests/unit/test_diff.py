@@ -314,6 +314,7 @@ def test_what_moved_and_changed_is_listed_as_both() -> None:
 def test_other_lists_are_matched_by_equality() -> None:
     """A word or a row without a name that is inserted changes all that follows."""
     assert shown(["a", "b", "c"], ["c", "a", "b"]) == ["moved /0"]
+    assert shown([[1, 2], [3, 4], [5, 6]], [[5, 6], [1, 2], [3, 4]]) == ["moved /0"]
     assert shown(["a", "b", "c"], ["a", "x", "c"]) == ["changed /1"]
     assert shown([[1, 2], [3, 4], [5, 6]], [[1, 2], [3, 9], [5, 6], [7, 8]]) == ["changed /1/1", "added /3"]
     assert shown([1.5, 2.5, 3.5, 4.5], [2.5, 3.5, 4.5, 5.5]) == ["removed /0", "added /3"]
