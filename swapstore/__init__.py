@@ -224,8 +224,9 @@ def copy(
       snapshot that the source serves. If retention of the target keeps fewer commits, only these are copied.
     - `on_progress`: called with a `CopyStep` after each snapshot.
     - `follow`: go on with what is published, in new datasets too, until another thread closes one of the
-      stores. An outage of either one is waited for; one warning for each is logged to the logger `swapstore`.
-      Nothing is removed from the target that is unlinked from the source later.
+      stores. `history` bounds what is there at first, not what comes later. An outage of either one is waited
+      for; one warning for each is logged to the logger `swapstore`. Nothing is removed from the target that
+      is unlinked from the source later.
     - `poll`: when following, the time between two looks at the source, in seconds or a timedelta.
 
     Returns a `Copied` for each dataset: look at its `failures`. A snapshot that cannot be copied does not

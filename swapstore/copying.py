@@ -11,6 +11,7 @@ goes back (a restored backup, a flush, a failover that lost writes), it compares
 from __future__ import annotations
 
 import logging
+import sys
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -208,8 +209,10 @@ class _Dataset:
     """Copies one dataset, in one or several rounds.
 
     `position`: the versions of the source up to this one are done; None: all rows are to be compared. `last`
-    is the row that was done last, and `etag` the manifest that was done. `plan`: what the last comparison has
-    found, until all of that is done.
+    is a row that the source has as long as it has not gone back: the one that was done last, or before that
+    its newest one. `etag` is the manifest that was done. `plan`: what the last comparison has found, until
+    all of that is done. `began`: later versions of the source are copied, however many newest ones are asked
+    for; they were published after the copy began, or are among those.
 
     Of the target, `seen` is the manifest that was there after that, `epoch` and `version` are those of the
     last commit. `lost`: a commit has a version that an earlier one had, so the target has lost some.
@@ -222,6 +225,7 @@ class _Dataset:
     position: int | None = None
     last: Row | None = None
     etag: str = ""
+    began: int = sys.maxsize
     plan: _Plan | None = None
     seen: Manifest | None = None
     epoch: str = ""
@@ -288,10 +292,11 @@ class _Dataset:
             if _run(job.source, reading):
                 return
         self._begin_again()
-        self.plan = plan = _Plan.of(job, self.name, manifest)
+        self.plan = plan = _Plan.of(job, self.name, manifest, self.began)
         self.total += plan.total
         self._rows(plan.early)
-        self.position = plan.after
+        self.position, self.last = plan.after, manifest.log.rows[-1]
+        self.began = min(self.began, plan.after)
 
     def _walk(self, upto: int) -> None:
         """Copy the rows after the position, up to a version."""
@@ -303,7 +308,10 @@ class _Dataset:
             rows = [item for item in found.items if not isinstance(item, int) and item.version <= upto]
             self._rows(rows)
             ends = [item if isinstance(item, int) else item.version for item in found.items]
-            self.position = min(upto, upto if found.at_end else ends[-1])
+            if ends:
+                self.position = min(upto, ends[-1])
+            if found.at_end:  # before `upto`, if the source has gone back
+                return
 
     def _rows(self, rows: list[Row]) -> None:
         wanted = []
@@ -437,9 +445,9 @@ class _Plan:
         return "skipped" if row.ts < self.floor and row.id != self.latest else "wanted"
 
     @classmethod
-    def of(cls, job: _Job, name: str, manifest: Manifest) -> _Plan:
-        """Compare the rows of both stores, without a payload."""
-        head, limit = manifest.head, _limit(job)
+    def of(cls, job: _Job, name: str, manifest: Manifest, began: int) -> _Plan:
+        """Compare the rows of both stores, without a payload. `began`: see `_Dataset`."""
+        head, limit = manifest.head, _limit(job, manifest, began)
         early = [head.serving] if job.limit == 0 else sorted(head.kept, key=lambda row: row.version)
         oldest = 0
         if limit is not None:
@@ -451,16 +459,19 @@ class _Plan:
             now_ms = _run(job.target, retention_time(ctx, manifest, ctx.clock.now_ms()))
             floor = max(floor, prune.limits(ctx.retention, now_ms).floor)
         plan = cls(manifest.version, early, 0, floor, head.latest.id, there)
-        return plan._bounded(job, name, manifest, is_cut=bool(theirs and theirs.head.first_version > 1))
+        is_cut = bool(theirs and theirs.head.first_version > 1)
+        return plan._bounded(job, name, manifest, limit, began, is_cut=is_cut)
 
-    def _bounded(self, job: _Job, name: str, manifest: Manifest, *, is_cut: bool) -> _Plan:
+    def _bounded(
+        self, job: _Job, name: str, manifest: Manifest, limit: int | None, began: int, *, is_cut: bool
+    ) -> _Plan:
         """Find the version after which rows are copied, and count them."""
-        limit = _limit(job)
-        if limit == 0:
-            return attrs.evolve(self, total=sum(self.state(row) == "wanted" for row in self.early))
-        after = total = 0
-        early = self.early
+        after = manifest.version if limit == 0 else 0
+        total, early = 0, self.early
         for seen, row in enumerate(_newest(job, name, manifest, limit), 1):
+            if job.limit is not None and seen > job.limit and row.version <= began:
+                after = row.version
+                break
             state = self.state(row)
             total += state == "wanted"
             if is_cut and state == "already":
@@ -473,10 +484,11 @@ class _Plan:
         return attrs.evolve(self, after=after, early=early, total=total)
 
 
-def _limit(job: _Job) -> int | None:
-    """Return how many of the newest commits are copied. None: all."""
+def _limit(job: _Job, manifest: Manifest, began: int) -> int | None:
+    """Return how many of the newest commits are looked at, at most. None: all."""
     most = _context(job.target).retention.max_count
-    limits = [number for number in (job.limit, most) if number is not None]
+    wanted = None if job.limit is None else max(job.limit, manifest.version - began)
+    limits = [number for number in (wanted, most) if number is not None]
     return min(limits, default=None)
 
 

@@ -13,7 +13,7 @@ from swapstore import arguments
 from swapstore.format import members, search
 from swapstore.format.manifest import same_row
 from swapstore.format.retention import complete_from
-from swapstore.protocol.load import current_manifest, find, gather
+from swapstore.protocol.load import current_manifest, find, gather, published
 from swapstore.protocol.members import snapshot_at
 from swapstore.protocol.publish import Publication
 from swapstore.protocol.read import through_manifest
@@ -51,7 +51,7 @@ def copy_of(ctx: Context, dataset: str, row: Row, snapshot: Snapshot) -> Publica
 
 def stored(ctx: Context, dataset: str) -> Operation[Manifest | None]:
     """Return the manifest of a dataset. None: nothing is published."""
-    return current_manifest(ctx.reading(), dataset)
+    return published((yield from current_manifest(ctx.reading(), dataset)))
 
 
 def upcoming(ctx: Context, dataset: str, after: int) -> Operation[Onward | None]:

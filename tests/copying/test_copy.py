@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,7 +14,6 @@ import pytest
 import swapstore
 from swapstore import Copied, CopyStep, Durability, Retention, Store
 from swapstore.errors import InvalidInput, NotFound, StoreFull, Unavailable, UnderReplicated
-from swapstore.format import manifest
 from swapstore.protocol import copying
 from swapstore.testing import (
     Crash,
@@ -27,39 +27,10 @@ from swapstore.testing import (
     faulty,
 )
 from tests.copying.histories import D, Producer, assert_same, client, kept, readable, stored
+from tests.support.drivers import meddled
 from tests.support.times import at
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
-
-
-@pytest.fixture
-def tiny_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of two rows and of two references; nearly every row can leave the log."""
-    monkeypatch.setattr(manifest, "F", 2)
-    monkeypatch.setattr(manifest, "G", 2)
-    monkeypatch.setattr(manifest, "RECENT", 1)
-
-
-@pytest.fixture(autouse=True)
-def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy that follows and waits for what never comes is ended."""
-    waits = iter(range(5000))
-
-    def sleep(clock: VirtualClock, seconds: float) -> None:
-        assert next(waits, None) is not None, "it waits in vain"
-        clock.advance(int(seconds * 1000))
-
-    monkeypatch.setattr(VirtualClock, "sleep", sleep)
-
-
-@pytest.fixture
-def source() -> Store:
-    return SimulatedStore(seed=1).connect()
-
-
-@pytest.fixture
-def target() -> Store:
-    return SimulatedStore(seed=2).connect()
 
 
 def fill(store: Store, count: int, begin: int = 0, dataset: str = D) -> None:
@@ -140,6 +111,33 @@ def test_several_datasets_and_some_of_them(source: Store, target: Store) -> None
         swapstore.copy(SimulatedStore().connect(), target)
 
 
+def test_a_dataset_that_is_being_dropped_has_nothing_to_copy(source: Store, target: Store) -> None:
+    """A script is told that all is copied, and that the source serves what nobody can read any more."""
+    fill(source, 5)
+    copy(source, target)
+    fill(source, 2, dataset="other")
+    dropping, _ = faulty(source, failing_at(3))
+    with pytest.raises(Crash):
+        dropping.drop(D)
+    assert stored(source).head.is_dropped
+    with pytest.raises(NotFound, match="nothing is published as 'mena'"):
+        swapstore.copy(source, target, [D, "other"])
+    fill(source, 2, begin=10)
+    assert copy(source, target, datasets=D) == Copied(
+        dataset=D, copied=2, size=4, source_serves="id-11", target_serves="id-11"
+    )
+
+
+def test_a_dataset_that_is_dropped_after_it_was_listed_is_left_out(source: Store, target: Store) -> None:
+    """A nightly backup of everything copies nothing, because one dataset was dropped as it began."""
+    fill(source, 2)
+    fill(source, 2, dataset="other")
+    reading, meddler = meddled(source)
+    meddler.after(1, lambda: client(source).drop(D))
+    done = {each.dataset: each.copied for each in swapstore.copy(reading, target)}
+    assert (len(meddler.batches) > 2, done.get(D, 0), done["other"]) == (True, 0, 2)
+
+
 def test_the_newest_commits(source: Store, target: Store) -> None:
     """A promotion takes the whole history along; or what readers of the source get is missing."""
     fill(source, 20)
@@ -164,6 +162,14 @@ def test_the_newest_commits(source: Store, target: Store) -> None:
     )
     copy(source, third)
     assert set(ids(third)) == set(ids(source))
+
+
+def test_a_group_of_bytes(source: Store, target: Store) -> None:
+    """Members that are no JSON arrive as JSON, and cannot be read."""
+    source.publish_group(D, {"raw": b"\xff\x00", "empty": b""}, id="group", codec="bytes")
+    copy(source, target)
+    assert_same(source, target)
+    assert not list(target.verify())
 
 
 def test_a_dedupe_key_that_comes_again_is_no_reason_to_leave_a_snapshot_out(
@@ -202,6 +208,21 @@ def test_retention_by_count_bounds_what_is_copied(source: Store, target: Store) 
     assert "id-30" in ids(target)
 
 
+def test_a_pinned_snapshot_that_the_target_has_unlinked_stays_out(source: Store, target: Store) -> None:
+    """Each run publishes what is pinned in the source once more, and pushes out what is newer."""
+    fill(source, 10)
+    source.pin(D, id="id-1")
+    bounded = client(target, retention=Retention(max_count=4))
+    copy(source, bounded)
+    fill(source, 6, begin=10)
+    copy(source, bounded)
+    bounded.prune(D)
+    shown = ids(target)
+    assert shown == ["id-12", "id-13", "id-14", "id-15"]
+    done = copy(source, bounded)
+    assert (done.copied, ids(target)) == (0, shown)
+
+
 def test_retention_by_age_leaves_out_what_it_would_hide(source: Store, target: Store) -> None:
     """A copy sends a year of history to a store that keeps a week, or stops at the first old snapshot."""
     now = source._context.clock.now_ms()
@@ -214,6 +235,34 @@ def test_retention_by_age_leaves_out_what_it_would_hide(source: Store, target: S
     assert ids(target) == [f"{days}-days-old" for days in range(5, 0, -1)]
     again = copy(source, target)
     assert (again.copied, again.already, again.skipped) == (0, 5, 16), "the target says what it has hidden"
+
+
+def test_what_the_target_has_hidden_meanwhile_is_no_failure(source: Store, target: Store) -> None:
+    """A copy that runs while the target is pruned ends with failures that nobody can mend."""
+    source.publish(D, 1, id="new")
+    source.publish(D, 2, id="backfilled", ts=at(1000))
+    target.publish(D, 0, ts=at(1))
+
+    def prune(_: CopyStep) -> None:
+        target.prune(D, retention=Retention(max_age=timedelta(days=1)))
+
+    done = copy(source, target, on_progress=prune)
+    assert (done.copied, done.skipped, done.failed, ids(target)) == (1, 1, 0, ["new"])
+
+
+def test_a_clock_that_is_far_ahead_leaves_nothing_out(source: Store, target: Store, tmp_path: Path) -> None:
+    """A machine whose clock is years ahead copies the latest alone, because all else seems too old."""
+    now = source._context.clock.now_ms()
+    for number in range(5):
+        source.publish(D, number, ts=now - number)
+    ahead = VirtualClock(now + 2 * 366 * 86_400_000)
+    bounded = client(target, clock=ahead, retention=Retention(max_age=timedelta(days=30)))
+    with pytest.raises(InvalidInput, match="days ahead of the store's"):
+        copy(source, bounded)
+    assert target.datasets() == []
+    with swapstore.connect(f"sqlite:///{tmp_path}/has-no-clock.db") as other:
+        bounded = client(other, clock=ahead, retention=Retention(max_age=timedelta(days=30)))
+        assert copy(source, bounded).copied == 5
 
 
 def test_an_old_dataset_is_copied_for_its_latest(source: Store, target: Store) -> None:
@@ -286,6 +335,20 @@ def test_histories_that_have_diverged(source: Store, target: Store) -> None:
     assert (other.copied, other.complete) == (3, True)
     assert set(ids(target)) == {"id-2", "id-0", "id-1"}
     assert target.read(D, id="id-2").value == "another"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "other", [{"ts": at(1001)}, {"value": b"1", "codec": "bytes"}, {"labels": {"a": "b"}}], ids=" ".join
+)
+def test_an_id_with_another_meaning_is_a_conflict(
+    source: Store, target: Store, other: dict[str, Any]
+) -> None:
+    """What has the same bytes at another time, or of another kind, is taken for a copy."""
+    same: dict[str, Any] = {"value": 1, "id": "same", "ts": at(1000)}
+    source.publish(D, **same)
+    target.publish(D, **{**same, **other})
+    done = copy(source, target)
+    assert [(each.id, each.outcome) for each in done.failures] == [("same", "conflict")]
 
 
 # --- what is cut, lost or damaged -------------------------------------------------------------------

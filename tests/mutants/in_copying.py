@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, mutant
 
 COPY = "copying/test_copy.py::test_"
+BACK = "copying/test_going_back.py::test_"
 
 MUTANTS = (
     mutant(
@@ -38,5 +39,27 @@ MUTANTS = (
         "A source that is flushed during a copy leaves no mixture in the target.",
         COPY + "a_row_is_not_copied_with_the_payload_of_another",
         Edit("snapshot_of", "current is None or not same_row(current, row)", "current is None"),
+    ),
+    mutant(
+        "the versions of a source that went back count as done",
+        "What a source gets after it has lost commits is copied, if it loses them while it is read.",
+        BACK + "a_source_that_goes_back_before_its_last_pages_are_read",
+        Edit("_Dataset._walk", "self.position = min(upto, ends[-1])", "self.position = upto"),
+    ),
+    mutant(
+        "what came after the first look is bounded like what was there",
+        "A target that went back gets all again that was copied to it while it was followed.",
+        BACK + "a_target_of_the_newest_commits_that_goes_back_while_the_copy_waits",
+        Edit("_Dataset._begin", "min(self.began, plan.after)", "self.began"),
+    ),
+    mutant(
+        "a dataset that was dropped is copied",
+        "Nothing is published in a dataset whose drop is under way or was cut short.",
+        COPY + "a_dataset_that_is_being_dropped_has_nothing_to_copy",
+        Edit(
+            "stored",
+            "published((yield from current_manifest(ctx.reading(), dataset)))",
+            "(yield from current_manifest(ctx.reading(), dataset))",
+        ),
     ),
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from swapstore import InvalidInput, Retention, Store
+from swapstore.errors import Contended
 from swapstore.testing import SimulatedStore
 from tests.follow.followers import grown
 from tests.support.bulk import moment
@@ -88,6 +89,26 @@ def test_what_retention_hides_is_not_found(store: Store) -> None:
     store.prune("mena", retention=Retention(max_count=10))
     assert hours(another(store).history("mena", label={"trigger": "6h"})) == [24]
     assert hours(another(store).history("mena", until=BEGAN + 20 * HOUR)) == []
+
+
+def test_labels_are_the_callers_own(store: Store) -> None:
+    """A program that edits the labels of a row changes what all readers of the process find."""
+    fill(store, 30)
+    for _ in range(2):
+        for row in store.history("mena", limit=None):
+            row.labels.clear()
+    assert hours(store.history("mena", label={"trigger": "6h"})) == [24, 18, 12, 6, 0]
+
+
+def test_a_dataset_that_is_dropped_while_its_history_is_read_is_not_damaged() -> None:
+    """An operator who has dropped a dataset is told to look for damage."""
+    store = SimulatedStore().connect()
+    fill(store, 300)
+    rows = iter(another(store).history("mena", limit=None))
+    next(rows)
+    store.drop("mena")
+    with pytest.raises(Contended, match="or the dataset dropped"):
+        list(rows)
 
 
 def test_a_filter_is_checked_at_once(store: Store) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import attrs
 import pytest
 
+import swapstore
 from swapstore import InvalidInput, Retention, Store
 from swapstore.commands import Get, Peek
+from swapstore.testing import SimulatedStore
 from tests.support import invariants
 from tests.support.drivers import another, lose, meddled
+from tests.support.times import at
 
 
 @pytest.mark.every_store
@@ -75,6 +80,24 @@ def test_a_lost_reply_is_asked_for_again(store: Store) -> None:
     client, meddler = meddled(store)
     meddler.after(0, lose)
     assert client.published("mena", dedupe_key="hour-1") is not None
+
+
+def test_the_newest_of_two_commits_with_one_key_counts() -> None:
+    """In a copy, where a key can come twice, a run is answered with an older one."""
+    source, target = SimulatedStore().connect(), SimulatedStore().connect()
+    source.publish("mena", 1, id="first", dedupe_key="k")
+    for number in range(80):
+        source.publish("mena", "backfilled", ts=at(number), dedupe_key=f"k-{number}")
+    assert source.publish("mena", 2, id="second", dedupe_key="k").created
+    source.prune("mena", retention=Retention(max_age=timedelta(days=1)))
+    swapstore.copy(source, target)
+    assert [row.id for row in target.history("mena")] == ["second", "first"]
+    for number in range(20):
+        found = target.published("mena", dedupe_key="k")
+        assert found is not None
+        assert found.id == "second"
+        target.publish("mena", number)
+    assert target.publish("mena", 3, dedupe_key="k").id == "second"
 
 
 def test_a_key_that_is_not_allowed_is_refused(store: Store) -> None:

@@ -260,6 +260,22 @@ def test_a_record_that_is_altered_at_a_replica_alone() -> None:
     assert both.run(read.read_version(both.ctx, "mena", 1)).value == 1
 
 
+def test_a_page_that_is_altered_at_a_replica_alone() -> None:
+    """A damaged replica ends the history of a sound store in the middle."""
+    both = Replicated()
+    both.publish(*range(1, 100))
+    both.lag()
+    for key, value in both.replicas[0].values.items():
+        if ":page:" in key:
+            both.replicas[0].values[key] = attrs.evolve(value, data=value.data[:-1] + b"x")
+    history = read.History(both.ctx, "mena", limit=None, before=None)
+    versions: list[int] = []
+    while (rows := both.run(history.step())) is not None:
+        versions += [row.version for row in rows]
+    assert versions == [*range(99, 0, -1)]
+    assert both.run(read.read_version(both.ctx, "mena", 1)).value == 1
+
+
 def test_what_is_remembered_is_no_answer_for_who_wants_a_later_version() -> None:
     """A reader that allows staleness, and has just published version 2, is given version 1."""
     both = Replicated()

@@ -143,6 +143,9 @@ PAIRS = edited() | st.tuples(VALUES, VALUES) | st.tuples(ROWS, ROWS) | st.tuples
 @given(PAIRS)
 @example(([{"id": 1}, {"id": 2}, {"id": 3}], [{"id": 3}, {"id": 2}, {"id": 1}]))
 @example(({"": {"": 1}, "/": 1}, {"": {"": 2}, "/": 2}))
+@example(([{"id": 1}, {"id": 2}, {"id": 3}, {"id": 4}], [{"id": 1}, {"id": 4}, {"id": 2}]))
+@example((["a", "b", "c", "d", "e", "f"], ["a", "d", "e", "f", "b"]))
+@example((["a"], ["a", "a", "a", "a"]))
 def test_the_changes_make_the_new_value_of_the_old_one(pair: tuple[Any, Any]) -> None:
     """A change is not listed, is listed twice, or has another place or value."""
     old, new = pair
@@ -154,6 +157,7 @@ def test_the_changes_make_the_new_value_of_the_old_one(pair: tuple[Any, Any]) ->
 
 
 @given(PAIRS)
+@example(([{"id": 1}, {"id": 2}, {"id": 3}], [{"id": 3}, {"id": 2}, {"id": 1}]))
 def test_each_pointer_leads_to_the_value_that_is_listed(pair: tuple[Any, Any]) -> None:
     """A script that looks a change up in the two versions finds something else there."""
     old, new = pair
@@ -310,6 +314,7 @@ def test_what_moved_and_changed_is_listed_as_both() -> None:
 def test_other_lists_are_matched_by_equality() -> None:
     """A word or a row without a name that is inserted changes all that follows."""
     assert shown(["a", "b", "c"], ["c", "a", "b"]) == ["moved /0"]
+    assert shown([[1, 2], [3, 4], [5, 6]], [[5, 6], [1, 2], [3, 4]]) == ["moved /0"]
     assert shown(["a", "b", "c"], ["a", "x", "c"]) == ["changed /1"]
     assert shown([[1, 2], [3, 4], [5, 6]], [[1, 2], [3, 9], [5, 6], [7, 8]]) == ["changed /1/1", "added /3"]
     assert shown([1.5, 2.5, 3.5, 4.5], [2.5, 3.5, 4.5, 5.5]) == ["removed /0", "added /3"]
