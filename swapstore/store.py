@@ -254,6 +254,7 @@ class Store(_BaseStore[Driver]):
     follow = following(Calls.follow)
     datasets = blocking(Calls.datasets)
     status = blocking(Calls.status)
+    health = blocking(Maintenance.health)
 
     put_live = blocking(Calls.put_live)
     read_live = blocking(Calls.read_live)
@@ -385,6 +386,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     follow = afollowing(Calls.follow)
     datasets = awaiting(Calls.datasets)
     status = awaiting(Calls.status)
+    health = awaiting(Maintenance.health)
 
     put_live = awaiting(Calls.put_live)
     read_live = awaiting(Calls.read_live)
