@@ -40,8 +40,8 @@ class Maintenance(Calls):
         """Report whether datasets are there, fresh and large enough, in one round trip for all of them.
 
         `bounds` maps the datasets that must exist to a `Bound`, or to its `max_age` alone: a timedelta, a
-        text such as `"12h"`, or None. Default: all datasets that are published, which must be one at least, and
-        none of them damaged; that takes up to three round trips. No payload is read.
+        text such as `"12h"`, or None. Default: all datasets that are published. At least one must be, and
+        none may be damaged; that takes up to three round trips. No payload is read.
 
         An outage is no error but a result: the datasets are `unreachable`. `timeout` is how long to try, in
         seconds; then nothing more is sent. A request that has no answer ends with the `Timeout` of the store,

@@ -1,0 +1,1 @@
+"""Serve snapshots over HTTP."""
