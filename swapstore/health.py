@@ -149,8 +149,12 @@ def bounds_of(given: Any) -> dict[str, Bound]:
             "health takes a mapping of datasets to bounds, such as {'mena': '12h', 'europe': None}, not a "
             f"{type(given).__name__}"
         )
+    try:
+        wanted = dict(given.items())
+    except Exception as error:
+        raise InvalidInput(f"bounds cannot be read: that raised {type(error).__name__}") from error
     found: dict[str, Bound] = {}
-    for name, bound in given.items():
+    for name, bound in wanted.items():
         known = arguments.dataset(name)
         try:
             found[known] = bound if isinstance(bound, Bound) else Bound(max_age=bound)

@@ -7,6 +7,7 @@ from tests.mutants import (
     in_diff,
     in_drivers,
     in_events,
+    in_health,
     in_log,
     in_plain,
     in_publish,
@@ -29,6 +30,7 @@ MUTANTS = (
     *in_verify.MUTANTS,
     *in_repair.MUTANTS,
     *in_events.MUTANTS,
+    *in_health.MUTANTS,
     *in_copying.MUTANTS,
     *in_diff.MUTANTS,
 )
