@@ -44,8 +44,8 @@ class Maintenance(Calls):
         none may be damaged; that takes up to three round trips. No payload is read.
 
         An outage is no error but a result: the datasets are `unreachable`. `timeout` is how long to try, in
-        seconds; then nothing more is sent. A request that has no answer ends with the `Timeout` of the store,
-        if that is longer. Raises only `InvalidInput`.
+        seconds, and to wait for replies. Only a connection that is being made, or a lock on a SQLite file,
+        may take longer: as long as the `Timeout` of the store says. Raises only `InvalidInput`.
         """
         with about(self._context, "health", NO_DATASET):
             wanted = None if bounds is None else bounds_of(bounds)

@@ -45,6 +45,12 @@ MUTANTS = (
         Edit("_awaited", "budget.tighten(step.total_s)", "pass"),
     ),
     mutant(
+        "a hurried connection stays so",
+        "A call after a report waits for its replies as long as before.",
+        HEALTH + "a_silent_server_ends_the_report_in_time[blocking]",
+        Edit("RedisDriver.receive", "if request.hurried:", "if False:"),
+    ),
+    mutant(
         "an error in a report in full",
         "An endpoint shows no address.",
         PROBES + "no_address_and_no_secret_is_shown[wsgi]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,17 @@ import msgspec
 import pytest
 
 import swapstore
-from swapstore import Bound, DatasetHealth, InvalidInput, Item, Rejected, Store, StoreClosed, validators
+from swapstore import (
+    Bound,
+    DatasetHealth,
+    InvalidInput,
+    Item,
+    Rejected,
+    Store,
+    StoreClosed,
+    Timeout,
+    validators,
+)
 from swapstore.drivers.base import Driver
 from swapstore.errors import ReplyLost, SwapstoreError, Unavailable
 from swapstore.events import CallFailed, Event, Hook
@@ -190,6 +201,29 @@ def test_an_outage_ends_the_report_in_time(connect: Any) -> None:
         assert store.health(bounds, timeout=0.2).state == "unreachable"
         assert time.monotonic() - began < 8
     store.close()
+
+
+@FACES
+@pytest.mark.server
+def test_a_silent_server_ends_the_report_in_time(connect: Any, tmp_path: Path) -> None:
+    """A probe waits for a reply as long as a publish may; or later calls of that connection are cut short."""
+    with Server(tmp_path) as server:
+        store = connect(server.url, timeout=Timeout(reply=60))
+        store.publish("mena", 1)
+        process = server._process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        for bounds in ({"mena": "1h"}, None):
+            began = time.monotonic()
+            assert store.health(bounds, timeout=0.2).state == "unreachable"
+            assert time.monotonic() - began < 30
+        process.send_signal(signal.SIGCONT)
+        assert store.health({"mena": "1h"}, timeout=30).ok
+        if isinstance(store, Store):
+            connection = store._driver._pool.get_connection()  # type: ignore[attr-defined]
+            assert connection._sock.gettimeout() == 60
+            store._driver._pool.release(connection)  # type: ignore[attr-defined]
+        store.close()
 
 
 @FACES
