@@ -48,7 +48,7 @@ MUTANTS = (
         "a hurried connection stays so",
         "A call after a report waits for its replies as long as before.",
         HEALTH + "a_silent_server_ends_the_report_in_time[blocking]",
-        Edit("RedisDriver.receive", "if request.hurried:", "if False:"),
+        Edit("RedisDriver.receive", "if request.hurried else None", "if False else None"),
     ),
     mutant(
         "an error in a report in full",

@@ -202,8 +202,9 @@ class RedisDriver:
             if failure is None:
                 raise
             raise failure from error
-        if request.hurried:
-            request.connection._sock.settimeout(request.connection.socket_timeout)  # noqa: SLF001
+        sock = request.connection._sock if request.hurried else None  # noqa: SLF001
+        if sock is not None:  # else it is closed
+            sock.settimeout(request.connection.socket_timeout)
         request.pool.release(request.connection)
         return replies
 
