@@ -387,7 +387,7 @@ def test_a_request_that_is_too_large_for_the_server(tmp_path: Path, kind: str, l
 
 @pytest.mark.server
 def test_a_request_that_is_too_large_in_a_call_with_a_bound(tmp_path: Path) -> None:
-    """A call that waits for less than a connection does ends in a traceback, because that is closed by then."""
+    """A call that waits for less than a connection does ends in a traceback, when that is closed."""
     with (
         Server(tmp_path, "--proto-max-bulk-len", "1048576") as server,
         swapstore.connect(server.url, timeout=Timeout(reply=60, total=30)) as store,
