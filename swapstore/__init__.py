@@ -50,6 +50,7 @@ from swapstore.errors import (
     UnsupportedFormat,
 )
 from swapstore.fsck.findings import Finding, Problem, Progress, Repair
+from swapstore.health import Bound, DatasetHealth, Health
 from swapstore.migration.layout import Mirror
 from swapstore.models import (
     Candidate,
@@ -95,6 +96,7 @@ __version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it 
 
 __all__ = [
     "AccessDenied",
+    "Bound",
     "Candidate",
     "Change",
     "Check",
@@ -105,6 +107,7 @@ __all__ = [
     "CopyStep",
     "Corrupt",
     "Damaged",
+    "DatasetHealth",
     "Diff",
     "Dropped",
     "Durability",
@@ -113,6 +116,7 @@ __all__ = [
     "Finding",
     "Gap",
     "Group",
+    "Health",
     "IdConflict",
     "InvalidInput",
     "Item",
@@ -172,6 +176,7 @@ def publish(
     id: str | None = None,  # noqa: A002
     ts: int | datetime | None = None,
     labels: Mapping[str, str] | None = None,
+    count: int | None = None,
     dedupe_key: str | None = None,
     expected_version: int | None = None,
     validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
@@ -185,6 +190,7 @@ def publish(
         id=id,
         ts=ts,
         labels=labels,
+        count=count,
         dedupe_key=dedupe_key,
         expected_version=expected_version,
         validate=validate,

@@ -28,6 +28,8 @@ MAX_LIVE_TTL_S = 366 * 86_400
 MIN_POLL_S = 0.001
 MAX_POLL_S = 86_400
 MAX_TIMEOUT_S = 366 * 86_400
+MAX_COUNT = 10**15 - 1  # every reader of JSON keeps it exact
+COUNT_LABEL = "count"
 LARGEST = sys.float_info.max
 
 COMPRESSIONS: tuple[Literal["none", "zstd", "delta"], ...] = ("none", "zstd", "delta")
@@ -36,6 +38,9 @@ COMPRESSION_VARIABLE = "SWAPSTORE_COMPRESSION"
 _DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 _ID = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
+_COUNT = re.compile(r"[0-9]{1,15}")
+_DURATION = re.compile(r"([0-9]{1,20})([dhms])")
+_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _ETAG = re.compile(r"[0-9a-f]{1,40}\.[0-9]{1,20}\.[0-9a-f]{1,40}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -241,6 +246,24 @@ def labels(value: Any, what: str = "labels") -> dict[str, str]:
     return ordered
 
 
+def with_count(value: dict[str, str], count: Any) -> dict[str, str]:
+    """Return checked labels and the one that holds this count. None: no count is given."""
+    if count is None:
+        return value
+    if COUNT_LABEL in value:
+        raise InvalidInput(f"the label {COUNT_LABEL!r} is what count= sets; give one of the two")
+    number = whole(count, "count", least=0)
+    if number > MAX_COUNT:
+        raise InvalidInput(f"count must be at most {MAX_COUNT:,}, not {shown(count)}")
+    return labels({**value, COUNT_LABEL: str(int(number))})
+
+
+def count_in(value: Mapping[str, str]) -> int | None:
+    """Return the count that labels hold. None: they hold none, or a text that is not one."""
+    text = value.get(COUNT_LABEL, "")
+    return int(text) if _COUNT.fullmatch(text) else None
+
+
 def expected_version(value: Any) -> int:
     """Return an expected version: an int of 0 (nothing is published) or more."""
     return whole(value, "expected_version", least=0)
@@ -398,6 +421,28 @@ def retention(max_age: Any, max_count: Any) -> None:
         )
     if max_count is not None:
         whole(max_count, "max_count", least=1)
+
+
+@_checking
+def duration(value: Any) -> timedelta:
+    """Return a duration of 1 ms or more, from a timedelta or a text: a whole number and d, h, m or s."""
+    length = value
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value)
+        if match is None or not int(match[1]):
+            raise InvalidInput(
+                f"{shown(value)} is not a duration: 1 or more and d, h, m or s (90d, 12h, 30m, 45s)"
+            )
+        try:
+            length = timedelta(**{_UNITS[match[2]]: int(match[1])})
+        except OverflowError:
+            raise InvalidInput(f"{shown(value)} is too long a duration") from None
+    if not isinstance(length, timedelta) or length < timedelta(milliseconds=1):
+        raise InvalidInput(
+            f"a duration is a timedelta of 1 ms or more, or a text such as '12h', not {shown(value)}"
+            f"{_as_timedelta(value)}"
+        )
+    return length
 
 
 def _as_timedelta(value: Any) -> str:

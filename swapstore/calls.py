@@ -71,6 +71,7 @@ class Calls:
         id: str | None = None,  # noqa: A002 - the public name
         ts: int | datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        count: int | None = None,
         dedupe_key: str | None = None,
         expected_version: int | None = None,
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
@@ -85,6 +86,8 @@ class Calls:
           datetime. Default: now, but never older than the latest. A snapshot that is older than the latest
           is added to the history and does not change the latest.
         - `labels`: a mapping of strings to strings, at most 1 KiB as JSON, stored beside the payload.
+        - `count`: how much the value holds, such as its number of rows, by your own count. It is stored as
+          the label `count`. `Store.health` and `validators.at_least` compare it with a minimum.
         - `dedupe_key`: if one of the last 32 or more commits has this key, that commit is returned
           (`created=False`), whatever its content. If the page with its row is lost or altered,
           `PayloadMissing` or `Corrupt` is raised, and nothing is published.
@@ -111,6 +114,7 @@ class Calls:
             id=id,
             ts=ts,
             labels=labels,
+            count=count,
             dedupe_key=dedupe_key,
             expected_version=expected_version,
             validate=validate,
@@ -126,6 +130,7 @@ class Calls:
         id: str | None = None,  # noqa: A002
         ts: int | datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        count: int | None = None,
         dedupe_key: str | None = None,
         expected_version: int | None = None,
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
@@ -148,6 +153,7 @@ class Calls:
             id=id,
             ts=ts,
             labels=labels,
+            count=count,
             dedupe_key=dedupe_key,
             expected_version=expected_version,
             validate=validate,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from swapstore.commands import Failed
 from swapstore.drivers.base import LEFT_S
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
-from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally, Turn, Wait
+from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally, Turn, Wait, Within
 from swapstore.recovery import Patience, recover
 from swapstore.turns import AsyncPlace, Place
 
@@ -156,6 +156,8 @@ def _waited(
     if isinstance(step, Emit):
         if tally is not None:
             step.emit(tally)
+    elif isinstance(step, Within):
+        budget.tighten(step.total_s)
     elif isinstance(step, Listen) and listen is not None:
         return listen(step)
     else:
@@ -175,6 +177,8 @@ async def _awaited(
     if isinstance(step, Emit):
         if tally is not None:
             step.emit(tally)
+    elif isinstance(step, Within):
+        budget.tighten(step.total_s)
     elif isinstance(step, Listen) and listen is not None:
         return await listen(step)
     else:
@@ -218,6 +222,7 @@ class _Budget:
         self._total_s = total_s
         self._left_s = UNBOUNDED_S if total_s is None else total_s
         self._began = 0.0
+        self._failure: SwapstoreError | None = None
 
     def begin(self) -> Token[float] | None:
         """Tell the driver how much is left. Raises `Unavailable` if nothing is. None: there is no bound."""
@@ -225,11 +230,17 @@ class _Budget:
         if self._total_s is None:
             return None
         if self._left_s <= 0:
-            raise self._over()
+            raise self._over(self._failure)
         return LEFT_S.set(self._left_s)
 
-    def spend(self) -> None:
+    def tighten(self, total_s: float) -> None:
+        """Allow no more than this from now on."""
+        self._total_s = total_s if self._total_s is None else min(self._total_s, total_s)
+        self._left_s = min(self._left_s, total_s)
+
+    def spend(self, failure: SwapstoreError | None = None) -> None:
         """Count the time since the last batch began: it failed."""
+        self._failure = failure or self._failure
         self._left_s -= time.monotonic() - self._began
 
     def affords(self, seconds: float) -> bool:
@@ -242,10 +253,11 @@ class _Budget:
         if not self.affords(seconds):
             raise self._over()
 
-    def _over(self) -> Unavailable:
+    def _over(self, failure: SwapstoreError | None = None) -> Unavailable:
+        before = "" if failure is None else f". Before that: {failure.args[0]}"
         return Unavailable(
             f"the store did not do it within {self._total_s:g} s, the time-out of a call, so nothing more "
-            "was sent. Try again, or wait longer with connect(timeout=…)"
+            f"was sent. Try again, or wait longer with connect(timeout=…){before}"
         )
 
 
@@ -324,13 +336,13 @@ def _sent(batch: Batch, driver: Driver, sleep: Callable[[float], None], budget: 
         try:
             return driver.execute(batch.commands)
         except Throttled as error:
-            budget.spend()
+            budget.spend(error)
             backoff = backoff or _Backoff()
             pause_s = backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):
                 raise
-        except Unavailable:
-            budget.spend()
+        except Unavailable as error:
+            budget.spend(error)
             raise
         finally:
             if token is not None:
@@ -348,13 +360,13 @@ async def _asent(
         try:
             return await driver.execute(batch.commands)
         except Throttled as error:
-            budget.spend()
+            budget.spend(error)
             backoff = backoff or _Backoff()
             pause_s = backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):
                 raise
-        except Unavailable:
-            budget.spend()
+        except Unavailable as error:
+            budget.spend(error)
             raise
         finally:
             if token is not None:

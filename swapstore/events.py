@@ -82,9 +82,10 @@ class CallFailed(Event):
     """A call raised an error of this library. A publish that a validator rejected is a `PublishRejected`.
 
     `call` is the name of the method; `publish_many` and `read_latest_many` are one `publish` or `read_latest`
-    for each dataset, except that a `publish_many` whose arguments are refused is one call. `error` is the
-    name of the error's class, without its message, which may name an address. `dataset` is empty if the call
-    is not about one dataset, or if its name is not allowed.
+    for each dataset, except that a `publish_many` whose arguments are refused is one call. `health` is a call
+    for each dataset that it cannot read, although it does not raise. `error` is the name of the error's
+    class, without its message, which may name an address. `dataset` is empty if the call is not about one
+    dataset, or if its name is not allowed.
     """
 
     call: str

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 from swapstore import arguments
 from swapstore.calls import NO_DATASET, Calls, Named, about
 from swapstore.commands import BackUp, Restore
-from swapstore.errors import InvalidInput
+from swapstore.errors import InvalidInput, SwapstoreError
+from swapstore.health import Bound, Health, bounds_of, judged
 from swapstore.models import Retention
+from swapstore.protocol import datasets as listing
 from swapstore.protocol import pointers, prune
+from swapstore.protocol.batching import batched
 from swapstore.protocol.load import ask
-from swapstore.protocol.operation import Batch
+from swapstore.protocol.operation import Batch, Within
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from datetime import timedelta
 
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
@@ -26,6 +30,47 @@ if TYPE_CHECKING:
 
 class Maintenance(Calls):
     """All calls, on the context of one client."""
+
+    def health(
+        self,
+        bounds: Mapping[str, Bound | timedelta | str | None] | None = None,
+        *,
+        timeout: float = 5.0,
+    ) -> Operation[Health]:
+        """Report whether datasets are there, fresh and large enough, in one round trip for all of them.
+
+        `bounds` maps the datasets that must exist to a `Bound`, or to its `max_age` alone: a timedelta, a
+        text such as `"12h"`, or None. Default: all datasets that are published. At least one must be, and
+        none may be damaged; that takes up to three round trips. No payload is read.
+
+        An outage is no error but a result: the datasets are `unreachable`. `timeout` is how long to try, in
+        seconds, and to wait for replies. Only a connection that is being made, or a lock on a SQLite file,
+        may take longer: as long as the `Timeout` of the store says. Raises only `InvalidInput`.
+        """
+        with about(self._context, "health", NO_DATASET):
+            wanted = None if bounds is None else bounds_of(bounds)
+            yield Within(arguments.timeout_s(timeout, "timeout"))
+        failure: SwapstoreError | None = None
+        if wanted is None:
+            try:
+                with about(self._context, "health", NO_DATASET):
+                    wanted = dict.fromkeys((yield from listing.datasets(self._context)), Bound())
+            except InvalidInput:
+                raise
+            except SwapstoreError as error:
+                wanted, failure = {}, error
+        outcomes = yield from batched(self._context, {name: self._examined(name) for name in wanted})
+        found = {}
+        for name, outcome in outcomes.items():
+            if isinstance(outcome, InvalidInput):
+                raise outcome
+            if outcome is not None or bounds is not None:  # else it was dropped a moment ago
+                found[name] = judged(name, outcome, wanted[name])
+        return Health(datasets=found, checked_at=self._context.clock.now_ms(), error=failure)
+
+    def _examined(self, dataset: str) -> Operation[Status | None]:
+        with about(self._context, "health", dataset) as name:
+            return (yield from listing.status(self._context, name))
 
     def pin(
         self,

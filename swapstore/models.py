@@ -220,6 +220,7 @@ class Item:
     id: str | None = attrs.field(default=None, kw_only=True)
     ts: int | datetime | None = attrs.field(default=None, kw_only=True)
     labels: Mapping[str, str] | None = attrs.field(default=None, kw_only=True)
+    count: int | None = attrs.field(default=None, kw_only=True)
     dedupe_key: str | None = attrs.field(default=None, kw_only=True)
     expected_version: int | None = attrs.field(default=None, kw_only=True)
     validate: Validator | None = attrs.field(default=None, kw_only=True)

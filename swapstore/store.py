@@ -267,6 +267,7 @@ class Store(_BaseStore[Driver]):
     follow_many = following(Calls.follow_many)
     datasets = blocking(Calls.datasets)
     status = blocking(Calls.status)
+    health = blocking(Maintenance.health)
 
     put_live = blocking(Calls.put_live)
     read_live = blocking(Calls.read_live)
@@ -435,6 +436,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
     follow_many = afollowing(Calls.follow_many)
     datasets = awaiting(Calls.datasets)
     status = awaiting(Calls.status)
+    health = awaiting(Maintenance.health)
 
     put_live = awaiting(Calls.put_live)
     read_live = awaiting(Calls.read_live)

@@ -20,17 +20,18 @@ from swapstore.errors import InvalidInput
 from swapstore.models import Validator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from jsonschema_rs import ValidationError
 
     from swapstore.models import Candidate, Snapshot
 
-__all__ = ["Validator", "json_schema", "must_be_newer", "must_not_shrink"]
+__all__ = ["Validator", "at_least", "json_schema", "must_be_newer", "must_not_shrink"]
 
 FAULTS_NAMED = 3
 LONGEST_PLACE = 100
 LONGEST_RULE = 60
+_UNCOUNTED = "its items cannot be counted: it is neither a list nor an object; publish it with count="
 
 
 def json_schema(schema: dict[str, Any] | bool) -> Validator:  # noqa: FBT001 - a schema may be true or false
@@ -68,23 +69,41 @@ def json_schema(schema: dict[str, Any] | bool) -> Validator:  # noqa: FBT001 - a
     return validate
 
 
+def at_least(number: int, *, of: Literal["items", "bytes"] = "items") -> Validator:
+    """Reject a value of fewer than `number` items or bytes, the first one of a dataset too.
+
+    `of="items"` takes the `count` that the publish names. Without one it counts the items of a list or
+    object, and the members of a group, and rejects any other value. `of="bytes"` measures the encoded
+    payload; of a group, its table of members. Raises `InvalidInput` for an invalid argument.
+    """
+    arguments.whole(number, "number", least=0)
+    measure = _measure(of)
+
+    def validate(candidate: Candidate, _: Snapshot | None) -> str | None:
+        now = measure(candidate)
+        if now is None:
+            return _UNCOUNTED
+        return None if now >= number else f"it has {now:,} {of}, and {number:,} or more are required"
+
+    return validate
+
+
 def must_not_shrink(*, percent: float, of: Literal["bytes", "items"] = "bytes") -> Validator:
     """Reject a value that is smaller than the latest snapshot by more than `percent` percent.
 
     `percent` is from 0 (must not shrink at all) to less than 100. `of="bytes"` measures the encoded payload.
-    `of="items"` counts the items of a list or object, and rejects any other value; if the latest snapshot is
-    neither, every list or object is accepted. Raises `InvalidInput` for an invalid argument.
+    `of="items"` takes the `count` that the publish names; without one it counts the items of a list or
+    object, and rejects any other value. If those of the latest snapshot cannot be counted, every count is
+    accepted. Raises `InvalidInput` for an invalid argument.
     """
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent < 100:  # noqa: PLR2004
         raise InvalidInput(f"percent must be 0 or more and less than 100, not {arguments.shown(percent)}")
-    if of not in {"bytes", "items"}:
-        raise InvalidInput(f"of must be 'bytes' or 'items', not {arguments.shown(of)}")
-    measure = _bytes if of == "bytes" else _items
+    measure = _measure(of)
 
     def validate(candidate: Candidate, previous: Snapshot | None) -> str | None:
         now = measure(candidate)
         if now is None:
-            return "its items cannot be counted: it is neither a list nor an object"
+            return _UNCOUNTED
         before = None if previous is None else measure(previous)
         if before is None or now * 100 >= before * (100 - percent):
             return None
@@ -111,11 +130,20 @@ def must_be_newer() -> Validator:
     return validate
 
 
+def _measure(of: Any) -> Callable[[Candidate | Snapshot], int | None]:
+    if of not in {"bytes", "items"}:
+        raise InvalidInput(f"of must be 'bytes' or 'items', not {arguments.shown(of)}")
+    return _bytes if of == "bytes" else _items
+
+
 def _bytes(one: Candidate | Snapshot) -> int:
     return one.size
 
 
 def _items(one: Candidate | Snapshot) -> int | None:
+    count = arguments.count_in(one.labels)
+    if count is not None:
+        return count
     return len(one.value) if isinstance(one.value, list | dict) else None
 
 

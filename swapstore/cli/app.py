@@ -17,6 +17,7 @@ from swapstore.cli.copying import copy
 from swapstore.cli.demo import demo
 from swapstore.cli.diff import diff
 from swapstore.cli.fsck import repair, verify
+from swapstore.cli.health import health
 from swapstore.cli.importing import app as importing
 from swapstore.cli.operate import backup, doctor, pin, prune, recompress, restore, rollback, unpin
 from swapstore.cli.produce import STDIN, confirm, publish, publish_group, published
@@ -51,7 +52,7 @@ Exit codes:
   3  refused: a conflict, or the id is taken
   4  the store is unavailable; try again later
   5  stored data is damaged
-  6  stale: status --max-age
+  6  stale: status --max-age; stale or too small: health
   7  doctor found a problem
   8  the store refuses the credentials, or cannot do this;
      waiting does not help
@@ -80,8 +81,8 @@ GLOBAL_OPTIONS = Group("Options of every command", sort_key=100)
 app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[])
 
 for _command in (
-    publish, publish_group, published, latest, read, history, diff, follow, datasets, status, confirm, pin,
-    unpin, rollback, prune, recompress, erase, drop, verify, repair, backup, restore, copy, doctor, demo,
+    publish, publish_group, published, latest, read, history, diff, follow, datasets, status, health, confirm,
+    pin, unpin, rollback, prune, recompress, erase, drop, verify, repair, backup, restore, copy, doctor, demo,
 ):  # fmt: skip
     app.command(_command)
 app.command(importing)

@@ -12,13 +12,12 @@ from typing import Annotated, Any, Protocol
 
 from cyclopts import Parameter
 
+from swapstore import arguments
 from swapstore.errors import InvalidInput
 from swapstore.models import Retention
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _SECONDS = re.compile(r"[0-9]{1,8}([.][0-9]{1,6})?")
-_DURATION = re.compile(r"([0-9]+)([dhms])")
-_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 class Token(Protocol):
@@ -62,15 +61,11 @@ def _completed(text: str) -> str:
 
 
 def to_duration(_kind: Any, tokens: Sequence[Token]) -> timedelta:
-    """Parse a duration: a whole number of 1 or more and its unit, one of d, h, m and s."""
-    text = tokens[0].value
-    match = _DURATION.fullmatch(text)
-    if match is None or not int(match[1]):
-        raise ValueError(f"{text!r} is not a duration: 1 or more and d, h, m or s (90d, 12h, 30m, 45s).")
+    """Parse a duration, as the library does."""
     try:
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
-    except (OverflowError, ValueError):
-        raise ValueError(f"{text!r} is too long a duration.") from None
+        return arguments.duration(tokens[0].value)
+    except InvalidInput as error:
+        raise ValueError(f"{error}.") from None
 
 
 def to_seconds(_kind: Any, tokens: Sequence[Token]) -> float:

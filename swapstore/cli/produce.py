@@ -58,6 +58,14 @@ Labels = Annotated[
     list[str] | None,
     Parameter(name="--label", negative="", help="KEY=VALUE, stored with the snapshot; may be repeated."),
 ]
+Count = Annotated[
+    int | None,
+    Parameter(
+        converter=to_whole,
+        help="How much it holds, such as its number of rows, stored as the label count. See "
+        "swapstore health --min-count.",
+    ),
+]
 DedupeKey = Annotated[
     str | None,
     Parameter(
@@ -111,6 +119,7 @@ def publish(
     snapshot_id: NewId = None,
     ts: Ts = None,
     label: Labels = None,
+    count: Count = None,
     dedupe_key: DedupeKey = None,
     expected_version: ExpectedVersion = None,
     max_age: MaxAge = None,
@@ -147,6 +156,7 @@ def publish(
             id=snapshot_id,
             ts=ts,
             labels=labels,
+            count=count,
             dedupe_key=dedupe_key,
             expected_version=expected_version,
             codec=codec,
@@ -178,6 +188,7 @@ def publish_group(
     snapshot_id: NewId = None,
     ts: Ts = None,
     label: Labels = None,
+    count: Count = None,
     dedupe_key: DedupeKey = None,
     expected_version: ExpectedVersion = None,
     max_age: MaxAge = None,
@@ -207,6 +218,7 @@ def publish_group(
             id=snapshot_id,
             ts=ts,
             labels=labels,
+            count=count,
             dedupe_key=dedupe_key,
             expected_version=expected_version,
             codec=codec,

@@ -9,14 +9,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from swapstore import arguments
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import to_duration
+from swapstore.cli.health import reason
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.errors import Damaged, NotFound
+from swapstore.health import Bound, judged
 from swapstore.models import Row, Status
 from swapstore.store import Store
-
-CLOCKS_AGREE_MS = 10_000  # two machines with NTP differ by less
 
 OneOrAll = Annotated[
     str | None,
@@ -90,6 +91,7 @@ def print_status(session: Session, status: Status) -> None:
         output.write_json(_as_json(status))
         return
     pinned, in_the_log = status.pinned, output.count(status.count, "snapshot")
+    counted = arguments.count_in(status.serving.labels)
     output.print_facts(
         {
             "dataset": status.dataset,
@@ -99,6 +101,7 @@ def print_status(session: Session, status: Status) -> None:
             "in the log": f"{in_the_log} (hidden ones too, until they are unlinked)",
             "latest": _row(status.latest),
             "pinned": f"{_row(pinned)}: served instead of the latest" if pinned else "no",
+            **({} if counted is None else {"count": f"{counted:,}, as its producer counted"}),
             "size": f"{status.bytes:,} bytes",
             "data as of": _time(status, status.serving.ts),
             "confirmed at": _time(status, status.confirmed_at),
@@ -188,19 +191,8 @@ def _print_statuses(statuses: Iterable[Status]) -> None:
 
 def _is_stale(status: Status, max_age: timedelta | None) -> bool:
     """Return whether the producer is overdue, or nobody can tell. Report it on stderr."""
-    if max_age is None:
+    found = judged(status.dataset, status, Bound(max_age=max_age))
+    if found.ok:
         return False
-    last = output.age(status.confirmed_at, status.read_at)
-    if status.confirmed_age_ms < -CLOCKS_AGREE_MS:
-        output.complain(
-            f"dataset {status.dataset!r}: the clocks disagree: last published or confirmed {last}, by the "
-            "producer's clock, so nobody can tell whether it is overdue. Set both clocks (NTP)"
-        )
-        return True
-    if timedelta(milliseconds=status.confirmed_age_ms) <= max_age:
-        return False
-    allowed = output.duration(max_age // timedelta(milliseconds=1))
-    output.complain(
-        f"dataset {status.dataset!r}: stale: last published or confirmed {last}, and {allowed} is allowed"
-    )
+    output.complain(f"dataset {status.dataset!r}: {reason(found)}")
     return True

@@ -76,6 +76,14 @@ class Turn(Wait):
     seconds: float = attrs.field(default=0.0, init=False)
 
 
+@attrs.frozen
+class Within(Wait):
+    """Spend at most so many seconds in vain from now on; see `Timeout.total`. The answer is an empty list."""
+
+    total_s: float
+    seconds: float = attrs.field(default=0.0, init=False)
+
+
 @attrs.define
 class Tally:
     """What an operation has cost so far. The engine counts it if the client has a hook for events.

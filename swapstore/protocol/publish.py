@@ -84,6 +84,7 @@ def publication(
     id: str | None,  # noqa: A002 - the public name
     ts: Any,
     labels: Mapping[str, str] | None,
+    count: int | None = None,
     dedupe_key: str | None,
     expected_version: int | None,
     validate: Validator | None,
@@ -106,6 +107,7 @@ def publication(
         id=id,
         ts=ts,
         labels=labels,
+        count=count,
         dedupe_key=dedupe_key,
         expected_version=expected_version,
         validate=validate,
@@ -122,6 +124,7 @@ def options(
     id: str | None,  # noqa: A002 - the public name
     ts: Any,
     labels: Mapping[str, str] | None,
+    count: int | None = None,
     dedupe_key: str | None,
     expected_version: int | None,
     validate: Validator | None,
@@ -138,7 +141,7 @@ def options(
     return {
         "id": None if id is None else arguments.snapshot_id(id),
         "ts": ts,
-        "labels": arguments.labels({} if labels is None else labels),
+        "labels": arguments.with_count(arguments.labels({} if labels is None else labels), count),
         "dedupe_key": None if dedupe_key is None else arguments.dedupe_key(dedupe_key),
         "expected_version": expected_version,
         "validate": validate,

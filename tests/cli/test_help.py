@@ -22,6 +22,7 @@ COMMANDS = (
     "follow",
     "datasets",
     "status",
+    "health",
     "confirm",
     "pin",
     "unpin",

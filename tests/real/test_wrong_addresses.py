@@ -385,6 +385,19 @@ def test_a_request_that_is_too_large_for_the_server(tmp_path: Path, kind: str, l
         asyncio.run(main(server.url))
 
 
+@pytest.mark.server
+def test_a_request_that_is_too_large_in_a_call_with_a_bound(tmp_path: Path) -> None:
+    """A call that waits for less than a connection does ends in a traceback, when that is closed."""
+    with (
+        Server(tmp_path, "--proto-max-bulk-len", "1048576") as server,
+        swapstore.connect(server.url, timeout=Timeout(reply=60, total=30)) as store,
+    ):
+        store.publish("mena", 1)
+        with pytest.raises(PayloadTooLarge):
+            store.publish("mena", LARGE, codec="bytes")
+        assert store.publish("mena", 2).version == 2
+
+
 def test_one_hang_up_during_a_large_request_is_no_limit(valkey: Server) -> None:
     """A connection that is cut during an upload fails the publish, as if the server had a limit."""
     with swapstore.connect(valkey.url) as store:

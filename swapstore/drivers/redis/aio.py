@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.utils import HIREDIS_AVAILABLE
 
 from swapstore.commands import Command, Failed
+from swapstore.drivers.base import LEFT_S
 from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis import address, elsewhere, errors, replicas, sentinel, wire
 from swapstore.drivers.redis.driver import after_asking, answers, is_for_others, misdirected, without_script
@@ -352,6 +353,9 @@ async def _silence(connection: Any) -> AsyncIterator[None]:
     redis-py bounds each reply as a whole, so a large one would have to arrive within the time-out.
     """
     silence_s, stream = connection.socket_timeout, getattr(connection, "_reader", None)
+    left_s = LEFT_S.get()
+    if left_s < (float("inf") if silence_s is None else silence_s):
+        silence_s = left_s
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(silence_s) as bound:

@@ -11,6 +11,7 @@ reply that only a demoted primary gives, all older connections are retired: see 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +24,7 @@ from redis.utils import HIREDIS_AVAILABLE
 
 from swapstore.commands import Ask, AwaitReplicas, Command, Failed, Stage
 from swapstore.drivers import refusals
+from swapstore.drivers.base import LEFT_S
 from swapstore.drivers.redis import address, elsewhere, errors, replicas, sentinel, wire
 from swapstore.drivers.redis.pool import BorrowedPool, Pool
 from swapstore.drivers.redis.subscription import RedisListener
@@ -64,7 +66,7 @@ class SSLConnection(redis.SSLConnection):
 class Request:
     """A batch that was sent, and the connection on which its replies will come."""
 
-    __slots__ = ("asking", "connection", "cut_off", "pool", "units")
+    __slots__ = ("asking", "connection", "cut_off", "hurried", "pool", "units")
 
     def __init__(
         self, pool: Pool | BorrowedPool, connection: Any, units: Sequence[Command[Any]], *, asking: bool
@@ -74,6 +76,7 @@ class Request:
         self.units = units
         self.asking = asking
         self.cut_off: errors.CutOff | None = None
+        self.hurried = _hurry(connection)
 
 
 class RedisDriver:
@@ -199,6 +202,9 @@ class RedisDriver:
             if failure is None:
                 raise
             raise failure from error
+        sock = request.connection._sock if request.hurried else None  # noqa: SLF001
+        if sock is not None:  # else it is closed
+            sock.settimeout(request.connection.socket_timeout)
         request.pool.release(request.connection)
         return replies
 
@@ -284,6 +290,15 @@ class RedisDriver:
         sentinels = self._pool.connection_kwargs.get("sentinels")
         if sentinels is not None:
             sentinels.close()
+
+
+def _hurry(connection: Any) -> bool:
+    """Wait no longer in silence than the call may still wait. False: its own time-out is not longer."""
+    bound, left_s, sock = connection.socket_timeout, LEFT_S.get(), getattr(connection, "_sock", None)
+    if left_s >= (float("inf") if bound is None else bound) or not isinstance(sock, socket.socket):
+        return False
+    sock.settimeout(left_s)
+    return True
 
 
 def no_retry() -> Retry:
