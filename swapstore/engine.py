@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from swapstore.commands import Failed
 from swapstore.drivers.base import LEFT_S
 from swapstore.errors import SwapstoreError, Throttled, Unavailable
-from swapstore.protocol.operation import Batch, Emit, Listen, Operation, Tally, Turn, Wait
+from swapstore.protocol.operation import Batch, Emit, Hurry, Listen, Operation, Tally, Turn, Wait
 from swapstore.recovery import Patience, recover
 from swapstore.turns import AsyncPlace, Place
 
@@ -156,6 +156,8 @@ def _waited(
     if isinstance(step, Emit):
         if tally is not None:
             step.emit(tally)
+    elif isinstance(step, Hurry):
+        budget.hurry(step.within_s)
     elif isinstance(step, Listen) and listen is not None:
         listen(step)
     else:
@@ -174,6 +176,8 @@ async def _awaited(
     if isinstance(step, Emit):
         if tally is not None:
             step.emit(tally)
+    elif isinstance(step, Hurry):
+        budget.hurry(step.within_s)
     elif isinstance(step, Listen) and listen is not None:
         await listen(step)
     else:
@@ -213,9 +217,16 @@ class _Budget:
 
     def __init__(self, total_s: float | None, patience: Patience) -> None:
         self.patience = patience
+        self.hurries = False
         self._total_s = total_s
         self._left_s = UNBOUNDED_S if total_s is None else total_s
         self._began = 0.0
+
+    def hurry(self, within_s: float) -> None:
+        """Spend so much at most from now on, and none of it on patience."""
+        self.patience, self.hurries = _NONE, True
+        self._left_s = min(self._left_s, within_s)
+        self._total_s = within_s if self._total_s is None else min(self._total_s, within_s)
 
     def begin(self) -> Token[float] | None:
         """Tell the driver how much is left. Raises `Unavailable` if nothing is. None: there is no bound."""
@@ -324,7 +335,7 @@ def _sent(batch: Batch, driver: Driver, sleep: Callable[[float], None], budget: 
         except Throttled as error:
             budget.spend()
             backoff = backoff or _Backoff()
-            pause_s = backoff.pause_s(error)
+            pause_s = None if budget.hurries else backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):
                 raise
         except Unavailable:
@@ -348,7 +359,7 @@ async def _asent(
         except Throttled as error:
             budget.spend()
             backoff = backoff or _Backoff()
-            pause_s = backoff.pause_s(error)
+            pause_s = None if budget.hurries else backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):
                 raise
         except Unavailable:

@@ -32,6 +32,7 @@ from swapstore.errors import (
     NotFound,
     Refused,
     SwapstoreError,
+    TooStale,
     Unavailable,
     UnderReplicated,
 )
@@ -71,6 +72,7 @@ ERROR_CODES: dict[type[SwapstoreError], ExitCode] = {
     Misconfigured: ExitCode.MISCONFIGURED,
     Damaged: ExitCode.DAMAGED,
     UnderReplicated: ExitCode.UNDER_REPLICATED,
+    TooStale: ExitCode.STALE,
 }
 
 GLOBAL_OPTIONS = Group("Options of every command", sort_key=100)

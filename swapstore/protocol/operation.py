@@ -74,6 +74,17 @@ class Turn(Wait):
     seconds: float = attrs.field(default=0.0, init=False)
 
 
+@attrs.frozen
+class Hurry(Wait):
+    """From now on, wait in vain for so long at most, and without patience. The answer is an empty list.
+
+    The caller has something better to do than to wait for the end of an outage.
+    """
+
+    within_s: float
+    seconds: float = attrs.field(default=0.0, init=False)
+
+
 @attrs.define
 class Tally:
     """What an operation has cost so far. The engine counts it if the client has a hook for events.
