@@ -43,6 +43,7 @@ from swapstore.errors import (
     SwapstoreError,
     Throttled,
     TooOld,
+    TooStale,
     Unavailable,
     UnderReplicated,
     Unscripted,
@@ -152,6 +153,7 @@ __all__ = [
     "Throttled",
     "Timeout",
     "TooOld",
+    "TooStale",
     "Unavailable",
     "UnderReplicated",
     "Unscripted",
@@ -200,10 +202,21 @@ def publish(
 
 
 def read_latest(
-    dataset: str, *, max_staleness: float | timedelta = 0.0, min_version: int = 0
+    dataset: str,
+    *,
+    max_staleness: float | timedelta = 0.0,
+    min_version: int = 0,
+    stale_if_error: float | timedelta | None = None,
+    max_age: float | timedelta | None = None,
 ) -> Snapshot | None:
     """Read the latest snapshot from the default store; see `Store.read_latest`."""
-    return default_store().read_latest(dataset, max_staleness=max_staleness, min_version=min_version)
+    return default_store().read_latest(
+        dataset,
+        max_staleness=max_staleness,
+        min_version=min_version,
+        stale_if_error=stale_if_error,
+        max_age=max_age,
+    )
 
 
 def copy(

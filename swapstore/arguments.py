@@ -300,13 +300,13 @@ def ttl_ms(value: Any) -> int:
 
 
 @_checking
-def staleness_s(value: Any) -> float:
-    """Return a staleness bound in seconds, from seconds or a timedelta."""
+def staleness_s(value: Any, what: str = "max_staleness") -> float:
+    """Return a bound of staleness or age in seconds, from seconds or a timedelta."""
     if type(value) is float and 0 <= value <= LARGEST:
         return value
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LARGEST:
-        raise InvalidInput(f"max_staleness must be 0 or more seconds, or a timedelta, not {shown(value)}")
+        raise InvalidInput(f"{what} must be 0 or more seconds, or a timedelta, not {shown(value)}")
     return float(seconds)
 
 

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from swapstore.forks import survive_forks
+from swapstore.models import Group
+from swapstore.outages import Outages
 
 if TYPE_CHECKING:
     from swapstore.format.encodings import Dictionary
     from swapstore.format.manifest import Manifest
     from swapstore.format.members import HeldMember
     from swapstore.format.records import Held
-    from swapstore.models import Member
+    from swapstore.models import Member, Snapshot
 
 MAX_MANIFESTS = 10_000
 _BASE = "base"  # stands where other records have a digest
@@ -29,18 +31,39 @@ _FRAME = "frame"  # stands where other records have a key
 ENTRY_BYTES = 400  # the memory of a cached record besides its data
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Known:
-    """A manifest as last seen: at `read_at` (monotonic seconds) or later, the store held it."""
+    """A manifest as last seen: at `read_at` (monotonic seconds) or later, the store held it.
+
+    `seen_at` is the same moment in milliseconds since the Unix epoch, once a reader has worked it out.
+    """
 
     manifest: Manifest
     read_at: float
+    seen_at: int = 0
+
+
+@attrs.frozen(eq=False)
+class LastGood:
+    """What a reader was given last. At `read_at` (monotonic seconds) or later, the store served it.
+
+    `keep_s`: the longest time after that for which a reader wants it.
+    """
+
+    snapshot: Snapshot
+    read_at: float
+    keep_s: float
 
 
 class Cache:
-    """A client's cache. `limit_bytes` bounds the records, not the manifests (a few KB for each dataset)."""
+    """A client's cache. `limit_bytes` bounds the records, not the manifests (a few KB for each dataset).
+
+    Nor does it bound what is kept for an outage: the snapshot of each dataset that its readers got last.
+    """
 
     def __init__(self, limit_bytes: int) -> None:
+        self.outages = Outages()
+        self.kept: OrderedDict[str, LastGood] = OrderedDict()  # for an outage, by the keys of manifests
         self._limit = limit_bytes
         self._size = 0
         self._records: OrderedDict[tuple[str, str], tuple[int, Any]] = OrderedDict()  # sizes and values
@@ -51,8 +74,13 @@ class Cache:
         survive_forks(self)
 
     def after_fork(self) -> None:
-        """Start empty in a child process: another thread may have been in the middle of a change."""
+        """Start empty in a child process: another thread may have been in the middle of a change.
+
+        What is kept for an outage stays. Each change of it is one step, which is atomic.
+        """
+        kept = self.kept
         self.__init__(self._limit)  # type: ignore[misc]
+        self.kept = kept
 
     @property
     def largest(self) -> int:
@@ -87,12 +115,17 @@ class Cache:
                     return
                 self._only_primary[manifest.key] = known.manifest.version
                 self._drop_records()
+            if known is not None:
+                self._note_seen(known)
             self._manifests[manifest.key] = Known(manifest, read_at)
             self._manifests.move_to_end(manifest.key)
+            if manifest.head.is_dropped:
+                self.kept.pop(manifest.key, None)
             if self._only_primary.get(manifest.key, manifest.version) < manifest.version:
                 del self._only_primary[manifest.key]
             if len(self._manifests) > MAX_MANIFESTS:
-                evicted, _ = self._manifests.popitem(last=False)
+                evicted, last_known = self._manifests.popitem(last=False)
+                self._note_seen(last_known)
                 self._only_primary[evicted] = 0
 
     def touch(self, known: Known, read_at: float) -> None:
@@ -109,6 +142,7 @@ class Cache:
         """
         with self._lock:
             if self._manifests.get(key) is basis:
+                self.kept.pop(key, None)
                 self._listed.discard(key)
                 if self._manifests.pop(key, None) is not None:
                     self._only_primary[key] = 0
@@ -131,6 +165,53 @@ class Cache:
         """Note that the dataset of this manifest is on the list of names."""
         with self._lock:
             self._listed.add(key)
+
+    # --- what is kept for an outage ------------------------------------------------------------------
+
+    def keep_good(self, key: str, found: Snapshot, keep_s: float) -> None:
+        """Keep what a reader is given now, unless another one was given something newer at the same time.
+
+        `keep_s`: for how long this reader wants it. Callers of other datasets make room: see `LastGood`.
+        """
+        with self._lock:
+            known, good = self._manifests.get(key), self.kept.get(key)
+            if known is not None and known.manifest.etag == found.etag:
+                read_at = known.read_at
+            elif good is not None and _follows(found.etag, good.snapshot.etag):
+                read_at = good.read_at  # the store showed it later than that
+            else:
+                if good is not None and _epoch(found.etag) != _epoch(good.snapshot.etag):
+                    del self.kept[key]  # nobody can tell which of the two is newer
+                return
+            if good is None:
+                self._make_room(read_at)
+            else:
+                found, keep_s = _joined(found, good.snapshot), max(keep_s, good.keep_s)
+            self.kept[key] = LastGood(found, read_at, keep_s)
+            self.kept.move_to_end(key)
+
+    def _note_seen(self, known: Known) -> None:
+        """Note when what is kept was seen last, before the manifest that tells it is replaced."""
+        good = self.kept.get(known.manifest.key)
+        if good is not None and good.snapshot.etag == known.manifest.etag:
+            self.kept[known.manifest.key] = attrs.evolve(good, read_at=max(good.read_at, known.read_at))
+
+    def _make_room(self, now: float) -> None:
+        """Drop what nobody may be served any more, from those that were kept first."""
+        while self.kept:
+            key, oldest = next(iter(self.kept.items()))
+            if now - oldest.read_at <= oldest.keep_s:
+                return
+            del self.kept[key]
+
+    def changed(self, key: str) -> None:
+        """Drop what is kept if it is not what the dataset serves, after this client has changed that."""
+        if key not in self.kept:
+            return
+        with self._lock:
+            known, good = self._manifests.get(key), self.kept.get(key)
+            if good is not None and (known is None or not _is_served(good.snapshot, known.manifest)):
+                self.kept.pop(key, None)
 
     # --- records -----------------------------------------------------------------------------------
 
@@ -206,6 +287,36 @@ class Cache:
 def is_newer(one: Manifest, other: Manifest) -> bool:
     """Whether `one` is a later version than `other` in the same epoch."""
     return one.epoch == other.epoch and one.version > other.version
+
+
+def _is_served(found: Snapshot, manifest: Manifest) -> bool:
+    if manifest.head.is_dropped:
+        return False
+    row = manifest.head.serving
+    return (row.id, row.sha256) == (found.id, found.sha256)
+
+
+def version_of(etag: str) -> int:
+    """The version of the manifest with this etag."""
+    return int(etag.split(".")[1])
+
+
+def _epoch(etag: str) -> str:
+    return etag.partition(".")[0]
+
+
+def _follows(etag: str, other: str) -> bool:
+    """Whether one etag is that of a later version than the other, in the same epoch."""
+    return _epoch(etag) == _epoch(other) and version_of(etag) > version_of(other)
+
+
+def _joined(found: Snapshot, before: Snapshot) -> Snapshot:
+    """Add the members of a group that were read before to those that were read now."""
+    if not isinstance(found, Group) or not isinstance(before, Group):
+        return found
+    if (found.id, found.sha256) != (before.id, before.sha256):
+        return found
+    return attrs.evolve(found, raw=found.raw or before.raw, members={**before.members, **found.members})
 
 
 # --- frames ------------------------------------------------------------------------------------------

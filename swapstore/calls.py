@@ -14,22 +14,21 @@ import attrs
 from swapstore import arguments, codecs
 from swapstore.errors import (
     InvalidInput,
-    LeaseLost,
-    OutcomeUnknown,
     Rejected,
-    StoreClosed,
     SwapstoreError,
     UnderReplicated,
 )
-from swapstore.events import CallFailed, Published, PublishRejected
+from swapstore.events import Published, PublishRejected
 from swapstore.format.search import Filter
 from swapstore.migration import mirror
 from swapstore.models import Durability, Item, Outcomes, Validator
 from swapstore.protocol import datasets as listing
-from swapstore.protocol import live, pointers, read
+from swapstore.protocol import last_good, live, pointers, read
 from swapstore.protocol.batching import batched
+from swapstore.protocol.context import NO_DATASET, about
 from swapstore.protocol.durability import asking, publish_durably, require
 from swapstore.protocol.follow import Follow, FollowMany
+from swapstore.protocol.last_good import Terms
 from swapstore.protocol.operation import Emit, Tally, Turn
 from swapstore.protocol.publish import options, publication, publish, published
 from swapstore.protocol.read import History
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-NO_DATASET: Any = object()
-_PUBLISHING = frozenset({"publish", "publish_group", "publish_many"})
 
 
 class Calls:
@@ -197,6 +193,8 @@ class Calls:
                 raise
             except UnderReplicated as error:  # it is published
                 commit, under = error.commit, error
+            if self._context.cache.kept and commit.created:
+                last_good.keep_published(self._context, name, commit, wanted.payload)
             if self._context.hook is not None:
                 yield Emit(partial(self._emit_published, commit))
             if self._context.mirror is not None:
@@ -323,19 +321,39 @@ class Calls:
     # --- read -----------------------------------------------------------------------------------------
 
     def read_latest(
-        self, dataset: str, *, max_staleness: float | timedelta = 0.0, min_version: int = 0
+        self,
+        dataset: str,
+        *,
+        max_staleness: float | timedelta = 0.0,
+        min_version: int = 0,
+        stale_if_error: float | timedelta | None = None,
+        max_age: float | timedelta | None = None,
     ) -> Operation[Snapshot | None]:
         """Return the snapshot that is served: the pinned one, or else the latest. None: nothing is published.
 
-        `max_staleness` is in seconds, or a timedelta. If the store checked the manifest within that time, it
-        returns the cached snapshot without a round trip. `min_version`, the version of a `Commit`, reads what
-        somebody has written: the dataset must have that version, or a later one. A pinned snapshot may be
-        older. Raises `Unavailable` if neither a replica nor the primary shows that version.
+        Times are in seconds, or timedeltas.
+
+        - `max_staleness`: if the store checked the manifest within that time, the cached snapshot is returned
+          without a round trip.
+        - `min_version`: the version of a `Commit`, to read what somebody has written: the dataset must have
+          that version, or a later one. A pinned snapshot may be older. `Unavailable` is raised if neither a
+          replica nor the primary shows that version.
+        - `stale_if_error`: in an outage (`Unavailable`), return what this store object returned last, if the
+          store showed no longer ago than this that it is current. `Snapshot.stale` is then True. The call
+          tries once, within the time-out and without `patience`, or not at all while another caller tries.
+          Default: that of the store. 0: raise.
+        - `max_age`: raise `TooStale` if a producer last published or confirmed what is returned longer ago
+          than this (`Snapshot.confirmed_at`), or the store showed it longer ago (`Snapshot.seen_at`).
+          Default: any age.
         """
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            reading = read.read_latest(self._context, name, max_staleness_s=bound, min_version=least)
-            return (yield from reading)
+            terms = self.terms(stale_if_error, max_age, min_version=least)
+            if terms is None:
+                reading = read.read_latest(self._context, name, max_staleness_s=bound, min_version=least)
+                return (yield from reading)
+            reading = read.read_latest(self._context, name, min_version=least)
+            return (yield from last_good.read_one(self._context, name, reading, bound, terms))
 
     def read_group(
         self,
@@ -344,36 +362,44 @@ class Calls:
         members: Iterable[str] | None = None,
         max_staleness: float | timedelta = 0.0,
         min_version: int = 0,
+        stale_if_error: float | timedelta | None = None,
+        max_age: float | timedelta | None = None,
     ) -> Operation[Group | None]:
         """Return the group that is served: the pinned one, or else the latest. None: nothing is published.
 
         `members`: read only these members, which costs as much as to read so many snapshots. The other
         arguments are those of `read_latest`. Raises `NotFound` for a name that the group does not have, and
-        `InvalidInput` if what is served is a single snapshot.
+        `InvalidInput` if what is served is a single snapshot. In an outage, members are there that this store
+        object returned of the version that it returned last.
         """
         with about(self._context, "read_group", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
             names = None if members is None else arguments.member_names(members)
-            reading = read.read_group(self._context, name, names, max_staleness_s=bound, min_version=least)
-            return (yield from reading)
-
-    def remembered(
-        self, dataset: str, *, max_staleness: float | timedelta = 0.0, min_version: int = 0
-    ) -> Snapshot | None:
-        """Return what `read_latest` can serve from the cache. None: it has to ask the store."""
-        with about(self._context, "read_latest", dataset) as name:
-            bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            return read.remembered(self._context, name, bound, least) if bound else None
+            reading = partial(read.read_group, self._context, name, names, min_version=least)
+            terms = self.terms(stale_if_error, max_age, min_version=least, names=names, of_group=True)
+            if terms is None:
+                return (yield from reading(max_staleness_s=bound))
+            return (yield from last_good.read_one(self._context, name, reading(), bound, terms))
 
     def read_latest_many(
-        self, datasets: Iterable[str], *, max_staleness: float | timedelta = 0.0
+        self,
+        datasets: Iterable[str],
+        *,
+        max_staleness: float | timedelta = 0.0,
+        stale_if_error: float | timedelta | None = None,
+        max_age: float | timedelta | None = None,
     ) -> Operation[dict[str, Snapshot | None]]:
         """Return the snapshot that is served of each dataset, or None for each without one.
 
         Like `read_latest` of each, but in one batch: two round trips at most, one if the store has the
         snapshots in its cache. If a dataset cannot be read, its error is raised after all have been read.
+        In an outage, `patience` is spent if there is nothing to serve of one of them.
         """
         names = arguments.datasets(datasets)
+        terms = self.terms(stale_if_error, max_age)
+        if terms is not None:
+            bound = arguments.staleness_s(max_staleness)
+            return (yield from last_good.read_many(self._context, names, bound, terms))
         reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
         outcomes = yield from batched(self._context, reading)
         found: dict[str, Snapshot | None] = {}
@@ -382,6 +408,29 @@ class Calls:
                 raise outcome
             found[name] = outcome
         return found
+
+    def remembered(
+        self,
+        dataset: str,
+        *,
+        max_staleness: float | timedelta = 0.0,
+        min_version: int = 0,
+        stale_if_error: float | timedelta | None = None,
+        max_age: float | timedelta | None = None,
+    ) -> Snapshot | None:
+        """Return what `read_latest` can serve without I/O. None: it has to ask the store."""
+        with about(self._context, "read_latest", dataset) as name:
+            bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
+            if stale_if_error is None and max_age is None and not self._context.policy.stale_if_error_s:
+                return read.remembered(self._context, name, bound, least) if bound else None
+            terms = Terms.of(self._context, stale_if_error, max_age, min_version=least)
+            return last_good.at_once(self._context, name, bound, terms)
+
+    def terms(self, stale_if_error: Any, max_age: Any, **others: Any) -> Terms | None:
+        """Check what a reader takes. None: nothing but what is fresh, of any age."""
+        if stale_if_error is None and max_age is None and not self._context.policy.stale_if_error_s:
+            return None
+        return Terms.of(self._context, stale_if_error, max_age, **others)
 
     def read(
         self,
@@ -533,53 +582,6 @@ def _wanted(label: Any, since: Any, until: Any) -> Filter:
 
 
 # --- what failed, and where ---------------------------------------------------------------------------
-
-
-class about:  # noqa: N801 - it reads as a sentence: with about(context, "publish", dataset) as name
-    """Check a dataset's name, set it on each error that passes through, and emit an event for the error.
-
-    An error of a publish also says if anything was published. `NO_DATASET`: the call is about none, or all.
-    """
-
-    __slots__ = ("_began", "_call", "_context", "_name")
-
-    def __init__(self, context: Context, call: str, dataset: Any) -> None:
-        self._context = context
-        self._call = call
-        self._name = ""
-        self._began = 0.0 if context.hook is None else context.clock.monotonic()
-        if dataset is not NO_DATASET:
-            try:
-                self._name = arguments.dataset(dataset)
-            except InvalidInput as error:
-                error.published = False if call in _PUBLISHING else None
-                self._emit(error)
-                raise
-
-    def __enter__(self) -> str:
-        return self._name
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SwapstoreError):
-            if error.dataset is None and self._name:
-                error.dataset = self._name
-            if self._call in _PUBLISHING and not isinstance(
-                error, OutcomeUnknown | LeaseLost | UnderReplicated
-            ):
-                error.published = False
-            if not isinstance(error, Rejected | StoreClosed):  # a rejection has an event of its own
-                self._emit(error)
-
-    def _emit(self, error: SwapstoreError) -> None:
-        if self._context.hook is not None:
-            elapsed_s = self._context.clock.monotonic() - self._began
-            failed = CallFailed(
-                dataset=self._name or error.dataset or "",
-                call=self._call,
-                error=type(error).__name__,
-                elapsed_s=elapsed_s,
-            )
-            self._context.emit(failed)
 
 
 class Named(Generic[T]):

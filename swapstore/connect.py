@@ -78,6 +78,7 @@ def connect(
     read_from: Literal["primary", "replica"] = "primary",
     compression: Compression | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    stale_if_error: float | timedelta = 0.0,
     max_ahead: timedelta | None = DEFAULT_MAX_AHEAD,
     retention: Retention | None = None,
     durability: Durability | None = None,
@@ -118,6 +119,9 @@ def connect(
       from a base, which makes history small. Readers need no option. Default: `$SWAPSTORE_COMPRESSION`, or
       else `"none"`.
     - `cache_bytes`: how many bytes of immutable records the store caches; 0 turns the cache off.
+    - `stale_if_error`: for how many seconds (or a timedelta) reads serve in an outage what they returned
+      last: see `read_latest`. For that long the store keeps the last snapshot of each dataset that is read,
+      beside the cache, whatever `cache_bytes` is. Default: 0, reads raise.
     - `max_ahead`: how far a `ts` may be ahead of this machine's clock (a timedelta; None: no bound). A later
       one is refused: until that moment, no other publish would become the latest. The same bound holds for
       this machine's clock itself, compared with that of the store: see `Retention`.
@@ -150,6 +154,7 @@ def connect(
         max_payload=max_payload,
         max_batch=max_batch,
         cache_bytes=cache_bytes,
+        stale_if_error=stale_if_error,
         max_ahead=max_ahead,
         retention=retention,
         durability=durability,
@@ -213,6 +218,7 @@ def prepare(
     max_payload: int,
     max_batch: int,
     cache_bytes: int,
+    stale_if_error: float | timedelta,
     max_ahead: timedelta | None,
     retention: Retention | None,
     durability: Durability | None,
@@ -226,6 +232,7 @@ def prepare(
         max_batch_bytes=arguments.whole(max_batch, "max_batch", least=1),
         max_ahead_ms=arguments.max_ahead_ms(max_ahead),
         compression=arguments.compression(compression),
+        stale_if_error_s=arguments.staleness_s(stale_if_error, "stale_if_error"),
     )
     context = Context(
         keys=Keys(arguments.namespace(namespace)),

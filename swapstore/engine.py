@@ -157,7 +157,7 @@ def _waited(
         if tally is not None:
             step.emit(tally)
     elif isinstance(step, Within):
-        budget.tighten(step.total_s)
+        budget.tighten(step.total_s, patient=step.patient)
     elif isinstance(step, Listen) and listen is not None:
         return listen(step)
     else:
@@ -178,7 +178,7 @@ async def _awaited(
         if tally is not None:
             step.emit(tally)
     elif isinstance(step, Within):
-        budget.tighten(step.total_s)
+        budget.tighten(step.total_s, patient=step.patient)
     elif isinstance(step, Listen) and listen is not None:
         return await listen(step)
     else:
@@ -219,6 +219,7 @@ class _Budget:
 
     def __init__(self, total_s: float | None, patience: Patience) -> None:
         self.patience = patience
+        self.hurries = False
         self._total_s = total_s
         self._left_s = UNBOUNDED_S if total_s is None else total_s
         self._began = 0.0
@@ -233,8 +234,10 @@ class _Budget:
             raise self._over(self._failure)
         return LEFT_S.set(self._left_s)
 
-    def tighten(self, total_s: float) -> None:
-        """Allow no more than this from now on."""
+    def tighten(self, total_s: float, *, patient: bool) -> None:
+        """Allow no more than this from now on, and patience only if it is asked for."""
+        if not patient:
+            self.patience, self.hurries = _NONE, True
         self._total_s = total_s if self._total_s is None else min(self._total_s, total_s)
         self._left_s = min(self._left_s, total_s)
 
@@ -338,7 +341,7 @@ def _sent(batch: Batch, driver: Driver, sleep: Callable[[float], None], budget: 
         except Throttled as error:
             budget.spend(error)
             backoff = backoff or _Backoff()
-            pause_s = backoff.pause_s(error)
+            pause_s = None if budget.hurries else backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):
                 raise
         except Unavailable as error:
@@ -362,7 +365,7 @@ async def _asent(
         except Throttled as error:
             budget.spend(error)
             backoff = backoff or _Backoff()
-            pause_s = backoff.pause_s(error)
+            pause_s = None if budget.hurries else backoff.pause_s(error)
             if pause_s is None or not budget.affords(pause_s):
                 raise
         except Unavailable as error:

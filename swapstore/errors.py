@@ -9,8 +9,9 @@ Catch a group, not a leaf:
 - `Misconfigured`: the store works, but not for this client. Waiting does not help: change the setup.
 - `Damaged`: what is stored is not what was written. Somebody has to look.
 
-`UnderReplicated` is in no group: the snapshot is published, and too few replicas have it. Publish the same id
-again to wait again.
+Two are in no group. `UnderReplicated`: the snapshot is published, and too few replicas have it. Publish the
+same id again to wait again. `TooStale`: the store works, and what it serves is older than the `max_age` of a
+read.
 
 Every message says what happened and what to do next. No message contains a password, a token or a payload.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from swapstore.models import Commit, Durability
+    from swapstore.models import Commit, Durability, Snapshot
 
 
 class SwapstoreError(Exception):
@@ -95,6 +96,37 @@ class UnderReplicated(SwapstoreError):  # noqa: N818
         self.replicas = replicas
 
 
+class TooStale(SwapstoreError):  # noqa: N818
+    """The store works, but what it serves is older than the `max_age` of the read. Look at the producer.
+
+    Or the producer's clock is more than ten seconds ahead of this one, so that nobody can tell the age.
+    `age_ms` is the age in milliseconds, `max_age_ms` the bound, `version` the version that would be served.
+    """
+
+    def __init__(self, message: str, *, version: int = 0, age_ms: int = 0, max_age_ms: int = 0) -> None:
+        super().__init__(message)
+        self.version = version
+        self.age_ms = age_ms
+        self.max_age_ms = max_age_ms
+
+    @classmethod
+    def of(cls, found: Snapshot, now_ms: int, max_age_s: float) -> TooStale:
+        """Return the error for a snapshot that was read."""
+        age_ms = now_ms - min(found.confirmed_at, found.seen_at)
+        if now_ms < found.confirmed_at:
+            ahead = (found.confirmed_at - now_ms) / 1000
+            message = (
+                f"version {found.version} was published or confirmed {ahead:,.0f} s in the future, by the "
+                "producer's clock, so nobody can tell whether it is too old. Set both clocks (NTP)"
+            )
+        else:
+            message = (
+                f"version {found.version} was last published or confirmed {age_ms / 1000:,.1f} s ago, and "
+                f"max_age is {max_age_s:,.1f} s. The store works: see whether the producer still runs"
+            )
+        return cls(message, version=found.version, age_ms=age_ms, max_age_ms=int(max_age_s * 1000))
+
+
 class InvalidInput(SwapstoreError, ValueError):  # noqa: N818 - the names are the library's vocabulary
     """A name, time, label, value, option or URL cannot be used. Nothing was written."""
 
@@ -165,10 +197,11 @@ class Unavailable(SwapstoreError):  # noqa: N818
     has already tried again for as long as its `patience` lasts, where that could help.
 
     `again`: a driver raised it, and the same request may succeed in a moment: nothing was sent, or what was
-    sent only reads.
+    sent only reads. `behind`: the store answered, and does not show the `min_version` of a read.
     """
 
     again: bool = False
+    behind: bool = False
 
 
 class Throttled(Unavailable):

@@ -23,6 +23,7 @@ __all__ = [
     "Published",
     "ReadHit",
     "ReadMiss",
+    "ReadStale",
     "Repaired",
     "Retried",
     "SnapshotErased",
@@ -125,6 +126,21 @@ class ReadMiss(Event):
     size: int
     round_trips: int
     elapsed_s: float
+
+
+@attrs.frozen(kw_only=True)
+class ReadStale(Event):
+    """A read met an outage, and what this client saw last was served: see `stale_if_error`.
+
+    `stale_s` is how many seconds ago the store showed it. `error` is the name of the error's class, of this
+    read or, if another caller was trying, of the last attempt.
+    """
+
+    version: int
+    id: str
+    size: int
+    stale_s: float
+    error: str
 
 
 @attrs.frozen(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swapstore import arguments
-from swapstore.calls import NO_DATASET, Calls, Named, about
+from swapstore.calls import Calls, Named
 from swapstore.commands import BackUp, Restore
 from swapstore.errors import InvalidInput, SwapstoreError
 from swapstore.health import Bound, Health, bounds_of, judged
@@ -13,6 +13,7 @@ from swapstore.models import Retention
 from swapstore.protocol import datasets as listing
 from swapstore.protocol import pointers, prune
 from swapstore.protocol.batching import batched
+from swapstore.protocol.context import NO_DATASET, about
 from swapstore.protocol.load import ask
 from swapstore.protocol.operation import Batch, Within
 

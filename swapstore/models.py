@@ -121,6 +121,11 @@ class Snapshot(_Payload, _Dated):
     `version` is the manifest version that committed it. `etag` is the etag of the manifest that it was read
     through. `ts` and `committed_at` are in milliseconds since the Unix epoch; `when` is `ts` as an aware
     datetime. `raw` is the payload bytes, checked against `sha256`; `value` is the decoded payload.
+
+    `confirmed_at` is when a producer last said that this is current, by its own clock: of the latest, when it
+    last published or confirmed; of any other snapshot, `committed_at`. `seen_at` is when the store last
+    showed the manifest with this `etag`, by this client's clock. `stale`: the store could not be read, and
+    this is what it showed then; see `stale_if_error`. All in milliseconds; `==` ignores these three.
     """
 
     dataset: str
@@ -130,6 +135,9 @@ class Snapshot(_Payload, _Dated):
     etag: str
     committed_at: int
     labels: dict[str, str]
+    confirmed_at: int = attrs.field(default=0, eq=False)
+    seen_at: int = attrs.field(default=0, eq=False)
+    stale: bool = attrs.field(default=False, eq=False)
 
     @cached_property  # of a `Group` it is a field, which takes its place
     def members(self) -> Mapping[str, Member]:

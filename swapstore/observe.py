@@ -23,6 +23,7 @@ from swapstore.events import (
     PublishRejected,
     ReadHit,
     ReadMiss,
+    ReadStale,
     Repaired,
     Retried,
     SnapshotErased,
@@ -46,7 +47,7 @@ def log_events(logger: logging.Logger | None = None) -> Callable[[Event], None]:
     """Return a listener that writes one line for each event.
 
     `logger`: default: the logger `swapstore.events`. Publishes and retries are logged at INFO, failures,
-    rejections and repairs at WARNING, reads at DEBUG.
+    rejections, repairs and stale reads at WARNING, other reads at DEBUG.
     """
     log = logging.getLogger(LOGGER) if logger is None else logger
 
@@ -60,7 +61,7 @@ def log_events(logger: logging.Logger | None = None) -> Callable[[Event], None]:
 
 def _level(event: Event) -> int:
     match event:
-        case CallFailed() | PublishRejected() | Repaired():
+        case CallFailed() | PublishRejected() | ReadStale() | Repaired():
             return logging.WARNING
         case ReadHit() | ReadMiss():
             return logging.DEBUG
@@ -80,10 +81,11 @@ def _describe(event: Event) -> str:
             return f"refused id {event.id}, {event.size:,} bytes: {event.reason}"
         case Retried():
             return f"another commit became version {event.version} first; trying again"
-        case ReadHit():
-            return f"read version {event.version} from memory{_cost(event)}"
-        case ReadMiss():
-            return f"read version {event.version}, fetched {event.size:,} bytes{_cost(event)}"
+        case ReadHit() | ReadMiss():
+            source = " from memory" if isinstance(event, ReadHit) else f", fetched {event.size:,} bytes"
+            return f"read version {event.version}{source}{_cost(event)}"
+        case ReadStale():
+            return f"served version {event.version}, seen {event.stale_s:.1f} s ago, because of {event.error}"
         case Repaired():
             return (
                 f"repaired: {event.found} findings, {event.left} left; {event.dropped} snapshots dropped, "
@@ -148,6 +150,9 @@ class _OtelMetrics:
         self._read_s = meter.create_histogram(
             "swapstore.read.duration", unit="s", description="How long a read took"
         )
+        self._read_stale_s = meter.create_histogram(
+            "swapstore.read.staleness", unit="s", description="How long ago the store showed what was served"
+        )
         self._repairs = meter.create_counter(
             "swapstore.repairs", unit="{repair}", description="Repairs that found something wrong"
         )
@@ -173,6 +178,9 @@ class _OtelMetrics:
                 outcome = {**dataset, "outcome": "hit" if isinstance(event, ReadHit) else "miss"}
                 self._reads.add(1, outcome)
                 self._read_s.record(event.elapsed_s, outcome)
+            case ReadStale():
+                self._reads.add(1, {**dataset, "outcome": "stale"})
+                self._read_stale_s.record(event.stale_s, dataset)
             case Repaired():
                 self._repairs.add(1, dataset)
 

@@ -19,6 +19,7 @@ from swapstore.drivers.base import AsyncDriver, Driver, Endpoint
 from swapstore.engine import arun, run
 from swapstore.errors import InvalidInput, StoreClosed
 from swapstore.maintenance import Maintenance
+from swapstore.protocol import last_good
 from swapstore.protocol.load import own
 from swapstore.recovery import Patience
 from swapstore.single_flight import AsyncSingleFlight, SingleFlight
@@ -123,6 +124,7 @@ def sharing(
 
     The load asks the store, whatever staleness each caller allows: those who allow none get its result too.
     A caller that names a `min_version` loads by itself: another one's load may find an older version.
+    Callers who have something to serve in an outage share loads with each other: they have no patience.
     Each caller gets a snapshot of its own, because its labels can be changed.
     """
 
@@ -135,9 +137,14 @@ def sharing(
         if kwargs.get("min_version"):
             read: Snapshot | None = self._run(call(self._calls, *args, **kwargs))
             return read
-        dataset = args[0] if args else kwargs["dataset"]
-        found = self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
-        return None if found is None else own(found)
+        dataset: Any = args[0] if args else kwargs["dataset"]
+        terms = self._calls.terms(kwargs.get("stale_if_error"), kwargs.get("max_age"))
+        if terms is None:
+            found = self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
+            return None if found is None else own(found)
+        key, load = last_good.shared(self._context, dataset, terms)
+        outcome = self._flights.share(key, lambda: self._run(load()))
+        return last_good.shared_answer(self._context, dataset, outcome, terms)
 
     return _shown(method, call, "{}")  # type: ignore[return-value]
 
@@ -156,9 +163,14 @@ def asharing(
         if kwargs.get("min_version"):
             read: Snapshot | None = await self._run(call(self._calls, *args, **kwargs))
             return read
-        dataset = args[0] if args else kwargs["dataset"]
-        found = await self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
-        return None if found is None else own(found)
+        dataset: Any = args[0] if args else kwargs["dataset"]
+        terms = self._calls.terms(kwargs.get("stale_if_error"), kwargs.get("max_age"))
+        if terms is None:
+            found = await self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
+            return None if found is None else own(found)
+        key, load = last_good.shared(self._context, dataset, terms)
+        outcome = await self._flights.share(key, lambda: self._run(load()))
+        return last_good.shared_answer(self._context, dataset, outcome, terms)
 
     return _shown(method, call, "{}", "AsyncStore")  # type: ignore[return-value]
 
@@ -248,7 +260,7 @@ class Store(_BaseStore[Driver]):
 
     def __init__(self, driver: Driver, context: Context, replicas: Driver | None = None) -> None:
         super().__init__(driver, context, replicas)
-        self._flights: SingleFlight[Snapshot | None] = SingleFlight()
+        self._flights: SingleFlight[Any] = SingleFlight()
         self._subscriptions: set[Subscription] = set()
         self._views: set[View] = set()
 
@@ -417,7 +429,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
 
         super().__init__(driver, context, replicas)
         self._sleep: Callable[[float], Awaitable[None]] = sleep or asyncio.sleep
-        self._flights: AsyncSingleFlight[Snapshot | None] = AsyncSingleFlight()
+        self._flights: AsyncSingleFlight[Any] = AsyncSingleFlight()
         self._followers: weakref.WeakSet[Follower[Any]] = weakref.WeakSet()
         self._views: set[AsyncView] = set()
 

@@ -33,6 +33,7 @@ from swapstore.errors import (
     NotFound,
     Refused,
     SwapstoreError,
+    TooStale,
     Unavailable,
     UnderReplicated,
 )
@@ -72,6 +73,7 @@ ERROR_CODES: dict[type[SwapstoreError], ExitCode] = {
     Misconfigured: ExitCode.MISCONFIGURED,
     Damaged: ExitCode.DAMAGED,
     UnderReplicated: ExitCode.UNDER_REPLICATED,
+    TooStale: ExitCode.STALE,
 }
 
 GLOBAL_OPTIONS = Group("Options of every command", sort_key=100)

@@ -224,6 +224,7 @@ def snapshot_fields(row: Row, head: Head) -> dict[str, Any]:
         "version": row.version,
         "etag": head.etag,
         "committed_at": row.committed_at,
+        "confirmed_at": head.confirmed_at if same_row(row, head.latest) else row.committed_at,
         "size": row.size,
         "sha256": row.sha256,
         "codec": row.codec,

@@ -1,4 +1,7 @@
-"""The context of an operation: key names, bounds, the clock, randomness, and what the client remembers."""
+"""The context of an operation: key names, bounds, the clock, randomness, and what the client remembers.
+
+And what a call is about, for its errors and events.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import attrs
 
+from swapstore import arguments
 from swapstore.cache import Cache
-from swapstore.events import Event, Hook
+from swapstore.errors import (
+    InvalidInput,
+    LeaseLost,
+    OutcomeUnknown,
+    Rejected,
+    StoreClosed,
+    SwapstoreError,
+    UnderReplicated,
+)
+from swapstore.events import CallFailed, Event, Hook
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
 from swapstore.models import Compression, Durability, Retention, Validator
@@ -18,8 +31,13 @@ from swapstore.protocol.commit import Committer, Scripted
 from swapstore.protocol.operation import Operation, Tally
 
 if TYPE_CHECKING:
+    from swapstore.cache import Known
     from swapstore.format.manifest import Manifest
     from swapstore.migration.layout import Mirror
+
+NO_DATASET: Any = object()
+_PUBLISHING = frozenset({"publish", "publish_group", "publish_many"})
+_CHANGING = {"publish", "publish_group", "confirm", "pin", "unpin", "rollback", "erase", "drop", "repair"}
 
 
 class Clock(Protocol):
@@ -74,6 +92,7 @@ class Policy:
     lease_poll_ms: int = 500
     total_s: float | None = None  # that one call may wait in vain; see `Timeout`
     reads_replicas: bool = False  # reads ask a replica first
+    stale_if_error_s: float = 0.0  # how old what was seen may be that is served in an outage; 0: none is
     text_only: bool = False  # the endpoint carries text: what is not UTF-8 is stored in base64
     compression: Compression = "none"
 
@@ -152,6 +171,18 @@ class Context:
         """Return the context for one operation that only reads, which may ask a replica."""
         return attrs.evolve(self, route=Route(anywhere=True)) if self.policy.reads_replicas else self
 
+    def seen_at(self, current: Manifest) -> int:
+        """Return when the store last showed this manifest, in milliseconds since the Unix epoch."""
+        known = self.cache.known(current.key)
+        if known is None or known.manifest.etag != current.etag:
+            return self.clock.now_ms()  # a moment ago: another caller has just read a newer one
+        return known.seen_at or self.moment(known)
+
+    def moment(self, known: Known) -> int:
+        """Work out when the store last showed a manifest, in milliseconds since the Unix epoch."""
+        known.seen_at = self.clock.now_ms() - int((self.clock.monotonic() - known.read_at) * 1000)
+        return known.seen_at
+
     def token(self, characters: int) -> str:
         """Return random lowercase hexadecimal characters."""
         return f"{self.random.getrandbits(4 * characters):0{characters}x}"
@@ -193,3 +224,55 @@ class Context:
         """Return the seconds to wait before another attempt: exponential, with full jitter."""
         bound = min(self.policy.longest_wait_s, self.policy.first_wait_s * 2 ** min(attempt, 30))
         return self.random.uniform(0, bound)
+
+
+# --- what failed, and where ---------------------------------------------------------------------------
+
+
+class about:  # noqa: N801 - it reads as a sentence: with about(context, "publish", dataset) as name
+    """Check a dataset's name, set it on each error that passes through, and emit an event for the error.
+
+    An error of a publish also says if anything was published. `NO_DATASET`: the call is about none, or all.
+    """
+
+    __slots__ = ("_began", "_call", "_context", "_name")
+
+    def __init__(self, context: Context, call: str, dataset: Any) -> None:
+        self._context = context
+        self._call = call
+        self._name = ""
+        self._began = 0.0 if context.hook is None else context.clock.monotonic()
+        if dataset is not NO_DATASET:
+            try:
+                self._name = arguments.dataset(dataset)
+            except InvalidInput as error:
+                error.published = False if call in _PUBLISHING else None
+                self._emit(error)
+                raise
+
+    def __enter__(self) -> str:
+        return self._name
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._call in _CHANGING and (error is None or isinstance(error, UnderReplicated)):
+            self._context.cache.changed(self._context.keys.manifest(self._name))
+        if isinstance(error, SwapstoreError):
+            if error.dataset is None and self._name:
+                error.dataset = self._name
+            if self._call in _PUBLISHING and not isinstance(
+                error, OutcomeUnknown | LeaseLost | UnderReplicated
+            ):
+                error.published = False
+            if not isinstance(error, Rejected | StoreClosed):  # a rejection has an event of its own
+                self._emit(error)
+
+    def _emit(self, error: SwapstoreError) -> None:
+        if self._context.hook is not None:
+            elapsed_s = self._context.clock.monotonic() - self._began
+            failed = CallFailed(
+                dataset=self._name or error.dataset or "",
+                call=self._call,
+                error=type(error).__name__,
+                elapsed_s=elapsed_s,
+            )
+            self._context.emit(failed)

@@ -457,7 +457,7 @@ def load_snapshot(ctx: Context, current: Manifest, row: Row) -> Operation[Snapsh
         base = next((reply for reply in brought if not isinstance(reply, Failed)), None)
         payload = yield from payload_in(ctx, dataset, row, value_of(record), base)
     fields = snapshot_fields(row, current.head)
-    return Snapshot(**{**fields, "labels": dict(row.labels)}, raw=payload)
+    return Snapshot(**{**fields, "labels": dict(row.labels)}, seen_at=ctx.seen_at(current), raw=payload)
 
 
 def payload_in(
@@ -496,11 +496,11 @@ def load_base(ctx: Context, dataset: str, name: str, record: bytes | None = None
     return base
 
 
-def served(current: Manifest, payload: bytes) -> Snapshot:
+def served(current: Manifest, payload: bytes, seen_at: int) -> Snapshot:
     """Build the snapshot that a manifest serves, with a copy of the labels: see `own`."""
     fields = current.serving_fields
     made = object.__new__(Snapshot)  # within max_staleness, __init__ would add a fifth to the call
-    made.__dict__.update(fields, labels=dict(fields["labels"]), raw=payload)
+    made.__dict__.update(fields, labels=dict(fields["labels"]), raw=payload, seen_at=seen_at, stale=False)
     return made
 
 
@@ -523,6 +523,9 @@ def own(found: Labelled) -> Labelled:
         sha256=found.sha256,
         codec=found.codec,
         labels=dict(found.labels),
+        confirmed_at=found.confirmed_at,
+        seen_at=found.seen_at,
+        stale=found.stale,
         raw=found.raw,
     )
 

@@ -67,7 +67,7 @@ def load_group(
             unknown[name] = listed[name].size if listed else 0
     for batch in batches(unknown):
         found |= yield from _load_members(ctx, current, row, batch, listed)
-    return _group(current, row, raw, {name: found[name] for name in names})
+    return _group(ctx, current, row, raw, {name: found[name] for name in names})
 
 
 def cached_group(
@@ -82,12 +82,13 @@ def cached_group(
         return None
     found = {name: ctx.cache.member(_key(ctx, current, row, name), row.sha256) for name in names}
     whole = {name: member for name, member in found.items() if member is not None}
-    return _group(current, row, raw, whole) if len(whole) == len(found) else None
+    return _group(ctx, current, row, raw, whole) if len(whole) == len(found) else None
 
 
-def _group(current: Manifest, row: Row, raw: bytes, found: Mapping[str, Member]) -> Group:
+def _group(ctx: Context, current: Manifest, row: Row, raw: bytes, found: Mapping[str, Member]) -> Group:
     """Build a group. A caller that changes the value of a member changes nothing in the cache."""
     fields = {**snapshot_fields(row, current.head), "labels": dict(row.labels)}
+    fields["seen_at"] = ctx.seen_at(current)
     return Group(**fields, raw=raw, members={name: attrs.evolve(found[name]) for name in found})
 
 

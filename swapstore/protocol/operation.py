@@ -78,9 +78,13 @@ class Turn(Wait):
 
 @attrs.frozen
 class Within(Wait):
-    """Spend at most so many seconds in vain from now on; see `Timeout.total`. The answer is an empty list."""
+    """Spend at most so many seconds in vain from now on; see `Timeout.total`. The answer is an empty list.
+
+    `patient`: an outage within that time may be waited for. False: the caller has something better to do.
+    """
 
     total_s: float
+    patient: bool = True
     seconds: float = attrs.field(default=0.0, init=False)
 
 

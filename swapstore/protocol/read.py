@@ -35,6 +35,7 @@ from swapstore.protocol.operation import Emit, Operation, Tally, Wait
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from swapstore.cache import Known
     from swapstore.format.manifest import Manifest
     from swapstore.format.pages import Page
     from swapstore.format.search import Cursor, Filter
@@ -59,6 +60,7 @@ def through_manifest(
     `require_version`. None: nothing is published.
     """
     manifest = yield from begin(ctx, dataset)
+    ctx.cache.outages.answers += 1
     if min_version:
         manifest = yield from require_version(ctx, dataset, manifest, min_version)
     for attempt in range(1, ctx.policy.read_attempts):
@@ -88,11 +90,13 @@ def require_version(ctx: Context, dataset: str, found: Manifest | None, version:
         found = yield from load_manifest(ctx, dataset)
     if found is not None and found.version >= version:
         return found
-    raise Unavailable(
+    error = Unavailable(
         f"version {shown(version)} is not there: {ctx.place} shows "
         f"{'no version' if found is None else f'version {found.version}'}. This server may lag behind the "
         "one that has it; or the store went back, after a failover or a restore"
     )
+    error.behind = True
+    raise error
 
 
 def read_latest(
@@ -112,9 +116,19 @@ def read_latest(
         return load_group(ctx, manifest, row) if row.codec == GROUP else load_snapshot(ctx, manifest, row)
 
     found = yield from through_manifest(ctx, dataset, view, begin=current_served, min_version=min_version)
-    if found is not None and ctx.hook is not None:
-        yield Emit(partial(_emit_read, ctx, found))
+    if found is not None:
+        if ctx.cache.kept:
+            _replace_kept(ctx, found, ctx.keys.manifest(dataset))
+        if ctx.hook is not None:
+            yield Emit(partial(_emit_read, ctx, found))
     return found
+
+
+def _replace_kept(ctx: Context, found: Snapshot, key: str) -> None:
+    """Replace what is kept for an outage by what a reader is given now: see `last_good`."""
+    good = ctx.cache.kept.get(key)
+    if good is not None and good.snapshot.etag != found.etag:
+        ctx.cache.keep_good(key, own(found), 0.0)
 
 
 def remembered(
@@ -122,30 +136,41 @@ def remembered(
     dataset: str,
     max_staleness_s: float,
     min_version: int = 0,
+    *,
     names: Sequence[str] | None = None,
+    takes: Callable[[Snapshot], bool] | None = None,
 ) -> Snapshot | None:
     """Return what `read_latest` can serve without I/O. None: it has to ask the store.
 
-    `names`: of a group, only these members.
+    `names`: of a group, only these members. `takes`: whether the caller takes what is found; None: it does.
     """
     if max_staleness_s <= 0:
         return None
     known = ctx.cache.known(ctx.keys.manifest(dataset))
     if known is None or ctx.clock.monotonic() - known.read_at > max_staleness_s:
         return None
-    manifest = known.manifest
-    if manifest.version < min_version or manifest.head.is_dropped:
+    if known.manifest.version < min_version:
         return None
-    row = manifest.head.serving
-    found: Snapshot | None
-    if row.codec == GROUP:
-        found = cached_group(ctx, manifest, row, names)
-    else:
-        payload = ctx.cache.record(ctx.keys.id(dataset, row.id), row.sha256)
-        found = None if payload is None else served(manifest, payload)
-    if found is not None and ctx.hook is not None:
+    found = cached(ctx, known, names)
+    if found is None or (takes is not None and not takes(found)):
+        return None
+    if known.manifest.key in ctx.cache.kept:
+        _replace_kept(ctx, found, known.manifest.key)
+    if ctx.hook is not None:
         _emit_read(ctx, found, Tally(ctx.clock.monotonic()))
     return found
+
+
+def cached(ctx: Context, known: Known, names: Sequence[str] | None = None) -> Snapshot | None:
+    """Return what a manifest serves, if all of it is in the cache."""
+    manifest = known.manifest
+    if manifest.head.is_dropped:
+        return None
+    row = manifest.head.serving
+    if row.codec == GROUP:
+        return cached_group(ctx, manifest, row, names)
+    payload = ctx.cache.record(ctx.keys.id(manifest.head.dataset, row.id), row.sha256)
+    return None if payload is None else served(manifest, payload, known.seen_at or ctx.moment(known))
 
 
 def read_group(
@@ -160,7 +185,7 @@ def read_group(
 
     Raises `InvalidInput` if what is served is no group, and `NotFound` for a name that it does not have.
     """
-    found = remembered(ctx, dataset, max_staleness_s, min_version, names)
+    found = remembered(ctx, dataset, max_staleness_s, min_version, names=names)
     if isinstance(found, Group):
         return found
     ctx = ctx.reading()
@@ -176,8 +201,11 @@ def read_group(
 
     begin = partial(current_members, names=names or ())
     read = yield from through_manifest(ctx, dataset, view, begin=begin, min_version=min_version)
-    if read is not None and ctx.hook is not None:
-        yield Emit(partial(_emit_read, ctx, read))
+    if read is not None:
+        if ctx.cache.kept:
+            _replace_kept(ctx, read, ctx.keys.manifest(dataset))
+        if ctx.hook is not None:
+            yield Emit(partial(_emit_read, ctx, read))
     return read
 
 

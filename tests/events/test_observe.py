@@ -18,6 +18,7 @@ from swapstore.events import (
     PublishRejected,
     ReadHit,
     ReadMiss,
+    ReadStale,
     Repaired,
     Retried,
 )
@@ -34,6 +35,7 @@ ALL = [
     Retried(dataset="mena", version=8, id="c"),
     ReadHit(**READ, round_trips=0),
     ReadMiss(**READ, round_trips=2),
+    ReadStale(dataset="mena", version=3, id="a", size=1000, stale_s=61.0, error="Throttled"),
     Repaired(dataset="mena", version=9, found=2, left=1, dropped=0, restored=1, elapsed_s=1.0),
     CallFailed(dataset="mena", call="publish", error="StoreFull", elapsed_s=0.5),
 ]
@@ -47,7 +49,7 @@ def test_each_event_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
             tell(event)
     assert [(record.name, record.levelname) for record in caplog.records] == [
         ("swapstore.events", level)
-        for level in ("INFO", "WARNING", "INFO", "DEBUG", "DEBUG", "WARNING", "WARNING")
+        for level in ("INFO", "WARNING", "INFO", "DEBUG", "DEBUG", "WARNING", "WARNING", "WARNING")
     ]
     assert [record.getMessage().removeprefix("dataset 'mena': ") for record in caplog.records] == [
         "published version 7, id a, 1,234 bytes (round trips: 1, 0.250 s)",
@@ -55,6 +57,7 @@ def test_each_event_is_a_line(caplog: pytest.LogCaptureFixture) -> None:
         "another commit became version 8 first; trying again",
         "read version 7 from memory (round trips: 0, 0.500 s)",
         "read version 7, fetched 1,234 bytes (round trips: 2, 0.500 s)",
+        "served version 3, seen 61.0 s ago, because of Throttled",
         "repaired: 2 findings, 1 left; 0 snapshots dropped, 1 restored",
         "publish failed: StoreFull (0.500 s)",
     ]
@@ -65,7 +68,7 @@ def test_reads_are_not_logged_by_default(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.INFO, "mine"):
         for event in ALL:
             log_events(logging.getLogger("mine"))(event)
-    assert [record.name for record in caplog.records] == ["mine"] * 5
+    assert [record.name for record in caplog.records] == ["mine"] * 6
 
 
 def test_an_unknown_event_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
@@ -118,7 +121,8 @@ def test_each_event_is_measured() -> None:
     assert found["swapstore.failures"] == [
         ({**mena, "swapstore.call": "publish", "error.type": "StoreFull"}, 1)
     ]
-    assert found["swapstore.reads"] == [({**mena, "outcome": kind}, 1) for kind in ("hit", "miss")]
+    assert found["swapstore.reads"] == [({**mena, "outcome": kind}, 1) for kind in ("hit", "miss", "stale")]
+    assert found["swapstore.read.staleness"] == [(mena, 61.0)]
     assert found["swapstore.read.duration"] == [({**mena, "outcome": kind}, 0.5) for kind in ("hit", "miss")]
 
 

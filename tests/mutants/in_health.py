@@ -36,13 +36,13 @@ MUTANTS = (
         "a report does not end an outage in time",
         "A report in an outage takes its own time-out, not the patience of a publish.",
         HEALTH + "an_outage_ends_the_report_in_time[blocking]",
-        Edit("_waited", "budget.tighten(step.total_s)", "pass"),
+        Edit("_waited", "budget.tighten(step.total_s, patient=step.patient)", "pass"),
     ),
     mutant(
         "a report does not end an outage in time (asyncio)",
         "A report in an outage takes its own time-out, not the patience of a publish.",
         HEALTH + "an_outage_ends_the_report_in_time[asyncio]",
-        Edit("_awaited", "budget.tighten(step.total_s)", "pass"),
+        Edit("_awaited", "budget.tighten(step.total_s, patient=step.patient)", "pass"),
     ),
     mutant(
         "a hurried connection stays so",

@@ -8,6 +8,7 @@ RECORDS = "unit/test_records.py::test_"
 READ = "store/test_read.py::test_"
 STEER = "store/test_pins.py::test_"
 CACHE = "unit/test_cache.py::test_"
+LAST_GOOD = "store/test_last_good.py::test_"
 REPLICAS = "store/test_replicas.py::test_"
 
 MUTANTS = (
@@ -41,6 +42,31 @@ MUTANTS = (
         "A replica that lags proves nothing.",
         REPLICAS + "keys_that_are_missing_or_damaged_on_a_replica[gone-:id:-read_latest]",
         Edit("_ask_a_replica", "or reply in _NOTHING", ""),
+    ),
+    # --- what is served in an outage
+    mutant(
+        "what is kept for an outage is not replaced",
+        "What is served in an outage is never older than what was served before.",
+        LAST_GOOD + "it_is_never_older_than_what_another_read_has_shown[read_latest-0]",
+        Edit("_replace_kept", "good.snapshot.etag != found.etag", "False"),
+    ),
+    mutant(
+        "a late answer is kept for an outage",
+        "What is served in an outage is never older than what was served before.",
+        LAST_GOOD + "a_late_answer_does_not_replace_a_newer_one",
+        Edit("Cache.keep_good", "known.manifest.etag == found.etag", "True"),
+    ),
+    mutant(
+        "what this client has changed is served in an outage",
+        "A snapshot that this client has erased or rolled back is not served again.",
+        LAST_GOOD + "what_this_client_has_changed_is_not_undone_by_an_outage[erase]",
+        Edit("Cache.changed", "not _is_served(good.snapshot, known.manifest)", "False"),
+    ),
+    mutant(
+        "each caller tries whether an outage is over",
+        "While an outage lasts, one caller at a time waits for the store.",
+        LAST_GOOD + "one_caller_at_a_time_tries_and_the_others_are_served_at_once",
+        Edit("Outages.tried", "attempt is None or attempt.until < now", "True"),
     ),
     # --- what a history is asked for
     mutant(
