@@ -15,7 +15,7 @@ else an embedded SQLite file. `swapstore.aio` has the same calls for asyncio.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from swapstore.connect import connect, default_store
 from swapstore.doctor.check import Check, Node, Verdict
@@ -43,6 +43,7 @@ from swapstore.errors import (
     SwapstoreError,
     Throttled,
     TooOld,
+    TypeMismatch,
     Unavailable,
     UnderReplicated,
     Unscripted,
@@ -81,11 +82,15 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from typing import Literal
 
+    from typing_extensions import TypeForm, TypeVar
+
     from swapstore import aio as aio
     from swapstore.changes import Change as Change
     from swapstore.changes import Diff as Diff
     from swapstore.changes import diff as diff
     from swapstore.codecs import Codec
+
+    T = TypeVar("T", default=Any)
 
 __version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it here
 
@@ -144,6 +149,7 @@ __all__ = [
     "Throttled",
     "Timeout",
     "TooOld",
+    "TypeMismatch",
     "Unavailable",
     "UnderReplicated",
     "Unscripted",
@@ -169,6 +175,7 @@ def publish(
     expected_version: int | None = None,
     validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
     codec: Codec = "json",
+    default: Callable[[Any], Any] | None = None,
     durability: Durability | None = None,
 ) -> Commit:
     """Publish to the default store; see `Store.publish`."""
@@ -182,15 +189,30 @@ def publish(
         expected_version=expected_version,
         validate=validate,
         codec=codec,
+        default=default,
         durability=durability,
     )
 
 
+@overload
 def read_latest(
-    dataset: str, *, max_staleness: float | timedelta = 0.0, min_version: int = 0
+    dataset: str, *, type: None = ..., max_staleness: float | timedelta = ..., min_version: int = ...
+) -> Snapshot | None: ...
+@overload
+def read_latest(
+    dataset: str, *, type: TypeForm[T], max_staleness: float | timedelta = ..., min_version: int = ...
+) -> Snapshot[T] | None: ...
+def read_latest(
+    dataset: str,
+    *,
+    type: Any = None,  # noqa: A002
+    max_staleness: float | timedelta = 0.0,
+    min_version: int = 0,
 ) -> Snapshot | None:
     """Read the latest snapshot from the default store; see `Store.read_latest`."""
-    return default_store().read_latest(dataset, max_staleness=max_staleness, min_version=min_version)
+    return default_store().read_latest(
+        dataset, type=type, max_staleness=max_staleness, min_version=min_version
+    )
 
 
 def copy(

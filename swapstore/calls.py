@@ -7,27 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 
-from swapstore import arguments, codecs
-from swapstore.errors import (
-    InvalidInput,
-    LeaseLost,
-    OutcomeUnknown,
-    Rejected,
-    StoreClosed,
-    SwapstoreError,
-    UnderReplicated,
-)
-from swapstore.events import CallFailed, Published, PublishRejected
+from swapstore import arguments, codecs, decoders
+from swapstore.errors import InvalidInput, Rejected, SwapstoreError, UnderReplicated
+from swapstore.events import Published, PublishRejected
 from swapstore.format.search import Filter
 from swapstore.migration import mirror
-from swapstore.models import Durability, Item, Outcomes, Validator
+from swapstore.models import Durability, Item, Outcomes, Validator, with_type
 from swapstore.protocol import datasets as listing
 from swapstore.protocol import live, pointers, read
 from swapstore.protocol.batching import batched
+from swapstore.protocol.context import NO_DATASET, Named, about
 from swapstore.protocol.durability import asking, publish_durably, require
 from swapstore.protocol.follow import Follow
 from swapstore.protocol.operation import Emit, Tally, Turn
@@ -38,17 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
+    from typing_extensions import TypeForm, TypeVar
+
     from swapstore.codecs import Codec
     from swapstore.models import Candidate, Commit, Gap, Group, LiveView, Row, Snapshot, Status
     from swapstore.protocol.context import Context
     from swapstore.protocol.operation import Operation, Steps
     from swapstore.protocol.publish import Publication
 
-
-T = TypeVar("T")
-
-NO_DATASET: Any = object()
-_PUBLISHING = frozenset({"publish", "publish_group", "publish_many"})
+    T = TypeVar("T", default=Any)
 
 
 class Calls:
@@ -75,6 +66,7 @@ class Calls:
         expected_version: int | None = None,
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
         codec: Codec = "json",
+        default: Callable[[Any], Any] | None = None,
         durability: Durability | None = None,
     ) -> Operation[Commit]:
         """Publish a value as the next snapshot of a dataset. Readers see all of it, or the previous snapshot.
@@ -94,8 +86,11 @@ class Calls:
         - `validate`: called before anything is written, with the `Candidate` and the latest snapshot (None:
           nothing is published, or its payload was lost). Returning a reason or raising refuses the publish.
           It may be called again if another producer commits first.
-        - `codec`: `json` (any JSON value, attrs classes, dataclasses, msgspec structs, or JSON text as
-          `msgspec.Raw`) or `bytes`.
+        - `codec`: `json` or `bytes`. `json` takes any JSON value, attrs classes, dataclasses, msgspec
+          structs, pydantic models (version 2), aware datetimes, dates, times, UUIDs, Decimals, enums and
+          paths, or JSON text as `msgspec.Raw`.
+        - `default`: called with each part of the value that has no JSON form, as that of `json.dumps`.
+          Returns what is published in its place.
         - `durability`: wait until replicas, or disks, have the commit: a `Durability`. Default: that of the
           store.
 
@@ -115,6 +110,7 @@ class Calls:
             expected_version=expected_version,
             validate=validate,
             codec=codec,
+            default=default,
         )
         return self._publish(dataset, wanted, durability)
 
@@ -130,6 +126,7 @@ class Calls:
         expected_version: int | None = None,
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
         codec: Codec = "json",
+        default: Callable[[Any], Any] | None = None,
         durability: Durability | None = None,
     ) -> Operation[Commit]:
         """Publish named members as one snapshot, a group: readers see all of them, or the group before.
@@ -152,6 +149,7 @@ class Calls:
             expected_version=expected_version,
             validate=validate,
             codec=codec,
+            default=default,
             of_group=True,
         )
         return self._publish(dataset, wanted, durability, call="publish_group")
@@ -210,6 +208,7 @@ class Calls:
         dedupe_key: str | None = None,
         validate: Validator | None = None,
         codec: Codec = "json",
+        default: Callable[[Any], Any] | None = None,
         durability: Durability | None = None,
     ) -> Operation[Outcomes]:
         """Publish a value to each of several datasets.
@@ -236,6 +235,7 @@ class Calls:
             "dedupe_key": dedupe_key,
             "validate": validate,
             "codec": codec,
+            "default": default,
         }
         with about(self._context, "publish_many", NO_DATASET):
             if durability is not None:
@@ -298,6 +298,7 @@ class Calls:
         ttl: float | timedelta,
         etag: str | None = None,
         codec: Codec = "json",
+        default: Callable[[Any], Any] | None = None,
     ) -> Operation[str]:
         """Store the live view: a value that was computed from one version and is invalid for any other.
 
@@ -307,7 +308,9 @@ class Calls:
         given and nothing is published.
         """
         with about(self._context, "put_live", dataset) as name:
-            payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
+            codecs.check_default(default)
+            most = self._context.policy.max_payload_bytes
+            payload = codecs.encode(value, codec, limit_bytes=most, default=default)
             bound_to = None if etag is None else arguments.etag(etag)
             putting = live.put_live(
                 self._context, name, payload, codec=codec, ttl_ms=arguments.ttl_ms(ttl), etag=bound_to
@@ -316,8 +319,31 @@ class Calls:
 
     # --- read -----------------------------------------------------------------------------------------
 
+    @overload
     def read_latest(
-        self, dataset: str, *, max_staleness: float | timedelta = 0.0, min_version: int = 0
+        self,
+        dataset: str,
+        *,
+        type: None = ...,
+        max_staleness: float | timedelta = ...,
+        min_version: int = ...,
+    ) -> Operation[Snapshot | None]: ...
+    @overload
+    def read_latest(
+        self,
+        dataset: str,
+        *,
+        type: TypeForm[T],
+        max_staleness: float | timedelta = ...,
+        min_version: int = ...,
+    ) -> Operation[Snapshot[T] | None]: ...
+    def read_latest(
+        self,
+        dataset: str,
+        *,
+        type: Any = None,  # noqa: A002 - the public name
+        max_staleness: float | timedelta = 0.0,
+        min_version: int = 0,
     ) -> Operation[Snapshot | None]:
         """Return the snapshot that is served: the pinned one, or else the latest. None: nothing is published.
 
@@ -325,11 +351,15 @@ class Calls:
         returns the cached snapshot without a round trip. `min_version`, the version of a `Commit`, reads what
         somebody has written: the dataset must have that version, or a later one. A pinned snapshot may be
         older. Raises `Unavailable` if neither a replica nor the primary shows that version.
+
+        `type`: decode the value to this type, as `Snapshot.value_as` does. It is decoded during the read, so
+        the read raises `TypeMismatch` if the payload does not fit. Default: JSON as dicts and lists.
         """
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
+            decoders.check(type)
             reading = read.read_latest(self._context, name, max_staleness_s=bound, min_version=least)
-            return (yield from reading)
+            return with_type((yield from reading), type)
 
     def read_group(
         self,
@@ -352,15 +382,40 @@ class Calls:
             return (yield from reading)
 
     def remembered(
-        self, dataset: str, *, max_staleness: float | timedelta = 0.0, min_version: int = 0
+        self,
+        dataset: str,
+        *,
+        type: Any = None,  # noqa: A002
+        max_staleness: float | timedelta = 0.0,
+        min_version: int = 0,
     ) -> Snapshot | None:
         """Return what `read_latest` can serve from the cache. None: it has to ask the store."""
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            return read.remembered(self._context, name, bound, least) if bound else None
+            if type is not None:
+                decoders.decoder_of(type)
+            found = read.remembered(self._context, name, bound, least) if bound else None
+            return found if type is None else with_type(found, type)
 
+    def typed(self, dataset: str, found: Snapshot | None, type: Any) -> Snapshot | None:  # noqa: A002
+        """Decode the value of what another caller's `read_latest` found to this type."""
+        with about(self._context, "read_latest", dataset):
+            return with_type(found, type)
+
+    @overload
     def read_latest_many(
-        self, datasets: Iterable[str], *, max_staleness: float | timedelta = 0.0
+        self, datasets: Iterable[str], *, type: None = ..., max_staleness: float | timedelta = ...
+    ) -> Operation[dict[str, Snapshot | None]]: ...
+    @overload
+    def read_latest_many(
+        self, datasets: Iterable[str], *, type: TypeForm[T], max_staleness: float | timedelta = ...
+    ) -> Operation[dict[str, Snapshot[T] | None]]: ...
+    def read_latest_many(
+        self,
+        datasets: Iterable[str],
+        *,
+        type: Any = None,  # noqa: A002
+        max_staleness: float | timedelta = 0.0,
     ) -> Operation[dict[str, Snapshot | None]]:
         """Return the snapshot that is served of each dataset, or None for each without one.
 
@@ -375,7 +430,7 @@ class Calls:
             kind = type(error).__name__
             raise InvalidInput(f"datasets cannot be read: that raised {kind}") from error
         names = [arguments.dataset(name) for name in given]
-        reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
+        reading = {name: self.read_latest(name, type=type, max_staleness=max_staleness) for name in names}
         outcomes = yield from batched(self._context, reading)
         found: dict[str, Snapshot | None] = {}
         for name, outcome in outcomes.items():
@@ -384,10 +439,31 @@ class Calls:
             found[name] = outcome
         return found
 
+    @overload
     def read(
         self,
         dataset: str,
         *,
+        type: None = ...,
+        id: str | None = ...,
+        version: int | None = ...,
+        as_of: int | datetime | None = ...,
+    ) -> Operation[Snapshot | None]: ...
+    @overload
+    def read(
+        self,
+        dataset: str,
+        *,
+        type: TypeForm[T],
+        id: str | None = ...,
+        version: int | None = ...,
+        as_of: int | datetime | None = ...,
+    ) -> Operation[Snapshot[T] | None]: ...
+    def read(
+        self,
+        dataset: str,
+        *,
+        type: Any = None,  # noqa: A002
         id: str | None = None,  # noqa: A002
         version: int | None = None,
         as_of: int | datetime | None = None,
@@ -396,19 +472,22 @@ class Calls:
 
         `as_of` (milliseconds since the Unix epoch, or an aware datetime) finds the snapshot with the greatest
         `ts` up to that moment. None: the history has no such snapshot. Pins and rollbacks do not affect it,
-        and a snapshot that was staged and never committed is not found.
+        and a snapshot that was staged and never committed is not found. `type`: see `read_latest`.
         """
         with about(self._context, "read", dataset) as name:
+            decoders.check(type)
             match (id, version, as_of):
                 case (str(), None, None):
-                    return (yield from read.read_id(self._context, name, arguments.snapshot_id(id)))
+                    reading = read.read_id(self._context, name, arguments.snapshot_id(id))
                 case (None, None, moment) if moment is not None:
                     ts = arguments.timestamp_ms(moment, "as_of")
-                    return (yield from read.read_as_of(self._context, name, ts))
+                    reading = read.read_as_of(self._context, name, ts)
                 case (None, number, None) if number is not None:
                     number = arguments.whole(number, "version", least=1)
-                    return (yield from read.read_version(self._context, name, number))
-            raise InvalidInput("read takes exactly one of id=, version= and as_of=")
+                    reading = read.read_version(self._context, name, number)
+                case _:
+                    raise InvalidInput("read takes exactly one of id=, version= and as_of=")
+            return with_type((yield from reading), type)
 
     def status(self, dataset: str) -> Operation[Status | None]:
         """Return a summary of a dataset, without reading its payload. None: nothing is published."""
@@ -511,65 +590,3 @@ def _wanted(label: Any, since: Any, until: Any) -> Filter:
     if first is not None and end is not None and end < first:
         raise InvalidInput(f"until ({end}) is before since ({first}), so no ts is in between; swap the two")
     return Filter(labels=labels, since=first, until=end)
-
-
-# --- what failed, and where ---------------------------------------------------------------------------
-
-
-class about:  # noqa: N801 - it reads as a sentence: with about(context, "publish", dataset) as name
-    """Check a dataset's name, set it on each error that passes through, and emit an event for the error.
-
-    An error of a publish also says if anything was published. `NO_DATASET`: the call is about none, or all.
-    """
-
-    __slots__ = ("_began", "_call", "_context", "_name")
-
-    def __init__(self, context: Context, call: str, dataset: Any) -> None:
-        self._context = context
-        self._call = call
-        self._name = ""
-        self._began = 0.0 if context.hook is None else context.clock.monotonic()
-        if dataset is not NO_DATASET:
-            try:
-                self._name = arguments.dataset(dataset)
-            except InvalidInput as error:
-                error.published = False if call in _PUBLISHING else None
-                self._emit(error)
-                raise
-
-    def __enter__(self) -> str:
-        return self._name
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SwapstoreError):
-            if error.dataset is None and self._name:
-                error.dataset = self._name
-            if self._call in _PUBLISHING and not isinstance(
-                error, OutcomeUnknown | LeaseLost | UnderReplicated
-            ):
-                error.published = False
-            if not isinstance(error, Rejected | StoreClosed):  # a rejection has an event of its own
-                self._emit(error)
-
-    def _emit(self, error: SwapstoreError) -> None:
-        if self._context.hook is not None:
-            elapsed_s = self._context.clock.monotonic() - self._began
-            failed = CallFailed(
-                dataset=self._name, call=self._call, error=type(error).__name__, elapsed_s=elapsed_s
-            )
-            self._context.emit(failed)
-
-
-class Named(Generic[T]):
-    """Steps whose errors name the dataset, if they are about one."""
-
-    def __init__(self, context: Context, call: str, dataset: Any, steps: Steps[T]) -> None:
-        self._context = context
-        self._call = call
-        self._dataset = dataset
-        self._steps = steps
-
-    def step(self) -> Operation[list[T] | None]:
-        """Take one step."""
-        with about(self._context, self._call, self._dataset):
-            return (yield from self._steps.step())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swapstore import arguments
-from swapstore.calls import NO_DATASET, Calls, Named, about
+from swapstore.calls import Calls
 from swapstore.commands import BackUp, Restore
 from swapstore.errors import InvalidInput
 from swapstore.models import Retention
 from swapstore.protocol import pointers, prune
+from swapstore.protocol.context import NO_DATASET, Named, about
 from swapstore.protocol.load import ask
 from swapstore.protocol.operation import Batch
 

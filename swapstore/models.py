@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal
 
 import attrs
 import msgspec
 
-from swapstore import arguments, codecs
+from swapstore import arguments, codecs, decoders
 from swapstore.codecs import Codec
 from swapstore.errors import Corrupt, InvalidInput, SomeFailed, SwapstoreError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm, TypeVar
+
+    T = TypeVar("T", default=Any)
+    V_co = TypeVar("V_co", covariant=True, default=Any)  # so that a plain `Snapshot` is a `Snapshot[Any]`
+else:
+    from typing import TypeVar
+
+    T, V_co = TypeVar("T"), TypeVar("V_co", covariant=True)
+
+S = TypeVar("S", bound="Snapshot[Any] | None")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = 2**53 - 1  # every reader of JSON keeps whole numbers exact up to this one
@@ -97,7 +109,7 @@ class Ref:
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class _Payload:
+class _Payload(Generic[V_co]):
     """Payload bytes, decoded at the first use of `value`."""
 
     size: int
@@ -106,17 +118,42 @@ class _Payload:
     raw: bytes = attrs.field(repr=False)
 
     @cached_property
-    def value(self) -> Any:
+    def value(self) -> V_co:
         """The payload, decoded by its codec at first use.
 
         Raises `Corrupt` if the codec cannot decode the bytes.
         """
-        return codecs.decode(self.raw, self.codec)
+        value: V_co = codecs.decode(self.raw, self.codec)
+        return value
+
+    def value_as(self, type: TypeForm[T]) -> T:  # noqa: A002
+        """Return the value as this type, decoded from the payload bytes.
+
+        `type`: an attrs class, a dataclass, a msgspec struct, a TypedDict, a pydantic model (version 2), or
+        what is made of them, such as `list[Country]` or `Country | None`. It is decoded at each call, and
+        checked as msgspec, or pydantic, checks it.
+
+        Raises `TypeMismatch`, which names the place in the data, if the payload does not fit, `InvalidInput`
+        if nothing can be decoded to this type, and `Corrupt` if the codec cannot decode the bytes.
+        """
+        dataset, version = getattr(self, "dataset", None), getattr(self, "version", None)
+        raw, codec = self._encoded()
+        value: T = decoders.decode(raw, codec, type, what=self._what, dataset=dataset, version=version)
+        return value
+
+    @property
+    def _what(self) -> str:
+        """What it is, in errors."""
+        raise NotImplementedError
+
+    def _encoded(self) -> tuple[bytes, str]:
+        """Return the whole value as bytes, and their codec."""
+        return self.raw, self.codec
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Snapshot(_Payload, _Dated):
-    """One published value of a dataset.
+class Snapshot(_Payload[V_co], _Dated):
+    """One published value of a dataset. `Snapshot[T]`: its value is a `T`; see `type=` of the reads.
 
     `version` is the manifest version that committed it. `etag` is the etag of the manifest that it was read
     through. `ts` and `committed_at` are in milliseconds since the Unix epoch; `when` is `ts` as an aware
@@ -131,6 +168,10 @@ class Snapshot(_Payload, _Dated):
     committed_at: int
     labels: dict[str, str]
 
+    @property
+    def _what(self) -> str:
+        return f"version {self.version}"
+
     @cached_property  # of a `Group` it is a field, which takes its place
     def members(self) -> Mapping[str, Member]:
         """The members of a group, by name. Empty: it is no `Group`."""
@@ -138,19 +179,24 @@ class Snapshot(_Payload, _Dated):
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Member(_Payload):
+class Member(_Payload[Any]):
     """A member of a group: its name, and a payload of its own."""
 
     name: str
 
+    @property
+    def _what(self) -> str:
+        return f"member {self.name!r}"
+
 
 @attrs.frozen(kw_only=True, slots=False)
-class Group(Snapshot):
+class Group(Snapshot[dict[str, Any]]):
     """A snapshot of named members, which were published together: `group["EG"].value`.
 
-    `value` maps the names to the decoded members. `raw` is the table of the members: their sizes, digests and
-    codecs; `size` and `sha256` are those of the table. If only some members were read, `members` has these,
-    and `raw` is empty.
+    `value` maps the names to the decoded members. So `value_as`, and `type=` of a read, take the type of the
+    whole mapping, such as `dict[str, Country]` or a TypedDict; a member has a `value_as` of its own. `raw` is
+    the table of the members: their sizes, digests and codecs; `size` and `sha256` are those of the table. If
+    only some members were read, `members` has these, and `raw` is empty.
     """
 
     members: Mapping[str, Member] = attrs.field(repr=lambda members: f"<{len(members)} members>")
@@ -159,6 +205,9 @@ class Group(Snapshot):
     def value(self) -> dict[str, Any]:
         """The decoded members, by name. Raises `Corrupt` if one of them cannot be decoded."""
         return {name: member.value for name, member in self.members.items()}
+
+    def _encoded(self) -> tuple[bytes, str]:
+        return _as_object(self.members)
 
     def __getitem__(self, name: str) -> Member:
         return self.members[name]
@@ -171,7 +220,7 @@ class Group(Snapshot):
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Candidate(_Payload, _Dated):
+class Candidate(_Payload[Any], _Dated):
     """A snapshot that is not published yet: the argument of `validate`.
 
     `ts_is_default`: the publish named no `ts`, so it is now, or that of the latest if this is later.
@@ -192,9 +241,16 @@ class Candidate(_Payload, _Dated):
             return {name: member.value for name, member in self.members.items()}
         return super().value
 
+    @property
+    def _what(self) -> str:
+        return "the candidate"
+
+    def _encoded(self) -> tuple[bytes, str]:
+        return _as_object(self.members) if self.members else super()._encoded()
+
 
 @attrs.frozen(kw_only=True, slots=False)
-class LiveView(_Payload):
+class LiveView(_Payload[Any]):
     """A value that was computed from one version, and is returned only while that version is current.
 
     `etag` is the etag of the manifest of that version.
@@ -202,6 +258,29 @@ class LiveView(_Payload):
 
     dataset: str
     etag: str
+
+    @property
+    def _what(self) -> str:
+        return "the live view"
+
+
+def _as_object(members: Mapping[str, Member]) -> tuple[bytes, str]:
+    """Return the members of a group as one JSON object, and its codec."""
+    for name, member in members.items():
+        if member.codec != "json":
+            raise InvalidInput(
+                f"member {name!r} has the codec {member.codec!r}, and only JSON can be decoded to a type; "
+                "use the .raw of each member"
+            )
+    parts = (b"%b:%b" % (msgspec.json.encode(name), member.raw) for name, member in members.items())
+    return b"{%b}" % b",".join(parts), "json"
+
+
+def with_type(found: S, kind: Any) -> S:
+    """Let the value of a snapshot be of this type, if it is not None. Raises `TypeMismatch` if it is not."""
+    if found is not None and kind is not None:
+        found.__dict__["value"] = found.value_as(kind)  # where `cached_property` looks for it
+    return found
 
 
 Validator = Callable[[Candidate, Snapshot | None], str | None]
@@ -224,6 +303,7 @@ class Item:
     expected_version: int | None = attrs.field(default=None, kw_only=True)
     validate: Validator | None = attrs.field(default=None, kw_only=True)
     codec: Codec | None = attrs.field(default=None, kw_only=True)
+    default: Callable[[Any], Any] | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen(kw_only=True)
