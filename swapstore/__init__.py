@@ -55,26 +55,21 @@ from swapstore.migration.layout import Mirror
 from swapstore.models import (
     Candidate,
     Commit,
-    Copied,
-    CopyStep,
-    Dropped,
     Durability,
     Entry,
-    Erased,
     Gap,
     Group,
     Item,
     LiveView,
     Member,
     Outcomes,
-    Pruned,
-    Recompressed,
     Retention,
     Row,
     Snapshot,
     Status,
     Timeout,
 )
+from swapstore.reports import Copied, CopyStep, Dropped, Erased, Pruned, Recompressed
 from swapstore.store import Store
 
 if TYPE_CHECKING:

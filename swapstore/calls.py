@@ -14,9 +14,8 @@ import attrs
 from swapstore import arguments, codecs, decoders
 from swapstore.errors import InvalidInput, Rejected, SwapstoreError, UnderReplicated
 from swapstore.events import Published, PublishRejected
-from swapstore.format.search import Filter
 from swapstore.migration import mirror
-from swapstore.models import Durability, Item, Outcomes, Validator, with_type
+from swapstore.models import Durability, Item, Outcomes, Validator
 from swapstore.protocol import datasets as listing
 from swapstore.protocol import live, pointers, read
 from swapstore.protocol.batching import batched
@@ -25,7 +24,7 @@ from swapstore.protocol.durability import asking, publish_durably, require
 from swapstore.protocol.follow import Follow
 from swapstore.protocol.operation import Emit, Tally, Turn
 from swapstore.protocol.publish import options, publication, publish, published
-from swapstore.protocol.read import History
+from swapstore.protocol.read import History, wanted_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.publish import Publication
 
     T = TypeVar("T", default=Any)
+    S = TypeVar("S", bound=Snapshot | None)
 
 
 class Calls:
@@ -357,9 +357,9 @@ class Calls:
         """
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            decoders.check(type)
+            _check_type(type)
             reading = read.read_latest(self._context, name, max_staleness_s=bound, min_version=least)
-            return with_type((yield from reading), type)
+            return _typed((yield from reading), type)
 
     def read_group(
         self,
@@ -392,15 +392,13 @@ class Calls:
         """Return what `read_latest` can serve from the cache. None: it has to ask the store."""
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            if type is not None:
-                decoders.decoder_of(type)
-            found = read.remembered(self._context, name, bound, least) if bound else None
-            return found if type is None else with_type(found, type)
+            _check_type(type)
+            return _typed(read.remembered(self._context, name, bound, least), type) if bound else None
 
     def typed(self, dataset: str, found: Snapshot | None, type: Any) -> Snapshot | None:  # noqa: A002
         """Decode the value of what another caller's `read_latest` found to this type."""
         with about(self._context, "read_latest", dataset):
-            return with_type(found, type)
+            return _typed(found, type)
 
     @overload
     def read_latest_many(
@@ -475,7 +473,7 @@ class Calls:
         and a snapshot that was staged and never committed is not found. `type`: see `read_latest`.
         """
         with about(self._context, "read", dataset) as name:
-            decoders.check(type)
+            _check_type(type)
             match (id, version, as_of):
                 case (str(), None, None):
                     reading = read.read_id(self._context, name, arguments.snapshot_id(id))
@@ -487,7 +485,7 @@ class Calls:
                     reading = read.read_version(self._context, name, number)
                 case _:
                     raise InvalidInput("read takes exactly one of id=, version= and as_of=")
-            return with_type((yield from reading), type)
+            return _typed((yield from reading), type)
 
     def status(self, dataset: str) -> Operation[Status | None]:
         """Return a summary of a dataset, without reading its payload. None: nothing is published."""
@@ -529,7 +527,7 @@ class Calls:
         with about(self._context, "history", dataset) as name:
             most = None if limit is None else arguments.whole(limit, "limit", least=0)
             below = None if before is None else arguments.whole(before, "before", least=0)
-            wanted = _wanted(label, since, until)
+            wanted = wanted_rows(label, since, until)
             steps = History(self._context, name, limit=most, before=below, wanted=wanted)
             return Named(self._context, "history", name, steps)
 
@@ -582,11 +580,14 @@ class Calls:
         return status
 
 
-def _wanted(label: Any, since: Any, until: Any) -> Filter:
-    """Check what a history is asked for."""
-    labels = {} if label is None else arguments.labels(label, "label")
-    first = None if since is None else arguments.timestamp_ms(since, "since")
-    end = None if until is None else arguments.timestamp_ms(until, "until")
-    if first is not None and end is not None and end < first:
-        raise InvalidInput(f"until ({end}) is before since ({first}), so no ts is in between; swap the two")
-    return Filter(labels=labels, since=first, until=end)
+def _check_type(kind: Any) -> None:
+    """Raise `InvalidInput` if nothing can be decoded to the `type` of a read. None: it names none."""
+    if kind is not None:
+        decoders.decoder_of(kind)
+
+
+def _typed(found: S, kind: Any) -> S:
+    """Decode the value of a snapshot to this type. Raises `TypeMismatch` if it does not fit."""
+    if found is not None and kind is not None:
+        found.__dict__["value"] = found.value_as(kind)  # where `cached_property` looks for it
+    return found

@@ -63,12 +63,6 @@ def decode(
     )
 
 
-def check(kind: Any) -> None:
-    """Raise `InvalidInput` if nothing can be decoded to the `type` of a read. None: it names none."""
-    if kind is not None:
-        decoder_of(kind)
-
-
 def decoder_of(kind: Any) -> Decoder:
     """Return the decoder of a type. Raises `InvalidInput` if nothing can be decoded to it."""
     try:

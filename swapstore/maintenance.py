@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.fsck.verify import Inspection
-    from swapstore.models import Compression, Dropped, Erased, Pruned, Recompressed, Status
+    from swapstore.models import Compression, Status
     from swapstore.protocol.operation import Operation, Steps
+    from swapstore.reports import Dropped, Erased, Pruned, Recompressed
 
 
 class Maintenance(Calls):

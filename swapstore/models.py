@@ -24,8 +24,6 @@ else:
 
     T, V_co = TypeVar("T"), TypeVar("V_co", covariant=True)
 
-S = TypeVar("S", bound="Snapshot[Any] | None")
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = 2**53 - 1  # every reader of JSON keeps whole numbers exact up to this one
 GROUP = "group"  # the codec of a group: its payload is the table of its members
@@ -136,15 +134,13 @@ class _Payload(Generic[V_co]):
         Raises `TypeMismatch`, which names the place in the data, if the payload does not fit, `InvalidInput`
         if nothing can be decoded to this type, and `Corrupt` if the codec cannot decode the bytes.
         """
-        dataset, version = getattr(self, "dataset", None), getattr(self, "version", None)
         raw, codec = self._encoded()
-        value: T = decoders.decode(raw, codec, type, what=self._what, dataset=dataset, version=version)
+        what, dataset = self._what.format(self), getattr(self, "dataset", None)
+        version = getattr(self, "version", None)
+        value: T = decoders.decode(raw, codec, type, what=what, dataset=dataset, version=version)
         return value
 
-    @property
-    def _what(self) -> str:
-        """What it is, in errors."""
-        raise NotImplementedError
+    _what = "the payload"  # in errors
 
     def _encoded(self) -> tuple[bytes, str]:
         """Return the whole value as bytes, and their codec."""
@@ -168,9 +164,7 @@ class Snapshot(_Payload[V_co], _Dated):
     committed_at: int
     labels: dict[str, str]
 
-    @property
-    def _what(self) -> str:
-        return f"version {self.version}"
+    _what = "version {0.version}"
 
     @cached_property  # of a `Group` it is a field, which takes its place
     def members(self) -> Mapping[str, Member]:
@@ -184,9 +178,7 @@ class Member(_Payload[Any]):
 
     name: str
 
-    @property
-    def _what(self) -> str:
-        return f"member {self.name!r}"
+    _what = "member {0.name!r}"
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -241,9 +233,7 @@ class Candidate(_Payload[Any], _Dated):
             return {name: member.value for name, member in self.members.items()}
         return super().value
 
-    @property
-    def _what(self) -> str:
-        return "the candidate"
+    _what = "the candidate"
 
     def _encoded(self) -> tuple[bytes, str]:
         return _as_object(self.members) if self.members else super()._encoded()
@@ -259,9 +249,7 @@ class LiveView(_Payload[Any]):
     dataset: str
     etag: str
 
-    @property
-    def _what(self) -> str:
-        return "the live view"
+    _what = "the live view"
 
 
 def _as_object(members: Mapping[str, Member]) -> tuple[bytes, str]:
@@ -274,13 +262,6 @@ def _as_object(members: Mapping[str, Member]) -> tuple[bytes, str]:
             )
     parts = (b"%b:%b" % (msgspec.json.encode(name), member.raw) for name, member in members.items())
     return b"{%b}" % b",".join(parts), "json"
-
-
-def with_type(found: S, kind: Any) -> S:
-    """Let the value of a snapshot be of this type, if it is not None. Raises `TypeMismatch` if it is not."""
-    if found is not None and kind is not None:
-        found.__dict__["value"] = found.value_as(kind)  # where `cached_property` looks for it
-    return found
 
 
 Validator = Callable[[Candidate, Snapshot | None], str | None]
@@ -457,75 +438,6 @@ class Durability:
 
 
 @attrs.frozen(kw_only=True)
-class Pruned:
-    """What `prune` did, and the state of the dataset after it.
-
-    `let_go` is how many snapshots this call took out of the log; their records expire after the reader grace
-    of 10 minutes. `count` is how many snapshots the log still holds: those in the history, the last 32
-    commits, and hidden ones that share a page with others. Snapshots with a version below `first_version`,
-    or with a `ts` below `floor` (milliseconds since the Unix epoch), are hidden.
-    """
-
-    dataset: str
-    version: int
-    etag: str
-    let_go: int
-    count: int
-    first_version: int
-    floor: int
-
-
-@attrs.frozen(kw_only=True)
-class Recompressed:
-    """What `recompress` did, and the state of the dataset after it.
-
-    `stored_anew` is how many snapshots are stored in another way now. Their records took `bytes_before`
-    bytes, and take `bytes_after`, new bases included. `unreadable` is how many snapshots stay as they were
-    because they, or their page of the log, cannot be read. `left` is how many of those that were there when
-    it began come after the limit.
-    """
-
-    dataset: str
-    version: int
-    etag: str
-    compression: Compression
-    stored_anew: int
-    bytes_before: int
-    bytes_after: int
-    unreadable: int
-    left: int
-
-
-@attrs.frozen(kw_only=True)
-class Erased:
-    """What `erase` did, and the state of the dataset after it.
-
-    `id` and `version` are those of the snapshot; one of them is None if no row had it any more, and only
-    what an earlier call had left was deleted. `latest` is the version of the latest snapshot now.
-    `stored_anew` is how many other snapshots had been stored as differences from its content.
-    """
-
-    dataset: str
-    id: str | None
-    version: int | None
-    etag: str
-    latest: int
-    stored_anew: int
-
-
-@attrs.frozen(kw_only=True)
-class Dropped:
-    """What `drop` did. `snapshots` is how many it has removed.
-
-    `republished`: somebody has published to the dataset since it was dropped. What was published is there.
-    """
-
-    dataset: str
-    snapshots: int
-    republished: bool
-
-
-@attrs.frozen(kw_only=True)
 class Gap:
     """What `follow` returns in place of commits that it cannot return, right before the next commit.
 
@@ -586,66 +498,3 @@ class Status:
     def confirmed_age_ms(self) -> int:
         """The milliseconds since a producer last published or confirmed: `read_at` minus `confirmed_at`."""
         return self.read_at - self.confirmed_at
-
-
-CopyOutcome = Literal["copied", "already", "skipped", "conflict", "rejected", "refused", "damaged"]
-
-
-@attrs.frozen(kw_only=True)
-class CopyStep:
-    """What `copy` has done with one snapshot: the argument of its `on_progress`.
-
-    `version` is that of the source. `done` of `total` snapshots of the dataset were tried. The `outcome`:
-
-    - `copied`; `already`: the target had it; `skipped`: retention of the target would hide it at once, or
-      that of the source has unlinked it;
-    - `conflict`: the target has the id with other content; `rejected`: a validator of the target refused it;
-      `refused`: the target cannot take it, for its size or for a `ts` in the future; `damaged`: it cannot be
-      read from the source, or the target has damage in its place. `detail` says more.
-    """
-
-    dataset: str
-    id: str
-    ts: int
-    version: int
-    size: int
-    outcome: CopyOutcome
-    detail: str = ""
-    done: int
-    total: int
-
-    @property
-    def failed(self) -> bool:
-        """Whether the target lacks the snapshot, although it should have it."""
-        return self.outcome not in {"copied", "already", "skipped"}
-
-
-@attrs.frozen(kw_only=True)
-class Copied:
-    """What `copy` did with one dataset.
-
-    `copied` snapshots, of `size` bytes of payload, are in the target now; `already` were there before.
-    `skipped` were left out because of retention, `failed` for what `failures` says of the first of them.
-    `ended` says why the dataset was not copied to its end: an id that the target has with other content, or
-    damage; empty: it was.
-
-    `source_serves` and `target_serves` are the ids that readers of the latest get now; None: nothing is
-    published. They differ if the source has a pin or a rollback, which are not copied, or if the target has
-    newer snapshots or a pin.
-    """
-
-    dataset: str
-    copied: int = 0
-    already: int = 0
-    skipped: int = 0
-    failed: int = 0
-    size: int = 0
-    failures: tuple[CopyStep, ...] = ()
-    ended: str = ""
-    source_serves: str | None = None
-    target_serves: str | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether the target has everything that it should have."""
-        return not self.failed and not self.ended

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = '''
+PROGRAM = """
 from __future__ import annotations
 
 from typing import Any, TypedDict
@@ -70,7 +70,7 @@ def wrong(store: swapstore.Store) -> None:
     store.read_latest("mena", kind=Country)  # error
     store.read_latest(type=Country)  # error
     not_a_region: Snapshot[Region] | None = store.read_latest("mena", type=Country)  # error
-'''
+"""
 LINES = PROGRAM.splitlines()
 EXPECTED = {
     number: line.rpartition("  # ")[2]

@@ -103,8 +103,8 @@ def test_decimals_are_exact_whatever_the_context() -> None:
 @pytest.mark.parametrize(
     ("value", "match"),
     [
-        ({"a": [WHEN.replace(tzinfo=None)]}, r"at \$\.a\[0\]: .*without a time zone.*timezone\.utc.*astimezone\(\)"),
-        (WHEN.replace(tzinfo=dt.timezone(dt.timedelta(seconds=3208))), r"has seconds.*\.astimezone\(timezone\.utc\)"),
+        ({"a": [WHEN.replace(tzinfo=None)]}, r"at \$\.a\[0\]: .*without a time zone.*utc.*astimezone"),
+        (WHEN.replace(tzinfo=dt.timezone(dt.timedelta(seconds=3208))), r"has seconds.*\.astimezone\("),
         (Decimal("NaN"), "NaN is not a number; use None"),
         (Decimal("-Infinity"), "use None"),
         ({1: 2}, "the key 1 is not a string"),
@@ -188,7 +188,9 @@ def test_an_error_in_default_names_the_place_and_not_the_data() -> None:
     def default(part: Any) -> Any:
         raise TypeError(f"s3cret {part}")
 
-    with pytest.raises(InvalidInput, match=r"at \$\.a\[1\]: set has no JSON form, and default raised TypeError") as e:
+    with pytest.raises(
+        InvalidInput, match=r"at \$\.a\[1\]: set has no JSON form, and default raised TypeError"
+    ) as e:
         encode({"a": [1, {2}]}, default)
     assert "s3cret" not in str(e.value)
     assert isinstance(e.value.__cause__, TypeError)

@@ -20,7 +20,8 @@ import pytest
 from swapstore import codecs, decoders
 from swapstore.errors import Corrupt, InvalidInput, TypeMismatch
 
-SECRET = "s3cret"
+SECRET = "s3cret"  # noqa: S105 - it stands for the data
+INDIA = dt.timezone(dt.timedelta(hours=5, minutes=30))
 
 
 class Level(enum.Enum):
@@ -91,7 +92,9 @@ def decode(raw: bytes | str, kind: Any, codec: str = "json") -> Any:
         ((1, "x"), tuple[int, str]),
         (
             Report(
-                when=dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=30))),
+                when=dt.datetime(
+                    2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=30))
+                ),
                 day=dt.date(2026, 1, 2),
                 at=dt.time(3, 4, tzinfo=dt.UTC),
                 id=uuid.UUID(int=7),
