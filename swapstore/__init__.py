@@ -15,7 +15,7 @@ else an embedded SQLite file. `swapstore.aio` has the same calls for asyncio.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from swapstore.connect import connect, default_store
 from swapstore.doctor.check import Check, Node, Verdict
@@ -44,6 +44,7 @@ from swapstore.errors import (
     Throttled,
     TooOld,
     TooStale,
+    TypeMismatch,
     Unavailable,
     UnderReplicated,
     Unscripted,
@@ -56,32 +57,29 @@ from swapstore.migration.layout import Mirror
 from swapstore.models import (
     Candidate,
     Commit,
-    Copied,
-    CopyStep,
-    Dropped,
     Durability,
     Entry,
-    Erased,
     Gap,
     Group,
     Item,
     LiveView,
     Member,
     Outcomes,
-    Pruned,
-    Recompressed,
     Retention,
     Row,
     Snapshot,
     Status,
     Timeout,
 )
+from swapstore.reports import Copied, CopyStep, Dropped, Erased, Pruned, Recompressed
 from swapstore.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from typing import Literal
+
+    from typing_extensions import TypeForm, TypeVar
 
     from swapstore import aio as aio
     from swapstore import http as http
@@ -92,6 +90,8 @@ if TYPE_CHECKING:
     from swapstore.views import View as View
     from swapstore.views import ViewedDataset as ViewedDataset
     from swapstore.views import ViewHealth as ViewHealth
+
+    T = TypeVar("T", default=Any)
 
 __version__ = "0.1.0"  # the only place that states it: pyproject.toml reads it here
 
@@ -154,6 +154,7 @@ __all__ = [
     "Timeout",
     "TooOld",
     "TooStale",
+    "TypeMismatch",
     "Unavailable",
     "UnderReplicated",
     "Unscripted",
@@ -183,6 +184,7 @@ def publish(
     expected_version: int | None = None,
     validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
     codec: Codec = "json",
+    default: Callable[[Any], Any] | None = None,
     durability: Durability | None = None,
 ) -> Commit:
     """Publish to the default store; see `Store.publish`."""
@@ -197,13 +199,35 @@ def publish(
         expected_version=expected_version,
         validate=validate,
         codec=codec,
+        default=default,
         durability=durability,
     )
 
 
+@overload
 def read_latest(
     dataset: str,
     *,
+    type: None = ...,
+    max_staleness: float | timedelta = ...,
+    min_version: int = ...,
+    stale_if_error: float | timedelta | None = ...,
+    max_age: float | timedelta | None = ...,
+) -> Snapshot | None: ...
+@overload
+def read_latest(
+    dataset: str,
+    *,
+    type: TypeForm[T],
+    max_staleness: float | timedelta = ...,
+    min_version: int = ...,
+    stale_if_error: float | timedelta | None = ...,
+    max_age: float | timedelta | None = ...,
+) -> Snapshot[T] | None: ...
+def read_latest(
+    dataset: str,
+    *,
+    type: Any = None,  # noqa: A002
     max_staleness: float | timedelta = 0.0,
     min_version: int = 0,
     stale_if_error: float | timedelta | None = None,
@@ -212,6 +236,7 @@ def read_latest(
     """Read the latest snapshot from the default store; see `Store.read_latest`."""
     return default_store().read_latest(
         dataset,
+        type=type,
         max_staleness=max_staleness,
         min_version=min_version,
         stale_if_error=stale_if_error,

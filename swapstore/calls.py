@@ -1,61 +1,50 @@
-"""What producers and readers ask of a store, without I/O: each call checks its arguments and is an operation.
+"""What producers ask of a store, and readers (`reads.py`), without I/O.
 
-`Store` runs them, `AsyncStore` awaits them. Both take their signatures and docstrings from here.
+Each call checks its arguments and is an operation. `Store` runs them, `AsyncStore` awaits them. Both take
+their signatures and docstrings from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from swapstore import arguments, codecs
-from swapstore.errors import (
-    InvalidInput,
-    Rejected,
-    SwapstoreError,
-    UnderReplicated,
-)
+from swapstore.errors import InvalidInput, Rejected, UnderReplicated
 from swapstore.events import Published, PublishRejected
-from swapstore.format.search import Filter
 from swapstore.migration import mirror
 from swapstore.models import Durability, Item, Outcomes, Validator
-from swapstore.protocol import datasets as listing
-from swapstore.protocol import last_good, live, pointers, read
+from swapstore.protocol import last_good, live, pointers
 from swapstore.protocol.batching import batched
 from swapstore.protocol.context import NO_DATASET, about
 from swapstore.protocol.durability import asking, publish_durably, require
-from swapstore.protocol.follow import Follow, FollowMany
-from swapstore.protocol.last_good import Terms
 from swapstore.protocol.operation import Emit, Tally, Turn
 from swapstore.protocol.publish import options, publication, publish, published
-from swapstore.protocol.read import History
+from swapstore.reads import Reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime, timedelta
 
+    from typing_extensions import TypeVar
+
     from swapstore.codecs import Codec
-    from swapstore.models import Candidate, Commit, Gap, Group, LiveView, Row, Snapshot, Status
-    from swapstore.protocol.context import Context
-    from swapstore.protocol.operation import Operation, Steps
+    from swapstore.models import Candidate, Commit, Row, Snapshot, Status
+    from swapstore.protocol.operation import Operation
     from swapstore.protocol.publish import Publication
 
+    T = TypeVar("T", default=Any)
+    S = TypeVar("S", bound=Snapshot | None)
 
-T = TypeVar("T")
 
-
-class Calls:
-    """The calls of producers and readers, on the context of one client. `kind` is the kind of store.
+class Calls(Reads):
+    """The calls of producers and readers, on the context of one client.
 
     `Maintenance` adds those of operators.
     """
-
-    def __init__(self, context: Context, kind: str) -> None:
-        self._context = context
-        self._kind = kind
 
     # --- publish --------------------------------------------------------------------------------------
 
@@ -72,6 +61,7 @@ class Calls:
         expected_version: int | None = None,
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
         codec: Codec = "json",
+        default: Callable[[Any], Any] | None = None,
         durability: Durability | None = None,
     ) -> Operation[Commit]:
         """Publish a value as the next snapshot of a dataset. Readers see all of it, or the previous snapshot.
@@ -93,8 +83,11 @@ class Calls:
         - `validate`: called before anything is written, with the `Candidate` and the latest snapshot (None:
           nothing is published, or its payload was lost). Returning a reason or raising refuses the publish.
           It may be called again if another producer commits first.
-        - `codec`: `json` (any JSON value, attrs classes, dataclasses, msgspec structs, or JSON text as
-          `msgspec.Raw`) or `bytes`.
+        - `codec`: `json` or `bytes`. `json` takes any JSON value, attrs classes, dataclasses, msgspec
+          structs, pydantic models (version 2), aware datetimes, dates, times, UUIDs, Decimals, enums and
+          paths, or JSON text as `msgspec.Raw`.
+        - `default`: called with each part of the value that has no JSON form, as that of `json.dumps`.
+          Returns what is published in its place.
         - `durability`: wait until replicas, or disks, have the commit: a `Durability`. Default: that of the
           store.
 
@@ -115,6 +108,7 @@ class Calls:
             expected_version=expected_version,
             validate=validate,
             codec=codec,
+            default=default,
         )
         return self._publish(dataset, wanted, durability)
 
@@ -131,6 +125,7 @@ class Calls:
         expected_version: int | None = None,
         validate: Callable[[Candidate, Snapshot | None], str | None] | None = None,
         codec: Codec = "json",
+        default: Callable[[Any], Any] | None = None,
         durability: Durability | None = None,
     ) -> Operation[Commit]:
         """Publish named members as one snapshot, a group: readers see all of them, or the group before.
@@ -154,6 +149,7 @@ class Calls:
             expected_version=expected_version,
             validate=validate,
             codec=codec,
+            default=default,
             of_group=True,
         )
         return self._publish(dataset, wanted, durability, call="publish_group")
@@ -214,6 +210,7 @@ class Calls:
         dedupe_key: str | None = None,
         validate: Validator | None = None,
         codec: Codec = "json",
+        default: Callable[[Any], Any] | None = None,
         durability: Durability | None = None,
     ) -> Operation[Outcomes]:
         """Publish a value to each of several datasets.
@@ -240,6 +237,7 @@ class Calls:
             "dedupe_key": dedupe_key,
             "validate": validate,
             "codec": codec,
+            "default": default,
         }
         with about(self._context, "publish_many", NO_DATASET):
             if durability is not None:
@@ -302,6 +300,7 @@ class Calls:
         ttl: float | timedelta,
         etag: str | None = None,
         codec: Codec = "json",
+        default: Callable[[Any], Any] | None = None,
     ) -> Operation[str]:
         """Store the live view: a value that was computed from one version and is invalid for any other.
 
@@ -311,238 +310,14 @@ class Calls:
         given and nothing is published.
         """
         with about(self._context, "put_live", dataset) as name:
-            payload = codecs.encode(value, codec, limit_bytes=self._context.policy.max_payload_bytes)
+            codecs.check_default(default)
+            most = self._context.policy.max_payload_bytes
+            payload = codecs.encode(value, codec, limit_bytes=most, default=default)
             bound_to = None if etag is None else arguments.etag(etag)
             putting = live.put_live(
                 self._context, name, payload, codec=codec, ttl_ms=arguments.ttl_ms(ttl), etag=bound_to
             )
             return (yield from putting)
-
-    # --- read -----------------------------------------------------------------------------------------
-
-    def read_latest(
-        self,
-        dataset: str,
-        *,
-        max_staleness: float | timedelta = 0.0,
-        min_version: int = 0,
-        stale_if_error: float | timedelta | None = None,
-        max_age: float | timedelta | None = None,
-    ) -> Operation[Snapshot | None]:
-        """Return the snapshot that is served: the pinned one, or else the latest. None: nothing is published.
-
-        Times are in seconds, or timedeltas.
-
-        - `max_staleness`: if the store checked the manifest within that time, the cached snapshot is returned
-          without a round trip.
-        - `min_version`: the version of a `Commit`, to read what somebody has written: the dataset must have
-          that version, or a later one. A pinned snapshot may be older. `Unavailable` is raised if neither a
-          replica nor the primary shows that version.
-        - `stale_if_error`: in an outage (`Unavailable`), return what this store object returned last, if the
-          store showed no longer ago than this that it is current. `Snapshot.stale` is then True. The call
-          tries once, within the time-out and without `patience`, or not at all while another caller tries.
-          Default: that of the store. 0: raise.
-        - `max_age`: raise `TooStale` if a producer last published or confirmed what is returned longer ago
-          than this (`Snapshot.confirmed_at`), or the store showed it longer ago (`Snapshot.seen_at`).
-          Default: any age.
-        """
-        with about(self._context, "read_latest", dataset) as name:
-            bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            terms = self.terms(stale_if_error, max_age, min_version=least)
-            if terms is None:
-                reading = read.read_latest(self._context, name, max_staleness_s=bound, min_version=least)
-                return (yield from reading)
-            reading = read.read_latest(self._context, name, min_version=least)
-            return (yield from last_good.read_one(self._context, name, reading, bound, terms))
-
-    def read_group(
-        self,
-        dataset: str,
-        *,
-        members: Iterable[str] | None = None,
-        max_staleness: float | timedelta = 0.0,
-        min_version: int = 0,
-        stale_if_error: float | timedelta | None = None,
-        max_age: float | timedelta | None = None,
-    ) -> Operation[Group | None]:
-        """Return the group that is served: the pinned one, or else the latest. None: nothing is published.
-
-        `members`: read only these members, which costs as much as to read so many snapshots. The other
-        arguments are those of `read_latest`. Raises `NotFound` for a name that the group does not have, and
-        `InvalidInput` if what is served is a single snapshot. In an outage, members are there that this store
-        object returned of the version that it returned last.
-        """
-        with about(self._context, "read_group", dataset) as name:
-            bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            names = None if members is None else arguments.member_names(members)
-            reading = partial(read.read_group, self._context, name, names, min_version=least)
-            terms = self.terms(stale_if_error, max_age, min_version=least, names=names, of_group=True)
-            if terms is None:
-                return (yield from reading(max_staleness_s=bound))
-            return (yield from last_good.read_one(self._context, name, reading(), bound, terms))
-
-    def read_latest_many(
-        self,
-        datasets: Iterable[str],
-        *,
-        max_staleness: float | timedelta = 0.0,
-        stale_if_error: float | timedelta | None = None,
-        max_age: float | timedelta | None = None,
-    ) -> Operation[dict[str, Snapshot | None]]:
-        """Return the snapshot that is served of each dataset, or None for each without one.
-
-        Like `read_latest` of each, but in one batch: two round trips at most, one if the store has the
-        snapshots in its cache. If a dataset cannot be read, its error is raised after all have been read.
-        In an outage, `patience` is spent if there is nothing to serve of one of them.
-        """
-        names = arguments.datasets(datasets)
-        terms = self.terms(stale_if_error, max_age)
-        if terms is not None:
-            bound = arguments.staleness_s(max_staleness)
-            return (yield from last_good.read_many(self._context, names, bound, terms))
-        reading = {name: self.read_latest(name, max_staleness=max_staleness) for name in names}
-        outcomes = yield from batched(self._context, reading)
-        found: dict[str, Snapshot | None] = {}
-        for name, outcome in outcomes.items():
-            if isinstance(outcome, SwapstoreError):
-                raise outcome
-            found[name] = outcome
-        return found
-
-    def remembered(
-        self,
-        dataset: str,
-        *,
-        max_staleness: float | timedelta = 0.0,
-        min_version: int = 0,
-        stale_if_error: float | timedelta | None = None,
-        max_age: float | timedelta | None = None,
-    ) -> Snapshot | None:
-        """Return what `read_latest` can serve without I/O. None: it has to ask the store."""
-        with about(self._context, "read_latest", dataset) as name:
-            bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            if stale_if_error is None and max_age is None and not self._context.policy.stale_if_error_s:
-                return read.remembered(self._context, name, bound, least) if bound else None
-            terms = Terms.of(self._context, stale_if_error, max_age, min_version=least)
-            return last_good.at_once(self._context, name, bound, terms)
-
-    def terms(self, stale_if_error: Any, max_age: Any, **others: Any) -> Terms | None:
-        """Check what a reader takes. None: nothing but what is fresh, of any age."""
-        if stale_if_error is None and max_age is None and not self._context.policy.stale_if_error_s:
-            return None
-        return Terms.of(self._context, stale_if_error, max_age, **others)
-
-    def read(
-        self,
-        dataset: str,
-        *,
-        id: str | None = None,  # noqa: A002
-        version: int | None = None,
-        as_of: int | datetime | None = None,
-    ) -> Operation[Snapshot | None]:
-        """Return one committed snapshot. Give exactly one of `id`, `version` and `as_of`.
-
-        `as_of` (milliseconds since the Unix epoch, or an aware datetime) finds the snapshot with the greatest
-        `ts` up to that moment. None: the history has no such snapshot. Pins and rollbacks do not affect it,
-        and a snapshot that was staged and never committed is not found.
-        """
-        with about(self._context, "read", dataset) as name:
-            match (id, version, as_of):
-                case (str(), None, None):
-                    return (yield from read.read_id(self._context, name, arguments.snapshot_id(id)))
-                case (None, None, moment) if moment is not None:
-                    ts = arguments.timestamp_ms(moment, "as_of")
-                    return (yield from read.read_as_of(self._context, name, ts))
-                case (None, number, None) if number is not None:
-                    number = arguments.whole(number, "version", least=1)
-                    return (yield from read.read_version(self._context, name, number))
-            raise InvalidInput("read takes exactly one of id=, version= and as_of=")
-
-    def status(self, dataset: str) -> Operation[Status | None]:
-        """Return a summary of a dataset, without reading its payload. None: nothing is published."""
-        with about(self._context, "status", dataset) as name:
-            return (yield from listing.status(self._context, name))
-
-    def datasets(self) -> Operation[list[str]]:
-        """Return the names of all datasets with at least one published snapshot, in alphabetical order."""
-        with about(self._context, "datasets", NO_DATASET):
-            return (yield from listing.datasets(self._context))
-
-    def read_live(self, dataset: str) -> Operation[LiveView | None]:
-        """Return the live view if there is one and its version is still current, else None."""
-        with about(self._context, "read_live", dataset) as name:
-            return (yield from live.read_live(self._context, name))
-
-    def history(
-        self,
-        dataset: str,
-        *,
-        limit: int | None = 50,
-        before: int | None = None,
-        label: Mapping[str, str] | None = None,
-        since: int | datetime | None = None,
-        until: int | datetime | None = None,
-    ) -> Steps[Row]:
-        """Iterate over the committed rows, newest commit first.
-
-        `limit` is the most rows to return (None: all). `before` starts below a version. Older pages are
-        loaded when the iteration reaches them. All rows come from one manifest, however slowly they are read.
-
-        `label` returns only rows that have all of these labels. `since` and `until` (milliseconds since the
-        Unix epoch, or aware datetimes) return only rows with a `ts` of `since` or later, and earlier than
-        `until`. The iteration goes on until it has found `limit` such rows, or has seen the whole history. It
-        takes a round trip for every 128 commits that it looks at. `since` and `until` skip the pages whose
-        times lie outside, so a week out of years takes a few round trips. A `label` skips none, so a rare one
-        without `since` takes as many as the whole history.
-        """
-        with about(self._context, "history", dataset) as name:
-            most = None if limit is None else arguments.whole(limit, "limit", least=0)
-            below = None if before is None else arguments.whole(before, "before", least=0)
-            wanted = _wanted(label, since, until)
-            steps = History(self._context, name, limit=most, before=below, wanted=wanted)
-            return Named(self._context, "history", name, steps)
-
-    def follow(
-        self, dataset: str, *, after: int | None = None, poll: float | timedelta = 2.0
-    ) -> Steps[Row | Gap]:
-        """Iterate over the commits of a dataset in order, as they come, none skipped and none twice.
-
-        `after` is a version: start after it. 0: start with the oldest commit that is retained. Default: start
-        with the next commit after this call. The iterator does not end by itself: it waits for the next
-        commit. On Redis and Valkey a hint wakes it; `poll` (seconds, or a timedelta) is the longest time
-        until a commit is seen whose hint was lost. On SQLite there are no hints.
-
-        Only commits that published a snapshot are returned. A `Gap` takes the place of those that cannot be:
-        retention unlinked them, or the store went back (a flush, a restored backup, a failover that lost
-        some). One of the last 4,096 comes twice only after such a `Gap`, if it was published again.
-
-        Raises `Unavailable` if the store cannot be reached at the beginning, within `patience`. Later it
-        retries until the store is back, and logs one warning for each outage to the logger `swapstore`.
-        Raises `Damaged` for damage that it meets, and `Misconfigured` for what waiting does not cure.
-        """
-        with about(self._context, "follow", dataset) as name:
-            begin = None if after is None else arguments.whole(after, "after", least=0)
-            following = Follow(self._context, name, after=begin, poll_s=arguments.poll_s(poll))
-            return Named(self._context, "follow", name, following)
-
-    def follow_many(
-        self, datasets: Iterable[str] | Mapping[str, int], *, poll: float | timedelta = 2.0
-    ) -> Steps[tuple[str, Row | Gap]]:
-        """Iterate over the commits of several datasets: pairs of a dataset and its `Row` or `Gap`.
-
-        Like `follow` of each, in one thread or task and over one connection, however many they are.
-        `datasets` are names, each of which starts with the next commit after this call, or a mapping of names
-        to the versions to start after. The commits of each dataset come in order.
-
-        Damage of one dataset ends the iteration. The error names it; start again without it, after the
-        versions that were returned.
-        """
-        with about(self._context, "follow_many", NO_DATASET):
-            after: dict[str, int | None] = dict.fromkeys(arguments.datasets(datasets))
-            if isinstance(datasets, Mapping):
-                after = {name: arguments.whole(datasets[name], "after", least=0) for name in after}
-            following = FollowMany(self._context, after, poll_s=arguments.poll_s(poll))
-            return Named(self._context, "follow_many", NO_DATASET, following)
 
     def _emit_published(self, commit: Commit, tally: Tally) -> None:
         self._context.emit(
@@ -569,31 +344,3 @@ class Calls:
         if self._context.mirror is not None:
             yield from mirror.bring_up_to_date(self._context, self._context.mirror, status.dataset)
         return status
-
-
-def _wanted(label: Any, since: Any, until: Any) -> Filter:
-    """Check what a history is asked for."""
-    labels = {} if label is None else arguments.labels(label, "label")
-    first = None if since is None else arguments.timestamp_ms(since, "since")
-    end = None if until is None else arguments.timestamp_ms(until, "until")
-    if first is not None and end is not None and end < first:
-        raise InvalidInput(f"until ({end}) is before since ({first}), so no ts is in between; swap the two")
-    return Filter(labels=labels, since=first, until=end)
-
-
-# --- what failed, and where ---------------------------------------------------------------------------
-
-
-class Named(Generic[T]):
-    """Steps whose errors name the dataset, if they are about one."""
-
-    def __init__(self, context: Context, call: str, dataset: Any, steps: Steps[T]) -> None:
-        self._context = context
-        self._call = call
-        self._dataset = dataset
-        self._steps = steps
-
-    def step(self) -> Operation[list[T] | None]:
-        """Take one step."""
-        with about(self._context, self._call, self._dataset):
-            return (yield from self._steps.step())

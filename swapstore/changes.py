@@ -120,7 +120,7 @@ def _are_same_payloads(a: Any, b: Any) -> bool:
 
 def _value(given: Any) -> Any:
     if isinstance(given, _Payload):
-        return given.value
+        return attrs.evolve(given).value  # not that of a read with `type=`, which may be any object
     return bytes(given) if isinstance(given, bytearray | memoryview) else given
 
 

@@ -4,6 +4,9 @@ JSON is strict in both directions. msgspec is the encoder because it is fast, bu
 not: NaN becomes null, sets become arrays, bytes become base64. So a value is checked before it is encoded,
 and what JSON cannot hold is refused with its place in the value. What is read is what was published.
 
+Times, UUIDs, decimals and paths are texts in JSON, one exact text for each. pydantic models say themselves
+what they are as JSON. pydantic is never imported here: a program that publishes a model has imported it.
+
 What is encoded is what was checked: the check copies each container in one step before it looks at its parts,
 and the copy is encoded. Another thread may change the value at any time.
 
@@ -17,14 +20,18 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import datetime as dt
 import enum
 import json
 import re
 import sys
+import uuid
 import warnings
+from collections.abc import Callable
 from copy import copy
+from decimal import Decimal
 from math import isfinite
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import attrs
@@ -35,20 +42,23 @@ from swapstore.errors import Corrupt, InvalidInput
 
 Codec = Literal["json", "bytes"]
 CODECS: tuple[Codec, ...] = ("json", "bytes")
+Default = Callable[[Any], Any]
 LONG = 16
 MAX_DEPTH = 200  # well below what any reader's interpreter can decode
 _LEAVES = frozenset({str, int, bool, type(None)})
 
 
-def encode(value: Any, codec: str, *, limit_bytes: int) -> bytes:
+def encode(value: Any, codec: str, *, limit_bytes: int, default: Default | None = None) -> bytes:
     """Return the payload bytes of a value.
 
     `msgspec.Raw` with the codec `json` is JSON text that is already encoded: it is checked, and stored byte
-    for byte. Raises `InvalidInput` with the place of what cannot be encoded, or for any error that the value
+    for byte. `default` is called for each part that has no JSON form, and returns what is encoded instead.
+
+    Raises `InvalidInput` with the place of what cannot be encoded, or for any error that the value
     raises when it is read, and `PayloadTooLarge` if the payload exceeds `limit_bytes`.
     """
     try:
-        payload = _encoded(value, codec, limit_bytes)
+        payload = _encoded(value, codec, limit_bytes, default)
         payload_size(len(payload), limit_bytes)
     except InvalidInput:
         raise
@@ -70,9 +80,16 @@ def known(codec: Any) -> Codec:
     raise InvalidInput(f"unknown codec {shown(codec)}: use one of {', '.join(CODECS)}")
 
 
-def _encoded(value: Any, codec: str, limit_bytes: int) -> bytes:
+def check_default(default: Any) -> None:
+    """Raise `InvalidInput` if the `default` of a publish cannot be called."""
+    if default is not None and not callable(default):
+        kind = type(default).__name__
+        raise InvalidInput(f"default must be a function that takes a part of the value, not a {kind}")
+
+
+def _encoded(value: Any, codec: str, limit_bytes: int, default: Default | None) -> bytes:
     if known(codec) == "json":
-        return _encode_json(value, limit_bytes)
+        return _encode_json(value, limit_bytes, default)
     if not isinstance(value, bytes | bytearray | memoryview):
         raise InvalidInput(
             f"codec 'bytes' takes bytes, not {type(value).__name__}: encode it first, or use codec='json'"
@@ -94,7 +111,7 @@ def decode(raw: bytes, codec: str) -> Any:
         raise Corrupt(f"the payload is not JSON although its codec says so ({error}); use .raw") from error
 
 
-def _encode_json(value: Any, limit_bytes: int) -> bytes:
+def _encode_json(value: Any, limit_bytes: int, default: Default | None) -> bytes:
     if isinstance(value, msgspec.Raw):
         text = bytes(value)
         payload_size(len(text), limit_bytes)
@@ -102,7 +119,7 @@ def _encode_json(value: Any, limit_bytes: int) -> bytes:
         return text
     if isinstance(value, str):
         _warn_of_json_text(value)
-    return msgspec.json.encode(_Walk(limit_bytes).checked(value), enc_hook=_plain_scalar)
+    return msgspec.json.encode(_Walk(limit_bytes, default).checked(value), enc_hook=_plain_scalar)
 
 
 def _parsed(text: bytes) -> Any:
@@ -163,8 +180,9 @@ _UNDER_WAY = (None, None, 0, MAX_DEPTH)
 class _Walk:
     """A walk through one value."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, default: Default | None = None) -> None:
         self._limit = limit_bytes
+        self._default = default
         self._visited = 0
         self._structs = 0  # how many structs the current item is in
         # By id: a container (so that the id stays its own), what is encoded, how many items are in it, and
@@ -179,7 +197,7 @@ class _Walk:
             path = "$" + "".join(reversed(fault.path))
             if len(path) > 200:  # noqa: PLR2004 - the beginning of a long path is enough
                 path = path[:200] + "…"
-            raise InvalidInput(f"JSON cannot hold the value: at {path}: {fault}") from None
+            raise InvalidInput(f"JSON cannot hold the value: at {path}: {fault}") from fault.__cause__
 
     def _checked(self, item: Any, depth: int) -> Any:
         """Return an item as it is encoded: attrs classes and dataclasses as dicts of their fields.
@@ -195,10 +213,12 @@ class _Walk:
         if is_plain:
             parts = item.copy()
         else:
-            self._refuse(item, depth)
+            text = _TEXTS.get(kind)
+            if text is not None:
+                return text(item) if self._default is None else self._leaf(item, depth)
             parts = _parts(item)
             if parts is None:
-                return item
+                return self._leaf(item, depth)
         before = self._visited
         self._visited += len(parts)
         if self._visited > self._limit:
@@ -230,9 +250,8 @@ class _Walk:
         is_flat = True
         for key, part in parts.items():
             if type(key) is not str and not isinstance(key, str):
-                raise _Fault(
-                    f"the key {shown(key)} is not a string; object keys must be, convert it with str()"
-                )
+                _convert_keys(parts)
+                return self._check_dict(number, parts, depth)
             kind = type(part)
             if kind not in _LEAVES and not (kind is float and isfinite(part)):
                 is_flat = False
@@ -261,20 +280,30 @@ class _Walk:
                     raise
         return is_flat
 
-    def _refuse(self, item: Any, depth: int) -> None:
-        """Refuse an item that JSON cannot hold, its parts aside."""
+    def _leaf(self, item: Any, depth: int) -> Any:
+        """Return an item that is no container as it is encoded. Raises `_Fault` if JSON cannot hold it."""
         if isinstance(item, float):
             if not isfinite(item):
                 raise _Fault(f"{item!r} is not a JSON number; use None")
-        elif isinstance(item, dict | list | tuple):
-            pass
-        elif _is_record(item):
-            if self._structs:
-                raise _Fault("attrs classes and dataclasses cannot be inside a msgspec.Struct")
-        elif not isinstance(item, str | int | enum.Enum | msgspec.Struct | None) and not (
-            item is msgspec.UNSET and self._structs
-        ):
-            raise _Fault(_without_json_form(item, is_whole=not depth))
+            return item
+        if isinstance(item, str | int | None) or (item is msgspec.UNSET and self._structs):
+            return item
+        if is_model(type(item)):
+            return self._checked(_dumped(item), depth)
+        try:
+            return _text(item, is_whole=not depth)
+        except _Fault:
+            if self._default is None:
+                raise
+        if depth == MAX_DEPTH:  # what it returns may need it again, without an end
+            raise _Fault(f"it is nested deeper than {MAX_DEPTH} levels")
+        try:
+            known = self._default(item)
+        except Exception as error:
+            name = _name(type(item))
+            kind = type(error).__name__
+            raise _Fault(f"{name} has no JSON form, and default raised {kind}, its cause") from error
+        return self._checked(known, depth + 1)
 
 
 def _parts(item: Any) -> Any:
@@ -317,9 +346,90 @@ def _made(item: Any, parts: Any) -> Any:
     return parts
 
 
-def _is_record(item: Any) -> bool:
-    kind = type(item)
-    return attrs.has(kind) or dataclasses.is_dataclass(kind)
+def _dumped(model: Any) -> Any:
+    try:
+        return model.model_dump(mode="json", by_alias=True)
+    except Exception as error:
+        raise _Fault(
+            f"the model_dump of {_name(type(model))} raised {type(error).__name__}, its cause"
+        ) from error
+
+
+def is_model(kind: type) -> bool:
+    """Say whether a class is a pydantic model, as pydantic 2 makes them."""
+    return hasattr(kind, "model_dump") and any(
+        base.__name__ == "BaseModel" and base.__module__ == "pydantic.main" for base in kind.__mro__
+    )
+
+
+# --- texts -------------------------------------------------------------------------------------------
+
+
+def _moment(item: dt.datetime | dt.time) -> str:
+    """Return a time as RFC 3339 writes it. A time of day may be without an offset from UTC."""
+    offset = item.utcoffset()
+    if isinstance(item, dt.datetime):
+        text = dt.datetime.isoformat(item)
+        if offset is None:
+            raise _Fault(
+                "a datetime without a time zone names no moment; write value.replace(tzinfo=timezone.utc) if "
+                "it is in UTC, or value.astimezone() if it is in local time"
+            )
+    else:
+        text = dt.time.isoformat(item)
+        if offset is None:
+            return text
+    if offset % dt.timedelta(minutes=1):
+        raise _Fault(
+            "its offset from UTC has seconds, which RFC 3339 cannot write; convert it with "
+            ".astimezone(timezone.utc)"
+        )
+    return text if offset else text.removesuffix("+00:00") + "Z"
+
+
+def _decimal(item: Decimal) -> str:
+    if not Decimal.is_finite(item):
+        raise _Fault(f"the Decimal {Decimal.__str__(item)} is not a number; use None")
+    return Decimal.__str__(item)
+
+
+_TEXTS: dict[type, Callable[[Any], str]] = {  # a datetime is a date, too
+    dt.datetime: _moment,
+    dt.date: dt.date.isoformat,
+    dt.time: _moment,
+    uuid.UUID: str,
+    Decimal: _decimal,
+    PurePath: str,
+}
+
+
+def _text(item: Any, *, is_whole: bool) -> str:
+    """Return the text of an item that has one in JSON. Raises `_Fault` if it has none."""
+    if _conversion(type(item)) is None:  # a pandas.Timestamp is a datetime, but finer
+        for kind, text in _TEXTS.items():
+            if isinstance(item, kind):
+                return text(item)
+    raise _Fault(_without_json_form(item, is_whole=is_whole))
+
+
+def _convert_keys(parts: dict[Any, Any]) -> None:
+    """Replace the keys of an object that are not strings by their texts."""
+    texts: dict[str, Any] = {}
+    for key, part in parts.items():
+        text = key
+        while isinstance(text, enum.Enum) and not isinstance(text, str):
+            text = text.value
+        if not isinstance(text, str):
+            if not isinstance(text, tuple(_TEXTS)):
+                raise _Fault(
+                    f"the key {shown(key)} is not a string; object keys must be, convert it with str()"
+                )
+            text = _text(text, is_whole=False)
+        if text in texts:
+            raise _Fault(f"two keys are {shown(text)} as JSON")
+        texts[text] = part
+    parts.clear()
+    parts.update(texts)
 
 
 # --- advice ------------------------------------------------------------------------------------------
@@ -330,18 +440,15 @@ _CONVERSIONS = {  # by the package and the name of a class
     ("pandas", "DataFrame"): '.to_dict(orient="records")',
     ("pandas", "Series"): ".to_list()",
     ("pandas", "Index"): ".to_list()",
+    ("pandas", "Timestamp"): ".to_pydatetime()",
     ("pandas", "NaTType"): "None in its place",
     ("pandas", "NAType"): "None in its place",
     ("polars", "DataFrame"): ".to_dicts()",
+    ("polars", "LazyFrame"): ".collect().to_dicts()",
     ("polars", "Series"): ".to_list()",
-    ("pydantic", "BaseModel"): '.model_dump(mode="json")',
-    ("datetime", "date"): ".isoformat()",
-    ("datetime", "time"): ".isoformat()",
+    ("pydantic", "BaseModel"): "json.loads(value.json()): it is a model of pydantic 1",
     ("datetime", "timedelta"): ".total_seconds()",
-    ("decimal", "Decimal"): "str()",
     ("fractions", "Fraction"): "str()",
-    ("uuid", "UUID"): "str()",
-    ("pathlib", "PurePath"): "str()",
     ("builtins", "set"): "sorted()",
     ("builtins", "frozenset"): "sorted()",
 }
@@ -349,9 +456,20 @@ _CONVERSIONS = {  # by the package and the name of a class
 
 def _without_json_form(item: Any, *, is_whole: bool) -> str:
     """Say which type it is, and how to convert it."""
-    kind = type(item)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{name} has no JSON form; {_advice(item, is_whole=is_whole)}"
+    return f"{_name(type(item))} has no JSON form; {_advice(item, is_whole=is_whole)}"
+
+
+def _name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _conversion(kind: type) -> str | None:
+    """Return the call that converts what has no JSON form, where it is known."""
+    for base in kind.__mro__:
+        call = _CONVERSIONS.get((base.__module__.partition(".")[0], base.__name__))
+        if call is not None:
+            return call
+    return None
 
 
 def _advice(item: Any, *, is_whole: bool) -> str:
@@ -359,15 +477,14 @@ def _advice(item: Any, *, is_whole: bool) -> str:
         if is_whole:
             return "if it is JSON text, publish msgspec.Raw(value); if it is not, use codec='bytes'"
         return "convert it with .decode() if it is text, or base64.b64encode(…).decode()"
-    for kind in type(item).__mro__:
-        call = _CONVERSIONS.get((kind.__module__.partition(".")[0], kind.__name__))
-        if call is not None:
-            return f"convert it with {call}"
+    call = _conversion(type(item))
+    if call is not None:
+        return f"convert it with {call}"
     if isinstance(item, collections.abc.Mapping):
         return "convert it with dict()"
     if isinstance(item, collections.abc.Iterable):
         return "convert it with list()"
-    return "convert it (for example to str or list)"
+    return "convert it (for example to str or list), or pass default="
 
 
 def _warn_of_json_text(text: str) -> None:

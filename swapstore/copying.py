@@ -33,19 +33,21 @@ from swapstore.errors import (
 )
 from swapstore.format.manifest import Manifest
 from swapstore.fsck.keyset import Keyset
-from swapstore.models import Copied, CopyStep, Snapshot
+from swapstore.models import Snapshot
 from swapstore.protocol import copying, prune
 from swapstore.protocol.batching import batched
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.operation import portions
+from swapstore.reports import Copied, CopyStep
 from swapstore.store import AsyncStore, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import timedelta
 
-    from swapstore.models import Commit, CopyOutcome, Entry, Row
+    from swapstore.models import Commit, Entry, Row
     from swapstore.protocol.operation import Operation
+    from swapstore.reports import CopyOutcome
 
     Look = Manifest | SwapstoreError | None  # at a dataset of one store
     Tried = tuple[CopyOutcome, SwapstoreError | None]

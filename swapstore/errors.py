@@ -8,6 +8,7 @@ Catch a group, not a leaf:
 - `Unavailable`: the store cannot serve now. Try again later, with the same `id` when publishing.
 - `Misconfigured`: the store works, but not for this client. Waiting does not help: change the setup.
 - `Damaged`: what is stored is not what was written. Somebody has to look.
+- `TypeMismatch`: what was published does not fit the reader's type. Change the type, or what is published.
 
 Two are in no group. `UnderReplicated`: the snapshot is published, and too few replicas have it. Publish the
 same id again to wait again. `TooStale`: the store works, and what it serves is older than the `max_age` of a
@@ -316,6 +317,22 @@ class Corrupt(Damaged):
 
 class UnsupportedFormat(Damaged):
     """The stored format is newer than this version of swapstore supports. Upgrade swapstore."""
+
+
+class TypeMismatch(SwapstoreError):  # noqa: N818
+    """A payload does not fit the type that the reader asked for: `type=` of a read, or `value_as`.
+
+    Nothing is damaged: without a type, the value can be read as it was published. `place` is where in the
+    data, such as `$.items[3].price`. `version` is the snapshot's; None: it has none yet, or the error is
+    about one member. The message says what was expected there. It never has the data itself.
+    """
+
+    def __init__(
+        self, message: str, *, place: str = "$", version: int | None = None, dataset: str | None = None
+    ) -> None:
+        super().__init__(message, dataset=dataset)
+        self.place = place
+        self.version = version
 
 
 class StoreClosed(InvalidInput):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from swapstore import arguments
-from swapstore.calls import Calls, Named
+from swapstore.calls import Calls
 from swapstore.commands import BackUp, Restore
 from swapstore.errors import InvalidInput, SwapstoreError
 from swapstore.health import Bound, Health, bounds_of, judged
@@ -13,7 +13,7 @@ from swapstore.models import Retention
 from swapstore.protocol import datasets as listing
 from swapstore.protocol import pointers, prune
 from swapstore.protocol.batching import batched
-from swapstore.protocol.context import NO_DATASET, about
+from swapstore.protocol.context import NO_DATASET, Named, about
 from swapstore.protocol.load import ask
 from swapstore.protocol.operation import Batch, Within
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.fsck.verify import Inspection
-    from swapstore.models import Compression, Dropped, Erased, Pruned, Recompressed, Status
+    from swapstore.models import Compression, Status
     from swapstore.protocol.operation import Operation, Steps
+    from swapstore.reports import Dropped, Erased, Pruned, Recompressed
 
 
 class Maintenance(Calls):

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal
 
 import attrs
 import msgspec
 
-from swapstore import arguments, codecs
+from swapstore import arguments, codecs, decoders
 from swapstore.codecs import Codec
 from swapstore.errors import Corrupt, InvalidInput, SomeFailed, SwapstoreError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm, TypeVar
+
+    T = TypeVar("T", default=Any)
+    V_co = TypeVar("V_co", covariant=True, default=Any)  # so that a plain `Snapshot` is a `Snapshot[Any]`
+else:
+    from typing import TypeVar
+
+    T, V_co = TypeVar("T"), TypeVar("V_co", covariant=True)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = 2**53 - 1  # every reader of JSON keeps whole numbers exact up to this one
@@ -97,7 +107,7 @@ class Ref:
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class _Payload:
+class _Payload(Generic[V_co]):
     """Payload bytes, decoded at the first use of `value`."""
 
     size: int
@@ -106,17 +116,40 @@ class _Payload:
     raw: bytes = attrs.field(repr=False)
 
     @cached_property
-    def value(self) -> Any:
+    def value(self) -> V_co:
         """The payload, decoded by its codec at first use.
 
         Raises `Corrupt` if the codec cannot decode the bytes.
         """
-        return codecs.decode(self.raw, self.codec)
+        value: V_co = codecs.decode(self.raw, self.codec)
+        return value
+
+    def value_as(self, type: TypeForm[T]) -> T:  # noqa: A002
+        """Return the value as this type, decoded from the payload bytes.
+
+        `type`: an attrs class, a dataclass, a msgspec struct, a TypedDict, a pydantic model (version 2), or
+        what is made of them, such as `list[Country]` or `Country | None`. It is decoded at each call, and
+        checked as msgspec, or pydantic, checks it.
+
+        Raises `TypeMismatch`, which names the place in the data, if the payload does not fit, `InvalidInput`
+        if nothing can be decoded to this type, and `Corrupt` if the codec cannot decode the bytes.
+        """
+        raw, codec = self._encoded()
+        what, dataset = self._what.format(self), getattr(self, "dataset", None)
+        version = getattr(self, "version", None)
+        value: T = decoders.decode(raw, codec, type, what=what, dataset=dataset, version=version)
+        return value
+
+    _what = "the payload"  # in errors
+
+    def _encoded(self) -> tuple[bytes, str]:
+        """Return the whole value as bytes, and their codec."""
+        return self.raw, self.codec
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Snapshot(_Payload, _Dated):
-    """One published value of a dataset.
+class Snapshot(_Payload[V_co], _Dated):
+    """One published value of a dataset. `Snapshot[T]`: its value is a `T`; see `type=` of the reads.
 
     `version` is the manifest version that committed it. `etag` is the etag of the manifest that it was read
     through. `ts` and `committed_at` are in milliseconds since the Unix epoch; `when` is `ts` as an aware
@@ -139,6 +172,8 @@ class Snapshot(_Payload, _Dated):
     seen_at: int = attrs.field(default=0, eq=False)
     stale: bool = attrs.field(default=False, eq=False)
 
+    _what = "version {0.version}"
+
     @cached_property  # of a `Group` it is a field, which takes its place
     def members(self) -> Mapping[str, Member]:
         """The members of a group, by name. Empty: it is no `Group`."""
@@ -146,19 +181,22 @@ class Snapshot(_Payload, _Dated):
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Member(_Payload):
+class Member(_Payload[Any]):
     """A member of a group: its name, and a payload of its own."""
 
     name: str
 
+    _what = "member {0.name!r}"
+
 
 @attrs.frozen(kw_only=True, slots=False)
-class Group(Snapshot):
+class Group(Snapshot[dict[str, Any]]):
     """A snapshot of named members, which were published together: `group["EG"].value`.
 
-    `value` maps the names to the decoded members. `raw` is the table of the members: their sizes, digests and
-    codecs; `size` and `sha256` are those of the table. If only some members were read, `members` has these,
-    and `raw` is empty.
+    `value` maps the names to the decoded members. So `value_as`, and `type=` of a read, take the type of the
+    whole mapping, such as `dict[str, Country]` or a TypedDict; a member has a `value_as` of its own. `raw` is
+    the table of the members: their sizes, digests and codecs; `size` and `sha256` are those of the table. If
+    only some members were read, `members` has these, and `raw` is empty.
     """
 
     members: Mapping[str, Member] = attrs.field(repr=lambda members: f"<{len(members)} members>")
@@ -167,6 +205,9 @@ class Group(Snapshot):
     def value(self) -> dict[str, Any]:
         """The decoded members, by name. Raises `Corrupt` if one of them cannot be decoded."""
         return {name: member.value for name, member in self.members.items()}
+
+    def _encoded(self) -> tuple[bytes, str]:
+        return _as_object(self.members)
 
     def __getitem__(self, name: str) -> Member:
         return self.members[name]
@@ -179,7 +220,7 @@ class Group(Snapshot):
 
 
 @attrs.frozen(kw_only=True, slots=False)
-class Candidate(_Payload, _Dated):
+class Candidate(_Payload[Any], _Dated):
     """A snapshot that is not published yet: the argument of `validate`.
 
     `ts_is_default`: the publish named no `ts`, so it is now, or that of the latest if this is later.
@@ -200,9 +241,14 @@ class Candidate(_Payload, _Dated):
             return {name: member.value for name, member in self.members.items()}
         return super().value
 
+    _what = "the candidate"
+
+    def _encoded(self) -> tuple[bytes, str]:
+        return _as_object(self.members) if self.members else super()._encoded()
+
 
 @attrs.frozen(kw_only=True, slots=False)
-class LiveView(_Payload):
+class LiveView(_Payload[Any]):
     """A value that was computed from one version, and is returned only while that version is current.
 
     `etag` is the etag of the manifest of that version.
@@ -210,6 +256,20 @@ class LiveView(_Payload):
 
     dataset: str
     etag: str
+
+    _what = "the live view"
+
+
+def _as_object(members: Mapping[str, Member]) -> tuple[bytes, str]:
+    """Return the members of a group as one JSON object, and its codec."""
+    for name, member in members.items():
+        if member.codec != "json":
+            raise InvalidInput(
+                f"member {name!r} has the codec {member.codec!r}, and only JSON can be decoded to a type; "
+                "use the .raw of each member"
+            )
+    parts = (b"%b:%b" % (msgspec.json.encode(name), member.raw) for name, member in members.items())
+    return b"{%b}" % b",".join(parts), "json"
 
 
 Validator = Callable[[Candidate, Snapshot | None], str | None]
@@ -233,6 +293,7 @@ class Item:
     expected_version: int | None = attrs.field(default=None, kw_only=True)
     validate: Validator | None = attrs.field(default=None, kw_only=True)
     codec: Codec | None = attrs.field(default=None, kw_only=True)
+    default: Callable[[Any], Any] | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -386,75 +447,6 @@ class Durability:
 
 
 @attrs.frozen(kw_only=True)
-class Pruned:
-    """What `prune` did, and the state of the dataset after it.
-
-    `let_go` is how many snapshots this call took out of the log; their records expire after the reader grace
-    of 10 minutes. `count` is how many snapshots the log still holds: those in the history, the last 32
-    commits, and hidden ones that share a page with others. Snapshots with a version below `first_version`,
-    or with a `ts` below `floor` (milliseconds since the Unix epoch), are hidden.
-    """
-
-    dataset: str
-    version: int
-    etag: str
-    let_go: int
-    count: int
-    first_version: int
-    floor: int
-
-
-@attrs.frozen(kw_only=True)
-class Recompressed:
-    """What `recompress` did, and the state of the dataset after it.
-
-    `stored_anew` is how many snapshots are stored in another way now. Their records took `bytes_before`
-    bytes, and take `bytes_after`, new bases included. `unreadable` is how many snapshots stay as they were
-    because they, or their page of the log, cannot be read. `left` is how many of those that were there when
-    it began come after the limit.
-    """
-
-    dataset: str
-    version: int
-    etag: str
-    compression: Compression
-    stored_anew: int
-    bytes_before: int
-    bytes_after: int
-    unreadable: int
-    left: int
-
-
-@attrs.frozen(kw_only=True)
-class Erased:
-    """What `erase` did, and the state of the dataset after it.
-
-    `id` and `version` are those of the snapshot; one of them is None if no row had it any more, and only
-    what an earlier call had left was deleted. `latest` is the version of the latest snapshot now.
-    `stored_anew` is how many other snapshots had been stored as differences from its content.
-    """
-
-    dataset: str
-    id: str | None
-    version: int | None
-    etag: str
-    latest: int
-    stored_anew: int
-
-
-@attrs.frozen(kw_only=True)
-class Dropped:
-    """What `drop` did. `snapshots` is how many it has removed.
-
-    `republished`: somebody has published to the dataset since it was dropped. What was published is there.
-    """
-
-    dataset: str
-    snapshots: int
-    republished: bool
-
-
-@attrs.frozen(kw_only=True)
 class Gap:
     """What `follow` returns in place of commits that it cannot return, right before the next commit.
 
@@ -515,66 +507,3 @@ class Status:
     def confirmed_age_ms(self) -> int:
         """The milliseconds since a producer last published or confirmed: `read_at` minus `confirmed_at`."""
         return self.read_at - self.confirmed_at
-
-
-CopyOutcome = Literal["copied", "already", "skipped", "conflict", "rejected", "refused", "damaged"]
-
-
-@attrs.frozen(kw_only=True)
-class CopyStep:
-    """What `copy` has done with one snapshot: the argument of its `on_progress`.
-
-    `version` is that of the source. `done` of `total` snapshots of the dataset were tried. The `outcome`:
-
-    - `copied`; `already`: the target had it; `skipped`: retention of the target would hide it at once, or
-      that of the source has unlinked it;
-    - `conflict`: the target has the id with other content; `rejected`: a validator of the target refused it;
-      `refused`: the target cannot take it, for its size or for a `ts` in the future; `damaged`: it cannot be
-      read from the source, or the target has damage in its place. `detail` says more.
-    """
-
-    dataset: str
-    id: str
-    ts: int
-    version: int
-    size: int
-    outcome: CopyOutcome
-    detail: str = ""
-    done: int
-    total: int
-
-    @property
-    def failed(self) -> bool:
-        """Whether the target lacks the snapshot, although it should have it."""
-        return self.outcome not in {"copied", "already", "skipped"}
-
-
-@attrs.frozen(kw_only=True)
-class Copied:
-    """What `copy` did with one dataset.
-
-    `copied` snapshots, of `size` bytes of payload, are in the target now; `already` were there before.
-    `skipped` were left out because of retention, `failed` for what `failures` says of the first of them.
-    `ended` says why the dataset was not copied to its end: an id that the target has with other content, or
-    damage; empty: it was.
-
-    `source_serves` and `target_serves` are the ids that readers of the latest get now; None: nothing is
-    published. They differ if the source has a pin or a rollback, which are not copied, or if the target has
-    newer snapshots or a pin.
-    """
-
-    dataset: str
-    copied: int = 0
-    already: int = 0
-    skipped: int = 0
-    failed: int = 0
-    size: int = 0
-    failures: tuple[CopyStep, ...] = ()
-    ended: str = ""
-    source_serves: str | None = None
-    target_serves: str | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether the target has everything that it should have."""
-        return not self.failed and not self.ended

@@ -118,59 +118,63 @@ def aiterating(
 
 
 def sharing(
-    call: Callable[Concatenate[Calls, P], Operation[Snapshot | None]],
-) -> Callable[Concatenate[Any, P], Snapshot | None]:
+    call: Callable[Concatenate[Calls, P], Operation[T]],
+) -> Callable[Concatenate[Any, P], T]:
     """Make a method of `Store` that reads: from the cache, or with one load for concurrent callers.
 
     The load asks the store, whatever staleness each caller allows: those who allow none get its result too.
     A caller that names a `min_version` loads by itself: another one's load may find an older version.
     Callers who have something to serve in an outage share loads with each other: they have no patience.
-    Each caller gets a snapshot of its own, because its labels can be changed.
+    Each caller gets a snapshot of its own, because its labels can be changed, and decodes it to its own type.
     """
 
     @wraps(call)
-    def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> Snapshot | None:
+    def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
         self._refuse_if_closed()
         found: Snapshot | None = self._calls.remembered(*args, **kwargs)
         if found is not None:
             return found
         if kwargs.get("min_version"):
-            read: Snapshot | None = self._run(call(self._calls, *args, **kwargs))
-            return read
+            return self._run(call(self._calls, *args, **kwargs))
         dataset: Any = args[0] if args else kwargs["dataset"]
         terms = self._calls.terms(kwargs.get("stale_if_error"), kwargs.get("max_age"))
         if terms is None:
             found = self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
-            return None if found is None else own(found)
-        key, load = last_good.shared(self._context, dataset, terms)
-        outcome = self._flights.share(key, lambda: self._run(load()))
-        return last_good.shared_answer(self._context, dataset, outcome, terms)
+            found = None if found is None else own(found)
+        else:
+            key, load = last_good.shared(self._context, dataset, terms)
+            outcome = self._flights.share(key, lambda: self._run(load()))
+            found = last_good.shared_answer(self._context, dataset, outcome, terms)
+        wanted = kwargs.get("type")
+        return found if wanted is None else self._calls.typed(dataset, found, wanted)
 
     return _shown(method, call, "{}")  # type: ignore[return-value]
 
 
 def asharing(
-    call: Callable[Concatenate[Calls, P], Operation[Snapshot | None]],
-) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Snapshot | None]]:
+    call: Callable[Concatenate[Calls, P], Operation[T]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
     """Make a method of `AsyncStore` that reads, like `sharing`."""
 
     @wraps(call)
-    async def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> Snapshot | None:
+    async def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> Any:
         self._refuse_if_closed()
         found: Snapshot | None = self._calls.remembered(*args, **kwargs)
         if found is not None:
             return found
         if kwargs.get("min_version"):
-            read: Snapshot | None = await self._run(call(self._calls, *args, **kwargs))
-            return read
+            return await self._run(call(self._calls, *args, **kwargs))
         dataset: Any = args[0] if args else kwargs["dataset"]
         terms = self._calls.terms(kwargs.get("stale_if_error"), kwargs.get("max_age"))
         if terms is None:
             found = await self._flights.share(dataset, lambda: self._run(self._calls.read_latest(dataset)))
-            return None if found is None else own(found)
-        key, load = last_good.shared(self._context, dataset, terms)
-        outcome = await self._flights.share(key, lambda: self._run(load()))
-        return last_good.shared_answer(self._context, dataset, outcome, terms)
+            found = None if found is None else own(found)
+        else:
+            key, load = last_good.shared(self._context, dataset, terms)
+            outcome = await self._flights.share(key, lambda: self._run(load()))
+            found = last_good.shared_answer(self._context, dataset, outcome, terms)
+        wanted = kwargs.get("type")
+        return found if wanted is None else self._calls.typed(dataset, found, wanted)
 
     return _shown(method, call, "{}", "AsyncStore")  # type: ignore[return-value]
 

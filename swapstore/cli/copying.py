@@ -15,7 +15,8 @@ from swapstore.cli import output
 from swapstore.cli.arguments import MaxAge, MaxCount, retention_of, to_seconds
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.errors import Damaged, InvalidInput, Refused
-from swapstore.models import Copied, CopyStep, Retention
+from swapstore.models import Retention
+from swapstore.reports import Copied, CopyStep
 from swapstore.store import Store
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swapstore.doctor.check import Check, Node
-    from swapstore.models import Pruned, Recompressed
+    from swapstore.reports import Pruned, Recompressed
 
 
 # --- what is served --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from swapstore.cli.session import Session
-    from swapstore.models import Dropped, Erased
+    from swapstore.reports import Dropped, Erased
     from swapstore.store import Store
 
 Yes = Annotated[bool, Parameter(negative="", show_default=False, help="Do not ask.")]

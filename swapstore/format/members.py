@@ -11,7 +11,7 @@ not changed since is stored as a header of some bytes, which names the base.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -48,7 +48,9 @@ class Part:
         return Member(name=name, size=size, sha256=self.sha256, codec=self.codec, raw=self.payload)
 
 
-def parts_of(values: Any, codec: str, *, limit_bytes: int) -> dict[str, Part]:
+def parts_of(
+    values: Any, codec: str, *, limit_bytes: int, default: Callable[[Any], Any] | None = None
+) -> dict[str, Part]:
     """Check the members of a group, and encode their values. `InvalidInput` names the member."""
     if not isinstance(values, Mapping):
         raise InvalidInput(f"members must map names to values, not be a {type(values).__name__}")
@@ -65,7 +67,8 @@ def parts_of(values: Any, codec: str, *, limit_bytes: int) -> dict[str, Part]:
         if own in parts:
             raise InvalidInput(f"the member {own!r} is given twice")
         try:
-            parts[own] = Part(codecs.encode(value, codec, limit_bytes=limit_bytes), codec)
+            payload = codecs.encode(value, codec, limit_bytes=limit_bytes, default=default)
+            parts[own] = Part(payload, codec)
         except InvalidInput as error:
             error.args = (f"member {own!r}: {error.args[0]}", *error.args[1:])
             raise

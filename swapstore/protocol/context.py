@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeGuard, TypeVar
 
 import attrs
 
@@ -28,12 +28,14 @@ from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
 from swapstore.models import Compression, Durability, Retention, Validator
 from swapstore.protocol.commit import Committer, Scripted
-from swapstore.protocol.operation import Operation, Tally
+from swapstore.protocol.operation import Operation, Steps, Tally
 
 if TYPE_CHECKING:
     from swapstore.cache import Known
     from swapstore.format.manifest import Manifest
     from swapstore.migration.layout import Mirror
+
+T = TypeVar("T")
 
 NO_DATASET: Any = object()
 _PUBLISHING = frozenset({"publish", "publish_group", "publish_many"})
@@ -276,3 +278,18 @@ class about:  # noqa: N801 - it reads as a sentence: with about(context, "publis
                 elapsed_s=elapsed_s,
             )
             self._context.emit(failed)
+
+
+class Named(Generic[T]):
+    """Steps whose errors name the dataset, if they are about one."""
+
+    def __init__(self, context: Context, call: str, dataset: Any, steps: Steps[T]) -> None:
+        self._context = context
+        self._call = call
+        self._dataset = dataset
+        self._steps = steps
+
+    def step(self) -> Operation[list[T] | None]:
+        """Take one step."""
+        with about(self._context, self._call, self._dataset):
+            return (yield from self._steps.step())

@@ -27,7 +27,6 @@ from swapstore.events import DatasetDropped
 from swapstore.format import append, reseal, search
 from swapstore.format.reseal import Erasing
 from swapstore.format.retention import Limits
-from swapstore.models import Dropped
 from swapstore.protocol.commit import Moved, Record, Staging, commit
 from swapstore.protocol.copies import KeysOf, keys_of
 from swapstore.protocol.erase import still_there
@@ -35,6 +34,7 @@ from swapstore.protocol.load import find, is_in_log, load_manifest, nothing_publ
 from swapstore.protocol.operation import Batch, Emit, Operation, Tally, Turn, Wait
 from swapstore.protocol.prune import PAGES_A_PRUNE, retained
 from swapstore.protocol.scriptless.resend import sent_again
+from swapstore.reports import Dropped
 
 EXPIRED_S = 0.002  # after which a manifest is gone to which the last swap gave the shortest TTL
 

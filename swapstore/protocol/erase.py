@@ -30,7 +30,6 @@ from swapstore.format import records, reseal, search
 from swapstore.format.keys import base_name
 from swapstore.format.manifest import same_row
 from swapstore.format.reseal import Erasing
-from swapstore.models import Erased
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Vanished, commit
 from swapstore.protocol.copies import (
     HEADER_BYTES,
@@ -54,6 +53,7 @@ from swapstore.protocol.load import (
 from swapstore.protocol.members import stored_alone
 from swapstore.protocol.operation import Emit, Operation, Tally, Turn, Wait
 from swapstore.protocol.reencoder import alone, decoded
+from swapstore.reports import Erased
 
 ROWS_A_SWAP = 32  # that are stored anew at most
 LOOKS = 4  # at all keys: another one each time that others have swapped, or a swap has left keys

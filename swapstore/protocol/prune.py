@@ -14,7 +14,6 @@ from swapstore.format import bases, pages, records, retention, search
 from swapstore.format.append import Retained, repoint
 from swapstore.format.manifest import same_row
 from swapstore.format.retention import Limits
-from swapstore.models import Pruned
 from swapstore.protocol.clock import retention_time
 from swapstore.protocol.commit import Moved, Staging, Swapped, commit
 from swapstore.protocol.load import (
@@ -28,6 +27,7 @@ from swapstore.protocol.load import (
     value_of,
 )
 from swapstore.protocol.operation import Operation, Turn, Wait
+from swapstore.reports import Pruned
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -47,7 +47,7 @@ from swapstore.protocol.read import through_manifest
 from swapstore.protocol.validation import validated
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from swapstore.format.append import Draft, Retained
     from swapstore.format.manifest import Manifest
@@ -89,6 +89,7 @@ def publication(
     expected_version: int | None,
     validate: Validator | None,
     codec: str,
+    default: Callable[[Any], Any] | None,
     of_group: bool = False,
 ) -> Publication:
     """Check the arguments of a publish, and encode the value, or the values of a group's members."""
@@ -97,11 +98,12 @@ def publication(
             "an Item is for publish_many; give publish its value, and its options as arguments"
         )
     parts: dict[str, Part] = {}
+    most = ctx.policy.max_payload_bytes
     if of_group:
-        parts = members.parts_of(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
+        parts = members.parts_of(value, codec, limit_bytes=most, default=default)
         payload = members.table(parts)
     else:
-        payload = codecs.encode(value, codec, limit_bytes=ctx.policy.max_payload_bytes)
+        payload = codecs.encode(value, codec, limit_bytes=most, default=default)
     checked = options(
         ctx,
         id=id,
@@ -112,6 +114,7 @@ def publication(
         expected_version=expected_version,
         validate=validate,
         codec=codec,
+        default=default,
     )
     if of_group:
         checked["codec"] = GROUP
@@ -129,6 +132,7 @@ def options(
     expected_version: int | None,
     validate: Validator | None,
     codec: str,
+    default: Any,
 ) -> dict[str, Any]:
     """Check the arguments of a publish other than the value, and return them as `Publication` has them."""
     if ts is not None:
@@ -136,6 +140,7 @@ def options(
         arguments.not_ahead(ts, ctx.clock.now_ms(), ctx.policy.max_ahead_ms)
     if validate is not None and not callable(validate):
         raise InvalidInput(f"validate must be a function, not {type(validate).__name__}")
+    codecs.check_default(default)
     if expected_version is not None:
         expected_version = arguments.expected_version(expected_version)
     return {

@@ -8,8 +8,9 @@ damaged. `None` means that nothing is published, or that no row names the snapsh
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from swapstore import arguments
 from swapstore.arguments import shown
 from swapstore.errors import Contended, Corrupt, InvalidInput, PayloadMissing, Unavailable
 from swapstore.events import ReadHit, ReadMiss
@@ -267,6 +268,16 @@ def _emit_read(ctx: Context, found: Snapshot, tally: Tally) -> None:
 
 
 # --- history ---------------------------------------------------------------------------------------
+
+
+def wanted_rows(label: Any, since: Any, until: Any) -> search.Filter:
+    """Check what a history is asked for."""
+    labels = {} if label is None else arguments.labels(label, "label")
+    first = None if since is None else arguments.timestamp_ms(since, "since")
+    end = None if until is None else arguments.timestamp_ms(until, "until")
+    if first is not None and end is not None and end < first:
+        raise InvalidInput(f"until ({end}) is before since ({first}), so no ts is in between; swap the two")
+    return search.Filter(labels=labels, since=first, until=end)
 
 
 class History:

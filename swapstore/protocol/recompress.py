@@ -27,7 +27,7 @@ import attrs
 from swapstore.commands import Command, Get, Peek, Rewritten
 from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown
 from swapstore.format import bases, records, reseal, search
-from swapstore.models import Compression, Recompressed
+from swapstore.models import Compression
 from swapstore.protocol.commit import Moved, Record, Staging, Swapped, Vanished, commit
 from swapstore.protocol.load import (
     ask_all,
@@ -40,6 +40,7 @@ from swapstore.protocol.load import (
 )
 from swapstore.protocol.operation import Operation, Turn, Wait
 from swapstore.protocol.reencoder import Chain, Deltas, Plan, Stored, alone, decoded
+from swapstore.reports import Recompressed
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

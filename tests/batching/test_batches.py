@@ -168,4 +168,4 @@ def test_what_is_no_name_of_a_dataset_is_refused(store: Store, datasets: Iterabl
     with pytest.raises(InvalidInput):
         store.read_latest_many(datasets)
     with pytest.raises(InvalidInput):
-        store.read_latest(datasets)  # type: ignore[arg-type]
+        store.read_latest(datasets)  # type: ignore[call-overload]

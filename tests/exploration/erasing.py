@@ -13,12 +13,13 @@ import attrs
 from swapstore import Retention
 from swapstore.errors import Damaged
 from swapstore.format import manifest, records
-from swapstore.models import Commit, Dropped, Erased, Snapshot
+from swapstore.models import Commit, Snapshot
 from swapstore.protocol import erase
 from swapstore.protocol.drop import drop
 from swapstore.protocol.prune import prune
 from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import read_id, read_latest
+from swapstore.reports import Dropped, Erased
 from swapstore.testing import SimulatedStore
 from tests.erase.model import Traces, found_of, name_of, payload_of
 from tests.exploration.maintenance import pages_of_two

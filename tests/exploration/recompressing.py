@@ -12,12 +12,13 @@ import attrs
 
 from swapstore import Retention
 from swapstore.errors import Damaged
-from swapstore.models import Commit, Recompressed, Row, Snapshot
+from swapstore.models import Commit, Row, Snapshot
 from swapstore.protocol import recompress
 from swapstore.protocol.pointers import pin, unpin
 from swapstore.protocol.prune import prune
 from swapstore.protocol.publish import Publication, publish
 from swapstore.protocol.read import History, read_id, read_latest
+from swapstore.reports import Recompressed
 from swapstore.testing import SimulatedStore
 from tests.exploration.maintenance import pages_of_two
 from tests.exploration.scenarios import Client, D

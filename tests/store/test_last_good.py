@@ -366,9 +366,9 @@ def test_arguments_are_checked(world: World) -> None:
     for option in ("stale_if_error", "max_age"):
         for wrong in (-1, "1h", True, float("nan"), timedelta(seconds=-1)):
             with pytest.raises(InvalidInput, match=option):
-                world.reader.read_latest("mena", **{option: wrong})  # type: ignore[arg-type]
+                world.reader.read_latest("mena", **{option: wrong})  # type: ignore[call-overload]
             with pytest.raises(InvalidInput, match=option):
-                world.reader.read_latest_many(["mena"], **{option: wrong})  # type: ignore[arg-type]
+                world.reader.read_latest_many(["mena"], **{option: wrong})  # type: ignore[call-overload]
 
 
 def test_several_datasets(world: World) -> None:

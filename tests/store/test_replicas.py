@@ -534,9 +534,9 @@ def test_it_shares_no_load(world: World) -> None:
 @pytest.mark.parametrize("value", [-1, 1.0, "1", None, True, [], object()])
 def test_a_version_that_is_none(world: World, value: Any) -> None:
     """A mistake is taken for a version, or for none."""
-    for options in ({}, {"max_staleness": 60}):
+    for staleness in (0, 60):
         with pytest.raises(InvalidInput, match="min_version must be a whole number"):
-            world.client().read_latest("mena", min_version=value, **options)
+            world.client().read_latest("mena", min_version=value, max_staleness=staleness)
 
 
 # --- asyncio ---------------------------------------------------------------------------------------

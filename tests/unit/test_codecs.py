@@ -5,15 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime as dt
-import decimal
 import enum
+import fractions
 import functools
 import json
-import pathlib
 import sys
 import threading
 import types
-import uuid
 import warnings
 from collections import OrderedDict, namedtuple
 from typing import Any
@@ -119,6 +117,7 @@ Point = namedtuple("Point", "x y")  # noqa: PYI024 - the plain kind is what is t
         (Actor("a", 0.5), '{"name":"a","weight":0.5}'),
         (Trigger(3, Actor("b", 1.0)), '{"at":3,"actor":{"name":"b","weight":1.0}}'),
         ([Regime("calm")], '[{"shortName":"calm"}]'),
+        ([Report(used_score())], '[{"score":{"points":[1,1],"_weight":2}}]'),
         (used_score(), '{"points":[1,1],"_weight":2}'),
         ([Optional(a=1)], '[{"a":1}]'),
         ({"level": Level.HIGH}, '{"level":"high"}'),
@@ -145,10 +144,9 @@ def test_classes_of_values_encode_as_json(value: Any, text: str) -> None:
         (bytearray(b"x"), "bytearray has no JSON form"),
         ({1: "a"}, r"the key 1 is not a string"),
         ({None: "a"}, "the key None is not a string"),
-        (dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "datetime has no JSON form"),
-        (decimal.Decimal(1), "Decimal has no JSON form"),
+        (dt.timedelta(1), "timedelta has no JSON form"),
+        (fractions.Fraction(1), "Fraction has no JSON form"),
         (object(), "object has no JSON form"),
-        ([Report(used_score())], r"at \$\[0\]\.score: attrs classes and dataclasses cannot be inside"),
         ({"e": Holder.NAN}, r"at \$\.e\.value: nan"),
         (Sly(a=float("nan")), r"at \$\.a: nan"),
         (msgspec.UNSET, "UnsetType has no JSON form"),
@@ -326,13 +324,9 @@ def named(module: str, name: str, *bases: type) -> Any:
         (named("pandas.core.frame", "DataFrame"), r'DataFrame .* \.to_dict\(orient="records"\)'),
         (named("pandas.core.series", "Series"), r"pandas\.core\.series\.Series .* \.to_list\(\)"),
         (named("polars.dataframe.frame", "DataFrame"), r"\.to_dicts\(\)"),
-        (named("app", "Row", type(named("pydantic.main", "BaseModel"))), r"app\.Row .* \.model_dump"),
-        (dt.datetime(2026, 1, 1, tzinfo=dt.UTC), r"datetime\.datetime .* \.isoformat\(\)"),
-        (dt.date(2026, 1, 1), r"datetime\.date .* \.isoformat\(\)"),
+        (named("polars.lazyframe.frame", "LazyFrame"), r"\.collect\(\)\.to_dicts\(\)"),
+        (named("app", "Row", type(named("pydantic.main", "BaseModel"))), r"app\.Row .* pydantic 1"),
         (dt.timedelta(1), r"\.total_seconds\(\)"),
-        (decimal.Decimal(1), r"decimal\.Decimal .* str\(\)"),
-        (uuid.UUID(int=1), r"uuid\.UUID .* str\(\)"),
-        (pathlib.PurePosixPath("a"), r"str\(\)"),
         ({1}, r"set .* sorted\(\)"),
         (b"{}", r"bytes .* msgspec\.Raw\(value\).* codec='bytes'"),
         ([b"x"], r"at \$\[0\]: bytes .* base64"),

@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 import swapstore
-from swapstore import Retention, SomeFailed, SwapstoreError, Unavailable, errors, events, models
+from swapstore import Retention, SomeFailed, SwapstoreError, Unavailable, errors, events, models, reports
 from swapstore.doctor.check import Check, Node, Verdict
 from swapstore.fsck.findings import Finding, Problem, Progress, Repair
 from swapstore.migration.layout import Mirror
@@ -108,7 +108,7 @@ def values() -> dict[str, Any]:
     group = store.read_group("regions")
     assert group is not None
     assert group.value == {"EG": 1, "SG": [2]}
-    steps: list[models.CopyStep] = []
+    steps: list[reports.CopyStep] = []
     copied = swapstore.copy(store, SimulatedStore().connect(), "mena", on_progress=steps.append)
     finding = Finding(problem=next(iter(Problem)), dataset="mena", key="k")
     return {
@@ -127,8 +127,8 @@ def values() -> dict[str, Any]:
         "CopyStep": steps[0],
         "Pruned": store.prune("mena"),
         "Recompressed": store.recompress("mena", compression="zstd"),
-        "Dropped": models.Dropped(dataset="mena", snapshots=3, republished=False),
-        "Erased": models.Erased(dataset="mena", id="a", version=1, etag="x", latest=2, stored_anew=0),
+        "Dropped": reports.Dropped(dataset="mena", snapshots=3, republished=False),
+        "Erased": reports.Erased(dataset="mena", id="a", version=1, etag="x", latest=2, stored_anew=0),
         "Durability": models.Durability(replicas=2, fsync=True),
         "Timeout": models.Timeout(connect=1.0, reply=2.0, total=3.0),
         "Retention": Retention(max_age=timedelta(1), max_count=3),
