@@ -357,7 +357,8 @@ class Calls:
         """
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            _check_type(type)
+            if type is not None:
+                decoders.decoder_of(type)  # refuses one to which nothing can be decoded
             reading = read.read_latest(self._context, name, max_staleness_s=bound, min_version=least)
             return _typed((yield from reading), type)
 
@@ -392,8 +393,10 @@ class Calls:
         """Return what `read_latest` can serve from the cache. None: it has to ask the store."""
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            _check_type(type)
-            return _typed(read.remembered(self._context, name, bound, least), type) if bound else None
+            if type is not None:
+                decoders.decoder_of(type)  # refuses one to which nothing can be decoded
+            found = read.remembered(self._context, name, bound, least) if bound else None
+            return found if type is None else _typed(found, type)
 
     def typed(self, dataset: str, found: Snapshot | None, type: Any) -> Snapshot | None:  # noqa: A002
         """Decode the value of what another caller's `read_latest` found to this type."""
@@ -473,7 +476,8 @@ class Calls:
         and a snapshot that was staged and never committed is not found. `type`: see `read_latest`.
         """
         with about(self._context, "read", dataset) as name:
-            _check_type(type)
+            if type is not None:
+                decoders.decoder_of(type)  # refuses one to which nothing can be decoded
             match (id, version, as_of):
                 case (str(), None, None):
                     reading = read.read_id(self._context, name, arguments.snapshot_id(id))
@@ -578,12 +582,6 @@ class Calls:
         if self._context.mirror is not None:
             yield from mirror.bring_up_to_date(self._context, self._context.mirror, status.dataset)
         return status
-
-
-def _check_type(kind: Any) -> None:
-    """Raise `InvalidInput` if nothing can be decoded to the `type` of a read. None: it names none."""
-    if kind is not None:
-        decoders.decoder_of(kind)
 
 
 def _typed(found: S, kind: Any) -> S:
