@@ -89,7 +89,8 @@ class Reads:
         """
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            _check_type(type)
+            if type is not None:
+                decoders.decoder_of(type)  # refuses one to which nothing can be decoded
             terms = self.terms(stale_if_error, max_age, min_version=least)
             if terms is None:
                 reading = read.read_latest(self._context, name, max_staleness_s=bound, min_version=least)
@@ -164,7 +165,8 @@ class Reads:
         In an outage, `patience` is spent if there is nothing to serve of one of them.
         """
         names = arguments.datasets(datasets)
-        _check_type(type)
+        if type is not None:
+            decoders.decoder_of(type)
         terms = self.terms(stale_if_error, max_age)
         found: dict[str, Snapshot | None] = {}
         if terms is not None:
@@ -192,9 +194,11 @@ class Reads:
         """Return what `read_latest` can serve without I/O. None: it has to ask the store."""
         with about(self._context, "read_latest", dataset) as name:
             bound, least = arguments.staleness_s(max_staleness), arguments.min_version(min_version)
-            _check_type(type)
+            if type is not None:
+                decoders.decoder_of(type)  # refuses one to which nothing can be decoded
             if stale_if_error is None and max_age is None and not self._context.policy.stale_if_error_s:
-                return _typed(read.remembered(self._context, name, bound, least), type) if bound else None
+                found = read.remembered(self._context, name, bound, least) if bound else None
+                return found if type is None else _typed(found, type)
             terms = Terms.of(self._context, stale_if_error, max_age, min_version=least)
             return _typed(last_good.at_once(self._context, name, bound, terms), type)
 
@@ -240,7 +244,8 @@ class Reads:
         and a snapshot that was staged and never committed is not found. `type`: see `read_latest`.
         """
         with about(self._context, "read", dataset) as name:
-            _check_type(type)
+            if type is not None:
+                decoders.decoder_of(type)  # refuses one to which nothing can be decoded
             match (id, version, as_of):
                 case (str(), None, None):
                     reading = read.read_id(self._context, name, arguments.snapshot_id(id))
@@ -339,12 +344,6 @@ class Reads:
                 after = {name: arguments.whole(datasets[name], "after", least=0) for name in after}
             following = FollowMany(self._context, after, poll_s=arguments.poll_s(poll))
             return Named(self._context, "follow_many", NO_DATASET, following)
-
-
-def _check_type(kind: Any) -> None:
-    """Raise `InvalidInput` if nothing can be decoded to the `type` of a read. None: it names none."""
-    if kind is not None:
-        decoders.decoder_of(kind)
 
 
 def _typed(found: S, kind: Any) -> S:

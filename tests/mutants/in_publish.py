@@ -278,6 +278,12 @@ MUTANTS = (
     ),
     # --- content
     mutant(
+        "a datetime without a time zone is taken for UTC",
+        "What would have to be guessed is refused.",
+        "typed/test_published_values.py::test_what_is_refused_is_named_with_what_to_write",
+        Edit("_moment", "offset = item.utcoffset()", "offset = item.utcoffset() or dt.timedelta(0)"),
+    ),
+    mutant(
         "codecs are not part of the content",
         "The same bytes under another codec are other content: a reader would decode them otherwise.",
         "store/test_same_content.py::test_other_content_under_a_committed_id_is_a_conflict[sqlite-in_the_tail]",

@@ -18,6 +18,25 @@ MUTANTS = (
         "store/test_groups.py::test_what_a_cut_publish_left_is_taken_over[sqlite]",
         Edit("group_name", "{sha256[:8]}", "00000000"),
     ),
+    # --- values of the reader's own type
+    mutant(
+        "a type that is named is not decoded to",
+        "A read with a type returns a value of that type, or raises.",
+        "store/test_typed_reads.py::test_every_read_takes_a_type[sqlite-read_latest]",
+        Edit("_typed", "found.value_as(kind)", "found.value"),
+    ),
+    mutant(
+        "the message of a misfit quotes the data",
+        "No error shows the data.",
+        "unit/test_decoders.py::test_what_does_not_fit_is_named_by_its_place",
+        Edit("_Msgspec.__call__", '_QUOTING.sub(r"\\1", reason)', "reason"),
+    ),
+    mutant(
+        "damage is taken for a misfit",
+        "What is not what was written is reported as damage.",
+        "unit/test_decoders.py::test_what_is_not_json_is_damage_and_no_mismatch",
+        Edit("_attempt", 'codecs.decode(raw, "json")', "pass"),
+    ),
     # --- what replicas show
     mutant(
         "a replica's older version is believed",
