@@ -76,7 +76,7 @@ def datasets(given: Any) -> tuple[str, ...]:
 
 def dataset_prefix(value: Any) -> str:
     """Return what the names of datasets can begin with; empty for all of them."""
-    return value if value == "" and isinstance(value, str) else dataset(value)
+    return "" if isinstance(value, str) and not len(value) else dataset(value)
 
 
 def namespace(name: Any) -> str:

@@ -67,7 +67,7 @@ def decoder_of(kind: Any) -> Decoder:
     """Return the decoder of a type. Raises `InvalidInput` if nothing can be decoded to it."""
     try:
         hash(kind)
-    except TypeError:  # something in an `Annotated` has no hash
+    except Exception:  # noqa: BLE001 - something in an `Annotated` has no hash, or it is no type at all
         return _made(kind)
     return _cached(kind)
 
@@ -101,7 +101,7 @@ def _made(kind: Any) -> Decoder:
     except InvalidInput:
         raise
     except Exception as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0][:LONGEST_PLACE]
         raise InvalidInput(f"nothing can be decoded to {_name(kind)}: {reason}") from error
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 import attrs
 
@@ -117,6 +117,11 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__  # a view equals itself only
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a view cannot be pickled or copied, because it has connections: connect in each process"
+        )
 
     def __repr__(self) -> str:
         return f"<a view of {of(self._viewing.names, self._prefix)} in {self._store.where}>"

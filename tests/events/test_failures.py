@@ -45,7 +45,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "restore": lambda store: store.restore("never.db"),
 }
 MANY = {"publish_many", "read_latest_many"}
-PLAIN = {"close", "namespace", "view", "where"}  # a view tells its failures itself
+PLAIN = {"close", "health", "namespace", "view", "where"}  # a view and a report tell of failures themselves
 
 
 class Down:

@@ -110,9 +110,17 @@ def values() -> dict[str, Any]:
     assert group.value == {"EG": 1, "SG": [2]}
     steps: list[reports.CopyStep] = []
     copied = swapstore.copy(store, SimulatedStore().connect(), "mena", on_progress=steps.append)
+    health = store.health({"mena": "12h"})
     finding = Finding(problem=next(iter(Problem)), dataset="mena", key="k")
+    with store.view(["mena"]) as view:
+        view_health = view.health()
     return {
         "Commit": commit,
+        "Bound": swapstore.Bound(max_age="12h"),
+        "Health": health,
+        "DatasetHealth": health.datasets["mena"],
+        "ViewHealth": view_health,
+        "ViewedDataset": view_health.datasets["mena"],
         "Outcomes": store.publish_many({"mena": 3, "europe": {1}}),
         "Item": models.Item({"a": 1}, id="x", ts=1769839200000, labels={"x": "y"}),
         "Snapshot": snapshot,
@@ -163,7 +171,7 @@ def test_every_public_value_is_tried() -> None:
     """A new kind of value is not among those below."""
     classes = {name for name in swapstore.__all__ if inspect.isclass(getattr(swapstore, name))}
     ours = {name for name in classes if not issubclass(getattr(swapstore, name), SwapstoreError)}
-    assert ours - {"Store"} <= set(VALUES)
+    assert ours - {"Store", "View"} <= set(VALUES)
 
 
 @pytest.mark.parametrize("how", COPIES)
@@ -190,6 +198,7 @@ def test_a_store_says_that_it_belongs_to_its_process(how: str, tmp_path: Path) -
     for store in (
         swapstore.connect(f"sqlite:///{tmp_path}/a.db"),
         swapstore.aio.connect(f"sqlite:///{tmp_path}/a.db"),
+        swapstore.connect(f"sqlite:///{tmp_path}/a.db").view(["mena"]),
     ):
         with pytest.raises(TypeError, match="connect in each process"):
             COPIES[how](store)
