@@ -333,5 +333,7 @@ class _PrometheusMetrics:
                 outcome = "hit" if isinstance(event, ReadHit) else "miss"
                 self._reads.labels(dataset, outcome).inc()
                 self._read_s.labels(dataset, outcome).observe(event.elapsed_s)
+            case ReadStale():
+                self._reads.labels(dataset, "stale").inc()
             case Repaired():
                 self._repairs.labels(dataset).inc()

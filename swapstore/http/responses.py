@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
-from swapstore.errors import InvalidInput, NotFound, StoreClosed, SwapstoreError, Throttled, Unavailable
+from swapstore.errors import (
+    InvalidInput,
+    NotFound,
+    StoreClosed,
+    SwapstoreError,
+    Throttled,
+    TooStale,
+    Unavailable,
+)
 from swapstore.http import frames
 from swapstore.http.headers import Asked
 from swapstore.models import Group, Snapshot
@@ -58,8 +66,8 @@ def response(
     """Answer a `GET` or `HEAD` request with a snapshot: 200 with its bytes, or 304 if the client has them.
 
     - `found`: what a read returned, or the error that it raised. None (nothing is published), `NotFound` and
-      `InvalidInput` (no dataset or member has such a name): 404. `Unavailable`: 503 with `Retry-After`. Any
-      other error is raised again, because somebody has to look at it.
+      `InvalidInput` (no dataset or member has such a name): 404. `Unavailable` and `TooStale`: 503 with `Retry-After`.
+      Any other error is raised again, because somebody has to look at it.
     - `request_headers`: a mapping of names to values, or pairs of them. Names may be in any case. A header
       that cannot be parsed counts as not sent.
     - `method`: for `HEAD` the body is empty.
@@ -70,7 +78,8 @@ def response(
 
     `ETag` is the SHA-256 of the payload. The payload is sent as `Content-Encoding: zstd` to a client whose
     `Accept-Encoding` names zstd, if that is smaller; this has an `ETag` of its own. `If-None-Match` and
-    `If-Modified-Since` are evaluated; conditions for writing and ranges are not.
+    `If-Modified-Since` are evaluated; conditions for writing and ranges are not. A snapshot that is `stale`
+    has its `Age`, since the store last showed it, and no cache may use it without asking.
     """
     if found is None:
         return _problem(404, "Nothing is published", method)
@@ -81,6 +90,8 @@ def response(
         return _problem(404, "There is no such member, or one has to be named", method)
     asked = Asked.of(request_headers)
     common = {"Cache-Control": cache_control, "Vary": "Accept-Encoding"}
+    if found.stale:
+        common |= {"Cache-Control": "no-cache", "Age": str(max(0, _now_ms() - found.seen_at) // 1000)}
     known = next((tag for tag in asked.tags if content.has(tag, zstd=asked.takes_zstd)), None)
     if known is not None:
         return Response(304, {"ETag": known, **common}, b"")
@@ -157,6 +168,10 @@ def _object(group: Group) -> _Content | None:
     return _Content(f"group.{names.hexdigest()}", JSON, [*(parts or [b"{"]), b"}"])
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def _last_modified(found: Snapshot) -> str | None:
     """Return the time of the commit. None: another one may follow within the same second."""
     if not 0 <= found.committed_at <= time.time() * 1000 - DATED_AFTER_MS:
@@ -173,6 +188,8 @@ def _refusal(error: SwapstoreError, method: str) -> Response:
         wait_s = error.retry_after_s if isinstance(error, Throttled) else None
         retry = {"Retry-After": str(RETRY_AFTER_S if wait_s is None else math.ceil(wait_s))}
         return _problem(503, "The store cannot be reached", method, retry)
+    if isinstance(error, TooStale):
+        return _problem(503, "The data is too old", method, {"Retry-After": str(RETRY_AFTER_S)})
     if isinstance(error, NotFound | InvalidInput) and not isinstance(error, StoreClosed):
         return _problem(404, "There is no such dataset or member", method)
     raise error

@@ -148,5 +148,6 @@ def _identity(snapshot: Snapshot | None) -> tuple[str, int, str] | None:
 def _renewed(before: Snapshot, now: Snapshot) -> Snapshot:
     """Return the same snapshot, read through a later manifest, with all that was decoded of it before."""
     made = object.__new__(type(before))
-    made.__dict__.update(before.__dict__, etag=now.etag)
+    later = {"etag": now.etag, "confirmed_at": now.confirmed_at, "seen_at": now.seen_at}
+    made.__dict__.update(before.__dict__, **later)
     return made

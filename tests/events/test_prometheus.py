@@ -74,6 +74,7 @@ def test_each_event_is_counted(registry: CollectorRegistry, scraped: Any) -> Non
         named("swapstore_failures_total", call="publish", error="StoreFull"): 1,
         named("swapstore_reads_total", outcome="hit"): 1,
         named("swapstore_reads_total", outcome="miss"): 1,
+        named("swapstore_reads_total", outcome="stale"): 1,
         named("swapstore_read_seconds_sum", outcome="miss"): READ["elapsed_s"],
         named("swapstore_repairs_total"): 1,
     }

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from http.client import HTTPMessage
 from typing import Any
 
@@ -335,6 +336,7 @@ def test_content_types() -> None:
         (swapstore.Unavailable("redis://secret"), 503, "5"),
         (swapstore.Throttled("redis://secret", retry_after_s=1.2), 503, "2"),
         (swapstore.Throttled("redis://secret"), 503, "5"),
+        (swapstore.TooStale("redis://secret"), 503, "5"),
     ],
 )
 def test_what_a_client_is_told_of_an_error(error: Any, status: int, retry_after: str | None) -> None:
@@ -343,6 +345,18 @@ def test_what_a_client_is_told_of_an_error(error: Any, status: int, retry_after:
     assert (made.status, made.headers.get("Retry-After")) == (status, retry_after)
     assert made.headers["Cache-Control"] == "no-store"
     assert b"secret" not in made.body
+
+
+@pytest.mark.parametrize("none_match", ['"other"', TAG])
+def test_a_stale_snapshot_says_how_old_it_is(none_match: str) -> None:
+    """A cache serves for an hour more what was served in an outage, and nobody sees that it is old."""
+    seen_at = time.time_ns() // 1_000_000 - 90_000
+    stale = attrs.evolve(SNAPSHOT, stale=True, seen_at=seen_at)
+    made = answer(stale, {"If-None-Match": none_match}, cache_control="max-age=3600")
+    assert made.headers["Cache-Control"] == "no-cache"
+    assert 90 <= int(made.headers["Age"]) < 150
+    fresh = answer(SNAPSHOT, {"If-None-Match": none_match}, cache_control="max-age=3600")
+    assert (fresh.headers["Cache-Control"], fresh.headers.get("Age")) == ("max-age=3600", None)
 
 
 @pytest.mark.parametrize("kind", [swapstore.Corrupt, swapstore.AccessDenied, swapstore.StoreClosed])
