@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.exploration import batching, deltas, maintenance, recompressing, scriptless
+from tests.exploration import batching, deltas, maintenance, recompressing, scriptless, viewing
 from tests.exploration.scenarios import BUDGETS, SCENARIOS
 from tests.mutants import catalogue
 
@@ -31,6 +31,7 @@ def test_the_table_of_states_is_that_of_the_search() -> None:
         (maintenance, "states_maintenance.json"),
         (batching, "states_batching.json"),
         (recompressing, "states_recompressing.json"),
+        (viewing, "states_viewing.json"),
     ],
 )
 def test_the_other_tables_are_those_of_the_search(searched: Any, file: str) -> None:
