@@ -1,6 +1,6 @@
 """The clients of a chaos run, which live as long as it does, and what they see in one round.
 
-Two producers of one dataset (one blocking, one for asyncio), one of several datasets at once, two followers,
+Two producers of one dataset (one blocking, one for asyncio), one of several datasets at once, two followers, views,
 and readers. After an error a producer does what the documentation says: it publishes the same id again.
 """
 
@@ -20,11 +20,13 @@ from swapstore import (
     Durability,
     OutcomeUnknown,
     Row,
+    Snapshot,
     StoreClosed,
     SwapstoreError,
     Timeout,
     Unavailable,
     UnderReplicated,
+    View,
 )
 from tests.chaos.judge import NOTHING, Read, Seen, fits
 from tests.support.traffic import Blocking
@@ -77,6 +79,8 @@ class Load:
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._followers: list[Any] = []
+        self._views: list[View] = []
+        self._caught_up = threading.Event()
         producers: list[Callable[[], None]] = [
             lambda: self._produce(clients.one, "one"),
             lambda: self._produce(clients.two, "two"),
@@ -88,6 +92,8 @@ class Load:
         ]
         self._threads = [self._thread(job) for job in (*producers, *readers)]
         self._following = [self._thread(self._follow, connect) for connect in (swapstore.connect, Blocking)]
+        blocking = [store for store in clients.readers if isinstance(store, swapstore.Store)]
+        self._viewing = [self._thread(self._view, store) for store in blocking]
 
     def _thread(self, job: Callable[..., None], *args: Any) -> threading.Thread:
         return threading.Thread(target=self._guarded, args=(job, *args), daemon=True)
@@ -107,19 +113,21 @@ class Load:
                 self.unavailable.append(f"{type(error).__name__}: {error}")
 
     def __enter__(self) -> Self:
-        for thread in (*self._threads, *self._following):
+        for thread in (*self._threads, *self._following, *self._viewing):
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._caught_up.set()
+        self._join(self._viewing)
         for store in self._followers:
             with suppress(Exception):
                 store.close()
         self._join(self._following)
 
     def stop(self) -> None:
-        """Let each client finish the call that it is in. Followers go on."""
+        """Let each client finish the call that it is in. Followers and views go on."""
         self._over.set()
         self._join(self._threads)
 
@@ -207,12 +215,27 @@ class Load:
                 self._note(error)
                 continue
             for name, snap in found.items():
-                commit = NOTHING if snap is None else (snap.version, snap.id, snap.committed_at)
-                if snap is not None and not fits(snap.value, snap.id):
-                    self.seen[name].torn.append(f"version {snap.version}, {snap.id}, as read")
-                if not reads[name] or reads[name][-1].commit != commit:
-                    reads[name].append(Read(commit, began))
+                self._note_read(name, reads[name], snap, began)
             self._over.wait(PAUSE_S)
+
+    def _note_read(self, name: str, reads: list[Read], snap: Snapshot | None, began: float) -> None:
+        commit = NOTHING if snap is None else (snap.version, snap.id, snap.committed_at)
+        if snap is not None and not fits(snap.value, snap.id):
+            self.seen[name].torn.append(f"version {snap.version}, {snap.id}, as read")
+        if not reads or reads[-1].commit != commit:
+            reads.append(Read(commit, began))
+
+    def _view(self, store: swapstore.Store) -> None:
+        reads: dict[str, list[Read]] = {name: [] for name in self.names}
+        for name in self.names:
+            self.seen[name].reads.append(reads[name])
+        with store.view(self.names, poll=0.3, wait_ready=0) as view:
+            self._views.append(view)
+            while not self._caught_up.wait(PAUSE_S):
+                for name in self.names:
+                    began = time.monotonic()
+                    with suppress(Unavailable):  # it was not read yet
+                        self._note_read(name, reads[name], view[name], began)
 
     def _follow(self, connect: Callable[..., Any]) -> None:
         store = connect(self._clients.url, **self._clients.options)
@@ -223,6 +246,18 @@ class Load:
         with suppress(StoreClosed):
             for item in store.follow(name, after=0, poll=0.3):
                 followed.append(item)  # noqa: PERF402 - others look at it at the same time
+
+    def await_views(self, last: Row) -> None:
+        """Wait until each view shows the last row, and note if one does not."""
+        deadline = time.monotonic() + PATIENCE_S
+        for view in self._views:
+            shown = None
+            while time.monotonic() < deadline and (shown is None or shown.id != last.id):
+                view.wait(0.05)
+                with suppress(Unavailable):
+                    shown = view[self.names[0]]
+            if shown is None or shown.id != last.id:
+                self.unexpected.append(f"a view does not catch up: {view.health()}")
 
     def await_followers(self, last: Row) -> None:
         """Wait until each follower has the last row, or has had enough time for it."""

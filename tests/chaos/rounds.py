@@ -91,6 +91,7 @@ class Run:
             with fresh(servers.url) as store:
                 if rows := rows_of(store, names[0]):
                     load.await_followers(rows[-1])
+                    load.await_views(rows[-1])
         with fresh(servers.url) as store:
             verdict = sum((verdict_of(store, load, name) for name in names), Verdict())
         self.total.add(load, verdict)
