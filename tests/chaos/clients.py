@@ -1,7 +1,7 @@
 """The clients of a chaos run, which live as long as it does, and what they see in one round.
 
-Two producers of one dataset (one blocking, one for asyncio), one of several datasets at once, two followers, views,
-and readers. After an error a producer does what the documentation says: it publishes the same id again.
+Two producers of one dataset (one blocking, one for asyncio), one of several datasets at once, two followers,
+views, and readers. After an error a producer does what the documentation says: it publishes the id again.
 """
 
 from __future__ import annotations
