@@ -211,7 +211,7 @@ MUTANTS = (
         "what was returned before is returned again unsaid",
         "A follower gives a commit again only after a gap that says that the store went back.",
         "follow/test_gaps.py::test_nothing_is_given_twice_without_a_gap_before_it",
-        Edit("Follow._is_given_again", "mark is not None and", "False and"),
+        Edit("Place._is_given_again", "mark is not None and", "False and"),
     ),
     mutant(
         "a write carried out twice after a failover",

@@ -112,19 +112,19 @@ MUTANTS = (
         "a follower far behind misses what it returned",
         "What a follower has returned before a repair is no gap when retention hides it.",
         "follow/test_repairs.py::test_what_was_returned_is_no_gap_for_a_follower_far_behind",
-        Edit("Follow._find_place", "self._complete_to = max(place.version, anchor.version)", "pass"),
+        Edit("Place._find_place", "self._complete_to = max(place.version, anchor.version)", "pass"),
     ),
     mutant(
         "a follower returns what came back too late",
         "A follower returns commits in their order, also those that a repair has shown again.",
         "follow/test_repairs.py::test_hidden_rows_that_come_back_are_not_returned_too_late[5]",
-        Edit("Follow._next_of", "self._start = item.version - 1", "pass"),
+        Edit("Place._next_of", "self._start = item.version - 1", "pass"),
     ),
     mutant(
         "a follower forgets what a repair may have moved",
         "A commit that a repair gave another version is not returned twice.",
         "follow/test_repairs.py::test_a_repair_neither_repeats_nor_skips_a_commit[lost0-3]",
-        Edit("Follow._find_place", "self._repeated_to = manifest.version", "pass"),
+        Edit("Place._find_place", "self._repeated_to = manifest.version", "pass"),
     ),
     # --- what would be shown
     mutant(
