@@ -271,7 +271,7 @@ def test_a_look_asks_only_whether_something_changed() -> None:
         producer.publish(name, 1)
     client, meddler = meddled(store)
     viewing = client.view(names)._viewing
-    client._run(viewing.begin())
+    viewing.told(client._run(viewing.begin()))
     assert [type(command) for command in meddler.batches[0]] == [GetServed] * 20
     producer.publish("d7", 2)
     del meddler.batches[:]
