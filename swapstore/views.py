@@ -343,10 +343,11 @@ class View(_BaseView["Store"]):
     def _keep(self, viewing: Viewing, subscription: Subscription) -> None:
         """Keep the view up to date until it is closed."""
         store = self._store
-        sleep = store._context.clock.sleep  # noqa: SLF001
+        sleep, listen = store._context.clock.sleep, subscription.listen  # noqa: SLF001
+        driver, replicas = store._driver, store._replicas  # noqa: SLF001
         while not self._is_over():
             try:
-                names = run(viewing.step(), store._driver, sleep, listen=subscription.listen)  # noqa: SLF001
+                names = run(viewing.step(), driver, sleep, listen=listen, replicas=replicas)
             except Exception:
                 if not self._is_over():  # else it comes from closing the connections
                     LOG.exception("%r could not look at the store; it tries again", self)
@@ -477,10 +478,11 @@ class AsyncView(_BaseView["AsyncStore"]):
         store = self._store
         subscription = AsyncSubscription(store._driver)  # noqa: SLF001
         sleep, listen = store._sleep, subscription.listen  # noqa: SLF001
+        driver, replicas = store._driver, store._replicas  # noqa: SLF001
         try:
             while not self._is_over():
                 try:
-                    names = await arun(viewing.step(), store._driver, sleep, listen=listen)  # noqa: SLF001
+                    names = await arun(viewing.step(), driver, sleep, listen=listen, replicas=replicas)
                 except Exception:
                     if not self._is_over():  # else it comes from closing the connections
                         LOG.exception("%r could not look at the store; it tries again", self)

@@ -1,8 +1,8 @@
 """View: keep the served snapshots of several datasets in memory, and up to date.
 
 A look at all compares the first bytes of each manifest, its etag, with those that were seen last, all in one
-batch. What differs is read as `read_latest` reads it. After a hint, the datasets that it names are read at
-once, from the primary: a replica may not have the commit yet.
+batch. A replica may answer it. What differs is read as `read_latest` reads it, and after a hint the datasets
+that it names are, at once: after the first look from the primary, because a replica may be behind.
 
 What is held is replaced only by what the store has shown in a later look. An outage, or damage, replaces
 nothing. Readers in other threads see `held` while it changes, one dataset at a time.
@@ -72,6 +72,7 @@ class Viewing(Watch[str]):
         """Look at these datasets, or at all."""
         began = self._ctx.clock.monotonic()
         ctx = self._ctx.reading() if due is None else self._primary
+        reading = self._primary if self.ready else ctx
         failure: SwapstoreError | None = None
         names: Collection[str] = due if due is not None else self.names or list(self.held)
         try:
@@ -82,7 +83,7 @@ class Viewing(Watch[str]):
                 wanted = list(some)
                 if due is None:
                     wanted = yield from self._changed(ctx, wanted, began)
-                outcomes = yield from batched(ctx, {name: read_latest(ctx, name) for name in wanted})
+                outcomes = yield from batched(ctx, {name: read_latest(reading, name) for name in wanted})
                 for name, outcome in outcomes.items():
                     if isinstance(outcome, SwapstoreError):
                         self.errors[name] = outcome
