@@ -203,13 +203,13 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
     def _require(self) -> None:
         """Raise why the view cannot be read, if so."""
         if self._is_over():
-            raise StoreClosed("the view is closed; store.view() makes a new one")
+            raise StoreClosed("the view is closed, or its event loop; store.view() makes a new one")
         if not self._started:
             raise InvalidInput("the view is not started: use it in a with statement, or call start()")
 
     def _require_new(self) -> None:
         if self._is_over():
-            raise StoreClosed("the view is closed; store.view() makes a new one")
+            raise StoreClosed("the view is closed, or its event loop; store.view() makes a new one")
         if self._started:
             raise InvalidInput("the view is started already")
 
@@ -311,16 +311,19 @@ class View(_BaseView["Store"]):
 
     def close(self) -> None:
         """Stop keeping the view up to date. It cannot be read any more. Closing twice does no harm."""
-        with self._more:
-            self._closed = True
-            self._held = {}
-            self._more.notify_all()
+        self._end()
         if self._subscription is not None:
             self._subscription.close()
         thread = self._thread
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(JOIN_S)
         self._store._views.discard(self)  # noqa: SLF001
+
+    def _end(self) -> None:
+        with self._more:
+            self._closed = True
+            self._held = {}
+            self._more.notify_all()
 
     def _require(self) -> None:
         super()._require()
@@ -345,22 +348,25 @@ class View(_BaseView["Store"]):
         store = self._store
         sleep, listen = store._context.clock.sleep, subscription.listen  # noqa: SLF001
         driver, replicas = store._driver, store._replicas  # noqa: SLF001
-        while not self._is_over():
-            try:
-                names = run(viewing.step(), driver, sleep, listen=listen, replicas=replicas)
-            except Exception:
-                if not self._is_over():  # else it comes from closing the connections
-                    LOG.exception("%r could not look at the store; it tries again", self)
+        try:
+            while not self._is_over():
+                try:
+                    names = run(viewing.step(), driver, sleep, listen=listen, replicas=replicas)
+                except Exception:
+                    if not self._is_over():  # else it comes from closing the connections
+                        LOG.exception("%r could not look at the store; it tries again", self)
+                        with self._more:
+                            self._more.wait_for(self._is_over, PAUSE_S)
+                    continue
+                if names and not self._is_over():
+                    self._call(names)
                     with self._more:
-                        self._more.wait_for(self._is_over, PAUSE_S)
-                continue
-            if names and not self._is_over():
-                self._call(names)
-                with self._more:
-                    self._count(names)
-                    self._more.notify_all()
-                viewing.told(names)
-        subscription.close()
+                        self._count(names)
+                        self._more.notify_all()
+                    viewing.told(names)
+        finally:
+            self._end()  # whatever ended it: nobody keeps the view up to date any more
+            subscription.close()
         if store._closed:  # noqa: SLF001
             store._close_drivers()  # noqa: SLF001 - again: a look that was under way may have opened a connection
 
@@ -458,15 +464,18 @@ class AsyncView(_BaseView["AsyncStore"]):
 
     async def close(self) -> None:
         """Stop keeping the view up to date. It cannot be read any more. Closing twice does no harm."""
-        self._closed = True
-        self._held = {}
-        self._more.set()
+        self._end()
         task, self._task = self._task, None
         is_here = self._loop is _asyncio().get_running_loop()
         if task is not None and is_here and task is not _asyncio().current_task():
             task.cancel()
             await _asyncio().wait({task})
         self._store._views.discard(self)  # noqa: SLF001
+
+    def _end(self) -> None:
+        self._closed = True
+        self._held = {}
+        self._more.set()
 
     def _require(self) -> None:
         super()._require()
@@ -495,6 +504,8 @@ class AsyncView(_BaseView["AsyncStore"]):
                     more, self._more = self._more, _asyncio().Event()
                     more.set()
         finally:
+            self._end()  # whatever ended it: nobody keeps the view up to date any more
+            self._store._views.discard(self)  # noqa: SLF001
             subscription.drop()
 
     async def _call(self, names: list[str]) -> None:

@@ -18,7 +18,7 @@ from swapstore.commands import Failed, Members, Peek
 from swapstore.errors import Damaged, SwapstoreError
 from swapstore.format import manifest
 from swapstore.protocol.batching import batched
-from swapstore.protocol.load import ask, ask_all
+from swapstore.protocol.load import ask_all
 from swapstore.protocol.operation import Operation, portions
 from swapstore.protocol.read import read_latest
 from swapstore.protocol.watch import Looked, Watch
@@ -77,8 +77,7 @@ class Viewing(Watch[str]):
         names: Collection[str] = due if due is not None else self.names or list(self.held)
         try:
             if due is None and self._prefix is not None:
-                names = yield from self._listed(ctx, self._prefix)
-                self.listed_at = began
+                names, failure = yield from self._listed(ctx, self._prefix, began)
             for some in portions(names, lambda _: 1, room=TOGETHER):
                 wanted = list(some)
                 if due is None:
@@ -90,7 +89,7 @@ class Viewing(Watch[str]):
                     else:
                         self._show(name, outcome, began)
             failures = (self.errors[name] for name in names if name in self.errors)
-            failure = next((error for error in failures if not isinstance(error, Damaged)), None)
+            failure = failure or next((error for error in failures if not isinstance(error, Damaged)), None)
         except SwapstoreError as error:
             failure = error
             self.errors |= dict.fromkeys(names, error)
@@ -107,10 +106,19 @@ class Viewing(Watch[str]):
         self.connected = failure is None and (everywhere or self.connected)
         self.ready |= everywhere and failure is None
 
-    def _listed(self, ctx: Context, prefix: str) -> Operation[list[str]]:
-        """Return the names of the datasets that begin with the prefix, and of those that did before."""
-        listed = yield from ask(ctx, Members(ctx.keys.datasets()))
-        return sorted({*self.held, *self.errors, *(name for name in listed if name.startswith(prefix))})
+    def _listed(
+        self, ctx: Context, prefix: str, began: float
+    ) -> Operation[tuple[list[str], SwapstoreError | None]]:
+        """Return the names of the datasets that begin with the prefix, and of those that did before.
+
+        Of those alone, and the error, if the list is refused: on a cluster only its node may be down.
+        """
+        names = {*self.held, *self.errors}
+        (listed,) = yield from ask_all(ctx, [Members(ctx.keys.datasets())])
+        if isinstance(listed, Failed):
+            return sorted(names), listed.error
+        self.listed_at = began
+        return sorted(names | {name for name in listed if name.startswith(prefix)}), None
 
     def _changed(self, ctx: Context, names: Sequence[str], began: float) -> Operation[list[str]]:
         """Return the datasets whose manifest is not the one that was seen last, or was never seen."""

@@ -105,6 +105,33 @@ def test_views_that_could_not_start_are_forgotten(store: Store) -> None:
     assert gone() is None
 
 
+def test_a_view_whose_thread_has_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps a view up to date is killed, as a greenlet can be, and the view is old for ever."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    client, meddler = meddled(store)
+    meddler.before(10, raising(SystemExit()))
+    view = client.view(["a"], poll=QUICK).start()
+    assert view.wait(WITHIN_S) == []
+    with pytest.raises(StoreClosed):
+        view["a"]
+    assert view._thread is not None
+    view._thread.join(WITHIN_S)
+
+
+def test_a_view_whose_event_loop_has_ended() -> None:
+    """A program runs a view in one event loop, reads it in the next, and gets old data for ever."""
+    views: list[Any] = []
+
+    async def scenario() -> None:
+        store = swapstore.aio.connect(fakeredis.FakeAsyncRedis())
+        views.append(await store.view(["a"], poll=LONG).start())
+        assert views[0]["a"] is None
+
+    asyncio.run(scenario())
+    with pytest.raises(StoreClosed, match="or its event loop"):
+        views[0]["a"]
+
+
 # --- on_change -----------------------------------------------------------------------------------------
 
 
