@@ -296,6 +296,23 @@ def test_a_damaged_dataset_under_a_prefix_until_it_is_dropped(store: Store) -> N
         assert view["region/asia"] is None
 
 
+def test_a_list_that_is_away_takes_nothing_from_its_datasets() -> None:
+    """On a cluster one node is down, that with the list of names, and no dataset of a view is up to date."""
+    sim = SimulatedStore()
+    producer = sim.connect()
+    producer.publish("region/mena", 1)
+    client, meddler = meddled(sim.connect())
+    viewing = client.view(prefix="region/")._viewing
+    viewing.told(client._run(viewing.begin()))
+    producer.publish("region/mena", 2)
+    dark = Unavailable("dark")
+    meddler.replies(len(meddler.batches), lambda _: [Failed(dark)])
+    looked = client._run(viewing.look(None))
+    assert looked.found == ["region/mena"]
+    assert looked.failure is dark
+    assert not viewing.connected
+
+
 # --- the store goes back -------------------------------------------------------------------------------
 
 
