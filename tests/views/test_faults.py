@@ -313,6 +313,28 @@ def test_a_list_that_is_away_takes_nothing_from_its_datasets() -> None:
     assert not viewing.connected
 
 
+def test_a_dataset_that_is_refused_takes_nothing_from_the_others() -> None:
+    """On a cluster one node is down, and all datasets are old, or those of that node seem to be fresh."""
+    sim = SimulatedStore()
+    producer = sim.connect()
+    for name in ("a", "b"):
+        producer.publish(name, 1)
+    client, meddler = meddled(sim.connect())
+    view = client.view(["a", "b"])
+    view._started = True
+    view._viewing.told(client._run(view._viewing.begin()))
+    for name in ("a", "b"):
+        producer.publish(name, 2)
+    dark = Unavailable("dark")
+    meddler.replies(len(meddler.batches), lambda replies: [Failed(dark), *replies[1:]])
+    looked = client._run(view._viewing.look(None))
+    assert looked.found == ["b"]
+    assert looked.failure is dark
+    assert [value(view["a"]), value(view["b"])] == [1, 2]
+    assert view.health().behind == ("a",)
+    assert view.health().datasets["a"].error is dark
+
+
 # --- the store goes back -------------------------------------------------------------------------------
 
 
@@ -367,6 +389,55 @@ def test_hints_for_one_dataset_that_never_end() -> None:
         listener._connection = AsyncFlood()
         assert await listener.wait(LONG) == ["busy"]
         assert listener._connection.read == subscription.MOST_HINTS
+
+    asyncio.run(scenario())
+
+
+class Confirming:
+    """A connection whose server confirms so many channels."""
+
+    def __init__(self, confirms: int) -> None:
+        self._left = confirms
+
+    def connect(self) -> None: ...
+
+    def disconnect(self) -> None: ...
+
+    def send_command(self, *_: object, **__: object) -> None: ...
+
+    def can_read(self, timeout: float) -> bool:
+        return self._left > 0
+
+    def read_response(self, **_: object) -> Any:
+        self._left -= 1
+        return [b"subscribe", b"a", 1] if self._left >= 0 else None
+
+
+class AsyncConfirming(Confirming):
+    async def connect(self) -> None:  # type: ignore[override]
+        ...
+
+    async def send_command(self, *_: object, **__: object) -> None:  # type: ignore[override]
+        ...
+
+    async def read_response(self, **_: object) -> Any:
+        return super().read_response()
+
+
+def test_a_subscription_lasts_from_the_last_confirmation() -> None:
+    """A view looks before the server has subscribed it to all channels, and misses the commits in between."""
+    names = ["a", "b", "c"]
+    for confirmed in range(4):
+        listener = RedisListener(lambda confirmed=confirmed: Confirming(confirmed), names)  # type: ignore[misc]
+        listener.wait(0)
+        assert (listener._connection is not None) is (confirmed == 3)
+
+    async def scenario() -> None:
+        for confirmed in range(4):
+            connect = lambda confirmed=confirmed: AsyncConfirming(confirmed)  # noqa: E731
+            listener = AsyncRedisListener(connect, names)
+            await listener.wait(0)
+            assert (listener._connection is not None) is (confirmed == 3)
 
     asyncio.run(scenario())
 
@@ -448,6 +519,28 @@ def test_a_hint_that_is_lost_with_the_wait_for_it(valkey: Server, monkeypatch: p
         assert view.wait(WITHIN_S) == ["a"]
 
 
+@pytest.mark.slow
+def test_the_store_is_closed_while_a_look_is_under_way(valkey: Server) -> None:
+    """A look that ends after the store was closed leaves a connection open."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        goes_on.wait(WITHIN_S)
+
+    with swapstore.connect(valkey.url) as origin, valkey.client() as client:
+        store, meddler = meddled(origin)
+        meddler.close = origin._driver.close  # type: ignore[method-assign]
+        meddler.before(10, hang)
+        view = store.view(["a"], poll=QUICK).start()
+        assert hangs.wait(WITHIN_S)
+        store.close()
+        goes_on.set()
+        assert view._thread is not None
+        view._thread.join(WITHIN_S)
+        eventually(lambda: len(client.client_list()) == 1)
+
+
 # --- forks ---------------------------------------------------------------------------------------------
 
 
@@ -481,3 +574,32 @@ def test_a_fork_while_on_change_runs(store: Store) -> None:
             goes_on.set()
         assert view.wait(WITHIN_S) == ["a"]
     assert indexed == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_while_another_thread_waits_or_tells(store: Store) -> None:
+    """A worker that is forked at a bad moment hangs when it first reads its view."""
+    holds, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with view._more:
+            holds.set()
+            goes_on.wait(WITHIN_S)
+
+    with store.view(["a"], poll=QUICK) as view:
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert holds.wait(WITHIN_S)
+
+        def child() -> None:
+            assert view["a"] is None
+            another(store).publish("a", 1)
+            assert view.wait(WITHIN_S) == ["a"]
+
+        try:
+            in_a_child(child)
+        finally:
+            goes_on.set()
+            thread.join()
