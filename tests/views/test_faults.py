@@ -66,6 +66,23 @@ def test_a_start_that_is_interrupted_leaves_no_view_that_nobody_keeps(store: Sto
         view["a"]
 
 
+def test_a_store_that_is_closed_while_a_view_waits_for_its_first_load(store: Store) -> None:
+    """A service that is stopped while its store is down hangs for the whole `wait_ready`."""
+    client, meddler = meddled(store)
+
+    def fail(_: object) -> list[Any]:
+        raise Unavailable("dark")
+
+    meddler.execute = fail  # type: ignore[method-assign]
+    view = client.view(["a"], wait_ready=LONG, poll=QUICK)
+    thread = threading.Thread(target=view.start)
+    thread.start()
+    eventually(lambda: view._thread is not None)
+    client.close()
+    thread.join(WITHIN_S)
+    assert not thread.is_alive()
+
+
 def test_a_thread_that_cannot_be_started(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a container at its limit of threads the view serves the first load for ever, or cannot be closed."""
     view = store.view(["a"])
