@@ -73,7 +73,7 @@ def test_a_store_that_is_closed_while_a_view_waits_for_its_first_load(store: Sto
     def fail(_: object) -> list[Any]:
         raise Unavailable("dark")
 
-    meddler.execute = fail  # type: ignore[method-assign]
+    meddler.execute = fail  # type: ignore[assignment, method-assign]
     view = client.view(["a"], wait_ready=LONG, poll=QUICK)
     thread = threading.Thread(target=view.start)
     thread.start()
