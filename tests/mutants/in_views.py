@@ -28,7 +28,7 @@ MUTANTS = (
     mutant(
         "messages of others are taken for hints",
         "Only a well-formed name of a dataset is looked at: others may publish on the channels.",
-        FAULTS + "hints_that_others_publish[blocking]",
+        "views/test_watching.py::test_messages_of_others_are_not_looked_up",
         Edit("Watch._named", "arguments.is_dataset(name)", "True"),
     ),
 )
