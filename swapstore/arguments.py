@@ -74,6 +74,11 @@ def datasets(given: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(dataset(name) for name in names))
 
 
+def is_dataset(name: str) -> bool:
+    """Say whether this is a well-formed dataset name."""
+    return _DATASET.fullmatch(name) is not None
+
+
 def dataset_prefix(value: Any) -> str:
     """Return what the names of datasets can begin with; empty for all of them."""
     return "" if isinstance(value, str) and not len(value) else dataset(value)

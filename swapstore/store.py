@@ -348,9 +348,7 @@ class Store(_BaseStore[Driver]):
         self._refuse_if_closed()
         from swapstore.views import View  # noqa: PLC0415 - a producer has none
 
-        made = View(self, datasets, prefix=prefix, poll=poll, wait_ready=wait_ready, on_change=on_change)
-        self._views.add(made)
-        return made
+        return View(self, datasets, prefix=prefix, poll=poll, wait_ready=wait_ready, on_change=on_change)
 
     def _close_drivers(self) -> None:
         try:
@@ -511,9 +509,7 @@ class AsyncStore(_BaseStore[AsyncDriver]):
         self._refuse_if_closed()
         from swapstore.views import AsyncView  # noqa: PLC0415 - a producer has none
 
-        made = AsyncView(self, datasets, prefix=prefix, poll=poll, wait_ready=wait_ready, on_change=on_change)
-        self._views.add(made)
-        return made
+        return AsyncView(self, datasets, prefix=prefix, poll=poll, wait_ready=wait_ready, on_change=on_change)
 
     view.__doc__ = Store.view.__doc__
 

@@ -23,7 +23,6 @@ from swapstore import arguments
 from swapstore.engine import arun, run
 from swapstore.errors import InvalidInput, StoreClosed, SwapstoreError, Unavailable
 from swapstore.forks import survive_forks
-from swapstore.protocol.operation import Listen
 from swapstore.protocol.view import Viewing
 from swapstore.protocol.watch import of
 from swapstore.subscription import AsyncSubscription, Subscription
@@ -114,6 +113,7 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
         self._pid = os.getpid()
         self._number = self._waited = 0  # of the last change, and up to which one `wait` has returned
         self._changes: dict[str, int] = {}  # the number of the last change of each dataset
+        self._calling: object = None  # the thread or task that calls `on_change` now
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__  # a view equals itself only
@@ -177,14 +177,15 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
         `view[dataset]` raises.
         """
         self[dataset]
-        return self._now() - self._viewing.current_at[dataset]
+        viewing = self._viewing
+        return self._now() - viewing.current_at.get(dataset, viewing.listed_at)
 
     def health(self) -> ViewHealth:
         """Return how the view does, and each dataset in it. Without I/O."""
         self._require()
         viewing, now = self._viewing, self._now()
         datasets = {}
-        for name in self:
+        for name in dict.fromkeys((*self, *tuple(viewing.errors))):
             snapshot, at = viewing.held.get(name), viewing.current_at.get(name)
             error = viewing.errors.get(name)
             datasets[name] = ViewedDataset(
@@ -209,13 +210,13 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
     def _require(self) -> None:
         """Raise why the view cannot be read, if so."""
         if self._is_over():
-            raise StoreClosed("the view is closed; store.view() makes a new one")
+            raise StoreClosed("the view is closed, or its event loop; store.view() makes a new one")
         if not self._started:
             raise InvalidInput("the view is not started: use it in a with statement, or call start()")
 
     def _require_new(self) -> None:
         if self._is_over():
-            raise StoreClosed("the view is closed; store.view() makes a new one")
+            raise StoreClosed("the view is closed, or its event loop; store.view() makes a new one")
         if self._started:
             raise InvalidInput("the view is started already")
 
@@ -230,6 +231,10 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
 
     def _changed_since(self, number: int) -> list[str]:
         return [name for name, changed in self._changes.items() if changed > number]
+
+    def _require_other(self, caller: object) -> None:
+        if caller is self._calling:
+            raise InvalidInput("on_change cannot wait: the view looks for changes when it has returned")
 
     def _now_held(self, names: Iterable[str]) -> dict[str, Snapshot | None]:
         return {name: self._viewing.held.get(name) for name in names}
@@ -255,23 +260,28 @@ class View(_BaseView["Store"]):
         """Make the first use in a child process find out that no thread keeps the view up to date."""
         self._more = threading.Condition()
         self._held = {}
+        self._calling = None
 
     def start(self) -> Self:
         """Load the datasets, and begin to keep them up to date. A with statement does it.
 
         Raises what `read_latest` raises if a dataset cannot be read, except for damage, which is raised when
-        that dataset is asked for. With `wait_ready`, it waits so long at most, and does not raise.
+        that dataset is asked for. Then it can be called again. With `wait_ready`, it waits so long at most,
+        and does not raise.
         """
         self._require_new()
-        if self._wait_ready_s is None:
-            names = self._store._run(self._viewing.begin())  # noqa: SLF001
+        begin = self._viewing.begin()
+        names = self._store._run(begin) if self._wait_ready_s is None else []  # noqa: SLF001
+        try:
             self._started = True
             self._call(names)
-        self._started = True
-        self._held = self._viewing.held
-        self._launch()
-        if self._wait_ready_s is not None:
-            self._wait_until_ready(time.monotonic() + self._wait_ready_s)
+            self._viewing.told(names)
+            self._launch()
+            if self._wait_ready_s is not None:
+                self._wait_until_ready(time.monotonic() + self._wait_ready_s)
+        except BaseException:
+            self.close()  # otherwise it could be read, and nobody kept it up to date
+            raise
         return self
 
     def _wait_until_ready(self, until: float) -> None:
@@ -295,9 +305,11 @@ class View(_BaseView["Store"]):
         By a publish, a pin, a rollback, or because the store went back. Changes since the last `wait` count
         too, so none is missed; threads that wait at the same time all get them. `timeout` is in seconds, or
         a timedelta; None: without a bound. An empty list: nothing changed in time, or the view was closed.
+        Raises `InvalidInput` if `on_change` calls it.
         """
         seconds = None if timeout is None else arguments.wait_s(timeout, "timeout")
         self._require()
+        self._require_other(threading.current_thread())
         with self._more:
             before = self._waited
             self._more.wait_for(lambda: self._number > before or self._closed, seconds)
@@ -306,15 +318,19 @@ class View(_BaseView["Store"]):
 
     def close(self) -> None:
         """Stop keeping the view up to date. It cannot be read any more. Closing twice does no harm."""
-        self._closed = True
-        self._held = {}
+        self._end()
         if self._subscription is not None:
             self._subscription.close()
-        with self._more:
-            self._more.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(JOIN_S)
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join(JOIN_S)
         self._store._views.discard(self)  # noqa: SLF001
+
+    def _end(self) -> None:
+        with self._more:
+            self._closed = True
+            self._held = {}
+            self._more.notify_all()
 
     def _require(self) -> None:
         super()._require()
@@ -324,43 +340,55 @@ class View(_BaseView["Store"]):
     def _launch(self) -> None:
         """Start the thread that keeps the view up to date, in this process."""
         with self._more:
-            if self._thread is not None and self._pid == os.getpid():
+            self._store._views.add(self)  # noqa: SLF001
+            if self._is_over() or (self._thread is not None and self._pid == os.getpid()):
                 return
-            self._pid = os.getpid()
             self._subscription = Subscription(self._store._driver)  # noqa: SLF001
             work = (self._viewing, self._subscription)
             self._thread = threading.Thread(target=self._keep, args=work, name="swapstore-view", daemon=True)
             self._thread.start()
+            self._pid = os.getpid()
             self._held = self._viewing.held
 
     def _keep(self, viewing: Viewing, subscription: Subscription) -> None:
         """Keep the view up to date until it is closed."""
         store = self._store
-        sleep = store._context.clock.sleep  # noqa: SLF001
-        while not self._is_over():
-            try:
-                names = run(viewing.step(), store._driver, sleep, listen=subscription.listen)  # noqa: SLF001
-            except Exception:
-                if not self._is_over():  # else it comes from closing the connections
-                    LOG.exception("%r could not look at the store; it tries again", self)
-                    subscription.listen(Listen(PAUSE_S, ()))
-                continue
-            if names:
-                self._call(names)
-                with self._more:
-                    self._count(names)
-                    self._more.notify_all()
-        subscription.close()
+        sleep, listen = store._context.clock.sleep, subscription.listen  # noqa: SLF001
+        driver, replicas = store._driver, store._replicas  # noqa: SLF001
+        try:
+            while not self._is_over():
+                try:
+                    names = run(viewing.step(), driver, sleep, listen=listen, replicas=replicas)
+                except Exception:
+                    if not self._is_over():  # else it comes from closing the connections
+                        LOG.exception("%r could not look at the store; it tries again", self)
+                        with self._more:
+                            self._more.wait_for(self._is_over, PAUSE_S)
+                    continue
+                if names and not self._is_over():
+                    self._call(names)
+                    with self._more:
+                        self._count(names)
+                        self._more.notify_all()
+                    viewing.told(names)
+        finally:
+            self._end()  # whatever ended it: nobody keeps the view up to date any more
+            subscription.close()
         if store._closed:  # noqa: SLF001
             store._close_drivers()  # noqa: SLF001 - again: a look that was under way may have opened a connection
 
     def _call(self, names: list[str]) -> None:
-        if self._on_change is None or not names:
-            return
+        caller = threading.current_thread()
         try:
-            self._on_change(self._now_held(names))
-        except Exception:
+            if self._on_change is not None and names:
+                self._calling = caller
+                self._on_change(self._now_held(names))
+        except BaseException as error:
+            if not isinstance(error, Exception) and caller is not self._thread:
+                raise  # an interrupt of `start`; nothing may end the thread
             LOG.exception("on_change of %r failed; the view goes on", self)
+        finally:
+            self._calling = None
 
 
 # --- asyncio ------------------------------------------------------------------------------------------
@@ -388,24 +416,35 @@ class AsyncView(_BaseView["AsyncStore"]):
     def after_fork(self) -> None:
         """Make the first use in a child process find out that no task keeps the view up to date."""
         self._held = {}
+        self._calling = None
 
     async def start(self) -> Self:
         """Load the datasets, and begin to keep them up to date; see `View.start`."""
         self._require_new()
         self._loop = _asyncio().get_running_loop()
-        if self._wait_ready_s is None:
-            names = await self._store._run(self._viewing.begin())  # noqa: SLF001
+        begin = self._viewing.begin()
+        names = await self._store._run(begin) if self._wait_ready_s is None else []  # noqa: SLF001
+        try:
             self._started = True
             await self._call(names)
-        self._started = True
-        self._held = self._viewing.held
-        self._task = _asyncio().ensure_future(self._keep(self._viewing))
-        if self._wait_ready_s is not None:
-            with suppress(TimeoutError):
-                async with _asyncio().timeout(self._wait_ready_s):
-                    while not (self._viewing.ready or self._closed):
-                        await _asyncio().sleep(READY_LOOK_S)
+            self._viewing.told(names)
+            self._launch()
+            if self._wait_ready_s is not None:
+                with suppress(TimeoutError):
+                    async with _asyncio().timeout(self._wait_ready_s):
+                        while not (self._viewing.ready or self._closed):
+                            await _asyncio().sleep(READY_LOOK_S)
+        except BaseException:
+            await self.close()  # otherwise it could be read, and nobody kept it up to date
+            raise
         return self
+
+    def _launch(self) -> None:
+        """Start the task that keeps the view up to date."""
+        self._store._views.add(self)  # noqa: SLF001
+        if not self._is_over():
+            self._task = _asyncio().ensure_future(self._keep(self._viewing))
+            self._held = self._viewing.held
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -421,6 +460,7 @@ class AsyncView(_BaseView["AsyncStore"]):
         self._require()
         if self._loop is not _asyncio().get_running_loop():
             raise InvalidInput("wait for a view in the event loop that started it, or make one in each")
+        self._require_other(_asyncio().current_task())
         before = self._waited
         if self._number <= before:
             with suppress(TimeoutError):
@@ -431,15 +471,18 @@ class AsyncView(_BaseView["AsyncStore"]):
 
     async def close(self) -> None:
         """Stop keeping the view up to date. It cannot be read any more. Closing twice does no harm."""
-        self._closed = True
-        self._held = {}
-        self._more.set()
+        self._end()
         task, self._task = self._task, None
         is_here = self._loop is _asyncio().get_running_loop()
         if task is not None and is_here and task is not _asyncio().current_task():
             task.cancel()
             await _asyncio().wait({task})
         self._store._views.discard(self)  # noqa: SLF001
+
+    def _end(self) -> None:
+        self._closed = True
+        self._held = {}
+        self._more.set()
 
     def _require(self) -> None:
         super()._require()
@@ -451,29 +494,40 @@ class AsyncView(_BaseView["AsyncStore"]):
         store = self._store
         subscription = AsyncSubscription(store._driver)  # noqa: SLF001
         sleep, listen = store._sleep, subscription.listen  # noqa: SLF001
+        driver, replicas = store._driver, store._replicas  # noqa: SLF001
         try:
             while not self._is_over():
                 try:
-                    names = await arun(viewing.step(), store._driver, sleep, listen=listen)  # noqa: SLF001
+                    names = await arun(viewing.step(), driver, sleep, listen=listen, replicas=replicas)
                 except Exception:
                     if not self._is_over():  # else it comes from closing the connections
                         LOG.exception("%r could not look at the store; it tries again", self)
                         await sleep(PAUSE_S)
                     continue
-                if names:
+                if names and not self._is_over():
                     await self._call(names)
                     self._count(names)
+                    viewing.told(names)
                     more, self._more = self._more, _asyncio().Event()
                     more.set()
         finally:
+            self._end()  # whatever ended it: nobody keeps the view up to date any more
+            self._store._views.discard(self)  # noqa: SLF001
             subscription.drop()
 
     async def _call(self, names: list[str]) -> None:
-        if self._on_change is None or not names:
-            return
+        caller = _asyncio().current_task()
         try:
-            called = self._on_change(self._now_held(names))
-            if isawaitable(called):
-                await called
+            if self._on_change is not None and names:
+                self._calling = caller
+                called = self._on_change(self._now_held(names))
+                if isawaitable(called):
+                    await called
+        except _asyncio().CancelledError:
+            if caller.cancelling():
+                raise
+            LOG.exception("on_change of %r was cancelled; the view goes on", self)
         except Exception:
             LOG.exception("on_change of %r failed; the view goes on", self)
+        finally:
+            self._calling = None

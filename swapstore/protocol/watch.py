@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
+from swapstore import arguments
 from swapstore.protocol.operation import Listen, Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from swapstore.errors import SwapstoreError
     from swapstore.protocol.context import Context
@@ -82,13 +83,21 @@ class Watch(Generic[T]):
         due, self._due = self._due, None  # after an error, the next step looks at all
         looked = yield from self.look(due)
         self._note(looked.failure, began, everywhere=due is None)
-        self._due = looked.again
-        if not looked.found and not looked.again:
-            seconds = max(0.0, self._all_due_at - self._ctx.clock.monotonic())
-            hinted = yield Listen(seconds, self._channels, self._pattern)
-            names = (channel[len(self._before_name) : -1] for channel in hinted)
-            self._due = frozenset(names) or None
-        return looked.found
+        if looked.found or looked.again:
+            self._due = looked.again
+            return looked.found
+        seconds = max(0.0, self._all_due_at - self._ctx.clock.monotonic())
+        hinted = yield Listen(seconds, self._channels, self._pattern)
+        if hinted:
+            self._due = frozenset(self._named(hinted))
+        return []
+
+    def _named(self, channels: Iterable[str]) -> Iterator[str]:
+        """Return the datasets of these channels. Others may publish on channels that a pattern matches."""
+        for channel in channels:
+            name = channel[len(self._before_name) : -1]
+            if self._ctx.keys.manifest(name) == channel and arguments.is_dataset(name):
+                yield name
 
     def _note(self, failure: SwapstoreError | None, began: float, *, everywhere: bool) -> None:
         """Plan the next look at all. Log the beginning of an outage, because no caller gets an error."""

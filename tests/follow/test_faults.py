@@ -9,14 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 import swapstore
-from swapstore import Store, Unavailable
+from swapstore import Damaged, Row, Store, Unavailable
 from swapstore.drivers.redis import subscription
 from swapstore.drivers.redis.subscription import RedisListener
 from swapstore.testing import Kind, SimulatedStore, every_fault, faulty
-from tests.follow.followers import Collected, publish, take, versions
+from tests.follow.followers import Collected, in_time, publish, take, versions
 from tests.support.drivers import another, meddled
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server, client_of, free_port
@@ -352,3 +353,22 @@ def test_a_burst_of_hints_is_one_look(valkey: Server) -> None:
         later.join()  # the hint comes before the producer has its reply
         assert len(meddler.batches) - before <= 12
         follower.close()
+
+
+def test_commits_are_returned_before_the_error_of_another_dataset() -> None:
+    """One damaged dataset takes the commits of the others with it: the consumer never gets them."""
+    sim = SimulatedStore()
+    producer, store = sim.connect(), sim.connect()
+    for name in ("a", "b"):
+        producer.publish(name, 0)
+    follower = store.follow_many(["a", "b"], poll=0.01)
+    producer.publish("a", 1)
+    key = store._context.keys.manifest("b")
+    sim.keyspace.values[key] = attrs.evolve(sim.keyspace.values[key], data=b"nonsense")
+    with in_time():
+        name, commit = next(follower)
+        assert isinstance(commit, Row)
+        assert (name, commit.version) == ("a", 2)
+        with pytest.raises(Damaged) as caught:
+            next(follower)
+    assert caught.value.dataset == "b"

@@ -17,6 +17,7 @@ from tests.mutants import (
     in_retention,
     in_store,
     in_verify,
+    in_views,
 )
 from tests.mutants.mutant import Mutant
 
@@ -35,6 +36,7 @@ MUTANTS = (
     *in_copying.MUTANTS,
     *in_diff.MUTANTS,
     *in_http.MUTANTS,
+    *in_views.MUTANTS,
 )
 CHECKS = tuple(dict.fromkeys(check for mutant in MUTANTS for check in mutant.checks))
 UNCHANGED = Mutant("(the code as it is)", "The named checks pass without a mutant.", CHECKS, ())

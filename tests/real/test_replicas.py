@@ -17,6 +17,7 @@ from tests.support.deployment import until
 from tests.support.sentinels import Sentinels
 from tests.support.traffic import FACES, Traffic
 from tests.support.valkey import Server
+from tests.views.watched import Watched, eventually, publish
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -73,6 +74,50 @@ def test_reads_arrive_at_replicas(sentinels: Sentinels, connect: Callable[..., A
         store.close()
     assert reads_of(sentinels.primary) == before
     assert all(reads_of(each) for each in sentinels.replicas), "one replica has all the load"
+
+
+def test_a_view_asks_replicas_whether_something_changed(sentinels: Sentinels) -> None:
+    """The primary is asked by every view at each poll although they read from replicas."""
+    names = ["mena", "asia"]
+    with (
+        swapstore.connect(sentinels.url) as producer,
+        swapstore.connect(sentinels.url, read_from="replica") as store,
+    ):
+        publish(producer, names, 1)
+        caught_up(sentinels)
+        before, of_replicas = reads_of(sentinels.primary), sum(map(reads_of, sentinels.replicas))
+        with store.view(names, poll=0.02) as view, Watched(view, names) as watched:
+            eventually(lambda: sum(map(reads_of, sentinels.replicas)) > of_replicas + 20)
+            assert reads_of(sentinels.primary) == before
+            publish(producer, names, 2)
+            watched.shows(2)
+
+
+def test_a_view_beside_replicas_that_lag(sentinels: Sentinels) -> None:
+    """A look at a replica that is behind takes a view back, in a forked process too: its cache is empty."""
+    names = ["mena", "asia"]
+    with (
+        swapstore.connect(sentinels.url) as producer,
+        swapstore.connect(sentinels.url, read_from="replica") as store,
+    ):
+        publish(producer, names, 1)
+        with sentinels.primary.client() as client:
+            old = {key: client.get(key) for key in map(store._context.keys.manifest, names)}
+        publish(producer, names, 2)
+        with store.view(prefix="", poll=0.02) as view, Watched(view, names) as watched:
+            caught_up(sentinels)
+            watched.shows(2)
+            for replica in sentinels.replicas:
+                with replica.client() as client:
+                    client.config_set("replica-read-only", "no")
+                    client.mset(old)
+                    client.config_set("replica-read-only", "yes")
+            store._context.cache.after_fork()
+            looks = sum(map(reads_of, sentinels.replicas))
+            eventually(lambda: sum(map(reads_of, sentinels.replicas)) > looks + 20)
+            watched.shows(2)
+            publish(producer, names, 3)
+            watched.shows(3)
 
 
 @FACES

@@ -18,6 +18,7 @@ from tests.support.deployment import kinds, until
 from tests.support.sentinels import Sentinels
 from tests.support.traffic import FACES, Blocking, Traffic
 from tests.support.valkey import Server, free_port
+from tests.views.watched import Watched, eventually, publish
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -56,6 +57,21 @@ def test_nobody_notices_failovers(sentinels: Sentinels, connect: Callable[..., A
         )
         store.close()
         assert fresh.publish("mena", {"id": "last"}, id="last").created
+
+
+def test_a_view_goes_on(sentinels: Sentinels) -> None:
+    """After a failover a view stays with the old primary, and is old until its service is restarted."""
+    names = ["a", "b"]
+    with swapstore.connect(sentinels.url) as store, swapstore.connect(sentinels.url, patience=30) as producer:
+        publish(producer, names, 1)
+        with store.view(names, poll=0.2) as view, Watched(view, names) as watched:
+            for number, fail_over in ((2, sentinels.fail_over), (3, sentinels.kill_primary)):
+                with sentinels.primary.client() as client:
+                    until(lambda client=client: client.wait(1, 100) > 0, "no replica has what was published")
+                fail_over()
+                publish(producer, names, number)
+                watched.shows(number)
+                eventually(lambda: view.health().connected and not view.health().behind)
 
 
 def test_connections_to_a_primary_that_was_cut_off_are_not_used(sentinels: Sentinels) -> None:

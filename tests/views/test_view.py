@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
+import fakeredis
 import pytest
 
 import swapstore
@@ -131,6 +133,29 @@ def test_wait_tells_of_each_change_once(store: Store) -> None:
             found += view.wait(WITHIN_S)
         assert sorted(found) == ["a", "b"]
         assert view.wait(0.05) == []
+
+
+def test_wait_for_asyncio_tells_of_each_change_once() -> None:
+    """A change that comes before a task waits is lost, or comes twice."""
+
+    async def scenario() -> None:
+        async with (
+            fakeredis.FakeAsyncRedis() as client,
+            swapstore.aio.connect(client) as store,
+            store.view(["a", "b"], poll=QUICK) as view,
+        ):
+            await store.publish("a", 1)
+            async with asyncio.timeout(WITHIN_S):
+                while view._number == 0:  # noqa: ASYNC110 - nothing would set an event
+                    await asyncio.sleep(0.01)
+                assert await view.wait() == ["a"]
+            first, second = asyncio.ensure_future(view.wait()), asyncio.ensure_future(view.wait())
+            await asyncio.sleep(0)
+            await store.publish("b", 1)
+            assert [await first, await second] == [["b"], ["b"]]
+            assert await view.wait(0.05) == []
+
+    asyncio.run(scenario())
 
 
 def test_threads_that_wait_at_the_same_time_all_learn_of_a_change(store: Store) -> None:
@@ -272,7 +297,7 @@ def test_a_look_asks_only_whether_something_changed() -> None:
         producer.publish(name, 1)
     client, meddler = meddled(store)
     viewing = client.view(names)._viewing
-    client._run(viewing.begin())
+    viewing.told(client._run(viewing.begin()))
     assert [type(command) for command in meddler.batches[0]] == [GetServed] * 20
     producer.publish("d7", 2)
     del meddler.batches[:]

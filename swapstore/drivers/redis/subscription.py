@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SLICE_S = 0.1  # how long a wait may take to notice `close`
 CONFIRM_S = 5.0  # how long the server may take to confirm a subscription
 SILENCE_S = 15.0  # after so long without a message, send PING; after as long again, the connection is dead
-MOST_HINTS = 1000  # that one wait returns: hints that never end must not keep it from its return
+MOST_HINTS = 1000  # that one wait reads: hints that never end must not keep it from its return
 LASTED_S = 1.0  # a subscription that lasted this long is renewed at once when it fails
 
 
@@ -109,7 +109,8 @@ class RedisListener:
         The waits are added up, because a test may have frozen the clock.
         """
         hinted: dict[str, None] = {}
-        while not self._closed.is_set() and len(hinted) < MOST_HINTS:
+        left = MOST_HINTS
+        while left and not self._closed.is_set():
             slice_s = min(SLICE_S, seconds)
             if self._connection.can_read(timeout=slice_s):
                 message = self._connection.read_response(disable_decoding=True, push_request=True)
@@ -117,6 +118,7 @@ class RedisListener:
                 channel = _hint(message)
                 if channel is not None:
                     hinted[channel], seconds = None, 0.0
+                    left -= 1
             elif hinted or seconds <= slice_s:
                 break
             else:
@@ -223,16 +225,16 @@ class AsyncRedisListener:
         """Read until a hint comes, then what else has come: one look answers all of it."""
         pinged = False
         hinted: dict[str, None] = {}
-        while True:
-            left = until - _now()
-            message = await self._read(0.001 if hinted else min(SILENCE_S, max(0.001, left)))
+        left = MOST_HINTS
+        while left:
+            seconds = max(0.001, until - _now())
+            message = await self._read(0.001 if hinted else min(SILENCE_S, seconds))
             if message is not None:
                 pinged = False
                 channel = _hint(message)
                 if channel is not None:
                     hinted[channel] = None
-                if len(hinted) >= MOST_HINTS:
-                    return list(hinted)
+                    left -= 1
             elif hinted or _now() >= until:
                 return list(hinted)
             elif pinged:
@@ -240,6 +242,7 @@ class AsyncRedisListener:
             else:
                 await self._connection.send_command("PING", check_health=False)
                 pinged = True
+        return list(hinted)
 
     async def _read(self, seconds: float) -> Any:
         return await self._connection.read_response(disable_decoding=True, timeout=seconds, push_request=True)
@@ -263,7 +266,7 @@ def _hint(message: Any) -> str | None:
     """Return the channel that a hint came on. None: the message is no hint."""
     match message:
         case [b"message" | "message", channel, _] | [b"pmessage" | "pmessage", _, channel, _]:
-            return channel.decode() if isinstance(channel, bytes) else str(channel)
+            return channel.decode("utf-8", "replace") if isinstance(channel, bytes) else str(channel)
     return None
 
 
