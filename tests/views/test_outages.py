@@ -122,6 +122,33 @@ def test_a_lost_hint_for_one_dataset_among_busy_ones(valkey: Server) -> None:
             thread.join()
 
 
+@pytest.mark.parametrize(
+    ("granted", "of", "hints"),
+    [
+        ("+subscribe +ping &swapstore:manifest:*", {"datasets": ["region/a"]}, True),
+        ("+subscribe +ping &swapstore:manifest:*", {"prefix": "region/"}, False),
+        ("+psubscribe +ping &swapstore:manifest:{region/*", {"prefix": "region/"}, True),
+        ("", {"datasets": ["region/a"]}, False),
+    ],
+)
+def test_a_reader_with_few_rights(valkey: Server, granted: str, of: dict[str, Any], *, hints: bool) -> None:
+    """A reader without the right to subscribe fails, or never learns of a change."""
+    rights = f"on >secret resetchannels %R~swapstore:* +get +getrange +smembers {granted}".split()
+    url = valkey.url.replace("redis://", "redis://reader:secret@")
+    with valkey.client() as client:
+        client.execute_command("ACL", "SETUSER", "reader", *rights)
+        try:
+            with swapstore.connect(url) as store, swapstore.connect(valkey.url) as producer:
+                producer.publish("region/a", 0)
+                with store.view(**of, poll=LONG if hints else QUICK) as view:
+                    if hints:
+                        eventually(lambda: subscribed(valkey) == 1)
+                    producer.publish("region/a", 1)
+                    assert view.wait(WITHIN_S) == ["region/a"]
+        finally:
+            client.execute_command("ACL", "DELUSER", "reader")
+
+
 def _stopped(server: Server) -> Callable[[], None]:
     assert server._process is not None
     pid = server._process.pid
