@@ -234,10 +234,13 @@ class _Budget:
             raise self._over(self._failure)
         return LEFT_S.set(self._left_s)
 
-    def tighten(self, total_s: float, *, patient: bool) -> None:
+    def tighten(self, total_s: float | None, *, patient: bool) -> None:
         """Allow no more than this from now on, and patience only if it is asked for."""
         if not patient:
-            self.patience, self.hurries = _NONE, True
+            self.patience = _NONE
+        if total_s is None:
+            return
+        self.hurries = not patient
         self._total_s = total_s if self._total_s is None else min(self._total_s, total_s)
         self._left_s = min(self._left_s, total_s)
 

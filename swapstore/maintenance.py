@@ -245,10 +245,12 @@ class Maintenance(Calls):
         """Check the server or the SQLite file for settings that could break what swapstore promises.
 
         Changes no data. A check is `unknown` if the server does not say. If a SQLite file cannot be opened or
-        written, one of the checks reports the problem. Raises `Unavailable` if a server cannot be reached.
+        written, one of the checks reports the problem. Raises `Unavailable` if a server cannot be reached now:
+        `patience` is not spent on it.
         """
         if self._context.doctor is not None:
             with about(self._context, "doctor", NO_DATASET):
+                yield Within(None, patient=False)  # a server that refuses now is what it has to tell of
                 return (yield from self._context.doctor(self._context))
         from swapstore.doctor.check import unknown_kind  # noqa: PLC0415 - only operators need it
 

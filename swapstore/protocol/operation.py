@@ -80,10 +80,11 @@ class Turn(Wait):
 class Within(Wait):
     """Spend at most so many seconds in vain from now on; see `Timeout.total`. The answer is an empty list.
 
-    `patient`: an outage within that time may be waited for. False: the caller has something better to do.
+    None: as many as before. `patient`: an outage within that time may be waited for. False: the caller has
+    something better to do.
     """
 
-    total_s: float
+    total_s: float | None
     patient: bool = True
     seconds: float = attrs.field(default=0.0, init=False)
 
