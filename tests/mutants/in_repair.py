@@ -193,8 +193,8 @@ MUTANTS = (
     ),
     mutant(
         "the old epoch kept",
-        "Rewritten pages begin a new epoch: no reader's memory mistakes them.",
-        TOGETHER + "verify_while_the_dataset_is_reset_or_repaired[page_deleted]",
+        "Rewritten pages begin a new epoch, so followers look for their place.",
+        "follow/test_repairs.py::test_a_repair_neither_repeats_nor_skips_a_commit[lost0-3]",
         Edit("Redrafter._head", "self._epoch if rewritten else", ""),
     ),
     mutant(
