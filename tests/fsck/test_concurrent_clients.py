@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from swapstore import Problem, Store
 from swapstore.commands import Get
 from swapstore.errors import Contended
 from swapstore.format import manifest
@@ -100,9 +101,8 @@ def test_a_republished_id_whose_page_is_lost_is_never_without_its_record(kinds: 
     assert [row.version for row in original.history() if row.id == "id-2"] == [again.version]
 
 
-def test_pages_that_are_lost_while_they_are_verified_take_no_snapshot_with_them() -> None:
-    """A lost page counts as one that retention removed, and the repair lets its snapshots expire."""
-    original = grown(13)
+def losing_pages(original: SimulatedDataset) -> tuple[Store, list[str]]:
+    """A client that has read a page of references when it is lost, with a page below it; and their keys."""
     parent = next(ref for ref in original.refs() if ref.count > manifest.F)
     child = min(
         (ref for ref in original.refs() if ref.spans(parent.first_version)), key=lambda ref: ref.count
@@ -111,19 +111,36 @@ def test_pages_that_are_lost_while_they_are_verified_take_no_snapshot_with_them(
     lost: list[str] = []
 
     def lose() -> None:
-        if (
-            not lost and Get(parent.key) in meddler.batches[-1]
-        ):  # the walk has read it, and goes on with its pages
+        if not lost and Get(parent.key) in meddler.batches[-1]:
             lost.extend([parent.key, child.key])
             original.delete(*lost)
 
     for number in range(60):
         meddler.after(number, lose)
+    return client, lost
+
+
+def test_pages_that_are_lost_while_they_are_verified_take_no_snapshot_with_them() -> None:
+    """A lost page counts as one that retention removed, and the repair lets its snapshots expire."""
+    original = grown(13)
+    client, lost = losing_pages(original)
     (report,) = client.repair("mena", apply=True)
     assert lost
     assert (report.dropped, report.left) == ((), ())
     original.sim.keyspace.expire_all()
     assert original.history() == original.rows
+
+
+def test_a_page_below_one_that_is_lost_during_a_verify_is_missing() -> None:
+    """Verify takes the page for unlinked, or ends with an error, because nothing tells what names it."""
+    client, lost = losing_pages(grown(13))
+    found = [(each.problem, each.key) for each in client.verify("mena") if each.wrong]
+    _, child = lost
+    assert found == [
+        (Problem.PAGE_MISSING, child),
+        (Problem.LOST, "swapstore:id:{mena}:id-1"),
+        (Problem.LOST, "swapstore:id:{mena}:id-2"),
+    ]
 
 
 def test_a_leaked_page_that_is_sealed_again_stays() -> None:

@@ -18,10 +18,10 @@ MUTANTS = (
         Edit("_Run._step", "form.base is not None", "False"),
     ),
     mutant(
-        "a base unlinked that a neighbour needs",
-        "While rows lose their bases, a base stays as long as one of them needs it.",
-        ANEW + "a_base_in_the_middle_of_a_page_stays_while_a_row_needs_it",
-        Edit("_Run._anew", "kept = {before, after, ", "kept = {"),
+        "a base unlinked that another row needs",
+        "While rows lose their bases, a base stays as long as one of them needs it, wherever that is.",
+        "fsck/test_bases.py::test_history_in_another_order_is_stored_anew",
+        Edit("_Run._anew", "[] if needing else [name]", "[name]"),
     ),
     mutant(
         "a base of its own between two rows of one base",

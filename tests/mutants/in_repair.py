@@ -40,8 +40,8 @@ MUTANTS = (
     ),
     mutant(
         "a page below a lost one taken for unlinked",
-        "The snapshots of pages that are lost during a verify do not count as leaked.",
-        CLIENTS + "pages_that_are_lost_while_they_are_verified_take_no_snapshot_with_them",
+        "A page that is lost during a verify is found missing, also when what names it is lost with it.",
+        CLIENTS + "a_page_below_one_that_is_lost_during_a_verify_is_missing",
         Edit("is_page_named", "return True", "return False"),
     ),
     mutant(
@@ -193,8 +193,8 @@ MUTANTS = (
     ),
     mutant(
         "the old epoch kept",
-        "Rewritten pages begin a new epoch: no reader's memory mistakes them.",
-        TOGETHER + "verify_while_the_dataset_is_reset_or_repaired[page_deleted]",
+        "Rewritten pages begin a new epoch, so followers look for their place.",
+        "follow/test_repairs.py::test_a_repair_neither_repeats_nor_skips_a_commit[lost0-3]",
         Edit("Redrafter._head", "self._epoch if rewritten else", ""),
     ),
     mutant(

@@ -23,7 +23,7 @@ MUTANTS = (
     mutant(
         "blind SET (simulated)",
         "Two producers at once: neither's acknowledged publish is lost.",
-        "exploration/test_explore.py::test_one_id_is_created_once",
+        "exploration/test_explore.py::test_every_state_keeps_the_promises[two producers, different ids-none]",
         Edit("Keyspace._refusal", "not as_expected", "False"),
     ),
     mutant(

@@ -19,6 +19,7 @@ def warm(store: Store) -> tuple[Store, Meddler, int]:
     """A producer that knows the manifest, its meddler, and the number of its next batch."""
     client, meddler = meddled(store, policy=PATIENT)
     client.read_latest("mena")
+    list(client.history("mena", limit=1))  # a first read brings one line of the manifest
     client._context.cache.note_listed(MANIFEST)
     return client, meddler, len(meddler.batches)
 

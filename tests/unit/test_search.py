@@ -179,13 +179,13 @@ def test_a_search_respects_what_retention_hides() -> None:
     """A manifest that a later release pruned shows more than it keeps."""
     log = Log([number * 10 for number in range(1, 5 * F)])
     rows = log.rows
-    head = attrs.evolve(log.manifest.head, first_version=F + 3, floor=(F + 10) * 10, pinned=rows[0])
+    head = attrs.evolve(log.manifest.head, first_version=F + 3, floor=(F + 5) * 10, pinned=rows[0])
     log.manifest = manifest.build(head, log.manifest.log, KEYS)
     shown = [row for row in rows if head.shows(row)]
-    assert shown[0].version == F + 10
+    assert shown[0].version == F + 5
     assert log.walk() == shown[::-1]
-    assert log.find(search.ByVersion(F + 9)) is None
-    assert log.find(search.ByVersion(F + 10)) == shown[0]
+    assert log.find(search.ByVersion(F + 4)) is None
+    assert log.find(search.ByVersion(F + 5)) == shown[0]
     assert log.find(search.ByVersion(1)) == rows[0], "pinned keeps it alive"
     assert log.find(search.AsOf(shown[0].ts - 1)) == rows[0]
     assert log.find(search.ById(rows[5].id, rows[5].ts)) is None
