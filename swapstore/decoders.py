@@ -101,7 +101,9 @@ def _made(kind: Any) -> Decoder:
     except InvalidInput:
         raise
     except Exception as error:
-        reason = str(error).partition("\n")[0][:LONGEST_PLACE]
+        reason = str(error).partition("\n")[0]
+        said, unknown, _ = reason.partition(". Set `arbitrary_types_allowed=True`")
+        reason = said[:LONGEST_PLACE] + ("; use a dataclass or a model in its place" if unknown else "")
         raise InvalidInput(f"nothing can be decoded to {_name(kind)}: {reason}") from error
 
 

@@ -212,7 +212,10 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
         if self._is_over():
             raise StoreClosed("the view is closed, or its event loop; store.view() makes a new one")
         if not self._started:
-            raise InvalidInput("the view is not started: use it in a with statement, or call start()")
+            raise InvalidInput(
+                "the view is not started: use it in a with statement, or call start(); for asyncio, "
+                "in async with, or await start()"
+            )
 
     def _require_new(self) -> None:
         if self._is_over():

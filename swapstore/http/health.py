@@ -86,7 +86,7 @@ def wsgi_app(
 ) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     """Return a WSGI app that answers with the health of a store. Everything else is as for `asgi_app`."""
     if not isinstance(store, Store):
-        raise InvalidInput(f"health.wsgi_app takes a Store, not a {type(store).__name__}")
+        raise InvalidInput("health.wsgi_app takes a Store: use health.asgi_app for one of swapstore.aio")
     checks = _Checks(store, bounds, timeout)
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:

@@ -66,8 +66,8 @@ def response(
     """Answer a `GET` or `HEAD` request with a snapshot: 200 with its bytes, or 304 if the client has them.
 
     - `found`: what a read returned, or the error that it raised. None (nothing is published), `NotFound` and
-      `InvalidInput` (no dataset or member has such a name): 404. `Unavailable` and `TooStale`: 503
-      with `Retry-After`. Any other error is raised again, because somebody has to look at it.
+      `InvalidInput` (no dataset or member has such a name): 404. `Unavailable` and `TooStale`: 503 with
+      `Retry-After`. Any other error is raised again, because somebody has to look at it.
     - `request_headers`: a mapping of names to values, or pairs of them. Names may be in any case. A header
       that cannot be parsed counts as not sent.
     - `method`: for `HEAD` the body is empty.
