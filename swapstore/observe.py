@@ -10,6 +10,7 @@ A listener is a function of an event. Views have no events: their ages are asked
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -254,12 +255,15 @@ def prometheus_view(view: View | AsyncView, registry: CollectorRegistry | None =
     """
     client = _prometheus("prometheus_view")
     where = registry or client.REGISTRY
-    if where not in _COLLECTORS:
-        _COLLECTORS[where] = _ViewCollector(client)
-        where.register(_COLLECTORS[where])
-    _COLLECTORS[where].views.append(view)
+    with _REGISTERING:
+        if where not in _COLLECTORS:
+            collector = _ViewCollector(client)
+            where.register(collector)
+            _COLLECTORS[where] = collector
+    _COLLECTORS[where].views[view] = None
 
 
+_REGISTERING = threading.Lock()
 _COLLECTORS: WeakKeyDictionary[Any, _ViewCollector] = WeakKeyDictionary()  # one for each registry
 
 
@@ -273,16 +277,21 @@ def _prometheus(needed_by: str) -> Any:
 
 
 class _ViewCollector:
-    """Makes the metrics of views at each scrape."""
+    """Makes the metrics of views at each scrape.
+
+    Views are added and scraped in any thread, so each change of `views` is one step of a dict.
+    """
 
     def __init__(self, client: Any) -> None:
-        self.views: list[View | AsyncView] = []
+        self.views: dict[View | AsyncView, None] = {}
         self._client = client
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Return the gauges as they are now."""
-        each_view = {view: _figures(view) for view in self.views}
-        self.views = [view for view, figures in each_view.items() if figures is not None]
+        each_view = {view: _figures(view) for view in tuple(self.views)}
+        for view, figures in each_view.items():
+            if figures is None:
+                self.views.pop(view, None)
         for name, unit, about, key in _OF_VIEWS:
             full_name = f"swapstore_view_{name}" + ("_seconds" if unit == "s" else "")
             gauge = self._client.core.GaugeMetricFamily(full_name, about, labels=["dataset"])

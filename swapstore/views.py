@@ -211,7 +211,7 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
         if self._is_over():
             raise StoreClosed("the view is closed; store.view() makes a new one")
         if not self._started:
-            raise InvalidInput("the view is not started: use it in a with statement, or call start()")
+            raise InvalidInput.misuse("the view is not started: use it in a with statement, or call start()")
 
     def _require_new(self) -> None:
         if self._is_over():
@@ -420,7 +420,9 @@ class AsyncView(_BaseView["AsyncStore"]):
         seconds = None if timeout is None else arguments.wait_s(timeout, "timeout")
         self._require()
         if self._loop is not _asyncio().get_running_loop():
-            raise InvalidInput("wait for a view in the event loop that started it, or make one in each")
+            raise InvalidInput.misuse(
+                "wait for a view in the event loop that started it, or make one in each"
+            )
         before = self._waited
         if self._number <= before:
             with suppress(TimeoutError):
@@ -444,7 +446,9 @@ class AsyncView(_BaseView["AsyncStore"]):
     def _require(self) -> None:
         super()._require()
         if self._pid != os.getpid():
-            raise InvalidInput("a view for asyncio stays in the process that started it: make one in each")
+            raise InvalidInput.misuse(
+                "a view for asyncio stays in the process that started it: make one in each"
+            )
 
     async def _keep(self, viewing: Viewing) -> None:
         """Keep the view up to date until it is closed."""

@@ -104,6 +104,7 @@ def test_decimals_are_exact_whatever_the_context() -> None:
     ("value", "match"),
     [
         ({"a": [WHEN.replace(tzinfo=None)]}, r"at \$\.a\[0\]: .*without a time zone.*utc.*astimezone"),
+        (dt.time(3, 4, tzinfo=ZoneInfo("Europe/London")), "no offset from UTC without a date"),
         (WHEN.replace(tzinfo=dt.timezone(dt.timedelta(seconds=3208))), r"has seconds.*\.astimezone\("),
         (Decimal("NaN"), "NaN is not a number; use None"),
         (Decimal("-Infinity"), "use None"),
