@@ -331,6 +331,8 @@ def test_a_group_as_a_whole() -> None:
     assert made.body == b'{"EG":%b,"SG":7}' % TEXT
     assert answer(one, {}).body == b'{"EG":%b}' % TEXT
     assert len({each.headers["ETag"] for each in (made, answer(one, {}), answer(both, {}, member="EG"))}) == 3
+    renamed = answer(group(member("EG", TEXT), member("US", b"7")), {"If-None-Match": made.headers["ETag"]})
+    assert renamed.body == b'{"EG":%b,"US":7}' % TEXT
     framed = answer(both, {"Accept-Encoding": "zstd"})
     assert zstd.decompress(framed.body) == made.body
     assert answer(both, {"If-None-Match": made.headers["ETag"]}).status == 304

@@ -93,6 +93,13 @@ def test_each_value_has_one_exact_text(value: Any, text: str) -> None:
     assert encode(value).decode() == text, "a publish changes the value"
 
 
+def test_a_publish_leaves_the_value_as_it_is() -> None:
+    """After a publish, the struct of the caller holds dicts and texts."""
+    point = Point([Row(WHEN, Decimal(1))])  # type: ignore[arg-type]
+    encode([point])
+    assert point == Point([Row(WHEN, Decimal(1))])  # type: ignore[arg-type]
+
+
 def test_decimals_are_exact_whatever_the_context() -> None:
     """A program with a small precision publishes rounded amounts."""
     with decimal.localcontext() as context:
