@@ -377,6 +377,10 @@ def _moment(item: dt.datetime | dt.time) -> str:
             )
     else:
         text = dt.time.isoformat(item)
+        if offset is None and item.tzinfo is not None:
+            raise _Fault(
+                "its time zone has no offset from UTC without a date; publish a datetime, or name the zone"
+            )
         if offset is None:
             return text
     if offset % dt.timedelta(minutes=1):

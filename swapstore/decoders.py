@@ -36,8 +36,7 @@ class _Misfit(Exception):  # noqa: N818 - it becomes a `TypeMismatch`
 
     def __init__(self, place: str, reason: str) -> None:
         super().__init__(place, reason)
-        self.place = place if len(place) <= LONGEST_PLACE else place[:LONGEST_PLACE] + "…"
-        self.reason = reason
+        self.place, self.reason = _clipped(place), _clipped(reason)
 
 
 def decode(
@@ -91,6 +90,10 @@ def _not_json(raw: bytes, codec: str) -> _Misfit:
     return _Misfit("$", f"it was published with codec={codec!r} and is not JSON")
 
 
+def _clipped(text: str) -> str:
+    return text if len(text) <= LONGEST_PLACE else text[:LONGEST_PLACE] + "…"
+
+
 def _own_code(error: BaseException) -> str:
     return f"code of the type raised {type(error).__name__}"
 
@@ -118,7 +121,7 @@ def _name(kind: Any) -> str:
 
 # --- msgspec -----------------------------------------------------------------------------------------
 
-_QUOTING = re.compile(r"(Invalid (?:enum )?value|Expected .* matching regex) .*")
+_QUOTING = re.compile(r"(Invalid (?:enum )?value|Expected .* matching regex) .*", re.DOTALL)
 
 
 class _Unsupported(Exception):  # noqa: N818 - it becomes an `InvalidInput`

@@ -19,7 +19,7 @@ Every message says what happened and what to do next. No message contains a pass
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from swapstore.models import Commit, Durability, Snapshot
@@ -129,7 +129,20 @@ class TooStale(SwapstoreError):  # noqa: N818
 
 
 class InvalidInput(SwapstoreError, ValueError):  # noqa: N818 - the names are the library's vocabulary
-    """A name, time, label, value, option or URL cannot be used. Nothing was written."""
+    """A name, time, label, value, option or URL cannot be used. Nothing was written.
+
+    `misused`: it is the store or the view that cannot be used: it is closed, not started, or of another event
+    loop or process.
+    """
+
+    misused: bool = False
+
+    @classmethod
+    def misuse(cls, message: str) -> Self:
+        """Return the error of a store or a view that is `misused`."""
+        error = cls(message)
+        error.misused = True
+        return error
 
 
 class PayloadTooLarge(InvalidInput):
@@ -337,3 +350,5 @@ class TypeMismatch(SwapstoreError):  # noqa: N818
 
 class StoreClosed(InvalidInput):
     """A method was called after `close()`."""
+
+    misused = True

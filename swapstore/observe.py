@@ -10,6 +10,7 @@ A listener is a function of an event. Views have no events: their ages are asked
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -188,9 +189,11 @@ class _OtelMetrics:
 def otel_view(view: View | AsyncView, meter: Meter | None = None) -> None:
     """Export what a view knows of each dataset, with OpenTelemetry: see `prometheus_view` for what that is.
 
-    The names are `swapstore.view.age` and `swapstore.view.data_age`, in seconds, and `swapstore.view.behind`.
-    They are exported as long as the view is open. `meter` and the extra are those of `otel_metrics`.
+    The names are `swapstore.view.age`, `swapstore.view.data_age` and `swapstore.view.confirmed_age`, in
+    seconds, and `swapstore.view.behind`. They are exported as long as the view is open. `meter` and the extra
+    are those of `otel_metrics`.
     """
+    _require_view(view)
     made = meter or _meter("otel_view")
     for name, unit, about, key in _OF_VIEWS:
 
@@ -210,6 +213,7 @@ def otel_view(view: View | AsyncView, meter: Meter | None = None) -> None:
 _OF_VIEWS = (
     ("age", "s", "Seconds since the store last confirmed what the view serves", "age"),
     ("data_age", "s", "Seconds since the ts of the snapshot that the view serves", "data_age"),
+    ("confirmed_age", "s", "Seconds since a producer published or confirmed it", "confirmed_age"),
     ("behind", "1", "1 if the last look at the dataset failed, else 0", "behind"),
 )
 
@@ -227,8 +231,9 @@ def _figures(view: View | AsyncView) -> dict[str, dict[str, float]] | None:
         found[name] = {"behind": float(each.behind)}
         if each.age is not None:
             found[name]["age"] = each.age
-        if each.ts is not None:
+        if each.ts is not None and each.confirmed_at is not None:
             found[name]["data_age"] = time.time() - each.ts / 1000
+            found[name]["confirmed_age"] = time.time() - each.confirmed_at / 1000
     return found
 
 
@@ -239,9 +244,15 @@ def prometheus_metrics(registry: CollectorRegistry | None = None) -> Callable[[E
     """Return a listener that counts and measures for Prometheus; every metric has the label `dataset`.
 
     `registry`: default: the one of the process, which `prometheus_client` exports. All stores of a registry
-    share one listener: make it once. Raises `InvalidInput` if the extra `prometheus` is not installed.
+    share one listener, which each call returns. Raises `InvalidInput` if the extra `prometheus` is not
+    installed.
     """
-    return _PrometheusMetrics(_prometheus("prometheus_metrics"), registry)
+    client = _prometheus("prometheus_metrics")
+    where = registry or client.REGISTRY
+    with _REGISTERING:
+        if where not in _LISTENERS:
+            _LISTENERS[where] = _PrometheusMetrics(client, where)
+    return _LISTENERS[where]
 
 
 def prometheus_view(view: View | AsyncView, registry: CollectorRegistry | None = None) -> None:
@@ -249,18 +260,31 @@ def prometheus_view(view: View | AsyncView, registry: CollectorRegistry | None =
 
     `swapstore_view_age_seconds`: since the store last confirmed what is served; it grows in an outage.
     `swapstore_view_data_age_seconds`: since the `ts` of the snapshot; it grows when nobody publishes.
+    `swapstore_view_confirmed_age_seconds`: since a producer published or confirmed it.
     `swapstore_view_behind`: 1 if the last look at the dataset failed. Two views of one registry must not have
     the same datasets. Raises `InvalidInput` if the extra `prometheus` is not installed.
     """
+    _require_view(view)
     client = _prometheus("prometheus_view")
     where = registry or client.REGISTRY
-    if where not in _COLLECTORS:
-        _COLLECTORS[where] = _ViewCollector(client)
-        where.register(_COLLECTORS[where])
-    _COLLECTORS[where].views.append(view)
+    with _REGISTERING:
+        if where not in _COLLECTORS:
+            collector = _ViewCollector(client)
+            where.register(collector)
+            _COLLECTORS[where] = collector
+    _COLLECTORS[where].views[view] = None
 
 
+_REGISTERING = threading.Lock()
 _COLLECTORS: WeakKeyDictionary[Any, _ViewCollector] = WeakKeyDictionary()  # one for each registry
+_LISTENERS: WeakKeyDictionary[Any, _PrometheusMetrics] = WeakKeyDictionary()  # likewise
+
+
+def _require_view(view: Any) -> None:
+    from swapstore.views import AsyncView, View  # noqa: PLC0415 - a producer has none
+
+    if not isinstance(view, View | AsyncView):
+        raise InvalidInput(f"this exports what store.view(…) returns, not a {type(view).__name__}")
 
 
 def _prometheus(needed_by: str) -> Any:
@@ -273,16 +297,21 @@ def _prometheus(needed_by: str) -> Any:
 
 
 class _ViewCollector:
-    """Makes the metrics of views at each scrape."""
+    """Makes the metrics of views at each scrape.
+
+    Views are added and scraped in any thread, so each change of `views` is one step of a dict.
+    """
 
     def __init__(self, client: Any) -> None:
-        self.views: list[View | AsyncView] = []
+        self.views: dict[View | AsyncView, None] = {}
         self._client = client
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Return the gauges as they are now."""
-        each_view = {view: _figures(view) for view in self.views}
-        self.views = [view for view, figures in each_view.items() if figures is not None]
+        each_view = {view: _figures(view) for view in tuple(self.views)}
+        for view, figures in each_view.items():
+            if figures is None:
+                self.views.pop(view, None)
         for name, unit, about, key in _OF_VIEWS:
             full_name = f"swapstore_view_{name}" + ("_seconds" if unit == "s" else "")
             gauge = self._client.core.GaugeMetricFamily(full_name, about, labels=["dataset"])
@@ -296,9 +325,7 @@ class _ViewCollector:
 class _PrometheusMetrics:
     """The instruments. The label `outcome` says how a publish or a read ended."""
 
-    def __init__(self, client: Any, registry: CollectorRegistry | None) -> None:
-        where = registry or client.REGISTRY
-
+    def __init__(self, client: Any, where: CollectorRegistry) -> None:
         def counter(name: str, about: str, *labels: str) -> Any:
             return client.Counter(f"swapstore_{name}", about, ["dataset", *labels], registry=where)
 

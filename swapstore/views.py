@@ -48,7 +48,8 @@ PAUSE_S = 1.0  # after a fault of our own, or of a function that was called
 class ViewedDataset:
     """What a view knows of one dataset.
 
-    `version` and `ts` are those of the snapshot it serves; None: nothing is published, or it was never read.
+    `version`, `ts` and `confirmed_at` are those of the snapshot it serves; None: nothing is published, or it
+    was never read.
     `age` is in seconds, since the store last confirmed it; None: it never did. `behind`: the last look at it
     failed, and `error` is what it met.
     """
@@ -56,6 +57,7 @@ class ViewedDataset:
     dataset: str
     version: int | None
     ts: int | None
+    confirmed_at: int | None
     age: float | None
     behind: bool
     error: SwapstoreError | None
@@ -192,6 +194,7 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
                 dataset=name,
                 version=None if snapshot is None else snapshot.version,
                 ts=None if snapshot is None else snapshot.ts,
+                confirmed_at=None if snapshot is None else snapshot.confirmed_at,
                 age=None if at is None else now - at,
                 behind=at is None or error is not None,
                 error=error,
@@ -212,7 +215,7 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
         if self._is_over():
             raise StoreClosed("the view is closed, or its event loop; store.view() makes a new one")
         if not self._started:
-            raise InvalidInput(
+            raise InvalidInput.misuse(
                 "the view is not started: use it in a with statement, or call start(); for asyncio, "
                 "in async with, or await start()"
             )
@@ -462,7 +465,9 @@ class AsyncView(_BaseView["AsyncStore"]):
         seconds = None if timeout is None else arguments.wait_s(timeout, "timeout")
         self._require()
         if self._loop is not _asyncio().get_running_loop():
-            raise InvalidInput("wait for a view in the event loop that started it, or make one in each")
+            raise InvalidInput.misuse(
+                "wait for a view in the event loop that started it, or make one in each"
+            )
         self._require_other(_asyncio().current_task())
         before = self._waited
         if self._number <= before:
@@ -490,7 +495,9 @@ class AsyncView(_BaseView["AsyncStore"]):
     def _require(self) -> None:
         super()._require()
         if self._pid != os.getpid():
-            raise InvalidInput("a view for asyncio stays in the process that started it: make one in each")
+            raise InvalidInput.misuse(
+                "a view for asyncio stays in the process that started it: make one in each"
+            )
 
     async def _keep(self, viewing: Viewing) -> None:
         """Keep the view up to date until it is closed."""

@@ -80,7 +80,7 @@ class Limiter:
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:
-            raise InvalidInput(
+            raise InvalidInput.misuse(
                 f"the store on {self._where} belongs to another event loop, the one that used it first; "
                 "connect once in each event loop, and close the store before its loop ends"
             )

@@ -7,7 +7,8 @@ tag of its own, and a client that has any of them, and takes zstd, is up to date
 
 A date is compared for equality only, because a rollback brings an older one. Two commits may have the same
 second, so a date is sent when a minute has passed: producers whose clocks agree within that cannot add
-another commit of that second.
+another commit of that second. Nor is one sent if the manifest was swapped since: after a rollback, a later
+commit may have the date of what is served.
 """
 
 from __future__ import annotations
@@ -21,15 +22,8 @@ from typing import TYPE_CHECKING
 import attrs
 import msgspec
 
-from swapstore.errors import (
-    InvalidInput,
-    NotFound,
-    StoreClosed,
-    SwapstoreError,
-    Throttled,
-    TooStale,
-    Unavailable,
-)
+from swapstore.cache import version_of
+from swapstore.errors import InvalidInput, NotFound, SwapstoreError, Throttled, TooStale, Unavailable
 from swapstore.http import frames
 from swapstore.http.headers import Asked
 from swapstore.models import Group, Snapshot
@@ -67,7 +61,8 @@ def response(
 
     - `found`: what a read returned, or the error that it raised. None (nothing is published), `NotFound` and
       `InvalidInput` (no dataset or member has such a name): 404. `Unavailable` and `TooStale`: 503 with
-      `Retry-After`. Any other error is raised again, because somebody has to look at it.
+      `Retry-After`. Any other error is raised again, because somebody has to look at it, and so is an
+      `InvalidInput` that is `misused`: the store or view is closed, not started, or of another event loop.
     - `request_headers`: a mapping of names to values, or pairs of them. Names may be in any case. A header
       that cannot be parsed counts as not sent.
     - `method`: for `HEAD` the body is empty.
@@ -79,7 +74,8 @@ def response(
     `ETag` is the SHA-256 of the payload. The payload is sent as `Content-Encoding: zstd` to a client whose
     `Accept-Encoding` names zstd, if that is smaller; this has an `ETag` of its own. `If-None-Match` and
     `If-Modified-Since` are evaluated; conditions for writing and ranges are not. A snapshot that is `stale`
-    has its `Age`, since the store last showed it, and no cache may use it without asking.
+    has its `Age`, since the store last showed it, and no cache may use it without asking: of `cache_control`,
+    only `private` and `no-store` are left.
     """
     if found is None:
         return _problem(404, "Nothing is published", method)
@@ -91,7 +87,8 @@ def response(
     asked = Asked.of(request_headers)
     common = {"Cache-Control": cache_control, "Vary": "Accept-Encoding"}
     if found.stale:
-        common |= {"Cache-Control": "no-cache", "Age": str(max(0, _now_ms() - found.seen_at) // 1000)}
+        age_s = max(0, _now_ms() - found.seen_at) // 1000
+        common |= {"Cache-Control": _revalidated(cache_control), "Age": str(age_s)}
     known = next((tag for tag in asked.tags if content.has(tag, zstd=asked.takes_zstd)), None)
     if known is not None:
         return Response(304, {"ETag": known, **common}, b"")
@@ -168,12 +165,23 @@ def _object(group: Group) -> _Content | None:
     return _Content(f"group.{names.hexdigest()}", JSON, [*(parts or [b"{"]), b"}"])
 
 
+def _revalidated(cache_control: str) -> str:
+    """Return the header by which no cache uses a response without asking, nor keeps what it may not keep."""
+    names = {each.partition("=")[0].strip().lower() for each in cache_control.split(",")}
+    return ", ".join(["no-cache", *(name for name in ("no-store", "private") if name in names)])
+
+
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
 def _last_modified(found: Snapshot) -> str | None:
-    """Return the time of the commit. None: another one may follow within the same second."""
+    """Return the time of the commit. None: another one may follow within the same second, or have followed.
+
+    One may have followed if the manifest was swapped since the commit: by a rollback, or by any other call.
+    """
+    if version_of(found.etag) != found.version:
+        return None
     if not 0 <= found.committed_at <= time.time() * 1000 - DATED_AFTER_MS:
         return None
     return formatdate(found.committed_at // 1000, usegmt=True)
@@ -190,7 +198,7 @@ def _refusal(error: SwapstoreError, method: str) -> Response:
         return _problem(503, "The store cannot be reached", method, retry)
     if isinstance(error, TooStale):
         return _problem(503, "The data is too old", method, {"Retry-After": str(RETRY_AFTER_S)})
-    if isinstance(error, NotFound | InvalidInput) and not isinstance(error, StoreClosed):
+    if isinstance(error, NotFound) or (isinstance(error, InvalidInput) and not error.misused):
         return _problem(404, "There is no such dataset or member", method)
     raise error
 

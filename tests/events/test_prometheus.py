@@ -115,6 +115,23 @@ def test_the_age_of_a_view(store: Store, registry: CollectorRegistry, scraped: A
     assert not scraped()
 
 
+def test_a_view_that_is_added_during_two_scrapes(registry: CollectorRegistry) -> None:
+    """It is never exported, because the first scrape has put back the views that it had found."""
+    with SimulatedStore().connect() as store, store.view(["mena"]) as first, store.view(["asia"]) as second:
+        health = first.health
+
+        def adding() -> Any:
+            first.health = health  # type: ignore[method-assign]
+            list(registry.collect())
+            prometheus_view(second, registry)
+            return health()
+
+        prometheus_view(first, registry)
+        first.health = adding  # type: ignore[method-assign]
+        list(registry.collect())
+        assert registry.get_sample_value("swapstore_view_behind", {"dataset": "asia"}) == 0
+
+
 def test_the_age_of_a_view_in_an_outage(tmp_path: Path, registry: CollectorRegistry) -> None:
     """The age does not grow while the store is down."""
     with Server(tmp_path / "own") as server, swapstore.connect(server.url, timeout=0.5) as store:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import random
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from http.client import HTTPMessage
 from typing import Any
 
 import attrs
+import fakeredis
 import msgspec
 import pytest
 from django.http.request import HttpHeaders
@@ -26,6 +29,7 @@ from swapstore import Group, Member, Snapshot, Store
 from swapstore.cache import Cache
 from swapstore.format import encodings
 from swapstore.http import frames, headers
+from swapstore.testing import SimulatedStore
 
 TEXT = msgspec.json.encode([{"n": n % 10, "text": "calm"} for n in range(200)])
 SNAPSHOT = Snapshot(
@@ -118,6 +122,20 @@ def test_no_date_is_sent_that_another_commit_may_have(
     assert answer(SNAPSHOT, {"If-Modified-Since": DATE}).status == 200
     monkeypatch.setattr("time.time", lambda: SNAPSHOT.committed_at / 1000 + 60)
     assert answer(SNAPSHOT, {}).headers["Last-Modified"] == DATE
+
+
+@pytest.mark.parametrize("serve", ["pin", "rollback"])
+def test_no_date_is_sent_that_a_later_commit_had(serve: str) -> None:
+    """Of two commits within a second, the later one is rolled back: who has it keeps it for good."""
+    simulated = SimulatedStore()
+    simulated.clock.ms = SNAPSHOT.committed_at
+    with simulated.connect() as store:
+        first = store.publish("mena", 1)
+        store.publish("mena", 2)
+        date = answer(store.read_latest("mena"), {}).headers["Last-Modified"]
+        getattr(store, serve)("mena", version=first.version)
+        made = answer(store.read_latest("mena"), {"If-Modified-Since": date})
+    assert (made.status, made.body, made.headers.get("Last-Modified")) == (200, b"1", None)
 
 
 # --- Accept-Encoding: RFC 9110, section 12.5.3 --------------------------------------------------------
@@ -313,6 +331,8 @@ def test_a_group_as_a_whole() -> None:
     assert made.body == b'{"EG":%b,"SG":7}' % TEXT
     assert answer(one, {}).body == b'{"EG":%b}' % TEXT
     assert len({each.headers["ETag"] for each in (made, answer(one, {}), answer(both, {}, member="EG"))}) == 3
+    renamed = answer(group(member("EG", TEXT), member("US", b"7")), {"If-None-Match": made.headers["ETag"]})
+    assert renamed.body == b'{"EG":%b,"US":7}' % TEXT
     framed = answer(both, {"Accept-Encoding": "zstd"})
     assert zstd.decompress(framed.body) == made.body
     assert answer(both, {"If-None-Match": made.headers["ETag"]}).status == 304
@@ -359,11 +379,56 @@ def test_a_stale_snapshot_says_how_old_it_is(none_match: str) -> None:
     assert (fresh.headers["Cache-Control"], fresh.headers.get("Age")) == ("max-age=3600", None)
 
 
+@pytest.mark.parametrize(
+    ("cache_control", "expected"),
+    [
+        ("private, max-age=60, stale-if-error=600", "no-cache, private"),
+        ('max-age=60,Private="set-cookie"', "no-cache, private"),
+        ("no-store", "no-cache, no-store"),
+        ("no-cache, immutable", "no-cache"),
+    ],
+)
+def test_a_stale_snapshot_is_kept_by_no_cache_that_may_not_keep_it(cache_control: str, expected: str) -> None:
+    """In an outage, a shared cache keeps what is for one user only."""
+    stale = attrs.evolve(SNAPSHOT, stale=True, seen_at=1)
+    assert answer(stale, {}, cache_control=cache_control).headers["Cache-Control"] == expected
+
+
 @pytest.mark.parametrize("kind", [swapstore.Corrupt, swapstore.AccessDenied, swapstore.StoreClosed])
 def test_errors_that_somebody_has_to_look_at_are_raised(kind: type[swapstore.SwapstoreError]) -> None:
     """Damage is answered with 404, and nobody learns of it."""
     with pytest.raises(kind):
         answer(kind("damaged"), {})
+
+
+def test_a_view_that_is_not_started_is_no_missing_dataset() -> None:
+    """Every client drops what it has, because the service has a fault."""
+    with SimulatedStore().connect() as store:
+        store.publish("mena", 1)
+        view = store.view(["mena"])
+        with pytest.raises(swapstore.InvalidInput) as caught:
+            view["mena"]
+        for error in (caught.value, copy.copy(caught.value)):
+            with pytest.raises(swapstore.InvalidInput, match="not started"):
+                answer(error, {})
+
+
+def test_a_store_of_another_event_loop_is_no_missing_dataset() -> None:
+    """An app whose store was used in another loop answers 404 to everything, and nothing is logged."""
+    store = swapstore.aio.connect(fakeredis.aioredis.FakeRedis(server=fakeredis.FakeServer()))
+    app = swapstore.http.asgi_app(store)
+    scope = {"type": "http", "method": "GET", "path": "/mena"}
+    statuses = []
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0)
+        statuses.append(message.get("status"))
+
+    asyncio.run(app(scope, None, send))  # type: ignore[arg-type]
+    with pytest.raises(swapstore.InvalidInput, match="another event loop"):
+        asyncio.run(app(scope, None, send))  # type: ignore[arg-type]
+    assert statuses == [404, None]
+    asyncio.run(store.close())
 
 
 def test_headers_of_every_framework() -> None:

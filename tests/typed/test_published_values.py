@@ -93,6 +93,13 @@ def test_each_value_has_one_exact_text(value: Any, text: str) -> None:
     assert encode(value).decode() == text, "a publish changes the value"
 
 
+def test_a_publish_leaves_the_value_as_it_is() -> None:
+    """After a publish, the struct of the caller holds dicts and texts."""
+    point = Point([Row(WHEN, Decimal(1))])  # type: ignore[arg-type]
+    encode([point])
+    assert point == Point([Row(WHEN, Decimal(1))])  # type: ignore[arg-type]
+
+
 def test_decimals_are_exact_whatever_the_context() -> None:
     """A program with a small precision publishes rounded amounts."""
     with decimal.localcontext() as context:
@@ -104,6 +111,7 @@ def test_decimals_are_exact_whatever_the_context() -> None:
     ("value", "match"),
     [
         ({"a": [WHEN.replace(tzinfo=None)]}, r"at \$\.a\[0\]: .*without a time zone.*utc.*astimezone"),
+        (dt.time(3, 4, tzinfo=ZoneInfo("Europe/London")), "no offset from UTC without a date"),
         (WHEN.replace(tzinfo=dt.timezone(dt.timedelta(seconds=3208))), r"has seconds.*\.astimezone\("),
         (Decimal("NaN"), "NaN is not a number; use None"),
         (Decimal("-Infinity"), "use None"),

@@ -10,18 +10,22 @@ import traceback
 import uuid
 import warnings
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, NewType, TypeVar
 
 import attrs
 import msgspec
 import pydantic
 import pytest
 from pydantic import BaseModel, Field, PositiveInt, RootModel, TypeAdapter
+from typing_extensions import TypeAliasType
 
 from swapstore import codecs, decoders
 from swapstore.errors import InvalidInput, TypeMismatch
 
 SECRET = "s3cret"  # noqa: S105 - it stands for the data
+
+
+T = TypeVar("T")
 
 
 class City(BaseModel):
@@ -52,6 +56,21 @@ class Countries(RootModel[dict[str, Country]]):
 @dataclasses.dataclass
 class Plain:
     country: Country
+
+
+@dataclasses.dataclass
+class Box(Generic[T]):
+    country: Country
+    other: T
+
+
+class Wide(BaseModel):
+    tags: set[str]
+    every: dt.timedelta
+
+
+Named = NewType("Named", Country)
+Aliased = TypeAliasType("Aliased", list[Country])
 
 
 class Struct(msgspec.Struct):
@@ -92,6 +111,10 @@ def decode(raw: bytes | str, kind: Any) -> Any:
         (Countries({"YE": COUNTRY}), f'{{"YE":{TEXT}}}', Countries),
         ({"YE": COUNTRY}, f'{{"YE":{TEXT}}}', dict[str, Country]),
         (Plain(COUNTRY), f'{{"country":{TEXT}}}', Plain),
+        (Box(COUNTRY, 1), f'{{"country":{TEXT},"other":1}}', Box[int]),
+        (COUNTRY, TEXT, Named),
+        ([COUNTRY], f"[{TEXT}]", Aliased),
+        (Wide(tags={"a"}, every=dt.timedelta(hours=1)), '{"tags":["a"],"every":"PT1H"}', Wide),
     ],
 )
 def test_models_are_published_and_read_back(value: Any, text: str, kind: Any) -> None:

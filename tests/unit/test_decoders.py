@@ -124,6 +124,7 @@ def test_what_is_published_is_read_back_as_its_own_type(value: Any, kind: Any) -
         ("9", Annotated[int, msgspec.Meta(le=5)], "$", "Expected `int` <= 5"),
         ('"s3cret"', Annotated[str, msgspec.Meta(pattern="^a$")], "$", "Expected `str` matching regex"),
         ('{"type":"s3cret","n":1}', Line | Note, "$.type", "Invalid value"),
+        (r'{"type":"\ns3cret"}', Line | Note, "$.type", "Invalid value. "),
         ('{"type":"line","n":1,"x":1}', Line, "$", "unknown field `x`"),
         ('{"n":3}', Even, "$", "code of the type raised ValueError"),
         ('[{"n":2},{"n":3}]', list[Even], "$[1]", "code of the type raised ValueError"),
@@ -145,6 +146,13 @@ def test_what_does_not_fit_is_named_by_its_place(raw: str, kind: Any, place: str
     assert error.__context__ is None, "the errors of the libraries quote the data"
     for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
         assert (str(other), other.place, other.version) == (str(error), place, 7)
+
+
+def test_a_long_key_is_not_quoted_in_full() -> None:
+    """A payload of megabytes is a log line of megabytes."""
+    with pytest.raises(TypeMismatch, match="unknown field") as caught:
+        decode('{"type":"line","n":1,"%s":1}' % ("k" * 10_000), Line)
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("number", [0, 1, 77, 199])
