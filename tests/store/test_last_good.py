@@ -330,6 +330,32 @@ def test_what_nobody_may_be_served_any_more_makes_room(world: World) -> None:
     assert len(world.reader._context.cache.kept) <= 5
 
 
+def test_what_is_read_again_and_again_makes_no_room_and_holds_up_nothing() -> None:
+    """The first read of another dataset drops what a reader polls, because it was kept long ago."""
+    world = World(cache_bytes=0)
+    world.publish("calm")
+    for number in range(21):
+        world.read(stale_if_error=60)
+        world.publish("calm", f"d{number}")
+        world.read(f"d{number}", stale_if_error=60)
+        world.wait(50)
+    assert len(world.reader._context.cache.kept) <= 4
+    world.driver.go_down()
+    assert world.read(stale_if_error=60).stale
+
+
+def test_a_child_process_knows_when_the_parent_looked_last() -> None:
+    """A worker that is forked serves nothing in an outage, because the parent read it first an hour ago."""
+    world = World(cache_bytes=0)
+    world.publish("calm")
+    world.read(stale_if_error=60)
+    world.wait(HOUR)
+    world.read(stale_if_error=60)
+    world.reader._context.cache.after_fork()
+    world.driver.go_down()
+    assert world.read(stale_if_error=60).stale
+
+
 # --- what else a reader asks for --------------------------------------------------------------------
 
 
