@@ -76,9 +76,11 @@ class Cache:
     def after_fork(self) -> None:
         """Start empty in a child process: another thread may have been in the middle of a change.
 
-        What is kept for an outage stays. Each change of it is one step, which is atomic.
+        What is kept for an outage stays, with the time at which it was seen. Each change of it is atomic.
         """
         kept = self.kept
+        for key in list(kept):
+            self._note_seen(key)
         self.__init__(self._limit)  # type: ignore[misc]
         self.kept = kept
 
@@ -115,8 +117,7 @@ class Cache:
                     return
                 self._only_primary[manifest.key] = known.manifest.version
                 self._drop_records()
-            if known is not None:
-                self._note_seen(known)
+            self._note_seen(manifest.key)
             self._manifests[manifest.key] = Known(manifest, read_at)
             self._manifests.move_to_end(manifest.key)
             if manifest.head.is_dropped:
@@ -124,8 +125,9 @@ class Cache:
             if self._only_primary.get(manifest.key, manifest.version) < manifest.version:
                 del self._only_primary[manifest.key]
             if len(self._manifests) > MAX_MANIFESTS:
-                evicted, last_known = self._manifests.popitem(last=False)
-                self._note_seen(last_known)
+                evicted = next(iter(self._manifests))
+                self._note_seen(evicted)
+                del self._manifests[evicted]
                 self._only_primary[evicted] = 0
 
     def touch(self, known: Known, read_at: float) -> None:
@@ -190,11 +192,11 @@ class Cache:
             self.kept[key] = LastGood(found, read_at, keep_s)
             self.kept.move_to_end(key)
 
-    def _note_seen(self, known: Known) -> None:
+    def _note_seen(self, key: str) -> None:
         """Note when what is kept was seen last, before the manifest that tells it is replaced."""
-        good = self.kept.get(known.manifest.key)
-        if good is not None and good.snapshot.etag == known.manifest.etag:
-            self.kept[known.manifest.key] = attrs.evolve(good, read_at=max(good.read_at, known.read_at))
+        known, good = self._manifests.get(key), self.kept.get(key)
+        if known is not None and good is not None and good.snapshot.etag == known.manifest.etag:
+            self.kept[key] = attrs.evolve(good, read_at=max(good.read_at, known.read_at))
 
     def _make_room(self, now: float) -> None:
         """Drop what nobody may be served any more, from those that were kept first."""
@@ -202,7 +204,11 @@ class Cache:
             key, oldest = next(iter(self.kept.items()))
             if now - oldest.read_at <= oldest.keep_s:
                 return
-            del self.kept[key]
+            self._note_seen(key)
+            if now - self.kept[key].read_at <= oldest.keep_s:
+                self.kept.move_to_end(key)  # it is read again and again
+            else:
+                del self.kept[key]
 
     def changed(self, key: str) -> None:
         """Drop what is kept if it is not what the dataset serves, after this client has changed that."""

@@ -191,10 +191,14 @@ class _Checks:
             if self._last is not None and self._last.serves():
                 return self._last
             self._last = check = _Check()
-        if isinstance(self._store, AsyncStore):
-            self._task = asyncio.ensure_future(self._acheck(self._store, check))
-        else:
-            threading.Thread(target=self._check, args=(self._store, check), daemon=True).start()
+        try:
+            if isinstance(self._store, AsyncStore):
+                self._task = asyncio.ensure_future(self._acheck(self._store, check))
+            else:
+                threading.Thread(target=self._check, args=(self._store, check), daemon=True).start()
+        except BaseException as error:  # there are too many threads, perhaps: nobody must wait for this check
+            check.end(error)
+            raise
         return check
 
     def _check(self, store: Store, check: _Check) -> None:
@@ -206,6 +210,11 @@ class _Checks:
     async def _acheck(self, store: AsyncStore, check: _Check) -> None:
         try:
             check.end(await store.health(self._bounds, timeout=self._timeout_s))
+        except asyncio.CancelledError:  # its event loop ends: the next probe, of another one, begins anew
+            with self._lock:
+                self._last = None if self._last is check else self._last
+            check.end(TimeoutError())
+            raise
         except BaseException as error:  # noqa: BLE001 - the probes get it
             check.end(error)
 

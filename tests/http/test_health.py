@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -24,6 +25,8 @@ import uvicorn
 import swapstore
 from swapstore import Bound, InvalidInput, Store, Timeout
 from swapstore.http import health
+from swapstore.testing import SimulatedStore
+from tests.support.outage import async_breakable
 from tests.support.valkey import Server
 
 pytestmark = pytest.mark.server
@@ -322,6 +325,49 @@ def answered(app: Any) -> int:
         return 0 if call(app) == ["200 OK"] else 1
     except BaseException:  # noqa: BLE001 - a child must end here
         return 2
+
+
+def test_a_check_whose_event_loop_ends_ends_no_later_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe is cancelled by nobody, because the loop of the one before was closed during its check."""
+    monkeypatch.setattr(health, "SERVED_S", LONG_S)
+    with SimulatedStore().connect() as producer:
+        producer.publish("mena", 1)
+        store, driver = async_breakable(producer)
+        app = health.asgi_app(store, {"mena": None}, timeout=0.01)
+
+        async def probe(*, held: bool) -> int:
+            driver.held = asyncio.Event() if held else None
+            sent: list[Any] = []
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            await app({"type": "http", "method": "GET"}, no_message, send)
+            return int(sent[0]["status"])
+
+        assert asyncio.run(probe(held=True)) == 503
+        assert asyncio.run(probe(held=False)) == 200
+
+
+async def no_message() -> Any:
+    raise AssertionError("nothing is asked of a probe")
+
+
+def test_a_check_that_cannot_begin_holds_up_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a free thread, for a moment, is out of the pool for a minute."""
+    monkeypatch.setattr(health, "SERVED_S", 0)
+    with SimulatedStore().connect() as store:
+        store.publish("mena", 1)
+        app = health.wsgi_app(store, {"mena": None}, timeout=LONG_S)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(RuntimeError):
+                call(app)
+        assert call(app) == ["200 OK"]
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_what_cannot_be_checked_is_refused_at_once(server: Server) -> None:

@@ -250,6 +250,22 @@ def test_a_version_that_nobody_was_given_does_not_hide_the_last_one(world: World
     assert world.read().version == 1
 
 
+def test_what_an_outage_has_served_is_not_followed_by_something_older() -> None:
+    """A version that was served from the cache is evicted, and the one before takes its place."""
+    world = World(cache_bytes=1700)
+    world.publish("calm")
+    world.publish("x" * 1000, "europe")
+    world.read()
+    world.publish("tense")
+    world.reader.read("mena", version=2)
+    key = world.reader._context.keys.manifest("mena")
+    world.driver.go_down()
+    world.driver.broken_for = lambda command: getattr(command, "key", None) == key
+    assert world.read().version == 2
+    world.reader.read_latest("europe")  # its payload leaves no room for another one
+    assert world.read().version == 2
+
+
 def test_pins_and_rollbacks_are_served_as_they_were_seen(world: World) -> None:
     """The bad version from which somebody has rolled back is served in an outage."""
     first = world.read()
@@ -330,6 +346,51 @@ def test_what_nobody_may_be_served_any_more_makes_room(world: World) -> None:
     assert len(world.reader._context.cache.kept) <= 5
 
 
+def test_what_is_read_again_and_again_makes_no_room_and_holds_up_nothing() -> None:
+    """The first read of another dataset drops what a reader polls, because it was kept long ago."""
+    world = World(cache_bytes=0)
+    world.publish("calm")
+    for number in range(21):
+        world.read(stale_if_error=60)
+        world.publish("calm", f"d{number}")
+        world.read(f"d{number}", stale_if_error=60)
+        world.wait(50)
+    assert len(world.reader._context.cache.kept) <= 4
+    world.driver.go_down()
+    assert world.read(stale_if_error=60).stale
+
+
+def test_who_wants_it_for_longest_decides_how_long_it_is_kept() -> None:
+    """A reader that takes data of an hour ago has none, because another one takes data of a minute ago."""
+    world = World(cache_bytes=0)
+    world.publish("calm")
+    world.publish("calm", "europe")
+    world.read(stale_if_error=60)
+    world.read(stale_if_error=HOUR)
+    world.read(stale_if_error=60)
+    world.wait(600)
+    world.read("europe", stale_if_error=60)
+    world.publish("tense")
+    world.reader.read_latest("mena")
+    world.wait(600)
+    world.publish("calm", "asia")
+    world.read("asia")
+    world.driver.go_down()
+    assert world.read(stale_if_error=HOUR).value == {"regime": "tense"}
+
+
+def test_a_child_process_knows_when_the_parent_looked_last() -> None:
+    """A worker that is forked serves nothing in an outage, because the parent read it first an hour ago."""
+    world = World(cache_bytes=0)
+    world.publish("calm")
+    world.read(stale_if_error=60)
+    world.wait(HOUR)
+    world.read(stale_if_error=60)
+    world.reader._context.cache.after_fork()
+    world.driver.go_down()
+    assert world.read(stale_if_error=60).stale
+
+
 # --- what else a reader asks for --------------------------------------------------------------------
 
 
@@ -350,6 +411,17 @@ def test_a_store_that_answers_with_less_is_in_no_outage(world: World) -> None:
     outages = world.reader._context.cache.outages
     assert not outages._noted
     assert not world.read().stale
+
+
+def test_a_store_that_went_back_serves_nobody_what_it_lost(world: World) -> None:
+    """A reader that has to see version 2 gets it from memory, although the store has lost it."""
+    before = dict(world.simulated.keyspace.values)
+    world.publish("tense")
+    assert world.read().version == 2
+    world.simulated.keyspace.values.clear()
+    world.simulated.keyspace.values.update(before)
+    with pytest.raises(Unavailable, match="version 2 is not there"):
+        world.read(min_version=2)
 
 
 def test_max_staleness_and_an_outage(world: World) -> None:

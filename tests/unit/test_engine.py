@@ -13,7 +13,7 @@ from swapstore.commands import Failed, Get
 from swapstore.drivers.base import LEFT_S
 from swapstore.engine import arun, run
 from swapstore.errors import ReadOnly, ReplyLost, StoreFull, SwapstoreError, Throttled, Unavailable
-from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.protocol.operation import Batch, Operation, Wait, Within
 from swapstore.recovery import Patience
 
 STEP = Get("a")
@@ -220,3 +220,38 @@ def test_the_waits_of_an_operation_count(running: Run, clock: Clock) -> None:
         return 20
 
     assert running(waiting(), Driver(clock, [b"done"]), total_s=3.5) == 3
+
+
+def within(total_s: float, *, patient: bool) -> Operation[list[Any] | SwapstoreError]:
+    """Send one batch within this time, and return the replies or the error."""
+    yield Within(total_s, patient=patient)
+    return (yield from one())
+
+
+@pytest.mark.parametrize(("asked_s", "total_s"), [(0.3, None), (0.3, 9.0), (9.0, 0.3)])
+def test_a_call_that_asks_for_less_time_gets_it_and_none_gets_more(
+    running: Run, clock: Clock, asked_s: float, total_s: float | None
+) -> None:
+    """A report waits beyond the time-out of the store, or beyond its own."""
+    down = Unavailable("down")
+    down.again = True
+    for answer in (down, DEMOTED):
+        clock.slept.clear()
+        clock.left.clear()
+        driver = Driver(clock, [answer])
+        found = running(within(asked_s, patient=True), driver, total_s=total_s, patience=Patience(5.0))
+        assert isinstance(found, Unavailable)
+        assert 0 < sum(clock.slept) < 0.3, "an outage is waited for, within the shorter of the two"
+        assert driver.sent > 1
+        assert clock.left[0] == 0.3, "the driver has to know"
+
+
+def test_a_call_without_patience_tries_once(running: Run, clock: Clock) -> None:
+    """A reader that has something to serve waits until a throttled store takes a batch again."""
+    down = Unavailable("down")
+    down.again = True
+    for answer in (down, BUSY, DEMOTED):
+        driver = Driver(clock, [answer])
+        found: Any = running(within(9.0, patient=False), driver, patience=Patience(5.0))
+        assert isinstance(found[0] if isinstance(found, list) else found, Unavailable | Failed)
+        assert (driver.sent, clock.slept) == (1, [])
