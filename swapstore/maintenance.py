@@ -245,7 +245,7 @@ class Maintenance(Calls):
         """Check the server or the SQLite file for settings that could break what swapstore promises.
 
         Changes no data. A check is `unknown` if the server does not say. If a SQLite file cannot be opened or
-        written, one of the checks reports the problem. Raises `Unavailable` if a server cannot be reached now:
+        written, one of the checks reports the problem. Raises `Unavailable` if a server cannot be reached:
         `patience` is not spent on it.
         """
         if self._context.doctor is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import attrs
 
 from swapstore import arguments
-from swapstore.protocol.operation import Listen, Operation
+from swapstore.protocol.operation import Listen, Operation, Within
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOG = logging.getLogger("swapstore")
+LOOK_S = 5.0  # what a look may wait in vain: a server that says nothing is an outage
 FIRST_WAIT_S = 0.05  # between two looks in an outage; doubles up to `poll`
 
 
@@ -81,6 +82,7 @@ class Watch(Generic[T]):
         if self._due is not None and began >= self._all_due_at:
             self._due = None
         due, self._due = self._due, None  # after an error, the next step looks at all
+        yield Within(LOOK_S, patient=False)
         looked = yield from self.look(due)
         self._note(looked.failure, began, everywhere=due is None)
         if looked.found or looked.again:

@@ -108,6 +108,7 @@ def test_the_age_of_a_view(store: Store, registry: CollectorRegistry, scraped: A
             found = scraped()
         assert found[named("swapstore_view_age_seconds")] < 60
         assert found[named("swapstore_view_behind")] == 0
+        assert found[named("swapstore_view_confirmed_age_seconds")] < 60
         assert named("swapstore_view_data_age_seconds") in found
         assert named("swapstore_view_data_age_seconds", dataset="europe") not in found
         assert found[named("swapstore_view_behind", dataset="asia")] == 0
@@ -163,10 +164,24 @@ def test_the_age_of_a_view_with_opentelemetry(store: Store) -> None:
         assert {metric.name for metric in found.metrics} == {
             "swapstore.view.age",
             "swapstore.view.data_age",
+            "swapstore.view.confirmed_age",
             "swapstore.view.behind",
         }
         for metric in found.metrics:
             assert [dict(point.attributes) for point in metric.data.data_points] == [{"dataset": "mena"}]
+
+
+def test_what_is_no_view_is_refused(registry: CollectorRegistry, store: Store) -> None:
+    """Every scrape fails, because somebody has passed the store and not the view."""
+    with pytest.raises(swapstore.InvalidInput, match="not a Store"):
+        prometheus_view(store, registry)  # type: ignore[arg-type]
+    with pytest.raises(swapstore.InvalidInput, match="not a Store"):
+        otel_view(store)  # type: ignore[arg-type]
+
+
+def test_all_stores_of_a_process_share_a_listener(registry: CollectorRegistry) -> None:
+    """A service with two stores cannot start: its metrics are there already."""
+    assert prometheus_metrics(registry) is prometheus_metrics(registry)
 
 
 # --- the dashboard and the alerts -----------------------------------------------------------------------

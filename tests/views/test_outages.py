@@ -16,6 +16,7 @@ import pytest
 
 import swapstore
 from swapstore import Unavailable
+from swapstore.protocol import watch
 from swapstore.views import View
 from tests.follow.followers import Collected
 from tests.support.valkey import Server
@@ -324,3 +325,17 @@ def test_an_outage_for_asyncio(own: Server) -> None:
                 assert await view.wait(WITHIN_S) == ["a"]
 
     asyncio.run(scenario())
+
+
+def test_a_server_that_says_nothing_is_an_outage_soon(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a minute a view calls itself connected, while the server takes each request and answers none."""
+    monkeypatch.setattr(watch, "LOOK_S", 0.3)
+    with swapstore.connect(own.url) as store:  # which waits 10 s for each reply
+        store.publish("a", 1)
+        with store.view(["a"], poll=QUICK) as view:
+            end = _stopped(own)
+            try:
+                eventually(lambda: view.health().behind == ("a",))
+            finally:
+                end()
+            eventually(lambda: view.health().behind == ())
