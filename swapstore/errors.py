@@ -100,8 +100,9 @@ class UnderReplicated(SwapstoreError):  # noqa: N818
 class TooStale(SwapstoreError):  # noqa: N818
     """The store works, but what it serves is older than the `max_age` of the read. Look at the producer.
 
-    What was published stays as it is. Or the producer's clock is more than ten seconds ahead of this one, so that nobody can tell the age.
-    `age_ms` is the age in milliseconds, `max_age_ms` the bound, `version` the version that would be served.
+    What was published stays as it is. Or the producer's clock is more than ten seconds ahead of this one, so
+    that nobody can tell the age. `age_ms` is the age in milliseconds, `max_age_ms` the bound, `version` the
+    version that would be served.
     """
 
     def __init__(self, message: str, *, version: int = 0, age_ms: int = 0, max_age_ms: int = 0) -> None:

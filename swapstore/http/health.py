@@ -75,7 +75,17 @@ def asgi_app(
         await send({"type": "http.response.start", "status": status, "headers": encoded})
         await send({"type": "http.response.body", "body": body})
 
-    return app
+    return _AsgiApp(app)
+
+
+class _AsgiApp:
+    """An ASGI app that is no function: routers, such as that of Starlette, take a function for a handler."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
 
 
 def wsgi_app(

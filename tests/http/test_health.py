@@ -21,6 +21,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import attrs
 import pytest
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 import swapstore
 from swapstore import Bound, InvalidInput, Store, Timeout
@@ -383,3 +385,12 @@ def test_what_cannot_be_checked_is_refused_at_once(server: Server) -> None:
         with pytest.raises(InvalidInput, match="use health.asgi_app"):
             health.wsgi_app(swapstore.aio.connect(server.url))  # type: ignore[arg-type]
     assert isinstance(store, Store)
+
+
+def test_a_router_takes_the_app_as_it_is(store: Store) -> None:
+    """Starlette takes a function for a handler of its own: the probe gets 500."""
+    store.publish("mena", 1)
+    app = Starlette(routes=[Route("/healthz", health.asgi_app(store, {"mena": "12h"}))])
+    with uvicorn_server(app) as port:
+        assert ask(port, "/healthz").status == 200
+        assert ask(port, "/healthz", "HEAD").status == 200
