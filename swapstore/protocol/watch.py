@@ -112,8 +112,10 @@ class Watch(Generic[T]):
                     failure.args[0],
                 )
             bound = min(self._poll_s, FIRST_WAIT_S * 2 ** min(self._failures, 30))
+            asked_for = getattr(failure, "retry_after_s", None) or 0.0  # of `Throttled`
             self._failures += 1
-            self._all_due_at = self._ctx.clock.monotonic() + self._ctx.random.uniform(bound / 2, bound)
+            pause_s = max(asked_for, self._ctx.random.uniform(bound / 2, bound))
+            self._all_due_at = self._ctx.clock.monotonic() + pause_s
         elif everywhere:
             if self._failures:
                 self._failures = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from swapstore import Store, Unavailable
+from swapstore import Store, Throttled, Unavailable
 from swapstore.commands import Command
 from swapstore.engine import run
 from swapstore.protocol.operation import Listen
@@ -124,6 +124,21 @@ def test_looks_in_an_outage(caplog: pytest.LogCaptureFixture) -> None:
         assert not steps.viewing.errors
         steps.step()
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"] * 2
+
+
+def test_an_endpoint_that_throttles_is_asked_when_it_says() -> None:
+    """Each view asks a throttled endpoint again and again, and so keeps it throttled."""
+    steps = Steps(SimulatedStore(), datasets=["a"])
+    steps.step()
+
+    def throttled(_: Sequence[Command[Any]]) -> list[Any]:
+        raise Throttled("too many requests", retry_after_s=7 * POLL_S)
+
+    steps.driver.execute = throttled
+    del steps.waits[:]
+    steps.step(after=POLL_S)
+    steps.step(after=POLL_S)
+    assert steps.waits[-1] >= 6 * POLL_S
 
 
 def test_messages_of_others_are_not_looked_up() -> None:
