@@ -337,6 +337,8 @@ def test_a_group_as_a_whole() -> None:
     assert zstd.decompress(framed.body) == made.body
     assert answer(both, {"If-None-Match": made.headers["ETag"]}).status == 304
     assert answer(group(member("EG", b"1", "bytes")), {}).status == 404
+    for found in (both, SNAPSHOT):
+        assert answer(found, {}, member="US").status == 404
 
 
 def test_content_types() -> None:
@@ -432,8 +434,8 @@ def test_a_store_of_another_event_loop_is_no_missing_dataset() -> None:
 
 
 def test_headers_of_every_framework() -> None:
-    """A framework's headers cannot be passed, or the second of two lines is lost."""
-    lines = [("if-none-match", '"other"'), ("IF-NONE-MATCH", TAG)]
+    """A framework's headers cannot be passed, or one of several lines is lost."""
+    lines = [("if-none-match", '"other"'), ("IF-NONE-MATCH", TAG), ("If-None-Match", '"more"')]
     message = HTTPMessage()
     for name, value in lines:
         message[name] = value

@@ -329,6 +329,8 @@ def test_at_least_takes_the_count_of_the_producer(strict: Store) -> None:
     strict.publish("mena", {"rows": [1, 2, 3]}, count=3)
     with pytest.raises(Rejected, match="it has 2 items, and 3 or more"):
         strict.publish("mena", [1, 2, 3], count=2)
+    with pytest.raises(Rejected, match="it has 0 items"):
+        strict.publish("mena", [1, 2, 3], count=0)
     with pytest.raises(Rejected, match="cannot be counted: .* publish it with count="):
         strict.publish("mena", b"abcdef", codec="bytes")
     strict.publish("mena", b"abcdef", codec="bytes", count=3)
