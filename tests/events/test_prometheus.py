@@ -81,6 +81,24 @@ def test_each_event_is_counted(registry: CollectorRegistry, scraped: Any) -> Non
     assert {key: found[key] for key in expected} == expected
 
 
+def test_what_was_done_already_is_told_apart(registry: CollectorRegistry, tmp_path: Path) -> None:
+    """A job that publishes the same again seems to store its bytes, or a cache that never hits seems to."""
+    listener, url = prometheus_metrics(registry), f"sqlite:///{tmp_path}/store.db"
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"swapstore_{name}_total", {"dataset": "mena", **labels})
+
+    with swapstore.connect(url, on_event=listener) as store:
+        for _ in range(3):
+            size = store.publish("mena", [1] * 500, id="a").size
+    with swapstore.connect(url, on_event=listener) as reader:
+        for _ in range(4):
+            reader.read_latest("mena")
+    assert (value("publishes", outcome="committed"), value("publishes", outcome="already")) == (1, 2)
+    assert value("published_bytes", form="payload") == size
+    assert (value("reads", outcome="miss"), value("reads", outcome="hit")) == (1, 3)
+
+
 @pytest.mark.parametrize("compression", ["none", "zstd", "delta"])
 def test_bytes_before_and_after_encoding(compression: Any, tmp_path: Path) -> None:
     """Nobody sees what compression is worth, or that it is worth nothing."""
@@ -113,6 +131,16 @@ def test_the_age_of_a_view(store: Store, registry: CollectorRegistry, scraped: A
         assert found[named("swapstore_view_behind", dataset="asia")] == 0
         assert named("swapstore_view_behind", dataset="asia") not in scraped()
     assert not scraped()
+
+
+def test_a_view_that_is_not_started_yet(registry: CollectorRegistry) -> None:
+    """All metrics of a process are missing until its view has started, or the view is missing for good."""
+    with SimulatedStore().connect() as store:
+        view = store.view(["mena"])
+        prometheus_view(view, registry)
+        assert registry.get_sample_value("swapstore_view_behind", {"dataset": "mena"}) is None
+        with view:
+            assert registry.get_sample_value("swapstore_view_behind", {"dataset": "mena"}) == 0
 
 
 def test_a_view_that_is_added_during_two_scrapes(registry: CollectorRegistry) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from http.client import HTTPMessage
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -431,6 +432,26 @@ def test_a_store_of_another_event_loop_is_no_missing_dataset() -> None:
         asyncio.run(app(scope, None, send))  # type: ignore[arg-type]
     assert statuses == [404, None]
     asyncio.run(store.close())
+
+
+def test_apps_send_no_body_for_head_whatever_the_server_does(tmp_path: Path) -> None:
+    """A server that sends what it is given sends a body, which is taken for the next response."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0)
+        sent.append(message)
+
+    with swapstore.connect(url) as store:
+        store.publish("mena", 1)
+        asgi = swapstore.http.asgi_app(swapstore.aio.connect(url), cache_control="max-age=7")
+        asyncio.run(asgi({"type": "http", "method": "HEAD", "path": "/mena"}, None, send))  # type: ignore[arg-type]
+        wsgi = swapstore.http.wsgi_app(store, cache_control="max-age=7")
+        body = wsgi({"REQUEST_METHOD": "HEAD", "PATH_INFO": "/mena"}, lambda *given: sent.append(given))
+    assert (sent[1]["body"], b"".join(body)) == (b"", b"")
+    assert {(b"content-length", b"1"), (b"cache-control", b"max-age=7")} <= set(sent[0]["headers"])
+    assert {("Content-Length", "1"), ("Cache-Control", "max-age=7")} <= set(sent[2][1])
 
 
 def test_headers_of_every_framework() -> None:

@@ -302,6 +302,8 @@ def test_an_invalid_count_is_refused(store: Store, count: Any) -> None:
         store.publish_many({"mena": Item(1, count=count)})
     with pytest.raises(InvalidInput, match="the label 'count' is what count= sets"):
         store.publish("mena", 1, count=1, labels={"count": "1"})
+    with pytest.raises(InvalidInput, match="the limit is 1024"):
+        store.publish("mena", 1, count=1, labels={"a": "x" * 1010})
     assert store.datasets() == []
 
 
