@@ -15,17 +15,22 @@ from typing import Any
 
 import attrs
 import fakeredis
+import flask
 import msgspec
 import pytest
 from django.http.request import HttpHeaders
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.datastructures import Headers as WerkzeugHeaders
+from werkzeug.test import create_environ
 
 import swapstore
 import swapstore.http
+import swapstore.http.flask
+import swapstore.http.starlette
 from swapstore import Group, Member, Snapshot, Store
 from swapstore.cache import Cache
 from swapstore.format import encodings
@@ -452,6 +457,22 @@ def test_apps_send_no_body_for_head_whatever_the_server_does(tmp_path: Path) -> 
     assert (sent[1]["body"], b"".join(body)) == (b"", b"")
     assert {(b"content-length", b"1"), (b"cache-control", b"max-age=7")} <= set(sent[0]["headers"])
     assert {("Content-Length", "1"), ("Cache-Control", "max-age=7")} <= set(sent[2][1])
+
+
+def test_starlette_and_flask_get_all_options() -> None:
+    """A service asks for a header, and its framework's function sends the default."""
+    found = group(member("EG", b"1"), member("SG", b"2"))
+    options: Any = {"member": "SG", "cache_control": "max-age=7", "content_type": "text/csv"}
+    made: list[Any] = [
+        swapstore.http.starlette.response(
+            Request({"type": "http", "method": "GET", "headers": []}), found, **options
+        ),
+        swapstore.http.flask.response(flask.Request(create_environ()), found, **options),
+    ]
+    for each in made:
+        body = each.get_data() if isinstance(each, flask.Response) else each.body
+        assert (body, each.headers["Cache-Control"]) == (b"2", "max-age=7")
+        assert each.headers["Content-Type"].startswith("text/csv")
 
 
 def test_headers_of_every_framework() -> None:
