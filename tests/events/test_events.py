@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import attrs
 import pytest
 
 import swapstore
-from swapstore import InvalidInput, Rejected, Store, calls
+from swapstore import InvalidInput, Rejected, Store, SwapstoreError, calls
 from swapstore.events import (
     Event,
     Hook,
@@ -23,6 +24,8 @@ from swapstore.events import (
     Retried,
 )
 from swapstore.protocol import context, read
+from swapstore.testing import SimulatedStore
+from swapstore.testing.faults import Crash, Fault, Kind, faulty
 from swapstore.validators import must_not_shrink
 from tests.support.drivers import Meddler, cold_trips, lose, meddled
 from tests.support.times import at
@@ -89,6 +92,34 @@ def test_a_lost_reply_is_not_a_lost_race(store: Store) -> None:
     client.publish("mena", 1)
     assert [type(event) for event in told] == [Published, Published]
     assert timeless(told[1])["round_trips"] == 2
+
+
+@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("kind", [Kind.LOST_BEFORE, Kind.LOST_AFTER, Kind.CRASH_AFTER])
+def test_what_is_stored_is_counted_once(kind: Kind, number: int) -> None:
+    """After a fault, the bytes of a publish are counted twice, or those that it takes over not at all."""
+    sizes = set()
+    for faults in ((), (Fault(kind, number),)):
+        client, _, told = listening(SimulatedStore().connect())
+        client.publish("mena", 0, ts=at(1))
+        for value in ("a" * 1000, "b" * 1000, "b" * 1000):
+            with suppress(Crash, SwapstoreError):
+                failing, _ = faulty(client, *faults)
+                failing.publish("mena", value, id="a", ts=at(7))
+        client.publish("europe", "c" * 1000, id="a", ts=at(7))
+        done = [event for event in told if isinstance(event, Published) and event.size > 1]
+        sizes |= {event.stored_size for event in done if event.created}
+        assert not any(event.stored_size for event in done if not event.created)
+    assert len(sizes) == 1
+
+
+def test_a_publish_that_finds_its_commit_stores_nothing(store: Store) -> None:
+    """A job that runs on two machines is counted as twice the bytes."""
+    client, _, told = listening(store)
+    client.publish("mena", 0, ts=at(1))
+    store.publish("mena", 1, id="a", ts=at(7))
+    assert not client.publish("mena", 1, id="a", ts=at(7)).created
+    assert told[-1].stored_size == 0  # type: ignore[attr-defined]
 
 
 def test_a_rejection_is_one_event(store: Store) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import threading
+import time
 import urllib.request
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 import swapstore
@@ -22,7 +25,7 @@ from swapstore.observe import otel_view, prometheus_metrics, prometheus_view
 from swapstore.testing import SimulatedStore
 from tests.events.test_observe import ALL, READ
 from tests.support.drivers import another
-from tests.support.valkey import Server
+from tests.support.valkey import Server, free_port
 
 GRAFANA = Path(__file__).parents[2] / "docs" / "grafana"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -81,6 +84,24 @@ def test_each_event_is_counted(registry: CollectorRegistry, scraped: Any) -> Non
     assert {key: found[key] for key in expected} == expected
 
 
+def test_what_was_done_already_is_told_apart(registry: CollectorRegistry, tmp_path: Path) -> None:
+    """A job that publishes the same again seems to store its bytes, or a cache that never hits seems to."""
+    listener, url = prometheus_metrics(registry), f"sqlite:///{tmp_path}/store.db"
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"swapstore_{name}_total", {"dataset": "mena", **labels})
+
+    with swapstore.connect(url, on_event=listener) as store:
+        for _ in range(3):
+            size = store.publish("mena", [1] * 500, id="a").size
+    with swapstore.connect(url, on_event=listener) as reader:
+        for _ in range(4):
+            reader.read_latest("mena")
+    assert (value("publishes", outcome="committed"), value("publishes", outcome="already")) == (1, 2)
+    assert value("published_bytes", form="payload") == size
+    assert (value("reads", outcome="miss"), value("reads", outcome="hit")) == (1, 3)
+
+
 @pytest.mark.parametrize("compression", ["none", "zstd", "delta"])
 def test_bytes_before_and_after_encoding(compression: Any, tmp_path: Path) -> None:
     """Nobody sees what compression is worth, or that it is worth nothing."""
@@ -100,7 +121,7 @@ def test_bytes_before_and_after_encoding(compression: Any, tmp_path: Path) -> No
 
 def test_the_age_of_a_view(store: Store, registry: CollectorRegistry, scraped: Any) -> None:
     """A service serves old data through an outage, and no monitor sees it."""
-    another(store).publish("mena", 1)
+    another(store).publish("mena", 1, ts=time.time_ns() // 1_000_000 - 100_000)
     with store.view(["mena", "europe"]) as view:
         prometheus_view(view, registry)
         with store.view(["asia"]) as other:
@@ -109,11 +130,55 @@ def test_the_age_of_a_view(store: Store, registry: CollectorRegistry, scraped: A
         assert found[named("swapstore_view_age_seconds")] < 60
         assert found[named("swapstore_view_behind")] == 0
         assert found[named("swapstore_view_confirmed_age_seconds")] < 60
-        assert named("swapstore_view_data_age_seconds") in found
+        assert 100 <= found[named("swapstore_view_data_age_seconds")] < 160
         assert named("swapstore_view_data_age_seconds", dataset="europe") not in found
         assert found[named("swapstore_view_behind", dataset="asia")] == 0
         assert named("swapstore_view_behind", dataset="asia") not in scraped()
     assert not scraped()
+
+
+def test_a_view_that_is_not_started_yet(registry: CollectorRegistry) -> None:
+    """All metrics of a process are missing until its view has started, or the view is missing for good."""
+    with SimulatedStore().connect() as store:
+        view = store.view(["mena"])
+        prometheus_view(view, registry)
+        assert registry.get_sample_value("swapstore_view_behind", {"dataset": "mena"}) is None
+        with view:
+            assert registry.get_sample_value("swapstore_view_behind", {"dataset": "mena"}) == 0
+
+
+def test_a_view_that_has_read_nothing(registry: CollectorRegistry) -> None:
+    """The store is down at the start, and all metrics of the process are missing, or say that all is well."""
+    with (
+        swapstore.connect(f"redis://127.0.0.1:{free_port()}", timeout=0.2) as store,
+        store.view(["mena"], wait_ready=0) as view,
+    ):
+        prometheus_view(view, registry)
+        assert b'swapstore_view_behind{dataset="mena"} 1.0' in generate_latest(registry)
+        assert registry.get_sample_value("swapstore_view_age_seconds", {"dataset": "mena"}) is None
+
+
+def test_a_closed_view_is_not_kept(registry: CollectorRegistry) -> None:
+    """A service that makes a view for each task keeps the payloads of all of them."""
+    with SimulatedStore().connect() as store:
+        view = store.view(["mena"])
+        with view:
+            prometheus_view(view, registry)
+        list(registry.collect())
+        kept = weakref.ref(view)
+        del view
+        gc.collect()
+        assert kept() is None
+
+
+def test_names_that_are_taken_are_refused_each_time() -> None:
+    """A second try seems to succeed, and exports nothing."""
+    registry = CollectorRegistry(auto_describe=True)  # like that of the process
+    Gauge("swapstore_view_behind", "of another library", registry=registry)
+    with SimulatedStore().connect() as store:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="Duplicated"):
+                prometheus_view(store.view(["mena"]), registry)
 
 
 def test_a_view_that_is_added_during_two_scrapes(registry: CollectorRegistry) -> None:
@@ -156,7 +221,7 @@ def test_the_age_of_a_view_in_an_outage(tmp_path: Path, registry: CollectorRegis
 def test_the_age_of_a_view_with_opentelemetry(store: Store) -> None:
     """Who exports with OpenTelemetry has no ages."""
     reader = InMemoryMetricReader()
-    another(store).publish("mena", 1)
+    another(store).publish("mena", 1, ts=time.time_ns() // 1_000_000 - 100_000)
     with store.view(["mena"]) as view:
         otel_view(view, MeterProvider([reader]).get_meter("test"))
         exported: Any = reader.get_metrics_data()
@@ -169,6 +234,10 @@ def test_the_age_of_a_view_with_opentelemetry(store: Store) -> None:
         }
         for metric in found.metrics:
             assert [dict(point.attributes) for point in metric.data.data_points] == [{"dataset": "mena"}]
+            least, most = {"age": (0, 60), "data_age": (100, 160), "confirmed_age": (0, 60), "behind": (0, 0)}[
+                metric.name.split(".")[-1]
+            ]
+            assert least <= metric.data.data_points[0].value <= most
 
 
 def test_what_is_no_view_is_refused(registry: CollectorRegistry, store: Store) -> None:

@@ -10,21 +10,27 @@ import sys
 import threading
 import time
 from http.client import HTTPMessage
+from pathlib import Path
 from typing import Any
 
 import attrs
 import fakeredis
+import flask
 import msgspec
 import pytest
 from django.http.request import HttpHeaders
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from werkzeug.datastructures import EnvironHeaders
 from werkzeug.datastructures import Headers as WerkzeugHeaders
+from werkzeug.test import create_environ
 
 import swapstore
 import swapstore.http
+import swapstore.http.flask
+import swapstore.http.starlette
 from swapstore import Group, Member, Snapshot, Store
 from swapstore.cache import Cache
 from swapstore.format import encodings
@@ -337,6 +343,8 @@ def test_a_group_as_a_whole() -> None:
     assert zstd.decompress(framed.body) == made.body
     assert answer(both, {"If-None-Match": made.headers["ETag"]}).status == 304
     assert answer(group(member("EG", b"1", "bytes")), {}).status == 404
+    for found in (both, SNAPSHOT):
+        assert answer(found, {}, member="US").status == 404
 
 
 def test_content_types() -> None:
@@ -431,9 +439,45 @@ def test_a_store_of_another_event_loop_is_no_missing_dataset() -> None:
     asyncio.run(store.close())
 
 
+def test_apps_send_no_body_for_head_whatever_the_server_does(tmp_path: Path) -> None:
+    """A server that sends what it is given sends a body, which is taken for the next response."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0)
+        sent.append(message)
+
+    with swapstore.connect(url) as store:
+        store.publish("mena", 1)
+        asgi = swapstore.http.asgi_app(swapstore.aio.connect(url), cache_control="max-age=7")
+        asyncio.run(asgi({"type": "http", "method": "HEAD", "path": "/mena"}, None, send))  # type: ignore[arg-type]
+        wsgi = swapstore.http.wsgi_app(store, cache_control="max-age=7")
+        body = wsgi({"REQUEST_METHOD": "HEAD", "PATH_INFO": "/mena"}, lambda *given: sent.append(given))
+    assert (sent[1]["body"], b"".join(body)) == (b"", b"")
+    assert {(b"content-length", b"1"), (b"cache-control", b"max-age=7")} <= set(sent[0]["headers"])
+    assert {("Content-Length", "1"), ("Cache-Control", "max-age=7")} <= set(sent[2][1])
+
+
+def test_starlette_and_flask_get_all_options() -> None:
+    """A service asks for a header, and its framework's function sends the default."""
+    found = group(member("EG", b"1"), member("SG", b"2"))
+    options: Any = {"member": "SG", "cache_control": "max-age=7", "content_type": "text/csv"}
+    made: list[Any] = [
+        swapstore.http.starlette.response(
+            Request({"type": "http", "method": "GET", "headers": []}), found, **options
+        ),
+        swapstore.http.flask.response(flask.Request(create_environ()), found, **options),
+    ]
+    for each in made:
+        body = each.get_data() if isinstance(each, flask.Response) else each.body
+        assert (body, each.headers["Cache-Control"]) == (b"2", "max-age=7")
+        assert each.headers["Content-Type"].startswith("text/csv")
+
+
 def test_headers_of_every_framework() -> None:
-    """A framework's headers cannot be passed, or the second of two lines is lost."""
-    lines = [("if-none-match", '"other"'), ("IF-NONE-MATCH", TAG)]
+    """A framework's headers cannot be passed, or one of several lines is lost."""
+    lines = [("if-none-match", '"other"'), ("IF-NONE-MATCH", TAG), ("If-None-Match", '"more"')]
     message = HTTPMessage()
     for name, value in lines:
         message[name] = value

@@ -37,4 +37,22 @@ MUTANTS = (
         RESPONSES + "each_representation_has_a_strong_tag_of_its_own",
         Edit("_Content.has", "zstd and tag.startswith(self.zstd)", "tag.startswith(self.zstd)"),
     ),
+    mutant(
+        "the date of another commit of the same second will do",
+        "After a rollback, a client gets what was rolled back to.",
+        RESPONSES + "no_date_is_sent_that_a_later_commit_had[rollback]",
+        Edit("_last_modified", "version_of(found.etag) != found.version", "False"),
+    ),
+    mutant(
+        "in an outage, every cache may keep what is for one user",
+        "`private` and `no-store` hold in an outage, too.",
+        RESPONSES + "a_stale_snapshot_is_kept_by_no_cache_that_may_not_keep_it[no-store-no-cache, no-store]",
+        Edit("_revalidated", "if name in names", "if not names"),
+    ),
+    mutant(
+        "a view that is not started has no datasets",
+        "A client is told that there is no such dataset only if there is none.",
+        RESPONSES + "a_view_that_is_not_started_is_no_missing_dataset",
+        Edit("_refusal", "and not error.misused", ""),
+    ),
 )

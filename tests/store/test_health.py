@@ -302,6 +302,8 @@ def test_an_invalid_count_is_refused(store: Store, count: Any) -> None:
         store.publish_many({"mena": Item(1, count=count)})
     with pytest.raises(InvalidInput, match="the label 'count' is what count= sets"):
         store.publish("mena", 1, count=1, labels={"count": "1"})
+    with pytest.raises(InvalidInput, match="the limit is 1024"):
+        store.publish("mena", 1, count=1, labels={"a": "x" * 1010})
     assert store.datasets() == []
 
 
@@ -329,6 +331,8 @@ def test_at_least_takes_the_count_of_the_producer(strict: Store) -> None:
     strict.publish("mena", {"rows": [1, 2, 3]}, count=3)
     with pytest.raises(Rejected, match="it has 2 items, and 3 or more"):
         strict.publish("mena", [1, 2, 3], count=2)
+    with pytest.raises(Rejected, match="it has 0 items"):
+        strict.publish("mena", [1, 2, 3], count=0)
     with pytest.raises(Rejected, match="cannot be counted: .* publish it with count="):
         strict.publish("mena", b"abcdef", codec="bytes")
     strict.publish("mena", b"abcdef", codec="bytes", count=3)

@@ -375,6 +375,7 @@ def test_json_text_is_kept_as_it_is() -> None:
         b"1 2",
         b"\xef\xbb\xbf1",
         b"[" * 5000 + b"]" * 5000,
+        b"[" * (MAX_DEPTH + 1) + b"1" + b"]" * (MAX_DEPTH + 1),
     ],
 )
 def test_text_that_is_not_json_is_refused(text: bytes) -> None:
