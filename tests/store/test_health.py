@@ -389,3 +389,12 @@ def test_a_dataset_that_is_dropped_during_the_report_is_not_missing(
     driver._driver.execute = dropping  # type: ignore[method-assign]
     report = store.health()
     assert (report.ok, list(report.datasets)) == (True, ["mena"])
+
+
+def test_the_worst_that_holds_is_the_state(world: SimulatedStore) -> None:
+    """A dataset that is late hides that it is almost empty."""
+    with world.connect() as store:
+        store.publish("mena", 1)
+        world.clock.ms += 2 * HOUR_MS
+        both = Bound(max_age=timedelta(hours=1), min_size=1000)
+        assert states(store, {"mena": both}) == {"mena": "too_small"}

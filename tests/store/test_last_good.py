@@ -591,6 +591,7 @@ def test_groups(cache_bytes: int) -> None:
     served = read("g", members=["SG", "EG"], stale_if_error=HOUR)
     assert served is not None
     assert (served.value, served.stale, served.raw) == ({"SG": 1, "EG": 1}, True, b"")
+    assert read("g", members=["EG"], stale_if_error=HOUR).value == {"EG": 1}  # type: ignore[union-attr]
     for wanted in (["IN"], None):
         with pytest.raises(Unavailable):
             read("g", members=wanted, stale_if_error=HOUR)
