@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from swapstore import Unavailable
+from swapstore import StoreClosed, Unavailable
 from swapstore.aio import AsyncStore
 from swapstore.testing import SimulatedStore
 from tests.support.outage import AsyncBreakable, async_breakable
@@ -98,5 +98,46 @@ def test_a_task_that_is_cancelled_while_it_tries_leaves_that_to_the_next() -> No
         driver.held = None
         driver.breakable.error = None
         assert not await stale(store)
+
+    asyncio.run(main())
+
+
+def test_min_version_holds() -> None:
+    """A reader that has to see what was just published gets what another one's load has found."""
+
+    async def main() -> None:
+        store, _ = await made()
+        for stale_s in (None, HOUR):
+            with pytest.raises(Unavailable, match="version 7 is not there"):
+                await store.read_latest("mena", min_version=7, stale_if_error=stale_s)
+
+    asyncio.run(main())
+
+
+def test_each_task_gets_a_snapshot_of_its_own() -> None:
+    """A task that changes the labels of what it was given changes those of all who shared the load."""
+
+    async def main() -> None:
+        store, driver = await made()
+        driver.held = asyncio.Event()
+        readers = [asyncio.ensure_future(store.read_latest("mena")) for _ in range(4)]
+        await waiting(driver, 1)
+        driver.held.set()
+        found = [each for each in await asyncio.gather(*readers) if each is not None]
+        found[1].labels["note"] = "mine"
+        assert [each.labels for each in found] == [{}, {"note": "mine"}, {}, {}]
+
+    asyncio.run(main())
+
+
+def test_a_closed_store_serves_nothing_from_memory() -> None:
+    """An application goes on to read a store that it has closed, and never sees a new version."""
+
+    async def main() -> None:
+        store, _ = await made()
+        assert await store.read_latest("mena", max_staleness=HOUR) is not None
+        await store.close()
+        with pytest.raises(StoreClosed):
+            await store.read_latest("mena", max_staleness=HOUR)
 
     asyncio.run(main())

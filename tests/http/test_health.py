@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ from starlette.routing import Route
 
 import swapstore
 from swapstore import Bound, InvalidInput, Store, Timeout
+from swapstore.aio import AsyncStore
 from swapstore.http import health
 from swapstore.testing import SimulatedStore
 from tests.support.outage import async_breakable
@@ -329,30 +332,119 @@ def answered(app: Any) -> int:
         return 2
 
 
-def test_a_check_whose_event_loop_ends_ends_no_later_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe is cancelled by nobody, because the loop of the one before was closed during its check."""
-    monkeypatch.setattr(health, "SERVED_S", LONG_S)
-    with SimulatedStore().connect() as producer:
-        producer.publish("mena", 1)
-        store, driver = async_breakable(producer)
-        app = health.asgi_app(store, {"mena": None}, timeout=0.01)
+async def probed(app: Any) -> tuple[int, Any]:
+    """Return the status and the report that a probe is answered with."""
+    sent: list[Any] = []
 
-        async def probe(*, held: bool) -> int:
-            driver.held = asyncio.Event() if held else None
-            sent: list[Any] = []
+    async def send(message: Any) -> None:
+        sent.append(message)
 
-            async def send(message: Any) -> None:
-                sent.append(message)
-
-            await app({"type": "http", "method": "GET"}, no_message, send)
-            return int(sent[0]["status"])
-
-        assert asyncio.run(probe(held=True)) == 503
-        assert asyncio.run(probe(held=False)) == 200
+    await app({"type": "http", "method": "GET"}, no_message, send)
+    return sent[0]["status"], json.loads(sent[1]["body"])
 
 
 async def no_message() -> Any:
     raise AssertionError("nothing is asked of a probe")
+
+
+@pytest.mark.parametrize("is_cancelled", [pytest.param(True, id="cancelled"), pytest.param(False, id="lost")])
+def test_a_check_whose_event_loop_ends_ends_no_later_probe(
+    is_cancelled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe is cancelled by nobody, or waits for nobody, because the loop of the one before was closed."""
+    monkeypatch.setattr(health, "SERVED_S", LONG_S)
+    with SimulatedStore().connect() as producer:
+        producer.publish("mena", 1)
+        store, driver = async_breakable(producer)
+        app: Any = health.asgi_app(store, {"mena": None}, timeout=0.01)
+        loop = asyncio.new_event_loop()
+
+        async def first() -> int:
+            driver.held = asyncio.Event()
+            return (await probed(app))[0]
+
+        if is_cancelled:
+            assert asyncio.run(first()) == 503
+        else:
+            monkeypatch.setattr(health, "LOST_S", 0)
+            assert loop.run_until_complete(first()) == 503
+        loop.close()
+        driver.held = None
+        checks: Any = next(cell.cell_contents for cell in app.__closure__)
+        checks._timeout_s = LONG_S
+        assert asyncio.run(probed(app))[0] == 200
+
+
+def test_a_closed_store_for_asyncio_is_unreachable_at_once() -> None:
+    """A probe waits for the end of a check that has failed, or its report says nothing of the datasets."""
+
+    async def probe() -> tuple[int, Any]:
+        with SimulatedStore().connect() as producer:
+            store, _ = async_breakable(producer)
+            await store.close()
+            app = health.asgi_app(store, {"mena": None}, timeout=2 * LONG_S)
+            return await asyncio.wait_for(probed(app), LONG_S / 2)
+
+    status, report = asyncio.run(probe())
+    assert (status, report["state"]) == (503, "unreachable")
+    assert report["datasets"]["mena"]["state"] == "unreachable"
+
+
+@pytest.mark.parametrize("kind", [Store, AsyncStore])
+def test_a_check_takes_no_longer_than_a_probe_waits(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check goes on after its probe, or ends before it."""
+    asked: list[float] = []
+    report = SimulatedStore().connect().health({})
+
+    def checked(_: Any, __: Any, *, timeout: float) -> Any:
+        asked.append(timeout)
+
+        async def later() -> Any:
+            return report
+
+        return report if kind is Store else later()
+
+    monkeypatch.setattr(kind, "health", checked)
+    store: Any = SimulatedStore().connect()
+    if kind is AsyncStore:
+        store = async_breakable(store)[0]
+    asyncio.run(probed(health.asgi_app(store, {}, timeout=LONG_S)))
+    assert asked == [LONG_S]
+
+
+def test_the_end_of_a_server_is_answered() -> None:
+    """A server waits for the app's answer before it stops."""
+    messages = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        return {"type": next(messages)}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    with SimulatedStore().connect() as store:
+        app: Any = health.asgi_app(store, {"mena": None})
+        asyncio.run(app({"type": "lifespan"}, receive, send))
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_a_check_that_hangs_does_not_keep_the_process() -> None:
+    """A server that is told to stop waits for a store that does not answer."""
+    script = """
+import threading
+from swapstore.http import health
+from swapstore.testing import SimulatedStore
+from tests.support.outage import breakable
+store, driver = breakable(SimulatedStore().connect())
+driver.go_down()
+driver.hold = threading.Event()
+app = health.wsgi_app(store, {"mena": None}, timeout=0.01)
+app({"REQUEST_METHOD": "GET"}, lambda status, headers: print(status))
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_S / 2, check=False)
+    assert done.stdout == "503 Service Unavailable\n", done.stderr
 
 
 def test_a_check_that_cannot_begin_holds_up_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:

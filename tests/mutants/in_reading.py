@@ -87,6 +87,18 @@ MUTANTS = (
         LAST_GOOD + "one_caller_at_a_time_tries_and_the_others_are_served_at_once",
         Edit("Outages.tried", "attempt is None or attempt.until < now", "True"),
     ),
+    mutant(
+        "a publish is kept for an outage though another snapshot is served",
+        "What is served in an outage is what the store served.",
+        LAST_GOOD + "what_this_client_has_published_is_not_what_is_served",
+        Edit("keep_published", "(row.id, row.sha256) == (commit.id, commit.sha256)", "True"),
+    ),
+    mutant(
+        "what is polled is dropped for an outage",
+        "What was seen within the bound is served in an outage.",
+        LAST_GOOD + "what_is_read_again_and_again_makes_no_room_and_holds_up_nothing",
+        Edit("Cache._make_room", "            self._note_seen(key)\n", ""),
+    ),
     # --- what a history is asked for
     mutant(
         "pages outside the times are read",

@@ -30,6 +30,7 @@ from swapstore.events import CallFailed, Event, Hook
 from swapstore.testing import SimulatedStore
 from tests.store.test_damage import MANIFEST, alter
 from tests.support.drivers import meddled
+from tests.support.outage import breakable
 from tests.support.times import at
 from tests.support.traffic import FACES
 from tests.support.valkey import Server, free_port
@@ -368,3 +369,36 @@ def test_the_report_is_plain_json(store: Store) -> None:
         "min_size",
     }
     assert (one["max_age_ms"], one["min_count"], one["version"]) == (24 * HOUR_MS, 3, 1)
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_dataset_that_is_dropped_during_the_report_is_not_missing(
+    after: int, world: SimulatedStore
+) -> None:
+    """An operator drops a dataset that nobody expects, and a probe takes the server out of service."""
+    producer = world.connect()
+    producer.publish("mena", 1)
+    producer.publish("asia", 1)
+    store, driver = breakable(producer)
+    execute, batches = driver._driver.execute, 0
+
+    def dropping(commands: Any) -> Any:
+        nonlocal batches
+        batches += 1
+        if batches == after + 1:
+            driver._driver.execute = execute  # type: ignore[method-assign]
+            producer.drop("asia")
+        return execute(commands)
+
+    driver._driver.execute = dropping  # type: ignore[method-assign]
+    report = store.health()
+    assert (report.ok, list(report.datasets)) == (True, ["mena"])
+
+
+def test_the_worst_that_holds_is_the_state(world: SimulatedStore) -> None:
+    """A dataset that is late hides that it is almost empty."""
+    with world.connect() as store:
+        store.publish("mena", 1)
+        world.clock.ms += 2 * HOUR_MS
+        both = Bound(max_age=timedelta(hours=1), min_size=1000)
+        assert states(store, {"mena": both}) == {"mena": "too_small"}

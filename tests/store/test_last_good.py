@@ -150,8 +150,11 @@ def test_it_is_served_up_to_its_age_and_no_longer(world: World) -> None:
     assert world.read(stale_if_error=2 * HOUR).stale
 
 
-def test_each_look_at_the_store_counts(world: World) -> None:
+@pytest.mark.parametrize("cache_bytes", [1 << 20, 0])
+def test_each_look_at_the_store_counts(cache_bytes: int) -> None:
     """A snapshot that was checked a minute ago counts as old as the read that brought it."""
+    world = World(cache_bytes=cache_bytes)
+    world.publish("calm")
     world.read()
     world.wait(HOUR - 60)
     assert not world.read().stale
@@ -314,6 +317,93 @@ def test_what_this_client_has_published_is_served(cache_bytes: int) -> None:
     assert (served.version, served.value) == (version, {"regime": "tense"})
 
 
+def test_what_this_client_has_published_is_not_what_is_served() -> None:
+    """The payload of a publish is served in an outage as that of a pinned snapshot, or of another publish."""
+    world = World(cache_bytes=0)
+    world.reader.publish("mena", {"regime": "calm"}, dedupe_key="morning")
+    world.read()
+    assert not world.reader.publish("mena", {"regime": "odd"}, dedupe_key="morning").created
+    world.driver.go_down()
+    assert world.read().value == {"regime": "calm"}
+    world.driver.error = None
+    world.reader.pin("mena", version=1)
+    world.read()
+    world.reader.publish("mena", {"regime": "tense"})
+    world.driver.go_down()
+    assert world.read().value == {"regime": "calm"}
+
+
+def test_a_dataset_that_somebody_has_dropped_is_not_served(world: World) -> None:
+    """After a read has shown that it is gone, an outage brings it back."""
+    world.read()
+    world.producer.drop("mena")
+    assert world.reader.read_latest("mena", stale_if_error=HOUR) is None
+    world.driver.go_down()
+    with pytest.raises(Unavailable):
+        world.read()
+
+
+def test_what_a_reader_got_from_the_cache_is_not_followed_by_something_older() -> None:
+    """A read within `max_staleness` shows a version, which is evicted; an outage shows the one before."""
+    world = World(cache_bytes=1700)
+    world.publish("calm")
+    world.publish("x" * 1000, "europe")
+    world.read()
+    world.publish("tense")
+    world.reader.read("mena", version=2)
+    found = world.reader.read_latest("mena", max_staleness=60)
+    assert found is not None
+    assert found.version == 2
+    world.reader.read_latest("europe")
+    world.driver.go_down()
+    assert world.read().version == 2
+
+
+def test_a_group_that_a_reader_got_is_not_followed_by_an_older_one() -> None:
+    """A read of a group that takes nothing stale shows a version, and an outage the one before."""
+    world = World(cache_bytes=0)
+    world.producer.publish_group("mena", {"a": 1})
+    assert world.reader.read_group("mena", stale_if_error=HOUR) is not None
+    world.producer.publish_group("mena", {"a": 2})
+    assert world.reader.read_group("mena") is not None
+    world.driver.go_down()
+    found = world.reader.read_group("mena", stale_if_error=HOUR)
+    assert found is not None
+    assert found.members["a"].value == 2
+
+
+def test_a_dataset_that_is_being_dropped_is_not_served(world: World) -> None:
+    """The keys of a large dataset leave for minutes, and an outage brings back what readers no longer see."""
+    world.publish("tense")
+    world.read()
+    looks: list[int] = []
+
+    def look(left: int) -> None:
+        assert world.reader.read_latest("mena", stale_if_error=HOUR) is None
+        world.driver.go_down()
+        with pytest.raises(Unavailable):
+            world.read()
+        world.driver.error = None
+        looks.append(left)
+
+    world.producer.drop("mena", on_progress=look)
+    assert looks
+
+
+def test_what_is_remembered_is_kept_when_it_is_given() -> None:
+    """A reader gets a snapshot from the cache, and nothing in an outage, because it was evicted."""
+    world = World(cache_bytes=1700)
+    world.publish("calm")
+    world.publish("x" * 1000, "europe")
+    world.reader.read_latest("mena")
+    world.read(max_staleness=60)
+    world.reader.read_latest("europe")
+    world.publish("y" * 1000, "europe")
+    world.reader.read_latest("europe")
+    world.driver.go_down()
+    assert world.read().stale
+
+
 def test_a_store_that_went_back_is_followed(world: World) -> None:
     """After a restore from a backup, an outage brings back what the backup does not have."""
     before = dict(world.simulated.keyspace.values)
@@ -335,6 +425,21 @@ def test_a_late_answer_does_not_replace_a_newer_one(world: World) -> None:
     world.read()
     cache.keep_good(key, old, HOUR)
     assert cache.kept[key].snapshot.version == 2
+
+
+def test_a_late_answer_of_before_a_flush_is_not_kept() -> None:
+    """The version of before has a greater number, so it is served in place of what is there now."""
+    world = World(cache_bytes=0)
+    world.publish("calm")
+    world.publish("lost")
+    old = world.read()
+    world.simulated.keyspace.values.clear()
+    world.publish("tense")
+    assert world.read().version == 1
+    world.reader._context.cache.keep_good(world.reader._context.keys.manifest("mena"), old, HOUR)
+    world.driver.go_down()
+    with pytest.raises(Unavailable):
+        world.read()
 
 
 def test_what_nobody_may_be_served_any_more_makes_room(world: World) -> None:
@@ -422,6 +527,16 @@ def test_a_store_that_went_back_serves_nobody_what_it_lost(world: World) -> None
     world.simulated.keyspace.values.update(before)
     with pytest.raises(Unavailable, match="version 2 is not there"):
         world.read(min_version=2)
+    assert not world.reader._context.cache.outages._noted
+
+
+def test_a_closed_store_serves_nothing_from_memory(world: World) -> None:
+    """An application goes on to read a store that it has closed, and never sees a new version."""
+    world.read()
+    assert not world.read(max_staleness=HOUR).stale
+    world.reader.close()
+    with pytest.raises(StoreClosed):
+        world.read(max_staleness=HOUR)
 
 
 def test_max_staleness_and_an_outage(world: World) -> None:
@@ -476,6 +591,7 @@ def test_groups(cache_bytes: int) -> None:
     served = read("g", members=["SG", "EG"], stale_if_error=HOUR)
     assert served is not None
     assert (served.value, served.stale, served.raw) == ({"SG": 1, "EG": 1}, True, b"")
+    assert read("g", members=["EG"], stale_if_error=HOUR).value == {"EG": 1}  # type: ignore[union-attr]
     for wanted in (["IN"], None):
         with pytest.raises(Unavailable):
             read("g", members=wanted, stale_if_error=HOUR)
@@ -524,6 +640,12 @@ def test_patience_is_for_those_who_have_nothing_to_serve(world: World) -> None:
     with pytest.raises(Unavailable, match="patience"):
         world.reader.read_latest("other", stale_if_error=HOUR)
     assert world.clock.ms - before > 8000
+    before = world.clock.ms
+    with pytest.raises(Unavailable, match="patience"):
+        world.reader.read_latest_many(["mena", "other"], stale_if_error=HOUR)
+    assert world.clock.ms - before > 8000, "one that has something to serve costs the other its patience"
+    with pytest.raises(Unavailable, match="patience"):
+        world.reader.read_group("other", stale_if_error=HOUR)
 
 
 def test_one_caller_at_a_time_tries_and_the_others_are_served_at_once(world: World) -> None:
@@ -547,6 +669,116 @@ def test_one_caller_at_a_time_tries_and_the_others_are_served_at_once(world: Wor
     world.driver.hold.set()
     trying.join()
     assert not world.read("europe").stale
+
+
+def test_with_the_default_of_a_store_one_caller_at_a_time_tries() -> None:
+    """Each caller that relies on an option of `connect` hangs for the time-out."""
+    world = World()
+    world.publish("calm")
+    policy = attrs.evolve(world.reader._context.policy, stale_if_error_s=60.0)
+    reader, driver = breakable(world.producer, policy=policy)
+    reader.read_latest("mena")
+    driver.go_down()
+    reader.read_latest("mena")
+    driver.hold = threading.Event()
+    trying = Threads()
+    trying.start(lambda: reader.read_latest("mena"))
+    until(lambda: driver.waiting == 1)
+    began = time.monotonic()
+    found = reader.read_latest("mena")
+    assert found is not None
+    assert found.stale
+    assert time.monotonic() - began < PATIENCE_S / 2, "it waits for the attempt of another one"
+    driver.hold.set()
+    trying.join()
+
+
+def test_those_who_take_nothing_stale_do_not_hold_up_the_others(world: World) -> None:
+    """A reader with patience loads for one that has something to serve, which gets its error."""
+    world.read()
+    world.driver.go_down()
+    world.driver.hold = threading.Event()
+    readers = Threads()
+    readers.start(lambda: world.reader.read_latest("mena"))
+    until(lambda: world.driver.waiting == 1)
+    began = time.monotonic()
+    readers.start(world.read)
+    until(lambda: world.driver.waiting == 2)
+    assert time.monotonic() - began < PATIENCE_S / 2, "it waits for the other one"
+    world.driver.hold.set()
+    assert {type(found) for found in readers.join()} == {Unavailable, Snapshot}
+
+
+def test_one_who_waited_for_a_failure_does_not_try_after_it(world: World) -> None:
+    """A reader waits for two time-outs instead of one."""
+    world.read()
+    world.driver.go_down()
+    world.driver.hold = threading.Event()
+    tries = world.driver.tries
+    readers = Threads()
+    readers.start(world.read)
+    until(lambda: world.driver.waiting == 1)
+    readers.start(world.read)
+    until(lambda: any(flight.next for flight in world.reader._flights._flights.values()))
+    world.driver.hold.set()
+    assert all(found.stale for found in readers.join())
+    assert world.driver.tries - tries == 1
+
+
+def test_readers_of_several_datasets_try_one_at_a_time(world: World) -> None:
+    """A page of several datasets hangs for its time-out, again and again; one of a single does not."""
+    world.publish("calm", "europe")
+    names = ["mena", "europe"]
+    world.reader.read_latest_many(names)
+    world.read()
+    world.read("europe")
+    world.driver.go_down()
+    world.reader.read_latest_many(names, stale_if_error=HOUR)
+    world.driver.hold = threading.Event()
+    trying = Threads()
+    trying.start(lambda: world.reader.read_latest_many(names, stale_if_error=HOUR))
+    until(lambda: world.driver.waiting == 1)
+    served = world.reader.read_latest_many(names, stale_if_error=HOUR)
+    assert all(each is not None and each.stale for each in served.values())
+    world.driver.hold.set()
+    trying.join()
+
+
+@pytest.mark.parametrize("how", ["with others", "alone"])
+def test_a_dataset_that_can_be_read_again_is_in_no_outage(
+    how: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage of one dataset, those who come during a slow read of it are served stale data."""
+    world.publish("calm", "europe")
+    key = world.reader._context.keys.manifest("mena")
+
+    def read() -> bool:
+        found = world.reader.read_latest_many(["europe", "mena"], stale_if_error=HOUR)["mena"]
+        assert found is not None
+        return found.stale
+
+    assert not read()
+    world.driver.go_down()
+    world.driver.broken_for = lambda command: getattr(command, "key", None) == key
+    assert read()
+    world.driver.error = None
+    assert not (read() if how == "with others" else world.read().stale)
+
+    execute, is_under_way, may_end = world.driver._driver.execute, threading.Event(), threading.Event()
+
+    def slow(commands: Any) -> Any:
+        if not is_under_way.is_set():
+            is_under_way.set()
+            assert may_end.wait(60)
+        return execute(commands)
+
+    monkeypatch.setattr(world.driver._driver, "execute", slow)
+    readers = Threads()
+    readers.start(world.read)
+    assert is_under_way.wait(60)
+    assert not read()
+    may_end.set()
+    readers.join()
 
 
 def test_those_who_waited_for_the_first_failure_do_not_try_after_it(world: World) -> None:
