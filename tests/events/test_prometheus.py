@@ -234,9 +234,12 @@ def test_the_age_of_a_view_with_opentelemetry(store: Store) -> None:
         }
         for metric in found.metrics:
             assert [dict(point.attributes) for point in metric.data.data_points] == [{"dataset": "mena"}]
-            least, most = {"age": (0, 60), "data_age": (100, 160), "confirmed_age": (0, 60), "behind": (0, 0)}[
-                metric.name.split(".")[-1]
-            ]
+            least, most = {
+                "age": (0, 60),
+                "data_age": (100, 160),
+                "confirmed_age": (0, 60),
+                "behind": (0, 0),
+            }[metric.name.split(".")[-1]]
             assert least <= metric.data.data_points[0].value <= most
 
 

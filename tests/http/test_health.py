@@ -309,7 +309,7 @@ def test_a_worker_that_is_forked_during_a_check_has_checks_of_its_own(server: Se
         process.send_signal(signal.SIGSTOP)
         asking = threading.Thread(target=call, args=(app,))
         asking.start()
-        checks: Any = next(cell.cell_contents for cell in app.__closure__ or ())
+        checks: Any = next(cell.cell_contents for cell in app._app.__closure__ or ())
         until(lambda: checks._last is not None)
         child = os.fork()
         if child == 0:
@@ -370,7 +370,7 @@ def test_a_check_whose_event_loop_ends_ends_no_later_probe(
             assert loop.run_until_complete(first()) == 503
         loop.close()
         driver.held = None
-        checks: Any = next(cell.cell_contents for cell in app.__closure__)
+        checks: Any = next(cell.cell_contents for cell in app._app.__closure__)
         checks._timeout_s = LONG_S
         assert asyncio.run(probed(app))[0] == 200
 
