@@ -309,7 +309,7 @@ def test_a_worker_that_is_forked_during_a_check_has_checks_of_its_own(server: Se
         process.send_signal(signal.SIGSTOP)
         asking = threading.Thread(target=call, args=(app,))
         asking.start()
-        checks: Any = next(cell.cell_contents for cell in app._app.__closure__ or ())
+        checks: Any = next(cell.cell_contents for cell in app.__closure__ or ())
         until(lambda: checks._last is not None)
         child = os.fork()
         if child == 0:
