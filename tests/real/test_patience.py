@@ -61,7 +61,6 @@ def test_a_restart_is_waited_for(tmp_path: Path, connect: Callable[..., Any]) ->
             lambda: next(iter(store.history("mena"))) if connect is blocking else store.status("mena"),
             store.datasets,
             lambda: store.pin("mena", version=1),
-            store.doctor,
         ]
         with under_way(*calls) as running:
             time.sleep(0.3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from typing import Self
 
 
@@ -27,14 +28,27 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close([self._listener])
+        until = time.monotonic() + 5
+        alive = True
+        while alive and time.monotonic() < until:  # a client that was just accepted is still to be kept
+            self._close_kept()
+            for thread in list(self._threads):
+                thread.join(0.05)
+            alive = any(thread.is_alive() for thread in list(self._threads))
+        self._close_kept()
+
+    def _close_kept(self) -> None:
         with self._lock:
-            sockets = [self._listener, *self._sockets]
+            kept, self._sockets[:] = self._sockets[:], []
+        self._close(kept)
+
+    @staticmethod
+    def _close(sockets: list[socket.socket]) -> None:
         for each in sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
-        for thread in self._threads:
-            thread.join(5)
 
     def _spawn(self, target: object, *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]

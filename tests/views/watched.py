@@ -43,9 +43,9 @@ class Watched:
             while not self._stop.wait(0.002):
                 for name, before in self._versions.items():
                     snapshot = self._view[name]
-                    assert snapshot is not None
-                    assert len(set(snapshot.value)) == 1
-                    assert snapshot.version >= before
+                    assert snapshot is not None, f"{name} is gone"
+                    assert len(set(snapshot.value)) == 1, f"{name} is torn: {snapshot.value}"
+                    assert snapshot.version >= before, f"{name} went back from {before} to {snapshot.version}"
                     self._versions[name] = snapshot.version
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             self._wrong.append(error)
