@@ -296,9 +296,12 @@ def test_large_payloads_are_compressed_beside_the_event_loop(
     assert got[0].headers["Content-Encoding"] == "zstd"
 
 
-def test_an_app_without_a_mount(store: Store, real_url: str) -> None:
+def test_an_app_without_a_mount(tmp_path: Path) -> None:
     """`uvicorn module:app` answers 404 to everything, or does not start."""
-    app = swapstore.http.asgi_app(swapstore.aio.connect(real_url), cache_control="max-age=60")
+    url = f"sqlite:///{tmp_path}/app.db"  # no connection is left when the event loop of the server ends
+    with swapstore.connect(url) as producer:
+        producer.publish("eu/prices", msgspec.Raw(TEXT))
+    app = swapstore.http.asgi_app(swapstore.aio.connect(url), cache_control="max-age=60")
     with running_asgi(app, lifespan="auto") as site:
         answer = site.get("/eu/prices")
         assert (answer.body, answer.headers["Cache-Control"]) == (TEXT, "max-age=60")
