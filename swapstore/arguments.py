@@ -309,15 +309,12 @@ def staleness_s(value: Any, what: str = "max_staleness") -> float:
     """Return a bound of staleness or age in seconds, from seconds or a timedelta."""
     if type(value) is float and 0 <= value <= LARGEST:
         return value
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LARGEST:
-        raise InvalidInput(f"{what} must be 0 or more seconds, or a timedelta, not {shown(value)}")
-    return float(seconds)
+    return wait_s(value, what)
 
 
 @_checking
 def wait_s(value: Any, what: str) -> float:
-    """Return how long to wait in seconds, from seconds or a timedelta."""
+    """Return how long something may take in seconds, 0 or more, from seconds or a timedelta."""
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LARGEST:
         raise InvalidInput(f"{what} must be 0 or more seconds, or a timedelta, not {shown(value)}")

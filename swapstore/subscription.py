@@ -69,7 +69,7 @@ class Subscription:
 # --- asyncio ------------------------------------------------------------------------------------------
 
 
-def _asyncio() -> Any:
+def lazy_asyncio() -> Any:
     """Import asyncio at first use: it takes 40 ms, and a blocking program does not need it."""
     return import_module("asyncio")
 
@@ -98,24 +98,24 @@ class AsyncSubscription:
         self._driver: Any = driver
         self._listener: AsyncListener | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing = _asyncio().Event()
+        self._closing = lazy_asyncio().Event()
 
     async def listen(self, step: Listen) -> list[str]:
         """Wait until a hint comes, the time is over, or `end`."""
         if self._listener is None and hasattr(self._driver, "listen"):
-            self._loop = _asyncio().get_running_loop()
+            self._loop = lazy_asyncio().get_running_loop()
             self._listener = self._driver.listen(step.channels, step.pattern)
-        waiting = _asyncio().ensure_future(
-            self._listener.wait(step.seconds) if self._listener else _asyncio().sleep(step.seconds)
+        waiting = lazy_asyncio().ensure_future(
+            self._listener.wait(step.seconds) if self._listener else lazy_asyncio().sleep(step.seconds)
         )
-        closing = _asyncio().ensure_future(self._closing.wait())
+        closing = lazy_asyncio().ensure_future(self._closing.wait())
         try:
-            await _asyncio().wait({waiting, closing}, return_when=_asyncio().FIRST_COMPLETED)
+            await lazy_asyncio().wait({waiting, closing}, return_when=lazy_asyncio().FIRST_COMPLETED)
             return (waiting.result() or []) if waiting.done() else []
         finally:
             waiting.cancel()
             closing.cancel()
-            await _asyncio().gather(waiting, closing, return_exceptions=True)
+            await lazy_asyncio().gather(waiting, closing, return_exceptions=True)
 
     def end(self) -> None:
         """End a wait that is under way, and all later ones."""
@@ -158,9 +158,9 @@ class Follower(AsyncForOnly, Generic[T]):
         while not self._is_over():
             if self._ready:
                 return self._ready.pop()
-            self._step = step = self._step or _asyncio().ensure_future(self._take_step())
+            self._step = step = self._step or lazy_asyncio().ensure_future(self._take_step())
             try:
-                await _asyncio().shield(step)
+                await lazy_asyncio().shield(step)
             except Exception:
                 self._over = True
                 raise
@@ -195,5 +195,5 @@ class Follower(AsyncForOnly, Generic[T]):
         self._over = True
         self._subscription.end()
         if self._step is not None and not self._step.done():  # it may be of a loop that is closed
-            await _asyncio().wait({self._step})
+            await lazy_asyncio().wait({self._step})
         self._subscription.drop()

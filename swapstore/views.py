@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from importlib import import_module
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
@@ -25,7 +24,7 @@ from swapstore.errors import InvalidInput, StoreClosed, SwapstoreError, Unavaila
 from swapstore.forks import survive_forks
 from swapstore.protocol.view import Viewing
 from swapstore.protocol.watch import of
-from swapstore.subscription import AsyncSubscription, Subscription
+from swapstore.subscription import AsyncSubscription, Subscription, lazy_asyncio
 
 if TYPE_CHECKING:
     import asyncio
@@ -400,11 +399,6 @@ class View(_BaseView["Store"]):
 # --- asyncio ------------------------------------------------------------------------------------------
 
 
-def _asyncio() -> Any:
-    """Import asyncio at first use: it takes 40 ms, and a blocking program does not need it."""
-    return import_module("asyncio")
-
-
 class AsyncView(_BaseView["AsyncStore"]):
     """A `View` for asyncio: a task of the event loop keeps it up to date. `AsyncStore.view` makes it.
 
@@ -414,7 +408,7 @@ class AsyncView(_BaseView["AsyncStore"]):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._more: asyncio.Event = _asyncio().Event()
+        self._more: asyncio.Event = lazy_asyncio().Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         survive_forks(self)
@@ -427,7 +421,7 @@ class AsyncView(_BaseView["AsyncStore"]):
     async def start(self) -> Self:
         """Load the datasets, and begin to keep them up to date; see `View.start`."""
         self._require_new()
-        self._loop = _asyncio().get_running_loop()
+        self._loop = lazy_asyncio().get_running_loop()
         begin = self._viewing.begin()
         names = await self._store._run(begin) if self._wait_ready_s is None else []  # noqa: SLF001
         try:
@@ -437,9 +431,9 @@ class AsyncView(_BaseView["AsyncStore"]):
             self._launch()
             if self._wait_ready_s is not None:
                 with suppress(TimeoutError):
-                    async with _asyncio().timeout(self._wait_ready_s):
+                    async with lazy_asyncio().timeout(self._wait_ready_s):
                         while not (self._viewing.ready or self._closed):
-                            await _asyncio().sleep(READY_LOOK_S)
+                            await lazy_asyncio().sleep(READY_LOOK_S)
         except BaseException:
             await self.close()  # otherwise it could be read, and nobody kept it up to date
             raise
@@ -449,7 +443,7 @@ class AsyncView(_BaseView["AsyncStore"]):
         """Start the task that keeps the view up to date."""
         self._store._views.add(self)  # noqa: SLF001
         if not self._is_over():
-            self._task = _asyncio().ensure_future(self._keep(self._viewing))
+            self._task = lazy_asyncio().ensure_future(self._keep(self._viewing))
             self._held = self._viewing.held
 
     async def __aenter__(self) -> Self:
@@ -464,15 +458,15 @@ class AsyncView(_BaseView["AsyncStore"]):
         """Wait until the served snapshot of a dataset changes; see `View.wait`."""
         seconds = None if timeout is None else arguments.wait_s(timeout, "timeout")
         self._require()
-        if self._loop is not _asyncio().get_running_loop():
+        if self._loop is not lazy_asyncio().get_running_loop():
             raise InvalidInput.misuse(
                 "wait for a view in the event loop that started it, or make one in each"
             )
-        self._require_other(_asyncio().current_task())
+        self._require_other(lazy_asyncio().current_task())
         before = self._waited
         if self._number <= before:
             with suppress(TimeoutError):
-                async with _asyncio().timeout(seconds):
+                async with lazy_asyncio().timeout(seconds):
                     await self._more.wait()
         self._waited = max(self._waited, self._number)
         return self._changed_since(before)
@@ -481,10 +475,10 @@ class AsyncView(_BaseView["AsyncStore"]):
         """Stop keeping the view up to date. It cannot be read any more. Closing twice does no harm."""
         self._end()
         task, self._task = self._task, None
-        is_here = self._loop is _asyncio().get_running_loop()
-        if task is not None and is_here and task is not _asyncio().current_task():
+        is_here = self._loop is lazy_asyncio().get_running_loop()
+        if task is not None and is_here and task is not lazy_asyncio().current_task():
             task.cancel()
-            await _asyncio().wait({task})
+            await lazy_asyncio().wait({task})
         self._store._views.discard(self)  # noqa: SLF001
 
     def _end(self) -> None:
@@ -518,7 +512,7 @@ class AsyncView(_BaseView["AsyncStore"]):
                     await self._call(names)
                     self._count(names)
                     viewing.told(names)
-                    more, self._more = self._more, _asyncio().Event()
+                    more, self._more = self._more, lazy_asyncio().Event()
                     more.set()
         finally:
             self._end()  # whatever ended it: nobody keeps the view up to date any more
@@ -526,14 +520,14 @@ class AsyncView(_BaseView["AsyncStore"]):
             subscription.drop()
 
     async def _call(self, names: list[str]) -> None:
-        caller = _asyncio().current_task()
+        caller = lazy_asyncio().current_task()
         try:
             if self._on_change is not None and names:
                 self._calling = caller
                 called = self._on_change(self._now_held(names))
                 if isawaitable(called):
                     await called
-        except _asyncio().CancelledError:
+        except lazy_asyncio().CancelledError:
             if caller.cancelling():
                 raise
             LOG.exception("on_change of %r was cancelled; the view goes on", self)

@@ -26,8 +26,8 @@ AsgiApp = Callable[
 ]
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-_METHODS = ("GET", "HEAD")
-_NOT_ALLOWED = Response(405, {"Allow": "GET, HEAD", "Content-Length": "0"}, b"")
+METHODS = ("GET", "HEAD")
+NOT_ALLOWED = Response(405, {"Allow": "GET, HEAD", "Content-Length": "0"}, b"")
 
 
 def asgi_app(
@@ -53,8 +53,8 @@ def asgi_app(
             return error
 
     async def answer(scope: Message) -> Response:
-        if scope["method"] not in _METHODS:
-            return _NOT_ALLOWED
+        if scope["method"] not in METHODS:
+            return NOT_ALLOWED
         member = _member(scope.get("query_string", b"").decode("latin-1"))
         found = await read(_below(scope["path"], scope.get("root_path", "")), member)
         asked = [
@@ -72,10 +72,7 @@ def asgi_app(
     async def app(scope: Message, _: object, send: Callable[[Message], Awaitable[None]]) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(f"this app answers HTTP, not {scope['type']}")
-        made = await answer(scope)
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in made.headers.items()]
-        await send({"type": "http.response.start", "status": made.status, "headers": headers})
-        await send({"type": "http.response.body", "body": made.body})
+        await send_asgi(await answer(scope), send)
 
     return app
 
@@ -99,8 +96,8 @@ def wsgi_app(
             return error
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        made, method = _NOT_ALLOWED, environ["REQUEST_METHOD"]
-        if method in _METHODS:
+        made, method = NOT_ALLOWED, environ["REQUEST_METHOD"]
+        if method in METHODS:
             member = _member(environ.get("QUERY_STRING", ""))
             found = read(environ.get("PATH_INFO", "").removeprefix("/"), member)
             headers = {
@@ -109,11 +106,23 @@ def wsgi_app(
                 if name.startswith("HTTP_")
             }
             made = response(found, headers, method=method, member=member, cache_control=cache_control)
-        status = HTTPStatus(made.status)
-        start_response(f"{status.value} {status.phrase}", list(made.headers.items()))
-        return [made.body]
+        return send_wsgi(made, start_response)
 
     return app
+
+
+async def send_asgi(made: Response, send: Callable[[Message], Awaitable[None]]) -> None:
+    """Send a response to an ASGI server."""
+    headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in made.headers.items()]
+    await send({"type": "http.response.start", "status": made.status, "headers": headers})
+    await send({"type": "http.response.body", "body": made.body})
+
+
+def send_wsgi(made: Response, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Begin a response of a WSGI app, and return its body."""
+    status = HTTPStatus(made.status)
+    start_response(f"{status.value} {status.phrase}", list(made.headers.items()))
+    return [made.body]
 
 
 def _below(path: str, mount: str) -> str:

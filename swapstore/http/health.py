@@ -27,6 +27,8 @@ from swapstore import arguments
 from swapstore.errors import InvalidInput, StoreClosed, Unavailable
 from swapstore.forks import survive_forks
 from swapstore.health import Health, bounds_of, judged
+from swapstore.http.apps import METHODS, NOT_ALLOWED, send_asgi, send_wsgi
+from swapstore.http.responses import Response, whole
 from swapstore.store import AsyncStore, Store
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ __all__ = ["asgi_app", "wsgi_app"]
 
 SERVED_S = 1.0  # how long a report is served
 LOST_S = 60.0  # after that, a check without an end is given up: its event loop is closed, perhaps
-METHODS = ("GET", "HEAD")
 
 
 def asgi_app(
@@ -70,10 +71,8 @@ def asgi_app(
         if scope["type"] != "http":
             raise ValueError(f"health.asgi_app answers HTTP, not {scope['type']!r}")
         method = scope["method"]
-        status, headers, body = _answer(method, await checks.areport() if method in METHODS else None)
-        encoded = [(name.lower().encode(), text.encode()) for name, text in headers]
-        await send({"type": "http.response.start", "status": status, "headers": encoded})
-        await send({"type": "http.response.body", "body": body})
+        made = _answer(method, await checks.areport()) if method in METHODS else NOT_ALLOWED
+        await send_asgi(made, send)
 
     return _AsgiApp(app)
 
@@ -101,29 +100,19 @@ def wsgi_app(
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
-        status, headers, body = _answer(method, checks.report() if method in METHODS else None)
-        start_response(f"{status} {_REASONS[status]}", headers)
-        return [body]
+        made = _answer(method, checks.report()) if method in METHODS else NOT_ALLOWED
+        return send_wsgi(made, start_response)
 
     return app
 
 
 # --- the response ----------------------------------------------------------------------------------
 
-_REASONS = {200: "OK", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
-
-def _answer(method: str, report: Health | None) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Return status, headers and body. None: the method is neither GET nor HEAD."""
-    if report is None:
-        return 405, [("Allow", ", ".join(METHODS)), ("Content-Length", "0")], b""
+def _answer(method: str, report: Health) -> Response:
     body = msgspec.json.encode(report.as_dict())
-    headers = [
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
-    ]
-    return 200 if report.ok else 503, headers, b"" if method == "HEAD" else body
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    return whole(200 if report.ok else 503, headers, body, method)
 
 
 async def _live(receive: Receive, send: Send) -> None:

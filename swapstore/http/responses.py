@@ -102,7 +102,7 @@ def response(
         headers["Last-Modified"] = date
     if frame is not None:
         headers["Content-Encoding"] = "zstd"
-    return _whole(200, headers, content.body() if frame is None else frame[0], method)
+    return whole(200, headers, content.body() if frame is None else frame[0], method)
 
 
 def is_quick(found: Snapshot | SwapstoreError | None, member: str | None) -> bool:
@@ -206,9 +206,10 @@ def _refusal(error: SwapstoreError, method: str) -> Response:
 def _problem(status: int, title: str, method: str, more: dict[str, str] | None = None) -> Response:
     """Return an error as RFC 9457 has it, which no cache keeps."""
     headers = {"Content-Type": "application/problem+json", "Cache-Control": "no-store", **(more or {})}
-    return _whole(status, headers, msgspec.json.encode({"status": status, "title": title}), method)
+    return whole(status, headers, msgspec.json.encode({"status": status, "title": title}), method)
 
 
-def _whole(status: int, headers: dict[str, str], body: bytes, method: str) -> Response:
+def whole(status: int, headers: dict[str, str], body: bytes, method: str) -> Response:
+    """Return a response with its length; without the body for `HEAD`."""
     headers["Content-Length"] = str(len(body))
     return Response(status, headers, b"" if method == "HEAD" else body)

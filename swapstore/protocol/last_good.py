@@ -22,6 +22,7 @@ from swapstore import arguments
 from swapstore.cache import LastGood, version_of
 from swapstore.errors import SwapstoreError, TooStale, Unavailable
 from swapstore.events import ReadStale
+from swapstore.health import CLOCKS_AGREE_MS
 from swapstore.models import GROUP, Group, Snapshot
 from swapstore.outages import Attempt
 from swapstore.protocol.batching import batched
@@ -40,7 +41,6 @@ T = TypeVar("T")
 
 DEFAULT_WITHIN_S = 10.0  # where no time-out of the client says how long an attempt may take
 ABANDONED_S = 60.0  # after the time-out: then an attempt is over, whatever became of its thread
-CLOCKS_AGREE_MS = 10_000  # a producer's clock may be ahead by that much
 
 
 @attrs.frozen(kw_only=True)

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +21,6 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import attrs
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -31,6 +29,7 @@ from swapstore import Bound, InvalidInput, Store, Timeout
 from swapstore.aio import AsyncStore
 from swapstore.http import health
 from swapstore.testing import SimulatedStore
+from tests.http.conftest import running_asgi
 from tests.support.outage import async_breakable
 from tests.support.valkey import Server
 
@@ -66,20 +65,8 @@ def ask(port: int, path: str = "/", method: str = "GET") -> Answer:
 
 @contextmanager
 def uvicorn_server(app: Any) -> Iterator[int]:
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="critical"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            deadline = time.monotonic() + START_S
-            while not server.started:
-                assert thread.is_alive(), "the server does not start"
-                assert time.monotonic() < deadline, "the server does not start"
-                time.sleep(0.005)
-            yield listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
+    with running_asgi(app) as site:
+        yield site.port
 
 
 class Threaded(ThreadingMixIn, WSGIServer):

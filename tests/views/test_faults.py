@@ -26,7 +26,8 @@ from tests.support.drivers import another, meddled
 from tests.support.valkey import Server
 from tests.views.test_outages import subscribed, until
 from tests.views.test_processes import in_a_child
-from tests.views.test_view import QUICK, WITHIN_S, eventually, value
+from tests.views.test_view import QUICK, value
+from tests.views.watched import WITHIN_S, eventually
 
 LONG = 60.0  # a poll that no test waits for
 

@@ -20,7 +20,8 @@ from swapstore.protocol import watch
 from swapstore.views import View
 from tests.follow.followers import Collected
 from tests.support.valkey import Server
-from tests.views.test_view import WITHIN_S, eventually, value
+from tests.views.test_view import value
+from tests.views.watched import WITHIN_S, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 

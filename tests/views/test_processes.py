@@ -19,7 +19,8 @@ import pytest
 import swapstore
 from swapstore import InvalidInput
 from tests.support.valkey import Server, free_port
-from tests.views.test_view import WITHIN_S, eventually, value
+from tests.views.test_view import value
+from tests.views.watched import WITHIN_S, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -28,16 +28,9 @@ from swapstore.testing import SimulatedStore
 from swapstore.views import View
 from tests.support.damage import Damage
 from tests.support.drivers import another, meddled
+from tests.views.watched import WITHIN_S, eventually
 
 QUICK = 0.02
-WITHIN_S = 20.0
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + WITHIN_S
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def value(snapshot: Snapshot | None) -> Any:
