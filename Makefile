@@ -19,13 +19,13 @@ CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/
 demo: $(READY)  ## publish, read, and cut a publish short at every point, in a SQLite file
 	SWAPSTORE_URL="$${SWAPSTORE_URL:-sqlite:///$(CURDIR)/$(VENV)/demo.db}" $(BIN)/swapstore demo
 
-check: $(READY)  ## before a commit, in a minute: lint of what changed, and tests that need no server
+check: $(READY)  ## before a commit, in two minutes: lint of what changed, and tests that need no server
 	$(CHANGED) | xargs -r $(BIN)/ruff check
 	$(CHANGED) | xargs -r $(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(PYTEST) -q -m 'not nightly and not server and not slow' $(QUICK)
 
-test: $(READY)  ## before a merge, in eight minutes: all that decides, with a real Valkey server
+test: $(READY)  ## before a merge, in twelve minutes: all that decides, with a real Valkey server
 	$(PYTEST)
 
 nightly: $(READY)  ## what takes longer: mutants, large searches, each store test on every store, random seeds, old libraries
