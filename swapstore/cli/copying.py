@@ -11,6 +11,7 @@ import attrs
 from cyclopts import Parameter
 
 import swapstore
+from swapstore import figures
 from swapstore.cli import output
 from swapstore.cli.arguments import MaxAge, MaxCount, retention_of, to_seconds
 from swapstore.cli.session import CurrentSession, Session
@@ -153,7 +154,7 @@ def _teller(session: Session) -> Callable[[CopyStep], None]:
 
 
 def _line(step: CopyStep) -> str:
-    words = [step.outcome, step.dataset, f"id {step.id}", output.instant(step.ts), output.size(step.size)]
+    words = [step.outcome, step.dataset, f"id {step.id}", figures.instant(step.ts), figures.size(step.size)]
     return output.printable("  ".join([*words, step.detail]).rstrip())
 
 
@@ -168,7 +169,7 @@ def _print(session: Session, done: list[Copied]) -> None:
             (
                 each.dataset,
                 f"{each.copied:,}",
-                output.size(each.size),
+                figures.size(each.size),
                 f"{each.already:,}",
                 f"{each.skipped:,}",
                 f"{each.failed:,}",

@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from swapstore import figures
 from swapstore.cli import output
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.errors import Damaged
@@ -229,7 +230,7 @@ def _print_publishes(session: Session, publishes: list[PublishStep]) -> None:
     output.print_text()
     output.print_table(
         ("dataset", "version", "id", "size"),
-        ((step.dataset, str(step.version), step.id, output.size(step.size)) for step in publishes),
+        ((step.dataset, str(step.version), step.id, figures.size(step.size)) for step in publishes),
         numbers=("version", "size"),
     )
     total_ms = sum(step.ms for step in publishes)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 import swapstore
+from swapstore import documents, figures
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import Dataset, to_whole
 from swapstore.cli.read import no_match
@@ -80,7 +81,7 @@ def diff(
         _print(session, old, new, found, limit or CHANGES_ON_A_TERMINAL)
     else:
         for change in islice(found.changes, limit):
-            output.write_json(_as_json(change))
+            output.write_json(documents.change(change))
     return ExitCode.DIFFERENT if exit_code and found else ExitCode.DONE
 
 
@@ -118,23 +119,6 @@ def _snapshot(store: Store, session: Session, dataset: str, name: str) -> Snapsh
     return found
 
 
-# --- for scripts -------------------------------------------------------------------------------------
-
-
-def _as_json(change: Change) -> dict[str, Any]:
-    """Return the attributes of a change, without those that it does not have; null is a value like others."""
-    fields: dict[str, Any] = {"kind": change.kind, "pointer": change.pointer}
-    if change.was is not None:
-        fields["was"] = change.was
-    if change.item is not None:
-        fields["item"] = change.item
-    if change.kind in {"removed", "changed"}:
-        fields["before"] = change.before
-    if change.kind in {"added", "changed"}:
-        fields["after"] = change.after
-    return fields
-
-
 # --- for people --------------------------------------------------------------------------------------
 
 
@@ -168,7 +152,7 @@ def _print(session: Session, old: Snapshot, new: Snapshot, found: Diff, limit: i
 
 
 def _named(snapshot: Snapshot) -> str:
-    return f"version {snapshot.version}, {output.instant(snapshot.ts)}, id {snapshot.id}"
+    return f"version {snapshot.version}, {figures.instant(snapshot.ts)}, id {snapshot.id}"
 
 
 def _print_change(change: Change) -> None:

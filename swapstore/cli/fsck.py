@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 from cyclopts import Parameter
 
+from swapstore import figures
 from swapstore.cli import ExitCode, output
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.cli.status import nothing_published
@@ -271,7 +272,7 @@ def _print_summary(summary: Summary, datasets: int, command: str) -> None:
         _print_meanings(problem for _, problem in summary.groups)
     _print_harmless(summary)
     if not summary.wrong:
-        well = f"{output.count(datasets, 'dataset')}, {output.count(summary.rows, 'snapshot')}"
+        well = f"{figures.count(datasets, 'dataset')}, {figures.count(summary.rows, 'snapshot')}"
         output.print_text(f"all is well: {well}")
         return
     output.print_text(f"{_things_are(summary.wrong)} wrong. To see what a repair would do:")
@@ -291,7 +292,7 @@ def _seen(finding: Finding) -> str:
     if finding.version is not None:
         seen.append(f"version {finding.version}")
     if finding.expires_in_ms is not None:
-        seen.append(f"expires {output.age(finding.expires_in_ms, 0)}")
+        seen.append(f"expires {figures.age(finding.expires_in_ms, 0)}")
     if finding.detail:
         seen.append(finding.detail)
     return f"{finding.key}\n{'; '.join(seen)}".rstrip()
@@ -313,19 +314,19 @@ def _print_meanings(problems: Iterable[Problem]) -> None:
 
 def _print_harmless(summary: Summary) -> None:
     if summary.orphans:
-        oldest = f"the oldest from {output.age(-summary.oldest_ms, 0)}, " if summary.oldest_ms else ""
-        last = output.age(summary.last_expires_in_ms, 0)
-        orphans = output.count(summary.orphans, "orphan")
+        oldest = f"the oldest from {figures.age(-summary.oldest_ms, 0)}, " if summary.oldest_ms else ""
+        last = figures.age(summary.last_expires_in_ms, 0)
+        orphans = figures.count(summary.orphans, "orphan")
         output.print_text(f"{orphans}: {oldest}the last expires {last}. Nothing has to be done.")
     if summary.foreign.count:
-        keys = output.count(summary.foreign.count, "key")
+        keys = figures.count(summary.foreign.count, "key")
         more = f" and {summary.foreign.count - 1:,} more" if summary.foreign.count > 1 else ""
         first = summary.foreign.findings[0].key
         output.print_text(f"{keys} that swapstore did not write, and never reads: {first}{more}")
 
 
 def _things_are(number: int) -> str:
-    return f"{output.count(number, 'thing')} {'is' if number == 1 else 'are'}"
+    return f"{figures.count(number, 'thing')} {'is' if number == 1 else 'are'}"
 
 
 # --- repair, for people ----------------------------------------------------------------------------
@@ -340,7 +341,7 @@ def _print_report(session: Session, report: Repair) -> None:
     repaired = [finding for finding in report.findings if (finding.problem, finding.key) not in left]
     number = len(report.findings)
     are = ("was" if number == 1 else "were") if report.applied else ("is" if number == 1 else "are")
-    output.print_text(f"{report.dataset}: {output.count(number, 'thing')} {are} wrong")
+    output.print_text(f"{report.dataset}: {figures.count(number, 'thing')} {are} wrong")
     output.print_text()
     if repaired:
         _print_repaired(report, repaired)
@@ -372,7 +373,7 @@ def _print_repaired(report: Repair, repaired: Iterable[Finding]) -> None:
 def _print_ids(ids: Sequence[str], what: str) -> None:
     if not ids:
         return
-    output.print_text(f"{output.count(len(ids), 'snapshot')} {what}:")
+    output.print_text(f"{figures.count(len(ids), 'snapshot')} {what}:")
     output.print_commands(*ids[:IDS_PRINTED])
     if len(ids) > IDS_PRINTED:
         output.print_text(f"  and {len(ids) - IDS_PRINTED:,} more; with --json all are printed.")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from swapstore import figures
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import pairs_of
 from swapstore.cli.session import CurrentSession
@@ -117,13 +118,13 @@ def reason(found: DatasetHealth) -> str:
 
 def _stale(found: DatasetHealth) -> str:
     age_ms, bound_ms = found.confirmed_age_ms or 0, found.bound.max_age_ms or 0
-    last = f"last published or confirmed {output.age(0, age_ms)}"
+    last = f"last published or confirmed {figures.age(0, age_ms)}"
     if age_ms < 0:
         return (
             f"the clocks disagree: {last}, by the producer's clock, so nobody can tell whether it is "
             "overdue. Set both clocks (NTP)"
         )
-    return f"stale: {last}, and {output.duration(bound_ms)} is allowed"
+    return f"stale: {last}, and {figures.duration(bound_ms)} is allowed"
 
 
 def _complain(found: Health, place: str) -> None:
@@ -149,10 +150,10 @@ def _print(found: Health) -> None:
                 each.dataset,
                 each.state.replace("_", " "),
                 _ago(each.confirmed_age_ms),
-                "" if each.bound.max_age_ms is None else output.duration(each.bound.max_age_ms),
+                "" if each.bound.max_age_ms is None else figures.duration(each.bound.max_age_ms),
                 _ago(each.age_ms),
                 "" if each.count is None else f"{each.count:,}",
-                "" if each.size is None else output.size(each.size),
+                "" if each.size is None else figures.size(each.size),
                 "pinned" if each.pinned else "",
             )
             for each in found.datasets.values()
@@ -162,4 +163,4 @@ def _print(found: Health) -> None:
 
 
 def _ago(age_ms: int | None) -> str:
-    return "" if age_ms is None else output.age(0, age_ms)
+    return "" if age_ms is None else figures.age(0, age_ms)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from swapstore import figures
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import Dataset, MaxAge, MaxCount, SnapshotId, Version, retention_of, to_whole
 from swapstore.cli.session import CurrentSession
@@ -114,8 +115,8 @@ def prune(
 def _print_pruned(pruned: Pruned) -> None:
     hidden = f"before version {pruned.first_version}"
     if pruned.floor:
-        hidden += f", or with a ts before {output.instant(pruned.floor)},"
-    unlinked = output.count(pruned.let_go, "snapshot")
+        hidden += f", or with a ts before {figures.instant(pruned.floor)},"
+    unlinked = figures.count(pruned.let_go, "snapshot")
     output.print_text(f"{pruned.dataset}: nothing {hidden} is in the history; unlinked {unlinked}.")
 
 
@@ -154,8 +155,8 @@ def recompress(
 
 def _print_recompressed(done: Recompressed) -> None:
     if done.stored_anew:
-        before, after = output.size(done.bytes_before), output.size(done.bytes_after)
-        what = f"stored {output.count(done.stored_anew, 'snapshot')} anew: {before} before, {after} now"
+        before, after = figures.size(done.bytes_before), figures.size(done.bytes_after)
+        what = f"stored {figures.count(done.stored_anew, 'snapshot')} anew: {before} before, {after} now"
     else:
         what = "nothing to store anew"
     if done.left:
@@ -182,7 +183,7 @@ def backup(
     with session.connect() as store:
         size = store.backup(file)
     if session.human_readable:
-        output.print_text(f"{file}: {output.size(size)}, copied from {store.where}.")
+        output.print_text(f"{file}: {figures.size(size)}, copied from {store.where}.")
     else:
         output.write_json({"file": str(file), "size": size})
 
@@ -208,7 +209,7 @@ def restore(
         names = store.datasets()
         if names and not yes:
             raise InvalidInput(
-                f"{store.where} has {output.count(len(names), 'dataset')}, and all of it would be replaced. "
+                f"{store.where} has {figures.count(len(names), 'dataset')}, and all of it would be replaced. "
                 "Back it up first; then give --yes"
             )
         store.restore(file)
@@ -263,7 +264,7 @@ def _print_nodes(nodes: Sequence[Node]) -> None:
         "server": [node.address for node in nodes],
         "role": [node.role for node in nodes],
         "link": [node.link for node in nodes],
-        "behind": ["" if node.behind_bytes is None else output.size(node.behind_bytes) for node in nodes],
+        "behind": ["" if node.behind_bytes is None else figures.size(node.behind_bytes) for node in nodes],
         "heard": ["" if node.heard_s is None else f"{node.heard_s:,} s ago" for node in nodes],
         "slots": ["" if node.slots is None else f"{node.slots:,}" for node in nodes],
         "append-only": [{True: "yes", False: "no", None: ""}[node.append_only] for node in nodes],

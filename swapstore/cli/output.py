@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import re
 import sys
-import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
+
+from swapstore import documents
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,8 +25,6 @@ NORMAL_WIDTH = 80
 WIDE_WIDTH = 100
 PREVIEW_LINES = 24
 
-_UNITS = (("day", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
-_OPTIONAL = {"encoding", "replicas", "nodes"}  # fields that are left out where they are None
 _CREDENTIALS = re.compile(r"://.*@")  # greedy: a password may contain anything, even an @
 _EXAMPLE = re.compile(r"://(USER)?:PASSWORD@[^@]*$")  # it shows how to write a URL
 _PASSWORD = re.compile(r"password=[^&\s]*")
@@ -48,13 +46,8 @@ def write(data: bytes) -> None:
 
 def write_json(value: Any) -> None:
     """Write one value as one line of JSON, in UTF-8 whatever the locale."""
-    plain = fields_of(value) if attrs.has(type(value)) else value
+    plain = documents.fields_of(value) if attrs.has(type(value)) else value
     write(msgspec.json.encode(plain) + b"\n")
-
-
-def fields_of(value: Any) -> dict[str, Any]:
-    """Return the fields of an attrs instance in their order; some of them only if it has one."""
-    return attrs.asdict(value, filter=lambda field, each: field.name not in _OPTIONAL or each is not None)
 
 
 # --- messages --------------------------------------------------------------------------------------
@@ -82,57 +75,6 @@ class LogToStderr(logging.Handler):
 def printable(text: str) -> str:
     """Escape control characters: text from the store must not move the cursor or set the window's title."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
-# --- values as text --------------------------------------------------------------------------------
-
-
-def instant(ts_ms: int, separator: str = "T") -> str:
-    """Return a time in ISO form, UTC, to the millisecond, as `--ts` and `--as-of` accept it.
-
-    With a space as the separator, a narrow column wraps between date and time.
-    """
-    moment = datetime.fromtimestamp(ts_ms // 1000, tz=UTC)
-    fraction = f".{ts_ms % 1000:03d}" if ts_ms % 1000 else ""
-    return f"{moment:%Y-%m-%d}{separator}{moment:%H:%M:%S}{fraction}Z"
-
-
-def age(ts_ms: int, now_ms: int | None = None) -> str:
-    """Return how long ago a time was, in its two largest units."""
-    elapsed_ms = (time.time_ns() // 1_000_000 if now_ms is None else now_ms) - ts_ms
-    if abs(elapsed_ms) < _UNITS[-1][1]:
-        return "just now"
-    return f"{duration(elapsed_ms)} ago" if elapsed_ms > 0 else f"in {duration(-elapsed_ms)}"
-
-
-def duration(length_ms: int) -> str:
-    """Return a duration of a second or more, in its two largest units."""
-    words, rest_ms = [], length_ms
-    for unit, unit_ms in _UNITS:
-        number, rest_ms = divmod(rest_ms, unit_ms)
-        if number:
-            words.append(f"{number} {unit}{'s' if unit == 'day' and number > 1 else ''}")
-        if words and (len(words) == 2 or not number):  # noqa: PLR2004 - two units are precise enough
-            break
-    return " ".join(words)
-
-
-def size(size_bytes: int) -> str:
-    """Return a number of bytes, rounded."""
-    for unit, unit_bytes in (("MB", 1_000_000), ("KB", 1_000)):
-        if size_bytes >= unit_bytes:
-            return f"{size_bytes / unit_bytes:.{1 if size_bytes < 100 * unit_bytes else 0}f} {unit}"
-    return f"{size_bytes} B"
-
-
-def labels(pairs: Mapping[str, str]) -> str:
-    """Return labels as `--label` takes them, separated by commas."""
-    return ", ".join(f"{key}={value}" for key, value in pairs.items())
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number and its noun, in the plural where it must be."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # --- for people ------------------------------------------------------------------------------------

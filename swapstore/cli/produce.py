@@ -13,6 +13,7 @@ import attrs
 import msgspec
 from cyclopts import Parameter
 
+from swapstore import figures
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import (
     Dataset,
@@ -381,7 +382,7 @@ def _print_commit(commit: Commit, where: str, *, by_key: bool) -> None:
             "dataset": commit.dataset,
             "version": str(commit.version),
             "id": commit.id,
-            "ts": output.instant(commit.ts),
+            "ts": figures.instant(commit.ts),
             "size": f"{commit.size:,} bytes",
             "committed": "now" if commit.created else f"before: {earlier}",
             "latest": "yes" if commit.is_latest else "no",

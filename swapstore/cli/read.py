@@ -15,6 +15,7 @@ import attrs
 import msgspec
 from cyclopts import Parameter
 
+from swapstore import documents, figures
 from swapstore.cli import output
 from swapstore.cli.arguments import Dataset, Moment, Version, labels_of, to_moment, to_whole
 from swapstore.cli.session import CurrentSession, Session
@@ -140,7 +141,7 @@ def _begins(store: Store, status: Status) -> str:
     oldest = min(first, key=lambda row: row.ts, default=None)
     if oldest is None:
         return ""
-    return f": the history begins at {output.instant(oldest.ts)}, with version {oldest.version}"
+    return f": the history begins at {figures.instant(oldest.ts)}, with version {oldest.version}"
 
 
 def _print(
@@ -156,7 +157,7 @@ def _print(
             payload, codec = _content(snapshot, names)
             output.print_payload(payload, codec, command=command)
     elif meta:
-        output.write_json(attrs.asdict(snapshot, filter=lambda field, _: field.name != "raw"))
+        output.write_json(documents.snapshot(snapshot))
     else:
         payload, codec = _content(snapshot, names)
         if codec == GROUP:
@@ -190,14 +191,14 @@ def _print_facts(snapshot: Snapshot, *, pinned: bool) -> None:
         {
             "dataset": snapshot.dataset,
             "id": snapshot.id,
-            "ts": f"{output.instant(snapshot.ts)} ({output.age(snapshot.ts)})",
+            "ts": f"{figures.instant(snapshot.ts)} ({figures.age(snapshot.ts)})",
             "version": f"{snapshot.version}{' (pinned)' if pinned else ''}",
             "etag": snapshot.etag,
             "size": f"{_size(snapshot):,} bytes",
             "codec": snapshot.codec,
             **_members(snapshot),
-            "labels": output.labels(snapshot.labels),
-            "committed at": output.instant(snapshot.committed_at),
+            "labels": figures.labels(snapshot.labels),
+            "committed at": figures.instant(snapshot.committed_at),
         }
     )
 
@@ -290,10 +291,10 @@ def _print_history(session: Session, status: Status, rows: list[Row], limit: int
         (
             (
                 f"{row.version}{_marks(status, row)}",
-                output.instant(row.ts, separator=" "),
-                f"{row.id}\n{output.labels(row.labels)}".rstrip(),
-                output.size(row.size),
-                output.instant(row.committed_at, separator=" "),
+                figures.instant(row.ts, separator=" "),
+                f"{row.id}\n{figures.labels(row.labels)}".rstrip(),
+                figures.size(row.size),
+                figures.instant(row.committed_at, separator=" "),
             )
             for row in rows
         ),
@@ -377,10 +378,10 @@ def _line(each: Row | Gap) -> str:
             )
         return f"gap: the commits between version {each.after} and {each.resumes_at} are not kept any more"
     words = [
-        output.instant(each.committed_at),
+        figures.instant(each.committed_at),
         f"version {each.version}",
         f"id {each.id}",
-        output.size(each.size),
-        output.labels(each.labels),
+        figures.size(each.size),
+        figures.labels(each.labels),
     ]
     return output.printable("  ".join(words).rstrip())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from swapstore import figures
 from swapstore.cli import output
 from swapstore.cli.arguments import Dataset, SnapshotId, Version
 from swapstore.cli.session import CurrentSession
@@ -59,7 +60,7 @@ def erase(
 
 def _print_erased(done: Erased) -> None:
     what = f"version {done.version}" if done.version is not None else f"id {output.printable(done.id or '')}"
-    anew = f"; stored {output.count(done.stored_anew, 'other')} anew" if done.stored_anew else ""
+    anew = f"; stored {figures.count(done.stored_anew, 'other')} anew" if done.stored_anew else ""
     output.print_text(f"{done.dataset}: {what} is erased{anew}. The latest is version {done.latest}.")
 
 
@@ -74,7 +75,7 @@ def drop(dataset: Dataset, /, *, yes: Yes = False, session: CurrentSession) -> N
     """
     with session.connect() as store:
         status = store.status(dataset)
-        many = f", {output.count(status.count, 'snapshot')}," if status else ""
+        many = f", {figures.count(status.count, 'snapshot')}," if status else ""
         _ask(f"Drop {dataset}{many} from {store.where} for good?", yes=yes)
         with _progress(session, store, dataset) as on_progress:
             done = store.drop(dataset, on_progress=on_progress)
@@ -87,7 +88,7 @@ def drop(dataset: Dataset, /, *, yes: Yes = False, session: CurrentSession) -> N
 
 def _print_dropped(done: Dropped) -> None:
     since = " Somebody has published to it since; that stays." if done.republished else ""
-    output.print_text(f"{done.dataset}: dropped, {output.count(done.snapshots, 'snapshot')} removed.{since}")
+    output.print_text(f"{done.dataset}: dropped, {figures.count(done.snapshots, 'snapshot')} removed.{since}")
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def _progress(session: Session, store: Store, dataset: str) -> Iterator[Callable
     from rich.console import Console  # noqa: PLC0415 - its import takes time
 
     with Console(stderr=True).status(f"dropping {output.printable(dataset)}") as status:
-        yield lambda left: status.update(f"{output.count(left, 'snapshot')} left in {store.where}")
+        yield lambda left: status.update(f"{figures.count(left, 'snapshot')} left in {store.where}")
 
 
 def _ask(question: str, *, yes: bool) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from swapstore import arguments
+from swapstore import arguments, documents, figures
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import to_duration
 from swapstore.cli.health import reason
@@ -88,9 +88,9 @@ def nothing_published(store: Store, dataset: str | None = None) -> NotFound:
 def print_status(session: Session, status: Status) -> None:
     """Print a status as every command that returns one does."""
     if not session.human_readable:
-        output.write_json(_as_json(status))
+        output.write_json(documents.status(status))
         return
-    pinned, in_the_log = status.pinned, output.count(status.count, "snapshot")
+    pinned, in_the_log = status.pinned, figures.count(status.count, "snapshot")
     counted = arguments.count_in(status.serving.labels)
     output.print_facts(
         {
@@ -110,18 +110,12 @@ def print_status(session: Session, status: Status) -> None:
     )
 
 
-def _as_json(status: Status) -> dict[str, Any]:
-    """Return the fields of a status, and the properties that are computed from them."""
-    computed = {"bytes": status.bytes, "age_ms": status.age_ms, "confirmed_age_ms": status.confirmed_age_ms}
-    return {**output.fields_of(status), "serving": output.fields_of(status.serving), **computed}
-
-
 def _row(row: Row) -> str:
     return f"version {row.version}, id {row.id}"
 
 
 def _time(status: Status, ts_ms: int) -> str:
-    return f"{output.instant(ts_ms)} ({output.age(ts_ms, status.read_at)})"
+    return f"{figures.instant(ts_ms)} ({figures.age(ts_ms, status.read_at)})"
 
 
 # --- one dataset, or all ---------------------------------------------------------------------------
@@ -151,7 +145,7 @@ def _each_status(session: Session) -> Iterator[Status]:
             yield from listed
         else:
             for each in statuses:
-                output.write_json(_as_json(each))
+                output.write_json(documents.status(each))
                 yield each
     if damaged:
         raise Damaged(f"{len(damaged)} of {len(names)} datasets cannot be read: {', '.join(damaged)}")
@@ -178,9 +172,9 @@ def _print_statuses(statuses: Iterable[Status]) -> None:
                 each.dataset,
                 str(each.version),
                 f"{each.count:,}",
-                output.size(each.bytes),
-                output.age(each.serving.ts, each.read_at),
-                output.age(each.confirmed_at, each.read_at),
+                figures.size(each.bytes),
+                figures.age(each.serving.ts, each.read_at),
+                figures.age(each.confirmed_at, each.read_at),
                 "pinned" if each.pinned else "",
             )
             for each in statuses

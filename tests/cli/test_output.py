@@ -6,14 +6,14 @@ from datetime import datetime
 
 import pytest
 
-from swapstore.cli import output
+from swapstore import figures
 
 
 @pytest.mark.parametrize("ts", [0, 1, 999, 1_000, 1_769_882_400_250, 253_402_300_799_999])
 @pytest.mark.parametrize("separator", ["T", " "])
 def test_a_time_can_be_given_back(ts: int, separator: str) -> None:
     """A person who copies a time from a table into --as-of would read another version."""
-    moment = datetime.fromisoformat(output.instant(ts, separator))
+    moment = datetime.fromisoformat(figures.instant(ts, separator))
     assert round(moment.timestamp() * 1000) == ts
 
 
@@ -33,7 +33,7 @@ def test_a_time_can_be_given_back(ts: int, separator: str) -> None:
 )
 def test_ages(elapsed_ms: int, words: str) -> None:
     """A person would misjudge how stale the data is."""
-    assert output.age(1_000_000_000_000 - elapsed_ms, now_ms=1_000_000_000_000) == words
+    assert figures.age(1_000_000_000_000 - elapsed_ms, now_ms=1_000_000_000_000) == words
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_ages(elapsed_ms: int, words: str) -> None:
 )
 def test_sizes(count: int, words: str) -> None:
     """A person would misjudge how large a payload is."""
-    assert output.size(count) == words
+    assert figures.size(count) == words

@@ -2,62 +2,27 @@
 
 from __future__ import annotations
 
-import http.client
 import re
-import socket
 import sys
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import attrs
 import pytest
-import uvicorn
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.urls import clear_url_caches
 from starlette.applications import Starlette
 from werkzeug.exceptions import NotFound
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 import swapstore
 import swapstore.http
+from tests.support.web import Site, running_asgi, running_wsgi
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "serve-over-http.md"
-START_S = 20
-
-
-@attrs.frozen
-class Answer:
-    """The response of a server."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-
-@attrs.frozen
-class Site:
-    """A running app."""
-
-    port: int
-
-    def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        """Send a request; `If_None_Match` is the header If-None-Match."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request(
-                method, path, headers={name.replace("_", "-"): text for name, text in headers.items()}
-            )
-            answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
-        finally:
-            connection.close()
 
 
 Serving = Callable[[str], AbstractContextManager[Site]]
@@ -71,44 +36,6 @@ def documented(*marks: str) -> dict[str, Any]:
         (code,) = [block for block in blocks if mark in block]
         exec(compile(code, PAGE, "exec"), names)  # noqa: S102 - it is our own page
     return names
-
-
-class Quiet(WSGIRequestHandler):
-    """Writes no access log."""
-
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
-        """Write nothing."""
-
-
-@contextmanager
-def running_asgi(app: Any, lifespan: Any = "on") -> Iterator[Site]:
-    server = uvicorn.Server(uvicorn.Config(app, lifespan=lifespan, log_level="critical"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            deadline = time.monotonic() + START_S
-            while not server.started:
-                assert thread.is_alive(), "the server does not start"
-                assert time.monotonic() < deadline, "the server does not start"
-                time.sleep(0.005)
-            yield Site(listening.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-@contextmanager
-def running_wsgi(app: Any) -> Iterator[Site]:
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield Site(server.server_port)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def starlette(url: str) -> AbstractContextManager[Site]:

@@ -23,8 +23,9 @@ from swapstore import Store
 from swapstore.cache import Cache
 from swapstore.format import encodings
 from swapstore.http import frames
-from tests.http.conftest import APPS, START_S, Answer, Serving, Site, asgi_app, running_asgi
+from tests.http.conftest import APPS, Serving, asgi_app
 from tests.support.valkey import Server, free_port
+from tests.support.web import START_S, Answer, Site, running_asgi
 
 TEXT = b'{ "kept": 1.00, "text": "\xc3\xa9" }'
 LARGE = msgspec.json.encode([{"port": n % 7, "calls": n, "text": "calm"} for n in range(20_000)])

@@ -29,9 +29,9 @@ from swapstore import Bound, InvalidInput, Store, Timeout
 from swapstore.aio import AsyncStore
 from swapstore.http import health
 from swapstore.testing import SimulatedStore
-from tests.http.conftest import running_asgi
 from tests.support.outage import async_breakable
 from tests.support.valkey import Server
+from tests.support.web import running_asgi
 
 pytestmark = pytest.mark.server
 

@@ -1,0 +1,71 @@
+"""Templates: what all pages have around them, and how values become text. Whatever comes in is escaped."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+import swapstore
+from swapstore import figures
+from swapstore.errors import SwapstoreError
+from swapstore.serve.access import COOKIE, Role
+from swapstore.serve.site import link, site_of
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("swapstore.serve"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {
+    "age": figures.age,
+    "count": figures.count,
+    "duration": figures.duration,
+    "instant": figures.instant,
+    "segment": partial(quote, safe=""),  # a name as one segment of a path
+    "size": figures.size,
+}
+_TEMPLATES.globals["library_version"] = swapstore.__version__
+
+
+def html(
+    request: Request, template: str, status: int = 200, headers: dict[str, str] | None = None, **values: Any
+) -> Response:
+    """Return a page, or a part of one, made of a template. No cache keeps it: it may show what is private."""
+    site = site_of(request)
+    role = site.access.role_of(request)
+
+    def here(path: str, **query: str | int | None) -> str:
+        return link(request, path, **query)
+
+    text = _TEMPLATES.get_template(template).render(
+        here=here,
+        path=request.scope["path"].removeprefix(request.scope.get("root_path", "")),
+        place=site.place if role >= Role.READER else None,
+        may_write=site.access.allow_writes and role is Role.WRITER,
+        can_sign_in=site.access.allow_writes or site.access.reader is not None,
+        is_signed_in=COOKIE in request.cookies and role > Role.NOBODY,
+        now_ms=time.time_ns() // 1_000_000,
+        **values,
+    )
+    return HTMLResponse(text, status, {"Cache-Control": "no-store", **(headers or {})})
+
+
+def failed(request: Request, status: int, error: SwapstoreError, *, in_full: bool) -> Response:
+    """Return the page that tells of an error of a call."""
+    detail = str(error) if in_full or status < 500 else None  # noqa: PLR2004
+    return refused(request, status, type(error).__name__, detail, {})
+
+
+def refused(
+    request: Request, status: int, title: str, detail: str | None, headers: dict[str, str]
+) -> Response:
+    """Return the page that tells why there is nothing else to show."""
+    return html(request, "error.html", status, headers, number=status, title=title, detail=detail)

@@ -1,0 +1,49 @@
+"""The site of `swapstore serve` on a store, behind a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+
+import swapstore
+import swapstore.aio
+import swapstore.http
+from tests.support.web import Site, running_asgi
+
+TOKEN, READ_TOKEN = "a-token-of-writers-1", "a-token-of-readers-1"
+
+Served = Callable[..., AbstractContextManager[Site]]
+
+
+@contextmanager
+def served(url: str, mount: str = "", **options: Any) -> Iterator[Site]:
+    """Run the app on a store; below a path of another app, if `mount` is given."""
+    store = swapstore.aio.connect(url, patience=1)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> Any:
+        async with store:
+            yield
+
+    outer = Starlette(lifespan=lifespan)
+    outer.mount(mount or "/", swapstore.http.app(store, **options))
+    with running_asgi(outer) as site:
+        yield site
+
+
+@pytest.fixture
+def store(real_url: str) -> Iterator[swapstore.Store]:
+    """The producer's store."""
+    with swapstore.connect(real_url) as made:
+        yield made
+
+
+@pytest.fixture
+def site(real_url: str, store: swapstore.Store) -> Iterator[Site]:
+    """A site on the same store, which anybody may read, and who has the token may write."""
+    with served(real_url, allow_writes=True, token=TOKEN) as running:
+        yield running
