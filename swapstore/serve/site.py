@@ -34,7 +34,7 @@ def site_of(request: Request) -> Site:
 
 
 def link(request: Request, path: str, **query: str | int | None) -> str:
-    """Return the address of a path of this site, as seen by the client. Parameters that are None are left out."""
+    """Return the address of a path of this site, for the client. Parameters that are None are left out."""
     given = {name: value for name, value in query.items() if value is not None}
     mount = request.scope.get("root_path", "")
     return f"{mount}{path}{'?' if given else ''}{urlencode(given, quote_via=quote)}"
