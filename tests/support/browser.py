@@ -70,9 +70,8 @@ def unpacked(directory: Path) -> Chromium:
 
 def missing() -> str:
     """Return why there is none."""
-    if MISSING.exists():
-        return MISSING.read_text("utf-8")
-    return "no Chromium is on PATH, and `make browser` has not fetched one"
+    why = MISSING.read_text("utf-8") if MISSING.exists() else "`make browser` has not fetched it"
+    return f"no Chromium ({why})"
 
 
 class Browser:
@@ -86,17 +85,22 @@ class Browser:
     def page(
         self, width: int = 1280, scheme: Scheme = "light", complaints: list[str] | None = None
     ) -> Iterator[Page]:
-        """Open an empty page with cookies and storage of its own; note in `complaints` what is wrong."""
+        """Open an empty page with cookies and storage of its own; fail in the end if something is wrong on it.
+
+        `complaints`: where that is noted, for a caller that expects it and takes it out.
+        """
+        complaints = [] if complaints is None else complaints
         with running_loop(self._loop, self._hooks):
             context = self._launched.new_context(
                 viewport={"width": width, "height": HEIGHT}, color_scheme=scheme
             )
-            watch = Watch([] if complaints is None else complaints)
+            watch = Watch(complaints)
             context.on("console", watch.console)
             context.on("weberror", watch.error)
             context.on("request", watch.request)
             with context:
                 yield context.new_page()
+            assert not complaints
 
 
 @contextmanager

