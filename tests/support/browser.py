@@ -100,7 +100,7 @@ class Browser:
             context.on("request", watch.request)
             with context:
                 yield context.new_page()
-            assert not complaints
+            assert not complaints, complaints
 
 
 @contextmanager
