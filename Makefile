@@ -51,8 +51,8 @@ bench: $(READY)  ## beside the six commands and other systems, timed and counted
 	@SWAPSTORE_BENCH_URL='$(URL)' $(BIN)/python -m tests.benchmarks $(ARGS)
 
 docs: $(DOCS_READY)  ## the docs as a site, in build/docs; a broken link or anchor fails it
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto --fresh-env \
-		--doctree-dir build/doctrees docs build/docs
+	rm -rf build/docs build/doctrees
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto --doctree-dir build/doctrees docs build/docs
 	$(BIN)/python -m tests.docs.site build/docs
 
 lint: $(READY)  ## ruff, mypy --strict, import-linter
