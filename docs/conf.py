@@ -47,6 +47,7 @@ NAVIGATION = {
 _HEADING_OR_LINK = re.compile(
     r"^## (?P<caption>.+)$|^- \[(?P<title>[^\]]+)\]\((?P<target>[^)#:]+)\.md\)", re.MULTILINE
 )
+_SIGNATURE = re.compile(r'(<span class="pre">[\w.]+)\(.*?(?=</code>)', re.DOTALL)
 _OUTWARD = re.compile(r"\]\((?P<target>(?:\.\./)+[^)#\s]*)(?P<anchor>#[^)]*)?\)")
 
 
@@ -91,6 +92,13 @@ def prepared(_: Any, document: str, source: list[str]) -> None:
     source[0] = f"{text}\n\n{toctrees(text, entry)}\n" if entry else text
 
 
+def with_short_contents(_: Any, _page: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    """Leave the arguments out of the contents beside a page: a signature there takes up to fifteen lines."""
+    if "toc" in context:
+        context["toc"] = _SIGNATURE.sub(r"\1()</span>", context["toc"])
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", prepared)
+    app.connect("html-page-context", with_short_contents)
