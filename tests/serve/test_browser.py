@@ -19,9 +19,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from tests.http.conftest import Site, running_asgi
 from tests.serve.conftest import WIDTHS
 from tests.support.browser import Browser, Scheme
+from tests.support.web import Site, running_asgi
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20
