@@ -47,6 +47,7 @@ _TEXT: Schema = {"type": "string"}
 _WHOLE: Schema = {"type": "integer"}
 _FLAG: Schema = {"type": "boolean"}
 _MS: Schema = {"type": "integer", "description": "Milliseconds since the Unix epoch, UTC."}
+_VERSION: Schema = {"type": "integer", "minimum": 1}
 _LABELS: Schema = {"type": "object", "additionalProperties": _TEXT}
 
 _ROW = {
@@ -181,7 +182,7 @@ def _header(name: str, description: str) -> Schema:
 
 
 _SELECTORS = [
-    _query("version", {"type": "integer", "minimum": 1}, "The snapshot with this version."),
+    _query("version", _VERSION, "The snapshot with this version."),
     _query("id", _TEXT, "The snapshot with this id."),
     _query("as_of", _TEXT, "The snapshot with the greatest ts up to this time: ms, or RFC 3339."),
 ]
@@ -285,75 +286,69 @@ def _publishing() -> Schema:
 def _paths() -> Schema:
     dataset = "/api/datasets/{name}"
     member = {"name": "member", "in": "path", "required": True, "schema": _TEXT}
-    limit = {"type": "integer", "minimum": 1, "maximum": 1000}
-    version = {"type": "integer", "minimum": 1}
-    events = {
-        "description": "Server-sent events: `event: served`, `id:` the version, `data:` a JSON object.",
-        "content": {"text/event-stream": {"schema": _ref("Served")}},
-    }
+    every = _reading("All datasets.", {"200": _json("Datasets", "By name.")}, named=False)
+    served = _reading("The payload that is served.", _PAYLOAD, *_SELECTORS, *_CONDITIONS)
+    of_member = _reading("The payload of a member of a group.", _PAYLOAD, member, *_SELECTORS, *_CONDITIONS)
     return {
-        "/api/datasets": {
-            "get": _reading("All datasets.", {"200": _json("Datasets", "By name.")}, named=False)
-        },
+        "/api/datasets": {"get": every},
         dataset: {
             "get": _reading("The status of a dataset.", {"200": _json("Status", "The status.")}),
             "put": _publishing(),
         },
-        f"{dataset}/latest": {
-            "get": _reading("The payload that is served.", _PAYLOAD, *_SELECTORS, *_CONDITIONS)
-        },
-        f"{dataset}/members/{{member}}": {
-            "get": _reading(
-                "The payload of a member of a group.", _PAYLOAD, member, *_SELECTORS, *_CONDITIONS
-            )
-        },
-        f"{dataset}/history": {
-            "get": _reading(
-                "Committed snapshots, newest first.",
-                {"200": _json("History", "A page of them.")},
-                _query("limit", limit, "How many. Default: 50."),
-                _query("before", version, "Only versions below this one: `next` of the page before."),
-                _query(
-                    "label",
-                    {"type": "object", "additionalProperties": _TEXT},
-                    "`label.key=value`: only those with this label; may be repeated.",
-                    style="deepObject",
-                ),
-            )
-        },
-        f"{dataset}/diff": {
-            "get": _reading(
-                "What changed between two versions.",
-                {"200": _json("Diff", "The changes, in the order of the document.")},
-                _query("from", version, "Default: the one before `to`."),
-                _query("to", version, "Default: the latest."),
-                _query("limit", {"type": "integer", "minimum": 0}, "How many changes at most: up to 10,000."),
-            )
-        },
-        f"{dataset}/events": {
-            "get": _reading(
-                "What is served, whenever it changes.",
-                {"200": events},
-                _header("Last-Event-ID", "The version that the client has."),
-            )
-        },
+        f"{dataset}/latest": {"get": served},
+        f"{dataset}/members/{{member}}": {"get": of_member},
+        f"{dataset}/history": {"get": _listing()},
+        f"{dataset}/diff": {"get": _comparing()},
+        f"{dataset}/events": {"get": _listening()},
         f"{dataset}/pin": {
             "post": _steering("Serve one version until it is unpinned.", body=True),
             "delete": _steering("Serve the latest again.", body=False),
         },
         f"{dataset}/rollback": {"post": _steering("Make an earlier snapshot the latest again.", body=True)},
         f"{dataset}/confirm": {"post": _steering("Mark the data as still current.", body=False)},
-        "/api/health": {
-            "get": {
-                "summary": "Whether all datasets are there, fresh and large enough.",
-                "responses": {
-                    "200": _json("Health", "They are."),
-                    "503": _json("Health", "One is not, or the store cannot be reached."),
-                    **_problems("401"),
-                },
-                "security": [{}, {"token": []}],
-            }
+        "/api/health": {"get": _probing()},
+    }
+
+
+def _listing() -> Schema:
+    labels = {"type": "object", "additionalProperties": _TEXT}
+    return _reading(
+        "Committed snapshots, newest first.",
+        {"200": _json("History", "A page of them.")},
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "How many. Default: 50."),
+        _query("before", _VERSION, "Only versions below this one: `next` of the page before."),
+        _query("label", labels, "`label.key=value`: only those with this label; may be repeated."),
+    )
+
+
+def _comparing() -> Schema:
+    return _reading(
+        "What changed between two versions.",
+        {"200": _json("Diff", "The changes, in the order of the document.")},
+        _query("from", _VERSION, "Default: the one before `to`."),
+        _query("to", _VERSION, "Default: the latest."),
+        _query("limit", {"type": "integer", "minimum": 0}, "How many changes at most: up to 10,000."),
+    )
+
+
+def _listening() -> Schema:
+    events = {
+        "description": "Server-sent events: `event: served`, `id:` the version, `data:` a JSON object.",
+        "content": {"text/event-stream": {"schema": _ref("Served")}},
+    }
+    has = _header("Last-Event-ID", "The version that the client has.")
+    return _reading("What is served, whenever it changes.", {"200": events}, has)
+
+
+def _probing() -> Schema:
+    return {
+        "summary": "Whether all datasets are there, fresh and large enough.",
+        "responses": {
+            "200": _json("Health", "They are."),
+            "503": _json("Health", "One is not, or the store cannot be reached."),
+            **_problems("401"),
         },
+        "security": [{}, {"token": []}],
     }
 
 
