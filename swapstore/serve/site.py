@@ -9,17 +9,24 @@ from starlette.requests import Request
 
 from swapstore.health import Bound
 from swapstore.serve.access import Access
+from swapstore.serve.bodies import AT_A_TIME, Room
 from swapstore.store import AsyncStore
 
 
 @attrs.frozen(kw_only=True)
 class Site:
-    """The store, what is expected of its datasets, who may do what, and the largest body that is read."""
+    """The store, what is expected of its datasets, who may do what, and the largest body that is read.
+
+    `room`: the memory for all bodies.
+    """
 
     store: AsyncStore
     bounds: dict[str, Bound]
     access: Access
     max_body_bytes: int
+    room: Room = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Room(AT_A_TIME * self.max_body_bytes), takes_self=True)
+    )
 
     @property
     def place(self) -> str:
@@ -33,8 +40,21 @@ def site_of(request: Request) -> Site:
     return site
 
 
+def path_of(request: Request) -> str:
+    """Return the path of a request below the mount, as the routes see it: percent-encoded."""
+    path: str = request.scope["path"]
+    mount: str = request.scope.get("root_path", "")
+    return path[len(mount) :] if path.startswith(f"{mount}/") else path
+
+
+def login_address(request: Request) -> str:
+    """Return the address of the form for a token, which leads on to what was requested."""
+    query = request.url.query
+    return link(request, "/login", next=f"{path_of(request)}?{query}" if query else path_of(request))
+
+
 def link(request: Request, path: str, **query: str | int | None) -> str:
-    """Return the address of a path of this site, as seen by the client. Parameters that are None are left out."""
+    """Return the address of a path of this site, as clients see it. Parameters that are None are left out."""
     given = {name: value for name, value in query.items() if value is not None}
     mount = request.scope.get("root_path", "")
     return f"{mount}{path}{'?' if given else ''}{urlencode(given, quote_via=quote)}"
