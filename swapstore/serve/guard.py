@@ -126,6 +126,6 @@ def _from_elsewhere(request: Request) -> Response | None:
 
 def _is_own(origin: str, request: Request) -> bool:
     """Whether an origin is that of the site. Behind a proxy for TLS, the site may not know its scheme."""
-    host, scheme = request.headers.get("host", ""), request.url.scheme
+    host, scheme = request.headers.get("host", ""), request.scope["scheme"]
     schemes = {"https"} if scheme == "https" else {"http", "https"}
     return bool(host) and origin.lower() in {f"{each}://{host.lower()}" for each in schemes}

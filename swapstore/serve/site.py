@@ -49,7 +49,7 @@ def path_of(request: Request) -> str:
 
 def login_address(request: Request) -> str:
     """Return the address of the form for a token, which leads on to what was requested."""
-    query = request.url.query
+    query = request.scope["query_string"].decode("latin-1")
     return link(request, "/login", next=f"{path_of(request)}?{query}" if query else path_of(request))
 
 

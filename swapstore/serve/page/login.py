@@ -63,7 +63,7 @@ def _set_cookie(request: Request, answer: Response, value: str, max_age_s: int) 
         value,
         max_age=max_age_s,
         path=link(request, "") or "/",
-        secure=request.url.scheme == "https",
+        secure=request.scope["scheme"] == "https",
         httponly=True,
         samesite="strict",
     )
