@@ -48,6 +48,13 @@ MAX_DEPTH = 200  # well below what any reader's interpreter can decode
 _LEAVES = frozenset({str, int, bool, type(None)})
 
 
+@attrs.frozen
+class Checked:
+    """JSON text that `encode` has returned, in another thread perhaps: it is not checked again."""
+
+    text: bytes = attrs.field(repr=False)
+
+
 def encode(value: Any, codec: str, *, limit_bytes: int, default: Default | None = None) -> bytes:
     """Return the payload bytes of a value.
 
@@ -112,6 +119,8 @@ def decode(raw: bytes, codec: str) -> Any:
 
 
 def _encode_json(value: Any, limit_bytes: int, default: Default | None) -> bytes:
+    if type(value) is Checked:
+        return value.text
     if isinstance(value, msgspec.Raw):
         text = bytes(value)
         payload_size(len(text), limit_bytes)

@@ -113,6 +113,12 @@ def is_quick(found: Snapshot | SwapstoreError | None, member: str | None) -> boo
     return content is None or frames.is_quick(content.name, content.size)
 
 
+def has_tag(found: Snapshot, tag: str) -> bool:
+    """Whether a strong entity tag names a representation of a snapshot that `response` sends."""
+    content = _content(found, None)
+    return content is not None and content.has(tag, zstd=True)
+
+
 # --- what is sent -----------------------------------------------------------------------------------
 
 

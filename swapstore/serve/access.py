@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
+import re
 import time
 
 import attrs
@@ -20,6 +21,7 @@ from swapstore.errors import InvalidInput
 COOKIE = "swapstore"
 SESSION_S = 12 * 3600
 SHORTEST_TOKEN = 16
+_TOKEN = re.compile(rf"[!-~]{{{SHORTEST_TOKEN},}}")  # what a header can carry
 
 
 class Role(enum.IntEnum):
@@ -28,6 +30,11 @@ class Role(enum.IntEnum):
     NOBODY = 0
     READER = 1
     WRITER = 2
+
+
+def is_bearer(request: Request) -> bool:
+    """Whether a request has a token in its headers, right or wrong. Then its cookie does not count."""
+    return request.headers.get("authorization", "").partition(" ")[0].lower() == "bearer"
 
 
 def _digest(token: str | None) -> bytes | None:
@@ -49,11 +56,13 @@ class Access:
     def of(cls, *, allow_writes: bool, token: str | None, read_token: str | None) -> Access:
         """Check tokens, and keep their digests. Raises `InvalidInput`, which does not quote them."""
         for name, given in (("token", token), ("read_token", read_token)):
-            if given is not None and (not isinstance(given, str) or len(given) < SHORTEST_TOKEN):
+            if given is not None and (not isinstance(given, str) or not _TOKEN.fullmatch(given)):
                 raise InvalidInput(
-                    f"{name} must be a text of {SHORTEST_TOKEN} characters or more that nobody can guess, "
-                    "such as that of: openssl rand -hex 32"
+                    f"{name} must be a text of {SHORTEST_TOKEN} characters or more that nobody can guess, in "
+                    "ASCII, without spaces and line ends, such as that of: openssl rand -hex 32"
                 )
+        if token is not None and token == read_token:
+            raise InvalidInput("token and read_token must differ: with one token, all readers could write")
         if allow_writes and token is None:
             raise InvalidInput(
                 "writing needs a token, so that not everybody who reaches the site can publish: set "
@@ -64,8 +73,8 @@ class Access:
     def role_of(self, request: Request) -> Role:
         """Return the role of the client that sent a request."""
         anybody = Role.NOBODY if self.reader else Role.READER
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
+        if is_bearer(request):
+            token = request.headers["authorization"].partition(" ")[2]
             return max(anybody, self.role_by_token(token.strip()))
         return max(anybody, self._role_by_session(request.cookies.get(COOKIE, "")))
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote, urlsplit
-
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from swapstore.serve import problems
-from swapstore.serve.access import Role
+from swapstore.serve import page, problems
+from swapstore.serve.access import COOKIE, Role, is_bearer
 from swapstore.serve.paths import App, Message, Receive, Send
-from swapstore.serve.site import Site
+from swapstore.serve.site import Site, login_address, path_of
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-OPEN = ("/static/", "/login", "/api/openapi.json")  # for everybody: they show nothing of the store
+OPEN = frozenset({"/login", "/logout", "/api/openapi.json"})  # for everybody: they show nothing of the store
+STATIC = "/static/"
 
 HEADERS = {
     b"content-security-policy": (
@@ -22,7 +21,7 @@ HEADERS = {
     ),
     b"cross-origin-opener-policy": b"same-origin",
     b"cross-origin-resource-policy": b"same-origin",
-    b"referrer-policy": b"no-referrer",
+    b"referrer-policy": b"same-origin",  # with no-referrer, browsers send our own forms as from Origin: null
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
 }
@@ -61,44 +60,72 @@ class Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         """Return the response to a request that is refused. None: it is not."""
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        if path.startswith(OPEN):
-            return None if request.method in SAFE else _from_elsewhere(request)
-        role, is_api = self._site.access.role_of(request), path.startswith("/api/")
-        if request.method in SAFE:
-            return None if role >= Role.READER else _unknown(request, path, is_api=is_api)
-        if not self._site.access.allow_writes:
+        path, is_safe = path_of(request), request.method in SAFE
+        if path in OPEN or path.startswith(STATIC):
+            return None if is_safe else _from_elsewhere(request)
+        access = self._site.access
+        role = access.role_of(request)
+        if is_safe:
+            return None if role >= Role.READER else _unknown(request)
+        if not access.allow_writes:
             detail = "this server only reads: start it with --allow-writes, or allow_writes=True"
-            return problems.problem(403, "Writing Is Not Allowed", detail, published=False)
-        if role < Role.WRITER:
-            if role is Role.READER and self._site.access.reader is not None:
-                detail = "this token is for reading; writing takes the one of SWAPSTORE_TOKEN"
-                return problems.problem(403, "Forbidden", detail, published=False)
-            return _unknown(request, path, is_api=is_api)
-        return _from_elsewhere(request)
+            return _refused(request, 403, "Writing Is Not Allowed", detail)
+        if role is Role.READER and access.reader is not None:
+            detail = "this token is for reading; writing takes the one of SWAPSTORE_TOKEN"
+            return _refused(request, 403, "Forbidden", detail)
+        return _from_elsewhere(request) if role is Role.WRITER else _unknown(request)
 
 
-def _unknown(request: Request, path: str, *, is_api: bool) -> Response:
+def _is_api(request: Request) -> bool:
+    return path_of(request).startswith("/api/")
+
+
+def _refused(request: Request, status: int, title: str, detail: str) -> Response:
+    """Return the response to a request that changes nothing: a problem for a program, a page for a person."""
+    if _is_api(request):
+        return problems.problem(status, title, detail, published=False)
+    return page.refused(request, status, title, detail, {})
+
+
+def _unknown(request: Request) -> Response:
     """Return the response to who has shown no token: a form for a person, a challenge for a program."""
-    if is_api or request.method not in SAFE:
-        return problems.problem(
-            401,
-            "Unauthorized",
-            "send a token: Authorization: Bearer TOKEN",
-            {"WWW-Authenticate": "Bearer"},
-        )
-    asked = f"{path}?{request.url.query}" if request.url.query else path
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/login?next={quote(asked, safe='')}", 303)
+    if not _is_api(request):
+        return RedirectResponse(login_address(request), 303)
+    more = {} if request.method in SAFE else {"published": False}
+    return problems.problem(
+        401,
+        "Unauthorized",
+        "send a token: Authorization: Bearer TOKEN",
+        {"WWW-Authenticate": "Bearer"},
+        **more,
+    )
 
 
 def _from_elsewhere(request: Request) -> Response | None:
-    """Refuse what a page of another origin made a browser send with its cookie. None: it is not that."""
-    if "authorization" in request.headers:
+    """Refuse what a page of another origin made a browser send with its cookie. None: it is not that.
+
+    A browser adds no token by itself, but it does add the cookie, and the password of a proxy. It says where
+    a request comes from in `Sec-Fetch-Site`, or if it is old or the address is not https, in `Origin`. One
+    that says neither cannot write with a cookie.
+    """
+    if is_bearer(request):
         return None
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    is_ours = (
-        site in {"same-origin", "none"}
-        if site is not None
-        else (origin is None or urlsplit(origin).netloc == request.headers.get("host"))
+    if site is not None:
+        is_ours = site in {"same-origin", "none"}
+    elif origin is not None:
+        is_ours = _is_own(origin, request)
+    else:
+        is_ours = COOKIE not in request.cookies
+    if is_ours:
+        return None
+    return _refused(
+        request, 403, "Forbidden", "a page of another origin sent this, or the browser does not say"
     )
-    return None if is_ours else problems.problem(403, "Forbidden", "a page of another origin sent this")
+
+
+def _is_own(origin: str, request: Request) -> bool:
+    """Whether an origin is that of the site. Behind a proxy for TLS, the site may not know its scheme."""
+    host, scheme = request.headers.get("host", ""), request.scope["scheme"]
+    schemes = {"https"} if scheme == "https" else {"http", "https"}
+    return bool(host) and origin.lower() in {f"{each}://{host.lower()}" for each in schemes}

@@ -15,6 +15,7 @@ from tests.mutants import (
     in_reading,
     in_repair,
     in_retention,
+    in_serve,
     in_store,
     in_verify,
     in_views,
@@ -37,6 +38,7 @@ MUTANTS = (
     *in_diff.MUTANTS,
     *in_http.MUTANTS,
     *in_views.MUTANTS,
+    *in_serve.MUTANTS,
 )
 CHECKS = tuple(dict.fromkeys(check for mutant in MUTANTS for check in mutant.checks))
 UNCHANGED = Mutant("(the code as it is)", "The named checks pass without a mutant.", CHECKS, ())

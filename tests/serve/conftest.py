@@ -35,9 +35,15 @@ Served = Callable[..., AbstractContextManager[Site]]
 
 
 @contextmanager
-def served(url: str, mount: str = "", **options: Any) -> Iterator[Site]:
+def served(
+    url: str,
+    mount: str = "",
+    connecting: dict[str, Any] | None = None,
+    log_level: str = "critical",
+    **options: Any,
+) -> Iterator[Site]:
     """Run the app on a store; below a path of another app, if `mount` is given."""
-    store = swapstore.aio.connect(url, patience=1)
+    store = swapstore.aio.connect(url, patience=1, **(connecting or {}))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> Any:
@@ -46,8 +52,36 @@ def served(url: str, mount: str = "", **options: Any) -> Iterator[Site]:
 
     outer = Starlette(lifespan=lifespan)
     outer.mount(mount or "/", swapstore.http.app(store, **options))
-    with running_asgi(outer) as site:
+    with running_asgi(outer, log_level=log_level) as site:
         yield site
+
+
+async def call(  # noqa: PLR0917
+    app: Any, method: str, path: str, body: bytes, headers: dict[str, str], scheme: str = "http"
+) -> tuple[int, dict[str, str]]:
+    """Let the app answer a request in this event loop, and return the status and the headers."""
+    begun: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        begun.append(message)
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": scheme,
+        "http_version": "1.1",
+        "headers": [(name.lower().encode(), text.encode()) for name, text in headers.items()],
+    }
+    await app(scope, receive, send)
+    named = {name.decode(): text.decode() for name, text in begun[0]["headers"]}
+    return begun[0]["status"], named
 
 
 @pytest.fixture

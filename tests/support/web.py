@@ -62,8 +62,8 @@ class Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def running_asgi(app: Any, lifespan: Any = "on") -> Iterator[Site]:
-    server = uvicorn.Server(uvicorn.Config(app, lifespan=lifespan, log_level="critical"))
+def running_asgi(app: Any, lifespan: Any = "on", log_level: str = "critical") -> Iterator[Site]:
+    server = uvicorn.Server(uvicorn.Config(app, lifespan=lifespan, log_level=log_level))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from swapstore.serve.api import openapi, reads
+from swapstore.serve.api import openapi, reads, writes
 
-ROUTES: list[BaseRoute] = [*openapi.ROUTES, *reads.ROUTES]
+ROUTES: list[BaseRoute] = [*openapi.ROUTES, *reads.ROUTES, *writes.ROUTES]

@@ -89,7 +89,7 @@ async def selected(request: Request, member: str | None = None) -> Snapshot:
     """
     store, name = site_of(request).store, request.path_params["name"]
     version, id_ = whole(request, "version"), request.query_params.get("id")
-    as_of = _moment(request.query_params.get("as_of"))
+    as_of = moment(request.query_params.get("as_of"), "as_of")
     if version is not None or id_ is not None or as_of is not None:
         found = await store.read(name, version=version, id=id_, as_of=as_of)
     elif member is not None:
@@ -104,15 +104,15 @@ async def selected(request: Request, member: str | None = None) -> Snapshot:
     return found
 
 
-def _moment(text: str | None) -> int | datetime | None:
-    """Return a time of the query: milliseconds since the Unix epoch, or RFC 3339."""
+def moment(text: str | None, what: str) -> int | datetime | None:
+    """Return a time of a request: milliseconds since the Unix epoch, or RFC 3339."""
     if text is None or (text.isascii() and text.isdecimal() and len(text) < 16):  # noqa: PLR2004
         return None if text is None else int(text)
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput(
-            f"as_of is {text[:40]!r}, which is neither milliseconds since 1970 nor a time as in RFC 3339"
+            f"{what} is {text[:40]!r}, which is neither milliseconds since 1970 nor a time as in RFC 3339"
         ) from None
 
 

@@ -29,10 +29,19 @@ _TEMPLATES.filters |= {
     "count": figures.count,
     "duration": figures.duration,
     "instant": figures.instant,
+    "labels": figures.labels,
     "segment": partial(quote, safe=""),  # a name as one segment of a path
     "size": figures.size,
 }
 _TEMPLATES.globals["library_version"] = swapstore.__version__
+
+DONE = {
+    "pin": "It is pinned: readers of the latest get this version until it is unpinned.",
+    "unpin": "It is unpinned: readers of the latest get the latest again.",
+    "rollback": "It is rolled back: this version is the latest now.",
+    "confirm": "It is confirmed: the data is still current.",
+}
+"""What a page says after an action, by the parameter `done` of its address."""
 
 
 def html(
@@ -53,6 +62,7 @@ def html(
         may_write=site.access.allow_writes and role is Role.WRITER,
         can_sign_in=site.access.allow_writes or site.access.reader is not None,
         is_signed_in=COOKIE in request.cookies and role > Role.NOBODY,
+        done=DONE.get(request.query_params.get("done", "")),
         now_ms=time.time_ns() // 1_000_000,
         **values,
     )

@@ -1,0 +1,71 @@
+"""Mistakes of the site: somebody writes who may not, or a producer over HTTP publishes twice, or half."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Edit, mutant
+
+WRITES, ACCESS, ACTIONS = (f"serve/test_{name}.py::test_" for name in ("writes", "access", "actions"))
+
+MUTANTS = (
+    mutant(
+        "a retry with an entity tag is compared before its commit is looked for",
+        "A retry whose reply was lost ends in one commit, and says so.",
+        WRITES + "a_retry_with_an_entity_tag_finds_its_first_attempt[sqlite]",
+        Edit(
+            "_publish",
+            "expected = served.version if served is not None and has_it else NEVER",
+            """expected = served.version if served is not None and has_it else NEVER
+            if expected == NEVER:
+                raise Conflict("another one")""",
+        ),
+    ),
+    mutant(
+        "a body counts against the room when it has arrived",
+        "The memory for bodies is bounded.",
+        WRITES + "the_bodies_of_all_clients_are_bounded[sqlite]",
+        Edit("read", "share.grow_to(size)", "pass"),
+        Edit("read", "share.grow_to(arrived)", "pass"),
+    ),
+    mutant(
+        "the room of a body that did not arrive stays taken",
+        "Other producers can publish after slow clients.",
+        WRITES + "a_body_that_does_not_arrive[sqlite]",
+        Edit("Room.share", "self._free += share.bytes", "pass"),
+    ),
+    mutant(
+        "a body that ended early is whole",
+        "A client that goes away in the middle publishes nothing.",
+        WRITES + "the_bodies_of_all_clients_are_bounded[sqlite]",
+        Edit("read", 'raise HTTPException(400, "the body ended early")', "break"),
+    ),
+    mutant(
+        "a password for a proxy counts as a token",
+        "A page of another site writes nothing.",
+        ACCESS + "a_page_of_another_site_writes_nothing[sqlite-/datasets/mena/confirm]",
+        Edit("_from_elsewhere", "is_bearer(request)", '"authorization" in request.headers'),
+    ),
+    mutant(
+        "a browser that does not say where a request is from may write",
+        "A page of another site writes nothing.",
+        ACCESS + "a_page_of_another_site_writes_nothing[sqlite-/datasets/mena/confirm]",
+        Edit("_from_elsewhere", "COOKIE not in request.cookies", "True"),
+    ),
+    mutant(
+        "any path leads on after signing in",
+        "Signing in ends on this site.",
+        ACCESS + "signing_in_leads_to_this_site_alone[sqlite]",
+        Edit("_OWN_PATH", r"(?![/\\])[!-\[\]-~]*", r"(?s:.)*"),
+    ),
+    mutant(
+        "a session has no end",
+        "Who has a cookie of long ago signs in again.",
+        ACCESS + "sessions_cannot_be_forged[sqlite]",
+        Edit("Access._role_by_session", "if time.time() < expires else Role.NOBODY", ""),
+    ),
+    mutant(
+        "a confirmation holds whatever has happened since",
+        "A person does what the page has shown.",
+        ACTIONS + "what_has_moved_on_is_shown_anew[sqlite-]",
+        Edit("_do", "seen != status.etag", "not seen"),
+    ),
+)
