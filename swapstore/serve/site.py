@@ -9,17 +9,19 @@ from starlette.requests import Request
 
 from swapstore.health import Bound
 from swapstore.serve.access import Access
+from swapstore.serve.feeds import Feeds
 from swapstore.store import AsyncStore
 
 
 @attrs.frozen(kw_only=True)
 class Site:
-    """The store, what is expected of its datasets, who may do what, and the largest body that is read."""
+    """The store, what is expected of its datasets, who may do what, the largest body, and the feeds."""
 
     store: AsyncStore
     bounds: dict[str, Bound]
     access: Access
     max_body_bytes: int
+    feeds: Feeds = attrs.field(default=attrs.Factory(lambda site: Feeds(site.store), takes_self=True))
 
     @property
     def place(self) -> str:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from swapstore.serve.api import reads
+from swapstore.serve.api import events, reads
 
-ROUTES: list[BaseRoute] = [*reads.ROUTES]
+ROUTES: list[BaseRoute] = [*reads.ROUTES, *events.ROUTES]
