@@ -23,6 +23,7 @@ from swapstore.store import AsyncStore
 
 MOST_FEEDS = 200  # each has a connection to the store
 LINGER_S = 30.0  # how long a feed without clients goes on: a page that is loaded anew finds it
+POLL_S = 2.0  # the longest time until a change is seen on a store without hints
 LOOK_S = 1.0  # how often a feed looks whether its view is behind; changes wake it at once
 FIRST_LOOK_S = 0.02
 SENT = ("version", "id", "ts", "committed_at", "etag", "sha256", "size", "codec", "labels")
@@ -53,8 +54,8 @@ class Feed:
         self._left_at = time.monotonic()
         self._found: Snapshot | None = None
         self._failure: str | None = ""  # the class of the error of the last look; empty: there was none yet
-        self._looked = asyncio.Event()
-        self._view = store.view([name], wait_ready=0)
+        self._is_read = False
+        self._view = store.view([name], wait_ready=0, poll=POLL_S)
         self.task = asyncio.create_task(self._keep())
 
     @contextmanager
@@ -74,12 +75,14 @@ class Feed:
         Raises `NotFound` if nothing is published, and why the dataset cannot be read, unless that may get
         better by itself.
         """
-        with suppress(TimeoutError):
+        with self.joined() as woken, suppress(TimeoutError):
             async with asyncio.timeout(most_s):
-                await self._looked.wait()
+                while not (self._is_read or self.error or self.over):
+                    woken.clear()
+                    await woken.wait()
         if self.error is not None and not isinstance(self.error, Unavailable):
             raise copy.copy(self.error)
-        if self._looked.is_set() and self.error is None and self._found is None:
+        if self._is_read and self._found is None:
             raise NotFound("nothing is published", dataset=self.name)
 
     @property
@@ -98,13 +101,12 @@ class Feed:
             async with self._view as view:
                 while self.is_wanted:
                     self._look()
-                    await view.wait(LOOK_S if self._looked.is_set() else FIRST_LOOK_S)
+                    await view.wait(LOOK_S if self._is_read or self.error else FIRST_LOOK_S)
                 self.over = True  # before the view is closed, which takes a moment: nobody may join it now
         except StoreClosed:
             pass  # the site ends
         finally:
             self.over = True
-            self._looked.set()
             self._wake()
 
     def _look(self) -> None:
@@ -112,19 +114,19 @@ class Feed:
         health = self._view.health().datasets[self.name]
         if health.age is None and health.error is None:
             return  # the first look is under way
-        before, was_read = (self.number, self.state), self._looked.is_set() and self.error is None
+        before = (self.number, self.state)
         try:
             found, self.error = self._view[self.name], None
         except SwapstoreError as error:
-            found, self.error = None, error
-        if self.error is None and (found is not self._found or not was_read):
-            self._show(found)
+            self.error = error
+        else:
+            if found is not self._found or not self._is_read:
+                self._show(found)
         failure = None if health.error is None else type(health.error).__name__
         if failure != self._failure:
             self._failure = failure
             seen_at = None if health.age is None else round((time.time() - health.age) * 1000)
             self.state = event("current", {}) if failure is None else _behind(failure, seen_at)
-        self._looked.set()
         if before != (self.number, self.state):
             self._wake()
 
@@ -132,7 +134,7 @@ class Feed:
         """Take over what is held. A confirmation changes the etag alone, which is no news."""
         if self._found is None or found is None or _named(found) != _named(self._found):
             self.number += 1
-        self._found = found
+        self._found, self._is_read = found, True
         if found is None:
             self.version, self.served = None, event("gone", {}, "")
         else:
