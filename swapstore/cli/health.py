@@ -54,7 +54,7 @@ def health(
       swapstore health mena=12h europe=6h
       swapstore health mena=12h --min-count mena=100
     """
-    bounds = _bounds(datasets, min_count or (), min_size or ())
+    bounds = bounds_of(datasets, min_count or (), min_size or ())
     with session.connect() as store:
         found, place = store.health(bounds), f"{store.where}, namespace {store.namespace!r}"
     if not session.human_readable:
@@ -65,8 +65,8 @@ def health(
     return CODES[found.state]
 
 
-def _bounds(
-    datasets: Sequence[str], min_count: Sequence[str], min_size: Sequence[str]
+def bounds_of(
+    datasets: Sequence[str], min_count: Sequence[str] = (), min_size: Sequence[str] = ()
 ) -> dict[str, Bound] | None:
     """Return the bound of each dataset that was named. None: none was."""
     ages: dict[str, str | None] = {}
