@@ -17,7 +17,7 @@ from tests.benchmarks.bench import LARGE_BYTES, Bench, titled
 from tests.benchmarks.ground import Cold
 from tests.benchmarks.history import WAYS
 from tests.benchmarks.report import timed
-from tests.benchmarks.rounds import Sample, Way, measure
+from tests.benchmarks.rounds import COUNTED, WARM_UP, Sample, Way, measure
 from tests.benchmarks.six_commands import Six
 
 SECTION = "compression"
@@ -26,10 +26,10 @@ SLOW_PUBLISH = "publish over 20 Mbit/s"
 SLOW_READ = "read over 20 Mbit/s"
 SIZES = ("100 KB", "1 MB")
 SIX, TWO_STEP = "the six in MULTI/EXEC", "two-step read: pointer, payload"
-SLOW_SIZE, SLOW_DELAY_MS, SLOW_BYTES_PER_S = "100 KB", 20, 20_000_000 / 8
+SLOW_SIZE, SLOW_DELAY_MS = "100 KB", 20
 ROUNDS_OF = {"100 KB": 0.5, "1 MB": 0.2}  # of the rounds
 SLOW_ROUNDS = 0.1
-SPARE = 8  # versions for the rounds that warm up
+SPARE = WARM_UP + COUNTED  # versions for the rounds that are not timed
 
 
 def ours(way: str) -> str:
@@ -46,7 +46,7 @@ def run(bench: Bench) -> None:
         values = [json.loads(each) for each in sequences.generated(size, _rounds(bench, size) + SPARE)]
         samples = published(bench, bench.ground.url, values, json.dumps, codec="json")
         show(bench, titled(FROM_VALUES, size, 0), samples, SIX)
-    slow = bench.ground.behind(SLOW_DELAY_MS, SLOW_BYTES_PER_S)
+    slow = bench.behind(SLOW_DELAY_MS)
     if slow is not None:
         over_slow_network(bench, slow)
 
@@ -78,7 +78,7 @@ def published(
         for way in WAYS:
             store = stack.enter_context(bench.ground.store(url, compression=way))
             ways.append(Way(ours(way), partial(_publish, store, dataset(way), iter(versions), codec)))
-        return measure(ways, rounds=len(versions) - SPARE)
+        return measure(ways, rounds=len(versions) - SPARE, wire=bench.ground.wire)
 
 
 def _publish(store: Store, name: str, versions: Iterator[Any], codec: Codec) -> None:
@@ -104,7 +104,7 @@ def over_slow_network(bench: Bench, url: str) -> None:
             assert store.read_latest(dataset(way)) is not None
             cold = Cold(store, url, namespace)
             ways.append(Way(ours(way), partial(_read, cold, dataset(way)), before=cold.renew))
-        reads = measure(ways, rounds=rounds)
+        reads = measure(ways, rounds=rounds, wire=bench.ground.wire)
     show(bench, titled(SLOW_PUBLISH, SLOW_SIZE, SLOW_DELAY_MS), samples, SIX)
     show(bench, titled(SLOW_READ, SLOW_SIZE, SLOW_DELAY_MS), reads, TWO_STEP)
 

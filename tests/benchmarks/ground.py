@@ -17,6 +17,7 @@ import redis
 import swapstore
 from swapstore import Store
 from tests.benchmarks.latency import slow_network
+from tests.benchmarks.rounds import Wire
 from tests.support.valkey import Server
 
 NAMESPACE = "swapstore-bench"
@@ -51,6 +52,29 @@ class Ground:
             address = parts._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl()
             self._slow[delay_ms, bytes_per_s] = address
         return self._slow[delay_ms, bytes_per_s]
+
+    @property
+    def wire(self) -> Wire | None:
+        """A count of the bytes that the server receives and sends, without those of counting.
+
+        None: others may use the server, too.
+        """
+        if self.server is None:
+            return None
+        (sent, received), then = self._traffic(), self._traffic()
+        each, asked = (then[0] - sent, then[1] - received), 0
+
+        def count() -> tuple[int, int]:
+            nonlocal asked
+            asked += 1
+            now = self._traffic()
+            return now[0] - each[0] * asked, now[1] - each[1] * asked
+
+        return count
+
+    def _traffic(self) -> tuple[int, int]:
+        stats = self.client.info("stats")
+        return int(stats["total_net_input_bytes"]), int(stats["total_net_output_bytes"])
 
     def store(self, url: str | None = None, **options: Any) -> Store:
         """Make a store in the namespace."""
