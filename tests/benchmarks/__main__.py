@@ -21,6 +21,7 @@ import redis.connection
 
 from tests.benchmarks import (
     batching,
+    bounds,
     compression,
     contention,
     depth_timing,
@@ -35,6 +36,7 @@ from tests.benchmarks import (
     reading,
     report,
     sequences,
+    starting,
     targets,
     viewing,
 )
@@ -57,6 +59,8 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "depth": depth_timing.run,
     "diff": diffing.run,
     "view": viewing.run,
+    "start": starting.run,
+    "targets": targets.run,
 }
 
 
@@ -82,7 +86,7 @@ def main(arguments: list[str]) -> int:
                 began = time.monotonic()
                 SECTIONS[name](bench)
                 found.console.print(f"{name}: {time.monotonic() - began:.0f} s\n", style="dim")
-            targets.run(bench)
+            bounds.run(bench)
     except KeyboardInterrupt:
         found.note("stopped before the end: servers are stopped, the namespace is removed")
         return 130

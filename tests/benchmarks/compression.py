@@ -12,6 +12,7 @@ import redis
 
 from swapstore import Store
 from swapstore.codecs import Codec
+from swapstore.models import Compression
 from tests.benchmarks import sequences
 from tests.benchmarks.bench import LARGE_BYTES, Bench, titled
 from tests.benchmarks.ground import Cold
@@ -44,7 +45,7 @@ def run(bench: Bench) -> None:
         show(bench, titled(SECTION, name, 0), samples, SIX)
     for size in SIZES:
         values = [json.loads(each) for each in sequences.generated(size, _rounds(bench, size) + SPARE)]
-        samples = published(bench, bench.ground.url, values, json.dumps, codec="json")
+        samples = published(bench, bench.ground.url, values, encode=json.dumps, codec="json")
         show(bench, titled(FROM_VALUES, size, 0), samples, SIX)
     slow = bench.behind(SLOW_DELAY_MS)
     if slow is not None:
@@ -67,15 +68,17 @@ def published(
     bench: Bench,
     url: str,
     versions: Sequence[Any],
+    *,
     encode: Callable[[Any], Any] = bytes,
     codec: Codec = "bytes",
+    compressions: Sequence[Compression] = WAYS,
 ) -> dict[str, Sample]:
     """Publish the versions in order, each in all ways."""
     with ExitStack() as stack:
         six = Six(stack.enter_context(redis.Redis.from_url(url)), bench.ground.namespace, "versions")
         of_six = iter(versions)
         ways = [Way(SIX, lambda: six.publish(encode(next(of_six)), transaction=True))]
-        for way in WAYS:
+        for way in compressions:
             store = stack.enter_context(bench.ground.store(url, compression=way))
             ways.append(Way(ours(way), partial(_publish, store, dataset(way), iter(versions), codec)))
         return measure(ways, rounds=len(versions) - SPARE, wire=bench.ground.wire)

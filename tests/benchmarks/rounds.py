@@ -59,6 +59,12 @@ def told(act: Act) -> Taken:
     return int(act()), None
 
 
+def itself(act: Act) -> Taken:
+    """Let the call itself return its duration and its CPU time."""
+    took: Taken = act()
+    return took
+
+
 @attrs.frozen
 class Way:
     """One way of doing it. `before` prepares each round, and is not timed."""
@@ -94,7 +100,7 @@ class Sample:
 
 @attrs.frozen
 class Ratio:
-    """How many times as long: the median over the rounds, and its 95 % interval."""
+    """A median over the rounds, mostly of how many times as long, and its 95 % interval."""
 
     value: float
     low: float
@@ -102,9 +108,14 @@ class Ratio:
 
 
 def ratio(one: Sample, other: Sample) -> Ratio:
-    """Compare two ways round by round. The interval is that of the median's order statistics."""
+    """Compare two ways round by round."""
     pairs = zip(one.taken_ns, other.taken_ns, strict=False)  # one may have run out of time
-    each = sorted(a / max(b, 1) for a, b in pairs)
+    return median([a / max(b, 1) for a, b in pairs])
+
+
+def median(figures: Sequence[float]) -> Ratio:
+    """Return the median of figures; its interval is that of the order statistics."""
+    each = sorted(figures)
     reach = Z * math.sqrt(len(each)) / 2
     low = max(0, math.floor(len(each) / 2 - reach))
     high = min(len(each) - 1, math.ceil(len(each) / 2 + reach))
