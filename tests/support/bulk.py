@@ -93,9 +93,10 @@ class Bulk:
             for refs, pages in pool.imap(make, range(begin, end, self._block)):
                 yield from pages
                 for ref in refs:
-                    named = {"dataset": self._dataset, "epoch": self._epoch, "keys": self._keys}
-                    above, sealed = append.sealed_refs((*self._log.pages, ref), **named)
-                    self._log = attrs.evolve(self._log, pages=above)
+                    whole, sealed = append.sealed_refs(
+                        (*self._log.pages, ref), dataset=self._dataset, epoch=self._epoch, keys=self._keys
+                    )
+                    self._log = attrs.evolve(self._log, pages=whole)
                     yield from ((page.ref.key, page.record) for page in sealed)
         self.version = end + F
         self._latest = made(self.version)

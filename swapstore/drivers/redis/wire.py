@@ -101,6 +101,9 @@ class Wire:
 
     def frame(self, command: Command[Any], *, as_text: bool = False) -> Frame:
         """Return the words of one command. `as_text`: send a script as text, which loads it."""
+        words = _FRAMES.get(type(command))
+        if words is not None:
+            return words(command)
         if isinstance(command, Bundle):
             return self._commit.frame(*_commit_arguments(command.commit, command.stages), as_text=as_text)
         if isinstance(command, SharedWait):
@@ -115,7 +118,7 @@ class Wire:
             arguments: list[Word] = [command.records.encode(), command.bases.encode(), command.largest]
             arguments += [name.encode() for name in command.members]
             return self._serve.frame([command.key], arguments, as_text=as_text)
-        return _FRAMES[type(command)](command)
+        raise TypeError(f"no command of the server carries out {type(command).__name__}")
 
 
 _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
