@@ -11,8 +11,6 @@ import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from swapstore.commands import (
     NOT_ON_DISK,
     Already,
@@ -242,8 +240,7 @@ def portions(pieces: list[bytes]) -> Iterable[list[bytes]]:
 # does.
 
 
-@attrs.frozen
-class Bundle(Command[list[Any]]):
+class Bundle(Command[list[Any]], frozen=True):
     """Commands that stage records, and the commit right after them that relies on these records."""
 
     stages: tuple[Stage, ...]
@@ -260,8 +257,7 @@ class Bundle(Command[list[Any]]):
         return [refusal] * (len(self.stages) + 1)
 
 
-@attrs.frozen
-class SharedWait(ReadCommand[int]):
+class SharedWait(ReadCommand[int], frozen=True):
     """The last of several waits of a batch that ask for the same: its answer is that of all.
 
     `places`: where in the batch the others are.
