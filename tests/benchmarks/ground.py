@@ -93,16 +93,22 @@ class Ground:
 
     def about(self) -> dict[str, Any]:
         """Describe the server, but not its address. Some users may not ask it."""
-        info: dict[str, Any] = {}
-        with suppress(redis.ResponseError):
-            info = self.client.info("server")
-        kind = "Valkey" if "valkey_version" in info else "Redis"
-        version = info.get("valkey_version") or info.get("redis_version")
         settings: dict[str, Any] = {}
         with suppress(redis.ResponseError):
             settings = {key: self.client.config_get(key).get(key) for key in ("appendonly", "save")}
         where = "the bench's own, on loopback" if self.server else "the one of --url"
-        return {"server": f"{kind} {version}", "where": where, **settings}
+        return {"server": version_of(self.client), "where": where, **settings}
+
+
+def version_of(client: Any) -> str:
+    """Name a server and its version."""
+    info: dict[str, Any] = {}
+    with suppress(redis.ResponseError):
+        info = client.info("server")
+    if "dragonfly_version" in info:
+        return f"Dragonfly {info['dragonfly_version']}"
+    kind = "Valkey" if "valkey_version" in info else "Redis"
+    return f"{kind} {info.get('valkey_version') or info.get('redis_version')}"
 
 
 @contextmanager
