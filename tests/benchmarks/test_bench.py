@@ -19,11 +19,21 @@ import pytest
 import redis
 
 from tests.benchmarks import __main__ as bench
-from tests.benchmarks import bounds, history, payloads, plots, report, sequences
+from tests.benchmarks import (
+    bounds,
+    history,
+    payloads,
+    peer_environment,
+    plots,
+    report,
+    sequences,
+    targets,
+)
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.ground import NAMESPACE, ground
 from tests.benchmarks.latency import SlowNetwork
-from tests.benchmarks.rounds import Sample, Way, measure, ratio, told
+from tests.benchmarks.peer_subjects import SUBJECTS
+from tests.benchmarks.rounds import Ratio, Sample, Way, measure, ratio, told
 from tests.support.valkey import Server
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +196,32 @@ def test_a_bound_is_judged_by_its_own_figures() -> None:
     row = first.row(found)
     assert row is not None
     assert row["verdict"] == "MISSED"
+
+
+@pytest.mark.parametrize(
+    ("measured", "least", "verdict"), [(0.9, False, "met"), (1.1, False, "MISSED"), (1.1, True, "met")]
+)
+def test_a_target_is_judged_in_its_direction(*, measured: float, least: bool, verdict: str) -> None:
+    """A throughput that is too low, or a time that is too long, is called met."""
+    found = Ratio(measured, measured, measured)
+    assert targets.Target("figure", "base", 1.0, found, least=least).row()["verdict"] == verdict
+
+
+def test_bytes_are_counted_without_those_of_counting(tmp_path: Path) -> None:
+    """The bytes beside a time include those of the bench's own questions to the server."""
+    with ground(None) as where, redis.Redis.from_url(where.url) as client:
+        client.ping()
+        samples = measure([Way("set", lambda: client.set("key", b"x" * 10_000))], rounds=2, wire=where.wire)
+    sent, received = samples["set"].sent, samples["set"].received
+    assert sent == pytest.approx(10_000 + len("*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$5\r\n10000\r\n"), abs=20)
+    assert received == pytest.approx(len("+OK\r\n"), abs=20)
+
+
+def test_the_packages_of_peers_are_listed_with_their_names() -> None:
+    """A peer in the list is neither measured nor said to be missing."""
+    packages = peer_environment.listed(peer_environment.LISTED.read_text("utf-8"))
+    assert packages.keys() | set(peer_environment.OURS) == SUBJECTS.keys()
+    assert packages["delta-rs"] == ["deltalake", "pyarrow"]
 
 
 def test_plots_are_drawn_within_their_frame() -> None:
