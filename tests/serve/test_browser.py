@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -135,11 +136,12 @@ def groups_below(top: int) -> set[int]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 @pytest.mark.parametrize("killed", [False, True])
-def test_no_process_outlives_the_tests(*, killed: bool) -> None:
+def test_no_process_outlives_the_tests(tmp_path: Path, *, killed: bool) -> None:
     """Browsers of interrupted runs fill the memory of a machine."""
     with subprocess.Popen(
         [sys.executable, "-c", DRIVES_ONE],
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # where one that is killed leaves its profile
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
