@@ -8,6 +8,7 @@ with the marker `every_store` always runs on all of them, and so does a test tha
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("nightly")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives until the end: tests that collect need half a second less."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
