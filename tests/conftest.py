@@ -62,9 +62,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
-def pytest_collection_finish() -> None:
-    """Spare the garbage collector what lives until the end: tests that collect need half a second less."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Spare the garbage collector what is collected here: it lives until the end.
+
+    Collecting tests takes a third less time without it, and a test that looks for garbage half a second less.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
