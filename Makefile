@@ -6,7 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 QUICK := $(addprefix tests/,unit drivers store aio batching follow retention events validators testing repository)
-PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
+# Tests sync many small files. In memory, where 2 GB of it are free for that, none waits for the disk.
+MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$6 == "/dev/shm" && $$4 > 2000000 { print $$6 }')
+PYTEST := $(if $(MEMORY),TMPDIR=$(MEMORY)) $(BIN)/python -m pytest -n auto --dist worksteal
+
+# Each process of pytest compiles all tests, which takes ten seconds, unless it may keep the result.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Many tests wait for servers, so half as many workers again as there are processors.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2)')

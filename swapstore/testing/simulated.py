@@ -174,7 +174,7 @@ class SimulatedListener:
 # --- the keys of a store, and what each command means ----------------------------------------------
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Value:
     """A stored value, and when it expires, in ms (None: never, it is permanent)."""
 

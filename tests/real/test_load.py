@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.load import ON_ONE_SERVER, Load, Size
+from tests.benchmarks.load import ON_ONE_SERVER, Load, Size, processes
 from tests.support import invariants
 from tests.support.valkey import Server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 SIZE = Size(each=3)
 IDS = ("tasks", "tasks, one dataset", "threads", "threads, one dataset", "processes, one dataset")
+LOADS = [
+    # test_processes.py has processes each day.
+    pytest.param(begin, id=name, marks=[pytest.mark.nightly] if begin is processes else [])
+    for begin, name in zip(ON_ONE_SERVER, IDS, strict=True)
+]
 
 
-@pytest.mark.parametrize("begin", ON_ONE_SERVER, ids=IDS)
+@pytest.mark.parametrize("begin", LOADS)
 def test_nothing_is_lost_under_load(
     valkey: Server, begin: Callable[[str, str, Size], AbstractContextManager[Load]]
 ) -> None:

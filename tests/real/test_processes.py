@@ -66,7 +66,7 @@ def finish(processes: list[subprocess.Popen[str]]) -> list[list[Any]]:
     return results
 
 
-@pytest.mark.parametrize("producers", [2, 4, 8])
+@pytest.mark.parametrize("producers", [2, pytest.param(4, marks=pytest.mark.nightly), 8])
 def test_every_acknowledged_publish_is_in_the_history_once(real_url: str, producers: int) -> None:
     """Processes that race lose an acknowledged publish, leave a version out, or a reader goes back."""
     each = 100 // producers

@@ -175,12 +175,19 @@ def sentinel(directory: Path, binary: str, primary: Server, *, name: str = "myma
 
 
 class Sentinel(Server):
-    """A sentinel process."""
+    """A sentinel process, of Valkey or Redis 7. It asks its servers more often than every ten seconds."""
 
     def __init__(self, directory: Path, config: Path, *, binary: str, port: int) -> None:
         super().__init__(directory, binary=binary)
         self.port = port
         self._config = config
+
+    def start(self, *, wait: bool = True) -> Self:
+        super().start(wait=wait)
+        if wait:
+            with self.client() as client:
+                client.execute_command("SENTINEL DEBUG", *("INFO-PERIOD", 300), *("PUBLISH-PERIOD", 300))
+        return self
 
     def command_line(self) -> list[str]:
         return [self.binary, str(self._config), "--sentinel"]

@@ -42,7 +42,10 @@ class Faults:
     torn: int = 0
 
 
-@attrs.frozen
+NONE = Faults()
+
+
+@attrs.frozen(cache_hash=True)
 class Client:
     """A client's past: the replies of each batch, and those of the batch in flight."""
 
@@ -61,7 +64,7 @@ class Next:
     error: SwapstoreError | None = None
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class State:
     """Everything that decides what can happen next."""
 
@@ -169,39 +172,37 @@ class Explorer:
             after.apply(packet[0], 0)
             rest = (packet[1:],) if len(packet) > 1 else ()
             late = (*state.late[:number], *rest, *state.late[number + 1 :])
-            yield after, attrs.evolve(state, late=late)
+            yield after, State(state.clients, late, state.faults)
         if state.faults.expire:
             faults = attrs.evolve(state.faults, expire=state.faults.expire - 1)
             for key, value in keyspace.values.items():
                 if value.expires_at is not None:
                     after = keyspace.copy()
                     del after.values[key]
-                    yield after, attrs.evolve(state, faults=faults)
+                    yield after, State(state.clients, state.late, faults)
 
     def _client_moves(
         self, keyspace: Keyspace, state: State, index: int, batch: tuple[Command[Any], ...]
     ) -> Iterator[tuple[Keyspace, State]]:
         client = state.clients[index]
         done = len(client.replies)
-        if client.began is None:
-            client = attrs.evolve(client, began=version_of(keyspace))
+        began = version_of(keyspace) if client.began is None else client.began
         after = keyspace.copy()
         replies = (*client.replies, _frozen(after.apply(batch[done], 0)))
         if len(replies) < len(batch):
-            yield after, _with(state, index, attrs.evolve(client, replies=replies))
+            yield after, _with(state, index, Client(client.history, replies, began=began))
         else:
-            history = (*client.history, replies)
-            yield after, _with(state, index, attrs.evolve(client, history=history, replies=()))
-        yield from self._faulty_moves(keyspace, after, state, index, batch)
+            yield after, _with(state, index, Client((*client.history, replies), began=began))
+        if state.faults != NONE:
+            yield from self._faulty_moves(keyspace, after, state, index, batch)
 
     def _faulty_moves(
         self, before: Keyspace, after: Keyspace, state: State, index: int, batch: tuple[Command[Any], ...]
     ) -> Iterator[tuple[Keyspace, State]]:
         client, faults = state.clients[index], state.faults
         done = len(client.replies)
-        lost = attrs.evolve(client, history=(*client.history, LOST), replies=())
-        if client.began is None:
-            lost = attrs.evolve(lost, began=version_of(before))
+        began = version_of(before) if client.began is None else client.began
+        lost = Client((*client.history, LOST), began=began)
         if faults.crash:
             fewer = attrs.evolve(state, faults=attrs.evolve(faults, crash=faults.crash - 1))
             yield before, _with(fewer, index, Client(dead=True))
@@ -232,7 +233,7 @@ def version_of(keyspace: Keyspace) -> int:
 
 def _with(state: State, index: int, client: Client) -> State:
     clients = (*state.clients[:index], client, *state.clients[index + 1 :])
-    return attrs.evolve(state, clients=clients)
+    return State(clients, state.late, state.faults)
 
 
 def _frozen(reply: Any) -> Any:

@@ -33,6 +33,7 @@ TOKEN = "AXyzStandardTokenOfThePeer"  # noqa: S105 - it opens nothing
 READ_ONLY_TOKEN = "AroReadOnlyTokenOfThePeer"  # noqa: S105
 UNAUTHORIZED = "WRONGPASS invalid or missing auth token"
 RESET = struct.pack("ii", 1, 0)  # linger for no time: closing sends RST
+_rules: dict[str, Rules] = {}  # by the program of the server
 
 
 class GoneError(ConnectionError):
@@ -62,12 +63,7 @@ class RestServer:
         return sum(name.upper() in each.names for each in self.requests)
 
     def start(self) -> Self:
-        wire = Wire(self._valkey.port)
-        try:
-            rules = Rules.ask(wire)
-        finally:
-            wire.close()
-        self._http = _Http(self, self._valkey.port, rules)
+        self._http = _Http(self, self._valkey.port, rules_of(self._valkey))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), name="rest")
         self._thread.start()
         return self
@@ -87,6 +83,14 @@ class RestServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def rules_of(server: Server) -> Rules:
+    """What a server reports about its commands. Each program is asked once: that takes 20 ms."""
+    if server.binary not in _rules:
+        with contextlib.closing(Wire(server.port)) as wire:
+            _rules[server.binary] = Rules.ask(wire)
+    return _rules[server.binary]
 
 
 class _Http(ThreadingHTTPServer):
