@@ -69,6 +69,10 @@ class Access:
             return max(anybody, self.role_by_token(token.strip()))
         return max(anybody, self._role_by_session(request.cookies.get(COOKIE, "")))
 
+    def tells_all(self, request: Request) -> bool:
+        """Whether a client is told the whole message of an error of the store, which may name its address."""
+        return self.reader is not None or self.writer is None or self.role_of(request) is Role.WRITER
+
     def role_by_token(self, token: str) -> Role:
         """Return the role of who knows a token. Both are compared, so that time tells nothing."""
         shown = _digest(token) or b""

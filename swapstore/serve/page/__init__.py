@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from swapstore.serve.page import datasets
+from swapstore.serve.page import dataset, datasets, snapshot, values
 from swapstore.serve.page.rendering import failed, refused
 
 __all__ = ["ROUTES", "failed", "refused"]
 
-ROUTES: list[BaseRoute] = [*datasets.ROUTES]
+ROUTES: list[BaseRoute] = [*datasets.ROUTES, *dataset.ROUTES, *snapshot.ROUTES, *values.ROUTES]
