@@ -31,7 +31,7 @@ class Line:
 
     row: Row
     interval_ms: int | None
-    growth_bytes: int | None
+    change_bytes: int | None
     has_previous: bool
 
 
@@ -103,7 +103,7 @@ def line(row: Row, previous: Row | None) -> Line:
     return Line(
         row=row,
         interval_ms=None if previous is None else row.committed_at - previous.committed_at,
-        growth_bytes=None if previous is None else row.size - previous.size,
+        change_bytes=None if previous is None else row.size - previous.size,
         has_previous=previous is not None,
     )
 

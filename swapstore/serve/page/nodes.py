@@ -26,13 +26,13 @@ _KINDS: dict[str, Kind] = {
     "f": "boolean",
     "n": "null",
 }
+_WHOLE = msgspec.json.Decoder(msgspec.Raw)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str)
 _INDEX = re.compile(r"0|[1-9][0-9]{0,15}")
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*", re.DOTALL)
 _PLAIN = re.compile(r'[^"\\/\x00-\x1f\x7f]+')  # what JSON text always writes as itself, or as \u and digits
-_SPACE = b" \t\r\n"
 
 
 @attrs.frozen
@@ -70,15 +70,15 @@ class Node:
 
 
 def root(raw: bytes) -> Node:
-    """Return a whole document. Raises `Corrupt` if it is empty, `InvalidInput` if it has too many parts."""
+    """Return a whole document.
+
+    Raises `Corrupt` if it is not JSON, and `InvalidInput` if it has too many parts, or is nested too deeply.
+    """
     if raw.count(b",") > MOST_PARTS:
         raise InvalidInput(
             f"the document has more than {MOST_PARTS:,} values, which is too many to be shown: download it"
         )
-    stripped = raw.strip(_SPACE)
-    if not stripped:
-        raise Corrupt("the payload is empty although its codec says that it is JSON: download it")
-    return Node("", None, 0, stripped)
+    return Node("", None, 0, _decoded(_WHOLE, raw))
 
 
 def at(raw: bytes, pointer: str) -> Node | None:
@@ -184,9 +184,13 @@ def _child(node: Node, token: str) -> Node | None:
 
 
 def _level(node: Node) -> Any:
-    """Take one level apart. Raises `Corrupt` if it is not JSON."""
+    """Take one level apart."""
+    return _decoded(_OBJECT if node.kind == "object" else _ARRAY, node.raw)
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], raw: Any) -> Any:
     try:
-        return (_OBJECT if node.kind == "object" else _ARRAY).decode(node.raw)
+        return decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Corrupt(f"the payload is not JSON although its codec says so ({error}): download it") from error
     except RecursionError:

@@ -91,9 +91,8 @@ async def show(request: Request) -> Response:
         "name": name,
         "row": row,
         "previous": previous,
-        "following": await following(site, name, row.version),
-        "summary": await status_of(site, name),
         "chosen": chosen,
+        "is_appended": is_partial(request),
         "search": request.query_params.get("search", "")[:500],
         "mark": request.query_params.get("mark"),
         "members": {},
@@ -103,6 +102,13 @@ async def show(request: Request) -> Response:
         "hex_rows": None,
         "problem": None,
     }
+    if values["is_appended"]:
+        found = await payload_shown(request, name, row, chosen, "")
+        return html(request, "tree.html", **values | found)
+    values |= {
+        "summary": await status_of(site, name),
+        "following": await following(site, name, row.version),
+    }
     try:
         values |= await payload_shown(request, name, row, chosen, values["search"])
     except Damaged as error:
@@ -110,8 +116,6 @@ async def show(request: Request) -> Response:
         LOG.error("%s %s: %s", request.method, request.scope["path"], message)  # noqa: TRY400 - it says all
         values["problem"] = message if site.access.tells_all(request) else type(error).__name__
         return html(request, "snapshot.html", 500, **values)
-    if is_partial(request):
-        return html(request, "tree.html", **values)
     return html(request, "snapshot.html", **values)
 
 
