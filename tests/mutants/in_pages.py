@@ -1,4 +1,4 @@
-"""Mistakes of the page: it shows what is not stored, hides what is, or lets what is stored run as a script."""
+"""Mistakes of the page: it shows what is not stored, hides what is, or runs it as a script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MUTANTS = (
         "a search skips what is stored with escapes",
         "A search finds a text however it is stored.",
         SNAPSHOT + "search_finds_what_is_stored_as_an_escape",
-        Edit("_matches", ' or "\\\\u" in text', ""),
+        Edit("_walk", ' or "\\\\u" in text', ""),
     ),
     mutant(
         "a match is looked for on the first page of its parent",

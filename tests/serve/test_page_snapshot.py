@@ -116,7 +116,7 @@ def test_search_finds_keys_and_values_and_leads_to_them(store: swapstore.Store, 
     assert checked(site.get(link.partition("#")[0]).body).all("li", id="found", aria_current="true")
     assert link.endswith("#found")
 
-    assert "The first 200; there are more." in checked(site.get(f"{ONE}?search=GR%C3%96SSE").body).text
+    assert "200 found so far; there may be more." in checked(site.get(f"{ONE}?search=GR%C3%96SSE").body).text
     quoted = checked(site.get(f"{ONE}?search={quote(chr(10) + chr(34) + 'Q')}").body)
     above = site.get(quoted.link("/a/250").partition("#")[0])
     assert "found" in checked(above.body).all("li", id="found")[0].attributes["class"]
@@ -126,11 +126,20 @@ def test_search_finds_keys_and_values_and_leads_to_them(store: swapstore.Store, 
 def test_search_finds_what_is_stored_as_an_escape() -> None:
     """A text that another producer wrote with escapes is skipped."""
     raw = b'{"a": {"b": "\\u0053tra\\u00dfe"}, "\\u0061c": 1, "d": [1.50]}'
-    found, is_more = nodes.search(raw, "STRASSE", 10)
+    found, is_whole = nodes.search(raw, "STRASSE", 10, patience_s=60)
     assert [each.pointer for each in found] == ["/a/b"]
-    assert not is_more
-    assert [each.pointer for each in nodes.search(raw, "ac", 10)[0]] == ["/ac"]
-    assert [each.pointer for each in nodes.search(raw, "1.50", 10)[0]] == ["/d/0"]
+    assert is_whole
+    assert [each.pointer for each in nodes.search(raw, "ac", 10, patience_s=60)[0]] == ["/ac"]
+    assert [each.pointer for each in nodes.search(raw, "1.50", 10, patience_s=60)[0]] == ["/d/0"]
+
+
+def test_a_search_that_takes_too_long_says_so(
+    store: swapstore.Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search occupies a thread for minutes, or is cut short and says that there is nothing."""
+    monkeypatch.setattr("swapstore.serve.page.snapshot.PATIENCE_S", -1)
+    store.publish("mena", ["needle"])
+    assert "0 found so far; there may be more." in checked(site.get(f"{ONE}?search=needle").body).text
 
 
 def test_deep_nesting_does_not_fill_the_stack(store: swapstore.Store, site: Site) -> None:
@@ -179,7 +188,10 @@ def test_a_version_that_is_gone_names_its_neighbours(store: swapstore.Store, sit
     store.erase("mena", id="run-1")
     answer = site.get("/datasets/mena/versions/2")
     assert answer.status == 404
-    assert "The nearest are 1 and 3" in checked(answer.body).text
+    gone = checked(answer.body)
+    assert (gone.link("Older: 1"), gone.link("Newer: 3")) == (ONE, "/datasets/mena/versions/3")
+    assert site.get(gone.link("Timeline")).status == 200
+    assert site.get("/datasets/nothing/versions/1").status == 404
     assert site.get("/datasets/mena/versions/x").status == 404
     assert site.get("/datasets/mena/versions/99999999999999999999").status == 404
     page = checked(site.get("/datasets/mena/versions/3").body)
@@ -195,6 +207,8 @@ def test_binary_payloads_are_shown_as_bytes(store: swapstore.Store, site: Site) 
     assert len(page.rows()) == 16
     assert "the first 256 of 305 bytes" in page.text
     assert site.get(page.link("Download")).body[:5] == b"<b>\x00\xff"
+    assert site.get(f"{ONE}/tree?pointer=", HX_Request="true").status == 404
+    assert site.get(f"{ONE}/json?pointer=").status == 404
     store.publish("mena", b"", codec="bytes")
     assert "It is empty." in checked(site.get("/datasets/mena/versions/2").body).text
 

@@ -7,6 +7,7 @@ of C. So a large document costs little, nothing needs to be remembered, and no n
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -133,19 +134,23 @@ def count(node: Node) -> int:
     return len(_level(node)) if node.is_container else 0
 
 
-def search(raw: bytes, wanted: str, most: int) -> tuple[list[Node], bool]:
-    """Return the nodes whose key or text holds a text, in any case, and whether there are more of them."""
-    needle = wanted.casefold()
+def search(raw: bytes, wanted: str, most: int, *, patience_s: float) -> tuple[list[Node], bool]:
+    """Return the nodes whose key or text holds a text, in any case, and whether these are all.
+
+    It ends after so many, and after a time: a search that matches nothing may have to decode every string.
+    """
     found: list[Node] = []
-    for node in _matches(root(raw), needle):
-        if len(found) == most:
-            return found, True
-        found.append(node)
-    return found, False
+    deadline = time.monotonic() + patience_s
+    for node, is_match in _walk(root(raw), wanted.casefold()):
+        if len(found) == most or time.monotonic() > deadline:
+            return found, False
+        if is_match:
+            found.append(node)
+    return found, True
 
 
-def _matches(whole: Node, needle: str) -> Iterator[Node]:
-    """Iterate over the nodes that match, in the order of the document."""
+def _walk(whole: Node, needle: str) -> Iterator[tuple[Node, bool]]:
+    """Iterate over the nodes in the order of the document. What cannot match is skipped."""
     can_skip = _PLAIN.fullmatch(needle) is not None
     ways: list[Iterator[Node]] = [iter([whole])]
     while ways:
@@ -154,8 +159,7 @@ def _matches(whole: Node, needle: str) -> Iterator[Node]:
             ways.pop()
             continue
         is_named = isinstance(node.key, str) and needle in node.key.casefold()
-        if is_named or (not node.is_container and needle in _plain(node).casefold()):
-            yield node
+        yield node, is_named or (not node.is_container and needle in _plain(node).casefold())
         if node.is_container:
             text = node.text()
             if not can_skip or needle in text.casefold() or "\\u" in text:

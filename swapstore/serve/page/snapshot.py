@@ -28,6 +28,7 @@ LOG = logging.getLogger("swapstore")
 
 CHILDREN = 100
 MATCHES = 200
+PATIENCE_S = 3.0  # of a search
 SHORT = 200  # bytes of a text that are shown in the tree
 COPIED = 4_000  # bytes of JSON that a button copies; more is behind a link
 HEX = 256
@@ -75,17 +76,25 @@ class Branch:
 
 @attrs.frozen(kw_only=True)
 class Matches:
-    """What a search found. `page` is the index of the first child on the page of its parent that shows it."""
+    """What a search found, and the index of the first child on the page of its parent that shows it.
+
+    `is_whole`: the search went through the whole document.
+    """
 
     found: list[tuple[Shown, int]]
-    is_more: bool
+    is_whole: bool
 
 
 async def show(request: Request) -> Response:
     """Show a snapshot: facts, and its payload, at the node that `pointer` names, or what `search` finds."""
     site, name = site_of(request), request.path_params["name"]
-    row, previous = await rows_at(site, name, version_in(request))
-    chosen = request.query_params.get("member")
+    version, chosen = version_in(request), request.query_params.get("member")
+    summary = await status_of(site, name)
+    row, previous = [*await rows_at(site, name, version), None, None][:2]
+    if row is None or row.version != version:
+        older, newer = row and row.version, await following(site, name, version)
+        near = {"name": name, "version": version, "chosen": chosen, "older": older, "newer": newer}
+        return html(request, "no_version.html", 404, title=f"{name}, version {version}", **near)
     values: dict[str, Any] = {
         "title": f"{name}, version {row.version}",
         "name": name,
@@ -104,11 +113,10 @@ async def show(request: Request) -> Response:
     }
     if values["is_appended"]:
         found = await payload_shown(request, name, row, chosen, "")
+        if "branch" not in found:
+            raise NotFound(f"version {version} has no tree: it is not JSON", dataset=name)
         return html(request, "tree.html", **values | found)
-    values |= {
-        "summary": await status_of(site, name),
-        "following": await following(site, name, row.version),
-    }
+    values |= {"summary": summary, "following": await following(site, name, row.version)}
     try:
         values |= await payload_shown(request, name, row, chosen, values["search"])
     except Damaged as error:
@@ -165,19 +173,10 @@ def version_in(request: Request) -> int:
     raise NotFound(f"{text[:40]!r} is not a version", dataset=request.path_params["name"])
 
 
-async def rows_at(site: Site, name: str, version: int) -> tuple[Row, Row | None]:
-    """Return the row of a version and the one before it. `NotFound` says which versions are next to it."""
-    rows = [row async for row in site.store.history(name, limit=2, before=version + 1)]
-    if rows and rows[0].version == version:
-        return rows[0], rows[1] if len(rows) > 1 else None
-    await status_of(site, name)
-    older = rows[0].version if rows else None
-    near = [each for each in (older, await following(site, name, version)) if each is not None]
-    raise NotFound(
-        f"there is no snapshot of version {version}: it was removed, or that version changed what is served "
-        f"and no data. The nearest are {' and '.join(map(str, near)) or 'not known'}",
-        dataset=name,
-    )
+async def rows_at(site: Site, name: str, version: int) -> list[Row]:
+    """Return the rows of a version and of the one before it, as far as there are any."""
+    rows = site.store.history(name, limit=2, before=version + 1)
+    return [row async for row in rows]
 
 
 async def following(site: Site, name: str, version: int) -> int | None:
@@ -233,10 +232,9 @@ def path_to(pointer: str) -> list[tuple[str, str]]:
 
 def matches_in(raw: bytes, wanted: str) -> Matches:
     """Return what matches a search, and on which page of its parent each stands."""
-    found, is_more = nodes.search(raw, wanted, MATCHES)
-    return Matches(
-        found=[(Shown.of(node), node.place - node.place % CHILDREN) for node in found], is_more=is_more
-    )
+    found, is_whole = nodes.search(raw, wanted, MATCHES, patience_s=PATIENCE_S)
+    placed = [(Shown.of(node), node.place - node.place % CHILDREN) for node in found]
+    return Matches(found=placed, is_whole=is_whole)
 
 
 def hex_rows(raw: bytes) -> list[tuple[str, str, str]]:
