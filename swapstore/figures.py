@@ -39,6 +39,13 @@ def duration(length_ms: int) -> str:
     return " ".join(words)
 
 
+def interval(length_ms: int) -> str:
+    """Return the time between two moments, however short. It is negative if the clocks disagree."""
+    if abs(length_ms) < _UNITS[-1][1]:
+        return f"{length_ms} ms"
+    return f"{'-' if length_ms < 0 else ''}{duration(abs(length_ms))}"
+
+
 def size(size_bytes: int) -> str:
     """Return a number of bytes, rounded."""
     for unit, unit_bytes in (("MB", 1_000_000), ("KB", 1_000)):

@@ -51,3 +51,12 @@ def test_ages(elapsed_ms: int, words: str) -> None:
 def test_sizes(count: int, words: str) -> None:
     """A person would misjudge how large a payload is."""
     assert figures.size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("length_ms", "words"),
+    [(0, "0 ms"), (999, "999 ms"), (-5, "-5 ms"), (61_000, "1 min 1 s"), (-90_000, "-1 min 30 s")],
+)
+def test_intervals(length_ms: int, words: str) -> None:
+    """A short interval is an empty text, and one between clocks that disagree a wrong one."""
+    assert figures.interval(length_ms) == words

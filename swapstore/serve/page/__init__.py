@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from swapstore.serve.page import actions, datasets, diff, health, login
+from swapstore.serve.page import actions, dataset, datasets, diff, health, login, snapshot, values
 from swapstore.serve.page.rendering import failed, refused
 
 __all__ = ["ROUTES", "failed", "refused"]
 
 ROUTES: list[BaseRoute] = [
     *datasets.ROUTES,
+    *dataset.ROUTES,
+    *snapshot.ROUTES,
+    *values.ROUTES,
     *diff.ROUTES,
     *health.ROUTES,
     *login.ROUTES,

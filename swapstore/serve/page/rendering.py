@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import partial
 from typing import Any
@@ -17,6 +18,14 @@ from swapstore.errors import SwapstoreError
 from swapstore.serve.access import COOKIE, Role
 from swapstore.serve.site import link, site_of
 
+_DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Return a text with marks that turn the direction of writing as escapes, so that nobody is misled."""
+    return _DIRECTIONS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("swapstore.serve"),
     autoescape=True,
@@ -30,8 +39,10 @@ _TEMPLATES.filters |= {
     "duration": figures.duration,
     "instant": figures.instant,
     "labels": figures.labels,
+    "interval": figures.interval,
     "segment": partial(quote, safe=""),  # a name as one segment of a path
     "size": figures.size,
+    "visible": visible,
 }
 _TEMPLATES.globals["library_version"] = swapstore.__version__
 
@@ -42,6 +53,11 @@ DONE = {
     "confirm": "It is confirmed: the data is still current.",
 }
 """What a page says after an action, by the parameter `done` of its address."""
+
+
+def is_partial(request: Request) -> bool:
+    """Whether htmx asks for a part of a page, to put it into the page that is open."""
+    return "hx-request" in request.headers
 
 
 def html(
