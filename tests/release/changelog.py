@@ -7,7 +7,7 @@ import re
 import swapstore
 from tests.release.building import ROOT
 
-RAW = "https://github.com/swapstore/swapstore/blob"
+BLOB = "https://github.com/swapstore/swapstore/blob"
 
 
 def notes(tag: str, text: str | None = None) -> str:
@@ -22,4 +22,4 @@ def notes(tag: str, text: str | None = None) -> str:
     section = re.search(rf"{heading}\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     if section is None:
         raise SystemExit(f"CHANGELOG.md has no section '## [{swapstore.__version__}] - YYYY-MM-DD'")
-    return re.sub(r"\]\((?!\w+:|#)([^)]+)\)", rf"]({RAW}/{tag}/\1)", section[1]).strip()
+    return re.sub(r"\]\((?!\w+:|#)([^)]+)\)", rf"]({BLOB}/{tag}/\1)", section[1]).strip()

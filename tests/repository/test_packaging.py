@@ -78,16 +78,6 @@ def test_types_are_shipped() -> None:
     assert (ROOT / "swapstore" / "py.typed").exists()
 
 
-def test_the_package_index_gets_no_relative_link() -> None:
-    """A link of the README would be dead on the page of the package index."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    for rule in BUILD["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
-        text = re.sub(rule["pattern"], rule["replacement"], text)
-    targets = re.findall(r"\]\(([^)]*)\)", text)
-    assert targets
-    assert [target for target in targets if not re.match(r"https://|#", target)] == []
-
-
 def test_the_sdist_holds_what_its_tests_need() -> None:
     """A distributor who builds from the sdist could not run the tests, or not all of them."""
     included = {pattern.removeprefix("/") for pattern in BUILD["build"]["targets"]["sdist"]["include"]}
