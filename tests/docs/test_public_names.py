@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 def test_public_names_are_those_that_were_released() -> None:
     """A name, an argument, a default, an exit code, an option or a metric of users is another one.
 
-    If it is meant: `python -m tests.docs.public_names` writes the file anew. Tell it in the changelog. What is
-    taken away warns first, for as long as the page on compatibility says.
+    If it is meant: `python -m tests.docs.public_names` writes the file anew. Tell it in the changelog. What
+    is taken away warns first, for as long as the page on compatibility says.
     """
     released = public_names.GOLDEN.read_text("utf-8").splitlines()
     changes = difflib.unified_diff(
