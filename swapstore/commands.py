@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import attrs
+import msgspec
 
 from swapstore.errors import SwapstoreError
 
@@ -19,20 +19,27 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Command(Generic[R]):
+class _Struct(msgspec.Struct, frozen=True):
+    """Fields that do not change. A repr leaves out bytes: they may be a payload.
+
+    An attrs class takes Python twenty times as long to make, and there are thirty here for every import.
+    """
+
+    def __repr__(self) -> str:
+        named = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        shown = (f"{name}={each!r}" for name, each in named if not isinstance(each, bytes))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Command(_Struct, Generic[R], frozen=True):
     """One atomic action of the store, with a reply of type R."""
 
-    __slots__ = ()
 
-
-class ReadCommand(Command[R]):
+class ReadCommand(Command[R], frozen=True):
     """A command that changes nothing: it can be sent again if its reply was lost."""
 
-    __slots__ = ()
 
-
-@attrs.frozen
-class Failed:
+class Failed(_Struct, frozen=True):
     """The store refused this command; it had no effect.
 
     `again`: this server is not the one to ask, such as a primary that was demoted, or not now. The driver has
@@ -46,29 +53,26 @@ class Failed:
 # --- reading ---------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Get(ReadCommand[bytes | None]):
+class Get(ReadCommand[bytes | None], frozen=True):
     """Return the value of a key, or None."""
 
     key: str
 
 
-@attrs.frozen
-class Served:
+class Served(_Struct, frozen=True):
     """A manifest or None, the id record that it serves, and the base that this needs; None: not read.
 
     The manifest may be its header line alone, newline included. `members`: the record of each member that was
     asked for, followed by its base; empty: not read.
     """
 
-    manifest: bytes | None = attrs.field(repr=False)
-    record: bytes | None = attrs.field(default=None, repr=False)
-    base: bytes | None = attrs.field(default=None, repr=False)
-    members: tuple[bytes | None, ...] = attrs.field(default=(), repr=False)
+    manifest: bytes | None
+    record: bytes | None = None
+    base: bytes | None = None
+    members: tuple[bytes | None, ...] = ()
 
 
-@attrs.frozen
-class GetServed(ReadCommand[Served]):
+class GetServed(ReadCommand[Served], frozen=True):
     """Return a manifest and, if the store can read all at the same moment, the id record that it serves.
 
     So it does with the base that its header names for this record. `records` and `bases` are the prefixes of
@@ -89,16 +93,14 @@ class GetServed(ReadCommand[Served]):
     members: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class Peek(ReadCommand[bytes]):
+class Peek(ReadCommand[bytes], frozen=True):
     """Return the first `size` bytes of a key's value; empty if there is none."""
 
     key: str
     size: int
 
 
-@attrs.frozen
-class Members(ReadCommand[frozenset[str]]):
+class Members(ReadCommand[frozenset[str]], frozen=True):
     """Return the members of a set."""
 
     key: str
@@ -108,23 +110,20 @@ ABSENT = -2
 PERMANENT = -1
 
 
-@attrs.frozen
-class Ttl(ReadCommand[int]):
+class Ttl(ReadCommand[int], frozen=True):
     """Return a key's TTL in milliseconds; `PERMANENT` without a TTL, `ABSENT` without a key."""
 
     key: str
 
 
-@attrs.frozen
-class Scanned:
+class Scanned(_Struct, frozen=True):
     """Some keys, and where to go on (None: there are no more). A key may be returned twice."""
 
     keys: tuple[str, ...]
     cursor: str | None
 
 
-@attrs.frozen
-class Scan(ReadCommand[Scanned]):
+class Scan(ReadCommand[Scanned], frozen=True):
     """Return some of the keys that match a pattern (`*`: any characters), about `limit` at a time.
 
     Every key that exists from the first call to the last is returned; others may be.
@@ -135,13 +134,11 @@ class Scan(ReadCommand[Scanned]):
     limit: int
 
 
-@attrs.frozen
-class Time(ReadCommand[int | None]):
+class Time(ReadCommand[int | None], frozen=True):
     """Return the store's own time in milliseconds since the Unix epoch. None: it has no clock of its own."""
 
 
-@attrs.frozen
-class Ask(ReadCommand[Any]):
+class Ask(ReadCommand[Any], frozen=True):
     """Ask about the store itself, with a command of this kind of store, for `doctor`.
 
     `node`: which node of a cluster to ask, as `host:port`, or which sentinel, or replica behind sentinels.
@@ -159,8 +156,7 @@ class Ask(ReadCommand[Any]):
 NOT_ON_DISK = -1
 
 
-@attrs.frozen
-class AwaitReplicas(ReadCommand[int]):
+class AwaitReplicas(ReadCommand[int], frozen=True):
     """Wait until `replicas` replicas have what was written before it in its batch, at most `timeout_ms`.
 
     Return how many have it. With `fsync`: how many have it on disk; `NOT_ON_DISK` if the server itself has
@@ -186,11 +182,10 @@ class AwaitReplicas(ReadCommand[int]):
 
     def asks_like(self, other: Command[Any]) -> bool:
         """Say whether another command asks for the same, of any key."""
-        return isinstance(other, AwaitReplicas) and attrs.evolve(other, key=self.key) == self
+        return isinstance(other, AwaitReplicas) and msgspec.structs.replace(other, key=self.key) == self
 
 
-@attrs.frozen
-class BackUp(ReadCommand[int]):
+class BackUp(ReadCommand[int], frozen=True):
     """Copy a SQLite store into a new file, and return its size in bytes. It is a batch of its own."""
 
     path: str
@@ -199,66 +194,59 @@ class BackUp(ReadCommand[int]):
 # --- writing ---------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Stage(Command[bool]):
+class Stage(Command[bool], frozen=True):
     """Write a record with a TTL if the key is free; False if it is taken.
 
     The value is `record` followed by `body`: a payload of megabytes need not be copied to add a header.
     """
 
     key: str
-    record: bytes = attrs.field(repr=False)
+    record: bytes
     ttl_ms: int
-    body: bytes = attrs.field(default=b"", repr=False)
+    body: bytes = b""
 
 
-@attrs.frozen
-class Replace(Command[bool]):
+class Replace(Command[bool], frozen=True):
     """Take over a staged key: write the record with a TTL; False if the key is permanent."""
 
     key: str
-    record: bytes = attrs.field(repr=False)
+    record: bytes
     ttl_ms: int
 
 
-@attrs.frozen
-class Put(Command[None]):
+class Put(Command[None], frozen=True):
     """Write a value with a TTL, over any other value."""
 
     key: str
-    value: bytes = attrs.field(repr=False)
+    value: bytes
     ttl_ms: int
 
 
-@attrs.frozen
-class Write(Command[None]):
+class Write(Command[None], frozen=True):
     """Write a value without a TTL, over any other value.
 
     Only for keys outside the namespace: swapstore's own become permanent by a commit.
     """
 
     key: str
-    value: bytes = attrs.field(repr=False)
+    value: bytes
 
 
-@attrs.frozen
-class Register(Command[None]):
+class Register(Command[None], frozen=True):
     """Add a member to a set."""
 
     key: str
     member: str
 
 
-@attrs.frozen
-class Unregister(Command[None]):
+class Unregister(Command[None], frozen=True):
     """Take a member from a set."""
 
     key: str
     member: str
 
 
-@attrs.frozen
-class Restore(Command[None]):
+class Restore(Command[None], frozen=True):
     """Replace all that a SQLite store contains by the content of another file. It is a batch of its own."""
 
     path: str
@@ -269,44 +257,39 @@ class Restore(Command[None]):
 # always commit in one step do not need these.
 
 
-@attrs.frozen
-class Keep(Command[bool]):
+class Keep(Command[bool], frozen=True):
     """Write a value without a TTL if the key is free; False if it is taken."""
 
     key: str
-    value: bytes = attrs.field(repr=False)
+    value: bytes
 
 
-@attrs.frozen
-class CompareAndSet(Command[bool]):
+class CompareAndSet(Command[bool], frozen=True):
     """Write a value if the key's value is exactly `expected`; False if it is not.
 
     `ttl_ms` None: without a TTL.
     """
 
     key: str
-    expected: bytes = attrs.field(repr=False)
-    value: bytes = attrs.field(repr=False)
+    expected: bytes
+    value: bytes
     ttl_ms: int | None = None
 
 
-@attrs.frozen
-class Drop(Command[None]):
+class Drop(Command[None], frozen=True):
     """Delete a key if it has a TTL: committed records have none."""
 
     key: str
 
 
-@attrs.frozen
-class Expire(Command[None]):
+class Expire(Command[None], frozen=True):
     """Give a key a TTL, if it exists."""
 
     key: str
     ttl_ms: int
 
 
-@attrs.frozen
-class Remove(Command[None]):
+class Remove(Command[None], frozen=True):
     """Delete a key."""
 
     key: str
@@ -315,8 +298,7 @@ class Remove(Command[None]):
 # --- the commit ------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Staged:
+class Staged(_Struct, frozen=True):
     """A staged record that a commit requires, and the header (its first bytes) that it must have.
 
     It must also have a TTL: a permanent record is committed, and its id is taken. A `shared` record (a page)
@@ -324,12 +306,11 @@ class Staged:
     """
 
     key: str
-    header: bytes = attrs.field(repr=False)
+    header: bytes
     shared: bool = False
 
 
-@attrs.frozen
-class Rewritten:
+class Rewritten(_Struct, frozen=True):
     """A committed record that a commit replaces by one with the same payload in another encoding.
 
     `header` is the header that it must have now (its first bytes). `needs_base`: the new record is a
@@ -337,13 +318,12 @@ class Rewritten:
     """
 
     key: str
-    header: bytes = attrs.field(repr=False)
-    record: bytes = attrs.field(repr=False)
+    header: bytes
+    record: bytes
     needs_base: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class Swap(Command["SwapReply"]):
+class Swap(Command["SwapReply"], frozen=True, kw_only=True):
     """Swap the manifest, atomically, in this order.
 
     1. compare the first bytes of the stored manifest: `prefix` → `Already`; not `expected` → `Mismatch`.
@@ -370,7 +350,7 @@ class Swap(Command["SwapReply"]):
     key: str
     expected: bytes
     prefix: bytes
-    manifest: bytes = attrs.field(repr=False)
+    manifest: bytes
     live_key: str
     whole: bool = False
     staged: tuple[Staged, ...] = ()
@@ -381,33 +361,28 @@ class Swap(Command["SwapReply"]):
     even_if_full: bool = False
 
 
-@attrs.frozen
-class Committed:
+class Committed(_Struct, frozen=True):
     """The manifest was swapped."""
 
 
-@attrs.frozen
-class Already:
+class Already(_Struct, frozen=True):
     """The stored manifest is already this one: the same commit was sent before, and was applied."""
 
 
-@attrs.frozen
-class Mismatch:
+class Mismatch(_Struct, frozen=True):
     """The stored manifest is not the expected one; `current` is the stored one, or None."""
 
-    current: bytes | None = attrs.field(repr=False)
+    current: bytes | None
 
 
-@attrs.frozen
-class Unstaged:
+class Unstaged(_Struct, frozen=True):
     """A record does not exist as the commit needs it, or (`present`) another record has its key."""
 
     key: str
     present: bool
 
 
-@attrs.frozen
-class Held:
+class Held(_Struct, frozen=True):
     """A permanent record has the key: it is committed."""
 
     key: str

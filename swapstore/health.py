@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
-from swapstore import arguments
+from swapstore import arguments, figures
 from swapstore.errors import Damaged, InvalidInput, Misconfigured, SwapstoreError
 
 if TYPE_CHECKING:
@@ -91,6 +91,32 @@ class DatasetHealth:
     def ok(self) -> bool:
         """Whether it is `fresh`."""
         return self.state == "fresh"
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, in words; empty if nothing is."""
+        bound = self.bound
+        match self.state:
+            case "stale":
+                return _overdue(self.confirmed_age_ms or 0, bound.max_age_ms or 0)
+            case "too_small" if bound.min_count is not None and (self.count or 0) < bound.min_count:
+                has = "nobody counted it" if self.count is None else f"it counts {self.count:,}"
+                return f"too small: {has}, and {bound.min_count:,} or more are expected"
+            case "too_small":
+                return f"too small: it has {self.size:,} bytes, and {bound.min_size:,} or more are expected"
+            case "missing":
+                return "nothing is published"
+        return "" if self.error is None else str(self.error.args[0])
+
+
+def _overdue(age_ms: int, bound_ms: int) -> str:
+    last = f"last published or confirmed {figures.age(0, age_ms)}"
+    if age_ms < 0:
+        return (
+            f"the clocks disagree: {last}, by the producer's clock, so nobody can tell whether it is "
+            "overdue. Set both clocks (NTP)"
+        )
+    return f"stale: {last}, and {figures.duration(bound_ms)} is allowed"
 
 
 @attrs.frozen(kw_only=True)

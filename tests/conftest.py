@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("another_store") and not item.get_closest_marker("every_store"):
             item.add_marker(pytest.mark.nightly)
-        if "valkey" in getattr(item, "fixturenames", ()):
+        if {"valkey", "browser"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.server)
     if not config.option.markexpr and not any("::" in name for name in config.args):
         left_out = [item for item in items if item.get_closest_marker("nightly")]

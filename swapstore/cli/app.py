@@ -23,6 +23,7 @@ from swapstore.cli.operate import backup, doctor, pin, prune, recompress, restor
 from swapstore.cli.produce import STDIN, confirm, publish, publish_group, published
 from swapstore.cli.read import follow, history, latest, read
 from swapstore.cli.removing import drop, erase
+from swapstore.cli.serve import serve
 from swapstore.cli.session import Session
 from swapstore.cli.status import datasets, status
 from swapstore.connect import DEFAULT_PATIENCE_S
@@ -84,7 +85,8 @@ app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[]
 
 for _command in (
     publish, publish_group, published, latest, read, history, diff, follow, datasets, status, health, confirm,
-    pin, unpin, rollback, prune, recompress, erase, drop, verify, repair, backup, restore, copy, doctor, demo,
+    pin, unpin, rollback, prune, recompress, erase, drop, verify, repair, backup, restore, copy, doctor,
+    serve, demo,
 ):  # fmt: skip
     app.command(_command)
 app.command(importing)

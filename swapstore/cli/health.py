@@ -13,7 +13,7 @@ from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import pairs_of
 from swapstore.cli.session import CurrentSession
 from swapstore.errors import InvalidInput
-from swapstore.health import Bound, DatasetHealth, Health, State
+from swapstore.health import Bound, Health, State
 
 CODES: dict[State, ExitCode] = {
     "fresh": ExitCode.DONE,
@@ -54,7 +54,7 @@ def health(
       swapstore health mena=12h europe=6h
       swapstore health mena=12h --min-count mena=100
     """
-    bounds = _bounds(datasets, min_count or (), min_size or ())
+    bounds = bounds_of(datasets, min_count or (), min_size or ())
     with session.connect() as store:
         found, place = store.health(bounds), f"{store.where}, namespace {store.namespace!r}"
     if not session.human_readable:
@@ -65,8 +65,8 @@ def health(
     return CODES[found.state]
 
 
-def _bounds(
-    datasets: Sequence[str], min_count: Sequence[str], min_size: Sequence[str]
+def bounds_of(
+    datasets: Sequence[str], min_count: Sequence[str] = (), min_size: Sequence[str] = ()
 ) -> dict[str, Bound] | None:
     """Return the bound of each dataset that was named. None: none was."""
     ages: dict[str, str | None] = {}
@@ -100,33 +100,6 @@ def _number(option: str, text: str | None) -> int | None:
 # --- what was found --------------------------------------------------------------------------------
 
 
-def reason(found: DatasetHealth) -> str:
-    """Say what is wrong with a dataset."""
-    bound = found.bound
-    match found.state:
-        case "stale":
-            return _stale(found)
-        case "too_small" if bound.min_count is not None and (found.count or 0) < bound.min_count:
-            has = "nobody counted it" if found.count is None else f"it counts {found.count:,}"
-            return f"too small: {has}, and {bound.min_count:,} or more are expected"
-        case "too_small":
-            return f"too small: it has {found.size:,} bytes, and {bound.min_size:,} or more are expected"
-        case "missing":
-            return "nothing is published"
-    return "" if found.error is None else str(found.error.args[0])
-
-
-def _stale(found: DatasetHealth) -> str:
-    age_ms, bound_ms = found.confirmed_age_ms or 0, found.bound.max_age_ms or 0
-    last = f"last published or confirmed {figures.age(0, age_ms)}"
-    if age_ms < 0:
-        return (
-            f"the clocks disagree: {last}, by the producer's clock, so nobody can tell whether it is "
-            "overdue. Set both clocks (NTP)"
-        )
-    return f"stale: {last}, and {figures.duration(bound_ms)} is allowed"
-
-
 def _complain(found: Health, place: str) -> None:
     """Say on stderr what is wrong. What several datasets have in common is one line: an outage is."""
     if found.error is not None:
@@ -136,7 +109,7 @@ def _complain(found: Health, place: str) -> None:
     said: dict[str, list[str]] = {}
     for name, each in found.datasets.items():
         if not each.ok:
-            words = reason(each) + (f" in {place}" if each.state == "missing" else "")
+            words = each.reason + (f" in {place}" if each.state == "missing" else "")
             said.setdefault(words, []).append(repr(name))
     for words, names in said.items():
         output.complain(f"dataset{'' if len(names) == 1 else 's'} {', '.join(names)}: {words}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import attrs
 from cyclopts import Parameter
@@ -23,7 +24,9 @@ from swapstore.connect import (
 )
 from swapstore.errors import InvalidInput
 from swapstore.models import Retention
-from swapstore.store import Store
+from swapstore.store import AsyncStore, Store
+
+AnyStore = TypeVar("AnyStore", Store, AsyncStore)
 
 NAMESPACE_VARIABLE = "SWAPSTORE_NAMESPACE"
 
@@ -62,14 +65,23 @@ class Session:
 
     def connect(self, *, retention: Retention | None = None) -> Store:
         """Return a new store with its own connections and an empty cache."""
+        return self._connected(swapstore.connect, retention=retention)
+
+    def connect_async(self) -> AsyncStore:
+        """Return a new store for asyncio."""
+        from swapstore import aio  # noqa: PLC0415 - one command needs it
+
+        return self._connected(aio.connect)
+
+    def _connected(self, connect: Callable[..., AnyStore], **options: Any) -> AnyStore:
         namespace = arguments.namespace(self.namespace)
         try:
-            return swapstore.connect(
+            return connect(
                 default_url() if self.unnamed else self.url,
                 namespace=namespace,
                 single_writer=self.single_writer,
                 patience=self.patience,
-                retention=retention,
+                **options,
             )
         except InvalidInput as error:
             if self.url is None:

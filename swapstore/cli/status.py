@@ -12,7 +12,6 @@ from cyclopts import Parameter
 from swapstore import arguments, documents, figures
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import to_duration
-from swapstore.cli.health import reason
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.errors import Damaged, NotFound
 from swapstore.health import Bound, judged
@@ -188,5 +187,5 @@ def _is_stale(status: Status, max_age: timedelta | None) -> bool:
     found = judged(status.dataset, status, Bound(max_age=max_age))
     if found.ok:
         return False
-    output.complain(f"dataset {status.dataset!r}: {reason(found)}")
+    output.complain(f"dataset {status.dataset!r}: {found.reason}")
     return True

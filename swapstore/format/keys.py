@@ -62,6 +62,7 @@ _PAGE = re.compile(r"[0-9a-f]{1,40}\.[0-9]{1,16}-[0-9]{1,16}")
 _BASE = re.compile(r"[0-9]{1,16}\.[0-9a-f]{16}g?")
 _GROUP_NAME = re.compile(r".+:[0-9a-f]{8}", re.DOTALL)
 _OF_MEMBER = re.compile(r"(.+):([A-Za-z0-9][A-Za-z0-9._/-]{0,127})")
+_TS = re.compile(r"[0-9]{1,15}:.+")
 _GROUP = "g"  # ends the name of a base that members have records of, too
 
 
@@ -168,15 +169,25 @@ class Keys:
         of_member = _OF_MEMBER.fullmatch(name.rest) if name.kind in {"member", "base"} else None
         if of_member is not None:
             name = Name(key, name.kind, name.dataset, of_member[1], of_member[2])
-        whole = {
-            "id": bool(name.rest),
-            "ts": re.fullmatch(r"[0-9]{1,15}:.+", name.rest) is not None,
-            "page": _PAGE.fullmatch(name.rest) is not None,
-            "member": bool(name.member) and _GROUP_NAME.fullmatch(name.rest) is not None,
-            "base": _BASE.fullmatch(name.rest) is not None and bool(name.member) <= is_of_group(name.rest),
-        }
-        return name if whole.get(name.kind, not name.rest) else None
+        return name if _is_whole(name) else None
 
     def datasets(self) -> str:
         """The set of all names ever published: candidates for a listing, each of which has to be checked."""
         return f"{self.namespace}:datasets"
+
+
+def _is_whole(name: Name) -> bool:
+    """Say whether what follows the dataset in a key is of the form that its kind has."""
+    match name.kind:
+        case "id":
+            return bool(name.rest)
+        case "ts":
+            return _TS.fullmatch(name.rest) is not None
+        case "page":
+            return _PAGE.fullmatch(name.rest) is not None
+        case "member":
+            return bool(name.member) and _GROUP_NAME.fullmatch(name.rest) is not None
+        case "base":
+            return _BASE.fullmatch(name.rest) is not None and bool(name.member) <= is_of_group(name.rest)
+        case _:
+            return not name.rest

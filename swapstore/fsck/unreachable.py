@@ -85,13 +85,17 @@ class KeyScan:
                 found += self._foreign(key)
             elif name.kind != "manifest" and self._only in {None, name.dataset}:
                 names.append(name)
-        ttls = yield from ask_all(self._ctx, [Ttl(name.key) for name in names])
-        unreached: dict[str, list[Name]] = {}
-        for name, reply in zip(names, ttls, strict=True):
+        left: list[Name] = []
+        for name in names:
             walk = yield from self._walk(name.dataset, found)
+            if name.key not in walk.reached:
+                left.append(name)
+        ttls = yield from ask_all(self._ctx, [Ttl(name.key) for name in left])
+        unreached: dict[str, list[Name]] = {}
+        for name, reply in zip(left, ttls, strict=True):
             ttl = value_of(reply)
             is_temporary = name.kind in {"live", "lease", "mark"} and ttl != PERMANENT
-            if name.key in walk.reached or ttl == ABSENT or is_temporary:
+            if ttl == ABSENT or is_temporary:
                 continue
             if ttl == PERMANENT:
                 unreached.setdefault(name.dataset, []).append(name)

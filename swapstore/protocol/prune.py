@@ -27,7 +27,6 @@ from swapstore.protocol.load import (
     value_of,
 )
 from swapstore.protocol.operation import Operation, Turn, Wait
-from swapstore.reports import Pruned
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from swapstore.format.pages import Page
     from swapstore.models import Ref, Retention, Row
     from swapstore.protocol.context import Context
+    from swapstore.reports import Pruned
 
 PAGES_A_PUBLISH = 1
 PAGES_A_PRUNE = 16
@@ -235,6 +235,8 @@ def _changes(base: Manifest, draft: Draft) -> bool:
 
 
 def _pruned(current: Manifest, let_go: int) -> Pruned:
+    from swapstore.reports import Pruned  # noqa: PLC0415 - every publish may prune, and few report it
+
     head = current.head
     return Pruned(
         dataset=head.dataset,

@@ -78,6 +78,13 @@ class Access:
             return max(anybody, self.role_by_token(token.strip()))
         return max(anybody, self._role_by_session(request.cookies.get(COOKIE, "")))
 
+    def tells_all(self, request: Request) -> bool:
+        """Whether a client may read what names the store: where it is, and why it cannot be read.
+
+        Not if there is a token, but none for readers, and the client has not shown it: anybody may read then.
+        """
+        return self.reader is not None or self.writer is None or self.role_of(request) is Role.WRITER
+
     def role_by_token(self, token: str) -> Role:
         """Return the role of who knows a token. Both are compared, so that time tells nothing."""
         shown = _digest(token) or b""

@@ -23,7 +23,7 @@ from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError
 from swapstore.health import Bound, bounds_of
 from swapstore.http import health
 from swapstore.serve import api, page, problems
-from swapstore.serve.access import Access, Role
+from swapstore.serve.access import Access
 from swapstore.serve.guard import Guard, SecurityHeaders
 from swapstore.serve.paths import PathsAsSent
 from swapstore.serve.site import Site, site_of
@@ -115,11 +115,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     status = problems.status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, Misconfigured):
         LOG.error("%s %s: %s", request.method, request.scope["path"], error)
-    in_full = (
-        site.access.reader is not None
-        or site.access.role_of(request) is Role.WRITER
-        or not (site.access.writer)
-    )
+    in_full = site.access.tells_all(request)
     if _is_for_programs(request):
         return problems.of_error(error, in_full=in_full)
     return page.failed(request, status, error, in_full=in_full)

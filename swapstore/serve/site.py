@@ -10,6 +10,7 @@ from starlette.requests import Request
 from swapstore.health import Bound
 from swapstore.serve.access import Access
 from swapstore.serve.bodies import AT_A_TIME, Room
+from swapstore.serve.feeds import Feeds
 from swapstore.store import AsyncStore
 
 
@@ -17,7 +18,7 @@ from swapstore.store import AsyncStore
 class Site:
     """The store, what is expected of its datasets, who may do what, and the largest body that is read.
 
-    `room`: the memory for all bodies.
+    `room`: the memory for all bodies. `feeds`: what is sent to those who wait for changes.
     """
 
     store: AsyncStore
@@ -27,6 +28,7 @@ class Site:
     room: Room = attrs.field(
         init=False, default=attrs.Factory(lambda self: Room(AT_A_TIME * self.max_body_bytes), takes_self=True)
     )
+    feeds: Feeds = attrs.field(default=attrs.Factory(lambda site: Feeds(site.store), takes_self=True))
 
     @property
     def place(self) -> str:
@@ -54,7 +56,7 @@ def login_address(request: Request) -> str:
 
 
 def link(request: Request, path: str, **query: str | int | None) -> str:
-    """Return the address of a path of this site, as clients see it. Parameters that are None are left out."""
+    """Return the address of a path of this site, for the client. Parameters that are None are left out."""
     given = {name: value for name, value in query.items() if value is not None}
     mount = request.scope.get("root_path", "")
     return f"{mount}{path}{'?' if given else ''}{urlencode(given, quote_via=quote)}"

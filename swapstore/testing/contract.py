@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from swapstore.commands import (
     ABSENT,
@@ -136,7 +136,7 @@ class PublishingContract:
         do(driver, Put(B, b"b's long record", LONG_MS))
         for header in (b'{"latest":{"id":"b","size":11}}', b'{"latest":{"id":"a","size":10,"base":"b"}}'):
             do(driver, Put(MANIFEST, header + b"\n", LONG_MS))
-            assert b"b's long record" not in attrs.astuple(do(driver, ask))
+            assert b"b's long record" not in msgspec.structs.astuple(do(driver, ask))
 
     def test_stage_writes_only_a_free_key(self, driver: Driver) -> None:
         """The second of two producers with the same id would overwrite what the first staged."""
@@ -533,7 +533,7 @@ class WaitingContract:
     def test_each_wait_of_a_batch_is_answered_in_its_place(self, driver: Driver) -> None:
         """A dataset of many would get the reply to another command."""
         first, second = (AwaitReplicas(key, 0, False, 1) for key in (MANIFEST, "t:manifest:{e}"))  # noqa: FBT003
-        longer = attrs.evolve(first, timeout_ms=2)
+        longer = msgspec.structs.replace(first, timeout_ms=2)
         batch: list[Command[Any]] = [
             Put(A, b"1", LONG_MS),
             first,
@@ -597,4 +597,4 @@ def scan_all(driver: Driver, pattern: str, limit: int) -> tuple[set[str], int]:
 
 def whole(etag: str, expected: bytes, staged: tuple[Staged, ...] = ()) -> Swap:
     """Return a commit that replaces exactly this value, whatever it is."""
-    return attrs.evolve(commit(etag, staged=staged), expected=expected, whole=True)
+    return msgspec.structs.replace(commit(etag, staged=staged), expected=expected, whole=True)

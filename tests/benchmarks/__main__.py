@@ -10,6 +10,7 @@ import argparse
 import os
 import platform
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import redis.connection
 
 from tests.benchmarks import (
     batching,
+    bounds,
     compression,
     contention,
     depth_timing,
@@ -35,6 +37,8 @@ from tests.benchmarks import (
     reading,
     report,
     sequences,
+    serving,
+    starting,
     targets,
     viewing,
 )
@@ -43,6 +47,10 @@ from tests.benchmarks.ground import ground
 from tests.benchmarks.peer_subjects import URL_VARIABLE
 from tests.benchmarks.signals import check, stoppable
 
+WITHOUT_HIREDIS = """import runpy, sys
+sys.modules["hiredis"] = None
+runpy.run_module("tests.benchmarks", run_name="__main__", alter_sys=True)
+"""
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "publish": publishing.run,
     "read": reading.run,
@@ -56,13 +64,18 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "load": load.run,
     "depth": depth_timing.run,
     "diff": diffing.run,
+    "servers": serving.run,
     "view": viewing.run,
+    "start": starting.run,
+    "targets": targets.run,
 }
 
 
 def main(arguments: list[str]) -> int:
     """Measure, show the figures, and write what was asked for."""
     chosen = parser().parse_args(arguments)
+    if chosen.without_hiredis and sys.modules.get("hiredis", True) is not None:
+        return subprocess.call([sys.executable, "-c", WITHOUT_HIREDIS, *arguments])
     rounds = chosen.rounds or (QUICK_ROUNDS if chosen.quick else ROUNDS)
     found = report.Report(report.console())
     try:
@@ -82,7 +95,7 @@ def main(arguments: list[str]) -> int:
                 began = time.monotonic()
                 SECTIONS[name](bench)
                 found.console.print(f"{name}: {time.monotonic() - began:.0f} s\n", style="dim")
-            targets.run(bench)
+            bounds.run(bench)
     except KeyboardInterrupt:
         found.note("stopped before the end: servers are stopped, the namespace is removed")
         return 130
@@ -115,6 +128,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="real sequences of versions (*.jsonl, *.jsonl.xz), beside the generated ones; default: "
         f"${sequences.VARIABLE}",
+    )
+    made.add_argument(
+        "--without-hiredis", action="store_true", help="on both sides; redis-py uses it where it is installed"
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     made.add_argument("--plots", type=Path, metavar="DIR", help="write SVG plots there")

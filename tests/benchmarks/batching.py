@@ -25,7 +25,7 @@ from tests.benchmarks import payloads, report
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.latency import slow_network
 from tests.benchmarks.payloads import REGIONS
-from tests.benchmarks.rounds import Sample, Way, in_loop, measure
+from tests.benchmarks.rounds import Sample, Way, Wire, in_loop, measure
 from tests.benchmarks.six_commands import Six
 from tests.support.valkey import Server
 
@@ -51,12 +51,14 @@ def run(bench: Bench) -> None:
     payload = payloads.payload(payloads.SIZES[SIZE])
     for delay, url in bench.delays():
         rounds = bench.rounds_for(delay, len(REGIONS) * len(payload))
-        samples = measure_with(url, bench.ground.namespace, payload, rounds)
+        samples = measure_with(url, bench.ground.namespace, payload, rounds, bench.ground.wire)
         bench.report.add_timed(SECTION, titled("eight datasets", SIZE, delay), samples, PING)
         bench.ground.clear()
 
 
-def measure_with(url: str, namespace: str, payload: bytes, rounds: int) -> dict[str, Sample]:
+def measure_with(
+    url: str, namespace: str, payload: bytes, rounds: int, wire: Wire | None = None
+) -> dict[str, Sample]:
     """Measure all ways of publishing and reading eight datasets."""
     with ExitStack() as stack:
         client: Any = stack.enter_context(redis.Redis.from_url(url))
@@ -103,7 +105,7 @@ def measure_with(url: str, namespace: str, payload: bytes, rounds: int) -> dict[
         ]
         publish_many()
         six_each()
-        return measure(ways, rounds=rounds)
+        return measure(ways, rounds=rounds, wire=wire)
 
 
 @contextmanager

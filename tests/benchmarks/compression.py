@@ -12,12 +12,13 @@ import redis
 
 from swapstore import Store
 from swapstore.codecs import Codec
+from swapstore.models import Compression
 from tests.benchmarks import sequences
 from tests.benchmarks.bench import LARGE_BYTES, Bench, titled
 from tests.benchmarks.ground import Cold
 from tests.benchmarks.history import WAYS
 from tests.benchmarks.report import timed
-from tests.benchmarks.rounds import Sample, Way, measure
+from tests.benchmarks.rounds import COUNTED, WARM_UP, Sample, Way, measure
 from tests.benchmarks.six_commands import Six
 
 SECTION = "compression"
@@ -26,10 +27,10 @@ SLOW_PUBLISH = "publish over 20 Mbit/s"
 SLOW_READ = "read over 20 Mbit/s"
 SIZES = ("100 KB", "1 MB")
 SIX, TWO_STEP = "the six in MULTI/EXEC", "two-step read: pointer, payload"
-SLOW_SIZE, SLOW_DELAY_MS, SLOW_BYTES_PER_S = "100 KB", 20, 20_000_000 / 8
+SLOW_SIZE, SLOW_DELAY_MS = "100 KB", 20
 ROUNDS_OF = {"100 KB": 0.5, "1 MB": 0.2}  # of the rounds
 SLOW_ROUNDS = 0.1
-SPARE = 8  # versions for the rounds that warm up
+SPARE = WARM_UP + COUNTED  # versions for the rounds that are not timed
 
 
 def ours(way: str) -> str:
@@ -44,9 +45,9 @@ def run(bench: Bench) -> None:
         show(bench, titled(SECTION, name, 0), samples, SIX)
     for size in SIZES:
         values = [json.loads(each) for each in sequences.generated(size, _rounds(bench, size) + SPARE)]
-        samples = published(bench, bench.ground.url, values, json.dumps, codec="json")
+        samples = published(bench, bench.ground.url, values, encode=json.dumps, codec="json")
         show(bench, titled(FROM_VALUES, size, 0), samples, SIX)
-    slow = bench.ground.behind(SLOW_DELAY_MS, SLOW_BYTES_PER_S)
+    slow = bench.behind(SLOW_DELAY_MS)
     if slow is not None:
         over_slow_network(bench, slow)
 
@@ -67,18 +68,20 @@ def published(
     bench: Bench,
     url: str,
     versions: Sequence[Any],
+    *,
     encode: Callable[[Any], Any] = bytes,
     codec: Codec = "bytes",
+    compressions: Sequence[Compression] = WAYS,
 ) -> dict[str, Sample]:
     """Publish the versions in order, each in all ways."""
     with ExitStack() as stack:
         six = Six(stack.enter_context(redis.Redis.from_url(url)), bench.ground.namespace, "versions")
         of_six = iter(versions)
         ways = [Way(SIX, lambda: six.publish(encode(next(of_six)), transaction=True))]
-        for way in WAYS:
+        for way in compressions:
             store = stack.enter_context(bench.ground.store(url, compression=way))
             ways.append(Way(ours(way), partial(_publish, store, dataset(way), iter(versions), codec)))
-        return measure(ways, rounds=len(versions) - SPARE)
+        return measure(ways, rounds=len(versions) - SPARE, wire=bench.ground.wire)
 
 
 def _publish(store: Store, name: str, versions: Iterator[Any], codec: Codec) -> None:
@@ -104,7 +107,7 @@ def over_slow_network(bench: Bench, url: str) -> None:
             assert store.read_latest(dataset(way)) is not None
             cold = Cold(store, url, namespace)
             ways.append(Way(ours(way), partial(_read, cold, dataset(way)), before=cold.renew))
-        reads = measure(ways, rounds=rounds)
+        reads = measure(ways, rounds=rounds, wire=bench.ground.wire)
     show(bench, titled(SLOW_PUBLISH, SLOW_SIZE, SLOW_DELAY_MS), samples, SIX)
     show(bench, titled(SLOW_READ, SLOW_SIZE, SLOW_DELAY_MS), reads, TWO_STEP)
 

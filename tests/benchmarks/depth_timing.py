@@ -23,7 +23,7 @@ from tests.benchmarks import depth, six_commands
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.costs import DATASET, Bed
 from tests.benchmarks.ground import fresh
-from tests.benchmarks.rounds import WARM_UP, Way, in_loop, measure
+from tests.benchmarks.rounds import WARM_UP, Sample, Way, in_loop, measure
 from tests.support import bulk
 from tests.support.meter import Meter
 
@@ -69,11 +69,12 @@ class Timing:
 
     def __call__(self, bed: Bed, versions: int) -> None:
         """Publish and read; then take back what was published."""
-        self._publishes(bed, versions)
+        self._show(titled(self.kind, versions), self.published(bed, versions), AT_SHALLOW)
         if versions == READ_DEPTH:
             self._reads(bed, versions)
 
-    def _publishes(self, bed: Bed, versions: int) -> None:
+    def published(self, bed: Bed, versions: int) -> dict[str, Sample]:
+        """Publish beside a shallow dataset, and take it back."""
         driver = Meter(bed.store._driver)  # remembers what was staged
         deep, shallow = (Store(driver, fresh(bed.store, _anywhere(bed))._context) for _ in range(2))
         before = {
@@ -97,7 +98,7 @@ class Timing:
         assert bed.manifest().version > versions, "it was not published at this depth"
         for manifest in before.values():
             bulk.take_back(bed.store, manifest, driver.staged)
-        self._show(titled(self.kind, versions), samples, AT_SHALLOW)
+        return samples
 
     def _reads(self, bed: Bed, versions: int) -> None:
         """Read old versions, each a different one: neither its record nor its page is cached."""

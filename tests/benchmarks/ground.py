@@ -17,6 +17,7 @@ import redis
 import swapstore
 from swapstore import Store
 from tests.benchmarks.latency import slow_network
+from tests.benchmarks.rounds import Wire
 from tests.support.valkey import Server
 
 NAMESPACE = "swapstore-bench"
@@ -52,6 +53,29 @@ class Ground:
             self._slow[delay_ms, bytes_per_s] = address
         return self._slow[delay_ms, bytes_per_s]
 
+    @property
+    def wire(self) -> Wire | None:
+        """A count of the bytes that the server receives and sends, without those of counting.
+
+        None: others may use the server, too.
+        """
+        if self.server is None:
+            return None
+        (sent, received), then = self._traffic(), self._traffic()
+        each, asked = (then[0] - sent, then[1] - received), 0
+
+        def count() -> tuple[int, int]:
+            nonlocal asked
+            asked += 1
+            now = self._traffic()
+            return now[0] - each[0] * asked, now[1] - each[1] * asked
+
+        return count
+
+    def _traffic(self) -> tuple[int, int]:
+        stats = self.client.info("stats")
+        return int(stats["total_net_input_bytes"]), int(stats["total_net_output_bytes"])
+
     def store(self, url: str | None = None, **options: Any) -> Store:
         """Make a store in the namespace."""
         return swapstore.connect(url or self.url, namespace=self.namespace, **options)
@@ -69,16 +93,22 @@ class Ground:
 
     def about(self) -> dict[str, Any]:
         """Describe the server, but not its address. Some users may not ask it."""
-        info: dict[str, Any] = {}
-        with suppress(redis.ResponseError):
-            info = self.client.info("server")
-        kind = "Valkey" if "valkey_version" in info else "Redis"
-        version = info.get("valkey_version") or info.get("redis_version")
         settings: dict[str, Any] = {}
         with suppress(redis.ResponseError):
             settings = {key: self.client.config_get(key).get(key) for key in ("appendonly", "save")}
         where = "the bench's own, on loopback" if self.server else "the one of --url"
-        return {"server": f"{kind} {version}", "where": where, **settings}
+        return {"server": version_of(self.client), "where": where, **settings}
+
+
+def version_of(client: Any) -> str:
+    """Name a server and its version."""
+    info: dict[str, Any] = {}
+    with suppress(redis.ResponseError):
+        info = client.info("server")
+    if "dragonfly_version" in info:
+        return f"Dragonfly {info['dragonfly_version']}"
+    kind = "Valkey" if "valkey_version" in info else "Redis"
+    return f"{kind} {info.get('valkey_version') or info.get('redis_version')}"
 
 
 @contextmanager

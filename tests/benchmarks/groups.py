@@ -16,7 +16,7 @@ from swapstore import Store
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.ground import Cold
 from tests.benchmarks.report import Row, Sheet
-from tests.benchmarks.rounds import Way, measure
+from tests.benchmarks.rounds import COUNTED, WARM_UP, Way, measure
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server
 
@@ -25,7 +25,7 @@ MEMBERS, CHANGED, SIZE = 200, 10, "200 of 2 KB"
 SETS, PAIR = "200 SET in MULTI/EXEC", "two-step read: pointer, payload"
 COLD, FRESH = "swapstore, cold", "swapstore, a new version"
 DELAYS_MS = (0, 20)
-SPARE = 8
+SPARE = WARM_UP + COUNTED  # versions for the rounds that are not timed
 COUNTED = 40  # publishes whose bytes are counted: some of them bring a base
 WAYS: tuple[Literal["none", "delta"], ...] = ("none", "delta")
 
@@ -41,7 +41,7 @@ def run(bench: Bench) -> None:
     """Time publishes and reads, with and without a delay, and count the bytes of a publish."""
     rounds = max(5, bench.rounds // 4)
     for delay_ms in DELAYS_MS:
-        url = bench.ground.url if not delay_ms else bench.ground.behind(delay_ms)
+        url = bench.behind(delay_ms)
         if url is not None:
             published(bench, url, delay_ms, rounds if not delay_ms else max(5, rounds // 4))
             read(bench, url, delay_ms, rounds if not delay_ms else max(5, rounds // 4))
@@ -76,7 +76,7 @@ def published(bench: Bench, url: str, delay_ms: int, rounds: int) -> None:
         for way in WAYS:
             store = stack.enter_context(bench.ground.store(url, compression=way))
             ways.append(Way(ours(way), partial(_publish, store, f"group-{way}", iter(made))))
-        samples = measure(ways, rounds=rounds)
+        samples = measure(ways, rounds=rounds, wire=bench.ground.wire)
     bench.report.add_timed(PUBLISH, titled(PUBLISH, SIZE, delay_ms), samples, SETS)
 
 
@@ -98,7 +98,7 @@ def read(bench: Bench, url: str, delay_ms: int, rounds: int) -> None:
             Way(COLD, lambda: _value(cold.now), before=cold.renew),
             Way(FRESH, lambda: _value(store), before=lambda: producer.publish_group("group", next(rest))),
         ]
-        samples = measure(ways, rounds=rounds)
+        samples = measure(ways, rounds=rounds, wire=bench.ground.wire)
     bench.report.add_timed(READ, titled(READ, "2 KB", delay_ms), samples, PAIR)
     bench.ground.clear()
 

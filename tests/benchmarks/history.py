@@ -20,6 +20,7 @@ import msgspec
 import redis
 
 import swapstore
+from swapstore.models import Compression
 from tests.benchmarks import payloads, sequences, signals
 from tests.benchmarks.bench import LARGE_BYTES, Bench
 from tests.benchmarks.ground import fresh
@@ -32,7 +33,7 @@ from tests.support.valkey import Server
 
 SECTION = "history"
 SIX = "the six"
-WAYS = ("none", "zstd", "delta")
+WAYS: tuple[Compression, ...] = ("none", "zstd", "delta")
 SMALL = "1 KB"
 QUICK_VERSIONS = 24
 COLD_EVERY = 8  # a read by a client that has seen nothing, each time one page of rows is full

@@ -15,13 +15,7 @@ from tests.benchmarks.peer_subjects import URL_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 INSTALL_S = 300
-PACKAGES = {
-    "diskcache": ["diskcache"],
-    "ArcticDB": ["arcticdb"],
-    "Icechunk": ["icechunk"],
-    "delta-rs": ["deltalake", "pyarrow"],
-    "PyIceberg": ["pyiceberg[sql-sqlite,pyarrow]"],
-}
+LISTED = Path(__file__).with_name("peers.txt")
 OURS = ("swapstore", "plain sqlite3")  # need nothing but what is here
 
 
@@ -52,7 +46,7 @@ def prepared(directory: Path | None, url: str, *, install: bool) -> Environment:
     if install and not python.exists():
         venv.create(place, with_pip=True)
     versions, missing = {}, {}
-    for name, packages in PACKAGES.items():
+    for name, packages in listed(LISTED.read_text("utf-8")).items():
         found = _version(python, packages[0])
         if found is None and install:
             missing[name] = _install(python, packages)
@@ -63,6 +57,16 @@ def prepared(directory: Path | None, url: str, *, install: bool) -> Environment:
             versions[name] = found
             missing.pop(name, None)
     return Environment(python, url, versions, missing)
+
+
+def listed(text: str) -> dict[str, list[str]]:
+    """Return the packages of each peer: a line has a package and, as a comment, the name of its peer."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        package, _, name = line.partition("#")
+        if package.strip():
+            found.setdefault(name.strip(), []).append(package.strip())
+    return found
 
 
 def _version(python: Path, package: str) -> str | None:

@@ -48,7 +48,7 @@ def run(bench: Bench) -> None:
             bench.ground.clear()
     for name, size in payloads.SIZES.items():
         with from_values(bench, payloads.value(size)) as ways:
-            samples = measure(ways, rounds=bench.rounds_for(0, size))
+            samples = measure(ways, rounds=bench.rounds_for(0, size), wire=bench.ground.wire)
         bench.report.add_timed(SECTION, titled(FROM_VALUES, name, 0), samples, ways[0].name)
         bench.ground.clear()
     kind = filesystem(bench.ground.directory)
@@ -77,7 +77,7 @@ def measure_with(url: str, bench: Bench, payload: bytes, rounds: int) -> dict[st
             Way(COLD, lambda: cold.now.publish("cold", payload, codec="bytes"), before=cold.renew),
             *stack.enter_context(with_asyncio(url, namespace, payload)),
         ]
-        return measure(ways, rounds=rounds)
+        return measure(ways, rounds=rounds, wire=bench.ground.wire)
 
 
 @contextmanager

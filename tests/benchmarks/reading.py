@@ -71,7 +71,7 @@ def measure_with(url: str, bench: Bench, payload: bytes, rounds: int) -> dict[st
             *_ours(stack.enter_context(bench.ground.store(url)), store, (url, namespace), payload),
             *stack.enter_context(_with_asyncio(url, namespace)),
         ]
-        return measure(ways, rounds=rounds)
+        return measure(ways, rounds=rounds, wire=bench.ground.wire)
 
 
 def _ours(producer: swapstore.Store, reader: swapstore.Store, target: Any, payload: bytes) -> list[Way]:
@@ -124,7 +124,7 @@ def values(bench: Bench, value: Any, rounds: int) -> dict[str, Sample]:
             Way("read_latest, cold, .value", lambda: _value(cold.now), before=cold.renew),
             Way("read_latest, warm, nothing new, .value", lambda: _value(store)),
         ]
-        return measure(ways, rounds=rounds)
+        return measure(ways, rounds=rounds, wire=bench.ground.wire)
 
 
 def _value(store: swapstore.Store) -> Any:

@@ -33,17 +33,19 @@ def timed(section: str, title: str, samples: Mapping[str, Sample], base: str) ->
     rows: list[Row] = []
     for name, sample in samples.items():
         against = ratio(sample, samples[base])
-        rows.append(
-            {
-                "way": name,
-                "ratio": against.value,
-                "low": against.low,
-                "high": against.high,
-                "median_us": sample.median_us,
-                "p99_us": sample.p99_us,
-                "rounds": len(sample.taken_ns),
-            }
-        )
+        row = {
+            "way": name,
+            "ratio": against.value,
+            "low": against.low,
+            "high": against.high,
+            "median_us": sample.median_us,
+            "p99_us": sample.p99_us,
+            "rounds": len(sample.taken_ns),
+            "cpu_us": sample.cpu_us,
+            "sent": None if sample.sent is None else round(sample.sent),
+            "received": None if sample.received is None else round(sample.received),
+        }
+        rows.append({column: value for column, value in row.items() if value is not None})
     return Sheet(section, title, rows, [f"ratio: to “{base}”, round by round; low and high: 95 %"])
 
 

@@ -19,11 +19,21 @@ import pytest
 import redis
 
 from tests.benchmarks import __main__ as bench
-from tests.benchmarks import history, payloads, plots, report, sequences, targets
+from tests.benchmarks import (
+    bounds,
+    history,
+    payloads,
+    peer_environment,
+    plots,
+    report,
+    sequences,
+    targets,
+)
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.ground import NAMESPACE, ground
 from tests.benchmarks.latency import SlowNetwork
-from tests.benchmarks.rounds import Sample, Way, measure, ratio, told
+from tests.benchmarks.peer_subjects import SUBJECTS
+from tests.benchmarks.rounds import Ratio, Sample, Way, measure, ratio, told
 from tests.support.valkey import Server
 
 ROOT = Path(__file__).parents[2]
@@ -57,11 +67,11 @@ def test_a_quick_run_shows_ratios_and_leaves_nothing_behind(
         assert client.keys("*") == [b"theirs"]
     shown = capsys.readouterr().out
     assert re.search(r"swapstore, warm .* \d+\.\d+ .* \d+\.\d+ .*(ms|µs)", shown)
-    assert "targets:" in shown
+    assert "bounds:" in shown
     assert valkey.url not in shown + file.read_text("utf-8")
     found = json.loads(file.read_text("utf-8"))
     sections = {sheet["section"] for sheet in found["sheets"]}
-    assert sections == {"publish", "read", "compression", "load", "targets"}
+    assert sections == {"publish", "read", "compression", "load", "bounds"}
     timed = [row for sheet in found["sheets"] for row in sheet["rows"] if "median_us" in row]
     assert all(row["median_us"] > 0 and row["ratio"] > 0 and row["rounds"] == 5 for row in timed)
     assert (tmp_path / "publish-by-size.svg").read_text("utf-8").startswith("<svg")
@@ -152,10 +162,10 @@ def test_history_is_counted_and_judged(tmp_path: Path) -> None:
     assert published[history.SIX] > 2 * of_large["size"] > published["none"] > of_large["size"]
     assert published["none"] > published["zstd"] > published["delta"]
     assert of_small["server"]["none"]["cold read, received"] > payloads.SIZES[history.SMALL]
-    judged = list(targets.counted(found))
+    judged = list(bounds.counted(found))
     of_files = 2 * bool(shutil.which("git"))
-    of_sequences = 2 * len(targets.HISTORY_MOST)
-    assert len(judged) == len(targets.SMALL_MOST) + of_sequences + of_files
+    of_sequences = 2 * len(bounds.HISTORY_MOST)
+    assert len(judged) == len(bounds.SMALL_MOST) + of_sequences + of_files
 
 
 def test_a_slow_network_carries_so_many_bytes_a_second(valkey: Server) -> None:
@@ -172,20 +182,46 @@ def test_a_slow_network_carries_so_many_bytes_a_second(valkey: Server) -> None:
         assert time.monotonic() - began >= 2 * size / rate
 
 
-def test_a_target_is_judged_by_its_own_figures() -> None:
-    """A missed target is called met, or one that was not measured."""
+def test_a_bound_is_judged_by_its_own_figures() -> None:
+    """A bound that was missed is called met, or one that was not measured."""
     found = report.Report(report.console())
-    first, *_ = targets.timed(found)
+    first, *_ = bounds.timed(found)
     assert first.row(found) is None
     found.samples[first.block, first.base] = Sample((100,) * 9)
-    found.samples[first.block, first.way] = Sample((109,) * 9)
+    found.samples[first.block, first.way] = Sample((99,) * 9)
     row = first.row(found)
     assert row is not None
-    assert (row["verdict"], row["measured"]) == ("met", 1.09)
-    found.samples[first.block, first.way] = Sample((111,) * 9)
+    assert (row["verdict"], row["measured"]) == ("met", 0.99)
+    found.samples[first.block, first.way] = Sample((101,) * 9)
     row = first.row(found)
     assert row is not None
     assert row["verdict"] == "MISSED"
+
+
+@pytest.mark.parametrize(
+    ("measured", "least", "verdict"), [(0.9, False, "met"), (1.1, False, "MISSED"), (1.1, True, "met")]
+)
+def test_a_target_is_judged_in_its_direction(*, measured: float, least: bool, verdict: str) -> None:
+    """A throughput that is too low, or a time that is too long, is called met."""
+    found = Ratio(measured, measured, measured)
+    assert targets.Target("figure", "base", 1.0, found, least=least).row()["verdict"] == verdict
+
+
+def test_bytes_are_counted_without_those_of_counting(tmp_path: Path) -> None:
+    """The bytes beside a time include those of the bench's own questions to the server."""
+    with ground(None) as where, redis.Redis.from_url(where.url) as client:
+        client.ping()
+        samples = measure([Way("set", lambda: client.set("key", b"x" * 10_000))], rounds=2, wire=where.wire)
+    sent, received = samples["set"].sent, samples["set"].received
+    assert sent == pytest.approx(10_000 + len("*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$5\r\n10000\r\n"), abs=20)
+    assert received == pytest.approx(len("+OK\r\n"), abs=20)
+
+
+def test_the_packages_of_peers_are_listed_with_their_names() -> None:
+    """A peer in the list is neither measured nor said to be missing."""
+    packages = peer_environment.listed(peer_environment.LISTED.read_text("utf-8"))
+    assert packages.keys() | set(peer_environment.OURS) == SUBJECTS.keys()
+    assert packages["delta-rs"] == ["deltalake", "pyarrow"]
 
 
 def test_plots_are_drawn_within_their_frame() -> None:

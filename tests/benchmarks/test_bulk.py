@@ -92,6 +92,15 @@ def test_pages_and_manifest_are_those_of_the_pure_code(count: int) -> None:
     assert manifest.parse(current.raw, "mena", keys.manifest("mena")).log == current.log
 
 
+def test_blocks_that_processes_make_are_those_of_one() -> None:
+    """A dataset of millions of versions is not the one that as many publishes make."""
+    keys, to = Keys("ns"), 5 * F * G + 100
+    one, other = bulk.Bulk("mena", keys), bulk.Bulk("mena", keys, block=F * G)
+    pages = dict(one.append(to, recorded=False))
+    assert dict([*other.append(F + 3, recorded=False), *other.append(to, recorded=False)]) == pages
+    assert other.manifest().raw == one.manifest().raw
+
+
 def test_what_is_taken_back_leaves_nothing(tmp_path: Path) -> None:
     """A publish of one cycle changes the figures of the next one."""
     with swapstore.connect(f"sqlite:///{tmp_path}/store.db") as store:

@@ -46,6 +46,7 @@ def look_ups(bench: Bench) -> None:
                     Way(VIEW, lambda: _repeated(view)),
                 ],
                 rounds=bench.rounds,
+                wire=bench.ground.wire,
             )
     bench.report.add_timed(SECTION, titled(SECTION, "1 KB", 0), samples, GET)
     taken = {name: statistics.median(samples[name].taken_ns) for name in (GET, DICT, VIEW)}

@@ -1,4 +1,4 @@
-"""The tables of docs/explanation/contract.md: each operation is cut off after each of its commands."""
+"""The tables of docs/reference/contract.md: each operation is cut off after each of its commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swapstore.errors import PayloadMissing, SwapstoreError
 from swapstore.testing import Crash, SimulatedStore, every_fault, failing_at, faulty
 from tests.support import invariants
 
-PAGE = (Path(__file__).parents[2] / "docs" / "explanation" / "contract.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "contract.md").read_text("utf-8")
 ONE = Retention(max_count=1)
 TEN_MINUTES_MS = 600_000
 DAY_MS = 86_400_000

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -174,7 +175,7 @@ class BlindDriver:
         if not isinstance(command, Swap):
             return command
         (stored,) = self._driver.execute([Get(command.key)])
-        return attrs.evolve(command, expected=stored or b"")
+        return msgspec.structs.replace(command, expected=stored or b"")
 
     def close(self) -> None:
         self._driver.close()

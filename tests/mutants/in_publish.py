@@ -295,6 +295,12 @@ MUTANTS = (
         "unit/test_codecs.py::test_a_part_that_changes_after_it_was_checked",
         Edit("_Walk._checked", "parts = item.copy()", "parts = item"),
     ),
+    mutant(
+        "a long table may hold NaN",
+        "NaN in one cell of many is refused like any other, and never stored as null.",
+        "unit/test_codecs.py::test_a_table_is_refused_for_one_cell",
+        Edit("_Walk._are_rows", "if type(leaf) is float", "if False"),
+    ),
     # --- durability
     mutant(
         "a commit on too few replicas acknowledged",

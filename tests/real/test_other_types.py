@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -28,7 +28,7 @@ def driver(valkey: Server) -> Iterator[Any]:
 
 
 def whole(etag: str, expected: bytes, staged: tuple[Staged, ...] = ()) -> Swap:
-    return attrs.evolve(commit(etag, staged=staged), expected=expected, whole=True)
+    return msgspec.structs.replace(commit(etag, staged=staged), expected=expected, whole=True)
 
 
 @pytest.mark.parametrize("kind", ["list", "hash", "set", "zset", "stream"])

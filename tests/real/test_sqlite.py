@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -329,7 +329,7 @@ def test_what_a_full_disk_needs_ends_with_the_swap(tmp_path: Path) -> None:
     driver = SqliteDriver(tmp_path / "s.db")
     with sqlite_connection(driver, writes=True) as connection:
         connection.execute("PRAGMA secure_delete = ON")
-    swap = attrs.evolve(commit(b"", b"1;"), even_if_full=True, grace_ms=0)
+    swap = msgspec.structs.replace(commit(b"", b"1;"), even_if_full=True, grace_ms=0)
     assert driver.execute([swap]) == [Committed()]
     with sqlite_connection(driver) as connection:
         assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)
@@ -341,7 +341,9 @@ def test_the_reserve_is_for_what_only_lets_go(tmp_path: Path, publishes: bool) -
     """Publishes use up the reserve of a full disk, and nothing can be pruned any more."""
     driver, kept = SqliteDriver(tmp_path / "s.db"), tmp_path / "s.db-reserve"
     staged = (Staged("record", b"{}\n"),) if publishes else ()
-    swap = attrs.evolve(commit(b"", b"1;", *staged), even_if_full=True, grace_ms=0, manifest=b"1;" * 50_000)
+    swap = msgspec.structs.replace(
+        commit(b"", b"1;", *staged), even_if_full=True, grace_ms=0, manifest=b"1;" * 50_000
+    )
     batch: list[Any] = [*(Stage(each.key, each.header, 1000) for each in staged), swap]
     with sqlite_connection(driver, writes=True) as connection:  # it is closed when the batch has failed
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -365,7 +367,7 @@ def test_what_is_unlinked_goes_at_once_where_room_is_short(
     """The last room of a disk is filled with old records, written anew to give them a TTL."""
     driver = SqliteDriver(tmp_path / "s.db")
     monkeypatch.setattr(reserve, "is_short", lambda _: is_short)
-    swap = attrs.evolve(commit(b"", b"1;"), unlinked=("old",), grace_ms=600_000)
+    swap = msgspec.structs.replace(commit(b"", b"1;"), unlinked=("old",), grace_ms=600_000)
     assert driver.execute([Stage("old", b"{}\n", 1000), swap]) == [True, Committed()]
     (ttl,) = driver.execute([Ttl("old")])
     assert (ttl == ABSENT) if is_short else (ttl > 500_000)

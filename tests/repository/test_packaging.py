@@ -27,7 +27,7 @@ def lower_bounds(*, extras: bool) -> dict[str, str]:
     """The dependencies of users with the lowest version that is allowed. An extra may raise a bound."""
     wanted = list(PROJECT["dependencies"])
     if extras:
-        wanted += [each for name, all_of in EXTRAS.items() if name != "dev" for each in all_of]
+        wanted += [each for name, all_of in EXTRAS.items() if name not in {"dev", "docs"} for each in all_of]
     found = [re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)(?:; .*)?", each) for each in wanted]
     assert all(found), wanted
     return {match[1]: match[2] for match in found if match}

@@ -1,4 +1,17 @@
-"""The site of `swapstore serve` on a store, behind a real server."""
+"""The site of `swapstore serve` on a store, behind a real server; and a real browser for its page.
+
+A test takes `page`. It sets the width and the colour scheme by parameters of these names:
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_...(page: Page, site: Site) -> None:
+
+It fails if the page has an error or a warning on its console, or an exception that nothing catches, or asks
+another server than the first one that it asked. A test that provokes such a thing takes `complaints`, asserts
+what is in it, and clears it: a response with a status of 400 and above is an error on the console.
+
+Playwright's event loop counts as running while a page is open: a test with a page cannot call `asyncio.run`.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +20,13 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page
 from starlette.applications import Starlette
 
 import swapstore
 import swapstore.aio
 import swapstore.http
+from tests.support.browser import Browser, Scheme, find, launched, missing
 from tests.support.web import Site, running_asgi
 
 TOKEN, READ_TOKEN = "a-token-of-writers-1", "a-token-of-readers-1"
@@ -81,3 +96,43 @@ def site(real_url: str, store: swapstore.Store) -> Iterator[Site]:
     """A site on the same store, which anybody may read, and who has the token may write."""
     with served(real_url, allow_writes=True, token=TOKEN) as running:
         yield running
+
+
+# --- the browser ---------------------------------------------------------------------------------------
+
+WIDTHS = [390, 768, 1280]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One for each process that runs tests."""
+    chromium = find()
+    if chromium is None:
+        pytest.skip(missing())
+    with launched(chromium) as running:
+        yield running
+
+
+@pytest.fixture
+def width() -> int:
+    """The width of the page, in CSS pixels."""
+    return WIDTHS[-1]
+
+
+@pytest.fixture
+def scheme() -> Scheme:
+    """The colour scheme that the reader prefers."""
+    return "light"
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What is wrong on the page; a test that expects something takes it out."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, width: int, scheme: Scheme, complaints: list[str]) -> Iterator[Page]:
+    """An empty page, with cookies and storage of its own."""
+    with browser.page(width, scheme, complaints) as opened:
+        yield opened

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 from swapstore import Retention, Row, Store
@@ -378,7 +379,7 @@ def test_a_row_that_retention_hides_is_still_found(store: Store) -> None:
             base, stamp=Stamp(now_ms=1, nonce="f" * 16, new_epoch="", keys=other._context.keys), floor=soon()
         ).manifest
         commit = next(c for c in meddler.batches[batch] if isinstance(c, Swap))
-        swap = attrs.evolve(
+        swap = msgspec.structs.replace(
             commit,
             expected=b'{"etag":"' + base.etag.encode() + b'"',
             prefix=b'{"etag":"' + hidden.etag.encode() + b'"',

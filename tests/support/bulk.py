@@ -8,7 +8,9 @@ reads.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import attrs
@@ -17,8 +19,8 @@ from swapstore import Store
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.format import append, manifest, records
 from swapstore.format.keys import Keys
-from swapstore.format.manifest import F, Head, Log, Manifest
-from swapstore.models import Row
+from swapstore.format.manifest import F, G, Head, Log, Manifest
+from swapstore.models import Ref, Row
 from tests.support.drivers import sqlite_connection
 from tests.support.valkey import client_of
 
@@ -27,6 +29,7 @@ BEGAN_MS = 1_600_000_000_000
 PERIOD_MS = 60_000
 PAYLOAD_BYTES = 1024
 CHUNK = 500
+BLOCK = F * G**4  # rows that one process makes at a time
 
 Pairs = Iterable[tuple[str, bytes]]
 
@@ -58,8 +61,17 @@ def made(version: int) -> Row:
 class Bulk:
     """Simulates publishes: from the stored manifest (None: from nothing) to any later version."""
 
-    def __init__(self, dataset: str, keys: Keys, *, base: Manifest | None = None, epoch: str = EPOCH) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        keys: Keys,
+        *,
+        base: Manifest | None = None,
+        epoch: str = EPOCH,
+        block: int = BLOCK,
+    ) -> None:
         self._dataset, self._keys = dataset, keys
+        self._block = block
         self._epoch = base.epoch if base else epoch
         self._log = base.log if base else Log(rows=(), pages=())
         self._latest = base.head.latest if base else None
@@ -67,6 +79,30 @@ class Bulk:
 
     def append(self, to: int, *, recorded: bool) -> Iterator[tuple[str, bytes]]:
         """Yield the keys and values that the publishes up to a version would have left."""
+        begin = -(-max(0, self.version - F) // self._block) * self._block
+        end = (to - F) // self._block * self._block
+        if not recorded and end - begin > self._block:
+            yield from self._one_by_one(begin + F, recorded=False)
+            yield from self._blocks(begin, end)
+        yield from self._one_by_one(to, recorded=recorded)
+
+    def _blocks(self, begin: int, end: int) -> Iterator[tuple[str, bytes]]:
+        """Seal all rows after one and up to another, in several processes; then the tail has the next F."""
+        make = partial(_sealed, self._dataset, self._epoch, self._keys, self._block)
+        with multiprocessing.get_context("spawn").Pool() as pool:
+            for refs, pages in pool.imap(make, range(begin, end, self._block)):
+                yield from pages
+                for ref in refs:
+                    whole, sealed = append.sealed_refs(
+                        (*self._log.pages, ref), dataset=self._dataset, epoch=self._epoch, keys=self._keys
+                    )
+                    self._log = attrs.evolve(self._log, pages=whole)
+                    yield from ((page.ref.key, page.record) for page in sealed)
+        self.version = end + F
+        self._latest = made(self.version)
+        self._log = attrs.evolve(self._log, rows=tuple(made(end + each) for each in range(1, F + 1)))
+
+    def _one_by_one(self, to: int, *, recorded: bool) -> Iterator[tuple[str, bytes]]:
         tail = list(self._log.rows)
         log = self._log
         for version in range(self.version + 1, to + 1):
@@ -111,6 +147,16 @@ class Bulk:
             floor=0,
         )
         return manifest.build(head, self._log, self._keys)
+
+
+def _sealed(
+    dataset: str, epoch: str, keys: Keys, block: int, after: int
+) -> tuple[tuple[Ref, ...], list[tuple[str, bytes]]]:
+    """Seal the rows of one block; return the references to it, and its pages."""
+    rows, pages = Bulk(dataset, keys, epoch=epoch), list[tuple[str, bytes]]()
+    rows.version = after
+    pages += rows._one_by_one(after + block + F, recorded=False)
+    return rows._log.pages, pages
 
 
 def extend(

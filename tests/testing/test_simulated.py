@@ -165,7 +165,7 @@ def test_a_commit_can_be_cut_after_any_of_its_writes() -> None:
 def test_unknown_commands_are_an_error() -> None:
     """A driver that ignores an unknown command makes its proofs worthless."""
 
-    class Unknown(Command[None]):
+    class Unknown(Command[None], frozen=True):
         pass
 
     with pytest.raises(TypeError, match="unknown command"):

@@ -9,6 +9,7 @@ import enum
 import fractions
 import functools
 import json
+import math
 import sys
 import threading
 import types
@@ -406,3 +407,30 @@ def test_unknown_codecs_are_named() -> None:
 def test_a_value_that_changed_while_it_was_read_is_still_an_error() -> None:
     """A large whole number comes back as a float."""
     assert encode(10**30, "json") == b"1" + b"0" * 30
+
+
+def rows(last: Any) -> list[Any]:
+    """A table that is long enough to be checked as a whole, and the row that comes last."""
+    return [*({"at": number, "score": 0.5, "name": "a", "is": None} for number in range(40)), last]
+
+
+@pytest.mark.parametrize("last", [{"score": math.nan}, {"score": math.inf}, {"x": {1}}, {"x": b"y"}, {1: 2}])
+def test_a_table_is_refused_for_one_cell(last: Any) -> None:
+    """A long table is published with a null where the value has NaN, or with what is no JSON."""
+    with pytest.raises(InvalidInput, match=r"at \$\.rows\[40\]"):
+        codecs.encode({"rows": rows(last)}, "json", limit_bytes=10**6)
+
+
+@pytest.mark.parametrize("last", [{"x": [1, (2,)]}, {"x": {"y": True}}, {}, [], 7])
+def test_a_table_is_encoded_as_its_rows_are(last: Any) -> None:
+    """A row is encoded otherwise in a long table than in a short one."""
+    whole = codecs.encode(rows(last), "json", limit_bytes=10**6)
+    each = [codecs.encode([row], "json", limit_bytes=10**6)[1:-1] for row in rows(last)]
+    assert whole == b"[%b]" % b",".join(each)
+
+
+def test_a_table_of_one_row_many_times_is_held_to_the_limit() -> None:
+    """A value that is small in memory and huge as JSON takes all the memory before it is refused."""
+    row = {f"column {number}": 1 for number in range(1_000)}
+    with pytest.raises(PayloadTooLarge):
+        codecs.encode([[row] * 10_000] * 1_000, "json", limit_bytes=10**7)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 import redis
 import redis.asyncio
 
@@ -179,7 +180,7 @@ class ClusterDriver(Topology):
         if place is None or not self._is_here(place):
             place = self._begin(0, self._look())
         group = Group(place.node, asking=False, places=[0])
-        group.commands = group.units = [attrs.evolve(scan, cursor=place.cursor)]
+        group.commands = group.units = [msgspec.structs.replace(scan, cursor=place.cursor)]
         self._run([group])
         (reply,) = self._outcome([group], [None])
         if not isinstance(reply, Scanned):
@@ -346,7 +347,7 @@ class AsyncClusterDriver(Topology):
         if place is None or not self._is_here(place):
             place = self._begin(0, await self._look())
         group = Group(place.node, asking=False, places=[0])
-        group.commands = group.units = [attrs.evolve(scan, cursor=place.cursor)]
+        group.commands = group.units = [msgspec.structs.replace(scan, cursor=place.cursor)]
         await self._run(group)
         (reply,) = self._outcome([group], [None])
         if not isinstance(reply, Scanned):

@@ -11,8 +11,6 @@ import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from swapstore.commands import (
     NOT_ON_DISK,
     Already,
@@ -101,6 +99,9 @@ class Wire:
 
     def frame(self, command: Command[Any], *, as_text: bool = False) -> Frame:
         """Return the words of one command. `as_text`: send a script as text, which loads it."""
+        words = _FRAMES.get(type(command))
+        if words is not None:
+            return words(command)
         if isinstance(command, Bundle):
             return self._commit.frame(*_commit_arguments(command.commit, command.stages), as_text=as_text)
         if isinstance(command, SharedWait):
@@ -115,7 +116,7 @@ class Wire:
             arguments: list[Word] = [command.records.encode(), command.bases.encode(), command.largest]
             arguments += [name.encode() for name in command.members]
             return self._serve.frame([command.key], arguments, as_text=as_text)
-        return _FRAMES[type(command)](command)
+        raise TypeError(f"no command of the server carries out {type(command).__name__}")
 
 
 _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
@@ -239,8 +240,7 @@ def portions(pieces: list[bytes]) -> Iterable[list[bytes]]:
 # does.
 
 
-@attrs.frozen
-class Bundle(Command[list[Any]]):
+class Bundle(Command[list[Any]], frozen=True):
     """Commands that stage records, and the commit right after them that relies on these records."""
 
     stages: tuple[Stage, ...]
@@ -257,8 +257,7 @@ class Bundle(Command[list[Any]]):
         return [refusal] * (len(self.stages) + 1)
 
 
-@attrs.frozen
-class SharedWait(ReadCommand[int]):
+class SharedWait(ReadCommand[int], frozen=True):
     """The last of several waits of a batch that ask for the same: its answer is that of all.
 
     `places`: where in the batch the others are.

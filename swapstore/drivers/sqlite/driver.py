@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from swapstore.commands import BackUp, Command, ReadCommand, Restore, Swap
 from swapstore.drivers.sqlite import backup, errors, file, identity, reserve
@@ -289,7 +289,7 @@ def _unlinks(commands: Sequence[Command[Any]]) -> bool:
 
 def _at_once(command: Command[Any]) -> Command[Any]:
     """Return a swap that deletes what it unlinks: an UPDATE would take up the room that is left."""
-    return attrs.evolve(command, grace_ms=0) if isinstance(command, Swap) else command
+    return msgspec.structs.replace(command, grace_ms=0) if isinstance(command, Swap) else command
 
 
 def _for_a_full_disk(commands: Sequence[Command[Any]]) -> Swap | None:

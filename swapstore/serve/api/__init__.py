@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from swapstore.serve.api import reads, writes
+from swapstore.serve.api import events, openapi, reads, writes
 
-ROUTES: list[BaseRoute] = [*reads.ROUTES, *writes.ROUTES]
+ROUTES: list[BaseRoute] = [*openapi.ROUTES, *reads.ROUTES, *writes.ROUTES, *events.ROUTES]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import to_thread
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from swapstore import documents
 from swapstore.errors import InvalidInput, NotFound
 from swapstore.http import responses
 from swapstore.models import Group, Snapshot
+from swapstore.serve.heavy import in_thread
 from swapstore.serve.paths import DATASET
 from swapstore.serve.site import Site, site_of
 
@@ -119,7 +119,7 @@ def moment(text: str | None, what: str) -> int | datetime | None:
 async def payload(request: Request, found: Snapshot, member: str | None) -> Response:
     """Return the payload of a snapshot, or of one member, as the headers of the request ask for it."""
     answer = partial(responses.response, found, request.headers, method=request.method, member=member)
-    made = answer() if responses.is_quick(found, member) else await to_thread(answer)
+    made = answer() if responses.is_quick(found, member) else await in_thread(answer)
     headers = {
         **made.headers,
         "Swapstore-Version": str(found.version),
@@ -152,7 +152,7 @@ async def show_diff(request: Request) -> Response:
     site, name = site_of(request), request.path_params["name"]
     limit = whole(request, "limit")
     old, new = await pair(site, name, whole(request, "from"), whole(request, "to"))
-    found = await to_thread(swapstore.diff, old, new)
+    found = await in_thread(swapstore.diff, old, new)
     most = MOST_CHANGES if limit is None else min(limit, MOST_CHANGES)
     return json_response(
         {

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute
 
-from swapstore.serve.page import actions, datasets, login
+from swapstore.serve.page import actions, datasets, diff, health, login
 from swapstore.serve.page.rendering import failed, refused
 
 __all__ = ["ROUTES", "failed", "refused"]
 
-ROUTES: list[BaseRoute] = [*datasets.ROUTES, *login.ROUTES, *actions.ROUTES]
+ROUTES: list[BaseRoute] = [
+    *datasets.ROUTES,
+    *diff.ROUTES,
+    *health.ROUTES,
+    *login.ROUTES,
+    *actions.ROUTES,
+]

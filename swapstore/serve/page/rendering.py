@@ -49,7 +49,7 @@ def html(
 ) -> Response:
     """Return a page, or a part of one, made of a template. No cache keeps it: it may show what is private."""
     site = site_of(request)
-    role = site.access.role_of(request)
+    role, tells_all = site.access.role_of(request), site.access.tells_all(request)
 
     def here(path: str, **query: str | int | None) -> str:
         return link(request, path, **query)
@@ -57,7 +57,8 @@ def html(
     text = _TEMPLATES.get_template(template).render(
         here=here,
         path=request.scope["path"].removeprefix(request.scope.get("root_path", "")),
-        place=site.place if role >= Role.READER else None,
+        place=site.place if role > Role.NOBODY and tells_all else None,
+        tells_all=tells_all,
         may_write=site.access.allow_writes and role is Role.WRITER,
         can_sign_in=site.access.allow_writes or site.access.reader is not None,
         is_signed_in=COOKIE in request.cookies and role > Role.NOBODY,

@@ -1,0 +1,314 @@
+"""Server-sent events, behind a real server: what is served, as it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import swapstore
+import swapstore.aio
+from swapstore.serve import feeds
+from swapstore.serve.api import events
+from tests.serve.conftest import READ_TOKEN, served
+from tests.support.streams import Event, Stream
+from tests.support.valkey import Server
+from tests.support.web import Site
+
+WAIT_S = 20
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _frequent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for a store that sends no hints."""
+    monkeypatch.setattr(feeds, "POLL_S", 0.02)
+
+
+async def auntil(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - of several things
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def every_feed(monkeypatch: pytest.MonkeyPatch) -> list[feeds.Feed]:
+    """All feeds that are made."""
+    made: list[feeds.Feed] = []
+
+    class Known(feeds.Feed):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(feeds, "Feed", Known)
+    return made
+
+
+def test_what_is_served_arrives_at_once_and_then_each_commit(store: swapstore.Store, site: Site) -> None:
+    """A dashboard shows nothing until the next publish, or misses one."""
+    name = "eu/../a.b"
+    first = store.publish(name, {"a": 1}, labels={"line": "a\nid: 9\n\nb"})
+    with Stream(site.port, name) as stream:
+        assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream")
+        assert stream.headers["cache-control"] == "no-store"
+        assert stream.headers["x-accel-buffering"] == "no"
+        event = stream.next()
+        assert (event.kind, event.id) == ("served", "1")
+        snapshot = store.read_latest(name)
+        assert snapshot is not None
+        assert event.data == {field: getattr(snapshot, field) for field in feeds.SENT}
+        assert event.data["id"] == first.id
+        assert stream.retry_ms is not None
+        assert 1000 < stream.retry_ms < 10_000
+        assert stream.next() == Event("current", None, {})
+        for number in (2, 3):
+            store.publish(name, {"a": number})
+            event = stream.next()
+            assert (event.kind, event.id, event.version) == ("served", str(number), number)
+
+
+def test_each_dataset_has_its_own_stream(store: swapstore.Store, site: Site) -> None:
+    """A client of one dataset gets the events of another one."""
+    store.publish("a", 1)
+    store.publish("a/b", 1)
+    with Stream(site.port, "a") as of_a, Stream(site.port, "a/b") as of_b:
+        of_a.next("current")
+        of_b.next("current")
+        store.publish("a/b", 2)
+        assert of_b.next().version == 2
+        store.publish("a", 2)
+        store.publish("a/b", 3)
+        assert (of_a.next().version, of_b.next().version) == (2, 3)
+
+
+def test_a_rollback_a_pin_and_a_drop_are_events(store: swapstore.Store, site: Site) -> None:
+    """A client goes on to show what was rolled back, because its version is greater, or what is gone."""
+    store.publish("mena", 1)
+    store.publish("mena", 2)
+    with Stream(site.port, "mena") as stream:
+        stream.next("current")
+        store.pin("mena", version=1)
+        assert (stream.next().id, stream.status) == ("1", 200)
+        store.unpin("mena")
+        assert stream.next().id == "2"
+        store.rollback("mena", version=1)
+        assert stream.next().id == "1"
+        store.confirm("mena")  # is none
+        published = store.publish("mena", 3)
+        assert stream.next().id == str(published.version)
+        store.drop("mena")
+        assert stream.next() == Event("gone", "", {})
+        again = store.publish("mena", 1)
+        assert stream.next().version == again.version
+
+
+def test_a_client_that_comes_back_gets_what_it_does_not_have(store: swapstore.Store, site: Site) -> None:
+    """Each reconnect loads the document again, or a rollback in between is missed."""
+    store.publish("mena", 1)
+    store.publish("mena", 2)
+    with Stream(site.port, "mena", Last_Event_ID="2") as stream:
+        assert stream.next().kind == "current"
+        store.publish("mena", 3)
+        assert stream.next().version == 3
+    for known in ("1", "4", "", "x"):
+        with Stream(site.port, "mena", Last_Event_ID=known) as stream:
+            assert stream.next().version == 3
+    store.rollback("mena", version=1)
+    with Stream(site.port, "mena", Last_Event_ID="3") as stream:
+        until(lambda: stream.next("served").version == 1)
+
+
+def test_refused_before_a_stream_begins(real_url: str, store: swapstore.Store, site: Site) -> None:
+    """A name that is misspelt waits silently, a stream is open to all, or a HEAD request never ends."""
+    store.publish("mena", 1)
+    answer = site.get("/api/datasets/none/events")
+    assert (answer.status, answer.json["title"]) == (404, "NotFound")
+    assert site.get("/api/datasets/a%20b/events").status == 422
+    head = site.get("/api/datasets/mena/events", "HEAD")
+    assert (head.status, head.headers["Content-Type"], head.body) == (200, "text/event-stream", b"")
+    with served(real_url, read_token=READ_TOKEN) as closed:
+        assert closed.get("/api/datasets/mena/events").status == 401
+        with Stream(closed.port, "mena", Authorization=f"Bearer {READ_TOKEN}") as stream:
+            assert stream.next().version == 1
+
+
+def test_mounted_below_a_path(real_url: str, store: swapstore.Store) -> None:
+    """A mounted app, whose lifespan nobody runs, has no events."""
+    store.publish("a/b", 1)
+    with served(real_url, mount="/data") as site, Stream(site.port, "a/b", mount="/data") as stream:
+        assert stream.next().version == 1
+        store.publish("a/b", 2)
+        assert stream.next("served").version == 2
+
+
+def test_clients_share_a_view_that_is_closed_when_nobody_needs_it(
+    store: swapstore.Store, site: Site, every_feed: list[feeds.Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each client takes a connection to the store, or one is kept up for clients that left."""
+    store.publish("mena", 1)
+    with Stream(site.port, "mena") as one, Stream(site.port, "mena") as two:
+        assert one.next().version == two.next().version == 1
+        (feed,) = every_feed
+        assert len(feed.clients) == 2
+        one.close()
+        until(lambda: len(feed.clients) == 1)
+    until(lambda: not feed.clients)
+    assert not feed.over, "the next client soon comes"
+    with Stream(site.port, "mena") as again:
+        again.next()
+    assert every_feed == [feed]
+    monkeypatch.setattr(feeds, "LINGER_S", 0.0)
+    until(lambda: feed.over and feed.task.done())
+    with Stream(site.port, "mena") as again:
+        assert again.next().version == 1
+    assert len(every_feed) == 2
+
+
+def test_names_of_nothing_cost_no_view(
+    store: swapstore.Store, site: Site, every_feed: list[feeds.Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who asks for made-up names takes all connections to the store."""
+    for number in range(3):
+        assert site.get(f"/api/datasets/none{number}/events").status == 404
+    until(lambda: all(feed.task.done() for feed in every_feed))
+    monkeypatch.setattr(feeds, "MOST_FEEDS", 2)
+    for name in "abc":
+        store.publish(name, 1)
+    with Stream(site.port, "a") as one, Stream(site.port, "b") as two:
+        assert (one.next().version, two.next().version) == (1, 1)
+        refused = site.get("/api/datasets/c/events")
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
+        one.close()
+        until(lambda: not every_feed[3].clients)
+        with Stream(site.port, "c") as three:
+            assert three.next().version == 1
+        store.publish("b", 2)
+        assert two.next("served").version == 2
+
+
+def test_comments_keep_a_stream_open(
+    store: swapstore.Store, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy closes a stream without traffic after a minute, and a client that vanished stays a client."""
+    monkeypatch.setattr(events, "PULSE_S", 0.01)
+    store.publish("mena", 1)
+    with Stream(site.port, "mena") as stream:
+        stream.next("current")
+        timer = threading.Timer(0.5, store.publish, ("mena", 2))
+        timer.start()
+        assert stream.next().version == 2
+        timer.join()
+        assert stream.comments > 3
+
+
+def test_commits_that_are_faster_than_a_client_are_merged(tmp_path: Path) -> None:
+    """A slow client takes memory for each commit that it has not read."""
+    sent: list[bytes] = []
+
+    async def run() -> None:
+        async with swapstore.aio.connect(f"sqlite:///{tmp_path}/store.db") as store:
+            await store.publish("mena", 0)
+            feed = feeds.Feed(store, "mena")
+            await feed.first_look(WAIT_S)
+            ready, over = asyncio.Event(), asyncio.Event()
+
+            async def receive() -> dict[str, Any]:
+                await over.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.body":
+                    sent.append(message["body"])
+                    await ready.wait()
+
+            stream = asyncio.create_task(events._Stream(feed, None)({}, receive, send))
+            await auntil(lambda: sent)
+            for number in range(1, 50):
+                await store.publish("mena", number)
+            await auntil(lambda: feed.version == 50)
+            assert len(sent) == 1
+            ready.set()
+            await auntil(lambda: len(sent) == 2)
+            over.set()
+            await stream
+            assert not feed.clients
+            feed.end()
+            await asyncio.wait([feed.task])
+
+    asyncio.run(run())
+    assert [each.count(b"event: served") for each in sent] == [1, 1]
+    assert b"id: 50\n" in sent[1]
+
+
+def test_a_client_that_reads_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that stopped reading is a client as long as its connection is open."""
+    monkeypatch.setattr(events, "SEND_S", 0.01)
+
+    async def run() -> None:
+        async with swapstore.aio.connect(f"sqlite:///{tmp_path}/store.db") as store:
+            await store.publish("mena", 0)
+            feed = feeds.Feed(store, "mena")
+            await feed.first_look(WAIT_S)
+
+            async def blocked(_: Any = None) -> Any:
+                await asyncio.Event().wait()
+
+            async with asyncio.timeout(WAIT_S):
+                await events._Stream(feed, None)({}, blocked, blocked)
+            assert not feed.clients
+            feed.end()
+            await asyncio.wait([feed.task])
+            await asyncio.sleep(0)
+            assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing of it is left"
+
+    asyncio.run(run())
+
+
+# --- outages -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fallible(tmp_path: Path) -> Iterator[Server]:
+    """A server that a test may stop and start."""
+    server = Server(tmp_path / "valkey", "--appendonly", "yes", "--appendfsync", "always").start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_an_outage_is_an_event_and_so_is_its_end(fallible: Server) -> None:
+    """A dashboard shows old data as current, or is never told that it is current again."""
+    with swapstore.connect(fallible.url) as store:
+        store.publish("mena", 1)
+    with served(fallible.url) as site, Stream(site.port, "mena") as stream:
+        assert stream.next().version == 1
+        assert stream.next().kind == "current"
+        fallible.stop()
+        behind = stream.next()
+        assert (behind.kind, behind.id, behind.data["error"]) == ("behind", None, "Unavailable")
+        assert abs(behind.data["seen_at"] - time.time() * 1000) < 60_000
+        assert str(fallible.port) not in str(behind.data)
+        with Stream(site.port, "mena", Last_Event_ID="1") as late:
+            assert late.next().kind == "behind"
+        with Stream(site.port, "other") as early:
+            assert early.next().data == {"error": "Unavailable", "seen_at": None}
+            fallible.start()
+            assert stream.next() == Event("current", None, {})
+            with swapstore.connect(fallible.url) as store:
+                store.publish("mena", 2)
+                assert stream.next("served").version == 2
+                store.publish("other", 1)
+            until(lambda: early.next("served").version == 1)
