@@ -66,29 +66,27 @@ async def read(request: Request, most_bytes: int, share: Share | None = None) ->
     body does not arrive in time, with 503 if there is no room, or with 400 if the client goes away.
     """
     announced = request.headers.get("content-length", "0")
-    size = int(announced) if announced.isascii() and announced.isdecimal() else 0
+    size = int(announced[:16]) if announced.isascii() and announced.isdecimal() else 0
     _check(size, most_bytes)
     if share is not None:
         share.grow_to(size)
     clock = asyncio.get_running_loop().time
-    began, arrived, chunks = clock(), 0, []
-    is_more = True
+    began, body, is_more = clock(), bytearray(), True
     while is_more:
         try:
-            async with asyncio.timeout_at(began + PATIENCE_S + arrived / SLOWEST):
+            async with asyncio.timeout_at(began + PATIENCE_S + len(body) / SLOWEST):
                 message = await request.receive()
         except TimeoutError:
-            detail = f"the body did not arrive in time: {arrived:,} bytes in {clock() - began:,.0f} s"
+            detail = f"the body did not arrive in time: {len(body):,} bytes in {clock() - began:,.0f} s"
             raise HTTPException(408, detail, {"Connection": "close"}) from None
         if message["type"] == "http.disconnect":
             raise HTTPException(400, "the body ended early")
         chunk, is_more = message.get("body", b""), message.get("more_body", False)
-        arrived += len(chunk)
-        _check(arrived, most_bytes)
+        _check(len(body) + len(chunk), most_bytes)
         if share is not None:
-            share.grow_to(arrived)
-        chunks.append(chunk)
-    return b"".join(chunks)
+            share.grow_to(len(body) + len(chunk))
+        body += chunk  # not a list: of a body in many small parts, that takes a multiple of its size
+    return bytes(body)
 
 
 def _check(size: int, most_bytes: int) -> None:

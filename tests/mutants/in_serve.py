@@ -15,8 +15,8 @@ MUTANTS = (
             "_publish",
             "expected = served.version if served is not None and has_it else NEVER",
             """expected = served.version if served is not None and has_it else NEVER
-            if expected == NEVER:
-                raise Conflict("another one")""",
+if expected == NEVER:
+    raise Conflict("another one")""",
         ),
     ),
     mutant(
@@ -24,7 +24,7 @@ MUTANTS = (
         "The memory for bodies is bounded.",
         WRITES + "the_bodies_of_all_clients_are_bounded[sqlite]",
         Edit("read", "share.grow_to(size)", "pass"),
-        Edit("read", "share.grow_to(arrived)", "pass"),
+        Edit("read", "share.grow_to(len(body) + len(chunk))", "pass"),
     ),
     mutant(
         "the room of a body that did not arrive stays taken",
