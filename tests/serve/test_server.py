@@ -211,6 +211,15 @@ def test_a_broken_body_is_no_error_of_the_server(
     assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
+def test_small_responses_are_not_held_back(running: Run) -> None:
+    """A response of two small writes takes 40 ms: the second waits until the client confirms the first."""
+    with running() as server, idle_connections(server.site.port, 1):
+        until(lambda: server.connections.idle)
+        (connection,) = server.connections.idle
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_requests_that_come_together_are_answered_in_order(running: Run, store: swapstore.Store) -> None:
     """A request that came while another one was answered waits for a time-out, or is taken for idle."""
     store.publish("mena", 1)
