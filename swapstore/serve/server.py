@@ -190,11 +190,11 @@ class Server(uvicorn.Server):
         timer = asyncio.get_running_loop().call_later(self._limits.shutdown_s, self._cut)
         await super().shutdown(sockets)
         timer.cancel()
-        _quiet()
+        # What is cut short now is no error of the app.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
     def _cut(self) -> None:
-        """Give up requests that take too long. That is no error of the app, so it is not logged."""
-        _quiet()
+        """Give up requests that take too long."""
         self.force_exit = True
         for connection in list(self.server_state.connections):
             cast("Connection", connection).transport.abort()
@@ -216,10 +216,6 @@ class Server(uvicorn.Server):
         """Begin to end; a second SIGINT does not wait for requests that are under way."""
         super().handle_exit(sig, frame)
         self.ended_by = sig
-
-
-def _quiet() -> None:
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
 def _affordable(most: int) -> int:

@@ -230,6 +230,21 @@ def test_requests_that_come_together_are_answered_in_order(running: Run, store: 
         until(lambda: not (server.connections.busy or server.connections.idle))
 
 
+def test_a_stream_that_was_asked_for_early_is_no_slow_head(running: Run, store: swapstore.Store) -> None:
+    """A stream ends after some seconds if its request came before the response to another one."""
+    store.publish("mena", 1)
+    asked = b"GET /api/datasets/mena/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with (
+        running(head_s=0.3) as server,
+        idle_connections(server.site.port, 1, GET + b"\r\n" + asked) as (both,),
+    ):
+        until(lambda: b"event: current" in both.recv(65_536))
+        with idle_connections(server.site.port, 1) as (later,):
+            assert is_closed(later)
+        store.publish("mena", 2)
+        until(lambda: b"id: 2" in both.recv(65_536))
+
+
 def test_streams_end_when_the_server_stops(
     running: Run, store: swapstore.Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -243,6 +258,22 @@ def test_streams_end_when_the_server_stops(
         for stream in streams:
             assert [each.kind for each in stream] == ["served", "current"]
             stream.close()
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+def test_a_request_that_takes_too_long_does_not_keep_the_server(
+    running: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server whose store hangs does not stop, or leaves a traceback."""
+
+    async def hang(*_: Any, **__: Any) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(swapstore.aio.AsyncStore, "health", hang)
+    request = b"GET /api/datasets HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with running(shutdown_s=0.1) as server, idle_connections(server.site.port, 1, request):
+        until(lambda: server.connections.busy)
+        server.stop()
     assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
