@@ -38,6 +38,7 @@ from tests.benchmarks import (
     report,
     sequences,
     serving,
+    site,
     starting,
     targets,
     viewing,
@@ -66,6 +67,7 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "diff": diffing.run,
     "servers": serving.run,
     "view": viewing.run,
+    "serve": site.run,
     "start": starting.run,
     "targets": targets.run,
 }

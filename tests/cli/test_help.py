@@ -37,6 +37,7 @@ COMMANDS = (
     "restore",
     "copy",
     "doctor",
+    "serve",
     "demo",
     "import",
     "completion",

@@ -6,7 +6,50 @@ from tests.mutants.mutant import Edit, mutant
 
 WRITES, ACCESS, ACTIONS = (f"serve/test_{name}.py::test_" for name in ("writes", "access", "actions"))
 
+EVENTS, SERVER = (f"serve/test_{name}.py::test_" for name in ("events", "server"))
+
 MUTANTS = (
+    mutant(
+        "a client that has a greater version gets no event",
+        "After a rollback, a client that comes back gets what is served.",
+        EVENTS + "a_client_that_comes_back_gets_what_it_does_not_have[sqlite]",
+        Edit("_Stream._news", "self._known != str(feed.version)", "self._known < str(feed.version)"),
+    ),
+    mutant(
+        "a stream that ends before its first look says that nothing is published",
+        "A client of a dataset that is published is not told that it is not.",
+        EVENTS + "clients_share_a_view_that_is_closed_when_nobody_needs_it[sqlite]",
+        Edit(
+            "Feed.first_look",
+            "with self.joined() as woken, suppress(TimeoutError):",
+            "woken = asyncio.Event()\nwith suppress(TimeoutError):",
+        ),
+        Edit("Feed.first_look", "if self._is_read and", "if"),
+    ),
+    mutant(
+        "an outage is no event",
+        "A client knows that what it shows is old.",
+        EVENTS + "an_outage_is_an_event_and_so_is_its_end",
+        Edit("Feed._look", "if before != (self.number, self.state):", "if before[0] != self.number:"),
+    ),
+    mutant(
+        "connections with a request make room first",
+        "Idle connections cut nobody off.",
+        SERVER + "idle_connections_make_room[sqlite]",
+        Edit("Connections.enter", "self.idle or self.busy", "self.busy or self.idle"),
+    ),
+    mutant(
+        "streams of events are cut off when the server stops",
+        "A server that stops ends streams in order.",
+        SERVER + "streams_end_when_the_server_stops[sqlite]",
+        Edit("Server.shutdown", "await self._feeds.close()", "pass"),
+    ),
+    mutant(
+        "a server on loopback answers to any name",
+        "A foreign page cannot read what only this machine may.",
+        SERVER + "other_names_of_this_machine_are_refused[sqlite-evil.example]",
+        Edit("KnownHosts.__call__", "if name in self._hosts", "if host"),
+    ),
     mutant(
         "a retry with an entity tag is compared before its commit is looked for",
         "A retry whose reply was lost ends in one commit, and says so.",

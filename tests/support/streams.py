@@ -60,14 +60,17 @@ class Stream:
         return self
 
     def __next__(self) -> Event:
-        """Return the next event. `StopIteration`: the server has ended the stream."""
+        """Return the next event. `StopIteration`: the server has ended the stream, in order."""
         while True:
             while b"\n\n" in self._rest:
                 block, _, self._rest = self._rest.partition(b"\n\n")
                 found = self._parsed(block.decode())
                 if found is not None:
                     return found
-            size = int(self._file.readline().strip() or b"0", 16)
+            line = self._file.readline()
+            if not line:
+                raise ConnectionResetError("the stream was cut off")
+            size = int(line, 16)
             self._rest += self._file.read(size)
             self._file.readline()
             if not size:

@@ -148,6 +148,7 @@ SCHEMAS: dict[str, Schema] = {
         codec=_TEXT,
         labels=_LABELS,
         committed_at=_MS,
+        etag=_TEXT,
     ),
     "Problem": _object(
         {
@@ -333,7 +334,8 @@ def _comparing() -> Schema:
 
 def _listening() -> Schema:
     events = {
-        "description": "Server-sent events: `event: served`, `id:` the version, `data:` a JSON object.",
+        "description": "Server-sent events, without an end. `event: served`: what is served; `id:` is its "
+        "version. `gone`: nothing is, any more. `behind`: the store cannot be read. `current`: it can again.",
         "content": {"text/event-stream": {"schema": _ref("Served")}},
     }
     has = _header("Last-Event-ID", "The version that the client has.")
