@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from swapstore.errors import InvalidInput
 from swapstore.http.apps import asgi_app, wsgi_app
 from swapstore.http.responses import Response, response
 
@@ -32,5 +33,5 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in {"starlette", "jinja2"}:
             raise
-        raise ImportError("swapstore.http.app needs an extra: pip install 'swapstore[serve]'") from error
+        raise InvalidInput("swapstore.http.app needs an extra: pip install 'swapstore[serve]'") from error
     return app

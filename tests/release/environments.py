@@ -27,11 +27,11 @@ def wheel() -> Path:
 
 
 def extras(path: Path) -> list[str]:
-    """The extras that the metadata of a wheel name, without the one for development."""
+    """The extras that the metadata of a wheel name, without those for development."""
     with zipfile.ZipFile(path) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = HeaderParser().parsestr(archive.read(name).decode())
-    return [each for each in metadata.get_all("Provides-Extra") or [] if each != "dev"]
+    return [each for each in metadata.get_all("Provides-Extra") or [] if each not in {"dev", "docs"}]
 
 
 def smoke(pythons: list[str]) -> None:

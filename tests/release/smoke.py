@@ -13,9 +13,10 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 import swapstore
 import swapstore.aio
@@ -130,6 +131,34 @@ def prometheus(*, has: bool) -> None:
     observe.prometheus_metrics()
 
 
+def serve(*, has: bool) -> None:
+    """The page comes with its templates and what they load; without the extra there is none."""
+    store = swapstore.aio.connect("sqlite:///serve.db")
+    if not has:
+        refused(lambda: http.app(store), names="serve")
+        return
+    app, statuses = http.app(store), []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def ask(path: str) -> None:
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+        await app(scope, receive, send)
+
+    async def ask_all() -> None:
+        async with store:
+            for path in ("/", "/static/htmx.min.js", "/static/style.css", "/api/openapi.json"):
+                await ask(path)
+
+    asyncio.run(ask_all())
+    check(statuses == [200] * 4, f"the page answers {statuses}")
+
+
 def speedups(*, has: bool) -> None:
     """redis-py reads replies with hiredis, or goes without."""
     check((util.find_spec("hiredis") is not None) == has, "hiredis")
@@ -153,6 +182,7 @@ CHECKS = {
     "jsonschema": jsonschema,
     "otel": otel,
     "prometheus": prometheus,
+    "serve": serve,
     "speedups": speedups,
     "upstash": upstash,
 }
