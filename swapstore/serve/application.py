@@ -53,6 +53,9 @@ def app(
     - `max_body`: the size in bytes of the largest body that is read.
     - `cors`: origins, such as `https://example.com`, whose pages may call the API from a browser.
 
+    Streams of events have no end, and a server that stops waits for them: set its limit, such as
+    `timeout_graceful_shutdown` of uvicorn. `swapstore serve` ends them itself.
+
     Raises `InvalidInput` for a store that is not one of `swapstore.aio`, for writing without a token, and for
     a token of fewer than 16 characters.
     """

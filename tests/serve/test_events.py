@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -32,8 +32,9 @@ def until(condition: Callable[[], Any]) -> None:
 
 @pytest.fixture(autouse=True)
 def _frequent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait for a store that sends no hints."""
+    """Do not wait for a store that sends no hints, and get nothing by chance."""
     monkeypatch.setattr(feeds, "POLL_S", 0.02)
+    monkeypatch.setattr(events, "PULSE_S", 3600)
 
 
 async def auntil(condition: Callable[[], Any]) -> None:
@@ -42,18 +43,27 @@ async def auntil(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.001)
 
 
+class Known(feeds.Feed):
+    """A feed that counts its looks."""
+
+    made: ClassVar[list[Known]] = []
+    looks = 0
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.made.append(self)
+
+    def _look(self) -> None:
+        self.looks += 1
+        super()._look()
+
+
 @pytest.fixture
-def every_feed(monkeypatch: pytest.MonkeyPatch) -> list[feeds.Feed]:
+def every_feed(monkeypatch: pytest.MonkeyPatch) -> list[Known]:
     """All feeds that are made."""
-    made: list[feeds.Feed] = []
-
-    class Known(feeds.Feed):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            made.append(self)
-
+    monkeypatch.setattr(Known, "made", [])
     monkeypatch.setattr(feeds, "Feed", Known)
-    return made
+    return Known.made
 
 
 def test_what_is_served_arrives_at_once_and_then_each_commit(store: swapstore.Store, site: Site) -> None:
@@ -93,7 +103,9 @@ def test_each_dataset_has_its_own_stream(store: swapstore.Store, site: Site) -> 
         assert (of_a.next().version, of_b.next().version) == (2, 3)
 
 
-def test_a_rollback_a_pin_and_a_drop_are_events(store: swapstore.Store, site: Site) -> None:
+def test_a_rollback_a_pin_and_a_drop_are_events(
+    store: swapstore.Store, site: Site, every_feed: list[Known]
+) -> None:
     """A client goes on to show what was rolled back, because its version is greater, or what is gone."""
     store.publish("mena", 1)
     store.publish("mena", 2)
@@ -105,7 +117,8 @@ def test_a_rollback_a_pin_and_a_drop_are_events(store: swapstore.Store, site: Si
         assert stream.next().id == "2"
         store.rollback("mena", version=1)
         assert stream.next().id == "1"
-        store.confirm("mena")  # is none
+        confirmed = store.confirm("mena")
+        until(lambda: confirmed.etag.encode() in every_feed[0].served)  # that is none
         published = store.publish("mena", 3)
         assert stream.next().id == str(published.version)
         store.drop("mena")
@@ -121,6 +134,10 @@ def test_a_client_that_comes_back_gets_what_it_does_not_have(store: swapstore.St
     with Stream(site.port, "mena", Last_Event_ID="2") as stream:
         assert stream.next().kind == "current"
         store.publish("mena", 3)
+        assert stream.next().version == 3
+        store.pin("mena", version=2)
+        assert stream.next().version == 2, "it is what the client had when it came, and not any more"
+        store.unpin("mena")
         assert stream.next().version == 3
     for known in ("1", "4", "", "x"):
         with Stream(site.port, "mena", Last_Event_ID=known) as stream:
@@ -154,9 +171,10 @@ def test_mounted_below_a_path(real_url: str, store: swapstore.Store) -> None:
 
 
 def test_clients_share_a_view_that_is_closed_when_nobody_needs_it(
-    store: swapstore.Store, site: Site, every_feed: list[feeds.Feed], monkeypatch: pytest.MonkeyPatch
+    store: swapstore.Store, site: Site, every_feed: list[Known], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each client takes a connection to the store, or one is kept up for clients that left."""
+    monkeypatch.setattr(feeds, "LOOK_S", 0.01)
     store.publish("mena", 1)
     with Stream(site.port, "mena") as one, Stream(site.port, "mena") as two:
         assert one.next().version == two.next().version == 1
@@ -165,6 +183,8 @@ def test_clients_share_a_view_that_is_closed_when_nobody_needs_it(
         one.close()
         until(lambda: len(feed.clients) == 1)
     until(lambda: not feed.clients)
+    looks = feed.looks
+    until(lambda: feed.looks > looks + 2 or feed.over)
     assert not feed.over, "the next client soon comes"
     with Stream(site.port, "mena") as again:
         again.next()
@@ -177,7 +197,7 @@ def test_clients_share_a_view_that_is_closed_when_nobody_needs_it(
 
 
 def test_names_of_nothing_cost_no_view(
-    store: swapstore.Store, site: Site, every_feed: list[feeds.Feed], monkeypatch: pytest.MonkeyPatch
+    store: swapstore.Store, site: Site, every_feed: list[Known], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody who asks for made-up names takes all connections to the store."""
     for number in range(3):

@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -150,6 +152,21 @@ def test_the_oldest_request_makes_room_if_no_connection_is_idle(running: Run, st
             for stream in streams:
                 stream.close()
         until(lambda: not server.connections.busy)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "connections", "files"), [(600, 600, 88, 600), (100, 900, 388, 900)]
+)
+def test_there_are_no_more_connections_than_files(soft: int, hard: int, connections: int, files: int) -> None:
+    """A server that runs out of files takes no client, and no connection to its store."""
+    code = f"""
+import resource
+from swapstore.serve.server import _affordable
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+print(_affordable(10_000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(connections), str(files)]
 
 
 def test_a_response_that_nobody_reads_is_given_up(running: Run, store: swapstore.Store) -> None:
