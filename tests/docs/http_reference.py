@@ -44,7 +44,9 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     parameters = [each for each in operation.get("parameters", ()) if each["name"] != "name"]
     if parameters:
         lines += ["| parameter | in | meaning |", "| --- | --- | --- |"]
-        lines += [f"| `{each['name']}` | {each['in']} | {each.get('description', '')} |" for each in parameters]
+        lines += [
+            f"| `{each['name']}` | {each['in']} | {each.get('description', '')} |" for each in parameters
+        ]
         lines += [""]
     responses = {
         status: each

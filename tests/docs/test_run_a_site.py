@@ -1,4 +1,4 @@
-"""The page about `swapstore serve`: its commands start, its proxies pass on what they must, its probes pass."""
+"""The page about `swapstore serve`: its commands start, and its proxies, probes and app do what it says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from tests.support.valkey import free_port
 from tests.support.web import Site, running_asgi
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "run-a-site.md").read_text("utf-8")
-HERE = {"--host": 1}  # options that are others in a test, and how many words follow
 NAME = "data.example.com"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -67,7 +66,9 @@ def test_every_command_of_the_page_starts(line: str, tmp_path: Path) -> None:
     """A newcomer types what the page says, and gets an error."""
     with serving(options_of(line), environment(tmp_path)) as (site, path):
         assert site.get(f"{path}/").status == 200
-        assert publish(site, f"{path}/api/datasets/eu%2Fx").status == (201 if "--allow-writes" in line else 403)
+        assert publish(site, f"{path}/api/datasets/eu%2Fx").status == (
+            201 if "--allow-writes" in line else 403
+        )
 
 
 @pytest.mark.slow
@@ -106,7 +107,9 @@ def test_a_path_that_cannot_be_one(path: str, tmp_path: Path) -> None:
 @contextmanager
 def running(command: Sequence[str | Path], port: int, directory: Path) -> Iterator[Site]:
     """Run a proxy until the end of the test."""
-    process = subprocess.Popen(command, cwd=directory, env={"HOME": str(directory)}, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=directory, env={"HOME": str(directory)}, stderr=subprocess.DEVNULL
+    )
     site = Site(port)
     try:
         deadline = time.monotonic() + 20
@@ -126,7 +129,8 @@ def running(command: Sequence[str | Path], port: int, directory: Path) -> Iterat
 
 def nginx(port: int, site_port: int, directory: Path) -> list[str | Path]:
     temporary = "".join(
-        f"{each}_temp_path {directory}/{each};" for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        f"{each}_temp_path {directory}/{each};"
+        for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     there = block("nginx").replace(":8000", f":{site_port}")
     server = f"server {{ listen 127.0.0.1:{port}; {there} }}"
@@ -147,7 +151,7 @@ def caddy(port: int, site_port: int, directory: Path) -> list[str | Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("proxy", [nginx, caddy], ids=["nginx", "caddy"])
 def test_behind_a_proxy(proxy: Any, tmp_path: Path) -> None:
-    """Behind the proxy as the page has it, names with a slash, large bodies, events or the page do not work."""
+    """Behind the proxy of the page, names with a slash, large bodies, events or the page do not work."""
     program = shutil.which(proxy.__name__)
     if program is None:
         pytest.skip(f"there is no {proxy.__name__} on PATH")
@@ -170,12 +174,12 @@ def test_behind_a_proxy(proxy: Any, tmp_path: Path) -> None:
 # --- what the other blocks name ------------------------------------------------------------------------
 
 
-def test_probes_are_answered(tmp_path: Path) -> None:
-    """Kubernetes restarts a site that is well, or never sends it a request."""
+def test_probes_are_answered() -> None:
+    """Kubernetes restarts a site whose store is down, or sends no request to one whose store is empty."""
     probes = re.findall(r"httpGet: \{path: (\S+),", block("yaml"))
     assert len(probes) == 2
-    made = swapstore.http.app(swapstore.aio.connect(f"sqlite:///{tmp_path}/a.db"))
-    with running_asgi(made) as site:
+    store = swapstore.aio.connect(f"redis://127.0.0.1:{free_port()}/0", patience=0)
+    with running_asgi(swapstore.http.app(store, read_token=READ_TOKEN)) as site:
         for path in probes:
             assert site.get(path).status == 200
 

@@ -266,7 +266,7 @@ def _publishing() -> Schema:
             _header("If-Match", 'Publish only if the latest has this version (`"7"`) or ETag; else 412.'),
             _header("If-None-Match", "`*`: publish only if nothing is published yet; else 412."),
             _header("Swapstore-Ts", "The moment that the data describes: ms since 1970, or RFC 3339."),
-            _header("Swapstore-Label", "`key=value`, percent-encoded; may be repeated."),
+            _header("Swapstore-Label", "`key=value`, percent-encoded. Several, or one with commas between."),
             _header("Swapstore-Dedupe-Key", "Do nothing if a recent commit has this key."),
         ],
         "requestBody": {
