@@ -240,6 +240,13 @@ def test_the_reason_is_shown(make: Make, port: int, store: Store) -> None:
     assert b"an id names one content permanently" in done.stderr
 
 
+def test_a_file_that_is_not_there_is_not_an_empty_one(files: Path) -> None:
+    """A producer that was given a wrong path publishes nothing, as a value: curl sends an empty body."""
+    nowhere = {"SWAPSTORE_SITE": f"http://127.0.0.1:{free_port()}", "SWAPSTORE_TOKEN": TOKEN}
+    done = run("sh", "publish.sh", "mena", "run-7", "none.json", cwd=files, env=nowhere)
+    assert (done.returncode, done.stderr) == (2, b"cannot read none.json\n")
+
+
 # --- read and follow -----------------------------------------------------------------------------------
 
 
