@@ -35,6 +35,13 @@ def serve(
     port: Annotated[
         int, Parameter(converter=to_whole, help="The port to listen on; 0: any that is free.")
     ] = 8000,
+    path: Annotated[
+        str,
+        Parameter(
+            show_default=False,
+            help="Where the site begins, such as /data, if a proxy sends only what is below it. Default: /",
+        ),
+    ] = "",
     allow_writes: Annotated[
         bool,
         Parameter(
@@ -84,8 +91,9 @@ def serve(
         max_body=max_body,
         cors=cors or (),
     )
+    app = application.below(path, app)
     with server.listen(host, port) as listening:
-        url, is_local = server.url_of(listening), server.is_on_loopback(listening)
+        url, is_local = server.url_of(listening) + path.rstrip("/"), server.is_on_loopback(listening)
 
         def say_started() -> None:
             _say_where(session, store, url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus
@@ -31,6 +32,11 @@ from swapstore.store import AsyncStore
 
 LOG = logging.getLogger("swapstore")
 STATIC = Path(__file__).parent / "static"
+_PATH = re.compile(r"(/[A-Za-z0-9_-]+)*")
+NO_PATH = (
+    "the API has no such path; in a path, a slash in the name of a dataset is %2F, and a proxy must not "
+    "decode that"
+)
 
 
 def app(
@@ -92,6 +98,20 @@ def app(
     return made
 
 
+def below(path: str, made: Starlette) -> Starlette:
+    """Return an app that serves this one below a path, such as /data. Raises `InvalidInput`."""
+    mount = path.rstrip("/")
+    if not _PATH.fullmatch(mount):
+        raise InvalidInput(
+            f"the path must be like /data, of letters, digits, '-', '_' and '/', and not {path[:80]!r}"
+        )
+    if not mount:
+        return made
+    outer = Starlette(routes=[Mount(mount, made)])
+    outer.state = made.state
+    return outer
+
+
 def _cross_origin(origins: Sequence[str]) -> Middleware:
     """Return what lets pages of other origins do all that the API has, with a token and without a cookie."""
     return Middleware(
@@ -131,7 +151,8 @@ async def _not_served(request: Request, error: Exception) -> Response:
     detail = None if error.detail == title else error.detail
     headers = dict(error.headers or {})
     if _is_for_programs(request):
-        return problems.problem(error.status_code, title, detail, headers)
+        is_unknown = error.status_code == HTTPStatus.NOT_FOUND and detail is None
+        return problems.problem(error.status_code, title, NO_PATH if is_unknown else detail, headers)
     return page.refused(request, error.status_code, title, detail, headers)
 
 

@@ -92,13 +92,10 @@ def _unknown(request: Request) -> Response:
     if not _is_api(request):
         return RedirectResponse(login_address(request), 303)
     more = {} if request.method in SAFE else {"published": False}
-    return problems.problem(
-        401,
-        "Unauthorized",
-        "send a token: Authorization: Bearer TOKEN",
-        {"WWW-Authenticate": "Bearer"},
-        **more,
-    )
+    detail = "send a token: Authorization: Bearer TOKEN"
+    if is_bearer(request):
+        detail = "the token is not one that this server knows"
+    return problems.problem(401, "Unauthorized", detail, {"WWW-Authenticate": "Bearer"}, **more)
 
 
 def _from_elsewhere(request: Request) -> Response | None:

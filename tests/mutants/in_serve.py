@@ -106,6 +106,12 @@ if expected == NEVER:
         Edit("Access._role_by_session", "if time.time() < expires else Role.NOBODY", ""),
     ),
     mutant(
+        "a path that a proxy has decoded is not found, and nothing more",
+        "Who runs a proxy that decodes %2F is told.",
+        "serve/test_reads.py::test_a_name_with_slashes_and_dots_is_one_segment_of_a_path[sqlite]",
+        Edit("_not_served", "NO_PATH if is_unknown else detail", "detail"),
+    ),
+    mutant(
         "a confirmation holds whatever has happened since",
         "A person does what the page has shown.",
         ACTIONS + "what_has_moved_on_is_shown_anew[sqlite-]",

@@ -70,6 +70,8 @@ def test_a_wrong_token_opens_nothing(site: Site, closed: Site) -> None:
         for each in (site, closed):
             answer = put(each, Authorization=authorization)
             assert (answer.status, answer.json["published"]) == (401, False), authorization
+            is_shown = authorization.partition(" ")[0] == "Bearer"
+            assert ("not one that this server knows" in answer.json["detail"]) is is_shown, authorization
             assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert closed.get(f"{DATASET}/latest", Authorization=authorization).status == 401, authorization
         assert closed.get("/", Authorization=authorization).headers["Location"] == "/login?next=%2F"

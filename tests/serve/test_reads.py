@@ -17,7 +17,9 @@ def test_a_name_with_slashes_and_dots_is_one_segment_of_a_path(store: swapstore.
     assert (answer.status, answer.json) == (200, {"a": 1})
     assert answer.headers["Swapstore-Id"] == "one"
     assert site.get("/api/datasets/eu%2F..%2Flatest").json["dataset"] == name
-    assert site.get("/api/datasets/eu/../latest").status == 404
+    unknown = site.get("/api/datasets/eu/../latest")
+    assert unknown.status == 404
+    assert "%2F" in unknown.json["detail"]  # the one that a proxy has decoded is told, and so is its operator
 
 
 def test_problems_say_what_is_wrong(site: Site) -> None:

@@ -32,9 +32,10 @@ class Stream:
 
     def __init__(self, port: int, dataset: str, *, mount: str = "", **headers: str) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+        headers = {"Host": "localhost", **headers}
         lines = [f"{name.replace('_', '-')}: {text}" for name, text in headers.items()]
         path = f"{mount}/api/datasets/{quote(dataset, safe='')}/events"
-        head = "\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *lines, "", ""])
+        head = "\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""])
         self.socket.sendall(head.encode())
         self._file = self.socket.makefile("rb")
         self.status = int(self._file.readline().split()[1])

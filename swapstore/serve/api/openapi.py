@@ -197,7 +197,6 @@ _PROBLEMS = {
     "404": "No such dataset, snapshot or member.",
     "408": "The body did not arrive in time.",
     "409": "The id has other content, or the snapshot is older than the retention.",
-    "411": "The length of the body is not known.",
     "412": "Another publish came first.",
     "413": "The body is too large.",
     "415": "The body is of another type.",
@@ -267,7 +266,7 @@ def _publishing() -> Schema:
             _header("If-Match", 'Publish only if the latest has this version (`"7"`) or ETag; else 412.'),
             _header("If-None-Match", "`*`: publish only if nothing is published yet; else 412."),
             _header("Swapstore-Ts", "The moment that the data describes: ms since 1970, or RFC 3339."),
-            _header("Swapstore-Label", "`key=value`, percent-encoded; may be repeated."),
+            _header("Swapstore-Label", "`key=value`, percent-encoded. Several, or one with commas between."),
             _header("Swapstore-Dedupe-Key", "Do nothing if a recent commit has this key."),
         ],
         "requestBody": {
@@ -278,7 +277,7 @@ def _publishing() -> Schema:
             "200": _json("Commit", "It was there already."),
             "201": _json("Commit", "It is published."),
             **_WRITES,
-            **_problems("408", "411"),
+            **_problems("408"),
         },
         "security": [{"token": []}],
     }
@@ -286,7 +285,8 @@ def _publishing() -> Schema:
 
 def _paths() -> Schema:
     dataset = "/api/datasets/{name}"
-    member = {"name": "member", "in": "path", "required": True, "schema": _TEXT}
+    named = "The member. A slash in it is written as %2F."
+    member = {"name": "member", "in": "path", "required": True, "description": named, "schema": _TEXT}
     every = _reading("All datasets.", {"200": _json("Datasets", "By name.")}, named=False)
     served = _reading("The payload that is served.", _PAYLOAD, *_SELECTORS, *_CONDITIONS)
     of_member = _reading("The payload of a member of a group.", _PAYLOAD, member, *_SELECTORS, *_CONDITIONS)
