@@ -21,13 +21,14 @@ from swapstore.cache import Cache
 from swapstore.drivers.sqlite.driver import SqliteDriver
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context, SystemClock
-from tests.serve.conftest import served
+from tests.serve.conftest import TOKEN, served
 from tests.support.browser import Browser, Scheme, find, launched, missing
 from tests.support.web import Site
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 LARGEST_BYTES = 150_000
 HOUR_MS = 3_600_000
+BOUNDS = {"europe": "6h", "latam": "6h", "mena": "12h"}
 
 
 @attrs.frozen
@@ -42,9 +43,12 @@ class Shot:
 
 
 SHOTS = (
-    Shot("datasets", "/", height=420),
-    Shot("datasets-on-a-phone", "/", width=390, height=560, scheme="dark"),
-    Shot("diff", "/datasets/europe/diff?from=23&to=24"),
+    Shot("datasets", "/", height=360),
+    Shot("dataset", "/datasets/mena"),
+    Shot("dataset-on-a-phone", "/datasets/mena", width=390, height=800, scheme="dark"),
+    Shot("snapshot", "/datasets/mena/versions/24", height=720, scheme="dark"),
+    Shot("value", "/datasets/mena/value?pointer=/prices/mena-007", height=720),
+    Shot("diff", "/datasets/europe/diff?from=23&to=24", height=700),
 )
 
 
@@ -56,7 +60,10 @@ def take(shots: Sequence[Shot], directory: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="swapstore-") as home:
         path = Path(home) / "store.db"
         prepare(path)
-        with served(f"sqlite:///{path}") as site, launched(chromium) as browser:
+        with (
+            served(f"sqlite:///{path}", bounds=BOUNDS, allow_writes=True, token=TOKEN) as site,
+            launched(chromium) as browser,
+        ):
             for shot in shots:
                 picture = taken(browser, site, shot)
                 assert len(picture) <= LARGEST_BYTES, f"{shot.name}: {len(picture)} bytes"
