@@ -35,7 +35,7 @@ def test_what_is_served_is_told_from_what_is_latest(store: swapstore.Store, site
 
     page = checked(site.get("/datasets/mena").body)
 
-    assert page.all("h1")[0].text.split() == ["mena", "fresh", "pinned"]
+    assert page.all("h1")[0].text.split() == ["mena", "pinned"]
     current = next(row for row in page.all("tr") if "aria-current" in row.attributes)
     assert "2 served pinned" in " ".join(current.text.split())
     newest = page.rows()[0]
