@@ -13,6 +13,7 @@ from swapstore.store import AsyncStore
 from tests.serve.conftest import TOKEN, served
 from tests.support.damage import Damage
 from tests.support.html import Page, checked
+from tests.support.valkey import free_port
 from tests.support.web import Site
 
 HOSTILE = {'"><script>alert(1)</script>': "' onmouseover=alert(1) x='", "a\u202eb": "\u2066<b>"}
@@ -140,7 +141,7 @@ def test_one_version_has_nothing_to_be_compared_with(store: swapstore.Store, sit
     store.publish("mena", 1)
     page = checked(site.get("/datasets/mena").body)
     assert not page.all("form", id="compare")
-    assert len(page.all("svg")) == 1
+    assert not page.all("svg")
     assert not [each for each in page.all("a") if "/diff" in each.attributes["href"]]
 
 
@@ -210,3 +211,31 @@ def test_a_long_history_costs_one_page(
     assert len(page.rows()) == 51
     assert sorted(limits) == [51, 201]
     assert "200 values" in page.text
+
+
+def test_the_latest_that_is_pinned_is_served(store: swapstore.Store, site: Site) -> None:
+    """An operator reads that the latest is not served, and rolls back what was right."""
+    store.publish("mena", {"a": 1})
+    store.pin("mena", version=1)
+    shown = site.get("/datasets/mena").body.decode()
+    assert "(latest, pinned)" in shown
+    assert "not served" not in shown
+
+    store.publish("mena", {"a": 2})
+    assert "not served" in site.get("/datasets/mena").body.decode()
+
+
+def test_an_outage_is_told_in_plain_words_and_in_full_to_who_may_know() -> None:
+    """Somebody who opens the page at night reads a class name, or strangers read where the store is."""
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    with served(url, allow_writes=True, token=TOKEN) as site:
+        answer = site.get("/")
+        assert answer.status == 503
+        assert "cannot be reached now" in answer.body.decode()
+        assert str(port) not in answer.body.decode()
+        assert "Sign in to see why" in answer.body.decode()
+        told = site.get("/", Authorization=f"Bearer {TOKEN}").body.decode()
+        assert f"127.0.0.1:{port}" in told
+        assert site.get("/health").status == 200
+        assert "unreachable" in site.get("/health").body.decode()

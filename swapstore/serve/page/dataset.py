@@ -122,16 +122,17 @@ async def members_of(site: Site, status: Status) -> tuple[dict[str, tuple[int, s
 
 
 def plots_of(newest: Sequence[Row]) -> list[Plot]:
-    """Return the plots of the last versions, from rows with the newest first."""
+    """Return the plots of the last versions, from rows with the newest first. One version is no line."""
     rows = newest[::-1]
+    if len(rows) == 1:
+        return []
     shown = rows[-PLOTTED:]
     names = [f"version {row.version}" for row in shown]
     made = [plot("Size", [float(row.size) for row in shown], names, _size, _bytes)]
-    if len(rows) > 1:
-        pairs = list(pairwise(rows))[-PLOTTED:]
-        intervals = [float(row.committed_at - previous.committed_at) for previous, row in pairs]
-        names = [f"version {row.version}" for _, row in pairs]
-        made.append(plot("Interval between commits", intervals, names, lambda ms: figures.interval(int(ms))))
+    pairs = list(pairwise(rows))[-PLOTTED:]
+    intervals = [float(row.committed_at - previous.committed_at) for previous, row in pairs]
+    names = [f"version {row.version}" for _, row in pairs]
+    made.append(plot("Interval between commits", intervals, names, lambda ms: figures.interval(int(ms))))
     return [each for each in made if each is not None]
 
 

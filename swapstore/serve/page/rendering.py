@@ -46,6 +46,14 @@ _TEMPLATES.filters |= {
 }
 _TEMPLATES.globals["library_version"] = swapstore.__version__
 
+HEADINGS = {
+    404: "There is no such thing here",
+    422: "This cannot be used",
+    500: "Something that is stored is damaged, or the store is set up wrongly",
+    503: "The store cannot be reached now",
+}
+"""What a page says of an error, by its status."""
+
 DONE = {
     "pin": "It is pinned: readers of the latest get this version until it is unpinned.",
     "unpin": "It is unpinned: readers of the latest get the latest again.",
@@ -87,8 +95,8 @@ def html(
 
 def failed(request: Request, status: int, error: SwapstoreError, *, in_full: bool) -> Response:
     """Return the page that tells of an error of a call."""
-    detail = str(error) if in_full or status < 500 else None  # noqa: PLR2004
-    return refused(request, status, type(error).__name__, detail, {})
+    detail = str(error) if in_full or status < 500 else "Sign in to see why."  # noqa: PLR2004
+    return refused(request, status, HEADINGS.get(status, "This cannot be done"), detail, {})
 
 
 def refused(
