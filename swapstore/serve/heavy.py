@@ -28,15 +28,10 @@ async def in_thread(work: Callable[P, T], *args: P.args, **options: P.kwargs) ->
     if not _room.acquire(blocking=False):
         raise Throttled("the server has too much to do: try again", retry_after_s=2)
 
-    def run() -> T:
-        try:
-            return work(*args, **options)
-        finally:
-            _room.release()
-
     try:
-        future = _threads.submit(run)
+        future = _threads.submit(work, *args, **options)
     except BaseException:
         _room.release()
         raise
+    future.add_done_callback(lambda _: _room.release())  # of work that is cancelled in the line, too
     return await asyncio.wrap_future(future)

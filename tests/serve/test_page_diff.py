@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+import pytest
+
 import swapstore
+from swapstore.serve.page import diff
 from tests.support.web import Site
 
 
@@ -56,3 +63,41 @@ def test_a_diff_of_one_version_or_of_none_says_what_is_missing(store: swapstore.
     assert answer.status == 404
     assert "no snapshot before version 1" in answer.body.decode()
     assert "same payload" in site.get("/datasets/mena/diff?from=1&to=1").body.decode()
+
+
+def test_the_bytes_of_a_text_are_not_the_text(store: swapstore.Store, site: Site) -> None:
+    """What was compared before is shown for versions with the same bytes, and another codec."""
+    for text in (b'{"a":1}', b'{"a":2}'):
+        store.publish("mena", msgspec.Raw(text))
+    for text in (b'{"a":1}', b'{"a":2}'):
+        store.publish("mena", text, codec="bytes")
+
+    first = site.get("/datasets/mena/diff?from=1&to=2")
+    second = site.get("/datasets/mena/diff?from=3&to=4")
+
+    assert ">/a<" in first.body.decode()
+    assert ">/a<" not in second.body.decode()
+
+
+def test_two_threads_compare_at_the_same_time(
+    store: swapstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of changes fails because other people looked at other changes in that moment."""
+    found = [store.read("mena", version=store.publish("mena", {"a": n}).version) for n in range(8)]
+    versions = [each for each in found if each is not None]
+
+    class Busy(OrderedDict[Any, Any]):
+        """Lets another thread in, which compares many others, just after something was kept."""
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            if others:
+                pairs, others[:] = [*others], []
+                for pair in pairs:
+                    diff.compared(*pair)
+
+    others: list[tuple[swapstore.Snapshot, swapstore.Snapshot]] = []
+    monkeypatch.setattr(diff, "_kept", Busy())
+    for n in range(2):
+        others[:] = [(versions[0], each) for each in versions[2:]] if n else []
+        assert [each.after for each in diff.compared(versions[0], versions[1]).changes] == [1]

@@ -109,11 +109,10 @@ async def show_diff(request: Request) -> Response:
 def compared(old: Snapshot, new: Snapshot) -> Diff:
     """Compare two snapshots. The last few results are kept, for the next page of changes."""
     key = (f"{old.sha256} {old.codec}", f"{new.sha256} {new.codec}")
-    found = _kept.get(key)
+    found = _kept.pop(key, None)  # it goes to the end; another thread may do the same
     if found is None:
         found = swapstore.diff(old, new)
     _kept[key] = found
-    _kept.move_to_end(key)
     while len(_kept) > KEPT_DIFFS:
         _kept.popitem(last=False)
     return found
