@@ -483,6 +483,11 @@ def file(value: Any) -> str:
     return str.__str__(path)
 
 
+def is_etag(text: str) -> bool:
+    """Say whether this has the form of the etag of a manifest."""
+    return _ETAG.fullmatch(text) is not None
+
+
 def etag(value: Any) -> str:
     """Return a well-formed etag."""
     return _matching(value, _ETAG, "etag", "the etag of a Snapshot or a Commit")

@@ -92,11 +92,16 @@ def serve(
         cors=cors or (),
     )
     app = application.below(path, app)
+    for name in allowed_host or ():
+        if "/" in name:
+            raise InvalidInput(f"--allowed-host is a name such as data.example.com, and not {name[:80]!r}")
     with server.listen(host, port) as listening:
         url, is_local = server.url_of(listening) + path.rstrip("/"), server.is_on_loopback(listening)
 
         def say_started() -> None:
             _say_where(session, store, url)
+            if token and not allow_writes:
+                output.complain(f"${TOKEN_VARIABLE} is set, and nobody can write without --allow-writes")
             if not (is_local or read_token):
                 output.complain(
                     f"everybody who reaches {url} can read all datasets; to ask for a token, set "

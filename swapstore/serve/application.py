@@ -32,6 +32,7 @@ from swapstore.store import AsyncStore
 
 LOG = logging.getLogger("swapstore")
 STATIC = Path(__file__).parent / "static"
+_ORIGIN = re.compile(r"https?://[^/\s@?#]+|\*")
 _PATH = re.compile(r"(/[A-Za-z0-9_-]+)*")
 NO_PATH = (
     "the API has no such path; in a path, a slash in the name of a dataset is %2F, and a proxy must not "
@@ -94,6 +95,7 @@ def app(
             Exception: _broken,
         },
     )
+    made.router.redirect_slashes = False  # a client that publishes does not follow a redirect
     made.state.site = site
     return made
 
@@ -114,6 +116,11 @@ def below(path: str, made: Starlette) -> Starlette:
 
 def _cross_origin(origins: Sequence[str]) -> Middleware:
     """Return what lets pages of other origins do all that the API has, with a token and without a cookie."""
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise InvalidInput(
+                f"an origin is like https://example.com or http://localhost:3000, and not {origin[:80]!r}"
+            )
     return Middleware(
         CORSMiddleware,
         allow_origins=list(origins),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 import swapstore
+import swapstore.aio
+import swapstore.http
 from tests.support.web import Site
 
 
@@ -30,3 +34,38 @@ def test_problems_say_what_is_wrong(site: Site) -> None:
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.json["title"] == "NotFound"
     assert "nothing is published" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "?versoin=1",
+        "/latest?versoin=1",
+        "/history?label=run=7",
+        "/history?limit=1&after=3",
+        "/diff?form=1",
+    ],
+)
+def test_a_parameter_with_a_typo_is_refused(path: str, store: swapstore.Store, site: Site) -> None:
+    """Another snapshot than the one that was asked for is returned, or the history without its filter."""
+    store.publish("mena", 1)
+    store.publish("mena", 2)
+    answer = site.get(f"/api/datasets/mena{path}")
+    assert (answer.status, answer.json["title"]) == (422, "InvalidInput")
+    assert "is unknown" in answer.json["detail"]
+
+
+def test_a_path_with_a_slash_at_its_end_is_not_there(store: swapstore.Store, site: Site) -> None:
+    """A publish without a name is answered by a redirect without a word, which few clients follow."""
+    for path in ("/api/datasets/", "/api/datasets/mena/"):
+        answer = site.get(path)
+        assert (answer.status, answer.json["title"]) == (404, "Not Found")
+
+
+def test_what_is_no_origin_is_refused() -> None:
+    """A browser refuses every call, because of a host name where an origin should be."""
+    store = swapstore.aio.connect("sqlite:///never.db")
+    for wrong in ("example.com", "https://example.com/", "https://example.com/path", ""):
+        with pytest.raises(swapstore.InvalidInput, match="origin"):
+            swapstore.http.app(store, cors=[wrong])
+    swapstore.http.app(store, cors=["https://example.com", "http://localhost:3000"])

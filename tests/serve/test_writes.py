@@ -523,3 +523,19 @@ def test_orders_for_nothing(site: Site) -> None:
         order(site, "confirm"),
     ):
         assert (answer.status, answer.json["title"]) == (404, "NotFound")
+
+
+def test_the_etag_of_a_status_is_no_condition(store: swapstore.Store, site: Site) -> None:
+    """A client that sends the wrong etag is told that the dataset has changed, reads it again, and so on."""
+    commit = store.publish("mena", 1)
+    answer = site.send(
+        "PUT",
+        "/api/datasets/mena",
+        b"2",
+        Authorization=f"Bearer {TOKEN}",
+        Content_Type="application/json",
+        If_Match=f'"{commit.etag}"',
+    )
+    assert answer.status == 422
+    assert "header ETag" in answer.json["detail"]
+    assert store.status("mena").version == 1  # type: ignore[union-attr]

@@ -83,7 +83,12 @@ class Browser:
 
     @contextmanager
     def page(
-        self, width: int = 1280, scheme: Scheme = "light", complaints: list[str] | None = None
+        self,
+        width: int = 1280,
+        scheme: Scheme = "light",
+        complaints: list[str] | None = None,
+        *,
+        java_script: bool = True,
     ) -> Iterator[Page]:
         """Open an empty page with cookies and storage of its own; fail in the end if it has complaints.
 
@@ -92,7 +97,9 @@ class Browser:
         complaints = [] if complaints is None else complaints
         with running_loop(self._loop, self._hooks):
             context = self._launched.new_context(
-                viewport={"width": width, "height": HEIGHT}, color_scheme=scheme
+                viewport={"width": width, "height": HEIGHT},
+                color_scheme=scheme,
+                java_script_enabled=java_script,
             )
             watch = Watch(complaints)
             context.on("console", watch.console)

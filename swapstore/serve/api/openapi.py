@@ -47,6 +47,7 @@ _TEXT: Schema = {"type": "string"}
 _WHOLE: Schema = {"type": "integer"}
 _FLAG: Schema = {"type": "boolean"}
 _MS: Schema = {"type": "integer", "description": "Milliseconds since the Unix epoch, UTC."}
+_ETAG: Schema = {"type": "string", "description": "Of the manifest: it names a swap. Not the header ETag."}
 _VERSION: Schema = {"type": "integer", "minimum": 1}
 _LABELS: Schema = {"type": "object", "additionalProperties": _TEXT}
 
@@ -68,7 +69,7 @@ SCHEMAS: dict[str, Schema] = {
     "Status": _object(
         dataset=_TEXT,
         version={"type": "integer", "description": "It counts every swap, pins and confirmations too."},
-        etag=_TEXT,
+        etag=_ETAG,
         committed_at=_MS,
         confirmed_at=_MS,
         count=_WHOLE,
@@ -85,7 +86,7 @@ SCHEMAS: dict[str, Schema] = {
         {"replicas": _WHOLE},
         dataset=_TEXT,
         version=_WHOLE,
-        etag=_TEXT,
+        etag=_ETAG,
         id=_TEXT,
         ts=_MS,
         sha256=_TEXT,
@@ -148,7 +149,7 @@ SCHEMAS: dict[str, Schema] = {
         codec=_TEXT,
         labels=_LABELS,
         committed_at=_MS,
-        etag=_TEXT,
+        etag=_ETAG,
     ),
     "Problem": _object(
         {
@@ -312,13 +313,12 @@ def _paths() -> Schema:
 
 
 def _listing() -> Schema:
-    labels = {"type": "object", "additionalProperties": _TEXT}
     return _reading(
         "Committed snapshots, newest first.",
         {"200": _json("History", "A page of them.")},
         _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "How many. Default: 50."),
         _query("before", _VERSION, "Only versions below this one: `next` of the page before."),
-        _query("label", labels, "`label.key=value`: only those with this label; may be repeated."),
+        _query("label.KEY", _TEXT, "Only those whose label KEY has this value; any number of labels."),
     )
 
 

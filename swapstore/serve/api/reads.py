@@ -41,11 +41,21 @@ def whole(request: Request, name: str) -> int | None:
     raise InvalidInput(f"{name} must be a whole number, not {text[:40]!r}")
 
 
+def takes(request: Request, *names: str, labels: bool = False) -> None:
+    """Refuse a parameter that is unknown: with a typo, another snapshot would be returned, or all of them."""
+    for name in request.query_params:
+        if name not in names and not (labels and name.startswith("label.")):
+            known = [*names, *(["label.KEY"] if labels else [])]
+            listed = f"these are known: {', '.join(known)}" if known else "this path takes none"
+            raise InvalidInput(f"the parameter {name[:40]!r} is unknown; {listed}")
+
+
 # --- datasets ------------------------------------------------------------------------------------------
 
 
 async def list_datasets(request: Request) -> Response:
     """Return the health of all datasets, in alphabetical order."""
+    takes(request)
     site = site_of(request)
     found = await site.store.health()
     if found.error is not None:
@@ -57,6 +67,7 @@ async def list_datasets(request: Request) -> Response:
 
 async def show_status(request: Request) -> Response:
     """Return the status of a dataset."""
+    takes(request)
     return json_response(documents.status(await status_of(site_of(request), request.path_params["name"])))
 
 
@@ -87,6 +98,7 @@ async def selected(request: Request, member: str | None = None) -> Snapshot:
 
     Raises `NotFound` if there is none.
     """
+    takes(request, "version", "id", "as_of")
     store, name = site_of(request).store, request.path_params["name"]
     version, id_ = whole(request, "version"), request.query_params.get("id")
     as_of = moment(request.query_params.get("as_of"), "as_of")
@@ -134,6 +146,7 @@ async def payload(request: Request, found: Snapshot, member: str | None) -> Resp
 
 async def list_history(request: Request) -> Response:
     """Return committed rows, newest first, and where the next page begins."""
+    takes(request, "limit", "before", labels=True)
     site, name = site_of(request), request.path_params["name"]
     status = await status_of(site, name)
     limit = whole(request, "limit")
@@ -149,6 +162,7 @@ async def list_history(request: Request) -> Response:
 
 async def show_diff(request: Request) -> Response:
     """Return what changed between two versions."""
+    takes(request, "from", "to", "limit")
     site, name = site_of(request), request.path_params["name"]
     limit = whole(request, "limit")
     old, new = await pair(site, name, whole(request, "from"), whole(request, "to"))

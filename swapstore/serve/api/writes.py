@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from swapstore import codecs, documents
+from swapstore import arguments, codecs, documents
 from swapstore.errors import Conflict, InvalidInput, SwapstoreError
 from swapstore.http import responses
 from swapstore.models import Commit, Status
@@ -143,6 +143,11 @@ def _match(request: Request) -> str | None:
     found = _one(request, "if-match")
     if found is None or _VERSION.fullmatch(found):
         return None
+    if arguments.is_etag(found.strip('"')):
+        raise InvalidInput(
+            "If-Match has the etag of a status or a commit, which names a swap; send the header ETag of "
+            '…/latest, or the version in quotes, such as "7"'
+        )
     if not _TAG.fullmatch(found):
         raise InvalidInput(
             'If-Match must be a version in quotes, such as "7", or the ETag of …/latest, which is strong, '
