@@ -17,7 +17,7 @@ def _short_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_work_that_fails_leaves_the_line() -> None:
-    """After some documents that cannot be decoded, the server refuses all heavy work until it is restarted."""
+    """After some documents that cannot be decoded, the server refuses all heavy work for good."""
 
     async def run() -> int:
         for _ in range(10):
@@ -29,7 +29,7 @@ def test_work_that_fails_leaves_the_line() -> None:
 
 
 def test_work_that_nobody_waits_for_any_more_leaves_the_line() -> None:
-    """A client goes away while its request waits for a thread, and its place in the line is never free again."""
+    """A request is cancelled while it waits for a thread, and its place in the line is never free again."""
     go_on = threading.Event()
 
     async def run() -> int:
