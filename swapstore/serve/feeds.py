@@ -38,15 +38,14 @@ def event(kind: str, fields: dict[str, object], id_: str | None = None) -> bytes
 class Feed:
     """What is served of a dataset, as events.
 
-    `served` is the event of it, and `number` counts its changes. `state` says whether the last look at the
-    store failed. `over`: it has ended, and so do its clients.
+    `served` is the event of it, `id` that of the event, and `number` counts its changes. `state` says whether
+    the last look at the store failed. `over`: it has ended, and so do its clients.
     """
 
     def __init__(self, store: AsyncStore, name: str) -> None:
         """Begin with the first look. Raises `InvalidInput` for a name that no dataset can have."""
         self.name = name
-        self.version: int | None = None
-        self.served, self.number = b"", 0
+        self.id, self.served, self.number = "", b"", 0
         self.state = _behind(None, None)
         self.error: SwapstoreError | None = None  # why it could not be read yet
         self.over = False
@@ -136,10 +135,11 @@ class Feed:
             self.number += 1
         self._found, self._is_read = found, True
         if found is None:
-            self.version, self.served = None, event("gone", {}, "")
+            self.id, self.served = "", event("gone", {}, "")
         else:
             fields = {name: getattr(found, name) for name in SENT}
-            self.version, self.served = found.version, event("served", fields, str(found.version))
+            self.id = f"{found.version}-{found.committed_at}"  # after a drop, versions begin anew
+            self.served = event("served", fields, self.id)
 
     def _wake(self) -> None:
         for woken in self.clients:

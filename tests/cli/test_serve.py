@@ -81,6 +81,7 @@ def test_it_says_where_it_listens_and_ends_quietly(swapstore: Swapstore) -> None
         health = running.site.get("/api/health")
         assert (health.status, health.json["datasets"]["other"]["state"]) == (503, "missing")
         assert running.site.send("PUT", "/api/datasets/mena", b"1").status == 403
+        assert running.site.get("/api/datasets", Host="evil.example").status == 421
         with Stream(running.site.port, "mena") as stream:
             stream.next("current")
             assert running.end(signal.SIGTERM) == 0
@@ -116,7 +117,8 @@ def test_tokens_come_from_the_environment(swapstore: Swapstore) -> None:
 @pytest.mark.slow
 def test_a_server_that_others_reach_and_that_asks_for_no_token(swapstore: Swapstore) -> None:
     """Somebody serves secrets to a network, and does not notice."""
-    with serving(swapstore, "--host", "0.0.0.0") as running:  # noqa: S104
+    writing = {"SWAPSTORE_TOKEN": TOKEN}  # it is not for readers
+    with serving(swapstore, "--allow-writes", "--host", "0.0.0.0", env=writing) as running:  # noqa: S104
         running.site.get("/api/datasets")
         assert running.end() == 0
         (line,) = running.err.splitlines()

@@ -422,3 +422,46 @@ def test_what_is_open_shows_nothing_of_the_store(closed: Site) -> None:
         assert b"store.db" not in answer.body
         assert b"namespace" not in answer.body
     assert b"store.db" not in sign_in(closed, "wrong").body
+
+
+def test_a_wrong_token_does_not_fall_back_on_the_session(closed: Site, store: swapstore.Store) -> None:
+    """A page of another site, which may send headers, gets past the check of its origin with any token."""
+    session = {"Cookie": cookie_of(sign_in(closed, TOKEN)), "Authorization": "Bearer not-a-token-of-here"}
+    assert closed.get(f"{DATASET}/latest", **session).status == 401
+    assert put(closed, Sec_Fetch_Site="cross-site", **session).status == 401
+
+
+def test_a_page_without_tls_is_not_this_site_with_tls(tmp_path: Path) -> None:
+    """Who can change what a network carries in the clear acts with the session that TLS protects."""
+    store = swapstore.aio.connect(f"sqlite:///{tmp_path}/store.db")
+    app = swapstore.http.app(store, allow_writes=True, token=TOKEN)
+    for scheme, status in (("http", 403), ("https", 303)):
+        headers = {"Host": "data.example", "Origin": f"{scheme}://data.example", "Cookie": f"{COOKIE}=x"}
+        assert asyncio.run(call(app, "POST", "/logout", b"", headers, "https"))[0] == status
+
+
+def test_only_who_may_know_the_servers_asks_the_doctor(real_url: str) -> None:
+    """Strangers see the addresses of servers, and make the store work."""
+    with served(real_url, allow_writes=True, token=TOKEN) as site:
+        assert site.get("/doctor").status == 403
+        assert b"/doctor" not in site.get("/health").body
+        assert site.get("/doctor", **BEARER).status == 200
+
+
+def test_a_page_of_a_known_origin_may_ask_before_it_sends_a_token(real_url: str) -> None:
+    """A browser asks without the token whether it may send it, and is refused because there is none."""
+    with served(real_url, read_token=READ_TOKEN, cors=["https://app.example"]) as site:
+        asked = {"Origin": "https://app.example", "Access_Control_Request_Headers": "authorization"}
+        answer = site.get(f"{DATASET}/latest", "OPTIONS", Access_Control_Request_Method="GET", **asked)
+        assert answer.status == 200
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+        refused = site.get(f"{DATASET}/latest", Origin="https://app.example")
+        assert refused.status == 401
+        assert refused.headers["Access-Control-Allow-Origin"] == "https://app.example"
+
+
+def test_no_cache_keeps_a_page(site: Site, store: swapstore.Store) -> None:
+    """A shared browser shows what is private after its user has signed out."""
+    store.publish("mena", {"a": 1})
+    for path in ("/", "/datasets/mena", "/datasets/mena/versions/1", "/datasets/none", "/login"):
+        assert site.get(path).headers["Cache-Control"] == "no-store"

@@ -152,3 +152,15 @@ def test_a_notice_after_it(site: Site, what: str) -> None:
     """A person does not see that it was done, or an address shows a text of somebody else."""
     assert b'role="status"' in site.get(f"/?done={what}").body
     assert b'role="status"' not in site.get("/?done=<b>your%20data%20is%20lost</b>").body
+
+
+@pytest.mark.usefixtures("versions")
+@pytest.mark.parametrize("body", [b"", b"etag="])
+def test_a_form_without_the_state_that_was_seen_does_nothing(
+    site: Site, store: swapstore.Store, session: dict[str, str], body: bytes
+) -> None:
+    """A script, or half a page, changes what readers get, and nobody has seen what it changes."""
+    before = status(store)
+    answer = site.send("POST", f"{PAGE}/rollback?version=1", body, Content_Type=FORM, **session)
+    assert answer.status == 409
+    assert status(store) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,9 +76,9 @@ def test_what_is_served_arrives_at_once_and_then_each_commit(store: swapstore.St
         assert stream.headers["cache-control"] == "no-store"
         assert stream.headers["x-accel-buffering"] == "no"
         event = stream.next()
-        assert (event.kind, event.id) == ("served", "1")
         snapshot = store.read_latest(name)
         assert snapshot is not None
+        assert (event.kind, event.id) == ("served", f"1-{snapshot.committed_at}")
         assert event.data == {field: getattr(snapshot, field) for field in feeds.SENT}
         assert event.data["id"] == first.id
         assert stream.retry_ms is not None
@@ -86,7 +87,7 @@ def test_what_is_served_arrives_at_once_and_then_each_commit(store: swapstore.St
         for number in (2, 3):
             store.publish(name, {"a": number})
             event = stream.next()
-            assert (event.kind, event.id, event.version) == ("served", str(number), number)
+            assert (event.kind, event.version) == ("served", number)
 
 
 def test_each_dataset_has_its_own_stream(store: swapstore.Store, site: Site) -> None:
@@ -112,15 +113,15 @@ def test_a_rollback_a_pin_and_a_drop_are_events(
     with Stream(site.port, "mena") as stream:
         stream.next("current")
         store.pin("mena", version=1)
-        assert (stream.next().id, stream.status) == ("1", 200)
+        assert (stream.next().version, stream.status) == (1, 200)
         store.unpin("mena")
-        assert stream.next().id == "2"
+        assert stream.next().version == 2
         store.rollback("mena", version=1)
-        assert stream.next().id == "1"
+        assert stream.next().version == 1
         confirmed = store.confirm("mena")
         until(lambda: confirmed.etag.encode() in every_feed[0].served)  # that is none
         published = store.publish("mena", 3)
-        assert stream.next().id == str(published.version)
+        assert stream.next().version == published.version
         store.drop("mena")
         assert stream.next() == Event("gone", "", {})
         again = store.publish("mena", 1)
@@ -131,20 +132,39 @@ def test_a_client_that_comes_back_gets_what_it_does_not_have(store: swapstore.St
     """Each reconnect loads the document again, or a rollback in between is missed."""
     store.publish("mena", 1)
     store.publish("mena", 2)
-    with Stream(site.port, "mena", Last_Event_ID="2") as stream:
+    with Stream(site.port, "mena") as stream:
+        second = str(stream.next().id)
+    with Stream(site.port, "mena", Last_Event_ID=second) as stream:
         assert stream.next().kind == "current"
         store.publish("mena", 3)
         assert stream.next().version == 3
         store.pin("mena", version=2)
         assert stream.next().version == 2, "it is what the client had when it came, and not any more"
         store.unpin("mena")
-        assert stream.next().version == 3
-    for known in ("1", "4", "", "x"):
+        newest = stream.next()
+        third = str(newest.id)
+        assert newest.version == 3
+    for known in (second, "3", "9-1", "", "x"):
         with Stream(site.port, "mena", Last_Event_ID=known) as stream:
             assert stream.next().version == 3
     store.rollback("mena", version=1)
-    with Stream(site.port, "mena", Last_Event_ID="3") as stream:
+    with Stream(site.port, "mena", Last_Event_ID=third) as stream:
         until(lambda: stream.next("served").version == 1)
+
+
+def test_a_client_that_comes_back_after_a_drop_gets_what_is_served(
+    store: swapstore.Store, site: Site, every_feed: list[Known]
+) -> None:
+    """A client that was away during a drop shows what was dropped, because versions began anew."""
+    store.publish("mena", "dropped")
+    with Stream(site.port, "mena") as stream:
+        before = stream.next()
+    store.drop("mena")
+    again = store.publish("mena", "new")
+    assert again.version == before.version
+    until(lambda: again.id.encode() in every_feed[-1].served or every_feed[-1].over)
+    with Stream(site.port, "mena", Last_Event_ID=str(before.id)) as stream:
+        assert stream.next().data["id"] == again.id
 
 
 def test_refused_before_a_stream_begins(real_url: str, store: swapstore.Store, site: Site) -> None:
@@ -153,6 +173,12 @@ def test_refused_before_a_stream_begins(real_url: str, store: swapstore.Store, s
     answer = site.get("/api/datasets/none/events")
     assert (answer.status, answer.json["title"]) == (404, "NotFound")
     assert site.get("/api/datasets/a%20b/events").status == 422
+    asking = http.client.HTTPConnection("127.0.0.1", site.port, timeout=WAIT_S)
+    for _ in range(2):  # the second one waits for the end of the first
+        asking.request("HEAD", "/api/datasets/mena/events")
+        with asking.getresponse() as ended:
+            assert ended.status == 200
+    asking.close()
     head = site.get("/api/datasets/mena/events", "HEAD")
     assert (head.status, head.headers["Content-Type"], head.body) == (200, "text/event-stream", b"")
     with served(real_url, read_token=READ_TOKEN) as closed:
@@ -214,8 +240,24 @@ def test_names_of_nothing_cost_no_view(
         until(lambda: not every_feed[3].clients)
         with Stream(site.port, "c") as three:
             assert three.next().version == 1
+            until(lambda: every_feed[3].over)  # its connection is free
         store.publish("b", 2)
         assert two.next("served").version == 2
+
+
+def test_no_stream_begins_while_the_server_stops(tmp_path: Path) -> None:
+    """A server that stops waits for a stream that began just then, and has no end."""
+
+    async def run() -> None:
+        async with swapstore.aio.connect(f"sqlite:///{tmp_path}/store.db") as store:
+            every = feeds.Feeds(store)
+            feed = every.of("mena")
+            await every.close()
+            assert feed.over
+            with pytest.raises(feeds.TooManyFeeds):
+                every.of("mena")
+
+    asyncio.run(run())
 
 
 def test_comments_keep_a_stream_open(
@@ -257,7 +299,7 @@ def test_commits_that_are_faster_than_a_client_are_merged(tmp_path: Path) -> Non
             await auntil(lambda: sent)
             for number in range(1, 50):
                 await store.publish("mena", number)
-            await auntil(lambda: feed.version == 50)
+            await auntil(lambda: feed.id.startswith("50-"))
             assert len(sent) == 1
             ready.set()
             await auntil(lambda: len(sent) == 2)
@@ -269,12 +311,17 @@ def test_commits_that_are_faster_than_a_client_are_merged(tmp_path: Path) -> Non
 
     asyncio.run(run())
     assert [each.count(b"event: served") for each in sent] == [1, 1]
-    assert b"id: 50\n" in sent[1]
+    assert b"id: 50-" in sent[1]
 
 
-def test_a_client_that_reads_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("taken", [0, 1, 2])
+def test_a_client_that_reads_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
     """A client that stopped reading is a client as long as its connection is open."""
     monkeypatch.setattr(events, "SEND_S", 0.01)
+    monkeypatch.setattr(events, "PULSE_S", 0.01)
+    sent: list[Any] = []
 
     async def run() -> None:
         async with swapstore.aio.connect(f"sqlite:///{tmp_path}/store.db") as store:
@@ -282,11 +329,16 @@ def test_a_client_that_reads_nothing_is_given_up(tmp_path: Path, monkeypatch: py
             feed = feeds.Feed(store, "mena")
             await feed.first_look(WAIT_S)
 
-            async def blocked(_: Any = None) -> Any:
+            async def blocked() -> Any:
                 await asyncio.Event().wait()
 
+            async def send(message: Any) -> None:
+                if len(sent) == taken:
+                    await blocked()
+                sent.append(message)
+
             async with asyncio.timeout(WAIT_S):
-                await events._Stream(feed, None)({}, blocked, blocked)
+                await events._Stream(feed, None)({}, blocked, send)
             assert not feed.clients
             feed.end()
             await asyncio.wait([feed.task])
@@ -314,14 +366,15 @@ def test_an_outage_is_an_event_and_so_is_its_end(fallible: Server) -> None:
     with swapstore.connect(fallible.url) as store:
         store.publish("mena", 1)
     with served(fallible.url) as site, Stream(site.port, "mena") as stream:
-        assert stream.next().version == 1
+        first = stream.next()
+        assert first.version == 1
         assert stream.next().kind == "current"
         fallible.stop()
         behind = stream.next()
         assert (behind.kind, behind.id, behind.data["error"]) == ("behind", None, "Unavailable")
         assert abs(behind.data["seen_at"] - time.time() * 1000) < 60_000
         assert str(fallible.port) not in str(behind.data)
-        with Stream(site.port, "mena", Last_Event_ID="1") as late:
+        with Stream(site.port, "mena", Last_Event_ID=str(first.id)) as late:
             assert late.next().kind == "behind"
         with Stream(site.port, "other") as early:
             assert early.next().data == {"error": "Unavailable", "seen_at": None}

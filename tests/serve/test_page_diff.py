@@ -10,6 +10,7 @@ import pytest
 
 import swapstore
 from swapstore.serve.page import diff
+from tests.support.html import checked
 from tests.support.web import Site
 
 
@@ -101,3 +102,16 @@ def test_two_threads_compare_at_the_same_time(
     for n in range(2):
         others[:] = [(versions[0], each) for each in versions[2:]] if n else []
         assert [each.after for each in diff.compared(versions[0], versions[1]).changes] == [1]
+
+
+def test_more_changes_are_selected_like_the_first(store: swapstore.Store, site: Site) -> None:
+    """The next page of changes has those of other kinds, or of other places."""
+    for plus in (0, 1):
+        inside = {f"k{number:03}": number + plus for number in range(150)}
+        store.publish("mena", {"a": inside, "b": inside, f"c{plus}": 1})
+
+    page = checked(site.get("/datasets/mena/diff?below=/a&kind=changed").body)
+    more = site.get(page.link("More: 50 left"), HX_Request="true").body.decode()
+
+    assert more.count('class="badge changed">changed<') == 50
+    assert more.count(">/a/k") == 50

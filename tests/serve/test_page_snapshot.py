@@ -259,3 +259,27 @@ def test_a_document_of_too_many_values_is_refused(monkeypatch: pytest.MonkeyPatc
     assert nodes.at(b"[1,2,3,4]", "/3") is not None
     with pytest.raises(InvalidInput, match="download it"):
         nodes.at(b"[1,2,3,4,5]", "/3")
+
+
+def test_neighbours_are_the_next_ones(store: swapstore.Store, site: Site) -> None:
+    """Somebody who goes through the versions one by one skips some."""
+    for n in range(5):
+        store.publish("mena", n)
+    page = checked(site.get("/datasets/mena/versions/2").body)
+    assert page.link("Older: 1") == ONE
+    assert page.link("Newer: 3") == "/datasets/mena/versions/3"
+
+
+def test_the_json_of_a_member_is_that_of_this_member(store: swapstore.Store, site: Site) -> None:
+    """The text of another member is downloaded, or taken over."""
+    store.publish_group("mena", {"EG": [1], "IL/north": [2]})
+    page = checked(site.get(f"{ONE}?member=IL%2Fnorth").body)
+    assert site.get(page.link("JSON")).json == [2]
+    assert site.get(page.link("Download")).json == [2]
+
+
+def test_keys_that_look_like_escapes_of_pointers() -> None:
+    """The pointer of a key leads to another key."""
+    raw = b'{"~1": "tilde one", "/": "slash", "~01": "tilde zero one", "~0": "tilde zero", "~": "tilde"}'
+    for node in nodes.children(nodes.root(raw)):
+        assert nodes.at(raw, node.pointer) == node

@@ -116,3 +116,15 @@ def test_what_is_no_pointer_is_refused(store: swapstore.Store, site: Site) -> No
     publish(store, "{}")
     assert site.get("/datasets/mena/value?pointer=a").status == 422
     assert site.get("/datasets/nothing/value?pointer=/a").status == 404
+
+
+def test_older_values_of_a_member_are_those_of_this_member(store: swapstore.Store, site: Site) -> None:
+    """The second page of the values of a member is that of the whole group."""
+    for n in range(4):
+        store.publish_group("mena", {"EG": {"a": n}, "IL": {"a": -1}})
+    page = checked(site.get("/datasets/mena/value?pointer=/a&member=EG&last=2").body)
+    assert [row[1] for row in page.rows()] == ["3", "2"]
+    older = checked(site.get(page.link("Older versions")).body)
+    assert [row[1] for row in older.rows()] == ["1", "0"]
+    newest = checked(site.get(older.link("The newest")).body)
+    assert [row[1] for row in newest.rows()] == ["3", "2"]

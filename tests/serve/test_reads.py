@@ -7,7 +7,11 @@ import pytest
 import swapstore
 import swapstore.aio
 import swapstore.http
+from tests.serve.conftest import TOKEN, served
+from tests.support.html import checked
 from tests.support.web import Site
+
+TS = 1_769_839_200_000
 
 
 def test_a_name_with_slashes_and_dots_is_one_segment_of_a_path(store: swapstore.Store, site: Site) -> None:
@@ -69,3 +73,44 @@ def test_what_is_no_origin_is_refused() -> None:
         with pytest.raises(swapstore.InvalidInput, match="origin"):
             swapstore.http.app(store, cors=[wrong])
     swapstore.http.app(store, cors=["https://example.com", "http://localhost:3000"])
+
+
+def test_below_a_path_that_is_not_ascii(real_url: str, store: swapstore.Store) -> None:
+    """No link of the page leads anywhere, or signing in is an error of the server."""
+    store.publish("eu/x", 1)
+    with served(real_url, "/d\u00e4ta", allow_writes=True, token=TOKEN) as site:
+        page = checked(site.get("/d%C3%A4ta/").body)
+        assert page.link("eu/x") == "/d%C3%A4ta/datasets/eu%2Fx"
+        assert site.get(page.link("eu/x")).status == 200
+        asked = site.get("/d%C3%A4ta/datasets/eu%2Fx/confirm")
+        assert (asked.status, asked.headers["Location"].partition("?")[0]) == (303, "/d%C3%A4ta/login")
+        assert site.get(asked.headers["Location"]).status == 200
+
+
+def test_the_history_by_label_and_in_pages(store: swapstore.Store, site: Site) -> None:
+    """A row is left out between two pages, or those of another run are among them."""
+    for n in range(7):
+        store.publish("mena", n, labels={"run": "odd" if n % 2 else "even"})
+    path, seen = "/api/datasets/mena/history?limit=3", []
+    page = site.get(path).json
+    while True:
+        seen += [row["version"] for row in page["rows"]]
+        if page["next"] is None:
+            break
+        page = site.get(f"{path}&before={page['next']}").json
+    assert seen == [7, 6, 5, 4, 3, 2, 1]
+    odd = site.get("/api/datasets/mena/history?label.run=odd").json
+    assert [row["version"] for row in odd["rows"]] == [6, 4, 2]
+
+
+def test_a_payload_names_its_snapshot(store: swapstore.Store, site: Site) -> None:
+    """A client that decides by version takes one snapshot for another."""
+    for n in range(2):
+        store.publish("mena", {"n": n}, id=f"run-{n}", ts=TS + n)
+    for query, version in (("", 2), ("?version=1", 1), ("?id=run-0", 1)):
+        answer = site.get(f"/api/datasets/mena/latest{query}")
+        named = [answer.headers[f"Swapstore-{name}"] for name in ("Version", "Id", "Ts")]
+        assert named == [str(version), f"run-{version - 1}", str(TS + version - 1)]
+        assert answer.json == {"n": version - 1}
+        again = site.get(f"/api/datasets/mena/latest{query}", If_None_Match=answer.headers["ETag"])
+        assert (again.status, again.headers["Swapstore-Version"]) == (304, str(version))

@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 import swapstore
 import swapstore.aio
@@ -21,6 +24,7 @@ import swapstore.http
 from swapstore import codecs, errors
 from swapstore.serve import bodies, problems
 from swapstore.serve.api import writes
+from swapstore.store import AsyncStore
 from tests.serve.conftest import TOKEN, call, served
 from tests.support.deployment import until
 from tests.support.proxy import Proxy
@@ -404,6 +408,70 @@ def test_a_body_that_does_not_arrive(
                 assert b'"published":false' in answer
                 assert b"connection: close" in answer.lower()
     assert store.status("mena") is None
+
+
+def arriving(sizes: list[int], pause_s: float) -> Request:
+    """A request whose body arrives in parts, with pauses between them."""
+    rest = list(sizes)
+
+    async def receive() -> dict[str, Any]:
+        if len(rest) < len(sizes):
+            await asyncio.sleep(pause_s)
+        size = rest.pop(0)
+        return {"type": "http.request", "body": b"x" * size, "more_body": bool(rest)}
+
+    return Request({"type": "http", "method": "PUT", "headers": []}, receive)
+
+
+def test_a_body_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends a byte now and then keeps its room for days."""
+    monkeypatch.setattr(bodies, "PATIENCE_S", 0.2)
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(bodies.read(arriving([1] * 100, 0.02), 1000))
+    assert refused.value.status_code == 408
+
+
+def test_a_large_body_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer behind a slow line cannot publish what is large."""
+    monkeypatch.setattr(bodies, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(bodies, "SLOWEST", 10)
+    assert len(asyncio.run(bodies.read(arriving([1000] * 5, 0.1), 5000))) == 5000
+
+
+def test_a_body_takes_room_until_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store is slow, many clients at once fill the memory of the server."""
+    go_on, both = asyncio.Event(), asyncio.Barrier(3)
+    publish = AsyncStore.publish
+
+    async def slow(self: AsyncStore, *arguments: Any, **options: Any) -> Any:
+        if not go_on.is_set():
+            await both.wait()
+        await go_on.wait()
+        return await publish(self, *arguments, **options)
+
+    async def run() -> None:
+        async with swapstore.aio.connect(f"sqlite:///{tmp_path}/store.db") as store:
+            app = swapstore.http.app(store, allow_writes=True, token=TOKEN, max_body=100)
+
+            async def put_100(name: str) -> int:
+                return (await call(app, "PUT", f"/api/datasets/{name}", b"x" * 100, BYTES))[0]
+
+            under_way = [asyncio.ensure_future(put_100(name)) for name in "ab"]
+            await both.wait()
+            assert await put_100("c") == 503
+            go_on.set()
+            assert await asyncio.gather(*under_way) == [201, 201]
+            assert await put_100("c") == 201
+
+    monkeypatch.setattr(AsyncStore, "publish", slow)
+    asyncio.run(run())
+
+
+def test_where_it_is_leads_there(site: Site) -> None:
+    """The address of what was published leads to another dataset, or nowhere."""
+    answer = site.send("PUT", "/api/datasets/eu%2Fx", b"[1]", **JSON)
+    assert answer.headers["Location"] == "/api/datasets/eu%2Fx/latest?version=1"
+    assert site.get(answer.headers["Location"]).json == [1]
 
 
 def test_the_bodies_of_all_clients_are_bounded(real_url: str, store: swapstore.Store) -> None:

@@ -1,6 +1,6 @@
 """Server-sent events: what is served of a dataset, as it changes.
 
-    id: 42
+    id: 42-1769839201000
     event: served
     data: {"version": 42, "id": "…", "ts": …, "committed_at": …, "etag": "…", "sha256": "…", "size": …, …}
 
@@ -12,8 +12,9 @@ A stream begins with `served` and with a state, `current` or `behind`, and then 
 - `behind`: the last look at the store failed; `seen_at` is when it last showed what was sent (ms since the
   Unix epoch; null: never), and `error` the class of the error. `current`: it was read again.
 
-`Last-Event-ID` names a version and is compared for equality alone, because a pin or a rollback serves a
-lower one: a client that has what is served gets no `served` event, and every other one gets it at once.
+An id is a version and when it was committed: after a dataset was dropped, versions begin anew.
+`Last-Event-ID` is compared for equality alone, because a pin or a rollback serves a lower version: a client
+that has what is served gets no `served` event, and every other one gets it at once.
 
 404 if nothing is published, so that a name that is misspelt is noticed. In an outage, the stream begins with
 `behind` all the same: browsers try again after a stream that ended, but never after a status like 503.
@@ -60,7 +61,7 @@ async def follow_events(request: Request) -> Response:
         raise
     if request.method == "HEAD":
         return Response(headers=HEADERS)
-    return _Stream(feed, request.headers.get("last-event-id"))
+    return _Stream(feed, request.headers.get("last-event-id") or None)
 
 
 class _Stream(Response):
@@ -70,7 +71,7 @@ class _Stream(Response):
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._feed = feed
-        self._known = known  # the version that the client has already
+        self._known = known  # the id of what the client has already
         self._number, self._state = -1, b""  # as they were sent last
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
@@ -108,7 +109,7 @@ class _Stream(Response):
         """Return the events that the client does not have, and note that it has them."""
         feed, news = self._feed, b""
         if feed.number != self._number and feed.served:
-            news += feed.served if self._known is None or self._known != str(feed.version) else b""
+            news += feed.served if self._known != feed.id else b""
             self._number, self._known = feed.number, None
         if feed.state != self._state:
             news += feed.state

@@ -334,11 +334,11 @@ def _comparing() -> Schema:
 
 def _listening() -> Schema:
     events = {
-        "description": "Server-sent events, without an end. `event: served`: what is served; `id:` is its "
-        "version. `gone`: nothing is, any more. `behind`: the store cannot be read. `current`: it can again.",
+        "description": "Server-sent events, without an end. `event: served`: what is served; `id:` names "
+        "it. `gone`: nothing is, any more. `behind`: the store cannot be read. `current`: it can again.",
         "content": {"text/event-stream": {"schema": _ref("Served")}},
     }
-    has = _header("Last-Event-ID", "The version that the client has.")
+    has = _header("Last-Event-ID", "The id of the event of what the client has.")
     return _reading("What is served, whenever it changes.", {"200": events}, has)
 
 
