@@ -25,7 +25,7 @@ from swapstore.health import Bound, bounds_of
 from swapstore.http import health
 from swapstore.serve import api, page, problems
 from swapstore.serve.access import Access
-from swapstore.serve.guard import Guard, SecurityHeaders
+from swapstore.serve.guard import HEADERS, Guard, SecurityHeaders
 from swapstore.serve.paths import PathsAsSent
 from swapstore.serve.site import Site, site_of
 from swapstore.store import AsyncStore
@@ -164,7 +164,13 @@ async def _not_served(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, _: Exception) -> Response:
-    """Tell the client of a mistake of ours, and nothing more about it. The server logs the traceback."""
+    """Tell the client of a mistake of ours, and nothing more about it. The server logs the traceback.
+
+    Starlette sends this from outside of all layers, so the headers for browsers are added here.
+    """
     if _is_for_programs(request):
-        return problems.problem(500, "Internal Server Error")
-    return page.refused(request, 500, "Internal Server Error", "The log of the server says more.", {})
+        answer = problems.problem(500, "Internal Server Error")
+    else:
+        answer = page.refused(request, 500, "Internal Server Error", "The log of the server says more.", {})
+    answer.raw_headers.extend(HEADERS.items())
+    return answer

@@ -16,6 +16,18 @@ MUTANTS = (
         Edit("_Stream._news", "self._known != feed.id", "self._known is None or self._known < feed.id"),
     ),
     mutant(
+        "an event is named by its version alone",
+        "A client that was away during a drop gets what is served.",
+        EVENTS + "a_client_that_comes_back_after_a_drop_gets_what_is_served[sqlite]",
+        Edit("Feed._show", 'f"{found.version}-{found.committed_at}"', "str(found.version)"),
+    ),
+    mutant(
+        "heavy work that is cancelled keeps its place in the line",
+        "A server does not refuse work for requests that are gone.",
+        "serve/test_heavy.py::test_work_that_nobody_waits_for_any_more_leaves_the_line",
+        Edit("in_thread", "lambda _: _room.release()", "lambda done: done.cancelled() or _room.release()"),
+    ),
+    mutant(
         "a stream that ends before its first look says that nothing is published",
         "A client of a dataset that is published is not told that it is not.",
         EVENTS + "clients_share_a_view_that_is_closed_when_nobody_needs_it[sqlite]",

@@ -17,8 +17,9 @@ import swapstore
 import swapstore.aio
 import swapstore.http
 from swapstore import InvalidInput
-from swapstore.serve import access
+from swapstore.serve import access, guard
 from swapstore.serve.access import COOKIE, Access, Role
+from swapstore.store import AsyncStore
 from tests.serve.conftest import READ_TOKEN, TOKEN, call, served
 from tests.support.web import Answer, Site
 
@@ -465,3 +466,22 @@ def test_no_cache_keeps_a_page(site: Site, store: swapstore.Store) -> None:
     store.publish("mena", {"a": 1})
     for path in ("/", "/datasets/mena", "/datasets/mena/versions/1", "/datasets/none", "/login"):
         assert site.get(path).headers["Cache-Control"] == "no-store"
+
+
+def test_a_mistake_of_ours_is_as_closed_as_all_else(
+    site: Site, store: swapstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that nobody expects may be framed, or tells strangers what the error says."""
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("redis://user:s3cret@inner.example")
+
+    store.publish("mena", 1)
+    usual = site.get("/datasets/mena").headers
+    monkeypatch.setattr(AsyncStore, "status", broken)
+    for path in ("/datasets/mena", DATASET):
+        answer = site.get(path)
+        assert answer.status == 500
+        assert b"inner.example" not in answer.body
+        for name in (each.decode() for each in guard.HEADERS):
+            assert answer.headers.get_all(name) == usual.get_all(name), name

@@ -8,6 +8,7 @@ import pytest
 
 import swapstore
 from tests.serve.conftest import READ_TOKEN, TOKEN, served
+from tests.support.html import checked
 from tests.support.web import Answer, Site
 
 FORM = "application/x-www-form-urlencoded"
@@ -164,3 +165,14 @@ def test_a_form_without_the_state_that_was_seen_does_nothing(
     answer = site.send("POST", f"{PAGE}/rollback?version=1", body, Content_Type=FORM, **session)
     assert answer.status == 409
     assert status(store) == before
+
+
+@pytest.mark.usefixtures("versions")
+def test_a_rollback_below_a_pin_says_that_readers_do_not_see_it(
+    site: Site, store: swapstore.Store, session: dict[str, str]
+) -> None:
+    """An operator expects that readers get the old version now, and they go on getting what is pinned."""
+    store.pin("eu/x", version=2)
+    page = checked(site.get(f"{PAGE}/rollback?version=1", **session).body)
+    assert [row[:2] for row in page.rows()] == [["now", "2"], ["then", "2"]]
+    assert "Version 2 is pinned" in page.text

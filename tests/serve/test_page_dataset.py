@@ -246,3 +246,25 @@ def test_an_outage_is_told_in_plain_words_and_in_full_to_who_may_know() -> None:
         assert f"127.0.0.1:{port}" in told
         assert site.get("/health").status == 200
         assert "unreachable" in site.get("/health").body.decode()
+
+
+def test_intervals_are_those_of_the_later_version(store: swapstore.Store, site: Site) -> None:
+    """A long pause is drawn at the version before it."""
+    for n in range(3):
+        store.publish("mena", n)
+    page = checked(site.get("/datasets/mena").body)
+    assert [each.text.partition("From ")[2].partition(".")[0] for each in page.all("desc")] == [
+        "version 1 to version 3",
+        "version 2 to version 3",
+    ]
+
+
+def test_what_is_expected_and_not_there_is_on_the_first_page(real_url: str, store: swapstore.Store) -> None:
+    """A dataset that a producer never published is not missed."""
+    store.publish("mena", 1)
+    with served(real_url, bounds={"mena": "12h", "other": "12h"}) as site:
+        rows = checked(site.get("/").body).rows()
+        assert [row[:2] for row in rows] == [["mena", "fresh"], ["other", "missing"]]
+        assert [row[:2] for row in checked(site.get("/health").body).rows()] == [["other", "missing"]]
+        store.publish("other", 1)
+        assert not checked(site.get("/health").body).rows()

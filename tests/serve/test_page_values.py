@@ -128,3 +128,13 @@ def test_older_values_of_a_member_are_those_of_this_member(store: swapstore.Stor
     assert [row[1] for row in older.rows()] == ["1", "0"]
     newest = checked(site.get(older.link("The newest")).body)
     assert [row[1] for row in newest.rows()] == ["3", "2"]
+
+
+def test_the_line_goes_from_the_oldest_to_the_newest(store: swapstore.Store, site: Site) -> None:
+    """What rises is drawn as if it fell."""
+    publish(store, '{"a":1}', '{"a":2}', '{"a":5}')
+    page = checked(site.get("/datasets/mena/value?pointer=/a").body)
+    points = page.all("polyline")[0].attributes["points"].split()
+    down = [float(point.partition(",")[2]) for point in points]
+    assert down == sorted(down, reverse=True)
+    assert "From version 1 to version 3." in page.text

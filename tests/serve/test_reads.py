@@ -114,3 +114,23 @@ def test_a_payload_names_its_snapshot(store: swapstore.Store, site: Site) -> Non
         assert answer.json == {"n": version - 1}
         again = site.get(f"/api/datasets/mena/latest{query}", If_None_Match=answer.headers["ETag"])
         assert (again.status, again.headers["Swapstore-Version"]) == (304, str(version))
+
+
+def test_an_earlier_snapshot_is_chosen_by_time(store: swapstore.Store, site: Site) -> None:
+    """Somebody who asks what was known at a time gets what is known now."""
+    for n in range(2):
+        store.publish("mena", {"n": n}, ts=TS + n)
+    for as_of in (f"{TS}", "2026-01-31T06:00:00Z"):
+        assert site.get(f"/api/datasets/mena/latest?as_of={as_of}").json == {"n": 0}
+    assert site.get(f"/api/datasets/mena/latest?as_of={TS - 1}").status == 404
+
+
+def test_a_member_of_an_earlier_group(store: swapstore.Store, site: Site) -> None:
+    """What a member was in an earlier version is what it is now."""
+    for n in range(2):
+        store.publish_group("grid", {"EG": [n], **({"IL": [n]} if n else {})})
+    path = "/api/datasets/grid/members"
+    assert (site.get(f"{path}/EG").json, site.get(f"{path}/EG?version=1").json) == ([1], [0])
+    assert (site.get(f"{path}/IL").json, site.get(f"{path}/IL?version=1").status) == ([1], 404)
+    store.publish("mena", 1)
+    assert site.get("/api/datasets/mena/members/EG?version=1").status == 404

@@ -464,7 +464,7 @@ def test_a_body_takes_room_until_it_is_published(tmp_path: Path, monkeypatch: py
             assert await put_100("c") == 201
 
     monkeypatch.setattr(AsyncStore, "publish", slow)
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_where_it_is_leads_there(site: Site) -> None:
