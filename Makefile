@@ -33,7 +33,7 @@ check: $(READY)  ## before a commit, in two minutes: lint of what changed, and t
 	$(BIN)/mypy
 	$(PYTEST) -q -m 'not nightly and not server and not slow' $(QUICK)
 
-test: $(READY) browser  ## before a merge, in twelve minutes: all that decides, with a real Valkey server
+test: $(READY) browser  ## before a merge, in ten minutes: all that decides, with a real Valkey server
 	$(PYTEST)
 
 nightly: $(READY) browser  ## what takes longer: mutants, large searches, each store test on every store, random seeds, old libraries

@@ -237,7 +237,7 @@ async def _follow(port: int, seen: dict[int, list[float]]) -> asyncio.Task[Any]:
         try:
             while line := await reader.readline():
                 if line.startswith(b"id: "):
-                    seen.setdefault(int(line[4:]), []).append(time.perf_counter())
+                    seen.setdefault(int(line[4:].partition(b"-")[0]), []).append(time.perf_counter())
         finally:
             writer.close()
 
