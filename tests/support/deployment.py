@@ -36,15 +36,15 @@ def kinds() -> dict[str, str]:
     return found
 
 
-def until(condition: Any, what: str) -> None:
+def until(condition: Any, what: str, within_s: float = PATIENCE_S) -> None:
     """Wait until a condition holds. That it never does is an error."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         with contextlib.suppress(Exception):
             if condition():
                 return
         time.sleep(0.02)
-    raise RuntimeError(f"{what}: not within {PATIENCE_S} s")
+    raise RuntimeError(f"{what}: not within {within_s} s")
 
 
 class Switch(Relay):

@@ -11,6 +11,7 @@ from tests.support.deployment import Sentinel, until
 from tests.support.valkey import Server, free_port
 
 NAME = "mymaster"
+VOTES_S = 60.0  # a vote that is split is held again after six seconds, and several may be in a row
 DOWN_AFTER_MS = 700
 
 
@@ -156,7 +157,7 @@ class Sentinels:
 
     def await_other_than(self, server: Server) -> None:
         """Wait until all sentinels name another primary than this."""
-        until(lambda: all(self.primary_of(n) is not server for n in range(3)), "no failover")
+        until(lambda: all(self.primary_of(n) is not server for n in range(3)), "no failover", VOTES_S)
 
     def settle(self) -> None:
         """Start the servers that are down, and wait until all is as in the beginning."""
