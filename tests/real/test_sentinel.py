@@ -59,11 +59,15 @@ def test_nobody_notices_failovers(sentinels: Sentinels, connect: Callable[..., A
         assert fresh.publish("mena", {"id": "last"}, id="last").created
 
 
-def _await_replica(sentinels: Sentinels) -> None:
-    """Wait until a replica has all that was published. WAIT is about what its own connection has written."""
+def _await_replicas(sentinels: Sentinels) -> None:
+    """Wait until both replicas, of which one is promoted, have all that was published.
+
+    WAIT is about what its own connection has written.
+    """
     with sentinels.primary.client() as client:
         until(
-            lambda: client.set("swapstore-tests:sync", "") and client.wait(1, 1000) > 0, "a replica is behind"
+            lambda: client.set("swapstore-tests:sync", "") and client.wait(2, 1000) == 2,
+            "a replica is behind",
         )
 
 
@@ -74,9 +78,10 @@ def test_a_view_goes_on(sentinels: Sentinels) -> None:
         publish(producer, names, 1)
         with store.view(names, poll=0.2) as view, Watched(view, names) as watched:
             for number, fail_over in ((2, sentinels.fail_over), (3, sentinels.kill_primary)):
-                _await_replica(sentinels)
-                fail_over()
-                publish(producer, names, number)
+                _await_replicas(sentinels)
+                old = fail_over()
+                until(lambda old=old: not old.is_running or sentinels.role(old) == "slave", "not demoted")
+                publish(producer, names, number)  # on the old primary it would be lost
                 watched.shows(number)
                 eventually(lambda: view.health().connected and not view.health().behind)
 

@@ -136,6 +136,10 @@ class Sentinels:
                 with self.client(server) as client:
                     client.replicaof("127.0.0.1", primary.port)
 
+    def role(self, server: Server) -> str:
+        """What a server says that it is: `master` or `slave`."""
+        return self._role(server)[0]
+
     def _role(self, server: Server) -> tuple[str, str]:
         with self.client(server) as client:
             found = client.info("replication")
