@@ -20,14 +20,14 @@ from starlette.staticfiles import StaticFiles
 
 from swapstore import arguments
 from swapstore.connect import DEFAULT_MAX_PAYLOAD
-from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError
+from swapstore.errors import InvalidInput, SwapstoreError
 from swapstore.health import Bound, bounds_of
 from swapstore.http import health
 from swapstore.serve import api, page, problems
 from swapstore.serve.access import Access
 from swapstore.serve.guard import HEADERS, Guard, SecurityHeaders
 from swapstore.serve.paths import PathsAsSent
-from swapstore.serve.site import Site, site_of
+from swapstore.serve.site import Site, is_for_programs, site_of
 from swapstore.store import AsyncStore
 
 LOG = logging.getLogger("swapstore")
@@ -133,20 +133,15 @@ def _cross_origin(origins: Sequence[str]) -> Middleware:
 # --- what went wrong -----------------------------------------------------------------------------------
 
 
-def _is_for_programs(request: Request) -> bool:
-    path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    return path.startswith("/api")
-
-
 async def _failed(request: Request, error: Exception) -> Response:
     """Tell the client of an error of a call. What somebody has to look at is logged too."""
     assert isinstance(error, SwapstoreError)  # noqa: S101 - Starlette calls it for these
     site = site_of(request)
     status = problems.status_of(error)
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, Misconfigured):
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         LOG.error("%s %s: %s", request.method, request.scope["path"], error)
     in_full = site.access.tells_all(request)
-    if _is_for_programs(request):
+    if is_for_programs(request):
         return problems.of_error(error, in_full=in_full)
     return page.failed(request, status, error, in_full=in_full)
 
@@ -157,7 +152,7 @@ async def _not_served(request: Request, error: Exception) -> Response:
     title = HTTPStatus(error.status_code).phrase
     detail = None if error.detail == title else error.detail
     headers = dict(error.headers or {})
-    if _is_for_programs(request):
+    if is_for_programs(request):
         is_unknown = error.status_code == HTTPStatus.NOT_FOUND and detail is None
         return problems.problem(error.status_code, title, NO_PATH if is_unknown else detail, headers)
     return page.refused(request, error.status_code, title, detail, headers)
@@ -168,7 +163,7 @@ async def _broken(request: Request, _: Exception) -> Response:
 
     Starlette sends this from outside of all layers, so the headers for browsers are added here.
     """
-    if _is_for_programs(request):
+    if is_for_programs(request):
         answer = problems.problem(500, "Internal Server Error")
     else:
         answer = page.refused(request, 500, "Internal Server Error", "The log of the server says more.", {})

@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from swapstore.serve import page, problems
 from swapstore.serve.access import COOKIE, Role, is_bearer
 from swapstore.serve.paths import App, Message, Receive, Send
-from swapstore.serve.site import Site, login_address, path_of
+from swapstore.serve.site import Site, is_for_programs, login_address, path_of
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN = frozenset({"/login", "/logout", "/api/openapi.json"})  # for everybody: they show nothing of the store
@@ -76,20 +76,16 @@ class Guard:
         return _from_elsewhere(request) if role is Role.WRITER else _unknown(request)
 
 
-def _is_api(request: Request) -> bool:
-    return path_of(request).startswith("/api/")
-
-
 def _refused(request: Request, status: int, title: str, detail: str) -> Response:
     """Return the response to a request that changes nothing: a problem for a program, a page for a person."""
-    if _is_api(request):
+    if is_for_programs(request):
         return problems.problem(status, title, detail, published=False)
     return page.refused(request, status, title, detail, {})
 
 
 def _unknown(request: Request) -> Response:
     """Return the response to who has shown no token: a form for a person, a challenge for a program."""
-    if not _is_api(request):
+    if not is_for_programs(request):
         return RedirectResponse(login_address(request), 303)
     more = {} if request.method in SAFE else {"published": False}
     detail = "send a token: Authorization: Bearer TOKEN"

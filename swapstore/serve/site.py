@@ -49,6 +49,11 @@ def path_of(request: Request) -> str:
     return path[len(mount) :] if path.startswith(f"{mount}/") else path
 
 
+def is_for_programs(request: Request) -> bool:
+    """Whether a request is for the API, and not for the page."""
+    return path_of(request).startswith("/api/")
+
+
 def login_address(request: Request) -> str:
     """Return the address of the form for a token, which leads on to what was requested."""
     query = request.scope["query_string"].decode("latin-1")

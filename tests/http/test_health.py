@@ -19,7 +19,6 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import attrs
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -31,23 +30,12 @@ from swapstore.http import health
 from swapstore.testing import SimulatedStore
 from tests.support.outage import async_breakable
 from tests.support.valkey import Server
-from tests.support.web import running_asgi
+from tests.support.web import Answer, running_asgi
 
 pytestmark = pytest.mark.server
 
 START_S = 20
 LONG_S = 60
-
-
-@attrs.frozen
-class Answer:
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def report(self) -> Any:
-        return json.loads(self.body)
 
 
 def ask(port: int, path: str = "/", method: str = "GET") -> Answer:
@@ -152,14 +140,14 @@ def test_a_probe_sees_the_store_go_and_come_back(face: str, server: Server) -> N
     bounds = {"mena": Bound(max_age="1h", min_count=100), "europe": None}
     with serving(face, server.url, bounds, patience=0) as port:
         up = ask(port, "/healthz")
-        assert (up.status, up.report["ok"], up.report["state"]) == (200, True, "fresh")
-        assert up.report["datasets"]["mena"]["count"] == 128
+        assert (up.status, up.json["ok"], up.json["state"]) == (200, True, "fresh")
+        assert up.json["datasets"]["mena"]["count"] == 128
         assert up.headers["Content-Type"] == "application/json"
         assert up.headers["Cache-Control"] == "no-store"
         server.stop()
         down = ask(port)
-        assert (down.status, down.report["ok"]) == (503, False)
-        assert {each["state"] for each in down.report["datasets"].values()} == {"unreachable"}
+        assert (down.status, down.json["ok"]) == (503, False)
+        assert {each["state"] for each in down.json["datasets"].values()} == {"unreachable"}
         server.start()
         assert ask(port).status == 200
 
@@ -170,7 +158,7 @@ def test_stale_missing_and_small_are_503(face: str, server: Server) -> None:
     bounds = {"mena": Bound(min_count=129), "europe": None, "asia": "1h"}
     with serving(face, server.url, bounds) as port:
         answer = ask(port)
-    found = {name: each["state"] for name, each in answer.report["datasets"].items()}
+    found = {name: each["state"] for name, each in answer.json["datasets"].items()}
     assert (answer.status, found) == (503, {"mena": "too_small", "europe": "fresh", "asia": "missing"})
 
 
@@ -211,7 +199,7 @@ def test_a_silent_server_delays_a_probe_by_the_timeout_only(face: str, server: S
             began = time.monotonic()
             for _ in range(3):
                 late = ask(port)
-                assert (late.status, late.report["state"]) == (503, "unreachable")
+                assert (late.status, late.json["state"]) == (503, "unreachable")
             assert time.monotonic() - began < LONG_S / 3
         finally:
             process.send_signal(signal.SIGCONT)
@@ -284,7 +272,7 @@ def test_a_closed_store_is_unreachable(server: Server) -> None:
     with wsgi_server(health.wsgi_app(store, {"mena": None})) as port:
         store.close()
         answer = ask(port)
-    assert (answer.status, answer.report["state"]) == (503, "unreachable")
+    assert (answer.status, answer.json["state"]) == (503, "unreachable")
 
 
 def test_a_worker_that_is_forked_during_a_check_has_checks_of_its_own(server: Server) -> None:

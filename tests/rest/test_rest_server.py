@@ -7,26 +7,14 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any
 
-import attrs
 import pytest
 
 from tests.support.rest import RestServer
 from tests.support.valkey import Server
+from tests.support.web import Answer
 
 BINARY = bytes(range(256))
-
-
-@attrs.frozen
-class Answer:
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class Client:

@@ -18,7 +18,7 @@ from swapstore.errors import InvalidInput
 from swapstore.models import Row, Snapshot
 from swapstore.serve.api.reads import pair, whole
 from swapstore.serve.heavy import in_thread
-from swapstore.serve.page.rendering import html
+from swapstore.serve.page.rendering import html, is_partial
 from swapstore.serve.paths import DATASET
 from swapstore.serve.site import Site, site_of
 
@@ -89,7 +89,7 @@ async def show_diff(request: Request) -> Response:
     more = offset + CHANGES_A_PAGE
     return html(
         request,
-        "changes.html" if "hx-request" in request.headers else "diff.html",
+        "changes.html" if is_partial(request) else "diff.html",
         title=f"{name}: {old.version} → {new.version}",
         name=name,
         old=old,
@@ -102,7 +102,7 @@ async def show_diff(request: Request) -> Response:
         changes=shown,
         offset=offset,
         more=more if more < len(wanted) else None,
-        versions=[] if "hx-request" in request.headers else await _choices(site, name, old, new),
+        versions=[] if is_partial(request) else await _choices(site, name, old, new),
     )
 
 

@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from swapstore.errors import SwapstoreError
 from swapstore.serve.page.datasets import examined
-from swapstore.serve.page.rendering import html
+from swapstore.serve.page.rendering import html, is_partial
 from swapstore.serve.site import site_of
 
 
@@ -36,7 +36,7 @@ async def show_doctor(request: Request) -> Response:
         error = caught
     return html(
         request,
-        "checks.html" if "hx-request" in request.headers else "doctor.html",
+        "checks.html" if is_partial(request) else "doctor.html",
         title="Doctor",
         checks=checks,
         error=error,

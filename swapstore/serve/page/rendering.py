@@ -16,7 +16,7 @@ import swapstore
 from swapstore import figures
 from swapstore.errors import SwapstoreError
 from swapstore.serve.access import COOKIE, Role
-from swapstore.serve.site import link, site_of
+from swapstore.serve.site import link, path_of, site_of
 
 _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -80,7 +80,7 @@ def html(
 
     text = _TEMPLATES.get_template(template).render(
         here=here,
-        path=request.scope["path"].removeprefix(request.scope.get("root_path", "")),
+        path=path_of(request),
         place=site.place if role > Role.NOBODY and tells_all else None,
         tells_all=tells_all,
         may_write=site.access.allow_writes and role is Role.WRITER,
