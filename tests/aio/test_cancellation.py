@@ -40,7 +40,7 @@ def lent(store: AsyncStore) -> int:
 
 
 async def until_returned(store: AsyncStore) -> None:
-    """Wait until no connection is lent: one is returned in a task of its own."""
+    """Wait until no connection is lent: one may be returned in a task of its own."""
     for _ in range(20):
         if not lent(store):
             return
@@ -74,7 +74,8 @@ def test_a_publish_can_be_cancelled_at_each_of_its_awaits(place: Place, when: Wh
     async def main() -> None:
         async with place.open() as store:
             await fuzz(place, when, store)  # connects first
-            assert await fuzz(place, when, store, begin=1000) >= 1
+            waits = await fuzz(place, when, store, begin=1000)
+            assert waits or place.kind == "fakeredis"  # which answers at once
 
     asyncio.run(main())
 

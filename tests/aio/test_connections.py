@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,54 @@ def test_a_limiter_wakes_the_next_task_when_the_first_one_is_cancelled() -> None
             await late
 
     asyncio.run(main())
+
+
+def test_a_connection_is_given_back_although_that_is_cancelled(valkey: Server) -> None:
+    """A call that is cancelled while it gives its connection back takes that from the pool for good."""
+
+    async def main() -> None:
+        async with swapstore.aio.connect(f"{valkey.url}?max_connections=1&timeout=0.5") as store:
+            await store.publish("mena", 1)
+            pool: Any = store._driver._pool  # type: ignore[attr-defined]
+            with valkey.client() as admin:
+                admin.client_pause(300)
+            reading = asyncio.ensure_future(store.status("mena"))
+            await asyncio.sleep(0.1)  # it waits for the reply
+            async with pool._condition:
+                await asyncio.sleep(0.5)  # it waits for the pool
+                assert len(pool._in_use_connections) == 1
+                reading.cancel()
+                await asyncio.sleep(0.1)
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            snap = await store.read_latest("mena")
+            assert snap is not None
+
+    asyncio.run(main())
+
+
+def test_a_warm_call_makes_no_task(valkey: Server) -> None:
+    """Each read or publish makes tasks of its own, which take as long as the rest of a small read."""
+    made: list[str] = []
+
+    def note(
+        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
+        made.append(getattr(coroutine, "__qualname__", repr(coroutine)))
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async def main() -> None:
+        async with swapstore.aio.connect(valkey.url) as store:
+            await store.publish("mena", 1)
+            await store.publish("mena", 2)
+            await store.read_latest("mena")
+            asyncio.get_running_loop().set_task_factory(note)
+            await store.read_latest("mena")
+            await store.publish("mena", 3)
+            asyncio.get_running_loop().set_task_factory(None)
+
+    asyncio.run(main())
+    assert not made
 
 
 @pytest.mark.server

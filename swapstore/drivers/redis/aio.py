@@ -30,7 +30,7 @@ from swapstore.errors import ReplyLost, SwapstoreError
 from swapstore.forks import survive_forks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from swapstore.models import Timeout
 
@@ -172,9 +172,17 @@ class AsyncRedisDriver:
         finally:
             if generation != self._generation:
                 await _close(connection)
-            # Shielded: if this were cancelled, the pool would count the connection as lent permanently.
-            await asyncio.shield(self._pool.release(connection))
+            await self._release(connection)
         return replies
+
+    async def _release(self, connection: Any) -> None:
+        """Give a connection back, even if this is cancelled: else the pool counts it as lent for good."""
+        try:
+            await self._pool.release(connection)  # to shield it at once would take a task for each call
+        except asyncio.CancelledError:
+            with suppress(KeyError):  # it was given back before the cancellation came
+                await asyncio.shield(self._pool.release(connection))
+            raise
 
     async def _connected(self) -> Any:
         """Take a connection from the pool, ready for use."""
@@ -231,11 +239,7 @@ class AsyncRedisDriver:
         """Send every command, then read every reply: a value, or the error that the server replied with."""
         frames = [self._wire.frame(command, as_text=as_text) for command in commands]
         frames = wire.asking(frames) if asking else frames
-        before = _cancellations()
-        portions = iter(wire.portions(wire.packed(frames)))
-        await connection.send_packed_command(next(portions), check_health=False)
-        _raise_if_cancelled(since=before)
-        await _send_the_rest(connection, portions)
+        await _send(connection, wire.portions(wire.packed(frames)))
         read = connection.read_response
         if isinstance(connection, SentinelManagedConnection):
             # Its own method takes READONLY for a failed connection, and leaves the other replies unread.
@@ -309,31 +313,32 @@ def _cancellations() -> int:
 def _raise_if_cancelled(*, since: int) -> None:
     """Raise `CancelledError` if the task has been cancelled more than `since` times.
 
-    redis-py writes within `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that arrives just
-    as the write ends.
+    When redis-py connects, it writes within `asyncio.wait_for`. In Python 3.11 that swallows a cancellation
+    that arrives just as the write ends.
     """
     if _cancellations() > since:
         raise asyncio.CancelledError
 
 
-async def _send_the_rest(connection: Any, portions: Iterator[list[bytes]]) -> None:
-    """Send the portions of a request after the first. Raises `CutOff` if the server hangs up before the last.
+async def _send(connection: Any, portions: Iterable[list[bytes]]) -> None:
+    """Send the portions of a request. Raises `CutOff` if the server hangs up before the last.
 
     They are written to the stream itself: if somebody has closed it, redis-py would connect anew, and the
-    server would take a part of a payload for commands.
+    server would take a part of a payload for commands. In Python 3.11, redis-py makes a task of each write.
     """
     writer = connection._writer  # noqa: SLF001 - there is no public way that does not connect
-    for (piece,) in portions:
-        if writer is None:
-            raise redis.ConnectionError("the connection was closed while a request was sent")
+    if writer is None:
+        raise redis.ConnectionError("the connection was closed before a request was sent")
+    left = iter(portions)
+    for pieces in left:
         try:
+            writer.writelines(pieces)
             async with asyncio.timeout(connection.socket_timeout):
-                writer.write(piece)
                 await writer.drain()
         except TimeoutError:
             raise
         except OSError as error:
-            if next(portions, None) is None:
+            if next(left, None) is None:
                 raise
             raise errors.CutOff(str(error)) from error
 
