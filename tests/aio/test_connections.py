@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +144,7 @@ def test_a_warm_call_makes_no_task(valkey: Server) -> None:
     """Each read or publish makes tasks of its own, which take as long as the rest of a small read."""
     made: list[str] = []
 
-    def note(
-        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
-    ) -> asyncio.Task[Any]:
+    def note(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         made.append(getattr(coroutine, "__qualname__", repr(coroutine)))
         return asyncio.Task(coroutine, loop=loop, **options)
 
