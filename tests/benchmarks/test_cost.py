@@ -1,4 +1,4 @@
-"""The cost model of performance.md, counted on a real server: round trips, commands and bytes on the wire."""
+"""The cost model of costs.md, counted on a real server: round trips, commands and bytes on the wire."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.meter import Meter, Tally
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "costs.md"
 BEGAN_MS = 1_790_000_000_000
 PAYLOAD = b"x" * 1024
 VERSIONS = 100

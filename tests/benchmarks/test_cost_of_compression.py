@@ -1,4 +1,4 @@
-"""The table of performance.md about compression, counted on a real server: round trips, bytes on the wire."""
+"""The table of costs.md about compression, counted on a real server: round trips, bytes on the wire."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.valkey import Server
 
 pytestmark = pytest.mark.slow
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "costs.md"
 VERSIONS = 48  # whole cycles of pages; each figure is a mean over them
 RELATIVE = 0.05  # of the bytes: other versions of zstd compress differently
 WAYS: tuple[Any, ...] = ("none", "zstd", "delta")
