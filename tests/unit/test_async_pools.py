@@ -31,7 +31,7 @@ class Connection(redis.asyncio.Connection):
         self._writer: Any = self
         self.made.append(self)
 
-    def __del__(self) -> None:
+    def __del__(self, _: Any = None) -> None:
         """Unlike that of redis-py, it does not warn about an open writer."""
 
     @property
