@@ -26,6 +26,7 @@ from swapstore.protocol.context import Capabilities, Context, Policy
 from swapstore.protocol.durability import ask_at_connect
 from swapstore.protocol.scriptless.probe import Undecided
 from swapstore.store import Store
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -458,8 +459,7 @@ def _path(rest: str) -> Path:
 # --- drivers and checks, each imported when it is used ---------------------------------------------
 
 
-@attrs.frozen
-class Makers(Generic[D]):
+class Makers(Struct, Generic[D], frozen=True):
     """How to make the driver of each kind of store: blocking ones, or those for asyncio."""
 
     redis_url: Callable[[str, Timeout], D]

@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore.format import bases, manifest, records, retention
 from swapstore.format.manifest import Head, Log, Manifest
 from swapstore.format.pages import Page, SealedPage, seal
 from swapstore.format.retention import Limits
 from swapstore.models import Entry, Ref, Row
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,8 +73,7 @@ class Draft:
         return self.adds_bytes <= self.freed_bytes
 
 
-@attrs.frozen(kw_only=True)
-class Stamp:
+class Stamp(Struct, frozen=True, kw_only=True):
     """What a new manifest needs from outside: the time, its nonce, key names, and an epoch for a new log.
 
     `max_ahead_ms`: a time that is further ahead was set by a wrong clock. None: there is no such bound.
@@ -91,8 +92,7 @@ class Stamp:
         return self.now_ms if is_wrong else max(self.now_ms, before)
 
 
-@attrs.frozen(kw_only=True)
-class Retained:
+class Retained(Struct, frozen=True, kw_only=True):
     """What retention may take out of the log in a swap.
 
     `pages` are the pages that can be removed or opened, by key. `released` are rows that are not in the log
@@ -101,8 +101,8 @@ class Retained:
     rows that leave, or are released, which no row needs that stays in a page: see `bases.lies_between`.
     """
 
-    limits: Limits = attrs.field(factory=Limits)
-    pages: Mapping[str, Page] = attrs.field(factory=dict)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    pages: Mapping[str, Page] = msgspec.field(default_factory=dict)
     released: tuple[Row, ...] = ()
     named: frozenset[str] = frozenset()
     unneeded: frozenset[str] = frozenset()

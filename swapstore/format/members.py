@@ -23,6 +23,7 @@ from swapstore.format import encodings, records
 from swapstore.format.encodings import Encoding
 from swapstore.format.keys import check_base
 from swapstore.models import MOST_MEMBERS, Member, Whole
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.format.encodings import Dictionary, Encoded
@@ -152,8 +153,7 @@ def signed(header: bytes, attempt: str) -> bytes:
     return b'%b,"attempt":"%b"}\n' % (header[:-2], attempt.encode())
 
 
-@attrs.frozen
-class HeldMember:
+class HeldMember(Struct, frozen=True):
     """The record of a member, parsed; its payload is not decoded yet. `base`: the base that this takes.
 
     `attempt`: which publish without scripts has written it. Readers do not need it.
@@ -165,7 +165,7 @@ class HeldMember:
     codec: str
     encoding: Encoding | None
     base: str | None
-    body: bytes = attrs.field(repr=False)
+    body: bytes
     attempt: str | None = None
 
     def payload(self, base: Dictionary | None) -> bytes:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from swapstore.format import manifest
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Head, Log
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 WIDEST = 64  # with this many references, a manifest gets no more out of pages that are shown in part
 
 
-@attrs.frozen
-class Limits:
+class Limits(Struct, frozen=True):
     """Retention at one moment: hide rows with a `ts` below `floor`, and all but the newest `max_count`."""
 
     floor: int = 0

@@ -97,6 +97,7 @@ from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_en
 from swapstore.protocol.load import ask, find, load_manifest
 from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.protocol.unlink import size_of, unlinks_members, with_members
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,29 +116,25 @@ LARGER = 2  # a full store takes payloads of up to so many times the size of tho
 # --- outcomes --------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Swapped:
+class Swapped(Struct, frozen=True):
     """The draft is committed. `replicas`: how many have it; None: not asked, or not known."""
 
     replicas: int | None = None
 
 
-@attrs.frozen
-class Moved:
+class Moved(Struct, frozen=True):
     """Another manifest is stored: another commit came first, or the dataset was reset. The draft is lost."""
 
     current: Manifest | None
 
 
-@attrs.frozen
-class Taken:
+class Taken(Struct, frozen=True):
     """A permanent record has the key of one that the draft needs: this id was committed before."""
 
     key: str
 
 
-@attrs.frozen
-class Vanished:
+class Vanished(Struct, frozen=True):
     """A record that only the store has, and that the draft needs or rewrites, is not there as it was."""
 
     key: str
@@ -149,8 +146,7 @@ Outcome = Swapped | Moved | Taken | Vanished
 # --- prepare ---------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Record:
+class Record(Struct, frozen=True):
     """A record that a draft relies on.
 
     `header` is what the commit compares: its header line, newline included, and of a ts record the version
@@ -160,8 +156,8 @@ class Record:
     """
 
     key: str
-    header: bytes = attrs.field(repr=False)
-    body: bytes = attrs.field(default=b"", repr=False)
+    header: bytes
+    body: bytes = b""
     shared: bool = False
     stored: bool = False
     replaces: bool = False

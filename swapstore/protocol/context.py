@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeGuard, TypeVar
 
 import attrs
+import msgspec
 
 from swapstore import arguments
 from swapstore.cache import Cache
@@ -104,8 +105,7 @@ class Policy:
         return self.compression == "none" and not self.text_only
 
 
-@attrs.define
-class Route:
+class Route(msgspec.Struct):
     """Where an operation reads. `anywhere`: a replica may answer; else the primary does."""
 
     anywhere: bool = False
@@ -116,8 +116,7 @@ class Route:
         return left
 
 
-@attrs.define
-class Capabilities:
+class Capabilities(msgspec.Struct):
     """What one client has found out about its store.
 
     `committer`: how it commits there. `serves`: whether the store may answer with a manifest and the record
@@ -129,12 +128,12 @@ class Capabilities:
     their order although their keys are in different slots.
     """
 
-    committer: Committer = attrs.field(factory=Scripted)
+    committer: Committer = msgspec.field(default_factory=Scripted)
     serves: bool = True
     is_unlisted_logged: bool = False
     tells_role: bool = False
     may_be_node: bool = False
-    awaits: set[bool] = attrs.field(factory=set)
+    awaits: set[bool] = msgspec.field(default_factory=set)
     never_awaits: str = ""
     keeps_order: bool = True
 

@@ -30,6 +30,7 @@ from swapstore.protocol.context import about
 from swapstore.protocol.load import own, served
 from swapstore.protocol.operation import Operation, Within
 from swapstore.protocol.read import cached, read_latest, remembered
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,8 +44,7 @@ DEFAULT_WITHIN_S = 10.0  # where no time-out of the client says how long an atte
 ABANDONED_S = 60.0  # after the time-out: then an attempt is over, whatever became of its thread
 
 
-@attrs.frozen(kw_only=True)
-class Terms:
+class Terms(Struct, frozen=True, kw_only=True):
     """What a reader takes, in seconds. `stale_if_error_s` of 0: nothing stale. `max_age_s`: None: any age.
 
     `names`: of a group, these members; None: all. `of_group`: nothing but a group.

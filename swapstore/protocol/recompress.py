@@ -244,9 +244,9 @@ class _Run:
             return None
         kept = {before, after, *(changed.get(row.version, row).base for row in rows)}
         unneeded = []
-        others = search.ByBase("", frozenset(row.version for row in rows))
+        besides = frozenset(row.version for row in rows)
         for name in {row.base for row in rows if row.base is not None} - kept:
-            needing = yield from self._find(search.in_log(base.log, attrs.evolve(others, name=name)))
+            needing = yield from self._find(search.in_log(base.log, search.ByBase(name, besides)))
             unneeded += [] if needing else [name]
         in_force = base.log.base
         if in_force is not None and in_force.name in unneeded:

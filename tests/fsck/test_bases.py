@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 
 import attrs
+import msgspec
 import pytest
 
 from swapstore import Repair, Retention, Row, Store
@@ -206,11 +207,11 @@ def test_a_base_that_a_producer_brings_meanwhile_is_not_unlinked(original: Simul
 
 
 WRONG_NUMBERS = {
-    "small": lambda base: attrs.evolve(base, size=base.size // 2 - 1),
-    "large": lambda base: attrs.evolve(base, size=2 * base.size + 1),
-    "count": lambda base: attrs.evolve(base, count=100),
-    "last": lambda base: attrs.evolve(base, last=base.sum + 1),
-    "missing": lambda base: attrs.evolve(base, name=f"{COUNT}.0123456789abcdef"),
+    "small": lambda base: msgspec.structs.replace(base, size=base.size // 2 - 1),
+    "large": lambda base: msgspec.structs.replace(base, size=2 * base.size + 1),
+    "count": lambda base: msgspec.structs.replace(base, count=100),
+    "last": lambda base: msgspec.structs.replace(base, last=base.sum + 1),
+    "missing": lambda base: msgspec.structs.replace(base, name=f"{COUNT}.0123456789abcdef"),
 }
 
 
