@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote, unquote
 
-import attrs
+import msgspec
 
 from swapstore import arguments, engine, events
 from swapstore.cache import Cache
@@ -254,7 +254,7 @@ def prepare(
         raise Unavailable(f"cannot connect: {error}. Nothing was sent") from error
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
-    policy = attrs.evolve(
+    policy = msgspec.structs.replace(
         policy,
         text_only=not driver.binary_safe,
         total_s=waits.total,
@@ -263,7 +263,7 @@ def prepare(
     undecided = Undecided(single_writer=single_writer)
     is_server = driver.kind == "redis"
     if driver.kind in {"redis", "cluster"}:
-        policy = attrs.evolve(policy, patience_s=patience)
+        policy = msgspec.structs.replace(policy, patience_s=patience)
     found = Capabilities(
         committer=undecided,
         tells_role=is_server,
@@ -271,16 +271,16 @@ def prepare(
         never_awaits=_NOT_DURABLE.get(driver.kind, ""),
         keeps_order=driver.kind != "cluster",
     )
-    context = attrs.evolve(context, capabilities=found, doctor=_doctor_of(driver.kind))
+    context = msgspec.structs.replace(context, capabilities=found, doctor=_doctor_of(driver.kind))
     if context.durability is not None:
         _refuse_durability(context.durability, found, policy)
-        context = attrs.evolve(context, on_connect=ask_at_connect)
+        context = msgspec.structs.replace(context, on_connect=ask_at_connect)
     if driver.kind == "upstash":
         policy = _over_rest(policy, max_request)
-        context = attrs.evolve(context, on_connect=undecided.ask_at_connect)
+        context = msgspec.structs.replace(context, on_connect=undecided.ask_at_connect)
     replicas = _replicas_for(makers, target, driver, waits) if arguments.reads_replicas(read_from) else None
-    policy = attrs.evolve(policy, reads_replicas=replicas is not None)
-    return driver, replicas, attrs.evolve(context, policy=policy)
+    policy = msgspec.structs.replace(policy, reads_replicas=replicas is not None)
+    return driver, replicas, msgspec.structs.replace(context, policy=policy)
 
 
 def _replicas_for(makers: Makers[D], target: Any, driver: D, timeout: Timeout) -> D:
@@ -311,7 +311,7 @@ def _refuse_durability(durability: Durability, found: Capabilities, policy: Poli
 
 def _over_rest(policy: Policy, max_request: int) -> Policy:
     """Adapt the bounds to a REST endpoint: replicas may be a second behind, and requests have a limit."""
-    return attrs.evolve(
+    return msgspec.structs.replace(
         policy,
         total_s=policy.total_s or DEFAULT_REST_TOTAL_S,
         max_batch_bytes=min(policy.max_batch_bytes, max(max_request // 2, 1)),  # JSON and base64 add to it

@@ -12,9 +12,9 @@ not changed since is stored as a header of some bytes, which names the base.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import msgspec
 
 from swapstore import arguments, codecs
@@ -31,16 +31,15 @@ if TYPE_CHECKING:
 _JSON = "json"
 
 
-@attrs.frozen
-class Part:
+class Part(Struct, frozen=True, dict=True):
     """A member of a group that is to be published: its payload and its codec."""
 
-    payload: bytes = attrs.field(repr=False)
+    payload: bytes
     codec: str = _JSON
-    sha256: str = attrs.field(init=False)
 
-    @sha256.default
-    def _digest(self) -> str:
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of the payload."""
         return records.digest(self.payload)
 
     def member(self, name: str) -> Member:

@@ -61,7 +61,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-import attrs
+import msgspec
 
 from swapstore.commands import (
     Already,
@@ -363,7 +363,7 @@ def _for_a_full_store(
     was_tried = draft.even_if_full and draft.grace_ms == 0
     is_first = isinstance(error, StoreFull) and not (was_tried or draft.grace_ms)
     if is_first and (draft.frees_as_much or (yield from _is_made_up_for(ctx, draft))):
-        return attrs.evolve(draft, even_if_full=True, grace_ms=0)
+        return msgspec.structs.replace(draft, even_if_full=True, grace_ms=0)
     if lost is None:
         raise error
     raise unknown(draft, error) from error

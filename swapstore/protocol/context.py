@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeGuard, TypeVar
 
-import attrs
 import msgspec
 
 from swapstore import arguments
@@ -30,6 +29,7 @@ from swapstore.format.keys import Keys
 from swapstore.models import Compression, Durability, Retention, Validator
 from swapstore.protocol.commit import Committer, Scripted
 from swapstore.protocol.operation import Operation, Steps, Tally
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.cache import Known
@@ -72,8 +72,7 @@ class SystemClock:
         time.sleep(seconds)
 
 
-@attrs.frozen(kw_only=True)
-class Policy:
+class Policy(Struct, frozen=True, kw_only=True):
     """Bounds. Every loop of an operation ends because of one of them."""
 
     max_payload_bytes: int = 64 * 1024 * 1024
@@ -138,8 +137,7 @@ class Capabilities(msgspec.Struct):
     keeps_order: bool = True
 
 
-@attrs.frozen(kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True):
     """Everything that an operation gets from its client, which uses one namespace.
 
     `where`: the store's address, for messages. `durability`: what its publishes wait for; None: for no
@@ -151,17 +149,17 @@ class Context:
     cache: Cache
     where: str = ""
     policy: Policy = Policy()
-    retention: Retention = attrs.field(factory=Retention)
+    retention: Retention = msgspec.field(default_factory=Retention)
     durability: Durability | None = None
     mirror: Mirror | None = None
     validators: tuple[Validator, ...] = ()
     hook: Hook | None = None
-    capabilities: Capabilities = attrs.field(factory=Capabilities)
-    route: Route = attrs.field(factory=Route)
+    capabilities: Capabilities = msgspec.field(default_factory=Capabilities)
+    route: Route = msgspec.field(default_factory=Route)
     on_connect: Callable[[Context], Operation[None]] | None = None
     doctor: Callable[[Context], Operation[list[Any]]] | None = None
-    clock: Clock = attrs.field(factory=SystemClock)
-    random: random.Random = attrs.field(factory=random.SystemRandom, repr=False)
+    clock: Clock = msgspec.field(default_factory=SystemClock)
+    random: random.Random = msgspec.field(default_factory=random.SystemRandom)
 
     @property
     def place(self) -> str:
@@ -170,7 +168,9 @@ class Context:
 
     def reading(self) -> Context:
         """Return the context for one operation that only reads, which may ask a replica."""
-        return attrs.evolve(self, route=Route(anywhere=True)) if self.policy.reads_replicas else self
+        return (
+            msgspec.structs.replace(self, route=Route(anywhere=True)) if self.policy.reads_replicas else self
+        )
 
     def seen_at(self, current: Manifest) -> int:
         """Return when the store last showed this manifest, in milliseconds since the Unix epoch."""

@@ -60,7 +60,7 @@ def ask_at_connect(ctx: Context) -> Operation[None]:
 def asking(ctx: Context, durability: Any) -> Context:
     """Return the context of a publish that asks for a durability of its own."""
     arguments.shorter_than_a_reply(Durability.of(durability).timeout, ctx.policy.reply_s)
-    return attrs.evolve(ctx, durability=durability)
+    return msgspec.structs.replace(ctx, durability=durability)
 
 
 def require(ctx: Context, durability: Durability) -> Operation[None]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+import msgspec
 
 from swapstore.commands import Command, Get, Peek, Rewritten
 from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown
@@ -321,7 +322,9 @@ class _Run:
         ]
         freed_bytes = sum(len(each.record) for each in stored if each.row.version in plan.encoded)
         added_bytes = sum(len(each.record) for each in rewritten) + sum(len(each.data) for each in added)
-        draft = attrs.evolve(draft, rewritten=rewritten, freed_bytes=freed_bytes, added_bytes=added_bytes)
+        draft = msgspec.structs.replace(
+            draft, rewritten=rewritten, freed_bytes=freed_bytes, added_bytes=added_bytes
+        )
         return _Step(draft, [*added, *there], upto, plan.chain)
 
     def _last(self, base: Manifest) -> Operation[_Step | None]:
