@@ -87,7 +87,6 @@ from swapstore.errors import (
     SwapstoreError,
     Unscripted,
 )
-from swapstore.events import Retried
 from swapstore.format import manifest, records, search
 from swapstore.format.retention import complete_from
 from swapstore.models import GROUP
@@ -342,6 +341,8 @@ def _note(ctx: Context, draft: Draft, verdict: Swapped | Moved) -> Operation[Non
     if isinstance(verdict, Swapped):
         yield from list_after_all(ctx, draft)
     elif ctx.hook is not None:
+        from swapstore.events import Retried  # noqa: PLC0415 - only listeners need it
+
         ctx.emit(Retried(dataset=head.dataset, version=head.version, id=None if row is None else row.id))
 
 

@@ -23,7 +23,6 @@ from swapstore.errors import (
     SwapstoreError,
     UnderReplicated,
 )
-from swapstore.events import CallFailed, Event, Hook
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
 from swapstore.models import Compression, Durability, Retention, Validator
@@ -33,6 +32,7 @@ from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.cache import Known
+    from swapstore.events import Event, Hook
     from swapstore.format.manifest import Manifest
     from swapstore.migration.layout import Mirror
 
@@ -269,6 +269,8 @@ class about:  # noqa: N801 - it reads as a sentence: with about(context, "publis
 
     def _emit(self, error: SwapstoreError) -> None:
         if self._context.hook is not None:
+            from swapstore.events import CallFailed  # noqa: PLC0415 - only listeners need it
+
             elapsed_s = self._context.clock.monotonic() - self._began
             failed = CallFailed(
                 dataset=self._name or error.dataset or "",

@@ -21,7 +21,6 @@ import attrs
 from swapstore import arguments
 from swapstore.cache import LastGood, version_of
 from swapstore.errors import SwapstoreError, TooStale, Unavailable
-from swapstore.events import ReadStale
 from swapstore.health import CLOCKS_AGREE_MS
 from swapstore.models import GROUP, Group, Snapshot
 from swapstore.outages import Attempt
@@ -127,17 +126,24 @@ def _serve(ctx: Context, dataset: str, good: LastGood, terms: Terms, error: Unav
     kept = ctx.cache.kept.get(key)
     if kept is None or good.snapshot is not kept.snapshot:
         ctx.cache.keep_good(key, own(good.snapshot), terms.stale_if_error_s)
+    if ctx.hook is not None:
+        _emit_stale(ctx, found, error, stale_s=ctx.clock.monotonic() - good.read_at)
+    return found
+
+
+def _emit_stale(ctx: Context, found: Snapshot, error: Unavailable, *, stale_s: float) -> None:
+    from swapstore.events import ReadStale  # noqa: PLC0415 - only listeners need it
+
     ctx.emit(
         ReadStale(
-            dataset=dataset,
+            dataset=found.dataset,
             version=found.version,
             id=found.id,
             size=found.size,
             error=type(error).__name__,
-            stale_s=ctx.clock.monotonic() - good.read_at,
+            stale_s=stale_s,
         )
     )
-    return found
 
 
 def _is_too_old(found: Snapshot, now_ms: int, terms: Terms) -> bool:
