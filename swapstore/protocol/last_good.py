@@ -21,8 +21,7 @@ import attrs
 from swapstore import arguments
 from swapstore.cache import LastGood, version_of
 from swapstore.errors import SwapstoreError, TooStale, Unavailable
-from swapstore.health import CLOCKS_AGREE_MS
-from swapstore.models import GROUP, Group, Snapshot
+from swapstore.models import CLOCKS_AGREE_MS, GROUP, Group, Snapshot
 from swapstore.outages import Attempt
 from swapstore.protocol.batching import batched
 from swapstore.protocol.context import about
