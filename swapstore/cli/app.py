@@ -96,6 +96,7 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="
     For example, in ~/.bashrc:
       eval "$(swapstore completion bash)"
     """
+    _import_all()
     print(app.meta.generate_completion(prog_name="swapstore", shell=shell))
 
 
@@ -172,7 +173,15 @@ def run(arguments: Sequence[str]) -> ExitCode:
         log.removeHandler(handler)
 
 
+def _import_all() -> None:
+    """Import every command, for what says something about each of them."""
+    for name in app:
+        app[name]
+
+
 def _run(arguments: Sequence[str]) -> ExitCode:
+    if not set(arguments) & set(app) or set(arguments) & set(app.help_flags):
+        _import_all()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a question mark for what the terminal cannot show
     try:
