@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -56,7 +56,7 @@ def costs(store: Store, proxy: Proxy, versions: list[bytes]) -> dict[str, Tally]
     meter = Meter(store._driver, proxy)
 
     def client() -> Store:
-        return Store(meter, attrs.evolve(store._context, cache=Cache(8 << 20)))
+        return Store(meter, msgspec.structs.replace(store._context, cache=Cache(8 << 20)))
 
     producer, reader = client(), client()
     totals = dict.fromkeys(CALLS, Tally())
