@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from swapstore import Gap, Retention, Row, Store
 from swapstore.protocol.context import Context
 from swapstore.testing import SimulatedStore
@@ -63,7 +65,7 @@ def retained(sim: SimulatedStore, retention: Retention) -> Store:
     """A client with a shorter retention."""
     store = sim.connect()
     context: Context = store._context
-    object.__setattr__(context, "retention", retention)
+    msgspec.structs.force_setattr(context, "retention", retention)
     return store
 
 
