@@ -105,6 +105,18 @@ class Ttl(ReadCommand[int], frozen=True):
     key: str
 
 
+class GetAll(ReadCommand[list[bytes | None]], frozen=True):
+    """Return the values of keys of one dataset. None: there is none, or one of another type."""
+
+    keys: tuple[str, ...]
+
+
+class Ttls(ReadCommand[list[int]], frozen=True):
+    """Return the TTLs of keys of one dataset, each as `Ttl` does."""
+
+    keys: tuple[str, ...]
+
+
 class Scanned(Struct, frozen=True):
     """Some keys, and where to go on (None: there are no more). A key may be returned twice."""
 

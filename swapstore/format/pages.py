@@ -6,7 +6,7 @@ seal at the same time do not disturb each other, and a page can be cached perman
 
 from __future__ import annotations
 
-from itertools import pairwise
+from operator import le, lt
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -128,20 +128,22 @@ def _check_bounds(page: Page, ref: Ref) -> None:
 
     What a page references has fewer rows than the page, so a search ends, also in pages that somebody forged.
     """
-    spans = [(row.version, row.version, row.ts, row.ts, 1) for row in page.rows] or [
-        (below.first_version, below.last_version, below.min_ts, below.max_ts, below.count)
-        for below in page.pages
-    ]
-    in_order = all(first <= last for first, last, *_ in spans) and all(
-        last < first for (_, last, *_), (first, *_) in pairwise(spans)
-    )
+    if page.rows:
+        firsts = lasts = [row.version for row in page.rows]
+        earliest = latest = [row.ts for row in page.rows]
+        count = len(page.rows)
+    else:
+        firsts, lasts = [below.first_version for below in page.pages], [b.last_version for b in page.pages]
+        earliest, latest = [below.min_ts for below in page.pages], [below.max_ts for below in page.pages]
+        count = sum(below.count for below in page.pages)
+    in_order = all(map(le, firsts, lasts)) and all(map(lt, lasts, firsts[1:]))
     said = (ref.first_version, ref.last_version, ref.min_ts, ref.max_ts, ref.count, ref.bases)
-    held = spans and (
-        spans[0][0],
-        spans[-1][1],
-        min(span[2] for span in spans),
-        max(span[3] for span in spans),
-        sum(span[4] for span in spans),
+    held = firsts and (
+        firsts[0],
+        lasts[-1],
+        min(earliest),
+        max(latest),
+        count,
         bases.span(page.rows or page.pages),
     )
     is_smaller = all(0 < below.count < ref.count for below in page.pages)

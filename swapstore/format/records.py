@@ -30,7 +30,7 @@ E = TypeVar("E", bound=Entry)
 _OTHER_WRITER = "Something else writes to this key, or damaged it; give swapstore a namespace of its own."
 
 
-def digest(body: bytes) -> str:
+def digest(body: bytes | memoryview) -> str:
     """Return the SHA-256 in hexadecimal."""
     return hashlib.sha256(body).hexdigest()
 
@@ -81,7 +81,11 @@ def entry_header(entry: Entry) -> bytes:
 
 def check_of(entry: Entry) -> str:
     """A short check of an entry, which its ts record states: 64 bits of the SHA-256 of its header line."""
-    return base64.urlsafe_b64encode(hashlib.sha256(entry_header(entry)).digest()[:8])[:11].decode()
+    return _check_of_header(entry_header(entry)).decode()
+
+
+def _check_of_header(header: bytes) -> bytes:
+    return base64.urlsafe_b64encode(hashlib.sha256(header).digest()[:8])[:11]
 
 
 @attrs.frozen(kw_only=True)
@@ -206,6 +210,16 @@ def is_whole(record: object, entry: Entry, base: Dictionary | None = None) -> bo
     return True
 
 
+def is_plain(record: object, header: bytes, size: int, sha256: str) -> bool:
+    """Whether a value is exactly the id record with this header line and a plain payload, which is whole."""
+    return (
+        isinstance(record, bytes)
+        and len(record) == len(header) + size
+        and record.startswith(header)
+        and digest(memoryview(record)[len(header) :]) == sha256
+    )
+
+
 def held_as(record: bytes, key: str) -> Held:
     """Parse an id record, whatever entry it states."""
     line, body = split(record, key)
@@ -321,7 +335,12 @@ def reclaimed_ts(check: str, nonce: str, now_ms: int) -> bytes:
 
 def stated_ts(entry: Entry) -> bytes:
     """Return how the ts record of an entry begins, whatever commit it was staged for."""
-    return b'{"entry":"%b",' % check_of(entry).encode()
+    return begin_of_ts(entry_header(entry))
+
+
+def begin_of_ts(header: bytes) -> bytes:
+    """Return how the ts record of the entry with this header line begins."""
+    return b'{"entry":"%b",' % _check_of_header(header)
 
 
 def states_ts(record: bytes, entry: Entry) -> bool:

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from swapstore.commands import PERMANENT, Command, Get, Ttl
+from swapstore.commands import PERMANENT, Get
 from swapstore.errors import Corrupt, Damaged, PayloadMissing, UnsupportedFormat
 from swapstore.format import bases, members
 from swapstore.format.keys import group_name, is_of_group
 from swapstore.fsck.findings import Finding, Problem
 from swapstore.fsck.rows import bytes_of, finding_of
+from swapstore.fsck.stored import read_stored
 from swapstore.protocol.load import ask_all, value_of
 from swapstore.protocol.members import batches
 from swapstore.protocol.operation import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
     from swapstore.commands import Failed
     from swapstore.format.encodings import Dictionary
@@ -122,10 +122,8 @@ class _Comparison:
         self._bases = yield from self._read(bases_of)
 
     def _read(self, keys: Mapping[str, str]) -> Operation[dict[str, _Stored]]:
-        commands: list[Command[Any]] = [command(key) for key in keys.values() for command in (Get, Ttl)]
-        replies = yield from ask_all(self._ctx, commands)
-        found = zip(keys.items(), replies[::2], replies[1::2], strict=True)
-        return {name: _Stored(key, reply, value_of(ttl)) for (name, key), reply, ttl in found}
+        found = zip(keys.items(), (yield from read_stored(self._ctx, list(keys.values()))), strict=True)
+        return {name: _Stored(key, reply, ttl) for (name, key), (reply, ttl) in found}
 
     def faults_of(self, name: str, listed: Listed) -> list[MemberFault]:
         """Return what is wrong with one member."""

@@ -10,8 +10,10 @@ from swapstore.commands import PERMANENT, Command, Failed, Get, Ttl
 from swapstore.errors import Corrupt, Damaged, UnsupportedFormat
 from swapstore.format import records
 from swapstore.format.keys import check_base
+from swapstore.format.records import Held
 from swapstore.fsck.bases import KEPT, undecodable
 from swapstore.fsck.findings import Finding, Problem
+from swapstore.fsck.stored import read_stored
 from swapstore.protocol.load import ask_all, value_of
 from swapstore.protocol.operation import Operation, portions
 
@@ -19,14 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from swapstore.format.records import Held, Holding
+    from swapstore.format.records import Holding
     from swapstore.fsck.bases import Bases, StoredBase
+    from swapstore.fsck.stored import Stored
     from swapstore.models import Row
     from swapstore.protocol.context import Context
 
 
 CHUNK_BYTES = 4 * 1024 * 1024  # of payloads that are read in one batch
-CHUNK_ROWS = 32
+CHUNK_ROWS = 128
 
 
 @attrs.frozen
@@ -45,39 +48,43 @@ def compare(
 
     `again`: read bases once more that seem lost.
     """
-    commands: list[Command[Any]] = []
-    for row in rows:
-        id_key, ts_key = ctx.keys.records(dataset, row)
-        commands += [Get(id_key), Ttl(id_key), Get(ts_key), Ttl(ts_key)]
-    replies = yield from ask_all(ctx, commands)
-    by_id = [_held(ctx, dataset, row, reply) for row, reply in zip(rows, replies[::4], strict=True)]
+    keys = [key for row in rows for key in ctx.keys.records(dataset, row)]
+    replies = yield from read_stored(ctx, keys)
+    headers = [records.entry_header(row) for row in rows]
+    by_id = [
+        None  # all of it is as it should be
+        if records.is_plain(record, header, row.size, row.sha256)
+        else _held(dataset, row, key, record)
+        for row, header, key, (record, _) in zip(rows, headers, keys[::2], replies[::2], strict=True)
+    ]
     stored: dict[str, StoredBase] = {}
     found = []
-    for index, row in enumerate(rows):
-        _, ttl, ts_record, ts_ttl = replies[4 * index : 4 * index + 4]
-        held, base = by_id[index], None
+    each = zip(rows, by_id, headers, keys[::2], replies[::2], keys[1::2], replies[1::2], strict=True)
+    for index, (row, held, header, key, (_, ttl), ts_key, ts_stored) in enumerate(each):
+        base = None
         if isinstance(held, Finding):
             faults = [held]
+        elif held is None:
+            faults = _of_ttl(dataset, row, key, ttl)
         else:
             if held.base is not None:
                 if held.base not in stored:
                     stored = yield from bases.read(_next_bases(by_id[index:]), again=again)
                 base = stored[held.base]
-            faults = _of_id(dataset, row, held, base, value_of(ttl))
-        faults += _of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl))
+            faults = _of_id(dataset, row, held, base, ttl)
+        faults += _of_ts(dataset, row, ts_key, header, ts_stored)
         found.append(Compared(row, faults, base and attrs.evolve(base, content=None)))
     return found
 
 
-def _next_bases(by_id: Sequence[Held | Finding]) -> list[str]:
+def _next_bases(by_id: Sequence[Held | Finding | None]) -> list[str]:
     """Return the bases that the next records name: as many as may be read at once."""
-    names = (held.base for held in by_id if not isinstance(held, Finding) and held.base is not None)
+    names = (held.base for held in by_id if isinstance(held, Held) and held.base is not None)
     return list(dict.fromkeys(names))[:KEPT]
 
 
-def _held(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None) -> Held | Finding:
+def _held(dataset: str, row: Row, key: str, reply: bytes | Failed | None) -> Held | Finding:
     """Parse a row's id record. A finding: it is not there, or is not the row's."""
-    key = ctx.keys.id(dataset, row.id)
     try:
         record = value_of(reply)
         if record is None:
@@ -102,16 +109,20 @@ def _of_id(dataset: str, row: Row, held: Held, base: StoredBase | None, ttl: int
         found.append(finding_of(dataset, Problem.ROW_DAMAGED, held.key, row=row))
     if base is not None and not base.is_permanent:
         found.append(finding_of(dataset, Problem.BASE_EXPIRING, base.key, expires_in_ms=base.ttl))
-    if ttl != PERMANENT:
-        found.append(finding_of(dataset, Problem.RECORD_EXPIRING, held.key, row=row, expires_in_ms=ttl))
-    return found
+    return found + _of_ttl(dataset, row, held.key, ttl)
 
 
-def _of_ts(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, ttl: int) -> list[Finding]:
-    key = ctx.keys.ts(dataset, row.ts, row.id)
+def _of_ttl(dataset: str, row: Row, key: str, ttl: int) -> list[Finding]:
+    if ttl == PERMANENT:
+        return []
+    return [finding_of(dataset, Problem.RECORD_EXPIRING, key, row=row, expires_in_ms=ttl)]
+
+
+def _of_ts(dataset: str, row: Row, key: str, header: bytes, stored: Stored) -> list[Finding]:
+    reply, ttl = stored
     if reply is None:
         return [finding_of(dataset, Problem.TS_MISSING, key, row=row)]
-    if not _is_ts_of(row, bytes_of(reply)):
+    if not _is_ts_of(row, header, bytes_of(reply)):
         expires = None if ttl == PERMANENT else ttl
         return [finding_of(dataset, Problem.TS_DAMAGED, key, row=row, expires_in_ms=expires)]
     if ttl == PERMANENT:
@@ -119,9 +130,10 @@ def _of_ts(ctx: Context, dataset: str, row: Row, reply: bytes | Failed | None, t
     return [finding_of(dataset, Problem.TS_EXPIRING, key, row=row, expires_in_ms=ttl)]
 
 
-def _is_ts_of(row: Row, record: bytes) -> bool:
+def _is_ts_of(row: Row, header: bytes, record: bytes) -> bool:
     """Say whether a ts record is a row's. Its origin is never later than the row: see `records.Origin`."""
-    origin = records.origin_in(record) if records.states_ts(record, row) else None
+    is_own = record.startswith(records.begin_of_ts(header))
+    origin = records.origin_in(record) if is_own else None
     return origin is not None and origin.version <= row.version
 
 

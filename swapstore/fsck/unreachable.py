@@ -79,7 +79,7 @@ class KeyScan:
         self.keys += len(scanned.keys)
         found: list[Finding] = []
         names: list[Name] = []
-        for key in dict.fromkeys(scanned.keys):
+        for key in self._unreached(scanned.keys):
             name = self._ctx.keys.parse(key)
             if name is None:
                 found += self._foreign(key)
@@ -106,6 +106,15 @@ class KeyScan:
         if not self.pending:
             for walk in self._walks.values():
                 found += decide(walk)
+        return found
+
+    def _unreached(self, keys: Iterable[str]) -> list[str]:
+        """Leave out the keys that a walk has reached: most. They need not be parsed, which takes longer."""
+        found: list[str] = []
+        for key in dict.fromkeys(keys):
+            walk = self._walks.get(key[key.find("{") + 1 : key.find("}")])
+            if walk is None or key not in walk.reached:
+                found.append(key)
         return found
 
     def _walk(self, dataset: str, found: list[Finding]) -> Operation[Walk]:

@@ -196,9 +196,11 @@ class Walk:
     def _check_rows(self, rows: Sequence[Row]) -> Operation[list[Finding]]:
         found: list[Finding] = []
         for chunk in chunks(rows):
+            self._note_reached(chunk)
             for each in (yield from compare(self._ctx, self.dataset, chunk, self.bases)):
                 row = each.row
-                yield from self._note_reached(row, each.base)
+                if row.base is not None or each.base is not None:
+                    yield from self._note_bases(row.base, each.base)
                 if each.faults and (yield from self._is_still_named(row.version)):
                     # Read it once more: a replica may lag.
                     (again,) = yield from compare(self._ctx, self.dataset, [row], self.bases, again=True)
@@ -249,17 +251,18 @@ class Walk:
         ):
             self.reached.add(key)
 
-    def _note_reached(self, row: Row, base: StoredBase | None) -> Operation[None]:
-        keys = self._ctx.keys
-        for key in keys.records(self.dataset, row):
-            self.reached.add(key)
-        for name in (row.base, None if base is None else base.name):
+    def _note_reached(self, rows: Sequence[Row]) -> None:
+        records_of, dataset = self._ctx.keys.records, self.dataset
+        self.reached.update(key for row in rows for key in records_of(dataset, row))
+        served = self.manifest.head.named if self.manifest else ()
+        versions, ids = {row.version for row in served}, {row.id for row in served}
+        self._served_in_log += [row for row in rows if row.version in versions or row.id in ids]
+
+    def _note_bases(self, named: str | None, needed: StoredBase | None) -> Operation[None]:
+        for name in (named, None if needed is None else needed.name):
             if name is not None and name != self._last_base:
                 yield from self._note_base(name)
                 self._last_base = name
-        served = self.manifest.head.named if self.manifest else ()
-        if any(row.version == other.version or row.id == other.id for other in served):
-            self._served_in_log.append(row)
 
     def _check_served(self) -> Operation[list[Finding]]:
         """Check `latest` and `pinned`, which retention may have taken out of the log, and the count."""

@@ -119,8 +119,9 @@ class Capabilities(msgspec.Struct):
     """What one client has found out about its store.
 
     `committer`: how it commits there. `serves`: whether the store may answer with a manifest and the record
-    that it serves in one round trip. `is_unlisted_logged`: it was logged that the store refuses to put
-    datasets on the list of names. `tells_role`: whether a server may be asked if it is a replica.
+    that it serves in one round trip. `reads_many`: whether it may answer about many keys with one command.
+    `is_unlisted_logged`: it was logged that the store refuses to put datasets on the list of names.
+    `tells_role`: whether a server may be asked if it is a replica.
     `may_be_node`: whether it may be one node of a cluster, so that the list of names may be on another.
     `awaits`: the kinds of `Durability` (its `fsync`) that the server was found to give. `never_awaits`: why
     this kind of store gives none; empty: it may. `keeps_order`: whether commands of a batch take effect in
@@ -129,6 +130,7 @@ class Capabilities(msgspec.Struct):
 
     committer: Committer = msgspec.field(default_factory=Scripted)
     serves: bool = True
+    reads_many: bool = True
     is_unlisted_logged: bool = False
     tells_role: bool = False
     may_be_node: bool = False

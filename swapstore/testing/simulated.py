@@ -26,6 +26,7 @@ from swapstore.commands import (
     Drop,
     Expire,
     Get,
+    GetAll,
     GetServed,
     Held,
     Keep,
@@ -46,6 +47,7 @@ from swapstore.commands import (
     Swap,
     Time,
     Ttl,
+    Ttls,
     Unregister,
     Unstaged,
     Write,
@@ -224,6 +226,8 @@ class Keyspace:
         match command:
             case Get(key):
                 return self._data(key)
+            case GetAll(keys):
+                return [self._data(key) for key in keys]
             case GetServed(key):
                 return Served(self._data(key))
             case Peek(key, size):
@@ -232,6 +236,8 @@ class Keyspace:
                 return self.sets.get(key, frozenset())
             case Ttl(key):
                 return self._ttl(key, now_ms)
+            case Ttls(keys):
+                return [self._ttl(key, now_ms) for key in keys]
             case Time():
                 return now_ms
             case AwaitReplicas():

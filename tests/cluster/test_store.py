@@ -257,6 +257,26 @@ def test_a_migration_that_is_stuck(cluster: Cluster) -> None:
         assert len(invariants.check(store)) == 4
 
 
+def test_verify_while_a_slot_moves(cluster: Cluster) -> None:
+    """The records of a row are on two nodes, and verify fails or calls some of them missing."""
+    slot = slot_of("mena")
+    source = cluster.owner(slot)
+    target = cluster.other(source)
+    with swapstore.connect(cluster.url, patience=0.2) as store:
+        for number in range(40):
+            store.publish("mena", number)
+        assert not list(store.verify("mena"))
+        assert store._context.capabilities.reads_many
+        cluster.open_slot(slot, source, target)
+        try:
+            cluster.move_keys(slot, source, target, most=30)
+            assert not list(store.verify("mena"))
+        finally:
+            cluster.move_keys(slot, source, target)
+            cluster.close_slot(slot, target)
+        assert not list(store.verify("mena"))
+
+
 def test_a_migration_that_was_cancelled(cluster: Cluster) -> None:
     """What was written to the other node is looked for where it is not."""
     slot = slot_of("mena")

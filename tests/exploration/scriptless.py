@@ -56,11 +56,8 @@ def by(way: Way, client: Client, attempts: int) -> Client:
         policy = msgspec.structs.replace(
             context.policy, commit_attempts=attempts, lease_ttl_ms=2, lease_margin_ms=0, lease_poll_ms=1
         )
-        return client(
-            msgspec.structs.replace(
-                context, capabilities=Capabilities(committer=way.committer()), policy=policy
-            )
-        )
+        found = Capabilities(committer=way.committer(), reads_many=False)
+        return client(msgspec.structs.replace(context, capabilities=found, policy=policy))
 
     return operation
 

@@ -16,16 +16,34 @@ MUTANTS = (
         Edit("_of_id", "undecodable(held, base)", "''"),
     ),
     mutant(
+        "verify skips the digest of a plain payload",
+        "An altered payload is found before a reader finds it.",
+        "fsck/test_stored.py::test_an_altered_payload_of_the_same_size_is_found[sqlite]",
+        Edit("is_plain", "and digest(memoryview(record)[len(header) :]) == sha256", ""),
+    ),
+    mutant(
+        "a value of another type taken for none",
+        "Verify says that a record was overwritten, not that it is gone.",
+        "fsck/test_stored.py::test_a_value_of_another_type_is_damage[valkey]",
+        Edit("read_stored", "if value is None", "if False"),
+    ),
+    mutant(
+        "a refusal taken for the values of many keys",
+        "Where scripts may not run, verify asks for each TTL.",
+        "fsck/test_stored.py::test_a_store_that_refuses_to_answer_about_many_keys_is_asked_about_each[Ttls]",
+        Edit("_read_together", "isinstance(values, Failed) or isinstance(ttls, Failed)", "False"),
+    ),
+    mutant(
         "verify skips the ts records",
         "A ts record that is gone is found while it can still be written again.",
         DAMAGE + "a_lost_ts_record_is_written_again[sqlite-70-deleted]",
-        Edit("compare", "_of_ts(ctx, dataset, row, ts_record, value_of(ts_ttl))", "[]"),
+        Edit("compare", "_of_ts(dataset, row, ts_key, header, ts_stored)", "[]"),
     ),
     mutant(
         "verify ignores the check in a ts record",
         "A ts record of another entry is found, so it does not outvote a row.",
         DAMAGE + "a_lost_ts_record_is_written_again[sqlite-1-altered]",
-        Edit("_is_ts_of", "records.states_ts(record, row)", "True"),
+        Edit("_is_ts_of", "record.startswith(records.begin_of_ts(header))", "True"),
     ),
     mutant(
         "a ts record vouches for another entry than its own",
@@ -44,7 +62,7 @@ MUTANTS = (
         "verify skips the TTL of records",
         "A committed record that is going to expire is found.",
         DAMAGE + "a_committed_key_with_a_ttl_is_made_permanent[sqlite-1-id]",
-        Edit("_of_id", "ttl != PERMANENT", "False"),
+        Edit("_of_ttl", "ttl == PERMANENT", "True"),
     ),
     mutant(
         "verify skips the TTL of bases",
@@ -121,7 +139,7 @@ MUTANTS = (
         "checked keys forgotten",
         "A committed record is not called leaked, however many there are.",
         "fsck/test_deep_damage.py::test_a_healthy_log_with_pages_of_the_real_size",
-        Edit("Keyset.add", "self._unsorted.add(digest % BUCKETS)", "pass"),
+        Edit("Keyset.update", "unsorted.add(number)", "pass"),
     ),
     mutant(
         "a lost snapshot called leaked",

@@ -30,6 +30,7 @@ from swapstore.commands import (
     Expire,
     Failed,
     Get,
+    GetAll,
     Keep,
     Members,
     Peek,
@@ -38,6 +39,7 @@ from swapstore.commands import (
     Replace,
     Stage,
     Ttl,
+    Ttls,
     Write,
 )
 from swapstore.drivers import refusals
@@ -224,6 +226,29 @@ def test_replies_of_the_wrong_number_or_type(
     rest.switches.mangle(lambda raw: json.dumps(change(json.loads(raw))).encode())
     with pytest.raises(ReplyLost, match="whether the request was carried out is not known"):
         driver.execute([Put("a", b"x", 999), Peek("a", 9), Ttl("a"), Members("s")])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda items: [{"result": items[0]["result"][:1]}, items[1]],
+        lambda items: [{"result": [1, None]}, items[1]],
+        lambda items: [{"result": "eA=="}, items[1]],
+        lambda items: [items[0], {"result": [-1]}],
+        lambda items: [items[0], {"result": [-1, None]}],
+        lambda items: [items[0], {"result": -1}],
+    ],
+)
+def test_replies_about_many_keys_of_the_wrong_number_or_type(
+    driver: Driver, rest: RestServer, change: Callable[[list[Any]], list[Any]]
+) -> None:
+    """The record of one snapshot is taken for that of another."""
+    driver.execute([Put("a", b"x", 999)])
+    values, ttls = driver.execute([GetAll(("a", "b")), Ttls(("a", "b"))])
+    assert (values, len(ttls)) == ([b"x", None], 2)
+    rest.switches.mangle(lambda raw: json.dumps(change(json.loads(raw))).encode())
+    with pytest.raises(ReplyLost, match="does not fit its command"):
+        driver.execute([GetAll(("a", "b")), Ttls(("a", "b"))])
 
 
 def test_binary_arguments_are_refused_before_anything_is_sent(driver: Driver, rest: RestServer) -> None:

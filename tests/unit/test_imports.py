@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import swapstore
-from swapstore import cli
 
 CLIENTS = {"redis", "sqlite3", "httpcore2", "asyncio"}
 ZSTD = {"backports.zstd", "compression.zstd"}
@@ -65,18 +63,6 @@ def test_a_store_imports_only_what_its_calls_need(tmp_path: Path) -> None:
     code = f"store = swapstore.connect('sqlite:///{tmp_path}/store.db')\n"
     code += "store.publish('mena', 1)\nstore.read_latest('mena')"
     assert imported(code, of=OPTIONAL | HEAVY) == set()
-
-
-def test_a_command_imports_no_other_command(tmp_path: Path) -> None:
-    """`swapstore latest` in a shell script waits for what only `import`, `serve` or `doctor` need."""
-    swapstore.connect(f"sqlite:///{tmp_path}/store.db").publish("mena", 1)
-    arguments = ["--url", f"sqlite:///{tmp_path}/store.db", "latest", "mena"]
-    code = f"from swapstore.cli import main\nassert main({arguments}) == 0\nprint()"
-    others = {path.stem for path in Path(cli.__file__).parent.glob("[a-z]*.py")}
-    others -= {"app", "arguments", "output", "read", "session", "status"}
-    commands = {f"swapstore.cli.{name}" for name in others}
-    unwanted = OPTIONAL | (HEAVY - {"swapstore.cli", "cyclopts"}) | commands | {"asyncio"}
-    assert imported(code, of=unwanted) == set()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from redis import exceptions as raised
 from redis import sentinel
 from redis.asyncio import sentinel as asentinel
 
-from swapstore.commands import Failed, Get, Members, Peek, ReadCommand, Scan, Time, Ttl
+from swapstore.commands import Failed, Get, GetAll, Members, Peek, ReadCommand, Scan, Time, Ttl
 from swapstore.drivers import refusals
 from swapstore.drivers.base import closed as closed_error
 from swapstore.drivers.redis.pool import Exhausted, NoPrimary
@@ -140,7 +140,7 @@ _DENIALS = (
 
 
 # Reads that any server and proxy knows. One that does not know a script may hang up each time.
-_PLAIN_READS = {Get, Peek, Members, Ttl, Scan, Time}
+_PLAIN_READS = {Get, GetAll, Peek, Members, Ttl, Scan, Time}
 
 
 class CutOff(redis.ConnectionError):

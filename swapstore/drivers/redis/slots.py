@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from redis.crc import key_slot
 
-from swapstore.commands import Ask, Command, Scan
+from swapstore.commands import Ask, Command, GetAll, Scan, Ttls
 from swapstore.drivers.redis.address import shown
 from swapstore.drivers.redis.wire import Bundle
 
@@ -40,6 +40,8 @@ def keys_of(command: Command[Any]) -> tuple[str, ...]:
     if type(command) is Ask:
         words = command.words
         return (words[1],) if words[0].upper() in _KEYED and len(words) > 1 else ()
+    if isinstance(command, GetAll | Ttls):
+        return command.keys
     key = getattr(command, "key", None)
     return () if key is None else (key,)
 

@@ -23,6 +23,7 @@ from swapstore.commands import (
     Expire,
     Failed,
     Get,
+    GetAll,
     GetServed,
     Held,
     Keep,
@@ -42,6 +43,7 @@ from swapstore.commands import (
     SwapReply,
     Time,
     Ttl,
+    Ttls,
     Unregister,
     Unstaged,
     Write,
@@ -96,6 +98,7 @@ class Wire:
         self._commit = _Script("commit.lua")
         self._replace = _Script("replace.lua")
         self._serve = _Script("serve.lua", "_RO")
+        self._ttls = _Script("ttls.lua", "_RO")
 
     def frame(self, command: Command[Any], *, as_text: bool = False) -> Frame:
         """Return the words of one command. `as_text`: send a script as text, which loads it."""
@@ -110,6 +113,8 @@ class Wire:
             return self._commit.frame(*_commit_arguments(command), as_text=as_text)
         if isinstance(command, Replace):
             return self._replace.frame([command.key], [command.record, command.ttl_ms], as_text=as_text)
+        if isinstance(command, Ttls):
+            return self._ttls.frame(command.keys, [], as_text=as_text)
         if isinstance(command, GetServed):
             if self._given_every_key:
                 return ("GET", command.key)
@@ -121,6 +126,7 @@ class Wire:
 
 _FRAMES: dict[type[Command[Any]], Callable[[Any], Frame]] = {
     Get: lambda get: ("GET", get.key),
+    GetAll: lambda get: ("MGET", *get.keys),
     Peek: lambda peek: ("GETRANGE", peek.key, 0, peek.size - 1),
     Members: lambda members: ("SMEMBERS", members.key),
     Ttl: lambda ttl: ("PTTL", ttl.key),
@@ -378,10 +384,12 @@ def _served(reply: Any) -> Served:
 
 _VALUES: dict[type[Command[Any]], Callable[[Any], Any]] = {
     Get: lambda reply: reply,
+    GetAll: lambda reply: reply,
     GetServed: _served,
     Peek: lambda reply: reply,
     Members: lambda reply: frozenset(member.decode("utf-8", "replace") for member in reply),
     Ttl: int,
+    Ttls: lambda reply: reply,
     Scan: _scanned,
     Time: _time,
     Ask: lambda reply: reply,

@@ -20,6 +20,7 @@ from swapstore.commands import (
     Drop,
     Expire,
     Get,
+    GetAll,
     GetServed,
     Keep,
     Peek,
@@ -29,6 +30,7 @@ from swapstore.commands import (
     Replace,
     Stage,
     Ttl,
+    Ttls,
     Unregister,
     Write,
 )
@@ -175,6 +177,9 @@ def value(command: Command[Any], reply: Any, frame: Frame) -> Any:
             reply = reply * 1000
     expected = _EXPECTED.get(type(command))
     is_other = expected is not None and not isinstance(reply, expected)
+    if isinstance(command, GetAll | Ttls):
+        kind = _EXPECTED[Get if isinstance(command, GetAll) else Ttl]
+        is_other = is_other or [isinstance(each, kind) for each in reply] != [True] * len(command.keys)
     if is_other or (expected is _SET and reply not in {OK, None}):
         raise Unreadable(f"a reply that does not fit its command ({type(reply).__name__})")
     try:
@@ -186,9 +191,11 @@ def value(command: Command[Any], reply: Any, frame: Frame) -> Any:
 _SET = bytes | None  # OK; None: it was not set
 _EXPECTED: dict[type[Command[Any]], Any] = {
     Get: bytes | None,
+    GetAll: list,
     GetServed: bytes | None,
     Peek: bytes,
     Ttl: int,
+    Ttls: list,
     Stage: _SET,
     Keep: _SET,
     CompareAndSet: _SET,

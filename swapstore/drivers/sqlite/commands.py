@@ -19,6 +19,7 @@ from swapstore.commands import (
     Command,
     Committed,
     Get,
+    GetAll,
     GetServed,
     Held,
     Members,
@@ -36,6 +37,7 @@ from swapstore.commands import (
     SwapReply,
     Time,
     Ttl,
+    Ttls,
     Unregister,
     Unstaged,
     Write,
@@ -127,6 +129,10 @@ def _get(connection: sqlite3.Connection, command: Get, now: int) -> bytes | None
     return _value(connection.execute(_GET, (command.key, now)))
 
 
+def _get_all(connection: sqlite3.Connection, command: GetAll, now: int) -> list[bytes | None]:
+    return [_value(connection.execute(_GET, (key, now))) for key in command.keys]
+
+
 def _get_served(connection: sqlite3.Connection, command: GetServed, now: int) -> Served:
     # Without the record: on a file, reading it at once spares no round trip.
     return Served(_value(connection.execute(_GET, (command.key, now))))
@@ -142,7 +148,15 @@ def _members(connection: sqlite3.Connection, command: Members, _now: int) -> fro
 
 
 def _ttl(connection: sqlite3.Connection, command: Ttl, now: int) -> int:
-    state = _state(connection, command.key, 0, now)
+    return _left(connection, command.key, now)
+
+
+def _ttls(connection: sqlite3.Connection, command: Ttls, now: int) -> list[int]:
+    return [_left(connection, key, now) for key in command.keys]
+
+
+def _left(connection: sqlite3.Connection, key: str, now: int) -> int:
+    state = _state(connection, key, 0, now)
     if state is None:
         return ABSENT
     return PERMANENT if state[0] is None else state[0] - now
@@ -269,10 +283,12 @@ def _verify(connection: sqlite3.Connection, staged: Staged, now: int) -> Unstage
 
 _MEANING: dict[type[Command[Any]], Callable[[sqlite3.Connection, Any, int], Any]] = {
     Get: _get,
+    GetAll: _get_all,
     GetServed: _get_served,
     Peek: _peek,
     Members: _members,
     Ttl: _ttl,
+    Ttls: _ttls,
     Scan: _scan,
     Time: lambda *_: None,
     Ask: answer,
