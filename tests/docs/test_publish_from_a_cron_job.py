@@ -25,8 +25,8 @@ PROGRAMS = {
     "swapstore": 'exec "$PYTHON" -m swapstore.cli "$@" --patience 0',
     "date": "echo $SLOT",
     "sleep": 'echo "$1" >> sleeps; until [ -e up ]; do /bin/sleep 0.02; done',
-    "compute-snapshot": 'meet() { touch "at.$$"; until [ $(ls at.* | wc -l) -ge "$RUNS" ]; do /bin/sleep 0.02; done; }\n'
-    'eval "$COMPUTE"',
+    "compute-snapshot": 'meet() { touch "at.$$"; until [ $(ls at.* | wc -l) -ge "$RUNS" ]; do '
+    '/bin/sleep 0.02; done; }\neval "$COMPUTE"',
 }
 OF_PYTHON = """
 def compute():
@@ -47,7 +47,7 @@ def in_shell() -> str:
 
 
 def in_python() -> str:
-    """The job, with pauses that ask for no patience of the test, and a `compute` that runs the same program."""
+    """The job, with the pauses of the test, and a `compute` that runs the same program."""
     job = block("python", "def main()")
     for given, ours in (
         (r"^def compute\(\).*?(?=\n\n\n)", OF_PYTHON.strip()),
@@ -138,7 +138,7 @@ def server(job: Runs, tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.parametrize("slots", [("06", "06"), ("06", "07")], ids=["one slot", "two slots"])
 def test_two_runs_at_once_publish_no_mix(job: Runs, slots: tuple[str, str]) -> None:
-    """Two runs write into one file, and readers get the first half of one run with the second half of the other."""
+    """Two runs write into one file, and readers get a half of each."""
     both = [job.start(slot=slot, runs=2) for slot in slots]
     assert [run.communicate(timeout=WAIT_S) and run.returncode for run in both] == [0, 0]
     published = job.versions()
