@@ -50,8 +50,6 @@ from swapstore.errors import (
     Unsupported,
     UnsupportedFormat,
 )
-from swapstore.health import Bound, DatasetHealth, Health
-from swapstore.migration.layout import Mirror
 from swapstore.models import (
     Candidate,
     Commit,
@@ -79,6 +77,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm, TypeVar
 
     from swapstore import aio as aio
+    from swapstore import events as events
     from swapstore import http as http
     from swapstore.changes import Change as Change
     from swapstore.changes import Diff as Diff
@@ -91,6 +90,10 @@ if TYPE_CHECKING:
     from swapstore.fsck.findings import Problem as Problem
     from swapstore.fsck.findings import Progress as Progress
     from swapstore.fsck.findings import Repair as Repair
+    from swapstore.health import Bound as Bound
+    from swapstore.health import DatasetHealth as DatasetHealth
+    from swapstore.health import Health as Health
+    from swapstore.migration.layout import Mirror as Mirror
     from swapstore.reports import Copied as Copied
     from swapstore.reports import CopyStep as CopyStep
     from swapstore.reports import Dropped as Dropped
@@ -302,13 +305,15 @@ if not TYPE_CHECKING:
         "changes": {"Change", "Diff", "diff"},
         "doctor.check": {"Check", "Node", "Verdict"},
         "fsck.findings": {"Finding", "Problem", "Progress", "Repair"},
+        "health": {"Bound", "DatasetHealth", "Health"},
+        "migration.layout": {"Mirror"},
         "reports": {"Copied", "CopyStep", "Dropped", "Erased", "Pruned", "Recompressed"},
         "views": {"View", "ViewHealth", "ViewedDataset"},
     }
 
     def __getattr__(name: str) -> Any:
-        """Import at first use what most programs do not need: asyncio, HTTP, views, diff, reports."""
-        if name in {"aio", "http"}:
+        """Import at first use what most programs do not need: asyncio, events, HTTP, views, diff, reports."""
+        if name in {"aio", "events", "http"}:
             return import_module(f"swapstore.{name}")
         for module, names in _LATER.items():
             if name in names:

@@ -307,8 +307,8 @@ def ttl_ms(value: Any) -> int:
 @_checking
 def staleness_s(value: Any, what: str = "max_staleness") -> float:
     """Return a bound of staleness or age in seconds, from seconds or a timedelta."""
-    if type(value) is float and 0 <= value <= LARGEST:
-        return value
+    if (type(value) is float or type(value) is int) and 0 <= value <= LARGEST:
+        return float(value)  # at once, as in `min_version`
     return wait_s(value, what)
 
 

@@ -13,10 +13,12 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore.forks import survive_forks
 from swapstore.models import Group
 from swapstore.outages import Outages
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.format.encodings import Dictionary
@@ -31,8 +33,7 @@ _FRAME = "frame"  # stands where other records have a key
 ENTRY_BYTES = 400  # the memory of a cached record besides its data
 
 
-@attrs.define(eq=False)
-class Known:
+class Known(msgspec.Struct, eq=False):
     """A manifest as last seen: at `read_at` (monotonic seconds) or later, the store held it.
 
     `seen_at` is the same moment in milliseconds since the Unix epoch, once a reader has worked it out.
@@ -43,8 +44,7 @@ class Known:
     seen_at: int = 0
 
 
-@attrs.frozen(eq=False)
-class LastGood:
+class LastGood(Struct, frozen=True, eq=False):
     """What a reader was given last. At `read_at` (monotonic seconds) or later, the store served it.
 
     `keep_s`: the longest time after that for which a reader wants it.
@@ -196,7 +196,7 @@ class Cache:
         """Note when what is kept was seen last, before the manifest that tells it is replaced."""
         known, good = self._manifests.get(key), self.kept.get(key)
         if known is not None and good is not None and good.snapshot.etag == known.manifest.etag:
-            self.kept[key] = attrs.evolve(good, read_at=max(good.read_at, known.read_at))
+            self.kept[key] = msgspec.structs.replace(good, read_at=max(good.read_at, known.read_at))
 
     def _make_room(self, now: float) -> None:
         """Drop what nobody may be served any more, from those that were kept first."""

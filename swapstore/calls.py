@@ -14,7 +14,6 @@ import attrs
 
 from swapstore import arguments, codecs
 from swapstore.errors import InvalidInput, Rejected, UnderReplicated
-from swapstore.events import Published, PublishRejected
 from swapstore.migration import mirror
 from swapstore.models import Durability, Item, Outcomes, Validator
 from swapstore.protocol import last_good, live, pointers
@@ -184,8 +183,8 @@ class Calls(Reads):
                 else:
                     commit = yield from publish_durably(ctx, wanted, ctx.durability)
             except Rejected as error:
-                size, reason = len(wanted.payload), error.reason
-                self._context.emit(PublishRejected(dataset=name, id=error.id or "", size=size, reason=reason))
+                if self._context.hook is not None:
+                    self._emit_rejected(name, error, len(wanted.payload))
                 raise
             except UnderReplicated as error:  # it is published
                 commit, under = error.commit, error
@@ -319,7 +318,15 @@ class Calls(Reads):
             )
             return (yield from putting)
 
+    def _emit_rejected(self, dataset: str, error: Rejected, size: int) -> None:
+        from swapstore.events import PublishRejected  # noqa: PLC0415 - only listeners need it
+
+        rejected = PublishRejected(dataset=dataset, id=error.id or "", size=size, reason=error.reason)
+        self._context.emit(rejected)
+
     def _emit_published(self, commit: Commit, tally: Tally) -> None:
+        from swapstore.events import Published  # noqa: PLC0415 - only listeners need it
+
         self._context.emit(
             Published(
                 dataset=commit.dataset,

@@ -40,6 +40,7 @@ import msgspec
 
 from swapstore.arguments import payload_size, shown
 from swapstore.errors import Corrupt, InvalidInput
+from swapstore.structs import Struct
 
 Codec = Literal["json", "bytes"]
 CODECS: tuple[Codec, ...] = ("json", "bytes")
@@ -50,11 +51,10 @@ _LEAVES = frozenset({str, int, bool, type(None)})
 _CELLS = _LEAVES | {float}
 
 
-@attrs.frozen
-class Checked:
+class Checked(Struct, frozen=True):
     """JSON text that `encode` has returned, in another thread perhaps: it is not checked again."""
 
-    text: bytes = attrs.field(repr=False)
+    text: bytes
 
 
 def encode(value: Any, codec: str, *, limit_bytes: int, default: Default | None = None) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 
 from swapstore.errors import SwapstoreError
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.models import Durability
@@ -19,19 +20,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class _Struct(msgspec.Struct, frozen=True):
-    """Fields that do not change. A repr leaves out bytes: they may be a payload.
-
-    An attrs class takes Python twenty times as long to make, and there are thirty here for every import.
-    """
-
-    def __repr__(self) -> str:
-        named = ((name, getattr(self, name)) for name in self.__struct_fields__)
-        shown = (f"{name}={each!r}" for name, each in named if not isinstance(each, bytes))
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-class Command(_Struct, Generic[R], frozen=True):
+class Command(Struct, Generic[R], frozen=True):
     """One atomic action of the store, with a reply of type R."""
 
 
@@ -39,7 +28,7 @@ class ReadCommand(Command[R], frozen=True):
     """A command that changes nothing: it can be sent again if its reply was lost."""
 
 
-class Failed(_Struct, frozen=True):
+class Failed(Struct, frozen=True):
     """The store refused this command; it had no effect.
 
     `again`: this server is not the one to ask, such as a primary that was demoted, or not now. The driver has
@@ -59,7 +48,7 @@ class Get(ReadCommand[bytes | None], frozen=True):
     key: str
 
 
-class Served(_Struct, frozen=True):
+class Served(Struct, frozen=True):
     """A manifest or None, the id record that it serves, and the base that this needs; None: not read.
 
     The manifest may be its header line alone, newline included. `members`: the record of each member that was
@@ -116,7 +105,7 @@ class Ttl(ReadCommand[int], frozen=True):
     key: str
 
 
-class Scanned(_Struct, frozen=True):
+class Scanned(Struct, frozen=True):
     """Some keys, and where to go on (None: there are no more). A key may be returned twice."""
 
     keys: tuple[str, ...]
@@ -298,7 +287,7 @@ class Remove(Command[None], frozen=True):
 # --- the commit ------------------------------------------------------------------------------------
 
 
-class Staged(_Struct, frozen=True):
+class Staged(Struct, frozen=True):
     """A staged record that a commit requires, and the header (its first bytes) that it must have.
 
     It must also have a TTL: a permanent record is committed, and its id is taken. A `shared` record (a page)
@@ -310,7 +299,7 @@ class Staged(_Struct, frozen=True):
     shared: bool = False
 
 
-class Rewritten(_Struct, frozen=True):
+class Rewritten(Struct, frozen=True):
     """A committed record that a commit replaces by one with the same payload in another encoding.
 
     `header` is the header that it must have now (its first bytes). `needs_base`: the new record is a
@@ -361,28 +350,28 @@ class Swap(Command["SwapReply"], frozen=True, kw_only=True):
     even_if_full: bool = False
 
 
-class Committed(_Struct, frozen=True):
+class Committed(Struct, frozen=True):
     """The manifest was swapped."""
 
 
-class Already(_Struct, frozen=True):
+class Already(Struct, frozen=True):
     """The stored manifest is already this one: the same commit was sent before, and was applied."""
 
 
-class Mismatch(_Struct, frozen=True):
+class Mismatch(Struct, frozen=True):
     """The stored manifest is not the expected one; `current` is the stored one, or None."""
 
     current: bytes | None
 
 
-class Unstaged(_Struct, frozen=True):
+class Unstaged(Struct, frozen=True):
     """A record does not exist as the commit needs it, or (`present`) another record has its key."""
 
     key: str
     present: bool
 
 
-class Held(_Struct, frozen=True):
+class Held(Struct, frozen=True):
     """A permanent record has the key: it is committed."""
 
     key: str

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote, unquote
 
-import attrs
+import msgspec
 
-from swapstore import arguments, engine, events
+from swapstore import arguments, engine
 from swapstore.cache import Cache
 from swapstore.drivers.base import Endpoint
 from swapstore.drivers.rest import address as rest_address
 from swapstore.errors import InvalidInput, Misconfigured, SwapstoreError, Unavailable, Unsupported
 from swapstore.forks import survive_forks
 from swapstore.format.keys import Keys
-from swapstore.migration.layout import Mirror
 from swapstore.models import Compression, Durability, Retention, Timeout
 from swapstore.protocol.context import Capabilities, Context, Policy
 from swapstore.protocol.durability import ask_at_connect
 from swapstore.protocol.scriptless.probe import Undecided
 from swapstore.store import Store
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from swapstore.doctor.check import Check
     from swapstore.drivers.base import AsyncDriver, Driver
     from swapstore.drivers.rest.address import Address
-    from swapstore.events import Event
-    from swapstore.migration.layout import Layout
+    from swapstore.events import Event, Hook
+    from swapstore.migration.layout import Layout, Mirror
     from swapstore.migration.source import Source
     from swapstore.models import Validator
     from swapstore.protocol.operation import Operation
@@ -240,9 +240,9 @@ def prepare(
         policy=policy,
         retention=arguments.one_of(retention, Retention, "a Retention (max_age=, max_count=)") or Retention(),
         durability=None if durability is None else Durability.of(durability),
-        mirror=arguments.one_of(mirror, Mirror, "a Mirror (prefix=…)"),
+        mirror=None if mirror is None else _mirror(mirror),
         validators=arguments.functions(validators, "validators"),
-        hook=events.hook(on_event),
+        hook=None if on_event is None else _hook(on_event),
     )
     arguments.whole(max_request, "max_request", least=1)
     patience = arguments.patience_s(patience)
@@ -253,33 +253,45 @@ def prepare(
         raise Unavailable(f"cannot connect: {error}. Nothing was sent") from error
     if mirror is not None and driver.kind == "sqlite":
         raise InvalidInput("a mirror is for readers of Redis or Valkey keys; a SQLite store has none")
-    policy = attrs.evolve(
+    policy = msgspec.structs.replace(
         policy,
         text_only=not driver.binary_safe,
         total_s=waits.total,
         reply_s=getattr(driver, "reply_s", None),
+        patience_s=patience if driver.kind in {"redis", "cluster"} else policy.patience_s,
     )
     undecided = Undecided(single_writer=single_writer)
-    is_server = driver.kind == "redis"
-    if driver.kind in {"redis", "cluster"}:
-        policy = attrs.evolve(policy, patience_s=patience)
     found = Capabilities(
         committer=undecided,
-        tells_role=is_server,
-        may_be_node=is_server,
+        tells_role=driver.kind == "redis",
+        may_be_node=driver.kind == "redis",
         never_awaits=_NOT_DURABLE.get(driver.kind, ""),
         keeps_order=driver.kind != "cluster",
     )
-    context = attrs.evolve(context, capabilities=found, doctor=_doctor_of(driver.kind))
+    context = msgspec.structs.replace(context, capabilities=found, doctor=_doctor_of(driver.kind))
     if context.durability is not None:
-        _refuse_durability(context.durability, found, policy)
-        context = attrs.evolve(context, on_connect=ask_at_connect)
+        if found.never_awaits:
+            raise Unsupported(found.never_awaits)
+        arguments.shorter_than_a_reply(context.durability.timeout, policy.reply_s)
+        context = msgspec.structs.replace(context, on_connect=ask_at_connect)
     if driver.kind == "upstash":
         policy = _over_rest(policy, max_request)
-        context = attrs.evolve(context, on_connect=undecided.ask_at_connect)
+        context = msgspec.structs.replace(context, on_connect=undecided.ask_at_connect)
     replicas = _replicas_for(makers, target, driver, waits) if arguments.reads_replicas(read_from) else None
-    policy = attrs.evolve(policy, reads_replicas=replicas is not None)
-    return driver, replicas, attrs.evolve(context, policy=policy)
+    policy = msgspec.structs.replace(policy, reads_replicas=replicas is not None)
+    return driver, replicas, msgspec.structs.replace(context, policy=policy)
+
+
+def _mirror(mirror: Any) -> Mirror | None:
+    from swapstore.migration.layout import Mirror  # noqa: PLC0415 - few programs have one
+
+    return arguments.one_of(mirror, Mirror, "a Mirror (prefix=…)")
+
+
+def _hook(on_event: Any) -> Hook:
+    from swapstore.events import hook  # noqa: PLC0415 - only listeners need it
+
+    return hook(on_event)
 
 
 def _replicas_for(makers: Makers[D], target: Any, driver: D, timeout: Timeout) -> D:
@@ -302,15 +314,9 @@ _NOT_DURABLE = {
 }
 
 
-def _refuse_durability(durability: Durability, found: Capabilities, policy: Policy) -> None:
-    if found.never_awaits:
-        raise Unsupported(found.never_awaits)
-    arguments.shorter_than_a_reply(durability.timeout, policy.reply_s)
-
-
 def _over_rest(policy: Policy, max_request: int) -> Policy:
     """Adapt the bounds to a REST endpoint: replicas may be a second behind, and requests have a limit."""
-    return attrs.evolve(
+    return msgspec.structs.replace(
         policy,
         total_s=policy.total_s or DEFAULT_REST_TOTAL_S,
         max_batch_bytes=min(policy.max_batch_bytes, max(max_request // 2, 1)),  # JSON and base64 add to it
@@ -458,8 +464,7 @@ def _path(rest: str) -> Path:
 # --- drivers and checks, each imported when it is used ---------------------------------------------
 
 
-@attrs.frozen
-class Makers(Generic[D]):
+class Makers(Struct, Generic[D], frozen=True):
     """How to make the driver of each kind of store: blocking ones, or those for asyncio."""
 
     redis_url: Callable[[str, Timeout], D]

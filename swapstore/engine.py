@@ -147,7 +147,7 @@ def _leave(place: Place | AsyncPlace | None) -> None:
 
 
 def _waited(
-    step: Wait | Emit,
+    step: Wait | Within | Emit,
     sleep: Callable[[float], None],
     listen: Callable[[Listen], list[str]] | None,
     budget: _Budget,
@@ -168,7 +168,7 @@ def _waited(
 
 
 async def _awaited(
-    step: Wait | Emit,
+    step: Wait | Within | Emit,
     sleep: Callable[[float], Awaitable[None]],
     listen: Callable[[Listen], Awaitable[list[str]]] | None,
     budget: _Budget,

@@ -207,10 +207,8 @@ class Hook:
                 )
 
 
-def hook(on_event: Any) -> Hook | None:
-    """Return the hook that calls this function; None for None. Raises `InvalidInput` for anything else."""
-    if on_event is None:
-        return None
+def hook(on_event: Any) -> Hook:
+    """Return the hook that calls this function. Raises `InvalidInput` for anything else."""
     if not callable(on_event):
         raise InvalidInput(f"on_event must be a function of an event, not {arguments.shown(on_event)}")
     if inspect.iscoroutinefunction(on_event):

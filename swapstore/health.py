@@ -13,11 +13,10 @@ import attrs
 
 from swapstore import arguments, figures
 from swapstore.errors import Damaged, InvalidInput, Misconfigured, SwapstoreError
+from swapstore.models import CLOCKS_AGREE_MS
 
 if TYPE_CHECKING:
     from swapstore.models import Status
-
-CLOCKS_AGREE_MS = 10_000  # two machines with NTP differ by less
 
 State = Literal["fresh", "stale", "too_small", "missing", "damaged", "unreachable", "misconfigured"]
 _STATES: tuple[State, ...] = get_args(State)  # from the best to the worst

@@ -28,6 +28,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LARGEST = 2**53 - 1  # every reader of JSON keeps whole numbers exact up to this one
 GROUP = "group"  # the codec of a group: its payload is the table of its members
 MOST_MEMBERS = 1000
+CLOCKS_AGREE_MS = 10_000  # two machines with NTP differ by less
 Compression = Literal["none", "zstd", "delta"]
 Whole = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]  # of stored records, which may be damaged
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Self
 
-import attrs
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.errors import Unavailable
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 _ALL = ""  # in place of the name of a dataset: no reader gets an answer
 
 
-@attrs.frozen(eq=False)
-class _Outage:
+class _Outage(Struct, frozen=True, eq=False):
     """What the last attempt failed with, and how often the store had answered until then."""
 
     place: str

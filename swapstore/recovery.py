@@ -20,10 +20,9 @@ import time
 from collections.abc import Generator, Sequence
 from typing import Any
 
-import attrs
-
 from swapstore.commands import AwaitReplicas, Command, Committed, Failed, ReadCommand, Swap
 from swapstore.errors import ReplyLost, SwapstoreError, Unavailable
+from swapstore.structs import Struct
 
 LOG = logging.getLogger("swapstore")
 
@@ -50,8 +49,7 @@ class Patience:
             LOG.warning("%s Trying for up to %g s", _sentence(error), self.seconds)
 
 
-@attrs.frozen
-class Again:
+class Again(Struct, frozen=True):
     """Wait, then send these commands. The answer is the list of their replies."""
 
     pause_s: float

@@ -12,7 +12,7 @@ from functools import wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
-import attrs
+import msgspec
 
 from swapstore.calls import Calls
 from swapstore.drivers.base import AsyncDriver, Driver, Endpoint
@@ -222,7 +222,7 @@ class _BaseStore(Generic[D]):
     def __init__(self, driver: D, context: Context, replicas: D | None = None) -> None:
         self._driver = driver
         self._replicas = replicas
-        self._context = context = attrs.evolve(context, where=driver.where)
+        self._context = context = msgspec.structs.replace(context, where=driver.where)
         self._calls = Maintenance(context, driver.kind)
         self._turns = Turns()
         self._patience = Patience(context.policy.patience_s)

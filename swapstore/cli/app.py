@@ -12,20 +12,8 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 import swapstore
 from swapstore.cli import ExitCode, output
-from swapstore.cli.arguments import to_seconds
-from swapstore.cli.copying import copy
-from swapstore.cli.demo import demo
-from swapstore.cli.diff import diff
-from swapstore.cli.fsck import repair, verify
-from swapstore.cli.health import health
-from swapstore.cli.importing import app as importing
-from swapstore.cli.operate import backup, doctor, pin, prune, recompress, restore, rollback, unpin
-from swapstore.cli.produce import STDIN, confirm, publish, publish_group, published
-from swapstore.cli.read import follow, history, latest, read
-from swapstore.cli.removing import drop, erase
-from swapstore.cli.serve import serve
+from swapstore.cli.arguments import STDIN, to_seconds
 from swapstore.cli.session import Session
-from swapstore.cli.status import datasets, status
 from swapstore.connect import DEFAULT_PATIENCE_S
 from swapstore.errors import (
     Damaged,
@@ -83,13 +71,16 @@ GLOBAL_OPTIONS = Group("Options of every command", sort_key=100)
 # cyclopts would take it for the version flag.
 app = App(name="swapstore", help=HELP, help_format="plaintext", version_flags=[])
 
+# Each is imported when it is called: `swapstore latest` need not wait for what others need.
 for _command in (
-    publish, publish_group, published, latest, read, history, diff, follow, datasets, status, health, confirm,
-    pin, unpin, rollback, prune, recompress, erase, drop, verify, repair, backup, restore, copy, doctor,
-    serve, demo,
+    "produce:publish", "produce:publish_group", "produce:published", "read:latest", "read:read",
+    "read:history", "diff:diff", "read:follow", "status:datasets", "status:status", "health:health",
+    "produce:confirm", "operate:pin", "operate:unpin", "operate:rollback", "operate:prune",
+    "operate:recompress", "removing:erase", "removing:drop", "fsck:verify", "fsck:repair", "operate:backup",
+    "operate:restore", "copying:copy", "operate:doctor", "serve:serve", "demo:demo",
 ):  # fmt: skip
-    app.command(_command)
-app.command(importing)
+    app.command(f"swapstore.cli.{_command}")
+app.command("swapstore.cli.importing:app", name="import")
 
 
 @app.command(name="--version")
@@ -105,6 +96,7 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="
     For example, in ~/.bashrc:
       eval "$(swapstore completion bash)"
     """
+    _import_all()
     print(app.meta.generate_completion(prog_name="swapstore", shell=shell))
 
 
@@ -181,7 +173,15 @@ def run(arguments: Sequence[str]) -> ExitCode:
         log.removeHandler(handler)
 
 
+def _import_all() -> None:
+    """Import every command, for what says something about each of them."""
+    for name in app:
+        app[name]
+
+
 def _run(arguments: Sequence[str]) -> ExitCode:
+    if not set(arguments) & set(app) or set(arguments) & set(app.help_flags):
+        _import_all()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a question mark for what the terminal cannot show
     try:

@@ -16,6 +16,8 @@ from swapstore import arguments
 from swapstore.errors import InvalidInput
 from swapstore.models import Retention
 
+STDIN = "<stdin>"  # replaces a lone dash, which cyclopts would take for an option
+
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _SECONDS = re.compile(r"[0-9]{1,8}([.][0-9]{1,6})?")
 

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from swapstore import figures
 from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import (
+    STDIN,
     Dataset,
     MaxAge,
     MaxCount,
@@ -33,8 +34,6 @@ from swapstore.connect import DEFAULT_MAX_PAYLOAD
 from swapstore.errors import InvalidInput, PayloadTooLarge, UnderReplicated
 from swapstore.models import Commit, Durability
 from swapstore.store import Store
-
-STDIN = "<stdin>"  # replaces a lone dash, which cyclopts would take for an option
 
 Kind = Annotated[
     Literal["json", "bytes"],

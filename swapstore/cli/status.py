@@ -14,7 +14,6 @@ from swapstore.cli import ExitCode, output
 from swapstore.cli.arguments import to_duration
 from swapstore.cli.session import CurrentSession, Session
 from swapstore.errors import Damaged, NotFound
-from swapstore.health import Bound, judged
 from swapstore.models import Row, Status
 from swapstore.store import Store
 
@@ -184,6 +183,8 @@ def _print_statuses(statuses: Iterable[Status]) -> None:
 
 def _is_stale(status: Status, max_age: timedelta | None) -> bool:
     """Return whether the producer is overdue, or nobody can tell. Report it on stderr."""
+    from swapstore.health import Bound, judged  # noqa: PLC0415 - few commands need it
+
     found = judged(status.dataset, status, Bound(max_age=max_age))
     if found.ok:
         return False

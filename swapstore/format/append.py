@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from swapstore.format import bases, manifest, records, retention
 from swapstore.format.manifest import Head, Log, Manifest
 from swapstore.format.pages import Page, SealedPage, seal
 from swapstore.format.retention import Limits
 from swapstore.models import Entry, Ref, Row
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from swapstore.format.keys import Keys
 
 
-@attrs.frozen(kw_only=True)
-class Draft:
+class Draft(Struct, frozen=True, kw_only=True):
     """A manifest that a swap would make current.
 
     `base` is the manifest that it is built on (None: there is none). `row` is the row that a publish adds,
@@ -71,8 +71,7 @@ class Draft:
         return self.adds_bytes <= self.freed_bytes
 
 
-@attrs.frozen(kw_only=True)
-class Stamp:
+class Stamp(Struct, frozen=True, kw_only=True):
     """What a new manifest needs from outside: the time, its nonce, key names, and an epoch for a new log.
 
     `max_ahead_ms`: a time that is further ahead was set by a wrong clock. None: there is no such bound.
@@ -91,8 +90,7 @@ class Stamp:
         return self.now_ms if is_wrong else max(self.now_ms, before)
 
 
-@attrs.frozen(kw_only=True)
-class Retained:
+class Retained(Struct, frozen=True, kw_only=True):
     """What retention may take out of the log in a swap.
 
     `pages` are the pages that can be removed or opened, by key. `released` are rows that are not in the log
@@ -101,8 +99,8 @@ class Retained:
     rows that leave, or are released, which no row needs that stays in a page: see `bases.lies_between`.
     """
 
-    limits: Limits = attrs.field(factory=Limits)
-    pages: Mapping[str, Page] = attrs.field(factory=dict)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    pages: Mapping[str, Page] = msgspec.field(default_factory=dict)
     released: tuple[Row, ...] = ()
     named: frozenset[str] = frozenset()
     unneeded: frozenset[str] = frozenset()
@@ -207,7 +205,9 @@ def repoint(base: Manifest, *, stamp: Stamp, retained: Retained | None = None, *
     """
     version = base.version + 1
     etag = f"{base.epoch}.{version}.{stamp.nonce}"
-    head = attrs.evolve(base.head, etag=etag, version=version, committed_at=stamp.now_ms, **changes)
+    head = msgspec.structs.replace(
+        base.head, etag=etag, version=version, committed_at=stamp.now_ms, **changes
+    )
     head, log, unlinked, gone = _retain(head, base.log, retained or Retained(), stamp.keys)
     return Draft(
         base=base,
@@ -225,7 +225,7 @@ def drop(base: Manifest, *, stamp: Stamp, retained: Retained) -> Draft:
     `retained`: which rows only the header has.
     """
     version = base.version + 1
-    head = attrs.evolve(
+    head = msgspec.structs.replace(
         base.head,
         etag=f"{base.epoch}.{version}.{stamp.nonce}",
         version=version,
@@ -235,7 +235,7 @@ def drop(base: Manifest, *, stamp: Stamp, retained: Retained) -> Draft:
         floor=0,
         dropped=version,
     )
-    log = attrs.evolve(base.log, dedupe=(), base=None)
+    log = msgspec.structs.replace(base.log, dedupe=(), base=None)
     named = retained.named.union(keys_of(log.rows, head.dataset, stamp.keys))
     gone = keys_of(retained.released, head.dataset, stamp.keys)
     names = [row.base for row in retained.released]
@@ -256,8 +256,8 @@ def emptied(base: Manifest, *, stamp: Stamp) -> Draft:
     """Draft the manifest of a dropped dataset whose log has no rows, because its pages cannot be read."""
     version = base.version + 1
     etag = f"{base.epoch}.{version}.{stamp.nonce}"
-    head = attrs.evolve(base.head, etag=etag, version=version, committed_at=stamp.now_ms, count=0)
-    log = attrs.evolve(base.log, rows=(), pages=())
+    head = msgspec.structs.replace(base.head, etag=etag, version=version, committed_at=stamp.now_ms, count=0)
+    log = msgspec.structs.replace(base.log, rows=(), pages=())
     return Draft(
         base=base,
         manifest=manifest.build(head, log, stamp.keys),
@@ -279,7 +279,7 @@ def sealed_log(log: Log, *, dataset: str, epoch: str, keys: Keys) -> tuple[Log, 
     named = [(row.dedupe_key, row.version) for row in log.rows[:size] if row.dedupe_key is not None]
     dedupe = (*log.dedupe, *named)
     dedupe = dedupe[max(0, len(dedupe) - (manifest.recent() - size)) :]
-    return attrs.evolve(log, rows=log.rows[size:], pages=refs, dedupe=dedupe), (page, *above)
+    return msgspec.structs.replace(log, rows=log.rows[size:], pages=refs, dedupe=dedupe), (page, *above)
 
 
 def sealed_refs(
@@ -315,7 +315,7 @@ def _retain(
     """
     head = retention.hidden(head, log, retained.limits)
     log, gone, pages = retention.taken_apart(head, log, dict(retained.pages))
-    head = attrs.evolve(head, count=head.count - len(gone))
+    head = msgspec.structs.replace(head, count=head.count - len(gone))
     gone = [*gone, *retained.released]
     unlinked = keys_of(gone, head.dataset, keys)
     names = unlinked_bases((row.base for row in gone), head, log, unneeded=retained.unneeded)

@@ -17,7 +17,9 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-import attrs
+import msgspec
+
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -142,11 +144,10 @@ class Dictionary:
 # --- encoding --------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Encoded:
+class Encoded(Struct, frozen=True):
     """A payload as it is stored: its encoding, the name of its base, and the body of its record."""
 
-    body: bytes = attrs.field(repr=False)
+    body: bytes
     encoding: Encoding | None = None
     base: str | None = None
 
@@ -263,8 +264,7 @@ def _decompressed(frame: bytes, size: int, base: Dictionary | None) -> bytes:
 # --- when a new base pays --------------------------------------------------------------------------
 
 
-@attrs.frozen
-class InForce:
+class InForce(Struct, frozen=True):
     """The base in force, its stored size, and what the snapshots cost that were encoded with it.
 
     `sum`, `count` and `last` are about the stored sizes of their bodies: all of them, how many, and the last
@@ -287,7 +287,7 @@ class InForce:
     def and_members(self, size: int, stored_size: int) -> InForce:
         """Return it with the stored size of the members' bases, and of the members that brought them."""
         first = self.sum + stored_size
-        return attrs.evolve(self, size=self.size + size, sum=first, last=first)
+        return msgspec.structs.replace(self, size=self.size + size, sum=first, last=first)
 
     def then(self, stored_size: int) -> InForce:
         """Return it as it is after one more snapshot, in numbers that readers accept."""

@@ -9,16 +9,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import attrs
-
 from swapstore.errors import Corrupt
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.models import Entry
 
 
-@attrs.frozen
-class Name:
+class Name(Struct, frozen=True):
     """A parsed key. `rest` is an id, a ts with an id, or the name of a page or of a base.
 
     `member`: the member of a group that it belongs to; empty: it belongs to no member. For the record of a
@@ -96,8 +94,7 @@ def base_version(name: str) -> int:
     return int(name.partition(".")[0])
 
 
-@attrs.frozen
-class Keys:
+class Keys(Struct, frozen=True):
     """The keys of one namespace."""
 
     namespace: str

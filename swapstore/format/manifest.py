@@ -14,7 +14,6 @@ from itertools import pairwise
 from operator import is_
 from typing import TYPE_CHECKING, Annotated, Any
 
-import attrs
 import msgspec
 
 from swapstore.errors import Corrupt
@@ -22,6 +21,7 @@ from swapstore.format import records
 from swapstore.format.encodings import InForce
 from swapstore.format.keys import Keys, check_base
 from swapstore.models import Ref, Row, Whole
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,8 +48,7 @@ def same_row(one: Row, other: Row) -> bool:
     return (one.version, one.id) == (other.version, other.id)
 
 
-@attrs.frozen(kw_only=True)
-class Head:
+class Head(Struct, frozen=True, kw_only=True):
     """The header line.
 
     Retention hides the rows below `first_version`, and those with a `ts` below `floor`. Rows up to `dropped`
@@ -130,8 +129,7 @@ class Head:
         return self.shows(row) or self.keeps_alive(row)
 
 
-@attrs.frozen(kw_only=True)
-class Log:
+class Log(Struct, frozen=True, kw_only=True):
     """The body: the tail (`rows`), and the references to the pages before it; both oldest first.
 
     `dedupe`: dedupe keys of rows in pages, and the versions of these rows. All keys among the last `recent()`
@@ -162,8 +160,7 @@ class Log:
         )
 
 
-@attrs.frozen(slots=False, eq=False, repr=False)
-class Manifest:
+class Manifest(Struct, frozen=True, dict=True, eq=False):
     """A manifest as it is stored. Its header is parsed, its body is parsed on first use.
 
     `head_size` is the size of the header line in bytes. If `complete` is False, only the header was read:
@@ -441,7 +438,7 @@ def parse_head(raw: bytes, dataset: str, key: str, *, whole: bool) -> Manifest |
     if not raw.startswith(ETAG_PREFIX) or b"\n" not in raw:
         return None
     found = parse(raw, dataset, key)
-    return found if whole else attrs.evolve(found, raw=raw[: found.head_size], complete=False)
+    return found if whole else msgspec.structs.replace(found, raw=raw[: found.head_size], complete=False)
 
 
 def _refuse_newer_format(line: bytes, key: str) -> None:

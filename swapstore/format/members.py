@@ -12,9 +12,9 @@ not changed since is stored as a header of some bytes, which names the base.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import msgspec
 
 from swapstore import arguments, codecs
@@ -23,6 +23,7 @@ from swapstore.format import encodings, records
 from swapstore.format.encodings import Encoding
 from swapstore.format.keys import check_base
 from swapstore.models import MOST_MEMBERS, Member, Whole
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.format.encodings import Dictionary, Encoded
@@ -30,16 +31,15 @@ if TYPE_CHECKING:
 _JSON = "json"
 
 
-@attrs.frozen
-class Part:
+class Part(Struct, frozen=True, dict=True):
     """A member of a group that is to be published: its payload and its codec."""
 
-    payload: bytes = attrs.field(repr=False)
+    payload: bytes
     codec: str = _JSON
-    sha256: str = attrs.field(init=False)
 
-    @sha256.default
-    def _digest(self) -> str:
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of the payload."""
         return records.digest(self.payload)
 
     def member(self, name: str) -> Member:
@@ -152,8 +152,7 @@ def signed(header: bytes, attempt: str) -> bytes:
     return b'%b,"attempt":"%b"}\n' % (header[:-2], attempt.encode())
 
 
-@attrs.frozen
-class HeldMember:
+class HeldMember(Struct, frozen=True):
     """The record of a member, parsed; its payload is not decoded yet. `base`: the base that this takes.
 
     `attempt`: which publish without scripts has written it. Readers do not need it.
@@ -165,7 +164,7 @@ class HeldMember:
     codec: str
     encoding: Encoding | None
     base: str | None
-    body: bytes = attrs.field(repr=False)
+    body: bytes
     attempt: str | None = None
 
     def payload(self, base: Dictionary | None) -> bytes:

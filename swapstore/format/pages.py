@@ -15,6 +15,7 @@ import msgspec
 from swapstore.errors import Corrupt, PayloadMissing
 from swapstore.format import bases, manifest, records
 from swapstore.models import Ref, Row, Whole
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,16 +23,14 @@ if TYPE_CHECKING:
     from swapstore.format.keys import Keys
 
 
-@attrs.frozen(kw_only=True)
-class Page:
+class Page(Struct, frozen=True, kw_only=True):
     """A sealed run of rows (level 0) or of references to pages one level below."""
 
     rows: tuple[Row, ...] = ()
     pages: tuple[Ref, ...] = ()
 
 
-@attrs.frozen
-class SealedPage:
+class SealedPage(Struct, frozen=True):
     """A page's record, ready to be staged, and the reference to it."""
 
     ref: Ref

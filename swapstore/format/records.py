@@ -17,6 +17,7 @@ from swapstore.errors import Corrupt, PayloadMissing, UnsupportedFormat
 from swapstore.format import encodings
 from swapstore.format.encodings import Encoding
 from swapstore.models import Entry, LiveView, Row, Whole
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.format.encodings import Dictionary
@@ -159,8 +160,7 @@ def decoded(
         ) from error
 
 
-@attrs.frozen
-class Held:
+class Held(Struct, frozen=True):
     """An id record, parsed and compared with its row; its payload is not decoded yet.
 
     `base`: the name of the base that it takes to decode it. None: it takes none.
@@ -170,7 +170,7 @@ class Held:
     row: Entry
     encoding: Encoding | None
     base: str | None
-    body: bytes = attrs.field(repr=False)
+    body: bytes
 
     def payload(self, base: Dictionary | None) -> bytes:
         """Decode the payload, given the base that it names, and check it. Raises `Corrupt`."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+import msgspec
 
 from swapstore.format import bases, manifest
 from swapstore.format.append import Draft
@@ -140,7 +141,7 @@ def redraft(
     rows = resealing.rows(base.log.rows)
     latest = base.head.latest if erasing is None else erasing.latest
     pinned = base.head.pinned if erasing is None else erasing.pinned
-    head = attrs.evolve(
+    head = msgspec.structs.replace(
         base.head,
         etag=f"{base.epoch}.{version}.{stamp.nonce}",
         version=version,
@@ -149,10 +150,10 @@ def redraft(
         pinned=None if pinned is None else resealing.row(pinned),
         count=base.head.count - resealing.erased,
     )
-    log = attrs.evolve(base.log, rows=rows, pages=pages, base=in_force)
+    log = msgspec.structs.replace(base.log, rows=rows, pages=pages, base=in_force)
     if erasing is not None:
         gone = erasing.row.version
-        log = attrs.evolve(
+        log = msgspec.structs.replace(
             log,
             dedupe=tuple((key, of) for key, of in log.dedupe if of != gone),
             erased=(*log.erased, gone)[-manifest.recent() :],

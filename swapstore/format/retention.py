@@ -14,9 +14,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import attrs
+import msgspec
 
 from swapstore.format import manifest
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.format.manifest import Head, Log
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 WIDEST = 64  # with this many references, a manifest gets no more out of pages that are shown in part
 
 
-@attrs.frozen
-class Limits:
+class Limits(Struct, frozen=True):
     """Retention at one moment: hide rows with a `ts` below `floor`, and all but the newest `max_count`."""
 
     floor: int = 0
@@ -39,7 +39,7 @@ def hidden(head: Head, log: Log, limits: Limits) -> Head:
     first_version = head.first_version
     if limits.max_count is not None and log.count > limits.max_count:
         first_version = max(first_version, _version_at(log, log.count - limits.max_count))
-    return attrs.evolve(head, floor=max(head.floor, limits.floor), first_version=first_version)
+    return msgspec.structs.replace(head, floor=max(head.floor, limits.floor), first_version=first_version)
 
 
 def _version_at(log: Log, index: int) -> int:
@@ -160,4 +160,4 @@ def taken_apart(head: Head, log: Log, pages: dict[str, Page]) -> tuple[Log, list
         refs += page.pages
         rows += page.rows
     tail = log.rows if not rows else tuple(row for row in log.rows if row.version > head.dropped)
-    return attrs.evolve(log, pages=tuple(refs), rows=tail), rows, keys
+    return msgspec.structs.replace(log, pages=tuple(refs), rows=tail), rows, keys

@@ -16,11 +16,12 @@ import itertools
 import sys
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import attrs
+import msgspec
 
 from swapstore.format import bases
 from swapstore.format import manifest as manifests
 from swapstore.models import Ref, Row
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -47,8 +48,7 @@ class Query(Protocol):
         """Return the best score that a row below this reference can have."""
 
 
-@attrs.frozen
-class ByVersion:
+class ByVersion(Struct, frozen=True):
     """Find the row that this version committed."""
 
     version: int
@@ -62,8 +62,7 @@ class ByVersion:
         return (0, 0) if ref.spans(self.version) else None
 
 
-@attrs.frozen
-class UpToVersion:
+class UpToVersion(Struct, frozen=True):
     """Find the row with the greatest version up to this one."""
 
     version: int
@@ -77,8 +76,7 @@ class UpToVersion:
         return (min(ref.last_version, self.version), 0) if ref.first_version <= self.version else None
 
 
-@attrs.frozen
-class ById:
+class ById(Struct, frozen=True):
     """Find the row with this id, whose `ts` is known from its id record. `besides`: of another version."""
 
     id: str
@@ -94,8 +92,7 @@ class ById:
         return (ref.last_version, 0) if ref.min_ts <= self.ts <= ref.max_ts else None
 
 
-@attrs.frozen
-class AsOf:
+class AsOf(Struct, frozen=True):
     """Find the row with the greatest `ts` up to a moment; among equal ones, the one committed last.
 
     `besides`: of another version than this one.
@@ -113,8 +110,7 @@ class AsOf:
         return (min(ref.max_ts, self.ts), ref.last_version) if ref.min_ts <= self.ts else None
 
 
-@attrs.frozen
-class ByBase:
+class ByBase(Struct, frozen=True):
     """Find a row that names this base. `besides`: of other versions than these."""
 
     name: str
@@ -248,8 +244,7 @@ def visited(log: Log, ts: int, visit: Callable[[Row], object]) -> Generator[list
         ahead = below + ahead[len(pages) :]
 
 
-@attrs.frozen
-class Onward:
+class Onward(Struct, frozen=True):
     """What comes next in a log, oldest first: rows that can be read, and versions of hidden rows.
 
     A version stands for a run of hidden rows: it is that of the last one. `at_end`: nothing comes after.
@@ -293,11 +288,10 @@ def onward(manifest: Manifest, after: int) -> Generator[list[Ref], list[Page], O
     return Onward(sorted(items, key=lambda item: item if isinstance(item, int) else item.version), not ahead)
 
 
-@attrs.frozen(kw_only=True)
-class Filter:
+class Filter(Struct, frozen=True, kw_only=True):
     """The rows that a history is asked for: with all of these labels, and `since` <= `ts` < `until`."""
 
-    labels: Mapping[str, str] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     since: int | None = None
     until: int | None = None
 
@@ -319,8 +313,7 @@ class Filter:
 EVERY_ROW = Filter()
 
 
-@attrs.frozen
-class Cursor:
+class Cursor(Struct, frozen=True):
     """A position in the history, read newest first: what is still ahead, as an immutable value.
 
     It belongs to one manifest, so a history that is read slowly shows one committed version throughout.
@@ -342,7 +335,7 @@ class Cursor:
                     break
                 found.append(item)
             ahead.pop()
-        return found, attrs.evolve(self, ahead=tuple(ahead))
+        return found, msgspec.structs.replace(self, ahead=tuple(ahead))
 
     def batch(self, rows: int | None) -> list[Ref]:
         """Return the pages to load next, for so many more rows (None: for all). None are left: the end."""
@@ -357,7 +350,7 @@ class Cursor:
         def below(rows: Sequence[Row], refs: Sequence[Ref]) -> list[Row | Ref]:
             return _shown(self.manifest, self.wanted, rows, refs)
 
-        return attrs.evolve(self, ahead=tuple(_opened(self.ahead, refs, pages, below)))
+        return msgspec.structs.replace(self, ahead=tuple(_opened(self.ahead, refs, pages, below)))
 
 
 def walk(manifest: Manifest, *, before: int | None, wanted: Filter = EVERY_ROW) -> Cursor:

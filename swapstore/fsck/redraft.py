@@ -12,6 +12,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
+import msgspec
 
 from swapstore.commands import Get
 from swapstore.errors import Contended, Corrupt, Damaged
@@ -102,11 +103,13 @@ class Redrafter:
         )
         if was and was.dropped:  # it must not be published again
             dropped = version if was.is_dropped else was.dropped
-            head = attrs.evolve(head, dropped=dropped, first_version=max(was.first_version, dropped + 1))
+            head = msgspec.structs.replace(
+                head, dropped=dropped, first_version=max(was.first_version, dropped + 1)
+            )
         latest = (yield from self._find_again(log, was.latest)) if was else None
         latest = latest or (yield from self._newest(head, log)) or head.latest
         pinned = (yield from self._find_again(log, was.pinned)) if was and was.pinned else None
-        head = attrs.evolve(head, latest=latest, pinned=pinned)
+        head = msgspec.structs.replace(head, latest=latest, pinned=pinned)
         pages = self._rewriter.new_pages(log)
         draft = Draft(
             base=None,
@@ -141,7 +144,7 @@ class Redrafter:
         back = rebuild.versioned(
             [c for c in self._unplaced if c.entry.id not in published], after=current.version
         )
-        kept = attrs.evolve(current.log, rows=tail, pages=refs, base=self._in_force(current))
+        kept = msgspec.structs.replace(current.log, rows=tail, pages=refs, base=self._in_force(current))
         log = self._rewriter.appended(kept, back)
         head = yield from self._head(current, log, back, rewritten=bool(replaced or back))
         if head is None:
@@ -171,7 +174,7 @@ class Redrafter:
         was, stamp = current.head, self._ctx.stamp()
         version = max(current.version + 1, log.rows[-1].version if log.rows else 0)
         epoch = self._epoch if rewritten else current.epoch
-        head = attrs.evolve(
+        head = msgspec.structs.replace(
             was,
             etag=f"{epoch}.{version}.{stamp.nonce}",
             version=version,
@@ -188,7 +191,7 @@ class Redrafter:
         # A rollback stays in force, because an operator chose it, unless its snapshot is gone.
         proved = {candidate.entry.id for candidate in self._candidates if candidate.is_proved}
         restored = newest.id in proved & {row.id for row in back} and newest.ts > was.latest.ts
-        return attrs.evolve(head, latest=newest if restored or latest is None else latest)
+        return msgspec.structs.replace(head, latest=newest if restored or latest is None else latest)
 
     def _in_force(self, current: Manifest) -> InForce | None:
         """Return the base that stays in force. None: the next publish with compression brings one."""
@@ -335,8 +338,8 @@ class Redrafter:
 
 def _is_same(current: Manifest, head: Head, log: Log) -> bool:
     """Say whether a header and a log would change nothing. Rows that differ in their base alone are equal."""
-    was = attrs.evolve(current.head, etag="", version=0, committed_at=0)
-    if log != current.log or attrs.evolve(head, etag="", version=0, committed_at=0) != was:
+    was = msgspec.structs.replace(current.head, etag="", version=0, committed_at=0)
+    if log != current.log or msgspec.structs.replace(head, etag="", version=0, committed_at=0) != was:
         return False
     rows = zip((*head.copies, *log.rows), (*current.head.copies, *current.log.rows), strict=True)
     return all(one.base == other.base for one, other in rows)
@@ -441,7 +444,7 @@ class LogRewriter:
         """Return the log with rows appended, and seal pages as a publish would."""
         for row in rows:
             log, sealed = sealed_log(
-                attrs.evolve(log, rows=(*log.rows, row)),
+                msgspec.structs.replace(log, rows=(*log.rows, row)),
                 dataset=self._dataset,
                 epoch=self._epoch,
                 keys=self._ctx.keys,

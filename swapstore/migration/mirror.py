@@ -26,7 +26,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from swapstore.commands import Command, Peek, Put, Write
 from swapstore.errors import Contended, Damaged, InvalidInput, SwapstoreError
@@ -96,8 +96,7 @@ def bring_up_to_date(
         )
 
 
-@attrs.define
-class _MirrorRun:
+class _MirrorRun(msgspec.Struct):
     """One run of the mirror; for `commit` and `held` see `bring_up_to_date`."""
 
     ctx: Context
@@ -105,7 +104,7 @@ class _MirrorRun:
     dataset: str
     commit: Commit | None = None
     held: bytes | None = None
-    written: set[str] = attrs.field(factory=set)  # by-id keys, whose values never change
+    written: set[str] = msgspec.field(default_factory=set)  # by-id keys, whose values never change
 
     def run(self) -> Operation[None]:
         cached = self.ctx.cache.known(self.ctx.keys.manifest(self.dataset))

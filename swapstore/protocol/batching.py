@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore.commands import Command, CompareAndSet, Keep, Put, ReadCommand, Replace, Stage, Swap, Write
 from swapstore.errors import ReplyLost, SwapstoreError, Throttled, Unavailable
-from swapstore.protocol.operation import Batch, Emit, Operation, Tally, Turn, Wait
+from swapstore.protocol.operation import Batch, Emit, Operation, Tally, Turn, Wait, Within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ class _Member(Generic[T]):
     def __init__(self, operation: Operation[T], tally: Tally | None) -> None:
         self._operation = operation
         self._tally = tally
-        self.wants: Batch | Wait | None = None
+        self.wants: Batch | Wait | Turn | Within | None = None
         self.outcome: T | SwapstoreError | None = None
         self.alone = False
         self.answer([])
@@ -82,7 +82,8 @@ def batched(ctx: Context, operations: Mapping[str, Operation[T]]) -> Operation[d
                 yield from _send_together(_groups(together, ctx.policy.max_batch_bytes))
                 yield from _send_alone(alone)
             else:
-                yield Wait(max(member.wants.seconds for member in running if isinstance(member.wants, Wait)))
+                waits = [member.wants.seconds for member in running if isinstance(member.wants, Wait)]
+                yield Wait(max(waits, default=0.0))
                 for member in running:
                     member.answer([])
         return {name: member.outcome for name, member in members.items()}  # type: ignore[misc]
@@ -170,7 +171,7 @@ def _groups(sending: Iterable[_Member[T]], batch_bytes: int) -> list[list[_Membe
     return groups
 
 
-def _size(wants: Batch | Wait | None) -> int:
+def _size(wants: object) -> int:
     return sum(map(_bytes_of, wants.commands)) if isinstance(wants, Batch) else 0
 
 

@@ -61,7 +61,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-import attrs
+import msgspec
 
 from swapstore.commands import (
     Already,
@@ -87,7 +87,6 @@ from swapstore.errors import (
     SwapstoreError,
     Unscripted,
 )
-from swapstore.events import Retried
 from swapstore.format import manifest, records, search
 from swapstore.format.retention import complete_from
 from swapstore.models import GROUP
@@ -97,6 +96,7 @@ from swapstore.protocol.leftovers import bound_elsewhere, entry_in, permanent_en
 from swapstore.protocol.load import ask, find, load_manifest
 from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.protocol.unlink import size_of, unlinks_members, with_members
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,29 +115,25 @@ LARGER = 2  # a full store takes payloads of up to so many times the size of tho
 # --- outcomes --------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Swapped:
+class Swapped(Struct, frozen=True):
     """The draft is committed. `replicas`: how many have it; None: not asked, or not known."""
 
     replicas: int | None = None
 
 
-@attrs.frozen
-class Moved:
+class Moved(Struct, frozen=True):
     """Another manifest is stored: another commit came first, or the dataset was reset. The draft is lost."""
 
     current: Manifest | None
 
 
-@attrs.frozen
-class Taken:
+class Taken(Struct, frozen=True):
     """A permanent record has the key of one that the draft needs: this id was committed before."""
 
     key: str
 
 
-@attrs.frozen
-class Vanished:
+class Vanished(Struct, frozen=True):
     """A record that only the store has, and that the draft needs or rewrites, is not there as it was."""
 
     key: str
@@ -149,8 +145,7 @@ Outcome = Swapped | Moved | Taken | Vanished
 # --- prepare ---------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Record:
+class Record(Struct, frozen=True):
     """A record that a draft relies on.
 
     `header` is what the commit compares: its header line, newline included, and of a ts record the version
@@ -160,8 +155,8 @@ class Record:
     """
 
     key: str
-    header: bytes = attrs.field(repr=False)
-    body: bytes = attrs.field(default=b"", repr=False)
+    header: bytes
+    body: bytes = b""
     shared: bool = False
     stored: bool = False
     replaces: bool = False
@@ -346,6 +341,8 @@ def _note(ctx: Context, draft: Draft, verdict: Swapped | Moved) -> Operation[Non
     if isinstance(verdict, Swapped):
         yield from list_after_all(ctx, draft)
     elif ctx.hook is not None:
+        from swapstore.events import Retried  # noqa: PLC0415 - only listeners need it
+
         ctx.emit(Retried(dataset=head.dataset, version=head.version, id=None if row is None else row.id))
 
 
@@ -367,7 +364,7 @@ def _for_a_full_store(
     was_tried = draft.even_if_full and draft.grace_ms == 0
     is_first = isinstance(error, StoreFull) and not (was_tried or draft.grace_ms)
     if is_first and (draft.frees_as_much or (yield from _is_made_up_for(ctx, draft))):
-        return attrs.evolve(draft, even_if_full=True, grace_ms=0)
+        return msgspec.structs.replace(draft, even_if_full=True, grace_ms=0)
     if lost is None:
         raise error
     raise unknown(draft, error) from error

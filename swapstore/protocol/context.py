@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeGuard, TypeVar
 
-import attrs
+import msgspec
 
 from swapstore import arguments
 from swapstore.cache import Cache
@@ -23,15 +23,16 @@ from swapstore.errors import (
     SwapstoreError,
     UnderReplicated,
 )
-from swapstore.events import CallFailed, Event, Hook
 from swapstore.format.append import Stamp
 from swapstore.format.keys import Keys
 from swapstore.models import Compression, Durability, Retention, Validator
 from swapstore.protocol.commit import Committer, Scripted
 from swapstore.protocol.operation import Operation, Steps, Tally
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.cache import Known
+    from swapstore.events import Event, Hook
     from swapstore.format.manifest import Manifest
     from swapstore.migration.layout import Mirror
 
@@ -71,8 +72,7 @@ class SystemClock:
         time.sleep(seconds)
 
 
-@attrs.frozen(kw_only=True)
-class Policy:
+class Policy(Struct, frozen=True, kw_only=True):
     """Bounds. Every loop of an operation ends because of one of them."""
 
     max_payload_bytes: int = 64 * 1024 * 1024
@@ -104,8 +104,7 @@ class Policy:
         return self.compression == "none" and not self.text_only
 
 
-@attrs.define
-class Route:
+class Route(msgspec.Struct):
     """Where an operation reads. `anywhere`: a replica may answer; else the primary does."""
 
     anywhere: bool = False
@@ -116,8 +115,7 @@ class Route:
         return left
 
 
-@attrs.define
-class Capabilities:
+class Capabilities(msgspec.Struct):
     """What one client has found out about its store.
 
     `committer`: how it commits there. `serves`: whether the store may answer with a manifest and the record
@@ -129,18 +127,17 @@ class Capabilities:
     their order although their keys are in different slots.
     """
 
-    committer: Committer = attrs.field(factory=Scripted)
+    committer: Committer = msgspec.field(default_factory=Scripted)
     serves: bool = True
     is_unlisted_logged: bool = False
     tells_role: bool = False
     may_be_node: bool = False
-    awaits: set[bool] = attrs.field(factory=set)
+    awaits: set[bool] = msgspec.field(default_factory=set)
     never_awaits: str = ""
     keeps_order: bool = True
 
 
-@attrs.frozen(kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True):
     """Everything that an operation gets from its client, which uses one namespace.
 
     `where`: the store's address, for messages. `durability`: what its publishes wait for; None: for no
@@ -152,17 +149,17 @@ class Context:
     cache: Cache
     where: str = ""
     policy: Policy = Policy()
-    retention: Retention = attrs.field(factory=Retention)
+    retention: Retention = msgspec.field(default_factory=Retention)
     durability: Durability | None = None
     mirror: Mirror | None = None
     validators: tuple[Validator, ...] = ()
     hook: Hook | None = None
-    capabilities: Capabilities = attrs.field(factory=Capabilities)
-    route: Route = attrs.field(factory=Route)
+    capabilities: Capabilities = msgspec.field(default_factory=Capabilities)
+    route: Route = msgspec.field(default_factory=Route)
     on_connect: Callable[[Context], Operation[None]] | None = None
     doctor: Callable[[Context], Operation[list[Any]]] | None = None
-    clock: Clock = attrs.field(factory=SystemClock)
-    random: random.Random = attrs.field(factory=random.SystemRandom, repr=False)
+    clock: Clock = msgspec.field(default_factory=SystemClock)
+    random: random.Random = msgspec.field(default_factory=random.SystemRandom)
 
     @property
     def place(self) -> str:
@@ -171,7 +168,9 @@ class Context:
 
     def reading(self) -> Context:
         """Return the context for one operation that only reads, which may ask a replica."""
-        return attrs.evolve(self, route=Route(anywhere=True)) if self.policy.reads_replicas else self
+        return (
+            msgspec.structs.replace(self, route=Route(anywhere=True)) if self.policy.reads_replicas else self
+        )
 
     def seen_at(self, current: Manifest) -> int:
         """Return when the store last showed this manifest, in milliseconds since the Unix epoch."""
@@ -270,6 +269,8 @@ class about:  # noqa: N801 - it reads as a sentence: with about(context, "publis
 
     def _emit(self, error: SwapstoreError) -> None:
         if self._context.hook is not None:
+            from swapstore.events import CallFailed  # noqa: PLC0415 - only listeners need it
+
             elapsed_s = self._context.clock.monotonic() - self._began
             failed = CallFailed(
                 dataset=self._name or error.dataset or "",

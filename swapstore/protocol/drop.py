@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from swapstore.commands import Command, Register, Unregister
 from swapstore.errors import Contended, OutcomeUnknown
@@ -143,7 +143,7 @@ class _Drop:
         self._keys = keys
         if not keys:
             yield from self._list(Unregister(self._ctx.keys.datasets(), self._dataset))
-        return attrs.evolve(
+        return msgspec.structs.replace(
             append.repoint(current, stamp=stamp),
             unlinked=tuple(keys or [current.key]),
             grace_ms=0,
@@ -159,7 +159,7 @@ class _Drop:
         taken = yield from retained(ctx, current, Limits(), keeping=kept, most=PAGES_A_PRUNE)
         draft = append.repoint(current, stamp=ctx.stamp(), retained=taken)
         if draft.manifest.log != current.log:
-            return attrs.evolve(draft, grace_ms=0, even_if_full=False)
+            return msgspec.structs.replace(draft, grace_ms=0, even_if_full=False)
         return append.emptied(current, stamp=ctx.stamp()) if current.head.is_dropped else None
 
     # --- what no manifest names --------------------------------------------------------------------
@@ -218,6 +218,6 @@ def unlink(ctx: Context, base: Manifest, row: Row) -> Operation[None]:
     )
     keys = yield from keys_of(ctx, dataset, row)
     needed = [Record.of(page.ref.key, page.record, shared=True) for page in draft.pages]
-    draft = attrs.evolve(draft, unlinked=(*draft.unlinked, *keys), grace_ms=0)
+    draft = msgspec.structs.replace(draft, unlinked=(*draft.unlinked, *keys), grace_ms=0)
     with suppress(OutcomeUnknown):
         yield from commit(ctx, draft, needed, Staging())

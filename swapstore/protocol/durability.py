@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore import arguments
 from swapstore.commands import NOT_ON_DISK, AwaitReplicas, Command, Failed, Get, Put
@@ -59,7 +60,7 @@ def ask_at_connect(ctx: Context) -> Operation[None]:
 def asking(ctx: Context, durability: Any) -> Context:
     """Return the context of a publish that asks for a durability of its own."""
     arguments.shorter_than_a_reply(Durability.of(durability).timeout, ctx.policy.reply_s)
-    return attrs.evolve(ctx, durability=durability)
+    return msgspec.structs.replace(ctx, durability=durability)
 
 
 def require(ctx: Context, durability: Durability) -> Operation[None]:
@@ -107,7 +108,7 @@ def publish_durably(ctx: Context, wanted: Publication, durability: Durability) -
         if replicas is not None:
             return _enough(attrs.evolve(commit, replicas=max(replicas, 0)), durability, replicas)
         if commit.created:  # a commit that was found by its dedupe key has the id of another publish
-            wanted = attrs.evolve(wanted, id=commit.id)
+            wanted = msgspec.structs.replace(wanted, id=commit.id)
     raise OutcomeUnknown(
         f"version {commit.version} was committed and then undone, {ctx.policy.lost_attempts} times in a row: "
         f"does the address lead to more than one primary? Publish again with id={commit.id!r}",

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from swapstore.errors import Damaged
 from swapstore.format import bases, encodings
 from swapstore.format.encodings import Dictionary, Encoded, InForce
 from swapstore.format.keys import base_name, is_of_group
 from swapstore.protocol.load import load_base
 from swapstore.protocol.operation import Operation
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from swapstore.format.encodings import Encoding
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-@attrs.frozen
-class Form:
+class Form(Struct, frozen=True):
     """How a snapshot is stored in the next version.
 
     `in_force`: the base in force from then on. `brought`: the name and the record of the base that it brings,
@@ -36,8 +34,8 @@ class Form:
 
     encoded: Encoded
     in_force: InForce | None = None
-    brought: tuple[tuple[str, bytes], ...] = attrs.field(default=(), repr=False)
-    members: tuple[Record, ...] = attrs.field(default=(), repr=False)
+    brought: tuple[tuple[str, bytes], ...] = ()
+    members: tuple[Record, ...] = ()
     delta_of: str | None = None
 
 

@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
+import msgspec
 
 from swapstore.arguments import shown
 from swapstore.commands import PERMANENT, Get, Peek, Rewritten, Ttl
@@ -343,7 +344,7 @@ class _Erase:
             freed += erasing.row.size
         needed = [Record.of(page.ref.key, page.record, shared=True) for page in draft.pages]
         added = sum(len(each.record) for each in rewritten) + sum(len(each.data) for each in needed)
-        draft = attrs.evolve(
+        draft = msgspec.structs.replace(
             draft,
             unlinked=tuple(dict.fromkeys(unlinked)),
             grace_ms=0,
@@ -462,7 +463,7 @@ class _Erase:
         if not keys and not rows:
             return None
         step = yield from self._anew(base, rows, names, None)
-        draft = attrs.evolve(step.draft, unlinked=(*step.draft.unlinked, *keys))
+        draft = msgspec.structs.replace(step.draft, unlinked=(*step.draft.unlinked, *keys))
         return _Step(draft, step.needed, step.stored_anew)
 
     def report(self, current: Manifest) -> Erased:

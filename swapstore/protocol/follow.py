@@ -22,8 +22,6 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-import attrs
-
 from swapstore.arguments import shown
 from swapstore.errors import Damaged, SwapstoreError, Unavailable
 from swapstore.format import manifest as manifests
@@ -35,6 +33,7 @@ from swapstore.protocol.load import current_manifest, find, gather, load_manifes
 from swapstore.protocol.operation import Operation, Wait
 from swapstore.protocol.read import through_manifest
 from swapstore.protocol.watch import Looked, Watch
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -356,8 +355,7 @@ class Place:
         return None
 
 
-@attrs.frozen
-class Mark:
+class Mark(Struct, frozen=True):
     """What identifies a row, also after a repair has given it another version."""
 
     id: str

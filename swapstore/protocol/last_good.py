@@ -21,15 +21,14 @@ import attrs
 from swapstore import arguments
 from swapstore.cache import LastGood, version_of
 from swapstore.errors import SwapstoreError, TooStale, Unavailable
-from swapstore.events import ReadStale
-from swapstore.health import CLOCKS_AGREE_MS
-from swapstore.models import GROUP, Group, Snapshot
+from swapstore.models import CLOCKS_AGREE_MS, GROUP, Group, Snapshot
 from swapstore.outages import Attempt
 from swapstore.protocol.batching import batched
 from swapstore.protocol.context import about
 from swapstore.protocol.load import own, served
 from swapstore.protocol.operation import Operation, Within
 from swapstore.protocol.read import cached, read_latest, remembered
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,8 +42,7 @@ DEFAULT_WITHIN_S = 10.0  # where no time-out of the client says how long an atte
 ABANDONED_S = 60.0  # after the time-out: then an attempt is over, whatever became of its thread
 
 
-@attrs.frozen(kw_only=True)
-class Terms:
+class Terms(Struct, frozen=True, kw_only=True):
     """What a reader takes, in seconds. `stale_if_error_s` of 0: nothing stale. `max_age_s`: None: any age.
 
     `names`: of a group, these members; None: all. `of_group`: nothing but a group.
@@ -127,17 +125,24 @@ def _serve(ctx: Context, dataset: str, good: LastGood, terms: Terms, error: Unav
     kept = ctx.cache.kept.get(key)
     if kept is None or good.snapshot is not kept.snapshot:
         ctx.cache.keep_good(key, own(good.snapshot), terms.stale_if_error_s)
+    if ctx.hook is not None:
+        _emit_stale(ctx, found, error, stale_s=ctx.clock.monotonic() - good.read_at)
+    return found
+
+
+def _emit_stale(ctx: Context, found: Snapshot, error: Unavailable, *, stale_s: float) -> None:
+    from swapstore.events import ReadStale  # noqa: PLC0415 - only listeners need it
+
     ctx.emit(
         ReadStale(
-            dataset=dataset,
+            dataset=found.dataset,
             version=found.version,
             id=found.id,
             size=found.size,
             error=type(error).__name__,
-            stale_s=ctx.clock.monotonic() - good.read_at,
+            stale_s=stale_s,
         )
     )
-    return found
 
 
 def _is_too_old(found: Snapshot, now_ms: int, terms: Terms) -> bool:

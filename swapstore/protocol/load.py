@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+import msgspec
 
 from swapstore import cache
 from swapstore.commands import PERMANENT, Ask, Command, Failed, Get, GetServed, Peek, Served, Ttl
@@ -308,7 +309,7 @@ def current_served(
             raise
         return (yield from _first_manifest(ctx, dataset))
     if found.head_size == len(found.raw):
-        found = attrs.evolve(found, complete=False)
+        found = msgspec.structs.replace(found, complete=False)
     ctx.cache.learn(found, read_at, basis=None, retreat=True)
     with suppress(Damaged):  # the caller reads the record next, and raises this
         if found.head.is_dropped:

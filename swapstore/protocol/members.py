@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore.cache import note_frame
 from swapstore.commands import Get, Rewritten
@@ -320,7 +321,7 @@ class GroupEncoder(Encoder):
         """Return how the group is stored in the version after `current`."""
         if self._ctx.policy.compression != "delta":
             form = yield from super().form(current)
-            return attrs.evolve(form, members=tuple(self._members(None, {})))
+            return msgspec.structs.replace(form, members=tuple(self._members(None, {})))
         in_force = current.log.base if current else None
         base = yield from self._load(in_force)
         own: dict[str, Dictionary] = {}
@@ -406,4 +407,4 @@ class GroupEncoder(Encoder):
         stored = self._members(name, own)
         assert form.in_force is not None  # noqa: S101 - it brings a base
         in_force = form.in_force.and_members(size, sum(len(record.body) for record in stored))
-        return attrs.evolve(form, in_force=in_force, members=(*stored, *brought), delta_of=name)
+        return msgspec.structs.replace(form, in_force=in_force, members=(*stored, *brought), delta_of=name)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol, TypeVar
 
-import attrs
+import msgspec
 
 from swapstore.commands import Command, Get, GetServed, Replace, Stage, Swap
+from swapstore.structs import Struct
 
 T = TypeVar("T")
 
@@ -31,8 +32,7 @@ def portions(
     return found
 
 
-@attrs.frozen
-class Batch:
+class Batch(Struct, frozen=True):
     """Commands to send in one batch. The answer is the list of their replies.
 
     `until` (monotonic seconds, as `time.monotonic` counts them): they are not sent later than that.
@@ -44,15 +44,13 @@ class Batch:
     anywhere: bool = False
 
 
-@attrs.frozen
-class Wait:
+class Wait(Struct, frozen=True):
     """Wait for some seconds. The answer is an empty list."""
 
     seconds: float
 
 
-@attrs.frozen
-class Listen(Wait):
+class Listen(Wait, frozen=True):
     """Wait for some seconds, or until a hint comes on one of these channels, or on one that `pattern` fits.
 
     The answer is a list of the channels that had hints. The first wait also subscribes, and may then return
@@ -64,8 +62,7 @@ class Listen(Wait):
     pattern: str = ""
 
 
-@attrs.frozen
-class Turn(Wait):
+class Turn(Struct, frozen=True):
     """Wait until no other operation of this client swaps these datasets. The answer is an empty list.
 
     The turn ends with the operation, or when it asks for another one. Nothing relies on it: the commit
@@ -73,11 +70,9 @@ class Turn(Wait):
     """
 
     datasets: tuple[str, ...]
-    seconds: float = attrs.field(default=0.0, init=False)
 
 
-@attrs.frozen
-class Within(Wait):
+class Within(Struct, frozen=True):
     """Spend at most so many seconds in vain from now on; see `Timeout.total`. The answer is an empty list.
 
     None: as many as before. `patient`: an outage within that time may be waited for. False: the caller has
@@ -86,11 +81,9 @@ class Within(Wait):
 
     total_s: float | None
     patient: bool = True
-    seconds: float = attrs.field(default=0.0, init=False)
 
 
-@attrs.define
-class Tally:
+class Tally(msgspec.Struct):
     """What an operation has cost so far. The engine counts it if the client has a hook for events.
 
     `began` is in monotonic seconds. `drafts`: the prefixes of the manifests that were sent to be committed.
@@ -100,10 +93,10 @@ class Tally:
 
     began: float
     round_trips: int = 0
-    drafts: set[bytes] = attrs.field(factory=set)
-    asked_for: set[str] = attrs.field(factory=set)
+    drafts: set[bytes] = msgspec.field(default_factory=set)
+    asked_for: set[str] = msgspec.field(default_factory=set)
     served: bool = False
-    staged: dict[str, int] = attrs.field(factory=dict)
+    staged: dict[str, int] = msgspec.field(default_factory=dict)
 
     def note(self, batch: Batch) -> None:
         """Count a batch."""
@@ -121,14 +114,13 @@ class Tally:
                 self.staged[command.key] = len(command.record)
 
 
-@attrs.frozen
-class Emit:
+class Emit(Struct, frozen=True):
     """Call `emit` with the tally of the operation. The answer is an empty list."""
 
     emit: Callable[[Tally], None]
 
 
-Operation = Generator[Batch | Wait | Emit, list[Any], T]
+Operation = Generator[Batch | Wait | Turn | Within | Emit, list[Any], T]
 
 
 class Steps(Protocol[T]):

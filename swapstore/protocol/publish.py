@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-import attrs
+import msgspec
 
 from swapstore import arguments, codecs
 from swapstore.arguments import shown
@@ -45,6 +45,7 @@ from swapstore.protocol.members import GroupEncoder, snapshot_at
 from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.protocol.read import through_manifest
 from swapstore.protocol.validation import validated
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,8 +56,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-@attrs.frozen(kw_only=True)
-class Publication:
+class Publication(Struct, frozen=True, kw_only=True):
     """What a caller wants published, checked and encoded. `id`, default: a new UUIDv7; `ts`, default: now.
 
     `parts`: the members of a group, by name; the payload is their table then. `committed_at`: when another
@@ -64,15 +64,15 @@ class Publication:
     """
 
     dataset: str
-    payload: bytes = attrs.field(repr=False)
+    payload: bytes
     codec: str
     id: str | None = None
     ts: int | None = None
-    labels: dict[str, str] = attrs.field(factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     dedupe_key: str | None = None
     expected_version: int | None = None
     validate: Validator | None = None
-    parts: Mapping[str, Part] = attrs.field(factory=dict, repr=False)
+    parts: Mapping[str, Part] = msgspec.field(default_factory=dict)
     committed_at: int | None = None
 
 
@@ -154,8 +154,7 @@ def options(
     }
 
 
-@attrs.frozen
-class Intent:
+class Intent(Struct, frozen=True):
     """A publication with its id, its digest, and the time at which the publish began (ms since the epoch).
 
     `ages_from_ms`: the time from which retention counts ages; `began_ms`, unless the clock may be ahead.
@@ -167,7 +166,7 @@ class Intent:
     sha256: str
     began_ms: int
     ages_from_ms: int
-    encoder: Encoder | None = attrs.field(default=None, eq=False, repr=False)
+    encoder: Encoder | None = None
 
     def ts(self, base: Manifest | None) -> int:
         """Return the snapshot's `ts`. Default: when the publish began, but not before the `ts` of `latest`.

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from swapstore import arguments
 from swapstore.arguments import shown
 from swapstore.errors import Contended, Corrupt, InvalidInput, PayloadMissing, Unavailable
-from swapstore.events import ReadHit, ReadMiss
 from swapstore.format import search
 from swapstore.format.keys import group_name
 from swapstore.models import GROUP, Group, Snapshot
@@ -250,6 +249,8 @@ def _read_row(
 
 def _emit_read(ctx: Context, found: Snapshot, tally: Tally) -> None:
     """Emit `ReadMiss` if the payload of a read was fetched from the store, `ReadHit` if not."""
+    from swapstore.events import ReadHit, ReadMiss  # noqa: PLC0415 - only listeners need it
+
     keys = [ctx.keys.id(found.dataset, found.id)]
     group = group_name(found.id, found.sha256)
     keys += [ctx.keys.member(found.dataset, group, name) for name in found.members]

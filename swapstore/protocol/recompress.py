@@ -23,6 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+import msgspec
 
 from swapstore.commands import Command, Get, Peek, Rewritten
 from swapstore.errors import Contended, Corrupt, Damaged, OutcomeUnknown
@@ -244,9 +245,9 @@ class _Run:
             return None
         kept = {before, after, *(changed.get(row.version, row).base for row in rows)}
         unneeded = []
-        others = search.ByBase("", frozenset(row.version for row in rows))
+        besides = frozenset(row.version for row in rows)
         for name in {row.base for row in rows if row.base is not None} - kept:
-            needing = yield from self._find(search.in_log(base.log, attrs.evolve(others, name=name)))
+            needing = yield from self._find(search.in_log(base.log, search.ByBase(name, besides)))
             unneeded += [] if needing else [name]
         in_force = base.log.base
         if in_force is not None and in_force.name in unneeded:
@@ -321,7 +322,9 @@ class _Run:
         ]
         freed_bytes = sum(len(each.record) for each in stored if each.row.version in plan.encoded)
         added_bytes = sum(len(each.record) for each in rewritten) + sum(len(each.data) for each in added)
-        draft = attrs.evolve(draft, rewritten=rewritten, freed_bytes=freed_bytes, added_bytes=added_bytes)
+        draft = msgspec.structs.replace(
+            draft, rewritten=rewritten, freed_bytes=freed_bytes, added_bytes=added_bytes
+        )
         return _Step(draft, [*added, *there], upto, plan.chain)
 
     def _last(self, base: Manifest) -> Operation[_Step | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
+import msgspec
 
 from swapstore.commands import Get
 from swapstore.errors import Damaged
@@ -44,7 +44,7 @@ def with_members(ctx: Context, draft: Draft) -> Operation[Draft]:
     for base in _bases_in(ctx, draft):
         found += yield from members_of_base(ctx, dataset, base)
     unlinked = tuple(dict.fromkeys((*found, *draft.unlinked)))
-    return attrs.evolve(draft, unlinked=unlinked, groups=(), freed_bytes=freed_bytes)
+    return msgspec.structs.replace(draft, unlinked=unlinked, groups=(), freed_bytes=freed_bytes)
 
 
 def members_of(ctx: Context, dataset: str, row: Row) -> Operation[list[str]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
+import msgspec
 
 from swapstore.commands import Failed, Members, Peek
 from swapstore.errors import Damaged, SwapstoreError
@@ -50,7 +50,9 @@ class Viewing(Watch[str]):
         self.names = tuple(names)
         super().__init__(ctx, self.names, prefix=prefix, poll_s=poll_s)
         self._what = f"the view of {self._what}"
-        self._primary = attrs.evolve(ctx, policy=attrs.evolve(ctx.policy, reads_replicas=False))
+        self._primary = msgspec.structs.replace(
+            ctx, policy=msgspec.structs.replace(ctx.policy, reads_replicas=False)
+        )
         self._marks: dict[str, bytes] = {}  # the first bytes of each manifest; empty: there is none
         self._untold: dict[str, None] = {}
         self.held: dict[str, Snapshot | None] = {}

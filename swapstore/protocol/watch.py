@@ -12,10 +12,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import attrs
-
 from swapstore import arguments
 from swapstore.protocol.operation import Listen, Operation, Within
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -30,8 +29,7 @@ LOOK_S = 5.0  # what a look may wait in vain: a server that says nothing is an o
 FIRST_WAIT_S = 0.05  # between two looks in an outage; doubles up to `poll`
 
 
-@attrs.frozen
-class Looked(Generic[T]):
+class Looked(Struct, Generic[T], frozen=True):
     """What a look found. `again`: the datasets to look at once more before the next wait.
 
     `failure`: at least one dataset could not be looked at.

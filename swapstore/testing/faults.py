@@ -6,6 +6,7 @@ import enum
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore.cache import Cache
 from swapstore.commands import Command, Failed, ReadCommand
@@ -130,5 +131,5 @@ def faulty(store: Store, *faults: Fault) -> tuple[Store, FaultyDriver]:
     elsewhere nothing expires.
     """
     driver = FaultyDriver(store._driver, faults, getattr(store._driver, "expire", None))  # noqa: SLF001
-    context = attrs.evolve(store._context, cache=Cache(0))  # noqa: SLF001
+    context = msgspec.structs.replace(store._context, cache=Cache(0))  # noqa: SLF001
     return Store(driver, context), driver

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, Self, TypeVar
 
 import attrs
+import msgspec
 
 from swapstore import Store
 from swapstore.aio import AsyncStore
@@ -80,7 +81,9 @@ def simulated(retention: Retention | None = None) -> Place:
     @asynccontextmanager
     async def opened() -> AsyncIterator[AsyncStore]:
         store = sim.connect()
-        context = attrs.evolve(store._context, cache=Cache(1 << 20), retention=retention or Retention())
+        context = msgspec.structs.replace(
+            store._context, cache=Cache(1 << 20), retention=retention or Retention()
+        )
         async with AsyncStore(Slow(store._driver), context, sleep=sleep) as made:
             yield made
 

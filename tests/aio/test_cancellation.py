@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Retention
@@ -255,7 +255,7 @@ def test_a_store_that_is_interrupted_while_it_connects_is_closed(error: type[Bas
     def on_connect(ctx: Context) -> Operation[None]:
         yield Batch((Get("x"),))
 
-    context = attrs.evolve(SimulatedStore(seed=1).connect()._context, on_connect=on_connect)
+    context = msgspec.structs.replace(SimulatedStore(seed=1).connect()._context, on_connect=on_connect)
 
     async def main() -> None:
         with pytest.raises(error):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import InvalidInput, Store, SwapstoreError, Throttled, Unavailable
@@ -18,7 +18,7 @@ from swapstore.protocol.context import Context, Policy
 from swapstore.protocol.operation import Batch, Operation, Turn, Wait
 
 CONTEXT = Context(keys=Keys("x"), cache=Cache(0))
-SMALL = attrs.evolve(CONTEXT, policy=Policy(max_batch_bytes=10))
+SMALL = msgspec.structs.replace(CONTEXT, policy=Policy(max_batch_bytes=10))
 
 
 def asking(key: str, until: float | None) -> Operation[bytes]:

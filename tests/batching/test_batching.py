@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -75,7 +75,9 @@ def test_a_failure_of_one_dataset_does_not_stop_the_others(store: Store) -> None
     """One conflict, rejected, invalid or too large value keeps the other datasets from being published."""
     client = Store(
         store._driver,
-        attrs.evolve(store._context, policy=attrs.evolve(store._context.policy, max_payload_bytes=500)),
+        msgspec.structs.replace(
+            store._context, policy=msgspec.structs.replace(store._context.policy, max_payload_bytes=500)
+        ),
     )
     store.publish("asia", "other", id="run")
 
@@ -163,8 +165,8 @@ def test_an_unreachable_store_is_the_failure_of_each() -> None:
 def test_batches_are_bounded_by_bytes(store: Store) -> None:
     """Fifty large payloads are sent as one request that the server refuses."""
     client, meddler = meddled(store)
-    context = attrs.evolve(
-        client._context, policy=attrs.evolve(client._context.policy, max_batch_bytes=250_000)
+    context = msgspec.structs.replace(
+        client._context, policy=msgspec.structs.replace(client._context.policy, max_batch_bytes=250_000)
     )
     client = Store(client._driver, context)
     client.publish_many({f"d{n}": b"x" * 100_000 for n in range(10)}, codec="bytes").raise_for_failures()

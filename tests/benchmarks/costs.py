@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import attrs
+import msgspec
 
 from swapstore import Store
 from swapstore.cache import Cache
@@ -158,8 +159,8 @@ def _publish(client: Store, version: int, size: int) -> object:
 
 
 def _client(meter: Meter, store: Store, *, cache_bytes: int) -> Store:
-    policy = attrs.evolve(store._context.policy, max_ahead_ms=None)  # the rows were made long ago
-    return Store(meter, attrs.evolve(store._context, cache=Cache(cache_bytes), policy=policy))
+    policy = msgspec.structs.replace(store._context.policy, max_ahead_ms=None)  # the rows were made long ago
+    return Store(meter, msgspec.structs.replace(store._context, cache=Cache(cache_bytes), policy=policy))
 
 
 def ratios(now: Cost, base: Cost) -> tuple[float, float]:

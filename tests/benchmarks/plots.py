@@ -1,4 +1,4 @@
-"""Two plots as SVG, on logarithmic axes: a publish by the depth of the dataset, and by its payload's size.
+"""Three plots as SVG, on logarithmic axes: the memory of a version, and a publish by depth and by size.
 
 They are drawn here: only lines, ticks and names are needed, and a plotting library would be the largest
 dependency of this project.
@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 import attrs
 
-from tests.benchmarks import depth_timing, payloads, publishing
+from tests.benchmarks import depth_timing, history, payloads, publishing
 from tests.benchmarks.bench import titled
 from tests.benchmarks.report import Report
 
@@ -108,12 +108,23 @@ def write(report: Report, directory: Path) -> list[Path]:
     """Write the plots that this run has figures for."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    for plot in (_by_depth(report), _by_size(report)):
+    for plot in (_memory(report), _by_depth(report), _by_size(report)):
         if any(len(points) > 1 for points in plot.lines.values()):
             path = directory / f"{plot.name}.svg"
             path.write_text(plot.svg(), "utf-8")
             written.append(path)
     return written
+
+
+def _memory(report: Report) -> Plot:
+    sequences = sorted(report.facts.get(history.SECTION, {}).values(), key=lambda found: found["size"])
+    names = {history.SIX: history.SIX} | {way: f"swapstore, {way}" for way in history.WAYS}
+    lines = {
+        name: [(each["size"], each["server"][way]["MEMORY USAGE of all keys"]) for each in sequences]
+        for way, name in names.items()
+    }
+    title = "What one more version of a document takes in the server's memory"
+    return Plot("memory-by-size", title, "bytes of the document", "bytes a version", lines)
 
 
 def _by_depth(report: Report) -> Plot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -37,7 +37,7 @@ class StoppedClock(TickingClock):
 def published(store: Store, count: int) -> Manifest:
     """Publish this many versions, one by one; return the resulting manifest."""
     clock = StoppedClock()
-    context = attrs.evolve(store._context, clock=clock, random=random.Random(7))
+    context = msgspec.structs.replace(store._context, clock=clock, random=random.Random(7))
     client = Store(store._driver, context)
     for version in range(1, count + 1):
         row = bulk.made(version)

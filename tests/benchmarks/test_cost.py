@@ -1,4 +1,4 @@
-"""The cost model of performance.md, counted on a real server: round trips, commands and bytes on the wire."""
+"""The cost model of costs.md, counted on a real server: round trips, commands and bytes on the wire."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -19,7 +20,7 @@ from tests.support.meter import Meter, Tally
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "costs.md"
 BEGAN_MS = 1_790_000_000_000
 PAYLOAD = b"x" * 1024
 VERSIONS = 100
@@ -43,7 +44,7 @@ class Counted:
 
     def client(self) -> Store:
         """Make a client with an empty cache."""
-        return Store(self.meter, attrs.evolve(self.context, cache=Cache(1 << 20)))
+        return Store(self.meter, msgspec.structs.replace(self.context, cache=Cache(1 << 20)))
 
     def publish(self, client: Store, dataset: str = "mena") -> None:
         """Publish a payload with its own ts."""
@@ -139,8 +140,9 @@ def groups(made: Counted) -> None:
     policy = made.context.policy
     for compression, with_delta in {"none": "", "delta": ", with `delta`"}.items():
         dataset = f"group-{compression}"
-        made.context = attrs.evolve(
-            made.context, policy=attrs.evolve(policy, compression=arguments.compression(compression))
+        made.context = msgspec.structs.replace(
+            made.context,
+            policy=msgspec.structs.replace(policy, compression=arguments.compression(compression)),
         )
         producer, reader, whole = made.client(), made.client(), made.client()
 
@@ -155,7 +157,7 @@ def groups(made: Counted) -> None:
         made.note(f"`read_group` of all 8, cold{with_delta}", partial(whole.read_group, dataset))
         publish(2)
         made.note(f"`read_group` of one member of 8, a new version{with_delta}", one)
-    made.context = attrs.evolve(made.context, policy=policy)
+    made.context = msgspec.structs.replace(made.context, policy=policy)
 
 
 def _listed(made: Counted) -> Store:

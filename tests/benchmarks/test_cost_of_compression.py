@@ -1,4 +1,4 @@
-"""The table of performance.md about compression, counted on a real server: round trips, bytes on the wire."""
+"""The table of costs.md about compression, counted on a real server: round trips, bytes on the wire."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -21,7 +21,7 @@ from tests.support.valkey import Server
 
 pytestmark = pytest.mark.slow
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "performance.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "costs.md"
 VERSIONS = 48  # whole cycles of pages; each figure is a mean over them
 RELATIVE = 0.05  # of the bytes: other versions of zstd compress differently
 WAYS: tuple[Any, ...] = ("none", "zstd", "delta")
@@ -56,7 +56,7 @@ def costs(store: Store, proxy: Proxy, versions: list[bytes]) -> dict[str, Tally]
     meter = Meter(store._driver, proxy)
 
     def client() -> Store:
-        return Store(meter, attrs.evolve(store._context, cache=Cache(8 << 20)))
+        return Store(meter, msgspec.structs.replace(store._context, cache=Cache(8 << 20)))
 
     producer, reader = client(), client()
     totals = dict.fromkeys(CALLS, Tally())

@@ -74,6 +74,13 @@ def test_help_names_the_options_of_every_command_and_the_exit_codes(swapstore: S
     assert "5  stored data is damaged" in swapstore("--help").out.decode()
 
 
+def test_help_says_what_each_command_does(swapstore: Swapstore) -> None:
+    """`swapstore --help` lists bare names, because the commands are not imported yet."""
+    shown = swapstore("--help", env={"COLUMNS": "300"}).out.decode()
+    for name in COMMANDS:
+        assert app[name].help.strip().splitlines()[0] in shown, name
+
+
 def test_version(swapstore: Swapstore) -> None:
     """A bug report could not say which version it is about."""
     assert swapstore("--version").out.decode() == f"{metadata.version('swapstore')}\n"

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-import attrs
+import msgspec
 
 from swapstore import Retention, Row, Store
 from swapstore.cache import Cache
@@ -21,9 +21,11 @@ COMPRESSIONS: tuple[Compression, ...] = ("none", "zstd", "delta")
 
 def client(store: Store, compression: Compression | None = None, **options: Any) -> Store:
     """Another client of a store, with a cache and options of its own."""
-    context = attrs.evolve(store._context, cache=Cache(1 << 20), **options)
+    context = msgspec.structs.replace(store._context, cache=Cache(1 << 20), **options)
     if compression is not None:
-        context = attrs.evolve(context, policy=attrs.evolve(context.policy, compression=compression))
+        context = msgspec.structs.replace(
+            context, policy=msgspec.structs.replace(context.policy, compression=compression)
+        )
     return Store(store._driver, context)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -302,7 +303,7 @@ def test_bounds_of_the_target_hold(source: Store, target: Store) -> None:
 
 
 def bounded_by(store: Store, **bounds: Any) -> Store:
-    return client(store, policy=attrs.evolve(store._context.policy, **bounds))
+    return client(store, policy=msgspec.structs.replace(store._context.policy, **bounds))
 
 
 def test_durability_of_the_target_is_waited_for() -> None:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 from swapstore import Dropped, Gap, Retention, Store
@@ -268,7 +269,7 @@ def test_wrong_arguments_are_refused(store: Store) -> None:
 def test_producers_that_always_come_first_end_it(store: Store) -> None:
     """It goes on for ever beside a busy producer, or says that it is done."""
     fill(store, 3, "none")
-    policy = attrs.evolve(store._context.policy, commit_attempts=3)
+    policy = msgspec.structs.replace(store._context.policy, commit_attempts=3)
     client, meddler = meddled(store, policy=policy)
     for number in range(40):
         meddler.before(number, lambda number=number: fill(store, 1, "none", begin=100 + number))  # type: ignore[misc]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Store
@@ -30,13 +30,13 @@ LEASE_MS = 90_000
 
 def client(sim: SimulatedStore, way: Way) -> Store:
     store = sim.connect()
-    context = attrs.evolve(store._context, capabilities=Capabilities(committer=way.committer()))
+    context = msgspec.structs.replace(store._context, capabilities=Capabilities(committer=way.committer()))
     return Store(store._driver, context)
 
 
 def failing(store: Store, fault: Fault) -> tuple[Store, FaultyDriver]:
     driver = FaultyDriver(store._driver, [fault])
-    return Store(driver, attrs.evolve(store._context, cache=Cache(0))), driver
+    return Store(driver, msgspec.structs.replace(store._context, cache=Cache(0))), driver
 
 
 @cache

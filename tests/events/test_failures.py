@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -71,7 +72,7 @@ class AsyncDown(Down):
 def down(store: Store) -> tuple[Store, Any, list[Event]]:
     """Return clients, blocking and for asyncio, that reach no server, and the events they emit."""
     told: list[Event] = []
-    context = attrs.evolve(store._context, hook=Hook(told.append), cache=Cache(0))
+    context = msgspec.structs.replace(store._context, hook=Hook(told.append), cache=Cache(0))
     return Store(Down(), context), swapstore.aio.AsyncStore(AsyncDown(), context), told
 
 
@@ -170,7 +171,7 @@ def test_a_failed_call_says_how_long_it_took(store: Store) -> None:
             return super().execute(commands)
 
     with pytest.raises(Unavailable):
-        Store(Slow(), attrs.evolve(blocking._context, clock=Clock())).status("mena")
+        Store(Slow(), msgspec.structs.replace(blocking._context, clock=Clock())).status("mena")
     assert [event.elapsed_s for event in told] == [2.5]  # type: ignore[attr-defined]
 
 

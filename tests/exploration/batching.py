@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore.models import Commit
 from swapstore.protocol.batching import batched
@@ -43,8 +44,8 @@ def producer(number: int, *, together_bytes: int = 1 << 20) -> Client:
             )
             for name in DATASETS
         }
-        bounded = attrs.evolve(context.policy, max_batch_bytes=together_bytes)
-        outcomes = yield from batched(attrs.evolve(context, policy=bounded), wanted)
+        bounded = msgspec.structs.replace(context.policy, max_batch_bytes=together_bytes)
+        outcomes = yield from batched(msgspec.structs.replace(context, policy=bounded), wanted)
         return Answers(tuple(outcomes.items()))
 
     return operation

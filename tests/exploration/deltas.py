@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore.cache import Cache
 from swapstore.commands import CompareAndSet, Register, Write
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 def stored_as(compression: Any, client: Client) -> Client:
     """The same client, with a setting of how it stores payloads."""
     return lambda context: client(
-        attrs.evolve(context, policy=attrs.evolve(context.policy, compression=compression))
+        msgspec.structs.replace(
+            context, policy=msgspec.structs.replace(context.policy, compression=compression)
+        )
     )
 
 

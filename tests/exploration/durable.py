@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+import msgspec
 
 from swapstore import Commit, Durability
 from swapstore.commands import AwaitReplicas, Command, Committed, Get, Put, Swap
@@ -46,7 +47,7 @@ def durable(payload: bytes, **options: Any) -> Client:
 
     def operation(context: Context) -> Operation[Any]:
         sent: list[Sent] = []
-        waiting = attrs.evolve(context, durability=BOTH)
+        waiting = msgspec.structs.replace(context, durability=BOTH)
         commit = yield from _noting(publish_durably(waiting, wanted, BOTH), sent)
         return Acknowledged(commit, tuple(sent))
 

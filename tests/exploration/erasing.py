@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore import Retention
 from swapstore.errors import Damaged
@@ -146,8 +147,8 @@ def with_history(compression: Compression) -> Keyspace:
     observer = simulated.connect(namespace=KEYS.namespace)
     for number in range(COUNT):
         simulated.clock.ms = number + 1
-        policy = attrs.evolve(observer._context.policy, compression=compression)
-        client = type(observer)(observer._driver, attrs.evolve(observer._context, policy=policy))
+        policy = msgspec.structs.replace(observer._context.policy, compression=compression)
+        client = type(observer)(observer._driver, msgspec.structs.replace(observer._context, policy=policy))
         client.publish(D, payload_of(number, 0), id=name_of(number), codec="bytes")
     simulated.keyspace.expire_all()
     return simulated.keyspace

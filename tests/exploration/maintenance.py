@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore import Repair, Retention
 from swapstore.commands import Failed, ReadCommand, Register, Swap
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 def keeping(client: Client, count: int) -> Client:
     """The same client, with a retention."""
-    return lambda context: client(attrs.evolve(context, retention=Retention(max_count=count)))
+    return lambda context: client(msgspec.structs.replace(context, retention=Retention(max_count=count)))
 
 
 def in_full_store(client: Client) -> Client:

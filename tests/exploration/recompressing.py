@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 
 from swapstore import Retention
 from swapstore.errors import Damaged
@@ -38,8 +39,8 @@ def storing(compression: Compression, client: Client) -> Client:
     """The same client, with a compression."""
 
     def run(context: Context) -> Operation[Any]:
-        policy = attrs.evolve(context.policy, compression=compression)
-        return client(attrs.evolve(context, policy=policy))
+        policy = msgspec.structs.replace(context.policy, compression=compression)
+        return client(msgspec.structs.replace(context, policy=policy))
 
     return run
 
@@ -166,8 +167,8 @@ def with_history(scenario: Scenario) -> tuple[Keyspace, dict[str, bytes]]:
     for number, compression in enumerate(scenario.history):
         simulated.clock.ms = number + 1
         context = observer._context
-        policy = attrs.evolve(context.policy, compression=compression)
-        client = type(observer)(observer._driver, attrs.evolve(context, policy=policy))
+        policy = msgspec.structs.replace(context.policy, compression=compression)
+        client = type(observer)(observer._driver, msgspec.structs.replace(context, policy=policy))
         payloads[f"old-{number}"] = payload = document(0, changed=number, size=SIZE)
         client.publish(D, payload, id=f"old-{number}", codec="bytes")
     if scenario.pinned:

@@ -53,11 +53,13 @@ def by(way: Way, client: Client, attempts: int) -> Client:
     """The same client, on a store that runs no scripts. A lease lasts for two looks at it."""
 
     def operation(context: Context) -> Operation[Any]:
-        policy = attrs.evolve(
+        policy = msgspec.structs.replace(
             context.policy, commit_attempts=attempts, lease_ttl_ms=2, lease_margin_ms=0, lease_poll_ms=1
         )
         return client(
-            attrs.evolve(context, capabilities=Capabilities(committer=way.committer()), policy=policy)
+            msgspec.structs.replace(
+                context, capabilities=Capabilities(committer=way.committer()), policy=policy
+            )
         )
 
     return operation

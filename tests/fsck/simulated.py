@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 
 import attrs
+import msgspec
 
 from swapstore import Row, Store
 from swapstore.commands import Swap
@@ -181,7 +182,9 @@ def key(kind: str, number: int) -> str:
 
 def opened(*, seed: int = 0, delta: bool = False) -> SimulatedDataset:
     """An empty store. `delta`: what is published is stored as differences from bases."""
-    sim = SimulatedStore(seed=seed, policy=attrs.evolve(FEW, compression="delta") if delta else FEW)
+    sim = SimulatedStore(
+        seed=seed, policy=msgspec.structs.replace(FEW, compression="delta") if delta else FEW
+    )
     return SimulatedDataset(sim, sim.connect(), [])
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import partial
 
 import attrs
+import msgspec
 import pytest
 
 from swapstore import Repair, Retention, Row, Store
@@ -153,7 +154,7 @@ def test_a_base_in_force_that_no_row_names_is_made_permanent(original: Simulated
     context = original.store._context
     plain = Store(
         original.store._driver,
-        attrs.evolve(context, policy=attrs.evolve(context.policy, compression="none")),
+        msgspec.structs.replace(context, policy=msgspec.structs.replace(context.policy, compression="none")),
     )
     for number in range(40):
         plain.publish("mena", number, ts=at(100 + number))
@@ -206,11 +207,11 @@ def test_a_base_that_a_producer_brings_meanwhile_is_not_unlinked(original: Simul
 
 
 WRONG_NUMBERS = {
-    "small": lambda base: attrs.evolve(base, size=base.size // 2 - 1),
-    "large": lambda base: attrs.evolve(base, size=2 * base.size + 1),
-    "count": lambda base: attrs.evolve(base, count=100),
-    "last": lambda base: attrs.evolve(base, last=base.sum + 1),
-    "missing": lambda base: attrs.evolve(base, name=f"{COUNT}.0123456789abcdef"),
+    "small": lambda base: msgspec.structs.replace(base, size=base.size // 2 - 1),
+    "large": lambda base: msgspec.structs.replace(base, size=2 * base.size + 1),
+    "count": lambda base: msgspec.structs.replace(base, count=100),
+    "last": lambda base: msgspec.structs.replace(base, last=base.sum + 1),
+    "missing": lambda base: msgspec.structs.replace(base, name=f"{COUNT}.0123456789abcdef"),
 }
 
 
@@ -219,7 +220,7 @@ def test_a_base_that_is_wrongly_in_force_is_taken_out(original: SimulatedDataset
     """Every publish is stored at its full size, because the manifest says nonsense about the base."""
     current = invariants.manifest_of(original.store)
     assert current.log.base is not None
-    wrong = attrs.evolve(current.log, base=WRONG_NUMBERS[what](current.log.base))
+    wrong = msgspec.structs.replace(current.log, base=WRONG_NUMBERS[what](current.log.base))
     original.put(MANIFEST, manifest.build(current.head, wrong, original.store._context.keys).raw)
     assert original.problems() == {"in-force-wrong"}
     report = repaired(original)
@@ -232,7 +233,7 @@ def test_a_base_that_producers_at_two_endpoints_bring_at_once_is_not_wrong() -> 
     """Verify calls a dataset damaged: one producer tells the size of a base whose record is the other's."""
     dataset = opened(delta=True)
     policy = dataset.store._context.policy
-    slow, meddler = meddled(dataset.store, policy=attrs.evolve(policy, text_only=True))
+    slow, meddler = meddled(dataset.store, policy=msgspec.structs.replace(policy, text_only=True))
     value = payload(1, delta=True)
     slow.publish("other", value)
     commands = len(meddler.batches[-1])
@@ -272,7 +273,7 @@ def test_a_row_that_names_another_base_than_its_record_is_corrected(
 def test_a_header_that_names_another_base_than_the_log_is_corrected(original: SimulatedDataset) -> None:
     """A copy of a row protects the wrong base when the row leaves the log."""
     current = invariants.manifest_of(original.store)
-    head = attrs.evolve(current.head, latest=attrs.evolve(current.head.latest, base=None))
+    head = msgspec.structs.replace(current.head, latest=attrs.evolve(current.head.latest, base=None))
     original.put(MANIFEST, manifest.build(head, current.log, original.store._context.keys).raw)
     assert original.problems() == {"latest-wrong"}
     repaired(original)
@@ -405,8 +406,8 @@ def test_each_base_is_read_once_and_few_are_kept(
 @pytest.mark.every_store
 def test_a_lost_base_on_a_real_store(store: Store) -> None:
     """A missing, an altered and an expiring base on a real server or in a file."""
-    policy = attrs.evolve(store._context.policy, compression="delta")
-    producer = Store(store._driver, attrs.evolve(store._context, policy=policy))
+    policy = msgspec.structs.replace(store._context.policy, compression="delta")
+    producer = Store(store._driver, msgspec.structs.replace(store._context, policy=policy))
     for number in range(1, 16):
         value = payload(number, delta=True, kind=(number - 1) // 3)
         producer.publish("mena", value, id=f"id-{number}", ts=at(number))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Retention, Store
@@ -254,7 +254,7 @@ def test_a_count_that_is_too_large_hides_nothing(published: Make) -> None:
     """A damaged count makes retention unlink what is within its bound."""
     dataset = published(5)
     dataset.damage.alter(MANIFEST, lambda raw: raw.replace(b'"count":5', b'"count":500', 1))
-    keeping = attrs.evolve(another(dataset.store)._context, retention=Retention(max_count=6))
+    keeping = msgspec.structs.replace(another(dataset.store)._context, retention=Retention(max_count=6))
     Store(dataset.store._driver, keeping).publish("mena", {"n": 6}, id="id-6", ts=at(6))
     dataset.rows[:] = list(another(dataset.store).history("mena", limit=None))[::-1]
     assert len(dataset.rows) == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import attrs
+import msgspec
 import pytest
 
 from swapstore import Retention, Row, Store
@@ -155,7 +156,7 @@ def test_retention_is_respected_after_a_rebuild() -> None:
     """Hidden snapshots are shown again after a page or the manifest was repaired."""
     for damage in ("body", "pages"):
         dataset = grown(23)
-        context = attrs.evolve(another(dataset.store)._context, retention=Retention(max_count=9))
+        context = msgspec.structs.replace(another(dataset.store)._context, retention=Retention(max_count=9))
         keeper = Store(another(dataset.store)._driver, context)
         keeper.publish("mena", {"n": 24}, id="id-24", ts=at(24))
         shown, stored = dataset.history(), invariants.check(dataset.store)
@@ -168,7 +169,8 @@ def test_retention_is_respected_after_a_rebuild() -> None:
         dataset.repaired()
         assert dataset.history() == shown
         keeper = Store(
-            another(dataset.store)._driver, attrs.evolve(context, cache=another(dataset.store)._context.cache)
+            another(dataset.store)._driver,
+            msgspec.structs.replace(context, cache=another(dataset.store)._context.cache),
         )
         keeper.prune("mena")
         assert dataset.problems() == set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Retention, Store
@@ -63,7 +63,7 @@ def prune_and_expire(dataset: SimulatedDataset) -> None:
 
 
 def publish_keeping_few(dataset: SimulatedDataset) -> None:
-    context = attrs.evolve(another(dataset.store)._context, retention=KEEP)
+    context = msgspec.structs.replace(another(dataset.store)._context, retention=KEEP)
     store = Store(another(dataset.store)._driver, context)
     for number in range(3):
         store.publish("mena", number, id=f"few-{dataset.sim.clock.ms}-{number}", ts=at(200 + number))

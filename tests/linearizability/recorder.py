@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import msgspec
 
 from swapstore import Store
 from swapstore.errors import OutcomeUnknown, Unavailable
@@ -84,5 +85,5 @@ def _begin(**known: Any) -> Callable[..., Event]:
 
 def impatient(store: Store) -> Store:
     """Return the same store with limits that make it give up early."""
-    policy = attrs.evolve(store._context.policy, lost_attempts=1, read_attempts=2)
-    return Store(store._driver, attrs.evolve(store._context, policy=policy))
+    policy = msgspec.structs.replace(store._context.policy, lost_attempts=1, read_attempts=2)
+    return Store(store._driver, msgspec.structs.replace(store._context, policy=policy))

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import attrs
+import msgspec
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -70,8 +70,8 @@ class Machine(RuleBasedStateMachine):
         """A client with an empty cache. Some clients have a retention, and some store differences."""
         retention = Retention(max_count=BOUNDS.get(who))
         context = self.observer._context
-        policy = attrs.evolve(context.policy, compression="delta" if who in DELTAS else "none")
-        context = attrs.evolve(context, retention=retention, policy=policy)
+        policy = msgspec.structs.replace(context.policy, compression="delta" if who in DELTAS else "none")
+        context = msgspec.structs.replace(context, retention=retention, policy=policy)
         return faulty(Store(self.observer._driver, context))
 
     def teardown(self) -> None:

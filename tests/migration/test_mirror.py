@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore as library
@@ -34,7 +34,7 @@ class Simulation:
 
     def client(self, *faults: Fault) -> Store:
         made = self.sim.connect()
-        made = Store(made._driver, attrs.evolve(made._context, mirror=MIRROR))
+        made = Store(made._driver, msgspec.structs.replace(made._context, mirror=MIRROR))
         return faulty(made, *faults)[0] if faults else made
 
     def read(self, dataset: str = "mena") -> bytes | None:

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import attrs
+import msgspec
 
 from swapstore import Store
 from swapstore.cache import Cache
@@ -27,8 +28,10 @@ def document(number: int, *, changed: int = 0, size: int = 600) -> bytes:
 
 def storing(store: Store, compression: Compression, **changes: Any) -> Store:
     """Another client of a store, with its own compression and an empty cache."""
-    policy = attrs.evolve(store._context.policy, compression=compression)
-    return Store(store._driver, attrs.evolve(store._context, cache=Cache(1 << 20), policy=policy, **changes))
+    policy = msgspec.structs.replace(store._context.policy, compression=compression)
+    return Store(
+        store._driver, msgspec.structs.replace(store._context, cache=Cache(1 << 20), policy=policy, **changes)
+    )
 
 
 def fill(store: Store, count: int, compression: Compression, begin: int = 0, **options: Any) -> list[bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -104,7 +105,7 @@ def test_the_bytes_of_a_swap_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     """A history of large payloads has to fit into the memory of the client, or into one request."""
     store = SimulatedStore().connect()
     fill(store, 24, "none", size=2000)
-    policy = attrs.evolve(store._context.policy, max_batch_bytes=5000)
+    policy = msgspec.structs.replace(store._context.policy, max_batch_bytes=5000)
     client, meddler = meddled(store, policy=policy)
     client.recompress(D, compression="delta")
     assert stored(store).encodings == {("zstd", True)}
@@ -287,8 +288,8 @@ def test_a_base_that_another_endpoint_has_brought_is_not_wrongly_in_force() -> N
     """Verify finds damage after a recompress: the base in force takes other bytes than the manifest says."""
     sim = SimulatedStore()
     store = sim.connect()
-    rest = attrs.evolve(store._context.policy, compression="delta", text_only=True)
-    producer = Store(store._driver, attrs.evolve(store._context, policy=rest))
+    rest = msgspec.structs.replace(store._context.policy, compression="delta", text_only=True)
+    producer = Store(store._driver, msgspec.structs.replace(store._context, policy=rest))
     for number in range(3):
         producer.publish(D, document(0, changed=number), id=f"old-{number}", codec="bytes")
     sim.keyspace.values.pop(store._context.keys.manifest(D))
@@ -326,7 +327,7 @@ def away() -> None:
 def test_producers_that_always_come_first_end_it(store: Store) -> None:
     """It goes on for ever beside a busy producer, or says that it is done."""
     fill(store, 3, "none")
-    policy = attrs.evolve(store._context.policy, commit_attempts=3)
+    policy = msgspec.structs.replace(store._context.policy, commit_attempts=3)
     client, meddler = meddled(store, policy=policy)
     for number in range(40):
         meddler.before(number, lambda number=number: fill(store, 1, "none", begin=100 + number))  # type: ignore[misc]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
-NAME = re.compile(r"[\w-]+(?:\.py|\.lua|/)")
+NAME = re.compile(r"[\w.-]+(?:\.py|\.lua|/)")
 
 
 def mapped() -> set[str]:

@@ -106,8 +106,10 @@ def test_python_m_swapstore_says_what_to_install(library: str) -> None:
     assert done.stderr == "swapstore: the command needs an extra: pip install 'swapstore[cli]'\n"
 
 
-def test_pyinstaller_finds_the_hook_for_the_lua_scripts() -> None:
-    """A program that PyInstaller has frozen raises FileNotFoundError for commit.lua."""
+def test_pyinstaller_finds_the_hooks() -> None:
+    """A frozen program raises FileNotFoundError for commit.lua, or ImportError for each of its commands."""
     (found,) = (each for each in metadata.entry_points(group="pyinstaller40") if "swapstore" in each.value)
     (directory,) = found.load()()
     assert 'collect_data_files("swapstore")' in Path(directory, "hook-swapstore.py").read_text("utf-8")
+    commands = Path(directory, "hook-swapstore.cli.app.py").read_text("utf-8")
+    assert 'collect_submodules("swapstore.cli")' in commands

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import attrs
+import msgspec
 
 import swapstore
 import swapstore.aio
@@ -68,7 +68,7 @@ def store_on(
     }
     unused, _, context = prepare(BLOCKING, url, **{**options, "token": token, "timeout": timeout})
     unused.close()
-    return Store(driver, attrs.evolve(context, clock=_Clock(slept if slept is not None else [])))
+    return Store(driver, msgspec.structs.replace(context, clock=_Clock(slept if slept is not None else [])))
 
 
 class _Clock(VirtualClock):

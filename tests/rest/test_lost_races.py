@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -213,7 +213,7 @@ def test_what_may_be_under_way_is_left_for_ten_minutes(connect: Callable[..., St
         connect().publish("mena", {"n": "other"}, id="run-2", ts=at(7))
     (report,) = store.repair("mena", apply=True)
     assert [each.problem for each in report.left] == [Problem.LEAKED, Problem.LEAKED]
-    later = Store(store._driver, attrs.evolve(store._context, clock=_Later()))
+    later = Store(store._driver, msgspec.structs.replace(store._context, clock=_Later()))
     before = store.status("mena")
     later.repair("mena", apply=False)
     assert store.status("mena") == before, "a repair that only looks swaps nothing"

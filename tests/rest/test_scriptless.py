@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -65,10 +65,10 @@ def connect(scriptless: RestServer, way: Way) -> Iterator[Callable[[], Store]]:
     def connected(**options: object) -> Store:
         store = swapstore.connect(scriptless.url, token=scriptless.token, single_writer=True, **options)  # type: ignore[arg-type]
         assert isinstance(store._context.capabilities.committer, way.committer)
-        policy = attrs.evolve(
+        policy = msgspec.structs.replace(
             store._context.policy, lease_ttl_ms=2000, lease_margin_ms=1000, lease_poll_ms=50
         )
-        made.append(Store(store._driver, attrs.evolve(store._context, policy=policy)))
+        made.append(Store(store._driver, msgspec.structs.replace(store._context, policy=policy)))
         return made[-1]
 
     yield connected
@@ -482,7 +482,7 @@ def test_a_step_is_not_sent_when_the_lease_is_about_to_run_out(
     """After a pause that the endpoint asked for, a SET arrives under another writer's lease."""
     store = connect()
     cut(store, "run-1")
-    slow = Store(store._driver, attrs.evolve(store._context, cache=Cache(1 << 20)))
+    slow = Store(store._driver, msgspec.structs.replace(store._context, cache=Cache(1 << 20)))
     asked: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         real = slow._driver.execute

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore.aio
@@ -74,7 +74,7 @@ def test_asyncio_waits_in_the_same_way(rest: RestServer) -> None:
 
     async def main() -> None:
         async with swapstore.aio.connect(rest.url, token=rest.token) as made:
-            store = AsyncStore(made._driver, attrs.evolve(made._context), sleep=sleep)
+            store = AsyncStore(made._driver, msgspec.structs.replace(made._context), sleep=sleep)
             rest.switches.answer(429, "", {"Retry-After": "2"}, times=3)
             assert await store.read_latest("mena") is None
             rest.switches.answer(429, "", {"Retry-After": "2"}, times=4)

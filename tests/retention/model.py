@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
+import msgspec
 
 from swapstore import Retention, Store
 from swapstore.cache import Cache
@@ -23,7 +24,9 @@ WIDEST = 64
 def keeping(store: Store, max_count: int | None = None, max_age: timedelta | None = None) -> Store:
     """Another client of a store, with its own retention."""
     retention = Retention(max_age=max_age, max_count=max_count)
-    return Store(store._driver, attrs.evolve(store._context, cache=Cache(1 << 20), retention=retention))
+    return Store(
+        store._driver, msgspec.structs.replace(store._context, cache=Cache(1 << 20), retention=retention)
+    )
 
 
 def stored(store: Store, dataset: str = "mena") -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -37,7 +37,9 @@ def test_a_prune_that_is_overtaken_goes_on_from_there(store: Store) -> None:
 def test_a_prune_that_never_wins_says_so(store: Store) -> None:
     """A prune that loses every race retries forever."""
     fill(store, 60)
-    policy = attrs.evolve(store._context.policy, commit_attempts=3, first_wait_s=0, longest_wait_s=0)
+    policy = msgspec.structs.replace(
+        store._context.policy, commit_attempts=3, first_wait_s=0, longest_wait_s=0
+    )
     client, meddler = meddled(store, policy=policy)
     for batch in range(100):
         meddler.before(batch, lambda: another(store).publish("mena", "rival"))

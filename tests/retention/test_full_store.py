@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -60,7 +60,9 @@ class Producer:
         self.keep(retention)
 
     def keep(self, retention: Retention) -> None:
-        self.store: Store = swapstore.Store(self.driver, attrs.evolve(self._context, retention=retention))
+        self.store: Store = swapstore.Store(
+            self.driver, msgspec.structs.replace(self._context, retention=retention)
+        )
 
     def publish(
         self, times: int, *, size: int = 100, every_ms: int = MINUTE_MS, of_group: bool = False
@@ -129,7 +131,9 @@ def test_a_page_that_another_producer_unlinks_meanwhile() -> None:
     producer.publish(manifest.recent() + manifest.F - 1)
     producer.driver.is_full = True
     producer.driver.after_refusal = partial(producer.publish, 2)
-    slow = swapstore.Store(producer.driver, attrs.evolve(producer.store._context, cache=Cache(1 << 20)))
+    slow = swapstore.Store(
+        producer.driver, msgspec.structs.replace(producer.store._context, cache=Cache(1 << 20))
+    )
     assert slow.publish("mena", "x" * 100, id="slow").version == manifest.recent() + manifest.F + 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -26,8 +26,8 @@ def clocked(store: Store, ms: int = NOW) -> tuple[Store, VirtualClock]:
     """A client whose clock the test sets, and which never doubts it."""
     clock = VirtualClock(ms)
     context = store._context
-    policy = attrs.evolve(context.policy, max_ahead_ms=None)
-    return Store(store._driver, attrs.evolve(context, clock=clock, policy=policy)), clock
+    policy = msgspec.structs.replace(context.policy, max_ahead_ms=None)
+    return Store(store._driver, msgspec.structs.replace(context, clock=clock, policy=policy)), clock
 
 
 def ids(store: Store) -> list[str]:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,10 +32,11 @@ def client_of(
 ) -> Store:
     """Another client, with a setting and a retention of its own."""
     context = store._context
-    policy = attrs.evolve(context.policy, compression=compression)
+    policy = msgspec.structs.replace(context.policy, compression=compression)
     retention = Retention(max_age=max_age, max_count=max_count)
     return Store(
-        store._driver, attrs.evolve(context, cache=Cache(1 << 20), policy=policy, retention=retention)
+        store._driver,
+        msgspec.structs.replace(context, cache=Cache(1 << 20), policy=policy, retention=retention),
     )
 
 

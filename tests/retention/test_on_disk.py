@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Retention, Store
@@ -22,7 +22,7 @@ def test_sqlite_removes_what_expired_a_few_rows_at_a_time(tmp_path: Path) -> Non
     """The file grows without end, or one publish waits for the removal of thousands of rows."""
     clock = SimulatedStore().clock
     driver = SqliteDriver(tmp_path / "store.db", now_ms=clock.now_ms)
-    context = attrs.evolve(SimulatedStore().connect()._context, clock=clock)
+    context = msgspec.structs.replace(SimulatedStore().connect()._context, clock=clock)
     with Store(driver, context) as store:
         fill(store, 60)
         store.prune("mena", retention=Retention(max_count=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import attrs
+import msgspec
 import pytest
 
 from swapstore import Pruned, Retention, Store
@@ -65,8 +66,8 @@ def test_a_page_that_is_hidden_in_part_does_not_keep_prune_busy(store: Store) ->
 def test_prune_by_age_comes_to_an_end(store: Store) -> None:
     """Every prune by age swaps, because the bound moves with every millisecond."""
     sim = SimulatedStore()
-    trusting = attrs.evolve(store._context.policy, max_ahead_ms=None)
-    client = Store(store._driver, attrs.evolve(store._context, clock=sim.clock, policy=trusting))
+    trusting = msgspec.structs.replace(store._context.policy, max_ahead_ms=None)
+    client = Store(store._driver, msgspec.structs.replace(store._context, clock=sim.clock, policy=trusting))
     for hours in range(40):
         client.publish("mena", hours, ts=sim.clock.ms + hours * 3_600_000)
     sim.clock.advance(20 * 3_600_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Retention, Row, Store
@@ -28,8 +28,8 @@ def rows_again(store: Store) -> list[Row]:
 def hasty(store: Store, max_count: int | None = None) -> Store:
     """A client whose reader grace is short."""
     context = store._context
-    policy = attrs.evolve(context.policy, reader_grace_ms=GRACE_MS)
-    return keeping(Store(store._driver, attrs.evolve(context, policy=policy)), max_count)
+    policy = msgspec.structs.replace(context.policy, reader_grace_ms=GRACE_MS)
+    return keeping(Store(store._driver, msgspec.structs.replace(context, policy=policy)), max_count)
 
 
 def pass_the_grace() -> None:

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -38,7 +38,7 @@ def document(number: int) -> dict[str, Any]:
 
 def stored_as(store: Store, compression: str, **options: Any) -> tuple[Store, Meddler]:
     """Another client, which stores payloads so, and what passes between it and the store."""
-    policy = attrs.evolve(store._context.policy, compression=compression)  # type: ignore[arg-type]
+    policy = msgspec.structs.replace(store._context.policy, compression=compression)
     return meddled(store, policy=policy, **options)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Store
@@ -20,8 +20,8 @@ NEW = {"EG": b"1" * 500, "SG": b"2" * 500, "index": b"3" * 500}
 
 def in_small_batches(store: Store) -> Store:
     """The same store, of which a batch takes little more than one of these members."""
-    policy = attrs.evolve(store._context.policy, max_batch_bytes=700)
-    return Store(store._driver, attrs.evolve(store._context, policy=policy))
+    policy = msgspec.structs.replace(store._context.policy, max_batch_bytes=700)
+    return Store(store._driver, msgspec.structs.replace(store._context, policy=policy))
 
 
 def values_of(store: Store) -> dict[str, bytes]:

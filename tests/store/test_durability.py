@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -74,7 +75,7 @@ class Watched:
 def watched(store: Store) -> tuple[Store, Watched]:
     """Another client of the same store, whose waits are noted."""
     driver = Watched(store._driver)
-    return Store(driver, attrs.evolve(store._context, cache=Cache(1 << 20))), driver
+    return Store(driver, msgspec.structs.replace(store._context, cache=Cache(1 << 20))), driver
 
 
 def is_in(commit: Commit, stored: bytes | None) -> bool:
@@ -104,7 +105,7 @@ def test_too_few_replicas() -> None:
     sim = SimulatedStore(replicas=1)
     told: list[Any] = []
     made = sim.connect()
-    store = Store(made._driver, attrs.evolve(made._context, hook=Hook(told.append)))
+    store = Store(made._driver, msgspec.structs.replace(made._context, hook=Hook(told.append)))
     with pytest.raises(
         UnderReplicated, match="version 1, id 'a', is published, but 1 of 2 replicas"
     ) as caught:
@@ -167,7 +168,7 @@ def test_the_store_has_a_durability_and_a_publish_its_own() -> None:
     """`connect(durability=…)` does nothing, or a publish cannot ask for more."""
     sim = SimulatedStore(replicas=1)
     made = sim.connect()
-    store = Store(made._driver, attrs.evolve(made._context, durability=Durability()))
+    store = Store(made._driver, msgspec.structs.replace(made._context, durability=Durability()))
     assert store.publish("mena", 1).replicas == 1
     with pytest.raises(UnderReplicated):
         store.publish("mena", 2, durability=BOTH)

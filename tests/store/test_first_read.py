@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Store
@@ -45,7 +45,7 @@ def test_a_large_payload_is_not_read_with_the_manifest(store: Store) -> None:
 
 def test_a_large_payload_that_is_stored_in_few_bytes_is_read_with_the_manifest(store: Store) -> None:
     """A distant reader waits for two round trips although the record and its base are small."""
-    policy = attrs.evolve(store._context.policy, compression="delta")
+    policy = msgspec.structs.replace(store._context.policy, compression="delta")
     producer, _ = meddled(store, policy=policy)
     producer.publish("mena", ["x" * 20] * 4096)
     producer.publish("mena", ["x" * 20] * 4096 + ["y"])

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import attrs
 import msgspec
 import pytest
 
@@ -64,7 +63,7 @@ def member_key(store: Store, id: str, name: str) -> str:  # noqa: A002
 
 def stored_as(store: Store, compression: Any, **changes: Any) -> tuple[Store, Meddler]:
     """Another client, which stores payloads so, and what passes between it and the store."""
-    policy = attrs.evolve(store._context.policy, compression=compression)
+    policy = msgspec.structs.replace(store._context.policy, compression=compression)
     return meddled(store, policy=policy, **changes)
 
 
@@ -256,7 +255,7 @@ def test_bad_members_are_refused_before_anything_is_written(store: Store, case: 
 
 def test_a_member_that_is_too_large_is_refused_by_its_name(store: Store) -> None:
     """The largest of a thousand members has to be guessed."""
-    policy = attrs.evolve(store._context.policy, max_payload_bytes=100)
+    policy = msgspec.structs.replace(store._context.policy, max_payload_bytes=100)
     producer, meddler = meddled(store, policy=policy)
     with pytest.raises(PayloadTooLarge, match="member 'SG'") as caught:
         producer.publish_group("mena", {"EG": "x" * 90, "SG": "x" * 100})

@@ -248,7 +248,7 @@ def test_a_server_that_goes_and_comes_back(connect: Any, tmp_path: Path) -> None
 def test_each_dataset_that_cannot_be_read_is_an_event(store: Store) -> None:
     """Metrics do not show that the probes have failed."""
     seen: list[Event] = []
-    context = attrs.evolve(store._context, hook=Hook(seen.append))
+    context = msgspec.structs.replace(store._context, hook=Hook(seen.append))
     down = Outage(store._driver, Unavailable("down"))
     Store(down, context).health({"mena": "1h", "europe": None})
     found = [(each.dataset, each.call, each.error) for each in seen if isinstance(each, CallFailed)]
@@ -311,7 +311,7 @@ def test_an_invalid_count_is_refused(store: Store, count: Any) -> None:
 @pytest.fixture
 def strict(store: Store) -> Store:
     """A store that refuses snapshots of fewer than three items."""
-    context = attrs.evolve(store._context, validators=(validators.at_least(3),))
+    context = msgspec.structs.replace(store._context, validators=(validators.at_least(3),))
     return Store(store._driver, context)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import (
@@ -168,7 +168,7 @@ def test_the_default_of_a_store_and_how_to_turn_it_off() -> None:
     """An option of `connect` that has no effect, or cannot be refused by a call."""
     world = World()
     world.publish("calm")
-    policy = attrs.evolve(world.reader._context.policy, stale_if_error_s=60.0)
+    policy = msgspec.structs.replace(world.reader._context.policy, stale_if_error_s=60.0)
     reader, driver = breakable(world.producer, policy=policy)
     assert not reader.read_latest("mena").stale  # type: ignore[union-attr]
     driver.go_down()
@@ -675,7 +675,7 @@ def test_with_the_default_of_a_store_one_caller_at_a_time_tries() -> None:
     """Each caller that relies on an option of `connect` hangs for the time-out."""
     world = World()
     world.publish("calm")
-    policy = attrs.evolve(world.reader._context.policy, stale_if_error_s=60.0)
+    policy = msgspec.structs.replace(world.reader._context.policy, stale_if_error_s=60.0)
     reader, driver = breakable(world.producer, policy=policy)
     reader.read_latest("mena")
     driver.go_down()
@@ -873,9 +873,9 @@ def test_an_attempt_that_was_cut_off_holds_up_nobody_for_long(world: World) -> N
 def test_replicas(world: World) -> None:
     """A reader is served stale data although a replica, or the primary, answers."""
     primary, replica = Breakable(world.producer._driver), Breakable(world.producer._driver)
-    context = attrs.evolve(world.reader._context, cache=Cache(1 << 20))
-    policy = attrs.evolve(context.policy, reads_replicas=True)
-    world.reader = Store(primary, attrs.evolve(context, policy=policy), replica)
+    context = msgspec.structs.replace(world.reader._context, cache=Cache(1 << 20))
+    policy = msgspec.structs.replace(context.policy, reads_replicas=True)
+    world.reader = Store(primary, msgspec.structs.replace(context, policy=policy), replica)
     world.read()
     primary.go_down()
     assert not world.read().stale

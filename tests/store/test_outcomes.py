@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import attrs
 import msgspec
 import pytest
 
@@ -97,7 +96,7 @@ def test_a_staged_ts_record_of_another_publish_is_taken_over(
 def test_losing_every_time_is_contended(store: Store) -> None:
     """A publish that loses every race retries forever, or leaves a visible part."""
     store.publish("mena", "before", id="before")
-    client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=5))
+    client, meddler = meddled(store, policy=msgspec.structs.replace(PATIENT, commit_attempts=5))
     list(client.history("mena", limit=1))
     rivals = iter(range(1000))
     for number in range(100):
@@ -356,7 +355,9 @@ def test_a_pruned_row_after_a_lost_reply_is_outcome_unknown(store: Store) -> Non
 def test_losing_every_reply_ends(store: Store) -> None:
     """A network that loses every reply keeps a producer busy forever."""
     store.publish("mena", "before", id="before")
-    client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=4, read_attempts=2))
+    client, meddler = meddled(
+        store, policy=msgspec.structs.replace(PATIENT, commit_attempts=4, read_attempts=2)
+    )
     list(client.history("mena", limit=1))
     for number in range(100):
         meddler.before(len(meddler.batches) + number, lose)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Store
@@ -30,7 +30,7 @@ def test_a_pin_gets_through_many_producers(store: Store, rivals: int) -> None:
 def test_a_pin_that_loses_every_race_is_an_error(store: Store) -> None:
     """A pin that lost every race looks as if it had been made."""
     commit = store.publish("mena", 0, id="good")
-    client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=3))
+    client, meddler = meddled(store, policy=msgspec.structs.replace(PATIENT, commit_attempts=3))
     client.read_latest("mena")
     for number in range(100):
         meddler.before(number, lambda: store.publish("mena", 1))

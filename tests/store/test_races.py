@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Store
@@ -47,7 +47,7 @@ def test_a_version_is_created_by_one_producer() -> None:
 def test_records_that_keep_being_taken_over_are_contended(store: Store) -> None:
     """Two producers that race for one id never end, or are not told why and what to do."""
     store.publish("mena", 0)
-    client, meddler = meddled(store, policy=attrs.evolve(PATIENT, commit_attempts=3))
+    client, meddler = meddled(store, policy=msgspec.structs.replace(PATIENT, commit_attempts=3))
     list(client.history("mena", limit=1))
 
     def take_over(replies: list[Any]) -> list[Any]:
@@ -114,7 +114,7 @@ def test_a_cold_producer_reads_the_manifest_once(store: Store) -> None:
 
 def test_a_commit_carries_the_ttls_of_the_policy(store: Store) -> None:
     """A driver sets wrong times to live, and records expire under readers."""
-    policy = attrs.evolve(PATIENT, staging_ttl_ms=61_000, reader_grace_ms=62_000)
+    policy = msgspec.structs.replace(PATIENT, staging_ttl_ms=61_000, reader_grace_ms=62_000)
     client, meddler = meddled(store, policy=policy)
     client.publish("mena", 1)
     (commit,) = (c for batch in meddler.batches for c in batch if isinstance(c, Swap))

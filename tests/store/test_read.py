@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import Store
@@ -311,7 +311,7 @@ def test_a_missing_payload_is_looked_for_a_bounded_number_of_times(store: Store,
     store.publish("mena", 1, id="gone")
     delete(store, "swapstore:id:{mena}:gone")
     cold_trips(store)  # it is known from here on whether the store tells both at once
-    reader, meddler = meddled(store, policy=attrs.evolve(PATIENT, read_attempts=attempts))
+    reader, meddler = meddled(store, policy=msgspec.structs.replace(PATIENT, read_attempts=attempts))
     with pytest.raises(PayloadMissing):
         reader.read_latest("mena")
     asked = [command for batch in meddler.batches for command in batch]
@@ -324,7 +324,7 @@ def test_a_missing_payload_is_looked_for_a_bounded_number_of_times(store: Store,
 def test_a_read_whose_reply_is_always_lost_ends(store: Store, attempts: int) -> None:
     """A reader retries less often than the policy says, or forever."""
     store.publish("mena", 1)
-    reader, meddler = meddled(store, policy=attrs.evolve(PATIENT, read_attempts=attempts))
+    reader, meddler = meddled(store, policy=msgspec.structs.replace(PATIENT, read_attempts=attempts))
     for number in range(100):
         meddler.before(number, lose)
     with pytest.raises(ReplyLost):
@@ -336,7 +336,7 @@ def test_a_dataset_that_is_flushed_during_a_read_is_none(store: Store) -> None:
     """A flush between the manifest and the payload crashes a read."""
     store.publish("mena", 1, id="gone")
     delete(store, "swapstore:id:{mena}:gone")
-    reader, meddler = meddled(store, policy=attrs.evolve(PATIENT, read_attempts=2))
+    reader, meddler = meddled(store, policy=msgspec.structs.replace(PATIENT, read_attempts=2))
     meddler.before(2, lambda: delete(store, MANIFEST))
     assert reader.read_latest("mena") is None
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 from swapstore import Snapshot, Store
@@ -35,8 +36,8 @@ class Replicated:
             None  # what a replica answers each command with, or raises
         )
         store = self.sim.connect()
-        policy = attrs.evolve(store._context.policy, reads_replicas=True)
-        self.ctx: Context = attrs.evolve(store._context, policy=policy, cache=Cache(1 << 20))
+        policy = msgspec.structs.replace(store._context.policy, reads_replicas=True)
+        self.ctx: Context = msgspec.structs.replace(store._context, policy=policy, cache=Cache(1 << 20))
         self._primary = store._driver
 
     def lag(self) -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,8 +77,8 @@ class World:
     def client(self, *, reads_replicas: bool = True, cache_bytes: int = 1 << 20, **policy: Any) -> Store:
         context = self._simulated.connect()._context
         policy = {"reads_replicas": reads_replicas, "patience_s": 5.0, **policy}
-        context = attrs.evolve(
-            context, policy=attrs.evolve(context.policy, **policy), cache=cache.Cache(cache_bytes)
+        context = msgspec.structs.replace(
+            context, policy=msgspec.structs.replace(context.policy, **policy), cache=cache.Cache(cache_bytes)
         )
         return Store(self.primary, context, self.replica if reads_replicas else None)
 

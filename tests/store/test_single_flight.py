@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore import InvalidInput, Snapshot, Store, Unavailable
@@ -133,7 +133,7 @@ def test_reads_within_the_bound_do_not_wait(store: Store) -> None:
     store.publish("mena", 1)
     reader = another(store)
     reader.read_latest("mena")
-    slow = Store(Slow(reader._driver), attrs.evolve(reader._context))
+    slow = Store(Slow(reader._driver), msgspec.structs.replace(reader._context))
     began = threading.Event()
 
     def ask() -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -34,8 +35,8 @@ def now() -> int:
 def with_clock(store: Store, ms: int, **policy: Any) -> Store:
     """Another client, whose clock says something else, and stands still."""
     context = another(store)._context
-    changed = attrs.evolve(context.policy, **policy)
-    return Store(store._driver, attrs.evolve(context, clock=VirtualClock(ms), policy=changed))
+    changed = msgspec.structs.replace(context.policy, **policy)
+    return Store(store._driver, msgspec.structs.replace(context, clock=VirtualClock(ms), policy=changed))
 
 
 def has_clock(store: Store) -> bool:

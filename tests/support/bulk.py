@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import attrs
+import msgspec
 
 from swapstore import Store
 from swapstore.drivers.sqlite.driver import SqliteDriver
@@ -96,11 +96,13 @@ class Bulk:
                     whole, sealed = append.sealed_refs(
                         (*self._log.pages, ref), dataset=self._dataset, epoch=self._epoch, keys=self._keys
                     )
-                    self._log = attrs.evolve(self._log, pages=whole)
+                    self._log = msgspec.structs.replace(self._log, pages=whole)
                     yield from ((page.ref.key, page.record) for page in sealed)
         self.version = end + F
         self._latest = made(self.version)
-        self._log = attrs.evolve(self._log, rows=tuple(made(end + each) for each in range(1, F + 1)))
+        self._log = msgspec.structs.replace(
+            self._log, rows=tuple(made(end + each) for each in range(1, F + 1))
+        )
 
     def _one_by_one(self, to: int, *, recorded: bool) -> Iterator[tuple[str, bytes]]:
         tail = list(self._log.rows)
@@ -114,14 +116,14 @@ class Bulk:
                 yield from self.records(row)
             if len(tail) == 2 * F:
                 log, sealed = append.sealed_log(
-                    attrs.evolve(log, rows=tuple(tail)),
+                    msgspec.structs.replace(log, rows=tuple(tail)),
                     dataset=self._dataset,
                     epoch=self._epoch,
                     keys=self._keys,
                 )
                 tail = list(log.rows)
                 yield from ((page.ref.key, page.record) for page in sealed)
-        self._log, self.version = attrs.evolve(log, rows=tuple(tail)), to
+        self._log, self.version = msgspec.structs.replace(log, rows=tuple(tail)), to
 
     def records(self, row: Row) -> Pairs:
         """Yield the id and the ts record of a row."""

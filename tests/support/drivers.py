@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import attrs
+import msgspec
 
 from swapstore import Store
 from swapstore.cache import Cache
@@ -86,7 +86,7 @@ def lose() -> None:
 def meddled(store: Store, *, cache_bytes: int = 1 << 20, **changes: Any) -> tuple[Store, Meddler]:
     """Return another client of the same store, with an empty cache, behind a meddler."""
     meddler = Meddler(store._driver)
-    context = attrs.evolve(store._context, cache=Cache(cache_bytes), **changes)
+    context = msgspec.structs.replace(store._context, cache=Cache(cache_bytes), **changes)
     return Store(meddler, context), meddler
 
 

@@ -20,7 +20,7 @@ from swapstore.commands import Command, ReadCommand, Swap
 from swapstore.errors import ReplyLost, SwapstoreError
 from swapstore.format.keys import Keys
 from swapstore.protocol.context import Context, Policy
-from swapstore.protocol.operation import Batch, Operation, Wait
+from swapstore.protocol.operation import Batch, Operation, Turn, Wait, Within
 from swapstore.testing import Keyspace, VirtualClock
 
 KEYS = Keys("x")
@@ -143,7 +143,7 @@ class Explorer:
         try:
             step = next(operation)
             while True:
-                if isinstance(step, Wait):
+                if isinstance(step, Wait | Turn | Within):
                     step = operation.send([])
                     continue
                 assert isinstance(step, Batch)  # there are no event listeners here

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-import attrs
+import msgspec
 
 from swapstore import Store, SwapstoreError, Unavailable
 from swapstore.aio import AsyncStore
@@ -73,12 +73,12 @@ class AsyncBreakable:
 def breakable(store: Store, *, cache_bytes: int = 1 << 20, **changes: Any) -> tuple[Store, Breakable]:
     """Return another client of a store, with an empty cache, and the driver that can take it away."""
     driver = Breakable(store._driver)
-    context = attrs.evolve(store._context, cache=Cache(cache_bytes), **changes)
+    context = msgspec.structs.replace(store._context, cache=Cache(cache_bytes), **changes)
     return Store(driver, context), driver
 
 
 def async_breakable(store: Store, **changes: Any) -> tuple[AsyncStore, AsyncBreakable]:
     """Return another client of a store, for asyncio."""
     driver = AsyncBreakable(Breakable(store._driver))
-    context = attrs.evolve(store._context, cache=Cache(1 << 20), **changes)
+    context = msgspec.structs.replace(store._context, cache=Cache(1 << 20), **changes)
     return AsyncStore(driver, context), driver

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import attrs
+import msgspec
 import pytest
 
 from swapstore.format import append, manifest, pages, records
@@ -42,7 +43,7 @@ def test_a_page_is_opened_while_one_row_of_it_is_shown() -> None:
         (8, 2001, False),
         (9, 2001, False),
     ):
-        assert attrs.evolve(head, first_version=first_version, floor=floor).opens(page) is opens
+        assert msgspec.structs.replace(head, first_version=first_version, floor=floor).opens(page) is opens
 
 
 def test_a_publish_keeps_hidden_rows_hidden() -> None:
@@ -137,7 +138,7 @@ def test_the_manifest_names_dedupe_keys_of_the_last_rows(
     rows = tuple(attrs.evolve(row_of(number), dedupe_key=f"run-{number}") for number in range(1, 101))
     log = Log(rows=(), pages=())
     for row in rows:
-        log = attrs.evolve(log, rows=(*log.rows, row))
+        log = msgspec.structs.replace(log, rows=(*log.rows, row))
         log, _ = append.sealed_log(log, dataset="mena", epoch="e" * 12, keys=KEYS)
     assert len(log.rows) == 12
     assert log.dedupe == tuple((row.dedupe_key, row.version) for row in rows[88 - kept : 88])

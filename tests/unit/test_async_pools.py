@@ -28,7 +28,11 @@ class Connection(redis.asyncio.Connection):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self._writer: Any = self
         self.made.append(self)
+
+    def __del__(self, _: Any = None) -> None:
+        """Unlike that of redis-py, it does not warn about an open writer."""
 
     @property
     def is_connected(self) -> bool:
@@ -49,10 +53,14 @@ class Connection(redis.asyncio.Connection):
         if self.unhealthy is not None:
             await self.unhealthy()
 
-    async def send_packed_command(self, *_: Any, **__: Any) -> None:
-        assert self.is_open, "redis-py would connect anew"
+    def writelines(self, _: Any) -> None:
+        assert self.is_open, "the request is lost"
+
+    async def drain(self) -> None:
+        """Wait for nothing."""
 
     async def read_response(self, *_: Any, **__: Any) -> Any:
+        await asyncio.sleep(0)
         if self.before_reply is not None:
             await self.before_reply()
         return b"value"

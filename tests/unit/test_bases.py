@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 
 from swapstore.errors import Corrupt, UnsupportedFormat
@@ -108,7 +109,7 @@ def test_a_name_that_is_none_is_corrupt(name: str) -> None:
     with pytest.raises(Corrupt):
         manifest.parse(raw, "mena", KEYS.manifest("mena"))
     with pytest.raises(Corrupt):
-        _ = attrs.evolve(draft.manifest, raw=raw, built_log=None).log
+        _ = msgspec.structs.replace(draft.manifest, raw=raw, built_log=None).log
 
 
 # --- which bases a log needs -----------------------------------------------------------------------
@@ -181,7 +182,7 @@ def test_a_base_that_is_not_in_force_any_more_leaves_when_no_row_needs_it() -> N
     assert [unlinked(draft) for draft in drafts] == [[], [], [], []]
     plain = grown(["b1", None])[-1]
     draft = append.append(
-        reread(attrs.evolve(plain.manifest)),
+        reread(msgspec.structs.replace(plain.manifest)),
         Entry(id="x", ts=9, size=2, sha256=SHA256),
         dataset="mena",
         dedupe_key=None,
@@ -198,9 +199,13 @@ def test_what_is_served_keeps_its_base(shown: str) -> None:
     head = grown(["b1", "b2"])[-1].manifest.head
     row = attrs.evolve(head.latest, base=BASES["b1"])
     log = manifest.Log(rows=(), pages=())
-    served = attrs.evolve(head, latest=row) if shown == "latest" else attrs.evolve(head, pinned=row)
+    served = (
+        msgspec.structs.replace(head, latest=row)
+        if shown == "latest"
+        else msgspec.structs.replace(head, pinned=row)
+    )
     assert append.unlinked_bases([BASES["b1"]], served, log) == []
-    other = attrs.evolve(head, latest=attrs.evolve(head.latest, base=None))
+    other = msgspec.structs.replace(head, latest=attrs.evolve(head.latest, base=None))
     assert append.unlinked_bases([BASES["b1"]], other, log) == [BASES["b1"]]
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import swapstore
+from swapstore import cli
+
 CLIENTS = {"redis", "sqlite3", "httpcore2", "asyncio"}
 ZSTD = {"backports.zstd", "compression.zstd"}
 HEAVY = {
@@ -20,6 +23,24 @@ HEAVY = {
     "swapstore.changes",
     *ZSTD,
 }
+OPTIONAL = {
+    f"swapstore.{name}"
+    for name in (
+        "aio",
+        "copying",
+        "doctor",
+        "events",
+        "fsck",
+        "health",
+        "http",
+        "migration.layout",
+        "observe",
+        "protocol.scriptless.committer",
+        "reports",
+        "validators",
+        "views",
+    )
+}
 
 
 def imported(code: str, *, of: set[str]) -> set[str]:
@@ -31,7 +52,31 @@ def imported(code: str, *, of: set[str]) -> set[str]:
 
 def test_the_package_alone_imports_no_client() -> None:
     """`swapstore --help` waits for three clients to load."""
-    assert imported("", of=CLIENTS | HEAVY) == set()
+    assert imported("", of=CLIENTS | HEAVY | OPTIONAL) == set()
+
+
+def test_every_public_name_is_there_when_it_is_asked_for() -> None:
+    """`swapstore.Health`, or `swapstore.events`, is there only if something else has imported it."""
+    imported("[getattr(swapstore, name) for name in [*swapstore.__all__, 'aio', 'events', 'http']]", of=set())
+
+
+def test_a_store_imports_only_what_its_calls_need(tmp_path: Path) -> None:
+    """Every process that publishes or reads once pays for health checks, listeners and repairs."""
+    code = f"store = swapstore.connect('sqlite:///{tmp_path}/store.db')\n"
+    code += "store.publish('mena', 1)\nstore.read_latest('mena')"
+    assert imported(code, of=OPTIONAL | HEAVY) == set()
+
+
+def test_a_command_imports_no_other_command(tmp_path: Path) -> None:
+    """`swapstore latest` in a shell script waits for what only `import`, `serve` or `doctor` need."""
+    swapstore.connect(f"sqlite:///{tmp_path}/store.db").publish("mena", 1)
+    arguments = ["--url", f"sqlite:///{tmp_path}/store.db", "latest", "mena"]
+    code = f"from swapstore.cli import main\nassert main({arguments}) == 0\nprint()"
+    others = {path.stem for path in Path(cli.__file__).parent.glob("[a-z]*.py")}
+    others -= {"app", "arguments", "output", "read", "session", "status"}
+    commands = {f"swapstore.cli.{name}" for name in others}
+    unwanted = OPTIONAL | (HEAVY - {"swapstore.cli", "cyclopts"}) | commands | {"asyncio"}
+    assert imported(code, of=unwanted) == set()
 
 
 @pytest.mark.parametrize(

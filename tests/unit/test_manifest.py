@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import attrs
+import msgspec
 import pytest
 
 from swapstore.errors import Corrupt, UnsupportedFormat
@@ -238,6 +238,6 @@ def test_hidden_rows_are_hidden_and_kept_rows_are_read() -> None:
     """A hidden row is shown, or the latest or pinned row cannot be read."""
     current, _ = appended(10)
     rows = current.log.rows
-    head = attrs.evolve(current.head, first_version=4, floor=6000, latest=rows[1], pinned=rows[0])
+    head = msgspec.structs.replace(current.head, first_version=4, floor=6000, latest=rows[1], pinned=rows[0])
     assert [row.version for row in rows if head.shows(row)] == [6, 7, 8, 9, 10]
     assert [row.version for row in rows if head.keeps(row)] == [1, 2, 6, 7, 8, 9, 10]

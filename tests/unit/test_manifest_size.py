@@ -6,6 +6,7 @@ import random
 import uuid
 
 import attrs
+import msgspec
 
 from swapstore.format import manifest, records
 from swapstore.format.append import Stamp, append
@@ -77,8 +78,10 @@ def at_depth(version: int) -> Manifest:
     )
     head = committed(None).head
     etag = f"{EPOCH}.{version}.{'0' * 16}"
-    head = attrs.evolve(head, etag=etag, version=version, count=version, latest=rows[-1])
-    head = attrs.evolve(head, committed_at=rows[-1].committed_at, confirmed_at=rows[-1].committed_at)
+    head = msgspec.structs.replace(head, etag=etag, version=version, count=version, latest=rows[-1])
+    head = msgspec.structs.replace(
+        head, committed_at=rows[-1].committed_at, confirmed_at=rows[-1].committed_at
+    )
     return build(head, Log(rows=rows, pages=pages_below(first)), KEYS)
 
 

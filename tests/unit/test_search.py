@@ -6,7 +6,7 @@ from collections.abc import Generator
 from itertools import pairwise
 from typing import TypeVar
 
-import attrs
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -179,7 +179,7 @@ def test_a_search_respects_what_retention_hides() -> None:
     """A manifest that a later release pruned shows more than it keeps."""
     log = Log([number * 10 for number in range(1, 5 * F)])
     rows = log.rows
-    head = attrs.evolve(log.manifest.head, first_version=F + 3, floor=(F + 5) * 10, pinned=rows[0])
+    head = msgspec.structs.replace(log.manifest.head, first_version=F + 3, floor=(F + 5) * 10, pinned=rows[0])
     log.manifest = manifest.build(head, log.manifest.log, KEYS)
     shown = [row for row in rows if head.shows(row)]
     assert shown[0].version == F + 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
+import msgspec
 import pytest
 
 import swapstore
@@ -124,5 +124,5 @@ def test_connect_takes_validators(tmp_path: Any) -> None:
         store.publish("mena", 1, ts=at(5))
         with pytest.raises(Rejected):
             store.publish("mena", 1, ts=at(5))
-        store._context = attrs.evolve(store._context)  # the validators belong to the context
+        store._context = msgspec.structs.replace(store._context)  # the validators belong to the context
         assert len(store._context.validators) == 1

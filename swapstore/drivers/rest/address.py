@@ -8,9 +8,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import attrs
-
 from swapstore.errors import InvalidInput
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,15 +22,17 @@ REDIS_PORT = 6379
 _PORTS = {"https": 443, "http": 80}
 
 
-@attrs.frozen(kw_only=True)
-class Address:
+class Address(Struct, frozen=True, kw_only=True):
     """An endpoint and its token."""
 
     scheme: str
     host: str
     port: int
-    path: str = attrs.field(repr=False)
-    token: str = attrs.field(repr=False)
+    path: str
+    token: str
+
+    def __repr__(self) -> str:
+        return f"Address({self.scheme}://{self.authority})"
 
     @property
     def authority(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import attrs
+import msgspec
 
 from swapstore.commands import Ask
 from swapstore.drivers.sqlite import errors, identity, reserve
@@ -56,8 +56,7 @@ class Access(enum.Enum):
     SNAPSHOT = "read the file, which has no log or is not there"  # valid as long as nobody writes
 
 
-@attrs.define
-class Opened:
+class Opened(msgspec.Struct):
     """A connection, and the files that it has open."""
 
     connection: sqlite3.Connection

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-import attrs
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +52,7 @@ def advance(connection: sqlite3.Connection) -> None:
 # --- the three files, from outside -----------------------------------------------------------------
 
 
-@attrs.frozen
-class Parts:
+class Parts(Struct, frozen=True):
     """The paths of the three files. The logs are beside the file that a symbolic link leads to.
 
     `journal`: what undoes an unfinished transaction, where a file has no `-wal` (`VACUUM INTO` makes such).
@@ -250,8 +249,7 @@ def is_foreign_log(parts: Parts, known: bytes | None = None) -> bool:
     return False
 
 
-@attrs.frozen
-class State:
+class State(Struct, frozen=True):
     """The state that the main file has without its log.
 
     `current` is None if there is none: the file is empty (`is_empty`), is being created, or is not ours.
@@ -274,8 +272,7 @@ class State:
         return self.current in log.states and not layouts.isdisjoint(log.schema_versions)
 
 
-@attrs.frozen
-class Log:
+class Log(Struct, frozen=True):
     """The states and the layouts that a `-wal` knows."""
 
     states: frozenset[bytes] = frozenset()

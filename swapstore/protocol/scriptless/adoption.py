@@ -30,8 +30,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from swapstore.commands import PERMANENT, Command, CompareAndSet, Drop, Expire, Get, Peek, Ttl
 from swapstore.errors import ReplyLost
 from swapstore.format import records
@@ -42,6 +40,7 @@ from swapstore.protocol.leftovers import entry_in, read_origin
 from swapstore.protocol.load import ask, ask_all, find_id, is_base_named, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.members import delete_members, delete_unused
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,8 +108,7 @@ def deleting(key: str, data: bytes) -> list[Command[Any]]:
     return [CompareAndSet(key, data, records.DELETED, ttl_ms=1), Drop(key)]
 
 
-@attrs.frozen
-class Left:
+class Left(Struct, frozen=True):
     """What a publish has left, as either of its records tells: id, `ts`, and the check of its entry."""
 
     id: str

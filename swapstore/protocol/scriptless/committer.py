@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from swapstore.commands import (
     PERMANENT,
@@ -194,7 +194,7 @@ def _with_ts_of(ctx: Context, intent: Intent, entry: Holding, base: Manifest | N
         return None
     wanted = intent.wanted
     encoder = intent.encoder or Encoder(ctx, wanted.dataset, wanted.payload, intent.sha256)
-    taken = attrs.evolve(intent, began_ms=entry.ts, encoder=encoder.adopting(held))
+    taken = msgspec.structs.replace(intent, began_ms=entry.ts, encoder=encoder.adopting(held))
     return taken if taken.ts(base) == entry.ts else None
 
 
@@ -376,7 +376,10 @@ class _Comparing(Sending):
         """Write the members, and replace what attempts have left that are over."""
         origin = records.origin_in(self._ts or b"")
         attempt = "" if origin is None else origin.members or ""
-        signed = [attrs.evolve(each, header=members.signed(each.header, attempt)) for each in self._members]
+        signed = [
+            msgspec.structs.replace(each, header=members.signed(each.header, attempt))
+            for each in self._members
+        ]
         found = yield from write_members(self._ctx, signed, self._staging, self._until)
         if found is None:
             return False

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from swapstore.commands import Command, Get, Remove, Stage, Ttl
 from swapstore.errors import Contended, SwapstoreError, Unavailable
 from swapstore.protocol.load import value_of
 from swapstore.protocol.operation import Batch, Operation, Wait
 from swapstore.protocol.scriptless.resend import sent_again
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-@attrs.frozen
-class Lease:
+class Lease(Struct, frozen=True):
     """A lease that this client holds. Commands sent before `safe_until` (monotonic seconds) are in time."""
 
     key: str

@@ -25,8 +25,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from swapstore.commands import PERMANENT, Command, CompareAndSet, Drop, Get, Keep, Peek, Ttl
 from swapstore.errors import Corrupt, Damaged, ReplyLost
 from swapstore.format import members, records
@@ -37,6 +35,7 @@ from swapstore.protocol.load import ask_all, find_id, load_base, load_manifest, 
 from swapstore.protocol.members import load_table
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.resend import requests, sent_again
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +47,7 @@ if TYPE_CHECKING:
 AT_ONCE = 100  # members that are read in one request before they are replaced or deleted
 
 
-@attrs.frozen
-class Signature:
+class Signature(Struct, frozen=True):
     """The attempt that members carry, as long as they are for this ts record and stored against this base."""
 
     attempt: str
@@ -60,8 +58,7 @@ class Signature:
 # --- write -----------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class InTheWay:
+class InTheWay(Struct, frozen=True):
     """What is stored under the key of a member instead of the record that should be there."""
 
     record: Record

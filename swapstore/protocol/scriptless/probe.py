@@ -15,7 +15,6 @@ from swapstore.errors import AccessDenied, Unavailable, Unscripted, Unsupported
 from swapstore.protocol.commit import Outcome, Scripted, Swapped
 from swapstore.protocol.load import ask_all
 from swapstore.protocol.operation import Batch, Operation
-from swapstore.protocol.scriptless.committer import ByCompareAndSet, UnderLease
 from swapstore.protocol.scriptless.resend import sent_again
 
 if TYPE_CHECKING:
@@ -69,6 +68,11 @@ class Undecided(Scripted):
 
     def _without_scripts(self, ctx: Context) -> Operation[None]:
         """Find another way to commit, because scripts do not run. Raises `Unsupported` if there is none."""
+        from swapstore.protocol.scriptless.committer import (  # noqa: PLC0415 - few stores need it
+            ByCompareAndSet,
+            UnderLease,
+        )
+
         compares, missing = yield from ask_commands(ctx)
         if missing:
             raise Unsupported(lacks(missing))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from swapstore.commands import Command, CompareAndSet, Keep, Peek, Write
 from swapstore.errors import PayloadTooLarge, ReplyLost, SwapstoreError, Unavailable
@@ -42,7 +42,7 @@ def sent_again(ctx: Context, batch: Batch) -> Operation[list[Any]]:
     """
     replies: list[Any] = []
     for portion in requests(ctx, batch.commands):
-        replies += yield from _sent_again(ctx, attrs.evolve(batch, commands=portion))
+        replies += yield from _sent_again(ctx, msgspec.structs.replace(batch, commands=portion))
     return replies
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from swapstore.commands import ABSENT, PERMANENT, Command, Drop, Get, Keep, Peek, Ttl, Write
 from swapstore.format import manifest, records
@@ -13,6 +13,7 @@ from swapstore.protocol.datasets import note_listed, unlisted
 from swapstore.protocol.load import ask_all, load_manifest, value_of
 from swapstore.protocol.operation import Batch, Operation
 from swapstore.protocol.scriptless.resend import sent_again
+from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 
-@attrs.frozen
-class Found:
+class Found(Struct, frozen=True):
     """What is stored under a record's key, after the attempt to write the record.
 
     `value` begins with the stored header line; of a ts record it is all. `written`: this attempt wrote it.
@@ -75,7 +75,7 @@ class Sending:
         header, rest = records.pending_ts(
             row, self._draft.manifest.epoch, self._staging.mark, members=self._attempt_of_members()
         )
-        return attrs.evolve(record, header=header, body=rest)
+        return msgspec.structs.replace(record, header=header, body=rest)
 
     def _attempt_of_members(self) -> str | None:
         """Return the attempt that the members of this draft carry."""
