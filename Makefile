@@ -93,7 +93,7 @@ format: $(READY)  ## let ruff mend what it can
 clean:  ## remove the environment, the site and all caches
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# The demo needs the library and its command only: twenty megabytes, where the tools of `dev` are hundreds.
+# The demo needs the library and its command only: fifty megabytes, where the tools of `dev` are hundreds.
 $(COMMAND_READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "swapstore needs Python 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
