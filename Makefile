@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMMAND_READY := $(VENV)/.command-ready
 DOCS_READY := $(VENV)/.docs-ready
 QUICK := $(addprefix tests/,unit drivers store aio batching follow retention events validators testing repository)
 
@@ -21,11 +22,14 @@ export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print(3
 CHANGED = (git diff --name-only --diff-filter=d "$$(git merge-base HEAD main 2>/dev/null || echo HEAD)" -- '*.py'; \
 	git ls-files --others --exclude-standard -- '*.py') | sort -u
 
-.PHONY: demo check test nightly mutants chaos oldest-library other-servers dist bench browser screenshots docs lint \
+.PHONY: help demo check test nightly mutants chaos oldest-library other-servers dist bench browser screenshots docs lint \
 	format clean
 
-demo: $(READY)  ## publish, read, and cut a publish short at every point, in a SQLite file
-	SWAPSTORE_URL="$${SWAPSTORE_URL:-sqlite:///$(CURDIR)/$(VENV)/demo.db}" $(BIN)/swapstore demo
+help:  ## what each target does
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "%-16s%s\n", $$1, $$2 }' Makefile
+
+demo: $(COMMAND_READY)  ## publish, read, and cut a publish short at every point, in a SQLite file of its own
+	$(BIN)/swapstore demo --url 'sqlite:///$(CURDIR)/$(VENV)/demo.db'
 
 check: $(READY)  ## before a commit, in two minutes: lint of what changed, and tests that need no server
 	$(CHANGED) | xargs -r $(BIN)/ruff check
@@ -89,9 +93,14 @@ format: $(READY)  ## let ruff mend what it can
 clean:  ## remove the environment, the site and all caches
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(READY): pyproject.toml
+# The demo needs the library and its command only: fifty megabytes, where the tools of `dev` are hundreds.
+$(COMMAND_READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "swapstore needs Python 3.11 or later")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli]'
+	touch $@
+
+$(READY): $(COMMAND_READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,dev]'
 	touch $@
 

@@ -40,7 +40,7 @@ Exit codes:
   1  not found, or nothing published
   2  bad usage or bad input
   3  refused: a conflict, or the id is taken
-  4  the store is unavailable; try again later
+  4  the store is unavailable, or full; try again later
   5  stored data is damaged
   6  stale: status --max-age; stale or too small: health
   7  doctor found a problem
@@ -107,9 +107,9 @@ def _start(
         str | None,
         Parameter(
             group=GLOBAL_OPTIONS,
-            help="The store: redis://, rediss://, unix://, redis+sentinel://, https:// or sqlite:///path.db. "
-            "Default: $SWAPSTORE_URL, then $UPSTASH_REDIS_REST_URL, then a SQLite file in your data "
-            "directory.",
+            help="The store: redis://, rediss://, unix://, redis+sentinel://, redis+cluster://, https:// or "
+            "sqlite:///path.db. Default: $SWAPSTORE_URL, then $UPSTASH_REDIS_REST_URL, then a SQLite file in "
+            "your data directory.",
         ),
     ] = None,
     namespace: Annotated[

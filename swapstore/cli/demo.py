@@ -68,6 +68,15 @@ class CutStep:
     fault: str | None = None
 
 
+@attrs.frozen(kw_only=True)
+class Conclusion:
+    """What all of it shows. `whole`: every reader saw one version, whole."""
+
+    step: str = "conclusion"
+    whole: bool
+    text: str
+
+
 def demo(*, session: CurrentSession) -> None:
     """Cut a publish short after each of its commands, and show what readers see.
 
@@ -195,13 +204,14 @@ def _observation(rng: random.Random, generated_at: int) -> dict[str, Any]:
 
 
 def _write(steps: Iterator[PublishStep | CutStep]) -> list[str]:
-    """Write the steps as JSON, and return the faults."""
-    faults = []
+    """Write the steps and what they show as JSON, and return the faults."""
+    cuts: list[CutStep] = []
     for step in steps:
         output.write_json(step)
-        if isinstance(step, CutStep) and step.fault is not None:
-            faults.append(step.fault)
-    return faults
+        if isinstance(step, CutStep):
+            cuts.append(step)
+    output.write_json(_conclusion(cuts))
+    return _faults(cuts)
 
 
 def _print(session: Session, steps: Iterator[PublishStep | CutStep]) -> list[str]:
@@ -218,10 +228,25 @@ def _print(session: Session, steps: Iterator[PublishStep | CutStep]) -> list[str
                 progress.update(f"cut short after {step.commands} commands")
     _print_publishes(session, publishes)
     _print_cuts(cuts)
-    faults = [cut.fault for cut in cuts if cut.fault is not None]
-    if not faults:
+    if not _faults(cuts):
         _print_conclusion(session, cuts)
-    return faults
+    return _faults(cuts)
+
+
+def _faults(cuts: list[CutStep]) -> list[str]:
+    return [cut.fault for cut in cuts if cut.fault is not None]
+
+
+def _conclusion(cuts: list[CutStep]) -> Conclusion:
+    if _faults(cuts):
+        return Conclusion(whole=False, text=f"A reader of {DATASET} saw what must never be seen.")
+    *before, after = (cut.version for cut in cuts)
+    if len(set(before)) == 1:
+        when = f": version {before[0]} until the commit, version {after} after it"
+    else:  # other producers committed at the same time
+        when = ", at every moment"
+    text = f"However far the publish got, a reader saw one version of {DATASET}, whole{when}."
+    return Conclusion(whole=True, text=text)
 
 
 def _print_publishes(session: Session, publishes: list[PublishStep]) -> None:
@@ -257,13 +282,8 @@ def _print_cuts(cuts: list[CutStep]) -> None:
 
 
 def _print_conclusion(session: Session, cuts: list[CutStep]) -> None:
-    *before, after = (cut.version for cut in cuts)
     output.print_text()
-    if len(set(before)) == 1:
-        when = f": version {before[0]} until the commit, version {after} after it"
-    else:  # other producers committed at the same time
-        when = ", at every moment"
-    output.print_text(f"However far the publish got, a reader saw one version of {DATASET}, whole{when}.")
+    output.print_text(_conclusion(cuts).text)
     output.print_text()
     output.print_text("Try next:")
     output.print_commands(

@@ -136,7 +136,7 @@ def publish(
 
     For example:
       swapstore publish mena snapshot.json
-      compute | swapstore publish mena --dedupe-key hourly:2026-01-31T07
+      swapstore publish mena snapshot.json --dedupe-key hourly:2026-01-31T07
       swapstore publish tiles tiles.pbf --codec bytes --max-count 30
     """
     labels = labels_of(label)

@@ -47,6 +47,9 @@ def the_facts_are_right(facts: list[dict[str, object]], before: int) -> None:
     assert [cut["version"] for cut in cuts] == [before] * 5 + [before + 1]
     assert all(cut["whole"] for cut in cuts)
     assert [cut["completed"] for cut in cuts] == [False] * 5 + [True]
+    assert facts[-1]["step"] == "conclusion"
+    assert facts[-1]["whole"] is True
+    assert f"version {before} until the commit, version {before + 1} after it" in str(facts[-1]["text"])
 
 
 def test_every_cut_leaves_the_previous_version(swapstore: Swapstore) -> None:
@@ -107,4 +110,5 @@ def test_a_reader_that_sees_anything_else_fails_the_demo(
     monkeypatch.setattr(Store, "read_latest", read_latest)
     done = swapstore.inside("demo")
     assert done.code == 5
+    assert done.lines[-1]["whole"] is False
     assert done.err.startswith("swapstore: dataset 'mena': the demo saw what must never be seen")

@@ -97,6 +97,18 @@ def test_8_no_place_for_the_default_store(swapstore: Swapstore, tmp_path: Path) 
     failed(swapstore("latest", "mena", env={"SWAPSTORE_URL": ""}), 8, "$SWAPSTORE_URL")
 
 
+def test_4_a_full_store_says_so(swapstore: Swapstore, valkey: Server) -> None:
+    """A monitor takes a full server for one that is down, and waits until it comes back."""
+    with valkey.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            done = swapstore.inside("publish", "mena", "--url", valkey.url, stdin=b"1")
+        finally:
+            client.config_set("maxmemory", 0)
+    assert done.code == 4
+    assert "is full" in done.err.splitlines()[-1]
+
+
 def test_5_corrupt(published: Swapstore) -> None:
     """Altered bytes would be served as data, or look like nothing published."""
     with sqlite3.connect(published.path) as file:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from cyclopts import App
@@ -11,6 +13,7 @@ from cyclopts import App
 from swapstore.cli.app import app
 from tests.cli.conftest import Swapstore
 
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "command-line.md").read_text("utf-8")
 COMMANDS = (
     "publish",
     "publish-group",
@@ -79,6 +82,16 @@ def test_help_says_what_each_command_does(swapstore: Swapstore) -> None:
     shown = swapstore("--help", env={"COLUMNS": "300"}).out.decode()
     for name in COMMANDS:
         assert app[name].help.strip().splitlines()[0] in shown, name
+
+
+def test_help_names_every_kind_of_store(swapstore: Swapstore) -> None:
+    """Somebody with a cluster finds no address for it."""
+    named = re.compile(r"[a-z+]+://")
+    kinds = set(named.findall(swapstore.inside("datasets", "--url", "other://").err)) - {"other://"}
+    assert len(kinds) >= 7
+    (row,) = (line for line in PAGE.splitlines() if line.startswith("| `--url`"))
+    for text in ("".join(swapstore.inside("read", "--help").out.decode().split()), row):
+        assert kinds <= set(re.findall(r"(?:re?dis[a-z]*(?:\+[a-z]+)?|unix|https|sqlite)://", text))
 
 
 def test_version(swapstore: Swapstore) -> None:

@@ -43,7 +43,7 @@ def starlette(url: str) -> AbstractContextManager[Site]:
 
 
 def fastapi(url: str) -> AbstractContextManager[Site]:
-    return running_asgi(documented("app = Starlette(", "app = FastAPI(")["app"])
+    return running_asgi(documented("app = Starlette(", "async def newest(")["app"])
 
 
 @contextmanager
