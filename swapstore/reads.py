@@ -278,7 +278,7 @@ class Reads:
         self,
         dataset: str,
         *,
-        limit: int | None = 50,
+        limit: int | None = None,
         before: int | None = None,
         label: Mapping[str, str] | None = None,
         since: int | datetime | None = None,
@@ -286,7 +286,7 @@ class Reads:
     ) -> Steps[Row]:
         """Iterate over the committed rows, newest commit first.
 
-        `limit` is the most rows to return (None: all). `before` starts below a version. Older pages are
+        `limit` is the most rows to return (default: all). `before` starts below a version. Older pages are
         loaded when the iteration reaches them. All rows come from one manifest, however slowly they are read.
 
         `label` returns only rows that have all of these labels. `since` and `until` (milliseconds since the

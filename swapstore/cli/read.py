@@ -137,7 +137,7 @@ def _typed(value: str | Moment) -> str:
 
 def _begins(store: Store, status: Status) -> str:
     """Say where the history begins: with the oldest of the snapshots that were committed first."""
-    first = store.history(status.dataset, limit=None, before=status.first_version + COMMITTED_FIRST)
+    first = store.history(status.dataset, before=status.first_version + COMMITTED_FIRST)
     oldest = min(first, key=lambda row: row.ts, default=None)
     if oldest is None:
         return ""
