@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-
 CLIENTS = {"redis", "sqlite3", "httpcore2", "asyncio"}
 ZSTD = {"backports.zstd", "compression.zstd"}
 HEAVY = {
