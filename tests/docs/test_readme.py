@@ -18,7 +18,7 @@ LINES = 95
 
 def block(language: str) -> str:
     """The first block of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0]
+    return str(re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0])
 
 
 def ran(directory: Path, *command: str) -> list[str]:
