@@ -18,8 +18,7 @@ LINES = 95
 
 def block(language: str) -> str:
     """The first block of a language."""
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    return found[0]
+    return str(re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[0])
 
 
 def ran(directory: Path, *command: str) -> list[str]:
