@@ -271,7 +271,12 @@ def copy(
 
     Ids, `ts`, labels, payloads, dedupe keys, members of groups and the times of commits are kept. Versions
     are those of the target. Its compression, retention, validators and other options apply. Every payload is
-    checked against its digest. Pins, rollbacks, confirmations and live views are not copied.
+    checked against its digest. Rollbacks, confirmations and live views are not copied.
+
+    A pin is copied with a dataset that the target has not yet: the pinned snapshot comes first, and its
+    commit pins it. So a restored store never serves what was pinned away. The pin of a target that has the
+    dataset stays as it is, and so does that of one that the copy has pinned, whatever is pinned or unpinned
+    in the source later. With `history="latest"`, and if the target has validators, no pin is copied.
 
     A call copies what the target has not yet. So it can be cut short anywhere and run again, and producers
     can publish to the source at the same time. What is published after the call begins is left to the next.

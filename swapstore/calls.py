@@ -153,11 +153,17 @@ class Calls(Reads):
         )
         return self._publish(dataset, wanted, durability, call="publish_group")
 
-    def publish_copy(self, dataset: str, row: Row, snapshot: Snapshot) -> Operation[Commit]:
-        """Publish a snapshot of another store as it is, with the time of its commit there."""
+    def publish_copy(
+        self, dataset: str, row: Row, snapshot: Snapshot, *, pins_first: bool
+    ) -> Operation[Commit]:
+        """Publish a snapshot of another store as it is, with the time of its commit there.
+
+        `pins_first`: pin it in the same commit, if nothing is published before.
+        """
         from swapstore.protocol.copying import copy_of  # noqa: PLC0415 - few programs copy
 
-        return self._publish(dataset, partial(copy_of, row=row, snapshot=snapshot), None)
+        checked = partial(copy_of, row=row, snapshot=snapshot, pins_first=pins_first)
+        return self._publish(dataset, checked, None)
 
     def _publish(
         self,

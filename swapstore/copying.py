@@ -3,6 +3,10 @@
 The commits of a dataset are copied one by one, the oldest first, each with its own id, `ts`, labels, dedupe
 key and time of its commit. A copy that is cut short leaves the first part of them, and a new run goes on.
 
+If nothing is published in the target yet, and the source has a pin, the pinned snapshot comes before all
+others, and its commit pins it, too. So a target that is new serves what the source serves from its first
+commit on, wherever the copy is cut short. The pin of a target that has the dataset is never changed.
+
 What the target has already is found by what its rows say, before any payload is read: see `_Plan`. After
 that, a copy that follows remembers the last row that it copied, and goes on after it. If one of the stores
 goes back (a restored backup, a flush, a failover that lost writes), it compares all rows again.
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import timedelta
 
+    from swapstore.format.manifest import Head
     from swapstore.models import Commit, Entry, Row
     from swapstore.protocol.operation import Operation
     from swapstore.reports import CopyOutcome
@@ -282,9 +287,15 @@ class _Dataset:
                 break
             self._begin_again()
         self.seen = seen
+        pin = self.plan.pin if self.plan else None
+        has_pinned = pin and seen and seen.head.pinned and seen.head.pinned.id == pin.id
         self.etag, self.plan = manifest.etag, None
-        serves = seen.head.serving.id if seen else None
-        self.done = attrs.evolve(self.done, source_serves=manifest.head.serving.id, target_serves=serves)
+        self.done = attrs.evolve(
+            self.done,
+            pinned=self.done.pinned or bool(has_pinned),
+            source_serves=manifest.head.serving.id,
+            target_serves=seen.head.serving.id if seen else None,
+        )
 
     def _begin(self, manifest: Manifest) -> None:
         """Find the place to go on at: after the last row, or where a comparison of all rows says."""
@@ -296,6 +307,8 @@ class _Dataset:
         self._begin_again()
         self.plan = plan = _Plan.of(job, self.name, manifest, self.began)
         self.total += plan.total
+        if plan.pin is not None:
+            self._copy([plan.pin])
         self._rows(plan.early)
         self.position, self.last = plan.after, manifest.log.rows[-1]
         self.began = min(self.began, plan.after)
@@ -317,7 +330,10 @@ class _Dataset:
 
     def _rows(self, rows: list[Row]) -> None:
         wanted = []
+        first = self.plan.pin if self.plan else None
         for row in rows:
+            if row == first:  # it has been tried
+                continue
             state = "wanted" if self.plan is None else self.plan.state(row)
             if state == "wanted":
                 wanted.append(row)
@@ -349,8 +365,9 @@ class _Dataset:
         try:
             if isinstance(found, SwapstoreError):
                 raise found
-            publishing = self.job.target._calls.publish_copy(self.name, row, found)  # noqa: SLF001
-            commit: Commit = _run(self.job.target, publishing)
+            pins = self.plan is not None and row == self.plan.pin
+            calls = self.job.target._calls  # noqa: SLF001
+            commit: Commit = _run(self.job.target, calls.publish_copy(self.name, row, found, pins_first=pins))
             self._note(commit)
         except UnderReplicated as error:
             self._note(error.commit)
@@ -428,8 +445,11 @@ class _Plan:
       is left out, except for the latest: readers need that one.
     - If the target has unlinked or hidden commits because there were too many, rows before the newest one
       that both have are left out. Such a row may have been there. Copied again, it would be the newest
-      commit, and others would have to go, in each run.
+      commit, and others would have to go, in each run. A row that the target hides, and has pinned, says
+      nothing about those before it: it may have come before its turn.
 
+    `pin`: the row that is copied before all others, and is pinned by its commit. None if the target has the
+    dataset, if it would be the only row, and if validators are to see the snapshots in their order.
     `total` counts the rows that are to be copied.
     """
 
@@ -439,6 +459,7 @@ class _Plan:
     floor: int
     latest: str
     there: Keyset
+    pin: Row | None
 
     def state(self, row: Row) -> str:
         """Say whether a row is `wanted`, is there `already`, or is to be `skipped`."""
@@ -460,23 +481,27 @@ class _Plan:
         if ctx.retention.max_age is not None:
             now_ms = _run(job.target, retention_time(ctx, manifest, ctx.clock.now_ms()))
             floor = max(floor, prune.limits(ctx.retention, now_ms).floor)
-        plan = cls(manifest.version, early, 0, floor, head.latest.id, there)
-        is_cut = bool(theirs and theirs.head.first_version > 1)
-        return plan._bounded(job, name, manifest, limit, began, is_cut=is_cut)
+        is_new = theirs is None and job.limit != 0 and not ctx.validators
+        pin = head.pinned if is_new else None
+        plan = cls(manifest.version, early, 0, floor, head.latest.id, there, pin)
+        return plan._bounded(job, manifest, limit, began, theirs.head if theirs else None)
 
     def _bounded(
-        self, job: _Job, name: str, manifest: Manifest, limit: int | None, began: int, *, is_cut: bool
+        self, job: _Job, manifest: Manifest, limit: int | None, began: int, theirs: Head | None
     ) -> _Plan:
         """Find the version after which rows are copied, and count them."""
+        name = manifest.head.dataset
         after = manifest.version if limit == 0 else 0
         total, early = 0, self.early
+        is_cut = theirs is not None and theirs.first_version > 1
+        hidden = [row.id for row in theirs.kept if not theirs.shows(row)] if theirs else []
         for seen, row in enumerate(_newest(job, name, manifest, limit), 1):
             if job.limit is not None and seen > job.limit and row.version <= began:
                 after = row.version
                 break
             state = self.state(row)
             total += state == "wanted"
-            if is_cut and state == "already":
+            if is_cut and state == "already" and row.id not in hidden:
                 after, early = row.version, []
                 break
             if seen == limit:

@@ -120,8 +120,9 @@ class Copied:
     damage; empty: it was.
 
     `source_serves` and `target_serves` are the ids that readers of the latest get now; None: nothing is
-    published. They differ if the source has a pin or a rollback, which are not copied, or if the target has
-    newer snapshots or a pin.
+    published. They differ if the source has a pin and the target had the dataset before, if something was
+    rolled back in the source, or if the target has newer snapshots or a pin. `pinned`: the target had nothing
+    before, and this copy has pinned in it what is pinned in the source.
     """
 
     dataset: str
@@ -134,6 +135,7 @@ class Copied:
     ended: str = ""
     source_serves: str | None = None
     target_serves: str | None = None
+    pinned: bool = False
 
     @property
     def complete(self) -> bool:

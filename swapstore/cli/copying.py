@@ -63,7 +63,8 @@ def copy(
     What is there already is left out, so it can be stopped and run again.
     env:NAME takes the URL from $NAME, and the token of a REST endpoint from
     $NAME_TOKEN, so that no password is on the command line. --max-age and
-    --max-count bound the history in DST. Pins and rollbacks are not copied.
+    --max-count bound the history in DST. A pin is copied with a dataset that DST
+    has not yet, and never changed later.
     When piped: a line of JSON for each dataset; with --follow, for each snapshot.
 
     For example:
@@ -194,12 +195,17 @@ def _plain(done: Copied) -> dict[str, Any]:
 
 
 def _note_what_is_served(done: list[Copied]) -> None:
-    """Say on stderr where the readers of both stores get different snapshots: pins are not copied."""
+    """Say on stderr what was pinned, and where the readers of both stores get different snapshots."""
     for each in done:
+        if each.pinned:
+            pin = f"is pinned to {each.target_serves} now, as SRC is"
+            output.complain(f"dataset {each.dataset!r}: DST had none of it, and {pin}")
         if each.source_serves is not None and each.source_serves != each.target_serves:
             output.complain(
                 f"dataset {each.dataset!r}: SRC serves {each.source_serves}, DST serves "
-                f"{each.target_serves or 'nothing'}: pins and rollbacks are not copied, or DST has newer ones"
+                f"{each.target_serves or 'nothing'}: DST has a pin or snapshots of its own, or SRC has a pin "
+                "or a rollback, which is not copied into a dataset that is there. To serve the same, pin it "
+                "in DST"
             )
 
 

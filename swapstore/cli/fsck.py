@@ -88,6 +88,7 @@ def repair(
             reports += new
             for report in new:  # printed at once: an error in the next dataset must not hide what was done
                 _print_report(session, report)
+                _note_pin(report)
         if not reports:
             _count_datasets(store, dataset)
     left = sum(len(report.left) for report in reports)
@@ -100,6 +101,16 @@ def repair(
     if left:
         return _damaged(session, f"{_things_are(left)} wrong and cannot be repaired")
     return ExitCode.DONE
+
+
+def _note_pin(report: Repair) -> None:
+    """Say on stderr that readers may get what somebody had pinned away."""
+    if report.pin_unknown:
+        output.complain(
+            f"dataset {report.dataset!r}: its manifest {'is' if report.applied else 'would be'} rebuilt from "
+            "records, which do not tell of a pin or a rollback. If there was one, it could not be recovered: "
+            "readers get the snapshot with the greatest ts. Pin again what they should get"
+        )
 
 
 def _repair(dataset: str | None) -> tuple[str, ...]:

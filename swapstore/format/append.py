@@ -118,12 +118,13 @@ def append(
     in_force: InForce | None = None,
     added_bytes: int = 0,
     committed_at: int | None = None,
+    pins: bool = False,
 ) -> Draft:
     """Draft the manifest that adds a snapshot to the log.
 
     `delta_of`: the base that its payload is stored against. `in_force`: the base in force from then on; None:
     the one that is in force now. `added_bytes`: the size of the members, if it is a group. `committed_at`:
-    when the store committed it that it is copied from.
+    when the store committed it that it is copied from. `pins`: the snapshot is pinned, too.
 
     `latest` is the row with the greatest `ts`; among equal ones, the one committed last. So a snapshot that
     is older than the latest is added to the history and does not change `latest`.
@@ -151,7 +152,7 @@ def append(
         committed_at=stamp.now_ms,
         confirmed_at=stamp.confirmed_at(base) if committed_at is None else _not_before(base, committed_at),
         latest=base.head.latest if base and is_older_than_latest(row.ts, base.head) else row,
-        pinned=base.head.pinned if base else None,
+        pinned=row if pins else base.head.pinned if base else None,
         count=base.head.count + 1 if base else 1,
         first_version=base.head.first_version if base else 1,
         floor=base.head.floor if base else 0,

@@ -187,7 +187,8 @@ class Repair:
 
     `findings` is everything that was wrong. `dropped` are the ids of snapshots whose payload is gone,
     `restored` those of snapshots that are in the log again. `left` is what could not be repaired. `version`
-    is that of the manifest after the repair; None: there is no readable manifest.
+    is that of the manifest after the repair; None: there is no readable manifest. `pin_unknown`: the manifest
+    is rebuilt from records, which do not tell of a pin or a rollback; if there was one, it is gone.
     """
 
     dataset: str
@@ -197,3 +198,4 @@ class Repair:
     restored: tuple[str, ...]
     left: tuple[Finding, ...]
     version: int | None
+    pin_unknown: bool = False

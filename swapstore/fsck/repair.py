@@ -169,6 +169,7 @@ class _Report:
         self._found: dict[tuple[Problem, str], Finding] = {}
         self._dropped: dict[str, None] = {}
         self._restored: dict[str, None] = {}
+        self._pin_unknown = False
         self.left: tuple[Finding, ...] = ()
 
     def note(self, walk: Walk, found: list[Finding]) -> None:
@@ -181,6 +182,7 @@ class _Report:
         """Add what was repaired, or would be, of what one walk found."""
         self._dropped.update(dict.fromkeys(row.id for row in walk.damage.gone.values()))
         self._restored.update(dict.fromkeys(c.entry.id for c in in_order(walk.damage.candidates)))
+        self._pin_unknown |= walk.head is None and bool(walk.damage.candidates)
 
     def made(self, version: int | None) -> Repair:
         """Return the report."""
@@ -192,4 +194,5 @@ class _Report:
             restored=tuple(self._restored),
             left=self.left,
             version=version,
+            pin_unknown=self._pin_unknown,
         )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.operation import Operation
 
 
-def copy_of(ctx: Context, dataset: str, row: Row, snapshot: Snapshot) -> Publication:
+def copy_of(ctx: Context, dataset: str, row: Row, snapshot: Snapshot, *, pins_first: bool) -> Publication:
     """Return the publish of a snapshot of another store as it is there, with the time of its commit.
 
     The bounds of this store apply. Raises `InvalidInput` for a `ts` or a payload that is beyond them.
@@ -46,6 +46,7 @@ def copy_of(ctx: Context, dataset: str, row: Row, snapshot: Snapshot) -> Publica
         dedupe_key=row.dedupe_key,
         parts={name: members.Part(member.raw, member.codec) for name, member in snapshot.members.items()},
         committed_at=row.committed_at,
+        pins_first=pins_first,
     )
 
 

@@ -60,7 +60,8 @@ class Publication(Struct, frozen=True, kw_only=True):
     """What a caller wants published, checked and encoded. `id`, default: a new UUIDv7; `ts`, default: now.
 
     `parts`: the members of a group, by name; the payload is their table then. `committed_at`: when another
-    store has committed it, of which this is a copy. Then its id alone says whether it is there.
+    store has committed it, of which this is a copy. Then its id alone says whether it is there. `pins_first`:
+    if nothing is published yet, this commit pins the snapshot, too.
     """
 
     dataset: str
@@ -74,6 +75,7 @@ class Publication(Struct, frozen=True, kw_only=True):
     validate: Validator | None = None
     parts: Mapping[str, Part] = msgspec.field(default_factory=dict)
     committed_at: int | None = None
+    pins_first: bool = False
 
 
 def publication(
@@ -265,6 +267,7 @@ def _draft(ctx: Context, this: Intent, base: Manifest | None, retained: Retained
         dataset=wanted.dataset,
         dedupe_key=wanted.dedupe_key,
         committed_at=wanted.committed_at,
+        pins=wanted.pins_first and (base is None or base.head.is_dropped),
         stamp=ctx.stamp(),
         retained=retained,
         delta_of=form.delta_of,

@@ -34,7 +34,8 @@ def test_without_apply_nothing_changes(published: Swapstore) -> None:
     before = contents(published)
     done = published("repair", "mena")
     report = done.json
-    assert list(report) == ["dataset", "applied", "findings", "dropped", "restored", "left", "version"]
+    outcome = ["findings", "dropped", "restored", "left", "version", "pin_unknown"]
+    assert list(report) == ["dataset", "applied", *outcome]
     assert (report["applied"], report["dropped"], report["left"]) == (False, ["id-40"], [])
     assert [finding["problem"] for finding in report["findings"]] == ["record-missing"]
     assert done.code == 5
@@ -51,7 +52,9 @@ def test_apply_repairs(published: Swapstore) -> None:
         store.publish("europe", 2, id="two")
     done = published("repair", "--apply")
     europe, mena = done.lines
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert "dataset 'mena': its manifest is rebuilt from records, which do not tell of a pin" in done.err
+    assert (europe["pin_unknown"], mena["pin_unknown"]) == (False, True)
     assert (europe["dataset"], europe["dropped"], europe["restored"]) == ("europe", ["one"], [])
     assert (mena["dataset"], mena["dropped"], len(mena["restored"])) == ("mena", [], DEEP - 1)
     assert mena["version"] == published.inside("status", "mena").json["version"]

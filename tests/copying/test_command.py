@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -44,6 +43,7 @@ def test_a_script_gets_a_line_for_each_dataset(swapstore: Swapstore, to: str) ->
     fill(swapstore.url)
     done = swapstore.inside("copy", swapstore.url, to)
     rest = {"already": 0, "skipped": 0, "failed": 0, "failures": [], "ended": "", "complete": True}
+    rest |= {"pinned": False}
     assert (done.code, done.err) == (0, "")
     assert done.lines == [
         {"dataset": D, "copied": 3, "size": 3, "source_serves": "id-2", "target_serves": "id-2", **rest},
@@ -139,9 +139,24 @@ def test_addresses_from_the_environment(
 def test_a_pin_is_told(swapstore: Swapstore, to: str) -> None:
     """Readers who move to the copy get a snapshot that was pinned away, and nobody knows."""
     fill(swapstore.url)
+    assert swapstore.inside("copy", swapstore.url, to).err == ""
     with library.connect(swapstore.url) as source:
         source.pin(D, id="id-0")
+    there = "dataset 'mena': SRC serves id-0, DST serves id-2: "
     done = swapstore.inside("copy", swapstore.url, to)
-    assert done.code == 0
-    assert "SRC serves id-0, DST serves id-2: pins and rollbacks are not copied" in done.err
-    assert json.loads(done.out.splitlines()[0])["target_serves"] == "id-2"
+    assert (done.code, done.err.count(there), done.lines[0]["target_serves"]) == (0, 1, "id-2")
+    back = swapstore.inside("copy", to, swapstore.url)
+    assert (back.code, back.err.count("dataset 'mena': SRC serves id-2, DST serves id-0: ")) == (0, 1)
+
+
+def test_a_restore_of_a_pinned_dataset(swapstore: Swapstore, to: str) -> None:
+    """An operator does not know that a restore has pinned a dataset, or that it serves the bad version."""
+    fill(swapstore.url)
+    with library.connect(swapstore.url) as source:
+        source.pin(D, id="id-0")
+    said = "swapstore: dataset 'mena': DST had none of it, and is pinned to id-0 now, as SRC is\n"
+    done = swapstore.inside("copy", swapstore.url, to)
+    assert (done.code, done.err, [line["pinned"] for line in done.lines]) == (0, said, [True, False])
+    restored = swapstore.inside("copy", to, f"{to}.restored")
+    assert (restored.err, restored.lines[0]["target_serves"]) == (said, "id-0")
+    assert swapstore.inside("copy", to, f"{to}.restored").err == ""

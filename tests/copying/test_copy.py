@@ -213,6 +213,7 @@ def test_a_pinned_snapshot_that_the_target_has_unlinked_stays_out(source: Store,
     """Each run publishes what is pinned in the source once more, and pushes out what is newer."""
     fill(source, 10)
     source.pin(D, id="id-1")
+    target.publish(D, "its own", ts=at(1))  # so it is not pinned with the first snapshot
     bounded = client(target, retention=Retention(max_count=4))
     copy(source, bounded)
     fill(source, 6, begin=10)

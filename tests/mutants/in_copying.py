@@ -5,9 +5,23 @@ from __future__ import annotations
 from tests.mutants.mutant import Edit, mutant
 
 COPY = "copying/test_copy.py::test_"
+PINS = "copying/test_pins.py::test_"
 BACK = "copying/test_going_back.py::test_"
 
 MUTANTS = (
+    mutant(
+        "a copy pins what a producer has published over",
+        "A copy pins a dataset in the commit before which nothing is published in it, and never else.",
+        PINS + "a_producer_that_publishes_first_keeps_the_pin_out",
+        Edit("_draft", " and (base is None or base.head.is_dropped)", ""),
+    ),
+    mutant(
+        "the pinned snapshot is copied in its turn",
+        "A restore serves what the source serves from its first commit on.",
+        PINS + "a_restore_serves_what_the_source_served_from_its_first_commit_on",
+        Edit("_Dataset._begin", "plan.pin is not None", "False"),
+        Edit("_Dataset._rows", "row == first", "False"),
+    ),
     mutant(
         "a copied snapshot is deduplicated by its key",
         "Every commit of the source is in the copy, whatever keys came again.",

@@ -423,10 +423,29 @@ def test_what_is_no_backup_is_not_restored(path: Path, tmp_path: Path) -> None:
             tmp_path: InvalidInput,
             path: InvalidInput,
         }.items():
-            with pytest.raises(kind):
+            with pytest.raises(kind) as raised:
                 store.restore(wrong)
+            assert "move" not in raised.value.args[0], "it is the backup that is no use, and not the store"
         assert store.status("mena").version == 20  # type: ignore[union-attr]
     assert not (tmp_path / "none.db").exists()
+
+
+def test_a_restore_over_a_damaged_store_says_what_to_do(path: Path, tmp_path: Path) -> None:
+    """An operator who restores a damaged store is told to restore it, and goes round in circles."""
+    with opened(path) as store:
+        store.publish("mena", 1)
+        store.backup(tmp_path / "copy.db")
+    wrong = tmp_path / "wrong.db"
+    wrong.write_text("not a database" * 1000)
+    with opened(wrong) as store, pytest.raises(Corrupt) as raised:
+        store.restore(tmp_path / "copy.db")
+    said = raised.value.args[0]
+    assert (
+        "nothing was changed. To restore a backup, move this file away first, and its -wal and -shm" in said
+    )
+    assert wrong.read_text() == "not a database" * 1000
+    told = run("restore", "copy.db", "--yes", "--url", "sqlite:///wrong.db", cwd=tmp_path)
+    assert (told.returncode, "move this file away first" in told.stderr) == (5, True)
 
 
 def test_a_restore_waits_for_a_writer_and_then_gives_up(path: Path, tmp_path: Path) -> None:
@@ -528,10 +547,10 @@ def test_a_restore_on_a_full_disk_changes_nothing(path: Path, tmp_path: Path) ->
 
 
 def test_servers_have_their_own_way(tmp_path: Path) -> None:
-    """A call for SQLite files raises what is none of ours on a server."""
+    """A call for SQLite files raises what is none of ours on a server, or does not say what copies one."""
     with fakeredis.FakeRedis() as client, swapstore.connect(client) as store:
         for call in (store.backup, store.restore):
-            with pytest.raises(InvalidInput, match="for SQLite files"):
+            with pytest.raises(InvalidInput, match="for SQLite files. `swapstore copy`"):
                 call(tmp_path / "copy.db")
 
 

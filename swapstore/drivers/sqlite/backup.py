@@ -88,7 +88,8 @@ def restore(opened: Opened, path: str, timeout_s: float) -> None:
     try:
         found = file.open_file(source, timeout_s)
     except Corrupt as error:
-        raise Corrupt(f"{source} is no backup that can be read; nothing was changed ({error})") from error
+        reason = error.__cause__ or error  # what SQLite says, without the advice for a store
+        raise Corrupt(f"{source} is no backup that can be read; nothing was changed ({reason})") from error
     with closing(found.connection):
         _refuse_if_damaged(found.connection, found.parts.where)
         with errors.while_writing(opened.connection, opened.parts):

@@ -62,7 +62,10 @@ def translated(error: sqlite3.Error, parts: Parts) -> SwapstoreError:
     if is_full(error):
         return StoreFull(f"{where} cannot grow: the disk is full ({error})")
     if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
-        return Corrupt(f"{where} is not a usable SQLite file ({error}); restore it, or choose another path")
+        return Corrupt(
+            f"{where} is not a usable SQLite file ({error}); nothing was changed. To restore a backup, move "
+            "this file away first, and its -wal and -shm, if there are any; or choose another path"
+        )
     blocked = "; ".join(parts.blocked() or ())
     if code == sqlite3.SQLITE_READONLY:
         return AccessDenied(
