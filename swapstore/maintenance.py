@@ -238,7 +238,10 @@ class Maintenance(Calls):
 
     def _file(self, call: str, path: Any) -> str:
         if self._kind != "sqlite":
-            raise InvalidInput(f"{call} is for SQLite files; a server has its own way, such as BGSAVE")
+            raise InvalidInput(
+                f"{call} is for SQLite files. `swapstore copy` copies the datasets of a server into a file "
+                "and back: see the how-to 'Back up and restore'. Or use the server's own way, such as BGSAVE"
+            )
         return arguments.file(path)
 
     def doctor(self) -> Operation[list[Check]]:

@@ -547,10 +547,10 @@ def test_a_restore_on_a_full_disk_changes_nothing(path: Path, tmp_path: Path) ->
 
 
 def test_servers_have_their_own_way(tmp_path: Path) -> None:
-    """A call for SQLite files raises what is none of ours on a server."""
+    """A call for SQLite files raises what is none of ours on a server, or does not say what copies one."""
     with fakeredis.FakeRedis() as client, swapstore.connect(client) as store:
         for call in (store.backup, store.restore):
-            with pytest.raises(InvalidInput, match="for SQLite files"):
+            with pytest.raises(InvalidInput, match="for SQLite files. `swapstore copy`"):
                 call(tmp_path / "copy.db")
 
 
