@@ -8,7 +8,6 @@ from swapstore import arguments
 from swapstore.calls import Calls
 from swapstore.commands import BackUp, Restore
 from swapstore.errors import InvalidInput, SwapstoreError
-from swapstore.health import Bound, Health, bounds_of, judged
 from swapstore.models import Retention
 from swapstore.protocol import datasets as listing
 from swapstore.protocol import pointers, prune
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from swapstore.doctor.check import Check
     from swapstore.fsck.findings import Finding, Progress, Repair
     from swapstore.fsck.verify import Inspection
+    from swapstore.health import Bound, Health
     from swapstore.models import Compression, Status
     from swapstore.protocol.operation import Operation, Steps
     from swapstore.reports import Dropped, Erased, Pruned, Recompressed
@@ -49,6 +49,8 @@ class Maintenance(Calls):
         seconds, and to wait for replies. Only a connection that is being made, or a lock on a SQLite file,
         may take longer: as long as the `Timeout` of the store says. Raises only `InvalidInput`.
         """
+        from swapstore.health import Bound, Health, bounds_of, judged  # noqa: PLC0415 - only this needs them
+
         with about(self._context, "health", NO_DATASET):
             wanted = None if bounds is None else bounds_of(bounds)
             yield Within(arguments.timeout_s(timeout, "timeout"))
