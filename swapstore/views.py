@@ -139,7 +139,8 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
         try:
             return self._held[dataset]
         except KeyError:
-            return self._missing(dataset)
+            pass
+        return self._missing(dataset)
 
     def _missing(self, dataset: str) -> Snapshot | None:
         self._require()
@@ -153,7 +154,7 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
             raise KeyError(f"{dataset!r} is not in {self!r}")
         error = viewing.errors.get(dataset) or (None if viewing.ready else viewing.last_error)
         if error is not None:
-            raise copy.copy(error)
+            raise copy.copy(error) from error.__cause__
         if self._prefix is not None and viewing.ready:
             return None
         raise Unavailable("it was not read yet: the view has just been started", dataset=dataset)
