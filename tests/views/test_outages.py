@@ -196,8 +196,10 @@ def test_an_outage_takes_nothing_away(
     ]
 
 
-def test_a_store_that_comes_back_empty_or_older(own: Server, tmp_path: Path) -> None:
-    """After a flush or a restore readers keep what nobody else sees, until they are restarted."""
+def test_a_store_that_comes_back_empty_or_older(
+    own: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a flush or a restore readers keep what nobody else sees; or no log says what has happened."""
     with swapstore.connect(own.url) as store, own.client() as client:
         store.publish("a", 1)
         old = client.dump("swapstore:manifest:{a}")
@@ -207,9 +209,13 @@ def test_a_store_that_comes_back_empty_or_older(own: Server, tmp_path: Path) -> 
             client.restore("swapstore:manifest:{a}", 0, old, replace=True)
             assert view.wait(WITHIN_S) == ["a"]
             assert value(view["a"]) == 1
+            assert not caplog.records
             client.flushall()
             assert view.wait(WITHIN_S) == ["a"]
             assert view["a"] is None
+            (record,) = caplog.records
+            assert (record.levelname, record.name) == ("WARNING", "swapstore")
+            assert "dataset 'a': the store has nothing of it any more" in record.message
             with swapstore.connect(own.url) as producer:
                 producer.publish("a", "new")
             assert view.wait(WITHIN_S) == ["a"]
