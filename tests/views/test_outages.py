@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import threading
@@ -231,6 +232,7 @@ def test_a_service_that_starts_before_its_store(tmp_path: Path) -> None:
         with store.view(["a"], wait_ready=0.1, poll=QUICK) as view:
             with pytest.raises(Unavailable):
                 view["a"]
+            assert view.age("a") == math.inf, "a line of a log that tells the age fails"
             assert not view.health().ready
             with server, swapstore.connect(server.url) as producer:
                 producer.publish("a", 1)
