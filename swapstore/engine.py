@@ -23,10 +23,11 @@ from swapstore.recovery import Patience, recover
 from swapstore.turns import AsyncPlace, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
     from contextvars import Token
 
     from swapstore.drivers.base import AsyncDriver, Driver
+    from swapstore.recovery import Again
     from swapstore.turns import Turns
 
 T = TypeVar("T")
@@ -259,11 +260,19 @@ class _Budget:
         if not self.affords(seconds):
             raise self._over()
 
+    def recover(
+        self, batch: Batch, outcome: list[Any] | Unavailable
+    ) -> Generator[Again, list[Any], list[Any]]:
+        """Recover from the first attempt, which has just failed."""
+        first_s = time.monotonic() - self._began
+        most_s = UNBOUNDED_S if self._total_s is None else self._total_s
+        return recover(batch.commands, outcome, self.patience, first_s=first_s, most_s=most_s)
+
     def _over(self, failure: SwapstoreError | None = None) -> Unavailable:
         before = "" if failure is None else f". Before that: {failure.args[0]}"
         return Unavailable(
             f"the store did not do it within {self._total_s:g} s, the time-out of a call, so nothing more "
-            f"was sent. Try again, or wait longer with connect(timeout=…){before}"
+            f"was sent. Try again, or with a longer time-out{before}"
         )
 
 
@@ -398,7 +407,7 @@ def _recovered(
     """Send again what was refused, while `recover` says so, and return the replies to the whole batch."""
     if not isinstance(outcome, Unavailable):
         budget.spend()
-    steps = recover(batch.commands, outcome, budget.patience)
+    steps = budget.recover(batch, outcome)
     try:
         step = next(steps)
         while True:
@@ -426,7 +435,7 @@ async def _arecovered(
 ) -> list[Any]:
     if not isinstance(outcome, Unavailable):
         budget.spend()
-    steps = recover(batch.commands, outcome, budget.patience)
+    steps = budget.recover(batch, outcome)
     try:
         step = next(steps)
         while True:

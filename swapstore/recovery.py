@@ -41,12 +41,15 @@ class Patience:
         self.seconds = seconds
         self._logged_at = float("-inf")
 
-    def note(self, error: SwapstoreError, waited_s: float) -> None:
-        """Log what a call waits for, if it has waited for some time and no other call has logged it."""
+    def note(self, error: SwapstoreError, waited_s: float, most_s: float) -> None:
+        """Log what a call waits for, if it has waited for some time and no other call has logged it.
+
+        `most_s`: how long the call may wait in all.
+        """
         now = time.monotonic()
         if waited_s >= LOGGED_AFTER_S and now - self._logged_at > max(self.seconds, LOGGED_AFTER_S):
             self._logged_at = now
-            LOG.warning("%s Trying for up to %g s", _sentence(error), self.seconds)
+            LOG.warning("%s Trying for up to %g s", _sentence(error), min(self.seconds, most_s))
 
 
 class Again(Struct, frozen=True):
@@ -57,10 +60,15 @@ class Again(Struct, frozen=True):
 
 
 class _Effort:
-    """How long this outage has lasted. The waits count by themselves: a test may have frozen the clock."""
+    """How long this outage has lasted. The waits count by themselves: a test may have frozen the clock.
 
-    def __init__(self, patience: Patience) -> None:
+    It begins when the first attempt, of `first_s` seconds, has failed. `most_s`: see `Patience.note`.
+    """
+
+    def __init__(self, patience: Patience, first_s: float, most_s: float) -> None:
         self._patience = patience
+        self._first_s = first_s
+        self._most_s = most_s
         self._attempts = 1
         self._waited_s = 0.0
         self._began = time.monotonic()
@@ -70,7 +78,7 @@ class _Effort:
         elapsed_s = self._elapsed_s()
         if not self._patience.seconds or elapsed_s + pause_s > self._patience.seconds:
             return False
-        self._patience.note(cause, elapsed_s)
+        self._patience.note(cause, elapsed_s, self._most_s)
         self._waited_s += pause_s
         self._attempts += 1
         return True
@@ -82,7 +90,9 @@ class _Effort:
         """Return an error that also says what was tried. `seen`: the one before; None: patience is over."""
         if self._attempts == 1 or not isinstance(error, Unavailable):
             return error
-        tried = f"Tried {self._attempts} times in {self._elapsed_s():.1f} s"
+        tried = f"Tried {self._attempts} times in {self._first_s + self._elapsed_s():.1f} s"
+        if self._first_s >= LOGGED_AFTER_S:  # a server that does not answer: patience begins after that
+            tried += f", the first for {self._first_s:.1f} s"
         if seen is None:
             text = f"{_sentence(error)} {tried} (patience: {self._patience.seconds:g} s)"
         else:
@@ -98,19 +108,25 @@ def _sentence(error: SwapstoreError) -> str:
 
 
 def recover(
-    commands: Sequence[Command[Any]], outcome: Sequence[Any] | Unavailable, patience: Patience
+    commands: Sequence[Command[Any]],
+    outcome: Sequence[Any] | Unavailable,
+    patience: Patience,
+    *,
+    first_s: float = 0.0,
+    most_s: float = float("inf"),
 ) -> Generator[Again, list[Any], list[Any]]:
     """Yield what to send again until nothing is refused or the patience is over. Returns all replies.
 
-    `outcome`: the replies to the batch, or the error because of which there are none. Raises `ReplyLost` when
-    a reply is lost and something may have been applied. Raises any other error only if nothing of the batch
-    was carried out; else it becomes the refusal of each command that is still to be sent.
+    `outcome`: the replies to the batch, or the error because of which there are none. `first_s`: how long
+    that took. `most_s`: how long the call may take in all. Raises `ReplyLost` when a reply is lost and
+    something may have been applied. Raises any other error only if nothing of the batch was carried out;
+    else it becomes the refusal of each command that is still to be sent.
     """
     raised: SwapstoreError | None = outcome if isinstance(outcome, Unavailable) else None
     found: list[Any] = [
         *([Failed(outcome, again=True)] * len(commands) if isinstance(outcome, Unavailable) else outcome)
     ]
-    effort = _Effort(patience)
+    effort = _Effort(patience, first_s, most_s)
     pause_s, next_pause_s = 0.0, FIRST_PAUSE_S
     while (refusal := _refusal(commands, found)) is not None:
         if not effort.affords(pause_s, refusal.error):

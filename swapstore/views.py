@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import threading
 import time
@@ -139,7 +140,8 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
         try:
             return self._held[dataset]
         except KeyError:
-            return self._missing(dataset)
+            pass
+        return self._missing(dataset)
 
     def _missing(self, dataset: str) -> Snapshot | None:
         self._require()
@@ -153,7 +155,7 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
             raise KeyError(f"{dataset!r} is not in {self!r}")
         error = viewing.errors.get(dataset) or (None if viewing.ready else viewing.last_error)
         if error is not None:
-            raise copy.copy(error)
+            raise copy.copy(error) from error.__cause__
         if self._prefix is not None and viewing.ready:
             return None
         raise Unavailable("it was not read yet: the view has just been started", dataset=dataset)
@@ -174,12 +176,16 @@ class _BaseView(Mapping[str, "Snapshot | None"], Generic[S]):
     def age(self, dataset: str) -> float:
         """Return the seconds since the store last confirmed what is served of this dataset.
 
-        It is less than `poll` and the time that a look takes, unless there is an outage. Raises what
-        `view[dataset]` raises.
+        It is less than `poll` and the time that a look takes, unless there is an outage. If the dataset could
+        not be read yet, so that `view[dataset]` raises why, it is infinite: older than any bound. Raises
+        `KeyError` for a dataset that the view does not have.
         """
-        self[dataset]
-        viewing = self._viewing
-        return self._now() - viewing.current_at.get(dataset, viewing.listed_at)
+        self._require()
+        with suppress(SwapstoreError):
+            self[dataset]
+            viewing = self._viewing
+            return self._now() - viewing.current_at.get(dataset, viewing.listed_at)
+        return math.inf
 
     def health(self) -> ViewHealth:
         """Return how the view does, and each dataset in it. Without I/O."""

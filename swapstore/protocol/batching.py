@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from swapstore.protocol.context import Context
 
 T = TypeVar("T")
+E = TypeVar("E", bound=SwapstoreError)
 
 
 class _Member(Generic[T]):
@@ -124,7 +125,7 @@ def _send(group: list[_Member[T]]) -> Operation[Unavailable | None]:
             member.alone = not anywhere
             waited = isinstance(error, Throttled) or (isinstance(error, Unavailable) and error.again)
             if anywhere or len(group) == 1 or lost or waited:
-                member.answer(copy.copy(error))  # each gets the name of its own dataset
+                member.answer(_copied(error))
         # Otherwise the batch had no effect: each member sends its own part again.
         return error if isinstance(error, Unavailable) and not anywhere else None
     start = 0
@@ -148,7 +149,14 @@ def _unsent(member: _Member[T], failure: Unavailable) -> Unavailable:
     """Return the error of a member that was not sent, because another one failed: its reply is not lost."""
     if isinstance(failure, ReplyLost) and not _only_reads(member):
         return Unavailable(f"not sent, because the request before it had no answer: {failure}")
-    return copy.copy(failure)
+    return _copied(failure)
+
+
+def _copied(error: E) -> E:
+    """Return an error for one of the members, which gives it the name of its own dataset."""
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__  # and a traceback does not show `error`, which says the same
+    return copied
 
 
 def _only_reads(member: _Member[T]) -> bool:

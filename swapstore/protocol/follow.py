@@ -32,7 +32,7 @@ from swapstore.protocol.batching import batched
 from swapstore.protocol.load import current_manifest, find, gather, load_manifest, own, published
 from swapstore.protocol.operation import Operation, Wait
 from swapstore.protocol.read import through_manifest
-from swapstore.protocol.watch import Looked, Watch
+from swapstore.protocol.watch import Looked, Watch, warn_of_lost
 from swapstore.structs import Struct
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class FollowMany(Watch[tuple[str, "Row | Gap"]]):
         ]
         failures = (error for error in outcomes.values() if isinstance(error, Unavailable))
         self._keep_error(outcomes)
+        yield from warn_of_lost(self._ctx, [name for name, place in places.items() if place.went])
         if not found:
             self._raise_error()
         return Looked(found, frozenset(name for name, _ in found), next(failures, None))
@@ -138,6 +139,8 @@ class Place:
         self._returned: OrderedDict[str, tuple[Mark, int]] = OrderedDict()
         self._resets = 0
         self._any_start = False  # begin with the oldest row there is, without a gap before it
+        self.is_published = False  # as far as the last look that got an answer has seen
+        self.went = False  # since the look before
         # The line of versions that was seen last.
         self._etag = self._epoch = ""
         self._repeated_to = 0  # after a repair, rows up to this version may have been returned before
@@ -146,7 +149,10 @@ class Place:
 
     def look(self) -> Operation[list[Row | Gap]]:
         """Return the next commits, up to a page of them, perhaps none."""
-        return (yield from through_manifest(self._ctx, self._dataset, self._look)) or []
+        self.went = False
+        found = yield from through_manifest(self._ctx, self._dataset, self._look)
+        self.went, self.is_published = self.is_published and found is None, found is not None
+        return found or []
 
     # --- where to begin ----------------------------------------------------------------------------
 
@@ -181,6 +187,7 @@ class Place:
             )
         else:
             self._note(manifest)
+        self.is_published = manifest is not None
 
     def _mark_before(self, manifest: Manifest, version: int) -> Operation[Mark | None]:
         """Find the last row up to a version, by which a reset before the first look is noticed."""

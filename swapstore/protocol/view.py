@@ -21,7 +21,7 @@ from swapstore.protocol.batching import batched
 from swapstore.protocol.load import ask_all
 from swapstore.protocol.operation import Operation, portions
 from swapstore.protocol.read import read_latest
-from swapstore.protocol.watch import Looked, Watch
+from swapstore.protocol.watch import Looked, Watch, warn_of_lost
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -77,6 +77,7 @@ class Viewing(Watch[str]):
         reading = self._primary if self.ready else ctx
         failure: SwapstoreError | None = None
         names: Collection[str] = due if due is not None else self.names or list(self.held)
+        gone: list[str] = []
         try:
             if due is None and self._prefix is not None:
                 names, failure = yield from self._listed(ctx, self._prefix, began)
@@ -89,7 +90,10 @@ class Viewing(Watch[str]):
                     if isinstance(outcome, SwapstoreError):
                         self.errors[name] = outcome
                     else:
+                        if outcome is None and self.held.get(name) is not None:
+                            gone.append(name)
                         self._show(name, outcome, began)
+            yield from warn_of_lost(self._primary, gone)
             failures = (self.errors[name] for name in names if name in self.errors)
             failure = failure or next((error for error in failures if not isinstance(error, Damaged)), None)
         except SwapstoreError as error:

@@ -10,22 +10,27 @@ In an outage it looks again after pauses that double up to `poll`, and logs one 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Generic, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from swapstore import arguments
+from swapstore.commands import Failed, Members, Peek
+from swapstore.errors import SwapstoreError
+from swapstore.protocol.load import ask_all
 from swapstore.protocol.operation import Listen, Operation, Within
 from swapstore.structs import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from swapstore.errors import SwapstoreError
+    from swapstore.commands import Command
     from swapstore.protocol.context import Context
 
 T = TypeVar("T")
 
 LOG = logging.getLogger("swapstore")
 LOOK_S = 5.0  # what a look may wait in vain: a server that says nothing is an outage
+NAMES_TOLD = 20
 FIRST_WAIT_S = 0.05  # between two looks in an outage; doubles up to `poll`
 
 
@@ -45,6 +50,33 @@ def of(names: Sequence[str], prefix: str | None) -> str:
     if prefix is not None:
         return f"datasets {prefix}…"
     return f"dataset {names[0]!r}" if len(names) == 1 else f"{len(names)} datasets"
+
+
+def warn_of_lost(ctx: Context, names: Sequence[str]) -> Operation[None]:
+    """Log which of these datasets, of which something was published, are gone though nobody has dropped them.
+
+    The list of names tells: the last step of a drop but one takes a name off it. An empty list is that of a
+    store that was emptied, or whose last dataset was dropped.
+    """
+    if not names:
+        return
+    asked: list[Command[Any]] = [Peek(ctx.keys.manifest(name), 1) for name in names]
+    with suppress(SwapstoreError):
+        *manifests, listed = yield from ask_all(ctx, [*asked, Members(ctx.keys.datasets())])
+        if isinstance(listed, Failed):
+            return
+        lost = [
+            name
+            for name, found in zip(names, manifests, strict=True)
+            if found == b"" and (name in listed or not listed)
+        ]
+        if lost:
+            LOG.warning(
+                "%s: the store has nothing of it any more, and nobody has dropped it%s. "
+                "Was the store emptied, or restarted without persistence?",
+                of(lost, None) if len(lost) == 1 else f"datasets {', '.join(lost[:NAMES_TOLD])}",
+                "" if listed else " (unless it was the last one)",
+            )
 
 
 class Watch(Generic[T]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -182,6 +183,38 @@ def test_the_error_says_what_was_tried(connect: Callable[..., Any], caplog: pyte
     assert len(said) == 1
     assert said[0].endswith("Trying for up to 2 s")
     store.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="POSIX signals")
+def test_a_server_that_does_not_answer_is_told_with_all_the_time_it_took(tmp_path: Path) -> None:
+    """A call takes twenty seconds, and its error says ten: patience begins when the first attempt is over."""
+    timeout = Timeout(reply=1.2)
+    with Server(tmp_path) as server, swapstore.connect(server.url, timeout=timeout, patience=0.5) as store:
+        store.publish("mena", 1)
+        assert server._process is not None
+        server._process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            with pytest.raises(Unavailable) as caught:
+                store.read_latest("mena")
+        finally:
+            took_s = time.monotonic() - began
+            server._process.send_signal(signal.SIGCONT)
+        found = re.search(r"in (.*) s, the first for (.*) s \(patience: 0.5 s\)", str(caught.value))
+        assert found, str(caught.value)
+        assert abs(float(found[1]) - took_s) < 0.3
+        assert 1.1 < float(found[2]) < took_s - 1
+
+
+def test_a_call_with_a_bound_of_its_own_does_not_announce_more(caplog: pytest.LogCaptureFixture) -> None:
+    """An operator reads that it is tried for ten seconds, and it is given up after the two of the call."""
+    with swapstore.connect(f"redis://127.0.0.1:{free_port()}/0") as store:
+        found = store.health({"mena": None}, timeout=2)
+    (said,) = [each.getMessage() for each in caplog.records if each.name == "swapstore"]
+    assert said.endswith("Trying for up to 2 s")
+    error = str(found.datasets["mena"].error)
+    assert "within 2 s" in error
+    assert "connect(" not in error, "an operator has no such argument"
 
 
 def test_several_datasets_wait_once(tmp_path: Path) -> None:

@@ -199,8 +199,8 @@ def test_the_time_out_of_a_call_says_what_was_seen_before() -> None:
 def test_one_warning_for_all_calls_that_wait(caplog: pytest.LogCaptureFixture) -> None:
     """A person at a terminal sees nothing for ten seconds; or a service logs a line for each thread."""
     patience = Patience(10)
-    patience.note(away(), 0.5)
+    patience.note(away(), 0.5, 60)
     assert not caplog.records
     for _ in range(3):
-        patience.note(away(), 1.0)
+        patience.note(away(), 1.0, 60)
     assert [each.getMessage() for each in caplog.records] == ["cannot connect. Trying for up to 10 s"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import threading
@@ -196,8 +197,10 @@ def test_an_outage_takes_nothing_away(
     ]
 
 
-def test_a_store_that_comes_back_empty_or_older(own: Server, tmp_path: Path) -> None:
-    """After a flush or a restore readers keep what nobody else sees, until they are restarted."""
+def test_a_store_that_comes_back_empty_or_older(
+    own: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a flush or a restore readers keep what nobody else sees; or no log says what has happened."""
     with swapstore.connect(own.url) as store, own.client() as client:
         store.publish("a", 1)
         old = client.dump("swapstore:manifest:{a}")
@@ -207,9 +210,13 @@ def test_a_store_that_comes_back_empty_or_older(own: Server, tmp_path: Path) -> 
             client.restore("swapstore:manifest:{a}", 0, old, replace=True)
             assert view.wait(WITHIN_S) == ["a"]
             assert value(view["a"]) == 1
+            assert not caplog.records
             client.flushall()
             assert view.wait(WITHIN_S) == ["a"]
             assert view["a"] is None
+            (record,) = caplog.records
+            assert (record.levelname, record.name) == ("WARNING", "swapstore")
+            assert "dataset 'a': the store has nothing of it any more" in record.message
             with swapstore.connect(own.url) as producer:
                 producer.publish("a", "new")
             assert view.wait(WITHIN_S) == ["a"]
@@ -225,6 +232,7 @@ def test_a_service_that_starts_before_its_store(tmp_path: Path) -> None:
         with store.view(["a"], wait_ready=0.1, poll=QUICK) as view:
             with pytest.raises(Unavailable):
                 view["a"]
+            assert view.age("a") == math.inf, "a line of a log that tells the age fails"
             assert not view.health().ready
             with server, swapstore.connect(server.url) as producer:
                 producer.publish("a", 1)

@@ -65,10 +65,10 @@ class Pool:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return self._get_slowly()
+                break
             if self._is_ready(connection):
                 return connection
-        raise closed()
+        return self._get_slowly()
 
     def _get_slowly(self) -> Any:
         """Connect if there is room for one more, or else wait for a connection."""
