@@ -24,7 +24,7 @@ from swapstore.drivers.redis.driver import RedisDriver
 from swapstore.drivers.redis.errors import CutOff
 from swapstore.errors import InvalidInput, SwapstoreError, Unavailable, Unsupported
 from tests.rest.test_tls import CERTIFICATE
-from tests.support.deployment import Switch, cluster, cluster_node, kinds, sentinel
+from tests.support.deployment import Switch, cluster, cluster_node, compares, kinds, sentinel
 from tests.support.valkey import Server
 
 
@@ -98,16 +98,6 @@ def test_a_server_without_eval_publishes_or_cannot(tmp_path: Path, kind: str) ->
                 store.publish("mena", 0)
         else:
             assert [store.publish("mena", value).version for value in range(2)] == [1, 2]
-
-
-def compares(server: Server) -> bool:
-    """Whether the server knows `SET … IFEQ`. A `redis-server` on PATH may be of any version."""
-    with server.client() as client:
-        try:
-            client.execute_command("SET", "probe", "1", "IFEQ", "0")
-        except redis.ResponseError:
-            return False
-    return True
 
 
 @pytest.mark.server

