@@ -15,6 +15,7 @@ from swapstore.commands import Get, Put
 from swapstore.drivers.limiter import Limiter
 from swapstore.drivers.redis.aio import AsyncRedisDriver
 from swapstore.drivers.redis.pool import FOR_ANY_COMMAND
+from swapstore.drivers.redis.wire import PORTION
 from swapstore.errors import ReplyLost, StoreClosed, Unavailable
 
 
@@ -23,6 +24,7 @@ class Connection(redis.asyncio.Connection):
 
     made: list[Connection]
     is_open = False
+    before_sent: Callable[[], Any] | None = None
     before_reply: Callable[[], Any] | None = None
     unhealthy: Callable[[], Any] | None = None
 
@@ -57,7 +59,8 @@ class Connection(redis.asyncio.Connection):
         assert self.is_open, "the request is lost"
 
     async def drain(self) -> None:
-        """Wait for nothing."""
+        if self.before_sent is not None:
+            await self.before_sent()
 
     async def read_response(self, *_: Any, **__: Any) -> Any:
         await asyncio.sleep(0)
@@ -139,6 +142,73 @@ def test_a_cancelled_batch_leaves_no_connection_to_a_server_that_hangs() -> None
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert asyncio.run(main()) < 32 << 20
+
+
+def test_a_server_that_reads_nothing_is_given_up() -> None:
+    """A large publish to a server that hangs never ends, and keeps its connection."""
+
+    async def main() -> None:
+        port = listener.getsockname()[1]
+        driver: Any = AsyncRedisDriver.from_url(f"redis://127.0.0.1:{port}?socket_timeout=0.2")
+        async with asyncio.timeout(10):
+            with pytest.raises(ReplyLost) as caught:
+                await driver.execute([Put("a", bytes(32 << 20), 1)])
+            assert not caught.value.cut_off, "the server may still read all of it"
+            await driver.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("portion", "raised", "cut_off"),
+    [(1, ConnectionResetError(), True), (3, ConnectionResetError(), False), (1, TimeoutError(), False)],
+)
+def test_a_request_that_was_not_sent_in_whole_is_not_carried_out(
+    driver: Any, kind: Any, *, portion: int, raised: OSError, cut_off: bool
+) -> None:
+    """A commit that may have been carried out is told as one that was not, or the other way round."""
+    sent = 0
+
+    async def fails_at_once() -> None:
+        nonlocal sent
+        sent += 1
+        if sent == portion:
+            raise raised
+
+    async def main() -> None:
+        kind.before_sent = staticmethod(fails_at_once)
+        with pytest.raises(ReplyLost) as caught:
+            await driver.execute([Put("a", bytes(3 * PORTION - 100), 1)])
+        assert caught.value.cut_off is cut_off
+        assert not any(each.is_open for each in kind.made)
+
+    asyncio.run(main())
+    assert sent == portion
+
+
+def test_a_call_that_is_cancelled_after_it_gave_its_connection_back(driver: Any, kind: Any) -> None:
+    """The program's own time-out is told as a KeyError of the pool."""
+
+    async def main() -> None:
+        pool = driver._pool
+        release = pool.release
+
+        async def slowly(connection: Any) -> None:
+            await release(connection)
+            await forever()
+
+        await driver.execute([Get("a")])
+        pool.release = slowly
+        task = asyncio.create_task(driver.execute([Get("a")]))
+        await asyncio.sleep(0.01)
+        pool.release = release
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await both(driver) == [[b"value"], [b"value"]]
+
+    asyncio.run(main())
 
 
 def received(listener: socket.socket) -> int:
