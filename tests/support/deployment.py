@@ -51,12 +51,16 @@ def compares(server: Server) -> bool:
 def until(condition: Any, what: str, within_s: float = PATIENCE_S) -> None:
     """Wait until a condition holds. That it never does is an error."""
     deadline = time.monotonic() + within_s
+    failure: Exception | None = None
     while time.monotonic() < deadline:
-        with contextlib.suppress(Exception):
+        try:
             if condition():
                 return
+            failure = None
+        except Exception as error:  # noqa: BLE001 - it may pass
+            failure = error
         time.sleep(0.02)
-    raise RuntimeError(f"{what}: not within {within_s} s")
+    raise RuntimeError(f"{what}: not within {within_s} s") from failure
 
 
 class Switch(Relay):

@@ -161,7 +161,12 @@ class Sentinels:
 
     def await_other_than(self, server: Server) -> None:
         """Wait until all sentinels name another primary than this."""
-        until(lambda: all(self.primary_of(n) is not server for n in range(3)), "no failover", VOTES_S)
+        try:
+            until(lambda: all(self.primary_of(n) is not server for n in range(3)), "no failover", VOTES_S)
+        except RuntimeError as error:
+            for each in self.sentinels:
+                error.add_note((each.directory / "server.log").read_text("utf-8")[-4000:])
+            raise
 
     def settle(self) -> None:
         """Start the servers that are down, and wait until all is as in the beginning."""
