@@ -49,18 +49,19 @@ def compares(server: Server) -> bool:
 
 
 def until(condition: Any, what: str, within_s: float = PATIENCE_S) -> None:
-    """Wait until a condition holds. That it never does is an error."""
+    """Wait until a condition holds. That it never does is an error. It is asked once more after the time."""
     deadline = time.monotonic() + within_s
-    failure: Exception | None = None
-    while time.monotonic() < deadline:
+    while True:
+        is_last = time.monotonic() >= deadline
+        failure: Exception | None = None
         try:
             if condition():
                 return
-            failure = None
         except Exception as error:  # noqa: BLE001 - it may pass
             failure = error
+        if is_last:
+            raise RuntimeError(f"{what}: not within {within_s} s") from failure
         time.sleep(0.02)
-    raise RuntimeError(f"{what}: not within {within_s} s") from failure
 
 
 class Switch(Relay):
