@@ -50,8 +50,7 @@ def _read_together(ctx: Context, keys: Sequence[str]) -> Operation[list[Stored] 
     except ReplyLost:
         return None
     if isinstance(values, Failed) or isinstance(ttls, Failed):
-        ctx.capabilities.reads_many = (
-            False  # also while a slot of a cluster moves: each try would be waited for
-        )
+        # Also while a slot of a cluster moves: each try would be waited for.
+        ctx.capabilities.reads_many = False
         return None
     return list(zip(values, ttls, strict=True))

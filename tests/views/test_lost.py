@@ -31,10 +31,14 @@ def drop(sim: SimulatedStore) -> None:
     sim.connect().drop("mena")
 
 
-GOING = [(empty, 1), (delete_manifest, 1), (drop, 0)]
+GOING = pytest.mark.parametrize(
+    ("go", "told"),
+    [(empty, 1), (delete_manifest, 1), (drop, 0)],
+    ids=["emptied", "manifest deleted", "dropped"],
+)
 
 
-@pytest.mark.parametrize(("go", "told"), GOING, ids=["emptied", "manifest deleted", "dropped"])
+@GOING
 @pytest.mark.parametrize("names", [["mena"], None], ids=["named", "by prefix"])
 def test_a_view_of_what_is_gone(
     names: list[str] | None,
@@ -57,7 +61,7 @@ def test_a_view_of_what_is_gone(
     assert [LOST in record.message for record in caplog.records] == [True] * told
 
 
-@pytest.mark.parametrize(("go", "told"), GOING, ids=["emptied", "manifest deleted", "dropped"])
+@GOING
 def test_a_follower_of_what_is_gone(
     go: Callable[[SimulatedStore], None],
     told: int,
