@@ -18,7 +18,7 @@ from tests.benchmarks.bench import LARGE_BYTES, Bench, titled
 from tests.benchmarks.ground import Cold
 from tests.benchmarks.history import WAYS
 from tests.benchmarks.report import timed
-from tests.benchmarks.rounds import COUNTED, WARM_UP, Sample, Way, measure
+from tests.benchmarks.rounds import UNTIMED, Sample, Way, measure
 from tests.benchmarks.six_commands import Six
 
 SECTION = "compression"
@@ -30,7 +30,6 @@ SIX, TWO_STEP = "the six in MULTI/EXEC", "two-step read: pointer, payload"
 SLOW_SIZE, SLOW_DELAY_MS = "100 KB", 20
 ROUNDS_OF = {"100 KB": 0.5, "1 MB": 0.2}  # of the rounds
 SLOW_ROUNDS = 0.1
-SPARE = WARM_UP + COUNTED  # versions for the rounds that are not timed
 
 
 def ours(way: str) -> str:
@@ -44,7 +43,7 @@ def run(bench: Bench) -> None:
         samples = published(bench, bench.ground.url, versions)
         show(bench, titled(SECTION, name, 0), samples, SIX)
     for size in SIZES:
-        values = [json.loads(each) for each in sequences.generated(size, _rounds(bench, size) + SPARE)]
+        values = [json.loads(each) for each in sequences.generated(size, _rounds(bench, size) + UNTIMED)]
         samples = published(bench, bench.ground.url, values, encode=json.dumps, codec="json")
         show(bench, titled(FROM_VALUES, size, 0), samples, SIX)
     slow = bench.behind(SLOW_DELAY_MS)
@@ -55,8 +54,8 @@ def run(bench: Bench) -> None:
 def chosen(bench: Bench) -> dict[str, list[bytes]]:
     """Return the sequences to publish: the generated ones, and real ones of 100 KB and more."""
     rounds = {size: _rounds(bench, size) for size in SIZES}
-    made = {size: sequences.generated(size, rounds[size] + SPARE) for size in SIZES}
-    real = {} if bench.quick else sequences.real(bench.sequences, rounds[SIZES[0]] + SPARE)
+    made = {size: sequences.generated(size, rounds[size] + UNTIMED) for size in SIZES}
+    real = {} if bench.quick else sequences.real(bench.sequences, rounds[SIZES[0]] + UNTIMED)
     return made | {name: each for name, each in real.items() if len(each[0]) >= LARGE_BYTES}
 
 
@@ -81,7 +80,7 @@ def published(
         for way in compressions:
             store = stack.enter_context(bench.ground.store(url, compression=way))
             ways.append(Way(ours(way), partial(_publish, store, dataset(way), iter(versions), codec)))
-        return measure(ways, rounds=len(versions) - SPARE, wire=bench.ground.wire)
+        return measure(ways, rounds=len(versions) - UNTIMED, wire=bench.ground.wire)
 
 
 def _publish(store: Store, name: str, versions: Iterator[Any], codec: Codec) -> None:
@@ -96,7 +95,7 @@ def dataset(way: str) -> str:
 def over_slow_network(bench: Bench, url: str) -> None:
     """Measure 100 KB: publishes, and reads by clients that have seen nothing."""
     rounds = max(5, round(bench.rounds * SLOW_ROUNDS))
-    versions = sequences.generated(SLOW_SIZE, rounds + SPARE)
+    versions = sequences.generated(SLOW_SIZE, rounds + UNTIMED)
     namespace = bench.ground.namespace
     samples = published(bench, url, versions)
     with ExitStack() as stack:

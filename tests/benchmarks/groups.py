@@ -16,7 +16,7 @@ from swapstore import Store
 from tests.benchmarks.bench import Bench, titled
 from tests.benchmarks.ground import Cold
 from tests.benchmarks.report import Row, Sheet
-from tests.benchmarks.rounds import COUNTED, WARM_UP, Way, measure
+from tests.benchmarks.rounds import UNTIMED, Way, measure
 from tests.support.proxy import Proxy
 from tests.support.valkey import Server
 
@@ -25,7 +25,6 @@ MEMBERS, CHANGED, SIZE = 200, 10, "200 of 2 KB"
 SETS, PAIR = "200 SET in MULTI/EXEC", "two-step read: pointer, payload"
 COLD, FRESH = "swapstore, cold", "swapstore, a new version"
 DELAYS_MS = (0, 20)
-SPARE = WARM_UP + COUNTED  # versions for the rounds that are not timed
 COUNTED = 40  # publishes whose bytes are counted: some of them bring a base
 WAYS: tuple[Literal["none", "delta"], ...] = ("none", "delta")
 
@@ -68,7 +67,7 @@ def _member(drawn: random.Random, number: int) -> dict[str, object]:
 
 def published(bench: Bench, url: str, delay_ms: int, rounds: int) -> None:
     """Publish versions in order, each in all ways."""
-    made = versions(rounds + SPARE)
+    made = versions(rounds + UNTIMED)
     with ExitStack() as stack:
         client = stack.enter_context(redis.Redis.from_url(url))
         sets = partial(_sets, client, f"{bench.ground.namespace}:plain", iter(made))
@@ -82,7 +81,7 @@ def published(bench: Bench, url: str, delay_ms: int, rounds: int) -> None:
 
 def read(bench: Bench, url: str, delay_ms: int, rounds: int) -> None:
     """Read one member: by a client that has seen nothing, and by one that has seen the version before."""
-    made = versions(rounds + SPARE)
+    made = versions(1 + rounds + UNTIMED)
     namespace = bench.ground.namespace
     with ExitStack() as stack:
         client = stack.enter_context(redis.Redis.from_url(url))

@@ -34,6 +34,7 @@ FEWEST = 5  # rounds, whatever the time that they take
 Z = 1.96  # of a 95 % interval
 SEED = 7
 COUNTED = 8  # rounds whose bytes are counted: a whole cycle, one publish of which seals a page
+UNTIMED = WARM_UP + COUNTED  # at most so many rounds are run besides those that are timed
 
 
 def by_wall(act: Act) -> Taken:

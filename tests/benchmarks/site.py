@@ -37,7 +37,7 @@ CLIENTS, COMMITS = 1000, 30
 START_S, WAIT_S = 20, 60
 OURS, UVICORN, NGINX = "swapstore serve", "uvicorn, a file", "nginx, a file"
 PUT, REST = "PUT to swapstore serve", "publish over REST"
-NGINX_CONF = """daemon off; pid {directory}/nginx.pid; error_log stderr; events {{}}
+NGINX_CONF = """{user} daemon off; pid {directory}/nginx.pid; error_log stderr; events {{}}
 http {{ access_log off; server {{ listen 127.0.0.1:{port}; root {directory}; }} }}
 """
 
@@ -102,7 +102,8 @@ def _serving(bench: Bench, token: str) -> Iterator[Served]:
 def _nginx(directory: Path) -> Iterator[Served]:
     port = free_port()
     conf = directory / "nginx.conf"
-    conf.write_text(NGINX_CONF.format(directory=directory, port=port), "utf-8")
+    user = "user root;" if os.geteuid() == 0 else ""  # else its workers may not read the directory
+    conf.write_text(NGINX_CONF.format(directory=directory, port=port, user=user), "utf-8")
     with subprocess.Popen(["nginx", "-p", str(directory), "-c", str(conf)]) as process:
         try:
             deadline = time.monotonic() + START_S

@@ -22,7 +22,7 @@ from tests.benchmarks.costs import DATASET as DEEP
 from tests.benchmarks.ground import Cold
 from tests.benchmarks.load_processes import Processes
 from tests.benchmarks.report import Row, Sheet
-from tests.benchmarks.rounds import Ratio, Sample, Way, in_loop, measure, median, ratio, told
+from tests.benchmarks.rounds import UNTIMED, Ratio, Sample, Way, in_loop, measure, median, ratio, told
 from tests.benchmarks.six_commands import Six
 from tests.support import bulk
 
@@ -116,7 +116,7 @@ def differences(bench: Bench) -> Iterator[Target]:
         for size in compression.SIZES if url is not None else ():
             part = SLOW_ROUNDS[size] if delay_ms else compression.ROUNDS_OF[size]
             rounds = max(5, round(bench.rounds * part))
-            versions = sequences.generated(size, rounds + compression.SPARE)
+            versions = sequences.generated(size, rounds + UNTIMED)
             samples = compression.published(bench, url or "", versions, compressions=("delta",))
             where = f"20 Mbit/s, {delay_ms} ms" if delay_ms else "loopback"
             yield Target(f"publish {size} of JSON, delta, {where}", SIX, most, compared(samples))

@@ -33,7 +33,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.ground import NAMESPACE, ground
 from tests.benchmarks.latency import SlowNetwork
 from tests.benchmarks.peer_subjects import SUBJECTS
-from tests.benchmarks.rounds import Ratio, Sample, Way, measure, ratio, told
+from tests.benchmarks.rounds import UNTIMED, Ratio, Sample, Way, measure, ratio, told
 from tests.support.valkey import Server
 
 ROOT = Path(__file__).parents[2]
@@ -215,6 +215,33 @@ def test_bytes_are_counted_without_those_of_counting(tmp_path: Path) -> None:
     sent, received = samples["set"].sent, samples["set"].received
     assert sent == pytest.approx(10_000 + len("*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$5\r\n10000\r\n"), abs=20)
     assert received == pytest.approx(len("+OK\r\n"), abs=20)
+
+
+def test_no_more_rounds_are_run_than_inputs_are_made_for() -> None:
+    """A section runs out of versions to publish, after ten minutes of others."""
+    runs: list[int] = []
+    measure([Way("way", lambda: runs.append(1))], rounds=50, wire=lambda: (0, 0))
+    assert len(runs) == 50 + UNTIMED
+
+
+def test_a_section_that_fails_takes_nothing_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half an hour of figures is lost to one mistake, or nobody learns of it."""
+
+    def failing(_: Bench) -> None:
+        raise ValueError("too few")
+
+    def telling(found: Bench) -> None:
+        found.report.facts["told"] = {"figure": 1.0}
+
+    monkeypatch.setattr(bench, "SECTIONS", {"first": failing, "second": telling})
+    file = tmp_path / "figures.json"
+    assert bench.main(["--quick", "--only", "first,second", "--json", str(file)]) == 1
+    found = json.loads(file.read_text("utf-8"))
+    assert found["facts"]["told"] == {"figure": 1.0}
+    assert "the section first failed" in " ".join(found["notes"])
+    assert "too few" in capsys.readouterr().err
 
 
 def test_the_packages_of_peers_are_listed_with_their_names() -> None:
