@@ -91,14 +91,23 @@ def test_a_dataset_that_was_dropped_is_restored_with_its_pin(source: Store, targ
     assert (copy(source, client(target)).pinned, pinned_id(target)) == (True, "id-2")
 
 
-def test_a_producer_that_publishes_first_keeps_the_pin_out(source: Store, target: Store) -> None:
-    """What a producer publishes as a restore begins is not served, because the restore pins another one."""
+@pytest.mark.parametrize("pinned", [None, "live"])
+def test_a_producer_that_publishes_first_keeps_the_pin_out(
+    pinned: str | None, source: Store, target: Store
+) -> None:
+    """What a producer publishes as a restore begins is not served, or its own pin is called a copy."""
     fill(source, 4)
     source.pin(D, id="id-2")
     writing, meddler = meddled(target)
-    meddler.before(2, lambda: client(target).publish(D, "live", id="live"))
+
+    def publish() -> None:
+        client(target).publish(D, "live", id="live")
+        if pinned:
+            client(target).pin(D, id=pinned)
+
+    meddler.before(2, publish)
     done = copy(source, writing)
-    assert (done.pinned, pinned_id(target), done.target_serves) == (False, None, "live")
+    assert (done.pinned, pinned_id(target), done.target_serves) == (False, pinned, "live")
     assert set(ids(target)) == {"live", *ids(source)}
 
 

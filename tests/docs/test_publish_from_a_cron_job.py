@@ -150,6 +150,16 @@ def test_two_runs_at_once_publish_no_mix(job: Runs, slots: tuple[str, str]) -> N
     assert list((job.directory / "tmp").iterdir()) == []
 
 
+def test_a_slot_is_an_hour() -> None:
+    """A run that is repeated minutes later publishes twice, or the next hour is taken for the same run."""
+    formats = re.findall(r"date -u \+([^)]+)\)", in_shell())
+    formats += re.findall(r'strftime\("hourly:([^"]+)", time\.gmtime\(\)\)', block("python", "def main()"))
+    assert len(formats) == 2
+    for each in formats:
+        first, again, following = (time.strftime(each, time.gmtime(s)) for s in (7200, 10_799, 10_800))
+        assert first == again != following
+
+
 def test_a_run_that_is_published_is_not_computed_again(job: Runs) -> None:
     """Cron repeats hours of work, or the second result replaces the first."""
     assert job.ended(job.start("echo 1"))[0] == 0

@@ -65,6 +65,23 @@ def test_a_damaged_manifest_is_replaced(published: Make, how: str) -> None:
 
 
 @pytest.mark.every_store
+@pytest.mark.parametrize(("how", "is_known"), [("body-altered", True), ("header-cut", False)])
+def test_a_pin_is_known_as_long_as_the_header_can_be_read(
+    *, published: Make, how: str, is_known: bool
+) -> None:
+    """What was pinned away is served after a repair that could have known, or nobody is told of the pin."""
+    dataset = published(12)
+    dataset.store.pin("mena", id="id-3")
+    dataset.damage.alter(MANIFEST, DAMAGES[how])
+    (planned,) = another(dataset.store).repair("mena")
+    report = dataset.repair()
+    assert planned.pin_unknown == report.pin_unknown == (not is_known)
+    served = another(dataset.store).read_latest("mena")
+    assert served is not None
+    assert served.id == ("id-3" if is_known else "id-12")
+
+
+@pytest.mark.every_store
 def test_a_list_in_place_of_the_manifest_is_replaced(published: Make) -> None:
     """A value of another type under the manifest's key is not called damage."""
     dataset = published(3)

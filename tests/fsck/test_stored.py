@@ -179,6 +179,18 @@ def test_a_user_who_may_run_no_script(valkey: Server) -> None:
             assert not reader._context.capabilities.reads_many
 
 
+def test_a_user_who_may_run_scripts_that_only_read(valkey: Server) -> None:
+    """A reader who may not write is asked for the right to, or reads one record after the other."""
+    with swapstore.connect(valkey.url) as store, redis.Redis.from_url(valkey.url) as client:
+        for number in range(1, ROWS + 1):
+            store.publish("mena", {"n": number}, id=f"id-{number}", ts=at(number))
+        rights = ["+get", "+mget", "+getrange", "+smembers", "+scan", "+pttl", "+eval_ro", "+evalsha_ro"]
+        client.acl_setuser("reader", enabled=True, passwords=["+secret"], keys=["*"], commands=rights)
+        with swapstore.connect(valkey.url.replace("://", "://reader:secret@")) as reader:
+            assert list(reader.verify("mena")) == []
+            assert reader._context.capabilities.reads_many
+
+
 def test_a_server_that_forgets_its_scripts(valkey: Server) -> None:
     """A restart between two batches ends verify, or hides that a record expires."""
     with swapstore.connect(valkey.url) as store:
