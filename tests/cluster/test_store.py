@@ -257,6 +257,18 @@ def test_a_migration_that_is_stuck(cluster: Cluster) -> None:
         assert len(invariants.check(store)) == 4
 
 
+def test_verify_reads_many_records_at_once(cluster: Cluster) -> None:
+    """Commands about many keys are asked of nodes that have none of them, so that each key is asked for."""
+    names = [cluster.names(1, of=node)[0] for node in cluster.primaries]
+    with swapstore.connect(cluster.url) as store:
+        for number in range(12):
+            store.publish_many(dict.fromkeys(names, number)).raise_for_failures()
+        with cluster.owner(slot_of(names[0])).client() as client:
+            client.expire(f"swapstore:id:{{{names[0]}}}:{store.read_latest(names[0]).id}", 1000)  # type: ignore[union-attr]
+        assert [each.problem.value for each in store.verify()] == ["record-expiring"]
+        assert store._context.capabilities.reads_many
+
+
 def test_verify_while_a_slot_moves(cluster: Cluster) -> None:
     """The records of a row are on two nodes, and verify fails or calls some of them missing."""
     slot = slot_of("mena")

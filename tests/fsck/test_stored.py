@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,15 @@ def test_an_altered_payload_of_the_same_size_is_found(published: Callable[[int],
     dataset = published(3)
     dataset.damage.alter(key("id", 2), alter)
     assert dataset.problems() == ["record-damaged"]
+
+
+@pytest.mark.every_store
+def test_a_record_that_has_expired_is_missing(published: Callable[[int], StoredDataset]) -> None:
+    """A record that nobody can read is said to expire one day, because its bytes are still in the file."""
+    dataset = published(3)
+    dataset.damage.expire(key("id", 2), 1)
+    time.sleep(0.01)
+    assert dataset.problems() == ["record-missing"]
 
 
 @pytest.mark.every_store
