@@ -77,9 +77,10 @@ def test_help_names_the_options_of_every_command_and_the_exit_codes(swapstore: S
     assert "5  stored data is damaged" in swapstore("--help").out.decode()
 
 
-def test_help_says_what_each_command_does(swapstore: Swapstore) -> None:
-    """`swapstore --help` lists bare names, because the commands are not imported yet."""
-    shown = swapstore("--help", env={"COLUMNS": "300"}).out.decode()
+@pytest.mark.parametrize("arguments", [("--help",), (), ("--namespace", "n")], ids=" ".join)
+def test_help_says_what_each_command_does(arguments: tuple[str, ...], swapstore: Swapstore) -> None:
+    """`swapstore`, or `swapstore --help`, lists bare names, because the commands are not imported yet."""
+    shown = swapstore(*arguments, env={"COLUMNS": "300"}).out.decode()
     for name in COMMANDS:
         assert app[name].help.strip().splitlines()[0] in shown, name
 

@@ -180,7 +180,9 @@ def test_a_copy_that_follows_pins_a_dataset_when_it_is_new(source: Store, target
             fill(source, 1, begin=4)
             source.pin(D, id="id-3")
         if step.id == "id-4":
+            fill(source, 1, begin=5)
+        if step.id == "id-5":
             writing.close()
 
     done = copy(source, writing, follow=True, on_progress=tell)
-    assert (done.copied, pinned_id(target)) == (5, "id-2")
+    assert (done.copied, done.pinned, pinned_id(target)) == (6, True, "id-2")
