@@ -11,7 +11,7 @@ from swapstore import Retention, Store
 from swapstore.format import manifest
 from tests.fsck.conftest import DEEP, MANIFEST, StoredDataset, key
 from tests.support import invariants
-from tests.support.drivers import another
+from tests.support.drivers import another, meddled
 from tests.support.times import at
 
 Make = Callable[[int], StoredDataset]
@@ -79,6 +79,24 @@ def test_a_pin_is_known_as_long_as_the_header_can_be_read(
     served = another(dataset.store).read_latest("mena")
     assert served is not None
     assert served.id == ("id-3" if is_known else "id-12")
+
+
+def test_a_pin_stays_unknown_when_a_repair_has_more_to_do(store: Store, published: Make) -> None:
+    """Nobody is told that a pin may be gone, because something else was repaired after the manifest."""
+    dataset = published(12)
+    dataset.damage.delete(MANIFEST)
+    client, meddler = meddled(store)
+    lost: list[str] = []
+
+    def lose() -> None:
+        if not lost and another(store).read_latest("mena"):  # the manifest is back
+            lost.append("id-2")
+            dataset.damage.delete(key("id", 2))
+
+    for number in range(100):
+        meddler.before(number, lose)
+    (report,) = client.repair("mena", apply=True)
+    assert (report.dropped, report.pin_unknown, dataset.problems()) == (("id-2",), True, [])
 
 
 @pytest.mark.every_store
