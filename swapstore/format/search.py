@@ -259,13 +259,18 @@ def onward(manifest: Manifest, after: int) -> Generator[list[Ref], list[Page], O
     head, log = manifest.head, manifest.log
     items: list[Row | int] = []
     begin = end = after
+    kept = [row.version for row in head.kept if row.version > after]
+
+    def parts(ref: Ref) -> bool:
+        """Whether a page may have hidden rows before one that is kept: they are a run of their own."""
+        return any(ref.first_version < version <= ref.last_version for version in kept)
 
     def below(rows: Sequence[Row], refs: Sequence[Ref]) -> list[Row | Ref | int]:
         """Return what a log or page holds after `after`, the oldest last. Hidden pages stand as versions."""
         return [
             *(row for row in reversed(rows) if row.version > after),
             *(
-                ref if head.opens(ref) else ref.last_version
+                ref if head.opens(ref) or parts(ref) else ref.last_version
                 for ref in reversed(refs)
                 if ref.last_version > after
             ),

@@ -77,6 +77,27 @@ def test_hidden_commits_that_are_still_in_the_log(store: Store) -> None:
     follower.close()
 
 
+@pytest.mark.every_store
+@pytest.mark.parametrize(
+    ("after", "pinned", "told"),
+    [
+        (3, 5, [(3, 5, "retention"), 5, (5, 16, "retention")]),
+        (3, 4, [4, (4, 16, "retention")]),
+        (0, 5, [5, (5, 16, "retention")]),
+        (5, 5, [(5, 16, "retention")]),
+        (3, 8, [(3, 8, "retention"), 8, (8, 16, "retention")]),
+    ],
+)
+def test_a_pinned_commit_among_hidden_ones(after: int, pinned: int, told: list[object], store: Store) -> None:
+    """Hidden commits before the pinned one, in the page that has both, are skipped without a gap."""
+    publish(store, 16)
+    store.pin("mena", version=pinned)
+    follower = store.follow("mena", after=after, poll=FAST)
+    keep(store, 1)
+    assert versions(take(follower, len(told) + 1)) == [*told, 16]
+    follower.close()
+
+
 @pytest.mark.parametrize("after", [7, 10, 11, 12])
 def test_versions_without_a_commit_are_not_a_gap(store: Store, after: int) -> None:
     """Each pin and each confirmation raises an alarm about nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swapstore import Gap, NotFound, Retention, Row, Store
@@ -97,6 +97,7 @@ class World:
 
 @pytest.mark.slow
 @given(ACTS, st.sampled_from([None, 0, 2]))
+@example([("publish", 1), ("publish", 1), ("pin", 1), ("publish", 10), ("count", 1)], None)
 def test_what_is_given_is_what_was_committed(acts: list[Act], after: int | None) -> None:
     """A consumer skips a commit, or gets one twice or out of order, without an error."""
     world = World(after)

@@ -206,6 +206,32 @@ def test_a_silent_server_delays_a_probe_by_the_timeout_only(face: str, server: S
         until(lambda: ask(port).status == 200)
 
 
+@FACES
+def test_a_check_that_no_timeout_reaches_delays_no_probe(
+    face: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each probe hangs for as long as a name server that is gone is waited for."""
+    over = threading.Event()
+
+    def hanging(*_: Any, **__: Any) -> None:
+        over.wait(LONG_S)
+
+    async def hanging_task(*_: Any, **__: Any) -> None:
+        await asyncio.to_thread(over.wait, LONG_S)
+
+    monkeypatch.setattr(Store, "health", hanging)
+    monkeypatch.setattr(AsyncStore, "health", hanging_task)
+    with serving(face, f"sqlite:///{tmp_path}/store.db", {"mena": "1h"}, 0.3) as port:
+        try:
+            began = time.monotonic()
+            for _ in range(3):
+                late = ask(port)
+                assert (late.status, late.json["state"]) == (503, "unreachable")
+            assert time.monotonic() - began < LONG_S / 3
+        finally:
+            over.set()
+
+
 def until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LONG_S
     while not holds():

@@ -133,7 +133,7 @@ class Model:
         new = [row for row in new if row.version > head.dropped]
         before = [*self.rows, *new]
         assert actual == [row for row in before if row in actual], "a row came back, or was changed"
-        self._check_limits(head, before)
+        self._check_limits(head, [*known, *before])
         gone = [row for row in before if row not in actual]
         assert not [row for row in gone if head.shows(row)], "a row that is shown was lost"
         last = manifest.recent()

@@ -59,7 +59,7 @@ MUTANTS = (
     mutant(
         "a probe waits for its check whatever it takes",
         "A silent store delays a probe by its time-out only.",
-        PROBES + "a_silent_server_delays_a_probe_by_the_timeout_only[wsgi]",
+        PROBES + "a_check_that_no_timeout_reaches_delays_no_probe[wsgi]",
         Edit("_Checks._left_s", "self._timeout_s", "30"),
     ),
     mutant(

@@ -18,10 +18,10 @@ from tests.mutants.workshop import WORKERS, Copy, Fate, Verdict, Workshop
 pytestmark = pytest.mark.nightly
 
 CHEAP = "unit/test_records.py::test_payload_of_a_matching_record"
-HARMLESS = mutant("harmless", "None.", CHEAP, Edit("Keys", "class Keys:", "class Keys:\n"))
+HARMLESS = mutant("harmless", "None.", CHEAP, Edit("Keys", "frozen=True):", "frozen=True):\n"))
 MISFITTING = mutant("misfitting", "None.", CHEAP, Edit("Keys", "no such text", ""))
 UNTESTED = mutant("untested", "None.", "unit/test_records.py::test_no_such_test", *HARMLESS.edits)
-UNPARSABLE = mutant("unparsable", "None.", CHEAP, Edit("Keys", "class Keys:", "class Keys"))
+UNPARSABLE = mutant("unparsable", "None.", CHEAP, Edit("Keys", "frozen=True):", "frozen=True)"))
 UNDEFINED = mutant("undefined", "None.", CHEAP, Edit("held", "if record is None", "if no_such_name"))
 
 Judge = Callable[[Mutant], Verdict]
@@ -72,7 +72,9 @@ def test_a_protocol_mistake_is_noticed(judge: Judge, suspect: Mutant) -> None:
 )
 def test_only_a_failed_test_kills(judge: Judge, suspect: Mutant, fate: Fate) -> None:
     """A harmless patch, one that does not fit or is broken code, and tests that did not run kill nothing."""
-    assert judge(suspect).fate is fate
+    verdict = judge(suspect)
+    assert verdict.fate is fate
+    assert (verdict.by == "its patch") == (suspect is MISFITTING)
 
 
 def test_tests_that_do_not_end_are_stopped(tmp_path: Path) -> None:
