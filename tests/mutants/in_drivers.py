@@ -208,6 +208,12 @@ MUTANTS = (
         Edit("min_replicas", "if least == 0", "if least == -1"),
     ),
     mutant(
+        "a pinned commit hides the gap before it",
+        "A follower is told of commits that are gone before it gets what came after them.",
+        "follow/test_model.py::test_what_is_given_is_what_was_committed",
+        Edit("onward", "head.opens(ref) or parts(ref)", "head.opens(ref)"),
+    ),
+    mutant(
         "what was returned before is returned again unsaid",
         "A follower gives a commit again only after a gap that says that the store went back.",
         "follow/test_gaps.py::test_nothing_is_given_twice_without_a_gap_before_it",
