@@ -212,7 +212,7 @@ SCENARIOS = {
         left_out={Way.COMPARE: ("one lost reply", *LONG)},
     ),
     "a pruner and a producer": Scenario(
-        (pruner, ONE), history=3, left_out={Way.LEASE: ("one late command",)}
+        (pruner, ONE), history=4, left_out={Way.LEASE: ("one late command",)}
     ),
 }
 HOLDS = {

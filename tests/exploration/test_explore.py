@@ -24,10 +24,12 @@ from tests.exploration import (
     scriptless_groups,
     viewing,
 )
+from tests.exploration.contents import contents_of
 from tests.exploration.maintenance import SCENARIOS as MAINTENANCE
-from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore
+from tests.exploration.maintenance import pages_of_two, pruner
+from tests.exploration.scenarios import BUDGETS, SCENARIOS, explore, with_history
 from tests.support.committers import Way
-from tests.support.explore import Outcome
+from tests.support.explore import Explorer, Faults, Outcome
 
 HERE = Path(__file__).parent
 # States of searches that run each time: of any, and of the smallest one of its scenario.
@@ -97,6 +99,30 @@ def test_every_state_of_several_datasets_keeps_the_promises(scenario: str, budge
     """In some order of commands and faults a batch mixes up its datasets, or one fails another."""
     outcome = batching.explore(batching.SCENARIOS[scenario], batching.BUDGETS[budget])
     check_pinned("states_batching.json", scenario, budget, outcome)
+
+
+@pytest.mark.parametrize(
+    "history",
+    {
+        **{name: each.history for name, each in MAINTENANCE.items() if pruner in each.clients},
+        **{name: each.history for name, each in scriptless.SCENARIOS.items() if pruner in each.writers},
+    }.items(),
+    ids=lambda each: each[0],
+)
+def test_a_pruner_has_something_to_unlink(history: tuple[str, int]) -> None:
+    """A search beside a pruner finds nothing, because the history is too short to lose a page."""
+    counts: list[int] = []
+    with pages_of_two():
+        explorer = Explorer(
+            [pruner],
+            start=with_history(history[1]),
+            faults=Faults(),
+            judge=lambda keyspace, *_: counts.append(len(contents_of(keyspace).rows)),
+            lost_reads=False,
+        )
+        explorer.run()
+    assert counts[0] == history[1]
+    assert min(counts) < history[1]
 
 
 @pytest.mark.parametrize(
