@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ import swapstore
 import swapstore.aio
 from swapstore import AccessDenied, InvalidInput, Misconfigured, SwapstoreError, Unavailable
 from tests.support.deployment import kinds, until
-from tests.support.sentinels import Sentinels
+from tests.support.sentinels import NAME, Sentinels
 from tests.support.traffic import FACES, Blocking, Traffic
 from tests.support.valkey import Server, free_port
 from tests.views.watched import Watched, eventually, publish
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+ROUNDS = 8  # two or three are enough, as a rule
 
 
 def failures(url: str, **options: Any) -> list[SwapstoreError]:
@@ -57,6 +61,47 @@ def test_nobody_notices_failovers(sentinels: Sentinels, connect: Callable[..., A
         )
         store.close()
         assert fresh.publish("mena", {"id": "last"}, id="last").created
+
+
+def _kill_a_new_primary(sentinels: Sentinels) -> bool:
+    """Kill a server while the first sentinel promotes it. Returns whether that one goes on naming it.
+
+    It does if it still waits for the other replica, which has stopped, when the others agree on the next.
+    """
+    before = sentinels.primary
+    until(lambda: sentinels.ask("SENTINEL", "FAILOVER", NAME) in ("OK", True), "no failover began")
+    until(lambda: sentinels.primary_of(0) is not before, "no failover")
+    dead = sentinels.primary_of(0)
+    (third,) = (each for each in sentinels.servers if each not in (before, dead))
+    assert third._process is not None
+    third._process.send_signal(signal.SIGSTOP)
+    try:
+        until(lambda: all(sentinels.primary_of(n) is dead for n in range(3)), "two sentinels do not know")
+        dead.stop()
+        until(lambda: any(sentinels.primary_of(n) is before for n in range(3)), "no other failover", 60)
+    finally:
+        third._process.send_signal(signal.SIGCONT)
+    until(lambda: all(sentinels.primary_of(n) is not dead for n in (1, 2)), "the others do not agree")
+    time.sleep(3)  # more than one round of what sentinels tell each other
+    return sentinels.primary_of(0) is dead
+
+
+@pytest.mark.nightly
+def test_a_new_primary_that_dies_before_its_failover_is_over(sentinels: Sentinels) -> None:
+    """A client that asks the sentinel that led the failover first finds no primary, as long as it tries."""
+    with swapstore.connect(sentinels.url) as store:
+        store.publish("mena", 1)
+    for _ in range(ROUNDS):
+        if _kill_a_new_primary(sentinels):
+            break
+        sentinels.settle()
+    hosts = sentinels.hosts.split(",")
+    for number in range(3):
+        url = sentinels.url.replace(sentinels.hosts, ",".join(hosts[number:] + hosts[:number]))
+        for connect in (swapstore.connect, Blocking):
+            fresh: Any = connect(url, patience=10)
+            assert fresh.publish("mena", number).created
+            fresh.close()
 
 
 def _await_replicas(sentinels: Sentinels) -> None:

@@ -152,8 +152,16 @@ class Sentinels:
         until(lambda: all(self.primary_of(n) is not before for n in range(3)), "no failover")
         return before
 
+    def is_failing_over(self, sentinel: int) -> bool:
+        """Say whether a sentinel leads a failover that is not over."""
+        return "failover_in_progress" in self.ask("SENTINEL", "MASTER", NAME, of=sentinel)["flags"]
+
     def kill_primary(self) -> Server:
-        """Kill the primary and wait until another one is named. Returns the dead server."""
+        """Kill the primary and wait until another one is named. Returns the dead server.
+
+        A sentinel whose failover is not over when the new primary dies names that one for ever.
+        """
+        until(lambda: not any(map(self.is_failing_over, range(3))), "a failover does not end")
         dead = self.primary
         dead.stop()
         self.await_other_than(dead)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import redis
 
+from swapstore.drivers.redis import sentinel
 from swapstore.drivers.redis.sentinel import Sentinels, parse
 
 OLD, NEW = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
@@ -78,6 +80,29 @@ def test_the_new_primary_is_named_before_its_epoch_is() -> None:
     assert asks.primary() == NEW
     asks.doubt()
     assert asks.primary() == NEW
+
+
+def test_a_sentinel_whose_failover_never_ends_is_not_believed_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The new primary dies before its failover is over: a client tries it until its patience is over.
+
+    The sentinel that led the failover knows the epoch of the next one, in which the others chose another.
+    """
+    asks, (first, *others) = three()
+    first.named, first.epoch = NEW, 2
+    for each in others:
+        each.names(OLD, 2)
+    assert asks.primary() == NEW
+    asks.doubt()
+    assert asks.primary() == NEW, "the others may not know yet"
+    monkeypatch.setattr(sentinel, "HELLO_S", 0)
+    asks.doubt()
+    asks.doubt()  # of another connection
+    assert [asks.primary() for _ in range(3)] == [OLD] * 3
+    for each in others:
+        each.names(OLD, 1)
+    assert asks.primary() == NEW, "their answer is older than the end of that failover"
 
 
 def test_a_user_who_may_only_ask_for_the_address() -> None:

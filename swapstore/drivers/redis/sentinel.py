@@ -33,6 +33,7 @@ SCHEMES = {f"{scheme}+sentinel" for scheme in ("redis", "rediss", "valkey", "val
 PORT = 26379
 ANSWER_S = 1.0  # how long one sentinel may take to connect, and to answer
 CHECK_S = 1.0  # how often to ask again while connections are open
+HELLO_S = 2.0  # how often sentinels tell each other what they know
 LATER_S = 10.0  # the same, after no sentinel could be reached
 
 Place = tuple[str, int]
@@ -153,27 +154,29 @@ class _Sentinels:
         }
         self._clients = [(place, client(self.options[_shown(place)])) for place in address.places]
         self._epoch = 0
+        self._ahead_since: float | None = None  # since when a sentinel names a server before the others do
         self._due = 0.0
 
     def _asking(self) -> Generator[Callable[[], Any], Any, Place]:
         """Yield questions, to be sent their answers, until one sentinel names the primary."""
         failures: list[tuple[Place, Exception]] = []
         strangers: list[tuple[Place, Any]] = []
-        outdated: list[tuple[Any, Place, int]] = []
+        outdated: list[tuple[Any, Place, int, bool]] = []
         for place, client in list(self._clients):
             try:
-                named, epoch = yield from self._named_by(client)
+                named, epoch, is_ahead = yield from self._named_by(client)
             except (redis.RedisError, OSError, ValueError) as error:
                 failures.append((place, error))
                 continue
             if named is None:
                 strangers.append((place, client))
-            elif epoch >= self._epoch:
-                return self._believe(client, named, epoch)
+            elif epoch + is_ahead >= self._epoch:
+                return self._believe(client, named, epoch, is_ahead=is_ahead)
             else:
-                outdated.append((client, named, epoch))
+                outdated.append((client, named, epoch, is_ahead))
         if outdated:
-            return self._believe(*max(outdated, key=lambda each: each[2]))
+            client, named, epoch, is_ahead = max(outdated, key=lambda each: each[2] + each[3])
+            return self._believe(client, named, epoch, is_ahead=is_ahead)
         if not strangers:
             raise NoPrimary(self._none_answers(failures))
         known: list[str] = []
@@ -181,24 +184,29 @@ class _Sentinels:
             known = sorted((yield strangers[0][1].sentinel_masters))
         raise NoPrimary(self._unknown_name([place for place, _ in strangers], known))
 
-    def _named_by(self, client: Any) -> Generator[Callable[[], Any], Any, tuple[Place | None, int]]:
-        """Ask one sentinel. Returns whom it names, and the epoch of that; 0: it does not tell this user."""
+    def _named_by(self, client: Any) -> Generator[Callable[[], Any], Any, tuple[Place | None, int, bool]]:
+        """Ask one sentinel. Returns whom it names, the epoch, and whether that one has yet to get another.
+
+        So it is in the middle of a failover. An epoch of 0: the sentinel does not tell this user.
+        """
         found = yield partial(client.sentinel_get_master_addr_by_name, self.name)
         if not found:
-            return None, 0
+            return None, 0, False
         named = (str(found[0]), int(found[1]))
         try:
             state = yield partial(client.sentinel_master, self.name)
             epoch = int(state["config-epoch"])
         except (redis.ResponseError, KeyError, TypeError):
-            return named, 0
-        # In the middle of a failover, it names the new primary before this has got its epoch.
-        return named, epoch + ((str(state["ip"]), int(state["port"])) != named)
+            return named, 0, False
+        return named, epoch, (str(state["ip"]), int(state["port"])) != named
 
-    def _believe(self, client: Any, named: Place, epoch: int) -> Place:
+    def _believe(self, client: Any, named: Place, epoch: int, *, is_ahead: bool) -> Place:
         self._prefer(client)
-        self.named, self._epoch = named, epoch
-        self._due = time.monotonic() + CHECK_S
+        now = time.monotonic()
+        is_same = named == self.named and self._ahead_since is not None
+        self._ahead_since = (self._ahead_since if is_same else now) if is_ahead else None
+        self.named, self._epoch = named, epoch + is_ahead
+        self._due = now + CHECK_S
         return named
 
     def _prefer(self, client: Any) -> None:
@@ -206,8 +214,15 @@ class _Sentinels:
         self._clients = sorted(self._clients, key=lambda each: each[1] is not client)
 
     def doubt(self) -> None:
-        """Ask another sentinel first the next time: the server that this one named is not to be had."""
+        """Ask another sentinel first the next time: the server that this one named is not to be had.
+
+        A sentinel whose failover does not end, because the new primary died, names that one for as long as
+        it is away, whatever the others have agreed on. They are believed again when they could know better.
+        """
         self._clients = self._clients[1:] + self._clients[:1]
+        since = self._ahead_since
+        if since is not None and time.monotonic() - since >= HELLO_S:
+            self._ahead_since, self._epoch = None, self._epoch - 1
 
     def is_due(self) -> bool:
         """Say whether to ask again now. The caller then does; others go on with what is known."""
