@@ -40,7 +40,7 @@ class Removing(Batching):
         row = found[0] if found else None
         left = (0, 0) if row is None else model.without(row)
         is_needed = self._is_needed(name, row)
-        against = self._stored_against(model, [each for each in model.known.values() if each.id == id])
+        against = len([each for each in model.alive if each.base])
         if row is not None:
             model.erasing.add(row.version)
         which: Any = {"id": id} if by_id else {"version": asked.version}
@@ -79,13 +79,8 @@ class Removing(Batching):
         """Whether others are stored against a snapshot, and nothing can store them anew."""
         if row is None or self.scripts_run:
             return False
-        needed_by_itself = row.base is not None and row.base.partition(".")[2] == row.sha256[:16]
-        return self._stored_against(self.models[name], [row]) > needed_by_itself
-
-    def _stored_against(self, model: Model, rows: list[Row]) -> int:
-        """How many snapshots are stored against what has the content of some, which may have left the log."""
-        contents = {row.sha256[:16] for row in rows}
-        return len([each for each in model.alive if each.base and each.base.partition(".")[2] in contents])
+        others = [each for each in self.models[name].alive if each != row and each.base is not None]
+        return any(each.base.partition(".")[2] == row.sha256[:16] for each in others if each.base)
 
     def _is_in_no_key(self, name: str, id: str) -> None:
         """Nothing that names the id is left. What was dropped leaves in its own time."""
