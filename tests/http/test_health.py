@@ -186,6 +186,15 @@ def test_no_address_and_no_secret_is_shown(face: str, server: Server) -> None:
         assert b"Unavailable" in answer.body
 
 
+def answers_soon(port: int) -> None:
+    """Ask some times, while the store cannot be reached."""
+    began = time.monotonic()
+    for _ in range(3):
+        late = ask(port)
+        assert (late.status, late.json["state"]) == (503, "unreachable")
+    assert time.monotonic() - began < LONG_S / 3
+
+
 @FACES
 def test_a_silent_server_delays_a_probe_by_the_timeout_only(face: str, server: Server) -> None:
     """A probe, and each one after it, hangs as long as a publish would wait."""
@@ -196,11 +205,7 @@ def test_a_silent_server_delays_a_probe_by_the_timeout_only(face: str, server: S
         assert ask(port).status == 200
         process.send_signal(signal.SIGSTOP)
         try:
-            began = time.monotonic()
-            for _ in range(3):
-                late = ask(port)
-                assert (late.status, late.json["state"]) == (503, "unreachable")
-            assert time.monotonic() - began < LONG_S / 3
+            answers_soon(port)
         finally:
             process.send_signal(signal.SIGCONT)
         until(lambda: ask(port).status == 200)
@@ -223,11 +228,7 @@ def test_a_check_that_no_timeout_reaches_delays_no_probe(
     monkeypatch.setattr(AsyncStore, "health", hanging_task)
     with serving(face, f"sqlite:///{tmp_path}/store.db", {"mena": "1h"}, 0.3) as port:
         try:
-            began = time.monotonic()
-            for _ in range(3):
-                late = ask(port)
-                assert (late.status, late.json["state"]) == (503, "unreachable")
-            assert time.monotonic() - began < LONG_S / 3
+            answers_soon(port)
         finally:
             over.set()
 

@@ -17,7 +17,7 @@ import swapstore
 import swapstore.aio
 from swapstore import AccessDenied, InvalidInput, Misconfigured, SwapstoreError, Unavailable
 from tests.support.deployment import kinds, until
-from tests.support.sentinels import NAME, Sentinels
+from tests.support.sentinels import Sentinels
 from tests.support.traffic import FACES, Blocking, Traffic
 from tests.support.valkey import Server, free_port
 from tests.views.watched import Watched, eventually, publish
@@ -69,7 +69,7 @@ def _kill_a_new_primary(sentinels: Sentinels) -> bool:
     It does if it still waits for the other replica, which has stopped, when the others agree on the next.
     """
     before = sentinels.primary
-    until(lambda: sentinels.ask("SENTINEL", "FAILOVER", NAME) in ("OK", True), "no failover began")
+    sentinels.begin_failover()
     until(lambda: sentinels.primary_of(0) is not before, "no failover")
     dead = sentinels.primary_of(0)
     (third,) = (each for each in sentinels.servers if each not in (before, dead))

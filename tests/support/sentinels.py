@@ -145,10 +145,14 @@ class Sentinels:
             found = client.info("replication")
         return found["role"], found.get("master_link_status", "")
 
+    def begin_failover(self) -> None:
+        """Ask the first sentinel to promote a replica."""
+        until(lambda: self.ask("SENTINEL", "FAILOVER", NAME) in ("OK", True), "no failover began")
+
     def fail_over(self) -> Server:
         """Ask a sentinel to promote a replica. Returns the server that was demoted."""
         before = self.primary
-        until(lambda: self.ask("SENTINEL", "FAILOVER", NAME) in ("OK", True), "no failover began")
+        self.begin_failover()
         until(lambda: all(self.primary_of(n) is not before for n in range(3)), "no failover")
         return before
 

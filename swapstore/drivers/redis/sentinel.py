@@ -33,8 +33,8 @@ SCHEMES = {f"{scheme}+sentinel" for scheme in ("redis", "rediss", "valkey", "val
 PORT = 26379
 ANSWER_S = 1.0  # how long one sentinel may take to connect, and to answer
 CHECK_S = 1.0  # how often to ask again while connections are open
-HELLO_S = 2.0  # how often sentinels tell each other what they know
 LATER_S = 10.0  # the same, after no sentinel could be reached
+HELLO_S = 2.0  # how often sentinels tell each other what they know
 
 Place = tuple[str, int]
 T = TypeVar("T")
@@ -170,13 +170,12 @@ class _Sentinels:
                 continue
             if named is None:
                 strangers.append((place, client))
-            elif epoch + is_ahead >= self._epoch:
-                return self._believe(client, named, epoch, is_ahead=is_ahead)
+            elif epoch >= self._epoch:
+                return self._believe(client, named, epoch, is_ahead)
             else:
                 outdated.append((client, named, epoch, is_ahead))
         if outdated:
-            client, named, epoch, is_ahead = max(outdated, key=lambda each: each[2] + each[3])
-            return self._believe(client, named, epoch, is_ahead=is_ahead)
+            return self._believe(*max(outdated, key=lambda each: each[2]))
         if not strangers:
             raise NoPrimary(self._none_answers(failures))
         known: list[str] = []
@@ -185,9 +184,9 @@ class _Sentinels:
         raise NoPrimary(self._unknown_name([place for place, _ in strangers], known))
 
     def _named_by(self, client: Any) -> Generator[Callable[[], Any], Any, tuple[Place | None, int, bool]]:
-        """Ask one sentinel. Returns whom it names, the epoch, and whether that one has yet to get another.
+        """Ask one sentinel. Returns whom it names, the epoch of that, and whether its failover is not over.
 
-        So it is in the middle of a failover. An epoch of 0: the sentinel does not tell this user.
+        It names the new primary before this has got its epoch. 0: it does not tell this user the epoch.
         """
         found = yield partial(client.sentinel_get_master_addr_by_name, self.name)
         if not found:
@@ -198,14 +197,15 @@ class _Sentinels:
             epoch = int(state["config-epoch"])
         except (redis.ResponseError, KeyError, TypeError):
             return named, 0, False
-        return named, epoch, (str(state["ip"]), int(state["port"])) != named
+        is_ahead = (str(state["ip"]), int(state["port"])) != named
+        return named, epoch + is_ahead, is_ahead
 
-    def _believe(self, client: Any, named: Place, epoch: int, *, is_ahead: bool) -> Place:
+    def _believe(self, client: Any, named: Place, epoch: int, is_ahead: bool) -> Place:  # noqa: FBT001
         self._prefer(client)
         now = time.monotonic()
         is_same = named == self.named and self._ahead_since is not None
         self._ahead_since = (self._ahead_since if is_same else now) if is_ahead else None
-        self.named, self._epoch = named, epoch + is_ahead
+        self.named, self._epoch = named, epoch
         self._due = now + CHECK_S
         return named
 
