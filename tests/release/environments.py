@@ -18,6 +18,7 @@ from tests.support.valkey import Server
 
 SMOKE = Path(__file__).with_name("smoke.py")
 BILL = ROOT / "build"
+SMOKE_S = 120.0  # of seconds that it takes; what hangs is to be told, and not waited for
 
 
 def wheel() -> Path:
@@ -69,7 +70,8 @@ def _run(python: Path, place: Path, wanted: list[str], known: list[str], url: st
     shutil.copyfile(SMOKE, copied)
     names = [",".join(each) or "-" for each in (wanted, known)]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SWAPSTORE"))}
-    subprocess.run([python, "-I", "-W", "error", str(copied), *names, url], cwd=place, env=env, check=True)
+    command = [str(python), "-I", "-W", "error", str(copied), *names, url]
+    subprocess.run(command, cwd=place, env=env, check=True, timeout=SMOKE_S)
 
 
 def bill_of_materials() -> Path:

@@ -139,14 +139,18 @@ def serve(*, has: bool) -> None:
         return
     app, statuses = http.app(store), []
 
-    async def receive() -> dict[str, object]:
-        return {"type": "http.request", "body": b""}
-
     async def send(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
 
     async def ask(path: str) -> None:
+        messages: list[dict[str, object]] = [{"type": "http.request", "body": b""}]
+
+        async def receive() -> dict[str, object]:
+            if not messages:
+                await asyncio.Event().wait()  # the client stays for its answer
+            return messages.pop()
+
         scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
         await app(scope, receive, send)
 

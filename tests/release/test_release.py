@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -70,6 +71,14 @@ def test_each_extra_is_tried() -> None:
     written = (ROOT / "pyproject.toml").read_text("utf-8").partition("[project.optional-dependencies]")[2]
     extras = set(re.findall(r"^(\w+) = \[", written.partition("\n\n")[0], re.MULTILINE)) - {"dev", "docs"}
     assert set(smoke.CHECKS) == extras, "add a check to tests/release/smoke.py"
+
+
+def test_what_is_asked_of_a_wheel_holds_here(tmp_path: Path) -> None:
+    """The smoke test fails, or hangs, and it is known on the day of the release."""
+    program = "from tests.release import smoke; smoke.library('sqlite:///smoke.db')"
+    program += "".join(f"; smoke.{name}(has=True)" for name in smoke.CHECKS)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, check=True, timeout=60)
 
 
 CHANGES = """\

@@ -15,6 +15,7 @@ Playwright's event loop counts as running while a page is open: a test with a pa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
@@ -61,9 +62,12 @@ async def call(  # noqa: PLR0917
 ) -> tuple[int, dict[str, str]]:
     """Let the app answer a request in this event loop, and return the status and the headers."""
     begun: list[dict[str, Any]] = []
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not messages:
+            await asyncio.Event().wait()  # the client stays for its answer
+        return messages.pop()
 
     async def send(message: dict[str, Any]) -> None:
         begun.append(message)
