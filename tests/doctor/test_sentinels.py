@@ -99,7 +99,7 @@ def test_what_is_lost(sentinels: Sentinels) -> None:
     lost, silent = sentinels.replicas[0], sentinels.sentinels[2]
     lost.stop()
     silent.stop()
-    flags = ("SENTINEL", "REPLICAS", NAME)
+    flags = ("SENTINEL SLAVES", NAME)  # as in `Sentinels.is_failing_over`
     until(lambda: any("s_down" in each["flags"] for each in sentinels.ask(*flags)), "it is not noticed")
     found = blocking(sentinels.url)
     assert f"127.0.0.1:{lost.port} (the sentinels call it down)" in found["replicas"].found

@@ -158,7 +158,8 @@ class Sentinels:
 
     def is_failing_over(self, sentinel: int) -> bool:
         """Say whether a sentinel leads a failover that is not over."""
-        return "failover_in_progress" in self.ask("SENTINEL", "MASTER", NAME, of=sentinel)["flags"]
+        state = self.ask("SENTINEL MASTER", NAME, of=sentinel)  # one word: redis-py 5.0 parses it so
+        return "failover_in_progress" in state["flags"]
 
     def kill_primary(self) -> Server:
         """Kill the primary and wait until another one is named. Returns the dead server.
