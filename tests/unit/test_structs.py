@@ -19,10 +19,14 @@ PAYLOAD = b"hunter2"
 
 
 def every_struct() -> list[type[Struct]]:
-    """Each class of an internal value, of all modules."""
+    """Each class of an internal value, of all modules whose extra is installed."""
     for module in pkgutil.walk_packages(swapstore.__path__, "swapstore."):
         if not module.name.endswith(("__main__", "hook-swapstore")):
-            importlib.import_module(module.name)
+            try:
+                importlib.import_module(module.name)
+            except ModuleNotFoundError as error:
+                if f"{error.name}".startswith("swapstore"):
+                    raise
 
     def below(kind: type[Struct]) -> Iterator[type[Struct]]:
         for each in kind.__subclasses__():
