@@ -15,6 +15,7 @@ from swapstore.validators import must_be_newer
 from tests.copying.histories import D, client, stored
 from tests.copying.test_copy import copy, fill, ids
 from tests.support.drivers import meddled
+from tests.support.times import at
 
 pytestmark = pytest.mark.usefixtures("tiny_pages")
 
@@ -77,6 +78,32 @@ def test_what_a_target_that_has_the_dataset_serves_is_its_own_decision(
     target.unpin(D)
     source.pin(D, id="id-2")
     assert (copy(source, target).pinned, pinned_id(target)) == (False, None)
+
+
+def test_a_pin_that_retention_has_left_is_there(source: Store, target: Store) -> None:
+    """What only the target's pin still names is read again from the source, and told once more."""
+    fill(source, 4)
+    copy(source, target)
+    target.pin(D, id="id-1")
+    fill(target, 6, begin=100)
+    target.prune(D, retention=Retention(max_count=3))
+    steps: list[CopyStep] = []
+    done = copy(source, client(target), on_progress=steps.append)
+    assert (done.copied, done.already) == (3, 1)
+    assert [(step.id, step.total) for step in steps] == [("id-0", 3), ("id-2", 3), ("id-3", 3)]
+
+
+def test_what_is_served_and_latest_before_the_rest_is_copied_in_its_order(
+    source: Store, target: Store
+) -> None:
+    """The pinned snapshot is the newer commit in the target, as only the newest commits are to be copied."""
+    fill(source, 2)
+    source.pin(D, id="id-0")
+    for number in range(5):
+        source.publish(D, number, id=f"older-{number}", ts=at(900 + number))
+    fill(target, 1, begin=100)
+    copy(source, target, history=2)
+    assert ids(target) == ["id-100", "id-0", "id-1", "older-3", "older-4"]
 
 
 def test_a_dataset_that_was_dropped_is_restored_with_its_pin(source: Store, target: Store) -> None:
