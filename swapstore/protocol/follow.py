@@ -232,7 +232,8 @@ class Place:
             if self._was_returned(item):
                 self._withdraw_gap(item)
             else:
-                may_lack = may_lack_rows(manifest, max(self._position, self._complete_to), item.version)
+                done = max(self._position, self._complete_to)
+                may_lack = may_lack_rows(manifest, done, item.version, repaired_to=self._repeated_to)
                 if may_lack and not self._any_start:
                     self._open_gap("retention")
                 if self._is_given_again(item):
@@ -384,13 +385,16 @@ class Mark(Struct, frozen=True):
 # --- gap detection ---------------------------------------------------------------------------------
 
 
-def may_lack_rows(manifest: Manifest, after: int, until: int) -> bool:
+def may_lack_rows(manifest: Manifest, after: int, until: int, *, repaired_to: int = 0) -> bool:
     """Say whether rows between two versions may have been unlinked by retention. The log holds none of them.
+
+    `repaired_to`: up to this version the log was repaired. If its manifest was lost, so was what it hides.
 
     - A log that was never cut begins with version 1. Rows before its oldest row were unlinked, or erased.
     - The last rows never leave the log, so no row is missing after the oldest of them: see `complete_from`.
     - In between, a row is unlinked only when it is hidden: its version is below `first_version`, or its `ts`
-      is below `floor`.
+      is below `floor`. A repair of a manifest that was lost shows again all that it finds, so after a repair
+      a row may be missing anywhere in between.
 
     The last rule does not cover rows that are hidden for their age. They leave the log from its old end,
     except for a backfilled snapshot among younger ones. When such a row is unlinked before a follower that
@@ -403,7 +407,7 @@ def may_lack_rows(manifest: Manifest, after: int, until: int) -> bool:
         return False
     if first < _oldest(manifest.log, until):
         return True
-    return complete_from(manifest.log) > first < manifest.head.first_version
+    return complete_from(manifest.log) > first < max(manifest.head.first_version, repaired_to)
 
 
 def _oldest(log: Log, otherwise: int) -> int:
