@@ -18,6 +18,7 @@ retention unlinks what it was about to read.
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import attrs
@@ -322,7 +323,8 @@ class _Erase:
         self, base: Manifest, rows: Sequence[Row], names: Collection[str], erasing: Erasing | None
     ) -> Operation[_Step]:
         """Return the swap that stores these rows without a base; `erasing`: and erases the row."""
-        rewritten, freed = yield from self._rewritten(rows, names)
+        changed, freed = yield from self._rewritten(rows, names)
+        rewritten = list(chain.from_iterable(changed))
         in_force = base.log.base
         if in_force is not None and in_force.name in names:
             in_force = None
@@ -352,17 +354,18 @@ class _Erase:
             freed_bytes=freed,
             added_bytes=added,
         )
-        return _Step(draft, needed, len(rewritten), is_last=erasing is not None)
+        return _Step(draft, needed, len(changed), is_last=erasing is not None)
 
     def _rewritten(
         self, rows: Sequence[Row], names: Collection[str]
-    ) -> Operation[tuple[list[Rewritten], int]]:
+    ) -> Operation[tuple[list[list[Rewritten]], int]]:
         """Return the records that replace those that need one of these bases, and the size of the latter.
 
+        There is a list for each snapshot of which a record is replaced: its own, or those of its members.
         Raises `Damaged` if a snapshot cannot be read: it would be lost with the base.
         """
         keys = [self._ctx.keys.id(self._dataset, row.id) for row in rows]
-        made, freed = list[Rewritten](), 0
+        made, freed = list[list[Rewritten]](), 0
         for row, key, reply in zip(
             rows, keys, (yield from ask_all(self._ctx, [Get(key) for key in keys])), strict=True
         ):
@@ -374,13 +377,15 @@ class _Erase:
                     f"be read, so nothing was erased: {error.args[0]}. Run swapstore repair, and erase again",
                     key=error.key,
                 ) from error
+            own = list[Rewritten]()
             if row.is_group:
-                made += yield from stored_alone(self._ctx, self._dataset, row, stored.payload, names)
-            if stored.encoded.base not in names:
-                continue
-            form = alone([stored], compress=True, text_only=self._ctx.policy.text_only).encoded[row.version]
-            made.append(Rewritten(key, stored.header, stored.anew(form)))
-            freed += len(stored.record)
+                own += yield from stored_alone(self._ctx, self._dataset, row, stored.payload, names)
+            if stored.encoded.base in names:
+                text_only = self._ctx.policy.text_only
+                form = alone([stored], compress=True, text_only=text_only).encoded[row.version]
+                own.append(Rewritten(key, stored.header, stored.anew(form)))
+                freed += len(stored.record)
+            made += [own] if own else []
         return made, freed
 
     # --- what is deleted ---------------------------------------------------------------------------

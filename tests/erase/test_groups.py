@@ -71,8 +71,10 @@ def test_a_group_is_erased_with_its_members(store: Store, valkey: Server, number
     fill(store, 6)
     if number == 0:  # it has brought the base of the others
         assert found_in(store, valkey, f"word-{number}-of-EG")
+    based = [row for row in store.history(D, limit=None) if row.base is not None and row.version > 1]
     erased = store.erase(D, id=f"id-{number}")
     assert erased.version == number + 1
+    assert erased.stored_anew == (0 if number else len(based)), "snapshots are told, and not their members"
     assert not found_in(store, valkey, f"word-{number}-of-EG")
     with valkey.client() as client:
         assert not [key for key in client.scan_iter("*") if f":id-{number}:".encode() in key]

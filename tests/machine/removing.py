@@ -39,7 +39,7 @@ class Removing(Batching):
         found = [row for row in model.alive if (row.id == id if by_id else row.version == asked.version)]
         row = found[0] if found else None
         left = (0, 0) if row is None else model.without(row)
-        is_needed = self._is_needed(name, row)
+        needing = self._needing(name, row)
         against = len([each for each in model.alive if each.base])
         if row is not None:
             model.erasing.add(row.version)
@@ -50,7 +50,7 @@ class Removing(Batching):
         self.settle(model)
         if isinstance(result, Erased):
             assert not served or (force and left[0])
-            assert not is_needed
+            assert all(each.is_group for each in needing), "each of its members may be stored alone"
             self._check_erased(model, result, row)
             assert result.stored_anew <= against
         elif isinstance(result, NotFound):
@@ -60,7 +60,7 @@ class Removing(Batching):
             assert not (force and left[0])
             assert row in model.alive
         elif isinstance(result, Unsupported):
-            assert is_needed
+            assert needing
             assert row in model.alive
         else:
             assert self.faults_happen, result
@@ -75,12 +75,13 @@ class Removing(Batching):
             assert (made.id, made.version) == (row.id, row.version)
             assert row not in model.alive
 
-    def _is_needed(self, name: str, row: Row | None) -> bool:
-        """Whether others are stored against a snapshot, and nothing can store them anew."""
+    def _needing(self, name: str, row: Row | None) -> list[Row]:
+        """The rows that name a snapshot as their base, where nothing can store them anew."""
         if row is None or self.scripts_run:
-            return False
+            return []
+        names = (row.sha256[:16], f"{row.sha256[:16]}g")  # the latter if it is a group
         others = [each for each in self.models[name].alive if each != row and each.base is not None]
-        return any(each.base.partition(".")[2] == row.sha256[:16] for each in others if each.base)
+        return [each for each in others if each.base and each.base.partition(".")[2] in names]
 
     def _is_in_no_key(self, name: str, id: str) -> None:
         """Nothing that names the id is left. What was dropped leaves in its own time."""
