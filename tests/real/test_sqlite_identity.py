@@ -294,6 +294,20 @@ def test_a_file_that_is_copied_over_an_open_one(tmp_path: Path, backup: Callable
     assert in_another_process(latest, path) == 0
 
 
+def test_a_file_that_is_copied_over_one_whose_store_was_forgotten(tmp_path: Path) -> None:
+    """A program never closes its store, and the garbage collector writes the log into the restored file."""
+    path, copy = tmp_path / "s.db", tmp_path / "copy.db"
+    store = swapstore.connect(url(path))
+    store.publish("mena", 0)
+    by_backup(path, copy)
+    store.publish("mena", 1)
+    shutil.copyfile(copy, path)
+    whole = copy.read_bytes()
+    del store
+    gc.collect()
+    assert path.read_bytes() == whole
+
+
 def test_a_file_of_another_application_that_is_copied_over_an_open_one(tmp_path: Path) -> None:
     """A process goes on in the file of another application, and its end deletes the log."""
     path, other = tmp_path / "s.db", tmp_path / "other.db"

@@ -282,6 +282,11 @@ class SqliteDriver:
         for opened in idle:
             self._close(opened)
 
+    def __del__(self) -> None:
+        """Close what nobody has closed: the garbage collector would without a look at the files, too."""
+        with suppress(Exception):  # also when the interpreter ends
+            self.close()
+
 
 def _unlinks(commands: Sequence[Command[Any]]) -> bool:
     return any(type(command) is Swap and command.unlinked for command in commands)
