@@ -123,15 +123,13 @@ MUTANTS = (
         "a child inherits an open SQLite file",
         "When a process closes its store, the log that its child writes is not deleted.",
         "real/test_sqlite_forks.py::test_a_child_goes_on_when_its_parent_has_closed_the_file",
-        Edit("SqliteDriver.before_fork", "idle, self._idle = self._idle, []", "idle: list[Any] = []"),
+        Edit("SqliteDriver.before_fork", "self._drain()", "[]"),
     ),
     mutant(
         "SQLite collects a connection that it may not close",
         "A process whose log was replaced does not delete the commits of others.",
         "real/test_sqlite_identity.py::test_a_log_that_is_removed_by_hand",
-        Edit(
-            "SqliteDriver._close", "ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened.connection))", "pass"
-        ),
+        Edit("Opened.close", "ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.connection))", "pass"),
     ),
     mutant(
         "a reader on SQLite makes a log of its own",

@@ -10,10 +10,10 @@ acknowledged only if they still are after its COMMIT.
 
 from __future__ import annotations
 
-import ctypes
 import sqlite3
 import threading
 import time
+import weakref
 from contextlib import contextmanager, suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,7 @@ class SqliteDriver:
         self._timeout_s = file.BUSY_TIMEOUT_S if timeout_s is None else timeout_s
         self._now_ms = now_ms
         self._idle: list[Opened] = []
+        weakref.finalize(self, _close_forgotten, self._idle)
         self._inherited: list[Opened] = []
         self._unusable: SwapstoreError | None = None  # why no connection may be opened any more
         self._closed = False
@@ -195,7 +196,7 @@ class SqliteDriver:
         with self._lock:
             self._forking.add(me)
             self._changed.wait_for(lambda: set(self._running) <= {me}, self._timeout_s)
-            idle, self._idle = self._idle, []
+            idle = self._drain()
         for opened in idle:
             self._close(opened)
 
@@ -213,8 +214,7 @@ class SqliteDriver:
                 "it. Fork while no other thread uses the store, or start the process in another way ('spawn')"
             )
         self._make_locks()
-        self._inherited += self._idle
-        self._idle = []
+        self._inherited += self._drain()
 
     # --- connections ---------------------------------------------------------------------------------
 
@@ -251,6 +251,12 @@ class SqliteDriver:
                 raise copy(self._unusable)
             return self._idle.pop() if self._idle else None
 
+    def _drain(self) -> list[Opened]:
+        """Take all idle connections."""
+        idle = self._idle[:]
+        self._idle.clear()
+        return idle
+
     def _put_back(self, opened: Opened, *, keep: bool) -> None:
         """Keep a connection for the next batch, or close it."""
         with self._lock:
@@ -260,32 +266,29 @@ class SqliteDriver:
         self._close(opened)
 
     def _close(self, opened: Opened) -> None:
-        """Close a connection, unless SQLite would then write its log into a file that is not its own.
-
-        The last connection to be closed writes the log into the main file, and deletes `-wal`. If these are
-        not those that it has open, that destroys the commits of others. So such a connection is never closed,
-        not even when the process ends. No other is opened: within a process, all would share its `-shm`.
-        """
-        reason = opened.reason_not_to_close()
-        if not reason:
-            opened.connection.close()
-            return
-        with self._lock:
-            self._unusable = self._unusable or Corrupt(f"{self.where}: {reason}")
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened.connection))
+        """Close a connection. If it has to stay open, no other is opened: all would share its `-shm`."""
+        reason = opened.close()
+        if reason:
+            with self._lock:
+                self._unusable = self._unusable or Corrupt(f"{self.where}: {reason}")
 
     def close(self) -> None:
         """Close the idle connections. One in use is closed when its batch ends."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
+            idle = self._drain()
         for opened in idle:
             self._close(opened)
 
-    def __del__(self) -> None:
-        """Close what nobody has closed: the garbage collector would without a look at the files, too."""
-        with suppress(Exception):  # also when the interpreter ends
-            self.close()
+
+def _close_forgotten(idle: list[Opened]) -> None:
+    """Close the connections of a driver that nobody has closed, as carefully as it does.
+
+    The garbage collector would do it without a look at the files.
+    """
+    while idle:
+        with suppress(Exception):  # nobody is there to be told
+            idle.pop().close()
 
 
 def _unlinks(commands: Sequence[Command[Any]]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import errno
 import os
@@ -95,6 +96,20 @@ class Opened(msgspec.Struct):
         _use_wal(self.connection, timeout_s)
         self.connection.execute("SELECT id FROM lineage").fetchone()  # so SQLite opens the log
         self.look = identity.look(self.parts)
+
+    def close(self) -> str:
+        """Close the connection, unless SQLite would then write its log into a file that is not its own.
+
+        The last connection to be closed writes the log into the main file, and deletes `-wal`. If these are
+        not those that it has open, that destroys the commits of others. So such a connection is never closed,
+        not even when the process ends. Returns the reason; empty if it is closed.
+        """
+        reason = self.reason_not_to_close()
+        if reason:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.connection))
+        else:
+            self.connection.close()
+        return reason
 
     def reason_not_to_close(self) -> str:
         """Return why closing this connection would destroy what others wrote; empty if it does not."""
