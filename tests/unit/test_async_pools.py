@@ -160,6 +160,25 @@ def test_a_server_that_reads_nothing_is_given_up() -> None:
         asyncio.run(main())
 
 
+def test_a_server_that_hangs_before_its_reply_gets_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py closes the connection, and the payload is kept for as long as the server hangs."""
+
+    async def at_once(_: asyncio.StreamWriter) -> None:
+        """As in a Python whose `writelines` does not bound the buffer: before 3.12.9 and 3.13.2."""
+
+    async def main() -> int:
+        port = listener.getsockname()[1]
+        driver: Any = AsyncRedisDriver.from_url(f"redis://127.0.0.1:{port}?socket_timeout=0.2")
+        with pytest.raises(ReplyLost):
+            await driver.execute([Put("a", bytes(32 << 20), 1)])
+        await asyncio.sleep(0.01)
+        return received(listener)
+
+    monkeypatch.setattr(asyncio.StreamWriter, "drain", at_once)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert asyncio.run(main()) < 32 << 20
+
+
 @pytest.mark.parametrize(
     ("portion", "raised", "cut_off"),
     [(1, ConnectionResetError(), True), (3, ConnectionResetError(), False), (1, TimeoutError(), False)],

@@ -152,6 +152,7 @@ class AsyncRedisDriver:
     async def _replies(self, units: Sequence[Command[Any]], *, asking: bool) -> list[Any]:
         before, generation = _cancellations(), self._generation
         connection = await self._connected()
+        transport = _transport(connection)  # redis-py forgets it when it closes the connection itself
         try:
             _raise_if_cancelled(since=before)
             replies = await self._exchange(connection, units, asking=asking)
@@ -162,6 +163,7 @@ class AsyncRedisDriver:
                 for i, reply in zip(unknown, again, strict=True):
                     replies[i] = reply
         except BaseException as error:
+            _abort(transport)
             await _close(connection)
             failure = errors.of_exchanging(error, self.where, units, closed=False)
             if failure is None:
@@ -382,7 +384,15 @@ async def _silence(connection: Any) -> AsyncIterator[None]:
 
 async def _close(connection: Any) -> None:
     """Close a connection at once, and send nothing more of its buffer. Closing twice is harmless."""
-    transport = getattr(getattr(connection, "_writer", None), "transport", None)
+    _abort(_transport(connection))
+    await connection.disconnect(nowait=True)
+
+
+def _transport(connection: Any) -> Any:
+    return getattr(getattr(connection, "_writer", None), "transport", None)
+
+
+def _abort(transport: Any) -> None:
+    """Send nothing more: a transport that is only closed keeps its buffer while the server hangs."""
     if isinstance(transport, asyncio.WriteTransport):  # that of fakeredis is not, and has no `abort`
         transport.abort()
-    await connection.disconnect(nowait=True)
