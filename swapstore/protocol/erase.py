@@ -385,7 +385,8 @@ class _Erase:
                 form = alone([stored], compress=True, text_only=text_only).encoded[row.version]
                 own.append(Rewritten(key, stored.header, stored.anew(form)))
                 freed += len(stored.record)
-            made += [own] if own else []
+            if own:
+                made.append(own)
         return made, freed
 
     # --- what is deleted ---------------------------------------------------------------------------

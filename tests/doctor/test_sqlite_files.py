@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +149,7 @@ def test_a_damaged_file(directory: Path) -> None:
 def test_files_of_other_applications(directory: Path) -> None:
     """Another application's database is called sound, and every publish is refused."""
     path = directory / "theirs.db"
-    with closing(sqlite3.connect(path)) as connection, connection:
+    with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
     check = examine(path)["file"]
@@ -197,7 +196,7 @@ def test_another_journal_mode(directory: Path) -> None:
     """A file in another journal mode makes readers wait for publishes, without a warning."""
     path = directory / "s.db"
     publish(path)
-    with closing(sqlite3.connect(path)) as connection, connection:
+    with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     connection.close()
     check = examine(path)["journal"]

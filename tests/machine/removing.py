@@ -80,7 +80,7 @@ class Removing(Batching):
         if row is None or self.scripts_run:
             return []
         names = (row.sha256[:16], f"{row.sha256[:16]}g")  # the latter if it is a group
-        others = [each for each in self.models[name].alive if each != row and each.base is not None]
+        others = [each for each in self.models[name].alive if each != row]
         return [each for each in others if each.base and each.base.partition(".")[2] in names]
 
     def _is_in_no_key(self, name: str, id: str) -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sqlite3
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def test_a_full_disk_is_store_full(tmp_path: Path) -> None:
 def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     """Another application's database, a text file or a newer schema is changed, or not named."""
     foreign = tmp_path / "foreign.db"
-    with closing(sqlite3.connect(foreign)) as connection, connection:
+    with sqlite3.connect(foreign) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     connection.close()
     before = foreign.read_bytes()
@@ -150,7 +150,7 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     newer = tmp_path / "newer.db"
     with open_store(newer) as store:
         store.publish("mena", 1)
-    with closing(sqlite3.connect(newer)) as connection, connection:
+    with sqlite3.connect(newer) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with open_store(newer) as store, pytest.raises(UnsupportedFormat, match="upgrade swapstore"):
@@ -419,7 +419,7 @@ def test_a_file_of_a_development_version_is_named(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     with open_store(path) as store:
         store.publish("mena", 1)
-    with closing(sqlite3.connect(path)) as connection, connection:
+    with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE lineage")
     connection.close()
     with open_store(path) as store:

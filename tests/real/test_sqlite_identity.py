@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import swapstore
+from swapstore import Store
 from swapstore.commands import Get
 from swapstore.drivers.sqlite import file as sqlite_file
 from swapstore.drivers.sqlite import identity
@@ -29,6 +30,7 @@ LOGS = ("-wal", "-shm")
 _PUBLISH_AND_DIE = """
 import os, signal, sys
 import swapstore
+from swapstore import Store
 store = swapstore.connect(sys.argv[1])
 for number in range(int(sys.argv[2])):
     store.publish("mena", ["x" * 100_000, number])
@@ -271,15 +273,21 @@ def test_a_log_is_taken_while_others_write_checkpoints(tmp_path: Path) -> None:
 # --- beside a process that has the file open ---------------------------------------------------------
 
 
+def ahead_of_a_copy(path: Path, copy: Path, backup: Callable[..., None] = by_backup) -> Store:
+    """Return an open store with a commit that a copy of its file has not."""
+    store = swapstore.connect(url(path))
+    store.publish("mena", 0)
+    backup(path, copy)
+    store.publish("mena", 1)
+    return store
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backup", [by_backup, by_vacuum])
 def test_a_file_that_is_copied_over_an_open_one(tmp_path: Path, backup: Callable[..., None]) -> None:
     """`cp` of a backup over the file: the open process mixes its log into it, and acknowledges publishes."""
     path, copy = tmp_path / "s.db", tmp_path / "copy.db"
-    store = swapstore.connect(url(path))
-    store.publish("mena", 0)
-    backup(path, copy)
-    store.publish("mena", 1)
+    store = ahead_of_a_copy(path, copy, backup)
     shutil.copyfile(copy, path)
     whole = copy.read_bytes()
     with pytest.raises(Corrupt, match="still the log of the file that was there before"):
@@ -297,10 +305,7 @@ def test_a_file_that_is_copied_over_an_open_one(tmp_path: Path, backup: Callable
 def test_a_file_that_is_copied_over_one_whose_store_was_forgotten(tmp_path: Path) -> None:
     """A program never closes its store, and the garbage collector writes the log into the restored file."""
     path, copy = tmp_path / "s.db", tmp_path / "copy.db"
-    store = swapstore.connect(url(path))
-    store.publish("mena", 0)
-    by_backup(path, copy)
-    store.publish("mena", 1)
+    store = ahead_of_a_copy(path, copy)
     shutil.copyfile(copy, path)
     whole = copy.read_bytes()
     del store
@@ -354,10 +359,7 @@ def test_a_file_that_gets_a_log_while_it_is_open(tmp_path: Path, is_open: bool) 
 def test_a_file_that_is_moved_over_an_open_one(tmp_path: Path) -> None:
     """A process goes on in the former file, or its end deletes the log of the new one."""
     path, copy = tmp_path / "s.db", tmp_path / "copy.db"
-    store = swapstore.connect(url(path))
-    store.publish("mena", 0)
-    by_backup(path, copy)
-    store.publish("mena", 1)
+    store = ahead_of_a_copy(path, copy)
     for part in LOGS:
         beside(path, part).unlink()
     copy.replace(path)

@@ -18,7 +18,7 @@ from tests.support.valkey import Server
 
 SMOKE = Path(__file__).with_name("smoke.py")
 BILL = ROOT / "build"
-SMOKE_S = 120.0  # of seconds that it takes; what hangs is to be told, and not waited for
+SMOKE_S = 120.0  # it takes a few seconds; what hangs is told, and not waited for
 
 
 def wheel() -> Path:

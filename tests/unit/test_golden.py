@@ -7,7 +7,6 @@ file anew and fails, so that the new bytes are reviewed before they are committe
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def stored(path: Path) -> dict[str, bytes]:
-    with closing(sqlite3.connect(path)) as connection, connection:
+    with sqlite3.connect(path) as connection:
         rows = dict(connection.execute("SELECT key, value FROM records ORDER BY key"))
     connection.close()
     return rows
