@@ -31,8 +31,8 @@ MUTANTS = (
         Edit("_send_in_portions", "if sock is None:", "if False:"),
         Edit(
             "_send_in_portions",
-            "sock.sendall(piece)",
-            "connection.send_packed_command([piece], check_health=False)",
+            "sock.sendall(portion)",
+            "connection.send_packed_command([portion], check_health=False)",
         ),
     ),
     mutant(

@@ -55,7 +55,7 @@ class Connection(redis.asyncio.Connection):
         if self.unhealthy is not None:
             await self.unhealthy()
 
-    def writelines(self, _: Any) -> None:
+    def write(self, _: Any) -> None:
         assert self.is_open, "the request is lost"
 
     async def drain(self) -> None:
@@ -164,7 +164,7 @@ def test_a_server_that_hangs_before_its_reply_gets_no_more(monkeypatch: pytest.M
     """redis-py closes the connection, and the payload is kept for as long as the server hangs."""
 
     async def at_once(_: asyncio.StreamWriter) -> None:
-        """As in a Python whose `writelines` does not bound the buffer: before 3.12.9 and 3.13.2."""
+        """As for the last portions, which the buffer takes at once."""
 
     async def main() -> int:
         port = listener.getsockname()[1]
@@ -177,6 +177,32 @@ def test_a_server_that_hangs_before_its_reply_gets_no_more(monkeypatch: pytest.M
     monkeypatch.setattr(asyncio.StreamWriter, "drain", at_once)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert asyncio.run(main()) < 32 << 20
+
+
+def test_a_payload_is_buffered_no_faster_than_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow line the time-out ends a large publish that goes on, and its payload is in memory twice."""
+
+    def writelines(transport: Any, pieces: Any) -> None:
+        """As in Python before 3.12.9 and 3.13.2: it never asks the writer to pause."""
+        monkeypatch.setattr(transport, "_maybe_pause_protocol", lambda: None)
+        transport.write(b"".join(pieces))
+
+    async def main() -> None:
+        port = listener.getsockname()[1]
+        driver: Any = AsyncRedisDriver.from_url(f"redis://127.0.0.1:{port}?socket_timeout=2")
+        connection = await driver._pool.get_connection(*FOR_ANY_COMMAND)
+        transport = connection._writer.transport
+        await driver._pool.release(connection)
+        task = asyncio.create_task(driver.execute([Put("a", bytes(32 << 20), 1)]))
+        await asyncio.sleep(0.5)
+        assert 0 < transport.get_write_buffer_size() < 2 * PORTION
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    monkeypatch.setattr("asyncio.selector_events._SelectorSocketTransport.writelines", writelines)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asyncio.run(main())
 
 
 @pytest.mark.parametrize(

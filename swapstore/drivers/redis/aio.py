@@ -322,19 +322,22 @@ def _raise_if_cancelled(*, since: int) -> None:
         raise asyncio.CancelledError
 
 
-async def _send(connection: Any, portions: Iterable[list[bytes]]) -> None:
+async def _send(connection: Any, portions: Iterable[bytes]) -> None:
     """Send the portions of a request. Raises `CutOff` if the server hangs up before the last.
 
     They are written to the stream itself: if somebody has closed it, redis-py would connect anew, and the
     server would take a part of a payload for commands. In Python 3.11, redis-py makes a task of each write.
+    And it uses `writelines`, which before Python 3.12.9 and 3.13.2 buffers all of it, so no wait would see
+    how the transfer goes.
     """
     writer = connection._writer  # noqa: SLF001 - there is no public way that does not connect
     if writer is None:
         raise redis.ConnectionError("the connection was closed before a request was sent")
+    write = getattr(writer, "write", lambda portion: writer.writelines([portion]))  # fakeredis has the latter
     left = iter(portions)
-    for pieces in left:
+    for portion in left:
         try:
-            writer.writelines(pieces)
+            write(portion)
             async with asyncio.timeout(connection.socket_timeout):
                 await writer.drain()
         except TimeoutError:

@@ -313,13 +313,13 @@ def _send_in_portions(connection: Any, pieces: list[bytes]) -> errors.CutOff | N
     would connect anew, and the server would take a part of a payload for commands.
     """
     portions = iter(wire.portions(pieces))
-    connection.send_packed_command(next(portions), check_health=False)
+    connection.send_packed_command([next(portions)], check_health=False)
     sock = connection._sock  # noqa: SLF001 - there is no public way that does not connect
-    for (piece,) in portions:
+    for portion in portions:
         if sock is None:
             raise redis.ConnectionError("the connection was closed while a request was sent")
         try:
-            sock.sendall(piece)
+            sock.sendall(portion)
         except TimeoutError:
             raise
         except OSError as error:

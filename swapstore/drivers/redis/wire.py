@@ -224,15 +224,15 @@ def asking(frames: Iterable[Frame]) -> list[Frame]:
     return [each for frame in frames for each in (_ASKING, frame)]
 
 
-def portions(pieces: list[bytes]) -> Iterable[list[bytes]]:
-    """Yield the pieces in portions that are sent one by one.
+def portions(pieces: list[bytes]) -> Iterable[bytes]:
+    """Return the pieces in portions that are sent one by one.
 
     redis-py allows its time-out for each call that sends. So that it bounds the silence and not the transfer,
     a large request is sent in several calls.
     """
     if len(pieces) == 1 and len(pieces[0]) <= PORTION:
-        return [pieces]
-    return [[piece[start : start + PORTION]] for piece in pieces for start in range(0, len(piece), PORTION)]
+        return pieces
+    return [piece[start : start + PORTION] for piece in pieces for start in range(0, len(piece), PORTION)]
 
 
 # --- bundles ---------------------------------------------------------------------------------------
