@@ -33,9 +33,9 @@ def applied(old: Any, changes: tuple[Change, ...]) -> Any:
             return changed[at]
         if isinstance(value, dict):
             kept = {
-                key: made(part, f"{was}/{step(key)}", f"{at}/{step(key)}")
-                for key, part in value.items()
-                if f"{was}/{step(key)}" not in removed
+                name: made(part, f"{was}/{step(name)}", f"{at}/{step(name)}")
+                for name, part in value.items()
+                if f"{was}/{step(name)}" not in removed
             }
             new = {
                 key(place): part for place, part in added.items() if place.rpartition("/")[0] == at and place
