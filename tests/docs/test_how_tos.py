@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from tests.support.deployment import kinds
-from tests.support.valkey import free_port
+from tests.support.valkey import PORTS, free_port
 
 ROOT = Path(__file__).parents[2]
 PORT = re.compile(r"\b(?:700[0-2]|263(?:79|80|81))\b")
@@ -39,12 +39,19 @@ def programs(directory: Path) -> Path:
     return directory
 
 
+def node_port() -> int:
+    """A free port. A node of a cluster uses the one 10,000 above it, too: no outgoing connection has that."""
+    while (port := free_port()) + 10_000 not in PORTS:
+        pass
+    return port
+
+
 @contextmanager
 def following(page: str, directory: Path) -> Iterator[str]:
     """Run the shell blocks of a page; yield what they printed. Stops the servers that they started."""
     text = (ROOT / "docs/how-to" / page).read_text("utf-8")
     blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
-    ports = {port: free_port() for port in PORT.findall(blocks)}
+    ports = {port: node_port() for port in PORT.findall(blocks)}
     script = PORT.sub(lambda port: str(ports[port[0]]), blocks)
     path = [str(programs(directory / "bin")), str(Path(sys.executable).parent), os.environ["PATH"]]
     try:
