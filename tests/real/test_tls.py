@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import redis
 
+import swapstore
 from swapstore import SwapstoreError
 from tests.support.cluster import Cluster
 from tests.support.deployment import Sentinel, kinds, until
@@ -98,7 +101,8 @@ def test_sentinels_and_their_servers(sentinels: GuardedSentinels, connect: Calla
     with closing(connect(sentinels.url, patience=30)) as store:
         first = store.publish("mena", 1)
         assert (sentinels.secure() > before, primary.door.secure > 0) == (True, True)
-        sentinels.fail_over()
+        demoted = sentinels.fail_over()
+        until(lambda: sentinels.role(demoted) == "slave", "not demoted")  # what it took before would be lost
         second = store.publish("mena", 2)
         assert second.version == first.version + 1
         assert store.read_latest("mena").value == 2
@@ -148,6 +152,19 @@ def test_a_certificate_that_is_not_trusted(
             with pytest.raises(SwapstoreError, match="certificate") as caught:
                 store.publish("mena", 1)
             assert "Nothing was published" in str(caught.value)
+
+
+def test_a_session_ticket_is_no_reply(sentinels: GuardedSentinels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine no sentinel can be asked over TLS: "Connection not ready"."""
+    connect: Any = redis.SSLConnection.connect
+
+    def connect_slowly(connection: Any, *args: Any, **options: Any) -> None:
+        connect(connection, *args, **options)
+        time.sleep(0.05)  # until the server has sent what it sends after the handshake
+
+    monkeypatch.setattr(redis.SSLConnection, "connect", connect_slowly)
+    with closing(swapstore.connect(sentinels.url, patience=0)) as store:
+        assert store.publish("tickets", 1).version == 1
 
 
 @FACES

@@ -51,9 +51,27 @@ class Parser(_Parser):  # type: ignore[misc]
 
 
 class SSLConnection(redis.SSLConnection):
-    """A connection whose TLS handshake counts as connecting. A plain server waits for more, mutely."""
+    """A connection whose TLS handshake counts as connecting. A plain server waits for more, mutely.
+
+    After the handshake a server sends tickets. redis-py's pool takes them for a reply to nobody if they are
+    there before the first request: so a busy machine could ask no sentinel.
+    """
+
+    _has_answered = False
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """Say whether it has data that nobody asked for."""
+        return self._has_answered and bool(super().can_read(timeout))
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read one reply, and all tickets, which come before it."""
+        try:
+            return super().read_response(*args, **options)
+        finally:
+            self._has_answered = True
 
     def _connect(self) -> Any:
+        self._has_answered = False
         reply_s, self.socket_timeout = self.socket_timeout, self.socket_connect_timeout
         try:
             sock: Any = super()._connect()  # type: ignore[no-untyped-call]
