@@ -167,6 +167,20 @@ def test_a_session_ticket_is_no_reply(sentinels: GuardedSentinels, monkeypatch: 
         assert store.publish("tickets", 1).version == 1
 
 
+def test_a_subscription_waits_for_its_confirmation(tmp_path: Path) -> None:
+    """Followers over TLS are told of no commit, and find it only when they look."""
+    with Guarded(tmp_path, binary=kinds()["valkey"]) as server, server.client() as other:
+        url = f"rediss://localhost:{server.port}/0?{TRUSTED}&protocol=2"
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(swapstore.connect(url))
+            listener: Any = store._driver.listen(["channel"])  # type: ignore[attr-defined]
+            stack.enter_context(closing(listener))
+            for _ in range(3):
+                listener.wait(0.1)
+                other.publish("channel", "1")
+                assert listener.wait(5) == ["channel"]
+
+
 @FACES
 def test_sentinels_without_tls(sentinels: GuardedSentinels, connect: Callable[..., Any]) -> None:
     """`rediss` for plain sentinels is told as an outage, with no word on what to change."""

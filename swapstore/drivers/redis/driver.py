@@ -60,8 +60,8 @@ class SSLConnection(redis.SSLConnection):
     _has_answered = False
 
     def can_read(self, timeout: float = 0) -> bool:
-        """Say whether it has data that nobody asked for."""
-        return self._has_answered and bool(super().can_read(timeout))
+        """Say whether it has data. Without a time-out: data that nobody asked for."""
+        return (self._has_answered or timeout > 0) and bool(super().can_read(timeout))
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         """Read one reply, and all tickets, which come before it."""
