@@ -30,7 +30,6 @@ LOGS = ("-wal", "-shm")
 _PUBLISH_AND_DIE = """
 import os, signal, sys
 import swapstore
-from swapstore import Store
 store = swapstore.connect(sys.argv[1])
 for number in range(int(sys.argv[2])):
     store.publish("mena", ["x" * 100_000, number])
